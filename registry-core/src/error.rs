@@ -1,0 +1,136 @@
+//! The one error type, and the one table of what each error is called on the wire.
+
+use alloc::borrow::Cow;
+use alloc::sync::Arc;
+use core::fmt;
+
+/// Defines [`ErrorCode`]: name, wire code, HTTP status, what it means.
+macro_rules! error_codes {
+    ($($name:ident = $wire:literal, $status:literal, $text:literal;)*) => {
+        /// What went wrong, in the words of distribution-spec, "Error Codes", and the status that goes with it.
+        ///
+        /// The specification's list is closed, so several kinds share a wire code: no code exists for 405, 412, 413,
+        /// 416 and 5xx.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ErrorCode {
+            $(#[doc = $text] $name,)*
+        }
+
+        impl ErrorCode {
+            /// All codes, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Returns the code as it stands in the JSON body.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $wire,)* }
+            }
+
+            /// Returns the HTTP status.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$name => $status,)* }
+            }
+
+            /// Returns what the code means, in a sentence.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+error_codes! {
+    BlobUnknown = "BLOB_UNKNOWN", 404, "The blob is not in this repository.";
+    BlobUploadInvalid = "BLOB_UPLOAD_INVALID", 400, "The upload request is not valid.";
+    BlobUploadUnknown = "BLOB_UPLOAD_UNKNOWN", 404, "The upload session is not known; start a new one.";
+    DigestInvalid = "DIGEST_INVALID", 400, "The digest is malformed, unsupported or not that of the content.";
+    ManifestBlobUnknown = "MANIFEST_BLOB_UNKNOWN", 404, "The manifest names content that is not in this repository.";
+    ManifestInvalid = "MANIFEST_INVALID", 400, "The manifest is not valid.";
+    ManifestUnknown = "MANIFEST_UNKNOWN", 404, "The manifest is not in this repository.";
+    NameInvalid = "NAME_INVALID", 400, "The repository name is not valid.";
+    NameUnknown = "NAME_UNKNOWN", 404, "The repository is not known.";
+    SizeInvalid = "SIZE_INVALID", 400, "The length given is not that of the content.";
+    Unauthorized = "UNAUTHORIZED", 401, "Authentication is required.";
+    Denied = "DENIED", 403, "Access to the resource is denied.";
+    Unsupported = "UNSUPPORTED", 400, "The operation is not supported.";
+    TooManyRequests = "TOOMANYREQUESTS", 429, "Too many requests.";
+    RangeInvalid = "BLOB_UPLOAD_INVALID", 416, "The chunk does not start where the upload stands.";
+    RangeNotSatisfiable = "SIZE_INVALID", 416, "The range starts beyond the end of the blob.";
+    ManifestTooLarge = "SIZE_INVALID", 413, "The manifest is larger than this registry accepts.";
+    MethodNotAllowed = "UNSUPPORTED", 405, "The method is not allowed on this path.";
+    PathUnknown = "NAME_UNKNOWN", 404, "No endpoint has this path.";
+    TagConflict = "DENIED", 409, "The tag may not be moved.";
+    PreconditionFailed = "DENIED", 412, "The tag is not what If-Match or If-None-Match says.";
+    RequestTimeout = "BLOB_UPLOAD_INVALID", 408, "The request body stopped arriving.";
+    BodyInterrupted = "BLOB_UPLOAD_INVALID", 400, "The request body ended early.";
+    Internal = "UNKNOWN", 500, "The registry failed; its log says why.";
+    Unavailable = "UNAVAILABLE", 503, "The registry is busy; try again.";
+    StorageFull = "UNKNOWN", 507, "The registry's storage is full.";
+}
+
+/// Why a request was refused or failed: a code of the table, what to do about it, and the cause where there is one.
+///
+/// The message goes to the client; it never holds content or paths of the server. The cause goes to the log only.
+#[derive(Clone, Debug)]
+pub struct Error {
+    code: ErrorCode,
+    message: Cow<'static, str>,
+    cause: Option<Arc<dyn core::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// Makes an error of `code` that tells the client `message`.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            cause: None,
+        }
+    }
+
+    /// Makes an error of the registry's own, with the cause for its log.
+    #[must_use]
+    pub fn internal(cause: impl core::error::Error + Send + Sync + 'static) -> Self {
+        Self::from(ErrorCode::Internal).with_cause(cause)
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn with_cause(mut self, cause: impl core::error::Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Arc::new(cause));
+        self
+    }
+
+    /// Returns the code.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// Returns what the client is told.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<ErrorCode> for Error {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code, code.text())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl core::error::Error for Error {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}

@@ -1,0 +1,37 @@
+//! The protocol of an OCI container registry, without I/O.
+//!
+//! What a registry must say and decide is here: the grammar of names, digests and manifests, one typed
+//! [`Request`](request::Request) for each endpoint and the responses to it, the state machine of an upload, the one
+//! table of errors, what a registry asks of its storage ([`Storage`]) and [`Registry`], which owns every rule that
+//! is the same on all storages. No socket, file, clock, random number or process-wide state is touched: time and
+//! randomness are arguments, and the crate is `no_std`.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod chain;
+pub mod descriptor;
+pub mod digest;
+pub mod error;
+pub mod media_type;
+pub mod name;
+pub mod reference;
+pub mod storage;
+pub mod tag;
+mod text;
+pub mod time;
+pub mod upload_id;
+
+pub use crate::descriptor::Descriptor;
+pub use crate::digest::{Algorithm, Digest};
+pub use crate::error::{Error, ErrorCode};
+pub use crate::media_type::MediaType;
+pub use crate::name::RepositoryName;
+pub use crate::reference::Reference;
+pub use crate::storage::Storage;
+pub use crate::tag::Tag;
+pub use crate::time::Timestamp;
+pub use crate::upload_id::UploadId;

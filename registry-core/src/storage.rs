@@ -1,0 +1,292 @@
+//! What a registry asks of its storage.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use core::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+
+use crate::descriptor::Descriptor;
+use crate::digest::{Algorithm, Digest};
+use crate::error::Error;
+use crate::media_type::MediaType;
+use crate::name::RepositoryName;
+use crate::reference::Reference;
+use crate::tag::Tag;
+use crate::upload_id::UploadId;
+
+/// The body of a request, borrowed: one chunk is in flight, and the next is asked for when it was used.
+pub type Body<'a> = Pin<&'a mut (dyn Stream<Item = Result<Bytes, Error>> + Send)>;
+
+/// Content on its way out.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
+
+/// A blob that was opened.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// The size in bytes.
+    pub size: u64,
+    /// The content.
+    pub content: Arc<dyn BlobContent>,
+}
+
+/// The content of an opened blob. It stays readable for as long as the handle lives, on a disk even after a delete.
+pub trait BlobContent: fmt::Debug + Send + Sync {
+    /// Reads the bytes of `range`, which must lie within the blob's size, in chunks of bounded size.
+    ///
+    /// Nothing is read before the stream is polled; dropping it stops the reading.
+    fn read(&self, range: Range<u64>) -> ByteStream;
+}
+
+/// An upload session: where it is, and whose. A session is found only under its own repository and principal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadKey {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The session.
+    pub id: UploadId,
+    /// Who started it; empty for the anonymous principal.
+    pub principal: String,
+}
+
+/// A stored manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The digest that it was pushed by, or that of its bytes.
+    pub digest: Digest,
+    /// The type that it was pushed with.
+    pub media_type: MediaType,
+    /// The bytes, exactly as pushed.
+    pub bytes: Bytes,
+}
+
+/// Content that a manifest names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestChild {
+    /// The digest of the content.
+    pub digest: Digest,
+    /// What it is.
+    pub kind: ChildKind,
+}
+
+/// What a manifest's child is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildKind {
+    /// A blob.
+    Blob,
+    /// A manifest, or, as in the cache indexes of BuildKit, a blob.
+    Manifest,
+}
+
+/// A manifest to store.
+#[derive(Clone, Debug)]
+pub struct NewManifest {
+    /// The manifest, its digest already compared with its bytes.
+    pub manifest: Manifest,
+    /// What must be there, and what is kept from collection if it is.
+    pub children: Vec<ManifestChild>,
+    /// Missing children are allowed.
+    pub allow_missing: bool,
+    /// The manifest that this one refers to, with the descriptor for that one's list of referrers.
+    pub subject: Option<(Digest, Descriptor)>,
+    /// The tags to point at the manifest.
+    pub tags: Vec<Tag>,
+    /// What each of the tags must be for the push to be accepted.
+    pub condition: TagCondition,
+    /// Who pushes; it is kept with the tags.
+    pub principal: String,
+}
+
+/// What a tag must be before it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TagCondition {
+    /// Anything: the last writer wins.
+    #[default]
+    Any,
+    /// Absent, or the same digest already: the tag never moves.
+    Immutable,
+    /// Absent (`If-None-Match: *`).
+    Absent,
+    /// One of these digests (`If-Match`).
+    Matches(Vec<Digest>),
+}
+
+/// A part of an ordered list: at most `limit` items after `last`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// The last item of the page before; it need not exist.
+    pub last: Option<String>,
+    /// The most items to return.
+    pub limit: usize,
+}
+
+/// A part of an ordered list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items, in the order of their bytes.
+    pub items: Vec<T>,
+    /// The place to go on from, where there may be more.
+    pub next: Option<String>,
+}
+
+/// What a registry asks of its storage.
+///
+/// **Atomicity.** Each method takes effect whole or not at all for readers: nothing half-written is ever visible.
+/// **Order.** What a method did is seen by every method that begins after it returned, in any process.
+/// **Durability.** What returned `Ok` survives what the storage promises to survive; on a disk and a bucket that is
+/// the loss of power. Progress of an upload may be lost, its committed blob may not.
+/// **Cancel safety.** Every future may be dropped at any point: the effect then happened whole or not at all, or, for
+/// an upload, the session stands at an offset that [`upload_status`](Self::upload_status) tells.
+/// **Errors.** Beside what each method names, [`Internal`](crate::ErrorCode::Internal),
+/// [`Unavailable`](crate::ErrorCode::Unavailable) and [`StorageFull`](crate::ErrorCode::StorageFull) are possible
+/// everywhere. A method that returned an error may nevertheless have taken effect if the storage's answer was lost;
+/// every method may be repeated.
+#[async_trait]
+pub trait Storage: Send + Sync + 'static {
+    /// Returns the size of a blob that this repository may read, and keeps the blob from collection for a grace.
+    ///
+    /// # Errors
+    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown).
+    async fn stat_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error>;
+
+    /// Opens a blob that this repository may read.
+    ///
+    /// # Errors
+    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown).
+    async fn open_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error>;
+
+    /// Lets `to` read a blob that `from` may read, without copying it; `false` where `from` does not have it.
+    ///
+    /// The caller checked the right to read in `from`.
+    async fn mount_blob(
+        &self,
+        from: &RepositoryName,
+        to: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, Error>;
+
+    /// Returns some of the repositories that may read a blob, in the order of names, for a mount without `from`.
+    async fn list_blob_repositories(
+        &self,
+        digest: &Digest,
+        page: PageRequest,
+    ) -> Result<Page<RepositoryName>, Error>;
+
+    /// Takes a blob from a repository. Other repositories keep it; its bytes go when none has it.
+    ///
+    /// # Errors
+    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown).
+    async fn delete_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error>;
+
+    /// Starts an upload. `algorithm` is the one that the digest will have, where the client said so.
+    async fn create_upload(
+        &self,
+        repository: &RepositoryName,
+        principal: &str,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, Error>;
+
+    /// Appends `body` at `offset`, or at the end where there is none, and returns the new length.
+    ///
+    /// Where the body ends with an error or another append to the session begins, what arrived so far is kept and
+    /// the error returned. Appends to one session exclude each other; the newest goes on, the one before is stopped.
+    ///
+    /// # Errors
+    /// [`BlobUploadUnknown`](crate::ErrorCode::BlobUploadUnknown);
+    /// [`RangeInvalid`](crate::ErrorCode::RangeInvalid) where `offset` is not the length, and nothing is read of the
+    /// body; any error of the body.
+    async fn append_upload(
+        &self,
+        upload: &UploadKey,
+        offset: Option<u64>,
+        body: Body<'_>,
+    ) -> Result<u64, Error>;
+
+    /// Returns how many bytes the session has.
+    ///
+    /// # Errors
+    /// [`BlobUploadUnknown`](crate::ErrorCode::BlobUploadUnknown).
+    async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error>;
+
+    /// Makes the bytes of a session a blob of its repository, if they have `digest`.
+    ///
+    /// May be repeated: a session that was committed with this digest says so again while the blob is there.
+    ///
+    /// # Errors
+    /// [`BlobUploadUnknown`](crate::ErrorCode::BlobUploadUnknown);
+    /// [`DigestInvalid`](crate::ErrorCode::DigestInvalid) where the bytes have another digest, and the session goes
+    /// on; [`BlobUploadInvalid`](crate::ErrorCode::BlobUploadInvalid) where the bytes have to be sent again.
+    async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error>;
+
+    /// Ends a session without a blob.
+    ///
+    /// # Errors
+    /// [`BlobUploadUnknown`](crate::ErrorCode::BlobUploadUnknown).
+    async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error>;
+
+    /// Returns a manifest by tag or digest.
+    ///
+    /// # Errors
+    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), or [`NameUnknown`](crate::ErrorCode::NameUnknown)
+    /// where the repository was never pushed to.
+    async fn get_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Manifest, Error>;
+
+    /// Returns a manifest by tag or digest as [`get_manifest`](Self::get_manifest) does, and keeps it from collection
+    /// for a grace.
+    ///
+    /// # Errors
+    /// Those of [`get_manifest`](Self::get_manifest).
+    async fn stat_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Manifest, Error>;
+
+    /// Stores a manifest and points its tags at it.
+    ///
+    /// # Errors
+    /// [`ManifestBlobUnknown`](crate::ErrorCode::ManifestBlobUnknown) where a child is missing and may not be;
+    /// [`TagConflict`](crate::ErrorCode::TagConflict) and
+    /// [`PreconditionFailed`](crate::ErrorCode::PreconditionFailed) by the condition on the tags.
+    async fn put_manifest(&self, repository: &RepositoryName, manifest: NewManifest) -> Result<(), Error>;
+
+    /// Deletes a manifest and every tag that names it.
+    ///
+    /// # Errors
+    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown).
+    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error>;
+
+    /// Deletes a tag; the manifest stays.
+    ///
+    /// # Errors
+    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown).
+    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error>;
+
+    /// Lists tags in the order of their bytes.
+    ///
+    /// # Errors
+    /// [`NameUnknown`](crate::ErrorCode::NameUnknown) where the repository was never pushed to.
+    async fn list_tags(&self, repository: &RepositoryName, page: PageRequest) -> Result<Page<Tag>, Error>;
+
+    /// Lists the descriptors of the manifests whose subject is `subject`, of any repository and digest. The order is
+    /// that of their digests; `next` is opaque.
+    async fn list_referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        page: PageRequest,
+    ) -> Result<Page<Descriptor>, Error>;
+
+    /// Lists the repositories in the order of their names.
+    async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error>;
+}

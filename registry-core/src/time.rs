@@ -1,0 +1,64 @@
+//! Points in time, given by the caller.
+
+use core::fmt;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time: milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Returns how long `self` is after `earlier`, zero where it is not.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Returns the date of this point in UTC as (year, month, day).
+    ///
+    /// The algorithm is `civil_from_days` of Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+    #[must_use]
+    pub const fn date(self) -> (u64, u64, u64) {
+        let days = (self.0 / 86_400_000).saturating_add(719_468);
+        let era = days / 146_097;
+        let day_of_era = days % 146_097;
+        let year_of_era = (day_of_era
+            .saturating_sub(day_of_era / 1460)
+            .saturating_add(day_of_era / 36_524))
+        .saturating_sub(day_of_era / 146_096)
+            / 365;
+        let day_of_year = day_of_era.saturating_sub(
+            (year_of_era.saturating_mul(365))
+                .saturating_add(year_of_era / 4)
+                .saturating_sub(year_of_era / 100),
+        );
+        let shifted_month = (day_of_year.saturating_mul(5).saturating_add(2)) / 153;
+        let day = day_of_year.saturating_sub((shifted_month.saturating_mul(153).saturating_add(2)) / 5) + 1;
+        let month = if shifted_month < 10 {
+            shifted_month + 3
+        } else {
+            shifted_month - 9
+        };
+        let year = year_of_era
+            .saturating_add(era.saturating_mul(400))
+            .saturating_add((month <= 2) as u64);
+        (year, month, day)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// Writes RFC 3339 with milliseconds, in UTC.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = self.date();
+        let of_day = self.0 % 86_400_000;
+        let (hour, minute) = (of_day / 3_600_000, of_day / 60_000 % 60);
+        let (second, milli) = (of_day / 1000 % 60, of_day % 1000);
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"
+        )
+    }
+}
