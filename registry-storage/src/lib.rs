@@ -1,1 +1,15 @@
-//! Placeholder.
+//! Storage for an OCI container registry: one protocol on memory, a disk and a bucket.
+//!
+//! [`Store`] implements [`Storage`](registry_core::Storage) over any [`Backend`]. A backend keeps *records*, small
+//! values with a compare-and-swap, and *bytes*, immutable once finished, under names that are never used twice.
+#![forbid(unsafe_code)]
+
+pub mod backend;
+mod bytes_name;
+mod clock;
+mod key;
+
+pub use crate::backend::Backend;
+pub use crate::bytes_name::BytesName;
+pub use crate::clock::{Clock, SystemClock};
+pub use crate::key::Key;

@@ -1,0 +1,230 @@
+//! What the storage protocol asks of a place that keeps records and bytes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry_core::Error;
+use registry_core::storage::BlobContent;
+use serde::{Deserialize, Serialize};
+
+use crate::bytes_name::BytesName;
+use crate::key::Key;
+
+/// A version of a record. Equal versions of one key mean that nothing was written between; no value comes twice.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Version(pub Arc<str>);
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The value.
+    pub value: Bytes,
+    /// The version to compare with.
+    pub version: Version,
+}
+
+/// A record in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// The size of the value in bytes.
+    pub size: u64,
+}
+
+/// What must hold for a record to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// There is no record.
+    Absent,
+    /// The record is of this version.
+    Matches(Version),
+    /// Nothing: the last writer wins.
+    Any,
+}
+
+/// When a transaction is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// When other transactions see it. It becomes durable with the next one that is [`Synced`](Self::Synced).
+    Deferred,
+    /// When it survives the loss of power.
+    Synced,
+}
+
+/// Records as a [`Sequence`] sees them: every read is of the newest state, never from a cache.
+#[async_trait]
+pub trait Records: Send {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error>;
+
+    /// Writes a record if `condition` holds, and returns its new version; nothing where it does not hold.
+    ///
+    /// `value` must hold a fresh random nonce: a backend whose answer was lost tells by it whether its write won.
+    ///
+    /// # Errors
+    /// Those of the medium; the record may have been written nevertheless.
+    async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error>;
+
+    /// Removes a record that counts as absent already (a tombstone, a hint), if it still is of `version`.
+    ///
+    /// A backend without a conditional delete leaves the record.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error>;
+
+    /// Lists at most `limit` (1 to 1000) records whose key begins with `prefix` and is after `after`, in the order
+    /// of the bytes of their keys.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error>;
+
+    /// Makes unfinished bytes readable as a whole: `parts` in their order, then `tail`. May be repeated.
+    ///
+    /// On a disk they are that since [`Backend::seal_bytes`].
+    ///
+    /// # Errors
+    /// [`BlobUploadInvalid`](registry_core::ErrorCode::BlobUploadInvalid) where a part is not what was written, and
+    /// the client must send again; those of the medium.
+    async fn complete_bytes(&mut self, bytes: &Unfinished, parts: &[Part], tail: Bytes) -> Result<(), Error>;
+}
+
+/// A sequence of record steps: a durable, atomic step where the backend has transactions, else one after the other.
+///
+/// A sequence must leave the records in a state that another one can go on from after any of its steps, because a
+/// crash may end it there. Its future may only wait for `records`.
+pub trait Sequence: Send + 'static {
+    /// What it returns.
+    type Output: Send + 'static;
+
+    /// Runs the steps. An error undoes them where the backend has transactions.
+    fn run(self, records: &mut dyn Records) -> impl Future<Output = Result<Self::Output, Error>> + Send;
+}
+
+/// Bytes that are being written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfinished {
+    /// The name.
+    pub name: BytesName,
+    /// What the backend calls the write, where it has a name for it (a multipart upload).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// A part of unfinished bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The size in bytes.
+    pub size: u64,
+    /// What the backend calls the part (an entity tag).
+    pub tag: String,
+}
+
+/// Keeps other writers from a session for as long as a write goes on, even where the future that asked for it is gone.
+pub type WriteGuard = Arc<dyn Send + Sync>;
+
+/// Writes the parts of unfinished bytes.
+#[async_trait]
+pub trait BytesWriter: Send {
+    /// Writes part `number` (from 0), whose first byte is at `offset`, and returns what the backend calls it.
+    ///
+    /// Cancel safety: a dropped future may leave the write going on; it holds the writer's guard until it ends.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn write(&mut self, number: usize, offset: u64, content: Bytes) -> Result<Option<String>, Error>;
+
+    /// Makes the parts durable and closes the writer.
+    ///
+    /// # Errors
+    /// Those of the medium; the parts must then be taken for lost.
+    async fn close(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// A place that keeps records and bytes.
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// Reads a record. It is as new as the last transaction that ended before the call, unless the backend was told
+    /// to serve older ones.
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
+
+    /// Lists records as [`Records::list`] does.
+    fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Entry>, Error>> + Send;
+
+    /// Runs a sequence. Cancel safety: it may run to its end after the future was dropped, or stop between two steps.
+    fn transact<S: Sequence>(
+        &self,
+        durability: Durability,
+        sequence: S,
+    ) -> impl Future<Output = Result<S::Output, Error>> + Send;
+
+    /// Names the time for which what was written but not synced is there: the identifier of the running system for a
+    /// disk; nothing where it is not known. A session of another epoch is hashed again from its bytes.
+    fn epoch(&self) -> Option<&str>;
+
+    /// Returns the size of the part that begins at `offset` of an upload. Only the last part may be smaller.
+    fn part_size(&self, offset: u64) -> usize;
+
+    /// Returns how many bytes after the last part, which ends at `offset`, may stay in the session's record.
+    fn tail_limit(&self, offset: u64) -> usize;
+
+    /// Tells whether a part must be named in the session's record before it is written, because the backend cannot
+    /// tell afterwards which parts there are.
+    fn must_reserve_parts(&self) -> bool;
+
+    /// Waits until memory for a part of `size` bytes is free; the memory is given back when the permit is dropped.
+    fn reserve_memory(&self, size: usize) -> impl Future<Output = MemoryPermit> + Send;
+
+    /// Prepares for the parts of bytes that have a name and returns the token of the write.
+    fn begin_bytes(&self, name: &BytesName) -> impl Future<Output = Result<Option<String>, Error>> + Send;
+
+    /// Opens unfinished bytes for writing parts.
+    fn write_bytes(
+        &self,
+        bytes: &Unfinished,
+        guard: WriteGuard,
+    ) -> impl Future<Output = Result<Box<dyn BytesWriter>, Error>> + Send;
+
+    /// Cuts unfinished bytes at `size` and makes them durable, with their name. May be repeated.
+    ///
+    /// The future returns [`BlobUploadUnknown`](registry_core::ErrorCode::BlobUploadUnknown) where fewer than `size`
+    /// bytes are there.
+    fn seal_bytes(&self, bytes: &Unfinished, size: u64) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Opens bytes for reading, on a disk also unfinished ones; nothing where there are none of that name.
+    fn open_bytes(
+        &self,
+        name: &BytesName,
+    ) -> impl Future<Output = Result<Option<Arc<dyn BlobContent>>, Error>> + Send;
+
+    /// Drops what was written of unfinished bytes that nothing names any more, if it is not listed as bytes.
+    fn abort_bytes(&self, bytes: &Unfinished) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Deletes bytes. It is no error if there are none of that name.
+    fn delete_bytes(&self, name: &BytesName) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Lists at most `limit` names of bytes after `after`, in order; unfinished ones too where the backend shows them.
+    fn list_bytes(
+        &self,
+        after: Option<&BytesName>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<BytesName>, Error>> + Send;
+
+    /// Ends background work and makes everything durable. What is asked for afterwards fails.
+    fn close(&self) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// Memory that was reserved; see [`Backend::reserve_memory`].
+#[derive(Debug, Default)]
+pub struct MemoryPermit(pub(crate) Option<tokio::sync::OwnedSemaphorePermit>);

@@ -1,0 +1,197 @@
+//! Keys of records: the only place that knows how they are spelled.
+
+use std::fmt;
+
+use registry_core::{Digest, RepositoryName, Tag, UploadId};
+
+/// The key of a record, or the beginning of the keys of several.
+///
+/// Spelled so that a person can read a listing. `!` sorts below every character of a name, so repositories come in
+/// the order of their names and `a` can live beside `a/b`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Box<str>);
+
+impl Key {
+    /// Takes a key as a backend spells it.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The format of the store.
+    #[must_use]
+    pub fn registry() -> Self {
+        Self("registry.json".into())
+    }
+
+    /// The blob of a digest.
+    #[must_use]
+    pub fn blob(digest: &Digest) -> Self {
+        Self(format!("{}record", blob_folder(digest)).into())
+    }
+
+    /// All blobs.
+    #[must_use]
+    pub fn blobs() -> Self {
+        Self("blobs/".into())
+    }
+
+    /// The right of a repository to read a blob.
+    #[must_use]
+    pub fn grant(digest: &Digest, repository: &RepositoryName) -> Self {
+        Self(format!("{}in/{}!", blob_folder(digest), Split(repository.as_str())).into())
+    }
+
+    /// All grants of a blob.
+    #[must_use]
+    pub fn grants(digest: &Digest) -> Self {
+        Self(format!("{}in/", blob_folder(digest)).into())
+    }
+
+    /// A manifest of a repository.
+    #[must_use]
+    pub fn manifest(repository: &RepositoryName, digest: &Digest) -> Self {
+        Self(format!("{}manifests/{}", repository_folder(repository), slashed(digest)).into())
+    }
+
+    /// The hint that a manifest has, or had, a tag.
+    #[must_use]
+    pub fn tagged(repository: &RepositoryName, digest: &Digest, tag: &Tag) -> Self {
+        Self(format!("{}{tag}", Self::all_tagged(repository, digest)).into())
+    }
+
+    /// All hints of the tags of a manifest.
+    #[must_use]
+    pub fn all_tagged(repository: &RepositoryName, digest: &Digest) -> Self {
+        Self(format!("{}tagged/{}/", repository_folder(repository), slashed(digest)).into())
+    }
+
+    /// The hint that a repository has, or had, a grant for a blob.
+    #[must_use]
+    pub fn repository_blob(repository: &RepositoryName, digest: &Digest) -> Self {
+        Self(format!("{}blobs/{}", repository_folder(repository), slashed(digest)).into())
+    }
+
+    /// A tag of a repository.
+    #[must_use]
+    pub fn tag(repository: &RepositoryName, tag: &Tag) -> Self {
+        Self(format!("{}tags/{tag}", repository_folder(repository)).into())
+    }
+
+    /// All tags of a repository.
+    #[must_use]
+    pub fn tags(repository: &RepositoryName) -> Self {
+        Self(format!("{}tags/", repository_folder(repository)).into())
+    }
+
+    /// A manifest's entry in the list of its subject.
+    #[must_use]
+    pub fn referrer(
+        repository: &RepositoryName,
+        subject: &Digest,
+        referrer: &Digest,
+        incarnation: &str,
+    ) -> Self {
+        Self(
+            format!(
+                "{}{}.{incarnation}",
+                Self::referrers(repository, subject),
+                slashed(referrer)
+            )
+            .into(),
+        )
+    }
+
+    /// All entries in the list of a subject.
+    #[must_use]
+    pub fn referrers(repository: &RepositoryName, subject: &Digest) -> Self {
+        Self(format!("{}referrers/{}/", repository_folder(repository), slashed(subject)).into())
+    }
+
+    /// An upload session.
+    #[must_use]
+    pub fn upload(id: UploadId) -> Self {
+        Self(format!("uploads/{id}").into())
+    }
+
+    /// All upload sessions.
+    #[must_use]
+    pub fn uploads() -> Self {
+        Self("uploads/".into())
+    }
+
+    /// A repository in the catalog.
+    #[must_use]
+    pub fn repository(name: &RepositoryName) -> Self {
+        Self(format!("catalog/{}!", Split(name.as_str())).into())
+    }
+
+    /// All repositories.
+    #[must_use]
+    pub fn repositories() -> Self {
+        Self("catalog/".into())
+    }
+
+    /// Returns the key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns what comes after `prefix`, with the split of long names taken back; nothing for another prefix.
+    #[must_use]
+    pub fn after(&self, prefix: &Self) -> Option<String> {
+        Some(self.0.strip_prefix(&*prefix.0)?.replace("/!/", ""))
+    }
+
+    /// Returns this key with `rest` behind it.
+    #[must_use]
+    pub fn join(&self, rest: &str) -> Self {
+        Self(format!("{}{rest}", self.0).into())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn blob_folder(digest: &Digest) -> String {
+    let (algorithm, encoded) = digest.parts();
+    let first: String = encoded.chars().take(2).collect();
+    format!("blobs/{algorithm}/{first}/{encoded}/")
+}
+
+fn repository_folder(repository: &RepositoryName) -> String {
+    format!("repositories/{}/!/", Split(repository.as_str()))
+}
+
+fn slashed(digest: &Digest) -> String {
+    let (algorithm, encoded) = digest.parts();
+    format!("{algorithm}/{encoded}")
+}
+
+/// A name whose components above 200 bytes are split by `/!/`, because a file name has at most 255 bytes and some
+/// stores map keys to files. `!` is in no name, so the split can be taken back.
+struct Split<'a>(&'a str);
+
+impl fmt::Display for Split<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, component) in self.0.split('/').enumerate() {
+            let (first, rest) = component.split_at_checked(200).unwrap_or((component, ""));
+            let separator = if at == 0 { "" } else { "/" };
+            write!(f, "{separator}{first}")?;
+            if !rest.is_empty() {
+                write!(f, "/!/{rest}")?;
+            }
+        }
+        Ok(())
+    }
+}
