@@ -79,6 +79,12 @@ pub trait Records: Send {
     /// Those of the medium.
     async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error>;
 
+    /// Removes a record whose key is never written again, whatever its version.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn remove(&mut self, key: &Key) -> Result<(), Error>;
+
     /// Lists at most `limit` (1 to 1000) records whose key begins with `prefix` and is after `after`, in the order
     /// of the bytes of their keys.
     ///

@@ -1,0 +1,231 @@
+//! The records of the storage protocol and how they are written.
+//!
+//! A record is one line of JSON, then its content if it has any. Spaces before the end of the line make its size modulo
+//! 8 the number of its state, so that a listing, which has sizes but no values, shows states without reading.
+
+use bytes::{Bytes, BytesMut};
+use registry_core::chain::State;
+use registry_core::{Descriptor, Digest, Error, MediaType, RepositoryName, Tag, Timestamp};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::bytes_name::BytesName;
+
+/// The first line of a record.
+pub(crate) trait Header: Serialize + DeserializeOwned {
+    /// Returns the state that the record's size tells.
+    fn state(&self) -> State;
+}
+
+/// What every header begins with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    /// Makes every write differ from every other one, so that no version comes twice.
+    nonce: Uuid,
+    /// When it was written.
+    pub(crate) written: Timestamp,
+}
+
+impl Stamp {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self { nonce: Uuid::new_v4(), written: now }
+    }
+}
+
+/// A manifest of a repository; its bytes are the content. A dead one has none.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ManifestRecord {
+    pub(crate) state: State,
+    /// New each time the manifest leaves Absent or Dead, and unique.
+    pub(crate) incarnation: String,
+    pub(crate) media_type: MediaType,
+    /// Whose list of referrers it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) condemned_in: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// The right of a repository to read a blob, with what a read needs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct GrantRecord {
+    pub(crate) state: State,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blob: Option<BlobBytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) condemned_in: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// A blob; the content of a small one is the record's.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct BlobRecord {
+    pub(crate) state: State,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blob: Option<BlobBytes>,
+    /// Bytes that uploads want to publish, while it is Pending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) proposals: Vec<BytesName>,
+    /// Bytes that the collector took from it and will delete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) dropped: Vec<BytesName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) condemned_in: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// Where the content of a published blob is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BlobBytes {
+    pub(crate) size: u64,
+    /// The name of the bytes; none where they are in the blob's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<BytesName>,
+}
+
+/// A tag; a dead one is a tombstone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct TagRecord {
+    pub(crate) state: State,
+    pub(crate) digest: Digest,
+    /// The incarnation of the manifest. Where another one is visible, or none, the tag counts as absent.
+    pub(crate) incarnation: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) principal: String,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// A hint that a manifest has, or had, a tag, or that a repository has, or had, a grant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct HintRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tag: Option<Tag>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// An entry in the list of a subject's referrers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ReferrerRecord {
+    pub(crate) incarnation: String,
+    pub(crate) descriptor: Descriptor,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// A repository in the catalog.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RepositoryRecord {
+    pub(crate) name: RepositoryName,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+macro_rules! stateful {
+    ($($record:ty),*) => {
+        $(impl Header for $record {
+            fn state(&self) -> State {
+                self.state
+            }
+        })*
+    };
+}
+macro_rules! always_live {
+    ($($record:ty),*) => {
+        $(impl Header for $record {
+            fn state(&self) -> State {
+                State::Live
+            }
+        })*
+    };
+}
+stateful!(ManifestRecord, GrantRecord, BlobRecord, TagRecord);
+always_live!(HintRecord, ReferrerRecord, RepositoryRecord);
+
+/// Writes a record.
+pub(crate) fn encode(header: &impl Header, content: &[u8]) -> Result<Bytes, Error> {
+    let line = serde_json::to_vec(header).map_err(Error::internal)?;
+    let mut value = BytesMut::with_capacity(line.len() + 8 + content.len());
+    value.extend_from_slice(&line);
+    let end = line.len() + 1 + content.len();
+    for _ in 0..(state_number(header.state()) + 8 - end % 8) % 8 {
+        value.extend_from_slice(b" ");
+    }
+    value.extend_from_slice(b"\n");
+    value.extend_from_slice(content);
+    Ok(value.freeze())
+}
+
+/// Reads a record back: its header and its content.
+pub(crate) fn decode<H: Header>(value: &Bytes) -> Result<(H, Bytes), Error> {
+    let end = value.iter().position(|&byte| byte == b'\n').ok_or_else(|| Error::internal(Malformed))?;
+    let header = value.get(..end).and_then(|line| serde_json::from_slice(line).ok());
+    let header = header.ok_or_else(|| Error::internal(Malformed))?;
+    Ok((header, value.slice(end + 1..)))
+}
+
+/// A record that this version of the store did not write.
+#[derive(Debug, thiserror::Error)]
+#[error("a record of the store is malformed")]
+struct Malformed;
+
+/// Returns the state of a record of which only the size is known.
+pub(crate) const fn state_of_size(size: u64) -> State {
+    match size % 8 {
+        1 => State::Pending,
+        2 => State::Live,
+        3 => State::Condemned,
+        4 => State::Dead,
+        _ => State::Absent,
+    }
+}
+
+const fn state_number(state: State) -> usize {
+    match state {
+        State::Absent => 0,
+        State::Pending => 1,
+        State::Live => 2,
+        State::Condemned => 3,
+        State::Dead => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_size_of_a_record_tells_its_state_and_it_reads_back(
+            content in proptest::collection::vec(any::<u8>(), 0..64),
+            principal in "\\PC{0,20}",
+            state in prop::sample::select(vec![State::Pending, State::Live, State::Condemned, State::Dead]),
+        ) {
+            let record = TagRecord {
+                state,
+                digest: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
+                incarnation: "i".into(),
+                principal: principal.clone(),
+                stamp: Stamp::new(Timestamp(1)),
+            };
+            let value = encode(&record, &content).unwrap();
+            prop_assert_eq!(state_of_size(value.len() as u64), state);
+            let (read, rest) = decode::<TagRecord>(&value).unwrap();
+            prop_assert_eq!(read.principal, principal);
+            prop_assert_eq!(&rest[..], &content[..]);
+        }
+
+        #[test]
+        fn no_value_makes_decode_panic(value in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = decode::<TagRecord>(&Bytes::from(value));
+        }
+    }
+}
