@@ -8,8 +8,11 @@ pub mod backend;
 mod bytes_name;
 mod clock;
 mod key;
+mod record;
+mod store;
 
 pub use crate::backend::Backend;
 pub use crate::bytes_name::BytesName;
 pub use crate::clock::{Clock, SystemClock};
 pub use crate::key::Key;
+pub use crate::store::{Store, StoreOptions, SweepReport, Sweeper};

@@ -5,15 +5,17 @@
 
 use bytes::{Bytes, BytesMut};
 use registry_core::chain::State;
+use registry_core::upload::UploadSnapshot;
 use registry_core::{Descriptor, Digest, Error, MediaType, RepositoryName, Tag, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::backend::{Part, Unfinished};
 use crate::bytes_name::BytesName;
 
 /// The first line of a record.
-pub(crate) trait Header: Serialize + DeserializeOwned {
+pub(crate) trait Header: Serialize + DeserializeOwned + Sync {
     /// Returns the state that the record's size tells.
     fn state(&self) -> State;
 }
@@ -29,7 +31,10 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self { nonce: Uuid::new_v4(), written: now }
+        Self {
+            nonce: Uuid::new_v4(),
+            written: now,
+        }
     }
 }
 
@@ -127,6 +132,34 @@ pub(crate) struct RepositoryRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// An upload session; the bytes after its last part are the content. An ended one is dead.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SessionRecord {
+    pub(crate) state: State,
+    pub(crate) repository: RepositoryName,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) principal: String,
+    pub(crate) upload: UploadSnapshot,
+    /// The bytes, which are named before there are any.
+    pub(crate) bytes: Unfinished,
+    /// The parts that have a name with the backend.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parts: Vec<Part>,
+    /// How many bytes are in parts.
+    pub(crate) parts_size: u64,
+    /// The bytes were offered to a blob's record; they are offered only once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) proposed: bool,
+    /// The bytes were completed, to read them before the commit; nothing can be appended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) completed: bool,
+    /// The epoch of the backend that the parts were written in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) epoch: Option<String>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 macro_rules! stateful {
     ($($record:ty),*) => {
         $(impl Header for $record {
@@ -145,7 +178,7 @@ macro_rules! always_live {
         })*
     };
 }
-stateful!(ManifestRecord, GrantRecord, BlobRecord, TagRecord);
+stateful!(ManifestRecord, GrantRecord, BlobRecord, TagRecord, SessionRecord);
 always_live!(HintRecord, ReferrerRecord, RepositoryRecord);
 
 /// Writes a record.
@@ -164,8 +197,13 @@ pub(crate) fn encode(header: &impl Header, content: &[u8]) -> Result<Bytes, Erro
 
 /// Reads a record back: its header and its content.
 pub(crate) fn decode<H: Header>(value: &Bytes) -> Result<(H, Bytes), Error> {
-    let end = value.iter().position(|&byte| byte == b'\n').ok_or_else(|| Error::internal(Malformed))?;
-    let header = value.get(..end).and_then(|line| serde_json::from_slice(line).ok());
+    let end = value
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .ok_or_else(|| Error::internal(Malformed))?;
+    let header = value
+        .get(..end)
+        .and_then(|line| serde_json::from_slice(line).ok());
     let header = header.ok_or_else(|| Error::internal(Malformed))?;
     Ok((header, value.slice(end + 1..)))
 }

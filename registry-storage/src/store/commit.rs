@@ -1,0 +1,344 @@
+//! Making uploaded bytes a blob.
+
+use bytes::Bytes;
+use registry_core::chain::{Join, Offer, Recheck, State, complete, join, offer, recheck};
+use registry_core::storage::UploadKey;
+use registry_core::upload::Commit;
+use registry_core::{Algorithm, Digest, Error, ErrorCode, Timestamp};
+
+use super::edge::{Found, contended, read, rescue, write};
+use super::mount::{Entered, GrantKeys, enter_grant, publish_grant, withdraw_grant};
+use super::session::Session;
+use super::uploads::{hash, send_again};
+use super::{ATTEMPTS, INLINE_LIMIT, Store};
+use crate::backend::{Backend, Condition, Durability, Records, Sequence};
+use crate::bytes_name::BytesName;
+use crate::key::Key;
+use crate::record::{BlobBytes, BlobRecord, SessionRecord, Stamp};
+
+impl<B: Backend> Store<B> {
+    pub(super) async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
+        let _held = self.sessions.take(upload.id).await;
+        let mut session = self.load_session(upload).await?;
+        if session.upload.finished_digest().is_none() {
+            self.catch_up_hash(&mut session).await?;
+            let hasher = hash(session.upload.hasher().clone(), session.tail.clone()).await?;
+            session.upload = session
+                .upload
+                .clone()
+                .with_progress(session.upload.length()?, hasher)?;
+        }
+        match session.upload.commit(digest)? {
+            Commit::Matches => {}
+            Commit::Rehash(algorithm) => {
+                self.check_other_algorithm(&mut session, digest, algorithm)
+                    .await?;
+            }
+            // The 201 was lost, and the client asks again: it is told what a HEAD tells.
+            Commit::AlreadyFinished => {
+                let blob = self.stat_blob(&upload.repository, digest).await;
+                return blob.map(|_| ()).map_err(|_| ErrorCode::BlobUploadUnknown.into());
+            }
+        }
+        let size = session.upload.length()?;
+        if session.record.parts_size > 0 {
+            self.backend.seal_bytes(&session.record.bytes, size).await?;
+        }
+        let commit = CommitUpload {
+            keys: GrantKeys::new(&upload.repository, digest),
+            digest: digest.clone(),
+            size,
+            session,
+            now: self.clock.now(),
+        };
+        self.backend.transact(Durability::Synced, commit).await?
+    }
+
+    /// Hashes the bytes once more, as the digest is of another algorithm than the one that ran along.
+    async fn check_other_algorithm(
+        &self,
+        session: &mut Session,
+        digest: &Digest,
+        algorithm: Algorithm,
+    ) -> Result<(), Error> {
+        if session.record.parts_size > 0 && self.backend.must_reserve_parts() && !session.record.completed {
+            // The parts can be read only when they are complete, and then nothing can be appended.
+            let complete = CompleteBytes(session.record.clone(), session.tail.clone());
+            self.backend.transact(Durability::Synced, complete).await?;
+            session.record.parts_size = session.upload.length()?;
+            session.record.completed = true;
+            session.tail = Bytes::new();
+            self.save_session(session).await?;
+        }
+        let hasher = hash(self.hash_parts(session, algorithm).await?, session.tail.clone()).await?;
+        let checked = session
+            .upload
+            .clone()
+            .with_progress(session.upload.length()?, hasher)?;
+        match checked.commit(digest)? {
+            Commit::Matches => Ok(()),
+            Commit::AlreadyFinished | Commit::Rehash(_) => Err(send_again()),
+        }
+    }
+}
+
+struct CompleteBytes(SessionRecord, Bytes);
+
+impl Sequence for CompleteBytes {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        records.complete_bytes(&self.0.bytes, &self.0.parts, self.1).await
+    }
+}
+
+struct CommitUpload {
+    keys: GrantKeys,
+    digest: Digest,
+    size: u64,
+    session: Session,
+    now: Timestamp,
+}
+
+/// What became of the blob.
+enum Offered {
+    /// It is Live, with this content.
+    Live(BlobBytes),
+    /// This session's bytes may not be used: the client has to send them again.
+    Refused(Error),
+}
+
+impl Sequence for CommitUpload {
+    /// The inner error is a refusal, after which the records stand.
+    type Output = Result<(), Error>;
+
+    async fn run(mut self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        for _ in 0..ATTEMPTS {
+            let pending = match enter_grant(records, &self.keys, self.now).await? {
+                Entered::Published => return self.finish(records).await.map(Ok),
+                Entered::Again => continue,
+                Entered::Pending(version) => version,
+            };
+            let bytes = match self.offer(records).await? {
+                Offered::Live(bytes) => bytes,
+                Offered::Refused(error) => {
+                    withdraw_grant(records, &self.keys, pending, self.now).await?;
+                    return Ok(Err(error));
+                }
+            };
+            if publish_grant(records, &self.keys, &pending, bytes, self.now).await? {
+                return self.finish(records).await.map(Ok);
+            }
+        }
+        Err(contended())
+    }
+}
+
+impl CommitUpload {
+    /// Makes the blob Live, with this session's bytes unless it has some.
+    async fn offer(&mut self, records: &mut dyn Records) -> Result<Offered, Error> {
+        for _ in 0..ATTEMPTS {
+            let blob = read::<BlobRecord>(records, &self.keys.blob).await?;
+            let Some(session) = self.read_session(records).await? else {
+                return Ok(Offered::Refused(ErrorCode::BlobUploadUnknown.into()));
+            };
+            let open = session.upload.length().is_ok();
+            let named = names(&blob, &self.session.record.bytes.name);
+            match offer(blob.state(), named, open, session.record.proposed) {
+                Offer::Use => return live(blob),
+                Offer::Rescue if rescue(records, &self.keys.blob, &blob, self.now).await? => {
+                    return live(blob);
+                }
+                Offer::Rescue => {}
+                Offer::SendAgain => return Ok(Offered::Refused(refusal(open))),
+                Offer::Propose if self.is_inline() => {
+                    // Content that comes with its record needs no proposal: there is nothing to finish.
+                    if let Some(bytes) = self.publish(records, &blob).await? {
+                        return Ok(Offered::Live(bytes));
+                    }
+                }
+                Offer::Propose => {
+                    if self.mark_proposed(records, session).await?
+                        && let Some(offered) = self.join(records).await?
+                    {
+                        return Ok(offered);
+                    }
+                }
+                Offer::Finish => match recheck(open) {
+                    Recheck::Withdraw => {
+                        self.withdraw(records, &blob).await?;
+                        return Ok(Offered::Refused(refusal(open)));
+                    }
+                    Recheck::Finish => {
+                        self.complete_bytes(records).await?;
+                        if complete(blob.state(), named)
+                            && let Some(bytes) = self.publish(records, &blob).await?
+                        {
+                            return Ok(Offered::Live(bytes));
+                        }
+                    }
+                },
+            }
+        }
+        Err(contended())
+    }
+
+    /// Writes into the session that its bytes are offered; `false` where somebody else wrote the session.
+    async fn mark_proposed(&self, records: &mut dyn Records, mut session: Session) -> Result<bool, Error> {
+        session.record.proposed = true;
+        let condition = Condition::Matches(session.version.clone());
+        let value = session.encode(self.now)?;
+        Ok(records.put(&session.key, value, condition).await?.is_some())
+    }
+
+    /// Adds the bytes to the proposals of the Pending blob; nothing where the next step is to read both again.
+    async fn join(&self, records: &mut dyn Records) -> Result<Option<Offered>, Error> {
+        for _ in 0..ATTEMPTS {
+            let blob = read::<BlobRecord>(records, &self.keys.blob).await?;
+            match join(blob.state()) {
+                Join::Use => return live(blob).map(Some),
+                Join::Rescue => {
+                    if rescue(records, &self.keys.blob, &blob, self.now).await? {
+                        return live(blob).map(Some);
+                    }
+                }
+                Join::Write => {
+                    let mut proposals = proposals(&blob);
+                    proposals.push(self.session.record.bytes.name.clone());
+                    if self.write_pending(records, &blob, proposals).await? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Err(contended())
+    }
+
+    /// Takes the proposal of an aborted session back, so that the sweeper may have the bytes.
+    async fn withdraw(&self, records: &mut dyn Records, blob: &Found<BlobRecord>) -> Result<(), Error> {
+        let mut proposals = proposals(blob);
+        proposals.retain(|name| *name != self.session.record.bytes.name);
+        self.write_pending(records, blob, proposals).await.map(|_| ())
+    }
+
+    async fn write_pending(
+        &self,
+        records: &mut dyn Records,
+        blob: &Found<BlobRecord>,
+        proposals: Vec<BytesName>,
+    ) -> Result<bool, Error> {
+        let pending = self.record(State::Pending, None, proposals, blob);
+        Ok(write(records, &self.keys.blob, &pending, &[], blob.unchanged())
+            .await?
+            .is_some())
+    }
+
+    /// Makes the blob Live with this session's bytes; nothing where somebody else wrote it.
+    async fn publish(
+        &self,
+        records: &mut dyn Records,
+        blob: &Found<BlobRecord>,
+    ) -> Result<Option<BlobBytes>, Error> {
+        let inline = self.is_inline();
+        let name = (!inline).then(|| self.session.record.bytes.name.clone());
+        let bytes = BlobBytes {
+            size: self.size,
+            bytes: name,
+        };
+        let live = self.record(State::Live, Some(bytes.clone()), Vec::new(), blob);
+        let content = if inline {
+            self.session.tail.clone()
+        } else {
+            Bytes::new()
+        };
+        let written = write(records, &self.keys.blob, &live, &content, blob.unchanged()).await?;
+        Ok(written.map(|_| bytes))
+    }
+
+    async fn complete_bytes(&self, records: &mut dyn Records) -> Result<(), Error> {
+        let session = &self.session;
+        if session.record.completed {
+            return Ok(());
+        }
+        records
+            .complete_bytes(&session.record.bytes, &session.record.parts, session.tail.clone())
+            .await
+    }
+
+    /// Ends the session, which keeps its digest: the client may ask again. If this is lost the session is open still,
+    /// but its bytes were proposed and are not used a second time.
+    async fn finish(&self, records: &mut dyn Records) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            let Some(mut session) = self.read_session(records).await? else {
+                return Ok(());
+            };
+            let Ok(finished) = session.upload.clone().finished(self.digest.clone()) else {
+                return Ok(());
+            };
+            session.upload = finished;
+            session.tail = Bytes::new();
+            let value = session.encode(self.now)?;
+            let condition = Condition::Matches(session.version.clone());
+            if records.put(&session.key, value, condition).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_session(&self, records: &mut dyn Records) -> Result<Option<Session>, Error> {
+        let key: &Key = &self.session.key;
+        Session::from_found(key, read::<SessionRecord>(records, key).await?)
+    }
+
+    /// Small blobs are kept in their record, if their bytes are not in parts already.
+    fn is_inline(&self) -> bool {
+        self.session.record.parts_size == 0 && self.session.tail.len() <= INLINE_LIMIT
+    }
+
+    fn record(
+        &self,
+        state: State,
+        blob: Option<BlobBytes>,
+        proposals: Vec<BytesName>,
+        before: &Found<BlobRecord>,
+    ) -> BlobRecord {
+        let dropped = before
+            .header()
+            .map(|blob| blob.dropped.clone())
+            .unwrap_or_default();
+        BlobRecord {
+            state,
+            blob,
+            proposals,
+            dropped,
+            condemned_in: None,
+            stamp: Stamp::new(self.now),
+        }
+    }
+}
+
+/// Tells whether a Pending blob names `bytes`.
+fn names(blob: &Found<BlobRecord>, bytes: &BytesName) -> bool {
+    blob.header().is_some_and(|blob| blob.proposals.contains(bytes))
+}
+
+/// Returns what a Pending blob names.
+fn proposals(blob: &Found<BlobRecord>) -> Vec<BytesName> {
+    blob.header()
+        .map(|blob| blob.proposals.clone())
+        .unwrap_or_default()
+}
+
+fn live(blob: Found<BlobRecord>) -> Result<Offered, Error> {
+    let bytes = blob.record.and_then(|(blob, _)| blob.blob);
+    bytes.map(Offered::Live).ok_or_else(|| ErrorCode::Internal.into())
+}
+
+fn refusal(open: bool) -> Error {
+    if open {
+        send_again()
+    } else {
+        ErrorCode::BlobUploadUnknown.into()
+    }
+}

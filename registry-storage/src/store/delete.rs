@@ -1,0 +1,225 @@
+//! Deletes by a user.
+
+use registry_core::chain::State;
+use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
+
+use super::edge::{Stateful as _, contended, read, write};
+use super::mount::GrantKeys;
+use super::{ATTEMPTS, Store};
+use crate::backend::{Backend, Durability, Records, Sequence, Version};
+use crate::key::Key;
+use crate::record::{GrantRecord, HintRecord, ManifestRecord, Stamp, TagRecord};
+
+impl<B: Backend> Store<B> {
+    pub(super) async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let delete = DeleteGrant {
+            keys: GrantKeys::new(repository, digest),
+            now: self.clock.now(),
+        };
+        let deleted = self.backend.transact(Durability::Synced, delete).await?;
+        if deleted {
+            Ok(())
+        } else {
+            Err(ErrorCode::BlobUnknown.into())
+        }
+    }
+
+    pub(super) async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let delete = DeleteManifest {
+            repository: repository.clone(),
+            digest: digest.clone(),
+            now: self.clock.now(),
+        };
+        let deleted = self.backend.transact(Durability::Synced, delete).await?;
+        if deleted {
+            Ok(())
+        } else {
+            Err(self.unknown_manifest(repository).await?)
+        }
+    }
+
+    pub(super) async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
+        let delete = DeleteTag {
+            repository: repository.clone(),
+            tag: tag.clone(),
+            now: self.clock.now(),
+        };
+        let deleted = self.backend.transact(Durability::Synced, delete).await?;
+        if deleted {
+            Ok(())
+        } else {
+            Err(self.unknown_manifest(repository).await?)
+        }
+    }
+}
+
+struct DeleteGrant {
+    keys: GrantKeys,
+    now: Timestamp,
+}
+
+impl Sequence for DeleteGrant {
+    type Output = bool;
+
+    async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
+        for _ in 0..ATTEMPTS {
+            // The hint is read before the kill: whoever publishes the grant anew writes the hint anew first, and then
+            // it is not this version that would be forgotten.
+            let hint = records.get(&self.keys.hint).await?;
+            let grant = read::<GrantRecord>(records, &self.keys.grant).await?;
+            let condition = grant.unchanged();
+            let Some((visible, _)) = grant.visible() else {
+                return Ok(false);
+            };
+            let dead = GrantRecord {
+                blob: None,
+                ..visible.in_state(State::Dead, self.now)
+            };
+            if let Some(dead) = write(records, &self.keys.grant, &dead, &[], condition).await? {
+                records.forget(&self.keys.grant, &dead).await?;
+                if let Some(hint) = hint {
+                    records.forget(&self.keys.hint, &hint.version).await?;
+                }
+                return Ok(true);
+            }
+        }
+        Err(contended())
+    }
+}
+
+struct DeleteManifest {
+    repository: RepositoryName,
+    digest: Digest,
+    now: Timestamp,
+}
+
+impl Sequence for DeleteManifest {
+    type Output = bool;
+
+    async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
+        let key = Key::manifest(&self.repository, &self.digest);
+        for _ in 0..ATTEMPTS {
+            let manifest = read::<ManifestRecord>(records, &key).await?;
+            let condition = manifest.unchanged();
+            let Some((visible, _)) = manifest.visible() else {
+                return Ok(false);
+            };
+            let dead = visible.clone().in_state(State::Dead, self.now);
+            let Some(version) = write(records, &key, &dead, &[], condition).await? else {
+                continue;
+            };
+            self.delete_tags(records, &key, &version, &visible.incarnation)
+                .await?;
+            if let Some(subject) = &visible.subject {
+                let entry = Key::referrer(&self.repository, subject, &self.digest, &visible.incarnation);
+                records.remove(&entry).await?;
+            }
+            records.forget(&key, &version).await?;
+            return Ok(true);
+        }
+        Err(contended())
+    }
+}
+
+impl DeleteManifest {
+    /// Deletes the tags that name the incarnation which `dead` replaced.
+    async fn delete_tags(
+        &self,
+        records: &mut dyn Records,
+        manifest: &Key,
+        dead: &Version,
+        incarnation: &str,
+    ) -> Result<(), Error> {
+        let hints = Key::all_tagged(&self.repository, &self.digest);
+        let mut after = None;
+        loop {
+            let page = records.list(&hints, after.as_ref(), 1000).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            for entry in page {
+                let hint = read::<HintRecord>(records, &entry.key).await?;
+                let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
+                    continue;
+                };
+                bury_tag(records, &self.repository, &tag, incarnation, self.now).await?;
+                // A push of this manifest writes the hint after it saw the manifest Live. While the manifest is the
+                // dead record still, every such push either wrote before, and will find it dead, or has yet to write.
+                let still_dead = read::<ManifestRecord>(records, manifest).await?.is(dead);
+                if let Some(version) = hint.version().filter(|_| still_dead) {
+                    records.forget(&entry.key, version).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Makes a tag a tombstone if it names `incarnation`.
+async fn bury_tag(
+    records: &mut dyn Records,
+    repository: &RepositoryName,
+    tag: &Tag,
+    incarnation: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let key = Key::tag(repository, tag);
+    for _ in 0..ATTEMPTS {
+        let found = read::<TagRecord>(records, &key).await?;
+        let condition = found.unchanged();
+        let Some((record, _)) = found.visible().filter(|(tag, _)| tag.incarnation == incarnation) else {
+            return Ok(());
+        };
+        let tombstone = tombstone(record, now);
+        if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
+            return records.forget(&key, &version).await;
+        }
+    }
+    Err(contended())
+}
+
+/// Returns the tombstone of a tag.
+pub(super) fn tombstone(tag: TagRecord, now: Timestamp) -> TagRecord {
+    TagRecord {
+        state: State::Dead,
+        stamp: Stamp::new(now),
+        ..tag
+    }
+}
+
+struct DeleteTag {
+    repository: RepositoryName,
+    tag: Tag,
+    now: Timestamp,
+}
+
+impl Sequence for DeleteTag {
+    type Output = bool;
+
+    async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
+        let key = Key::tag(&self.repository, &self.tag);
+        for _ in 0..ATTEMPTS {
+            let found = read::<TagRecord>(records, &key).await?;
+            let condition = found.unchanged();
+            let Some((record, _)) = found.visible() else {
+                return Ok(false);
+            };
+            let manifest = Key::manifest(&self.repository, &record.digest);
+            let manifest = read::<ManifestRecord>(records, &manifest).await?.visible();
+            // A tag of a manifest that is gone counts as absent already, but nothing is lost by removing it.
+            let counted = manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation);
+            let tombstone = tombstone(record, self.now);
+            if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
+                records.forget(&key, &version).await?;
+                return Ok(counted);
+            }
+        }
+        Err(contended())
+    }
+}

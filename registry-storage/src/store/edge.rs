@@ -1,0 +1,154 @@
+//! Typed records, and the steps that every edge of the chain has in common.
+
+use bytes::Bytes;
+use registry_core::chain::{Require, State, require};
+use registry_core::{Error, ErrorCode, Timestamp};
+
+use crate::backend::{Backend, Condition, Records, Sequence, Stored, Version};
+use crate::key::Key;
+use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, Stamp, decode, encode};
+
+/// A record that was read, or the absence of one.
+#[derive(Clone, Debug)]
+pub(super) struct Found<H> {
+    /// The header and the content, unless there is no record.
+    pub(super) record: Option<(H, Bytes)>,
+    version: Option<Version>,
+}
+
+impl<H: Header> Found<H> {
+    pub(super) fn new(stored: Option<&Stored>) -> Result<Self, Error> {
+        let record = stored.map(|stored| decode(&stored.value)).transpose()?;
+        Ok(Self {
+            record,
+            version: stored.map(|stored| stored.version.clone()),
+        })
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.record
+            .as_ref()
+            .map_or(State::Absent, |(header, _)| header.state())
+    }
+
+    /// Returns the header and content of a record that readers see.
+    pub(super) fn visible(self) -> Option<(H, Bytes)> {
+        self.record.filter(|(header, _)| header.state().is_visible())
+    }
+
+    pub(super) fn header(&self) -> Option<&H> {
+        self.record.as_ref().map(|(header, _)| header)
+    }
+
+    /// Tells whether this is the record that was written or read as `version`.
+    pub(super) fn is(&self, version: &Version) -> bool {
+        self.version.as_ref() == Some(version)
+    }
+
+    pub(super) const fn version(&self) -> Option<&Version> {
+        self.version.as_ref()
+    }
+
+    /// Returns the condition that nothing was written since.
+    pub(super) fn unchanged(&self) -> Condition {
+        self.version.clone().map_or(Condition::Absent, Condition::Matches)
+    }
+}
+
+/// Reads a record within a sequence.
+pub(super) async fn read<H: Header>(records: &mut dyn Records, key: &Key) -> Result<Found<H>, Error> {
+    Found::new(records.get(key).await?.as_ref())
+}
+
+/// Reads a record outside of a sequence.
+pub(super) async fn peek<H: Header>(backend: &impl Backend, key: &Key) -> Result<Found<H>, Error> {
+    Found::new(backend.get(key).await?.as_ref())
+}
+
+/// Writes a record within a sequence; nothing where `condition` does not hold.
+pub(super) async fn write(
+    records: &mut dyn Records,
+    key: &Key,
+    header: &impl Header,
+    content: &[u8],
+    condition: Condition,
+) -> Result<Option<Version>, Error> {
+    records.put(key, encode(header, content)?, condition).await
+}
+
+/// A header whose state the protocol changes.
+pub(super) trait Stateful: Header + Clone + Send + 'static {
+    /// Makes the header of the same record in another state, written now.
+    fn in_state(self, state: State, now: Timestamp) -> Self;
+}
+
+macro_rules! stateful {
+    ($($record:ty),*) => {
+        $(impl Stateful for $record {
+            fn in_state(self, state: State, now: Timestamp) -> Self {
+                Self { state, condemned_in: None, stamp: Stamp::new(now), ..self }
+            }
+        })*
+    };
+}
+stateful!(ManifestRecord, GrantRecord, BlobRecord);
+
+/// Makes a condemned record Live. `false` where somebody wrote it since it was read.
+pub(super) async fn rescue<H: Stateful>(
+    records: &mut dyn Records,
+    key: &Key,
+    found: &Found<H>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let Some((header, content)) = &found.record else {
+        return Ok(false);
+    };
+    let live = header.clone().in_state(State::Live, now);
+    Ok(write(records, key, &live, content, found.unchanged())
+        .await?
+        .is_some())
+}
+
+/// Reads a child that a Pending parent needs and rescues it where it is condemned (step 2 of the rule).
+pub(super) async fn require_child<H: Stateful>(
+    records: &mut dyn Records,
+    key: &Key,
+    now: Timestamp,
+) -> Result<Option<(H, Bytes)>, Error> {
+    for _ in 0..super::ATTEMPTS {
+        let found = read::<H>(records, key).await?;
+        match require(found.state()) {
+            Require::Ready => return Ok(found.record),
+            Require::Missing => return Ok(None),
+            Require::Rescue => {
+                if rescue(records, key, &found, now).await? {
+                    return Ok(found.record);
+                }
+            }
+        }
+    }
+    Err(contended())
+}
+
+/// Keeps a visible record from collection: the promise of a HEAD that was answered with 200.
+pub(super) struct Rescue<H> {
+    pub(super) key: Key,
+    pub(super) now: Timestamp,
+    pub(super) header: std::marker::PhantomData<fn() -> H>,
+}
+
+impl<H: Stateful> Sequence for Rescue<H> {
+    type Output = Option<(H, Bytes)>;
+
+    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        require_child(records, &self.key, self.now).await
+    }
+}
+
+/// The error of a sequence that began again too often.
+pub(super) fn contended() -> Error {
+    Error::new(
+        ErrorCode::Unavailable,
+        "others are writing the same content; try again",
+    )
+}

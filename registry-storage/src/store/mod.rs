@@ -1,0 +1,209 @@
+//! The storage protocol: what a registry asks of its storage, on records and bytes of any backend.
+//!
+//! One file for each thing that happens: [`commit`] makes uploaded bytes a blob, [`push`] stores a manifest and its
+//! tags, [`mount`] lets another repository read a blob, [`delete`] takes things away. Those are sequences of record
+//! steps, each safe to be the last one; the rest reads.
+
+mod blobs;
+mod commit;
+mod delete;
+mod edge;
+mod lists;
+mod manifests;
+mod mount;
+mod push;
+mod session;
+mod session_lock;
+mod sweep;
+mod sweeper;
+mod uploads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use registry_core::storage::{Blob, Body, Manifest, NewManifest, Page, PageRequest, Storage, UploadKey};
+use registry_core::{Algorithm, Descriptor, Digest, Error, Reference, RepositoryName, Tag, UploadId};
+
+pub use self::sweep::SweepReport;
+pub use self::sweeper::Sweeper;
+use crate::backend::Backend;
+use crate::clock::{Clock, SystemClock};
+use crate::store::session_lock::SessionLocks;
+
+/// Blobs up to this size are kept in their record: reading one costs a record more and no open file.
+const INLINE_LIMIT: usize = 16 * 1024;
+
+/// How often a sequence begins again because others wrote the same records, before it gives up.
+const ATTEMPTS: usize = 32;
+
+/// How a [`Store`] works.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Sessions that nobody wrote to for so long are aborted by the sweeper.
+    pub upload_idle_limit: Duration,
+    /// Sessions that ended are remembered for so long, so that a repeated request whose answer was lost is answered.
+    pub ended_upload_memory: Duration,
+}
+
+impl Default for StoreOptions {
+    /// Seven days, and one day.
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_hours(24);
+        Self {
+            upload_idle_limit: 7 * DAY,
+            ended_upload_memory: DAY,
+        }
+    }
+}
+
+/// Implements [`Storage`] over any backend.
+///
+/// Any number of stores, in any number of processes, may work on one bucket at once; a disk has one owner.
+#[derive(Debug)]
+pub struct Store<B> {
+    backend: Arc<B>,
+    clock: Arc<dyn Clock>,
+    options: StoreOptions,
+    sessions: Arc<SessionLocks>,
+}
+
+impl<B: Backend> Store<B> {
+    /// Makes a store of what `backend` keeps, with the system's clock and the default options.
+    #[must_use]
+    pub fn new(backend: B) -> Self {
+        Self::with_options(Arc::new(backend), Arc::new(SystemClock), StoreOptions::default())
+    }
+
+    /// Makes a store with a clock and options of the caller's.
+    #[must_use]
+    pub fn with_options(backend: Arc<B>, clock: Arc<dyn Clock>, options: StoreOptions) -> Self {
+        Self {
+            backend,
+            clock,
+            options,
+            sessions: Arc::default(),
+        }
+    }
+
+    /// Returns the backend.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Ends background work and makes everything durable. What is asked for afterwards fails.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.backend.close().await
+    }
+}
+
+#[async_trait]
+impl<B: Backend> Storage for Store<B> {
+    async fn stat_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
+        self.stat_blob(repository, digest).await
+    }
+
+    async fn open_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
+        self.open_blob(repository, digest).await
+    }
+
+    async fn mount_blob(
+        &self,
+        from: &RepositoryName,
+        to: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        self.mount_blob(from, to, digest).await
+    }
+
+    async fn list_blob_repositories(
+        &self,
+        digest: &Digest,
+        page: PageRequest,
+    ) -> Result<Page<RepositoryName>, Error> {
+        self.list_blob_repositories(digest, page).await
+    }
+
+    async fn delete_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
+        self.delete_blob(repository, digest).await
+    }
+
+    async fn create_upload(
+        &self,
+        repository: &RepositoryName,
+        principal: &str,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, Error> {
+        self.create_upload(repository, principal, algorithm).await
+    }
+
+    async fn append_upload(
+        &self,
+        upload: &UploadKey,
+        offset: Option<u64>,
+        body: Body<'_>,
+    ) -> Result<u64, Error> {
+        self.append_upload(upload, offset, body).await
+    }
+
+    async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error> {
+        self.upload_status(upload).await
+    }
+
+    async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
+        self.commit_upload(upload, digest).await
+    }
+
+    async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
+        self.cancel_upload(upload).await
+    }
+
+    async fn get_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Manifest, Error> {
+        self.get_manifest(repository, reference).await
+    }
+
+    async fn stat_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Manifest, Error> {
+        self.stat_manifest(repository, reference).await
+    }
+
+    async fn put_manifest(&self, repository: &RepositoryName, manifest: NewManifest) -> Result<(), Error> {
+        self.put_manifest(repository, manifest).await
+    }
+
+    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
+        self.delete_manifest(repository, digest).await
+    }
+
+    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
+        self.delete_tag(repository, tag).await
+    }
+
+    async fn list_tags(&self, repository: &RepositoryName, page: PageRequest) -> Result<Page<Tag>, Error> {
+        self.list_tags(repository, page).await
+    }
+
+    async fn list_referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        page: PageRequest,
+    ) -> Result<Page<Descriptor>, Error> {
+        self.list_referrers(repository, subject, page).await
+    }
+
+    async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
+        self.list_repositories(page).await
+    }
+}

@@ -1,0 +1,157 @@
+//! An upload session in the hands of a request.
+
+use bytes::Bytes;
+use registry_core::chain::State;
+use registry_core::storage::UploadKey;
+use registry_core::upload::Upload;
+use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, UploadId};
+
+use super::Store;
+use super::edge::{Found, peek};
+use crate::backend::{Backend, Condition, Durability, Records, Sequence, Unfinished, Version};
+use crate::bytes_name::BytesName;
+use crate::key::Key;
+use crate::record::{SessionRecord, Stamp, encode};
+
+/// A session as it was read.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) key: Key,
+    pub(super) record: SessionRecord,
+    pub(super) upload: Upload,
+    /// The bytes after the last part.
+    pub(super) tail: Bytes,
+    pub(super) version: Version,
+}
+
+impl Session {
+    /// Writes the session's record.
+    pub(super) fn encode(&mut self, now: Timestamp) -> Result<Bytes, Error> {
+        self.record.state = if self.upload.length().is_ok() {
+            State::Live
+        } else {
+            State::Dead
+        };
+        self.record.upload = self.upload.snapshot();
+        self.record.stamp = Stamp::new(now);
+        encode(&self.record, &self.tail)
+    }
+
+    /// Reads a session; nothing where there is none.
+    pub(super) fn from_found(key: &Key, found: Found<SessionRecord>) -> Result<Option<Self>, Error> {
+        let version = found.version().cloned();
+        let (Some((record, tail)), Some(version)) = (found.record, version) else {
+            return Ok(None);
+        };
+        let upload = Upload::resume(record.upload.clone())?;
+        Ok(Some(Self {
+            key: key.clone(),
+            record,
+            upload,
+            tail,
+            version,
+        }))
+    }
+}
+
+impl<B: Backend> Store<B> {
+    pub(super) async fn create_upload(
+        &self,
+        repository: &RepositoryName,
+        principal: &str,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, Error> {
+        let now = self.clock.now();
+        let id = UploadId::from_random(uuid::Uuid::new_v4().as_u128());
+        let record = SessionRecord {
+            state: State::Live,
+            repository: repository.clone(),
+            principal: principal.to_owned(),
+            upload: Upload::new(algorithm).snapshot(),
+            bytes: Unfinished {
+                name: BytesName::random(now),
+                token: None,
+            },
+            parts: Vec::new(),
+            parts_size: 0,
+            proposed: false,
+            completed: false,
+            epoch: self.backend.epoch().map(str::to_owned),
+            stamp: Stamp::new(now),
+        };
+        let put = PutRecord {
+            key: Key::upload(id),
+            value: encode(&record, &[])?,
+            condition: Condition::Absent,
+        };
+        self.backend
+            .transact(Durability::Deferred, put)
+            .await?
+            .ok_or_else(super::edge::contended)?;
+        Ok(id)
+    }
+
+    /// Reads a session of the caller's. One of another repository or principal is not known to them.
+    pub(super) async fn load_session(&self, upload: &UploadKey) -> Result<Session, Error> {
+        let key = Key::upload(upload.id);
+        let found = peek::<SessionRecord>(&*self.backend, &key).await?;
+        let session = Session::from_found(&key, found)?;
+        session
+            .filter(|session| {
+                session.record.repository == upload.repository && session.record.principal == upload.principal
+            })
+            .ok_or_else(|| ErrorCode::BlobUploadUnknown.into())
+    }
+
+    /// Writes a session down, unless somebody else did since it was read.
+    pub(super) async fn save_session(&self, session: &mut Session) -> Result<(), Error> {
+        let put = PutRecord {
+            key: session.key.clone(),
+            value: session.encode(self.clock.now())?,
+            condition: Condition::Matches(session.version.clone()),
+        };
+        match self.backend.transact(Durability::Deferred, put).await? {
+            Some(version) => {
+                session.version = version;
+                Ok(())
+            }
+            None => Err(Error::new(
+                ErrorCode::BlobUploadInvalid,
+                "another request changed this upload; ask for its status and go on from there",
+            )),
+        }
+    }
+
+    pub(super) async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error> {
+        self.load_session(upload).await?.upload.length()
+    }
+
+    pub(super) async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
+        let _held = self.sessions.take(upload.id).await;
+        let session = self.load_session(upload).await?;
+        self.abort_session(session).await
+    }
+
+    /// Ends a session. Only the sweeper deletes its bytes: a commit in another process may be using them.
+    pub(super) async fn abort_session(&self, mut session: Session) -> Result<(), Error> {
+        session.upload = session.upload.aborted()?;
+        session.tail = Bytes::new();
+        self.save_session(&mut session).await?;
+        self.backend.abort_bytes(&session.record.bytes).await
+    }
+}
+
+/// Writes one record.
+struct PutRecord {
+    key: Key,
+    value: Bytes,
+    condition: Condition,
+}
+
+impl Sequence for PutRecord {
+    type Output = Option<Version>;
+
+    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        records.put(&self.key, self.value, self.condition).await
+    }
+}

@@ -1,0 +1,58 @@
+//! Sweeping in the background.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::Store;
+use crate::backend::Backend;
+
+/// A task that sweeps a store again and again. It ends with [`Sweeper::shutdown`], or soon after it was dropped.
+#[derive(Debug)]
+pub struct Sweeper {
+    stop: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Sweeper {
+    /// Starts the task on the current tokio runtime: the first sweep comes after `interval`, as do the others.
+    #[must_use]
+    pub fn start<B: Backend>(store: Arc<Store<B>>, interval: Duration) -> Self {
+        let (stop, mut stopped) = watch::channel(());
+        let task = tokio::spawn(async move {
+            let work = async {
+                loop {
+                    tokio::time::sleep(interval).await;
+                    match store.sweep().await {
+                        Ok(report) => tracing::info!(
+                            aborted_uploads = report.aborted_uploads,
+                            forgotten_uploads = report.forgotten_uploads,
+                            deleted_bytes = report.deleted_bytes,
+                            "swept"
+                        ),
+                        Err(error) => {
+                            let cause = std::error::Error::source(&error);
+                            tracing::error!(%error, cause, "the sweep failed; it is tried again later");
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                () = work => {}
+                // An error means that the sender was dropped, and so the handle.
+                _ = stopped.changed() => {}
+            }
+        });
+        Self { stop, task }
+    }
+
+    /// Stops the task and waits for its end.
+    pub async fn shutdown(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the sweeper ended unexpectedly");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Appending to an upload: from the socket, through the hash, to the bytes, one part at a time.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use registry_core::hash::Hasher;
+use registry_core::storage::{Body, UploadKey};
+use registry_core::{Algorithm, Error, ErrorCode};
+use tokio::task::spawn_blocking;
+
+use super::Store;
+use super::session::Session;
+use super::session_lock::HeldSession;
+use crate::backend::{Backend, BytesWriter, MemoryPermit, Part};
+
+/// A session is written down at least each time that so many bytes were added, so that a server that is killed loses
+/// little of an upload.
+const CHECKPOINT: u64 = 64 * 1024 * 1024;
+
+/// Smaller pieces are hashed where they are: handing them to another thread costs more.
+const HASH_IN_PLACE: usize = 32 * 1024;
+
+impl<B: Backend> Store<B> {
+    pub(super) async fn append_upload(
+        &self,
+        upload: &UploadKey,
+        offset: Option<u64>,
+        body: Body<'_>,
+    ) -> Result<u64, Error> {
+        let held = self.sessions.take(upload.id).await;
+        let mut session = self.load_session(upload).await?;
+        session.upload.append_at(offset)?;
+        if session.record.completed {
+            return Err(send_again());
+        }
+        self.catch_up_hash(&mut session).await?;
+        if self.backend.must_reserve_parts() {
+            // From here on, whoever else holds the session fails to write it.
+            self.save_session(&mut session).await?;
+        }
+        let mut append = Append {
+            store: self,
+            session,
+            held,
+            writer: None,
+            unsaved: 0,
+        };
+        append.run(body).await
+    }
+
+    /// Hashes the parts again where the state of the hash cannot be trusted or read.
+    pub(super) async fn catch_up_hash(&self, session: &mut Session) -> Result<(), Error> {
+        let epoch = self.backend.epoch();
+        let trusted = epoch.is_some() && session.record.epoch.as_deref() == epoch;
+        let size = session.record.parts_size;
+        if size == 0 || trusted && session.upload.hasher().length() == size {
+            return Ok(());
+        }
+        let algorithm = session.upload.hasher().algorithm();
+        let hasher = self.hash_parts(session, algorithm).await?;
+        session.upload = session
+            .upload
+            .clone()
+            .with_progress(session.upload.length()?, hasher)?;
+        session.record.epoch = epoch.map(str::to_owned);
+        Ok(())
+    }
+
+    /// Reads the parts of a session and hashes them.
+    pub(super) async fn hash_parts(&self, session: &Session, algorithm: Algorithm) -> Result<Hasher, Error> {
+        let mut hasher = Hasher::new(algorithm);
+        let size = session.record.parts_size;
+        if size > 0 {
+            let unknown = || Error::from(ErrorCode::BlobUploadUnknown);
+            let content = self
+                .backend
+                .open_bytes(&session.record.bytes.name)
+                .await?
+                .ok_or_else(unknown)?;
+            let mut stream = content.read(0..size);
+            while let Some(chunk) = stream.next().await {
+                hasher = hash(hasher, chunk?).await?;
+            }
+            if hasher.length() != size {
+                return Err(unknown());
+            }
+        }
+        Ok(hasher)
+    }
+}
+
+/// The error of a session whose bytes cannot be used any more.
+pub(super) fn send_again() -> Error {
+    Error::new(
+        ErrorCode::BlobUploadInvalid,
+        "the bytes of this upload cannot be used; start a new upload",
+    )
+}
+
+/// Adds a chunk to a hash, on another thread where it is long.
+pub(super) async fn hash(mut hasher: Hasher, chunk: Bytes) -> Result<Hasher, Error> {
+    if chunk.len() <= HASH_IN_PLACE {
+        hasher.update(&chunk);
+        return Ok(hasher);
+    }
+    let hashing = spawn_blocking(move || {
+        hasher.update(&chunk);
+        hasher
+    });
+    hashing.await.map_err(Error::internal)
+}
+
+/// An append that is going on.
+struct Append<'a, B> {
+    store: &'a Store<B>,
+    session: Session,
+    held: Arc<HeldSession>,
+    writer: Option<Box<dyn BytesWriter>>,
+    /// Bytes in parts that the session's record does not count yet.
+    unsaved: u64,
+}
+
+/// What the body gave.
+enum Filled {
+    /// A whole part, and what came after it in the same chunk.
+    Part(Bytes, Bytes),
+    /// The rest, and why there is no more.
+    Rest(Bytes, Result<(), Error>),
+}
+
+impl<B: Backend> Append<'_, B> {
+    /// Takes the body to its end. What arrived before an error is kept.
+    async fn run(&mut self, mut body: Body<'_>) -> Result<u64, Error> {
+        let store = self.store;
+        let backend = &*store.backend;
+        let mut start = std::mem::take(&mut self.session.tail);
+        let mut offset = self.session.record.parts_size;
+        let mut full: Option<(Bytes, MemoryPermit)> = None;
+        let ending = loop {
+            let size = backend.part_size(offset);
+            let held = Arc::clone(&self.held);
+            // The part before is written while the next one arrives.
+            let fill = async {
+                let permit = backend.reserve_memory(size).await;
+                Ok((
+                    fill(std::mem::take(&mut start), size, &mut body, &held).await,
+                    permit,
+                ))
+            };
+            let write = async {
+                match full.take() {
+                    Some((part, _permit)) => self.write_part(part).await,
+                    None => Ok(()),
+                }
+            };
+            let ((), (filled, permit)) = tokio::try_join!(write, fill)?;
+            match filled {
+                Filled::Part(part, rest) => {
+                    offset += part.len() as u64;
+                    full = Some((part, permit));
+                    start = rest;
+                }
+                Filled::Rest(rest, ending) => {
+                    if rest.len() > backend.tail_limit(offset) {
+                        self.write_part(rest).await?;
+                    } else {
+                        self.session.tail = rest;
+                    }
+                    break ending;
+                }
+            }
+        };
+        if let Some(writer) = self.writer.take() {
+            writer.close().await?;
+        }
+        self.save().await?;
+        ending?;
+        self.session.upload.length()
+    }
+
+    /// Stores and hashes a part.
+    async fn write_part(&mut self, part: Bytes) -> Result<(), Error> {
+        let backend = &*self.store.backend;
+        let record = &mut self.session.record;
+        if self.writer.is_none() {
+            if record.parts_size == 0 && record.bytes.token.is_none() {
+                record.bytes.token = backend.begin_bytes(&record.bytes.name).await?;
+            }
+            let guard = Arc::clone(&self.held) as Arc<dyn Send + Sync>;
+            self.writer = Some(backend.write_bytes(&record.bytes, guard).await?);
+        }
+        let Some(writer) = &mut self.writer else {
+            return Err(ErrorCode::Internal.into());
+        };
+        let size = part.len() as u64;
+        let hasher = self.session.upload.hasher().clone();
+        let write = writer.write(record.parts.len(), record.parts_size, part.clone());
+        let (tag, hasher) = tokio::try_join!(write, hash(hasher, part))?;
+        record.parts.extend(tag.map(|tag| Part { size, tag }));
+        record.parts_size += size;
+        self.unsaved += size;
+        let upload = self.session.upload.clone();
+        self.session.upload = upload.with_progress(self.session.record.parts_size, hasher)?;
+        if backend.must_reserve_parts() || self.unsaved >= CHECKPOINT {
+            self.save().await?;
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self) -> Result<(), Error> {
+        let length = self.session.record.parts_size + self.session.tail.len() as u64;
+        let hasher = self.session.upload.hasher().clone();
+        self.session.upload = self.session.upload.clone().with_progress(length, hasher)?;
+        self.store.save_session(&mut self.session).await?;
+        self.unsaved = 0;
+        Ok(())
+    }
+}
+
+/// Gathers the body's chunks until there are `size` bytes, the body ends or another request takes the session.
+async fn fill(start: Bytes, size: usize, body: &mut Body<'_>, held: &HeldSession) -> Filled {
+    let mut gathered = BytesMut::new();
+    let mut chunk = start;
+    let mut taken_over = std::pin::pin!(held.taken_over());
+    loop {
+        let missing = size - gathered.len();
+        if gathered.is_empty() && chunk.len() >= size {
+            return Filled::Part(chunk.split_to(size), chunk);
+        }
+        if gathered.len() + chunk.len() > gathered.capacity() {
+            // Small uploads take little memory, and large ones are copied once.
+            let wanted = if gathered.is_empty() { chunk.len() } else { size };
+            gathered.reserve(wanted.min(size) - gathered.len());
+        }
+        let length = chunk.len().min(missing);
+        gathered.extend_from_slice(chunk.get(..length).unwrap_or_default());
+        chunk.advance(length);
+        if gathered.len() == size {
+            return Filled::Part(gathered.freeze(), chunk);
+        }
+        let next = poll_fn(|context| {
+            if taken_over.as_mut().poll(context).is_ready() {
+                let message = "another request went on with this upload";
+                return std::task::Poll::Ready(Some(Err(Error::new(ErrorCode::BlobUploadInvalid, message))));
+            }
+            body.as_mut().poll_next(context)
+        });
+        match next.await {
+            Some(Ok(next)) => chunk = next,
+            Some(Err(error)) => return Filled::Rest(gathered.freeze(), Err(error)),
+            None => return Filled::Rest(gathered.freeze(), Ok(())),
+        }
+    }
+}
