@@ -136,7 +136,7 @@ impl Sequence for CommitUpload {
 
 impl CommitUpload {
     /// Makes the blob Live, with this session's bytes unless it has some.
-    async fn offer(&mut self, records: &mut dyn Records) -> Result<Offered, Error> {
+    async fn offer(&self, records: &mut dyn Records) -> Result<Offered, Error> {
         for _ in 0..ATTEMPTS {
             let blob = read::<BlobRecord>(records, &self.keys.blob).await?;
             let Some(session) = self.read_session(records).await? else {
