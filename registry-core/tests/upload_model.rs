@@ -111,16 +111,27 @@ fn a_hash_that_does_not_fit_the_record_is_not_used() {
         damaged["hash"] = json!(hash);
         let upload = resume(damaged).unwrap();
         assert_eq!(upload.length().unwrap(), 200);
+        assert_eq!(upload.hasher().algorithm(), Algorithm::Sha256);
         assert_eq!(upload.commit(&digest).unwrap(), Commit::Rehash(Algorithm::Sha256));
     }
 }
 
+/// It must not catch up with other bytes than those that it saw.
 #[test]
 fn a_hasher_that_is_ahead_of_the_bytes_is_not_used() {
-    let hasher = upload_of(b"abc").hasher().clone();
-    let upload = Upload::new(Algorithm::Sha256).with_progress(2, hasher).unwrap();
-    let digest = Digest::of(Algorithm::Sha256, b"ab");
-    assert_eq!(upload.commit(&digest).unwrap(), Commit::Rehash(Algorithm::Sha256));
+    let ahead = upload_of(b"abc");
+    let mut damaged = record(&upload_of(b"ab"));
+    damaged["hash"] = json!(ahead.hasher().snapshot().as_str());
+    let resumed = resume(damaged).unwrap();
+    let told = Upload::new(Algorithm::Sha256)
+        .with_progress(2, ahead.hasher().clone())
+        .unwrap();
+    let digest = Digest::of(Algorithm::Sha256, b"abd");
+    for upload in [resumed, told] {
+        let upload = upload.appended(b"d").unwrap();
+        let answer = upload.commit(&digest).unwrap();
+        assert_eq!(answer, Commit::Rehash(Algorithm::Sha256));
+    }
 }
 
 #[test]
