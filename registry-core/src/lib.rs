@@ -16,6 +16,9 @@ pub mod chain;
 pub mod descriptor;
 pub mod digest;
 pub mod error;
+#[cfg(feature = "__fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hash;
 pub mod manifest;
 pub mod media_type;

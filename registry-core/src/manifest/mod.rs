@@ -61,6 +61,7 @@ impl ManifestView {
         kind::refuse_schema_1(content_type.map(MediaType::as_str))?;
         let document = Document::parse(bytes)?;
         let (media_type, kind) = kind::resolve(&document, content_type)?;
+        let own_artifact_type = document.artifact_type.filter(|text| !text.is_empty());
         let mut children = Children::default();
         let artifact_type = match kind {
             Kind::Image => {
@@ -72,7 +73,7 @@ impl ManifestView {
                 for layer in layers {
                     children.add(layer, ChildKind::Blob);
                 }
-                document.artifact_type.or(Some(config_type))
+                own_artifact_type.or_else(|| Some(config_type).filter(|text| !text.is_empty()))
             }
             Kind::Index => {
                 let Some(manifests) = document.manifests else {
@@ -81,7 +82,7 @@ impl ManifestView {
                 for manifest in manifests {
                     children.add(manifest, ChildKind::Manifest);
                 }
-                document.artifact_type
+                own_artifact_type
             }
         };
         let (children, optional_children) = children.finish();
@@ -90,7 +91,7 @@ impl ManifestView {
             children,
             optional_children,
             subject: document.subject.map(|subject| subject.digest),
-            artifact_type: artifact_type.filter(|text| !text.is_empty()),
+            artifact_type,
             annotations: document.annotations,
         })
     }
