@@ -6,6 +6,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::error::{Error, ErrorCode};
+use crate::hash::Hasher;
 
 /// A digest, `algorithm:encoded` (image-spec, "Digests").
 ///
@@ -82,6 +83,14 @@ impl fmt::Display for Algorithm {
 impl Digest {
     /// The most bytes of a digest that parses, enough for every registered algorithm and then some.
     pub const MAXIMUM_LENGTH: usize = 255;
+
+    /// Computes the digest of `bytes`.
+    #[must_use]
+    pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(bytes);
+        hasher.finish()
+    }
 
     /// Returns the digest as text.
     #[must_use]
@@ -182,4 +191,5 @@ impl AsRef<str> for Digest {
     }
 }
 
+crate::text::serde_as_text!(Algorithm);
 crate::text::serde_as_text!(Digest);

@@ -16,22 +16,31 @@ pub mod chain;
 pub mod descriptor;
 pub mod digest;
 pub mod error;
+#[cfg(feature = "__fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod hash;
+pub mod manifest;
 pub mod media_type;
 pub mod name;
 pub mod page;
 mod percent;
 pub mod range;
 pub mod reference;
+pub mod referrers;
 pub mod request;
 pub mod storage;
 pub mod tag;
 mod text;
 pub mod time;
+pub mod upload;
 pub mod upload_id;
 
 pub use crate::descriptor::Descriptor;
 pub use crate::digest::{Algorithm, Digest};
 pub use crate::error::{Error, ErrorCode};
+pub use crate::hash::{HashSnapshot, Hasher};
+pub use crate::manifest::ManifestView;
 pub use crate::media_type::MediaType;
 pub use crate::name::RepositoryName;
 pub use crate::reference::Reference;
@@ -39,4 +48,5 @@ pub use crate::request::Request;
 pub use crate::storage::Storage;
 pub use crate::tag::Tag;
 pub use crate::time::Timestamp;
+pub use crate::upload::{Upload, UploadSnapshot};
 pub use crate::upload_id::UploadId;
