@@ -1,7 +1,9 @@
 //! The one error type, and the one table of what each error is called on the wire.
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// Defines [`ErrorCode`]: name, wire code, HTTP status, what it means.
@@ -10,7 +12,7 @@ macro_rules! error_codes {
         /// What went wrong, in the words of distribution-spec, "Error Codes", and the status that goes with it.
         ///
         /// The specification's list is closed, so several kinds share a wire code: no code exists for 405, 412, 413,
-        /// 416 and 5xx.
+        /// 414, 416 and 5xx.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorCode {
             $(#[doc = $text] $name,)*
@@ -63,6 +65,7 @@ error_codes! {
     PathUnknown = "NAME_UNKNOWN", 404, "No endpoint has this path.";
     TagConflict = "DENIED", 409, "The tag may not be moved.";
     PreconditionFailed = "DENIED", 412, "The tag is not what If-Match or If-None-Match says.";
+    TargetTooLong = "UNSUPPORTED", 414, "The request names too much at once.";
     RequestTimeout = "BLOB_UPLOAD_INVALID", 408, "The request body stopped arriving.";
     BodyInterrupted = "BLOB_UPLOAD_INVALID", 400, "The request body ended early.";
     Internal = "UNKNOWN", 500, "The registry failed; its log says why.";
@@ -77,6 +80,7 @@ error_codes! {
 pub struct Error {
     code: ErrorCode,
     message: Cow<'static, str>,
+    fields: Vec<(&'static str, String)>,
     cause: Option<Arc<dyn core::error::Error + Send + Sync>>,
 }
 
@@ -87,6 +91,7 @@ impl Error {
         Self {
             code,
             message: message.into(),
+            fields: Vec::new(),
             cause: None,
         }
     }
@@ -95,6 +100,13 @@ impl Error {
     #[must_use]
     pub fn internal(cause: impl core::error::Error + Send + Sync + 'static) -> Self {
         Self::from(ErrorCode::Internal).with_cause(cause)
+    }
+
+    /// Adds a field to the header of the response, for example `Allow`, `Retry-After` or `WWW-Authenticate`.
+    #[must_use]
+    pub fn with_field(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.push((name, value.into()));
+        self
     }
 
     /// Adds the cause.
@@ -108,6 +120,12 @@ impl Error {
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
         self.code
+    }
+
+    /// Returns the fields that the header of the response has because of the error.
+    #[must_use]
+    pub fn fields(&self) -> &[(&'static str, String)] {
+        &self.fields
     }
 
     /// Returns what the client is told.

@@ -112,7 +112,7 @@ impl Sequence for CommitUpload {
     /// The inner error is a refusal, after which the records stand.
     type Output = Result<(), Error>;
 
-    async fn run(mut self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
         for _ in 0..ATTEMPTS {
             let pending = match enter_grant(records, &self.keys, self.now).await? {
                 Entered::Published => return self.finish(records).await.map(Ok),

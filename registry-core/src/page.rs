@@ -1,0 +1,110 @@
+//! Pages of lists: what a client asks for, and where it goes on.
+
+use alloc::format;
+use alloc::string::String;
+
+use crate::error::{Error, ErrorCode};
+use crate::request::Request;
+
+/// The part of a list that a client asks for: `n` and `last` of the query (distribution-spec, "Listing Tags").
+///
+/// The default is the whole list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageQuery {
+    /// The most items that the client wants; nothing means all. Zero means none, and then no `Link` either.
+    pub limit: Option<u64>,
+    /// The last item that the client has; it need not exist.
+    pub last: Option<String>,
+}
+
+impl PageQuery {
+    /// The most items of a page, whatever `n` says: a client that wants more follows `Link`.
+    pub const MAXIMUM: usize = 1000;
+
+    /// Reads `n`. A number that does not fit 64 bits counts as the largest that does.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unsupported`] where it is no number: the specification has no code of its own for it.
+    pub fn parse_limit(text: &str) -> Result<u64, Error> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            Ok(text.parse().unwrap_or(u64::MAX))
+        } else {
+            Err(Error::new(
+                ErrorCode::Unsupported,
+                "n is the most items to return, a number of at least 0",
+            ))
+        }
+    }
+
+    /// Returns how many items the page has at most, up to [`PageQuery::MAXIMUM`]; nothing where all are wanted.
+    #[must_use]
+    pub fn page_size(&self) -> Option<usize> {
+        self.limit
+            .map(|limit| usize::try_from(limit).unwrap_or(Self::MAXIMUM).min(Self::MAXIMUM))
+    }
+
+    /// Returns the query for the page after an item.
+    #[must_use]
+    pub fn after(&self, last: impl Into<String>) -> Self {
+        Self {
+            limit: self.limit,
+            last: Some(last.into()),
+        }
+    }
+}
+
+/// Writes the field `Link` that leads to the next page (RFC 8288).
+#[must_use]
+pub fn next_link(next: &Request) -> String {
+    format!("<{}>; rel=\"next\"", next.build().target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn n_is_a_number_of_any_size() {
+        for (text, limit, size) in [
+            ("0", 0, 0),
+            ("10", 10, 10),
+            ("1000", 1000, 1000),
+            ("1001", 1001, 1000),
+            ("99999999999999999999999999", u64::MAX, 1000),
+        ] {
+            assert_eq!(PageQuery::parse_limit(text).unwrap(), limit);
+            let page = PageQuery {
+                limit: Some(limit),
+                last: None,
+            };
+            assert_eq!(page.page_size(), Some(size));
+        }
+        for text in ["", "-1", "+1", "1.5", "ten", "0x10", " 1"] {
+            let error = PageQuery::parse_limit(text).unwrap_err();
+            assert_eq!(
+                (error.code(), error.code().status()),
+                (ErrorCode::Unsupported, 400)
+            );
+        }
+        assert_eq!(PageQuery::default().page_size(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_link_is_followed_to_the_next_page(limit: u64, last in ".+", kind in "[a-z+/.]+") {
+            let next = Request::ListReferrers {
+                repository: "a/b".parse().unwrap(),
+                subject: "future+v1:A_b=".parse().unwrap(),
+                artifact_type: Some(kind),
+                page: PageQuery { limit: Some(limit), last: None }.after(last),
+            };
+            let link = next_link(&next);
+            // As Docker's client reads it.
+            let target = link.split(';').next().unwrap().trim_matches(['<', '>']);
+            let fields: [(&str, &str); 0] = [];
+            prop_assert_eq!(Request::parse("GET", target, fields.as_slice()).unwrap(), next);
+            prop_assert!(link.is_ascii() && link.ends_with("; rel=\"next\""));
+        }
+    }
+}

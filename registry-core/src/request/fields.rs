@@ -1,0 +1,28 @@
+//! The fields of a message's header, as whatever carries the message has them.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+
+/// Looks up fields by name, in any case.
+pub trait Fields {
+    /// Returns the value of a field; several lines of one field are joined by `, ` (RFC 9110, section 5.3). A field
+    /// whose value is not UTF-8 is as good as absent.
+    fn field(&self, name: &str) -> Option<Cow<'_, str>>;
+}
+
+/// A list of lines, names and values.
+impl<N: AsRef<str>, V: AsRef<str>> Fields for [(N, V)] {
+    fn field(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut values = self
+            .iter()
+            .filter(|(line, _)| line.as_ref().eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_ref());
+        let first = values.next()?;
+        Some(values.fold(Cow::Borrowed(first), |joined, value| {
+            let mut joined: String = joined.into_owned();
+            joined.push_str(", ");
+            joined.push_str(value);
+            Cow::Owned(joined)
+        }))
+    }
+}

@@ -1,0 +1,213 @@
+//! Requests: one variant for each endpoint, read from and written as method, target and fields.
+//!
+//! ```
+//! use registry_core::request::Request;
+//!
+//! let fields: [(&str, &str); 0] = [];
+//! let request = Request::parse("GET", "/v2/library/alpine/manifests/3.22", fields.as_slice())?;
+//! assert!(matches!(request, Request::GetManifest { .. }));
+//! assert_eq!(request.build().target, "/v2/library/alpine/manifests/3.22");
+//! # Ok::<(), registry_core::Error>(())
+//! ```
+
+mod build;
+mod entity_tags;
+mod fields;
+mod namespace;
+mod parse;
+mod query;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+pub use self::build::{RequestParts, blob_path, manifest_path, upload_path};
+pub use self::entity_tags::EntityTags;
+pub use self::fields::Fields;
+pub use self::namespace::Namespace;
+use crate::digest::{Algorithm, Digest};
+use crate::media_type::MediaType;
+use crate::name::RepositoryName;
+use crate::page::PageQuery;
+use crate::range::{ContentRange, RangeHeader};
+use crate::reference::Reference;
+use crate::tag::Tag;
+use crate::upload_id::UploadId;
+
+/// The most `tag` parameters of one push of a manifest; the specification asks for at least 10.
+pub const MAXIMUM_TAGS: usize = 64;
+
+/// A request to a registry (distribution-spec, "Endpoints"; the numbers are those of its table).
+///
+/// `HEAD` of what is neither a blob nor a manifest is the request that `GET` would be: the transport leaves the body
+/// of the response out. What a client may say without a change of meaning, such as `Accept`, is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// `GET /v2/` (end-1): is this a registry, and am I logged in?
+    Version,
+    /// `GET /v2/<name>/blobs/<digest>` (end-2).
+    GetBlob {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+        /// The parts wanted; nothing is the whole, also where `If-Range` names other content.
+        range: Option<RangeHeader>,
+        /// `If-None-Match`: what the client has already.
+        if_none_match: Option<EntityTags>,
+        /// `ns`: the registry that a mirror is asked to act for.
+        namespace: Option<Namespace>,
+    },
+    /// `HEAD /v2/<name>/blobs/<digest>` (end-2).
+    HeadBlob {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+        /// `If-None-Match`: what the client has already.
+        if_none_match: Option<EntityTags>,
+        /// `ns`: the registry that a mirror is asked to act for.
+        namespace: Option<Namespace>,
+    },
+    /// `GET /v2/<name>/manifests/<reference>` (end-3).
+    GetManifest {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        reference: Reference,
+        /// `If-None-Match`: what the client has already.
+        if_none_match: Option<EntityTags>,
+        /// `ns`: the registry that a mirror is asked to act for.
+        namespace: Option<Namespace>,
+    },
+    /// `HEAD /v2/<name>/manifests/<reference>` (end-3).
+    HeadManifest {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        reference: Reference,
+        /// `If-None-Match`: what the client has already.
+        if_none_match: Option<EntityTags>,
+        /// `ns`: the registry that a mirror is asked to act for.
+        namespace: Option<Namespace>,
+    },
+    /// `POST /v2/<name>/blobs/uploads/` (end-4a, end-4c): start a session.
+    StartUpload {
+        /// The repository.
+        repository: RepositoryName,
+        /// `digest-algorithm`: the algorithm of the digest that the session will be closed with.
+        algorithm: Option<Algorithm>,
+    },
+    /// `POST /v2/<name>/blobs/uploads/?digest=<digest>` (end-4b): a blob in one request.
+    UploadBlob {
+        /// The repository.
+        repository: RepositoryName,
+        /// The digest of the body.
+        digest: Digest,
+    },
+    /// `PATCH <location>` (end-5): append a chunk to a session.
+    AppendUpload {
+        /// The repository.
+        repository: RepositoryName,
+        /// The session.
+        id: UploadId,
+        /// Where the chunk lies, if the client says.
+        range: Option<ContentRange>,
+        /// `Content-Length`: the bytes of the body, if the client says.
+        length: Option<u64>,
+    },
+    /// `PUT <location>?digest=<digest>` (end-6): append the last chunk, if there is one, and close a session.
+    FinishUpload {
+        /// The repository.
+        repository: RepositoryName,
+        /// The session.
+        id: UploadId,
+        /// The digest of the whole blob.
+        digest: Digest,
+        /// Where the chunk lies, if the client says.
+        range: Option<ContentRange>,
+        /// `Content-Length`: the bytes of the body, if the client says.
+        length: Option<u64>,
+    },
+    /// `PUT /v2/<name>/manifests/<reference>` (end-7a, end-7b).
+    PutManifest {
+        /// The repository.
+        repository: RepositoryName,
+        /// What the manifest is pushed as.
+        reference: Reference,
+        /// `tag`: more tags for it, in the order given, at most [`MAXIMUM_TAGS`].
+        tags: Vec<Tag>,
+        /// `Content-Type`, without parameters.
+        media_type: Option<MediaType>,
+        /// `Content-Length`: the bytes of the body, if the client says.
+        length: Option<u64>,
+        /// `If-Match`: what the tags must be.
+        if_match: Option<EntityTags>,
+        /// `If-None-Match`: what the tags must not be.
+        if_none_match: Option<EntityTags>,
+    },
+    /// `GET /v2/<name>/tags/list` (end-8a, end-8b).
+    ListTags {
+        /// The repository.
+        repository: RepositoryName,
+        /// The part of the list.
+        page: PageQuery,
+    },
+    /// `DELETE /v2/<name>/manifests/<reference>` (end-9).
+    DeleteManifest {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest or tag.
+        reference: Reference,
+        /// `If-Match`: what the manifest must be.
+        if_match: Option<EntityTags>,
+    },
+    /// `DELETE /v2/<name>/blobs/<digest>` (end-10).
+    DeleteBlob {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+    },
+    /// `POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>` (end-11).
+    MountBlob {
+        /// The repository that is to have the blob.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+        /// The repository that has it; nothing is any that the client may read.
+        from: Option<RepositoryName>,
+    },
+    /// `GET /v2/<name>/referrers/<digest>` (end-12a, end-12b).
+    ListReferrers {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest that is referred to.
+        subject: Digest,
+        /// `artifactType`: only referrers of this type.
+        artifact_type: Option<String>,
+        /// The part of the list; `last` is what the registry's own `Link` says.
+        page: PageQuery,
+    },
+    /// `GET <location>` (end-13): how far is a session?
+    UploadStatus {
+        /// The repository.
+        repository: RepositoryName,
+        /// The session.
+        id: UploadId,
+    },
+    /// `DELETE <location>` (end-14): end a session without a blob.
+    CancelUpload {
+        /// The repository.
+        repository: RepositoryName,
+        /// The session.
+        id: UploadId,
+    },
+    /// `GET /v2/_catalog`: Docker's list of repositories.
+    ListRepositories {
+        /// The part of the list.
+        page: PageQuery,
+    },
+}

@@ -1,0 +1,73 @@
+//! Which endpoint a path means.
+
+use crate::error::{Error, ErrorCode};
+
+/// The resource that a path names; what stands in `name`, `digest` and so on is not checked yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    /// `/v2/`
+    Version,
+    /// `/v2/_catalog`
+    Catalog,
+    /// `/v2/<name>/tags/list`
+    Tags { name: &'a str },
+    /// `/v2/<name>/referrers/<digest>`
+    Referrers { name: &'a str, digest: &'a str },
+    /// `/v2/<name>/manifests/<reference>`
+    Manifest { name: &'a str, reference: &'a str },
+    /// `/v2/<name>/blobs/<digest>`
+    Blob { name: &'a str, digest: &'a str },
+    /// `/v2/<name>/blobs/uploads/`
+    Uploads { name: &'a str },
+    /// `/v2/<name>/blobs/uploads/<id>`
+    Upload { name: &'a str, id: &'a str },
+}
+
+impl<'a> Route<'a> {
+    /// Finds the resource of a decoded path. `/v2` and the paths of uploads may end with a slash or not.
+    ///
+    /// A name has slashes and may hold the words that the endpoints are made of, so the path is read from its end.
+    ///
+    /// # Errors
+    /// [`ErrorCode::PathUnknown`].
+    pub(super) fn of(path: &'a str) -> Result<Self, Error> {
+        if path == "/v2" || path == "/v2/" {
+            return Ok(Self::Version);
+        }
+        let unknown = || Error::from(ErrorCode::PathUnknown);
+        let rest = path.strip_prefix("/v2/").ok_or_else(unknown)?;
+        if rest == "_catalog" {
+            return Ok(Self::Catalog);
+        }
+        let bare = rest.strip_suffix('/').unwrap_or(rest);
+        if let Some(name) = bare.strip_suffix("/blobs/uploads") {
+            return Ok(Self::Uploads { name });
+        }
+        if let Some((uploads, id)) = bare.rsplit_once('/')
+            && let Some(name) = uploads.strip_suffix("/blobs/uploads")
+        {
+            return Ok(Self::Upload { name, id });
+        }
+        let (front, last) = rest.rsplit_once('/').ok_or_else(unknown)?;
+        let (name, kind) = front.rsplit_once('/').ok_or_else(unknown)?;
+        match (kind, last) {
+            (_, "") => Err(unknown()),
+            ("tags", "list") => Ok(Self::Tags { name }),
+            ("referrers", digest) => Ok(Self::Referrers { name, digest }),
+            ("manifests", reference) => Ok(Self::Manifest { name, reference }),
+            ("blobs", digest) => Ok(Self::Blob { name, digest }),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// Returns the methods of the resource as the field `Allow` lists them.
+    pub(super) const fn methods(self) -> &'static str {
+        match self {
+            Self::Version | Self::Catalog | Self::Tags { .. } | Self::Referrers { .. } => "GET, HEAD",
+            Self::Manifest { .. } => "GET, HEAD, PUT, DELETE",
+            Self::Blob { .. } => "GET, HEAD, DELETE",
+            Self::Uploads { .. } => "POST",
+            Self::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
+        }
+    }
+}
