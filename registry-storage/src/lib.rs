@@ -8,6 +8,7 @@ pub mod backend;
 mod bytes_name;
 mod clock;
 mod key;
+pub mod object_store;
 mod record;
 mod store;
 
@@ -15,4 +16,5 @@ pub use crate::backend::Backend;
 pub use crate::bytes_name::BytesName;
 pub use crate::clock::{Clock, SystemClock};
 pub use crate::key::Key;
+pub use crate::object_store::ObjectStoreBackend;
 pub use crate::store::{Store, StoreOptions, SweepReport, Sweeper};
