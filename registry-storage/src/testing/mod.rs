@@ -1,3 +1,7 @@
-//! For tests: what any [`Storage`](registry_core::Storage) must do, as functions and as one macro.
+//! For tests of backends, of storages, and of what stands on them.
 
+pub mod backend_conformance;
+pub mod faulty;
 pub mod storage_conformance;
+
+pub use self::faulty::Faulty;

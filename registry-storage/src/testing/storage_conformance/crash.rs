@@ -12,23 +12,29 @@ use super::fixtures::{
     get, get_tag, manifest, push_blob, repository, start, tag, try_push_blob,
 };
 use super::uploads::poll_times;
-
-/// What happens to a call of the medium.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It fails, and nothing happened.
-    Fail,
-    /// It happens, and its answer is lost.
-    LoseAnswer,
-}
+use crate::backend::Backend;
+use crate::testing::faulty::{Fault, Faulty};
 
 /// Makes a storage's medium fail.
 pub trait Faults: Send + Sync {
-    /// Makes one call of the medium fail: the next one (0), or one so many calls later.
-    fn arm(&self, call: u64, fault: Fault);
+    /// Gives one call of the medium a fault, the next one (0) or one so many calls later, and returns its number.
+    fn arm(&self, call: u64, fault: Fault) -> u64;
 
-    /// Lets the medium work again, and tells whether the fault happened.
-    fn disarm(&self) -> bool;
+    /// Ends all faults, and tells whether the call of this number happened.
+    fn heal(&self, number: u64) -> bool;
+}
+
+impl<B: Backend> Faults for Faulty<B> {
+    fn arm(&self, call: u64, fault: Fault) -> u64 {
+        let number = self.calls() + call;
+        self.fault_at(number, fault);
+        number
+    }
+
+    fn heal(&self, number: u64) -> bool {
+        self.heal();
+        self.calls() > number
+    }
 }
 
 /// An operation that may end at any point, in a repository of its own.
@@ -338,17 +344,17 @@ impl Case {
 
 /// A request during which the medium fails once, at any of its calls, fails or succeeds, and can be repeated.
 pub async fn single_faults(mut subject: Subject) {
-    let mut number = 0;
+    let mut cases = 0;
     for fault in [Fault::Fail, Fault::LoseAnswer] {
         for operation in Operation::ALL {
             for call in 0.. {
-                number += 1;
+                cases += 1;
                 let storage = subject.storage();
                 let Some(faults) = subject.faults() else { return };
-                let case = Case::prepare(&*storage, operation, number).await;
-                faults.arm(call, fault);
+                let case = Case::prepare(&*storage, operation, cases).await;
+                let number = faults.arm(call, fault);
                 let result = case.run(&*storage).await;
-                let happened = faults.disarm();
+                let happened = faults.heal(number);
                 match result {
                     Ok(()) => case.assert_done(&*storage).await,
                     Err(error) => {

@@ -3,10 +3,10 @@
 //! [`storage_conformance_tests!`](crate::storage_conformance_tests) makes a test of each:
 //!
 //! ```ignore
-//! async fn in_memory() -> Subject {
-//!     Subject::new(Arc::new(Store::new(ObjectStoreBackend::memory())))
+//! async fn memory() -> Subject {
+//!     Subject::over(Arc::new(ObjectStoreBackend::memory()))
 //! }
-//! registry_storage::storage_conformance_tests!(in_memory);
+//! registry_storage::storage_conformance_tests!(memory);
 //! ```
 //!
 //! A behaviour expects an empty storage of its own. What the storage promises beyond a process is checked where the
@@ -38,6 +38,7 @@ use registry_core::Storage;
 
 use self::crash::Faults;
 pub use self::random::Random;
+use crate::{Backend, Store, StoreOptions, SystemClock};
 
 /// Opens the data of a storage once more, as another process would.
 type Reopen = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Arc<dyn Storage>> + Send>> + Send + Sync>;
@@ -60,6 +61,17 @@ impl Subject {
             faults: None,
             kept: None,
         }
+    }
+
+    /// Takes a store over a backend, which is opened again by making another store of the same backend: all that dies
+    /// with the process is in the store.
+    #[must_use]
+    pub fn over(backend: Arc<impl Backend>) -> Self {
+        let open = move || {
+            let (clock, options) = (Arc::new(SystemClock), StoreOptions::default());
+            Arc::new(Store::with_options(Arc::clone(&backend), clock, options)) as Arc<dyn Storage>
+        };
+        Self::new(open()).with_reopen(move || std::future::ready(open()))
     }
 
     /// Says how the same data is opened again, as by another process. The storage that was there is dropped before,
