@@ -1,7 +1,9 @@
 //! For tests of backends, of storages, and of what stands on them.
 
 pub mod backend_conformance;
+pub mod clock;
 pub mod faulty;
 pub mod storage_conformance;
 
+pub use self::clock::ManualClock;
 pub use self::faulty::Faulty;
