@@ -10,7 +10,6 @@ fn breaks(mutation: Mutation, scenario: &Scenario, expected: &str) {
         mutation: Some(mutation),
     };
     let outcome = explore(scenario, &mutated);
-    println!("{mutation:?}: {} states", outcome.states);
     assert_eq!(outcome.violation.map(|(violation, _)| violation), Some(expected));
 }
 

@@ -8,10 +8,9 @@ use crate::rules::Rules;
 use crate::scenario::Scenario;
 
 /// Explores a scenario to its end.
-fn holds(name: &str, scenario: &Scenario, expected: usize) {
+fn holds(scenario: &Scenario, expected: usize) {
     let rules = Rules::default();
     let outcome = explore(scenario, &rules);
-    println!("{name}: {} states", outcome.states);
     assert!(outcome.violation.is_none(), "{}", trace(scenario, &rules));
     assert_eq!(outcome.states, expected, "another number of states");
 }
@@ -32,7 +31,7 @@ macro_rules! holds {
         fn $name() {
             if $condition {
                 let scenario = Scenario { $($($field: $value,)*)? ..Scenario::new($w, $u, $c, $n) };
-                holds(stringify!($name), &scenario, $expected);
+                holds(&scenario, $expected);
             }
         })*
     };

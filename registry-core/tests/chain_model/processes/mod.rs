@@ -44,7 +44,7 @@ impl Process {
             Self::Deleter(process) => process.steps(world, rules, &mut |w, p| emit(w, Self::Deleter(p))),
             Self::Sweeper(process) => process.steps(world, rules, &mut |w, p| emit(w, Self::Sweeper(p))),
             Self::BlobDeleter(process) => {
-                process.steps(world, rules, &mut |w, p| emit(w, Self::BlobDeleter(p)))
+                process.steps(world, rules, &mut |w, p| emit(w, Self::BlobDeleter(p)));
             }
             Self::Mounter(process) => process.steps(world, rules, &mut |w, p| emit(w, Self::Mounter(p))),
             Self::Canceller(process) => process.steps(world, rules, &mut |w, p| emit(w, Self::Canceller(p))),

@@ -148,7 +148,7 @@ impl Writer {
                 self.refuse();
             }
             Step::TakeBack | Step::Bury | Step::Restore | Step::ConfirmRestored => {
-                self.take_back(&mut next, rules)
+                self.take_back(&mut next, rules);
             }
             Step::Done => return,
         }
