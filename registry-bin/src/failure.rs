@@ -12,7 +12,10 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), cause: None }
+        Self {
+            message: message.into(),
+            cause: None,
+        }
     }
 
     #[must_use]
@@ -22,7 +25,10 @@ impl Failure {
     }
 
     /// Prints the failure and its causes to the standard error.
-    #[expect(clippy::print_stderr, reason = "the command's last word is for the terminal, not for the log")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the command's last word is for the terminal, not for the log"
+    )]
     pub(crate) fn print(&self) {
         eprintln!("error: {self}");
     }

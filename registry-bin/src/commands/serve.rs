@@ -1,2 +1,4 @@
 //! t
-pub(crate) fn run(_: &crate::cli::Serve) -> Result<(), crate::failure::Failure> { Ok(()) }
+pub(crate) fn run(_: &crate::cli::Serve) -> Result<(), crate::failure::Failure> {
+    Ok(())
+}

@@ -25,25 +25,38 @@ pub(crate) struct ConfigFile {
 /// What is wrong, with the line, the key and the values that would be right.
 pub(crate) fn parse(text: &str) -> Result<ConfigFile, String> {
     let raw: RawFile = serde_saphyr::from_str(text).map_err(|error| error.render())?;
-    let version = raw.version.ok_or("the key `version` is missing; write `version: 0.1`")?;
+    let version = raw
+        .version
+        .ok_or("the key `version` is missing; write `version: 0.1`")?;
     if version.value != "0.1" {
         let line = version.referenced.line();
-        return Err(format!("line {line}: version: {:?} is not known; write `version: 0.1`", version.value));
+        return Err(format!(
+            "line {line}: version: {:?} is not known; write `version: 0.1`",
+            version.value
+        ));
     }
-    let storage = raw.storage.ok_or("the key `storage` is missing; name `filesystem` or `inmemory` below it")?;
+    let storage = raw
+        .storage
+        .ok_or("the key `storage` is missing; name `filesystem` or `inmemory` below it")?;
     let location = match (&storage.value.filesystem, &storage.value.inmemory) {
         (Some(filesystem), None) => {
-            let root = filesystem.as_ref().and_then(|filesystem| filesystem.rootdirectory.clone());
+            let root = filesystem
+                .as_ref()
+                .and_then(|filesystem| filesystem.rootdirectory.clone());
             StorageLocation::Folder(root.unwrap_or_else(|| "/var/lib/registry".into()))
         }
         (None, Some(_)) => StorageLocation::Memory,
         (None, None) => {
             let line = storage.referenced.line();
-            return Err(format!("line {line}: storage: name one of `filesystem` and `inmemory`"));
+            return Err(format!(
+                "line {line}: storage: name one of `filesystem` and `inmemory`"
+            ));
         }
         (Some(_), Some(_)) => {
             let line = storage.referenced.line();
-            return Err(format!("line {line}: storage: `filesystem` and `inmemory` exclude each other; keep one"));
+            return Err(format!(
+                "line {line}: storage: `filesystem` and `inmemory` exclude each other; keep one"
+            ));
         }
     };
     let log = raw.log.unwrap_or_default();
@@ -111,7 +124,9 @@ struct RawDelete {
 }
 
 /// Tells a key without a value from no key.
-fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -150,7 +165,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_its_name_and_line() {
         let message = refusal("version: 0.1\nhttp:\n  adr: :5000\nstorage:\n  inmemory:\n");
-        assert!(message.contains("adr") && message.contains("line 3") && message.contains("addr"), "{message}");
+        assert!(
+            message.contains("adr") && message.contains("line 3") && message.contains("addr"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -158,7 +176,10 @@ mod tests {
         let message = refusal("version: 0.1\nstorage:\n  inmemory:\n  delete:\n    enabled: perhaps\n");
         assert!(message.contains("line 5"), "{message}");
         let message = refusal("version: 0.1\nlog:\n  level: loud\nstorage:\n  inmemory:\n");
-        assert!(message.contains("line 3") && message.contains("warn"), "{message}");
+        assert!(
+            message.contains("line 3") && message.contains("warn"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -33,7 +33,10 @@ impl Config {
     /// Reads the file that the command line names, if any; what the command line says itself goes first.
     pub(crate) fn load(serve: &Serve) -> Result<Self, Failure> {
         let file = serve.config.as_deref().map(read).transpose()?;
-        let listen = serve.listen.as_deref().or(file.as_ref().and_then(|file| file.listen.as_deref()));
+        let listen = serve
+            .listen
+            .as_deref()
+            .or(file.as_ref().and_then(|file| file.listen.as_deref()));
         let storage = match (&serve.storage, &file) {
             (Some(location), _) => StorageLocation::parse(location)?,
             (None, Some(file)) => file.storage.clone(),
@@ -59,10 +62,14 @@ impl StorageLocation {
             _ if text == "memory" => Ok(Self::Memory),
             Some(("s3", _)) => Ok(Self::Bucket(text.to_owned())),
             Some((scheme, _)) => {
-                let message = format!("--storage {text}: {scheme}:// is not known; use memory, a folder or s3://BUCKET/PREFIX");
+                let message = format!(
+                    "--storage {text}: {scheme}:// is not known; use memory, a folder or s3://BUCKET/PREFIX"
+                );
                 Err(Failure::new(message))
             }
-            None if text.is_empty() => Err(Failure::new("--storage is empty; use memory, a folder or s3://BUCKET/PREFIX")),
+            None if text.is_empty() => Err(Failure::new(
+                "--storage is empty; use memory, a folder or s3://BUCKET/PREFIX",
+            )),
             None => Ok(Self::Folder(text.into())),
         }
     }
@@ -86,8 +93,16 @@ fn read(path: &Path) -> Result<file::ConfigFile, Failure> {
 
 /// Finds the address to listen on. As in Go, no host means all addresses.
 fn resolve(text: &str) -> Result<SocketAddr, Failure> {
-    let failed = || Failure::new(format!("cannot listen on {text:?}; say ADDRESS:PORT, for example {DEFAULT_LISTEN}"));
-    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+    let failed = || {
+        Failure::new(format!(
+            "cannot listen on {text:?}; say ADDRESS:PORT, for example {DEFAULT_LISTEN}"
+        ))
+    };
+    let full = if text.starts_with(':') {
+        format!("[::]{text}")
+    } else {
+        text.to_owned()
+    };
     let mut addresses = full.to_socket_addrs().map_err(|cause| failed().because(cause))?;
     addresses.next().ok_or_else(failed)
 }
