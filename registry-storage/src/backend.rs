@@ -233,4 +233,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
 /// Memory that was reserved; see [`Backend::reserve_memory`].
 #[derive(Debug, Default)]
-pub struct MemoryPermit(pub(crate) Option<tokio::sync::OwnedSemaphorePermit>);
+pub struct MemoryPermit(
+    #[expect(dead_code, reason = "dropping it gives the memory back")]
+    pub(crate)  Option<tokio::sync::OwnedSemaphorePermit>,
+);
