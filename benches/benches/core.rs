@@ -17,7 +17,11 @@ fn requests(criterion: &mut Criterion) {
     let targets = [
         ("blob", "GET", format!("/v2/library/alpine/blobs/sha256:{digest}")),
         ("tag", "GET", "/v2/library/alpine/manifests/latest".to_owned()),
-        ("mount", "POST", format!("/v2/a/blobs/uploads/?mount=sha256%3A{digest}&from=library/alpine")),
+        (
+            "mount",
+            "POST",
+            format!("/v2/a/blobs/uploads/?mount=sha256%3A{digest}&from=library/alpine"),
+        ),
     ];
     let mut group = criterion.benchmark_group("request");
     for (name, method, target) in targets {
@@ -25,13 +29,17 @@ fn requests(criterion: &mut Criterion) {
             bencher.iter(|| Request::parse(method, black_box(&target), &NO_FIELDS[..]));
         });
         let request = Request::parse(method, &target, &NO_FIELDS[..]).expect("the request is valid");
-        group.bench_function(format!("build {name}"), |bencher| bencher.iter(|| black_box(&request).build()));
+        group.bench_function(format!("build {name}"), |bencher| {
+            bencher.iter(|| black_box(&request).build())
+        });
     }
 }
 
 fn digests(criterion: &mut Criterion) {
     let text = format!("sha256:{}", "0123456789abcdef".repeat(4));
-    criterion.bench_function("digest parse", |bencher| bencher.iter(|| black_box(&text).parse::<Digest>()));
+    criterion.bench_function("digest parse", |bencher| {
+        bencher.iter(|| black_box(&text).parse::<Digest>())
+    });
     let mut group = criterion.benchmark_group("hash");
     let content = vec![7_u8; 1 << 20];
     group.throughput(Throughput::Bytes(content.len() as u64));
@@ -45,7 +53,9 @@ fn digests(criterion: &mut Criterion) {
 /// Makes an image manifest of about `size` bytes.
 fn image(size: usize) -> Vec<u8> {
     let descriptor = |media_type: &str, number: usize| {
-        format!(r#"{{"mediaType":"application/vnd.oci.image.{media_type}","digest":"sha256:{number:064x}","size":{number}}}"#)
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.{media_type}","digest":"sha256:{number:064x}","size":{number}}}"#
+        )
     };
     let mut text = format!(
         r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":["#,
@@ -81,8 +91,12 @@ fn uploads(criterion: &mut Criterion) {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     hasher.update(&[7; 100]);
     let snapshot = hasher.snapshot();
-    criterion.bench_function("hash snapshot", |bencher| bencher.iter(|| black_box(&hasher).snapshot()));
-    criterion.bench_function("hash resume", |bencher| bencher.iter(|| Hasher::resume(black_box(&snapshot))));
+    criterion.bench_function("hash snapshot", |bencher| {
+        bencher.iter(|| black_box(&hasher).snapshot())
+    });
+    criterion.bench_function("hash resume", |bencher| {
+        bencher.iter(|| Hasher::resume(black_box(&snapshot)))
+    });
 }
 
 criterion_group!(benches, requests, digests, manifests, uploads);

@@ -63,7 +63,8 @@ pub trait Records: Send {
     /// Those of the medium.
     async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error>;
 
-    /// Writes a record if `condition` holds, and returns its new version; nothing where it does not hold.
+    /// Writes a record if `condition` holds, and returns its new version; nothing where it does not hold, or where
+    /// the backend cannot tell because the answer was lost and the record was replaced since.
     ///
     /// `value` must hold a fresh random nonce: a backend whose answer was lost tells by it whether its write won.
     ///
@@ -209,6 +210,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn seal_bytes(&self, bytes: &Unfinished, size: u64) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Opens bytes for reading, on a disk also unfinished ones; nothing where there are none of that name.
+    ///
+    /// A backend that would have to ask for that returns content whose streams begin with
+    /// [`BlobUnknown`](registry_core::ErrorCode::BlobUnknown) where there are none, to save a round trip.
     fn open_bytes(
         &self,
         name: &BytesName,
@@ -227,13 +231,22 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<BytesName>, Error>> + Send;
 
-    /// Ends background work and makes everything durable. What is asked for afterwards fails.
+    /// Ends background work and makes everything durable. What is asked for afterwards may fail.
     fn close(&self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// Memory that was reserved; see [`Backend::reserve_memory`].
 #[derive(Debug, Default)]
 pub struct MemoryPermit(
-    #[expect(dead_code, reason = "dropping it gives the memory back")]
-    pub(crate)  Option<tokio::sync::OwnedSemaphorePermit>,
+    #[expect(
+        dead_code,
+        reason = "it is held, and gives the memory back when it is dropped"
+    )]
+    pub(crate) Option<tokio::sync::OwnedSemaphorePermit>,
 );
+
+impl From<tokio::sync::OwnedSemaphorePermit> for MemoryPermit {
+    fn from(permit: tokio::sync::OwnedSemaphorePermit) -> Self {
+        Self(Some(permit))
+    }
+}

@@ -10,6 +10,7 @@ mod clock;
 #[cfg(all(feature = "filesystem", unix))]
 pub mod filesystem;
 mod key;
+pub mod object_store;
 mod record;
 mod store;
 
@@ -17,4 +18,5 @@ pub use crate::backend::Backend;
 pub use crate::bytes_name::BytesName;
 pub use crate::clock::{Clock, SystemClock};
 pub use crate::key::Key;
+pub use crate::object_store::ObjectStoreBackend;
 pub use crate::store::{Store, StoreOptions, SweepReport, Sweeper};

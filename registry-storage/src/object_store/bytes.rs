@@ -1,0 +1,203 @@
+//! Bytes as objects: written in parts, completed, listed, deleted.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStoreExt as _, multipart::PartId};
+use registry_core::storage::BlobContent;
+use registry_core::{Error, ErrorCode};
+
+use super::content::ObjectContent;
+use super::error::{convert, names_bad_part};
+use super::{ObjectStoreBackend, Objects};
+use crate::backend::{BytesWriter, Part, Unfinished, WriteGuard};
+use crate::bytes_name::BytesName;
+
+const FOLDER: &str = "bytes/";
+
+impl ObjectStoreBackend {
+    pub(super) async fn begin(&self, name: &BytesName) -> Result<String, Error> {
+        let path = self.bytes_path(name)?;
+        let request = self.store.create_multipart(&path);
+        self.run(0, request).await.map_err(convert)
+    }
+
+    pub(super) fn writer(
+        &self,
+        bytes: &Unfinished,
+        guard: WriteGuard,
+    ) -> Result<Box<dyn BytesWriter>, Error> {
+        Ok(Box::new(PartWriter {
+            backend: self.clone(),
+            path: self.bytes_path(&bytes.name)?,
+            upload: token(bytes)?.clone(),
+            _guard: guard,
+        }))
+    }
+
+    pub(super) async fn complete(
+        &self,
+        bytes: &Unfinished,
+        parts: &[Part],
+        tail: Bytes,
+    ) -> Result<(), Error> {
+        let path = self.bytes_path(&bytes.name)?;
+        if parts.is_empty() {
+            self.put_whole(&path, tail).await?;
+            // An upload was begun if a first part was reserved and then lost.
+            if let Err(error) = self.abort(bytes).await {
+                tracing::warn!(%error, bytes = %bytes.name, "an upload that was not needed could not be aborted");
+            }
+            return Ok(());
+        }
+        let size = parts.iter().map(|part| part.size).sum::<u64>() + tail.len() as u64;
+        match self.complete_parts(&path, token(bytes)?, parts, tail).await {
+            Ok(()) => Ok(()),
+            Err(error) if names_bad_part(&error) => Err(send_again().with_cause(error)),
+            Err(error @ StoreError::NotFound { .. }) => self.check_completed(&path, size, error).await,
+            Err(error) => Err(convert(error)),
+        }
+    }
+
+    /// Overwriting is harmless: a name belongs to one content, and whoever repeats this writes it again.
+    async fn put_whole(&self, path: &Path, content: Bytes) -> Result<(), Error> {
+        let request = self.store.put(path, content.clone().into());
+        self.run(content.len(), request).await.map_err(convert)?;
+        Ok(())
+    }
+
+    async fn complete_parts(
+        &self,
+        path: &Path,
+        upload: &String,
+        parts: &[Part],
+        tail: Bytes,
+    ) -> Result<(), StoreError> {
+        let mut ids: Vec<PartId> = parts
+            .iter()
+            .map(|part| PartId {
+                content_id: part.tag.clone(),
+            })
+            .collect();
+        if !tail.is_empty() {
+            let size = tail.len();
+            let request = self.store.put_part(path, upload, parts.len(), tail.into());
+            ids.push(self.run(size, request).await?);
+        }
+        let request = self.store.complete_multipart(path, upload, ids);
+        self.run(0, request).await.map(drop)
+    }
+
+    /// An upload that is gone was completed, by a repetition or a request whose answer was lost, or aborted.
+    async fn check_completed(&self, path: &Path, size: u64, error: StoreError) -> Result<(), Error> {
+        match self.run(0, self.store.head(path)).await {
+            Ok(object) if object.size == size => Ok(()),
+            Ok(_) | Err(StoreError::NotFound { .. }) => Err(send_again().with_cause(error)),
+            Err(error) => Err(convert(error)),
+        }
+    }
+
+    pub(super) fn content(&self, name: &BytesName) -> Result<Arc<dyn BlobContent>, Error> {
+        Ok(Arc::new(ObjectContent::new(self.clone(), self.bytes_path(name)?)))
+    }
+
+    pub(super) async fn abort(&self, bytes: &Unfinished) -> Result<(), Error> {
+        let Some(upload) = &bytes.token else {
+            return Ok(());
+        };
+        let path = self.bytes_path(&bytes.name)?;
+        let request = self.store.abort_multipart(&path, upload);
+        unless_gone(self.run(0, request).await)
+    }
+
+    pub(super) async fn delete(&self, name: &BytesName) -> Result<(), Error> {
+        self.delete_object(&self.bytes_path(name)?).await
+    }
+
+    pub(super) async fn delete_object(&self, path: &Path) -> Result<(), Error> {
+        unless_gone(self.run(0, self.store.delete(path)).await)
+    }
+
+    pub(super) async fn list_names(
+        &self,
+        after: Option<&BytesName>,
+        limit: usize,
+    ) -> Result<Vec<BytesName>, Error> {
+        let mut names = Vec::new();
+        let mut after = after.map(|name| format!("{FOLDER}{name}"));
+        while names.len() < limit {
+            let wanted = limit - names.len();
+            let objects = self.list_objects(FOLDER, after.as_deref(), wanted).await?;
+            let is_last = objects.len() < wanted;
+            for (key, _) in objects {
+                match key.strip_prefix(FOLDER).and_then(BytesName::parse) {
+                    Some(name) => names.push(name),
+                    None => tracing::warn!(key, "an object that is not of this store lies among its bytes"),
+                }
+                after = Some(key);
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(names)
+    }
+
+    fn bytes_path(&self, name: &BytesName) -> Result<Path, Error> {
+        self.path(&format!("{FOLDER}{name}"))
+    }
+}
+
+/// Writes the parts of an upload. A part is durable when its write returned.
+struct PartWriter {
+    backend: ObjectStoreBackend,
+    path: Path,
+    upload: String,
+    _guard: WriteGuard,
+}
+
+#[async_trait]
+impl BytesWriter for PartWriter {
+    async fn write(&mut self, number: usize, _offset: u64, content: Bytes) -> Result<Option<String>, Error> {
+        let store: &dyn Objects = &*self.backend.store;
+        let size = content.len();
+        let request = store.put_part(&self.path, &self.upload, number, content.into());
+        match self.backend.run(size, request).await {
+            Ok(part) => Ok(Some(part.content_id)),
+            // Aborted, or ended by the bucket's rule for incomplete uploads.
+            Err(error @ StoreError::NotFound { .. }) => {
+                Err(Error::from(ErrorCode::BlobUploadUnknown).with_cause(error))
+            }
+            Err(error) => Err(convert(error)),
+        }
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// An upload whose parts were recorded without its identifier, which only a damaged session can say.
+#[derive(Debug, thiserror::Error)]
+#[error("the session names parts but no upload that they belong to")]
+struct NoUpload;
+
+fn token(bytes: &Unfinished) -> Result<&String, Error> {
+    bytes.token.as_ref().ok_or_else(|| Error::internal(NoUpload))
+}
+
+fn send_again() -> Error {
+    Error::new(
+        ErrorCode::BlobUploadInvalid,
+        "Parts of this upload were lost; start a new one and send the blob again.",
+    )
+}
+
+fn unless_gone(result: Result<(), StoreError>) -> Result<(), Error> {
+    match result {
+        Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(convert(error)),
+    }
+}

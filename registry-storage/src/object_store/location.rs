@@ -1,0 +1,112 @@
+//! Buckets by address.
+
+use object_store::RetryConfig;
+
+use super::ObjectStoreBackend;
+
+/// Why an address of a bucket cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LocationError {
+    /// It is not spelled as one.
+    #[error("{0:?} is not the address of a bucket: write it as s3://BUCKET/PREFIX")]
+    Malformed(String),
+    /// This program was built without the feature for it.
+    #[error("{0:?} needs a feature of registry-storage that this program was built without")]
+    NotBuilt(String),
+    /// The prefix has characters that object stores do not keep as they are.
+    #[error(transparent)]
+    Prefix(#[from] object_store::path::Error),
+    /// The environment's settings for the store do not fit together.
+    #[error(transparent)]
+    Settings(#[from] object_store::Error),
+}
+
+impl ObjectStoreBackend {
+    /// Keeps everything in a bucket: `s3://BUCKET/PREFIX`, or by their features `gs://…` and `az://…`.
+    ///
+    /// Credentials, region, endpoint and the like come from where [`object_store`] takes them: the variables `AWS_…`,
+    /// `GOOGLE_…` and `AZURE_…` of the environment, then web identity, container and instance metadata.
+    ///
+    /// Must be called within a tokio runtime. Nothing is asked of the store.
+    ///
+    /// # Errors
+    /// Those of [`LocationError`].
+    pub fn from_url(url: &str) -> Result<Self, LocationError> {
+        let malformed = || LocationError::Malformed(url.to_owned());
+        let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() || rest.contains(['?', '#', '@']) {
+            return Err(malformed());
+        }
+        match scheme {
+            #[cfg(feature = "s3")]
+            "s3" => Ok(Self::new(s3(bucket)?, prefix)?),
+            #[cfg(not(feature = "s3"))]
+            "s3" => Err(LocationError::NotBuilt(url.to_owned())),
+            #[cfg(feature = "gcs")]
+            "gs" => Ok(Self::new(gcs(bucket)?, prefix)?),
+            #[cfg(not(feature = "gcs"))]
+            "gs" => Err(LocationError::NotBuilt(url.to_owned())),
+            #[cfg(feature = "azure")]
+            "az" => Ok(Self::new(azure(bucket)?, prefix)?),
+            #[cfg(not(feature = "azure"))]
+            "az" => Err(LocationError::NotBuilt(url.to_owned())),
+            _ => Err(malformed()),
+        }
+    }
+}
+
+/// Retries within a request: few and short, because a client of the registry waits, and tries again by itself.
+fn retries() -> RetryConfig {
+    RetryConfig {
+        max_retries: 3,
+        retry_timeout: std::time::Duration::from_secs(10),
+        ..RetryConfig::default()
+    }
+}
+
+/// The store's own limit on the duration of a request also covers the body. A slow client must be able to take longer
+/// for a blob, and the backend has limits of its own on silence.
+const NO_LIMIT: &str = "1000 days";
+
+#[cfg(feature = "s3")]
+fn s3(bucket: &str) -> object_store::Result<object_store::aws::AmazonS3> {
+    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+    AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_config(
+            AmazonS3ConfigKey::Client(object_store::ClientConfigKey::Timeout),
+            NO_LIMIT,
+        )
+        .with_retry(retries())
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        // One object is deleted at a time, which every store that speaks S3 understands.
+        .with_disable_bulk_delete(true)
+        .build()
+}
+
+#[cfg(feature = "gcs")]
+fn gcs(bucket: &str) -> object_store::Result<object_store::gcp::GoogleCloudStorage> {
+    use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+    GoogleCloudStorageBuilder::from_env()
+        .with_bucket_name(bucket)
+        .with_config(
+            GoogleConfigKey::Client(object_store::ClientConfigKey::Timeout),
+            NO_LIMIT,
+        )
+        .with_retry(retries())
+        .build()
+}
+
+#[cfg(feature = "azure")]
+fn azure(container: &str) -> object_store::Result<object_store::azure::MicrosoftAzure> {
+    use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+    MicrosoftAzureBuilder::from_env()
+        .with_container_name(container)
+        .with_config(
+            AzureConfigKey::Client(object_store::ClientConfigKey::Timeout),
+            NO_LIMIT,
+        )
+        .with_retry(retries())
+        .build()
+}

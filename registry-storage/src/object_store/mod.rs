@@ -1,0 +1,260 @@
+//! A backend over object stores: records are small objects, bytes are large ones.
+
+mod bytes;
+mod content;
+mod error;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+mod location;
+mod memory;
+mod part_memory;
+mod part_size;
+mod records;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::bytes::Bytes;
+use async_trait::async_trait;
+use object_store::ObjectStore;
+use object_store::list::PaginatedListStore;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use registry_core::Error;
+use registry_core::storage::BlobContent;
+
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+pub use self::location::LocationError;
+use self::memory::MemoryStore;
+use self::part_memory::PartMemory;
+use crate::backend::{
+    Backend, BytesWriter, Condition, Durability, Entry, MemoryPermit, Part, Records, Sequence, Stored,
+    Unfinished, Version, WriteGuard,
+};
+use crate::bytes_name::BytesName;
+use crate::key::Key;
+
+/// What an object store must do: conditional writes, uploads in parts that can be resumed, and listings by page.
+trait Objects: ObjectStore + MultipartStore + PaginatedListStore {}
+
+impl<T: ObjectStore + MultipartStore + PaginatedListStore> Objects for T {}
+
+/// Keeps records and bytes as objects in memory or in a bucket.
+///
+/// A *record* is an object that is written with `If-None-Match` or `If-Match`. Its entity tag may be derived from its
+/// content, so each value must hold a fresh nonce, as [`Records::put`] asks; by the same nonce a write whose answer was
+/// lost is told from another's.
+///
+/// *Bytes* up to a part's size are one object, larger ones an upload in parts. An upload that was created in the
+/// bucket and never recorded, because the process died between the two, is not found again: give the bucket a
+/// lifecycle rule that aborts incomplete uploads after some days more than sessions live.
+///
+/// A *transaction* is its steps, one after the other; each is durable when it returned.
+#[derive(Clone)]
+pub struct ObjectStoreBackend {
+    store: Arc<dyn Objects>,
+    /// The same store, where it is the memory of this process and can delete on condition.
+    memory: Option<Arc<MemoryStore>>,
+    /// What all keys begin with: nothing, or folders that end with a slash.
+    root: Arc<str>,
+    /// How long a request may take beside the time for its content; nothing where the store never waits.
+    patience: Option<Duration>,
+    part_memory: PartMemory,
+}
+
+/// How long one request on a record or one silence of the store may last, the store's own retries included.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The memory that parts may take unless stated otherwise, in bytes.
+const PART_MEMORY: usize = 256 * 1024 * 1024;
+
+impl ObjectStoreBackend {
+    /// Keeps everything in the memory of this process.
+    #[must_use]
+    pub fn memory() -> Self {
+        let memory = Arc::new(MemoryStore::default());
+        let store: Arc<dyn Objects> = Arc::<MemoryStore>::clone(&memory);
+        Self::over(store, Some(memory), "".into())
+    }
+
+    /// Keeps everything in `store`, below `prefix`: folders with slashes between them, or nothing.
+    ///
+    /// The store must be strongly consistent and honour `If-None-Match` and `If-Match` on writes. Its own limit on
+    /// the duration of a request should be off, because it would also limit how long a client may take for a blob.
+    ///
+    /// # Errors
+    /// Where the prefix has an empty folder, `.`, `..` or characters that object stores do not keep as they are.
+    pub fn new<S>(store: S, prefix: &str) -> Result<Self, object_store::path::Error>
+    where
+        S: ObjectStore + MultipartStore + PaginatedListStore,
+    {
+        let prefix = Path::parse(prefix)?;
+        let root = if prefix.as_ref().is_empty() {
+            String::new()
+        } else {
+            format!("{prefix}/")
+        };
+        Ok(Self::over(Arc::new(store), None, root.into()))
+    }
+
+    fn over(store: Arc<dyn Objects>, memory: Option<Arc<MemoryStore>>, root: Arc<str>) -> Self {
+        Self {
+            store,
+            // What never waits needs no limit, nor a runtime with a timer.
+            patience: memory.is_none().then_some(PATIENCE),
+            memory,
+            root,
+            part_memory: PartMemory::new(PART_MEMORY),
+        }
+    }
+
+    /// Sets the memory in bytes that the parts of all uploads may take at a time; 256 MiB unless set.
+    ///
+    /// A part that is larger than all of it (parts grow to 1 GiB beyond an offset of 128 GiB) waits for all of it, so
+    /// the most memory in use is the larger of the two.
+    #[must_use]
+    pub fn with_part_memory(mut self, size: usize) -> Self {
+        self.part_memory = PartMemory::new(size);
+        self
+    }
+
+    fn path(&self, key: &str) -> Result<Path, Error> {
+        Path::parse(format!("{}{key}", self.root)).map_err(Error::internal)
+    }
+
+    /// Runs a request that carries `size` bytes of content.
+    async fn run<T>(
+        &self,
+        size: usize,
+        request: impl Future<Output = object_store::Result<T>> + Send,
+    ) -> object_store::Result<T> {
+        let Some(patience) = self.patience else {
+            return request.await;
+        };
+        // A second for each MiB: slower than that is not a store to keep a registry on.
+        let limit = patience + Duration::from_secs((size >> 20) as u64);
+        tokio::time::timeout(limit, request)
+            .await
+            .unwrap_or_else(|elapsed| Err(timed_out(elapsed)))
+    }
+}
+
+impl fmt::Debug for ObjectStoreBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectStoreBackend")
+            .field("store", &format_args!("{}", self.store))
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
+}
+
+fn timed_out(elapsed: tokio::time::error::Elapsed) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "object store",
+        source: Box::new(elapsed),
+    }
+}
+
+/// The steps of a sequence on a store without transactions.
+struct Steps<'a>(&'a ObjectStoreBackend);
+
+#[async_trait]
+impl Records for Steps<'_> {
+    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+        self.0.get_record(key).await
+    }
+
+    async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error> {
+        self.0.put_record(key, value, condition).await
+    }
+
+    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+        self.0.forget_record(key, version)
+    }
+
+    async fn remove(&mut self, key: &Key) -> Result<(), Error> {
+        self.0.delete_object(&self.0.path(key.as_str())?).await
+    }
+
+    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+        self.0.list_records(prefix, after, limit).await
+    }
+
+    async fn complete_bytes(&mut self, bytes: &Unfinished, parts: &[Part], tail: Bytes) -> Result<(), Error> {
+        self.0.complete(bytes, parts, tail).await
+    }
+}
+
+impl Backend for ObjectStoreBackend {
+    async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        self.get_record(key).await
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+        self.list_records(prefix, after, limit).await
+    }
+
+    async fn transact<S: Sequence>(&self, _durability: Durability, sequence: S) -> Result<S::Output, Error> {
+        sequence.run(&mut Steps(self)).await
+    }
+
+    fn epoch(&self) -> Option<&str> {
+        // A part that was acknowledged is durable, so there is one epoch.
+        Some("object-store")
+    }
+
+    fn part_size(&self, offset: u64) -> usize {
+        usize::try_from(part_size::part_size(offset)).unwrap_or(usize::MAX)
+    }
+
+    fn tail_limit(&self, offset: u64) -> usize {
+        self.part_size(offset) - 1
+    }
+
+    fn must_reserve_parts(&self) -> bool {
+        true
+    }
+
+    async fn reserve_memory(&self, size: usize) -> MemoryPermit {
+        self.part_memory.reserve(size).await
+    }
+
+    async fn begin_bytes(&self, name: &BytesName) -> Result<Option<String>, Error> {
+        self.begin(name).await.map(Some)
+    }
+
+    async fn write_bytes(
+        &self,
+        bytes: &Unfinished,
+        guard: WriteGuard,
+    ) -> Result<Box<dyn BytesWriter>, Error> {
+        self.writer(bytes, guard)
+    }
+
+    async fn seal_bytes(&self, _bytes: &Unfinished, _size: u64) -> Result<(), Error> {
+        // Each part was durable when its write returned, and the list of parts says which of them count.
+        Ok(())
+    }
+
+    /// Asks nothing of the store: where there are no such bytes, the content's streams begin with
+    /// [`BlobUnknown`](registry_core::ErrorCode::BlobUnknown).
+    async fn open_bytes(&self, name: &BytesName) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+        self.content(name).map(Some)
+    }
+
+    async fn abort_bytes(&self, bytes: &Unfinished) -> Result<(), Error> {
+        self.abort(bytes).await
+    }
+
+    async fn delete_bytes(&self, name: &BytesName) -> Result<(), Error> {
+        self.delete(name).await
+    }
+
+    async fn list_bytes(&self, after: Option<&BytesName>, limit: usize) -> Result<Vec<BytesName>, Error> {
+        self.list_names(after, limit).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
