@@ -111,7 +111,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         let digest = push.digest(&bytes)?;
         let subject = view.subject().cloned();
         let manifest = NewManifest {
-            children: self.children(push.repository, &view).await?,
+            children: view.children().to_vec(),
+            optional_children: view.optional_children().to_vec(),
             allow_missing: self.options.allow_missing_children,
             subject: subject
                 .clone()
@@ -156,28 +157,6 @@ impl<S: ?Sized + Storage> Registry<S> {
             (TagCondition::Matches(_), Err(error)) => Err(error),
             (TagCondition::Any | TagCondition::Immutable, Err(_)) => Ok(TagCondition::Immutable),
         }
-    }
-
-    /// Returns what the manifest keeps from collection. Layers that clients may fetch from elsewhere are among it only
-    /// where they are there, as the storage requires all of it unless missing children are allowed.
-    async fn children(
-        &self,
-        repository: &RepositoryName,
-        view: &ManifestView,
-    ) -> Result<Vec<ManifestChild>, Error> {
-        let mut children = view.children().to_vec();
-        for child in view.optional_children() {
-            let is_there = self.options.allow_missing_children
-                || match self.storage.stat_blob(repository, &child.digest).await {
-                    Ok(_) => true,
-                    Err(error) if error.code() == ErrorCode::BlobUnknown => false,
-                    Err(error) => return Err(error),
-                };
-            if is_there {
-                children.push(child.clone());
-            }
-        }
-        Ok(children)
     }
 
     pub(super) async fn delete_manifest(

@@ -10,8 +10,8 @@ pub struct Options {
     pub manifest_size_limit: usize,
     /// Deleting is allowed, of blobs, manifests and tags alike. It is.
     pub delete: bool,
-    /// A manifest may name content that the repository does not have. It may: a client may push an image of one
-    /// platform out of an index of many, and BuildKit pushes indexes whose attestations follow later.
+    /// A manifest may name content that the repository does not have, such as the other platforms of an index of which
+    /// one is copied. It may not: then a manifest that can be pulled can be pulled whole.
     pub allow_missing_children: bool,
     /// A tag never moves once it is there; it may be deleted. It does move. For a rule that depends on the tag or on
     /// who pushes, refuse [`Action::Overwrite`](crate::operation::Action::Overwrite) instead.
@@ -29,7 +29,7 @@ impl Default for Options {
         Self {
             manifest_size_limit: DEFAULT_SIZE_LIMIT,
             delete: true,
-            allow_missing_children: true,
+            allow_missing_children: false,
             immutable_tags: false,
             referrers_size_limit: 4 * 1024 * 1024,
             echo_namespace: false,
