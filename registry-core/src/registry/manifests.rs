@@ -15,7 +15,7 @@ use crate::operation::{Action, Operation, Principal, Target};
 use crate::reference::Reference;
 use crate::request::EntityTags;
 use crate::response::Response;
-use crate::storage::{Body, Manifest, ManifestChild, NewManifest, Storage, TagCondition};
+use crate::storage::{Body, Manifest, NewManifest, Storage, TagCondition};
 use crate::tag::Tag;
 
 /// A request to push a manifest.
