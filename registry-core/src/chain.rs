@@ -45,6 +45,14 @@ impl State {
     pub const fn is_visible(self) -> bool {
         matches!(self, Self::Live | Self::Condemned)
     }
+
+    /// Tells whether the collector takes the record's children for reachable.
+    ///
+    /// A Pending parent holds them too: that is what makes it safe to read a child after the parent was stored.
+    #[must_use]
+    pub const fn holds_children(self) -> bool {
+        matches!(self, Self::Pending | Self::Live | Self::Condemned)
+    }
 }
 
 /// What a publisher does with the parent that it finds (step 1).
@@ -111,6 +119,38 @@ pub const fn publish(parent: State, same: bool) -> Publish {
     }
 }
 
+/// Tells whether a push that was refused in step 2 makes the parent Dead that it stored or joined.
+///
+/// Whoever joined the same Pending finds its own step 3 refused and begins again, so nobody is answered by another's
+/// refusal. `same` says that the record is still the one that was stored or joined.
+#[must_use]
+pub const fn withdraw(parent: State, same: bool) -> bool {
+    matches!(parent, State::Pending) && same
+}
+
+/// Tells whether a repository's grant allows a mount from it. The mount then follows the rule, without bytes.
+#[must_use]
+pub const fn may_mount(source: State) -> bool {
+    source.is_visible()
+}
+
+/// Tells whether a user's delete makes a manifest or a grant Dead, by compare-and-swap.
+///
+/// A Pending record is left alone: its push counts as after the delete.
+#[must_use]
+pub const fn delete(record: State) -> bool {
+    record.is_visible()
+}
+
+/// Tells whether a tag names this incarnation of the manifest with its digest. A tombstone (`None`) names nothing.
+///
+/// The reader, the collector and the delete of a manifest all compare incarnations and not only digests, so that a
+/// tag which was pushed after a delete is not taken for one from before it.
+#[must_use]
+pub fn names<Incarnation: PartialEq>(tag: Option<&Incarnation>, incarnation: &Incarnation) -> bool {
+    tag == Some(incarnation)
+}
+
 /// What a push does after it wrote its tag, when it reads the manifest once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirm {
@@ -129,6 +169,32 @@ pub const fn confirm(manifest: State, same: bool) -> Confirm {
         State::Live if same => Confirm::Done,
         State::Condemned if same => Confirm::Rescue,
         _ => Confirm::Again,
+    }
+}
+
+/// What a push that is refused after it wrote a tag does with that tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeBack {
+    /// Somebody wrote the tag since: it is theirs.
+    Leave,
+    /// Write what it replaced by compare-and-swap, then [`confirm`] the manifest which that names, and where this
+    /// answers [`Confirm::Again`], decide once more on the version just written.
+    Restore,
+    /// Write a tombstone by compare-and-swap.
+    Bury,
+}
+
+/// Decides how a tag is taken back.
+///
+/// `same` says that the tag has the version that this push wrote; `replaced` is the state of the manifest which the
+/// tag named before, and `replaced_same` says that its incarnation is the one that was named. With no tag before,
+/// `replaced` is Absent.
+#[must_use]
+pub const fn take_back(same: bool, replaced: State, replaced_same: bool) -> TakeBack {
+    match (same, replaced.is_visible() && replaced_same) {
+        (false, _) => TakeBack::Leave,
+        (true, true) => TakeBack::Restore,
+        (true, false) => TakeBack::Bury,
     }
 }
 
@@ -253,4 +319,178 @@ pub const fn collect(candidate: Candidate) -> Collect {
 #[must_use]
 pub const fn may_sweep(named_by_session: bool, named_by_blob: bool) -> bool {
     !named_by_session && !named_by_blob
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State::{Absent, Condemned, Dead, Live, Pending};
+    use super::*;
+    use std::vec::Vec;
+
+    const STATES: [State; 5] = [Absent, Pending, Live, Condemned, Dead];
+    const BOOLS: [bool; 2] = [false, true];
+
+    /// The decision for each of [`STATES`], in their order.
+    fn of_each<T>(decide: impl Fn(State) -> T) -> Vec<T> {
+        STATES.map(decide).into()
+    }
+
+    #[test]
+    fn readers_see_published_records_and_the_collector_pending_ones_too() {
+        assert_eq!(of_each(State::is_visible), [false, false, true, true, false]);
+        assert_eq!(of_each(State::holds_children), [false, true, true, true, false]);
+    }
+
+    #[test]
+    fn enter_creates_what_is_gone_and_joins_what_is_pending() {
+        let expected = [
+            Enter::Create,
+            Enter::Join,
+            Enter::Published,
+            Enter::Rescue,
+            Enter::Create,
+        ];
+        assert_eq!(of_each(enter), expected);
+    }
+
+    #[test]
+    fn require_takes_live_children_and_rescues_condemned_ones() {
+        let expected = [
+            Require::Missing,
+            Require::Missing,
+            Require::Ready,
+            Require::Rescue,
+            Require::Missing,
+        ];
+        assert_eq!(of_each(require), expected);
+    }
+
+    #[test]
+    fn publish_writes_over_its_own_pending_record_only() {
+        let mut expected = [Publish::Again; 5];
+        assert_eq!(of_each(|state| publish(state, false)), expected);
+        expected[1] = Publish::Write;
+        assert_eq!(of_each(|state| publish(state, true)), expected);
+    }
+
+    #[test]
+    fn withdraw_kills_its_own_pending_record_only() {
+        assert_eq!(of_each(|state| withdraw(state, false)), [false; 5]);
+        assert_eq!(
+            of_each(|state| withdraw(state, true)),
+            [false, true, false, false, false]
+        );
+    }
+
+    #[test]
+    fn a_mount_and_a_delete_need_a_visible_record() {
+        assert_eq!(of_each(may_mount), [false, false, true, true, false]);
+        assert_eq!(of_each(delete), [false, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_tag_names_one_incarnation_and_a_tombstone_none() {
+        assert!(names(Some(&1), &1));
+        assert!(!names(Some(&1), &2));
+        assert!(!names(None, &1));
+    }
+
+    #[test]
+    fn confirm_accepts_the_incarnation_that_the_tag_names() {
+        let mut expected = [Confirm::Again; 5];
+        assert_eq!(of_each(|state| confirm(state, false)), expected);
+        expected[2] = Confirm::Done;
+        expected[3] = Confirm::Rescue;
+        assert_eq!(of_each(|state| confirm(state, true)), expected);
+    }
+
+    #[test]
+    fn take_back_restores_what_is_visible_and_leaves_the_tags_of_others() {
+        for replaced_same in BOOLS {
+            let expected = [TakeBack::Leave; 5];
+            assert_eq!(of_each(|state| take_back(false, state, replaced_same)), expected);
+        }
+        let mut expected = [TakeBack::Bury; 5];
+        assert_eq!(of_each(|state| take_back(true, state, false)), expected);
+        expected[2] = TakeBack::Restore;
+        expected[3] = TakeBack::Restore;
+        assert_eq!(of_each(|state| take_back(true, state, true)), expected);
+    }
+
+    #[test]
+    fn offer_proposes_the_bytes_of_an_open_session_once() {
+        for named in BOOLS {
+            for open in BOOLS {
+                for proposed in BOOLS {
+                    let propose = if open && !proposed {
+                        Offer::Propose
+                    } else {
+                        Offer::SendAgain
+                    };
+                    let pending = if named { Offer::Finish } else { propose };
+                    let expected = [propose, pending, Offer::Use, Offer::Rescue, propose];
+                    let decisions = of_each(|state| offer(state, named, open, proposed));
+                    assert_eq!(decisions, expected, "{named} {open} {proposed}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn join_writes_where_the_blob_has_no_bytes() {
+        assert_eq!(
+            of_each(join),
+            [Join::Write, Join::Write, Join::Use, Join::Rescue, Join::Write]
+        );
+    }
+
+    #[test]
+    fn recheck_withdraws_from_an_aborted_session() {
+        assert_eq!(BOOLS.map(recheck), [Recheck::Withdraw, Recheck::Finish]);
+    }
+
+    #[test]
+    fn complete_needs_a_pending_blob_that_names_the_bytes() {
+        assert_eq!(of_each(|state| complete(state, false)), [false; 5]);
+        assert_eq!(
+            of_each(|state| complete(state, true)),
+            [false, true, false, false, false]
+        );
+    }
+
+    #[test]
+    fn collect_condemns_in_one_cycle_and_kills_in_a_later_one() {
+        use Collect::{Condemn, Kill, Leave, Revive};
+        // is_root, is_sealed, is_old, and the decision for each state.
+        let table = [
+            (false, false, false, [Leave, Leave, Leave, Condemn, Leave]),
+            (false, false, true, [Leave, Kill, Condemn, Condemn, Leave]),
+            (false, true, false, [Leave, Leave, Leave, Leave, Leave]),
+            (false, true, true, [Leave, Kill, Condemn, Kill, Leave]),
+            (true, false, false, [Leave, Leave, Leave, Revive, Leave]),
+            (true, false, true, [Leave, Kill, Leave, Revive, Leave]),
+            (true, true, false, [Leave, Leave, Leave, Revive, Leave]),
+            (true, true, true, [Leave, Kill, Leave, Revive, Leave]),
+        ];
+        for (is_root, is_sealed, is_old, expected) in table {
+            let decisions = of_each(|state| {
+                collect(Candidate {
+                    state,
+                    is_root,
+                    is_sealed,
+                    is_old,
+                })
+            });
+            assert_eq!(decisions, expected, "{is_root} {is_sealed} {is_old}");
+        }
+    }
+
+    #[test]
+    fn only_what_nothing_names_is_swept() {
+        for by_session in BOOLS {
+            for by_blob in BOOLS {
+                assert_eq!(may_sweep(by_session, by_blob), !(by_session || by_blob));
+            }
+        }
+    }
 }

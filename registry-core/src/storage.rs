@@ -93,6 +93,8 @@ pub struct NewManifest {
     pub children: Vec<ManifestChild>,
     /// Missing children are allowed.
     pub allow_missing: bool,
+    /// What need not be there, and is kept from collection if it is: layers that others distribute.
+    pub optional_children: Vec<ManifestChild>,
     /// The manifest that this one refers to, with the descriptor for that one's list of referrers.
     pub subject: Option<(Digest, Descriptor)>,
     /// The tags to point at the manifest.

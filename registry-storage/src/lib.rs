@@ -7,6 +7,8 @@
 pub mod backend;
 mod bytes_name;
 mod clock;
+#[cfg(all(feature = "filesystem", unix))]
+pub mod filesystem;
 mod key;
 pub mod object_store;
 mod record;

@@ -211,3 +211,17 @@ pub enum Request {
         page: PageQuery,
     },
 }
+
+impl Request {
+    /// Returns the registry that a mirror is asked to act for.
+    #[must_use]
+    pub const fn namespace(&self) -> Option<&Namespace> {
+        match self {
+            Self::GetBlob { namespace, .. }
+            | Self::HeadBlob { namespace, .. }
+            | Self::GetManifest { namespace, .. }
+            | Self::HeadManifest { namespace, .. } => namespace.as_ref(),
+            _ => None,
+        }
+    }
+}

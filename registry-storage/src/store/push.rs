@@ -150,6 +150,9 @@ impl PushManifest {
                 return Ok(Published::Refused(child.digest.clone()));
             }
         }
+        for child in &self.new.optional_children {
+            self.require(records, child).await?;
+        }
         let manifest = read::<ManifestRecord>(records, &self.key).await?;
         if publish(manifest.state(), manifest.is(&pending)) == Publish::Again {
             return Ok(Published::Again);

@@ -3,7 +3,11 @@
 pub mod backend_conformance;
 pub mod clock;
 pub mod faulty;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod storage_conformance;
 
 pub use self::clock::ManualClock;
 pub use self::faulty::Faulty;
+#[cfg(feature = "s3")]
+pub use self::s3::S3Double;

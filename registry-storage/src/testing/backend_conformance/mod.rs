@@ -21,11 +21,18 @@ mod steps;
 /// Expands to one test for each check of the kit.
 ///
 /// The argument is an asynchronous function or closure that returns an empty backend and what must live as long as it
-/// (a temporary folder, a server). It is called once for each test.
+/// (a temporary folder, a server). It is called once for each test. `, ignore = "why"` after it leaves the tests to
+/// `cargo test -- --ignored`.
 #[macro_export]
 macro_rules! backend_conformance_tests {
     ($constructor:expr) => {
-        $crate::backend_conformance_tests! { @module records, $constructor,
+        $crate::backend_conformance_tests! { @all [], $constructor }
+    };
+    ($constructor:expr, ignore = $reason:literal) => {
+        $crate::backend_conformance_tests! { @all [#[ignore = $reason]], $constructor }
+    };
+    (@all $attributes:tt, $constructor:expr) => {
+        $crate::backend_conformance_tests! { @module records, $attributes, $constructor,
             absent_records_read_as_nothing
             creates_only_where_absent
             updates_only_the_version_compared
@@ -42,7 +49,7 @@ macro_rules! backend_conformance_tests {
             keeps_large_values
             returns_the_error_of_a_sequence
         }
-        $crate::backend_conformance_tests! { @module listings, $constructor,
+        $crate::backend_conformance_tests! { @module listings, $attributes, $constructor,
             lists_pages_in_order
             lists_by_any_beginning_of_a_key
             lists_after_keys_that_are_not_there
@@ -50,7 +57,7 @@ macro_rules! backend_conformance_tests {
             keeps_special_and_long_keys
             lists_more_than_a_page_of_a_bucket
         }
-        $crate::backend_conformance_tests! { @module bytes, $constructor,
+        $crate::backend_conformance_tests! { @module bytes, $attributes, $constructor,
             absent_bytes_read_as_nothing
             finishes_parts_and_tail
             finishes_bytes_of_less_than_a_part
@@ -67,19 +74,21 @@ macro_rules! backend_conformance_tests {
             has_usable_part_sizes
         }
     };
-    (@module $module:ident, $constructor:expr, $($check:ident)*) => {
+    (@module $module:ident, $attributes:tt, $constructor:expr, $($check:ident)*) => {
         mod $module {
             #[allow(unused_imports, reason = "the constructor names what it needs")]
             use super::*;
 
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $check() {
-                    let (backend, _guard) = ($constructor)().await;
-                    let backend = ::std::sync::Arc::new(backend);
-                    $crate::testing::backend_conformance::$module::$check(backend).await;
-                }
-            )*
+            $($crate::backend_conformance_tests! { @test $module, $attributes, $constructor, $check })*
+        }
+    };
+    (@test $module:ident, [$(#[$attribute:meta])?], $constructor:expr, $check:ident) => {
+        $(#[$attribute])?
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $check() {
+            let (backend, _guard) = ($constructor)().await;
+            let backend = ::std::sync::Arc::new(backend);
+            $crate::testing::backend_conformance::$module::$check(backend).await;
         }
     };
 }

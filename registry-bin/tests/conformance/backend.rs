@@ -1,0 +1,49 @@
+//! The servers under test, one for each storage, and the macro that runs a list of behaviours on each.
+
+use std::sync::OnceLock;
+
+use crate::support::repository::Repository;
+use crate::support::server::Server;
+
+/// A kind of storage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Backend {
+    /// `--storage memory`
+    Memory,
+    /// `--storage PATH`
+    Filesystem,
+}
+
+impl Backend {
+    /// Returns the repository of the test with this path (`module_path!()` and a name), on the server of this storage.
+    pub(crate) fn repository(self, test: &str) -> Repository {
+        static MEMORY: OnceLock<Server> = OnceLock::new();
+        static FILESYSTEM: OnceLock<Server> = OnceLock::new();
+        let server = match self {
+            Self::Memory => MEMORY.get_or_init(Server::memory),
+            // Relative to the server's own temporary folder.
+            Self::Filesystem => FILESYSTEM.get_or_init(|| Server::start(&["--storage", "data"])),
+        };
+        let name = test.split("::").skip(1).collect::<Vec<_>>().join("/");
+        Repository::new(server.address(), name)
+    }
+}
+
+/// Makes each behaviour, a `fn(&Repository)`, a test on every storage.
+macro_rules! behaviours {
+    ($($name:ident),* $(,)?) => {
+        behaviours!(@on memory Memory $($name)*);
+        behaviours!(@on filesystem Filesystem $($name)*);
+    };
+    (@on $module:ident $backend:ident $($name:ident)*) => {
+        mod $module {
+            $(#[test]
+            fn $name() {
+                let path = concat!(module_path!(), "::", stringify!($name));
+                super::$name(&crate::backend::Backend::$backend.repository(path));
+            })*
+        }
+    };
+}
+
+pub(crate) use behaviours;

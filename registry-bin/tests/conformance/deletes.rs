@@ -1,0 +1,198 @@
+//! Deleting tags and manifests (end-9) and blobs (end-10).
+
+use std::io::Write as _;
+
+use crate::backend::behaviours;
+use crate::support::content::{sha256, sha512};
+use crate::support::repository::{IMAGE, Repository};
+use crate::support::server::Server;
+
+behaviours![
+    a_deleted_tag_is_gone_and_its_manifest_stays,
+    a_manifest_that_is_deleted_by_digest_takes_its_tags_along,
+    a_deleted_blob_is_gone_at_once,
+    a_referenced_blob_can_be_deleted,
+    blobs_can_be_deleted_after_their_manifest,
+    what_is_not_there_cannot_be_deleted,
+    a_malformed_reference_is_refused,
+    a_deleted_thing_can_be_pushed_again,
+    a_delete_is_felt_in_its_own_repository_only,
+    the_repository_stays_when_everything_in_it_is_gone,
+    a_moved_tag_survives_the_delete_of_its_old_manifest,
+];
+
+fn manifest(reference: &str) -> String {
+    format!("manifests/{reference}")
+}
+
+fn blob(digest: &str) -> String {
+    format!("blobs/{digest}")
+}
+
+fn a_deleted_tag_is_gone_and_its_manifest_stays(repository: &Repository) {
+    let image = repository.push_image("one", "tag");
+    repository.push_manifest("two", IMAGE, &image.content);
+    repository.delete(&manifest("one")).expect_status(202);
+    repository
+        .get(&manifest("one"))
+        .expect_error(&[404], &["MANIFEST_UNKNOWN"]);
+    repository.head(&manifest("one")).expect_status(404);
+    assert_eq!(repository.get(&manifest("two")).body, image.content);
+    assert_eq!(repository.get(&manifest(&image.digest)).body, image.content);
+    assert_eq!(repository.tags(), ["two"]);
+}
+
+fn a_manifest_that_is_deleted_by_digest_takes_its_tags_along(repository: &Repository) {
+    let image = repository.push_image("one", "digest");
+    repository.push_manifest("two", IMAGE, &image.content);
+    let other = repository.push_image("other", "other");
+    repository.delete(&manifest(&image.digest)).expect_status(202);
+    for reference in ["one", "two", &image.digest] {
+        repository
+            .get(&manifest(reference))
+            .expect_error(&[404], &["MANIFEST_UNKNOWN"]);
+        repository.head(&manifest(reference)).expect_status(404);
+    }
+    assert_eq!(repository.tags(), ["other"]);
+    assert_eq!(repository.get(&manifest("other")).body, other.content);
+}
+
+fn a_deleted_blob_is_gone_at_once(repository: &Repository) {
+    for content in [b"deleted".to_vec(), vec![1; 100_000]] {
+        let digest = repository.push_blob(&content);
+        repository.head(&blob(&digest)).expect_status(200);
+        repository.delete(&blob(&digest)).expect_status(202);
+        repository.head(&blob(&digest)).expect_status(404);
+        repository
+            .get(&blob(&digest))
+            .expect_error(&[404], &["BLOB_UNKNOWN"]);
+    }
+}
+
+fn a_referenced_blob_can_be_deleted(repository: &Repository) {
+    let image = repository.push_image("latest", "referenced");
+    repository.delete(&blob(&image.layer)).expect_status(202);
+    repository.delete(&blob(&image.config)).expect_status(202);
+    repository.get(&manifest("latest")).expect_status(200);
+    repository.delete(&manifest(&image.digest)).expect_status(202);
+}
+
+fn blobs_can_be_deleted_after_their_manifest(repository: &Repository) {
+    let image = repository.push_image("latest", "order");
+    repository.delete(&manifest(&image.digest)).expect_status(202);
+    repository.delete(&blob(&image.config)).expect_status(202);
+    repository.delete(&blob(&image.layer)).expect_status(202);
+}
+
+fn what_is_not_there_cannot_be_deleted(repository: &Repository) {
+    let unknown = ["MANIFEST_UNKNOWN", "NAME_UNKNOWN"];
+    repository
+        .delete(&manifest("latest"))
+        .expect_error(&[404], &unknown);
+    repository
+        .delete(&manifest(&sha256(b"missing")))
+        .expect_error(&[404], &unknown);
+    repository
+        .delete(&blob(&sha256(b"missing")))
+        .expect_error(&[404], &["BLOB_UNKNOWN", "NAME_UNKNOWN"]);
+    let image = repository.push_image("latest", "present");
+    repository
+        .delete(&manifest("missing"))
+        .expect_error(&[404], &["MANIFEST_UNKNOWN"]);
+    repository
+        .delete(&manifest(&sha512(b"missing")))
+        .expect_error(&[404], &["MANIFEST_UNKNOWN"]);
+    repository
+        .delete(&blob(&sha256(b"missing")))
+        .expect_error(&[404], &["BLOB_UNKNOWN"]);
+    for path in [manifest("latest"), manifest(&image.digest), blob(&image.layer)] {
+        repository.delete(&path).expect_status(202);
+        repository
+            .delete(&path)
+            .expect_error(&[404], &["MANIFEST_UNKNOWN", "BLOB_UNKNOWN"]);
+    }
+}
+
+fn a_malformed_reference_is_refused(repository: &Repository) {
+    repository.push_image("latest", "malformed");
+    repository
+        .delete(&blob("sha256:abc"))
+        .expect_error(&[400], &["DIGEST_INVALID"]);
+    let response = repository.delete(&manifest("sha256:abc"));
+    response.expect_error(&[400, 404], &["DIGEST_INVALID", "MANIFEST_UNKNOWN"]);
+    let response = repository.delete(&manifest(".bad"));
+    response.expect_error(
+        &[400, 404],
+        &["MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_INVALID"],
+    );
+}
+
+fn a_deleted_thing_can_be_pushed_again(repository: &Repository) {
+    for _ in 0..3 {
+        let image = repository.push_image("latest", "again");
+        assert_eq!(repository.get(&manifest("latest")).body, image.content);
+        repository.get(&blob(&image.layer)).expect_status(200);
+        assert_eq!(repository.tags(), ["latest"]);
+        repository.delete(&manifest(&image.digest)).expect_status(202);
+        repository.delete(&blob(&image.layer)).expect_status(202);
+    }
+    let image = repository.push_image("latest", "again");
+    repository.delete(&manifest("latest")).expect_status(202);
+    repository.push_manifest("latest", IMAGE, &image.content);
+    assert_eq!(repository.get(&manifest("latest")).body, image.content);
+}
+
+fn a_delete_is_felt_in_its_own_repository_only(repository: &Repository) {
+    let other = repository.sibling("other");
+    let image = repository.push_image("latest", "both");
+    other.push_image("latest", "both");
+    repository.delete(&manifest(&image.digest)).expect_status(202);
+    repository.delete(&blob(&image.layer)).expect_status(202);
+    assert_eq!(other.get(&manifest("latest")).body, image.content);
+    assert_eq!(other.get(&blob(&image.layer)).body, b"layer both");
+    repository.get(&blob(&image.layer)).expect_status(404);
+}
+
+fn the_repository_stays_when_everything_in_it_is_gone(repository: &Repository) {
+    let image = repository.push_image("latest", "everything");
+    for path in [
+        manifest("latest"),
+        manifest(&image.digest),
+        blob(&image.config),
+        blob(&image.layer),
+    ] {
+        repository.delete(&path).expect_status(202);
+    }
+    assert_eq!(repository.tags(), [""; 0]);
+}
+
+fn a_moved_tag_survives_the_delete_of_its_old_manifest(repository: &Repository) {
+    let old = repository.push_image("latest", "old");
+    let new = repository.push_image("latest", "new");
+    repository.delete(&manifest(&old.digest)).expect_status(202);
+    assert_eq!(repository.get(&manifest("latest")).body, new.content);
+    assert_eq!(repository.tags(), ["latest"]);
+}
+
+/// As in distribution's configuration, where deletes are off unless they are asked for.
+#[test]
+fn deletes_that_are_disabled_are_405() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("config.yml");
+    let mut file = std::fs::File::create(&path).expect("a file can be made");
+    write!(
+        file,
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n",
+        folder.path().join("data").display()
+    )
+    .expect("a file can be written");
+    let server = Server::run(&["serve", path.to_str().expect("a plain path")]);
+    let repository = Repository::new(server.address(), "disabled");
+    let image = repository.push_image("latest", "disabled");
+    for path in [manifest("latest"), manifest(&image.digest), blob(&image.layer)] {
+        let refused = repository.delete(&path);
+        refused.expect_error(&[405], &["UNSUPPORTED"]);
+        assert!(refused.list("Allow").contains(&"GET"), "{}", refused.summary());
+        repository.get(&path).expect_status(200);
+    }
+}

@@ -1,0 +1,214 @@
+//! The server as a process of its own, which ends with the test, however that ends.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::client::Request;
+
+/// How long a server may take to start or stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Names another program to test in place of the one that was built; it has to understand the same command line.
+const PROGRAM: &str = "REGISTRY_UNDER_TEST";
+
+/// A running server. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    process: Child,
+    guard: Child,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts `serve` with these arguments on a port of the system's choice and waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not answer in time; the message holds what it printed.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = vec!["serve"];
+        command.extend(arguments);
+        command.extend(["--listen", "127.0.0.1:0"]);
+        Self::run(&command)
+    }
+
+    /// Starts a server that stores in memory.
+    pub(crate) fn memory() -> Self {
+        Self::start(&["--storage", "memory"])
+    }
+
+    /// Starts a server that stores in `folder`.
+    pub(crate) fn on(folder: &Path) -> Self {
+        Self::start(&[
+            "--storage",
+            folder.to_str().expect("temporary folders have plain names"),
+        ])
+    }
+
+    /// Starts the program with exactly these arguments and waits until it answers.
+    pub(crate) fn run(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let output = File::create(folder.path().join("output")).expect("a temporary file can be made");
+        let errors = output.try_clone().expect("a file handle can be copied");
+        let program = std::env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_registry-bin").into());
+        let process = Command::new(&program)
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let guard = guard(&process, folder.path());
+        let mut server = Self {
+            process,
+            guard,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            folder,
+        };
+        server.wait_until_ready();
+        server
+    }
+
+    /// Returns the address it listens on.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts a request to it.
+    pub(crate) fn request<'a>(&self, method: &str, target: &str) -> Request<'a> {
+        Request::new(self.address, method, target)
+    }
+
+    /// Returns what it printed so far, on both streams.
+    pub(crate) fn output(&self) -> String {
+        let bytes = fs::read(self.folder.path().join("output")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Returns the most memory it ever held, in KiB (`VmHWM`).
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// Returns the memory it holds now, in KiB (`VmRSS`).
+    pub(crate) fn memory_now(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// Kills it as a power switch would and waits until it is gone.
+    pub(crate) fn kill9(mut self) {
+        self.end();
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not stop in time.
+    pub(crate) fn terminate(mut self) -> ExitStatus {
+        self.signal_termination();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait().expect("an own child can be waited for") {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no end after SIGTERM: {}",
+                self.output()
+            );
+            pause();
+        }
+    }
+
+    /// Asks it to stop (SIGTERM) without waiting.
+    pub(crate) fn signal_termination(&self) {
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    fn status(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()));
+        let status = status.expect("the server runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field))
+            .expect("the kernel tells");
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("the kernel tells kibibytes")
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(address) = announced(&self.output()) {
+                self.address = address;
+                if self
+                    .request("GET", "/v2/")
+                    .try_send()
+                    .is_ok_and(|response| response.status == 200)
+                {
+                    return;
+                }
+            }
+            let ended = self.process.try_wait().expect("an own child can be waited for");
+            assert!(ended.is_none(), "ended with {ended:?}: {}", self.output());
+            assert!(Instant::now() < deadline, "not ready in time: {}", self.output());
+            pause();
+        }
+    }
+
+    fn end(&mut self) {
+        // The guard first: the process id may be given to another process as soon as the server was waited for.
+        self.guard.kill().ok();
+        self.guard.wait().ok();
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Waits a moment between two looks at something that takes time.
+pub(crate) fn pause() {
+    std::thread::sleep(Duration::from_millis(2));
+}
+
+/// Starts a shell that kills `process` and removes `folder` when this process ends without doing so: a server that is
+/// shared by tests lives in a `static`, which is never dropped.
+fn guard(process: &Child, folder: &Path) -> Child {
+    Command::new("sh")
+        .args([
+            "-c",
+            "read _; kill -9 \"$1\"; rm -rf \"$2\"",
+            "sh",
+            &process.id().to_string(),
+        ])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a shell runs")
+}
+
+/// Returns the address in the first complete line that holds one.
+fn announced(output: &str) -> Option<SocketAddr> {
+    let complete = output.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    let after = complete.split_once("http://127.0.0.1:")?.1;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    Some(SocketAddr::from(([127, 0, 0, 1], digits.parse().ok()?)))
+}

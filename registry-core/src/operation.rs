@@ -1,0 +1,225 @@
+//! What a request does, and who decides whether it may.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::fmt;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::name::RepositoryName;
+use crate::reference::Reference;
+use crate::request::Request;
+use crate::tag::Tag;
+use crate::upload_id::UploadId;
+
+/// Who makes a request, as the embedder found out.
+#[derive(Clone, Default)]
+pub struct Principal {
+    name: String,
+    claims: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Principal {
+    /// Makes the principal who gave no credentials.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// Makes a principal with a name. An empty one is the anonymous principal's.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            claims: None,
+        }
+    }
+
+    /// Adds what else is known, such as groups or the scopes of a token, for the [`Authorizer`].
+    #[must_use]
+    pub fn with_claims<T: Any + Send + Sync>(mut self, claims: Arc<T>) -> Self {
+        self.claims = Some(claims);
+        self
+    }
+
+    /// Returns the name. It owns upload sessions and stands beside the tags that were pushed.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tells whether no credentials were given.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    /// Returns what else is known, where it is a `T`.
+    #[must_use]
+    pub fn claims<T: Any>(&self) -> Option<&T> {
+        self.claims.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Principal {
+    /// Leaves the claims out, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Principal").field(&self.name).finish()
+    }
+}
+
+/// What is done to the target of an [`Operation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Finds out that this is a registry, and whether the credentials are good.
+    Connect,
+    /// Reads content.
+    Pull,
+    /// Adds content, or points a tag that is not there yet at it.
+    Push,
+    /// Points a tag elsewhere. It is asked beside [`Action::Push`]: where it is refused, the push goes on and fails
+    /// with [`TagConflict`](crate::ErrorCode::TagConflict) if the tag would move.
+    Overwrite,
+    /// Deletes content or a tag.
+    Delete,
+    /// Lists what is there.
+    List,
+}
+
+/// What an [`Operation`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// The registry itself.
+    Registry,
+    /// The list of repositories. Without a repository, may it be asked for; with one, may that one stand in it?
+    Catalog,
+    /// The repository itself: its tags, or a new upload session.
+    Repository,
+    /// A blob.
+    Blob(&'a Digest),
+    /// An upload session, which only the principal who started it finds.
+    Upload(UploadId),
+    /// A manifest by its digest. Deleting it deletes its tags.
+    Manifest(&'a Digest),
+    /// A tag, and the manifest that it names.
+    Tag(&'a Tag),
+}
+
+/// What a request does, in the terms that rights are given in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation<'a> {
+    /// The repository, if it is about one.
+    pub repository: Option<&'a RepositoryName>,
+    /// What is done.
+    pub action: Action,
+    /// What it is done to.
+    pub target: Target<'a>,
+}
+
+impl<'a> Operation<'a> {
+    /// Describes what is done within a repository.
+    #[must_use]
+    pub const fn within(repository: &'a RepositoryName, action: Action, target: Target<'a>) -> Self {
+        Self {
+            repository: Some(repository),
+            action,
+            target,
+        }
+    }
+
+    /// Returns what a request does. A push of a manifest also does the same to each further tag and
+    /// [`Action::Overwrite`] to all of them; a mount also pulls from the source; a list of repositories also lists
+    /// each of them.
+    #[must_use]
+    pub fn of(request: &'a Request) -> Self {
+        use Action::{Connect, Delete, List, Pull, Push};
+        match request {
+            Request::Version => Self {
+                repository: None,
+                action: Connect,
+                target: Target::Registry,
+            },
+            Request::ListRepositories { .. } => Self {
+                repository: None,
+                action: List,
+                target: Target::Catalog,
+            },
+            Request::GetBlob {
+                repository, digest, ..
+            }
+            | Request::HeadBlob {
+                repository, digest, ..
+            } => Self::within(repository, Pull, Target::Blob(digest)),
+            Request::GetManifest {
+                repository,
+                reference,
+                ..
+            }
+            | Request::HeadManifest {
+                repository,
+                reference,
+                ..
+            } => Self::within(repository, Pull, reference.into()),
+            Request::StartUpload { repository, .. } => Self::within(repository, Push, Target::Repository),
+            Request::UploadBlob { repository, digest }
+            | Request::MountBlob {
+                repository, digest, ..
+            }
+            | Request::FinishUpload {
+                repository, digest, ..
+            } => Self::within(repository, Push, Target::Blob(digest)),
+            Request::AppendUpload { repository, id, .. }
+            | Request::UploadStatus { repository, id }
+            | Request::CancelUpload { repository, id } => Self::within(repository, Push, Target::Upload(*id)),
+            Request::PutManifest {
+                repository,
+                reference,
+                ..
+            } => Self::within(repository, Push, reference.into()),
+            Request::ListTags { repository, .. } => Self::within(repository, List, Target::Repository),
+            Request::ListReferrers {
+                repository, subject, ..
+            } => Self::within(repository, List, Target::Manifest(subject)),
+            Request::DeleteManifest {
+                repository,
+                reference,
+                ..
+            } => Self::within(repository, Delete, reference.into()),
+            Request::DeleteBlob { repository, digest } => {
+                Self::within(repository, Delete, Target::Blob(digest))
+            }
+        }
+    }
+}
+
+impl<'a> From<&'a Reference> for Target<'a> {
+    fn from(reference: &'a Reference) -> Self {
+        match reference {
+            Reference::Tag(tag) => Self::Tag(tag),
+            Reference::Digest(digest) => Self::Manifest(digest),
+        }
+    }
+}
+
+/// Decides who may do what; the embedder supplies it.
+pub trait Authorizer: fmt::Debug + Send + Sync {
+    /// Decides whether `principal` may do `operation`. It answers from memory: a request waits for it, and a list of
+    /// repositories asks once for each.
+    ///
+    /// # Errors
+    /// The answer to the client: [`Unauthorized`](crate::ErrorCode::Unauthorized), with the field
+    /// `WWW-Authenticate`, where other credentials could help; [`Denied`](crate::ErrorCode::Denied); or
+    /// [`NameUnknown`](crate::ErrorCode::NameUnknown), to hide that there is something.
+    fn authorize(&self, principal: &Principal, operation: &Operation<'_>) -> Result<(), Error>;
+}
+
+/// Lets everybody do everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllowAll;
+
+impl Authorizer for AllowAll {
+    fn authorize(&self, _: &Principal, _: &Operation<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+}

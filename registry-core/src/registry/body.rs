@@ -1,0 +1,111 @@
+//! Bodies of requests.
+
+use alloc::vec::Vec;
+use core::future::poll_fn;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_core::Stream;
+
+use crate::error::{Error, ErrorCode};
+use crate::storage::Body;
+
+/// Returns the next bytes, never none, or nothing at the end.
+pub(super) async fn next(body: &mut Body<'_>) -> Result<Option<Bytes>, Error> {
+    loop {
+        match poll_fn(|context| body.as_mut().poll_next(context)).await {
+            Some(Ok(bytes)) if bytes.is_empty() => {}
+            Some(result) => return result.map(Some),
+            None => return Ok(None),
+        }
+    }
+}
+
+/// Collects a manifest of at most `limit` bytes, of which `length` were announced.
+///
+/// # Errors
+/// [`ErrorCode::ManifestTooLarge`], after which no more is read, and those of the body.
+pub(super) async fn collect(mut body: Body<'_>, length: Option<u64>, limit: usize) -> Result<Bytes, Error> {
+    let too_large = || Error::from(ErrorCode::ManifestTooLarge);
+    if length.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let Some(first) = next(&mut body).await? else {
+        return Ok(Bytes::new());
+    };
+    if first.len() > limit {
+        return Err(too_large());
+    }
+    let Some(second) = next(&mut body).await? else {
+        return Ok(first);
+    };
+    let mut collected = Vec::from(first);
+    let mut chunk = Some(second);
+    while let Some(bytes) = chunk {
+        if bytes.len() > limit.saturating_sub(collected.len()) {
+            return Err(too_large());
+        }
+        collected.extend_from_slice(&bytes);
+        chunk = next(&mut body).await?;
+    }
+    Ok(collected.into())
+}
+
+/// The body of a chunk: what was read of it already, then the rest. Where its length is known, it ends with
+/// [`ErrorCode::SizeInvalid`] before any byte that lies beyond, or where bytes are missing.
+pub(super) struct Chunk<'a> {
+    first: Option<Bytes>,
+    rest: Body<'a>,
+    remaining: Option<u64>,
+}
+
+impl<'a> Chunk<'a> {
+    pub(super) const fn new(first: Option<Bytes>, rest: Body<'a>) -> Self {
+        Self {
+            first,
+            rest,
+            remaining: None,
+        }
+    }
+
+    /// Gives it a length, in bytes.
+    pub(super) fn limited(mut self, length: Option<u64>) -> Self {
+        self.remaining = length;
+        self
+    }
+}
+
+impl Stream for Chunk<'_> {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = match self.first.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(bytes))),
+            None => self.rest.as_mut().poll_next(context),
+        };
+        let Some(remaining) = self.remaining else {
+            return item;
+        };
+        let wrong = || {
+            Poll::Ready(Some(Err(Error::new(
+                ErrorCode::SizeInvalid,
+                "the chunk does not have the length that Content-Range says",
+            ))))
+        };
+        match item {
+            Poll::Ready(Some(Ok(bytes))) => match remaining.checked_sub(bytes.len() as u64) {
+                Some(remaining) => {
+                    self.remaining = Some(remaining);
+                    Poll::Ready(Some(Ok(bytes)))
+                }
+                None => wrong(),
+            },
+            Poll::Ready(None) if remaining > 0 => {
+                self.remaining = None;
+                wrong()
+            }
+            item => item,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Manifests: reading, pushing and deleting them.
+
+use alloc::borrow::ToOwned as _;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::{Registry, body};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, ErrorCode};
+use crate::manifest::ManifestView;
+use crate::media_type::MediaType;
+use crate::name::RepositoryName;
+use crate::operation::{Action, Operation, Principal, Target};
+use crate::reference::Reference;
+use crate::request::EntityTags;
+use crate::response::Response;
+use crate::storage::{Body, Manifest, NewManifest, Storage, TagCondition};
+use crate::tag::Tag;
+
+/// A request to push a manifest.
+#[derive(Clone, Copy)]
+pub(super) struct Push<'a> {
+    pub(super) repository: &'a RepositoryName,
+    pub(super) reference: &'a Reference,
+    pub(super) tags: &'a [Tag],
+    pub(super) media_type: Option<&'a MediaType>,
+    pub(super) length: Option<u64>,
+    pub(super) if_match: Option<&'a EntityTags>,
+    pub(super) if_none_match: Option<&'a EntityTags>,
+}
+
+impl Push<'_> {
+    /// Returns the tags to write, each once.
+    fn all_tags(&self) -> Vec<Tag> {
+        let mut tags = Vec::new();
+        if let Reference::Tag(tag) = self.reference {
+            tags.push(tag.clone());
+        }
+        for tag in self.tags {
+            if !tags.contains(tag) {
+                tags.push(tag.clone());
+            }
+        }
+        tags
+    }
+
+    /// Returns the digest to store the manifest by.
+    fn digest(&self, bytes: &[u8]) -> Result<Digest, Error> {
+        let Reference::Digest(expected) = self.reference else {
+            return Ok(Digest::of(Algorithm::Sha256, bytes));
+        };
+        let digest = Digest::of(expected.supported_algorithm()?, bytes);
+        if digest == *expected {
+            Ok(digest)
+        } else {
+            Err(Error::new(
+                ErrorCode::DigestInvalid,
+                "the manifest has another digest than the one that it is pushed by",
+            ))
+        }
+    }
+
+    /// Returns what `If-Match` and `If-None-Match` ask of the tags.
+    fn condition(&self, tags: &[Tag]) -> Result<TagCondition, Error> {
+        let unsupported = |message| Err(Error::new(ErrorCode::Unsupported, message));
+        match (self.if_match, self.if_none_match) {
+            (None, None) => Ok(TagCondition::Any),
+            _ if tags.is_empty() => unsupported("a condition is about tags, and the push has none"),
+            (None, Some(EntityTags::Any)) => Ok(TagCondition::Absent),
+            (Some(EntityTags::Digests(digests)), None) => Ok(TagCondition::Matches(digests.clone())),
+            _ => unsupported("the condition of a push is If-None-Match: * or If-Match with digests"),
+        }
+    }
+}
+
+impl<S: ?Sized + Storage> Registry<S> {
+    pub(super) async fn get_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        if_none_match: Option<&EntityTags>,
+    ) -> Result<Response, Error> {
+        let manifest = self.storage.get_manifest(repository, reference).await?;
+        Ok(Response::manifest(reference, &manifest, if_none_match))
+    }
+
+    pub(super) async fn head_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        if_none_match: Option<&EntityTags>,
+    ) -> Result<Response, Error> {
+        let manifest = self.storage.stat_manifest(repository, reference).await?;
+        Ok(Response::manifest(reference, &manifest, if_none_match).without_body())
+    }
+
+    pub(super) async fn put_manifest(
+        &self,
+        principal: &Principal,
+        push: Push<'_>,
+        body: Body<'_>,
+    ) -> Result<Response, Error> {
+        let tags = push.all_tags();
+        let condition = self.tag_condition(principal, push, &tags)?;
+        if let Reference::Digest(digest) = push.reference {
+            digest.supported_algorithm()?;
+        }
+        let bytes = body::collect(body, push.length, self.options.manifest_size_limit).await?;
+        let view = ManifestView::parse(&bytes, push.media_type)?;
+        let digest = push.digest(&bytes)?;
+        let subject = view.subject().cloned();
+        let manifest = NewManifest {
+            children: view.children().to_vec(),
+            optional_children: view.optional_children().to_vec(),
+            allow_missing: self.options.allow_missing_children,
+            subject: subject
+                .clone()
+                .map(|subject| (subject, view.referrer_descriptor(&digest, bytes.len() as u64))),
+            tags,
+            condition,
+            principal: principal.name().to_owned(),
+            manifest: stored(&view, &digest, bytes),
+        };
+        self.storage.put_manifest(push.repository, manifest).await?;
+        Ok(Response::manifest_created(
+            push.repository,
+            &digest,
+            subject.as_ref(),
+            push.tags,
+        ))
+    }
+
+    /// Returns what the tags must be for the push, by what the client says and by what it may do.
+    ///
+    /// Whether a tag would move is known only when it is written, so the right to move it becomes a condition.
+    fn tag_condition(
+        &self,
+        principal: &Principal,
+        push: Push<'_>,
+        tags: &[Tag],
+    ) -> Result<TagCondition, Error> {
+        let asked = push.condition(tags)?;
+        let mut may_overwrite = Ok(());
+        for tag in tags {
+            let within = |action| Operation::within(push.repository, action, Target::Tag(tag));
+            self.authorizer.authorize(principal, &within(Action::Push))?;
+            let overwrite = self.authorizer.authorize(principal, &within(Action::Overwrite));
+            may_overwrite = may_overwrite.and(overwrite);
+        }
+        if self.options.immutable_tags && !tags.is_empty() {
+            may_overwrite = may_overwrite.and(Err(Error::from(ErrorCode::TagConflict)));
+        }
+        match (asked, may_overwrite) {
+            (asked, Ok(())) => Ok(asked),
+            (TagCondition::Absent, Err(_)) => Ok(TagCondition::Absent),
+            (TagCondition::Matches(_), Err(error)) => Err(error),
+            (TagCondition::Any | TagCondition::Immutable, Err(_)) => Ok(TagCondition::Immutable),
+        }
+    }
+
+    pub(super) async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        if_match: Option<&EntityTags>,
+    ) -> Result<Response, Error> {
+        self.check_delete("GET, HEAD, PUT")?;
+        match reference {
+            Reference::Digest(digest) => {
+                if if_match.is_some_and(|tags| !tags.matches(digest)) {
+                    return Err(ErrorCode::PreconditionFailed.into());
+                }
+                self.storage.delete_manifest(repository, digest).await?;
+            }
+            Reference::Tag(tag) => {
+                // Whether a tag still names that digest is known only while it is deleted.
+                if matches!(if_match, Some(EntityTags::Digests(_))) {
+                    return Err(Error::new(
+                        ErrorCode::Unsupported,
+                        "a tag is deleted without If-Match",
+                    ));
+                }
+                self.storage.delete_tag(repository, tag).await?;
+            }
+        }
+        Ok(Response::deleted())
+    }
+}
+
+fn stored(view: &ManifestView, digest: &Digest, bytes: Bytes) -> Manifest {
+    Manifest {
+        digest: digest.clone(),
+        media_type: view.media_type().clone(),
+        bytes,
+    }
+}

@@ -1,0 +1,242 @@
+//! The registry: every rule that is the same on all storages.
+
+mod blobs;
+mod body;
+mod lists;
+mod manifests;
+mod options;
+mod referrers;
+#[cfg(test)]
+mod tests;
+mod unfold;
+mod uploads;
+
+use alloc::sync::Arc;
+use core::fmt;
+
+pub use self::options::Options;
+use crate::digest::Digest;
+use crate::error::{Error, ErrorCode};
+use crate::name::RepositoryName;
+use crate::operation::{Action, AllowAll, Authorizer, Operation, Principal, Target};
+use crate::request::Request;
+use crate::response::Response;
+use crate::storage::{Body, Storage};
+
+/// A registry over a storage.
+///
+/// [`Registry::handle`] answers any request. It holds no state of its own: clones, and registries in other processes,
+/// over the same storage are one registry.
+pub struct Registry<S: ?Sized + Storage> {
+    storage: Arc<S>,
+    authorizer: Arc<dyn Authorizer>,
+    options: Options,
+}
+
+impl<S: ?Sized + Storage> Registry<S> {
+    /// Makes a registry that lets everybody do everything.
+    #[must_use]
+    pub fn new(storage: Arc<S>, options: Options) -> Self {
+        Self {
+            storage,
+            authorizer: Arc::new(AllowAll),
+            options,
+        }
+    }
+
+    /// Makes `authorizer` decide who may do what.
+    #[must_use]
+    pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorizer = authorizer;
+        self
+    }
+
+    /// Returns the storage.
+    #[must_use]
+    pub const fn storage(&self) -> &Arc<S> {
+        &self.storage
+    }
+
+    /// Returns the options.
+    #[must_use]
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Answers a request. Errors are answers too.
+    ///
+    /// What is left of `body` was not needed; where the response is an error, that may be all of it. Dropping the
+    /// future leaves what [`Storage`] says of cancellation, and at most an upload session that nobody knows of.
+    pub async fn handle(&self, principal: &Principal, request: Request, body: Body<'_>) -> Response {
+        let response = match self.dispatch(principal, &request, body).await {
+            Ok(response) => response,
+            Err(error) => error.into(),
+        };
+        match request.namespace() {
+            Some(namespace) if self.options.echo_namespace => response.with_namespace(namespace),
+            _ => response,
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        principal: &Principal,
+        request: &Request,
+        body: Body<'_>,
+    ) -> Result<Response, Error> {
+        self.authorizer.authorize(principal, &Operation::of(request))?;
+        match request {
+            Request::Version => Ok(Response::version()),
+            Request::ListRepositories { page } => self.list_repositories(principal, page).await,
+            Request::ListTags { repository, page } => self.list_tags(repository, page).await,
+            Request::ListReferrers {
+                repository,
+                subject,
+                artifact_type,
+                page,
+            } => {
+                self.list_referrers(repository, subject, artifact_type.as_deref(), page)
+                    .await
+            }
+            Request::GetBlob {
+                repository,
+                digest,
+                range,
+                if_none_match,
+                ..
+            } => {
+                self.get_blob(repository, digest, range.as_ref(), if_none_match.as_ref())
+                    .await
+            }
+            Request::HeadBlob {
+                repository,
+                digest,
+                if_none_match,
+                ..
+            } => self.head_blob(repository, digest, if_none_match.as_ref()).await,
+            Request::DeleteBlob { repository, digest } => self.delete_blob(repository, digest).await,
+            Request::MountBlob {
+                repository,
+                digest,
+                from,
+            } => {
+                self.mount_blob(principal, repository, digest, from.as_ref())
+                    .await
+            }
+            Request::GetManifest {
+                repository,
+                reference,
+                if_none_match,
+                ..
+            } => {
+                self.get_manifest(repository, reference, if_none_match.as_ref())
+                    .await
+            }
+            Request::HeadManifest {
+                repository,
+                reference,
+                if_none_match,
+                ..
+            } => {
+                self.head_manifest(repository, reference, if_none_match.as_ref())
+                    .await
+            }
+            Request::PutManifest {
+                repository,
+                reference,
+                tags,
+                media_type,
+                length,
+                if_match,
+                if_none_match,
+            } => {
+                let push = manifests::Push {
+                    repository,
+                    reference,
+                    tags,
+                    media_type: media_type.as_ref(),
+                    length: *length,
+                    if_match: if_match.as_ref(),
+                    if_none_match: if_none_match.as_ref(),
+                };
+                self.put_manifest(principal, push, body).await
+            }
+            Request::DeleteManifest {
+                repository,
+                reference,
+                if_match,
+            } => {
+                self.delete_manifest(repository, reference, if_match.as_ref())
+                    .await
+            }
+            Request::StartUpload {
+                repository,
+                algorithm,
+            } => {
+                self.start_upload(principal, repository, algorithm.unwrap_or_default())
+                    .await
+            }
+            Request::UploadBlob { repository, digest } => {
+                self.upload_blob(principal, repository, digest, body).await
+            }
+            Request::AppendUpload {
+                repository,
+                id,
+                range,
+                length,
+            } => {
+                self.append_upload(principal, repository, *id, (*range, *length), body)
+                    .await
+            }
+            Request::FinishUpload {
+                repository,
+                id,
+                digest,
+                range,
+                length,
+            } => {
+                self.finish_upload(principal, repository, *id, digest, (*range, *length), body)
+                    .await
+            }
+            Request::UploadStatus { repository, id } => self.upload_status(principal, repository, *id).await,
+            Request::CancelUpload { repository, id } => self.cancel_upload(principal, repository, *id).await,
+        }
+    }
+
+    /// Tells whether `principal` may read a blob of a repository.
+    fn may_pull(&self, principal: &Principal, repository: &RepositoryName, digest: &Digest) -> bool {
+        let operation = Operation::within(repository, Action::Pull, Target::Blob(digest));
+        self.authorizer.authorize(principal, &operation).is_ok()
+    }
+
+    /// Refuses to delete where that is switched off; `allowed` are the other methods of the path.
+    fn check_delete(&self, allowed: &'static str) -> Result<(), Error> {
+        if self.options.delete {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorCode::MethodNotAllowed,
+            "deleting is switched off in this registry",
+        )
+        .with_field("Allow", allowed))
+    }
+}
+
+impl<S: ?Sized + Storage> Clone for Registry<S> {
+    fn clone(&self) -> Self {
+        Self {
+            storage: Arc::clone(&self.storage),
+            authorizer: Arc::clone(&self.authorizer),
+            options: self.options.clone(),
+        }
+    }
+}
+
+impl<S: ?Sized + Storage> fmt::Debug for Registry<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("authorizer", &self.authorizer)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+//! Responses with a blob or a manifest.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use bytes::Bytes;
+
+use super::{Piece, Response, ResponseBody, entity_tag};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorCode};
+use crate::media_type::MediaType;
+use crate::name::RepositoryName;
+use crate::range::{RangeHeader, Selection};
+use crate::reference::Reference;
+use crate::request::{EntityTags, blob_path};
+use crate::storage::{Blob, Manifest};
+
+/// What a digest names never changes, but only who may read it may keep it.
+const IMMUTABLE: &str = "private, max-age=31536000, immutable";
+
+/// What a tag names may change at any time, so it is asked for each time, with `If-None-Match`.
+const CHANGING: &str = "private, no-cache";
+
+impl Response {
+    /// A blob or parts of it (end-2): 200, 206, 304 where the client has it, or 416.
+    #[must_use]
+    pub(crate) fn blob(
+        repository: &RepositoryName,
+        digest: &Digest,
+        blob: &Blob,
+        range: Option<&RangeHeader>,
+        if_none_match: Option<&EntityTags>,
+    ) -> Self {
+        if if_none_match.is_some_and(|tags| tags.matches(digest)) {
+            return Self::not_modified(digest, IMMUTABLE);
+        }
+        let selection = range.map_or(Selection::Whole, |range| range.resolve(blob.size));
+        match selection {
+            Selection::Whole => {
+                let mut response = Self::whole_blob(repository, digest, blob.size);
+                response.body = ResponseBody::Blob {
+                    content: Arc::clone(&blob.content),
+                    range: 0..blob.size,
+                };
+                response
+            }
+            Selection::Parts(parts) => match parts.as_slice() {
+                [part] => Self::one_part(digest, blob, part.clone()),
+                parts => Self::several_parts(digest, blob, parts),
+            },
+            Selection::NotSatisfiable => Error::from(ErrorCode::RangeNotSatisfiable)
+                .with_field("Content-Range", format!("bytes */{}", blob.size))
+                .into(),
+        }
+    }
+
+    /// The header of a blob of `size` bytes (end-2).
+    #[must_use]
+    pub(crate) fn blob_head(
+        repository: &RepositoryName,
+        digest: &Digest,
+        size: u64,
+        if_none_match: Option<&EntityTags>,
+    ) -> Self {
+        if if_none_match.is_some_and(|tags| tags.matches(digest)) {
+            return Self::not_modified(digest, IMMUTABLE);
+        }
+        Self::whole_blob(repository, digest, size)
+    }
+
+    /// A manifest that was asked for by `reference` (end-3): 200, or 304 where the client has it.
+    #[must_use]
+    pub(crate) fn manifest(
+        reference: &Reference,
+        manifest: &Manifest,
+        if_none_match: Option<&EntityTags>,
+    ) -> Self {
+        let caching = match reference {
+            Reference::Tag(_) => CHANGING,
+            Reference::Digest(_) => IMMUTABLE,
+        };
+        if if_none_match.is_some_and(|tags| tags.matches(&manifest.digest)) {
+            return Self::not_modified(&manifest.digest, caching);
+        }
+        Self::bytes(200, manifest.media_type.as_str(), manifest.bytes.clone())
+            .with_identity(&manifest.digest, caching)
+    }
+
+    fn not_modified(digest: &Digest, caching: &'static str) -> Self {
+        Self::empty(304).with_identity(digest, caching)
+    }
+
+    fn with_identity(self, digest: &Digest, caching: &'static str) -> Self {
+        self.with_field("Docker-Content-Digest", digest)
+            .with_field("ETag", entity_tag(digest))
+            .with_field("Cache-Control", caching)
+    }
+
+    fn whole_blob(repository: &RepositoryName, digest: &Digest, size: u64) -> Self {
+        Self::bare(200)
+            .with_field("Content-Type", MediaType::OCTET_STREAM)
+            .with_field("Content-Length", size)
+            .with_field("Accept-Ranges", "bytes")
+            // Some clients ask for the place to read from, and take no answer without one.
+            .with_field("Location", blob_path(repository, digest))
+            .with_identity(digest, IMMUTABLE)
+    }
+
+    fn one_part(digest: &Digest, blob: &Blob, part: Range<u64>) -> Self {
+        let mut response = Self::bare(206)
+            .with_field("Content-Type", MediaType::OCTET_STREAM)
+            .with_field("Content-Length", part.end.saturating_sub(part.start))
+            .with_field("Content-Range", content_range(&part, blob.size))
+            .with_field("Accept-Ranges", "bytes")
+            .with_identity(digest, IMMUTABLE);
+        response.body = ResponseBody::Blob {
+            content: Arc::clone(&blob.content),
+            range: part,
+        };
+        response
+    }
+
+    /// Several parts as `multipart/byteranges` (RFC 9110, section 14.6).
+    fn several_parts(digest: &Digest, blob: &Blob, parts: &[Range<u64>]) -> Self {
+        let boundary = boundary(digest);
+        let mut pieces = Vec::new();
+        for (at, part) in parts.iter().enumerate() {
+            let before = if at == 0 { "" } else { "\r\n" };
+            let head = format!(
+                "{before}--{boundary}\r\nContent-Type: {}\r\nContent-Range: {}\r\n\r\n",
+                MediaType::OCTET_STREAM,
+                content_range(part, blob.size)
+            );
+            pieces.push(Piece::Bytes(Bytes::from(head)));
+            pieces.push(Piece::Content(part.clone()));
+        }
+        pieces.push(Piece::Bytes(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
+        let length = pieces
+            .iter()
+            .fold(0_u64, |sum, piece| sum.saturating_add(piece.length()));
+        let mut response = Self::bare(206)
+            .with_field(
+                "Content-Type",
+                format_args!("multipart/byteranges; boundary=\"{boundary}\""),
+            )
+            .with_field("Content-Length", length)
+            .with_field("Accept-Ranges", "bytes")
+            .with_identity(digest, IMMUTABLE);
+        response.body = ResponseBody::Multipart {
+            content: Arc::clone(&blob.content),
+            pieces,
+        };
+        response
+    }
+}
+
+fn content_range(part: &Range<u64>, size: u64) -> String {
+    format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1))
+}
+
+/// Makes the text that stands between parts, at most 70 characters of RFC 2046. It must not occur in the content, and
+/// no content is known to hold its own digest.
+fn boundary(digest: &Digest) -> String {
+    digest.encoded().chars().take(64).collect()
+}

@@ -1,0 +1,209 @@
+//! Responses: the status, every field of the header, and what the body is.
+
+mod body;
+mod content;
+mod error;
+#[cfg(test)]
+mod tests;
+
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
+
+use bytes::Bytes;
+
+pub use self::body::{Piece, ResponseBody};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::media_type::MediaType;
+use crate::name::RepositoryName;
+use crate::reference::Reference;
+use crate::request::{Namespace, blob_path, manifest_path, upload_path};
+use crate::storage::ByteStream;
+use crate::tag::Tag;
+use crate::upload_id::UploadId;
+
+/// A response of a registry.
+///
+/// All that depends on the protocol is decided here, so whatever carries the response adds nothing but what its own
+/// protocol asks for. `Location` and `Link` are paths, relative to the host that was asked.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The fields in their order. A name may stand more than once: each is a line of its own.
+    pub fields: Vec<(&'static str, String)>,
+    /// The body. Its length is in the field `Content-Length`, unless it is a stream.
+    pub body: ResponseBody,
+    /// The error that the response tells of; its cause is for the log.
+    pub error: Option<Error>,
+}
+
+impl Response {
+    /// Makes a response without a body. `Content-Length: 0` is said, but for the statuses that must not say it.
+    fn empty(status: u16) -> Self {
+        let response = Self::bare(status);
+        if matches!(status, 204 | 304) {
+            response
+        } else {
+            response.with_field("Content-Length", "0")
+        }
+    }
+
+    /// Makes a response with the fields that all have.
+    fn bare(status: u16) -> Self {
+        Self {
+            status,
+            fields: Vec::new(),
+            body: ResponseBody::Empty,
+            error: None,
+        }
+        .with_field("Docker-Distribution-API-Version", "registry/2.0")
+        // A blob may be a web page, and is none of this host's.
+        .with_field("X-Content-Type-Options", "nosniff")
+    }
+
+    fn bytes(status: u16, content_type: &str, bytes: Bytes) -> Self {
+        let mut response = Self::bare(status)
+            .with_field("Content-Type", content_type)
+            .with_field("Content-Length", bytes.len());
+        response.body = ResponseBody::Bytes(bytes);
+        response
+    }
+
+    /// Adds a line to the header.
+    #[must_use]
+    pub fn with_field(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        self.fields.push((name, value.to_string()));
+        self
+    }
+
+    /// Returns the value of the first line of a field, by its name in any case.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields
+            .iter()
+            .find(|(line, _)| line.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Takes the body away and leaves the header as it is: the answer to `HEAD`.
+    #[must_use]
+    pub fn without_body(mut self) -> Self {
+        self.body = ResponseBody::Empty;
+        self
+    }
+
+    /// Tells that the content is that of another registry, as the request asked (distribution-spec, "Registry
+    /// Proxying").
+    #[must_use]
+    pub fn with_namespace(self, namespace: &Namespace) -> Self {
+        self.with_field("OCI-Namespace", namespace)
+    }
+
+    /// Adds the place of the next page.
+    #[must_use]
+    pub(crate) fn with_link(self, link: Option<&str>) -> Self {
+        match link {
+            Some(link) => self.with_field("Link", link),
+            None => self,
+        }
+    }
+
+    /// This is a registry (end-1).
+    #[must_use]
+    pub(crate) fn version() -> Self {
+        Self::json(Bytes::from_static(b"{}"))
+    }
+
+    /// A JSON document whose length is known.
+    #[must_use]
+    pub(crate) fn json(document: Bytes) -> Self {
+        Self::bytes(200, "application/json", document)
+    }
+
+    /// A JSON document that is written while it is sent.
+    #[must_use]
+    pub(crate) fn json_stream(document: ByteStream) -> Self {
+        let mut response = Self::bare(200).with_field("Content-Type", "application/json");
+        response.body = ResponseBody::Stream(document);
+        response
+    }
+
+    /// A list of referrers (end-12), an image index.
+    #[must_use]
+    pub(crate) fn referrers(index: Bytes, is_filtered: bool) -> Self {
+        let response = Self::bytes(200, MediaType::OCI_INDEX, index);
+        if is_filtered {
+            response.with_field("OCI-Filters-Applied", "artifactType")
+        } else {
+            response
+        }
+    }
+
+    /// A session goes on, and has `length` bytes (end-4, end-5).
+    #[must_use]
+    pub(crate) fn upload_accepted(repository: &RepositoryName, id: UploadId, length: u64) -> Self {
+        Self::empty(202).with_upload(repository, id, length)
+    }
+
+    /// A session has `length` bytes (end-13).
+    #[must_use]
+    pub(crate) fn upload_status(repository: &RepositoryName, id: UploadId, length: u64) -> Self {
+        Self::empty(204).with_upload(repository, id, length)
+    }
+
+    /// A session was ended (end-14).
+    #[must_use]
+    pub(crate) fn upload_cancelled() -> Self {
+        Self::empty(204)
+    }
+
+    fn with_upload(self, repository: &RepositoryName, id: UploadId, length: u64) -> Self {
+        // Nothing is written like one byte: clients refuse an end that lies before the start.
+        let end = length.saturating_sub(1);
+        self.with_field("Location", upload_path(repository, id))
+            .with_field("Range", format_args!("0-{end}"))
+            .with_field("Docker-Upload-UUID", id)
+    }
+
+    /// A blob was uploaded or mounted (end-4b, end-6, end-11).
+    #[must_use]
+    pub(crate) fn blob_created(repository: &RepositoryName, digest: &Digest) -> Self {
+        Self::empty(201)
+            .with_field("Location", blob_path(repository, digest))
+            .with_field("Docker-Content-Digest", digest)
+    }
+
+    /// A manifest was pushed (end-7), and with it the tags of the parameter `tag`.
+    #[must_use]
+    pub(crate) fn manifest_created(
+        repository: &RepositoryName,
+        digest: &Digest,
+        subject: Option<&Digest>,
+        tags: &[Tag],
+    ) -> Self {
+        let path = manifest_path(repository, &Reference::Digest(digest.clone()));
+        let mut response = Self::empty(201)
+            .with_field("Location", path)
+            .with_field("Docker-Content-Digest", digest);
+        if let Some(subject) = subject {
+            response = response.with_field("OCI-Subject", subject);
+        }
+        tags.iter()
+            .fold(response, |response, tag| response.with_field("OCI-Tag", tag))
+    }
+
+    /// Content or a tag was deleted (end-9, end-10).
+    #[must_use]
+    pub(crate) fn deleted() -> Self {
+        Self::empty(202)
+    }
+}
+
+/// Writes the entity tag of content: its digest, quoted.
+fn entity_tag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}

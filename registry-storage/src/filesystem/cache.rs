@@ -1,0 +1,151 @@
+//! The exact cache of records.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+
+use crate::backend::Stored;
+use crate::key::Key;
+
+/// The largest value that is kept, in bytes.
+const VALUE_LIMIT: usize = 64 * 1024;
+/// What an entry costs beside key and value, in bytes, about.
+const ENTRY_OVERHEAD: u64 = 256;
+/// How many generations are counted, so that a write to one key seldom drops the fill of another.
+const GENERATIONS: usize = 64;
+/// A power of two that leaves each shard room for several values of [`VALUE_LIMIT`].
+const SHARDS: usize = 8;
+
+/// What was read and written last, as long as it fits.
+///
+/// A read never returns what is older than the last commit that ended before it began. For that, a write takes its
+/// keys out before it commits and puts the new values in after; in between, and where a write passed since a read
+/// began, what was read is not kept. There is one writer.
+#[derive(Debug)]
+pub(super) struct RecordCache {
+    entries: Cache<Key, Option<Stored>, EntryWeight>,
+    /// Odd while a key of this generation is being written.
+    generations: Box<[Mutex<u64>]>,
+    hasher: RandomState,
+}
+
+/// What a fill must show: the generation of its key when the read began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket(u64);
+
+/// A write that has begun: the generations that it made odd.
+#[derive(Debug)]
+pub(super) struct WriteMark(BTreeSet<usize>);
+
+#[derive(Clone, Debug)]
+struct EntryWeight;
+
+impl Weighter<Key, Option<Stored>> for EntryWeight {
+    fn weight(&self, key: &Key, value: &Option<Stored>) -> u64 {
+        let value = value.as_ref().map_or(0, |stored| stored.value.len());
+        let bytes = key.as_str().len().saturating_add(value);
+        ENTRY_OVERHEAD.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+}
+
+impl RecordCache {
+    /// Makes a cache that holds at most `capacity` bytes, about.
+    pub(super) fn new(capacity: u64) -> Self {
+        let items = usize::try_from(capacity / 1024).unwrap_or(usize::MAX);
+        let mut options = OptionsBuilder::new();
+        options
+            .shards(SHARDS)
+            .estimated_items_capacity(items)
+            .weight_capacity(capacity);
+        let hasher = DefaultHashBuilder::default();
+        let entries = match options.build() {
+            Ok(options) => Cache::with_options(options, EntryWeight, hasher, DefaultLifecycle::default()),
+            Err(_) => Cache::with_weighter(items, capacity, EntryWeight),
+        };
+        let generations = (0..GENERATIONS).map(|_| Mutex::default()).collect();
+        Self {
+            entries,
+            generations,
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Returns what is known of a key: a record, or that there is none.
+    pub(super) fn get(&self, key: &Key) -> Option<Option<Stored>> {
+        self.entries.get(key)
+    }
+
+    /// Begins a read of a key from the store.
+    pub(super) fn begin_read(&self, key: &Key) -> Ticket {
+        Ticket(self.with_generation(self.generation_of(key), |generation| *generation))
+    }
+
+    /// Keeps what was read, unless the key may have been written since.
+    pub(super) fn end_read(&self, ticket: Ticket, key: &Key, value: &Option<Stored>) {
+        if !fits(value) || ticket.0 % 2 == 1 {
+            return;
+        }
+        self.with_generation(self.generation_of(key), |generation| {
+            if *generation == ticket.0 {
+                self.entries.insert(key.clone(), value.clone());
+            }
+        });
+    }
+
+    /// Takes keys out before they are committed.
+    pub(super) fn begin_write(&self, changes: &[(Key, Option<Stored>)]) -> WriteMark {
+        let touched: BTreeSet<usize> = changes.iter().map(|(key, _)| self.generation_of(key)).collect();
+        for at in &touched {
+            self.with_generation(*at, |generation| *generation = generation.wrapping_add(1));
+        }
+        for (key, _) in changes {
+            self.entries.remove(key);
+        }
+        WriteMark(touched)
+    }
+
+    /// Puts the values in that were committed, the last of each key.
+    pub(super) fn end_write(&self, mark: WriteMark, committed: Vec<(Key, Option<Stored>)>) {
+        for (key, value) in committed {
+            if fits(&value) {
+                self.entries.insert(key, value.map(detached));
+            } else {
+                self.entries.remove(&key);
+            }
+        }
+        for at in mark.0 {
+            self.with_generation(at, |generation| *generation = generation.wrapping_add(1));
+        }
+    }
+
+    fn generation_of(&self, key: &Key) -> usize {
+        let hash = self.hasher.hash_one(key) % GENERATIONS as u64;
+        usize::try_from(hash).unwrap_or_default()
+    }
+
+    /// Gives access to a generation, which [`generation_of`](Self::generation_of) numbered.
+    fn with_generation<T: Default>(&self, at: usize, act: impl FnOnce(&mut u64) -> T) -> T {
+        let generation = self.generations.get(at);
+        generation
+            .map(|generation| act(&mut generation.lock().unwrap_or_else(PoisonError::into_inner)))
+            .unwrap_or_default()
+    }
+}
+
+fn fits(value: &Option<Stored>) -> bool {
+    value
+        .as_ref()
+        .is_none_or(|stored| stored.value.len() <= VALUE_LIMIT)
+}
+
+/// Copies the value out of the buffer that it came in, which may be larger.
+fn detached(stored: Stored) -> Stored {
+    Stored {
+        value: Bytes::copy_from_slice(&stored.value),
+        version: stored.version,
+    }
+}

@@ -1,0 +1,176 @@
+//! The calls to the file system for bytes and folders, as one narrow trait, so that a test can take away what was
+//! not synced and make any call fail.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A file system. Every method blocks, and its errors are those of the system call that it names.
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// Makes a folder whose parent is there.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and those of mkdir(2).
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// Those of fsync(2).
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns the names in a folder, in no order. A name that is not UTF-8 is left out.
+    ///
+    /// # Errors
+    /// Those of readdir(3).
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes an empty file for reading and writing.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and those of open(2).
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// `NotFound`, and those of open(2).
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Takes away the name of a file.
+    ///
+    /// # Errors
+    /// `NotFound`, and those of unlink(2).
+    fn unlink(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns the identifier of the running system, where it is known: what was written but not synced is there for
+    /// as long as it stays the same.
+    fn epoch(&self) -> Option<String>;
+
+    /// Is told that the record store has synced its files, the one at `path` and those beside it, as they now are.
+    fn records_synced(&self, path: &Path);
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// An open file. It is closed when the last handle is dropped.
+pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
+    /// Reads `buffer.len()` bytes from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` where the file ends before, and those of pread(2).
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `content` at `offset`.
+    ///
+    /// # Errors
+    /// Those of pwrite(2); a part may have been written.
+    fn write_at(&self, content: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Returns the length in bytes.
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    fn length(&self) -> io::Result<u64>;
+
+    /// Cuts or extends the file.
+    ///
+    /// # Errors
+    /// Those of ftruncate(2).
+    fn set_length(&self, length: u64) -> io::Result<()>;
+
+    /// Makes the content durable.
+    ///
+    /// # Errors
+    /// Those of fdatasync(2). After one the content must be taken for lost, even if a later sync succeeds.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Makes content and attributes durable.
+    ///
+    /// # Errors
+    /// Those of fsync(2), as for [`sync_data`](Self::sync_data).
+    fn sync_all(&self) -> io::Result<()>;
+}
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(File::create_new(path)?))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let file = File::options()
+            .read(true)
+            .write(access == Access::Write)
+            .open(path)?;
+        Ok(Arc::new(file))
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn epoch(&self) -> Option<String> {
+        let identifier = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(identifier.trim().to_owned())
+    }
+
+    fn records_synced(&self, _path: &Path) {}
+}
+
+impl DiskFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, content: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(content, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Self::sync_data(self)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Self::sync_all(self)
+    }
+}

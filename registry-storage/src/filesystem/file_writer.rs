@@ -1,0 +1,78 @@
+//! Writes an upload's parts into its file.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry_core::Error;
+
+use super::disk::DiskFile;
+use super::files::{Files, OpenedFile, blocking};
+use crate::backend::{BytesWriter, WriteGuard};
+use crate::bytes_name::BytesName;
+
+/// The file of an upload, opened by the first write.
+pub(super) struct FileWriter {
+    files: Arc<Files>,
+    name: BytesName,
+    guard: WriteGuard,
+    file: Option<Arc<dyn DiskFile>>,
+}
+
+impl FileWriter {
+    pub(super) fn new(files: Arc<Files>, name: BytesName, guard: WriteGuard) -> Self {
+        Self {
+            files,
+            name,
+            guard,
+            file: None,
+        }
+    }
+}
+
+#[async_trait]
+impl BytesWriter for FileWriter {
+    async fn write(&mut self, _: usize, offset: u64, content: Bytes) -> Result<Option<String>, Error> {
+        let (files, name, guard) = (
+            Arc::clone(&self.files),
+            self.name.clone(),
+            Arc::clone(&self.guard),
+        );
+        let file = self.file.clone();
+        let write = move || {
+            // The write goes on if the future is dropped, and so must the exclusion of others.
+            let _guard = guard;
+            files.health.check()?;
+            let opened = match file {
+                Some(file) => OpenedFile { file, is_new: false },
+                None => files.open_for_writing(&name)?,
+            };
+            if let Err(cause) = opened.file.write_at(&content, offset) {
+                let answer = files.health.write_failed(&files.path(&name), cause);
+                files.take_back(&name, &opened, offset);
+                return Err(answer);
+            }
+            Ok(opened.file)
+        };
+        self.file = Some(blocking(write).await?);
+        Ok(None)
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Error> {
+        let Self {
+            files,
+            name,
+            guard,
+            file,
+        } = *self;
+        let Some(file) = file else { return Ok(()) };
+        let sync = move || {
+            let _guard = guard;
+            files.health.check()?;
+            // Before the descriptor closes: an error of writing back may be forgotten with it.
+            file.sync_data()
+                .map_err(|cause| files.health.sync_failed(&files.path(&name), cause))
+        };
+        blocking(sync).await
+    }
+}

@@ -1,0 +1,220 @@
+//! Bytes as files, `bytes/<yyyymmdd>/<uuid>`.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use registry_core::{Error, ErrorCode};
+use tokio::task::spawn_blocking;
+
+use super::disk::{Access, Disk, DiskFile};
+use super::health::{Health, file_error};
+use super::lock::RootLock;
+use crate::bytes_name::BytesName;
+
+/// How many days are remembered as durable; more only cost a sync.
+const DAYS_LIMIT: usize = 32;
+
+/// The files of a root. Every method blocks; [`blocking`] runs it where that is allowed.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) health: Arc<Health>,
+    /// The folder `bytes`.
+    folder: PathBuf,
+    /// Days whose folder is known to be named durably in `folder`.
+    durable_days: Mutex<BTreeSet<Box<str>>>,
+    /// Held for as long as a write may go on.
+    _lock: Arc<RootLock>,
+}
+
+/// A file that is being written, and whether it was made for that.
+#[derive(Debug)]
+pub(super) struct OpenedFile {
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) is_new: bool,
+}
+
+impl Files {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        health: Arc<Health>,
+        folder: PathBuf,
+        lock: Arc<RootLock>,
+    ) -> Self {
+        Self {
+            disk,
+            health,
+            folder,
+            durable_days: Mutex::default(),
+            _lock: lock,
+        }
+    }
+
+    pub(super) fn path(&self, name: &BytesName) -> PathBuf {
+        self.folder.join(name.as_str())
+    }
+
+    /// Opens a file for writing, and makes it and the folder of its day if they are not there.
+    pub(super) fn open_for_writing(&self, name: &BytesName) -> Result<OpenedFile, Error> {
+        let path = self.path(name);
+        match self.disk.open(&path, Access::Write) {
+            Ok(file) => return Ok(OpenedFile { file, is_new: false }),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(file_error("open", &path, cause)),
+        }
+        let created = match self.disk.create(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                self.create_day(name)?;
+                self.disk.create(&path)
+            }
+            other => other,
+        };
+        let file = created.map_err(|cause| file_error("create", &path, cause))?;
+        Ok(OpenedFile { file, is_new: true })
+    }
+
+    /// Takes back what a failed write left after `offset`, as far as the disk lets it.
+    pub(super) fn take_back(&self, name: &BytesName, opened: &OpenedFile, offset: u64) {
+        let path = self.path(name);
+        let (call, result) = if opened.is_new {
+            ("unlink", self.disk.unlink(&path))
+        } else {
+            ("truncate", opened.file.set_length(offset))
+        };
+        if let Err(cause) = result {
+            drop(file_error(call, &path, cause));
+        }
+    }
+
+    /// Cuts a file at `size` and makes it and its name durable.
+    pub(super) fn seal(&self, name: &BytesName, size: u64) -> Result<(), Error> {
+        self.health.check()?;
+        let path = self.path(name);
+        let failed = |call| {
+            let path = path.clone();
+            move |cause| file_error(call, &path, cause)
+        };
+        let unknown = || Error::from(ErrorCode::BlobUploadUnknown);
+        // A file that has its size is never opened for writing: it may be a link to one that others keep.
+        let file = self.open(name)?.ok_or_else(unknown)?;
+        let length = file.length().map_err(failed("stat"))?;
+        let file = match length {
+            _ if length < size => return Err(unknown()),
+            _ if length == size => file,
+            _ => {
+                let file = self.disk.open(&path, Access::Write).map_err(failed("open"))?;
+                file.set_length(size).map_err(failed("truncate"))?;
+                file
+            }
+        };
+        file.sync_all()
+            .map_err(|cause| self.health.sync_failed(&path, cause))?;
+        self.sync_day(name)
+    }
+
+    /// Opens a file for reading.
+    pub(super) fn open(&self, name: &BytesName) -> Result<Option<Arc<dyn DiskFile>>, Error> {
+        let path = self.path(name);
+        match self.disk.open(&path, Access::Read) {
+            Ok(file) => Ok(Some(file)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(file_error("open", &path, cause)),
+        }
+    }
+
+    pub(super) fn delete(&self, name: &BytesName) -> Result<(), Error> {
+        self.health.check()?;
+        let path = self.path(name);
+        match self.disk.unlink(&path) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(file_error("unlink", &path, cause)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lists names in order. The names of one day are in memory at once.
+    pub(super) fn list(&self, after: Option<&BytesName>, limit: usize) -> Result<Vec<BytesName>, Error> {
+        let first_day = after.map_or("", BytesName::day);
+        let days = self
+            .disk
+            .list(&self.folder)
+            .map_err(|cause| file_error("list", &self.folder, cause))?;
+        let days: BTreeSet<String> = days.into_iter().filter(|day| day.as_str() >= first_day).collect();
+        let mut names = Vec::new();
+        for day in days {
+            if names.len() >= limit {
+                break;
+            }
+            let mut of_day = self.list_day(&day)?;
+            of_day.retain(|name| after.is_none_or(|after| name > after));
+            of_day.sort_unstable();
+            of_day.truncate(limit.saturating_sub(names.len()));
+            names.append(&mut of_day);
+        }
+        Ok(names)
+    }
+
+    fn list_day(&self, day: &str) -> Result<Vec<BytesName>, Error> {
+        let path = self.folder.join(day);
+        match self.disk.list(&path) {
+            Ok(files) => Ok(files
+                .iter()
+                .filter_map(|file| BytesName::parse(&format!("{day}/{file}")))
+                .collect()),
+            // It went since, or is a file that is none of ours.
+            Err(cause)
+                if matches!(
+                    cause.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(Vec::new())
+            }
+            Err(cause) => Err(file_error("list", &path, cause)),
+        }
+    }
+
+    fn create_day(&self, name: &BytesName) -> Result<(), Error> {
+        let path = self.folder.join(name.day());
+        match self.disk.create_folder(&path) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+                Err(file_error("mkdir", &path, cause))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the names in the folder of a day durable, and once the name of that folder.
+    fn sync_day(&self, name: &BytesName) -> Result<(), Error> {
+        let day = self.folder.join(name.day());
+        self.disk
+            .sync_folder(&day)
+            .map_err(|cause| self.health.sync_failed(&day, cause))?;
+        if self.durable_days().contains(name.day()) {
+            return Ok(());
+        }
+        self.disk
+            .sync_folder(&self.folder)
+            .map_err(|cause| self.health.sync_failed(&self.folder, cause))?;
+        let mut days = self.durable_days();
+        if days.len() >= DAYS_LIMIT {
+            days.clear();
+        }
+        days.insert(name.day().into());
+        Ok(())
+    }
+
+    fn durable_days(&self) -> std::sync::MutexGuard<'_, BTreeSet<Box<str>>> {
+        self.durable_days.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs what blocks on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    spawn_blocking(act)
+        .await
+        .unwrap_or_else(|cause| Err(Error::internal(cause)))
+}

@@ -1,0 +1,173 @@
+//! How a root is opened.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry_core::Error;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use super::disk::{Disk, RealDisk};
+use super::lock::{Holder, RootLock};
+use super::{FilesystemBackend, LOCK_FILE};
+
+/// How often a root that another process holds is tried.
+const WAIT_INTERVAL: Duration = Duration::from_millis(15);
+
+/// Why a root was not opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process owns the root.
+    #[error("{} is in use by {holder}; stop it, or wait for it", root.display())]
+    Held {
+        /// The root.
+        root: PathBuf,
+        /// Who owns it.
+        holder: Holder,
+    },
+    /// A newer version of this program wrote the records.
+    #[error("{} has format {found}, and this program knows format {known}; use a newer one", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest format that is understood.
+        known: i64,
+    },
+    /// The file system refused.
+    #[error("{}: {cause}", path.display())]
+    Disk {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The records cannot be read.
+    #[error("{}: {cause}", path.display())]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        cause: rusqlite::Error,
+    },
+    /// The runtime is shutting down.
+    #[error("the runtime is shutting down")]
+    Stopped,
+}
+
+impl From<OpenError> for Error {
+    fn from(cause: OpenError) -> Self {
+        Self::internal(cause)
+    }
+}
+
+/// How a root is opened, with defaults for everything.
+#[derive(Clone, Debug)]
+pub struct FilesystemOptions {
+    wait: Duration,
+    pub(super) record_cache: u64,
+    pub(super) upload_memory: usize,
+    pub(super) disk: Arc<dyn Disk>,
+}
+
+impl Default for FilesystemOptions {
+    fn default() -> Self {
+        Self {
+            wait: Duration::ZERO,
+            record_cache: 8 << 20,
+            upload_memory: 32 << 20,
+            disk: Arc::new(RealDisk),
+        }
+    }
+}
+
+impl FilesystemOptions {
+    /// Returns the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits for at most `limit` until the root is free; [`Duration::MAX`] waits for ever. The default is not to wait.
+    #[must_use]
+    pub fn wait(mut self, limit: Duration) -> Self {
+        self.wait = limit;
+        self
+    }
+
+    /// Keeps at most about `bytes` of records in memory. The default is 8 MiB.
+    #[must_use]
+    pub fn record_cache(mut self, bytes: u64) -> Self {
+        self.record_cache = bytes;
+        self
+    }
+
+    /// Lets all uploads together have at most `bytes` in memory. The default is 32 MiB.
+    #[must_use]
+    pub fn upload_memory(mut self, bytes: usize) -> Self {
+        self.upload_memory = bytes;
+        self
+    }
+
+    /// Makes the calls for bytes and folders to `disk`. Lock and records are files of the machine in any case.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = disk;
+        self
+    }
+
+    /// Opens the store below `root`, and makes it if there is none.
+    ///
+    /// Cancel safety: a dropped future gives up waiting, and releases the root if it has it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(self, root: impl AsRef<Path>) -> Result<FilesystemBackend, OpenError> {
+        let root = root.as_ref().to_owned();
+        let lock = self.take_lock(&root).await?;
+        let open = move || FilesystemBackend::open_locked(&root, lock, &self);
+        spawn_blocking(open).await.unwrap_or(Err(OpenError::Stopped))
+    }
+
+    async fn take_lock(&self, root: &Path) -> Result<RootLock, OpenError> {
+        // A limit beyond the end of time is none.
+        let deadline = Instant::now().checked_add(self.wait);
+        let mut is_announced = false;
+        loop {
+            let path = root.to_owned();
+            let taken = spawn_blocking(move || try_take(&path))
+                .await
+                .unwrap_or(Err(OpenError::Stopped))?;
+            let holder = match taken {
+                Ok(lock) => return Ok(lock),
+                Err(holder) => holder,
+            };
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(OpenError::Held {
+                    root: root.to_owned(),
+                    holder,
+                });
+            }
+            if !is_announced {
+                tracing::info!(root = %root.display(), %holder, "waiting for the root");
+                is_announced = true;
+            }
+            sleep(WAIT_INTERVAL).await;
+        }
+    }
+}
+
+fn try_take(root: &Path) -> Result<Result<RootLock, Holder>, OpenError> {
+    std::fs::create_dir_all(root).map_err(|cause| OpenError::Disk {
+        path: root.to_owned(),
+        cause,
+    })?;
+    let path = root.join(LOCK_FILE);
+    RootLock::try_take(&path).map_err(|cause| OpenError::Disk { path, cause })
+}

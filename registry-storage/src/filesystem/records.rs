@@ -1,0 +1,166 @@
+//! Records in SQLite: one thread writes, a few connections read, and a cache is before them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+
+use registry_core::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use super::cache::RecordCache;
+use super::disk::Disk;
+use super::health::{Health, closed};
+use super::lock::RootLock;
+use super::options::OpenError;
+use super::queries;
+use super::readers::Readers;
+use super::writer::{Command, Job, QUEUE_LIMIT, Request, Writer};
+use crate::backend::{Durability, Entry, Sequence, Stored};
+use crate::key::Key;
+
+/// The records of one root. When it is dropped, the thread runs what waits and ends.
+#[derive(Debug)]
+pub(super) struct RecordStore {
+    cache: Arc<RecordCache>,
+    readers: Arc<Readers>,
+    commands: mpsc::Sender<Command>,
+    /// How the thread ended.
+    ended: watch::Receiver<Option<Result<(), Error>>>,
+    commits: Arc<AtomicU64>,
+}
+
+impl RecordStore {
+    /// Opens the records at `path`, or makes them, and starts the thread. Blocks.
+    pub(super) fn open(
+        path: PathBuf,
+        cache_capacity: u64,
+        health: Arc<Health>,
+        disk: Arc<dyn Disk>,
+        lock: Arc<RootLock>,
+    ) -> Result<Self, OpenError> {
+        let connection = open_records(&path)?;
+        disk.records_synced(&path);
+        let cache = Arc::new(RecordCache::new(cache_capacity));
+        let readers = Arc::new(Readers::new(path.clone()));
+        let commits = Arc::new(AtomicU64::new(0));
+        let (commands, waiting) = mpsc::channel(QUEUE_LIMIT);
+        let (end, ended) = watch::channel(None);
+        let writer = Writer {
+            connection,
+            path: path.clone(),
+            cache: Arc::clone(&cache),
+            health,
+            disk,
+            lock,
+            next_version: Uuid::new_v4().as_u64_pair().0.cast_signed(),
+            is_syncing: true,
+            has_unsynced: false,
+            commits: Arc::clone(&commits),
+        };
+        thread::Builder::new()
+            .name("records".to_owned())
+            .spawn(move || end.send_replace(Some(writer.run(waiting))))
+            .map_err(|cause| OpenError::Disk { path, cause })?;
+        Ok(Self {
+            cache,
+            readers,
+            commands,
+            ended,
+            commits,
+        })
+    }
+
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        self.check_open()?;
+        if let Some(known) = self.cache.get(key) {
+            return Ok(known);
+        }
+        let ticket = self.cache.begin_read(key);
+        let wanted = key.clone();
+        let found = self
+            .readers
+            .read(move |connection| queries::get(connection, &wanted))
+            .await?;
+        self.cache.end_read(ticket, key, &found);
+        Ok(found)
+    }
+
+    pub(super) async fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        self.check_open()?;
+        let (prefix, after) = (prefix.clone(), after.cloned());
+        self.readers
+            .read(move |connection| queries::list(connection, &prefix, after.as_ref(), limit))
+            .await
+    }
+
+    pub(super) async fn transact<S: Sequence>(
+        &self,
+        durability: Durability,
+        sequence: S,
+    ) -> Result<S::Output, Error> {
+        let (requester, answer) = oneshot::channel();
+        self.submit(durability, Box::new(Request::new(sequence, requester)))
+            .await?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Queues a job, and waits while the queue is full.
+    pub(super) async fn submit(&self, durability: Durability, job: Box<dyn Job>) -> Result<(), Error> {
+        self.commands
+            .send(Command::Run(durability, job))
+            .await
+            .map_err(|_| closed())
+    }
+
+    /// Runs what waits, makes everything durable and ends the thread.
+    pub(super) async fn close(&self) -> Result<(), Error> {
+        self.readers.close().await;
+        // It may have been told before.
+        drop(self.commands.send(Command::Stop).await);
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(result) => (*result).clone().unwrap_or(Ok(())),
+            Err(cause) => Err(Error::internal(cause)),
+        }
+    }
+
+    /// Returns how many commits there were.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.commands.is_closed() {
+            Err(closed())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn open_records(path: &Path) -> Result<rusqlite::Connection, OpenError> {
+    let refused = |cause| OpenError::Records {
+        path: path.to_owned(),
+        cause,
+    };
+    let connection = queries::open_writer(path).map_err(refused)?;
+    match queries::format(&connection).map_err(refused)? {
+        0 => queries::create(&connection).map_err(refused)?,
+        queries::FORMAT => {}
+        found => {
+            return Err(OpenError::Newer {
+                path: path.to_owned(),
+                found,
+                known: queries::FORMAT,
+            });
+        }
+    }
+    Ok(connection)
+}

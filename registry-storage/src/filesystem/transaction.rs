@@ -1,0 +1,119 @@
+//! The records as a sequence of steps sees them, inside a transaction.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry_core::{Error, ErrorCode};
+use rusqlite::Connection;
+
+use super::queries;
+use crate::backend::{Condition, Entry, Part, Records, Stored, Unfinished, Version};
+use crate::key::Key;
+
+/// A transaction that merges several sequences. Nothing here waits: each call is done when its future is first polled.
+#[derive(Debug)]
+pub(super) struct Transaction<'c> {
+    connection: &'c mut Connection,
+    /// The version of the next write.
+    next_version: &'c mut i64,
+    /// What was written, the newest last.
+    changes: Vec<(Key, Option<Stored>)>,
+    /// The first error of the store. The whole transaction must then be rolled back.
+    failure: Option<rusqlite::Error>,
+}
+
+impl<'c> Transaction<'c> {
+    pub(super) fn new(connection: &'c mut Connection, next_version: &'c mut i64) -> Self {
+        Self {
+            connection,
+            next_version,
+            changes: Vec::new(),
+            failure: None,
+        }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    pub(super) fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Forgets all but the first `count` changes, which were rolled back.
+    pub(super) fn forget_changes(&mut self, count: usize) {
+        self.changes.truncate(count);
+    }
+
+    /// Passes if the store never failed.
+    pub(super) fn check(&mut self) -> rusqlite::Result<()> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn into_changes(self) -> Vec<(Key, Option<Stored>)> {
+        self.changes
+    }
+
+    /// Keeps an error of the store. Its cause is logged and answered with the whole transaction.
+    fn note<T>(&mut self, result: rusqlite::Result<T>) -> Result<T, Error> {
+        result.map_err(|cause| {
+            self.failure.get_or_insert(cause);
+            Error::from(ErrorCode::Internal)
+        })
+    }
+
+    fn write(&mut self, key: &Key, value: Bytes, condition: &Condition) -> Result<Option<Version>, Error> {
+        let number = *self.next_version;
+        *self.next_version = number.wrapping_add(1);
+        let result = queries::put(self.connection, key, &value, number, condition);
+        if !self.note(result)? {
+            return Ok(None);
+        }
+        let version = queries::version_of(number);
+        self.changes.push((
+            key.clone(),
+            Some(Stored {
+                value,
+                version: version.clone(),
+            }),
+        ));
+        Ok(Some(version))
+    }
+
+    fn delete(&mut self, key: &Key, version: Option<&Version>) -> Result<(), Error> {
+        let result = queries::delete(self.connection, key, version);
+        if self.note(result)? {
+            self.changes.push((key.clone(), None));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Records for Transaction<'_> {
+    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+        let result = queries::get(self.connection, key);
+        self.note(result)
+    }
+
+    async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error> {
+        self.write(key, value, &condition)
+    }
+
+    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+        self.delete(key, Some(version))
+    }
+
+    async fn remove(&mut self, key: &Key) -> Result<(), Error> {
+        self.delete(key, None)
+    }
+
+    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+        let result = queries::list(self.connection, prefix, after, limit);
+        self.note(result)
+    }
+
+    /// Does nothing: the bytes were sealed before the sequence began.
+    async fn complete_bytes(&mut self, _: &Unfinished, _: &[Part], _: Bytes) -> Result<(), Error> {
+        Ok(())
+    }
+}
