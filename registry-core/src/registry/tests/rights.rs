@@ -140,3 +140,19 @@ fn a_namespace_is_echoed_where_it_is_served() {
     assert_eq!(get(&registry, target).field("oci-namespace"), Some("docker.io"));
     assert_eq!(get(&registry, "/v2/a/manifests/v1").field("oci-namespace"), None);
 }
+
+#[test]
+fn each_further_tag_needs_the_right_to_push_it() {
+    let is_protected = |operation: &Operation<'_>| {
+        operation.action == Action::Push
+            && matches!(operation.target, Target::Tag(tag) if tag.as_str() == "protected")
+    };
+    let registry = registry(Tiny::default()).with_authorizer(Arc::new(Refuse(is_protected)));
+    let digest = Digest::of(Algorithm::Sha256, INDEX);
+    for (query, status, rest) in [("tag=free", 201, 0), ("tag=free&tag=protected", 403, 1)] {
+        let target = format!("/v2/a/manifests/{digest}?{query}");
+        let (response, left) = send(&registry, "PUT", &target, &[], &[INDEX]);
+        assert_eq!((response.status, left), (status, rest), "{query}");
+    }
+    assert_eq!(registry.storage.pushed.lock().unwrap().len(), 1);
+}
