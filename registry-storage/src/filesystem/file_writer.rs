@@ -70,8 +70,11 @@ impl BytesWriter for FileWriter {
             let _guard = guard;
             files.health.check()?;
             // Before the descriptor closes: an error of writing back may be forgotten with it.
-            file.sync_data()
-                .map_err(|cause| files.health.sync_failed(&files.path(&name), cause))
+            file.sync_data().map_err(|cause| {
+                let answer = files.health.sync_failed(&files.path(&name), cause);
+                files.discard(&name);
+                answer
+            })
         };
         blocking(sync).await
     }

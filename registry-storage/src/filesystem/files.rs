@@ -109,9 +109,21 @@ impl Files {
                 file
             }
         };
-        file.sync_all()
-            .map_err(|cause| self.health.sync_failed(&path, cause))?;
-        self.sync_day(name)
+        let synced = file
+            .sync_all()
+            .map_err(|cause| self.health.sync_failed(&path, cause));
+        synced
+            .and_then(|()| self.sync_day(name))
+            .inspect_err(|_| self.discard(name))
+    }
+
+    /// Takes away a file that could not be synced. Nobody was promised it, and a sync that succeeds later, in another
+    /// process, would prove nothing.
+    pub(super) fn discard(&self, name: &BytesName) {
+        let path = self.path(name);
+        if let Err(cause) = self.disk.unlink(&path) {
+            drop(file_error("unlink", &path, cause));
+        }
     }
 
     /// Opens a file for reading.

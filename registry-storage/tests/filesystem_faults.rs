@@ -1,0 +1,324 @@
+//! Loss of power at every sync, and an error of every call.
+#![cfg(all(feature = "filesystem", unix))]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use registry_core::{Error, ErrorCode};
+use registry_storage::backend::{Backend as _, Condition, Durability, Records, Sequence, Unfinished};
+use registry_storage::filesystem::volatile::VolatileDisk;
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
+use registry_storage::{BytesName, Key};
+
+const FULL: i32 = 28;
+const BROKEN: i32 = 5;
+const FORBIDDEN: i32 = 13;
+
+/// Writes a record, or removes it.
+struct Set(&'static str, Option<String>);
+
+impl Sequence for Set {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        let key = Key::from_stored(self.0);
+        match self.1 {
+            Some(value) => records.put(&key, value.into(), Condition::Any).await.map(drop),
+            None => records.remove(&key).await,
+        }
+    }
+}
+
+/// Only reads.
+struct Look;
+
+impl Sequence for Look {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        records.get(&Key::from_stored("deferred")).await.map(drop)
+    }
+}
+
+fn name(day: u32, number: u32) -> BytesName {
+    BytesName::parse(&format!("{day}/00000000-0000-4000-8000-{number:012}")).unwrap()
+}
+
+fn unfinished(name: &BytesName) -> Unfinished {
+    Unfinished {
+        name: name.clone(),
+        token: None,
+    }
+}
+
+fn pattern(size: usize) -> Bytes {
+    (0..size).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect()
+}
+
+async fn open(root: &Path) -> (VolatileDisk, FilesystemBackend) {
+    let disk = VolatileDisk::new(root).unwrap();
+    let backend = FilesystemOptions::new()
+        .disk(Arc::new(disk.clone()))
+        .open(root)
+        .await
+        .unwrap();
+    (disk, backend)
+}
+
+async fn write(backend: &FilesystemBackend, name: &BytesName, content: &Bytes) -> Result<(), Error> {
+    let mut writer = backend.write_bytes(&unfinished(name), Arc::new(())).await?;
+    let (first, second) = content.split_at(content.len() / 2);
+    writer.write(0, 0, content.slice_ref(first)).await?;
+    writer
+        .write(1, first.len() as u64, content.slice_ref(second))
+        .await?;
+    writer.close().await
+}
+
+async fn read(backend: &FilesystemBackend, name: &BytesName) -> Option<Vec<u8>> {
+    let size = 100_000;
+    let mut stream = backend.open_bytes(name).await.unwrap()?.read(0..size);
+    let mut content = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        content.extend_from_slice(&chunk.ok()?);
+    }
+    Some(content)
+}
+
+/// What was answered while there was power, and must be there after its loss.
+#[derive(Default)]
+struct Promises(BTreeMap<&'static str, Option<String>>);
+
+impl Promises {
+    fn record(&mut self, disk: &VolatileDisk, what: &[Set]) {
+        if !disk.is_powerless() {
+            self.0
+                .extend(what.iter().map(|Set(key, value)| (*key, value.clone())));
+        }
+    }
+}
+
+/// Pushes a blob, publishes it by a record, as the store does, and so on; returns what was promised.
+async fn push_and_delete(disk: &VolatileDisk, backend: &FilesystemBackend) -> Promises {
+    let mut promises = Promises::default();
+    let set = |key, value: &str| Set(key, Some(value.to_owned()));
+    backend
+        .transact(Durability::Deferred, set("session", "1"))
+        .await
+        .unwrap();
+    for (key, day) in [
+        ("blob 1", 20_300_101),
+        ("blob 2", 20_300_101),
+        ("blob 3", 20_300_102),
+    ] {
+        let name = name(day, u32::from(key.as_bytes()[5]));
+        write(backend, &name, &pattern(100_000)).await.unwrap();
+        backend.seal_bytes(&unfinished(&name), 100_000).await.unwrap();
+        backend
+            .transact(Durability::Synced, set(key, name.as_str()))
+            .await
+            .unwrap();
+        promises.record(disk, &[set(key, name.as_str()), set("session", "1")]);
+    }
+    backend
+        .transact(Durability::Deferred, set("deferred", "2"))
+        .await
+        .unwrap();
+    // A synced sequence makes what was deferred durable, even if it writes nothing.
+    backend.transact(Durability::Synced, Look).await.unwrap();
+    promises.record(disk, &[set("deferred", "2")]);
+    backend
+        .transact(Durability::Synced, Set("blob 1", None))
+        .await
+        .unwrap();
+    promises.record(disk, &[Set("blob 1", None)]);
+    backend
+        .delete_bytes(&name(20_300_101, u32::from(b'1')))
+        .await
+        .unwrap();
+    promises
+}
+
+#[tokio::test]
+async fn what_was_promised_survives_the_loss_of_power_at_each_sync() {
+    let total = {
+        let root = tempfile::tempdir().unwrap();
+        let (disk, backend) = open(root.path()).await;
+        let before = disk.syncs();
+        push_and_delete(&disk, &backend).await;
+        disk.syncs() - before
+    };
+    assert!(total >= 14, "{total} syncs");
+    let mut kept = 0;
+    for syncs in 0..=total {
+        let root = tempfile::tempdir().unwrap();
+        let (disk, backend) = open(root.path()).await;
+        disk.lose_power_after(syncs);
+        let promises = push_and_delete(&disk, &backend).await;
+        let rest = disk.after_power_loss().unwrap();
+        drop(backend);
+
+        let (after, backend) = open(rest.path()).await;
+        assert_ne!(registry_storage::filesystem::disk::Disk::epoch(&after), None);
+        assert_ne!(
+            backend.epoch(),
+            registry_storage::filesystem::disk::Disk::epoch(&disk).as_deref()
+        );
+        for (key, value) in &promises.0 {
+            let found = backend.get(&Key::from_stored(key)).await.unwrap();
+            let found = found.map(|stored| String::from_utf8(stored.value.to_vec()).unwrap());
+            assert!(
+                found == *value || value.is_some() && *key == "blob 1" && found.is_none(),
+                "{key} after {syncs}"
+            );
+            kept += 1;
+        }
+        // Promised or not, a record never names bytes that are not whole.
+        for entry in backend.list(&Key::from_stored("blob"), None, 100).await.unwrap() {
+            let stored = backend.get(&entry.key).await.unwrap().unwrap();
+            let name = BytesName::parse(std::str::from_utf8(&stored.value).unwrap()).unwrap();
+            assert_eq!(
+                read(&backend, &name).await.as_deref(),
+                Some(&*pattern(100_000)),
+                "{name} after {syncs}"
+            );
+        }
+        backend.close().await.unwrap();
+    }
+    assert!(kept > 20, "{kept} promises");
+}
+
+#[tokio::test]
+async fn closing_makes_deferred_records_durable() {
+    let root = tempfile::tempdir().unwrap();
+    let (disk, backend) = open(root.path()).await;
+    backend
+        .transact(Durability::Deferred, Set("deferred", Some("1".into())))
+        .await
+        .unwrap();
+    let lost = disk.after_power_loss().unwrap();
+    backend.close().await.unwrap();
+    let kept = disk.after_power_loss().unwrap();
+    for (root, is_there) in [(lost, false), (kept, true)] {
+        let (_, backend) = open(root.path()).await;
+        assert_eq!(
+            backend
+                .get(&Key::from_stored("deferred"))
+                .await
+                .unwrap()
+                .is_some(),
+            is_there
+        );
+    }
+}
+
+/// Writes and seals bytes and publishes them.
+async fn push(backend: &FilesystemBackend, name: &BytesName) -> Result<(), Error> {
+    let content = pattern(100_000);
+    write(backend, name, &content).await?;
+    backend.seal_bytes(&unfinished(name), 100_000).await?;
+    backend
+        .transact(Durability::Synced, Set("blob", Some(name.to_string())))
+        .await
+}
+
+#[tokio::test]
+async fn an_error_of_any_call_is_answered_and_leaves_no_debris() {
+    for code in [FULL, BROKEN, FORBIDDEN] {
+        let mut failed = 0;
+        let mut ended_writing = 0;
+        for call in 0.. {
+            let root = tempfile::tempdir().unwrap();
+            let (disk, backend) = open(root.path()).await;
+            let (first, second) = (name(20_300_101, 1), name(20_300_101, 2));
+            disk.fail_after(call, code);
+            let Err(error) = push(&backend, &first).await else {
+                break;
+            };
+            failed += 1;
+            let expected = if code == FULL {
+                ErrorCode::StorageFull
+            } else {
+                ErrorCode::Internal
+            };
+            assert_eq!(error.code(), expected, "call {call}");
+            assert!(std::error::Error::source(&error).is_some());
+            // The first part may stay, since it was written; nothing else.
+            if let Some(file) = backend.list_bytes(None, 10).await.unwrap().first() {
+                let length = root
+                    .path()
+                    .join("bytes")
+                    .join(file.as_str())
+                    .metadata()
+                    .unwrap()
+                    .len();
+                assert!(
+                    length == 50_000 || length == 100_000 || code == BROKEN,
+                    "{length} bytes after call {call}"
+                );
+            }
+            match push(&backend, &second).await {
+                Ok(()) => assert_eq!(read(&backend, &second).await.unwrap(), pattern(100_000)),
+                Err(error) => {
+                    assert_eq!(error.code(), ErrorCode::Unavailable, "call {call}");
+                    ended_writing += 1;
+                    assert_eq!(backend.get(&Key::from_stored("blob")).await.unwrap(), None);
+                    let refused = backend.delete_bytes(&first).await.unwrap_err();
+                    assert_eq!(refused.code(), ErrorCode::Unavailable);
+                    drop(backend.close().await);
+                    let (_, backend) = open(root.path()).await;
+                    push(&backend, &second).await.unwrap();
+                }
+            }
+        }
+        // open, create, mkdir, create, 2 writes, sync; open, length, sync, 2 folders
+        assert_eq!(failed, 12, "error {code}");
+        // A sync that fails always ends writing, a write unless the disk is full.
+        assert_eq!(ended_writing, if code == FULL { 4 } else { 6 }, "error {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_write_takes_back_what_it_left() {
+    let root = tempfile::tempdir().unwrap();
+    let (disk, backend) = open(root.path()).await;
+    let name = name(20_300_101, 1);
+    let path = root.path().join("bytes").join(name.as_str());
+    let mut writer = backend
+        .write_bytes(&unfinished(&name), Arc::new(()))
+        .await
+        .unwrap();
+    // open, create, mkdir, create, write
+    disk.fail_after(4, FULL);
+    assert_eq!(
+        writer.write(0, 0, pattern(1000)).await.unwrap_err().code(),
+        ErrorCode::StorageFull
+    );
+    assert!(!path.exists());
+    writer.write(0, 0, pattern(1000)).await.unwrap();
+    disk.fail_after(0, FULL);
+    assert_eq!(
+        writer.write(1, 1000, pattern(1000)).await.unwrap_err().code(),
+        ErrorCode::StorageFull
+    );
+    assert_eq!(path.metadata().unwrap().len(), 1000);
+    drop(writer);
+    let mut writer = backend
+        .write_bytes(&unfinished(&name), Arc::new(()))
+        .await
+        .unwrap();
+    disk.fail_after(1, FULL);
+    assert_eq!(
+        writer.write(1, 1000, pattern(1000)).await.unwrap_err().code(),
+        ErrorCode::StorageFull
+    );
+    assert_eq!(
+        path.metadata().unwrap().len(),
+        1000,
+        "it held what was acknowledged"
+    );
+}

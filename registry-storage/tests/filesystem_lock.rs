@@ -1,0 +1,102 @@
+//! One process owns a root.
+#![cfg(all(feature = "filesystem", unix))]
+
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use registry_storage::backend::Backend as _;
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError};
+
+const ROOT: &str = "REGISTRY_TEST_ROOT";
+
+/// Not a test of its own: the second process of the tests below. It holds the root until its input ends.
+#[tokio::test]
+async fn hold_the_root() {
+    let Some(root) = std::env::var_os(ROOT) else {
+        return;
+    };
+    let _backend = FilesystemBackend::open(&root).await.unwrap();
+    std::fs::write(std::path::Path::new(&root).join("ready"), "").unwrap();
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused_and_takes_over_when_the_first_is_killed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut holder = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hold_the_root"])
+        .env(ROOT, root.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !root.path().join("ready").exists() {
+        assert!(Instant::now() < deadline, "the second process did not start");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let error = FilesystemBackend::open(root.path()).await.unwrap_err();
+    assert!(matches!(error, OpenError::Held { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains(&format!("process {}", holder.id())),
+        "{error}"
+    );
+
+    let waiting = tokio::spawn(
+        FilesystemOptions::new()
+            .wait(Duration::MAX)
+            .open(root.path().to_owned()),
+    );
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let killed = Instant::now();
+    let backend = waiting.await.unwrap().unwrap();
+    println!("taken over after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(2));
+    backend.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_root_is_opened_once_in_one_process_too() {
+    let root = tempfile::tempdir().unwrap();
+    let first = FilesystemBackend::open(root.path()).await.unwrap();
+    let error = FilesystemBackend::open(root.path()).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("process {}", std::process::id())),
+        "{error}"
+    );
+    let started = Instant::now();
+    let waited = FilesystemOptions::new()
+        .wait(Duration::from_millis(60))
+        .open(root.path())
+        .await;
+    assert!(matches!(waited, Err(OpenError::Held { .. })));
+    assert!(started.elapsed() >= Duration::from_millis(60));
+    first.close().await.unwrap();
+    // Closed, though the value is still there.
+    let second = FilesystemBackend::open(root.path()).await.unwrap();
+    drop(second);
+    let third = FilesystemOptions::new()
+        .wait(Duration::from_secs(20))
+        .open(root.path())
+        .await;
+    drop(third.unwrap());
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_root_that_cannot_be_made_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = FilesystemBackend::open(file.join("root"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("file/root"), "{error}");
+}
