@@ -13,6 +13,8 @@ mod key;
 pub mod object_store;
 mod record;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use crate::backend::Backend;
 pub use crate::bytes_name::BytesName;

@@ -1,0 +1,301 @@
+//! A backend that fails where a test says so.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry_core::storage::BlobContent;
+use registry_core::{Error, ErrorCode};
+
+use crate::backend::{
+    Backend, BytesWriter, Condition, Durability, Entry, MemoryPermit, Part, Records, Sequence, Stored,
+    Unfinished, Version, WriteGuard,
+};
+use crate::bytes_name::BytesName;
+use crate::key::Key;
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails and has no effect.
+    Fail,
+    /// It has its effect, and fails.
+    LoseAnswer,
+    /// It lets other tasks run first, this many times. Not for a backend whose transactions cannot wait.
+    Delay(u32),
+}
+
+/// Wraps a backend; each of its calls fails, is delayed or loses its answer under a plan.
+///
+/// Calls are counted from 0, those that a sequence makes through [`Records`] and those of a [`BytesWriter`] included,
+/// and a transaction as a whole too, when it begins: its answer is lost after its last step. Failures are
+/// [`Unavailable`](ErrorCode::Unavailable).
+#[derive(Debug)]
+pub struct Faulty<B> {
+    inner: B,
+    plan: Arc<Plan>,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    calls: AtomicU64,
+    faults: Mutex<Faults>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    at: BTreeMap<u64, Fault>,
+    /// A seed, and how many of 1000 calls have a fault.
+    random: Option<(u64, u64)>,
+}
+
+impl<B> Faulty<B> {
+    /// Wraps `inner`, without a fault.
+    pub fn new(inner: B) -> Self {
+        Self {
+            inner,
+            plan: Arc::default(),
+        }
+    }
+
+    /// Gives the call of this number a fault.
+    pub fn fault_at(&self, call: u64, fault: Fault) {
+        self.plan.change(|faults| faults.at.insert(call, fault));
+    }
+
+    /// Gives `of_1000` of 1000 calls a fault of any kind, each time the same for the same seed and order of calls.
+    pub fn fault_randomly(&self, seed: u64, of_1000: u64) {
+        self.plan.change(|faults| faults.random = Some((seed, of_1000)));
+    }
+
+    /// Ends all faults.
+    pub fn heal(&self) {
+        self.plan.change(|faults| *faults = Faults::default());
+    }
+
+    /// Returns how many calls there were.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.plan.calls.load(Ordering::SeqCst)
+    }
+
+    /// Returns the backend that is wrapped.
+    #[must_use]
+    pub const fn inner(&self) -> &B {
+        &self.inner
+    }
+}
+
+impl Plan {
+    fn change<T>(&self, change: impl FnOnce(&mut Faults) -> T) -> T {
+        change(&mut self.faults.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts a call and makes it under its fault.
+    async fn call<T: Send>(&self, call: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.change(|faults| faults.of(number)) {
+            None => call.await,
+            Some(Fault::Fail) => Err(unavailable(number)),
+            Some(Fault::LoseAnswer) => {
+                call.await?;
+                Err(unavailable(number))
+            }
+            Some(Fault::Delay(times)) => {
+                for _ in 0..times {
+                    let_others_run().await;
+                }
+                call.await
+            }
+        }
+    }
+}
+
+impl Faults {
+    fn of(&self, number: u64) -> Option<Fault> {
+        if let Some(fault) = self.at.get(&number) {
+            return Some(*fault);
+        }
+        let (seed, of_1000) = self.random?;
+        let random = mix(seed ^ mix(number));
+        if random % 1000 >= of_1000 {
+            return None;
+        }
+        Some(match (random >> 32) % 3 {
+            0 => Fault::Fail,
+            1 => Fault::LoseAnswer,
+            _ => Fault::Delay(1 + u32::try_from((random >> 40) % 8).unwrap_or(0)),
+        })
+    }
+}
+
+/// Spreads a number over all values (the finalizer of splitmix64).
+const fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+fn unavailable(number: u64) -> Error {
+    Error::new(ErrorCode::Unavailable, format!("call {number} was told to fail"))
+}
+
+async fn let_others_run() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if waited {
+            return Poll::Ready(());
+        }
+        waited = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A sequence whose steps are calls of their own.
+struct FaultySequence<S> {
+    sequence: S,
+    plan: Arc<Plan>,
+}
+
+impl<S: Sequence> Sequence for FaultySequence<S> {
+    type Output = S::Output;
+
+    async fn run(self, records: &mut dyn Records) -> Result<S::Output, Error> {
+        let mut records = FaultyRecords {
+            inner: records,
+            plan: &self.plan,
+        };
+        self.sequence.run(&mut records).await
+    }
+}
+
+struct FaultyRecords<'a> {
+    inner: &'a mut dyn Records,
+    plan: &'a Plan,
+}
+
+#[async_trait]
+impl Records for FaultyRecords<'_> {
+    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+        self.plan.call(self.inner.get(key)).await
+    }
+
+    async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error> {
+        self.plan.call(self.inner.put(key, value, condition)).await
+    }
+
+    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+        self.plan.call(self.inner.forget(key, version)).await
+    }
+
+    async fn remove(&mut self, key: &Key) -> Result<(), Error> {
+        self.plan.call(self.inner.remove(key)).await
+    }
+
+    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+        self.plan.call(self.inner.list(prefix, after, limit)).await
+    }
+
+    async fn complete_bytes(&mut self, bytes: &Unfinished, parts: &[Part], tail: Bytes) -> Result<(), Error> {
+        self.plan
+            .call(self.inner.complete_bytes(bytes, parts, tail))
+            .await
+    }
+}
+
+struct FaultyWriter {
+    inner: Box<dyn BytesWriter>,
+    plan: Arc<Plan>,
+}
+
+#[async_trait]
+impl BytesWriter for FaultyWriter {
+    async fn write(&mut self, number: usize, offset: u64, content: Bytes) -> Result<Option<String>, Error> {
+        self.plan.call(self.inner.write(number, offset, content)).await
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Error> {
+        self.plan.call(self.inner.close()).await
+    }
+}
+
+impl<B: Backend> Backend for Faulty<B> {
+    async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
+        self.plan.call(self.inner.get(key)).await
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+        self.plan.call(self.inner.list(prefix, after, limit)).await
+    }
+
+    async fn transact<S: Sequence>(&self, durability: Durability, sequence: S) -> Result<S::Output, Error> {
+        let plan = Arc::clone(&self.plan);
+        let sequence = FaultySequence { sequence, plan };
+        self.plan.call(self.inner.transact(durability, sequence)).await
+    }
+
+    fn epoch(&self) -> Option<&str> {
+        self.inner.epoch()
+    }
+
+    fn part_size(&self, offset: u64) -> usize {
+        self.inner.part_size(offset)
+    }
+
+    fn tail_limit(&self, offset: u64) -> usize {
+        self.inner.tail_limit(offset)
+    }
+
+    fn must_reserve_parts(&self) -> bool {
+        self.inner.must_reserve_parts()
+    }
+
+    async fn reserve_memory(&self, size: usize) -> MemoryPermit {
+        self.inner.reserve_memory(size).await
+    }
+
+    async fn begin_bytes(&self, name: &BytesName) -> Result<Option<String>, Error> {
+        self.plan.call(self.inner.begin_bytes(name)).await
+    }
+
+    async fn write_bytes(
+        &self,
+        bytes: &Unfinished,
+        guard: WriteGuard,
+    ) -> Result<Box<dyn BytesWriter>, Error> {
+        let inner = self.plan.call(self.inner.write_bytes(bytes, guard)).await?;
+        let plan = Arc::clone(&self.plan);
+        Ok(Box::new(FaultyWriter { inner, plan }))
+    }
+
+    async fn seal_bytes(&self, bytes: &Unfinished, size: u64) -> Result<(), Error> {
+        self.plan.call(self.inner.seal_bytes(bytes, size)).await
+    }
+
+    async fn open_bytes(&self, name: &BytesName) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+        self.plan.call(self.inner.open_bytes(name)).await
+    }
+
+    async fn abort_bytes(&self, bytes: &Unfinished) -> Result<(), Error> {
+        self.plan.call(self.inner.abort_bytes(bytes)).await
+    }
+
+    async fn delete_bytes(&self, name: &BytesName) -> Result<(), Error> {
+        self.plan.call(self.inner.delete_bytes(name)).await
+    }
+
+    async fn list_bytes(&self, after: Option<&BytesName>, limit: usize) -> Result<Vec<BytesName>, Error> {
+        self.plan.call(self.inner.list_bytes(after, limit)).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.inner.close().await
+    }
+}

@@ -1,0 +1,205 @@
+//! The bucket of the double: what the operations do, without HTTP.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Bound;
+
+use bytes::{Bytes, BytesMut};
+
+/// The smallest part that is not the last.
+const SMALLEST_PART: usize = 5 * 1024 * 1024;
+
+/// The most keys in a listing.
+const MOST_KEYS: usize = 1000;
+
+/// The most parts of an upload.
+const MOST_PARTS: u32 = 10_000;
+
+/// Objects and uploads.
+#[derive(Debug, Default)]
+pub(super) struct Bucket {
+    objects: BTreeMap<String, Object>,
+    uploads: BTreeMap<String, Upload>,
+    uploads_begun: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub(super) content: Bytes,
+    pub(super) tag: String,
+}
+
+#[derive(Debug)]
+struct Upload {
+    key: String,
+    parts: BTreeMap<u32, Object>,
+}
+
+/// What a write asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum WriteCondition {
+    Nothing,
+    Absent,
+    Matches(String),
+}
+
+/// Status and code of an error.
+pub(super) type Refusal = (u16, &'static str);
+
+const NO_SUCH_KEY: Refusal = (404, "NoSuchKey");
+const NO_SUCH_UPLOAD: Refusal = (404, "NoSuchUpload");
+const PRECONDITION_FAILED: Refusal = (412, "PreconditionFailed");
+
+/// A page of keys.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) objects: Vec<(String, Object)>,
+    pub(super) has_more: bool,
+}
+
+impl Bucket {
+    pub(super) fn get(&self, key: &str) -> Result<Object, Refusal> {
+        self.objects.get(key).cloned().ok_or(NO_SUCH_KEY)
+    }
+
+    pub(super) fn put(
+        &mut self,
+        key: &str,
+        content: Bytes,
+        condition: &WriteCondition,
+    ) -> Result<String, Refusal> {
+        match (condition, self.objects.get(key)) {
+            (WriteCondition::Absent, Some(_)) => return Err(PRECONDITION_FAILED),
+            (WriteCondition::Matches(_), None) => return Err(NO_SUCH_KEY),
+            (WriteCondition::Matches(tag), Some(object)) if *tag != object.tag => {
+                return Err(PRECONDITION_FAILED);
+            }
+            _ => {}
+        }
+        let object = Object::new(content);
+        let tag = object.tag.clone();
+        self.objects.insert(key.to_owned(), object);
+        Ok(tag)
+    }
+
+    pub(super) fn delete(&mut self, key: &str) {
+        self.objects.remove(key);
+    }
+
+    pub(super) fn list(&self, prefix: &str, after: &str, limit: usize) -> Listing {
+        let start = if after >= prefix {
+            Bound::Excluded(after)
+        } else {
+            Bound::Included(prefix)
+        };
+        let mut objects = self
+            .objects
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, object)| (key.clone(), object.clone()));
+        Listing {
+            objects: objects.by_ref().take(limit.min(MOST_KEYS)).collect(),
+            has_more: objects.next().is_some(),
+        }
+    }
+
+    pub(super) fn begin(&mut self, key: &str) -> String {
+        self.uploads_begun += 1;
+        let id = format!("upload-{}", self.uploads_begun);
+        let upload = Upload {
+            key: key.to_owned(),
+            parts: BTreeMap::new(),
+        };
+        self.uploads.insert(id.clone(), upload);
+        id
+    }
+
+    pub(super) fn put_part(
+        &mut self,
+        key: &str,
+        id: &str,
+        number: u32,
+        content: Bytes,
+    ) -> Result<String, Refusal> {
+        if !(1..=MOST_PARTS).contains(&number) {
+            return Err((400, "InvalidArgument"));
+        }
+        let part = Object::new(content);
+        let tag = part.tag.clone();
+        self.upload(key, id)?.parts.insert(number, part);
+        Ok(tag)
+    }
+
+    pub(super) fn complete(
+        &mut self,
+        key: &str,
+        id: &str,
+        list: &[(u32, String)],
+    ) -> Result<String, Refusal> {
+        let upload = self.upload(key, id)?;
+        if list.is_empty() {
+            return Err((400, "MalformedXML"));
+        }
+        if !list.is_sorted_by(|one, next| one.0 < next.0) {
+            return Err((400, "InvalidPartOrder"));
+        }
+        let mut content = BytesMut::new();
+        for (at, (number, tag)) in list.iter().enumerate() {
+            let part = match upload.parts.get(number) {
+                Some(part) if part.tag == *tag => part,
+                _ => return Err((400, "InvalidPart")),
+            };
+            if at + 1 < list.len() && part.content.len() < SMALLEST_PART {
+                return Err((400, "EntityTooSmall"));
+            }
+            content.extend_from_slice(&part.content);
+        }
+        let content = content.freeze();
+        let tag = format!(
+            "\"{}-{}\"",
+            Object::new(content.clone()).tag.trim_matches('"'),
+            list.len()
+        );
+        self.uploads.remove(id);
+        let object = Object {
+            content,
+            tag: tag.clone(),
+        };
+        self.objects.insert(key.to_owned(), object);
+        Ok(tag)
+    }
+
+    pub(super) fn abort(&mut self, key: &str, id: &str) -> Result<(), Refusal> {
+        self.upload(key, id)?;
+        self.uploads.remove(id);
+        Ok(())
+    }
+
+    pub(super) fn contents(&self) -> BTreeMap<String, Bytes> {
+        let content = |(key, object): (&String, &Object)| (key.clone(), object.content.clone());
+        self.objects.iter().map(content).collect()
+    }
+
+    pub(super) fn open_uploads(&self) -> usize {
+        self.uploads.len()
+    }
+
+    fn upload(&mut self, key: &str, id: &str) -> Result<&mut Upload, Refusal> {
+        self.uploads
+            .get_mut(id)
+            .filter(|upload| upload.key == key)
+            .ok_or(NO_SUCH_UPLOAD)
+    }
+}
+
+impl Object {
+    /// The entity tag says nothing but what the content is, as on S3.
+    fn new(content: Bytes) -> Self {
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        Self {
+            tag: format!("\"{:016x}{:016x}\"", hasher.finish(), content.len()),
+            content,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Faults of the double.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum S3Fault {
+    /// It has no effect and is answered with this status: 500 (`InternalError`), 503 (`SlowDown`), 409
+    /// (`ConditionalRequestConflict`) or any other.
+    Status(u16),
+    /// It has its effect, and the connection is cut instead of an answer.
+    LoseAnswer,
+    /// It has its effect, and is answered with 500.
+    LieAboutFailure,
+    /// It waits before it has its effect.
+    Delay(Duration),
+    /// Half of the answer's content is sent, then the connection is cut.
+    CutBody,
+}
+
+/// The switches of faults. Requests are counted from 0.
+#[derive(Debug, Default)]
+pub struct S3Faults(Mutex<Plan>);
+
+#[derive(Debug, Default)]
+struct Plan {
+    requests: u64,
+    at: BTreeMap<u64, S3Fault>,
+    seen: Vec<String>,
+}
+
+impl S3Faults {
+    /// Gives the request of this number a fault.
+    pub fn fault_at(&self, request: u64, fault: S3Fault) {
+        self.change(|plan| plan.at.insert(request, fault));
+    }
+
+    /// Gives the request that comes `after` that many others a fault.
+    pub fn fault_after(&self, others: u64, fault: S3Fault) {
+        self.change(|plan| plan.at.insert(plan.requests + others, fault));
+    }
+
+    /// Returns how many requests there were.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.change(|plan| plan.requests)
+    }
+
+    /// Returns method and path of the requests since the last call.
+    #[must_use]
+    pub fn take_seen(&self) -> Vec<String> {
+        self.change(|plan| std::mem::take(&mut plan.seen))
+    }
+
+    /// Counts a request and returns its fault.
+    pub(super) fn next(&self, request: String) -> Option<S3Fault> {
+        self.change(|plan| {
+            let number = plan.requests;
+            plan.requests += 1;
+            plan.seen.push(request);
+            plan.at.remove(&number)
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,168 @@
+//! A double of S3 that is strict where it matters to the storage protocol.
+
+mod bucket;
+mod faults;
+mod request;
+mod xml;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::object_store::aws::AmazonS3Builder;
+use ::object_store::{BackoffConfig, RetryConfig};
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+
+use self::bucket::Bucket;
+pub use self::faults::{S3Fault, S3Faults};
+use crate::object_store::ObjectStoreBackend;
+
+/// The one bucket that there is.
+const BUCKET: &str = "bucket";
+
+/// A server with one bucket in memory, which speaks as much of S3 as [`ObjectStoreBackend`] uses.
+///
+/// Conditions on writes are atomic. Entity tags are derived from the content alone, as those of S3 are, so that whoever
+/// forgets a nonce is found out. An upload is completed only with the right tags, in ascending order, and with every
+/// part but the last of at least 5 MiB; afterwards it is gone. Listings are in the order of bytes and at most 1000 keys
+/// long. A request that is not signed is refused, one that is not known gets 501. (The signature is not checked.)
+///
+/// Dropping it ends the server.
+#[derive(Debug)]
+pub struct S3Double {
+    url: String,
+    state: Arc<State>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Never held over an await.
+    bucket: Mutex<Bucket>,
+    faults: S3Faults,
+}
+
+impl State {
+    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl S3Double {
+    /// Starts a server on a free port of this machine.
+    ///
+    /// # Errors
+    /// Where no port can be had.
+    pub async fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let state = Arc::new(State::default());
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
+        Ok(Self {
+            url,
+            state,
+            accepting,
+        })
+    }
+
+    /// Returns the address, without the bucket.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns a backend on this server, below `prefix`. Its client retries 3 times, after a few milliseconds.
+    ///
+    /// # Errors
+    /// Where the prefix cannot be one.
+    pub fn backend(&self, prefix: &str) -> Result<ObjectStoreBackend, ::object_store::path::Error> {
+        backend_at(&self.url, BUCKET, "double", "double", prefix)
+    }
+
+    /// Returns the switches of faults.
+    #[must_use]
+    pub fn faults(&self) -> &S3Faults {
+        &self.state.faults
+    }
+
+    /// Returns all objects by their keys.
+    #[must_use]
+    pub fn objects(&self) -> BTreeMap<String, Bytes> {
+        self.state.bucket().contents()
+    }
+
+    /// Returns how many uploads were begun and neither completed nor aborted.
+    #[must_use]
+    pub fn open_uploads(&self) -> usize {
+        self.state.bucket().open_uploads()
+    }
+}
+
+impl Drop for S3Double {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Returns a backend on any server that speaks S3 without encryption, for tests with other servers.
+///
+/// # Errors
+/// Where the prefix cannot be one.
+///
+/// # Panics
+/// Where the address is none.
+#[expect(clippy::expect_used, reason = "a test gave an address that is none")]
+pub fn backend_at(
+    url: &str,
+    bucket: &str,
+    access_key: &str,
+    secret_key: &str,
+    prefix: &str,
+) -> Result<ObjectStoreBackend, ::object_store::path::Error> {
+    let store = AmazonS3Builder::new()
+        .with_endpoint(url)
+        .with_bucket_name(bucket)
+        .with_access_key_id(access_key)
+        .with_secret_access_key(secret_key)
+        .with_region("us-east-1")
+        .with_allow_http(true)
+        .with_virtual_hosted_style_request(false)
+        .with_disable_bulk_delete(true)
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(1),
+                max_backoff: Duration::from_millis(10),
+                base: 2.,
+            },
+            max_retries: 3,
+            retry_timeout: Duration::from_secs(10),
+        })
+        .build()
+        .expect("the address of a server");
+    ObjectStoreBackend::new(store, prefix)
+}
+
+/// Serves connections until it is dropped, and all of them with it.
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            return;
+        };
+        let state = Arc::clone(&state);
+        let service = service_fn(move |request| request::serve(Arc::clone(&state), request));
+        connections.spawn(async move {
+            // A connection that was cut on purpose, or by a client that went away.
+            let _ended = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}

@@ -1,0 +1,305 @@
+//! The double's HTTP: from a request to an operation and back.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+
+use super::bucket::{Listing, Refusal, WriteCondition};
+use super::xml::{escape, texts, unescape};
+use super::{BUCKET, S3Fault, State};
+
+/// The largest body: a part of the second step.
+const LARGEST_BODY: usize = 64 * 1024 * 1024;
+
+type Answer = Response<Full<Bytes>>;
+type Sent = Response<BoxBody<Bytes, io::Error>>;
+
+/// Serves a request under its fault.
+pub(super) async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::Result<Sent> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, LARGEST_BODY).collect().await;
+    let body = body.map_err(io::Error::other)?.to_bytes();
+    let fault = state.faults.next(format!("{} {}", head.method, head.uri));
+    match fault {
+        Some(S3Fault::Status(status)) => return Ok(whole(refuse((status, code_of(status))))),
+        Some(S3Fault::Delay(time)) => tokio::time::sleep(time).await,
+        _ => {}
+    }
+    let answer = answer(&state, &head, body).unwrap_or_else(refuse);
+    match fault {
+        Some(S3Fault::LoseAnswer) => Err(io::Error::other("the answer is lost")),
+        Some(S3Fault::LieAboutFailure) => Ok(whole(refuse((500, code_of(500))))),
+        Some(S3Fault::CutBody) => Ok(cut(answer).await),
+        _ if head.method == Method::HEAD => Ok(answer.map(|_| Empty::new().map_err(|e| match e {}).boxed())),
+        _ => Ok(whole(answer)),
+    }
+}
+
+fn code_of(status: u16) -> &'static str {
+    match status {
+        409 => "ConditionalRequestConflict",
+        503 => "SlowDown",
+        _ => "InternalError",
+    }
+}
+
+fn whole(answer: Answer) -> Sent {
+    answer.map(|body| body.map_err(|never| match never {}).boxed())
+}
+
+/// Sends half of the body that was announced.
+async fn cut(answer: Answer) -> Sent {
+    let (mut head, body) = answer.into_parts();
+    let content = body
+        .collect()
+        .await
+        .map_or_else(|never| match never {}, |body| body.to_bytes());
+    head.headers.insert("content-length", content.len().into());
+    let half = content.slice(..content.len() / 2);
+    let frames = [
+        Ok(Frame::data(half)),
+        Err(io::Error::other("the connection is cut")),
+    ];
+    Response::from_parts(head, BodyExt::boxed(StreamBody::new(stream::iter(frames))))
+}
+
+fn answer(state: &State, head: &hyper::http::request::Parts, body: Bytes) -> Result<Answer, Refusal> {
+    if !head.headers.contains_key("authorization") {
+        return Err((403, "AccessDenied"));
+    }
+    let path = head.uri.path().trim_start_matches('/');
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    if bucket != BUCKET {
+        return Err((404, "NoSuchBucket"));
+    }
+    let key = decode(key);
+    let query = query(head.uri.query().unwrap_or_default());
+    let names: Vec<&str> = query.keys().map(String::as_str).collect();
+    let value = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
+    let mut bucket = state.bucket();
+    match (&head.method, &*key, &*names) {
+        (&Method::GET, "", names) if value("list-type") == "2" => {
+            const KNOWN: [&str; 5] = [
+                "continuation-token",
+                "list-type",
+                "max-keys",
+                "prefix",
+                "start-after",
+            ];
+            if names.iter().any(|name| !KNOWN.contains(name)) {
+                return Err((501, "NotImplemented"));
+            }
+            let limit = match value("max-keys") {
+                "" => usize::MAX,
+                limit => limit.parse().map_err(|_| (400, "InvalidArgument"))?,
+            };
+            let after = query
+                .get("continuation-token")
+                .or_else(|| query.get("start-after"));
+            let listing = bucket.list(
+                value("prefix"),
+                after.map(String::as_str).unwrap_or_default(),
+                limit,
+            );
+            Ok(xml(&list_document(&listing)))
+        }
+        (_, "", _) => Err((501, "NotImplemented")),
+        (&Method::GET | &Method::HEAD, key, []) => {
+            let object = bucket.get(key)?;
+            let response = Response::builder()
+                .header("etag", &object.tag)
+                .header("last-modified", DATE);
+            finish(match requested_range(&head.headers, object.content.len())? {
+                None => response
+                    .header("content-length", object.content.len())
+                    .body(Full::new(object.content)),
+                Some(range) => response
+                    .status(StatusCode::PARTIAL_CONTENT)
+                    .header(
+                        "content-range",
+                        format!("bytes {}-{}/{}", range.start, range.end - 1, object.content.len()),
+                    )
+                    .body(Full::new(object.content.slice(range))),
+            })
+        }
+        (&Method::PUT, key, []) => {
+            refuse_copies(&head.headers)?;
+            let tag = bucket.put(key, body, &write_condition(&head.headers)?)?;
+            tagged(&tag)
+        }
+        (&Method::DELETE, key, []) => {
+            bucket.delete(key);
+            finish(
+                Response::builder()
+                    .status(StatusCode::NO_CONTENT)
+                    .body(Full::default()),
+            )
+        }
+        (&Method::POST, key, ["uploads"]) => {
+            let id = bucket.begin(key);
+            let document = format!(
+                "<InitiateMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{}</Key><UploadId>{id}</UploadId>\
+                 </InitiateMultipartUploadResult>",
+                escape(key)
+            );
+            Ok(xml(&document))
+        }
+        (&Method::PUT, key, ["partNumber", "uploadId"]) => {
+            refuse_copies(&head.headers)?;
+            let number = value("partNumber")
+                .parse()
+                .map_err(|_| (400, "InvalidArgument"))?;
+            let tag = bucket.put_part(key, value("uploadId"), number, body)?;
+            tagged(&tag)
+        }
+        (&Method::POST, key, ["uploadId"]) => {
+            let list = part_list(&body)?;
+            let tag = bucket.complete(key, value("uploadId"), &list)?;
+            let document = format!(
+                "<CompleteMultipartUploadResult><Key>{}</Key><ETag>{}</ETag></CompleteMultipartUploadResult>",
+                escape(key),
+                escape(&tag)
+            );
+            Ok(xml(&document))
+        }
+        (&Method::DELETE, key, ["uploadId"]) => {
+            bucket.abort(key, value("uploadId"))?;
+            finish(
+                Response::builder()
+                    .status(StatusCode::NO_CONTENT)
+                    .body(Full::default()),
+            )
+        }
+        _ => Err((501, "NotImplemented")),
+    }
+}
+
+/// When all objects were written.
+const DATE: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
+
+fn list_document(listing: &Listing) -> String {
+    let mut document = String::from("<ListBucketResult>");
+    for (key, object) in &listing.objects {
+        document += &format!(
+            "<Contents><Key>{}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified><ETag>{}</ETag>\
+             <Size>{}</Size><StorageClass>STANDARD</StorageClass></Contents>",
+            escape(key),
+            escape(&object.tag),
+            object.content.len()
+        );
+    }
+    document += &format!("<IsTruncated>{}</IsTruncated>", listing.has_more);
+    if let (true, Some((last, _))) = (listing.has_more, listing.objects.last()) {
+        document += &format!("<NextContinuationToken>{}</NextContinuationToken>", escape(last));
+    }
+    document + "</ListBucketResult>"
+}
+
+fn part_list(body: &Bytes) -> Result<Vec<(u32, String)>, Refusal> {
+    const MALFORMED: Refusal = (400, "MalformedXML");
+    let document = std::str::from_utf8(body).map_err(|_| MALFORMED)?;
+    texts(document, "Part")
+        .into_iter()
+        .map(|part| {
+            let number = texts(part, "PartNumber").first()?.parse().ok()?;
+            Some((number, unescape(texts(part, "ETag").first()?)))
+        })
+        .collect::<Option<_>>()
+        .ok_or(MALFORMED)
+}
+
+fn write_condition(headers: &HeaderMap) -> Result<WriteCondition, Refusal> {
+    match (text(headers, "if-none-match"), text(headers, "if-match")) {
+        (None, None) => Ok(WriteCondition::Nothing),
+        (Some("*"), None) => Ok(WriteCondition::Absent),
+        (None, Some(tag)) => Ok(WriteCondition::Matches(tag.to_owned())),
+        _ => Err((501, "NotImplemented")),
+    }
+}
+
+fn refuse_copies(headers: &HeaderMap) -> Result<(), Refusal> {
+    if headers.contains_key("x-amz-copy-source") {
+        return Err((501, "NotImplemented"));
+    }
+    Ok(())
+}
+
+fn requested_range(headers: &HeaderMap, size: usize) -> Result<Option<Range<usize>>, Refusal> {
+    let Some(range) = text(headers, "range") else {
+        return Ok(None);
+    };
+    let bounds = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'));
+    let bounds = bounds.and_then(|(first, last)| Some((first.parse().ok()?, last.parse::<usize>().ok()?)));
+    match bounds {
+        Some((first, last)) if first <= last && first < size => Ok(Some(first..size.min(last + 1))),
+        Some(_) => Err((416, "InvalidRange")),
+        None => Err((501, "NotImplemented")),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn query(text: &str) -> BTreeMap<String, String> {
+    text.split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(name, value)| (decode(name), decode(&value.replace('+', " "))))
+        .collect()
+}
+
+/// Takes percent-encoding back.
+fn decode(text: &str) -> String {
+    let mut decoded = Vec::new();
+    let mut bytes = text.as_bytes();
+    while let Some((byte, rest)) = bytes.split_first() {
+        bytes = rest;
+        let escaped = match (byte, rest) {
+            (b'%', [high, low, after @ ..]) => hex(*high, *low).map(|byte| (byte, after)),
+            _ => None,
+        };
+        match escaped {
+            Some((byte, after)) => {
+                decoded.push(byte);
+                bytes = after;
+            }
+            None => decoded.push(*byte),
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn hex(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+fn tagged(tag: &str) -> Result<Answer, Refusal> {
+    finish(Response::builder().header("etag", tag).body(Full::default()))
+}
+
+fn xml(document: &str) -> Answer {
+    let document = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{document}");
+    Response::new(Full::new(document.into()))
+}
+
+fn refuse((status, code): Refusal) -> Answer {
+    let mut answer = xml(&format!("<Error><Code>{code}</Code></Error>"));
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer
+}
+
+fn finish(answer: hyper::http::Result<Answer>) -> Result<Answer, Refusal> {
+    answer.map_err(|_| (500, "InternalError"))
+}

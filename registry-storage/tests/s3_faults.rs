@@ -1,0 +1,249 @@
+//! The object store backend against a bucket that fails, conflicts, and loses answers.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use registry_core::{Error, ErrorCode, Timestamp};
+use registry_storage::backend::{Condition, Durability, Part, Records, Sequence, Unfinished, Version};
+use registry_storage::testing::S3Double;
+use registry_storage::testing::s3::S3Fault;
+use registry_storage::{Backend as _, BytesName, Key, ObjectStoreBackend};
+
+/// Faults that the backend or its client overcome wherever they happen.
+const PASSING: [S3Fault; 4] = [
+    S3Fault::Status(500),
+    S3Fault::Status(503),
+    S3Fault::LoseAnswer,
+    S3Fault::LieAboutFailure,
+];
+
+struct Put(Key, Bytes, Condition);
+
+impl Sequence for Put {
+    type Output = Option<Version>;
+
+    async fn run(self, records: &mut dyn Records) -> Result<Option<Version>, Error> {
+        records.put(&self.0, self.1, self.2).await
+    }
+}
+
+struct Complete(Unfinished, Vec<Part>, Bytes);
+
+impl Sequence for Complete {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        records.complete_bytes(&self.0, &self.1, self.2).await
+    }
+}
+
+fn value(text: &str) -> Bytes {
+    Bytes::from(format!("{text} {}", uuid::Uuid::new_v4()))
+}
+
+async fn put(
+    backend: &ObjectStoreBackend,
+    key: &Key,
+    value: &Bytes,
+    condition: Condition,
+) -> Result<Option<Version>, Error> {
+    let put = Put(key.clone(), value.clone(), condition);
+    backend.transact(Durability::Synced, put).await
+}
+
+async fn read(backend: &ObjectStoreBackend, name: &BytesName, size: u64) -> Result<Vec<u8>, Error> {
+    let content = backend.open_bytes(name).await?.unwrap();
+    let mut stream = content.read(0..size);
+    let mut gathered = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        gathered.extend_from_slice(&chunk?);
+    }
+    Ok(gathered)
+}
+
+/// A record is created, read and updated; bytes are written, completed, read and deleted; what is left is listed.
+async fn life(backend: &ObjectStoreBackend, round: usize) -> Result<(), Error> {
+    let key = Key::from_stored(&format!("uploads/{round}"));
+    let first = value("first");
+    let created = put(backend, &key, &first, Condition::Absent).await?.unwrap();
+    let stored = backend.get(&key).await?.unwrap();
+    assert_eq!((&stored.value, &stored.version), (&first, &created));
+    let second = value("second");
+    let updated = put(backend, &key, &second, Condition::Matches(created.clone())).await?;
+    assert!(updated.is_some());
+    let stale = put(backend, &key, &first, Condition::Matches(created)).await?;
+    assert_eq!(stale, None);
+    assert_eq!(put(backend, &key, &first, Condition::Absent).await?, None);
+
+    let name = BytesName::random(Timestamp(1_700_000_000_000));
+    let part = Bytes::from(vec![u8::try_from(round % 251).unwrap(); backend.part_size(0)]);
+    let token = backend.begin_bytes(&name).await?;
+    let bytes = Unfinished {
+        name: name.clone(),
+        token,
+    };
+    let mut writer = backend.write_bytes(&bytes, Arc::new(())).await?;
+    let tag = writer.write(0, 0, part.clone()).await?.unwrap();
+    writer.close().await?;
+    let size = part.len() as u64;
+    let complete = Complete(bytes.clone(), vec![Part { size, tag }], Bytes::from("tail"));
+    backend.transact(Durability::Synced, complete).await?;
+    let content = read(backend, &name, size + 4).await?;
+    assert!(content == [&part, &b"tail"[..]].concat());
+    assert_eq!(backend.list_bytes(None, 10).await?, std::slice::from_ref(&name));
+    backend.delete_bytes(&name).await?;
+    assert_eq!(backend.list_bytes(None, 10).await?, []);
+    let page = backend.list(&key, None, 10).await?;
+    assert_eq!(page.first().unwrap().size, second.len() as u64);
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_single_fault_at_each_request_is_overcome() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("").unwrap();
+    life(&backend, 0).await.unwrap();
+    let requests = double.faults().requests();
+    assert!(
+        requests >= 14,
+        "{requests} requests: {:?}",
+        double.faults().take_seen()
+    );
+    let mut round = 0;
+    for fault in PASSING {
+        for request in 0..requests {
+            round += 1;
+            double.faults().fault_after(request, fault);
+            life(&backend, round)
+                .await
+                .unwrap_or_else(|error| panic!("{fault:?} at {request}: {error:?}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_cut_in_the_middle_harm_nothing() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("").unwrap();
+    life(&backend, 0).await.unwrap();
+    let requests = double.faults().requests();
+    for request in 0..requests {
+        let round = usize::try_from(request).unwrap() + 1;
+        double.faults().fault_after(request, S3Fault::CutBody);
+        if let Err(error) = life(&backend, round).await {
+            assert_eq!(error.code(), ErrorCode::Unavailable, "at {request}: {error:?}");
+        }
+        for name in backend.list_bytes(None, 10).await.unwrap() {
+            backend.delete_bytes(&name).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_that_let_no_one_win_is_tried_again() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let key = Key::from_stored("uploads/a");
+    let mut condition = Condition::Absent;
+    for text in ["created", "updated"] {
+        double.faults().fault_after(0, S3Fault::Status(409));
+        let written = put(&backend, &key, &value(text), condition).await.unwrap();
+        condition = Condition::Matches(written.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_that_another_won_is_lost() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let key = Key::from_stored("uploads/a");
+    let others = value("another's");
+    let version = put(&backend, &key, &others, Condition::Absent).await.unwrap();
+    double.faults().fault_after(0, S3Fault::Status(409));
+    let lost = put(&backend, &key, &value("mine"), Condition::Absent).await;
+    assert_eq!(lost.unwrap(), None);
+    let stored = backend.get(&key).await.unwrap().unwrap();
+    assert_eq!((stored.value, Some(stored.version)), (others, version));
+}
+
+#[tokio::test]
+async fn a_bucket_that_stays_down_is_unavailable_and_not_asked_for_ever() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    for request in 0..100 {
+        double.faults().fault_at(request, S3Fault::Status(503));
+    }
+    let key = Key::from_stored("uploads/a");
+    for error in [
+        backend.get(&key).await.unwrap_err(),
+        backend.list(&key, None, 10).await.unwrap_err(),
+        put(&backend, &key, &value("a"), Condition::Absent)
+            .await
+            .unwrap_err(),
+    ] {
+        assert_eq!(error.code(), ErrorCode::Unavailable, "{error:?}");
+    }
+    assert!(double.faults().requests() < 30, "{}", double.faults().requests());
+    assert!(double.objects().is_empty());
+}
+
+#[tokio::test]
+async fn everything_lies_below_the_prefix() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("/one/two/").unwrap();
+    let neighbour = double.backend("one/two-three").unwrap();
+    let key = Key::from_stored("uploads/a");
+    put(&backend, &key, &value("mine"), Condition::Absent)
+        .await
+        .unwrap();
+    put(&neighbour, &key, &value("other"), Condition::Absent)
+        .await
+        .unwrap();
+    let keys: Vec<_> = double.objects().into_keys().collect();
+    assert_eq!(keys, ["one/two-three/uploads/a", "one/two/uploads/a"]);
+    let everything = Key::from_stored("");
+    assert_eq!(backend.list(&everything, None, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_was_not_needed_is_aborted() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let name = BytesName::random(Timestamp(0));
+    let token = backend.begin_bytes(&name).await.unwrap();
+    assert_eq!(double.open_uploads(), 1);
+    let complete = Complete(Unfinished { name, token }, Vec::new(), Bytes::from("all of it"));
+    backend.transact(Durability::Synced, complete).await.unwrap();
+    assert_eq!((double.open_uploads(), double.objects().len()), (0, 1));
+}
+
+/// The double must not let pass what a bucket would not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_double_is_strict() {
+    let double = S3Double::start().await.unwrap();
+    let signed = "authorization: AWS4-HMAC-SHA256 Credential=double\r\n";
+    for (request, headers, status) in [
+        ("GET /bucket/a", "", "403"),
+        ("GET /bucket/a", signed, "404"),
+        ("GET /other/a", signed, "404"),
+        ("GET /bucket/a?acl", signed, "501"),
+        ("GET /bucket?list-type=2&delimiter=/", signed, "501"),
+        ("POST /bucket?delete", signed, "501"),
+        ("PUT /bucket/a?partNumber=1&uploadId=none", signed, "404"),
+        ("PUT /bucket/a?partNumber=0&uploadId=none", signed, "400"),
+    ] {
+        let mut stream = TcpStream::connect(double.url().strip_prefix("http://").unwrap()).unwrap();
+        let message = format!(
+            "{request} HTTP/1.1\r\nhost: s3\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(message.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer.get(9..12), Some(status), "{request}: {answer}");
+    }
+}
