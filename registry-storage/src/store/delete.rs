@@ -109,20 +109,22 @@ impl Sequence for DeleteManifest {
         for _ in 0..ATTEMPTS {
             let manifest = read::<ManifestRecord>(records, &key).await?;
             let condition = manifest.unchanged();
-            let Some((visible, _)) = manifest.visible() else {
-                return Ok(false);
+            let (dead, version) = match (manifest.state(), manifest.version().cloned(), manifest.record) {
+                (State::Live | State::Condemned, _, Some((visible, _))) => {
+                    let dead = visible.in_state(State::Dead, self.now);
+                    match write(records, &key, &dead, &[], condition).await? {
+                        Some(version) => (dead, version),
+                        None => continue,
+                    }
+                }
+                // A delete that was ended before it came to the tags is ended here.
+                (State::Dead, Some(version), Some((dead, _))) => {
+                    self.bury(records, &key, &dead, &version).await?;
+                    return Ok(false);
+                }
+                _ => return Ok(false),
             };
-            let dead = visible.clone().in_state(State::Dead, self.now);
-            let Some(version) = write(records, &key, &dead, &[], condition).await? else {
-                continue;
-            };
-            self.delete_tags(records, &key, &version, &visible.incarnation)
-                .await?;
-            if let Some(subject) = &visible.subject {
-                let entry = Key::referrer(&self.repository, subject, &self.digest, &visible.incarnation);
-                records.remove(&entry).await?;
-            }
-            records.forget(&key, &version).await?;
+            self.bury(records, &key, &dead, &version).await?;
             return Ok(true);
         }
         Err(contended())
@@ -130,13 +132,28 @@ impl Sequence for DeleteManifest {
 }
 
 impl DeleteManifest {
-    /// Deletes the tags that name the incarnation which `dead` replaced.
+    /// Removes what names a manifest that is dead, then its record.
+    async fn bury(
+        &self,
+        records: &mut dyn Records,
+        key: &Key,
+        dead: &ManifestRecord,
+        version: &Version,
+    ) -> Result<(), Error> {
+        self.delete_tags(records, key, version).await?;
+        if let Some(subject) = &dead.subject {
+            let entry = Key::referrer(&self.repository, subject, &self.digest, &dead.incarnation);
+            records.remove(&entry).await?;
+        }
+        records.forget(key, version).await
+    }
+
+    /// Deletes the tags that name the manifest, which was `dead`.
     async fn delete_tags(
         &self,
         records: &mut dyn Records,
         manifest: &Key,
         dead: &Version,
-        incarnation: &str,
     ) -> Result<(), Error> {
         let hints = Key::all_tagged(&self.repository, &self.digest);
         let mut after = None;
@@ -149,7 +166,7 @@ impl DeleteManifest {
                 let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
                     continue;
                 };
-                bury_tag(records, &self.repository, &tag, incarnation, self.now).await?;
+                self.bury_tag(records, manifest, &tag).await?;
                 // A push of this manifest writes the hint after it saw the manifest Live. While the manifest is the
                 // dead record still, every such push either wrote before, and will find it dead, or has yet to write.
                 let still_dead = read::<ManifestRecord>(records, manifest).await?.is(dead);
@@ -159,29 +176,29 @@ impl DeleteManifest {
             }
         }
     }
-}
 
-/// Makes a tag a tombstone if it names `incarnation`.
-async fn bury_tag(
-    records: &mut dyn Records,
-    repository: &RepositoryName,
-    tag: &Tag,
-    incarnation: &str,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let key = Key::tag(repository, tag);
-    for _ in 0..ATTEMPTS {
-        let found = read::<TagRecord>(records, &key).await?;
-        let condition = found.unchanged();
-        let Some((record, _)) = found.visible().filter(|(tag, _)| tag.incarnation == incarnation) else {
-            return Ok(());
-        };
-        let tombstone = tombstone(record, now);
-        if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
-            return records.forget(&key, &version).await;
+    /// Makes a tag a tombstone if it names an incarnation of the manifest that is gone: the one that was deleted now, or
+    /// one before it whose delete has not come to the tag yet and will not find the hint.
+    async fn bury_tag(&self, records: &mut dyn Records, manifest: &Key, tag: &Tag) -> Result<(), Error> {
+        let key = Key::tag(&self.repository, tag);
+        for _ in 0..ATTEMPTS {
+            let found = read::<TagRecord>(records, &key).await?;
+            let condition = found.unchanged();
+            let Some((record, _)) = found.visible().filter(|(tag, _)| tag.digest == self.digest) else {
+                return Ok(());
+            };
+            // Read after the tag: an incarnation that a tag names was visible before, and never is again once it is not.
+            let manifest = read::<ManifestRecord>(records, manifest).await?.visible();
+            if manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation) {
+                return Ok(());
+            }
+            let tombstone = tombstone(record, self.now);
+            if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
+                return records.forget(&key, &version).await;
+            }
         }
+        Err(contended())
     }
-    Err(contended())
 }
 
 /// Returns the tombstone of a tag.

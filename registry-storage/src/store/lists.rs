@@ -38,7 +38,15 @@ impl<B: Backend> Store<B> {
             .as_ref()
             .map(|last| match last.parse::<RepositoryName>() {
                 Ok(name) => Key::repository(&name),
-                Err(_) => Key::repositories().join(last),
+                // A key ends with `!`, and no name has that character or a smaller one: where `last` has one, the names
+                // after `last` are those after the part before it.
+                Err(_) => {
+                    let start = last
+                        .split(|character| character <= '!')
+                        .next()
+                        .unwrap_or_default();
+                    Key::repositories().join(start).join("!")
+                }
             });
         self.list_names(&Key::repositories(), after, page.limit).await
     }

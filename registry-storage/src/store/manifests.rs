@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 use bytes::Bytes;
 use registry_core::chain::State;
 use registry_core::storage::Manifest;
-use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName};
+use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 
-use super::Store;
-use super::edge::{Rescue, peek};
+use super::edge::{Rescue, contended, peek};
+use super::{ATTEMPTS, Store};
 use crate::backend::{Backend, Durability};
 use crate::key::Key;
 use crate::record::{ManifestRecord, TagRecord};
@@ -38,21 +38,39 @@ impl<B: Backend> Store<B> {
     ) -> Result<Manifest, Error> {
         let found = match reference {
             Reference::Digest(digest) => self.find_manifest(repository, digest, None, keep).await?,
-            Reference::Tag(tag) => {
-                let tag = peek::<TagRecord>(&*self.backend, &Key::tag(repository, tag)).await?;
-                match tag.visible() {
-                    None => None,
-                    Some((tag, _)) => {
-                        self.find_manifest(repository, &tag.digest, Some(&tag.incarnation), keep)
-                            .await?
-                    }
-                }
-            }
+            Reference::Tag(tag) => self.find_tagged(repository, tag, keep).await?,
         };
         match found {
             Some(manifest) => Ok(manifest),
             None => Err(self.unknown_manifest(repository).await?),
         }
+    }
+
+    /// Reads the manifest that a tag names.
+    async fn find_tagged(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        keep: bool,
+    ) -> Result<Option<Manifest>, Error> {
+        let key = Key::tag(repository, tag);
+        let mut tag = peek::<TagRecord>(&*self.backend, &key).await?;
+        for _ in 0..ATTEMPTS {
+            let version = tag.version().cloned();
+            let Some((record, _)) = tag.visible() else {
+                return Ok(None);
+            };
+            let found = self.find_manifest(repository, &record.digest, Some(&record.incarnation), keep);
+            if let Some(found) = found.await? {
+                return Ok(Some(found));
+            }
+            // The tag names what is gone, or was moved between the two reads and what it left was deleted.
+            tag = peek::<TagRecord>(&*self.backend, &key).await?;
+            if tag.version() == version.as_ref() {
+                return Ok(None);
+            }
+        }
+        Err(contended())
     }
 
     /// Reads a manifest; one of another incarnation than that of the tag is not the tag's.

@@ -6,8 +6,8 @@ use registry_core::storage::UploadKey;
 use registry_core::upload::Upload;
 use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, UploadId};
 
-use super::Store;
-use super::edge::{Found, peek};
+use super::edge::{Found, contended, peek};
+use super::{ATTEMPTS, Store};
 use crate::backend::{Backend, Condition, Durability, Records, Sequence, Unfinished, Version};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -87,7 +87,7 @@ impl<B: Backend> Store<B> {
         self.backend
             .transact(Durability::Deferred, put)
             .await?
-            .ok_or_else(super::edge::contended)?;
+            .ok_or_else(contended)?;
         Ok(id)
     }
 
@@ -103,23 +103,26 @@ impl<B: Backend> Store<B> {
             .ok_or_else(|| ErrorCode::BlobUploadUnknown.into())
     }
 
-    /// Writes a session down, unless somebody else did since it was read.
+    /// Writes a session down.
     pub(super) async fn save_session(&self, session: &mut Session) -> Result<(), Error> {
+        if self.try_save_session(session).await? {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorCode::BlobUploadInvalid,
+            "another request changed this upload; ask for its status and go on from there",
+        ))
+    }
+
+    /// Writes a session down; `false` where somebody else did since it was read.
+    async fn try_save_session(&self, session: &mut Session) -> Result<bool, Error> {
         let put = PutRecord {
             key: session.key.clone(),
             value: session.encode(self.clock.now())?,
             condition: Condition::Matches(session.version.clone()),
         };
-        match self.backend.transact(Durability::Deferred, put).await? {
-            Some(version) => {
-                session.version = version;
-                Ok(())
-            }
-            None => Err(Error::new(
-                ErrorCode::BlobUploadInvalid,
-                "another request changed this upload; ask for its status and go on from there",
-            )),
-        }
+        let version = self.backend.transact(Durability::Deferred, put).await?;
+        Ok(version.map(|version| session.version = version).is_some())
     }
 
     pub(super) async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error> {
@@ -128,16 +131,25 @@ impl<B: Backend> Store<B> {
 
     pub(super) async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
         let _held = self.sessions.take(upload.id).await;
-        let session = self.load_session(upload).await?;
-        self.abort_session(session).await
+        for _ in 0..ATTEMPTS {
+            let session = self.load_session(upload).await?;
+            if self.abort_session(session).await? {
+                return Ok(());
+            }
+        }
+        Err(contended())
     }
 
-    /// Ends a session. Only the sweeper deletes its bytes: a commit in another process may be using them.
-    pub(super) async fn abort_session(&self, mut session: Session) -> Result<(), Error> {
+    /// Ends a session; `false` where somebody else wrote it since it was read. Only the sweeper deletes its bytes: a
+    /// commit in another process may be using them.
+    pub(super) async fn abort_session(&self, mut session: Session) -> Result<bool, Error> {
         session.upload = session.upload.aborted()?;
         session.tail = Bytes::new();
-        self.save_session(&mut session).await?;
-        self.backend.abort_bytes(&session.record.bytes).await
+        let is_aborted = self.try_save_session(&mut session).await?;
+        if is_aborted {
+            self.backend.abort_bytes(&session.record.bytes).await?;
+        }
+        Ok(is_aborted)
     }
 }
 

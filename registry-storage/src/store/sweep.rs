@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use registry_core::Error;
 use registry_core::chain::may_sweep;
-use registry_core::{Error, Timestamp};
 
 use super::Store;
 use super::edge::{Found, peek};
@@ -79,20 +79,12 @@ impl<B: Backend> Store<B> {
                         report.forgotten_uploads += 1;
                     }
                 } else if idle > self.options.upload_idle_limit {
-                    self.abort_idle_session(session, now, report).await;
+                    // Nothing happens where somebody writes to it just now.
+                    report.aborted_uploads += u64::from(self.abort_session(session).await?);
                 }
             }
         }
         Ok(())
-    }
-
-    /// Aborts a session, unless somebody writes to it just now.
-    async fn abort_idle_session(&self, session: Session, now: Timestamp, report: &mut SweepReport) {
-        let key = session.key.clone();
-        match self.abort_session(session).await {
-            Ok(()) => report.aborted_uploads += 1,
-            Err(error) => tracing::info!(upload = %key, %now, %error, "an idle upload was not aborted"),
-        }
     }
 
     /// Returns which of `listed` an open session names.

@@ -1,10 +1,13 @@
-//! For tests of backends and of what stands on them.
+//! For tests of backends, of storages, and of what stands on them.
 
 pub mod backend_conformance;
+pub mod clock;
 pub mod faulty;
 #[cfg(feature = "s3")]
 pub mod s3;
+pub mod storage_conformance;
 
+pub use self::clock::ManualClock;
 pub use self::faulty::Faulty;
 #[cfg(feature = "s3")]
 pub use self::s3::S3Double;

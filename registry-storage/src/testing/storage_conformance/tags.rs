@@ -1,0 +1,197 @@
+//! Tags: moves, conditions, deletes.
+
+use std::sync::Arc;
+
+use registry_core::storage::TagCondition;
+use registry_core::{Digest, ErrorCode, RepositoryName, Storage, Tag};
+
+use super::fixtures::{With as _, all_tags, assert_code, digest, get, get_tag, manifest, repository, tag};
+
+/// The last push of a tag wins, and the manifest that it leaves stays.
+pub async fn tags_move(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let latest = tag("latest");
+    for text in ["one", "two", "one", "three"] {
+        let new = manifest(text).with_tag(&latest);
+        storage.put_manifest(&repository, new.clone()).await.unwrap();
+        assert!(get_tag(&*storage, &repository, &latest).await.unwrap() == new.manifest);
+    }
+    for text in ["one", "two", "three"] {
+        get(&*storage, &repository, &manifest(text).manifest.digest)
+            .await
+            .unwrap();
+    }
+    assert_eq!(all_tags(&*storage, &repository, 10).await, ["latest"]);
+}
+
+/// Several tags are written by one push, or none of them.
+pub async fn several_tags(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let (one, two, three) = (tag("1"), tag("2"), tag("3"));
+    let new = manifest("first").with_tag(&two);
+    storage.put_manifest(&repository, new).await.unwrap();
+    let all = manifest("second").with_tag(&one).with_tag(&two).with_tag(&three);
+    let refused = all.clone().with_condition(TagCondition::Immutable);
+    assert_code(
+        storage.put_manifest(&repository, refused).await,
+        ErrorCode::TagConflict,
+    );
+    assert_eq!(all_tags(&*storage, &repository, 10).await, ["2"]);
+    assert_tag(&*storage, &repository, &two, "first").await;
+    storage.put_manifest(&repository, all).await.unwrap();
+    for tag in [one, two, three] {
+        assert_tag(&*storage, &repository, &tag, "second").await;
+    }
+    // The same tag twice is one tag.
+    let twice = manifest("third").with_tag(&tag("4")).with_tag(&tag("4"));
+    for condition in [TagCondition::Immutable, TagCondition::Any] {
+        storage
+            .put_manifest(&repository, twice.clone().with_condition(condition))
+            .await
+            .unwrap();
+    }
+    assert_tag(&*storage, &repository, &tag("4"), "third").await;
+}
+
+async fn assert_tag(storage: &dyn Storage, repository: &RepositoryName, tag: &Tag, text: &str) {
+    let read = get_tag(storage, repository, tag).await.unwrap();
+    assert_eq!(read, manifest(text).manifest);
+}
+
+/// An immutable tag is written once, and again with the same digest; a delete frees it.
+pub async fn immutable(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let tag = tag("v1");
+    let push = |text: &str| {
+        let new = manifest(text)
+            .with_tag(&tag)
+            .with_condition(TagCondition::Immutable);
+        storage.put_manifest(&repository, new)
+    };
+    push("one").await.unwrap();
+    push("one").await.unwrap();
+    assert_code(push("two").await, ErrorCode::TagConflict);
+    assert_tag(&*storage, &repository, &tag, "one").await;
+    storage.delete_tag(&repository, &tag).await.unwrap();
+    push("two").await.unwrap();
+    storage
+        .delete_manifest(&repository, &manifest("two").manifest.digest)
+        .await
+        .unwrap();
+    push("three").await.unwrap();
+    push("three").await.unwrap();
+    assert_code(push("two").await, ErrorCode::TagConflict);
+    assert_tag(&*storage, &repository, &tag, "three").await;
+}
+
+/// A push on the condition that the tag is absent is refused where it is there, with the same digest too.
+pub async fn absent(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let tag = tag("v1");
+    let push = |text: &str| {
+        let new = manifest(text).with_tag(&tag).with_condition(TagCondition::Absent);
+        storage.put_manifest(&repository, new)
+    };
+    push("one").await.unwrap();
+    assert_code(push("one").await, ErrorCode::PreconditionFailed);
+    assert_code(push("two").await, ErrorCode::PreconditionFailed);
+    assert_tag(&*storage, &repository, &tag, "one").await;
+    storage.delete_tag(&repository, &tag).await.unwrap();
+    push("two").await.unwrap();
+    storage
+        .delete_manifest(&repository, &manifest("two").manifest.digest)
+        .await
+        .unwrap();
+    push("two").await.unwrap();
+    assert_tag(&*storage, &repository, &tag, "two").await;
+}
+
+/// `If-Match` lets a push pass where the tag names one of the digests.
+pub async fn if_match(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let tag = tag("v1");
+    let of =
+        |texts: &[&str]| -> Vec<Digest> { texts.iter().map(|text| manifest(text).manifest.digest).collect() };
+    let push = |text: &str, digests: Vec<Digest>| {
+        let new = manifest(text)
+            .with_tag(&tag)
+            .with_condition(TagCondition::Matches(digests));
+        storage.put_manifest(&repository, new)
+    };
+    assert_code(push("one", of(&["one"])).await, ErrorCode::PreconditionFailed);
+    storage
+        .put_manifest(&repository, manifest("one").with_tag(&tag))
+        .await
+        .unwrap();
+    assert_code(push("two", of(&["two"])).await, ErrorCode::PreconditionFailed);
+    assert_code(push("two", Vec::new()).await, ErrorCode::PreconditionFailed);
+    push("two", of(&["zero", "one"])).await.unwrap();
+    push("two", of(&["two"])).await.unwrap();
+    assert_code(push("three", of(&["one"])).await, ErrorCode::PreconditionFailed);
+    assert_tag(&*storage, &repository, &tag, "two").await;
+    storage
+        .delete_manifest(&repository, &manifest("two").manifest.digest)
+        .await
+        .unwrap();
+    assert_code(push("three", of(&["two"])).await, ErrorCode::PreconditionFailed);
+}
+
+/// A delete by tag keeps the manifest and its other tags.
+pub async fn delete_by_tag(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let (one, two) = (tag("1"), tag("2"));
+    storage
+        .put_manifest(&repository, manifest("image").with_tag(&one).with_tag(&two))
+        .await
+        .unwrap();
+    storage.delete_tag(&repository, &one).await.unwrap();
+    assert_code(
+        get_tag(&*storage, &repository, &one).await,
+        ErrorCode::ManifestUnknown,
+    );
+    assert_code(
+        storage.delete_tag(&repository, &one).await,
+        ErrorCode::ManifestUnknown,
+    );
+    assert_tag(&*storage, &repository, &two, "image").await;
+    assert_eq!(all_tags(&*storage, &repository, 10).await, ["2"]);
+    get(&*storage, &repository, &manifest("image").manifest.digest)
+        .await
+        .unwrap();
+    storage.delete_tag(&repository, &two).await.unwrap();
+    get(&*storage, &repository, &manifest("image").manifest.digest)
+        .await
+        .unwrap();
+    storage
+        .put_manifest(&repository, manifest("image").with_tag(&one))
+        .await
+        .unwrap();
+    assert_eq!(all_tags(&*storage, &repository, 10).await, ["1"]);
+}
+
+/// A delete by digest takes every tag that names it, and those alone.
+pub async fn delete_by_digest(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let mut new = manifest("image");
+    for number in 0..30 {
+        new = new.with_tag(&tag(&format!("v{number}")));
+    }
+    storage.put_manifest(&repository, new.clone()).await.unwrap();
+    storage
+        .put_manifest(
+            &repository,
+            manifest("other").with_tag(&tag("v7")).with_tag(&tag("w")),
+        )
+        .await
+        .unwrap();
+    storage
+        .delete_manifest(&repository, &new.manifest.digest)
+        .await
+        .unwrap();
+    assert_eq!(all_tags(&*storage, &repository, 10).await, ["v7", "w"]);
+    assert_tag(&*storage, &repository, &tag("v7"), "other").await;
+    assert_code(
+        storage.delete_manifest(&repository, &digest(b"image")).await,
+        ErrorCode::ManifestUnknown,
+    );
+}

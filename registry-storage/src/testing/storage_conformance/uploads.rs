@@ -1,0 +1,414 @@
+//! Uploads: chunks, offsets, commits, cancels.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use registry_core::storage::UploadKey;
+use registry_core::{Algorithm, Error, ErrorCode, Storage};
+use tokio::sync::Notify;
+
+use super::fixtures::{
+    PART, SMALL, append, append_body, assert_blob, assert_code, assert_no_blob, body, content, digest,
+    digest_by, push_blob, read_blob, repository, start, start_as,
+};
+use super::random::Random;
+
+/// However a blob is cut into appends and chunks, it is that blob.
+pub async fn any_split_is_the_whole(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for seed in 0..24 {
+        let mut random = Random::new(seed);
+        // Most of them small, because those are many to a second, and some of several parts.
+        let size = random.below(if seed % 8 == 0 { 2 * PART + 100 } else { 3 * SMALL });
+        let content = content(seed, size);
+        let upload = start(&*storage, &repository).await;
+        let mut at = 0;
+        while at < size {
+            let end = size.min(at + 1 + random.below(size));
+            let mut chunks = Vec::new();
+            let mut from = at;
+            while from < end {
+                let to = end.min(from + random.below(size / 3 + 2));
+                chunks.push(content.slice(from..to));
+                from = to;
+            }
+            let offset = (random.below(2) == 0).then_some(at as u64);
+            let body = body(chunks);
+            let length = append_body(&*storage, &upload, offset, body).await.unwrap();
+            assert_eq!(length, end as u64, "seed {seed}");
+            assert_eq!(
+                storage.upload_status(&upload).await.unwrap(),
+                end as u64,
+                "seed {seed}"
+            );
+            at = end;
+        }
+        let digest = digest(&content);
+        assert_no_blob(&*storage, &repository, &digest).await;
+        storage.commit_upload(&upload, &digest).await.unwrap();
+        assert_blob(&*storage, &repository, &content).await;
+        storage.delete_blob(&repository, &digest).await.unwrap();
+    }
+}
+
+/// Appends that end just before, at and after the ends of parts add up.
+pub async fn appends_around_part_ends(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for first in [PART - 1, PART, PART + 1] {
+        for second in [0, 1, 2] {
+            let content = content(1, first + second + 3);
+            let upload = start(&*storage, &repository).await;
+            append(&*storage, &upload, Some(0), &content.slice(..first))
+                .await
+                .unwrap();
+            append(&*storage, &upload, None, &content.slice(first..first + second))
+                .await
+                .unwrap();
+            append(&*storage, &upload, None, &content.slice(first + second..))
+                .await
+                .unwrap();
+            storage.commit_upload(&upload, &digest(&content)).await.unwrap();
+            assert_blob(&*storage, &repository, &content).await;
+        }
+    }
+}
+
+/// An append at another offset than the end is refused, and nothing of its body is read.
+pub async fn wrong_offset(storage: Arc<dyn Storage>) {
+    let upload = start(&*storage, &repository("a")).await;
+    append(&*storage, &upload, Some(0), &content(1, 10))
+        .await
+        .unwrap();
+    for offset in [0, 9, 11, u64::MAX] {
+        let untouched = stream::poll_fn(|_| -> Poll<Option<Result<Bytes, Error>>> {
+            panic!("the body of a refused append was read")
+        });
+        let refused = append_body(&*storage, &upload, Some(offset), untouched).await;
+        assert_code(refused, ErrorCode::RangeInvalid);
+        assert_eq!(storage.upload_status(&upload).await.unwrap(), 10);
+    }
+    append(&*storage, &upload, Some(10), &content(2, 1))
+        .await
+        .unwrap();
+    assert_eq!(storage.upload_status(&upload).await.unwrap(), 11);
+}
+
+/// A new session has no bytes, an empty body adds none, and committing it makes the empty blob.
+pub async fn empty(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let upload = start(&*storage, &repository).await;
+    assert_eq!(storage.upload_status(&upload).await.unwrap(), 0);
+    let nothing = body([]);
+    assert_eq!(
+        append_body(&*storage, &upload, Some(0), nothing).await.unwrap(),
+        0
+    );
+    assert_eq!(append(&*storage, &upload, None, &Bytes::new()).await.unwrap(), 0);
+    storage.commit_upload(&upload, &digest(b"")).await.unwrap();
+    assert_blob(&*storage, &repository, &Bytes::new()).await;
+    let upload = start(&*storage, &repository).await;
+    storage.commit_upload(&upload, &digest(b"")).await.unwrap();
+}
+
+/// A session is known under its own repository and principal only.
+pub async fn sessions_are_private(storage: Arc<dyn Storage>) {
+    let own = start_as(&*storage, &repository("a"), "alice", Algorithm::Sha256).await;
+    let content = content(1, 10);
+    append(&*storage, &own, None, &content).await.unwrap();
+    let of = |repository_name: &str, principal: &str| UploadKey {
+        repository: repository(repository_name),
+        id: own.id,
+        principal: principal.to_owned(),
+    };
+    let never = UploadKey {
+        id: "00000000-0000-4000-8000-000000000000".parse().unwrap(),
+        ..own.clone()
+    };
+    for stranger in [
+        of("b", "alice"),
+        of("a", "bob"),
+        of("a", ""),
+        of("a/b", "alice"),
+        never,
+    ] {
+        assert_unknown(&*storage, &stranger).await;
+        assert_code(
+            storage.commit_upload(&stranger, &digest(&content)).await,
+            ErrorCode::BlobUploadUnknown,
+        );
+    }
+    assert_eq!(storage.upload_status(&own).await.unwrap(), 10);
+    storage.commit_upload(&own, &digest(&content)).await.unwrap();
+}
+
+/// After a cancel the session is unknown.
+pub async fn cancel(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for size in [0, 10, PART + 1] {
+        let upload = start(&*storage, &repository).await;
+        let content = content(1, size);
+        append(&*storage, &upload, None, &content).await.unwrap();
+        storage.cancel_upload(&upload).await.unwrap();
+        assert_unknown(&*storage, &upload).await;
+        assert_code(
+            storage.commit_upload(&upload, &digest(&content)).await,
+            ErrorCode::BlobUploadUnknown,
+        );
+        assert_no_blob(&*storage, &repository, &digest(&content)).await;
+    }
+}
+
+async fn assert_unknown(storage: &dyn Storage, upload: &UploadKey) {
+    assert_code(storage.upload_status(upload).await, ErrorCode::BlobUploadUnknown);
+    let refused = append(storage, upload, None, &Bytes::from_static(b"more")).await;
+    assert_code(refused, ErrorCode::BlobUploadUnknown);
+    assert_code(storage.cancel_upload(upload).await, ErrorCode::BlobUploadUnknown);
+}
+
+/// A wrong digest is refused, and the session goes on.
+pub async fn wrong_digest(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for size in [10, SMALL + 1, PART + 1] {
+        let content = content(1, size);
+        let upload = start(&*storage, &repository).await;
+        append(&*storage, &upload, None, &content.slice(..size - 1))
+            .await
+            .unwrap();
+        assert_code(
+            storage.commit_upload(&upload, &digest(&content)).await,
+            ErrorCode::DigestInvalid,
+        );
+        assert_no_blob(&*storage, &repository, &digest(&content)).await;
+        let unsupported = "future+v1:A_b=".parse().unwrap();
+        assert_code(
+            storage.commit_upload(&upload, &unsupported).await,
+            ErrorCode::DigestInvalid,
+        );
+        assert_eq!(storage.upload_status(&upload).await.unwrap(), size as u64 - 1);
+        append(&*storage, &upload, None, &content.slice(size - 1..))
+            .await
+            .unwrap();
+        storage.commit_upload(&upload, &digest(&content)).await.unwrap();
+        assert_blob(&*storage, &repository, &content).await;
+    }
+}
+
+/// A digest of either algorithm is checked, whichever was hinted; a wrong one is refused and the right one accepted.
+pub async fn algorithms(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for size in [0, 10, SMALL + 1, PART + 1] {
+        for hinted in Algorithm::ALL {
+            for used in Algorithm::ALL {
+                let content = content(used as u64 * 2 + hinted as u64, size);
+                let upload = start_as(&*storage, &repository, "", hinted).await;
+                append(&*storage, &upload, None, &content).await.unwrap();
+                let wrong = digest_by(used, b"something else");
+                assert_code(
+                    storage.commit_upload(&upload, &wrong).await,
+                    ErrorCode::DigestInvalid,
+                );
+                let digest = digest_by(used, &content);
+                storage.commit_upload(&upload, &digest).await.unwrap();
+                assert!(read_blob(&*storage, &repository, &digest).await.unwrap() == content);
+            }
+        }
+    }
+}
+
+/// A commit may be repeated while its blob is there; with another digest the session is unknown.
+pub async fn repeated_commit(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for size in [0, 10, SMALL + 1] {
+        let content = content(1, size);
+        let digest = digest(&content);
+        let upload = start_as(&*storage, &repository, "alice", Algorithm::Sha256).await;
+        append(&*storage, &upload, None, &content).await.unwrap();
+        storage.commit_upload(&upload, &digest).await.unwrap();
+        storage.commit_upload(&upload, &digest).await.unwrap();
+        assert_unknown(&*storage, &upload).await;
+        let other = digest_by(Algorithm::Sha512, &content);
+        assert_code(
+            storage.commit_upload(&upload, &other).await,
+            ErrorCode::BlobUploadUnknown,
+        );
+        for stranger in [
+            UploadKey {
+                principal: "bob".to_owned(),
+                ..upload.clone()
+            },
+            UploadKey {
+                repository: super::fixtures::repository("b"),
+                ..upload.clone()
+            },
+        ] {
+            assert_code(
+                storage.commit_upload(&stranger, &digest).await,
+                ErrorCode::BlobUploadUnknown,
+            );
+        }
+        storage.delete_blob(&repository, &digest).await.unwrap();
+        assert_code(
+            storage.commit_upload(&upload, &digest).await,
+            ErrorCode::BlobUploadUnknown,
+        );
+        assert_no_blob(&*storage, &repository, &digest).await;
+    }
+}
+
+/// Where a body ends with an error, that error is returned and what arrived is kept.
+pub async fn interrupted_body(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for arrived in [0, 10, SMALL + 1, PART, PART + 10] {
+        let content = content(1, arrived + 10);
+        let upload = start(&*storage, &repository).await;
+        let interruption = Error::from(ErrorCode::BodyInterrupted);
+        let body = stream::iter([Ok(content.slice(..arrived)), Err(interruption)]);
+        let result = append_body(&*storage, &upload, Some(0), body).await;
+        assert_code(result, ErrorCode::BodyInterrupted);
+        assert_eq!(storage.upload_status(&upload).await.unwrap(), arrived as u64);
+        append(
+            &*storage,
+            &upload,
+            Some(arrived as u64),
+            &content.slice(arrived..),
+        )
+        .await
+        .unwrap();
+        storage.commit_upload(&upload, &digest(&content)).await.unwrap();
+        assert_blob(&*storage, &repository, &content).await;
+    }
+}
+
+/// An append that waits for its body is stopped by the next append, and what had arrived is kept.
+pub async fn takeover_by_append(storage: Arc<dyn Storage>) {
+    for arrived in [10, PART + 10] {
+        let content = content(1, arrived + 10);
+        let (upload, waiting) = begin_endless_append(&storage, content.slice(..arrived)).await;
+        let length = append(&*storage, &upload, None, &content.slice(arrived..))
+            .await
+            .unwrap();
+        assert_eq!(length, arrived as u64 + 10);
+        waiting.await.unwrap().unwrap_err();
+        storage.commit_upload(&upload, &digest(&content)).await.unwrap();
+        assert_blob(&*storage, &upload.repository, &content).await;
+    }
+}
+
+/// An append that waits for its body is stopped by a cancel and by a commit.
+pub async fn takeover_by_cancel_and_commit(storage: Arc<dyn Storage>) {
+    let content = content(1, 10);
+    let (upload, waiting) = begin_endless_append(&storage, content.clone()).await;
+    storage.cancel_upload(&upload).await.unwrap();
+    waiting.await.unwrap().unwrap_err();
+    assert_unknown(&*storage, &upload).await;
+
+    let (upload, waiting) = begin_endless_append(&storage, content.clone()).await;
+    storage.commit_upload(&upload, &digest(&content)).await.unwrap();
+    waiting.await.unwrap().unwrap_err();
+    assert_blob(&*storage, &upload.repository, &content).await;
+}
+
+type Waiting = tokio::task::JoinHandle<Result<u64, Error>>;
+
+/// Starts an append whose body has `arrived` and then nothing for ever, and waits until it asks for more.
+async fn begin_endless_append(storage: &Arc<dyn Storage>, arrived: Bytes) -> (UploadKey, Waiting) {
+    let upload = start(&**storage, &repository("a")).await;
+    let asked = Arc::new(Notify::new());
+    let waiting = tokio::spawn({
+        let (storage, upload, asked) = (Arc::clone(storage), upload.clone(), Arc::clone(&asked));
+        async move {
+            let endless = stream::poll_fn(move |_| {
+                asked.notify_one();
+                Poll::Pending
+            });
+            let body = body([arrived]).chain(endless);
+            append_body(&*storage, &upload, None, body).await
+        }
+    });
+    asked.notified().await;
+    (upload, waiting)
+}
+
+/// An append that is dropped at any point leaves a session that can be resumed where its status says.
+pub async fn dropped_append(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for polls in 1..12 {
+        let content = content(polls, 3 * SMALL);
+        let upload = start(&*storage, &repository).await;
+        let chunks: Vec<Bytes> = content.chunks(SMALL / 2).map(Bytes::copy_from_slice).collect();
+        {
+            let slow = slow_body(chunks);
+            let append = append_body(&*storage, &upload, Some(0), slow);
+            poll_times(append, polls).await;
+        }
+        let kept = storage.upload_status(&upload).await.unwrap();
+        let rest = content.slice(usize::try_from(kept).unwrap()..);
+        append(&*storage, &upload, Some(kept), &rest).await.unwrap();
+        storage.commit_upload(&upload, &digest(&content)).await.unwrap();
+        assert_blob(&*storage, &repository, &content).await;
+    }
+}
+
+/// Makes a body that is Pending once before each chunk.
+fn slow_body(chunks: Vec<Bytes>) -> Pin<Box<dyn futures_core::Stream<Item = Result<Bytes, Error>> + Send>> {
+    let slow = stream::iter(chunks).then(|chunk| async {
+        tokio::task::yield_now().await;
+        Ok(chunk)
+    });
+    Box::pin(slow)
+}
+
+/// Polls a future until it is done or was polled so often, and returns its output if it is done.
+pub(super) async fn poll_times<F: Future>(future: F, times: u64) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let mut left = times;
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if left <= 1 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Sessions of one repository do not see each other's bytes.
+pub async fn sessions_are_independent(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let contents = [content(1, 100), content(2, SMALL + 1), content(3, 7)];
+    let mut uploads = Vec::new();
+    for _ in &contents {
+        uploads.push(start(&*storage, &repository).await);
+    }
+    for (from, to) in [(0.0, 0.3), (0.3, 0.9), (0.9, 1.0)] {
+        for (upload, content) in uploads.iter().zip(&contents) {
+            let at = |share: f64| (content.len() as f64 * share) as usize;
+            append(&*storage, upload, None, &content.slice(at(from)..at(to)))
+                .await
+                .unwrap();
+        }
+    }
+    for (upload, content) in uploads.iter().zip(&contents) {
+        storage.commit_upload(upload, &digest(content)).await.unwrap();
+        assert_blob(&*storage, &repository, content).await;
+    }
+}
+
+/// A session whose blob is there already, by another upload, is committed all the same.
+pub async fn commit_of_what_is_there(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for size in [10, SMALL + 1, PART + 1] {
+        let content = content(1, size);
+        let upload = start(&*storage, &repository).await;
+        append(&*storage, &upload, None, &content).await.unwrap();
+        push_blob(&*storage, &repository, &content).await;
+        storage.commit_upload(&upload, &digest(&content)).await.unwrap();
+        assert_unknown(&*storage, &upload).await;
+        assert_blob(&*storage, &repository, &content).await;
+    }
+}
