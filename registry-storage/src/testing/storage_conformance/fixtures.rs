@@ -183,6 +183,7 @@ pub(super) fn manifest(bytes: &str) -> NewManifest {
         },
         children: Vec::new(),
         allow_missing: false,
+        optional_children: Vec::new(),
         subject: None,
         tags: Vec::new(),
         condition: TagCondition::Any,
