@@ -15,15 +15,14 @@ proptest! {
         fields in "((range: bytes=[0-9]-[0-9]?|if-range: \"x:y\"|if-(none-)?match: ([*]|W/\"x:y\"|\"x:y\", \"z\")|\
                    content-range: [0-9]-[0-9]|content-length: [0-9]|content-type: a/b; c)\n){0,4}",
     ) {
-        fuzzing::request(format!("{method}\n{path}{query}\n{fields}").as_bytes());
+        fuzzing::request(format!("{method} {path}{query}\n{fields}").as_bytes());
     }
 
     #[test]
     fn any_range_selects_what_is_there(
-        size in prop_oneof![0..30_u64, any::<u64>()],
         text in "(bytes[= ])?((|[0-9]{1,2}|18446744073709551615)-(|[0-9]{1,2}|18446744073709551615)[,/ ]{0,2}){1,4}",
     ) {
-        fuzzing::ranges(&[&size.to_le_bytes(), text.as_bytes()].concat());
+        fuzzing::ranges(text.as_bytes());
     }
 
     #[test]

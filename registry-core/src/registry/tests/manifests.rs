@@ -29,7 +29,10 @@ fn a_manifest_is_compared_with_its_digest() {
         );
         assert_eq!(manifest.tags, ["x", "y"].map(|tag| tag.parse().unwrap()));
         assert_eq!(manifest.principal, "alice");
-        assert!(manifest.allow_missing);
+        assert!(
+            !manifest.allow_missing,
+            "children must be there unless the operator says otherwise"
+        );
         let (response, manifest) = pushed(&target, &[INDEX, b" "]);
         assert_eq!(
             (code(&response), manifest.is_none()),
