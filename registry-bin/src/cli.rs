@@ -36,13 +36,17 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
 
-    /// Where to store: `memory`, a folder, or s3://BUCKET/PREFIX. [default: what CONFIG says, or ./registry-data]
+    /// Where to store: `memory`, a folder, or `s3://BUCKET/PREFIX`. [default: what CONFIG says, or ./registry-data]
     #[arg(long, value_name = "WHERE")]
     pub(crate) storage: Option<String>,
 
     /// Wait for another server that has the folder to end, instead of failing.
     #[arg(long)]
     pub(crate) wait: bool,
+
+    /// Accept manifests that name content which the repository does not have.
+    #[arg(long)]
+    pub(crate) allow_missing_content: bool,
 
     /// How long running requests may go on after the first signal, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]

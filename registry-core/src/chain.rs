@@ -186,6 +186,10 @@ pub enum TakeBack {
 
 /// Decides how a tag is taken back.
 ///
+/// What a tag named before is what its last write replaced that was not this push's own: a push which begins again and
+/// finds another's tag has replaced that one. It is known only where the tag is written by compare-and-swap on the
+/// version that was read.
+///
 /// `same` says that the tag has the version that this push wrote; `replaced` is the state of the manifest which the
 /// tag named before, and `replaced_same` says that its incarnation is the one that was named. With no tag before,
 /// `replaced` is Absent.

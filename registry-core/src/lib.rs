@@ -1,7 +1,7 @@
 //! The protocol of an OCI container registry, without I/O.
 //!
 //! What a registry must say and decide is here: the grammar of names, digests and manifests, one typed
-//! [`Request`](request::Request) for each endpoint and the responses to it, the state machine of an upload, the one
+//! [`Request`] for each endpoint and the responses to it, the state machine of an upload, the one
 //! table of errors, what a registry asks of its storage ([`Storage`]) and [`Registry`], which owns every rule that
 //! is the same on all storages. No socket, file, clock, random number or process-wide state is touched: time and
 //! randomness are arguments, and the crate is `no_std`.

@@ -36,13 +36,13 @@ impl Config {
         let listen = serve
             .listen
             .as_deref()
-            .or(file.as_ref().and_then(|file| file.listen.as_deref()));
+            .or_else(|| file.as_ref().and_then(|file| file.listen.as_deref()));
         let storage = match (&serve.storage, &file) {
             (Some(location), _) => StorageLocation::parse(location)?,
             (None, Some(file)) => file.storage.clone(),
             (None, None) => StorageLocation::Folder(DEFAULT_FOLDER.into()),
         };
-        let level = serve.log_level.or(file.as_ref().and_then(|file| file.log_level));
+        let level = serve.log_level.or_else(|| file.as_ref().and_then(|file| file.log_level));
         Ok(Self {
             listen: resolve(listen.unwrap_or(DEFAULT_LISTEN))?,
             storage,

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// How long a client waits for a byte before a test fails.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(120);
 /// Bytes that are moved at once.
 const BUFFER: usize = 256 << 10;
 /// Bytes of a response that are held in memory at most.

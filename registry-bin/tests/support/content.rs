@@ -1,6 +1,6 @@
 //! Pseudo-random content of any length that costs a memory copy to make, and digests.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest as _, Sha256, Sha512};
@@ -115,7 +115,7 @@ impl Read for Content {
     }
 }
 
-/// A reader that hashes (sha256) and counts what passes through it.
+/// A sink that hashes (sha256) and counts what it is given.
 #[derive(Debug)]
 pub(crate) struct Hashed {
     hasher: Sha256,
@@ -137,7 +137,7 @@ impl Hashed {
     }
 }
 
-impl std::io::Write for Hashed {
+impl Write for Hashed {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
@@ -146,6 +146,18 @@ impl std::io::Write for Hashed {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+/// A reader that hands on what another one gives, and shows it to [`Hashed`].
+#[derive(Debug)]
+pub(crate) struct Tee<'h, R>(pub(crate) R, pub(crate) &'h mut Hashed);
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.0.read(buffer)?;
+        self.1.write_all(&buffer[..read])?;
+        Ok(read)
     }
 }
 

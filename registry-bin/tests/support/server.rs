@@ -187,9 +187,9 @@ pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(2));
 }
 
-/// Starts a shell that kills `process` and removes `folder` when this process ends without doing so: a server that is
+/// Starts a shell that ends `process` and removes `folder` when this process ends without doing so: a server that is
 /// shared by tests lives in a `static`, which is never dropped.
-fn guard(process: &Child, folder: &Path) -> Child {
+pub(crate) fn guard(process: &Child, folder: &Path) -> Child {
     Command::new("sh")
         .args([
             "-c",

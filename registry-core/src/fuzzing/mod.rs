@@ -3,6 +3,7 @@
 //! Each function takes any bytes, and panics where the code is wrong.
 
 mod grammar;
+mod request;
 pub mod upload_model;
 
 use alloc::collections::BTreeSet;
@@ -13,6 +14,7 @@ use core::str::FromStr;
 
 use serde_json::Value;
 
+pub use self::request::{ranges, request};
 use crate::digest::{Algorithm, Digest};
 use crate::hash::{HashSnapshot, Hasher};
 use crate::manifest::ManifestView;

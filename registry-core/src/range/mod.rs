@@ -201,12 +201,11 @@ impl RangeHeader {
             return Selection::Whole;
         }
         let parts: Vec<_> = self.0.iter().filter_map(|part| part.resolve(size)).collect();
-        let total = parts.iter().fold(0_u64, |sum, part| {
-            sum.saturating_add(part.end.saturating_sub(part.start))
-        });
+        let lengths = parts.iter().map(|part| part.end.saturating_sub(part.start));
+        let total: u128 = lengths.map(u128::from).sum();
         if parts.is_empty() {
             Selection::NotSatisfiable
-        } else if total > size {
+        } else if total > u128::from(size) {
             Selection::Whole
         } else {
             Selection::Parts(parts)

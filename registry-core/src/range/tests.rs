@@ -89,6 +89,12 @@ fn a_read_selects_what_the_rfc_says() {
 }
 
 #[test]
+fn overlaps_are_found_where_the_sum_of_lengths_is_beyond_64_bits() {
+    let header = RangeHeader::parse("bytes=0-,0-").unwrap();
+    assert_eq!(header.resolve(u64::MAX), Selection::Whole);
+}
+
+#[test]
 fn empty_content_is_sent_whole() {
     for text in ["bytes=0-", "bytes=-1", "bytes=0-0,5-"] {
         assert_eq!(RangeHeader::parse(text).unwrap().resolve(0), Selection::Whole);

@@ -27,7 +27,10 @@ const MAXIMUM_PAGES: usize = 10;
 /// A list that is read page by page. It owns all it needs, because a response outlives the request.
 #[async_trait]
 trait Source: Send + Sync + 'static {
-    type Item: Serialize + Send;
+    type Item: Serialize + AsRef<str> + Send;
+
+    /// The fewest items to ask the storage for: more than 1 where few of them may be left of a page.
+    const MINIMUM: usize = 1;
 
     /// Reads a page, which may have fewer items than asked for though more follow.
     async fn page(&self, page: PageRequest) -> Result<Page<Self::Item>, Error>;
@@ -58,6 +61,8 @@ struct Catalog<S: ?Sized> {
 #[async_trait]
 impl<S: ?Sized + Storage> Source for Catalog<S> {
     type Item = RepositoryName;
+
+    const MINIMUM: usize = 100;
 
     async fn page(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
         let mut page = self.storage.list_repositories(page).await?;
@@ -135,13 +140,19 @@ async fn fill<T: Source>(source: &T, size: usize, last: Option<String>) -> Resul
         next: last,
     };
     for _ in 0..MAXIMUM_PAGES {
+        let missing = size.saturating_sub(filled.items.len());
         let page = PageRequest {
             last: filled.next.take(),
-            limit: size.saturating_sub(filled.items.len()),
+            limit: missing.max(T::MINIMUM),
         };
         let page = source.page(page).await?;
-        filled.items.extend(page.items);
-        filled.next = page.next;
+        let is_cut = page.items.len() > missing;
+        filled.items.extend(page.items.into_iter().take(missing));
+        filled.next = if is_cut {
+            filled.items.last().map(|item| String::from(item.as_ref()))
+        } else {
+            page.next
+        };
         if filled.next.is_none() || filled.items.len() >= size {
             break;
         }

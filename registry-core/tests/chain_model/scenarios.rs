@@ -71,12 +71,12 @@ holds! {
 holds! {
     if is_full();
 
-    full_push_and_upload_1123(1, 1, 2, 3) 32_100_000;
-    full_two_pushes_2113(2, 1, 1, 3) 28_700_000;
-    full_two_uploads_1213(1, 2, 1, 3) 11_200_000;
-    full_two_pushes_two_deletes_2013(2, 0, 1, 3) { deleters: 2 } 22_100_000;
+    full_push_and_upload_1123(1, 1, 2, 3) 32_149_684;
+    full_two_pushes_2113(2, 1, 1, 3) 28_698_926;
+    full_two_uploads_1213(1, 2, 1, 3) 11_215_642;
+    full_two_pushes_two_deletes_2013(2, 0, 1, 3) { deleters: 2 } 22_060_842;
     full_blob_delete_1113(1, 1, 1, 3) { blob_delete: true } 3_638_751;
     full_cancel_and_crash_0213(0, 2, 1, 3) { cancel: true, crash: true, empty: true } 6_007_626;
-    full_mount_0023(0, 0, 2, 3) { mount: true } 1_748_448;
-    full_mount_0114(0, 1, 1, 4) { mount: true } 1_400_000;
+    full_mount_0023(0, 0, 2, 3) { mount: true } 1_675_360;
+    full_mount_0114(0, 1, 1, 4) { mount: true } 1_365_404;
 }

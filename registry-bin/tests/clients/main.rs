@@ -1,0 +1,16 @@
+//! Real clients against the real server: what people type, from a build to a pull by digest.
+//!
+//! A client that is not on the machine is skipped with a line that says so, but fails where `CI` is set.
+
+#[expect(dead_code, reason = "each test program uses its own part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod buildah;
+mod containerd;
+mod curl;
+mod docker;
+mod podman;
+mod samples;
+mod skopeo;
+mod tools;

@@ -1,0 +1,214 @@
+use super::*;
+
+fn items(response: Response, key: &str) -> Vec<String> {
+    let document: serde_json::Value =
+        serde_json::from_slice(&read_all(response.body.into_stream()).unwrap()).unwrap();
+    document[key]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item.as_str().unwrap().to_string())
+        .collect()
+}
+
+fn target_of(link: &str) -> &str {
+    link.strip_prefix('<')
+        .unwrap()
+        .strip_suffix(">; rel=\"next\"")
+        .unwrap()
+}
+
+#[test]
+fn a_list_has_the_form_that_the_specification_says() {
+    let empty = registry(Tiny::default());
+    assert_eq!(
+        text_of(get(&empty, "/v2/a/b/tags/list").body.into_stream()),
+        r#"{"name":"a/b","tags":[]}"#
+    );
+    assert_eq!(
+        text_of(get(&empty, "/v2/_catalog").body.into_stream()),
+        r#"{"repositories":[]}"#
+    );
+    let some = registry(Tiny {
+        names: vec!["x".into(), "y".into()],
+        largest_page: 1,
+        ..Tiny::default()
+    });
+    let response = get(&some, "/v2/a/tags/list");
+    assert!(matches!(response.body, crate::response::ResponseBody::Stream(_)));
+    assert_eq!(
+        text_of(response.body.into_stream()),
+        r#"{"name":"a","tags":["x","y"]}"#
+    );
+    let none = get(&some, "/v2/a/tags/list?n=0");
+    assert_eq!(none.field("link"), None);
+    assert_eq!(items(none, "tags").len(), 0);
+    for query in ["", "?n=0", "?n=5"] {
+        assert_eq!(
+            code(&get(&some, &format!("/v2/none/tags/list{query}"))),
+            Some(ErrorCode::NameUnknown)
+        );
+    }
+    let huge = get(&some, "/v2/a/tags/list?n=99999999999999999999");
+    assert_eq!(huge.field("link"), None);
+    assert_eq!(items(huge, "tags").len(), 2);
+}
+
+#[test]
+fn a_catalog_has_what_its_reader_may_see() {
+    let names: Vec<String> = (0..40)
+        .map(|at| format!("{}{at:02}", if at % 10 == 7 { "seen" } else { "hidden" }))
+        .collect();
+    let hide = |operation: &Operation<'_>| {
+        operation
+            .repository
+            .is_some_and(|name| name.as_str().starts_with("hidden"))
+    };
+    let registry = registry(Tiny {
+        names,
+        largest_page: 3,
+        ..Tiny::default()
+    })
+    .with_authorizer(Arc::new(Refuse(hide)));
+    let whole = get(&registry, "/v2/_catalog");
+    let expected = ["seen07", "seen17", "seen27", "seen37"];
+    assert_eq!(items(whole, "repositories"), expected);
+    // The first page gives up after ten of the storage, and leads on though it has nothing.
+    let (mut target, mut seen) = ("/v2/_catalog?n=2".to_string(), vec![]);
+    for page in 0.. {
+        assert!(page < 10, "no progress");
+        let response = get(&registry, &target);
+        let link = response.field("link").map(|link| target_of(link).to_string());
+        let listed = items(response, "repositories");
+        assert!(listed.len() <= 2);
+        seen.push(listed);
+        match link {
+            Some(link) => target = link,
+            None => break,
+        }
+    }
+    let first: Vec<String> = vec![];
+    assert_eq!(seen.first(), Some(&first));
+    assert_eq!(seen.concat(), expected);
+}
+
+fn referrer(at: usize, size: usize, kind: &str) -> Descriptor {
+    Descriptor {
+        media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
+        digest: format!("sha256:{at:064x}").parse().unwrap(),
+        size: 1,
+        artifact_type: Some(kind.into()),
+        annotations: BTreeMap::from([("k".into(), "v".repeat(size))]),
+    }
+}
+
+/// Follows the links of a list of referrers; returns what was listed, and the bytes of each page.
+fn all_referrers(registry: &Registry<Tiny>, query: &str) -> (Vec<String>, Vec<usize>) {
+    let mut target = format!("/v2/none/referrers/{}{query}", hello());
+    let (mut digests, mut sizes) = (vec![], vec![]);
+    loop {
+        let response = get(registry, &target);
+        assert_eq!(
+            (response.status, response.field("content-type")),
+            (200, Some(MediaType::OCI_INDEX))
+        );
+        assert_eq!(
+            response.field("oci-filters-applied"),
+            target.contains("artifactType").then_some("artifactType")
+        );
+        let link = response.field("link").map(|link| target_of(link).to_string());
+        let bytes = read_all(response.body.into_stream()).unwrap();
+        sizes.push(bytes.len());
+        let index: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        digests.extend(
+            index["manifests"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["digest"].as_str().unwrap().to_string()),
+        );
+        match link {
+            Some(link) => target = link,
+            None => return (digests, sizes),
+        }
+    }
+}
+
+#[test]
+fn referrers_are_listed_even_where_there_is_nothing() {
+    let registry = registry(Tiny::default());
+    assert_eq!(all_referrers(&registry, "").0.len(), 0);
+    let body = text_of(
+        get(&registry, &format!("/v2/a/referrers/{}", hello()))
+            .body
+            .into_stream(),
+    );
+    assert_eq!(
+        body,
+        r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#
+    );
+}
+
+proptest! {
+    #[test]
+    fn referrers_come_once_each_and_pages_are_bounded(
+        sizes in prop::collection::vec(0..600_usize, 0..60),
+        largest_page in 1..50_usize,
+        filter: bool,
+        limit in prop::option::of(1..30_usize),
+    ) {
+        let kinds = ["a/b+c", "x/y"];
+        let referrers: Vec<_> = sizes.iter().enumerate().map(|(at, size)| referrer(at, *size, kinds[at % 2])).collect();
+        let expected: Vec<String> = referrers
+            .iter()
+            .filter(|one| !filter || one.artifact_type.as_deref() == Some(kinds[0]))
+            .map(|one| one.digest.to_string())
+            .collect();
+        let mut registry = registry(Tiny { referrers, largest_page, ..Tiny::default() });
+        registry.options.referrers_size_limit = 2000;
+        let mut query: Vec<String> = limit.iter().map(|limit| format!("n={limit}")).collect();
+        query.extend(filter.then(|| "artifactType=a/b%2Bc".to_string()));
+        let (listed, pages) = all_referrers(&registry, &format!("?{}", query.join("&")));
+        prop_assert_eq!(listed, expected);
+        // The index around the descriptors is less than a hundred bytes; a descriptor alone is less than the limit.
+        prop_assert!(pages.iter().all(|bytes| *bytes < 2100), "{:?}", pages);
+    }
+
+    #[test]
+    fn pages_join_to_the_whole_list(
+        names in prop::collection::btree_set("[a-z0-9]{1,3}", 0..40),
+        largest_page in 1..50_usize,
+        limit in 1..50_usize,
+        last in prop::option::of("[a-z0-9]{1,3}"),
+    ) {
+        let names: Vec<String> = names.into_iter().collect();
+        let expected: Vec<String> = names.iter().filter(|name| last.as_ref().is_none_or(|last| *name > last)).cloned().collect();
+        let registry = registry(Tiny { names, largest_page, ..Tiny::default() });
+        for (path, key) in [("/v2/_catalog", "repositories"), ("/v2/a/tags/list", "tags")] {
+            let page = |limit: Option<usize>| PageQuery { limit: limit.map(|limit| limit as u64), last: last.clone() };
+            let request = |page| match key {
+                "tags" => Request::ListTags { repository: "a".parse().unwrap(), page },
+                _ => Request::ListRepositories { page },
+            };
+            let whole = get(&registry, &request(page(None)).build().target);
+            prop_assert_eq!(whole.field("link"), None);
+            prop_assert_eq!(items(whole, key), expected.clone());
+            let mut target = request(page(Some(limit))).build().target;
+            let mut listed = vec![];
+            loop {
+                prop_assert!(target.starts_with(path));
+                let response = get(&registry, &target);
+                let link = response.field("link").map(|link| target_of(link).to_string());
+                let items = items(response, key);
+                // Full, unless it is the last page or the storage's pages were too short.
+                prop_assert!(items.len() <= limit && (link.is_none() || items.len() == limit.min(10 * largest_page)));
+                listed.extend(items);
+                match link {
+                    Some(link) => target = link,
+                    None => break,
+                }
+            }
+            prop_assert_eq!(&listed, &expected);
+        }
+    }
+}

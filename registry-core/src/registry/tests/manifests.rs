@@ -1,0 +1,257 @@
+use super::*;
+use crate::storage::ManifestChild;
+
+#[test]
+fn a_manifest_is_compared_with_its_digest() {
+    let pushed = |target: &str, body: &[&'static [u8]]| {
+        let registry = registry(Tiny::default());
+        let (response, _) = send(
+            &registry,
+            "PUT",
+            target,
+            &[("content-type", MediaType::OCI_INDEX)],
+            body,
+        );
+        (response, registry.storage.pushed.lock().unwrap().pop())
+    };
+    for algorithm in Algorithm::ALL {
+        let digest = Digest::of(algorithm, INDEX);
+        let target = format!("/v2/a/manifests/{digest}?tag=x&tag=y&tag=x");
+        let (response, manifest) = pushed(&target, &[&INDEX[..9], &INDEX[9..]]);
+        assert_eq!(
+            (response.status, response.field("docker-content-digest")),
+            (201, Some(digest.as_str()))
+        );
+        let manifest = manifest.unwrap();
+        assert_eq!(
+            (manifest.manifest.digest, manifest.manifest.bytes),
+            (digest, Bytes::from_static(INDEX))
+        );
+        assert_eq!(manifest.tags, ["x", "y"].map(|tag| tag.parse().unwrap()));
+        assert_eq!(manifest.principal, "alice");
+        assert!(
+            !manifest.allow_missing,
+            "children must be there unless the operator says otherwise"
+        );
+        let (response, manifest) = pushed(&target, &[INDEX, b" "]);
+        assert_eq!(
+            (code(&response), manifest.is_none()),
+            (Some(ErrorCode::DigestInvalid), true)
+        );
+    }
+    let (response, manifest) = pushed("/v2/a/manifests/v1", &[INDEX]);
+    let digest = Digest::of(Algorithm::Sha256, INDEX).to_string();
+    assert_eq!(
+        response.field("location").unwrap(),
+        format!("/v2/a/manifests/{digest}")
+    );
+    assert_eq!(response.field("oci-tag"), None);
+    assert_eq!(manifest.unwrap().tags, vec!["v1".parse::<Tag>().unwrap()]);
+    assert_eq!(
+        code(&pushed("/v2/a/manifests/v1", &[b"blablabla"]).0),
+        Some(ErrorCode::ManifestInvalid)
+    );
+    assert_eq!(
+        code(&pushed("/v2/a/manifests/v1", &[]).0),
+        Some(ErrorCode::ManifestInvalid)
+    );
+    assert_eq!(
+        code(&pushed("/v2/a/manifests/x:y", &[INDEX]).0),
+        Some(ErrorCode::DigestInvalid)
+    );
+}
+
+#[test]
+fn a_manifest_beyond_the_limit_is_not_read() {
+    let mut registry = registry(Tiny::default());
+    registry.options.manifest_size_limit = INDEX.len();
+    let long: Vec<(&str, &str)> = vec![("content-length", "35")];
+    for (fields, body, status, rest) in [
+        (vec![], &[INDEX][..], 201, 0),
+        (vec![], &[INDEX, b"", b""], 201, 0),
+        (vec![], &[INDEX, b" ", b"x"], 413, 1),
+        (vec![], &[&INDEX[..20], b"123456789012345", b"x"], 413, 1),
+        (long, &[INDEX, b" "], 413, 2),
+    ] {
+        let (response, left) = send(&registry, "PUT", "/v2/a/manifests/v1", &fields, body);
+        assert_eq!((response.status, left), (status, rest), "{body:?}");
+    }
+}
+
+#[test]
+fn a_subject_is_answered_and_described() {
+    let subject = hello();
+    let text = format!(
+        r#"{{"schemaVersion":2,"manifests":[],"artifactType":"a/b","annotations":{{"k":"v"}},
+            "subject":{{"mediaType":"x/y","digest":"{subject}","size":5}}}}"#
+    );
+    let text: &'static str = String::leak(text);
+    let registry = registry(Tiny::default());
+    let (response, _) = send(
+        &registry,
+        "PUT",
+        "/v2/a/manifests/v1",
+        &[("content-type", MediaType::OCI_INDEX)],
+        &[text.as_bytes()],
+    );
+    assert_eq!(
+        (response.status, response.field("oci-subject")),
+        (201, Some(subject.as_str()))
+    );
+    let (of, descriptor) = registry.storage.pushed.lock().unwrap().remove(0).subject.unwrap();
+    assert_eq!(
+        (of, descriptor.size, descriptor.artifact_type.as_deref()),
+        (subject, text.len() as u64, Some("a/b"))
+    );
+    assert_eq!(descriptor.digest, Digest::of(Algorithm::Sha256, text.as_bytes()));
+}
+
+#[test]
+fn foreign_layers_are_kept_but_never_required() {
+    let layer = |digest: &Digest| {
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar","digest":"{digest}","size":5}}"#
+        )
+    };
+    let other = Digest::of(Algorithm::Sha256, b"other");
+    let config = Digest::of(Algorithm::Sha256, b"{}");
+    let text = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"x/y","digest":"{config}","size":2}},"layers":[{},{}]}}"#,
+        layer(&hello()),
+        layer(&other)
+    );
+    let text: &'static str = String::leak(text);
+    for allow in [true, false] {
+        let mut registry = registry(Tiny::default());
+        registry.options.allow_missing_children = allow;
+        let fields = [("content-type", MediaType::OCI_MANIFEST)];
+        send(
+            &registry,
+            "PUT",
+            "/v2/a/manifests/v1",
+            &fields,
+            &[text.as_bytes()],
+        );
+        let pushed = registry.storage.pushed.lock().unwrap().remove(0);
+        let digests = |children: &[ManifestChild]| {
+            let digests = children.iter().map(|child| child.digest.clone());
+            digests.collect::<Vec<_>>()
+        };
+        assert_eq!(digests(&pushed.children), core::slice::from_ref(&config));
+        assert_eq!(digests(&pushed.optional_children), [hello(), other.clone()]);
+        assert_eq!(pushed.allow_missing, allow);
+    }
+}
+
+#[test]
+fn conditions_and_rights_become_one_condition_on_the_tags() {
+    let allowed: fn(&Operation<'_>) -> bool = |_| false;
+    let refused: fn(&Operation<'_>) -> bool = |operation| operation.action == Action::Overwrite;
+    let by_digest = format!("/v2/a/manifests/{}", Digest::of(Algorithm::Sha256, INDEX));
+    let by_digest_with_tag = format!("{by_digest}?tag=x");
+    let matches = format!("\"{}\"", hello());
+    let some = TagCondition::Matches(vec![hello()]);
+    let cases = [
+        (
+            "/v2/a/manifests/v1",
+            vec![],
+            allowed,
+            false,
+            Ok(TagCondition::Any),
+        ),
+        (
+            "/v2/a/manifests/v1",
+            vec![],
+            allowed,
+            true,
+            Ok(TagCondition::Immutable),
+        ),
+        (
+            "/v2/a/manifests/v1",
+            vec![],
+            refused,
+            false,
+            Ok(TagCondition::Immutable),
+        ),
+        (
+            &by_digest_with_tag,
+            vec![],
+            refused,
+            false,
+            Ok(TagCondition::Immutable),
+        ),
+        (&by_digest, vec![], refused, true, Ok(TagCondition::Any)),
+        (
+            "/v2/a/manifests/v1",
+            vec![("if-none-match", "*")],
+            allowed,
+            false,
+            Ok(TagCondition::Absent),
+        ),
+        (
+            "/v2/a/manifests/v1",
+            vec![("if-none-match", "*")],
+            refused,
+            true,
+            Ok(TagCondition::Absent),
+        ),
+        (
+            "/v2/a/manifests/v1",
+            vec![("if-match", &matches)],
+            allowed,
+            false,
+            Ok(some),
+        ),
+        (
+            "/v2/a/manifests/v1",
+            vec![("if-match", &matches)],
+            refused,
+            false,
+            Err(ErrorCode::Denied),
+        ),
+        (
+            "/v2/a/manifests/v1",
+            vec![("if-match", &matches)],
+            allowed,
+            true,
+            Err(ErrorCode::TagConflict),
+        ),
+        (
+            "/v2/a/manifests/v1",
+            vec![("if-match", "*")],
+            allowed,
+            false,
+            Err(ErrorCode::Unsupported),
+        ),
+        (
+            "/v2/a/manifests/v1",
+            vec![("if-none-match", &matches)],
+            allowed,
+            false,
+            Err(ErrorCode::Unsupported),
+        ),
+        (
+            &by_digest,
+            vec![("if-none-match", "*")],
+            allowed,
+            false,
+            Err(ErrorCode::Unsupported),
+        ),
+    ];
+    for (target, fields, rule, immutable, expected) in cases {
+        let mut registry = registry(Tiny::default()).with_authorizer(Arc::new(Refuse(rule)));
+        registry.options.immutable_tags = immutable;
+        let (response, rest) = send(&registry, "PUT", target, &fields, &[INDEX]);
+        let pushed = registry.storage.pushed.lock().unwrap().pop();
+        match expected {
+            Ok(condition) => assert_eq!(pushed.unwrap().condition, condition, "{target} {fields:?}"),
+            Err(expected) => {
+                assert_eq!(
+                    (code(&response), pushed.is_none(), rest),
+                    (Some(expected), true, 1),
+                    "{target} {fields:?}"
+                );
+            }
+        }
+    }
+}

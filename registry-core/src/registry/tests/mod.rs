@@ -1,0 +1,297 @@
+mod lists;
+mod manifests;
+mod rights;
+mod uploads;
+
+use super::*;
+use crate::descriptor::Descriptor;
+use crate::digest::Algorithm;
+use crate::media_type::MediaType;
+use crate::page::PageQuery;
+use crate::reference::Reference;
+use crate::storage::{Blob, Manifest, NewManifest, Page, PageRequest, TagCondition, UploadKey};
+use crate::tag::Tag;
+use crate::testing::{Items, Memory, now, read_all, text_of};
+use crate::upload_id::UploadId;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec;
+use alloc::vec::Vec;
+use async_trait::async_trait;
+use bytes::Bytes;
+use core::fmt::Write as _;
+use core::ops::Bound;
+use core::pin::pin;
+use proptest::prelude::*;
+use std::sync::Mutex;
+
+/// A storage that knows enough to ask of it what a registry asks; what was done stands in `log`.
+#[derive(Default)]
+struct Tiny {
+    log: Mutex<String>,
+    /// What the next session has, and all that was appended.
+    upload: Mutex<Vec<u8>>,
+    /// The repositories that have every blob.
+    sources: Vec<&'static str>,
+    names: Vec<String>,
+    referrers: Vec<Descriptor>,
+    largest_page: usize,
+    pushed: Mutex<Vec<NewManifest>>,
+}
+
+impl Tiny {
+    fn note(&self, what: impl fmt::Display) {
+        write!(self.log.lock().unwrap(), "{what};").unwrap();
+    }
+
+    fn log(&self) -> String {
+        core::mem::take(&mut *self.log.lock().unwrap())
+    }
+
+    fn key(upload: &UploadKey) -> Result<(), Error> {
+        if upload.id == id() && upload.principal == "alice" {
+            Ok(())
+        } else {
+            Err(ErrorCode::BlobUploadUnknown.into())
+        }
+    }
+
+    /// A page as a storage gives it: it may be shorter than asked for.
+    fn page<T: Clone>(&self, all: &BTreeMap<String, T>, page: &PageRequest) -> Page<T> {
+        let from = page.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let limit = page.limit.min(self.largest_page.max(1));
+        let rest = all.range::<String, _>((from, Bound::Unbounded));
+        let taken: Vec<_> = rest.clone().take(limit).collect();
+        Page {
+            items: taken.iter().map(|(_, item)| (*item).clone()).collect(),
+            next: taken
+                .last()
+                .filter(|_| rest.count() > limit)
+                .map(|(key, _)| (*key).clone()),
+        }
+    }
+
+    fn names<T: core::str::FromStr<Err = Error> + Clone>(&self, page: &PageRequest) -> Page<T> {
+        let all = self
+            .names
+            .iter()
+            .map(|name| (name.clone(), name.parse().unwrap()));
+        self.page(&all.collect(), page)
+    }
+}
+
+#[async_trait]
+impl Storage for Tiny {
+    async fn stat_blob(&self, _: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
+        self.note("stat");
+        if *digest == hello() {
+            Ok(5)
+        } else {
+            Err(ErrorCode::BlobUnknown.into())
+        }
+    }
+
+    async fn open_blob(&self, _: &RepositoryName, _: &Digest) -> Result<Blob, Error> {
+        self.note("open");
+        Ok(Blob {
+            size: 5,
+            content: Arc::new(Memory(b"hello".to_vec())),
+        })
+    }
+
+    async fn mount_blob(
+        &self,
+        from: &RepositoryName,
+        to: &RepositoryName,
+        _: &Digest,
+    ) -> Result<bool, Error> {
+        self.note(format_args!("mount {from} {to}"));
+        Ok(self.sources.contains(&from.as_str()))
+    }
+
+    async fn list_blob_repositories(
+        &self,
+        _: &Digest,
+        page: PageRequest,
+    ) -> Result<Page<RepositoryName>, Error> {
+        let items = self
+            .sources
+            .iter()
+            .take(page.limit)
+            .map(|name| name.parse().unwrap());
+        Ok(Page {
+            items: items.collect(),
+            next: None,
+        })
+    }
+
+    async fn delete_blob(&self, _: &RepositoryName, _: &Digest) -> Result<(), Error> {
+        self.note("delete blob");
+        Ok(())
+    }
+
+    async fn create_upload(
+        &self,
+        _: &RepositoryName,
+        principal: &str,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, Error> {
+        self.note(format_args!("create {principal} {algorithm}"));
+        Ok(id())
+    }
+
+    async fn append_upload(
+        &self,
+        upload: &UploadKey,
+        offset: Option<u64>,
+        mut body: Body<'_>,
+    ) -> Result<u64, Error> {
+        Self::key(upload)?;
+        self.note("append");
+        let mut bytes = self.upload.lock().unwrap().clone();
+        if offset.is_some_and(|offset| offset != bytes.len() as u64) {
+            return Err(ErrorCode::RangeInvalid.into());
+        }
+        let result = loop {
+            match body::next(&mut body).await {
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Ok(None) => break Ok(bytes.len() as u64),
+                Err(error) => break Err(error),
+            }
+        };
+        *self.upload.lock().unwrap() = bytes;
+        result
+    }
+
+    async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error> {
+        Self::key(upload)?;
+        Ok(self.upload.lock().unwrap().len() as u64)
+    }
+
+    async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
+        Self::key(upload)?;
+        self.note("commit");
+        if Digest::of(digest.supported_algorithm()?, &self.upload.lock().unwrap()) == *digest {
+            Ok(())
+        } else {
+            Err(ErrorCode::DigestInvalid.into())
+        }
+    }
+
+    async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
+        Self::key(upload)?;
+        self.note("cancel");
+        Ok(())
+    }
+
+    async fn get_manifest(&self, _: &RepositoryName, _: &Reference) -> Result<Manifest, Error> {
+        self.note("get");
+        Ok(Manifest {
+            digest: Digest::of(Algorithm::Sha256, INDEX),
+            media_type: MediaType::OCI_INDEX.parse()?,
+            bytes: Bytes::from_static(INDEX),
+        })
+    }
+
+    async fn stat_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Manifest, Error> {
+        self.note("stat");
+        self.get_manifest(repository, reference).await
+    }
+
+    async fn put_manifest(&self, _: &RepositoryName, manifest: NewManifest) -> Result<(), Error> {
+        self.pushed.lock().unwrap().push(manifest);
+        Ok(())
+    }
+
+    async fn delete_manifest(&self, _: &RepositoryName, _: &Digest) -> Result<(), Error> {
+        self.note("delete manifest");
+        Ok(())
+    }
+
+    async fn delete_tag(&self, _: &RepositoryName, _: &Tag) -> Result<(), Error> {
+        self.note("delete tag");
+        Ok(())
+    }
+
+    async fn list_tags(&self, repository: &RepositoryName, page: PageRequest) -> Result<Page<Tag>, Error> {
+        if repository.as_str() == "none" {
+            Err(ErrorCode::NameUnknown.into())
+        } else {
+            Ok(self.names(&page))
+        }
+    }
+
+    async fn list_referrers(
+        &self,
+        _: &RepositoryName,
+        _: &Digest,
+        page: PageRequest,
+    ) -> Result<Page<Descriptor>, Error> {
+        let all = self
+            .referrers
+            .iter()
+            .map(|referrer| (referrer.digest.to_string(), referrer.clone()));
+        Ok(self.page(&all.collect(), &page))
+    }
+
+    async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
+        Ok(self.names(&page))
+    }
+}
+
+/// Refuses what a rule says, by action and repository.
+#[derive(Debug)]
+struct Refuse(fn(&Operation<'_>) -> bool);
+
+impl Authorizer for Refuse {
+    fn authorize(&self, principal: &Principal, operation: &Operation<'_>) -> Result<(), Error> {
+        assert_eq!(principal.name(), "alice");
+        if (self.0)(operation) {
+            Err(ErrorCode::Denied.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+const INDEX: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
+
+fn id() -> UploadId {
+    UploadId::from_random(7)
+}
+
+fn hello() -> Digest {
+    Digest::of(Algorithm::Sha256, b"hello")
+}
+
+fn registry(storage: Tiny) -> Registry<Tiny> {
+    Registry::new(Arc::new(storage), Options::default())
+}
+
+/// Sends a request and returns the answer with what is left of the body.
+fn send(
+    registry: &Registry<Tiny>,
+    method: &str,
+    target: &str,
+    fields: &[(&str, &str)],
+    body: &[&'static [u8]],
+) -> (Response, usize) {
+    let request = Request::parse(method, target, fields).unwrap();
+    let mut body = pin!(Items::of(body));
+    let response = now(registry.handle(&Principal::new("alice"), request, body.as_mut()));
+    (response, body.0.len())
+}
+
+fn get(registry: &Registry<Tiny>, target: &str) -> Response {
+    send(registry, "GET", target, &[], &[]).0
+}
+
+fn code(response: &Response) -> Option<ErrorCode> {
+    response.error.as_ref().map(Error::code)
+}

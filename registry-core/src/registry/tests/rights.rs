@@ -1,0 +1,158 @@
+use super::*;
+
+#[test]
+fn nothing_is_deleted_where_that_is_switched_off() {
+    let digest = hello();
+    let targets = [
+        ("/v2/a/manifests/v1".to_string(), "delete tag;", "GET, HEAD, PUT"),
+        (
+            format!("/v2/a/manifests/{digest}"),
+            "delete manifest;",
+            "GET, HEAD, PUT",
+        ),
+        (format!("/v2/a/blobs/{digest}"), "delete blob;", "GET, HEAD"),
+    ];
+    for (target, log, allow) in targets {
+        let mut registry = registry(Tiny::default());
+        assert_eq!(send(&registry, "DELETE", &target, &[], &[]).0.status, 202);
+        assert_eq!(registry.storage.log(), log);
+        registry.options.delete = false;
+        let response = send(&registry, "DELETE", &target, &[], &[]).0;
+        assert_eq!(
+            (
+                response.status,
+                response.field("allow"),
+                registry.storage.log().as_str()
+            ),
+            (405, Some(allow), "")
+        );
+    }
+    let registry = registry(Tiny::default());
+    let (tag, manifest) = (
+        "/v2/a/manifests/v1".to_string(),
+        format!("/v2/a/manifests/{digest}"),
+    );
+    let (same, other) = (format!("\"{digest}\""), "\"x:y\"".to_string());
+    for (target, condition, status) in [
+        (&manifest, &same, 202),
+        (&manifest, &other, 412),
+        (&tag, &same, 400),
+    ] {
+        assert_eq!(
+            send(&registry, "DELETE", target, &[("if-match", condition)], &[])
+                .0
+                .status,
+            status
+        );
+    }
+}
+
+/// Grants one action.
+#[derive(Debug)]
+struct Only(Action);
+
+impl Authorizer for Only {
+    fn authorize(&self, _: &Principal, operation: &Operation<'_>) -> Result<(), Error> {
+        if operation.action == self.0 {
+            Ok(())
+        } else {
+            Err(ErrorCode::Denied.into())
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_is_neither_read_nor_done() {
+    use Action::{Connect, Delete, List, Overwrite, Pull, Push};
+    let digest = hello();
+    let upload = format!("/v2/a/blobs/uploads/{}", id());
+    // Method, target, and the only action of which the refusal must stop it.
+    let table = [
+        ("GET", "/v2/".to_string(), Connect),
+        ("GET", "/v2/_catalog".into(), List),
+        ("GET", "/v2/a/tags/list".into(), List),
+        ("GET", format!("/v2/a/referrers/{digest}"), List),
+        ("GET", format!("/v2/a/blobs/{digest}"), Pull),
+        ("HEAD", format!("/v2/a/blobs/{digest}"), Pull),
+        ("GET", "/v2/a/manifests/v1".into(), Pull),
+        ("HEAD", "/v2/a/manifests/v1".into(), Pull),
+        ("PUT", "/v2/a/manifests/v1".into(), Push),
+        ("POST", "/v2/a/blobs/uploads/".into(), Push),
+        ("POST", format!("/v2/a/blobs/uploads/?digest={digest}"), Push),
+        ("POST", format!("/v2/a/blobs/uploads/?mount={digest}"), Push),
+        ("PATCH", upload.clone(), Push),
+        ("PUT", format!("{upload}?digest={digest}"), Push),
+        ("GET", upload.clone(), Push),
+        ("DELETE", upload, Push),
+        ("DELETE", "/v2/a/manifests/v1".into(), Delete),
+        ("DELETE", format!("/v2/a/manifests/{digest}"), Delete),
+        ("DELETE", format!("/v2/a/blobs/{digest}"), Delete),
+    ];
+    for (method, target, needed) in &table {
+        for granted in [Connect, Pull, Push, Overwrite, Delete, List] {
+            let registry = registry(Tiny {
+                upload: b"hello".to_vec().into(),
+                ..Tiny::default()
+            })
+            .with_authorizer(Arc::new(Only(granted)));
+            let (response, rest) = send(&registry, method, target, &[], &[b""]);
+            let is_denied = code(&response) == Some(ErrorCode::Denied);
+            assert_eq!(
+                is_denied,
+                granted != *needed,
+                "{method} {target} with {granted:?}"
+            );
+            if is_denied {
+                assert_eq!(
+                    (registry.storage.log().as_str(), rest),
+                    ("", 1),
+                    "{method} {target}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let registry = registry(Tiny::default());
+    for (target, log) in [
+        ("/v2/a/manifests/v1".to_string(), "stat;get;"),
+        (format!("/v2/a/blobs/{}", hello()), "stat;"),
+    ] {
+        let get = get(&registry, &target);
+        registry.storage.log();
+        let (head, _) = send(&registry, "HEAD", &target, &[], &[]);
+        assert_eq!((head.status, &head.fields), (200, &get.fields));
+        assert_eq!(
+            (head.body.length(), registry.storage.log().as_str()),
+            (Some(0), log)
+        );
+    }
+}
+
+#[test]
+fn a_namespace_is_echoed_where_it_is_served() {
+    let mut registry = registry(Tiny::default());
+    let target = "/v2/a/manifests/v1?ns=docker.io";
+    assert_eq!(get(&registry, target).field("oci-namespace"), None);
+    registry.options.echo_namespace = true;
+    assert_eq!(get(&registry, target).field("oci-namespace"), Some("docker.io"));
+    assert_eq!(get(&registry, "/v2/a/manifests/v1").field("oci-namespace"), None);
+}
+
+#[test]
+fn each_further_tag_needs_the_right_to_push_it() {
+    let is_protected = |operation: &Operation<'_>| {
+        operation.action == Action::Push
+            && matches!(operation.target, Target::Tag(tag) if tag.as_str() == "protected")
+    };
+    let registry = registry(Tiny::default()).with_authorizer(Arc::new(Refuse(is_protected)));
+    let digest = Digest::of(Algorithm::Sha256, INDEX);
+    for (query, status, rest) in [("tag=free", 201, 0), ("tag=free&tag=protected", 403, 1)] {
+        let target = format!("/v2/a/manifests/{digest}?{query}");
+        let (response, left) = send(&registry, "PUT", &target, &[], &[INDEX]);
+        assert_eq!((response.status, left), (status, rest), "{query}");
+    }
+    assert_eq!(registry.storage.pushed.lock().unwrap().len(), 1);
+}

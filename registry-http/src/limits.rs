@@ -1,0 +1,72 @@
+//! What is bounded, and how much.
+
+use std::time::Duration;
+
+/// The bounds of a server and its service. No request has a limit on its whole time, only on silence.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut limits = registry_http::Limits::default();
+/// limits.requests = 64;
+/// limits.request_silence = Duration::from_secs(10);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Requests that are worked on at once, by one service; more wait. 1024.
+    pub requests: usize,
+    /// How long a request waits for its turn before it is answered 503 with `Retry-After`. 5 seconds.
+    pub turn: Duration,
+    /// Connections that a server has open at once; more wait to be accepted. 4096.
+    pub connections: usize,
+    /// Requests of one HTTP/2 connection at once. 128.
+    pub streams: u32,
+    /// Fields in the header of a request; one with more is answered 431. 100.
+    pub fields: usize,
+    /// Bytes in the header of an HTTP/2 request; one with more is answered 431. 64 KiB.
+    pub header: u32,
+    /// Bytes that an HTTP/1.1 connection buffers in each direction, at least 8 KiB: the most that one read brings of
+    /// a body, and the longest header. 256 KiB.
+    pub buffer: usize,
+    /// Bytes of request bodies that an HTTP/2 connection buffers: its flow control window, and that of each of its
+    /// streams, at most 2 GiB - 1. 1 MiB.
+    pub window: u32,
+    /// How long the header of a request may take to arrive, and how long an HTTP/1.1 connection may wait for one.
+    /// 60 seconds.
+    pub header_time: Duration,
+    /// How long an HTTP/2 connection may be without requests before it is told to go away. 2 minutes.
+    pub idle: Duration,
+    /// How long no byte of a request body may arrive before the request is answered 408. What arrived is kept. 60
+    /// seconds.
+    pub request_silence: Duration,
+    /// How long a client may take nothing of what is ready to be sent before its connection is cut. 60 seconds.
+    pub response_silence: Duration,
+    /// Bytes of a request body that are read and thrown away when the request was refused early, so that the
+    /// connection can be used again; with more left it is closed. 256 KiB.
+    pub drain: usize,
+    /// How long that may take, and how long a connection that is closed with a request body unread goes on taking
+    /// it, so that a client that is still sending gets to read the answer. 2 seconds.
+    pub drain_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests: 1024,
+            turn: Duration::from_secs(5),
+            connections: 4096,
+            streams: 128,
+            fields: 100,
+            header: 64 * 1024,
+            buffer: 256 * 1024,
+            window: 1024 * 1024,
+            header_time: Duration::from_secs(60),
+            idle: Duration::from_secs(120),
+            request_silence: Duration::from_secs(60),
+            response_silence: Duration::from_secs(60),
+            drain: 256 * 1024,
+            drain_time: Duration::from_secs(2),
+        }
+    }
+}

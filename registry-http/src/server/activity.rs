@@ -1,0 +1,194 @@
+//! What happens on a connection, and when nothing did for too long.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::limits::Limits;
+
+/// What happens on one connection, noted by its socket, its requests and its response bodies.
+///
+/// The connection is silent when the client takes nothing of what is ready for it, or asks for nothing. That is seen
+/// here and not at the socket alone, because an HTTP/2 client can keep the socket busy and yet not open the window of
+/// its streams.
+#[derive(Debug)]
+pub(super) struct Activity(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// Handlers and bodies that the client waits for: as long as there are some, silence is this side's.
+    owed: usize,
+    /// Response bodies that were not sent whole.
+    bodies: usize,
+    /// Bytes wait for the socket to take them.
+    is_writing: bool,
+    had_request: bool,
+    /// The connection ends with a part of a request's body unread.
+    is_unread: bool,
+    is_reset: bool,
+    last: Instant,
+}
+
+/// What is to be done with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Ask again at this time.
+    AskAt(Instant),
+    /// Nobody uses it: say goodbye.
+    Close,
+    /// The client takes nothing.
+    Cut,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(State {
+            owed: 0,
+            bodies: 0,
+            is_writing: false,
+            had_request: false,
+            is_unread: false,
+            is_reset: false,
+            last: Instant::now(),
+        }))
+    }
+
+    /// Decides what is to be done now.
+    pub(super) fn verdict(&self, now: Instant, limits: &Limits) -> Verdict {
+        let state = self.lock();
+        if state.owed > 0 {
+            return Verdict::AskAt(now + limits.response_silence);
+        }
+        let (limit, verdict) = if state.bodies > 0 || state.is_writing {
+            (limits.response_silence, Verdict::Cut)
+        } else if state.had_request {
+            (limits.idle, Verdict::Close)
+        } else {
+            (limits.header_time, Verdict::Close)
+        };
+        let end = state.last + limit;
+        if now < end { Verdict::AskAt(end) } else { verdict }
+    }
+
+    /// The socket took bytes, or would not.
+    pub(super) fn wrote(&self, is_pending: bool) {
+        let mut state = self.lock();
+        state.is_writing = is_pending;
+        if !is_pending {
+            state.last = Instant::now();
+        }
+    }
+
+    pub(super) fn request_began(&self) {
+        let mut state = self.lock();
+        state.had_request = true;
+        state.owed += 1;
+    }
+
+    pub(super) fn request_ended(&self) {
+        self.ready();
+    }
+
+    pub(super) fn body_began(&self) {
+        self.lock().bodies += 1;
+    }
+
+    pub(super) fn body_ended(&self) {
+        let mut state = self.lock();
+        state.bodies = state.bodies.saturating_sub(1);
+        state.last = Instant::now();
+    }
+
+    /// A body has nothing ready.
+    pub(super) fn waits(&self) {
+        self.lock().owed += 1;
+    }
+
+    /// A body has something ready again.
+    pub(super) fn ready(&self) {
+        let mut state = self.lock();
+        state.owed = state.owed.saturating_sub(1);
+        state.last = Instant::now();
+    }
+
+    /// A body gave something at once.
+    pub(super) fn touch(&self) {
+        self.lock().last = Instant::now();
+    }
+
+    pub(super) fn leave_unread(&self) {
+        self.lock().is_unread = true;
+    }
+
+    pub(super) fn is_unread(&self) -> bool {
+        self.lock().is_unread
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn is_writing(&self) -> bool {
+        self.lock().is_writing
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn reset(&self) {
+        self.lock().is_reset = true;
+    }
+
+    pub(super) fn is_reset(&self) -> bool {
+        self.lock().is_reset
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            response_silence: Duration::from_secs(1),
+            header_time: Duration::from_secs(2),
+            idle: Duration::from_secs(3),
+            ..Limits::default()
+        }
+    }
+
+    /// Asks each tenth of a second from now on, and returns what is decided first, and when.
+    fn decision(activity: &Activity) -> Option<(u128, Verdict)> {
+        let begin = Instant::now();
+        (0..100_u32).find_map(|at| {
+            let after = at * Duration::from_millis(100);
+            match activity.verdict(begin + after, &limits()) {
+                Verdict::AskAt(time) => {
+                    assert!(time > begin + after);
+                    None
+                }
+                verdict => Some((after.as_millis(), verdict)),
+            }
+        })
+    }
+
+    #[test]
+    fn silence_is_judged_by_who_owes() {
+        let activity = Activity::new();
+        assert_eq!(decision(&activity), Some((2000, Verdict::Close)));
+        activity.request_began();
+        assert_eq!(decision(&activity), None);
+        activity.request_ended();
+        activity.body_began();
+        assert_eq!(decision(&activity), Some((1000, Verdict::Cut)));
+        activity.waits();
+        assert_eq!(decision(&activity), None);
+        activity.ready();
+        activity.body_ended();
+        assert_eq!(decision(&activity), Some((3000, Verdict::Close)));
+        activity.wrote(true);
+        assert_eq!(decision(&activity), Some((1000, Verdict::Cut)));
+        activity.wrote(false);
+        assert_eq!(decision(&activity), Some((3000, Verdict::Close)));
+    }
+}

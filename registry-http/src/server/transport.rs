@@ -1,0 +1,129 @@
+//! The socket of a connection, watched.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+use super::activity::Activity;
+
+/// A stream of bytes that a connection can run on.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Makes the other side see an error when the stream is closed, where the transport can do that.
+    fn reset_on_close(&self);
+}
+
+impl Transport for TcpStream {
+    fn reset_on_close(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!(%error, "the connection cannot be reset");
+        }
+    }
+}
+
+/// A transport that notes what happens on it.
+#[derive(Debug)]
+pub(super) struct Watched<T: Transport> {
+    inner: T,
+    activity: Arc<Activity>,
+    linger: Duration,
+    lingering: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T: Transport> Watched<T> {
+    pub(super) fn new(inner: T, activity: Arc<Activity>, linger: Duration) -> Self {
+        Self {
+            inner,
+            activity,
+            linger,
+            lingering: None,
+        }
+    }
+
+    /// Reads what still comes, for a while. A socket that is closed with data unread is reset, and the client might
+    /// lose the answer that it has not read yet.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let linger = self.linger;
+        let end = self.lingering.get_or_insert_with(|| Box::pin(sleep(linger)));
+        if end.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut scratch = [0_u8; 16 * 1024];
+        // A client that sends faster than this reads must not keep others from running.
+        for _ in 0..16 {
+            let mut scratch = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.inner).poll_read(context, &mut scratch)) {
+                Ok(()) if !scratch.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn noted<R>(&self, result: Poll<R>) -> Poll<R> {
+        self.activity.wrote(result.is_pending());
+        result
+    }
+}
+
+impl<T: Transport> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<T: Transport> AsyncWrite for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write(context, buffer);
+        self.noted(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write_vectored(context, buffers);
+        self.noted(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.inner).poll_shutdown(context))?;
+            if !self.activity.is_unread() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_linger(context).map(Ok)
+    }
+}
+
+impl<T: Transport> Drop for Watched<T> {
+    fn drop(&mut self) {
+        if self.activity.is_reset() {
+            self.inner.reset_on_close();
+        }
+    }
+}

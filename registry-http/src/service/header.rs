@@ -1,0 +1,57 @@
+//! The fields of requests and responses, between the types of HTTP and those of the registry.
+
+use std::borrow::Cow;
+
+use http::header::{CONNECTION, EXPECT, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use registry_core::Response;
+use registry_core::request::Fields;
+
+/// The header of a request as the registry looks at it.
+pub(crate) struct HeaderFields<'a>(pub(crate) &'a HeaderMap);
+
+impl Fields for HeaderFields<'_> {
+    fn field(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut lines = self
+            .0
+            .get_all(name)
+            .iter()
+            .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok());
+        let first = lines.next()?;
+        Some(lines.fold(Cow::Borrowed(first), |joined, line| {
+            Cow::Owned(format!("{joined}, {line}"))
+        }))
+    }
+}
+
+/// Tells whether the client sends its body only when it is told to (RFC 9110, section 10.1.1).
+pub(super) fn expects_continue(header: &HeaderMap) -> bool {
+    header
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Makes the head of the HTTP response.
+///
+/// Where `is_last`, an HTTP/1.1 client is told that the connection is not used again.
+pub(crate) fn response_head(response: &Response, version: Version, is_last: bool) -> http::Response<()> {
+    let mut head = http::Response::new(());
+    *head.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let header = head.headers_mut();
+    header.reserve(response.fields.len());
+    for (name, value) in &response.fields {
+        let field = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::try_from(value.as_str()),
+        );
+        if let (Ok(name), Ok(value)) = field {
+            header.append(name, value);
+        } else {
+            tracing::error!(name, value, "a field of a response cannot be sent");
+        }
+    }
+    if is_last && version < Version::HTTP_2 {
+        header.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    head
+}

@@ -1,0 +1,279 @@
+//! A registry as a service of hyper and tower.
+
+mod finish_on_drop;
+mod header;
+mod request_body;
+mod response_body;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use http::{Method, Request};
+use http_body::Body;
+use registry_core::operation::Operation;
+use registry_core::{Error, ErrorCode, Principal, Registry, Response, Storage};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use self::finish_on_drop::FinishOnDrop;
+use self::header::expects_continue;
+pub(crate) use self::header::{HeaderFields, response_head};
+use self::request_body::RequestBody;
+pub use self::response_body::ResponseBody;
+use crate::authenticate::{Anonymous, Authenticator};
+use crate::limits::Limits;
+use crate::observe::{AccessLog, Exchange, Observer};
+use crate::tasks::Tasks;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The address of a request's sender: a server puts it into the extensions of the request, for [`Observer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// The tasks of a server that finish interrupted requests; a server of this crate puts it into the extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct InterruptedRequests(pub(crate) Tasks);
+
+/// A registry as a [hyper](hyper::service::Service) and a [tower](tower_service::Service) service, for any type of
+/// request body.
+///
+/// It needs a tokio runtime with time. Clones are the same service: they share the limit of requests. A request that
+/// changes something and whose client goes away is finished by a task; those tasks end with the [`Server`] that the
+/// request came from, or, with another server, with the last clone.
+///
+/// [`Server`]: crate::Server
+pub struct RegistryService<S: ?Sized + Storage> {
+    shared: Arc<Shared<S>>,
+    interrupted: Interrupted,
+}
+
+/// What every request needs.
+struct Shared<S: ?Sized + Storage> {
+    registry: Registry<S>,
+    limits: Limits,
+    authenticator: Arc<dyn Authenticator>,
+    observer: Arc<dyn Observer>,
+    turns: Arc<Semaphore>,
+}
+
+/// Tasks that are aborted with the last service.
+#[derive(Clone)]
+struct Interrupted(Arc<AbortOnDrop>);
+
+struct AbortOnDrop(Tasks);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<S: ?Sized + Storage> RegistryService<S> {
+    /// Makes a service that takes everybody for the anonymous principal and logs by [`AccessLog`].
+    #[must_use]
+    pub fn new(registry: Registry<S>, limits: Limits) -> Self {
+        let turns = Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS)));
+        Self {
+            shared: Arc::new(Shared {
+                registry,
+                limits,
+                authenticator: Arc::new(Anonymous),
+                observer: Arc::new(AccessLog),
+                turns,
+            }),
+            interrupted: Interrupted(Arc::new(AbortOnDrop(Tasks::default()))),
+        }
+    }
+
+    /// Makes `authenticator` find out who makes a request.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.with(|shared| shared.authenticator = authenticator)
+    }
+
+    /// Makes `observer` be told of each request instead of [`AccessLog`].
+    #[must_use]
+    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
+        self.with(|shared| shared.observer = observer)
+    }
+
+    /// Returns the registry.
+    #[must_use]
+    pub fn registry(&self) -> &Registry<S> {
+        &self.shared.registry
+    }
+
+    /// Waits for the requests whose client went away, where the server is not one of this crate.
+    pub async fn finish_interrupted(&self) {
+        self.interrupted.0.0.finished().await;
+    }
+
+    /// Answers a request.
+    pub fn answer<B>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = http::Response<ResponseBody>> + Send + use<S, B>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let shared = Arc::clone(&self.shared);
+        let (parts, body) = request.into_parts();
+        let tasks = match parts.extensions.get::<InterruptedRequests>() {
+            Some(InterruptedRequests(tasks)) => tasks.clone(),
+            None => self.interrupted.0.0.clone(),
+        };
+        shared.answer(parts, body, tasks)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Shared<S>)) -> Self {
+        let mut shared = Shared {
+            registry: self.shared.registry.clone(),
+            limits: self.shared.limits.clone(),
+            authenticator: Arc::clone(&self.shared.authenticator),
+            observer: Arc::clone(&self.shared.observer),
+            turns: Arc::clone(&self.shared.turns),
+        };
+        change(&mut shared);
+        Self {
+            shared: Arc::new(shared),
+            interrupted: self.interrupted,
+        }
+    }
+}
+
+impl<S: ?Sized + Storage> Shared<S> {
+    async fn answer<B>(self: Arc<Self>, parts: Parts, body: B, tasks: Tasks) -> http::Response<ResponseBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+        let exchange = Exchange::begin(&parts, peer, Arc::clone(&self.observer));
+        let body = RequestBody::new(
+            body,
+            self.limits.request_silence,
+            exchange.received(),
+            expects_continue(&parts.headers),
+        );
+        let (method, version) = (parts.method.clone(), parts.version);
+        let changes_nothing = matches!(method, Method::GET | Method::HEAD);
+        let work = self.work(parts, body, exchange);
+        let (response, mut exchange, is_drained) = if changes_nothing {
+            work.await
+        } else {
+            FinishOnDrop::new(work, tasks).await
+        };
+        let response = if method == Method::HEAD {
+            response.without_body()
+        } else {
+            response
+        };
+        exchange.answered(response.status, response.error.clone());
+        let head = response_head(&response, version, !is_drained);
+        head.map(|()| ResponseBody::new(response.body, exchange))
+    }
+
+    /// Makes the response. Returns also whether the body of the request was taken to its end.
+    async fn work<B>(
+        self: Arc<Self>,
+        parts: Parts,
+        body: RequestBody<B>,
+        mut exchange: Exchange,
+    ) -> (Response, Exchange, bool)
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = pin!(body);
+        let response = match self.prepare(&parts, &mut exchange).await {
+            Ok((principal, request)) => self.registry.handle(&principal, request, body.as_mut()).await,
+            Err(error) => error.into(),
+        };
+        let is_drained = body.drain(self.limits.drain, self.limits.drain_time).await;
+        (response, exchange, is_drained)
+    }
+
+    /// Finds out who wants what, when it is the request's turn.
+    async fn prepare(
+        &self,
+        parts: &Parts,
+        exchange: &mut Exchange,
+    ) -> Result<(Principal, registry_core::Request), Error> {
+        let turn = Arc::clone(&self.turns).acquire_owned();
+        let Ok(Ok(turn)) = timeout(self.limits.turn, turn).await else {
+            return Err(ErrorCode::Unavailable.into());
+        };
+        exchange.take_turn(turn);
+        let principal = self.authenticator.authenticate(&parts.headers).await?;
+        exchange.set_principal(principal.name());
+        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        let request =
+            registry_core::Request::parse(parts.method.as_str(), target, &HeaderFields(&parts.headers))?;
+        exchange.set_repository(Operation::of(&request).repository);
+        Ok((principal, request))
+    }
+}
+
+impl<S: ?Sized + Storage> Clone for RegistryService<S> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            interrupted: self.interrupted.clone(),
+        }
+    }
+}
+
+impl<S: ?Sized + Storage> fmt::Debug for RegistryService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryService")
+            .field("registry", &self.shared.registry)
+            .field("limits", &self.shared.limits)
+            .field("authenticator", &self.shared.authenticator)
+            .field("observer", &self.shared.observer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<B>> for RegistryService<S>
+where
+    S: ?Sized + Storage,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = http::Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<B>) -> Self::Future {
+        let answer = self.answer(request);
+        Box::pin(async move { Ok(answer.await) })
+    }
+}
+
+impl<S, B> tower_service::Service<Request<B>> for RegistryService<S>
+where
+    S: ?Sized + Storage,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = http::Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        hyper::service::Service::call(self, request)
+    }
+}

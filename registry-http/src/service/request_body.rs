@@ -1,0 +1,133 @@
+//! The body of a request on its way in.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_util::StreamExt as _;
+use http_body::Body;
+use registry_core::{Error, ErrorCode};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use crate::service::BoxError;
+
+/// A body as the stream that a registry takes: its data, and an error where it stops arriving or ends early.
+pub(super) struct RequestBody<B> {
+    inner: Pin<Box<B>>,
+    /// How long nothing may arrive.
+    silence: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The timer runs: the body was asked for data and had none.
+    is_waiting: bool,
+    received: Arc<AtomicU64>,
+    /// Nothing more is read.
+    is_ended: bool,
+    /// It came to its proper end.
+    is_whole: bool,
+    /// The client waits to be told `100 Continue`, which happens when the body is first read.
+    is_held_back: bool,
+}
+
+impl<B> RequestBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn new(inner: B, silence: Duration, received: Arc<AtomicU64>, expects_continue: bool) -> Self {
+        Self {
+            is_ended: inner.is_end_stream(),
+            is_whole: inner.is_end_stream(),
+            inner: Box::pin(inner),
+            silence,
+            timer: None,
+            is_waiting: false,
+            received,
+            is_held_back: expects_continue,
+        }
+    }
+
+    /// Reads what is left and throws it away, unless that is more than `limit` bytes or takes longer than `time`.
+    /// Returns whether the body came to its end.
+    ///
+    /// A client that was not yet told to send its body is not made to.
+    pub(super) async fn drain(&mut self, limit: usize, time: Duration) -> bool {
+        let limit = limit as u64;
+        if self.is_ended || self.is_held_back || self.inner.size_hint().lower() > limit {
+            return self.is_whole;
+        }
+        let mut drained = 0_u64;
+        let drain = async {
+            while let Some(Ok(chunk)) = self.next().await {
+                drained = drained.saturating_add(chunk.len() as u64);
+                if drained > limit {
+                    break;
+                }
+            }
+        };
+        // What was too slow is as unread as what was too long.
+        timeout(time, drain).await.unwrap_or(());
+        self.is_whole
+    }
+
+    /// Decides between waiting on and giving up when there is no data.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let deadline = || Instant::now() + self.silence;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline())));
+        if !self.is_waiting {
+            self.is_waiting = true;
+            timer.as_mut().reset(Instant::now() + self.silence);
+        }
+        if timer.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.is_ended = true;
+        Poll::Ready(Some(Err(ErrorCode::RequestTimeout.into())))
+    }
+}
+
+impl<B> Stream for RequestBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.is_held_back = false;
+        while !self.is_ended {
+            match self.inner.as_mut().poll_frame(context) {
+                Poll::Pending => return self.poll_silence(context),
+                Poll::Ready(None) => {
+                    self.is_ended = true;
+                    self.is_whole = true;
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.is_waiting = false;
+                    // Trailers say nothing that a registry wants to know.
+                    let data = frame.into_data().unwrap_or_default();
+                    if !data.is_empty() {
+                        self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.is_ended = true;
+                    let error = Error::from(ErrorCode::BodyInterrupted).with_cause(Interrupted(error.into()));
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+/// Why the body of a request ended early.
+#[derive(Debug, thiserror::Error)]
+#[error("the body ended early")]
+struct Interrupted(#[source] BoxError);

@@ -1,0 +1,129 @@
+//! The body of a response on its way out.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use registry_core::Error;
+use registry_core::storage::ByteStream;
+
+use crate::observe::Exchange;
+
+/// The body of a response: nothing, bytes in memory, or a blob that is read as the client takes it.
+///
+/// The chunks of a storage are passed on as they are. A body that fails ends with an error, which makes a server
+/// close the connection (HTTP/1.1) or reset the stream (HTTP/2): the client never takes a part for the whole.
+pub struct ResponseBody {
+    content: Content,
+    /// Bytes that are still to come, where that is known.
+    remaining: Option<u64>,
+    exchange: Exchange,
+}
+
+enum Content {
+    Bytes(Bytes),
+    Stream(ByteStream),
+    Ended,
+}
+
+impl ResponseBody {
+    pub(super) fn new(body: registry_core::response::ResponseBody, mut exchange: Exchange) -> Self {
+        use registry_core::response::ResponseBody as Core;
+        let remaining = body.length();
+        let content = match body {
+            _ if remaining == Some(0) => Content::Ended,
+            Core::Bytes(bytes) => Content::Bytes(bytes),
+            body => Content::Stream(body.into_stream()),
+        };
+        if matches!(content, Content::Ended) {
+            exchange.complete();
+        }
+        Self {
+            content,
+            remaining,
+            exchange,
+        }
+    }
+
+    /// Counts a chunk.
+    fn passed(&mut self, chunk: Bytes) -> Result<Frame<Bytes>, Error> {
+        let length = chunk.len() as u64;
+        self.exchange.sent(length);
+        if let Some(remaining) = &mut self.remaining {
+            *remaining = remaining
+                .checked_sub(length)
+                .ok_or_else(|| Error::internal(WrongLength))?;
+            if *remaining == 0 {
+                self.end();
+            }
+        }
+        Ok(Frame::data(chunk))
+    }
+
+    fn end(&mut self) {
+        self.content = Content::Ended;
+        self.exchange.complete();
+    }
+
+    fn fail(&mut self, error: Error) -> Error {
+        self.content = Content::Ended;
+        self.exchange.fail(error.clone());
+        error
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let next = match &mut self.content {
+            Content::Ended => return Poll::Ready(None),
+            Content::Bytes(bytes) => Some(Ok(std::mem::take(bytes))),
+            Content::Stream(stream) => loop {
+                match stream.as_mut().poll_next(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(Ok(chunk))) if chunk.is_empty() => {}
+                    Poll::Ready(next) => break next,
+                }
+            },
+        };
+        let frame = match next {
+            Some(Ok(chunk)) => self.passed(chunk),
+            Some(Err(error)) => Err(error),
+            None if self.remaining.is_none() => {
+                self.end();
+                return Poll::Ready(None);
+            }
+            None => Err(Error::internal(WrongLength)),
+        };
+        Poll::Ready(Some(frame.map_err(|error| self.fail(error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Ended) && !self.exchange.is_failed()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.remaining
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A storage returned more or fewer bytes than the blob has.
+#[derive(Debug, thiserror::Error)]
+#[error("the content read does not have the length recorded for it")]
+struct WrongLength;

@@ -1,0 +1,200 @@
+//! A registry in memory that is there for one test.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry_core::registry::Options;
+use registry_core::{Authorizer, Registry};
+
+use super::TestStorage;
+use super::endpoint::Endpoint;
+use super::script::{Fault, JournalEntry, Script};
+use super::service::ScriptedService;
+use crate::authenticate::Authenticator;
+use crate::limits::Limits;
+use crate::observe::Observer;
+use crate::server::Server;
+use crate::service::RegistryService;
+
+/// A registry in memory, at a free port of the loopback interface. Dropping it ends it and all its connections.
+///
+/// ```
+/// use registry_http::testing::TestRegistry;
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let registry = TestRegistry::start().await;
+/// let url = registry.url(); // give it to what is tested: http://127.0.0.1:PORT
+/// # assert!(url.starts_with("http://127.0.0.1:"));
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// What is asked of it can be looked at, and can be made to go wrong:
+/// ```
+/// use registry_http::testing::{Endpoint, TestRegistry};
+///
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let registry = TestRegistry::start().await;
+/// registry.fail(Endpoint::GetBlob, 2).status(503); // the second call from now on
+/// registry.fail(Endpoint::PutManifest, 1).reset();
+/// assert!(registry.requests().is_empty());
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TestRegistry {
+    server: Server,
+    registry: Registry<TestStorage>,
+    script: Script,
+}
+
+impl TestRegistry {
+    /// Starts one, within a tokio runtime.
+    ///
+    /// # Panics
+    /// Where no port is free.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Makes one that is not as the default.
+    #[must_use]
+    pub fn builder() -> TestRegistryBuilder {
+        TestRegistryBuilder::default()
+    }
+
+    /// Returns the host and port, the first part of the name of an image.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.address().to_string()
+    }
+
+    /// Returns `http://` with the host and port, without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// Returns the address.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Returns the registry itself, to look into it or to put something there.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry<TestStorage> {
+        &self.registry
+    }
+
+    /// Returns the requests so far, in the order in which they arrived; of many, the last 10 000.
+    #[must_use]
+    pub fn requests(&self) -> Vec<JournalEntry> {
+        self.script.journal()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_requests(&self) {
+        self.script.clear_journal();
+    }
+
+    /// Plans what goes wrong with the `nth` call of an endpoint from now on; the next is the first.
+    pub const fn fail(&self, endpoint: Endpoint, nth: usize) -> Fault<'_> {
+        Fault::new(&self.script, endpoint, nth)
+    }
+
+    pub(super) const fn script(&self) -> &Script {
+        &self.script
+    }
+
+    /// Ends it in order: see [`Server::shutdown`].
+    pub async fn shutdown(self, limit: Duration) {
+        self.server.shutdown(limit).await;
+    }
+}
+
+/// Makes a [`TestRegistry`].
+#[derive(Debug, Default)]
+pub struct TestRegistryBuilder {
+    limits: Limits,
+    options: Options,
+    authorizer: Option<Arc<dyn Authorizer>>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl TestRegistryBuilder {
+    /// Sets the limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the rules of the registry.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Makes `authorizer` decide who may do what.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorizer = Some(authorizer);
+        self
+    }
+
+    /// Makes `authenticator` find out who makes a request.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.authenticator = Some(authenticator);
+        self
+    }
+
+    /// Makes `observer` be told of each request.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Starts the registry, within a tokio runtime.
+    ///
+    /// # Panics
+    /// Where no port is free.
+    pub async fn start(self) -> TestRegistry {
+        match self.try_start().await {
+            Ok(registry) => registry,
+            Err(error) => panic!("a test registry cannot listen on the loopback interface: {error}"),
+        }
+    }
+
+    pub(super) async fn try_start(self) -> io::Result<TestRegistry> {
+        let storage = TestStorage::new(registry_storage::ObjectStoreBackend::memory());
+        let mut registry = Registry::new(Arc::new(storage), self.options);
+        if let Some(authorizer) = self.authorizer {
+            registry = registry.with_authorizer(authorizer);
+        }
+        let mut service = RegistryService::new(registry.clone(), self.limits.clone());
+        if let Some(authenticator) = self.authenticator {
+            service = service.with_authenticator(authenticator);
+        }
+        if let Some(observer) = self.observer {
+            service = service.with_observer(observer);
+        }
+        let script = Script::default();
+        let scripted = ScriptedService {
+            service,
+            script: script.clone(),
+        };
+        let server = Server::bind((Ipv4Addr::LOCALHOST, 0), scripted, self.limits).await?;
+        Ok(TestRegistry {
+            server,
+            registry,
+            script,
+        })
+    }
+}

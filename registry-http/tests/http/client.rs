@@ -1,0 +1,215 @@
+//! A client that sends exactly what it is told.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) header: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.header
+            .get(name)
+            .unwrap_or_else(|| panic!("no field {name}: {self:?}"))
+            .to_str()
+            .unwrap()
+    }
+
+    pub(crate) fn code(&self) -> String {
+        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        document["errors"][0]["code"].as_str().unwrap().to_owned()
+    }
+}
+
+/// One HTTP/1.1 connection, by hand.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Sends the header of a request.
+    pub(crate) async fn head(&mut self, method: &str, target: &str, fields: &[(&str, &str)]) {
+        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: registry\r\n");
+        for (name, value) in fields {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        self.send(head).await;
+    }
+
+    /// Sends a request with a body of known length and returns the answer.
+    pub(crate) async fn call(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let length = body.len().to_string();
+        let mut fields = fields.to_vec();
+        if !matches!(method, "GET" | "HEAD" | "DELETE") {
+            fields.push(("Content-Length", &length));
+        }
+        self.head(method, target, &fields).await;
+        self.send(body).await;
+        self.answer(method).await
+    }
+
+    pub(crate) async fn get(&mut self, target: &str) -> Answer {
+        self.call("GET", target, &[], b"").await
+    }
+
+    /// Sends a request whose body has no known length, in chunks.
+    pub(crate) async fn call_chunked(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut fields = fields.to_vec();
+        fields.push(("Transfer-Encoding", "chunked"));
+        self.head(method, target, &fields).await;
+        for chunk in body.chunks(1000) {
+            self.send(format!("{:x}\r\n", chunk.len())).await;
+            self.send(chunk).await;
+            self.send("\r\n").await;
+        }
+        self.send("0\r\n\r\n").await;
+        self.answer(method).await
+    }
+
+    /// Reads an answer; the connection must not end before the answer does.
+    pub(crate) async fn answer(&mut self, method: &str) -> Answer {
+        self.try_answer(method).await.unwrap()
+    }
+
+    /// Reads an answer, or returns what there was before the connection ended or failed.
+    pub(crate) async fn try_answer(&mut self, method: &str) -> Result<Answer, Vec<u8>> {
+        let (status, header) = loop {
+            while self.head_length().is_none() {
+                self.more().await?;
+            }
+            let (status, header) = self.take_head();
+            // "100 Continue" comes before the answer.
+            if !status.is_informational() {
+                break (status, header);
+            }
+        };
+        let is_bodiless = method == "HEAD" || matches!(status.as_u16(), 204 | 304);
+        let length = header
+            .get("content-length")
+            .map(|length| length.to_str().unwrap().parse::<usize>().unwrap());
+        let body = match length {
+            _ if is_bodiless => Vec::new(),
+            Some(length) => {
+                while self.read.len() < length {
+                    self.more().await?;
+                }
+                self.read.drain(..length).collect()
+            }
+            None => self.chunks().await?,
+        };
+        Ok(Answer {
+            status,
+            header,
+            body: body.into(),
+        })
+    }
+
+    /// Reads until the connection ends; `Err` where it ended by a reset.
+    pub(crate) async fn rest(&mut self) -> std::io::Result<Vec<u8>> {
+        self.stream.read_to_end(&mut self.read).await?;
+        Ok(std::mem::take(&mut self.read))
+    }
+
+    async fn chunks(&mut self) -> Result<Vec<u8>, Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                match self.read.windows(2).position(|window| window == b"\r\n") {
+                    Some(end) => break end,
+                    None => self.more().await?,
+                }
+            };
+            let line: Vec<u8> = self.read.drain(..end + 2).collect();
+            let length = usize::from_str_radix(std::str::from_utf8(&line[..end]).unwrap(), 16).unwrap();
+            while self.read.len() < length + 2 {
+                self.more().await?;
+            }
+            body.extend(self.read.drain(..length));
+            self.read.drain(..2);
+            if length == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    async fn more(&mut self) -> Result<(), Vec<u8>> {
+        match self.stream.read_buf(&mut self.read).await {
+            Ok(1..) => Ok(()),
+            Ok(0) | Err(_) => Err(std::mem::take(&mut self.read)),
+        }
+    }
+
+    fn head_length(&self) -> Option<usize> {
+        let end = self.read.windows(4).position(|window| window == b"\r\n\r\n")?;
+        Some(end + 4)
+    }
+
+    fn take_head(&mut self) -> (StatusCode, HeaderMap) {
+        let head: Vec<u8> = self.read.drain(..self.head_length().unwrap()).collect();
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
+            .collect();
+        (status, header)
+    }
+}
+
+/// Starts an upload and returns its location.
+pub(crate) async fn start_upload(client: &mut Client, repository: &str) -> String {
+    let answer = client
+        .call("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], b"")
+        .await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    answer.field("Location").to_owned()
+}
+
+/// Pushes a blob and returns its digest.
+pub(crate) async fn push_blob(client: &mut Client, repository: &str, blob: &[u8]) -> String {
+    let digest = crate::digest(blob);
+    let location = start_upload(client, repository).await;
+    let answer = client.call("PATCH", &location, &[], blob).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let target = format!("{}?digest={digest}", answer.field("Location"));
+    let answer = client.call("PUT", &target, &[], b"").await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    digest
+}
