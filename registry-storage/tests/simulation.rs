@@ -279,6 +279,7 @@ fn images(blobs: &[Blob]) -> Arc<[Image]> {
             })
             .collect(),
         allow_missing: false,
+        optional_children: Vec::new(),
         subject: None,
         tags: Vec::new(),
         condition: TagCondition::Any,
