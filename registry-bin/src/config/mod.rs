@@ -42,7 +42,9 @@ impl Config {
             (None, Some(file)) => file.storage.clone(),
             (None, None) => StorageLocation::Folder(DEFAULT_FOLDER.into()),
         };
-        let level = serve.log_level.or_else(|| file.as_ref().and_then(|file| file.log_level));
+        let level = serve
+            .log_level
+            .or_else(|| file.as_ref().and_then(|file| file.log_level));
         Ok(Self {
             listen: resolve(listen.unwrap_or(DEFAULT_LISTEN))?,
             storage,

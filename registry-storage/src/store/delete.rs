@@ -1,6 +1,6 @@
 //! Deletes by a user.
 
-use registry_core::chain::State;
+use registry_core::chain::{State, delete};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use super::edge::{Stateful as _, contended, read, write};
@@ -76,7 +76,7 @@ impl Sequence for DeleteGrant {
             let hint = records.get(&self.keys.hint).await?;
             let grant = read::<GrantRecord>(records, &self.keys.grant).await?;
             let condition = grant.unchanged();
-            let Some((visible, _)) = grant.visible() else {
+            let Some((visible, _)) = grant.record.clone().filter(|_| delete(grant.state())) else {
                 return Ok(false);
             };
             let dead = GrantRecord {
@@ -110,7 +110,7 @@ impl Sequence for DeleteManifest {
             let manifest = read::<ManifestRecord>(records, &key).await?;
             let condition = manifest.unchanged();
             let (dead, version) = match (manifest.state(), manifest.version().cloned(), manifest.record) {
-                (State::Live | State::Condemned, _, Some((visible, _))) => {
+                (state, _, Some((visible, _))) if delete(state) => {
                     let dead = visible.in_state(State::Dead, self.now);
                     match write(records, &key, &dead, &[], condition).await? {
                         Some(version) => (dead, version),

@@ -1,6 +1,6 @@
 //! Mounting: another repository may read a blob.
 
-use registry_core::chain::{Enter, Publish, State, enter, publish};
+use registry_core::chain::{Enter, Publish, State, enter, may_mount, publish, withdraw};
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::edge::{contended, read, require_child, rescue, write};
@@ -53,11 +53,7 @@ impl Sequence for MountBlob {
     type Output = bool;
 
     async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
-        if !read::<GrantRecord>(records, &self.source)
-            .await?
-            .state()
-            .is_visible()
-        {
+        if !may_mount(read::<GrantRecord>(records, &self.source).await?.state()) {
             return Ok(false);
         }
         for _ in 0..ATTEMPTS {
@@ -150,14 +146,17 @@ pub(super) async fn withdraw_grant(
     pending: Version,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let dead = GrantRecord {
-        state: State::Dead,
-        blob: None,
-        condemned_in: None,
-        stamp: Stamp::new(now),
-    };
-    if let Some(dead) = write(records, &keys.grant, &dead, &[], Condition::Matches(pending)).await? {
-        records.forget(&keys.grant, &dead).await?;
+    let grant = read::<GrantRecord>(records, &keys.grant).await?;
+    if withdraw(grant.state(), grant.is(&pending)) {
+        let dead = GrantRecord {
+            state: State::Dead,
+            blob: None,
+            condemned_in: None,
+            stamp: Stamp::new(now),
+        };
+        if let Some(dead) = write(records, &keys.grant, &dead, &[], grant.unchanged()).await? {
+            records.forget(&keys.grant, &dead).await?;
+        }
     }
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! Storing a manifest and pointing tags at it.
 
-use registry_core::chain::{Confirm, Enter, Publish, State, confirm, enter, publish};
+use registry_core::chain::{
+    Confirm, Enter, Publish, State, TakeBack, confirm, enter, names, publish, take_back, withdraw,
+};
 use registry_core::storage::{ChildKind, ManifestChild, NewManifest, TagCondition};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 use uuid::Uuid;
 
 use super::delete::tombstone;
-use super::edge::{contended, read, require_child, rescue, write};
+use super::edge::{Found, contended, read, require_child, rescue, write};
 use super::{ATTEMPTS, Store};
 use crate::backend::{Backend, Condition, Durability, Records, Sequence, Version};
 use crate::key::Key;
@@ -46,6 +48,17 @@ struct WrittenTag {
     version: Version,
     record: TagRecord,
     before: Option<TagRecord>,
+}
+
+/// A tag as a push finds it.
+struct FoundTag {
+    key: Key,
+    /// The tag as it counts: a tag of a manifest that is gone is none.
+    current: Option<TagRecord>,
+    /// The condition that nobody wrote it since.
+    unchanged: Condition,
+    /// This push wrote it.
+    is_own: bool,
 }
 
 /// What became of steps 1 to 3 for the manifest.
@@ -110,7 +123,8 @@ impl PushManifest {
                     continue 'again;
                 }
             }
-            if self.confirm(records, &incarnation).await? {
+            // A delete or the collector may have been faster than the tag.
+            if confirm_incarnation(records, &self.key, &incarnation, self.now).await? {
                 return Ok(());
             }
             self.remove_referrer(records, &incarnation).await?;
@@ -187,9 +201,12 @@ impl PushManifest {
         incarnation: &str,
         pending: Version,
     ) -> Result<(), Error> {
-        let dead = self.record(State::Dead, incarnation);
-        if let Some(dead) = write(records, &self.key, &dead, &[], Condition::Matches(pending)).await? {
-            records.forget(&self.key, &dead).await?;
+        let manifest = read::<ManifestRecord>(records, &self.key).await?;
+        if withdraw(manifest.state(), manifest.is(&pending)) {
+            let dead = self.record(State::Dead, incarnation);
+            if let Some(dead) = write(records, &self.key, &dead, &[], manifest.unchanged()).await? {
+                records.forget(&self.key, &dead).await?;
+            }
         }
         Ok(())
     }
@@ -229,51 +246,62 @@ impl PushManifest {
         Ok(())
     }
 
-    /// Checks the condition on a tag, and returns the tag as it counts and the condition to write it by.
-    async fn check_tag(
-        &self,
-        records: &mut dyn Records,
-        tag: &Tag,
-    ) -> Result<(Option<TagRecord>, Condition), Stop> {
-        let found = read::<TagRecord>(records, &Key::tag(&self.repository, tag)).await?;
+    /// Checks the condition on a tag, and returns the tag as it was found.
+    async fn check_tag(&self, records: &mut dyn Records, tag: &Tag) -> Result<FoundTag, Stop> {
+        let key = Key::tag(&self.repository, tag);
+        let found = read::<TagRecord>(records, &key).await?;
+        let is_own = self
+            .written
+            .iter()
+            .any(|written| written.key == key && found.is(&written.version));
         let unchanged = found.unchanged();
         let mut current = found.visible().map(|(tag, _)| tag);
-        if let Some(record) = &current {
-            let manifest = Key::manifest(&self.repository, &record.digest);
-            let manifest = read::<ManifestRecord>(records, &manifest).await?.visible();
-            if manifest.is_none_or(|(manifest, _)| manifest.incarnation != record.incarnation) {
-                current = None;
-            }
+        if let Some(record) = &current
+            && !self.is_named_manifest_visible(records, record).await?
+        {
+            current = None;
         }
         let digest = &self.new.manifest.digest;
         let refusal = match (&self.new.condition, &current) {
-            (TagCondition::Any, _) => return Ok((current, Condition::Any)),
+            // What this push wrote itself, before it had to begin again, met the condition.
+            _ if is_own => None,
             (TagCondition::Immutable, Some(record)) if record.digest != *digest => {
                 let message = format!("the tag {tag} is immutable and names {}", record.digest);
-                Error::new(ErrorCode::TagConflict, message)
+                Some(Error::new(ErrorCode::TagConflict, message))
             }
-            (TagCondition::Absent, Some(record)) if !self.wrote(tag, record) => {
-                Error::new(ErrorCode::PreconditionFailed, format!("the tag {tag} exists"))
-            }
+            (TagCondition::Absent, Some(_)) => Some(Error::new(
+                ErrorCode::PreconditionFailed,
+                format!("the tag {tag} exists"),
+            )),
             (TagCondition::Matches(digests), current)
                 if !current
                     .as_ref()
-                    .is_some_and(|record| digests.contains(&record.digest) || self.wrote(tag, record)) =>
+                    .is_some_and(|record| digests.contains(&record.digest)) =>
             {
                 let message = format!("the tag {tag} is not what If-Match says");
-                Error::new(ErrorCode::PreconditionFailed, message)
+                Some(Error::new(ErrorCode::PreconditionFailed, message))
             }
-            _ => return Ok((current, unchanged)),
+            _ => None,
         };
-        Err(Stop::Refused(refusal))
+        match refusal {
+            Some(refusal) => Err(Stop::Refused(refusal)),
+            None => Ok(FoundTag {
+                key,
+                current,
+                unchanged,
+                is_own,
+            }),
+        }
     }
 
-    /// Tells whether this push wrote the tag itself, before it had to begin again.
-    fn wrote(&self, tag: &Tag, record: &TagRecord) -> bool {
-        let key = Key::tag(&self.repository, tag);
-        self.written
-            .iter()
-            .any(|written| written.key == key && written.record.incarnation == record.incarnation)
+    /// Tells whether the manifest that a tag names is there, in the incarnation that it names.
+    async fn is_named_manifest_visible(
+        &self,
+        records: &mut dyn Records,
+        tag: &TagRecord,
+    ) -> Result<bool, Error> {
+        let manifest = read::<ManifestRecord>(records, &Key::manifest(&self.repository, &tag.digest)).await?;
+        Ok(names_visible(tag, &manifest))
     }
 
     /// Writes the hint and the tag; `false` where the tag was written by somebody else since it was checked.
@@ -283,7 +311,7 @@ impl PushManifest {
         tag: &Tag,
         incarnation: &str,
     ) -> Result<bool, Stop> {
-        let (before, condition) = self.check_tag(records, tag).await?;
+        let found = self.check_tag(records, tag).await?;
         let hint = HintRecord {
             tag: Some(tag.clone()),
             stamp: Stamp::new(self.now),
@@ -297,61 +325,77 @@ impl PushManifest {
             principal: self.new.principal.clone(),
             stamp: Stamp::new(self.now),
         };
-        let key = Key::tag(&self.repository, tag);
-        let Some(version) = write(records, &key, &record, &[], condition).await? else {
+        // By compare-and-swap also where the last writer wins: a refusal later on must know what was replaced.
+        let Some(version) = write(records, &found.key, &record, &[], found.unchanged).await? else {
             return Ok(false);
         };
-        match self.written.iter_mut().find(|written| written.key == key) {
-            Some(written) => (written.version, written.record) = (version, record),
+        match self.written.iter_mut().find(|written| written.key == found.key) {
+            Some(written) => {
+                (written.version, written.record) = (version, record);
+                if !found.is_own {
+                    written.before = found.current;
+                }
+            }
             None => self.written.push(WrittenTag {
-                key,
+                key: found.key,
                 version,
                 record,
-                before,
+                before: found.current,
             }),
         }
         Ok(true)
     }
 
-    /// Reads the manifest once more: a delete or the collector may have been faster than the tag.
-    async fn confirm(&self, records: &mut dyn Records, incarnation: &str) -> Result<bool, Error> {
-        for _ in 0..ATTEMPTS {
-            let manifest = read::<ManifestRecord>(records, &self.key).await?;
-            let same = manifest
-                .header()
-                .is_some_and(|manifest| manifest.incarnation == incarnation);
-            match confirm(manifest.state(), same) {
-                Confirm::Done => return Ok(true),
-                Confirm::Again => return Ok(false),
-                Confirm::Rescue => {
-                    if rescue(records, &self.key, &manifest, self.now).await? {
-                        return Ok(true);
-                    }
-                }
-            }
-        }
-        Err(contended())
-    }
-
     /// Takes back the tags of a push that is refused, each to what it replaced if that is still there.
-    async fn take_back(&self, records: &mut dyn Records) -> Result<(), Error> {
-        for written in &self.written {
-            let mut restored = None;
-            if let Some(before) = &written.before {
-                let key = Key::manifest(&self.repository, &before.digest);
-                let manifest = read::<ManifestRecord>(records, &key).await?.visible();
-                if manifest.is_some_and(|(manifest, _)| manifest.incarnation == before.incarnation) {
-                    restored = Some(TagRecord {
-                        stamp: Stamp::new(self.now),
-                        ..before.clone()
-                    });
-                }
-            }
-            let value = restored.unwrap_or_else(|| tombstone(written.record.clone(), self.now));
-            let condition = Condition::Matches(written.version.clone());
-            records.put(&written.key, encode(&value, &[])?, condition).await?;
+    async fn take_back(&mut self, records: &mut dyn Records) -> Result<(), Error> {
+        for written in std::mem::take(&mut self.written) {
+            self.take_back_tag(records, written).await?;
         }
         Ok(())
+    }
+
+    async fn take_back_tag(&self, records: &mut dyn Records, mut written: WrittenTag) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            let now = read::<TagRecord>(records, &written.key).await?;
+            let (replaced, same) = match &written.before {
+                Some(before) => {
+                    let key = Key::manifest(&self.repository, &before.digest);
+                    let manifest = read::<ManifestRecord>(records, &key).await?;
+                    (manifest.state(), names_visible(before, &manifest))
+                }
+                None => (State::Absent, false),
+            };
+            let restored = match (
+                take_back(now.is(&written.version), replaced, same),
+                &written.before,
+            ) {
+                (TakeBack::Leave, _) => return Ok(()),
+                (TakeBack::Restore, Some(before)) => Some(TagRecord {
+                    stamp: Stamp::new(self.now),
+                    ..before.clone()
+                }),
+                (TakeBack::Restore | TakeBack::Bury, _) => None,
+            };
+            let value = restored
+                .clone()
+                .unwrap_or_else(|| tombstone(written.record.clone(), self.now));
+            let condition = Condition::Matches(written.version.clone());
+            let Some(version) = records.put(&written.key, encode(&value, &[])?, condition).await? else {
+                return Ok(());
+            };
+            let Some(restored) = restored else { return Ok(()) };
+            // A delete may have ended between the look at the manifest and the tag.
+            let key = Key::manifest(&self.repository, &restored.digest);
+            if confirm_incarnation(records, &key, &restored.incarnation, self.now).await? {
+                return Ok(());
+            }
+            written = WrittenTag {
+                version,
+                record: restored,
+                ..written
+            };
+        }
+        Err(contended())
     }
 
     fn record(&self, state: State, incarnation: &str) -> ManifestRecord {
@@ -364,4 +408,35 @@ impl PushManifest {
             stamp: Stamp::new(self.now),
         }
     }
+}
+
+/// Tells whether a tag names what was read of its manifest.
+fn names_visible(tag: &TagRecord, manifest: &Found<ManifestRecord>) -> bool {
+    let incarnation = manifest.header().map(|manifest| &manifest.incarnation);
+    manifest.state().is_visible() && names(incarnation, &tag.incarnation)
+}
+
+/// Reads a manifest once more, after a tag was pointed at it, and rescues it; `false` where it is gone.
+async fn confirm_incarnation(
+    records: &mut dyn Records,
+    key: &Key,
+    incarnation: &str,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    for _ in 0..ATTEMPTS {
+        let manifest = read::<ManifestRecord>(records, key).await?;
+        let same = manifest
+            .header()
+            .is_some_and(|manifest| manifest.incarnation == incarnation);
+        match confirm(manifest.state(), same) {
+            Confirm::Done => return Ok(true),
+            Confirm::Again => return Ok(false),
+            Confirm::Rescue => {
+                if rescue(records, key, &manifest, now).await? {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Err(contended())
 }
