@@ -145,6 +145,39 @@ async fn answers_cut_in_the_middle_harm_nothing() {
 }
 
 #[tokio::test]
+async fn reading_goes_on_after_more_cuts_than_the_client_retries() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("").unwrap();
+    let name = BytesName::random(Timestamp(0));
+    let whole: Bytes = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let bytes = Unfinished {
+        name: name.clone(),
+        token: None,
+    };
+    let complete = Complete(bytes, Vec::new(), whole.clone());
+    backend.transact(Durability::Synced, complete).await.unwrap();
+    for request in 0..9 {
+        double.faults().fault_after(request, S3Fault::CutBody);
+    }
+    let content = read(&backend, &name, whole.len() as u64).await.unwrap();
+    assert!(content == whole);
+}
+
+#[tokio::test]
+async fn bytes_shorter_than_their_record_says_are_an_error() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("").unwrap();
+    let bytes = Unfinished {
+        name: BytesName::random(Timestamp(0)),
+        token: None,
+    };
+    let complete = Complete(bytes.clone(), Vec::new(), Bytes::from("short"));
+    backend.transact(Durability::Synced, complete).await.unwrap();
+    let error = read(&backend, &bytes.name, 10).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Internal);
+}
+
+#[tokio::test]
 async fn a_conflict_that_let_no_one_win_is_tried_again() {
     let double = S3Double::start().await.unwrap();
     let backend = double.backend("p").unwrap();

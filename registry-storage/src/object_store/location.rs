@@ -110,3 +110,35 @@ fn azure(container: &str) -> object_store::Result<object_store::azure::Microsoft
         .with_retry(retries())
         .build()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_without_a_bucket_or_with_more_than_a_prefix_are_refused() {
+        for url in [
+            "s3:bucket",
+            "s3://",
+            "s3:///prefix",
+            "s3://b?x=y",
+            "s3://key@b/p",
+            "ftp://b/p",
+            "",
+        ] {
+            let error = ObjectStoreBackend::from_url(url).unwrap_err();
+            assert!(matches!(error, LocationError::Malformed(_)), "{url}: {error}");
+        }
+    }
+
+    #[cfg(feature = "s3")]
+    #[tokio::test]
+    async fn bucket_and_prefix_are_taken_from_the_address() {
+        let backend = ObjectStoreBackend::from_url("s3://images/a/b/").unwrap();
+        assert_eq!(&*backend.root, "a/b/");
+        assert!(backend.store.to_string().contains("images"), "{backend:?}");
+        assert_eq!(&*ObjectStoreBackend::from_url("s3://images").unwrap().root, "");
+        let error = ObjectStoreBackend::from_url("s3://images/a//b").unwrap_err();
+        assert!(matches!(error, LocationError::Prefix(_)), "{error}");
+    }
+}

@@ -38,3 +38,34 @@ fn units(size: usize) -> u32 {
         .unwrap_or(u32::MAX)
         .min(1 << 28)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[tokio::test]
+    async fn waits_for_memory_that_others_hold() {
+        let memory = PartMemory::new(10 * MIB);
+        let first = memory.reserve(6 * MIB).await;
+        assert!(memory.reserve(6 * MIB).now_or_never().is_none());
+        let second = memory.reserve(4 * MIB).now_or_never().unwrap();
+        assert!(memory.reserve(1).now_or_never().is_none());
+        drop((first, second));
+        assert!(memory.reserve(10 * MIB).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_part_larger_than_the_budget_waits_for_all_of_it() {
+        let memory = PartMemory::new(10 * MIB);
+        let small = memory.reserve(1).await;
+        assert!(memory.reserve(1024 * MIB).now_or_never().is_none());
+        drop(small);
+        let large = memory.reserve(1024 * MIB).now_or_never().unwrap();
+        assert!(memory.reserve(1).now_or_never().is_none());
+        drop(large);
+    }
+}
