@@ -1,6 +1,7 @@
 //! Keeps two requests of this process from writing to one upload session at once.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use registry_core::UploadId;
@@ -16,6 +17,8 @@ pub(super) struct SessionLocks {
 struct Slot {
     lock: Arc<tokio::sync::Mutex<()>>,
     takeover: Notify,
+    /// The holder and those that wait; changed only while the map is locked.
+    users: AtomicUsize,
 }
 
 /// A session that is held. A write that goes on after its request was dropped holds it too.
@@ -33,16 +36,22 @@ impl SessionLocks {
     /// A client that lost its connection comes back on a new one, often before the server noticed that the old one is
     /// dead; the newest request is the one that somebody waits for.
     pub(super) async fn take(self: &Arc<Self>, id: UploadId) -> Arc<HeldSession> {
-        let slot = Arc::clone(self.slots().entry(id).or_default());
         let mut held = HeldSession {
             id,
-            slot,
+            slot: self.enter(id),
             locks: Arc::clone(self),
             guard: None,
         };
         held.slot.takeover.notify_waiters();
         held.guard = Some(Arc::clone(&held.slot.lock).lock_owned().await);
         Arc::new(held)
+    }
+
+    fn enter(&self, id: UploadId) -> Arc<Slot> {
+        let mut slots = self.slots();
+        let slot = slots.entry(id).or_default();
+        slot.users.fetch_add(1, Ordering::Relaxed);
+        Arc::clone(slot)
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<UploadId, Arc<Slot>>> {
@@ -55,8 +64,7 @@ impl HeldSession {
     pub(super) async fn taken_over(&self) {
         loop {
             let notified = self.slot.takeover.notified();
-            // The map's, this one, and those of requests that wait.
-            if Arc::strong_count(&self.slot) > 2 {
+            if self.slot.users.load(Ordering::Relaxed) > 1 {
                 return;
             }
             notified.await;
@@ -66,11 +74,48 @@ impl HeldSession {
 
 impl Drop for HeldSession {
     fn drop(&mut self) {
-        drop(self.guard.take());
+        // Before the guard is given back, so that the next holder does not take this one for a request that waits.
         let mut slots = self.locks.slots();
-        // The map's and this one: nobody else waits, and nobody can begin to while the map is locked.
-        if Arc::strong_count(&self.slot) == 2 {
+        if self.slot.users.fetch_sub(1, Ordering::Relaxed) == 1 {
             slots.remove(&self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_holder_that_goes_is_no_request_that_waits() {
+        let locks = Arc::new(SessionLocks::default());
+        let id = UploadId::from_random(1);
+        for _ in 0..3000 {
+            let first = locks.take(id).await;
+            let next = tokio::spawn({
+                let locks = Arc::clone(&locks);
+                async move {
+                    let next = locks.take(id).await;
+                    next.taken_over().now_or_never().is_some()
+                }
+            });
+            first.taken_over().await;
+            drop(first);
+            assert!(!next.await.unwrap(), "nobody waits for the session");
+        }
+        assert!(locks.slots().is_empty(), "nobody uses the session");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_stops_waiting_leaves_the_session() {
+        let locks = Arc::new(SessionLocks::default());
+        let id = UploadId::from_random(1);
+        let held = locks.take(id).await;
+        assert!(locks.take(id).now_or_never().is_none());
+        assert!(held.taken_over().now_or_never().is_none());
+        drop(held);
+        assert!(locks.slots().is_empty());
     }
 }

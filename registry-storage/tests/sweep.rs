@@ -1,0 +1,289 @@
+//! The sweeper: what it deletes, and what it must never.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use registry_core::storage::UploadKey;
+use registry_core::{Algorithm, Digest, ErrorCode, Hasher, RepositoryName};
+use registry_storage::testing::ManualClock;
+use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper};
+
+const HOUR: Duration = Duration::from_hours(1);
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Sizes that are kept in another way each: in the record, as the tail of a session, in parts.
+const SIZES: [usize; 3] = [10, 20_000, 5 * 1024 * 1024 + 1];
+
+struct World<B> {
+    store: Arc<Store<B>>,
+    clock: Arc<ManualClock>,
+    repository: RepositoryName,
+}
+
+fn world<B: Backend>(backend: B) -> World<B> {
+    let clock = Arc::new(ManualClock::default());
+    let options = StoreOptions {
+        upload_idle_limit: 2 * HOUR,
+        ended_upload_memory: HOUR,
+    };
+    World {
+        store: Arc::new(Store::with_options(
+            Arc::new(backend),
+            Arc::clone(&clock) as _,
+            options,
+        )),
+        clock,
+        repository: "a".parse().unwrap(),
+    }
+}
+
+fn memory() -> World<ObjectStoreBackend> {
+    world(ObjectStoreBackend::memory())
+}
+
+impl<B: Backend> World<B> {
+    async fn upload(&self, content: &Bytes) -> UploadKey {
+        let storage = self.storage();
+        let id = storage
+            .create_upload(&self.repository, "", Algorithm::Sha256)
+            .await
+            .unwrap();
+        let upload = UploadKey {
+            repository: self.repository.clone(),
+            id,
+            principal: String::new(),
+        };
+        self.append(&upload, content).await;
+        upload
+    }
+
+    async fn append(&self, upload: &UploadKey, content: &Bytes) {
+        let mut body = pin!(stream::iter([Ok(content.clone())]));
+        self.storage()
+            .append_upload(upload, None, body.as_mut())
+            .await
+            .unwrap();
+    }
+
+    fn storage(&self) -> &dyn registry_core::Storage {
+        &*self.store
+    }
+
+    async fn push(&self, content: &Bytes) -> Digest {
+        let upload = self.upload(content).await;
+        let digest = digest(content);
+        self.storage().commit_upload(&upload, &digest).await.unwrap();
+        digest
+    }
+
+    async fn assert_blob(&self, content: &Bytes) {
+        let blob = self
+            .storage()
+            .open_blob(&self.repository, &digest(content))
+            .await
+            .unwrap();
+        let mut chunks = blob.content.read(0..blob.size);
+        let mut read = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            read.extend_from_slice(&chunk.unwrap());
+        }
+        assert!(read == *content);
+    }
+
+    async fn assert_unknown(&self, upload: &UploadKey) {
+        let error = self.storage().upload_status(upload).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::BlobUploadUnknown);
+    }
+
+    async fn sweep(&self) -> SweepReport {
+        self.store.sweep().await.unwrap()
+    }
+
+    async fn bytes(&self) -> usize {
+        self.store.backend().list_bytes(None, 1000).await.unwrap().len()
+    }
+}
+
+fn content(fill: u8, size: usize) -> Bytes {
+    vec![fill; size].into()
+}
+
+fn digest(content: &[u8]) -> Digest {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    hasher.update(content);
+    hasher.finish()
+}
+
+/// Makes a test of a behaviour on memory and on a disk.
+macro_rules! on_memory_and_disk {
+    ($($behaviour:ident)*) => {
+        mod on_memory {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                super::$behaviour(super::memory()).await;
+            })*
+        }
+        #[cfg(all(feature = "filesystem", unix))]
+        mod on_disk {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                let folder = tempfile::tempdir().unwrap();
+                let backend = registry_storage::filesystem::FilesystemBackend::open(folder.path()).await.unwrap();
+                super::$behaviour(super::world(backend)).await;
+            })*
+        }
+    };
+}
+
+on_memory_and_disk! {
+    an_idle_session_is_aborted_and_one_that_is_written_to_is_not
+    bytes_of_blobs_and_open_sessions_stay
+    bytes_of_ended_sessions_go
+    bytes_that_lost_against_others_go
+    an_ended_session_is_forgotten_in_time
+    sweeps_at_once_do_no_harm
+}
+
+async fn an_idle_session_is_aborted_and_one_that_is_written_to_is_not<B: Backend>(world: World<B>) {
+    for size in SIZES {
+        let idle = world.upload(&content(1, size)).await;
+        let busy = world.upload(&content(2, size)).await;
+        world.clock.advance(2 * HOUR);
+        assert_eq!(
+            world.sweep().await.aborted_uploads,
+            0,
+            "the limit is not passed yet"
+        );
+        world.append(&busy, &content(3, 1)).await;
+        world.clock.advance(MINUTE);
+        let report = world.sweep().await;
+        assert_eq!(report.aborted_uploads, 1);
+        world.assert_unknown(&idle).await;
+        assert_eq!(
+            world.storage().upload_status(&busy).await.unwrap(),
+            size as u64 + 1
+        );
+        let whole: Bytes = [content(2, size), content(3, 1)].concat().into();
+        world
+            .storage()
+            .commit_upload(&busy, &digest(&whole))
+            .await
+            .unwrap();
+        world.assert_blob(&whole).await;
+        assert_eq!(world.sweep().await.aborted_uploads, 0);
+        world.clock.advance(2 * HOUR);
+        world.sweep().await;
+    }
+}
+
+async fn bytes_of_blobs_and_open_sessions_stay<B: Backend>(world: World<B>) {
+    for (fill, size) in (1..).zip(SIZES) {
+        world.push(&content(fill, size)).await;
+        let open = world.upload(&content(100 + fill, size)).await;
+        for _ in 0..3 {
+            world.clock.advance(HOUR);
+            assert_eq!(world.sweep().await.deleted_bytes, 0);
+            world.append(&open, &content(100 + fill, 1)).await;
+        }
+        let whole = content(100 + fill, size + 3);
+        world
+            .storage()
+            .commit_upload(&open, &digest(&whole))
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            // Long after the sessions are forgotten.
+            world.clock.advance(100 * HOUR);
+            world.sweep().await;
+            world.assert_blob(&whole).await;
+            world.assert_blob(&content(fill, size)).await;
+        }
+    }
+}
+
+async fn bytes_of_ended_sessions_go<B: Backend>(world: World<B>) {
+    for (fill, size) in (1..).zip(SIZES) {
+        let cancelled = world.upload(&content(fill, size)).await;
+        world.storage().cancel_upload(&cancelled).await.unwrap();
+        let idle = world.upload(&content(fill, size)).await;
+        world.clock.advance(3 * HOUR);
+        assert_eq!(world.sweep().await.aborted_uploads, 1);
+        world.assert_unknown(&idle).await;
+    }
+    assert_eq!(world.bytes().await, 0);
+}
+
+/// The bytes of a second upload of the same blob are nobody's once its session ended.
+async fn bytes_that_lost_against_others_go<B: Backend>(world: World<B>) {
+    for (fill, size) in (1..).zip(SIZES) {
+        let content = content(fill, size);
+        world.push(&content).await;
+        world.sweep().await;
+        let before = world.bytes().await;
+        world.push(&content).await;
+        world.sweep().await;
+        assert_eq!(world.bytes().await, before);
+        world.assert_blob(&content).await;
+    }
+}
+
+async fn an_ended_session_is_forgotten_in_time<B: Backend>(world: World<B>) {
+    let content = content(1, 10);
+    let upload = world.upload(&content).await;
+    world
+        .storage()
+        .commit_upload(&upload, &digest(&content))
+        .await
+        .unwrap();
+    let cancelled = world.upload(&content).await;
+    world.storage().cancel_upload(&cancelled).await.unwrap();
+    world.clock.advance(HOUR);
+    assert_eq!(world.sweep().await.forgotten_uploads, 0);
+    world
+        .storage()
+        .commit_upload(&upload, &digest(&content))
+        .await
+        .unwrap();
+    world.clock.advance(MINUTE);
+    assert_eq!(world.sweep().await.forgotten_uploads, 2);
+    assert_eq!(world.sweep().await, SweepReport::default());
+    let forgotten = world.storage().commit_upload(&upload, &digest(&content)).await;
+    assert_eq!(forgotten.unwrap_err().code(), ErrorCode::BlobUploadUnknown);
+    world.assert_unknown(&cancelled).await;
+    world.assert_blob(&content).await;
+}
+
+async fn sweeps_at_once_do_no_harm<B: Backend>(world: World<B>) {
+    let kept = content(1, 20_000);
+    world.push(&kept).await;
+    for _ in 0..3 {
+        let cancelled = world.upload(&content(2, 20_000)).await;
+        world.storage().cancel_upload(&cancelled).await.unwrap();
+    }
+    world.clock.advance(3 * HOUR);
+    let sweeps = (0..4).map(|_| world.sweep());
+    futures_util::future::join_all(sweeps).await;
+    world.assert_blob(&kept).await;
+    assert_eq!(world.bytes().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_background_sweeper_sweeps_until_it_is_shut_down() {
+    let world = memory();
+    let sweeper = Sweeper::start(Arc::clone(&world.store), HOUR);
+    let idle = world.upload(&content(1, 10)).await;
+    world.clock.advance(3 * HOUR);
+    assert_eq!(world.storage().upload_status(&idle).await.unwrap(), 10);
+    tokio::time::sleep(HOUR + MINUTE).await;
+    world.assert_unknown(&idle).await;
+    sweeper.shutdown().await;
+    let late = world.upload(&content(1, 10)).await;
+    world.clock.advance(3 * HOUR);
+    tokio::time::sleep(5 * HOUR).await;
+    assert_eq!(world.storage().upload_status(&late).await.unwrap(), 10);
+}
