@@ -108,7 +108,7 @@ impl RecordCache {
         WriteMark(touched)
     }
 
-    /// Puts the values in that were committed, the last of each key.
+    /// Puts the values in that were committed, one of each key.
     pub(super) fn end_write(&self, mark: WriteMark, committed: Vec<(Key, Option<Stored>)>) {
         for (key, value) in committed {
             if fits(&value) {

@@ -1,5 +1,7 @@
 //! The records as a sequence of steps sees them, inside a transaction.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use registry_core::{Error, ErrorCode};
@@ -49,8 +51,10 @@ impl<'c> Transaction<'c> {
         self.failure.take().map_or(Ok(()), Err)
     }
 
+    /// Returns what will be committed: the last change of each key. What a key was in between is nobody's business.
     pub(super) fn into_changes(self) -> Vec<(Key, Option<Stored>)> {
-        self.changes
+        let last: BTreeMap<Key, Option<Stored>> = self.changes.into_iter().collect();
+        last.into_iter().collect()
     }
 
     /// Keeps an error of the store. Its cause is logged and answered with the whole transaction.
