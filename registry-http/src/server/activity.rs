@@ -111,11 +111,6 @@ impl Activity {
         state.last = Instant::now();
     }
 
-    /// A body gave something at once.
-    pub(super) fn touch(&self) {
-        self.lock().last = Instant::now();
-    }
-
     pub(super) fn leave_unread(&self) {
         self.lock().is_unread = true;
     }

@@ -1,11 +1,15 @@
 //! Clients that are slow, silent or gone.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use registry_core::ErrorCode;
-use registry_http::Limits;
+use registry_core::registry::Options;
+use registry_core::{ErrorCode, Registry};
 use registry_http::testing::TestRegistry;
+use registry_http::{Limits, RegistryService, Server};
+use registry_storage::Store;
+use registry_storage::filesystem::FilesystemBackend;
 
 use crate::client::{Client, push_blob, start_upload};
 use crate::client_http2::{Pieces, connect, request};
@@ -36,10 +40,10 @@ async fn impatient_registry() -> (TestRegistry, Records) {
 }
 
 /// Waits until a session stands at `length`, as the field `Range` tells it.
-async fn wait_for_status(registry: &TestRegistry, location: &str, length: usize) {
+async fn wait_for_status(address: SocketAddr, location: &str, length: usize) {
     let range = format!("0-{}", length - 1);
     eventually(async || {
-        let answer = Client::connect(registry.address()).await.get(location).await;
+        let answer = Client::connect(address).await.get(location).await;
         assert_eq!(answer.status, 204);
         (answer.field("Range") == range).then_some(())
     })
@@ -99,7 +103,7 @@ async fn a_body_that_stops_arriving_is_answered_408_and_what_came_is_kept() {
     );
     assert_eq!(answer.field("Connection"), "close");
     client.rest().await.unwrap();
-    wait_for_status(&registry, &location, 300_000).await;
+    wait_for_status(registry.address(), &location, 300_000).await;
     let record = records.wait(|record| record.status == Some(408)).await;
     assert_eq!(record.received, 300_000);
 
@@ -111,7 +115,7 @@ async fn a_body_that_stops_arriving_is_answered_408_and_what_came_is_kept() {
         .await
         .unwrap();
     assert_eq!(answer.status(), 408);
-    wait_for_status(&registry, &location, 310_000).await;
+    wait_for_status(registry.address(), &location, 310_000).await;
     // The other requests of the connection go on.
     let answer = sender
         .send_request(request("GET", "/v2/", Pieces::empty()))
@@ -169,7 +173,15 @@ async fn a_client_that_stops_reading_is_cut_and_a_slow_one_is_not() {
 
 #[tokio::test]
 async fn an_http2_client_that_keeps_its_window_shut_is_cut() {
-    let (registry, records) = impatient_registry().await;
+    let records = Records::default();
+    let mut limits = impatient();
+    // It is not for want of requests that it is cut.
+    limits.idle = Duration::from_secs(60);
+    let registry = TestRegistry::builder()
+        .limits(limits)
+        .observer(Arc::new(records.clone()))
+        .start()
+        .await;
     let mut client = Client::connect(registry.address()).await;
     let digest = push_blob(&mut client, "a", &noise(32 * 1024 * 1024)).await;
     let target = format!("/v2/a/blobs/{digest}");
@@ -187,21 +199,40 @@ async fn an_http2_client_that_keeps_its_window_shut_is_cut() {
 #[tokio::test]
 async fn a_client_that_goes_away_leaves_an_upload_that_goes_on_where_it_stopped() {
     let (registry, records) = impatient_registry().await;
+    interrupt_an_upload(registry.address()).await;
+    let record = records.wait(|record| record.method == "PATCH").await;
+    assert_eq!(record.received, 700_000);
+    assert_eq!(record.error.unwrap().code(), ErrorCode::BodyInterrupted);
+}
+
+/// On a disk the handler waits for the disk when it notes how far it came, and is dropped there.
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_on_a_disk() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = FilesystemBackend::open(root.path()).await.unwrap();
+    let registry = Registry::new(Arc::new(Store::new(backend)), Options::default());
+    let service = RegistryService::new(registry, Limits::default());
+    let server = Server::bind("127.0.0.1:0", service, Limits::default())
+        .await
+        .unwrap();
+    interrupt_an_upload(server.local_addr()).await;
+    server.shutdown(SHORT).await;
+}
+
+/// Pushes a blob over connections that end in its middle.
+async fn interrupt_an_upload(address: SocketAddr) {
     let blob = noise(2_000_000);
-    let mut client = Client::connect(registry.address()).await;
+    let mut client = Client::connect(address).await;
     let location = start_upload(&mut client, "a").await;
     client
         .head("PATCH", &location, &[("Content-Length", "2000000")])
         .await;
     client.send(&blob[..700_000]).await;
     drop(client);
-    wait_for_status(&registry, &location, 700_000).await;
-    let record = records.wait(|record| record.method == "PATCH").await;
-    assert_eq!(record.received, 700_000);
-    assert_eq!(record.error.unwrap().code(), ErrorCode::BodyInterrupted);
+    wait_for_status(address, &location, 700_000).await;
 
     // By HTTP/2: a stream that is reset while the others go on, and a connection that is cut.
-    let (sender, connection) = connect(registry.address()).await;
+    let (sender, connection) = connect(address).await;
     for (from, to) in [(700_000, 710_000), (710_000, 725_000)] {
         let (pieces, body) = Pieces::new();
         pieces.send(blob[from..to].to_vec().into()).await.unwrap();
@@ -222,10 +253,10 @@ async fn a_client_that_goes_away_leaves_an_upload_that_goes_on_where_it_stopped(
         }
         drop(answer);
         drop(pieces);
-        wait_for_status(&registry, &location, to).await;
+        wait_for_status(address, &location, to).await;
     }
 
-    let mut client = Client::connect(registry.address()).await;
+    let mut client = Client::connect(address).await;
     let answer = client.call("PATCH", &location, &[], &blob[725_000..]).await;
     assert_eq!(
         (answer.status.as_u16(), answer.field("Range")),
