@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::FilesystemBackend;
+use super::queries;
 use super::transaction::Transaction;
 use super::writer::Job;
 use crate::backend::{Backend as _, Condition, Durability, Records, Sequence, Version};
@@ -141,6 +142,30 @@ async fn a_newer_format_is_refused() {
         error.contains("format 7") && error.contains("records.sqlite"),
         "{error}"
     );
+}
+
+/// A reader of the cache must not see what a sequence wrote on its way.
+#[tokio::test]
+async fn a_transaction_shows_the_last_change_of_each_key() {
+    let mut connection = rusqlite::Connection::open_in_memory().unwrap();
+    queries::create(&connection).unwrap();
+    let mut version = 0;
+    let mut records = Transaction::new(&mut connection, &mut version);
+    let (first, second) = (Key::from_stored("first"), Key::from_stored("second"));
+    for (key, value) in [(&first, "pending"), (&second, "pending"), (&first, "live")] {
+        records
+            .put(key, value.into(), Condition::Any)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    records.remove(&second).await.unwrap();
+    let changes: Vec<_> = records
+        .into_changes()
+        .into_iter()
+        .map(|(key, stored)| (key, stored.map(|stored| stored.value)))
+        .collect();
+    assert_eq!(changes, [(first, Some("live".into())), (second, None)]);
 }
 
 /// Reports whether commits are synced (2) or not (1).
