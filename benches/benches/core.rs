@@ -30,7 +30,7 @@ fn requests(criterion: &mut Criterion) {
         });
         let request = Request::parse(method, &target, &NO_FIELDS[..]).expect("the request is valid");
         group.bench_function(format!("build {name}"), |bencher| {
-            bencher.iter(|| black_box(&request).build())
+            bencher.iter(|| black_box(&request).build());
         });
     }
 }
@@ -38,7 +38,7 @@ fn requests(criterion: &mut Criterion) {
 fn digests(criterion: &mut Criterion) {
     let text = format!("sha256:{}", "0123456789abcdef".repeat(4));
     criterion.bench_function("digest parse", |bencher| {
-        bencher.iter(|| black_box(&text).parse::<Digest>())
+        bencher.iter(|| black_box(&text).parse::<Digest>());
     });
     let mut group = criterion.benchmark_group("hash");
     let content = vec![7_u8; 1 << 20];
@@ -92,10 +92,10 @@ fn uploads(criterion: &mut Criterion) {
     hasher.update(&[7; 100]);
     let snapshot = hasher.snapshot();
     criterion.bench_function("hash snapshot", |bencher| {
-        bencher.iter(|| black_box(&hasher).snapshot())
+        bencher.iter(|| black_box(&hasher).snapshot());
     });
     criterion.bench_function("hash resume", |bencher| {
-        bencher.iter(|| Hasher::resume(black_box(&snapshot)))
+        bencher.iter(|| Hasher::resume(black_box(&snapshot)));
     });
 }
 

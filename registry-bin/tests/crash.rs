@@ -172,7 +172,7 @@ impl Pusher<'_> {
 
 /// Waits until a number of requests were begun, and a moment more, and kills the server.
 fn kill_at(server: Server, steps: &Receiver<()>, random: &mut Random) {
-    for _ in 0..=random.below(24) {
+    for _ in 0..=random.below(48) {
         steps
             .recv_timeout(Duration::from_secs(60))
             .expect("the client makes progress");

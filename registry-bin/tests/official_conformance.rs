@@ -84,32 +84,56 @@ fn read(report: &Path, printed: &str) -> String {
 
 #[test]
 fn version_1_0_on_memory() {
-    run(&Server::memory(), "1.0", 850);
+    run(
+        &Server::start(&["--storage", "memory", "--allow-missing-content"]),
+        "1.0",
+        850,
+    );
 }
 
 #[test]
 fn version_1_1_on_memory() {
-    run(&Server::memory(), "1.1", 860);
+    run(
+        &Server::start(&["--storage", "memory", "--allow-missing-content"]),
+        "1.1",
+        860,
+    );
 }
 
 #[test]
 fn the_next_version_on_memory() {
-    run(&Server::memory(), "dev", 1032);
+    run(
+        &Server::start(&["--storage", "memory", "--allow-missing-content"]),
+        "dev",
+        1032,
+    );
 }
 
 #[test]
 fn version_1_0_on_disk() {
-    run(&Server::start(&["--storage", "data"]), "1.0", 850);
+    run(
+        &Server::start(&["--storage", "data", "--allow-missing-content"]),
+        "1.0",
+        850,
+    );
 }
 
 #[test]
 fn version_1_1_on_disk() {
-    run(&Server::start(&["--storage", "data"]), "1.1", 860);
+    run(
+        &Server::start(&["--storage", "data", "--allow-missing-content"]),
+        "1.1",
+        860,
+    );
 }
 
 #[test]
 fn the_next_version_on_disk() {
-    run(&Server::start(&["--storage", "data"]), "dev", 1032);
+    run(
+        &Server::start(&["--storage", "data", "--allow-missing-content"]),
+        "dev",
+        1032,
+    );
 }
 
 #[test]

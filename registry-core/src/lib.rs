@@ -8,6 +8,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 extern crate alloc;
 #[cfg(test)]
 extern crate std;

@@ -1,5 +1,13 @@
 //! A container registry as a service of hyper and tower, and a server for it.
+//!
+//! [`RegistryService`] turns HTTP requests into those of a [`Registry`](registry_core::Registry) and its responses into
+//! HTTP. [`Server`] accepts connections for it, or for any other service. The module `testing` has a registry for the
+//! tests of other programs, in two lines.
 #![forbid(unsafe_code)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod authenticate;
 mod limits;

@@ -14,7 +14,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Requests that are worked on at once, by one service; more wait. 1024.
+    /// Requests that are worked on at once, by one service; more wait. A pull
+    /// holds two chunks of its storage, a push two parts and what the connection buffers. 1024.
     pub requests: usize,
     /// How long a request waits for its turn before it is answered 503 with `Retry-After`. 5 seconds.
     pub turn: Duration,

@@ -190,7 +190,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// tell afterwards which parts there are.
     fn must_reserve_parts(&self) -> bool;
 
-    /// Waits until memory for a part of `size` bytes is free; the memory is given back when the permit is dropped.
+    /// Reserves memory for a part of `size` bytes. Where it is not free, waits for it, or, where parts may be of any
+    /// size, answers with a small permit at once, so that clients that send slowly do not keep others from sending.
     fn reserve_memory(&self, size: usize) -> impl Future<Output = MemoryPermit> + Send;
 
     /// Prepares for the parts of bytes that have a name and returns the token of the write.
@@ -235,18 +236,27 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn close(&self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// Memory that was reserved; see [`Backend::reserve_memory`].
-#[derive(Debug, Default)]
-pub struct MemoryPermit(
+/// Memory that was reserved; see [`Backend::reserve_memory`]. It is given back when this is dropped.
+#[derive(Debug)]
+pub struct MemoryPermit {
+    size: usize,
     #[expect(
         dead_code,
         reason = "it is held, and gives the memory back when it is dropped"
     )]
-    pub(crate) Option<tokio::sync::OwnedSemaphorePermit>,
-);
+    held: Option<tokio::sync::OwnedSemaphorePermit>,
+}
 
-impl From<tokio::sync::OwnedSemaphorePermit> for MemoryPermit {
-    fn from(permit: tokio::sync::OwnedSemaphorePermit) -> Self {
-        Self(Some(permit))
+impl MemoryPermit {
+    /// Makes a permit for `size` bytes, which `held` stands for.
+    #[must_use]
+    pub const fn new(size: usize, held: Option<tokio::sync::OwnedSemaphorePermit>) -> Self {
+        Self { size, held }
+    }
+
+    /// Returns how many bytes it is for.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size
     }
 }

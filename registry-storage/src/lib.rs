@@ -4,6 +4,10 @@
 //! values with a compare-and-swap, and *bytes*, immutable once finished, under names that are never used twice.
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod backend;
 mod bytes_name;
 mod clock;

@@ -77,3 +77,15 @@ mod versitygw {
 
     registry_storage::backend_conformance_tests!(start, ignore = "needs VERSITYGW=/path/to/versitygw");
 }
+
+#[cfg(all(feature = "filesystem", unix))]
+mod filesystem {
+    use registry_storage::filesystem::FilesystemBackend;
+
+    async fn open() -> (FilesystemBackend, tempfile::TempDir) {
+        let root = tempfile::tempdir().unwrap();
+        (FilesystemBackend::open(root.path()).await.unwrap(), root)
+    }
+
+    registry_storage::backend_conformance_tests!(open);
+}

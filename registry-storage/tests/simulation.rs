@@ -2,6 +2,7 @@
 //! turns. A seed says who does what and who waits how long, so a seed that fails fails again.
 //!
 //! `SIMULATION_SEEDS=from..to` runs other seeds than the few that every run of the tests does.
+#![expect(clippy::unwrap_used, reason = "test code")]
 
 #![expect(
     clippy::unwrap_used,
@@ -185,7 +186,8 @@ impl Simulation {
             self.assert_referrers(storage, repository).await;
             self.assert_tags(storage, repository).await;
         }
-        for (repository, digest) in self.acknowledged.lock().unwrap().clone() {
+        let acknowledged = self.acknowledged.lock().unwrap().clone();
+        for (repository, digest) in acknowledged {
             let read = storage
                 .get_manifest(&repository, &Reference::Digest(digest))
                 .await;

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use crate::support::bucket::BucketServer;
 use crate::support::repository::Repository;
 use crate::support::server::Server;
 
@@ -12,6 +13,8 @@ pub(crate) enum Backend {
     Memory,
     /// `--storage PATH`
     Filesystem,
+    /// `--storage s3://BUCKET/PREFIX`
+    S3,
 }
 
 impl Backend {
@@ -19,8 +22,17 @@ impl Backend {
     pub(crate) fn repository(self, test: &str) -> Repository {
         static MEMORY: OnceLock<Server> = OnceLock::new();
         static FILESYSTEM: OnceLock<Server> = OnceLock::new();
+        static BUCKET: OnceLock<(BucketServer, Server)> = OnceLock::new();
         let server = match self {
             Self::Memory => MEMORY.get_or_init(Server::memory),
+            Self::S3 => {
+                let start = || {
+                    let bucket = BucketServer::start();
+                    let server = Server::on_bucket(&bucket);
+                    (bucket, server)
+                };
+                &BUCKET.get_or_init(start).1
+            }
             // Relative to the server's own temporary folder.
             Self::Filesystem => FILESYSTEM.get_or_init(|| Server::start(&["--storage", "data"])),
         };
@@ -34,6 +46,7 @@ macro_rules! behaviours {
     ($($name:ident),* $(,)?) => {
         behaviours!(@on memory Memory $($name)*);
         behaviours!(@on filesystem Filesystem $($name)*);
+        behaviours!(@on s3 S3 $($name)*);
     };
     (@on $module:ident $backend:ident $($name:ident)*) => {
         mod $module {

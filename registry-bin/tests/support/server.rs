@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::bucket::BucketServer;
 use super::client::Request;
 
 /// How long a server may take to start or stop.
@@ -50,14 +51,38 @@ impl Server {
         ])
     }
 
+    /// Starts a server on a bucket of `double`.
+    pub(crate) fn on_bucket(double: &BucketServer) -> Self {
+        let environment = [
+            ("AWS_ENDPOINT", double.url()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "double"),
+            ("AWS_SECRET_ACCESS_KEY", "double"),
+        ];
+        let arguments = [
+            "serve",
+            "--storage",
+            "s3://bucket/registry",
+            "--listen",
+            "127.0.0.1:0",
+        ];
+        Self::run_with(&arguments, &environment)
+    }
+
     /// Starts the program with exactly these arguments and waits until it answers.
     pub(crate) fn run(arguments: &[&str]) -> Self {
+        Self::run_with(arguments, &[])
+    }
+
+    fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let output = File::create(folder.path().join("output")).expect("a temporary file can be made");
         let errors = output.try_clone().expect("a file handle can be copied");
         let program = std::env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_registry-bin").into());
         let process = Command::new(&program)
             .args(arguments)
+            .envs(environment.iter().copied())
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(output)

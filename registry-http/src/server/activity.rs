@@ -56,7 +56,8 @@ impl Activity {
     pub(super) fn verdict(&self, now: Instant, limits: &Limits) -> Verdict {
         let state = self.lock();
         if state.owed > 0 {
-            return Verdict::AskAt(now + limits.response_silence);
+            // Often enough that a silence which begins meanwhile is not much longer than its limit.
+            return Verdict::AskAt(now + limits.response_silence / 4);
         }
         let (limit, verdict) = if state.bodies > 0 || state.is_writing {
             (limits.response_silence, Verdict::Cut)
@@ -108,11 +109,6 @@ impl Activity {
         let mut state = self.lock();
         state.owed = state.owed.saturating_sub(1);
         state.last = Instant::now();
-    }
-
-    /// A body gave something at once.
-    pub(super) fn touch(&self) {
-        self.lock().last = Instant::now();
     }
 
     pub(super) fn leave_unread(&self) {

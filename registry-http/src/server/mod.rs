@@ -16,6 +16,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -62,7 +63,7 @@ impl Server {
     /// Serves the connections of `listener`, from within a tokio runtime.
     ///
     /// # Errors
-    /// Those of asking the listener for its address.
+    /// Those of asking the listener for its address, and where there is no runtime.
     pub fn serve<S, B>(listener: TcpListener, service: S, limits: Limits) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -71,6 +72,7 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        Handle::try_current().map_err(io::Error::other)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let (connections, interrupted) = (Tasks::default(), Tasks::default());

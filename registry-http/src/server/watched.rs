@@ -123,8 +123,7 @@ where
         match (result.is_pending(), self.is_waiting) {
             (true, false) => self.activity.waits(),
             (false, true) => self.activity.ready(),
-            (false, false) => self.activity.touch(),
-            (true, true) => {}
+            (true, true) | (false, false) => {}
         }
         self.is_waiting = result.is_pending();
         result

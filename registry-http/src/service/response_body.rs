@@ -127,3 +127,81 @@ impl fmt::Debug for ResponseBody {
 #[derive(Debug, thiserror::Error)]
 #[error("the content read does not have the length recorded for it")]
 struct WrongLength;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+    use registry_core::ErrorCode;
+    use registry_core::response::ResponseBody as Core;
+    use registry_core::storage::BlobContent;
+
+    use super::*;
+    use crate::observe::{Observer, RequestRecord};
+
+    /// Keeps the last record.
+    #[derive(Clone, Debug, Default)]
+    struct Last(Arc<Mutex<Option<RequestRecord>>>);
+
+    impl Observer for Last {
+        fn finished(&self, record: &RequestRecord) {
+            *self.0.lock().unwrap() = Some(record.clone());
+        }
+    }
+
+    /// Content that is `0` bytes long, whatever is asked for, and then fails or not.
+    #[derive(Debug)]
+    struct Wrong(usize, bool);
+
+    impl BlobContent for Wrong {
+        fn read(&self, _: std::ops::Range<u64>) -> ByteStream {
+            let bytes = Ok(Bytes::from(vec![0; self.0]));
+            let failure = self.1.then_some(Err(ErrorCode::Internal.into()));
+            Box::pin(stream::iter([bytes].into_iter().chain(failure)))
+        }
+    }
+
+    /// Sends ten bytes out of `content`; returns what was sent, whether it ended well, and what was told.
+    fn send(content: Wrong) -> (usize, bool, RequestRecord) {
+        let last = Last::default();
+        let (parts, ()) = http::Request::new(()).into_parts();
+        let exchange = Exchange::begin(&parts, None, Arc::new(last.clone()));
+        let body = Core::Blob {
+            content: Arc::new(content),
+            range: 0..10,
+        };
+        let mut body = ResponseBody::new(body, exchange);
+        assert_eq!(body.size_hint().exact(), Some(10));
+        let mut sent = 0;
+        let is_well = loop {
+            match futures_util::FutureExt::now_or_never(body.frame()).unwrap() {
+                Some(Ok(frame)) => sent += frame.into_data().unwrap().len(),
+                Some(Err(_)) => break false,
+                None => break true,
+            }
+        };
+        assert_eq!(body.is_end_stream(), is_well);
+        drop(body);
+        let record = last.0.lock().unwrap().take().unwrap();
+        (sent, is_well, record)
+    }
+
+    #[test]
+    fn content_of_the_right_length_is_sent() {
+        let (sent, is_well, record) = send(Wrong(10, false));
+        assert!(is_well && sent == 10 && record.sent == 10);
+        assert!(record.is_complete && record.error.is_none());
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_to_its_end_does_not_end_well() {
+        for (content, sent) in [(Wrong(9, false), 9), (Wrong(9, true), 9), (Wrong(11, false), 0)] {
+            let wrong = format!("{content:?}");
+            let (taken, is_well, record) = send(content);
+            assert!(!is_well && taken == sent, "{wrong}");
+            assert!(!record.is_complete && record.error.is_some(), "{wrong}");
+        }
+    }
+}

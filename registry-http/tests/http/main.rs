@@ -2,7 +2,57 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 mod client;
+mod client_http2;
+mod observe;
+mod protocol;
+mod pull;
 mod push;
+mod silence;
+mod stop;
+mod test_double;
+mod tower;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use registry_http::{Observer, RequestRecord};
+
+/// Keeps what is told of requests.
+#[derive(Clone, Debug, Default)]
+struct Records(Arc<Mutex<Vec<RequestRecord>>>);
+
+impl Observer for Records {
+    fn finished(&self, record: &RequestRecord) {
+        self.0.lock().unwrap().push(record.clone());
+    }
+}
+
+impl Records {
+    /// Waits for the record of the first request that `is_wanted`.
+    async fn wait(&self, is_wanted: impl Fn(&RequestRecord) -> bool + Send + Sync) -> RequestRecord {
+        eventually(async || {
+            self.0
+                .lock()
+                .unwrap()
+                .iter()
+                .find(|record| is_wanted(record))
+                .cloned()
+        })
+        .await
+    }
+}
+
+/// Runs `check` until it returns something, for at most ten seconds.
+async fn eventually<T>(mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(result) = check().await {
+            return result;
+        }
+        assert!(Instant::now() < end, "it did not happen within ten seconds");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
 
 /// Returns the sha256 digest of `bytes`.
 fn digest(bytes: &[u8]) -> String {

@@ -149,3 +149,66 @@ fn detached(stored: Stored) -> Stored {
         version: stored.version,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backend::Version;
+
+    fn stored(value: &str) -> Option<Stored> {
+        let (value, version) = (
+            Bytes::copy_from_slice(value.as_bytes()),
+            Version(Arc::from(value)),
+        );
+        Some(Stored { value, version })
+    }
+
+    #[test]
+    fn a_read_is_kept_unless_a_write_passed() {
+        let (cache, key) = (RecordCache::new(1 << 20), Key::from_stored("a"));
+        let before = cache.begin_read(&key);
+        cache.end_read(before, &key, &stored("old"));
+        assert_eq!(cache.get(&key), Some(stored("old")));
+
+        let change = vec![(key.clone(), stored("new"))];
+        let mark = cache.begin_write(&change);
+        assert_eq!(cache.get(&key), None, "it may be either while it is committed");
+        let during = cache.begin_read(&key);
+        cache.end_read(during, &key, &stored("old"));
+        assert_eq!(cache.get(&key), None);
+        cache.end_write(mark, change);
+        for late in [before, during] {
+            cache.end_read(late, &key, &stored("old"));
+            assert_eq!(cache.get(&key), Some(stored("new")));
+        }
+
+        let change = vec![(key.clone(), None)];
+        cache.end_write(cache.begin_write(&change), change);
+        assert_eq!(cache.get(&key), Some(None));
+    }
+
+    #[test]
+    fn a_commit_that_failed_leaves_nothing() {
+        let (cache, key) = (RecordCache::new(1 << 20), Key::from_stored("a"));
+        let mark = cache.begin_write(&[(key.clone(), stored("lost"))]);
+        cache.end_write(mark, Vec::new());
+        assert_eq!(cache.get(&key), None);
+        cache.end_read(cache.begin_read(&key), &key, &stored("kept"));
+        assert_eq!(cache.get(&key), Some(stored("kept")));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let cache = RecordCache::new(1 << 20);
+        let changes: Vec<_> = (0..10_000)
+            .map(|number| (Key::from_stored(&number.to_string()), stored(&"x".repeat(1000))))
+            .collect();
+        cache.end_write(cache.begin_write(&changes), changes);
+        assert!(cache.entries.weight() <= 1 << 20 && cache.entries.weight() > 1 << 19);
+        let large = vec![(Key::from_stored("large"), stored(&"x".repeat(VALUE_LIMIT + 1)))];
+        cache.end_write(cache.begin_write(&large), large);
+        assert_eq!(cache.get(&Key::from_stored("large")), None);
+    }
+}

@@ -55,6 +55,8 @@ const BYTES_FOLDER: &str = "bytes";
 
 /// The size of an upload's part in bytes: what one write takes, and what an upload has in memory.
 const PART_SIZE: usize = 512 * 1024;
+/// The size of a part in bytes where the memory for uploads is used up.
+const SMALL_PART: usize = 32 * 1024;
 /// The largest blob in bytes that is kept in its record.
 const TAIL_LIMIT: usize = 16 * 1024;
 
@@ -66,7 +68,6 @@ pub struct FilesystemBackend {
     files: RwLock<Option<Arc<Files>>>,
     /// Memory for parts, in kibibytes.
     upload_memory: Arc<Semaphore>,
-    memory_limit: usize,
     epoch: Option<String>,
 }
 
@@ -111,7 +112,6 @@ impl FilesystemBackend {
             records,
             files: RwLock::new(Some(Arc::new(Files::new(Arc::clone(disk), health, folder, lock)))),
             upload_memory: Arc::new(Semaphore::new(in_units(options.upload_memory))),
-            memory_limit: options.upload_memory,
             epoch: disk.epoch(),
         })
     }
@@ -155,15 +155,11 @@ impl Backend for FilesystemBackend {
     }
 
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {
-        // More than there is would never be free.
-        let units = in_units(size).min(in_units(self.memory_limit));
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
-        MemoryPermit(
-            Arc::clone(&self.upload_memory)
-                .acquire_many_owned(units)
-                .await
-                .ok(),
-        )
+        let units = u32::try_from(in_units(size)).unwrap_or(u32::MAX);
+        match Arc::clone(&self.upload_memory).try_acquire_many_owned(units) {
+            Ok(permit) => MemoryPermit::new(size, Some(permit)),
+            Err(_) => MemoryPermit::new(size.min(SMALL_PART), None),
+        }
     }
 
     async fn begin_bytes(&self, _name: &BytesName) -> Result<Option<String>, Error> {

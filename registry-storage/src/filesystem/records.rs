@@ -57,6 +57,7 @@ impl RecordStore {
             next_version: Uuid::new_v4().as_u64_pair().0.cast_signed(),
             is_syncing: true,
             has_unsynced: false,
+            last_batch: 0,
             commits: Arc::clone(&commits),
         };
         thread::Builder::new()

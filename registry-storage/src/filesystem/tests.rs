@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::FilesystemBackend;
+use super::queries;
 use super::transaction::Transaction;
 use super::writer::Job;
 use crate::backend::{Backend as _, Condition, Durability, Records, Sequence, Version};
@@ -141,4 +142,119 @@ async fn a_newer_format_is_refused() {
         error.contains("format 7") && error.contains("records.sqlite"),
         "{error}"
     );
+}
+
+/// A reader of the cache must not see what a sequence wrote on its way.
+#[tokio::test]
+async fn a_transaction_shows_the_last_change_of_each_key() {
+    let mut connection = rusqlite::Connection::open_in_memory().unwrap();
+    queries::create(&connection).unwrap();
+    let mut version = 0;
+    let mut records = Transaction::new(&mut connection, &mut version);
+    let (first, second) = (Key::from_stored("first"), Key::from_stored("second"));
+    for (key, value) in [(&first, "pending"), (&second, "pending"), (&first, "live")] {
+        records
+            .put(key, value.into(), Condition::Any)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    records.remove(&second).await.unwrap();
+    let changes: Vec<_> = records
+        .into_changes()
+        .into_iter()
+        .map(|(key, stored)| (key, stored.map(|stored| stored.value)))
+        .collect();
+    assert_eq!(changes, [(first, Some("live".into())), (second, None)]);
+}
+
+/// Reports whether commits are synced (2) or not (1).
+struct SyncLevel(oneshot::Sender<i64>, i64);
+
+impl Job for SyncLevel {
+    fn run(&mut self, records: &mut Transaction<'_>) -> bool {
+        self.1 = records
+            .connection()
+            .query_row("PRAGMA synchronous", [], |row| row.get(0))
+            .unwrap();
+        true
+    }
+
+    fn answer(self: Box<Self>, _: Result<(), Error>) {
+        self.0.send(self.1).unwrap();
+    }
+}
+
+/// Only reads.
+struct Look;
+
+impl Sequence for Look {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        records.get(&Key::from_stored("a")).await.map(drop)
+    }
+}
+
+#[tokio::test]
+async fn a_commit_is_synced_if_one_of_its_sequences_is() {
+    let (_root, backend) = open().await;
+    for durabilities in [
+        [Durability::Synced; 2],
+        [Durability::Deferred; 2],
+        [Durability::Deferred, Durability::Synced],
+    ] {
+        let mut levels = Vec::new();
+        for durability in durabilities {
+            let (sender, level) = oneshot::channel();
+            backend
+                .records
+                .submit(durability, Box::new(SyncLevel(sender, 0)))
+                .await
+                .unwrap();
+            levels.push(level);
+        }
+        for (durability, level) in durabilities.into_iter().zip(levels) {
+            let level = level.await.unwrap();
+            assert!(
+                level == 2 || durability == Durability::Deferred && level == 1,
+                "{durability:?} at {level}"
+            );
+        }
+    }
+    let (sender, level) = oneshot::channel();
+    backend
+        .records
+        .submit(Durability::Deferred, Box::new(SyncLevel(sender, 0)))
+        .await
+        .unwrap();
+    assert_eq!(level.await.unwrap(), 1, "what is deferred alone is not synced");
+}
+
+/// SQLite syncs its log only with a page that it adds, so an empty commit has to add one, though only where something
+/// was deferred before.
+#[tokio::test]
+async fn a_synced_sequence_that_writes_nothing_syncs_what_was_deferred() {
+    let (root, backend) = open().await;
+    let log = || {
+        std::fs::metadata(root.path().join("records.sqlite-wal"))
+            .unwrap()
+            .len()
+    };
+    put(&backend, "a", 10).await.unwrap();
+    let before = log();
+    backend.transact(Durability::Synced, Look).await.unwrap();
+    assert_eq!(log(), before);
+    backend
+        .transact(Durability::Deferred, Put("a", 20))
+        .await
+        .unwrap();
+    let before = log();
+    backend.transact(Durability::Deferred, Look).await.unwrap();
+    assert_eq!(log(), before);
+    backend.transact(Durability::Synced, Look).await.unwrap();
+    let after = log();
+    assert!(after > before);
+    backend.transact(Durability::Synced, Look).await.unwrap();
+    assert_eq!(log(), after);
 }

@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use registry_core::{Error, ErrorCode};
 use rusqlite::Connection;
@@ -22,6 +24,8 @@ use crate::key::Key;
 
 /// How many sequences wait at most before those who ask are held back, and how many one commit takes.
 pub(super) const QUEUE_LIMIT: usize = 256;
+/// How long a commit waits at most for as many sequences as the last one took.
+const REGATHER_LIMIT: Duration = Duration::from_micros(100);
 
 /// What the thread is told.
 pub(super) enum Command {
@@ -30,6 +34,9 @@ pub(super) enum Command {
     /// Run what waits, then end.
     Stop,
 }
+
+/// A sequence that waits for its commit.
+type Waiting = (Durability, Box<dyn Job>);
 
 /// A sequence without its type.
 pub(super) trait Job: Send {
@@ -87,6 +94,38 @@ fn poll_once<S: Sequence>(sequence: S, records: &mut dyn Records) -> Result<S::O
     }
 }
 
+/// Takes the sequences that wait.
+///
+/// Those who were answered by the last commit often ask again at once. A sync costs more than the moment that they
+/// need for that, so a commit to be synced gives them [`REGATHER_LIMIT`], else every other commit would be of one.
+fn take_waiting(
+    first: Command,
+    commands: &mut mpsc::Receiver<Command>,
+    batch: &mut Vec<Waiting>,
+    expected: usize,
+) {
+    let mut deadline = None;
+    let mut next = Some(first);
+    while batch.len() < QUEUE_LIMIT {
+        match next.or_else(|| commands.try_recv().ok()) {
+            Some(Command::Run(durability, job)) => batch.push((durability, job)),
+            Some(Command::Stop) => commands.close(),
+            None if batch.len() >= expected || !is_synced(batch) => return,
+            None if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + REGATHER_LIMIT) => {
+                return;
+            }
+            None => thread::yield_now(),
+        }
+        next = None;
+    }
+}
+
+fn is_synced(batch: &[Waiting]) -> bool {
+    batch
+        .iter()
+        .any(|(durability, _)| *durability == Durability::Synced)
+}
+
 /// The state of the thread.
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -102,6 +141,8 @@ pub(super) struct Writer {
     pub(super) is_syncing: bool,
     /// Whether there are commits that were not synced.
     pub(super) has_unsynced: bool,
+    /// How many sequences the last commit took.
+    pub(super) last_batch: usize,
     /// How many commits there were.
     pub(super) commits: Arc<AtomicU64>,
 }
@@ -111,16 +152,9 @@ impl Writer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Error> {
         let mut batch = Vec::new();
         while let Some(command) = commands.blocking_recv() {
-            let mut next = Some(command);
-            while let Some(command) = next.take() {
-                match command {
-                    Command::Run(durability, job) => batch.push((durability, job)),
-                    Command::Stop => commands.close(),
-                }
-                if batch.len() < QUEUE_LIMIT {
-                    next = commands.try_recv().ok();
-                }
-            }
+            let expected = std::mem::take(&mut self.last_batch);
+            take_waiting(command, &mut commands, &mut batch, expected);
+            self.last_batch = batch.len();
             if !batch.is_empty() {
                 self.run_batch(&mut batch);
             }
@@ -128,7 +162,7 @@ impl Writer {
         self.close()
     }
 
-    fn run_batch(&mut self, batch: &mut Vec<(Durability, Box<dyn Job>)>) {
+    fn run_batch(&mut self, batch: &mut Vec<Waiting>) {
         let outcome = self.health.check().and_then(|()| {
             self.commit(batch).map_err(|cause| {
                 self.roll_back();
@@ -141,7 +175,7 @@ impl Writer {
     }
 
     /// Runs a batch as one transaction.
-    fn commit(&mut self, batch: &mut [(Durability, Box<dyn Job>)]) -> rusqlite::Result<()> {
+    fn commit(&mut self, batch: &mut [Waiting]) -> rusqlite::Result<()> {
         let is_synced = batch
             .iter()
             .any(|(durability, _)| *durability == Durability::Synced);
@@ -164,10 +198,7 @@ impl Writer {
     }
 
     /// Runs each sequence in a savepoint of its own.
-    fn run_steps(
-        &mut self,
-        batch: &mut [(Durability, Box<dyn Job>)],
-    ) -> rusqlite::Result<Vec<(Key, Option<Stored>)>> {
+    fn run_steps(&mut self, batch: &mut [Waiting]) -> rusqlite::Result<Vec<(Key, Option<Stored>)>> {
         let mut records = Transaction::new(&mut self.connection, &mut self.next_version);
         for (_, job) in batch {
             queries::execute(records.connection(), "SAVEPOINT sequence")?;

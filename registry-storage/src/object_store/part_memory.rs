@@ -28,7 +28,7 @@ impl PartMemory {
         let wanted = units(size).min(self.units);
         // The semaphore is never closed.
         let permit = Arc::clone(&self.free).acquire_many_owned(wanted).await;
-        permit.map_or_else(|_| MemoryPermit::default(), MemoryPermit::from)
+        MemoryPermit::new(size, permit.ok())
     }
 }
 

@@ -1,9 +1,8 @@
 //! Appending to an upload: from the socket, through the hash, to the bytes, one part at a time.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use registry_core::hash::Hasher;
 use registry_core::storage::{Body, UploadKey};
@@ -124,9 +123,9 @@ struct Append<'a, B> {
 /// What the body gave.
 enum Filled {
     /// A whole part, and what came after it in the same chunk.
-    Part(Bytes, Bytes),
+    Part(Bytes, Bytes, MemoryPermit),
     /// The rest, and why there is no more.
-    Rest(Bytes, Result<(), Error>),
+    Rest(Bytes, Result<(), Error>, Option<MemoryPermit>),
 }
 
 impl<B: Backend> Append<'_, B> {
@@ -141,27 +140,21 @@ impl<B: Backend> Append<'_, B> {
             let size = backend.part_size(offset);
             let held = Arc::clone(&self.held);
             // The part before is written while the next one arrives.
-            let fill = async {
-                let permit = backend.reserve_memory(size).await;
-                Ok((
-                    fill(std::mem::take(&mut start), size, &mut body, &held).await,
-                    permit,
-                ))
-            };
+            let fill = async { Ok(fill(backend, std::mem::take(&mut start), size, &mut body, &held).await) };
             let write = async {
                 match full.take() {
                     Some((part, _permit)) => self.write_part(part).await,
                     None => Ok(()),
                 }
             };
-            let ((), (filled, permit)) = tokio::try_join!(write, fill)?;
+            let ((), filled) = tokio::try_join!(write, fill)?;
             match filled {
-                Filled::Part(part, rest) => {
+                Filled::Part(part, rest, permit) => {
                     offset += part.len() as u64;
                     full = Some((part, permit));
                     start = rest;
                 }
-                Filled::Rest(rest, ending) => {
+                Filled::Rest(rest, ending, _permit) => {
                     if rest.len() > backend.tail_limit(offset) {
                         self.write_part(rest).await?;
                     } else {
@@ -218,38 +211,58 @@ impl<B: Backend> Append<'_, B> {
     }
 }
 
-/// Gathers the body's chunks until there are `size` bytes, the body ends or another request takes the session.
-async fn fill(start: Bytes, size: usize, body: &mut Body<'_>, held: &HeldSession) -> Filled {
-    let mut gathered = BytesMut::new();
+/// Gathers the body's chunks until there is a part, the body ends or another request takes the session.
+async fn fill(
+    backend: &impl Backend,
+    start: Bytes,
+    size: usize,
+    body: &mut Body<'_>,
+    held: &HeldSession,
+) -> Filled {
     let mut chunk = start;
-    let mut taken_over = std::pin::pin!(held.taken_over());
+    if chunk.is_empty() {
+        // A client that sends nothing has no memory.
+        match next_chunk(body, held).await {
+            Ok(Some(next)) => chunk = next,
+            Ok(None) => return Filled::Rest(chunk, Ok(()), None),
+            Err(error) => return Filled::Rest(chunk, Err(error), None),
+        }
+    }
+    let permit = backend.reserve_memory(size).await;
+    let size = permit.size();
+    if chunk.len() >= size {
+        return Filled::Part(chunk.split_to(size), chunk, permit);
+    }
+    // Small uploads take little memory, and large ones are copied once.
+    let mut gathered = BytesMut::from(&*chunk);
     loop {
-        let missing = size - gathered.len();
-        if gathered.is_empty() && chunk.len() >= size {
-            return Filled::Part(chunk.split_to(size), chunk);
-        }
-        if gathered.len() + chunk.len() > gathered.capacity() {
-            // Small uploads take little memory, and large ones are copied once.
-            let wanted = if gathered.is_empty() { chunk.len() } else { size };
-            gathered.reserve(wanted.min(size) - gathered.len());
-        }
-        let length = chunk.len().min(missing);
-        gathered.extend_from_slice(chunk.get(..length).unwrap_or_default());
-        chunk.advance(length);
+        let mut chunk = match next_chunk(body, held).await {
+            Ok(Some(next)) => next,
+            Ok(None) => return Filled::Rest(gathered.freeze(), Ok(()), Some(permit)),
+            Err(error) => return Filled::Rest(gathered.freeze(), Err(error), Some(permit)),
+        };
+        gathered.reserve(size - gathered.len());
+        let rest = chunk.split_off(chunk.len().min(size - gathered.len()));
+        gathered.extend_from_slice(&chunk);
         if gathered.len() == size {
-            return Filled::Part(gathered.freeze(), chunk);
+            return Filled::Part(gathered.freeze(), rest, permit);
         }
-        let next = poll_fn(|context| {
-            if taken_over.as_mut().poll(context).is_ready() {
-                let message = "another request went on with this upload";
-                return std::task::Poll::Ready(Some(Err(Error::new(ErrorCode::BlobUploadInvalid, message))));
-            }
-            body.as_mut().poll_next(context)
-        });
-        match next.await {
-            Some(Ok(next)) => chunk = next,
-            Some(Err(error)) => return Filled::Rest(gathered.freeze(), Err(error)),
-            None => return Filled::Rest(gathered.freeze(), Ok(())),
-        }
+    }
+}
+
+/// Waits for the body's next chunk. Another request that takes the session ends the body.
+async fn next_chunk(body: &mut Body<'_>, held: &HeldSession) -> Result<Option<Bytes>, Error> {
+    let taken_over = async {
+        held.taken_over().await;
+        Err(Error::new(
+            ErrorCode::BlobUploadInvalid,
+            "another request went on with this upload",
+        ))
+    };
+    let next = async { body.as_mut().next().await.transpose() };
+    tokio::select! {
+        biased;
+        error = taken_over => error,
+        next = next => next,
     }
 }

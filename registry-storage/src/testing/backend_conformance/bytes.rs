@@ -42,6 +42,8 @@ struct Written {
 }
 
 /// Writes content as a store does: whole parts, and the rest as a tail if it may be one.
+///
+/// Where no tail follows a part, one that stands alone never becomes bytes: the store keeps such content in a record.
 async fn write<B: Backend>(backend: &B, content: &Bytes) -> Written {
     let mut written = Written {
         bytes: Unfinished {
@@ -58,9 +60,11 @@ async fn write<B: Backend>(backend: &B, content: &Bytes) -> Written {
 
 async fn append<B: Backend>(backend: &B, written: &mut Written, content: &Bytes) {
     let mut left = content.clone();
+    let has_tails = backend.tail_limit(backend.part_size(0) as u64) > 0;
     loop {
         let size = backend.part_size(written.size);
-        if left.len() < size && left.len() <= backend.tail_limit(written.size) {
+        let may_be_tail = has_tails && left.len() < size && left.len() <= backend.tail_limit(written.size);
+        if left.is_empty() || may_be_tail {
             written.tail = left;
             return;
         }

@@ -1,0 +1,43 @@
+//! A strict double of S3 on a thread of its own, for servers under test.
+
+use std::sync::mpsc;
+use std::thread;
+
+use registry_storage::testing::S3Double;
+
+/// A server that speaks S3 and has one bucket, `bucket`. It ends with the value.
+#[derive(Debug)]
+pub(crate) struct BucketServer {
+    double: S3Double,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl BucketServer {
+    /// Starts one on a port of the system's choice.
+    pub(crate) fn start() -> Self {
+        let (sender, receiver) = mpsc::channel();
+        // A runtime may not be entered from a test that runs in one.
+        let starting = thread::spawn(move || {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            let runtime = builder
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .expect("a thread can be started");
+            let double = runtime.block_on(S3Double::start()).expect("a port is free");
+            sender
+                .send(Self {
+                    double,
+                    _runtime: runtime,
+                })
+                .expect("the test waits");
+        });
+        starting.join().expect("the double starts");
+        receiver.recv().expect("the double started")
+    }
+
+    /// Returns its address, without the bucket.
+    pub(crate) fn url(&self) -> &str {
+        self.double.url()
+    }
+}

@@ -1,0 +1,305 @@
+//! Clients that are slow, silent or gone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use registry_core::registry::Options;
+use registry_core::{ErrorCode, Registry};
+use registry_http::testing::TestRegistry;
+use registry_http::{Limits, RegistryService, Server};
+use registry_storage::Store;
+use registry_storage::filesystem::FilesystemBackend;
+
+use crate::client::{Client, push_blob, start_upload};
+use crate::client_http2::{Pieces, connect, request};
+use crate::{Records, eventually, noise};
+
+/// Shorter than a test may take, longer than what is done at once.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn impatient() -> Limits {
+    let mut limits = Limits::default();
+    limits.header_time = SHORT;
+    limits.idle = SHORT;
+    limits.request_silence = SHORT;
+    limits.response_silence = SHORT;
+    limits.turn = SHORT;
+    limits.drain_time = SHORT;
+    limits
+}
+
+async fn impatient_registry() -> (TestRegistry, Records) {
+    let records = Records::default();
+    let registry = TestRegistry::builder()
+        .limits(impatient())
+        .observer(Arc::new(records.clone()))
+        .start()
+        .await;
+    (registry, records)
+}
+
+/// Waits until a session stands at `length`, as the field `Range` tells it.
+async fn wait_for_status(address: SocketAddr, location: &str, length: usize) {
+    let range = format!("0-{}", length - 1);
+    eventually(async || {
+        let answer = Client::connect(address).await.get(location).await;
+        assert_eq!(answer.status, 204);
+        (answer.field("Range") == range).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_or_does_not_finish_its_header_is_closed() {
+    let (registry, _) = impatient_registry().await;
+    for bytes in ["", "PRI * HTTP/2", "GET /v2/ HTTP/1.1\r\nHost: a\r\nX: "] {
+        let mut client = Client::connect(registry.address()).await;
+        let begin = Instant::now();
+        client.send(bytes).await;
+        assert_eq!(client.rest().await.unwrap_or_default(), b"", "{bytes}");
+        assert!(begin.elapsed() >= SHORT, "{bytes}");
+    }
+    // One byte at a time does not help.
+    let mut client = Client::connect(registry.address()).await;
+    client.send("GET /v2/ HTTP/1.1\r\n").await;
+    eventually(async || {
+        tokio::time::sleep(SHORT / 10).await;
+        let end = tokio::io::AsyncWriteExt::write_all(&mut client.stream, b"X").await;
+        end.is_err().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_without_requests_is_closed() {
+    let (registry, _) = impatient_registry().await;
+    let mut client = Client::connect(registry.address()).await;
+    assert_eq!(client.get("/v2/").await.status, 200);
+    assert_eq!(client.rest().await.unwrap(), b"");
+    let (mut sender, connection) = connect(registry.address()).await;
+    let answer = sender
+        .send_request(request("GET", "/v2/", Pieces::empty()))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    drop(answer);
+    connection.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_stops_arriving_is_answered_408_and_what_came_is_kept() {
+    let (registry, records) = impatient_registry().await;
+    let mut client = Client::connect(registry.address()).await;
+    let location = start_upload(&mut client, "a").await;
+    client
+        .head("PATCH", &location, &[("Content-Length", "1000000")])
+        .await;
+    client.send(noise(300_000)).await;
+    let answer = client.answer("PATCH").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (408, "BLOB_UPLOAD_INVALID")
+    );
+    assert_eq!(answer.field("Connection"), "close");
+    client.rest().await.unwrap();
+    wait_for_status(registry.address(), &location, 300_000).await;
+    let record = records.wait(|record| record.status == Some(408)).await;
+    assert_eq!(record.received, 300_000);
+
+    let (mut sender, _connection) = connect(registry.address()).await;
+    let (pieces, body) = Pieces::new();
+    pieces.send(noise(10_000).into()).await.unwrap();
+    let answer = sender
+        .send_request(request("PATCH", &location, body))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 408);
+    wait_for_status(registry.address(), &location, 310_000).await;
+    // The other requests of the connection go on.
+    let answer = sender
+        .send_request(request("GET", "/v2/", Pieces::empty()))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn a_slow_body_is_taken_for_as_long_as_it_takes() {
+    let (registry, _) = impatient_registry().await;
+    let mut client = Client::connect(registry.address()).await;
+    let location = start_upload(&mut client, "a").await;
+    client.head("PATCH", &location, &[("Content-Length", "10")]).await;
+    let begin = Instant::now();
+    for byte in 0..10 {
+        tokio::time::sleep(SHORT / 4).await;
+        client.send([byte]).await;
+    }
+    assert!(begin.elapsed() > 2 * SHORT);
+    assert_eq!(client.answer("PATCH").await.status, 202);
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_cut_and_a_slow_one_is_not() {
+    let (registry, records) = impatient_registry().await;
+    let size = 32 * 1024 * 1024;
+    let mut client = Client::connect(registry.address()).await;
+    let digest = push_blob(&mut client, "a", &noise(size)).await;
+    let target = format!("/v2/a/blobs/{digest}");
+    let mut client = Client::connect(registry.address()).await;
+    client.head("GET", &target, &[]).await;
+    let record = records.wait(|record| record.path == target).await;
+    // The body is gone, and with it the handle and the buffers.
+    assert!(!record.is_complete && record.duration >= SHORT, "{record:?}");
+    assert!(record.sent < size as u64);
+    assert!(client.rest().await.map_or(true, |rest| rest.len() < size));
+
+    // As fast as a megabyte each tenth of the limit.
+    let mut client = Client::connect(registry.address()).await;
+    client.head("GET", &target, &[]).await;
+    let begin = Instant::now();
+    let mut taken = 0;
+    let mut buffer = vec![0; 1024 * 1024];
+    while taken < size {
+        let read = tokio::io::AsyncReadExt::read(&mut client.stream, &mut buffer)
+            .await
+            .unwrap();
+        assert!(read > 0, "cut after {taken} bytes");
+        taken += read;
+        tokio::time::sleep(SHORT / 30).await;
+    }
+    assert!(begin.elapsed() > SHORT);
+}
+
+#[tokio::test]
+async fn an_http2_client_that_keeps_its_window_shut_is_cut() {
+    let records = Records::default();
+    let mut limits = impatient();
+    // It is not for want of requests that it is cut.
+    limits.idle = Duration::from_secs(60);
+    let registry = TestRegistry::builder()
+        .limits(limits)
+        .observer(Arc::new(records.clone()))
+        .start()
+        .await;
+    let mut client = Client::connect(registry.address()).await;
+    let digest = push_blob(&mut client, "a", &noise(32 * 1024 * 1024)).await;
+    let target = format!("/v2/a/blobs/{digest}");
+    let (mut sender, connection) = connect(registry.address()).await;
+    let answer = sender
+        .send_request(request("GET", &target, Pieces::empty()))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let record = records.wait(|record| record.path == target).await;
+    assert!(!record.is_complete && record.duration >= SHORT, "{record:?}");
+    connection.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_an_upload_that_goes_on_where_it_stopped() {
+    let (registry, records) = impatient_registry().await;
+    interrupt_an_upload(registry.address()).await;
+    let record = records.wait(|record| record.method == "PATCH").await;
+    assert_eq!(record.received, 700_000);
+    assert_eq!(record.error.unwrap().code(), ErrorCode::BodyInterrupted);
+}
+
+/// On a disk the handler waits for the disk when it notes how far it came, and is dropped there.
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_on_a_disk() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = FilesystemBackend::open(root.path()).await.unwrap();
+    let registry = Registry::new(Arc::new(Store::new(backend)), Options::default());
+    let service = RegistryService::new(registry, Limits::default());
+    let server = Server::bind("127.0.0.1:0", service, Limits::default())
+        .await
+        .unwrap();
+    interrupt_an_upload(server.local_addr()).await;
+    server.shutdown(SHORT).await;
+}
+
+/// Pushes a blob over connections that end in its middle.
+async fn interrupt_an_upload(address: SocketAddr) {
+    let blob = noise(2_000_000);
+    let mut client = Client::connect(address).await;
+    let location = start_upload(&mut client, "a").await;
+    client
+        .head("PATCH", &location, &[("Content-Length", "2000000")])
+        .await;
+    client.send(&blob[..700_000]).await;
+    drop(client);
+    wait_for_status(address, &location, 700_000).await;
+
+    // By HTTP/2: a stream that is reset while the others go on, and a connection that is cut.
+    let (sender, connection) = connect(address).await;
+    for (from, to) in [(700_000, 710_000), (710_000, 725_000)] {
+        let (pieces, body) = Pieces::new();
+        pieces.send(blob[from..to].to_vec().into()).await.unwrap();
+        let mut answer = Box::pin(sender.clone().send_request(request("PATCH", &location, body)));
+        // The server reads a connection in its order, so it has the bytes when it answers what was sent after them.
+        let arrive = async {
+            eventually(async || (pieces.capacity() == 1).then_some(())).await;
+            let mut other = sender.clone();
+            let answer = other.send_request(request("GET", "/v2/", Pieces::empty())).await;
+            assert_eq!(answer.unwrap().status(), 200);
+        };
+        tokio::select! {
+            _ = &mut answer => panic!("the body has not ended"),
+            () = arrive => {}
+        }
+        if to == 725_000 {
+            connection.abort();
+        }
+        drop(answer);
+        drop(pieces);
+        wait_for_status(address, &location, to).await;
+    }
+
+    let mut client = Client::connect(address).await;
+    let answer = client.call("PATCH", &location, &[], &blob[725_000..]).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.field("Range")),
+        (202, "0-1999999")
+    );
+    let target = format!("{location}?digest={}", crate::digest(&blob));
+    assert_eq!(client.call("PUT", &target, &[], b"").await.status, 201);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_limit_wait_and_are_then_told_to_come_back() {
+    let mut limits = impatient();
+    limits.requests = 1;
+    limits.request_silence = Duration::from_secs(60);
+    let registry = TestRegistry::builder().limits(limits).start().await;
+    let mut first = Client::connect(registry.address()).await;
+    let location = start_upload(&mut first, "a").await;
+    first.head("PATCH", &location, &[("Content-Length", "10")]).await;
+    let mut second = Client::connect(registry.address()).await;
+    let answer = eventually(async || {
+        let answer = second.get("/v2/").await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    assert_eq!((answer.status.as_u16(), answer.field("Retry-After")), (503, "1"));
+    // One that waits for its turn gets it.
+    second.head("GET", "/v2/", &[]).await;
+    first.send([0; 10]).await;
+    assert_eq!(first.answer("PATCH").await.status, 202);
+    assert_eq!(second.answer("GET").await.status, 200);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait() {
+    let mut limits = Limits::default();
+    limits.connections = 1;
+    let registry = TestRegistry::builder().limits(limits).start().await;
+    let mut first = Client::connect(registry.address()).await;
+    assert_eq!(first.get("/v2/").await.status, 200);
+    let mut second = Client::connect(registry.address()).await;
+    second.head("GET", "/v2/", &[]).await;
+    let wait = tokio::time::timeout(SHORT, second.stream.readable()).await;
+    assert!(wait.is_err(), "it was answered");
+    drop(first);
+    assert_eq!(second.answer("GET").await.status, 200);
+}

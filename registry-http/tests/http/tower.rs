@@ -1,0 +1,89 @@
+//! The service without a server.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty, Full};
+use registry_core::Registry;
+use registry_core::registry::Options;
+use registry_core::storage::{Storage as _, UploadKey};
+use registry_http::testing::TestStorage;
+use registry_http::{Limits, RegistryService};
+use registry_storage::ObjectStoreBackend;
+use tower_service::Service as _;
+
+use crate::client_http2::Pieces;
+use crate::{digest, eventually, noise};
+
+fn service() -> (RegistryService<TestStorage>, Arc<TestStorage>) {
+    let storage = Arc::new(TestStorage::new(ObjectStoreBackend::memory()));
+    let registry = Registry::new(Arc::clone(&storage), Options::default());
+    (RegistryService::new(registry, Limits::default()), storage)
+}
+
+#[tokio::test]
+async fn it_takes_any_body() {
+    let (mut service, _) = service();
+    let target = format!("/v2/a/blobs/uploads/?digest={}", digest(b"hello"));
+    let push = Request::post(target)
+        .body(Full::new(Bytes::from_static(b"hello")))
+        .unwrap();
+    poll_fn(|context| tower_service::Service::<Request<Full<Bytes>>>::poll_ready(&mut service, context))
+        .await
+        .unwrap();
+    let answer = service.call(push).await.unwrap();
+    assert_eq!(answer.status(), 201);
+    let location = answer.headers()["Location"].to_str().unwrap().to_owned();
+    let pull = Request::get(location).body(Empty::<Bytes>::new()).unwrap();
+    let answer = service.call(pull).await.unwrap();
+    assert_eq!(http_body::Body::size_hint(answer.body()).exact(), Some(5));
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hello");
+}
+
+#[tokio::test]
+async fn it_works_without_a_storage_type() {
+    let (_, storage) = service();
+    let storage: Arc<dyn registry_core::Storage> = storage;
+    let registry = Registry::new(storage, Options::default());
+    let mut service = RegistryService::new(registry, Limits::default());
+    let request = Request::get("/v2/").body(Empty::<Bytes>::new()).unwrap();
+    assert_eq!(service.call(request).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_notes_how_far_it_came() {
+    let (mut service, storage) = service();
+    let start = Request::post("/v2/a/blobs/uploads/")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let answer = service.call(start).await.unwrap();
+    let location = answer.headers()["Location"].to_str().unwrap().to_owned();
+    drop(answer);
+    let (pieces, body) = Pieces::new();
+    let mut patch = Box::pin(service.call(Request::patch(&location).body(body).unwrap()));
+    for _ in 0..3 {
+        let sent = pieces.send(noise(1000).into());
+        tokio::select! {
+            _ = &mut patch => panic!("the body has not ended"),
+            sent = sent => sent.unwrap(),
+        }
+    }
+    // The last piece is taken.
+    let taken = eventually(async || {
+        assert!(futures_util::poll!(&mut patch).is_pending());
+        (pieces.capacity() == 1).then_some(())
+    });
+    taken.await;
+    drop(patch);
+    // A server drops the body's other side too.
+    drop(pieces);
+    service.finish_interrupted().await;
+    let upload = UploadKey {
+        repository: "a".parse().unwrap(),
+        id: location.rsplit('/').next().unwrap().parse().unwrap(),
+        principal: String::new(),
+    };
+    assert_eq!(storage.upload_status(&upload).await.unwrap(), 3000);
+}
