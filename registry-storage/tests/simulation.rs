@@ -484,8 +484,12 @@ impl Client {
         let upload = self.upload(&repository, &blob.content).await;
         let [one, two] = &self.world.processes;
         let cancels = self.random.below(2) == 0;
+        let turns = self.random.below(100);
         let commit = one.commit_upload(&upload, &blob.digest);
         let other = async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
             if cancels {
                 two.cancel_upload(&upload).await
             } else {
@@ -556,9 +560,9 @@ impl Client {
         }
         let process = Arc::clone(self.process());
         let mut new = image.new.clone();
-        for name in ["t0", "t1", "t2"] {
-            if self.random.below(2) == 0 {
-                new.tags.push(name.parse().unwrap());
+        for number in 0..8 {
+            if self.random.below(4) == 0 {
+                new.tags.push(format!("t{number}").parse().unwrap());
             }
         }
         new.condition = match self.random.below(6) {
