@@ -554,7 +554,8 @@ impl Client {
             Work::Manifests => 1 + self.random.below(2),
             _ => self.random.below(images.len()),
         }];
-        let has_children = self.random.below(4) > 0;
+        // Pushed before or not at all; the more so where pushes and deletes of manifests are to meet.
+        let has_children = self.random.below(4) > if self.world.work == Work::Manifests { 2 } else { 0 };
         if has_children {
             self.push_children(&repository, image).await;
         }

@@ -4,13 +4,15 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use registry_core::storage::UploadKey;
 use registry_core::{Algorithm, Digest, ErrorCode, Hasher, RepositoryName};
-use registry_storage::testing::ManualClock;
+use registry_storage::testing::faulty::Fault;
+use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -21,22 +23,25 @@ const SIZES: [usize; 3] = [10, 20_000, 5 * 1024 * 1024 + 1];
 
 struct World<B> {
     store: Arc<Store<B>>,
+    backend: Arc<B>,
     clock: Arc<ManualClock>,
     repository: RepositoryName,
 }
 
 fn world<B: Backend>(backend: B) -> World<B> {
     let clock = Arc::new(ManualClock::default());
+    let backend = Arc::new(backend);
     let options = StoreOptions {
         upload_idle_limit: 2 * HOUR,
         ended_upload_memory: HOUR,
     };
     World {
         store: Arc::new(Store::with_options(
-            Arc::new(backend),
+            Arc::clone(&backend),
             Arc::clone(&clock) as _,
             options,
         )),
+        backend,
         clock,
         repository: "a".parse().unwrap(),
     }
@@ -145,6 +150,7 @@ on_memory_and_disk! {
     bytes_of_blobs_and_open_sessions_stay
     bytes_of_ended_sessions_go
     bytes_that_lost_against_others_go
+    bytes_that_are_hashed_again_stay
     an_ended_session_is_forgotten_in_time
     sweeps_at_once_do_no_harm
 }
@@ -286,4 +292,97 @@ async fn the_background_sweeper_sweeps_until_it_is_shut_down() {
     world.clock.advance(3 * HOUR);
     tokio::time::sleep(5 * HOUR).await;
     assert_eq!(world.storage().upload_status(&late).await.unwrap(), 10);
+}
+
+/// A commit, and at each of its steps a cancel by another process, and at each later step a sweep: what the commit
+/// publishes has its bytes.
+#[tokio::test]
+async fn a_cancel_and_a_sweep_at_any_steps_of_a_commit_leave_no_blob_without_bytes() {
+    let content = content(1, 20_000);
+    let mut published = 0;
+    let mut cancel_at = 0;
+    loop {
+        for wait in 0..12 {
+            let backend = Faulty::new(ObjectStoreBackend::memory());
+            for call in 0..500 {
+                // A request is polled once for each call.
+                backend.fault_at(call, Fault::Delay(1));
+            }
+            let world = world(backend);
+            let other = Store::with_options(
+                Arc::clone(&world.backend),
+                Arc::clone(&world.clock) as _,
+                StoreOptions::default(),
+            );
+            let upload = world.upload(&content).await;
+            let digest = digest(&content);
+            let mut commit = pin!(world.storage().commit_upload(&upload, &digest));
+            if poll_times(commit.as_mut(), cancel_at).await.is_some() {
+                assert!(published > 0 && cancel_at > 10);
+                return;
+            }
+            let other: &dyn registry_core::Storage = &other;
+            drop(other.cancel_upload(&upload).await);
+            let result = match poll_times(commit.as_mut(), wait).await {
+                Some(result) => result,
+                None => {
+                    world.sweep().await;
+                    commit.await
+                }
+            };
+            world.sweep().await;
+            if result.is_ok() {
+                published += 1;
+                world.assert_blob(&content).await;
+            } else {
+                let visible = other.stat_blob(&world.repository, &digest).await;
+                assert_eq!(visible.unwrap_err().code(), ErrorCode::BlobUnknown);
+            }
+        }
+        cancel_at += 1;
+    }
+}
+
+/// Polls a future so often at most.
+async fn poll_times<F: Future>(mut future: std::pin::Pin<&mut F>, mut times: usize) -> Option<F::Output> {
+    std::future::poll_fn(|context| {
+        if times == 0 {
+            return Poll::Ready(None);
+        }
+        times -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Bytes that were completed to be hashed again are their session's, though no blob names them.
+async fn bytes_that_are_hashed_again_stay<B: Backend>(world: World<B>) {
+    for size in SIZES {
+        let content = content(1, size);
+        let upload = world.upload(&content).await;
+        let digest_of = |content: &[u8]| {
+            let mut hasher = Hasher::new(Algorithm::Sha512);
+            hasher.update(content);
+            hasher.finish()
+        };
+        let wrong = world.storage().commit_upload(&upload, &digest_of(b"else")).await;
+        assert_eq!(wrong.unwrap_err().code(), ErrorCode::DigestInvalid);
+        assert_eq!(world.sweep().await.deleted_bytes, 0);
+        let digest = digest_of(&content);
+        world.storage().commit_upload(&upload, &digest).await.unwrap();
+        world.sweep().await;
+        let blob = world
+            .storage()
+            .open_blob(&world.repository, &digest)
+            .await
+            .unwrap();
+        let first = blob.content.read(0..1).next().await.unwrap().unwrap();
+        assert_eq!(first, content.slice(..1));
+    }
 }
