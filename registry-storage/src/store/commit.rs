@@ -18,8 +18,7 @@ use crate::record::{BlobBytes, BlobRecord, SessionRecord, Stamp};
 
 impl<B: Backend> Store<B> {
     pub(super) async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
-        let _held = self.sessions.take(upload.id).await;
-        let mut session = self.load_session(upload).await?;
+        let (mut session, held) = self.take_session(upload).await?;
         if session.upload.finished_digest().is_none() {
             self.catch_up_hash(&mut session).await?;
             let hasher = hash(session.upload.hasher().clone(), session.tail.clone()).await?;
@@ -51,7 +50,7 @@ impl<B: Backend> Store<B> {
             session,
             now: self.clock.now(),
         };
-        self.backend.transact(Durability::Synced, commit).await?
+        self.transact_held(Durability::Synced, commit, Some(held)).await?
     }
 
     /// Hashes the bytes once more, as the digest is of another algorithm than the one that ran along.
@@ -64,7 +63,8 @@ impl<B: Backend> Store<B> {
         if session.record.parts_size > 0 && self.backend.must_reserve_parts() && !session.record.completed {
             // The parts can be read only when they are complete, and then nothing can be appended.
             let complete = CompleteBytes(session.record.clone(), session.tail.clone());
-            self.backend.transact(Durability::Synced, complete).await?;
+            self.transact_held(Durability::Synced, complete, session.held.clone())
+                .await?;
             session.record.parts_size = session.upload.length()?;
             session.record.completed = true;
             session.tail = Bytes::new();

@@ -1,12 +1,15 @@
 //! An upload session in the hands of a request.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use registry_core::chain::State;
 use registry_core::storage::UploadKey;
 use registry_core::upload::Upload;
 use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, UploadId};
 
-use super::edge::{Found, contended, peek};
+use super::edge::{Found, contended, read};
+use super::session_lock::HeldSession;
 use super::{ATTEMPTS, Store};
 use crate::backend::{Backend, Condition, Durability, Records, Sequence, Unfinished, Version};
 use crate::bytes_name::BytesName;
@@ -22,6 +25,8 @@ pub(super) struct Session {
     /// The bytes after the last part.
     pub(super) tail: Bytes,
     pub(super) version: Version,
+    /// Keeps others from the session, where the request is one that writes.
+    pub(super) held: Option<Arc<HeldSession>>,
 }
 
 impl Session {
@@ -50,6 +55,7 @@ impl Session {
             upload,
             tail,
             version,
+            held: None,
         }))
     }
 }
@@ -91,11 +97,25 @@ impl<B: Backend> Store<B> {
         Ok(id)
     }
 
+    /// Takes a session of the caller's from whoever holds it, and reads it.
+    pub(super) async fn take_session(
+        &self,
+        upload: &UploadKey,
+    ) -> Result<(Session, Arc<HeldSession>), Error> {
+        let held = self.sessions.take(upload.id).await;
+        let mut session = self.load_session(upload).await?;
+        session.held = Some(Arc::clone(&held));
+        Ok((session, held))
+    }
+
     /// Reads a session of the caller's. One of another repository or principal is not known to them.
-    pub(super) async fn load_session(&self, upload: &UploadKey) -> Result<Session, Error> {
+    async fn load_session(&self, upload: &UploadKey) -> Result<Session, Error> {
         let key = Key::upload(upload.id);
-        let found = peek::<SessionRecord>(&*self.backend, &key).await?;
-        let session = Session::from_found(&key, found)?;
+        // Behind what waits to be written: the request that wrote it may have been dropped.
+        let session = self
+            .backend
+            .transact(Durability::Deferred, ReadSession(key))
+            .await?;
         session
             .filter(|session| {
                 session.record.repository == upload.repository && session.record.principal == upload.principal
@@ -121,8 +141,22 @@ impl<B: Backend> Store<B> {
             value: session.encode(self.clock.now())?,
             condition: Condition::Matches(session.version.clone()),
         };
-        let version = self.backend.transact(Durability::Deferred, put).await?;
+        let version = self
+            .transact_held(Durability::Deferred, put, session.held.clone())
+            .await?;
         Ok(version.map(|version| session.version = version).is_some())
+    }
+
+    /// Runs a sequence that writes to a session. The session is held until the sequence ended, also where the future that
+    /// asked for it was dropped: the next request would read the session as it was before.
+    pub(super) async fn transact_held<S: Sequence>(
+        &self,
+        durability: Durability,
+        sequence: S,
+        held: Option<Arc<HeldSession>>,
+    ) -> Result<S::Output, Error> {
+        let (output, _held) = self.backend.transact(durability, Held { sequence, held }).await?;
+        Ok(output)
     }
 
     pub(super) async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error> {
@@ -130,9 +164,8 @@ impl<B: Backend> Store<B> {
     }
 
     pub(super) async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
-        let _held = self.sessions.take(upload.id).await;
         for _ in 0..ATTEMPTS {
-            let session = self.load_session(upload).await?;
+            let (session, _held) = self.take_session(upload).await?;
             if self.abort_session(session).await? {
                 return Ok(());
             }
@@ -165,5 +198,31 @@ impl Sequence for PutRecord {
 
     async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
         records.put(&self.key, self.value, self.condition).await
+    }
+}
+
+/// Reads a session.
+struct ReadSession(Key);
+
+impl Sequence for ReadSession {
+    type Output = Option<Session>;
+
+    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        let found = read::<SessionRecord>(records, &self.0).await?;
+        Session::from_found(&self.0, found)
+    }
+}
+
+/// A sequence whose session is held. It comes with the output, which a backend has until the transaction ended.
+struct Held<S> {
+    sequence: S,
+    held: Option<Arc<HeldSession>>,
+}
+
+impl<S: Sequence> Sequence for Held<S> {
+    type Output = (S::Output, Option<Arc<HeldSession>>);
+
+    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        Ok((self.sequence.run(records).await?, self.held))
     }
 }

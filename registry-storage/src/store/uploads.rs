@@ -28,8 +28,7 @@ impl<B: Backend> Store<B> {
         offset: Option<u64>,
         body: Body<'_>,
     ) -> Result<u64, Error> {
-        let held = self.sessions.take(upload.id).await;
-        let mut session = self.load_session(upload).await?;
+        let (mut session, held) = self.take_session(upload).await?;
         session.upload.append_at(offset)?;
         if session.record.completed {
             return Err(send_again());

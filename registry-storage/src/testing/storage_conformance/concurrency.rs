@@ -72,8 +72,8 @@ async fn all_tags_or_none(storage: &dyn Storage, repository: &RepositoryName) ->
 pub async fn writers_of_one_tag(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let repository = repository_of(seed);
-        let texts: Vec<String> = (0..4).map(|number| format!("image {number}")).collect();
-        let pushed = at_once(seed, 4, |number, _| {
+        let texts: Vec<String> = (0..16).map(|number| format!("image {number}")).collect();
+        let pushed = at_once(seed, 16, |number, _| {
             let (storage, repository) = (Arc::clone(&storage), repository.clone());
             let new = manifest(&texts[number as usize]).with_tag(&tag("latest"));
             async move { storage.put_manifest(&repository, new).await }

@@ -30,12 +30,14 @@ pub(super) fn reference(tag: &Tag) -> Reference {
     Reference::Tag(tag.clone())
 }
 
-/// Returns `size` random bytes, the same for the same seed.
+/// Returns `size` bytes, the same for the same seed. Each KiB begins with random ones, so that none is like another.
 pub(super) fn content(seed: u64, size: usize) -> Bytes {
     let mut random = Random::new(seed);
-    let mut content = BytesMut::with_capacity(size + 8);
+    let mut content = BytesMut::with_capacity(size + 1024);
     while content.len() < size {
-        content.extend_from_slice(&random.next().to_le_bytes());
+        let start = random.next().to_le_bytes();
+        content.extend_from_slice(&start);
+        content.resize(content.len() + 1024 - start.len(), start[0]);
     }
     content.truncate(size);
     content.freeze()

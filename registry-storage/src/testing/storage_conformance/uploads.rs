@@ -336,7 +336,7 @@ async fn begin_endless_append(storage: &Arc<dyn Storage>, arrived: Bytes) -> (Up
 /// An append that is dropped at any point leaves a session that can be resumed where its status says.
 pub async fn dropped_append(storage: Arc<dyn Storage>) {
     let repository = repository("a");
-    for polls in 1..12 {
+    for polls in 1..40 {
         let content = content(polls, 3 * SMALL);
         let upload = start(&*storage, &repository).await;
         let chunks: Vec<Bytes> = content.chunks(SMALL / 2).map(Bytes::copy_from_slice).collect();
@@ -350,6 +350,24 @@ pub async fn dropped_append(storage: Arc<dyn Storage>) {
         append(&*storage, &upload, Some(kept), &rest).await.unwrap();
         storage.commit_upload(&upload, &digest(&content)).await.unwrap();
         assert_blob(&*storage, &repository, &content).await;
+    }
+}
+
+/// After an append that was dropped, other bytes can be sent from where the status says: none of the first are left.
+pub async fn other_bytes_after_a_dropped_append(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for polls in 1..40 {
+        let (first, second) = (content(polls, 2 * SMALL), content(1000 + polls, 3 * SMALL));
+        let upload = start(&*storage, &repository).await;
+        let chunks: Vec<Bytes> = first.chunks(SMALL).map(Bytes::copy_from_slice).collect();
+        poll_times(append_body(&*storage, &upload, Some(0), slow_body(chunks)), polls).await;
+        let kept = storage.upload_status(&upload).await.unwrap();
+        append(&*storage, &upload, Some(kept), &second).await.unwrap();
+        let whole: Bytes = [&first[..usize::try_from(kept).unwrap()], &second]
+            .concat()
+            .into();
+        storage.commit_upload(&upload, &digest(&whole)).await.unwrap();
+        assert_blob(&*storage, &repository, &whole).await;
     }
 }
 
