@@ -3,7 +3,6 @@
 //!
 //! `SIMULATION_SEEDS=from..to` runs other seeds than the few that every run of the tests does.
 #![expect(clippy::unwrap_used, reason = "test code")]
-
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
