@@ -3,12 +3,15 @@
 //!
 //! `SIMULATION_SEEDS=from..to` runs other seeds than the few that every run of the tests does.
 #![expect(clippy::unwrap_used, reason = "test code")]
+<<<<<<< HEAD
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::future_not_send,
     reason = "a test fails by a panic, shows its seed, and runs on one thread"
 )]
+=======
+>>>>>>> kit
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -68,9 +71,20 @@ enum Trouble {
     Drops,
 }
 
+/// What clients do: anything, or what meets often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    All,
+    /// Pushes and deletes of few manifests and tags in one repository.
+    Manifests,
+    /// Uploads, cancels and sweeps of few blobs.
+    Uploads,
+}
+
 #[derive(Clone)]
 struct Simulation {
     seed: u64,
+    work: Work,
     trouble: Trouble,
     backend: Arc<Faulty<ObjectStoreBackend>>,
     clock: Arc<ManualClock>,
@@ -80,6 +94,8 @@ struct Simulation {
     images: Arc<[Image]>,
     /// What was acknowledged and may not go: manifests that nobody deletes.
     acknowledged: Arc<Mutex<BTreeSet<(RepositoryName, Digest)>>>,
+    /// What was refused after it may have written a tag: no tag may name it.
+    refused: Arc<Mutex<BTreeSet<Digest>>>,
 }
 
 struct Blob {
@@ -131,6 +147,7 @@ impl Simulation {
             .collect();
         Self {
             seed,
+            work: [Work::All, Work::Manifests, Work::Uploads][(seed / 4 % 3) as usize],
             trouble,
             processes: [process(), process()],
             backend,
@@ -139,6 +156,7 @@ impl Simulation {
             images: images(&blobs),
             blobs: blobs.into(),
             acknowledged: Arc::default(),
+            refused: Arc::default(),
         }
     }
 
@@ -246,7 +264,9 @@ impl Simulation {
                 .get_manifest(repository, &Reference::Tag(tag.clone()))
                 .await;
             if self.trouble == Trouble::None {
-                read.unwrap_or_else(|error| panic!("the tag {tag} dangles: {error}"));
+                let read = read.unwrap_or_else(|error| panic!("the tag {tag} dangles: {error}"));
+                let refused = self.refused.lock().unwrap().contains(&read.digest);
+                assert!(!refused, "the tag {tag} names what was refused");
             }
         }
     }
@@ -344,16 +364,22 @@ impl Client {
             for _ in 0..self.random.below(10) {
                 tokio::task::yield_now().await;
             }
-            match self.random.below(12) {
+            let steps: &[usize] = match self.world.work {
+                Work::All => &[0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10],
+                Work::Manifests => &[4, 4, 4, 5, 6, 6, 6, 7, 8],
+                Work::Uploads => &[0, 1, 1, 1, 2, 3, 8, 8, 8, 9],
+            };
+            match steps[self.random.below(steps.len())] {
                 0 => self.push_blob().await,
                 1 => self.race_on_a_session().await,
                 2 => self.mount().await,
                 3 => self.delete_blob().await,
-                4..=6 => self.push_image().await,
-                7 => self.delete_image().await,
-                8 => self.delete_tag().await,
-                9 => self.sweep().await,
-                10 => self.read().await,
+                4 => self.push_image().await,
+                5 => self.push_own_image().await,
+                6 => self.delete_image().await,
+                7 => self.delete_tag().await,
+                8 => self.sweep().await,
+                9 => self.read().await,
                 _ => self.push_own_tag().await,
             }
         }
@@ -369,11 +395,16 @@ impl Client {
     }
 
     fn repository(&mut self) -> RepositoryName {
-        self.world.repositories[self.random.below(2)].clone()
+        let count = if self.world.work == Work::Manifests { 1 } else { 2 };
+        self.world.repositories[self.random.below(count)].clone()
     }
 
     fn blob(&mut self) -> usize {
-        self.random.below(self.world.blobs.len())
+        match self.world.work {
+            // The large ones, whose bytes have a name.
+            Work::Uploads => 1 + 2 * self.random.below(2),
+            _ => self.random.below(self.world.blobs.len()),
+        }
     }
 
     /// Makes a request again until the bucket answers, and where clients go away, drops it first.
@@ -462,8 +493,12 @@ impl Client {
         let upload = self.upload(&repository, &blob.content).await;
         let [one, two] = &self.world.processes;
         let cancels = self.random.below(2) == 0;
+        let turns = self.random.below(100);
         let commit = one.commit_upload(&upload, &blob.digest);
         let other = async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
             if cancels {
                 two.cancel_upload(&upload).await
             } else {
@@ -524,13 +559,19 @@ impl Client {
     async fn push_image(&mut self) {
         let repository = self.repository();
         let images = Arc::clone(&self.world.images);
-        let image = &images[self.random.below(images.len())];
-        self.push_children(&repository, image).await;
+        let image = &images[match self.world.work {
+            Work::Manifests => 1 + self.random.below(2),
+            _ => self.random.below(images.len()),
+        }];
+        let has_children = self.random.below(4) > 0;
+        if has_children {
+            self.push_children(&repository, image).await;
+        }
         let process = Arc::clone(self.process());
         let mut new = image.new.clone();
-        for name in ["t0", "t1", "t2"] {
-            if self.random.below(2) == 0 {
-                new.tags.push(name.parse().unwrap());
+        for number in 0..8 {
+            if self.random.below(4) == 0 {
+                new.tags.push(format!("t{number}").parse().unwrap());
             }
         }
         new.condition = match self.random.below(6) {
@@ -560,7 +601,7 @@ impl Client {
                     ErrorCode::TagConflict | ErrorCode::PreconditionFailed => {
                         new.condition != TagCondition::Any
                     }
-                    ErrorCode::ManifestBlobUnknown => image.is_deleted,
+                    ErrorCode::ManifestBlobUnknown => image.is_deleted || !has_children,
                     _ => false,
                 };
                 assert!(is_known, "{error:?}");
@@ -582,7 +623,10 @@ impl Client {
     async fn delete_image(&mut self) {
         let repository = self.repository();
         let images = Arc::clone(&self.world.images);
-        let image = &images[2 + self.random.below(images.len() - 2)];
+        let image = &images[match self.world.work {
+            Work::Manifests => 2,
+            _ => 2 + self.random.below(images.len() - 2),
+        }];
         assert!(image.is_deleted);
         let process = Arc::clone(self.process());
         let digest = &image.new.manifest.digest;
@@ -617,7 +661,7 @@ impl Client {
         }
         let tag = Reference::Tag(["t0", "t1", "t2"][self.random.below(3)].parse().unwrap());
         match self.request(|| process.stat_manifest(&repository, &tag)).await {
-            Ok(read) => assert!(self.world.images.iter().any(|image| image.new.manifest == read)),
+            Ok(read) => assert_eq!(read.digest, digest(&read.bytes)),
             Err(error) => assert!(is_unknown(&error), "{error:?}"),
         }
         let blobs = Arc::clone(&self.world.blobs);
@@ -628,6 +672,33 @@ impl Client {
         {
             Ok(opened) => assert_eq!(opened.size, blobs[at].content.len() as u64),
             Err(error) => assert_eq!(error.code(), ErrorCode::BlobUnknown, "{error:?}"),
+        }
+    }
+
+    /// Pushes what nobody else pushes, by several tags that may not be there: all of them are written, or none.
+    async fn push_own_image(&mut self) {
+        let repository = self.repository();
+        let process = Arc::clone(self.process());
+        let text = format!("{} {}", self.number, self.random.next());
+        let mut new = self.world.images[0].new.clone();
+        new.manifest.digest = digest(text.as_bytes());
+        new.manifest.bytes = text.into();
+        new.children.clear();
+        new.tags = ["t0", "t1", "t2"].map(|name| name.parse().unwrap()).into();
+        new.condition = [TagCondition::Immutable, TagCondition::Absent][self.random.below(2)].clone();
+        match self
+            .request(|| process.put_manifest(&repository, new.clone()))
+            .await
+        {
+            Ok(()) => {
+                let acknowledged = (repository, new.manifest.digest);
+                self.world.acknowledged.lock().unwrap().insert(acknowledged);
+            }
+            Err(error) => {
+                let known = [ErrorCode::TagConflict, ErrorCode::PreconditionFailed];
+                assert!(known.contains(&error.code()), "{error:?}");
+                self.world.refused.lock().unwrap().insert(new.manifest.digest);
+            }
         }
     }
 
