@@ -3,15 +3,6 @@
 //!
 //! `SIMULATION_SEEDS=from..to` runs other seeds than the few that every run of the tests does.
 #![expect(clippy::unwrap_used, reason = "test code")]
-<<<<<<< HEAD
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::future_not_send,
-    reason = "a test fails by a panic, shows its seed, and runs on one thread"
-)]
-=======
->>>>>>> kit
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
