@@ -9,6 +9,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The front page of the repository, whose examples are about this crate.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../../README.md")]
+struct FrontPage;
+
 mod authenticate;
 mod limits;
 mod observe;

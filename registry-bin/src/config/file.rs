@@ -24,7 +24,8 @@ pub(crate) struct ConfigFile {
 /// # Errors
 /// What is wrong, with the line, the key and the values that would be right.
 pub(crate) fn parse(text: &str) -> Result<ConfigFile, String> {
-    let raw: RawFile = serde_saphyr::from_str(text).map_err(|error| error.render())?;
+    let raw: RawFile = serde_saphyr::from_str(text)
+        .map_err(|error| error.render().trim_start_matches("error: ").to_owned())?;
     let version = raw
         .version
         .ok_or("the key `version` is missing; write `version: 0.1`")?;
