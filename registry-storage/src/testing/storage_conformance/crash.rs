@@ -4,12 +4,12 @@
 use bytes::Bytes;
 use registry_core::storage::TagCondition;
 use registry_core::storage::UploadKey;
-use registry_core::{Error, ErrorCode, RepositoryName, Storage};
+use registry_core::{Digest, Error, ErrorCode, RepositoryName, Storage};
 
 use super::Subject;
 use super::fixtures::{
-    PART, SMALL, With as _, all_referrers, all_tags, append, append_body, assert_blob, body, content, digest,
-    get, get_tag, manifest, push_blob, repository, start, tag, try_push_blob,
+    PART, SMALL, With as _, all_referrers, all_tags, append, append_body, assert_blob, assert_blob_of, body,
+    content, digest, get, get_tag, manifest, push_blob, repository, start, tag, try_push_blob,
 };
 use super::uploads::poll_times;
 use crate::backend::Backend;
@@ -43,6 +43,8 @@ struct Case {
     repository: RepositoryName,
     other: RepositoryName,
     content: Bytes,
+    /// Of the content, by SHA-256.
+    content_digest: Digest,
     upload: Option<UploadKey>,
 }
 
@@ -107,11 +109,13 @@ impl Case {
             Operation::PushBlobInParts => PART + 1,
             _ => SMALL + 1,
         };
+        let content = content(number, size);
         let mut case = Self {
             operation,
             repository: repository(&format!("crash/{number}")),
             other: repository(&format!("crash/{number}/other")),
-            content: content(number, size),
+            content_digest: digest(&content),
+            content,
             upload: None,
         };
         let repository = &case.repository;
@@ -146,17 +150,17 @@ impl Case {
     }
 
     fn image(&self) -> registry_core::storage::NewManifest {
-        let image = manifest("image").with_blob(&digest(&self.content));
+        let image = manifest("image").with_blob(&self.content_digest);
         let image = image.with_subject(&digest(b"subject"));
         image.with_tag(&tag("image")).with_tag(&tag("image-2"))
     }
 
-    fn digest(&self) -> registry_core::Digest {
+    fn digest(&self) -> Digest {
         match self.operation {
             Operation::CommitOtherAlgorithm => {
                 super::fixtures::digest_by(registry_core::Algorithm::Sha512, &self.content)
             }
-            _ => digest(&self.content),
+            _ => self.content_digest.clone(),
         }
     }
 
@@ -199,12 +203,8 @@ impl Case {
     /// Checks what holds at every moment: what readers see is whole.
     async fn assert_whole(&self, storage: &dyn Storage) {
         for repository in [&self.repository, &self.other] {
-            if storage
-                .stat_blob(repository, &digest(&self.content))
-                .await
-                .is_ok()
-            {
-                assert_blob(storage, repository, &self.content).await;
+            if storage.stat_blob(repository, &self.content_digest).await.is_ok() {
+                assert_blob_of(storage, repository, &self.content_digest, &self.content).await;
             }
         }
         let image = self.image();
@@ -212,7 +212,7 @@ impl Case {
             .await
             .is_ok()
         {
-            assert_blob(storage, &self.repository, &self.content).await;
+            assert_blob_of(storage, &self.repository, &self.content_digest, &self.content).await;
         }
         for name in ["image", "image-2", "kept"] {
             if let Ok(read) = get_tag(storage, &self.repository, &tag(name)).await {
@@ -233,7 +233,7 @@ impl Case {
                     self.content.len() as u64
                 );
                 storage.commit_upload(upload, &self.digest()).await.unwrap();
-                assert_blob(storage, repository, &self.content).await;
+                assert_blob_of(storage, repository, &self.content_digest, &self.content).await;
             }
             (Operation::Cancel, Some(upload)) => {
                 let status = storage.upload_status(upload).await;
@@ -273,7 +273,7 @@ impl Case {
             (Operation::DeleteTag, _) => {
                 assert_eq!(all_tags(storage, repository, 5).await, ["image-2", "kept"]);
             }
-            _ => assert_blob(storage, repository, &self.content).await,
+            _ => assert_blob_of(storage, repository, &self.content_digest, &self.content).await,
         }
         self.assert_whole(storage).await;
     }

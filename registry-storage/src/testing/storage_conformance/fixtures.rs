@@ -145,12 +145,19 @@ pub(super) async fn read_blob(
 
 /// Checks that a repository has a blob with this content.
 pub(super) async fn assert_blob(storage: &dyn Storage, repository: &RepositoryName, content: &Bytes) {
-    let digest = digest(content);
-    assert_eq!(
-        storage.stat_blob(repository, &digest).await.unwrap(),
-        content.len() as u64
-    );
-    let read = read_blob(storage, repository, &digest).await.unwrap();
+    assert_blob_of(storage, repository, &digest(content), content).await;
+}
+
+/// Checks that a blob has this content.
+pub(super) async fn assert_blob_of(
+    storage: &dyn Storage,
+    repository: &RepositoryName,
+    digest: &Digest,
+    content: &Bytes,
+) {
+    let size = storage.stat_blob(repository, digest).await.unwrap();
+    assert_eq!(size, content.len() as u64);
+    let read = read_blob(storage, repository, digest).await.unwrap();
     assert!(
         read == *content,
         "the blob {digest} has other bytes than were pushed"
