@@ -54,7 +54,7 @@ const RECORDS_FILE: &str = "records.sqlite";
 const BYTES_FOLDER: &str = "bytes";
 
 /// The size of an upload's part in bytes: what one write takes, and what an upload has in memory.
-const PART_SIZE: usize = 512 * 1024;
+const PART_SIZE: usize = 256 * 1024;
 /// The size of a part in bytes where the memory for uploads is used up.
 const SMALL_PART: usize = 32 * 1024;
 /// The largest blob in bytes that is kept in its record.
