@@ -105,14 +105,14 @@ async fn what_was_written_is_read() {
 async fn a_chunk_that_the_receiver_keeps_is_not_written_over() {
     let (_root, backend) = open().await;
     let name = name(20_300_101, 1);
-    let content = pattern(2_000_000);
+    let content = pattern(4_000_000);
     write(&backend, &name, 0, &content).await;
     let mut stream = backend
         .open_bytes(&name)
         .await
         .unwrap()
         .unwrap()
-        .read(0..2_000_000);
+        .read(0..4_000_000);
     let mut kept = Vec::new();
     while let Some(chunk) = stream.next().await {
         kept.push(chunk.unwrap());
