@@ -14,6 +14,7 @@ struct Readme;
 #[doc = include_str!("../../README.md")]
 struct FrontPage;
 
+mod address;
 mod authenticate;
 mod limits;
 mod observe;
@@ -22,9 +23,12 @@ mod service;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[path = "no_tls.rs"]
+mod tls;
 
+pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};
 pub use crate::limits::Limits;
 pub use crate::observe::{AccessLog, Observer, RequestRecord};
-pub use crate::server::Server;
-pub use crate::service::{PeerAddress, RegistryService, ResponseBody};
+pub use crate::server::{Listener, Server};
+pub use crate::service::{OverTls, RegistryService, ResponseBody};

@@ -33,6 +33,8 @@ pub struct Limits {
     /// Bytes of request bodies that an HTTP/2 connection buffers: its flow control window, and that of each of its
     /// streams, at most 2 GiB - 1. 1 MiB.
     pub window: u32,
+    /// How long a TLS handshake may take. 10 seconds.
+    pub handshake: Duration,
     /// How long the header of a request may take to arrive, and how long an HTTP/1.1 connection may wait for one.
     /// 60 seconds.
     pub header_time: Duration,
@@ -62,6 +64,7 @@ impl Default for Limits {
             header: 64 * 1024,
             buffer: 256 * 1024,
             window: 1024 * 1024,
+            handshake: Duration::from_secs(10),
             header_time: Duration::from_secs(60),
             idle: Duration::from_secs(120),
             request_silence: Duration::from_secs(60),

@@ -1,7 +1,6 @@
 //! What is told of each request when it is over.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +8,8 @@ use std::time::{Duration, Instant};
 use http::{Method, Version};
 use registry_core::{Error, RepositoryName};
 use tokio::sync::OwnedSemaphorePermit;
+
+use crate::address::PeerAddress;
 
 /// A request that is over.
 #[derive(Clone, Debug)]
@@ -21,7 +22,7 @@ pub struct RequestRecord {
     /// The protocol's version.
     pub version: Version,
     /// Who sent it, where the server said so.
-    pub peer: Option<SocketAddr>,
+    pub peer: Option<PeerAddress>,
     /// Who the client is; empty for the anonymous principal.
     pub principal: String,
     /// The repository, where the request is about one.
@@ -109,7 +110,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(crate) fn begin(
         parts: &http::request::Parts,
-        peer: Option<SocketAddr>,
+        peer: Option<PeerAddress>,
         observer: Arc<dyn Observer>,
     ) -> Self {
         Self {

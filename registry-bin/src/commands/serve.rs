@@ -1,11 +1,12 @@
 //! `registry-bin serve`.
 
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::registry::{Options, Registry};
-use registry_http::{Limits, RegistryService, Server};
+use registry_http::{Limits, Listener, RegistryService, Server};
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,6 +36,9 @@ async fn serve_until_signal(serve: &Serve, config: &Config) -> Result<(), Failur
     let mut signals = Signals::listen()?;
     // The port first: whoever starts a second server by mistake should learn that, not wait for the storage.
     let listener = listen(config).await?;
+    let address = listener
+        .local_addr()
+        .map_err(|cause| Failure::new("cannot tell the address of the socket").because(cause))?;
     let storage = tokio::select! {
         storage = OpenStorage::open(&config.storage, serve.wait) => storage?,
         () = signals.next() => return Ok(()),
@@ -45,9 +49,10 @@ async fn serve_until_signal(serve: &Serve, config: &Config) -> Result<(), Failur
     let registry = Registry::new(Arc::clone(&storage.storage), options);
     let limits = Limits::default();
     let service = RegistryService::new(registry, limits.clone());
-    let server = Server::serve(listener, service, limits)
+    let server = Listener::tcp(listener)
+        .and_then(|listener| Server::serve([listener], service, limits))
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
-    announce(config, &server)?;
+    announce(config, address)?;
     signals.next().await;
     tracing::info!(
         seconds = serve.drain,
@@ -74,8 +79,7 @@ async fn listen(config: &Config) -> Result<TcpListener, Failure> {
 }
 
 /// Tells the person who started the server what they need to use it.
-fn announce(config: &Config, server: &Server) -> Result<(), Failure> {
-    let address = server.local_addr();
+fn announce(config: &Config, address: SocketAddr) -> Result<(), Failure> {
     let mut reachable = address;
     if address.ip().is_unspecified() {
         reachable.set_ip([127, 0, 0, 1].into());

@@ -11,22 +11,47 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
+use tokio_util::either::Either;
 
 use super::activity::{Activity, Verdict};
 use super::stopped;
-use super::transport::{Transport, Watched};
+use super::transport::{Socket, Watched};
 use super::watched::WatchedService;
+use crate::address::PeerAddress;
 use crate::limits::Limits;
-use crate::service::{BoxError, InterruptedRequests, PeerAddress};
+use crate::service::{BoxError, InterruptedRequests};
 use crate::tasks::Tasks;
+use crate::tls::{self, Tls, TlsStream};
 
 /// The longest frame of an HTTP/2 request body. Larger than the default of 16 KiB, so that large bodies need fewer.
 const FRAME: u32 = 64 * 1024;
 
-/// Returns what all connections of a server are configured with. The tasks of HTTP/2 streams run in `tasks`.
-pub(super) fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
+/// What a client is told that speaks HTTP where TLS is spoken, as by Go's servers.
+const NOT_TLS: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
+    This is an HTTPS server: ask it with https:// in place of http://.\n";
+
+/// What all connections of a server are configured with.
+pub(super) struct Builders {
+    /// HTTP/1.1 or HTTP/2, as the first bytes say.
+    any: Builder<Tasks>,
+    http1: Builder<Tasks>,
+}
+
+impl Builders {
+    /// The tasks of HTTP/2 streams run in `tasks`.
+    pub(super) fn new(limits: &Limits, tasks: &Tasks) -> Self {
+        Self {
+            any: builder(limits, tasks.clone()),
+            http1: builder(limits, tasks.clone()).http1_only(),
+        }
+    }
+}
+
+fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
     let mut builder = Builder::new(tasks);
     // Vectored writes are on where the transport has them: a blob's chunk goes to the socket without a copy.
     builder
@@ -47,33 +72,128 @@ pub(super) fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
     builder
 }
 
-/// Serves a connection until it ends, is cut because the client takes nothing, or, once `stop` says so, what runs on
-/// it has ended.
-pub(super) async fn serve<T, S, B>(
-    transport: T,
+/// A connection that was accepted.
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    pub(super) peer: PeerAddress,
+    pub(super) tls: Option<Tls>,
+    /// HTTP/2 is spoken without TLS.
+    pub(super) http2: bool,
+    pub(super) builders: Arc<Builders>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) interrupted: Tasks,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+impl Connection {
+    /// Serves the connection until it ends, is cut because the client takes nothing, or, once `stop` says so, what
+    /// runs on it has ended.
+    pub(super) async fn serve<S, B>(self, service: S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Self {
+            socket,
+            peer,
+            tls,
+            mut http2,
+            builders,
+            limits,
+            interrupted,
+            mut stop,
+        } = self;
+        let activity = Arc::new(Activity::new());
+        let is_secure = tls.is_some();
+        let stream = match tls {
+            None => Either::Left(Watched::new(socket, Arc::clone(&activity), limits.drain_time)),
+            Some(tls) => {
+                let handshake = shake_hands(socket, &tls, &activity, &limits);
+                let secured = tokio::select! {
+                    () = stopped(&mut stop) => return,
+                    secured = timeout(limits.handshake, handshake) => secured,
+                };
+                match secured {
+                    Ok(Some(stream)) => {
+                        http2 = tls::speaks_http2(&stream);
+                        Either::Right(stream)
+                    }
+                    Ok(None) => return,
+                    Err(_) => {
+                        tracing::debug!(%peer, "a TLS handshake took too long");
+                        return;
+                    }
+                }
+            }
+        };
+        let service = WatchedService {
+            service,
+            activity: Arc::clone(&activity),
+            peer,
+            is_secure,
+            interrupted: InterruptedRequests(interrupted),
+        };
+        let builder = if http2 { &builders.any } else { &builders.http1 };
+        run(stream, service, builder, peer, &activity, &limits, stop).await;
+    }
+}
+
+/// Makes a connection secure. What fails is the client's affair.
+async fn shake_hands(
+    socket: Socket,
+    tls: &Tls,
+    activity: &Arc<Activity>,
+    limits: &Limits,
+) -> Option<TlsStream<Watched<Socket>>> {
+    let is_http = looks_like_http(&socket).await;
+    let mut stream = Watched::new(socket, Arc::clone(activity), limits.drain_time);
+    let result = if is_http {
+        // Its request stays unread: the connection goes on taking it, so that the client gets to read this.
+        activity.leave_unread();
+        let told = async {
+            stream.write_all(NOT_TLS).await?;
+            stream.shutdown().await
+        };
+        told.await.map(|()| None)
+    } else {
+        tls.accept(stream).await.map(Some)
+    };
+    result.unwrap_or_else(|error| {
+        tracing::debug!(%error, "a TLS handshake failed");
+        None
+    })
+}
+
+/// Tells whether the first byte is that of a method. TLS begins with the type of a record, which is no letter
+/// (RFC 8446, section 5.1).
+async fn looks_like_http(socket: &Socket) -> bool {
+    let Either::Left(stream) = socket else {
+        return false;
+    };
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
+}
+
+async fn run<T, S, B>(
+    stream: T,
+    service: WatchedService<S>,
+    builder: &Builder<Tasks>,
     peer: PeerAddress,
-    service: S,
-    builder: Arc<Builder<Tasks>>,
-    limits: Arc<Limits>,
-    interrupted: Tasks,
+    activity: &Activity,
+    limits: &Limits,
     mut stop: watch::Receiver<bool>,
 ) where
-    T: Transport,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let activity = Arc::new(Activity::new());
-    let io = TokioIo::new(Watched::new(transport, Arc::clone(&activity), limits.drain_time));
-    let service = WatchedService {
-        service,
-        activity: Arc::clone(&activity),
-        peer,
-        interrupted: InterruptedRequests(interrupted),
-    };
-    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut check_at = Instant::now();
     let mut is_stopping = false;
     let result = loop {
@@ -83,10 +203,10 @@ pub(super) async fn serve<T, S, B>(
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = sleep_until(check_at.into()) => match activity.verdict(Instant::now(), &limits) {
+            () = sleep_until(check_at.into()) => match activity.verdict(Instant::now(), limits) {
                 Verdict::AskAt(time) => check_at = time,
                 Verdict::Cut => {
-                    tracing::debug!(peer = %peer.0, "a client takes nothing; its connection is cut");
+                    tracing::debug!(%peer, "a client takes nothing; its connection is cut");
                     return;
                 }
                 Verdict::Close => {
@@ -101,6 +221,6 @@ pub(super) async fn serve<T, S, B>(
     };
     if let Err(error) = result {
         // Mostly a client that went away; what matters was told of the request.
-        tracing::debug!(peer = %peer.0, error, "a connection ended with an error");
+        tracing::debug!(%peer, error, "a connection ended with an error");
     }
 }

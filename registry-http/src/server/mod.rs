@@ -2,11 +2,12 @@
 
 mod activity;
 mod connection;
+mod listener;
 mod transport;
+mod unix;
 mod watched;
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +16,19 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::net::ToSocketAddrs;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use self::connection::Builders;
+pub use self::listener::Listener;
+use self::transport::Socket;
 #[cfg(feature = "testing")]
 pub(crate) use self::watched::ConnectionReset;
+use crate::address::{ListenAddress, PeerAddress};
 use crate::limits::Limits;
-use crate::service::{BoxError, PeerAddress};
+use crate::service::BoxError;
 use crate::tasks::Tasks;
 
 /// How long to wait when no connection can be accepted, for example because no file can be opened any more.
@@ -34,11 +39,10 @@ const FINISH: Duration = Duration::from_secs(5);
 
 /// A server that runs: it accepts HTTP/1.1 and HTTP/2 connections and answers by a service.
 ///
-/// HTTP/2 is told from HTTP/1.1 by its first bytes, so that it needs no upgrade and no TLS.
 /// [`Server::shutdown`] ends it in order; dropping it cuts all connections. No task outlives either for long.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
+    addresses: Vec<ListenAddress>,
     stop: watch::Sender<bool>,
     connections: Tasks,
     interrupted: Tasks,
@@ -57,14 +61,18 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self::serve(TcpListener::bind(address).await?, service, limits)
+        Self::serve([Listener::bind(address).await?], service, limits)
     }
 
-    /// Serves the connections of `listener`, from within a tokio runtime.
+    /// Serves the connections of all `listeners`, which share the limits, from within a tokio runtime.
     ///
     /// # Errors
-    /// Those of asking the listener for its address, and where there is no runtime.
-    pub fn serve<S, B>(listener: TcpListener, service: S, limits: Limits) -> io::Result<Self>
+    /// Where there is no runtime, and no listener.
+    pub fn serve<S, B>(
+        listeners: impl IntoIterator<Item = Listener>,
+        service: S,
+        limits: Limits,
+    ) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
@@ -73,31 +81,45 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         Handle::try_current().map_err(io::Error::other)?;
-        let address = listener.local_addr()?;
+        let listeners: Vec<Listener> = listeners.into_iter().collect();
+        if listeners.is_empty() {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "a server needs a listener",
+            ));
+        }
+        let addresses = listeners.iter().map(|listener| listener.address().clone());
+        let addresses = addresses.collect();
         let (stop, stopped) = watch::channel(false);
         let (connections, interrupted) = (Tasks::default(), Tasks::default());
-        let accept = Accept {
-            listener,
-            service,
-            slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
-            limits: Arc::new(limits),
-            connections: connections.clone(),
-            interrupted: interrupted.clone(),
-            stop: stopped,
-        };
-        connections.spawn(accept.run());
+        let builders = Arc::new(Builders::new(&limits, &connections));
+        let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let limits = Arc::new(limits);
+        for listener in listeners {
+            let accept = Accept {
+                listener,
+                service: service.clone(),
+                builders: Arc::clone(&builders),
+                slots: Arc::clone(&slots),
+                limits: Arc::clone(&limits),
+                connections: connections.clone(),
+                interrupted: interrupted.clone(),
+                stop: stopped.clone(),
+            };
+            connections.spawn(accept.run());
+        }
         Ok(Self {
-            address,
+            addresses,
             stop,
             connections,
             interrupted,
         })
     }
 
-    /// Returns the address that it listens at.
+    /// Returns where it listens, in the order of the listeners.
     #[must_use]
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn addresses(&self) -> &[ListenAddress] {
+        &self.addresses
     }
 
     /// Stops: no connection is accepted any more, clients are told that theirs ends, and requests that run are
@@ -125,8 +147,9 @@ impl Drop for Server {
 }
 
 struct Accept<S> {
-    listener: TcpListener,
+    listener: Listener,
     service: S,
+    builders: Arc<Builders>,
     limits: Arc<Limits>,
     slots: Arc<Semaphore>,
     connections: Tasks,
@@ -143,26 +166,27 @@ where
     B::Error: Into<BoxError>,
 {
     async fn run(mut self) {
-        let builder = Arc::new(connection::builder(&self.limits, self.connections.clone()));
         loop {
             let accepted = tokio::select! {
                 () = stopped(&mut self.stop) => return,
                 accepted = accept(&self.listener, &self.slots) => accepted,
             };
-            let Some((stream, peer, slot)) = accepted else {
+            let Some((socket, peer, slot)) = accepted else {
                 continue;
             };
-            let connection = connection::serve(
-                stream,
-                PeerAddress(peer),
-                self.service.clone(),
-                Arc::clone(&builder),
-                Arc::clone(&self.limits),
-                self.interrupted.clone(),
-                self.stop.clone(),
-            );
+            let connection = connection::Connection {
+                socket,
+                peer,
+                tls: self.listener.tls().cloned(),
+                http2: self.listener.has_http2(),
+                builders: Arc::clone(&self.builders),
+                limits: Arc::clone(&self.limits),
+                interrupted: self.interrupted.clone(),
+                stop: self.stop.clone(),
+            };
+            let served = connection.serve(self.service.clone());
             self.connections.spawn(async move {
-                connection.await;
+                served.await;
                 drop(slot);
             });
         }
@@ -177,18 +201,12 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// Accepts one connection when there is room for it.
 async fn accept(
-    listener: &TcpListener,
+    listener: &Listener,
     slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(Socket, PeerAddress, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, peer)) => {
-            // Small answers are whole when they are written, and wait for nothing.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "the delay of small packets cannot be switched off");
-            }
-            Some((stream, peer, slot))
-        }
+        Ok((socket, peer)) => Some((socket, peer, slot)),
         Err(error) => {
             // The client gave up before it was accepted; all else does not go away by trying at once.
             let is_of_client = matches!(

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
+use tokio_util::either::Either;
 
 use super::activity::Activity;
 
@@ -18,9 +19,15 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn reset_on_close(&self);
 }
 
-impl Transport for TcpStream {
+/// The socket of a connection.
+pub(super) type Socket = Either<TcpStream, UnixStream>;
+
+impl Transport for Socket {
     fn reset_on_close(&self) {
-        if let Err(error) = self.set_zero_linger() {
+        // A unix socket that is closed with data unread is reset; it knows no other way.
+        if let Self::Left(stream) = self
+            && let Err(error) = stream.set_zero_linger()
+        {
             tracing::debug!(%error, "the connection cannot be reset");
         }
     }

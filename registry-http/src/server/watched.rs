@@ -12,7 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::service::Service;
 
 use super::activity::Activity;
-use crate::service::{BoxError, InterruptedRequests, PeerAddress};
+use crate::address::PeerAddress;
+use crate::service::{BoxError, InterruptedRequests, OverTls};
 
 /// Lets a handler reset the connection of its request, which it finds in the request's extensions.
 #[derive(Clone, Debug)]
@@ -41,6 +42,7 @@ pub(super) struct WatchedService<S> {
     pub(super) service: S,
     pub(super) activity: Arc<Activity>,
     pub(super) peer: PeerAddress,
+    pub(super) is_secure: bool,
     pub(super) interrupted: InterruptedRequests,
 }
 
@@ -56,6 +58,9 @@ where
     fn call(&self, mut request: Request<A>) -> Self::Future {
         let extensions = request.extensions_mut();
         extensions.insert(self.peer);
+        if self.is_secure {
+            extensions.insert(OverTls);
+        }
         extensions.insert(self.interrupted.clone());
         extensions.insert(ConnectionReset(Arc::clone(&self.activity)));
         let running = Running::new(&self.activity);

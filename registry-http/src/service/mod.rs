@@ -7,7 +7,6 @@ mod response_body;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,6 +26,7 @@ use self::header::expects_continue;
 pub(crate) use self::header::{HeaderFields, response_head};
 use self::request_body::RequestBody;
 pub use self::response_body::ResponseBody;
+use crate::address::PeerAddress;
 use crate::authenticate::{Anonymous, Authenticator};
 use crate::limits::Limits;
 use crate::observe::{AccessLog, Exchange, Observer};
@@ -34,9 +34,9 @@ use crate::tasks::Tasks;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The address of a request's sender: a server puts it into the extensions of the request, for [`Observer`].
+/// The request came over TLS: a server puts it into the extensions of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddress(pub SocketAddr);
+pub struct OverTls;
 
 /// The tasks of a server that finish interrupted requests; a server of this crate puts it into the extensions.
 #[derive(Clone, Debug)]
@@ -156,7 +156,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+        let peer = parts.extensions.get::<PeerAddress>().copied();
         let exchange = Exchange::begin(&parts, peer, Arc::clone(&self.observer));
         let body = RequestBody::new(
             body,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use registry_core::registry::Options;
 use registry_core::{Authorizer, Registry};
+use tokio::net::TcpListener;
 
 use super::TestStorage;
 use super::endpoint::Endpoint;
@@ -15,7 +16,7 @@ use super::service::ScriptedService;
 use crate::authenticate::Authenticator;
 use crate::limits::Limits;
 use crate::observe::Observer;
-use crate::server::Server;
+use crate::server::{Listener, Server};
 use crate::service::RegistryService;
 
 /// A registry in memory, at a free port of the loopback interface. Dropping it ends it and all its connections.
@@ -46,6 +47,7 @@ use crate::service::RegistryService;
 #[derive(Debug)]
 pub struct TestRegistry {
     server: Server,
+    address: SocketAddr,
     registry: Registry<TestStorage>,
     script: Script,
 }
@@ -80,7 +82,7 @@ impl TestRegistry {
     /// Returns the address.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
-        self.server.local_addr()
+        self.address
     }
 
     /// Returns the registry itself, to look into it or to put something there.
@@ -190,9 +192,12 @@ impl TestRegistryBuilder {
             service,
             script: script.clone(),
         };
-        let server = Server::bind((Ipv4Addr::LOCALHOST, 0), scripted, self.limits).await?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let server = Server::serve([Listener::tcp(listener)?], scripted, self.limits)?;
         Ok(TestRegistry {
             server,
+            address,
             registry,
             script,
         })

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use registry_http::PeerAddress;
 use registry_http::testing::TestRegistry;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -29,7 +30,10 @@ async fn each_request_is_told_of_once_when_it_is_over() {
     assert_eq!(get.path, format!("/v2/a/b/blobs/{digest}"));
     assert_eq!((get.status, get.sent, get.received), (Some(200), 300_000, 0));
     assert_eq!(get.repository.unwrap().to_string(), "a/b");
-    assert_eq!(get.peer, Some(client.stream.local_addr().unwrap()));
+    assert_eq!(
+        get.peer,
+        Some(PeerAddress::Tcp(client.stream.local_addr().unwrap()))
+    );
     assert!(get.is_complete && get.error.is_none());
     let patch = records.wait(|record| record.method == "PATCH").await;
     assert_eq!(

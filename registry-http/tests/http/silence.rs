@@ -215,7 +215,7 @@ async fn so_it_is_on_a_disk() {
     let server = Server::bind("127.0.0.1:0", service, Limits::default())
         .await
         .unwrap();
-    interrupt_an_upload(server.local_addr()).await;
+    interrupt_an_upload(server.addresses()[0].tcp().unwrap()).await;
     server.shutdown(SHORT).await;
 }
 

@@ -1,0 +1,24 @@
+//! What stands in for TLS without the feature `tls`: nothing of it can be made.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A server's side of TLS, of which there is none.
+#[derive(Clone, Debug)]
+pub(crate) enum Tls {}
+
+pub(crate) type TlsStream<IO> = IO;
+
+impl Tls {
+    pub(crate) async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        _: IO,
+    ) -> io::Result<TlsStream<IO>> {
+        match *self {}
+    }
+}
+
+pub(crate) const fn speaks_http2<IO>(_: &TlsStream<IO>) -> bool {
+    false
+}

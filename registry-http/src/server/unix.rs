@@ -1,0 +1,86 @@
+//! The file of a unix socket.
+
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::spawn_blocking;
+
+/// A socket's file, which is removed when this is dropped, unless another socket took its place.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+impl SocketFile {
+    /// Makes a socket at `path`.
+    pub(super) async fn bind(path: &Path, mode: Option<u32>) -> io::Result<(UnixListener, Self)> {
+        remove_stale(path).await?;
+        let owned = path.to_owned();
+        let bind = move || {
+            let socket = std::os::unix::net::UnixListener::bind(&owned)?;
+            if let Some(mode) = mode {
+                fs::set_permissions(&owned, Permissions::from_mode(mode))?;
+            }
+            socket.set_nonblocking(true)?;
+            let identity = identity(&owned)?;
+            io::Result::Ok((
+                socket,
+                Self {
+                    path: owned,
+                    identity,
+                },
+            ))
+        };
+        let (socket, file) = spawn_blocking(bind).await.map_err(io::Error::other)??;
+        Ok((UnixListener::from_std(socket)?, file))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::debug!(%error, path = %self.path.display(), "the file of a socket cannot be removed");
+        }
+    }
+}
+
+/// Removes a socket that a server left behind which did not end in order.
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?,
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            "there is a file that is not a socket",
+        ));
+    }
+    match UnixStream::connect(path).await {
+        Ok(_) => Err(io::Error::new(
+            ErrorKind::AddrInUse,
+            "another process listens at this socket",
+        )),
+        // Nobody listens. Any other error, for example of permissions, tells nothing.
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
