@@ -20,6 +20,7 @@ pub mod chain;
 pub mod descriptor;
 pub mod digest;
 pub mod error;
+pub mod event;
 #[cfg(feature = "__fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -48,6 +49,7 @@ pub mod upload_id;
 pub use crate::descriptor::Descriptor;
 pub use crate::digest::{Algorithm, Digest};
 pub use crate::error::{Error, ErrorCode};
+pub use crate::event::Event;
 pub use crate::hash::{HashSnapshot, Hasher};
 pub use crate::manifest::ManifestView;
 pub use crate::media_type::MediaType;

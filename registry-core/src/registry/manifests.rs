@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::{Registry, body};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, ErrorCode};
+use crate::event::{EventAction, EventTarget};
 use crate::manifest::ManifestView;
 use crate::media_type::MediaType;
 use crate::name::RepositoryName;
@@ -82,7 +83,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         if_none_match: Option<&EntityTags>,
     ) -> Result<Response, Error> {
         let manifest = self.storage.get_manifest(repository, reference).await?;
-        Ok(Response::manifest(reference, &manifest, if_none_match))
+        let response = Response::manifest(reference, &manifest, if_none_match);
+        Ok(self.with_pull_event(response, repository, reference, manifest))
     }
 
     pub(super) async fn head_manifest(
@@ -92,7 +94,24 @@ impl<S: ?Sized + Storage> Registry<S> {
         if_none_match: Option<&EntityTags>,
     ) -> Result<Response, Error> {
         let manifest = self.storage.stat_manifest(repository, reference).await?;
-        Ok(Response::manifest(reference, &manifest, if_none_match).without_body())
+        let response = Response::manifest(reference, &manifest, if_none_match).without_body();
+        Ok(self.with_pull_event(response, repository, reference, manifest))
+    }
+
+    fn with_pull_event(
+        &self,
+        response: Response,
+        repository: &RepositoryName,
+        reference: &Reference,
+        manifest: Manifest,
+    ) -> Response {
+        self.with_event(response, EventAction::Pull, repository, || {
+            let tags = match reference {
+                Reference::Tag(tag) => [tag.clone()].into(),
+                Reference::Digest(_) => Vec::new(),
+            };
+            EventTarget::Manifest { manifest, tags }
+        })
     }
 
     pub(super) async fn put_manifest(
@@ -122,13 +141,17 @@ impl<S: ?Sized + Storage> Registry<S> {
             principal: principal.name().to_owned(),
             manifest: stored(&view, &digest, bytes),
         };
+        let kept = self
+            .has_events
+            .then(|| (manifest.manifest.clone(), manifest.tags.clone()));
         self.storage.put_manifest(push.repository, manifest).await?;
-        Ok(Response::manifest_created(
-            push.repository,
-            &digest,
-            subject.as_ref(),
-            push.tags,
-        ))
+        let response = Response::manifest_created(push.repository, &digest, subject.as_ref(), push.tags);
+        Ok(match kept {
+            Some((manifest, tags)) => self.with_event(response, EventAction::Push, push.repository, || {
+                EventTarget::Manifest { manifest, tags }
+            }),
+            None => response,
+        })
     }
 
     /// Returns what the tags must be for the push, by what the client says and by what it may do.
@@ -166,12 +189,13 @@ impl<S: ?Sized + Storage> Registry<S> {
         if_match: Option<&EntityTags>,
     ) -> Result<Response, Error> {
         self.check_delete("GET, HEAD, PUT")?;
-        match reference {
+        let target = match reference {
             Reference::Digest(digest) => {
                 if if_match.is_some_and(|tags| !tags.matches(digest)) {
                     return Err(ErrorCode::PreconditionFailed.into());
                 }
                 self.storage.delete_manifest(repository, digest).await?;
+                EventTarget::DeletedManifest(digest.clone())
             }
             Reference::Tag(tag) => {
                 // Whether a tag still names that digest is known only while it is deleted.
@@ -182,9 +206,10 @@ impl<S: ?Sized + Storage> Registry<S> {
                     ));
                 }
                 self.storage.delete_tag(repository, tag).await?;
+                EventTarget::DeletedTag(tag.clone())
             }
-        }
-        Ok(Response::deleted())
+        };
+        Ok(self.with_event(Response::deleted(), EventAction::Delete, repository, || target))
     }
 }
 

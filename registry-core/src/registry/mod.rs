@@ -11,12 +11,14 @@ mod tests;
 mod unfold;
 mod uploads;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 
 pub use self::options::Options;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
+use crate::event::{Event, EventAction, EventTarget};
 use crate::name::RepositoryName;
 use crate::operation::{Action, AllowAll, Authorizer, Operation, Principal, Target};
 use crate::request::Request;
@@ -31,6 +33,7 @@ pub struct Registry<S: ?Sized + Storage> {
     storage: Arc<S>,
     authorizer: Arc<dyn Authorizer>,
     options: Options,
+    has_events: bool,
 }
 
 impl<S: ?Sized + Storage> Registry<S> {
@@ -41,6 +44,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             storage,
             authorizer: Arc::new(AllowAll),
             options,
+            has_events: false,
         }
     }
 
@@ -48,6 +52,13 @@ impl<S: ?Sized + Storage> Registry<S> {
     #[must_use]
     pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
         self.authorizer = authorizer;
+        self
+    }
+
+    /// Makes responses say what happened, in [`Response::event`]. Without this no event is even put together.
+    #[must_use]
+    pub fn with_events(mut self) -> Self {
+        self.has_events = true;
         self
     }
 
@@ -209,6 +220,33 @@ impl<S: ?Sized + Storage> Registry<S> {
         self.authorizer.authorize(principal, &operation).is_ok()
     }
 
+    /// Adds to a response that tells of success what happened, if somebody wants to know.
+    fn with_event(
+        &self,
+        mut response: Response,
+        action: EventAction,
+        repository: &RepositoryName,
+        target: impl FnOnce() -> EventTarget,
+    ) -> Response {
+        if self.has_events && matches!(response.status, 200..300) {
+            response.event = Some(Box::new(Event {
+                action,
+                repository: repository.clone(),
+                target: target(),
+            }));
+        }
+        response
+    }
+
+    /// Returns the size of a blob that was just added, where somebody wants to know.
+    async fn size_for_event(&self, repository: &RepositoryName, digest: &Digest) -> Option<u64> {
+        if !self.has_events {
+            return None;
+        }
+        // What was committed stays committed, whether or not its size can be told.
+        self.storage.stat_blob(repository, digest).await.ok()
+    }
+
     /// Refuses to delete where that is switched off; `allowed` are the other methods of the path.
     fn check_delete(&self, allowed: &'static str) -> Result<(), Error> {
         if self.options.delete {
@@ -228,6 +266,7 @@ impl<S: ?Sized + Storage> Clone for Registry<S> {
             storage: Arc::clone(&self.storage),
             authorizer: Arc::clone(&self.authorizer),
             options: self.options.clone(),
+            has_events: self.has_events,
         }
     }
 }

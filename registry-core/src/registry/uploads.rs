@@ -7,6 +7,7 @@ use super::Registry;
 use super::body::{self, Chunk};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, ErrorCode};
+use crate::event::EventAction;
 use crate::name::RepositoryName;
 use crate::operation::Principal;
 use crate::range::ContentRange;
@@ -46,15 +47,19 @@ impl<S: ?Sized + Storage> Registry<S> {
             .await?;
         let upload = key(principal, repository, id);
         let result = match self.storage.append_upload(&upload, Some(0), body).await {
-            Ok(_) => self.storage.commit_upload(&upload, digest).await,
+            Ok(size) => self.storage.commit_upload(&upload, digest).await.map(|()| size),
             Err(error) => Err(error),
         };
-        if let Err(error) = result {
-            // The error that matters is the first; a session that stays is ended for its age.
-            drop(self.storage.cancel_upload(&upload).await);
-            return Err(error);
-        }
-        Ok(Response::blob_created(repository, digest))
+        let size = match result {
+            Ok(size) => size,
+            Err(error) => {
+                // The error that matters is the first; a session that stays is ended for its age.
+                drop(self.storage.cancel_upload(&upload).await);
+                return Err(error);
+            }
+        };
+        let response = Response::blob_created(repository, digest);
+        Ok(self.with_blob_event(response, EventAction::Push, repository, digest, Some(size)))
     }
 
     pub(super) async fn append_upload(
@@ -94,11 +99,16 @@ impl<S: ?Sized + Storage> Registry<S> {
             }
             _ => (false, None),
         };
+        let mut size = None;
         if !is_empty {
-            self.append(&upload, said.0, Chunk::new(first, body)).await?;
+            size = Some(self.append(&upload, said.0, Chunk::new(first, body)).await?);
         }
         self.storage.commit_upload(&upload, digest).await?;
-        Ok(Response::blob_created(repository, digest))
+        if size.is_none() {
+            size = self.size_for_event(repository, digest).await;
+        }
+        let response = Response::blob_created(repository, digest);
+        Ok(self.with_blob_event(response, EventAction::Push, repository, digest, size))
     }
 
     /// Appends a chunk where it says that it lies, or else at the end, and returns the new length.

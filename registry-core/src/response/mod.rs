@@ -6,6 +6,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 pub use self::body::{Piece, ResponseBody};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::event::Event;
 use crate::media_type::MediaType;
 use crate::name::RepositoryName;
 use crate::reference::Reference;
@@ -39,6 +41,8 @@ pub struct Response {
     pub body: ResponseBody,
     /// The error that the response tells of; its cause is for the log.
     pub error: Option<Error>,
+    /// What happened, where the registry was made to say so ([`Registry::with_events`](crate::Registry::with_events)).
+    pub event: Option<Box<Event>>,
 }
 
 impl Response {
@@ -59,6 +63,7 @@ impl Response {
             fields: Vec::new(),
             body: ResponseBody::Empty,
             error: None,
+            event: None,
         }
         .with_field("Docker-Distribution-API-Version", "registry/2.0")
         // A blob may be a web page, and is none of this host's.

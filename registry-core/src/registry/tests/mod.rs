@@ -1,3 +1,4 @@
+mod events;
 mod lists;
 mod manifests;
 mod rights;
@@ -13,7 +14,7 @@ use crate::storage::{Blob, Manifest, NewManifest, Page, PageRequest, TagConditio
 use crate::tag::Tag;
 use crate::testing::{Items, Memory, now, read_all, text_of};
 use crate::upload_id::UploadId;
-use alloc::boxed::Box;
+use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString as _};
