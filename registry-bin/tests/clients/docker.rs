@@ -1,55 +1,17 @@
 //! A Docker daemon of its own: build, push, remove, pull by tag and by digest, compare.
 
+use crate::docker_daemon::DockerDaemon;
 use crate::samples::{FILES, expect_file, write_files};
 use crate::support::repository::Repository;
-use crate::tools::{Daemon, Tool, find, server_and_folder};
+use crate::tools::server_and_folder;
 
 #[test]
 fn an_image_is_built_pushed_and_pulled_by_tag_and_digest() {
     let (server, folder) = server_and_folder();
-    let (Some(program), Some(docker)) = (find("dockerd"), Tool::find("docker", folder.path())) else {
+    let Some(daemon) = DockerDaemon::start(folder.path()) else {
         return;
     };
-    let path = |name: &str| {
-        folder
-            .path()
-            .join(name)
-            .to_str()
-            .expect("a plain path")
-            .to_owned()
-    };
-    let (data, exec, pid, host) = (
-        path("data"),
-        path("exec"),
-        path("pid"),
-        format!("unix://{}", path("socket")),
-    );
-    let mut daemon = Daemon::start(
-        &program,
-        folder.path(),
-        &[
-            "--data-root",
-            &data,
-            "--exec-root",
-            &exec,
-            "--pidfile",
-            &pid,
-            "--host",
-            &host,
-            "--insecure-registry",
-            "127.0.0.0/8",
-            "--iptables=false",
-            "--ip6tables=false",
-            "--bridge=none",
-            "--storage-driver",
-            "vfs",
-        ],
-    );
-    let docker = docker
-        .with(["--host", &host])
-        .set("DOCKER_BUILDKIT", "0")
-        .set("DOCKER_CONFIG", &path("config"));
-    daemon.wait_until(folder.path(), || docker.try_run(["version"]).is_ok());
+    let docker = &daemon.docker;
 
     let context = folder.path().join("context");
     write_files(&context);

@@ -10,6 +10,8 @@ mod buildah;
 mod containerd;
 mod curl;
 mod docker;
+mod docker_daemon;
+mod image;
 mod podman;
 mod samples;
 mod skopeo;

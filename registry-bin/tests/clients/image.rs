@@ -1,0 +1,107 @@
+//! The image of `deploy/`, run by a real Docker daemon: pushed to, pulled from, stopped and started again.
+//!
+//! `REGISTRY_STATIC_PROGRAM` names the program to put into it: what `bash deploy/build-static` printed.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use crate::docker_daemon::DockerDaemon;
+use crate::samples::{FILES, expect_file, write_files};
+use crate::tools::Tool;
+
+const RECIPE: &str = "FROM scratch\nCOPY empty /\nCOPY byte /\nCOPY large /\nCMD [\"/byte\"]\n";
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+fn the_image_serves_as_nobody_keeps_its_volume_and_stops_in_order() {
+    let Some(program) = std::env::var_os("REGISTRY_STATIC_PROGRAM") else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "REGISTRY_STATIC_PROGRAM is missing"
+        );
+        eprintln!("skipped: REGISTRY_STATIC_PROGRAM names no program");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let Some(daemon) = DockerDaemon::start(folder.path()) else {
+        return;
+    };
+    let docker = &daemon.docker;
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/build-image");
+    let bash = Tool::find("bash", folder.path()).expect("a shell");
+    let bash = bash.set("DOCKER_HOST", &daemon.host);
+    bash.run([
+        build.as_os_str(),
+        "--program".as_ref(),
+        &program,
+        "registry-bin:test".as_ref(),
+    ]);
+
+    let port = free_port();
+    let address = format!("REGISTRY_HTTP_ADDR=127.0.0.1:{port}");
+    // The daemon of the test has no network of its own for containers.
+    docker.run([
+        "run",
+        "--detach",
+        "--name",
+        "registry",
+        "--network",
+        "host",
+        "--read-only",
+        "--cap-drop",
+        "ALL",
+        "--volume",
+        "images:/var/lib/registry",
+        "--env",
+        &address,
+        "registry-bin:test",
+    ]);
+    let logs = || docker.run(["logs", "registry"]);
+    wait_until_ready(docker, port, &logs);
+
+    let context = folder.path().join("context");
+    write_files(&context);
+    std::fs::write(context.join("Dockerfile"), RECIPE).expect("a file can be written");
+    let reference = format!("127.0.0.1:{port}/docker/test:v1");
+    docker.run(["build", "-t", &reference, context.to_str().expect("a plain path")]);
+    docker.run(["push", &reference]);
+
+    docker.run(["stop", "--time", "60", "registry"]);
+    let code = docker.run(["inspect", "--format", "{{.State.ExitCode}}", "registry"]);
+    assert_eq!(code.trim(), "0", "{}", logs());
+    docker.run(["start", "registry"]);
+    wait_until_ready(docker, port, &logs);
+
+    docker.run(["rmi", &reference]);
+    docker.run(["pull", &reference]);
+    docker.run(["create", "--name", "probe", &reference, "/byte"]);
+    for (name, _) in FILES {
+        let out = folder.path().join(name);
+        docker.run([
+            "cp",
+            &format!("probe:/{name}"),
+            out.to_str().expect("a plain path"),
+        ]);
+        expect_file(&out, name);
+    }
+    docker.run(["rm", "--force", "--volumes", "probe", "registry"]);
+}
+
+/// A port that nothing listens at. The container takes it a moment later.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("a bound address").port()
+}
+
+fn wait_until_ready(docker: &Tool, port: u16, logs: &dyn Fn() -> String) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let running = docker.run(["inspect", "--format", "{{.State.Running}}", "registry"]);
+        assert!(
+            running.trim() == "true" && std::time::Instant::now() < deadline,
+            "the container does not serve: {}",
+            logs()
+        );
+        crate::support::server::pause();
+    }
+}
