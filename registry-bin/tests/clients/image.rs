@@ -56,7 +56,7 @@ fn the_image_serves_as_nobody_keeps_its_volume_and_stops_in_order() {
         &address,
         "registry-bin:test",
     ]);
-    let logs = || docker.run(["logs", "registry"]);
+    let logs = || bash.run(["-c", "docker logs registry 2>&1"]);
     wait_until_ready(docker, port, &logs);
 
     let context = folder.path().join("context");
