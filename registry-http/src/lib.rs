@@ -1,8 +1,8 @@
 //! A container registry as a service of hyper and tower, and a server for it.
 //!
 //! [`RegistryService`] turns HTTP requests into those of a [`Registry`](registry_core::Registry) and its responses into
-//! HTTP. [`Server`] accepts connections for it, or for any other service. The module `testing` has a registry for the
-//! tests of other programs, in two lines.
+//! HTTP. [`Server`] accepts connections for it, or for any other service, at TCP and unix sockets, and with the feature
+//! `tls` over TLS. The module `testing` has a registry for the tests of other programs, in two lines.
 #![forbid(unsafe_code)]
 
 #[cfg(doctest)]
@@ -23,8 +23,11 @@ mod service;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 mod tls;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};

@@ -78,7 +78,15 @@ impl Listener {
         }
     }
 
-    /// Makes connections without TLS speak HTTP/1.1 only.
+    /// Makes every connection speak TLS.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Makes connections without TLS speak HTTP/1.1 only; those with it speak what it negotiates.
     #[must_use]
     pub const fn without_http2(mut self) -> Self {
         self.http2 = false;

@@ -16,9 +16,9 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 use crate::Records;
 use crate::client::Client;
 
-type Service = RegistryService<Store<ObjectStoreBackend>>;
+pub(crate) type Service = RegistryService<Store<ObjectStoreBackend>>;
 
-fn service() -> Service {
+pub(crate) fn service() -> Service {
     let storage = Arc::new(Store::new(ObjectStoreBackend::memory()));
     RegistryService::new(Registry::new(storage, Options::default()), Limits::default())
 }

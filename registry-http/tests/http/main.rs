@@ -11,6 +11,7 @@ mod push;
 mod silence;
 mod stop;
 mod test_double;
+mod tls;
 mod tower;
 
 use std::sync::{Arc, Mutex};

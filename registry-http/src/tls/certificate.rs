@@ -1,0 +1,142 @@
+//! The certificate that a server shows.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::time::ASN1Time;
+
+use super::error::TlsError;
+
+/// A chain of certificates, the server's own first, and the private key of that one.
+pub struct ServerCertificate {
+    key: CertifiedKey,
+    expires: SystemTime,
+}
+
+impl ServerCertificate {
+    /// Reads a chain and a key in PEM form; both may stand in one text. The key is of ECDSA, RSA or Ed25519, written
+    /// as PKCS#8, PKCS#1 or SEC 1.
+    ///
+    /// # Errors
+    /// What is wrong with either, that they do not belong together, and that the server's certificate is not valid
+    /// `now`.
+    pub fn from_pem(chain: &[u8], key: &[u8], now: SystemTime) -> Result<Self, TlsError> {
+        let chain = certificates(chain)?;
+        let Some(own) = chain.first() else {
+            return Err(TlsError::NoCertificate);
+        };
+        let expires = check_validity(own, now)?;
+        let key = certified(chain, private_key(key)?)?;
+        Ok(Self { key, expires })
+    }
+
+    /// Returns when the server's certificate ends.
+    #[must_use]
+    pub const fn expires(&self) -> SystemTime {
+        self.expires
+    }
+
+    pub(super) fn into_inner(self) -> CertifiedKey {
+        self.key
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerCertificate")
+            .field("chain", &self.key.cert.len())
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns the certificates of PEM text, each of which can be read.
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let sections = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let certificates = sections.map_err(|error| TlsError::Pem(error.to_string()))?;
+    for (place, certificate) in certificates.iter().enumerate() {
+        parse(place, certificate)?;
+    }
+    Ok(certificates)
+}
+
+fn parse<'a>(place: usize, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, TlsError> {
+    match X509Certificate::from_der(der) {
+        Ok((_, certificate)) => Ok(certificate),
+        Err(error) => Err(TlsError::Certificate(place + 1, error.to_string())),
+    }
+}
+
+/// Returns when a certificate ends.
+fn check_validity(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<SystemTime, TlsError> {
+    let certificate = parse(0, certificate)?;
+    let validity = certificate.validity();
+    let (begin, end) = (time(validity.not_before), time(validity.not_after));
+    if now < begin {
+        return Err(TlsError::NotYetValid(begin));
+    }
+    if end < now {
+        return Err(TlsError::Expired(end));
+    }
+    Ok(end)
+}
+
+fn time(time: ASN1Time) -> SystemTime {
+    let since = Duration::from_secs(time.timestamp().unsigned_abs());
+    let time = if time.timestamp() < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(since)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(since)
+    };
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    // PKCS#8 (RFC 7468, section 11), and the older form of OpenSSL (RFC 1421, section 4.6.1.1).
+    let is_encrypted = pem.split(|byte| *byte == b'\n').any(|line| {
+        line.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY") || line.starts_with(b"Proc-Type: 4,ENCRYPTED")
+    });
+    if is_encrypted {
+        return Err(TlsError::EncryptedKey);
+    }
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+        rustls_pki_types::pem::Error::NoItemsFound => TlsError::NoKey,
+        error => TlsError::Pem(error.to_string()),
+    })
+}
+
+/// Puts a chain and a key together that belong together.
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, TlsError> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(TlsError::Key)?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // A key that cannot tell shows at the first handshake; those of this provider can.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(Error::InconsistentKeys(_)) => {
+            let others = certified.cert.iter().enumerate().skip(1);
+            let other = others
+                .map(|(place, other)| (place, vec![other.clone()]))
+                .find(|(_, other)| {
+                    let other = CertifiedKey::new(other.clone(), std::sync::Arc::clone(&certified.key));
+                    other.keys_match().is_ok()
+                });
+            Err(other.map_or(TlsError::KeyMismatch, |(place, _)| {
+                TlsError::KeyOfOther(place + 1)
+            }))
+        }
+        Err(error) => Err(TlsError::Certificate(1, error.to_string())),
+    }
+}

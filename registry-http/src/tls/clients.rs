@@ -1,0 +1,139 @@
+//! What clients have to show.
+
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use super::certificate::certificates;
+use super::error::TlsError;
+
+/// Which clients get a connection at all. It says nothing about what they may do then.
+#[derive(Debug)]
+pub struct ClientCertificates {
+    authorities: Arc<RootCertStore>,
+    verification: ClientVerification,
+}
+
+/// What is asked of a client's certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientVerification {
+    /// A client is asked for one, may have none, and any will do.
+    Request,
+    /// A client has one, and any will do.
+    RequireAny,
+    /// A client may have none; one that is shown is signed by an authority and valid.
+    VerifyIfGiven,
+    /// A client has one that is signed by an authority and valid.
+    #[default]
+    RequireAndVerify,
+}
+
+impl ClientCertificates {
+    /// Takes the authorities that sign the certificates of clients, from one or more PEM texts.
+    ///
+    /// # Errors
+    /// What is wrong with them, or that there are none.
+    pub fn from_pem(
+        authorities: impl IntoIterator<Item: AsRef<[u8]>>,
+        verification: ClientVerification,
+    ) -> Result<Self, TlsError> {
+        let mut store = RootCertStore::empty();
+        for pem in authorities {
+            let found = certificates(pem.as_ref())?;
+            if found.is_empty() {
+                return Err(TlsError::NoClientAuthority);
+            }
+            for certificate in found {
+                let place = store.len() + 1;
+                store
+                    .add(certificate)
+                    .map_err(|error| TlsError::ClientAuthority(place, error))?;
+            }
+        }
+        if store.is_empty() {
+            return Err(TlsError::NoClientAuthority);
+        }
+        Ok(Self {
+            authorities: Arc::new(store),
+            verification,
+        })
+    }
+
+    pub(super) fn verifier(
+        self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let unverified = |is_required| {
+            Arc::new(Unverified {
+                hints: self.authorities.subjects(),
+                is_required,
+                algorithms: provider.signature_verification_algorithms,
+            })
+        };
+        let builder =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.authorities), Arc::clone(provider));
+        let verifier = match self.verification {
+            ClientVerification::Request => return Ok(unverified(false)),
+            ClientVerification::RequireAny => return Ok(unverified(true)),
+            ClientVerification::VerifyIfGiven => builder.allow_unauthenticated().build(),
+            ClientVerification::RequireAndVerify => builder.build(),
+        };
+        verifier.map_err(|error| TlsError::ClientVerifier(error.to_string()))
+    }
+}
+
+/// Takes any certificate whose key the client has.
+#[derive(Debug)]
+struct Unverified {
+    hints: Vec<DistinguishedName>,
+    is_required: bool,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for Unverified {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

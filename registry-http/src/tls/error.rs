@@ -1,0 +1,75 @@
+//! What can be wrong with certificates and keys.
+
+use std::time::SystemTime;
+
+/// Why TLS cannot be spoken with what was given. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The PEM text of a certificate has none.
+    #[error("there is no certificate: no section begins with -----BEGIN CERTIFICATE-----")]
+    NoCertificate,
+    /// A section of PEM text cannot be read.
+    #[error("this is no PEM text: {0}")]
+    Pem(String),
+    /// A certificate cannot be read.
+    #[error("certificate {0} of the chain cannot be read: {1}")]
+    Certificate(usize, String),
+    /// The server's certificate has ended.
+    #[error("the certificate expired on {}; renew it", self::utc(*.0))]
+    Expired(SystemTime),
+    /// The server's certificate has not begun.
+    #[error("the certificate is valid only from {} on; wait, or set the clock", self::utc(*.0))]
+    NotYetValid(SystemTime),
+    /// The PEM text of a key has none.
+    #[error(
+        "there is no private key: no section begins with -----BEGIN PRIVATE KEY-----, RSA or EC PRIVATE KEY"
+    )]
+    NoKey,
+    /// The key has a passphrase.
+    #[error(
+        "the private key is encrypted; write it without a passphrase: openssl pkey -in KEY -out PLAIN-KEY"
+    )]
+    EncryptedKey,
+    /// The key is of a kind that is not known, or is broken.
+    #[error("the private key cannot be used: {0}; ECDSA, Ed25519, and RSA from 2048 bits on can be")]
+    Key(rustls::Error),
+    /// The key is that of another certificate.
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
+    /// The key is that of a certificate further down in the chain.
+    #[error(
+        "the private key belongs to certificate {0} of the chain and not to the first; the server's own \
+         certificate comes first"
+    )]
+    KeyOfOther(usize),
+    /// There is no authority that could have signed certificates of clients.
+    #[error("there is no certificate of an authority that signs those of clients")]
+    NoClientAuthority,
+    /// An authority's certificate cannot be used.
+    #[error("authority {0} for certificates of clients cannot be used: {1}")]
+    ClientAuthority(usize, rustls::Error),
+    /// The verifier of clients cannot be made.
+    #[error("certificates of clients cannot be verified: {0}")]
+    ClientVerifier(String),
+    /// A cipher suite has no such name.
+    #[error("there is no cipher suite {name}; known are {known}")]
+    CipherSuite {
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// No cipher suite fits the version.
+    #[error("the cipher suites and the least version leave nothing to speak: {0}")]
+    Unusable(rustls::Error),
+}
+
+/// Writes a time as people and certificates do.
+fn utc(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let time = x509_parser::time::ASN1Time::from_timestamp(i64::try_from(seconds).unwrap_or(i64::MAX));
+    time.map_or_else(|_| format!("{seconds} s after 1970"), |time| time.to_string())
+}

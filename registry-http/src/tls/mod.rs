@@ -1,0 +1,163 @@
+//! TLS for a server: its certificate, what it asks of clients, and how to change both while it runs.
+//!
+//! By [rustls], with the provider aws-lc-rs, which is passed along and not installed for the process. Nothing here reads
+//! a file: certificates and keys are bytes in PEM form.
+//!
+//! ```no_run
+//! use std::time::SystemTime;
+//!
+//! use registry_http::tls::{ServerCertificate, Tls, TlsOptions};
+//! use registry_http::Listener;
+//!
+//! # async fn listen(chain: &[u8], key: &[u8]) -> Result<Listener, Box<dyn std::error::Error>> {
+//! let certificate = ServerCertificate::from_pem(chain, key, SystemTime::now())?;
+//! let tls = Tls::new(TlsOptions::new(certificate))?;
+//! let listener = Listener::bind("[::]:443").await?.with_tls(tls.clone());
+//! // Later: tls.replace(…) is in force for each connection from then on.
+//! # Ok(listener)
+//! # }
+//! ```
+
+mod certificate;
+mod cipher_suites;
+mod clients;
+mod error;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ServerConfig, version};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+pub(crate) use tokio_rustls::server::TlsStream;
+
+pub use self::certificate::ServerCertificate;
+pub use self::cipher_suites::CipherSuites;
+pub use self::clients::{ClientCertificates, ClientVerification};
+pub use self::error::TlsError;
+
+/// HTTP/2 among the protocols of ALPN (RFC 9113, section 3.1).
+const HTTP2: &[u8] = b"h2";
+
+/// HTTP/1.1 among the protocols of ALPN (RFC 7301, section 6).
+const HTTP1: &[u8] = b"http/1.1";
+
+/// A server's side of TLS. Clones are the same one.
+#[derive(Clone)]
+pub struct Tls(Arc<ArcSwap<ServerConfig>>);
+
+/// What TLS is spoken with.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct TlsOptions {
+    /// What the server shows.
+    pub certificate: ServerCertificate,
+    /// The oldest version that is spoken. TLS 1.2.
+    pub minimum_version: TlsVersion,
+    /// The cipher suites. All that are safe.
+    pub cipher_suites: CipherSuites,
+    /// What clients have to show. Nothing.
+    pub clients: Option<ClientCertificates>,
+    /// Offer HTTP/2. True.
+    pub http2: bool,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2, RFC 5246.
+    Tls12,
+    /// TLS 1.3, RFC 8446.
+    Tls13,
+}
+
+impl TlsOptions {
+    /// Makes options with the defaults.
+    #[must_use]
+    pub fn new(certificate: ServerCertificate) -> Self {
+        Self {
+            certificate,
+            minimum_version: TlsVersion::Tls12,
+            cipher_suites: CipherSuites::default(),
+            clients: None,
+            http2: true,
+        }
+    }
+
+    fn into_config(self) -> Result<ServerConfig, TlsError> {
+        let versions: &[_] = match self.minimum_version {
+            TlsVersion::Tls12 => &[&version::TLS13, &version::TLS12],
+            TlsVersion::Tls13 => &[&version::TLS13],
+        };
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: self.cipher_suites.into_inner(),
+            ..rustls::crypto::aws_lc_rs::default_provider()
+        });
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .map_err(TlsError::Unusable)?;
+        let builder = match self.clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier(&provider)?),
+            None => builder.with_no_client_auth(),
+        };
+        let certificate = SingleCertAndKey::from(self.certificate.into_inner());
+        let mut config = builder.with_cert_resolver(Arc::new(certificate));
+        if self.http2 {
+            config.alpn_protocols.push(HTTP2.to_vec());
+        }
+        config.alpn_protocols.push(HTTP1.to_vec());
+        Ok(config)
+    }
+}
+
+impl Tls {
+    /// Makes TLS with these options.
+    ///
+    /// # Errors
+    /// What cannot be used together.
+    pub fn new(options: TlsOptions) -> Result<Self, TlsError> {
+        Ok(Self::with_config(options.into_config()?))
+    }
+
+    /// Makes TLS with a configuration of rustls, for what [`TlsOptions`] do not cover.
+    #[must_use]
+    pub fn with_config(config: ServerConfig) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(config)))
+    }
+
+    /// Makes these options those of all connections from now on. Those that are open go on as they are.
+    ///
+    /// # Errors
+    /// What cannot be used together; the options before stay in force.
+    pub fn replace(&self, options: TlsOptions) -> Result<(), TlsError> {
+        self.0.store(Arc::new(options.into_config()?));
+        Ok(())
+    }
+
+    /// Makes a configuration of rustls that of all connections from now on.
+    pub fn replace_config(&self, config: ServerConfig) {
+        self.0.store(Arc::new(config));
+    }
+
+    pub(crate) async fn accept<IO>(&self, stream: IO) -> io::Result<TlsStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        TlsAcceptor::from(self.0.load_full()).accept(stream).await
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+/// Tells whether HTTP/2 was negotiated.
+pub(crate) fn speaks_http2<IO>(stream: &TlsStream<IO>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(HTTP2)
+}
