@@ -17,6 +17,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod chain;
+pub mod challenge;
 pub mod descriptor;
 pub mod digest;
 pub mod error;
@@ -31,12 +32,14 @@ pub mod name;
 pub mod operation;
 pub mod page;
 mod percent;
+pub mod policy;
 pub mod range;
 pub mod reference;
 pub mod referrers;
 pub mod registry;
 pub mod request;
 pub mod response;
+pub mod scope;
 pub mod storage;
 pub mod tag;
 #[cfg(test)]
@@ -46,6 +49,7 @@ pub mod time;
 pub mod upload;
 pub mod upload_id;
 
+pub use crate::challenge::Challenge;
 pub use crate::descriptor::Descriptor;
 pub use crate::digest::{Algorithm, Digest};
 pub use crate::error::{Error, ErrorCode};
@@ -59,6 +63,7 @@ pub use crate::reference::Reference;
 pub use crate::registry::Registry;
 pub use crate::request::Request;
 pub use crate::response::Response;
+pub use crate::scope::Scope;
 pub use crate::storage::Storage;
 pub use crate::tag::Tag;
 pub use crate::time::Timestamp;

@@ -101,6 +101,8 @@ pub struct NewManifest {
     pub tags: Vec<Tag>,
     /// What each of the tags must be for the push to be accepted.
     pub condition: TagCondition,
+    /// Those of the tags that must not move, whatever the condition.
+    pub immutable_tags: Vec<Tag>,
     /// Who pushes; it is kept with the tags.
     pub principal: String,
 }
@@ -118,6 +120,9 @@ pub enum TagCondition {
     /// One of these digests (`If-Match`).
     Matches(Vec<Digest>),
 }
+
+/// Says of a tag whether something may be done to it. It answers from memory.
+pub type TagFilter = Arc<dyn Fn(&Tag) -> bool + Send + Sync>;
 
 /// A part of an ordered list: at most `limit` items after `last`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,11 +267,19 @@ pub trait Storage: Send + Sync + 'static {
     /// [`PreconditionFailed`](crate::ErrorCode::PreconditionFailed) by the condition on the tags.
     async fn put_manifest(&self, repository: &RepositoryName, manifest: NewManifest) -> Result<(), Error>;
 
-    /// Deletes a manifest and every tag that names it.
+    /// Deletes a manifest and every tag that names it, unless `may_delete` says of one of them that it stays.
+    ///
+    /// A tag that is pushed at the same time is deleted too, or is there afterwards with the manifest.
     ///
     /// # Errors
-    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown).
-    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error>;
+    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown);
+    /// [`TagConflict`](crate::ErrorCode::TagConflict) where a tag stays.
+    async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        may_delete: Option<TagFilter>,
+    ) -> Result<(), Error>;
 
     /// Deletes a tag; the manifest stays.
     ///

@@ -112,6 +112,7 @@ fn manifest() -> NewManifest {
         subject: None,
         tags: vec!["latest".parse().unwrap()],
         condition: TagCondition::Any,
+        immutable_tags: Vec::new(),
         principal: String::new(),
     }
 }

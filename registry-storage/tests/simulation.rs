@@ -302,6 +302,7 @@ fn images(blobs: &[Blob]) -> Arc<[Image]> {
         subject: None,
         tags: Vec::new(),
         condition: TagCondition::Any,
+        immutable_tags: Vec::new(),
         principal: String::new(),
     };
     let referring = |mut new: NewManifest, subject: &NewManifest| {
@@ -623,7 +624,7 @@ impl Client {
         let process = Arc::clone(self.process());
         let digest = &image.new.manifest.digest;
         if let Err(error) = self
-            .request(|| process.delete_manifest(&repository, digest))
+            .request(|| process.delete_manifest(&repository, digest, None))
             .await
         {
             assert!(is_unknown(&error), "{error:?}");

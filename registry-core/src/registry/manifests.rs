@@ -1,6 +1,7 @@
 //! Manifests: reading, pushing and deleting them.
 
 use alloc::borrow::ToOwned as _;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::operation::{Action, Operation, Principal, Target};
 use crate::reference::Reference;
 use crate::request::EntityTags;
 use crate::response::Response;
-use crate::storage::{Body, Manifest, NewManifest, Storage, TagCondition};
+use crate::storage::{Body, Manifest, NewManifest, Storage, TagCondition, TagFilter};
 use crate::tag::Tag;
 
 /// A request to push a manifest.
@@ -121,7 +122,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         body: Body<'_>,
     ) -> Result<Response, Error> {
         let tags = push.all_tags();
-        let condition = self.tag_condition(principal, push, &tags)?;
+        let (condition, immutable_tags) = self.tag_condition(principal, push, &tags)?;
         if let Reference::Digest(digest) = push.reference {
             digest.supported_algorithm()?;
         }
@@ -138,6 +139,7 @@ impl<S: ?Sized + Storage> Registry<S> {
                 .map(|subject| (subject, view.referrer_descriptor(&digest, bytes.len() as u64))),
             tags,
             condition,
+            immutable_tags,
             principal: principal.name().to_owned(),
             manifest: stored(&view, &digest, bytes),
         };
@@ -154,7 +156,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         })
     }
 
-    /// Returns what the tags must be for the push, by what the client says and by what it may do.
+    /// Returns what the tags must be for the push, by what the client says and by what it may do, and those of them that
+    /// must not move besides.
     ///
     /// Whether a tag would move is known only when it is written, so the right to move it becomes a condition.
     fn tag_condition(
@@ -162,28 +165,35 @@ impl<S: ?Sized + Storage> Registry<S> {
         principal: &Principal,
         push: Push<'_>,
         tags: &[Tag],
-    ) -> Result<TagCondition, Error> {
+    ) -> Result<(TagCondition, Vec<Tag>), Error> {
         let asked = push.condition(tags)?;
         let mut may_overwrite = Ok(());
+        let mut immutable_tags = Vec::new();
         for tag in tags {
             let within = |action| Operation::within(push.repository, action, Target::Tag(tag));
             self.authorizer.authorize(principal, &within(Action::Push))?;
             let overwrite = self.authorizer.authorize(principal, &within(Action::Overwrite));
+            let overwrite = match overwrite {
+                Ok(()) if self.options.immutable_tags => Err(Error::from(ErrorCode::TagConflict)),
+                overwrite => overwrite,
+            };
+            if overwrite.is_err() {
+                immutable_tags.push(tag.clone());
+            }
             may_overwrite = may_overwrite.and(overwrite);
         }
-        if self.options.immutable_tags && !tags.is_empty() {
-            may_overwrite = may_overwrite.and(Err(Error::from(ErrorCode::TagConflict)));
-        }
         match (asked, may_overwrite) {
-            (asked, Ok(())) => Ok(asked),
-            (TagCondition::Absent, Err(_)) => Ok(TagCondition::Absent),
             (TagCondition::Matches(_), Err(error)) => Err(error),
-            (TagCondition::Any | TagCondition::Immutable, Err(_)) => Ok(TagCondition::Immutable),
+            (TagCondition::Any, Err(_)) if immutable_tags.len() == tags.len() => {
+                Ok((TagCondition::Immutable, Vec::new()))
+            }
+            (asked, _) => Ok((asked, immutable_tags)),
         }
     }
 
     pub(super) async fn delete_manifest(
         &self,
+        principal: &Principal,
         repository: &RepositoryName,
         reference: &Reference,
         if_match: Option<&EntityTags>,
@@ -194,7 +204,10 @@ impl<S: ?Sized + Storage> Registry<S> {
                 if if_match.is_some_and(|tags| !tags.matches(digest)) {
                     return Err(ErrorCode::PreconditionFailed.into());
                 }
-                self.storage.delete_manifest(repository, digest).await?;
+                let may_delete = self.may_delete_tag(principal, repository);
+                self.storage
+                    .delete_manifest(repository, digest, Some(may_delete))
+                    .await?;
                 EventTarget::DeletedManifest(digest.clone())
             }
             Reference::Tag(tag) => {
@@ -210,6 +223,18 @@ impl<S: ?Sized + Storage> Registry<S> {
             }
         };
         Ok(self.with_event(Response::deleted(), EventAction::Delete, repository, || target))
+    }
+}
+
+impl<S: ?Sized + Storage> Registry<S> {
+    /// Returns what says which tags may go with their manifest.
+    fn may_delete_tag(&self, principal: &Principal, repository: &RepositoryName) -> TagFilter {
+        let (authorizer, principal) = (Arc::clone(&self.authorizer), principal.clone());
+        let repository = repository.clone();
+        Arc::new(move |tag| {
+            let operation = Operation::within(&repository, Action::Delete, Target::Tag(tag));
+            authorizer.authorize(&principal, &operation).is_ok()
+        })
     }
 }
 

@@ -177,7 +177,7 @@ impl<S: ?Sized + Storage> Registry<S> {
                 reference,
                 if_match,
             } => {
-                self.delete_manifest(repository, reference, if_match.as_ref())
+                self.delete_manifest(principal, repository, reference, if_match.as_ref())
                     .await
             }
             Request::StartUpload {

@@ -1,6 +1,7 @@
 //! Deletes by a user.
 
 use registry_core::chain::{State, delete};
+use registry_core::storage::TagFilter;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use super::edge::{Stateful as _, contended, read, write};
@@ -32,10 +33,12 @@ impl<B: Backend> Store<B> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        may_delete: Option<TagFilter>,
     ) -> Result<(), Error> {
         let delete = DeleteManifest {
             repository: repository.clone(),
             digest: digest.clone(),
+            may_delete,
             now: self.clock.now(),
         };
         let deleted = self.backend.transact(Durability::Synced, delete).await?;
@@ -98,6 +101,7 @@ impl Sequence for DeleteGrant {
 struct DeleteManifest {
     repository: RepositoryName,
     digest: Digest,
+    may_delete: Option<TagFilter>,
     now: Timestamp,
 }
 
@@ -111,6 +115,7 @@ impl Sequence for DeleteManifest {
             let condition = manifest.unchanged();
             let (dead, version) = match (manifest.state(), manifest.version().cloned(), manifest.record) {
                 (state, _, Some((visible, _))) if delete(state) => {
+                    self.check_tags(records, &visible).await?;
                     let dead = visible.in_state(State::Dead, self.now);
                     match write(records, &key, &dead, &[], condition).await? {
                         Some(version) => (dead, version),
@@ -132,6 +137,39 @@ impl Sequence for DeleteManifest {
 }
 
 impl DeleteManifest {
+    /// Refuses the delete where a tag that names the manifest stays.
+    async fn check_tags(&self, records: &mut dyn Records, manifest: &ManifestRecord) -> Result<(), Error> {
+        let Some(may_delete) = &self.may_delete else {
+            return Ok(());
+        };
+        let hints = Key::all_tagged(&self.repository, &self.digest);
+        let mut after = None;
+        loop {
+            let page = records.list(&hints, after.as_ref(), 1000).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            for entry in page {
+                let hint = read::<HintRecord>(records, &entry.key).await?;
+                let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
+                    continue;
+                };
+                if may_delete(&tag) {
+                    continue;
+                }
+                let named = read::<TagRecord>(records, &Key::tag(&self.repository, &tag))
+                    .await?
+                    .visible();
+                let names_it = named.is_some_and(|(named, _)| {
+                    named.digest == self.digest && named.incarnation == manifest.incarnation
+                });
+                if names_it {
+                    let message = format!("the tag {tag} names this manifest and may not be deleted");
+                    return Err(Error::new(ErrorCode::TagConflict, message));
+                }
+            }
+        }
+    }
+
     /// Removes what names a manifest that is dead, then its record.
     async fn bury(
         &self,

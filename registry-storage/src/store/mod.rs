@@ -22,7 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use registry_core::storage::{Blob, Body, Manifest, NewManifest, Page, PageRequest, Storage, UploadKey};
+use registry_core::storage::{
+    Blob, Body, Manifest, NewManifest, Page, PageRequest, Storage, TagFilter, UploadKey,
+};
 use registry_core::{Algorithm, Descriptor, Digest, Error, Reference, RepositoryName, Tag, UploadId};
 
 pub use self::sweep::SweepReport;
@@ -182,8 +184,13 @@ impl<B: Backend> Storage for Store<B> {
         self.put_manifest(repository, manifest).await
     }
 
-    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
-        self.delete_manifest(repository, digest).await
+    async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        may_delete: Option<TagFilter>,
+    ) -> Result<(), Error> {
+        self.delete_manifest(repository, digest, may_delete).await
     }
 
     async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {

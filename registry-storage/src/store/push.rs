@@ -262,13 +262,11 @@ impl PushManifest {
             current = None;
         }
         let digest = &self.new.manifest.digest;
+        let is_immutable =
+            self.new.condition == TagCondition::Immutable || self.new.immutable_tags.contains(tag);
         let refusal = match (&self.new.condition, &current) {
             // What this push wrote itself, before it had to begin again, met the condition.
             _ if is_own => None,
-            (TagCondition::Immutable, Some(record)) if record.digest != *digest => {
-                let message = format!("the tag {tag} is immutable and names {}", record.digest);
-                Some(Error::new(ErrorCode::TagConflict, message))
-            }
             (TagCondition::Absent, Some(_)) => Some(Error::new(
                 ErrorCode::PreconditionFailed,
                 format!("the tag {tag} exists"),
@@ -280,6 +278,10 @@ impl PushManifest {
             {
                 let message = format!("the tag {tag} is not what If-Match says");
                 Some(Error::new(ErrorCode::PreconditionFailed, message))
+            }
+            (_, Some(record)) if is_immutable && record.digest != *digest => {
+                let message = format!("the tag {tag} is immutable and names {}", record.digest);
+                Some(Error::new(ErrorCode::TagConflict, message))
             }
             _ => None,
         };

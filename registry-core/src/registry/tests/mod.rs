@@ -10,7 +10,7 @@ use crate::digest::Algorithm;
 use crate::media_type::MediaType;
 use crate::page::PageQuery;
 use crate::reference::Reference;
-use crate::storage::{Blob, Manifest, NewManifest, Page, PageRequest, TagCondition, UploadKey};
+use crate::storage::{Blob, Manifest, NewManifest, Page, PageRequest, TagCondition, TagFilter, UploadKey};
 use crate::tag::Tag;
 use crate::testing::{Items, Memory, now, read_all, text_of};
 use crate::upload_id::UploadId;
@@ -210,7 +210,12 @@ impl Storage for Tiny {
         Ok(())
     }
 
-    async fn delete_manifest(&self, _: &RepositoryName, _: &Digest) -> Result<(), Error> {
+    async fn delete_manifest(
+        &self,
+        _: &RepositoryName,
+        _: &Digest,
+        _: Option<TagFilter>,
+    ) -> Result<(), Error> {
         self.note("delete manifest");
         Ok(())
     }

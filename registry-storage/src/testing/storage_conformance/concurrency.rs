@@ -199,7 +199,7 @@ pub async fn readers_of_a_moving_tag(storage: Arc<dyn Storage>) {
                     let before = manifest(&format!("image {round}")).manifest.digest;
                     storage.put_manifest(&repository, next).await.unwrap();
                     pause(&mut random).await;
-                    storage.delete_manifest(&repository, &before).await.unwrap();
+                    storage.delete_manifest(&repository, &before, None).await.unwrap();
                 }
                 stop.store(true, Ordering::Relaxed);
             }
@@ -289,7 +289,9 @@ pub async fn delete_against_push(storage: Arc<dyn Storage>) {
                             storage.put_manifest(&repository, other).await.unwrap();
                         }
                         _ => {
-                            let deleted = storage.delete_manifest(&repository, &new.manifest.digest).await;
+                            let deleted = storage
+                                .delete_manifest(&repository, &new.manifest.digest, None)
+                                .await;
                             if let Err(error) = deleted {
                                 let known = [ErrorCode::ManifestUnknown, ErrorCode::NameUnknown];
                                 assert!(known.contains(&error.code()), "{error:?}");
@@ -313,7 +315,7 @@ pub async fn delete_against_push(storage: Arc<dyn Storage>) {
             new.manifest
         );
         assert_eq!(all_referrers(&*storage, &repository, &subject, 10).await.len(), 1);
-        storage.delete_manifest(&repository, &digest).await.unwrap();
+        storage.delete_manifest(&repository, &digest, None).await.unwrap();
         assert_consistent(&*storage, &repository).await;
     }
 }
@@ -355,7 +357,9 @@ pub async fn refused_pushes_against_deletes(storage: Arc<dyn Storage>) {
                         3 => storage.delete_tag(&repository, &tag("first")).await,
                         _ => {
                             let which = manifest(&format!("image {}", random.below(2)));
-                            storage.delete_manifest(&repository, &which.manifest.digest).await
+                            storage
+                                .delete_manifest(&repository, &which.manifest.digest, None)
+                                .await
                         }
                     };
                     if let Err(error) = result {
@@ -434,7 +438,10 @@ pub async fn pushes_against_deletes_elsewhere(storage: Arc<dyn Storage>) {
                     let new = manifest(&format!("image {round}")).with_blob(&blob);
                     storage.put_manifest(&own, new.clone()).await.unwrap();
                     assert_blob(&*storage, &own, &content).await;
-                    storage.delete_manifest(&own, &new.manifest.digest).await.unwrap();
+                    storage
+                        .delete_manifest(&own, &new.manifest.digest, None)
+                        .await
+                        .unwrap();
                     storage.delete_blob(&own, &blob).await.unwrap();
                     assert_no_blob(&*storage, &own, &blob).await;
                 }

@@ -142,7 +142,7 @@ impl Case {
                 }
                 if operation == Operation::PushAgain {
                     let image = case.image().manifest.digest;
-                    storage.delete_manifest(repository, &image).await.unwrap();
+                    storage.delete_manifest(repository, &image, None).await.unwrap();
                 }
             }
         }
@@ -192,7 +192,7 @@ impl Case {
             }
             (Operation::DeleteManifest, _) => {
                 storage
-                    .delete_manifest(repository, &self.image().manifest.digest)
+                    .delete_manifest(repository, &self.image().manifest.digest, None)
                     .await
             }
             (Operation::DeleteTag, _) => storage.delete_tag(repository, &tag("image")).await,

@@ -196,6 +196,7 @@ pub(super) fn manifest(bytes: &str) -> NewManifest {
         subject: None,
         tags: Vec::new(),
         condition: TagCondition::Any,
+        immutable_tags: Vec::new(),
         principal: "somebody".to_owned(),
     }
 }

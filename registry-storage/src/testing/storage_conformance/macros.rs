@@ -22,7 +22,7 @@ macro_rules! storage_conformance_tests {
             exact_bytes unknown_manifest missing_children child_manifests manifest_is_no_blob delete_and_push_again
             two_digests_of_the_same_bytes delete_of_a_blob_that_is_named);
         $crate::storage_conformance_tests!(@storage "current_thread" $constructor tags
-            tags_move several_tags immutable absent if_match delete_by_tag delete_by_digest);
+            tags_move several_tags immutable some_immutable absent if_match delete_by_tag delete_by_digest);
         $crate::storage_conformance_tests!(@storage "current_thread" $constructor listings
             tags_like_a_sorted_set odd_pages tags_of_no_repository catalog);
         $crate::storage_conformance_tests!(@storage "current_thread" $constructor referrers

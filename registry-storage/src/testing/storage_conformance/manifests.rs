@@ -69,7 +69,7 @@ pub async fn unknown_manifest(storage: Arc<dyn Storage>) {
             );
         }
         assert_code(
-            storage.delete_manifest(&other, &new.manifest.digest).await,
+            storage.delete_manifest(&other, &new.manifest.digest, None).await,
             ErrorCode::NameUnknown,
         );
         assert_code(
@@ -84,7 +84,7 @@ pub async fn unknown_manifest(storage: Arc<dyn Storage>) {
         ErrorCode::ManifestUnknown,
     );
     assert_code(
-        storage.delete_manifest(&a, &never).await,
+        storage.delete_manifest(&a, &never, None).await,
         ErrorCode::ManifestUnknown,
     );
     assert_code(
@@ -120,7 +120,10 @@ pub async fn missing_children(storage: Arc<dyn Storage>) {
         new.allow_missing = true;
         storage.put_manifest(&a, new.clone()).await.unwrap();
         assert!(get_tag(&*storage, &a, &latest).await.unwrap() == new.manifest);
-        storage.delete_manifest(&a, &new.manifest.digest).await.unwrap();
+        storage
+            .delete_manifest(&a, &new.manifest.digest, None)
+            .await
+            .unwrap();
         assert_absent(&*storage, &a, &new).await;
     }
     storage
@@ -163,7 +166,7 @@ pub async fn child_manifests(storage: Arc<dyn Storage>) {
         .await
         .unwrap();
     storage
-        .delete_manifest(&repository, &child.manifest.digest)
+        .delete_manifest(&repository, &child.manifest.digest, None)
         .await
         .unwrap();
     let late = manifest("late").with_child(&child.manifest.digest);
@@ -206,10 +209,10 @@ pub async fn delete_and_push_again(storage: Arc<dyn Storage>) {
             .unwrap();
         storage.put_manifest(&repository, new.clone()).await.unwrap();
         assert!(get_tag(&*storage, &repository, &one).await.unwrap() == new.manifest);
-        storage.delete_manifest(&repository, digest).await.unwrap();
+        storage.delete_manifest(&repository, digest, None).await.unwrap();
         assert_absent(&*storage, &repository, &new.clone().with_tag(&one).with_tag(&two)).await;
         assert_code(
-            storage.delete_manifest(&repository, digest).await,
+            storage.delete_manifest(&repository, digest, None).await,
             ErrorCode::ManifestUnknown,
         );
     }
@@ -241,7 +244,7 @@ pub async fn two_digests_of_the_same_bytes(storage: Arc<dyn Storage>) {
     );
     storage.put_manifest(&repository, other.clone()).await.unwrap();
     storage
-        .delete_manifest(&repository, &new.manifest.digest)
+        .delete_manifest(&repository, &new.manifest.digest, None)
         .await
         .unwrap();
     assert!(get(&*storage, &repository, &other.manifest.digest).await.unwrap() == other.manifest);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use registry_core::storage::TagCondition;
+use registry_core::storage::{TagCondition, TagFilter};
 use registry_core::{Digest, ErrorCode, RepositoryName, Storage, Tag};
 
 use super::fixtures::{With as _, all_tags, assert_code, digest, get, get_tag, manifest, repository, tag};
@@ -75,13 +75,49 @@ pub async fn immutable(storage: Arc<dyn Storage>) {
     storage.delete_tag(&repository, &tag).await.unwrap();
     push("two").await.unwrap();
     storage
-        .delete_manifest(&repository, &manifest("two").manifest.digest)
+        .delete_manifest(&repository, &manifest("two").manifest.digest, None)
         .await
         .unwrap();
     push("three").await.unwrap();
     push("three").await.unwrap();
     assert_code(push("two").await, ErrorCode::TagConflict);
     assert_tag(&*storage, &repository, &tag, "three").await;
+}
+
+/// Some tags of a push may be immutable and others move; a manifest that a tag which stays names is not deleted.
+pub async fn some_immutable(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let (fixed, moving) = (tag("v1"), tag("latest"));
+    let push = |text: &str| {
+        let mut new = manifest(text).with_tag(&moving).with_tag(&fixed);
+        new.immutable_tags = vec![fixed.clone()];
+        storage.put_manifest(&repository, new)
+    };
+    push("one").await.unwrap();
+    assert_code(push("two").await, ErrorCode::TagConflict);
+    assert_tag(&*storage, &repository, &moving, "one").await;
+    let two = manifest("two").with_tag(&moving);
+    storage.put_manifest(&repository, two).await.unwrap();
+    assert_tag(&*storage, &repository, &moving, "two").await;
+    let delete = |text: &str| {
+        let stays = fixed.clone();
+        let may_delete: TagFilter = Arc::new(move |tag| *tag != stays);
+        let digest = manifest(text).manifest.digest;
+        let (storage, repository) = (Arc::clone(&storage), repository.clone());
+        async move {
+            storage
+                .delete_manifest(&repository, &digest, Some(may_delete))
+                .await
+        }
+    };
+    assert_code(delete("one").await, ErrorCode::TagConflict);
+    assert_tag(&*storage, &repository, &fixed, "one").await;
+    delete("two").await.unwrap();
+    assert_eq!(all_tags(&*storage, &repository, 10).await, ["v1"]);
+    // A tag that named the manifest once, and names another now, does not keep it.
+    let three = manifest("three").with_tag(&fixed);
+    storage.put_manifest(&repository, three).await.unwrap();
+    delete("one").await.unwrap();
 }
 
 /// A push on the condition that the tag is absent is refused where it is there, with the same digest too.
@@ -99,7 +135,7 @@ pub async fn absent(storage: Arc<dyn Storage>) {
     storage.delete_tag(&repository, &tag).await.unwrap();
     push("two").await.unwrap();
     storage
-        .delete_manifest(&repository, &manifest("two").manifest.digest)
+        .delete_manifest(&repository, &manifest("two").manifest.digest, None)
         .await
         .unwrap();
     push("two").await.unwrap();
@@ -130,7 +166,7 @@ pub async fn if_match(storage: Arc<dyn Storage>) {
     assert_code(push("three", of(&["one"])).await, ErrorCode::PreconditionFailed);
     assert_tag(&*storage, &repository, &tag, "two").await;
     storage
-        .delete_manifest(&repository, &manifest("two").manifest.digest)
+        .delete_manifest(&repository, &manifest("two").manifest.digest, None)
         .await
         .unwrap();
     assert_code(push("three", of(&["two"])).await, ErrorCode::PreconditionFailed);
@@ -185,13 +221,15 @@ pub async fn delete_by_digest(storage: Arc<dyn Storage>) {
         .await
         .unwrap();
     storage
-        .delete_manifest(&repository, &new.manifest.digest)
+        .delete_manifest(&repository, &new.manifest.digest, None)
         .await
         .unwrap();
     assert_eq!(all_tags(&*storage, &repository, 10).await, ["v7", "w"]);
     assert_tag(&*storage, &repository, &tag("v7"), "other").await;
     assert_code(
-        storage.delete_manifest(&repository, &digest(b"image")).await,
+        storage
+            .delete_manifest(&repository, &digest(b"image"), None)
+            .await,
         ErrorCode::ManifestUnknown,
     );
 }

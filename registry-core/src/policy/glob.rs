@@ -1,0 +1,200 @@
+//! Patterns for names.
+
+use alloc::borrow::ToOwned as _;
+use alloc::string::String;
+use core::fmt;
+use core::str::FromStr;
+
+/// A pattern for the names of repositories or for tags: `*` is any run of characters within one component, `**` any run
+/// at all, and every other character is itself.
+///
+/// ```
+/// use registry_core::policy::Glob;
+/// let glob: Glob = "team/*".parse()?;
+/// assert!(glob.matches("team/app") && !glob.matches("team/app/cache"));
+/// let glob: Glob = "team/**".parse()?;
+/// assert!(glob.matches("team/app/cache") && !glob.matches("team"));
+/// # Ok::<(), registry_core::policy::InvalidGlob>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Glob(String);
+
+/// A text that is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a pattern: one is 1 to 255 of letters, digits, '.', '_', '-' and '/', with '*' for a part of a \
+     component and '**' for any part"
+)]
+pub struct InvalidGlob(String);
+
+impl Glob {
+    /// The most bytes that a pattern may have.
+    pub const MAXIMUM_LENGTH: usize = 255;
+
+    /// Returns the pattern as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Tells whether a name has this pattern. No pattern makes it slow: nothing is tried twice from one place.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        matches(self.0.as_bytes(), name.as_bytes())
+    }
+}
+
+/// Where to go on when what follows a star does not fit: with the star one byte longer.
+#[derive(Clone, Copy)]
+struct Retry {
+    /// What follows the star.
+    pattern: usize,
+    /// Where the star ends.
+    name: usize,
+}
+
+/// Goes through both at once. A star is first taken to be empty; on a mismatch the last `*` grows by a byte, unless that
+/// is a `/`, and else the last `**`.
+///
+/// Only the last star of each kind need be remembered: what an earlier one could reach by being longer, the later can
+/// reach too. A `**` forgets the `*` before it for the same reason.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut within: Option<Retry> = None;
+    let mut across: Option<Retry> = None;
+    loop {
+        let stars = pattern.iter().skip(p).take_while(|byte| **byte == b'*').count();
+        if stars > 0 {
+            p += stars;
+            let retry = Some(Retry { pattern: p, name: n });
+            if stars > 1 {
+                (across, within) = (retry, None);
+            } else {
+                within = retry;
+            }
+            continue;
+        }
+        match (pattern.get(p), name.get(n)) {
+            (None, None) => return true,
+            (Some(wanted), Some(found)) if wanted == found => {
+                (p, n) = (p + 1, n + 1);
+                continue;
+            }
+            _ => {}
+        }
+        let grown = |retry: Retry| Retry {
+            name: retry.name + 1,
+            ..retry
+        };
+        within = within
+            .filter(|retry| name.get(retry.name).is_some_and(|byte| *byte != b'/'))
+            .map(grown);
+        if within.is_none() {
+            across = across.filter(|retry| retry.name < name.len()).map(grown);
+        }
+        match within.or(across) {
+            Some(retry) => (p, n) = (retry.pattern, retry.name),
+            None => return false,
+        }
+    }
+}
+
+impl FromStr for Glob {
+    type Err = InvalidGlob;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGlob> {
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/*".contains(&byte);
+        if !text.is_empty()
+            && text.len() <= Self::MAXIMUM_LENGTH
+            && text.bytes().all(is_valid)
+            && !text.contains("***")
+        {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidGlob(text.chars().take(300).collect()))
+        }
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+crate::text::serde_as_text!(Glob);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString as _;
+    use proptest::prelude::*;
+
+    #[test]
+    fn stars_reach_as_far_as_they_say() {
+        for (glob, fits, not) in [
+            ("app", &["app"][..], &["apps", "ap", "team/app"][..]),
+            ("*", &["app", "a-b.c"], &["a/b"]),
+            ("**", &["app", "a/b/c"], &[]),
+            ("team/*", &["team/a"], &["team", "team/a/b", "teams/a"]),
+            ("team/**", &["team/a", "team/a/b"], &["team", "teams/a"]),
+            ("**/cache", &["a/cache", "a/b/cache"], &["cache", "a/caches"]),
+            ("*/app-*", &["a/app-", "a/app-x"], &["a/b/app-x", "a/app-x/y"]),
+            ("v*.*", &["v1.2", "v1.2.3"], &["v1", "x1.2"]),
+            ("a/**/b*", &["a/x/b", "a/b/b1", "a/x/b/bc"], &["a/b", "a/x/b/c"]),
+        ] {
+            let glob: Glob = glob.parse().unwrap();
+            for name in fits {
+                assert!(glob.matches(name), "{glob} {name}");
+            }
+            for name in not {
+                assert!(!glob.matches(name), "{glob} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused() {
+        for text in ["", "a b", "***", "a?", "[a]", "a\u{e4}", &"x".repeat(256)] {
+            assert!(text.parse::<Glob>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_takes_no_time() {
+        let glob: Glob = "*a".repeat(127).parse().unwrap();
+        assert!(!glob.matches(&"a".repeat(126)));
+        assert!(!glob.matches(&("a".repeat(254) + "b")));
+    }
+
+    /// The definition, word by word.
+    fn model(pattern: &[char], name: &[char]) -> bool {
+        match pattern {
+            [] => name.is_empty(),
+            ['*', '*', rest @ ..] => (0..=name.len()).any(|taken| model(rest, &name[taken..])),
+            ['*', rest @ ..] => (0..=name.len())
+                .take_while(|taken| !name[..*taken].contains(&'/'))
+                .any(|taken| model(rest, &name[taken..])),
+            [first, rest @ ..] => name.first() == Some(first) && model(rest, &name[1..]),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        #[test]
+        fn it_matches_what_the_definition_matches(glob in "([ab/]|\\*|\\*\\*){1,8}", name in "[ab/]{0,10}") {
+            if let Ok(parsed) = glob.parse::<Glob>() {
+                let (pattern, chars): (alloc::vec::Vec<_>, alloc::vec::Vec<_>) =
+                    (glob.chars().collect(), name.chars().collect());
+                prop_assert_eq!(parsed.matches(&name), model(&pattern, &chars));
+                prop_assert_eq!(parsed.to_string(), glob);
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Who may do what, by rules.
+
+mod claims;
+mod glob;
+mod immutable;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::claims::{Claims, TokenScopes};
+pub use self::glob::{Glob, InvalidGlob};
+pub use self::immutable::{ImmutableTagRule, ImmutableTags};
+use crate::operation::{Action, Authorizer, Operation, Principal, Target};
+use crate::scope::Scope;
+use crate::{Error, ErrorCode, RepositoryName};
+
+/// Rules that allow: a request may be made if any rule allows it. There is no rule that forbids, so their order says only
+/// which of several is named as the reason.
+///
+/// Without any rule everybody who is known may do everything, and the anonymous principal nothing, as with the distribution registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// The members of each group.
+    #[serde(default)]
+    pub groups: BTreeMap<String, BTreeSet<String>>,
+    /// The rules.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+}
+
+/// Lets some do some things to some repositories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The repositories; one of the patterns has to match.
+    pub repositories: Vec<Glob>,
+    /// The identities; one of them has to be the principal's.
+    pub identities: Vec<Identity>,
+    /// What they may do.
+    pub actions: BTreeSet<Right>,
+}
+
+/// Whom a rule is for. As text: `anonymous`, `authenticated`, `group:NAME`, or the name of a user.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// Those who give no credentials. What they may do everybody may do.
+    Anonymous,
+    /// Those who give good credentials, whoever they are.
+    Authenticated,
+    /// The members of a group.
+    Group(String),
+    /// One user.
+    User(String),
+}
+
+/// What a rule lets one do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Right {
+    /// Read content, and what refers to it.
+    Pull,
+    /// Add content, and tags that are not there yet.
+    Push,
+    /// Move tags.
+    Overwrite,
+    /// Delete content and tags.
+    Delete,
+    /// List the tags, and see the repository in the list of repositories.
+    List,
+    /// All of them.
+    #[serde(rename = "*")]
+    All,
+}
+
+impl Right {
+    /// Returns the word that stands in a rule.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Overwrite => "overwrite",
+            Self::Delete => "delete",
+            Self::List => "list",
+            Self::All => "*",
+        }
+    }
+
+    fn allows(self, operation: &Operation<'_>) -> bool {
+        match (self, operation.action) {
+            (Self::All, _)
+            | (Self::Pull, Action::Pull)
+            | (Self::Push, Action::Push)
+            | (Self::Overwrite, Action::Overwrite)
+            | (Self::Delete, Action::Delete)
+            | (Self::List, Action::List) => true,
+            // Whoever may read a manifest may read what refers to it: signatures are looked for with every pull.
+            (Self::Pull, Action::List) => matches!(operation.target, Target::Manifest(_)),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Rules {
+    /// Returns the place of the first rule that allows an operation, from 0.
+    #[must_use]
+    pub fn first_that_allows(&self, principal: &Principal, operation: &Operation<'_>) -> Option<usize> {
+        let repository = operation.repository?;
+        self.rules.iter().position(|rule| {
+            rule.actions.iter().any(|right| right.allows(operation))
+                && rule
+                    .repositories
+                    .iter()
+                    .any(|glob| glob.matches(repository.as_str()))
+                && rule
+                    .identities
+                    .iter()
+                    .any(|identity| self.is(principal, identity))
+        })
+    }
+
+    /// Tells whether a principal may do an operation on some repository at least.
+    fn may_somewhere(&self, principal: &Principal, operation: &Operation<'_>) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.actions.iter().any(|right| right.allows(operation))
+                && rule
+                    .identities
+                    .iter()
+                    .any(|identity| self.is(principal, identity))
+        })
+    }
+
+    /// Returns the groups that identities of the rules name and that have no members here. Credentials may bring members.
+    #[must_use]
+    pub fn unknown_groups(&self) -> BTreeSet<&str> {
+        let identities = self.rules.iter().flat_map(|rule| &rule.identities);
+        identities
+            .filter_map(|identity| match identity {
+                Identity::Group(group) if !self.groups.contains_key(group) => Some(group.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn is(&self, principal: &Principal, identity: &Identity) -> bool {
+        match identity {
+            Identity::Anonymous => true,
+            Identity::Authenticated => !principal.is_anonymous(),
+            Identity::User(name) => !principal.is_anonymous() && principal.name() == name,
+            Identity::Group(group) => {
+                let is_member = self
+                    .groups
+                    .get(group)
+                    .is_some_and(|members| members.contains(principal.name()));
+                let claims = principal.claims::<Claims>();
+                !principal.is_anonymous()
+                    && (is_member || claims.is_some_and(|claims| claims.groups.contains(group)))
+            }
+        }
+    }
+}
+
+impl Authorizer for Rules {
+    fn authorize(&self, principal: &Principal, operation: &Operation<'_>) -> Result<(), Error> {
+        let is_allowed = match operation.repository {
+            _ if operation.action == Action::Connect => true,
+            _ if self.rules.is_empty() => !principal.is_anonymous(),
+            // Each entry of the list is asked for by itself, so it may be empty for somebody who is known.
+            None => !principal.is_anonymous() || self.may_somewhere(principal, operation),
+            Some(_) => self.first_that_allows(principal, operation).is_some(),
+        };
+        if is_allowed {
+            return Ok(());
+        }
+        let what = describe(operation);
+        if principal.is_anonymous() {
+            let message = format!("log in to {what}");
+            return Err(Error::new(ErrorCode::Unauthorized, message));
+        }
+        let message = format!("{} may not {what}", principal.name());
+        Err(Error::new(ErrorCode::Denied, message))
+    }
+}
+
+/// Says in words what an operation does.
+fn describe(operation: &Operation<'_>) -> String {
+    let action = match operation.action {
+        Action::Connect => "connect",
+        Action::Pull => "pull from",
+        Action::Push => "push to",
+        Action::Overwrite => "move tags of",
+        Action::Delete => "delete from",
+        Action::List => "list",
+    };
+    match operation.repository {
+        Some(repository) => format!("{action} {repository}"),
+        None if operation.action == Action::List => "list the repositories".to_string(),
+        None => action.to_string(),
+    }
+}
+
+/// A text that names no identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no identity: use anonymous, authenticated, group:NAME or the name of a user")]
+pub struct InvalidIdentity(String);
+
+impl FromStr for Identity {
+    type Err = InvalidIdentity;
+
+    fn from_str(text: &str) -> Result<Self, InvalidIdentity> {
+        match (text, text.strip_prefix("group:")) {
+            ("anonymous", _) => Ok(Self::Anonymous),
+            ("authenticated", _) => Ok(Self::Authenticated),
+            ("" | "*", _) | (_, Some("")) => Err(InvalidIdentity(text.to_string())),
+            (_, Some(group)) => Ok(Self::Group(group.to_string())),
+            (name, None) => Ok(Self::User(name.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::Authenticated => f.write_str("authenticated"),
+            Self::Group(group) => write!(f, "group:{group}"),
+            Self::User(name) => f.write_str(name),
+        }
+    }
+}
+
+crate::text::serde_as_text!(Identity);
+
+/// Reduces a scope that a token was asked for to what `rules` allow. Nothing may be left of its actions.
+#[must_use]
+pub fn reduce(scope: &Scope, rules: &dyn Authorizer, principal: &Principal) -> Scope {
+    let may = |operation: &Operation<'_>| rules.authorize(principal, operation).is_ok();
+    let mut reduced = Scope {
+        actions: BTreeSet::new(),
+        ..scope.clone()
+    };
+    let is_asked = |action: &str| scope.actions.contains(action) || scope.actions.contains("*");
+    if scope.resource_type == "registry" && scope.name == "catalog" {
+        let list = Operation {
+            repository: None,
+            action: Action::List,
+            target: Target::Catalog,
+        };
+        if is_asked("*") && may(&list) {
+            reduced.actions.insert("*".to_string());
+        }
+    }
+    let Some(repository) = repository_of(scope) else {
+        return reduced;
+    };
+    // A token's `pull` lists too and its `push` moves tags; which of both it is, the rules are asked again later.
+    for (name, actions) in [
+        ("pull", &[Action::Pull, Action::List][..]),
+        ("push", &[Action::Push, Action::Overwrite]),
+        ("delete", &[Action::Delete]),
+    ] {
+        let within = |action: &Action| Operation::within(&repository, *action, Target::Repository);
+        if is_asked(name) && actions.iter().any(|action| may(&within(action))) {
+            reduced.actions.insert(name.to_string());
+        }
+    }
+    reduced
+}
+
+fn repository_of(scope: &Scope) -> Option<RepositoryName> {
+    (scope.resource_type == "repository")
+        .then(|| scope.name.parse().ok())
+        .flatten()
+}
