@@ -131,7 +131,7 @@ fn what_was_done_is_told() {
             format!("/v2/b/manifests/{of_index}"),
             &[],
             EventAction::Delete,
-            EventTarget::DeletedManifest(of_index.clone()),
+            EventTarget::DeletedManifest(of_index),
         ),
     ] {
         let event = event(method, &target, body).unwrap_or_else(|| panic!("{method} {target}"));
