@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
+
+use crate::config::Flag;
+use crate::config::sections::log::{LogFormat, LogLevel};
 
 /// A container registry: push, pull and keep images, on one disk, in one bucket or in memory.
 #[derive(Debug, Parser)]
@@ -28,17 +31,12 @@ Examples:
 
 The first of SIGTERM or SIGINT lets running requests end, for as long as --drain allows; the second one does not.")]
 pub(crate) struct Serve {
-    /// A configuration file in the form of the distribution registry (registry:2). Deletes are off unless it says
-    /// `storage.delete.enabled: true`; without a file they are on.
-    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) configuration: ConfigArguments,
 
     /// Where to listen: ADDRESS:PORT. Port 0 takes a free one. [default: http.addr of CONFIG, or 127.0.0.1:5000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
-
-    /// Where to store: `memory`, a folder, or `s3://BUCKET/PREFIX`. [default: what CONFIG says, or ./registry-data]
-    #[arg(long, value_name = "WHERE")]
-    pub(crate) storage: Option<String>,
 
     /// Wait for another server that has the folder to end, instead of failing.
     #[arg(long)]
@@ -48,38 +46,84 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) allow_missing_content: bool,
 
-    /// How long running requests may go on after the first signal, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub(crate) drain: u64,
+    /// How long running requests may go on after the first signal, in seconds. [default: http.draintimeout of CONFIG,
+    /// or 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain: Option<u64>,
 
-    /// The form of the log, which goes to the standard error.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub(crate) log_format: LogFormat,
+    /// The form of the log, which goes to the standard error. [default: log.formatter of CONFIG, or text]
+    #[arg(long, value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
 
     /// The least level that is logged. [default: log.level of CONFIG, or info]
     #[arg(long, value_enum)]
     pub(crate) log_level: Option<LogLevel>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// Lines to read.
-    Text,
-    /// One JSON object a line.
-    Json,
+impl Serve {
+    /// The flags that stand for keys of the configuration.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        let flag = |path, name, value: Option<String>| value.map(|value| Flag { path, name, value });
+        let word =
+            |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+        [
+            flag("http.addr", "--listen", self.listen.clone()),
+            flag(
+                "http.draintimeout",
+                "--drain",
+                self.drain.map(|seconds| format!("{seconds}s")),
+            ),
+            flag(
+                "log.formatter",
+                "--log-format",
+                word(self.log_format.and_then(|format| format.to_possible_value())),
+            ),
+            flag(
+                "log.level",
+                "--log-level",
+                word(self.log_level.and_then(|level| level.to_possible_value())),
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum LogLevel {
-    /// Failures of the registry.
-    Error,
-    /// What needs attention.
-    #[serde(alias = "warning")]
-    Warn,
-    /// One line for each request, and what changes.
-    #[default]
-    Info,
-    /// What helps to find a fault.
-    Debug,
+/// How a command finds the registry's data: a file, `--storage`, or the environment.
+///
+/// For commands with arguments of their own; the others take [`ConfigArguments`].
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct StoreArguments {
+    /// A configuration file in the form of the distribution registry (registry:2). [env:
+    /// `REGISTRY_CONFIGURATION_PATH`]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Where to store: `memory`, a folder, or `s3://BUCKET/PREFIX`. [default: what the configuration says, or
+    /// ./registry-data]
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) storage: Option<String>,
+}
+
+/// The same, with the file as the command's only argument.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ConfigArguments {
+    /// A configuration file in the form of the distribution registry (registry:2). Each key can also be given by the
+    /// environment: `REGISTRY_HTTP_ADDR` is `http.addr`. [env: `REGISTRY_CONFIGURATION_PATH`]
+    #[arg(value_name = "CONFIG", conflicts_with = "config")]
+    file: Option<PathBuf>,
+
+    #[command(flatten)]
+    store: StoreArguments,
+}
+
+impl ConfigArguments {
+    /// The arguments, wherever the file was given.
+    pub(crate) fn store(&self) -> StoreArguments {
+        StoreArguments {
+            config: self.file.clone().or_else(|| self.store.config.clone()),
+            storage: self.store.storage.clone(),
+        }
+    }
 }

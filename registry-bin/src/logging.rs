@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::cli::{LogFormat, LogLevel};
+use crate::config::Configuration;
+use crate::config::sections::log::{LogFormat, LogLevel};
 
 /// The target of the access log, one line for each request.
 const ACCESS: &str = "registry_http::access";
@@ -20,6 +21,15 @@ pub(crate) struct Logging {
 }
 
 impl Logging {
+    /// What the configuration says of the log.
+    pub(crate) fn of(configuration: &Configuration) -> Self {
+        Self {
+            format: configuration.log.formatter,
+            level: configuration.level(),
+            access: !configuration.log.access_log.disabled,
+        }
+    }
+
     /// Sends the log of this process to the standard error.
     pub(crate) fn start(self) {
         let level = match self.level {
@@ -40,7 +50,7 @@ impl Logging {
             .with_ansi(io::stderr().is_terminal());
         match self.format {
             LogFormat::Text => log.with_target(false).init(),
-            LogFormat::Json => log.json().flatten_event(true).init(),
+            LogFormat::Json | LogFormat::Logstash => log.json().flatten_event(true).init(),
         }
     }
 }

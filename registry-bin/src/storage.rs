@@ -1,5 +1,7 @@
 //! The storage that a server was told to use, whatever its kind.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +9,46 @@ use registry_core::{Error, Storage};
 use registry_storage::filesystem::FilesystemOptions;
 use registry_storage::{Backend, ObjectStoreBackend, Store, Sweeper};
 
-use crate::config::StorageLocation;
+use crate::config::sections::storage;
 use crate::failure::Failure;
+
+/// Where a registry keeps its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StorageLocation {
+    Memory,
+    Folder(PathBuf),
+    Bucket(String),
+}
+
+impl StorageLocation {
+    /// What the configuration says.
+    ///
+    /// # Errors
+    /// Where it names no storage.
+    pub(crate) fn of(storage: &storage::Storage) -> Result<Self, Failure> {
+        if let Some(filesystem) = &storage.filesystem {
+            return Ok(Self::Folder(filesystem.root.clone()));
+        }
+        if let Some(s3) = &storage.s3 {
+            let prefix = s3.root.as_deref().unwrap_or_default().trim_matches('/');
+            return Ok(Self::Bucket(format!("s3://{}/{prefix}", s3.bucket)));
+        }
+        if storage.in_memory.is_some() {
+            return Ok(Self::Memory);
+        }
+        Err(Failure::new("the configuration names no storage"))
+    }
+}
+
+impl fmt::Display for StorageLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory (gone when the server ends)"),
+            Self::Folder(path) => path.display().fmt(f),
+            Self::Bucket(url) => f.write_str(url),
+        }
+    }
+}
 
 /// How often a disk is swept, and memory.
 const SWEEP_INTERVAL: Duration = Duration::from_hours(1);

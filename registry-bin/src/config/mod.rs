@@ -1,110 +1,94 @@
-//! What to serve, from the command line and the configuration file.
+//! The configuration: distribution's `config.yml` with further keys of ours, and the environment and flags over it.
+//!
+//! [`load`] reads a [tree](tree) whose values know where they were written, lays variables and flags over it, and
+//! reads the types of [`sections`] from it. What is accepted without effect or refused is said in [`supported`].
 
-mod file;
+mod check;
+mod load;
+mod problem;
+pub(crate) mod schema;
+pub(crate) mod sections;
+pub(crate) mod supported;
+#[cfg(test)]
+mod tests;
+pub(crate) mod tree;
+pub(crate) mod values;
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::cli::{LogLevel, Serve};
-use crate::failure::Failure;
-use crate::logging::Logging;
+pub(crate) use self::load::{Flag, Loaded, load};
+use self::sections::access::Access;
+use self::sections::auth::Auth;
+use self::sections::health::Health;
+use self::sections::http::Http;
+use self::sections::legacy::{Compatibility, Reporting};
+use self::sections::lists::{Catalog, Tags};
+use self::sections::log::{Log, LogLevel};
+use self::sections::middleware::Middlewares;
+use self::sections::notifications::Notifications;
+use self::sections::proxy::Proxy;
+use self::sections::redis::Redis;
+use self::sections::storage::Storage;
+use self::sections::validation::{Policy, Validation};
 
-/// What a server is started with.
-#[derive(Debug)]
-pub(crate) struct Config {
-    pub(crate) listen: SocketAddr,
-    pub(crate) storage: StorageLocation,
-    pub(crate) delete_enabled: bool,
-    pub(crate) logging: Logging,
+/// The configuration of a registry: that of distribution (registry:2 and registry:3), and further keys.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Configuration {
+    /// The version of the configuration's form.
+    pub(crate) version: Option<Version>,
+    /// The log of the server and the log of its requests.
+    pub(crate) log: Log,
+    /// The old form of `log.level`.
+    #[serde(rename = "loglevel")]
+    pub(crate) log_level: Option<LogLevel>,
+    /// Where everything is kept.
+    #[schemars(extend("x-open" = true))]
+    pub(crate) storage: Storage,
+    /// Who a client is.
+    #[schemars(extend("x-open" = true))]
+    pub(crate) auth: Auth,
+    /// Who may do what.
+    pub(crate) access: Access,
+    /// Code that distribution can be built with.
+    #[schemars(extend("x-open" = true))]
+    pub(crate) middleware: Middlewares,
+    /// Where the registry is reached.
+    pub(crate) http: Http,
+    /// Who is told of pushes, pulls and deletes.
+    pub(crate) notifications: Notifications,
+    /// A cache that ours does without.
+    pub(crate) redis: Redis,
+    /// What is watched.
+    pub(crate) health: Health,
+    /// The list of repositories.
+    pub(crate) catalog: Catalog,
+    /// The list of tags, and tags that do not move.
+    pub(crate) tags: Tags,
+    /// A registry that this one is a cache of.
+    pub(crate) proxy: Proxy,
+    /// What a manifest must be.
+    pub(crate) validation: Validation,
+    /// What may be pushed.
+    pub(crate) policy: Policy,
+    /// What registry:2 did for older clients.
+    pub(crate) compatibility: Compatibility,
+    /// Where registry:2 reported failures to.
+    pub(crate) reporting: Reporting,
 }
 
-/// Where a registry keeps its data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StorageLocation {
-    Memory,
-    Folder(PathBuf),
-    Bucket(String),
+/// The version of the configuration's form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub(crate) enum Version {
+    /// The only one.
+    #[serde(rename = "0.1")]
+    V0_1,
 }
 
-const DEFAULT_LISTEN: &str = "127.0.0.1:5000";
-const DEFAULT_FOLDER: &str = "registry-data";
-
-impl Config {
-    /// Reads the file that the command line names, if any; what the command line says itself goes first.
-    pub(crate) fn load(serve: &Serve) -> Result<Self, Failure> {
-        let file = serve.config.as_deref().map(read).transpose()?;
-        let listen = serve
-            .listen
-            .as_deref()
-            .or_else(|| file.as_ref().and_then(|file| file.listen.as_deref()));
-        let storage = match (&serve.storage, &file) {
-            (Some(location), _) => StorageLocation::parse(location)?,
-            (None, Some(file)) => file.storage.clone(),
-            (None, None) => StorageLocation::Folder(DEFAULT_FOLDER.into()),
-        };
-        let level = serve
-            .log_level
-            .or_else(|| file.as_ref().and_then(|file| file.log_level));
-        Ok(Self {
-            listen: resolve(listen.unwrap_or(DEFAULT_LISTEN))?,
-            storage,
-            delete_enabled: file.as_ref().is_none_or(|file| file.delete_enabled),
-            logging: Logging {
-                format: serve.log_format,
-                level: level.unwrap_or(LogLevel::Info),
-                access: file.as_ref().is_none_or(|file| file.access_log),
-            },
-        })
+impl Configuration {
+    /// The least level that is logged.
+    pub(crate) fn level(&self) -> LogLevel {
+        self.log.level.or(self.log_level).unwrap_or_default()
     }
-}
-
-impl StorageLocation {
-    fn parse(text: &str) -> Result<Self, Failure> {
-        match text.split_once("://") {
-            _ if text == "memory" => Ok(Self::Memory),
-            Some(("s3", _)) => Ok(Self::Bucket(text.to_owned())),
-            Some((scheme, _)) => {
-                let message = format!(
-                    "--storage {text}: {scheme}:// is not known; use memory, a folder or s3://BUCKET/PREFIX"
-                );
-                Err(Failure::new(message))
-            }
-            None if text.is_empty() => Err(Failure::new(
-                "--storage is empty; use memory, a folder or s3://BUCKET/PREFIX",
-            )),
-            None => Ok(Self::Folder(text.into())),
-        }
-    }
-}
-
-impl std::fmt::Display for StorageLocation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Memory => f.write_str("memory (gone when the server ends)"),
-            Self::Folder(path) => path.display().fmt(f),
-            Self::Bucket(url) => f.write_str(url),
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<file::ConfigFile, Failure> {
-    let failed = || Failure::new(format!("cannot read the configuration {}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|cause| failed().because(cause))?;
-    file::parse(&text).map_err(|cause| Failure::new(format!("{}: {cause}", path.display())))
-}
-
-/// Finds the address to listen on. As in Go, no host means all addresses.
-fn resolve(text: &str) -> Result<SocketAddr, Failure> {
-    let failed = || {
-        Failure::new(format!(
-            "cannot listen on {text:?}; say ADDRESS:PORT, for example {DEFAULT_LISTEN}"
-        ))
-    };
-    let full = if text.starts_with(':') {
-        format!("[::]{text}")
-    } else {
-        text.to_owned()
-    };
-    let mut addresses = full.to_socket_addrs().map_err(|cause| failed().because(cause))?;
-    addresses.next().ok_or_else(failed)
 }

@@ -1,5 +1,8 @@
 //! `registry-bin serve`.
 
+mod listen;
+mod signals;
+
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,44 +10,51 @@ use std::time::Duration;
 
 use registry_core::registry::{Options, Registry};
 use registry_http::{Limits, Listener, RegistryService, Server};
-use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
 
+use self::listen::listen;
+use self::signals::Signals;
 use crate::cli::Serve;
-use crate::config::Config;
+use crate::config::supported::without_effect;
+use crate::config::{Configuration, Loaded, load};
 use crate::failure::Failure;
-use crate::storage::OpenStorage;
+use crate::logging::Logging;
+use crate::storage::{OpenStorage, StorageLocation};
 
 /// The most threads for calls that block: reads and writes of files, and hashing. A thread more costs memory and wins
 /// nothing, as each call is short.
 const BLOCKING_THREADS: usize = 32;
 
+/// How long running requests may go on after the first signal, unless the configuration says.
+const DRAIN: Duration = Duration::from_secs(30);
+
 /// Serves until a signal comes.
 pub(crate) fn run(serve: &Serve) -> Result<(), Failure> {
-    let config = Config::load(serve)?;
-    config.logging.start();
+    let loaded = load(&serve.configuration.store(), &serve.flags())?;
+    Logging::of(&loaded.configuration).start();
+    tell_what_has_no_effect(&loaded);
     let runtime = runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|cause| Failure::new("cannot start threads").because(cause))?;
-    runtime.block_on(serve_until_signal(serve, &config))
+    runtime.block_on(serve_until_signal(serve, &loaded.configuration))
 }
 
-async fn serve_until_signal(serve: &Serve, config: &Config) -> Result<(), Failure> {
+async fn serve_until_signal(serve: &Serve, configuration: &Configuration) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     // The port first: whoever starts a second server by mistake should learn that, not wait for the storage.
-    let listener = listen(config).await?;
+    let listener = listen(&configuration.http).await?;
     let address = listener
         .local_addr()
         .map_err(|cause| Failure::new("cannot tell the address of the socket").because(cause))?;
+    let location = StorageLocation::of(&configuration.storage)?;
     let storage = tokio::select! {
-        storage = OpenStorage::open(&config.storage, serve.wait) => storage?,
+        storage = OpenStorage::open(&location, serve.wait) => storage?,
         () = signals.next() => return Ok(()),
     };
     let mut options = Options::default();
-    options.delete = config.delete_enabled;
+    options.delete = configuration.storage.delete.enabled;
     options.allow_missing_children = serve.allow_missing_content;
     let registry = Registry::new(Arc::clone(&storage.storage), options);
     let limits = Limits::default();
@@ -52,14 +62,18 @@ async fn serve_until_signal(serve: &Serve, config: &Config) -> Result<(), Failur
     let server = Listener::tcp(listener)
         .and_then(|listener| Server::serve([listener], service, limits))
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
-    announce(config, address)?;
+    announce(&location, address)?;
     signals.next().await;
+    let drain = configuration
+        .http
+        .drain_timeout
+        .map_or(DRAIN, |timeout| timeout.0);
     tracing::info!(
-        seconds = serve.drain,
+        seconds = drain.as_secs(),
         "stopping; requests that run may end, a second signal cuts them"
     );
     tokio::select! {
-        () = server.shutdown(Duration::from_secs(serve.drain)) => {}
+        () = server.shutdown(drain) => {}
         () = signals.next() => tracing::warn!("running requests were cut"),
     }
     storage.close().await?;
@@ -67,26 +81,34 @@ async fn serve_until_signal(serve: &Serve, config: &Config) -> Result<(), Failur
     Ok(())
 }
 
-async fn listen(config: &Config) -> Result<TcpListener, Failure> {
-    let failed = |cause: io::Error| {
-        Failure::new(format!(
-            "cannot listen on {}; take another address with --listen",
-            config.listen
-        ))
-        .because(cause)
-    };
-    TcpListener::bind(config.listen).await.map_err(failed)
+/// Says what was given in vain, so that nothing is ignored silently.
+fn tell_what_has_no_effect(loaded: &Loaded) {
+    if let Some(file) = &loaded.file {
+        tracing::info!(file = %file.display(), "configured");
+    }
+    let keys = without_effect(&loaded.tree);
+    if !keys.is_empty() {
+        tracing::info!(
+            keys = keys.join(", "),
+            "these keys of the configuration have no effect, because nothing here needs them"
+        );
+    }
+    for variable in &loaded.variables.unknown {
+        tracing::warn!(
+            variable,
+            "this variable of the environment names no key of the configuration"
+        );
+    }
 }
 
 /// Tells the person who started the server what they need to use it.
-fn announce(config: &Config, address: SocketAddr) -> Result<(), Failure> {
+fn announce(location: &StorageLocation, address: SocketAddr) -> Result<(), Failure> {
     let mut reachable = address;
     if address.ip().is_unspecified() {
         reachable.set_ip([127, 0, 0, 1].into());
     }
     let text = format!(
-        "Listening on http://{address}\nStoring in {}\nPush with: docker tag IMAGE {reachable}/NAME && docker push {reachable}/NAME\n",
-        config.storage
+        "Listening on http://{address}\nStoring in {location}\nPush with: docker tag IMAGE {reachable}/NAME && docker push {reachable}/NAME\n",
     );
     // A server whose standard output is closed serves all the same.
     match io::stdout().write_all(text.as_bytes()) {
@@ -94,29 +116,5 @@ fn announce(config: &Config, address: SocketAddr) -> Result<(), Failure> {
             Err(Failure::new("cannot write to the standard output").because(cause))
         }
         _ => Ok(()),
-    }
-}
-
-/// The signals that end a server.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|cause| Failure::new("cannot listen to signals").because(cause));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

@@ -1,0 +1,194 @@
+//! From a file, the environment and flags to a configuration.
+
+use std::path::{Path, PathBuf};
+
+use super::Configuration;
+use super::problem::Problem;
+use super::tree::{Applied, Entry, FILE_VARIABLE, Node, Origin, Value, apply_variables, parse};
+use super::{check, schema};
+use crate::cli::StoreArguments;
+use crate::failure::Failure;
+
+/// Where a registry keeps its data when nobody says where.
+const DEFAULT_FOLDER: &str = "registry-data";
+
+/// A configuration and what it was made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) configuration: Configuration,
+    /// The same as it was written.
+    pub(crate) tree: Node,
+    /// The file, unless there is none.
+    pub(crate) file: Option<PathBuf>,
+    /// What came of the variables.
+    pub(crate) variables: Applied,
+}
+
+/// A value that a flag of the command line gives.
+#[derive(Clone, Debug)]
+pub(crate) struct Flag {
+    /// The key that it stands for, such as `http.addr`.
+    pub(crate) path: &'static str,
+    /// The flag, such as `--listen`.
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+}
+
+/// Reads the file that `arguments` or the environment names, if any, and lays the environment and the flags over it.
+///
+/// # Errors
+/// All that is wrong, each with where it was written and what to do.
+pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded, Failure> {
+    let file = arguments.config.clone().or_else(|| {
+        std::env::var_os(FILE_VARIABLE)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    });
+    let text = file.as_deref().map(read).transpose()?;
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let name = file.as_ref().map(|file| file.display().to_string());
+    let (configuration, tree, variables) =
+        assemble(text.as_deref(), variables, arguments.storage.as_deref(), flags)
+            .map_err(|problems| failure(&problems, name.as_deref()))?;
+    Ok(Loaded {
+        configuration,
+        tree,
+        file,
+        variables,
+    })
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let failed = || Failure::new(format!("cannot read the configuration {}", path.display()));
+    std::fs::read_to_string(path).map_err(|cause| failed().because(cause))
+}
+
+fn failure(problems: &[Problem], file: Option<&str>) -> Failure {
+    let lines: Vec<String> = problems.iter().map(|problem| problem.in_file(file)).collect();
+    Failure::new(lines.join("\nerror: "))
+}
+
+/// The same without files and the environment of this process.
+pub(super) fn assemble(
+    text: Option<&str>,
+    variables: impl IntoIterator<Item = (String, String)>,
+    storage: Option<&str>,
+    flags: &[Flag],
+) -> Result<(Configuration, Node, Applied), Vec<Problem>> {
+    let alone = |problem| vec![problem];
+    let default = Origin::Default;
+    let mut tree = match text {
+        Some(text) => parse(text, None).map_err(alone)?,
+        None => Node::map(Vec::new(), default.clone()),
+    };
+    if text.is_some() && !tree.has("version") {
+        let missing = Problem::new("the key `version` is missing; write `version: 0.1`");
+        return Err(alone(missing.at(&Origin::Line(1))));
+    }
+    settle_forms(&mut tree);
+    let applied = apply_variables(&mut tree, &schema::schema(), variables).map_err(alone)?;
+    settle_forms(&mut tree);
+    if let Some(location) = storage {
+        set_storage(&mut tree, location).map_err(alone)?;
+    }
+    for flag in flags {
+        tree.set(
+            flag.path,
+            Node::text(flag.value.as_str(), Origin::Flag(flag.name)),
+        );
+    }
+    if text.is_none() {
+        if check::drivers(&tree).is_empty() {
+            let folder = Node::text(DEFAULT_FOLDER, default.clone());
+            tree.set("storage.filesystem.rootdirectory", folder);
+        }
+        // Whoever tries the server out must be able to delete what was pushed; whoever configures it says so.
+        if applied.used.is_empty() {
+            tree.set("storage.delete.enabled", Node::text("true", default));
+        }
+    }
+    let configuration: Configuration = tree.read().map_err(alone)?;
+    let problems = check::problems(&configuration, &tree);
+    if problems.is_empty() {
+        Ok((configuration, tree, applied))
+    } else {
+        Err(problems)
+    }
+}
+
+/// Brings forms that mean the same into one: `storage: inmemory` is a driver without keys, as is `inmemory:` without
+/// a value; some keys have older names.
+fn settle_forms(tree: &mut Node) {
+    let Value::Map(sections) = &mut tree.value else {
+        return;
+    };
+    for Entry { key, node, .. } in sections {
+        if key != "storage" && key != "auth" {
+            continue;
+        }
+        if let (Value::Scalar { text, .. }, false) = (&node.value, node.is_null()) {
+            let mut map = Node::map(Vec::new(), node.origin.clone());
+            map.set(&text.clone(), Node::map(Vec::new(), node.origin.clone()));
+            *node = map;
+        }
+        let Value::Map(entries) = &mut node.value else {
+            continue;
+        };
+        for entry in entries {
+            if entry.node.is_null() {
+                entry.node = Node::map(Vec::new(), entry.node.origin.clone());
+            }
+            match entry.key.as_str() {
+                "s3aws" => "s3".clone_into(&mut entry.key),
+                "cache" => rename(&mut entry.node, "layerinfo", "blobdescriptor"),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn rename(node: &mut Node, old: &str, new: &str) {
+    if let Value::Map(entries) = &mut node.value {
+        for entry in entries.iter_mut().filter(|entry| entry.key == old) {
+            new.clone_into(&mut entry.key);
+        }
+    }
+}
+
+/// Puts what `--storage` names in the place of every driver.
+fn set_storage(tree: &mut Node, location: &str) -> Result<(), Problem> {
+    const FLAG: &str = "--storage";
+    let origin = Origin::Flag(FLAG);
+    let text = |text: &str| Node::text(text, origin.clone());
+    let wrong = |what: String| {
+        let remedy = "use memory, a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX";
+        Problem::new(format!("{what}; {remedy}")).at(&origin)
+    };
+    for driver in check::DRIVERS {
+        tree.remove(&format!("storage.{driver}"));
+    }
+    let Some((scheme, rest)) = location.split_once("://") else {
+        match location {
+            "" => return Err(wrong("it is empty".to_owned())),
+            "memory" => tree.set("storage.inmemory", Node::map(Vec::new(), origin.clone())),
+            folder => tree.set("storage.filesystem.rootdirectory", text(folder)),
+        }
+        return Ok(());
+    };
+    let (driver, bucket_key) = match scheme {
+        "s3" => ("s3", "bucket"),
+        "gs" => ("gcs", "bucket"),
+        "az" => ("azure", "container"),
+        _ => return Err(wrong(format!("{scheme}:// is not known"))),
+    };
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() || rest.contains(['?', '#', '@']) {
+        return Err(wrong(format!("{location:?} does not name a bucket")));
+    }
+    tree.set(&format!("storage.{driver}.{bucket_key}"), text(bucket));
+    if !prefix.is_empty() {
+        tree.set(&format!("storage.{driver}.rootdirectory"), text(prefix));
+    }
+    Ok(())
+}

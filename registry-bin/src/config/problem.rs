@@ -1,0 +1,130 @@
+//! What is wrong with a configuration.
+
+use std::fmt;
+
+use super::tree::Origin;
+
+/// What is wrong with one value: where it was written, its key, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    origin: Option<Origin>,
+    /// The keys that lead to the value, joined by dots.
+    path: String,
+    message: String,
+}
+
+impl Problem {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self {
+            origin: None,
+            path: String::new(),
+            message: message.into(),
+        }
+    }
+
+    /// Says where the value was written, unless something further inside did.
+    #[must_use]
+    pub(crate) fn at(mut self, origin: &Origin) -> Self {
+        self.origin.get_or_insert_with(|| origin.clone());
+        self
+    }
+
+    /// Says that the value is below `key`.
+    #[must_use]
+    pub(crate) fn below(mut self, key: &str) -> Self {
+        self.path = match self.path.as_str() {
+            "" => key.to_owned(),
+            path if path.starts_with('[') => format!("{key}{path}"),
+            path => format!("{key}.{path}"),
+        };
+        self
+    }
+
+    /// Says that the value is an item of a list.
+    #[must_use]
+    pub(crate) fn below_index(self, index: usize) -> Self {
+        self.below(&format!("[{index}]"))
+    }
+
+    /// Prints the problem; `file` is what lines are counted in.
+    pub(crate) fn in_file(&self, file: Option<&str>) -> String {
+        match (&self.origin, file) {
+            (Some(Origin::Line(_)) | None, Some(file)) => format!("{file}: {self}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl serde::de::Error for Problem {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message.to_string())
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!(
+            "there is no key `{field}` here; {}",
+            suggest(field, expected)
+        ))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!(
+            "{variant:?} is not known; use {}",
+            alternatives(expected)
+        ))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::new(format!("the key `{field}` is missing"))
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::new(format!(
+            "the key `{field}` is given twice, perhaps by another name; keep one"
+        ))
+    }
+}
+
+/// Names the keys that come closest to one that is not known, or all.
+pub(crate) fn suggest<S: AsRef<str>>(unknown: &str, known: &[S]) -> String {
+    let likeness = |key: &str| strsim::jaro_winkler(unknown, key);
+    let mut near: Vec<&str> = known
+        .iter()
+        .map(S::as_ref)
+        .filter(|key| likeness(key) > 0.8)
+        .collect();
+    near.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+    near.truncate(3);
+    match (near.is_empty(), known.is_empty()) {
+        (_, true) => "nothing may stand below it".to_owned(),
+        (false, false) => format!("did you mean {}?", alternatives(&near)),
+        (true, false) => format!("it takes {}", alternatives(known)),
+    }
+}
+
+/// `a`, `b` or `c`.
+pub(crate) fn alternatives<S: AsRef<str>>(names: &[S]) -> String {
+    let quoted = |name: &S| format!("`{}`", name.as_ref());
+    match names {
+        [] => String::new(),
+        [only] => quoted(only),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(quoted).collect();
+            format!("{} or {}", first.join(", "), quoted(last))
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `auth`: who a client is.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::values::GoDuration;
+
+/// Who a client is: one of the keys, or none to let everybody do everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Auth {
+    /// Everybody may do everything.
+    pub(crate) none: Option<Nothing>,
+    /// A mode for distribution's own tests that asks for credentials and takes any.
+    pub(crate) silly: Option<Silly>,
+    /// Users and passwords from a file.
+    pub(crate) htpasswd: Option<Htpasswd>,
+    /// Signed tokens from a server that issues them.
+    pub(crate) token: Option<Token>,
+}
+
+/// No keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Nothing {}
+
+/// Credentials are asked for, and any are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Silly {
+    /// What the challenge names.
+    pub(crate) realm: Option<String>,
+    /// What the challenge names.
+    pub(crate) service: Option<String>,
+}
+
+/// Users and passwords from a file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Htpasswd {
+    /// What clients show to the person who is asked for a password.
+    pub(crate) realm: String,
+    /// The file: lines of `USER:HASH` with bcrypt's hashes.
+    pub(crate) path: PathBuf,
+}
+
+/// Signed tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Token {
+    /// The URL that clients get tokens from.
+    pub(crate) realm: Option<String>,
+    /// This registry's name, which tokens are for.
+    pub(crate) service: Option<String>,
+    /// Who issues tokens, as they say themselves.
+    pub(crate) issuer: Option<String>,
+    /// The file of certificates whose keys sign tokens, as PEM.
+    #[serde(rename = "rootcertbundle")]
+    pub(crate) root_certificates: Option<PathBuf>,
+    /// The keys that sign tokens as a JSON Web Key Set: a file or a URL.
+    pub(crate) jwks: Option<String>,
+    /// The algorithms that tokens may be signed with; all asymmetric ones unless given.
+    #[serde(rename = "signingalgorithms")]
+    pub(crate) signing_algorithms: Vec<SigningAlgorithm>,
+    /// The realm is this registry's own host, at `autoredirectpath`.
+    #[serde(rename = "autoredirect")]
+    pub(crate) auto_redirect: bool,
+    /// The path of the realm with `autoredirect`.
+    #[serde(rename = "autoredirectpath")]
+    pub(crate) auto_redirect_path: String,
+    /// Tokens come from this registry itself, at `/auth/token`.
+    pub(crate) builtin: Option<BuiltinTokens>,
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self {
+            realm: None,
+            service: None,
+            issuer: None,
+            root_certificates: None,
+            jwks: None,
+            signing_algorithms: Vec::new(),
+            auto_redirect: false,
+            auto_redirect_path: "/auth/token".into(),
+            builtin: None,
+        }
+    }
+}
+
+/// Tokens from this registry itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BuiltinTokens {
+    /// The file of users: lines of `USER:HASH` with bcrypt's hashes.
+    pub(crate) users: PathBuf,
+    /// How long a token is valid.
+    #[serde(default = "five_minutes")]
+    pub(crate) lifetime: GoDuration,
+}
+
+fn five_minutes() -> GoDuration {
+    GoDuration::from_secs(300)
+}
+
+/// An algorithm of RFC 7518 or RFC 8037.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub(crate) enum SigningAlgorithm {
+    /// Edwards curves.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    /// RSA with SHA-256.
+    RS256,
+    /// RSA with SHA-384.
+    RS384,
+    /// RSA with SHA-512.
+    RS512,
+    /// P-256 with SHA-256.
+    ES256,
+    /// P-384 with SHA-384.
+    ES384,
+    /// P-521 with SHA-512.
+    ES512,
+    /// RSA-PSS with SHA-256.
+    PS256,
+    /// RSA-PSS with SHA-384.
+    PS384,
+    /// RSA-PSS with SHA-512.
+    PS512,
+    /// A shared secret with SHA-256.
+    HS256,
+    /// A shared secret with SHA-384.
+    HS384,
+    /// A shared secret with SHA-512.
+    HS512,
+}

@@ -1,0 +1,130 @@
+//! `health`: what is watched.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::values::{GoDuration, Secret};
+
+/// What is watched, and shown by `/debug/health`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Health {
+    /// The storage.
+    #[serde(rename = "storagedriver")]
+    pub(crate) storage: StorageCheck,
+    /// Files that must not exist.
+    #[schemars(extend("x-variable" = "FILECHECKERS"))]
+    pub(crate) file: Vec<FileCheck>,
+    /// URLs that must answer.
+    #[schemars(extend("x-variable" = "HTTPCHECKERS"))]
+    pub(crate) http: Vec<HttpCheck>,
+    /// Addresses that must accept connections.
+    #[schemars(extend("x-variable" = "TCPCHECKERS"))]
+    pub(crate) tcp: Vec<TcpCheck>,
+}
+
+const TEN_SECONDS: GoDuration = GoDuration::from_secs(10);
+
+/// A check of the storage.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StorageCheck {
+    /// Check.
+    pub(crate) enabled: bool,
+    /// How often.
+    pub(crate) interval: GoDuration,
+    /// After how many failures in a row it counts; 0 means 1.
+    pub(crate) threshold: u32,
+}
+
+impl Default for StorageCheck {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            interval: TEN_SECONDS,
+            threshold: 0,
+        }
+    }
+}
+
+/// A check that a file does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FileCheck {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// How often.
+    pub(crate) interval: GoDuration,
+    /// After how many failures in a row it counts; 0 means 1.
+    pub(crate) threshold: u32,
+}
+
+impl Default for FileCheck {
+    fn default() -> Self {
+        Self {
+            file: PathBuf::new(),
+            interval: TEN_SECONDS,
+            threshold: 0,
+        }
+    }
+}
+
+/// A check that a URL answers to HEAD.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct HttpCheck {
+    /// The URL.
+    pub(crate) uri: String,
+    /// Header fields of the request.
+    pub(crate) headers: BTreeMap<String, Vec<Secret>>,
+    /// The status that it must answer with; 0 means 200.
+    #[serde(rename = "statuscode")]
+    pub(crate) status: u16,
+    /// How long it may take; 0 means the interval.
+    pub(crate) timeout: GoDuration,
+    /// How often.
+    pub(crate) interval: GoDuration,
+    /// After how many failures in a row it counts; 0 means 1.
+    pub(crate) threshold: u32,
+}
+
+impl Default for HttpCheck {
+    fn default() -> Self {
+        Self {
+            uri: String::new(),
+            headers: BTreeMap::new(),
+            status: 0,
+            timeout: GoDuration::default(),
+            interval: TEN_SECONDS,
+            threshold: 0,
+        }
+    }
+}
+
+/// A check that an address accepts connections.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TcpCheck {
+    /// The address.
+    pub(crate) addr: String,
+    /// How long it may take; 0 means the interval.
+    pub(crate) timeout: GoDuration,
+    /// How often.
+    pub(crate) interval: GoDuration,
+    /// After how many failures in a row it counts; 0 means 1.
+    pub(crate) threshold: u32,
+}
+
+impl Default for TcpCheck {
+    fn default() -> Self {
+        Self {
+            addr: String::new(),
+            timeout: GoDuration::default(),
+            interval: TEN_SECONDS,
+            threshold: 0,
+        }
+    }
+}

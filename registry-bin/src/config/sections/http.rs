@@ -1,0 +1,132 @@
+//! `http`: where the registry is reached.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::tls::Tls;
+use crate::config::values::{AddressRange, GoDuration, Secret};
+
+/// Where the registry is reached, and by whom how often.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Http {
+    /// Where to listen: `ADDRESS:PORT`, `:PORT` for all addresses, or a path where `net` is `unix`.
+    pub(crate) addr: Option<String>,
+    /// The kind of `addr`.
+    pub(crate) net: Option<Network>,
+    /// The URL that clients reach the registry by, for the URLs in its responses.
+    pub(crate) host: Option<String>,
+    /// The path that the registry is below of, such as `/registry/`.
+    pub(crate) prefix: Option<String>,
+    /// What distribution signs the state of uploads with. Ours keeps the state itself.
+    pub(crate) secret: Option<Secret>,
+    /// URLs in responses are paths.
+    #[serde(rename = "relativeurls")]
+    pub(crate) relative_urls: bool,
+    /// How long running requests may go on after the first signal; 0 cuts them. 30s.
+    #[serde(rename = "draintimeout")]
+    pub(crate) drain_timeout: Option<GoDuration>,
+    /// Header fields of every response, such as `X-Content-Type-Options: [nosniff]`.
+    pub(crate) headers: BTreeMap<String, Vec<String>>,
+    /// Encryption.
+    pub(crate) tls: Tls,
+    /// A second listener for whoever watches the server.
+    pub(crate) debug: Debug,
+    /// HTTP/2 over TLS.
+    pub(crate) http2: Http2,
+    /// HTTP/2 without TLS.
+    pub(crate) h2c: H2c,
+    /// The proxies whose `Forwarded` and `X-Forwarded-…` are believed: addresses and ranges such as `10.0.0.0/8`.
+    #[serde(rename = "trustedproxies")]
+    pub(crate) trusted_proxies: Vec<AddressRange>,
+    /// How many requests are answered.
+    #[serde(rename = "ratelimit")]
+    pub(crate) rate_limit: RateLimit,
+}
+
+/// The kind of an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Network {
+    /// An address and a port.
+    #[default]
+    #[serde(alias = "")]
+    Tcp,
+    /// The path of a socket.
+    Unix,
+}
+
+/// A second listener for whoever watches the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Debug {
+    /// Where to listen; nowhere unless given.
+    pub(crate) addr: Option<String>,
+    /// Metrics.
+    pub(crate) prometheus: Prometheus,
+}
+
+/// Metrics for Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Prometheus {
+    /// Serve metrics.
+    pub(crate) enabled: bool,
+    /// Their path.
+    pub(crate) path: String,
+}
+
+impl Default for Prometheus {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            path: "/metrics".into(),
+        }
+    }
+}
+
+/// HTTP/2 over TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Http2 {
+    /// Only HTTP/1.1.
+    pub(crate) disabled: bool,
+}
+
+/// HTTP/2 without TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct H2c {
+    /// HTTP/2 is spoken without TLS, to clients that know beforehand.
+    pub(crate) enabled: Option<bool>,
+}
+
+/// How many requests are answered; the others get 429.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RateLimit {
+    /// For each address of a client.
+    pub(crate) address: Option<Rate>,
+    /// For each identity.
+    pub(crate) identity: Option<Rate>,
+}
+
+/// So many in so long.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rate {
+    /// How many requests.
+    pub(crate) requests: NonZeroU32,
+    /// In how long.
+    #[serde(default = "one_second")]
+    pub(crate) per: GoDuration,
+    /// How many at once after a rest; as many as `requests` unless given.
+    pub(crate) burst: Option<NonZeroU32>,
+}
+
+fn one_second() -> GoDuration {
+    GoDuration::from_secs(1)
+}

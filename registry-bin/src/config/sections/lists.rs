@@ -1,0 +1,49 @@
+//! `catalog` and `tags`: lists, and tags that do not move.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The list of repositories.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Catalog {
+    /// The most repositories on a page. What is not above 0 means 1000.
+    #[serde(rename = "maxentries")]
+    pub(crate) most_entries: i64,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self { most_entries: 1000 }
+    }
+}
+
+/// The list of tags, and tags that do not move.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tags {
+    /// The most tags on a page. 0 means 1000.
+    #[serde(rename = "maxtags")]
+    pub(crate) most_tags: u32,
+    /// The tags that never move once they are there.
+    pub(crate) immutable: Vec<ImmutableTags>,
+}
+
+impl Default for Tags {
+    fn default() -> Self {
+        Self {
+            most_tags: 1000,
+            immutable: Vec::new(),
+        }
+    }
+}
+
+/// Tags that never move.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImmutableTags {
+    /// Patterns of repositories: `*` is any text without a slash, `**` any text.
+    pub(crate) repositories: Vec<String>,
+    /// Patterns of tags.
+    pub(crate) tags: Vec<String>,
+}

@@ -1,0 +1,16 @@
+//! The sections of a configuration, one file for each.
+
+pub(crate) mod access;
+pub(crate) mod auth;
+pub(crate) mod health;
+pub(crate) mod http;
+pub(crate) mod legacy;
+pub(crate) mod lists;
+pub(crate) mod log;
+pub(crate) mod middleware;
+pub(crate) mod notifications;
+pub(crate) mod proxy;
+pub(crate) mod redis;
+pub(crate) mod storage;
+pub(crate) mod tls;
+pub(crate) mod validation;

@@ -1,0 +1,124 @@
+//! `notifications`: who is told of pushes, pulls and deletes.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::values::{GoDuration, Secret};
+
+/// Who is told of pushes, pulls and deletes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Notifications {
+    /// What events say.
+    #[schemars(extend("x-variable" = "EVENTCONFIG"))]
+    pub(crate) events: Events,
+    /// Who is told.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// Where events wait until they were told.
+    pub(crate) outbox: Outbox,
+}
+
+/// What events say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Events {
+    /// An event of a manifest names what the manifest names.
+    #[serde(rename = "includereferences")]
+    pub(crate) include_references: bool,
+}
+
+/// Where events wait until they were told.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Outbox {
+    /// The most events that wait; beyond it the oldest are dropped.
+    pub(crate) limit: u32,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { limit: 100_000 }
+    }
+}
+
+/// Somebody who is told.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Endpoint {
+    /// What the log and the metrics call it.
+    pub(crate) name: String,
+    /// It is not told.
+    pub(crate) disabled: bool,
+    /// Where events are sent by POST.
+    pub(crate) url: String,
+    /// Header fields of each request, such as `Authorization: [Bearer …]`.
+    pub(crate) headers: BTreeMap<String, Vec<Secret>>,
+    /// How long a request may take.
+    pub(crate) timeout: GoDuration,
+    /// After how many failures in a row it is left alone for `backoff`.
+    pub(crate) threshold: u32,
+    /// How long it is left alone.
+    pub(crate) backoff: GoDuration,
+    /// Media types of what is not told.
+    #[serde(rename = "ignoredmediatypes")]
+    pub(crate) ignored_media_types: Vec<String>,
+    /// What is not told.
+    pub(crate) ignore: Ignore,
+    /// The form of an event.
+    pub(crate) format: EventFormat,
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            disabled: false,
+            url: String::new(),
+            headers: BTreeMap::new(),
+            timeout: GoDuration::from_secs(1),
+            threshold: 10,
+            backoff: GoDuration::from_secs(1),
+            ignored_media_types: Vec::new(),
+            ignore: Ignore::default(),
+            format: EventFormat::default(),
+        }
+    }
+}
+
+/// What is not told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ignore {
+    /// Media types.
+    #[serde(rename = "mediatypes")]
+    pub(crate) media_types: Vec<String>,
+    /// Actions: `pull`, `push`, `mount`, `delete`.
+    pub(crate) actions: Vec<EventAction>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EventAction {
+    /// Something was read.
+    Pull,
+    /// Something was written.
+    Push,
+    /// A blob of another repository was taken over.
+    Mount,
+    /// Something was deleted.
+    Delete,
+}
+
+/// The form of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EventFormat {
+    /// That of distribution.
+    #[default]
+    Distribution,
+    /// An event of the `CloudEvents` specification, as JSON.
+    CloudEvents,
+}

@@ -1,0 +1,116 @@
+//! `storage.s3`: a bucket of Amazon S3, or of what speaks its protocol.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::values::Secret;
+
+/// A bucket of Amazon S3, or of what speaks its protocol.
+///
+/// What is not given here comes from the variables `AWS_…`, then from web identity, the container or the instance.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct S3 {
+    /// The name of the access key.
+    #[serde(rename = "accesskey")]
+    pub(crate) access_key: Option<Secret>,
+    /// The access key itself.
+    #[serde(rename = "secretkey")]
+    pub(crate) secret_key: Option<Secret>,
+    /// The third part of a key that is valid for some time.
+    #[serde(rename = "sessiontoken")]
+    pub(crate) session_token: Option<Secret>,
+    /// The region.
+    pub(crate) region: Option<String>,
+    /// The address of a service that is not Amazon's.
+    #[serde(rename = "regionendpoint")]
+    pub(crate) region_endpoint: Option<String>,
+    /// The bucket is in the path of URLs, not in their host.
+    #[serde(rename = "forcepathstyle")]
+    pub(crate) force_path_style: Option<bool>,
+    /// The bucket.
+    pub(crate) bucket: String,
+    /// The folder in the bucket.
+    #[serde(rename = "rootdirectory")]
+    pub(crate) root: Option<String>,
+    /// Content is encrypted by the service.
+    pub(crate) encrypt: bool,
+    /// The key of the key management service that content is encrypted with.
+    #[serde(rename = "keyid")]
+    pub(crate) key_id: Option<String>,
+    /// The service is spoken to with TLS.
+    pub(crate) secure: bool,
+    /// The certificate of the service is not verified.
+    #[serde(rename = "skipverify")]
+    pub(crate) skip_verify: bool,
+    /// Requests are signed by version 4 of the signature.
+    #[serde(rename = "v4auth")]
+    pub(crate) v4_auth: bool,
+    /// The class of storage.
+    #[serde(rename = "storageclass")]
+    pub(crate) storage_class: Option<String>,
+    /// What the service is told of the client.
+    #[serde(rename = "useragent")]
+    pub(crate) user_agent: Option<String>,
+    /// Who else may read objects.
+    #[serde(rename = "objectacl")]
+    pub(crate) object_acl: Option<String>,
+    /// Amazon's addresses for IPv4 and IPv6.
+    #[serde(rename = "usedualstack")]
+    pub(crate) dual_stack: bool,
+    /// Amazon's addresses near the client.
+    pub(crate) accelerate: bool,
+    /// Amazon's addresses with certified cryptography.
+    #[serde(rename = "usefipsendpoint")]
+    pub(crate) fips: bool,
+    /// The address that clients are sent to.
+    #[serde(rename = "redirectendpoint")]
+    pub(crate) redirect_endpoint: Option<String>,
+    /// The size of a part.
+    #[serde(rename = "chunksize")]
+    pub(crate) chunk_size: Option<u64>,
+    /// The size of a part of a copy.
+    #[serde(rename = "multipartcopychunksize")]
+    pub(crate) copy_chunk_size: Option<u64>,
+    /// How many parts of a copy are copied at once.
+    #[serde(rename = "multipartcopymaxconcurrency")]
+    pub(crate) copy_concurrency: Option<u64>,
+    /// From what size a copy is made in parts.
+    #[serde(rename = "multipartcopythresholdsize")]
+    pub(crate) copy_threshold: Option<u64>,
+    /// What is logged of requests to the service.
+    #[serde(rename = "loglevel")]
+    pub(crate) log_level: Option<String>,
+}
+
+impl Default for S3 {
+    fn default() -> Self {
+        Self {
+            access_key: None,
+            secret_key: None,
+            session_token: None,
+            region: None,
+            region_endpoint: None,
+            force_path_style: None,
+            bucket: String::new(),
+            root: None,
+            encrypt: false,
+            key_id: None,
+            secure: true,
+            skip_verify: false,
+            v4_auth: true,
+            storage_class: None,
+            user_agent: None,
+            object_acl: None,
+            dual_stack: false,
+            accelerate: false,
+            fips: false,
+            redirect_endpoint: None,
+            chunk_size: None,
+            copy_chunk_size: None,
+            copy_concurrency: None,
+            copy_threshold: None,
+            log_level: None,
+        }
+    }
+}

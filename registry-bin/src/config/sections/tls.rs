@@ -1,0 +1,73 @@
+//! `http.tls`: encryption.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Encryption; off unless `certificate` and `key` are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    /// The file of the certificate and the chain above it, as PEM.
+    pub(crate) certificate: Option<PathBuf>,
+    /// The file of the certificate's key, as PEM.
+    pub(crate) key: Option<PathBuf>,
+    /// The files of the authorities that clients' certificates come from, as PEM.
+    #[serde(rename = "clientcas")]
+    pub(crate) client_authorities: Vec<PathBuf>,
+    /// What clients must show; require-and-verify-client-cert where `clientcas` is given.
+    #[serde(rename = "clientauth")]
+    pub(crate) client_authentication: Option<ClientAuthentication>,
+    /// The lowest version.
+    #[serde(rename = "minimumtls")]
+    pub(crate) minimum_version: MinimumTls,
+    /// The cipher suites that may be used, by their names in Go; all good ones unless given.
+    #[serde(rename = "ciphersuites")]
+    pub(crate) cipher_suites: Vec<String>,
+    /// Certificates from Let's Encrypt.
+    #[serde(rename = "letsencrypt")]
+    pub(crate) lets_encrypt: LetsEncrypt,
+}
+
+/// What clients must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ClientAuthentication {
+    /// A certificate is asked for, and whatever comes is taken.
+    RequestClientCert,
+    /// There must be a certificate, whoever it comes from.
+    RequireAnyClientCert,
+    /// If there is a certificate, it must come from one of the authorities.
+    VerifyClientCertIfGiven,
+    /// There must be a certificate that comes from one of the authorities.
+    RequireAndVerifyClientCert,
+}
+
+/// The lowest version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub(crate) enum MinimumTls {
+    /// TLS 1.2.
+    #[default]
+    #[serde(rename = "tls1.2", alias = "")]
+    Tls12,
+    /// TLS 1.3.
+    #[serde(rename = "tls1.3")]
+    Tls13,
+}
+
+/// Certificates from Let's Encrypt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LetsEncrypt {
+    /// Where they are kept.
+    #[serde(rename = "cachefile")]
+    pub(crate) cache_file: Option<PathBuf>,
+    /// Whom Let's Encrypt may write to.
+    pub(crate) email: Option<String>,
+    /// The names that certificates are for.
+    pub(crate) hosts: Vec<String>,
+    /// Another issuer.
+    #[serde(rename = "directoryurl")]
+    pub(crate) directory_url: Option<String>,
+}

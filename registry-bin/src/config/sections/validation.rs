@@ -1,0 +1,86 @@
+//! `validation` and `policy`: what may be pushed.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a manifest must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Validation {
+    /// The old form of `disabled`: true goes before it.
+    pub(crate) enabled: bool,
+    /// The rules below do not apply, and a manifest may name what is not there.
+    pub(crate) disabled: bool,
+    /// Rules for manifests.
+    pub(crate) manifests: ValidationManifests,
+}
+
+/// Rules for manifests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ValidationManifests {
+    /// Rules for the URLs of layers that are elsewhere.
+    pub(crate) urls: ValidationUrls,
+    /// Rules for indexes.
+    pub(crate) indexes: ValidationIndexes,
+}
+
+/// Rules for the URLs of layers that are elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ValidationUrls {
+    /// Regular expressions, one of which a URL must match.
+    pub(crate) allow: Vec<String>,
+    /// Regular expressions, none of which a URL may match.
+    pub(crate) deny: Vec<String>,
+}
+
+/// Rules for indexes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ValidationIndexes {
+    /// Which of the manifests of an index must be there.
+    pub(crate) platforms: Platforms,
+    /// Those that must be there, where `platforms` is `list`.
+    #[serde(rename = "platformlist")]
+    pub(crate) list: Vec<Platform>,
+}
+
+/// Which of the manifests of an index must be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Platforms {
+    /// All.
+    #[default]
+    All,
+    /// None.
+    None,
+    /// Those of some platforms.
+    List,
+}
+
+/// A platform.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Platform {
+    /// Such as `amd64`.
+    pub(crate) architecture: String,
+    /// Such as `linux`.
+    pub(crate) os: String,
+}
+
+/// What may be pushed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Policy {
+    /// Rules for repositories.
+    pub(crate) repository: RepositoryPolicy,
+}
+
+/// Rules for repositories.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RepositoryPolicy {
+    /// The kinds of content that there may be, such as `image` and `plugin`.
+    pub(crate) classes: Vec<String>,
+}

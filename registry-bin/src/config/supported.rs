@@ -1,0 +1,167 @@
+//! What of the schema has no effect, and what is refused.
+//!
+//! The rule: what only tunes something that ours does without is accepted with a notice, because the same file must
+//! start. What would change what a user sees or is protected by is refused with the reason and a remedy.
+
+use serde_json::Value;
+
+use super::Configuration;
+use super::problem::Problem;
+use super::sections::middleware::Middleware;
+use super::tree::Node;
+
+/// What has no effect, and why it needs none.
+pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("redis", "records need no cache beside the storage"),
+    (
+        "storage.cache",
+        "records are cached exactly, in memory of a fixed size",
+    ),
+    ("storage.tag", "each tag has a record, so none is searched for"),
+    ("storage.redirect", "content always comes from this server"),
+    ("storage.filesystem.maxthreads", "the number of threads is fixed"),
+    (
+        "http.secret",
+        "uploads are kept by the server, not signed and sent around",
+    ),
+    (
+        "log.reportcaller",
+        "messages say what happened, not in which line of code",
+    ),
+    ("reporting", "failures are in the log"),
+];
+
+/// What is refused when it differs from its default: why, and what to do.
+pub(crate) const REFUSED: &[(&str, &str)] = &[
+    (
+        "proxy",
+        "a registry that mirrors another one comes with a later version; until then keep registry:2 for this one",
+    ),
+    (
+        "auth.silly",
+        "takes any credentials, which protects nothing; use `htpasswd` or `token`, or remove `auth`",
+    ),
+    (
+        "http.tls.letsencrypt",
+        "certificates are not fetched; let certbot, lego or cert-manager do it, and name the files in `certificate` and `key`, which are read again when they change",
+    ),
+    (
+        "policy.repository.classes",
+        "content of any kind may be pushed; remove the key, and say in `access.rules` who may push",
+    ),
+    (
+        "compatibility.schema1.enabled",
+        "manifests of schema 1 are not accepted, as in registry:3; push the images again with any client since 2017",
+    ),
+    (
+        "storage.swift",
+        "is not supported, as in registry:3; copy the data to S3 or to a disk",
+    ),
+    (
+        "storage.oss",
+        "is not supported, as in registry:3; use `s3` with the service's S3 endpoint",
+    ),
+];
+
+/// What this build does not do yet, though its keys are read.
+pub(crate) const PENDING: &[&str] = &[
+    "http.tls",
+    "http.net",
+    "http.host",
+    "http.prefix",
+    "http.relativeurls",
+    "http.http2",
+    "http.h2c",
+    "http.trustedproxies",
+    "http.ratelimit",
+    "http.debug",
+    "http.headers",
+    "auth.htpasswd",
+    "auth.token",
+    "access",
+    "tags.immutable",
+    "notifications",
+    "health",
+    "log.accesslog.format",
+    "log.audit",
+    "log.fields",
+    "storage.gcs",
+    "storage.azure",
+    "storage.maintenance",
+    "catalog",
+    "tags.maxtags",
+    "validation",
+];
+
+/// The keys that were given and have no effect, in the order above.
+pub(crate) fn without_effect(tree: &Node) -> Vec<&'static str> {
+    let given = |(path, _): &(&'static str, &str)| tree.has(path).then_some(*path);
+    WITHOUT_EFFECT.iter().filter_map(given).collect()
+}
+
+/// What was given and is refused.
+pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Problem> {
+    let mut refusals = Refusals {
+        given: serde_json::to_value(configuration).unwrap_or_default(),
+        default: serde_json::to_value(Configuration::default()).unwrap_or_default(),
+        tree,
+        found: Vec::new(),
+    };
+    for (path, reason) in REFUSED {
+        refusals.unless_default(path, reason);
+    }
+    for path in PENDING {
+        refusals.unless_default(path, "is not available in this build");
+    }
+    for (index, hook) in configuration.log.hooks.iter().enumerate() {
+        if !hook.disabled {
+            refusals.add(
+                &format!("log.hooks[{index}]"),
+                "no mail is sent; let what collects the log tell you, and set `disabled: true`",
+            );
+        }
+    }
+    let middleware = &configuration.middleware;
+    for (part, list) in [
+        ("registry", &middleware.registry),
+        ("repository", &middleware.repository),
+        ("storage", &middleware.storage),
+    ] {
+        refusals.refuse_middleware(part, list);
+    }
+    refusals.found
+}
+
+struct Refusals<'a> {
+    given: Value,
+    default: Value,
+    tree: &'a Node,
+    found: Vec<Problem>,
+}
+
+impl Refusals<'_> {
+    fn add(&mut self, path: &str, reason: &str) {
+        let problem = Problem::new(reason).below(path);
+        self.found.push(problem.at(&self.tree.origin_of(path)));
+    }
+
+    fn unless_default(&mut self, path: &str, reason: &str) {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        let value = |configuration: &Value| configuration.pointer(&pointer).cloned().unwrap_or_default();
+        if value(&self.given) != value(&self.default) {
+            self.add(path, reason);
+        }
+    }
+
+    fn refuse_middleware(&mut self, part: &str, list: &[Middleware]) {
+        for (index, middleware) in list.iter().enumerate() {
+            if !middleware.disabled {
+                let reason = format!(
+                    "`{}` is not supported: content always comes from this server; set `disabled: true`, and put a cache or a CDN in front",
+                    middleware.name
+                );
+                self.add(&format!("middleware.{part}[{index}]"), &reason);
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! What a file, variables and flags come to.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::load::assemble;
+use super::sections::log::{LogFormat, LogLevel};
+use super::supported::without_effect;
+use super::tree::{Applied, Node, Origin};
+use super::{Configuration, Flag};
+
+const SMALLEST: &str = "version: 0.1\nstorage:\n  inmemory:\n";
+
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
+fn try_load(text: Option<&str>, variables: Variables<'_>) -> Result<(Configuration, Node, Applied), String> {
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    assemble(text, variables, None, &[]).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    })
+}
+
+fn load(text: &str, variables: Variables<'_>) -> Configuration {
+    try_load(Some(text), variables)
+        .expect("the configuration must be accepted")
+        .0
+}
+
+fn refusal(text: &str, variables: Variables<'_>) -> String {
+    try_load(Some(text), variables).expect_err("the configuration must be refused")
+}
+
+fn root(configuration: &Configuration) -> String {
+    let filesystem = configuration.storage.filesystem.as_ref().expect("a folder");
+    filesystem.root.display().to_string()
+}
+
+#[test]
+fn the_smallest_file_has_distributions_defaults() {
+    let configuration = load(SMALLEST, &[]);
+    assert!(configuration.storage.in_memory.is_some());
+    assert!(!configuration.storage.delete.enabled);
+    assert_eq!(configuration.level(), LogLevel::Info);
+    assert_eq!(configuration.log.formatter, LogFormat::Text);
+    assert_eq!(configuration.catalog.most_entries, 1000);
+    assert_eq!(configuration.tags.most_tags, 1000);
+    let purging = &configuration.storage.maintenance.upload_purging;
+    assert!(purging.enabled);
+    assert_eq!(purging.age.0, Duration::from_hours(168));
+}
+
+#[test]
+fn keys_without_a_value_are_as_good_as_no_keys() {
+    let text = "version: 0.1\nlog:\nhttp:\n  addr:\n  tls:\n    certificate: ~\nstorage:\n  inmemory:\n  delete:\n    enabled:\n";
+    assert_eq!(load(text, &[]), load(SMALLEST, &[]));
+    assert!(refusal("version: 0.1\nhttp:\n  adr:\nstorage: inmemory\n", &[]).contains("adr"));
+}
+
+#[test]
+fn a_driver_may_be_a_word() {
+    assert!(
+        load("version: 0.1\nstorage: inmemory\n", &[])
+            .storage
+            .in_memory
+            .is_some()
+    );
+    assert_eq!(
+        root(&load("version: 0.1\nstorage: filesystem\n", &[])),
+        "/var/lib/registry"
+    );
+}
+
+#[test]
+fn anchors_and_merge_keys_are_followed() {
+    let text = "version: 0.1\nstorage:\n  filesystem: &disk\n    rootdirectory: &root /srv\nlog:\n  fields:\n    <<: *disk\n    root: *root\n";
+    let tree = super::tree::parse(text, None).unwrap();
+    let field = |path: &str| tree.find(path).unwrap().read::<String>().unwrap();
+    assert_eq!(field("log.fields.root"), "/srv");
+    assert_eq!(field("log.fields.rootdirectory"), "/srv");
+}
+
+#[test]
+fn variables_replace_what_the_file_says() {
+    let text = "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: /old\n";
+    let configuration = load(
+        text,
+        &[
+            ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", "/new"),
+            ("REGISTRY_STORAGE_DELETE_ENABLED", "true"),
+            ("REGISTRY_LOG_LEVEL", "DEBUG"),
+            ("REGISTRY_HTTP_ADDR", ":5001"),
+            ("HOME", "/root"),
+        ],
+    );
+    assert_eq!(root(&configuration), "/new");
+    assert!(configuration.storage.delete.enabled);
+    assert_eq!(configuration.level(), LogLevel::Debug);
+    assert_eq!(configuration.http.addr.as_deref(), Some(":5001"));
+}
+
+#[test]
+fn a_shorter_variable_is_applied_before_a_longer_one() {
+    let configuration = load(
+        SMALLEST,
+        &[
+            ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", "/longer"),
+            (
+                "REGISTRY_STORAGE",
+                "{filesystem: {rootdirectory: /shorter}, delete: {enabled: true}}",
+            ),
+        ],
+    );
+    assert_eq!(root(&configuration), "/longer");
+    assert!(configuration.storage.delete.enabled && configuration.storage.in_memory.is_none());
+}
+
+#[test]
+fn variables_alone_are_enough_and_deletes_are_off_as_with_a_file() {
+    let (configuration, _, _) =
+        try_load(None, &[("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", "/srv")]).unwrap();
+    assert_eq!(root(&configuration), "/srv");
+    assert!(!configuration.storage.delete.enabled);
+    let (configuration, ..) = try_load(None, &[]).unwrap();
+    assert_eq!(root(&configuration), "registry-data");
+    assert!(configuration.storage.delete.enabled);
+}
+
+#[test]
+fn a_second_driver_by_a_variable_is_refused_as_in_distribution() {
+    let message = refusal(SMALLEST, &[("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", "/srv")]);
+    assert!(
+        message.contains("exclude each other")
+            && message.contains("line 3")
+            && message.contains("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY"),
+        "{message}"
+    );
+}
+
+#[test]
+fn unknown_variables_are_told_and_do_nothing() {
+    let (configuration, _, applied) = try_load(
+        Some(SMALLEST),
+        &[
+            ("REGISTRY_PORT", "tcp://10.0.0.1:5000"),
+            ("REGISTRY_HTTP_ADR", ":5001"),
+            ("REGISTRY_HTTP_ADDR_MORE", ":5001"),
+            ("REGISTRY_CONFIGURATION_PATH", "/etc/config.yml"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(configuration, load(SMALLEST, &[]));
+    assert_eq!(
+        applied.unknown,
+        ["REGISTRY_HTTP_ADDR_MORE", "REGISTRY_HTTP_ADR", "REGISTRY_PORT"]
+    );
+    assert!(applied.used.is_empty());
+}
+
+#[test]
+fn a_misspelt_authentication_by_a_variable_does_not_start_without_protection() {
+    let message = refusal(SMALLEST, &[("REGISTRY_AUTH_HTPASWD_PATH", "/users")]);
+    assert!(
+        message.contains("REGISTRY_AUTH_HTPASWD_PATH") && message.contains("`htpasswd`"),
+        "{message}"
+    );
+}
+
+/// The tree after variables, for keys whose meaning is tested elsewhere.
+fn tree(variables: Variables<'_>) -> Node {
+    let mut tree = super::tree::parse(SMALLEST, None).unwrap();
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    super::tree::apply_variables(&mut tree, &super::schema::schema(), variables).unwrap();
+    tree
+}
+
+#[test]
+fn the_names_of_gos_fields_are_known_and_lists_have_indices() {
+    let tree = tree(&[
+        ("REGISTRY_HEALTH_HTTPCHECKERS_0_URI", "http://a"),
+        ("REGISTRY_HEALTH_HTTPCHECKERS_1_URI", "http://b"),
+        ("REGISTRY_HEALTH_FILECHECKERS_0_FILE", "/down"),
+        ("REGISTRY_HEALTH_TCPCHECKERS_0_ADDR", "a:1"),
+        ("REGISTRY_HEALTH_HTTP_0_URI", "http://ignored"),
+        ("REGISTRY_NOTIFICATIONS_EVENTCONFIG_INCLUDEREFERENCES", "true"),
+        ("REGISTRY_LOG_HOOKS_0_MAILOPTIONS_SMTP_ADDR", "mail:25"),
+        ("REGISTRY_HTTP_TLS_CLIENTCAS", "[/one.pem]"),
+        ("REGISTRY_HTTP_TLS_CLIENTCAS_1", "/two.pem"),
+        ("REGISTRY_HTTP_HEADERS_X-FRAME-OPTIONS", "[deny]"),
+    ]);
+    let text = |path: &str| tree.find(path).map(|node| node.read::<String>().unwrap());
+    for (path, expected) in [
+        ("health.http[0].uri", "http://a"),
+        ("health.http[1].uri", "http://b"),
+        ("health.file[0].file", "/down"),
+        ("health.tcp[0].addr", "a:1"),
+        ("notifications.events.includereferences", "true"),
+        ("log.hooks[0].options.smtp.addr", "mail:25"),
+        ("http.tls.clientcas[0]", "/one.pem"),
+        ("http.tls.clientcas[1]", "/two.pem"),
+        ("http.headers.x-frame-options[0]", "deny"),
+    ] {
+        assert_eq!(text(path).as_deref(), Some(expected), "{path}");
+    }
+    assert_eq!(
+        tree.origin_of("http.tls.clientcas[1]"),
+        Origin::Variable("REGISTRY_HTTP_TLS_CLIENTCAS_1".into())
+    );
+}
+
+#[test]
+fn an_index_beyond_the_end_of_a_list_is_refused() {
+    let message = refusal(SMALLEST, &[("REGISTRY_HTTP_TLS_CLIENTCAS_1", "/two.pem")]);
+    assert!(
+        message.contains("http.tls.clientcas") && message.contains("next index is 0"),
+        "{message}"
+    );
+    let message = refusal(SMALLEST, &[("REGISTRY_HTTP_TLS_CLIENTCAS_FIRST", "/two.pem")]);
+    assert!(message.contains("index"), "{message}");
+}
+
+#[test]
+fn flags_go_before_variables() {
+    let flag = Flag {
+        path: "http.addr",
+        name: "--listen",
+        value: ":1".into(),
+    };
+    let variables = [("REGISTRY_HTTP_ADDR".to_owned(), ":2".to_owned())];
+    let (configuration, tree, _) =
+        assemble(Some(SMALLEST), variables, Some("s3://images/a/b"), &[flag]).unwrap();
+    assert_eq!(configuration.http.addr.as_deref(), Some(":1"));
+    assert_eq!(tree.origin_of("http.addr"), Origin::Flag("--listen"));
+    let s3 = configuration.storage.s3.expect("a bucket");
+    assert_eq!((s3.bucket.as_str(), s3.root.as_deref()), ("images", Some("a/b")));
+    assert!(configuration.storage.in_memory.is_none());
+}
+
+#[test]
+fn what_has_no_effect_is_named() {
+    let text = "version: 0.1\nredis:\n  addrs: [a:6379]\nhttp:\n  secret: x\nstorage:\n  inmemory:\n  cache:\n    layerinfo: redis\n";
+    let (_, tree, _) = try_load(Some(text), &[]).unwrap();
+    assert_eq!(without_effect(&tree), ["redis", "storage.cache", "http.secret"]);
+}
+
+#[test]
+fn secrets_are_in_no_output() {
+    let text = "version: 0.1\nhttp:\n  secret: canary-1\nredis:\n  password: canary-2\nstorage:\n  s3:\n    bucket: b\n    accesskey: canary-3\n    secretkey: canary-4\n";
+    let (configuration, ..) = try_load(Some(text), &[]).unwrap();
+    assert!(!format!("{configuration:?}").contains("canary"));
+    assert!(!serde_json::to_string(&configuration).unwrap().contains("canary"));
+    let message = refusal("version: 0.1\nstorage:\n  s3: canary-5\n", &[]);
+    assert!(!message.contains("canary"), "{message}");
+}
+
+#[test]
+fn every_path_of_the_tables_is_in_the_schema() {
+    let schema = super::schema::schema();
+    let paths = super::supported::WITHOUT_EFFECT
+        .iter()
+        .chain(super::supported::REFUSED)
+        .map(|(path, _)| *path)
+        .chain(super::supported::PENDING.iter().copied());
+    for path in paths {
+        let mut place = &schema;
+        for key in path.split('.') {
+            let properties = place
+                .get("properties")
+                .or_else(|| place.pointer("/anyOf/0/properties"));
+            place = properties
+                .and_then(|keys| keys.get(key))
+                .unwrap_or_else(|| panic!("{path}"));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_variable_sets_what_the_file_would(path in "/[a-z]{1,20}", level in 0_usize..4, deletes: bool) {
+        let level = ["error", "warn", "info", "debug"][level];
+        let file = format!(
+            "version: 0.1\nlog:\n  level: {level}\nstorage:\n  filesystem:\n    rootdirectory: {path}\n  delete:\n    enabled: {deletes}\n"
+        );
+        let deletes = deletes.to_string();
+        let by_variables = load(
+            "version: 0.1\nstorage: filesystem\n",
+            &[
+                ("REGISTRY_LOG_LEVEL", level),
+                ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", &path),
+                ("REGISTRY_STORAGE_DELETE_ENABLED", &deletes),
+            ],
+        );
+        prop_assert_eq!(load(&file, &[]), by_variables);
+    }
+
+    #[test]
+    fn no_file_and_no_variable_makes_it_panic(
+        text in "(version: 0\\.1\n)?([a-z]{0,8}:( [\\[\\]{}&*!|>'\"a-z0-9-]{0,6})?\n( {2}[a-z]{0,8}: ?[a-z0-9]{0,4}\n)?){0,6}",
+        name in "REGISTRY_(STORAGE|HTTP|AUTH|LOG|HEALTH)(_[A-Z0-9]{0,12}){0,4}",
+        value in "\\PC{0,20}",
+    ) {
+        drop(try_load(Some(&text), &[(&name, &value)]));
+        drop(try_load(Some(SMALLEST), &[(&name, &value)]));
+    }
+}

@@ -1,0 +1,166 @@
+//! Variables of the environment over a tree, by the rules of distribution.
+//!
+//! `REGISTRY_HTTP_TLS_KEY` is the key `http.tls.key`; its value is YAML. Variables are applied in the order of their
+//! names, so that a longer one goes into what a shorter one set. A number is the index of a list, at most one past its
+//! end.
+
+use std::sync::Arc;
+
+use super::{Node, Origin, Value, parse};
+use crate::config::problem::Problem;
+use crate::config::schema::{Below, Description, VARIABLE};
+
+const PREFIX: &str = "REGISTRY_";
+
+/// The variable that names the file, which is not a key.
+pub(crate) const FILE_VARIABLE: &str = "REGISTRY_CONFIGURATION_PATH";
+
+/// What came of the variables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// The variables that set something.
+    pub(crate) used: Vec<String>,
+    /// The variables that name no key. As in distribution this is not an error: Kubernetes makes such variables for
+    /// a service with the name `registry`.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// Applies each variable whose name begins as ours do; the others are not looked at.
+///
+/// # Errors
+/// A value that is not YAML, and an index that is not one or beyond the end of its list.
+pub(crate) fn apply_variables(
+    root: &mut Node,
+    schema: &serde_json::Value,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Applied, Problem> {
+    let mut variables: Vec<(String, String)> = variables
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) && name != FILE_VARIABLE)
+        .collect();
+    variables.sort();
+    let mut applied = Applied::default();
+    for (name, text) in variables {
+        let origin = Origin::Variable(Arc::from(name.as_str()));
+        let value = parse(&text, Some(&origin)).map_err(|problem| problem.at(&origin))?;
+        let path: Vec<&str> = name.strip_prefix(PREFIX).unwrap_or_default().split('_').collect();
+        let known =
+            place(root, Description::new(schema), &path, value).map_err(|problem| problem.at(&origin))?;
+        if known {
+            applied.used.push(name);
+        } else {
+            applied.unknown.push(name);
+        }
+    }
+    Ok(applied)
+}
+
+/// Puts a value where a path leads from `node`. False says that the path leads nowhere.
+fn place(node: &mut Node, description: Description<'_>, path: &[&str], value: Node) -> Result<bool, Problem> {
+    let Some((part, rest)) = path.split_first() else {
+        *node = value;
+        return Ok(true);
+    };
+    match description.below() {
+        Below::Keys(keys) => {
+            let key = keys.iter().find(|(key, schema)| is_named(key, schema, part));
+            match key {
+                Some((key, schema)) => place_below(node, key, Description::new(schema), rest, value),
+                None if description.is_open() => {
+                    let anything = serde_json::Value::Bool(true);
+                    let key = part.to_lowercase();
+                    place_below(node, &key, Description::new(&anything), rest, value)
+                }
+                None => Ok(false),
+            }
+        }
+        Below::AnyKey(values) => place_below(node, &key_like(node, part), values, rest, value),
+        Below::Anything => {
+            let anything = serde_json::Value::Bool(true);
+            if let Value::List(_) = node.value {
+                return place_in_list(node, Description::new(&anything), part, rest, value);
+            }
+            place_below(
+                node,
+                &key_like(node, part),
+                Description::new(&anything),
+                rest,
+                value,
+            )
+        }
+        Below::Items(items) => place_in_list(node, items, part, rest, value),
+        Below::Nothing => Ok(false),
+    }
+}
+
+/// Puts a value below a key, which is made if the path leads somewhere.
+fn place_below(
+    node: &mut Node,
+    key: &str,
+    description: Description<'_>,
+    rest: &[&str],
+    value: Node,
+) -> Result<bool, Problem> {
+    let mut child = node
+        .child(key)
+        .cloned()
+        .unwrap_or_else(|| Node::null(&value.origin));
+    let known = place(&mut child, description, rest, value).map_err(|problem| problem.below(key))?;
+    if known {
+        node.set_key(key, child);
+    }
+    Ok(known)
+}
+
+fn place_in_list(
+    node: &mut Node,
+    items: Description<'_>,
+    part: &str,
+    rest: &[&str],
+    value: Node,
+) -> Result<bool, Problem> {
+    let index: usize = part
+        .parse()
+        .map_err(|_| Problem::new(format!("takes the index of a list, but has {part:?}")))?;
+    let mut list = match &mut node.value {
+        Value::List(list) => std::mem::take(list),
+        Value::Scalar { .. } | Value::Map(_) => Vec::new(),
+    };
+    if index > list.len() {
+        let message = format!(
+            "has {} items, so the next index is {}, not {index}",
+            list.len(),
+            list.len()
+        );
+        return Err(Problem::new(message));
+    }
+    if index == list.len() {
+        list.push(Node::null(&value.origin));
+    }
+    let known = match list.get_mut(index) {
+        Some(item) => place(item, items, rest, value).map_err(|problem| problem.below_index(index))?,
+        None => false,
+    };
+    node.value = Value::List(list);
+    Ok(known)
+}
+
+/// The key of a map that a part of a variable's name stands for: one that is there, or a new one in lower case.
+fn key_like(node: &Node, part: &str) -> String {
+    let entries = match &node.value {
+        Value::Map(entries) => entries.as_slice(),
+        Value::Scalar { .. } | Value::List(_) => &[],
+    };
+    entries
+        .iter()
+        .map(|entry| entry.key.as_str())
+        .find(|key| key.to_uppercase() == part)
+        .map_or_else(|| part.to_lowercase(), str::to_owned)
+}
+
+fn is_named(key: &str, schema: &serde_json::Value, part: &str) -> bool {
+    match schema.get(VARIABLE).and_then(serde_json::Value::as_str) {
+        Some(name) => name == part,
+        None => key.to_uppercase() == part,
+    }
+}

@@ -1,0 +1,9 @@
+//! Kinds of single values.
+
+mod address_range;
+mod duration;
+mod secret;
+
+pub(crate) use self::address_range::AddressRange;
+pub(crate) use self::duration::GoDuration;
+pub(crate) use self::secret::Secret;
