@@ -32,6 +32,6 @@ pub mod tls;
 pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};
 pub use crate::limits::Limits;
-pub use crate::observe::{AccessLog, Observer, RequestRecord};
+pub use crate::observe::{AccessLog, EventSink, LineFormat, LineLog, LineSink, Observer, RequestRecord};
 pub use crate::server::{Listener, Server};
 pub use crate::service::{OverTls, RegistryService, ResponseBody};

@@ -16,7 +16,6 @@ use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Method, Request};
 use http_body::Body;
-use registry_core::operation::Operation;
 use registry_core::{Error, ErrorCode, Principal, Registry, Response, Storage};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -26,10 +25,9 @@ use self::header::expects_continue;
 pub(crate) use self::header::{HeaderFields, response_head};
 use self::request_body::RequestBody;
 pub use self::response_body::ResponseBody;
-use crate::address::PeerAddress;
 use crate::authenticate::{Anonymous, Authenticator};
 use crate::limits::Limits;
-use crate::observe::{AccessLog, Exchange, Observer};
+use crate::observe::{AccessLog, EventSink, Exchange, Observer};
 use crate::tasks::Tasks;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -61,6 +59,7 @@ struct Shared<S: ?Sized + Storage> {
     limits: Limits,
     authenticator: Arc<dyn Authenticator>,
     observer: Arc<dyn Observer>,
+    events: Option<Arc<dyn EventSink>>,
     turns: Arc<Semaphore>,
 }
 
@@ -87,6 +86,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
                 limits,
                 authenticator: Arc::new(Anonymous),
                 observer: Arc::new(AccessLog),
+                events: None,
                 turns,
             }),
             interrupted: Interrupted(Arc::new(AbortOnDrop(Tasks::default()))),
@@ -103,6 +103,15 @@ impl<S: ?Sized + Storage> RegistryService<S> {
     #[must_use]
     pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
         self.with(|shared| shared.observer = observer)
+    }
+
+    /// Makes `sink` be told of what happens in the registry.
+    #[must_use]
+    pub fn with_event_sink(self, sink: Arc<dyn EventSink>) -> Self {
+        self.with(|shared| {
+            shared.registry = shared.registry.clone().with_events();
+            shared.events = Some(sink);
+        })
     }
 
     /// Returns the registry.
@@ -140,6 +149,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
             limits: self.shared.limits.clone(),
             authenticator: Arc::clone(&self.shared.authenticator),
             observer: Arc::clone(&self.shared.observer),
+            events: self.shared.events.clone(),
             turns: Arc::clone(&self.shared.turns),
         };
         change(&mut shared);
@@ -156,8 +166,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let peer = parts.extensions.get::<PeerAddress>().copied();
-        let exchange = Exchange::begin(&parts, peer, Arc::clone(&self.observer));
+        let exchange = Exchange::begin(&parts, Arc::clone(&self.observer));
         let body = RequestBody::new(
             body,
             self.limits.request_silence,
@@ -177,7 +186,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         } else {
             response
         };
-        exchange.answered(response.status, response.error.clone());
+        exchange.answered(&response);
         let head = response_head(&response, version, !is_drained);
         head.map(|()| ResponseBody::new(response.body, exchange))
     }
@@ -198,6 +207,9 @@ impl<S: ?Sized + Storage> Shared<S> {
             Ok((principal, request)) => self.registry.handle(&principal, request, body.as_mut()).await,
             Err(error) => error.into(),
         };
+        if let (Some(events), Some(event)) = (&self.events, &response.event) {
+            events.accept(event, exchange.record()).await;
+        }
         let is_drained = body.drain(self.limits.drain, self.limits.drain_time).await;
         (response, exchange, is_drained)
     }
@@ -218,7 +230,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let request =
             registry_core::Request::parse(parts.method.as_str(), target, &HeaderFields(&parts.headers))?;
-        exchange.set_repository(Operation::of(&request).repository);
+        exchange.set_request(&request);
         Ok((principal, request))
     }
 }

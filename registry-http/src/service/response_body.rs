@@ -167,7 +167,7 @@ mod tests {
     fn send(content: Wrong) -> (usize, bool, RequestRecord) {
         let last = Last::default();
         let (parts, ()) = http::Request::new(()).into_parts();
-        let exchange = Exchange::begin(&parts, None, Arc::new(last.clone()));
+        let exchange = Exchange::begin(&parts, Arc::new(last.clone()));
         let body = Core::Blob {
             content: Arc::new(content),
             range: 0..10,

@@ -15,7 +15,7 @@ use super::script::{Fault, JournalEntry, Script};
 use super::service::ScriptedService;
 use crate::authenticate::Authenticator;
 use crate::limits::Limits;
-use crate::observe::Observer;
+use crate::observe::{EventSink, Observer};
 use crate::server::{Listener, Server};
 use crate::service::RegistryService;
 
@@ -125,6 +125,7 @@ pub struct TestRegistryBuilder {
     authorizer: Option<Arc<dyn Authorizer>>,
     authenticator: Option<Arc<dyn Authenticator>>,
     observer: Option<Arc<dyn Observer>>,
+    events: Option<Arc<dyn EventSink>>,
 }
 
 impl TestRegistryBuilder {
@@ -163,6 +164,13 @@ impl TestRegistryBuilder {
         self
     }
 
+    /// Makes `sink` be told of what happens.
+    #[must_use]
+    pub fn event_sink(mut self, sink: Arc<dyn EventSink>) -> Self {
+        self.events = Some(sink);
+        self
+    }
+
     /// Starts the registry, within a tokio runtime.
     ///
     /// # Panics
@@ -186,6 +194,9 @@ impl TestRegistryBuilder {
         }
         if let Some(observer) = self.observer {
             service = service.with_observer(observer);
+        }
+        if let Some(events) = self.events {
+            service = service.with_event_sink(events);
         }
         let script = Script::default();
         let scripted = ScriptedService {

@@ -3,8 +3,12 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
+use registry_core::{Event, Storage as _};
 use registry_http::PeerAddress;
 use registry_http::testing::TestRegistry;
+use registry_http::{EventSink, RequestRecord};
+use tokio::sync::Semaphore;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::Records;
@@ -119,4 +123,52 @@ async fn the_log_has_one_line_for_each_request() {
     ] {
         assert!(lines[0].contains(part), "{lines:?}");
     }
+}
+
+/// Takes an event when the test lets it.
+#[derive(Debug)]
+struct Gate {
+    open: Semaphore,
+    taken: Mutex<Vec<(Event, RequestRecord)>>,
+}
+
+impl EventSink for Gate {
+    fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.taken.lock().unwrap().push((event.clone(), request.clone()));
+            self.open.acquire().await.unwrap().forget();
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_taken_after_the_commit_and_before_the_answer() {
+    let gate = Arc::new(Gate {
+        open: Semaphore::new(0),
+        taken: Mutex::default(),
+    });
+    let registry = TestRegistry::builder()
+        .event_sink(Arc::clone(&gate) as Arc<dyn EventSink>)
+        .start()
+        .await;
+    let address = registry.address();
+    let push = tokio::spawn(async move {
+        let client = &mut Client::connect(address).await;
+        push_blob(client, "a/b", b"hello").await
+    });
+    let (event, request) = eventually(async || gate.taken.lock().unwrap().first().cloned()).await;
+    assert_eq!(
+        (event.action.as_str(), event.repository.as_str()),
+        ("push", "a/b")
+    );
+    assert_eq!((request.method.as_str(), request.status), ("PUT", None));
+    assert_eq!(request.repository.as_ref(), Some(&event.repository));
+    let digest = event.target.digest().unwrap();
+    assert_eq!(request.digest.as_ref(), Some(digest));
+    // The blob is there, though nobody was told of it yet.
+    let size = registry.registry().storage().stat_blob(&event.repository, digest);
+    assert_eq!(size.await.unwrap(), 5);
+    assert!(!push.is_finished());
+    gate.open.add_permits(1);
+    assert_eq!(push.await.unwrap(), digest.to_string());
 }

@@ -1,0 +1,94 @@
+//! The log of requests, in the program's own log.
+
+use std::fmt::{self, Write as _};
+
+use registry_core::Error;
+
+use super::{Observer, RequestRecord};
+
+/// Writes one line per request to [`tracing`], target `registry_http::access`, and one with the causes for each failure
+/// of the registry itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AccessLog;
+
+impl AccessLog {
+    /// Writes what a failure of the registry itself was caused by; nothing for any other request.
+    pub fn failed(record: &RequestRecord) {
+        let Some(error) = record.error.as_ref().filter(|error| error.code().status() >= 500) else {
+            return;
+        };
+        let causes = Causes(error);
+        if error.code() == registry_core::ErrorCode::Unavailable {
+            // It comes in floods.
+            tracing::warn!(request = %record.id, method = %record.method, path = %record.path, "{causes}");
+        } else {
+            tracing::error!(request = %record.id, method = %record.method, path = %record.path, "{causes}");
+        }
+    }
+}
+
+impl Observer for AccessLog {
+    fn finished(&self, record: &RequestRecord) {
+        tracing::info!(
+            target: "registry_http::access",
+            method = %record.method,
+            path = %record.path,
+            status = record.status,
+            peer = record.peer.map(tracing::field::display),
+            principal = (!record.principal.is_empty()).then_some(&*record.principal),
+            repository = record.repository.as_ref().map(tracing::field::display),
+            received = record.received,
+            sent = record.sent,
+            milliseconds = u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
+            complete = record.is_complete,
+            id = %record.id,
+            "request"
+        );
+        Self::failed(record);
+    }
+}
+
+/// An error with all that caused it, on one line whatever stands in it.
+struct Causes<'a>(&'a Error);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = OneLine(f);
+        write!(line, "{}", self.0)?;
+        let mut cause = std::error::Error::source(self.0);
+        while let Some(error) = cause {
+            write!(line, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Writes control characters as escapes, so that no text of a client can begin a line of the log.
+struct OneLine<W>(W);
+
+impl<W: fmt::Write> fmt::Write for OneLine<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            if character.is_control() {
+                write!(self.0, "{}", character.escape_default())?;
+            } else {
+                self.0.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_stay_on_one_line() {
+        let cause = std::io::Error::other("two\nlines\u{1b}[31m, \"quoted\" and ü");
+        let shown = Causes(&Error::internal(cause)).to_string();
+        let expected = ": two\\nlines\\u{1b}[31m, \"quoted\" and ü";
+        assert!(shown.ends_with(expected), "{shown}");
+    }
+}

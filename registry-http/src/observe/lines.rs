@@ -1,0 +1,392 @@
+//! Logs of requests, one line each: for people and for programs.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use registry_core::Timestamp;
+use registry_core::operation::Action;
+use serde::Serialize;
+
+use super::{AccessLog, Observer, RequestRecord};
+
+/// Takes finished lines, without the line feed. It must not block.
+pub trait LineSink: fmt::Debug + Send + Sync + 'static {
+    /// Takes a line.
+    fn write(&self, line: String);
+}
+
+/// What a line says, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFormat {
+    /// Every request in the combined format of Apache's server, as the distribution registry writes it.
+    Combined,
+    /// Every request as a JSON object.
+    Json,
+    /// Every request that would change something, and every one that was refused, as a JSON object: who wanted what,
+    /// from where, and the outcome.
+    Audit,
+}
+
+/// Writes a line per request, as its format says. Whatever a client sends, it stays on one line.
+#[derive(Debug)]
+pub struct LineLog<S> {
+    format: LineFormat,
+    sink: S,
+}
+
+impl<S: LineSink> LineLog<S> {
+    /// Makes a log that writes to `sink`.
+    #[must_use]
+    pub const fn new(format: LineFormat, sink: S) -> Self {
+        Self { format, sink }
+    }
+}
+
+impl<S: LineSink> Observer for LineLog<S> {
+    fn finished(&self, record: &RequestRecord) {
+        let line = match self.format {
+            LineFormat::Combined => Some(combined(record)),
+            LineFormat::Json => json(record),
+            LineFormat::Audit => audit(record),
+        };
+        if let Some(line) = line {
+            self.sink.write(line);
+        }
+        if self.format != LineFormat::Audit {
+            AccessLog::failed(record);
+        }
+    }
+}
+
+/// `HOST - USER [TIME] "METHOD TARGET VERSION" STATUS BYTES "REFERER" "AGENT"`
+fn combined(record: &RequestRecord) -> String {
+    let mut line = String::with_capacity(256);
+    match record.client() {
+        Some(address) => line.push_str(&address.to_string()),
+        None => line.push('-'),
+    }
+    line.push_str(" - ");
+    if record.principal.is_empty() {
+        line.push('-');
+    } else {
+        escape(&mut line, record.principal.as_bytes(), true);
+    }
+    line.push_str(" [");
+    push_time(&mut line, record.time);
+    line.push_str("] \"");
+    line.push_str(record.method.as_str());
+    line.push(' ');
+    push_target(&mut line, record);
+    line.push_str(&format!(" {:?}\" ", record.version));
+    match record.status {
+        Some(status) => line.push_str(&status.to_string()),
+        None => line.push('-'),
+    }
+    line.push_str(&format!(" {} \"", record.sent));
+    escape(&mut line, bytes(record.referer.as_ref()), false);
+    line.push_str("\" \"");
+    escape(&mut line, bytes(record.user_agent.as_ref()), false);
+    line.push('"');
+    line
+}
+
+fn push_target(line: &mut String, record: &RequestRecord) {
+    // A target has no spaces or controls; a quote would end the field.
+    escape(line, record.path.as_bytes(), true);
+    if let Some(query) = &record.query {
+        line.push('?');
+        escape(line, query.as_bytes(), true);
+    }
+}
+
+/// Writes `21/Nov/2026:14:58:20 +0000`.
+fn push_time(line: &mut String, time: SystemTime) {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let time = timestamp(time);
+    let (year, month, day) = time.date();
+    let month = usize::try_from(month).unwrap_or(0).saturating_sub(1);
+    let month = MONTHS.get(month).unwrap_or(&"Jan");
+    let seconds = time.0 / 1000 % 86_400;
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    line.push_str(&format!(
+        "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000"
+    ));
+}
+
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn bytes(field: Option<&http::HeaderValue>) -> &[u8] {
+    field.map_or(b"", http::HeaderValue::as_bytes)
+}
+
+/// Writes text of a client as Apache's server does: quotes and backslashes with a backslash, bytes that are not
+/// printable ASCII as `\xhh`; a space too where it would end the field.
+fn escape(line: &mut String, text: &[u8], is_bare: bool) {
+    for byte in text {
+        match byte {
+            b'"' | b'\\' => {
+                line.push('\\');
+                line.push(char::from(*byte));
+            }
+            b' ' if is_bare => line.push_str("\\x20"),
+            b' '..=b'~' => line.push(char::from(*byte)),
+            _ => line.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'static str>,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    principal: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<&'a str>,
+    method: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
+    protocol: String,
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    received: u64,
+    sent: u64,
+    /// Milliseconds, with microseconds behind the point.
+    duration_ms: f64,
+    complete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    referer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    fn of(record: &'a RequestRecord) -> Self {
+        let text = |field: Option<&http::HeaderValue>| {
+            field.map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned())
+        };
+        Self {
+            time: timestamp(record.time).to_string(),
+            event: None,
+            id: record.id.to_string(),
+            outcome: None,
+            client: record.peer.map(|peer| peer.to_string()),
+            principal: &record.principal,
+            action: record.action.map(word),
+            repository: record.repository.as_ref().map(|name| name.as_str()),
+            tag: record.tag.as_ref().map(|tag| tag.as_str()),
+            digest: record.digest.as_ref().map(|digest| digest.as_str()),
+            method: record.method.as_str(),
+            path: &record.path,
+            query: record.query.as_deref(),
+            protocol: format!("{:?}", record.version),
+            status: record.status,
+            error: record.error.as_ref().map(|error| error.code().as_str()),
+            received: record.received,
+            sent: record.sent,
+            duration_ms: record.duration.as_micros() as f64 / 1000.0,
+            complete: record.is_complete,
+            host: text(record.host.as_ref()),
+            referer: text(record.referer.as_ref()),
+            user_agent: text(record.user_agent.as_ref()),
+        }
+    }
+}
+
+const fn word(action: Action) -> &'static str {
+    match action {
+        Action::Connect => "connect",
+        Action::Pull => "pull",
+        Action::Push => "push",
+        Action::Overwrite => "overwrite",
+        Action::Delete => "delete",
+        Action::List => "list",
+    }
+}
+
+fn json(record: &RequestRecord) -> Option<String> {
+    serde_json::to_string(&Line::of(record)).ok()
+}
+
+/// Writes who did or wanted what; nothing where nothing was to be changed or refused.
+fn audit(record: &RequestRecord) -> Option<String> {
+    let status = record.status;
+    // What is not there, malformed or at a wrong time is no refusal.
+    let is_refused = matches!(status, Some(401 | 403 | 405 | 409 | 412 | 429));
+    if !is_refused && !record.is_write() {
+        return None;
+    }
+    let outcome = match status {
+        _ if is_refused => "refused",
+        Some(200..400) => "done",
+        Some(400..500) => "invalid",
+        // The client went away before it was answered; what it asked for may have been done.
+        None => "unknown",
+        Some(_) => "failed",
+    };
+    let line = Line {
+        event: Some("audit"),
+        outcome: Some(outcome),
+        ..Line::of(record)
+    };
+    serde_json::to_string(&line).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use http::Request;
+    use registry_core::{Error, ErrorCode};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::address::PeerAddress;
+
+    fn record(method: &str, uri: &str, agent: &[u8]) -> RequestRecord {
+        let request = Request::builder().method(method).uri(uri);
+        let request = request
+            .header("user-agent", agent)
+            .header("referer", "http://x/y");
+        let mut record = RequestRecord::new(&request.body(()).unwrap().into_parts().0);
+        record.time = UNIX_EPOCH + Duration::from_millis(1_795_273_100_076);
+        record.peer = Some(PeerAddress::Tcp(([10, 0, 0, 1], 4711).into()));
+        record.status = Some(200);
+        record.sent = 396;
+        record
+    }
+
+    #[test]
+    fn the_combined_format_is_that_of_apache() {
+        let mut record = record("GET", "/v2/a/b/manifests/t?ns=x&token=canary", b"agent/1 (x)");
+        let line = "10.0.0.1 - - [21/Nov/2026:14:58:20 +0000] \"GET /v2/a/b/manifests/t?ns=x&*** HTTP/1.1\" 200 396 \
+                    \"http://x/y\" \"agent/1 (x)\"";
+        assert_eq!(combined(&record), line);
+        record.principal = "alice".into();
+        record.peer = Some(PeerAddress::Unix);
+        record.status = None;
+        assert!(combined(&record).starts_with("- - alice ["));
+        assert!(combined(&record).contains("HTTP/1.1\" - 396 "));
+    }
+
+    #[test]
+    fn nothing_that_a_client_sends_forges_a_line() {
+        let mut record = record("GET", "/v2/", b"a\" 200 \\\tb\xff");
+        record.principal = "eve\n127.0.0.1 - - [x] \"GET\u{1b}[31m\u{2028}".into();
+        let line = combined(&record);
+        assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line}");
+        assert!(line.ends_with("\"a\\\" 200 \\\\\\x09b\\xff\""), "{line}");
+        let user = line.split(' ').nth(2).unwrap();
+        assert!(user.starts_with("eve\\x0a127.0.0.1\\x20-"), "{line}");
+        for line in [json(&record).unwrap(), audit_refused(record)] {
+            assert!(!line.contains(['\n', '\u{1b}']), "{line}");
+            let value: Value = serde_json::from_str(&line).unwrap();
+            assert!(value["principal"].as_str().unwrap().contains('\n'));
+        }
+    }
+
+    fn audit_refused(mut record: RequestRecord) -> String {
+        record.status = Some(403);
+        audit(&record).unwrap()
+    }
+
+    #[test]
+    fn every_write_and_every_refusal_is_audited() {
+        for (method, status, error, outcome) in [
+            ("GET", Some(200), None, None),
+            ("HEAD", Some(404), Some(ErrorCode::BlobUnknown), None),
+            ("GET", Some(500), Some(ErrorCode::Internal), None),
+            ("GET", Some(401), Some(ErrorCode::Unauthorized), Some("refused")),
+            (
+                "GET",
+                Some(429),
+                Some(ErrorCode::TooManyRequests),
+                Some("refused"),
+            ),
+            ("PUT", Some(201), None, Some("done")),
+            ("PUT", Some(403), Some(ErrorCode::Denied), Some("refused")),
+            ("PUT", Some(409), Some(ErrorCode::TagConflict), Some("refused")),
+            (
+                "PUT",
+                Some(400),
+                Some(ErrorCode::ManifestInvalid),
+                Some("invalid"),
+            ),
+            (
+                "DELETE",
+                Some(405),
+                Some(ErrorCode::MethodNotAllowed),
+                Some("refused"),
+            ),
+            ("PATCH", Some(503), Some(ErrorCode::Unavailable), Some("failed")),
+            ("PATCH", None, None, Some("unknown")),
+        ] {
+            let mut record = record(method, "/v2/a/b/manifests/t", b"x");
+            let request = registry_core::Request::parse(method, "/v2/a/b/manifests/t", &[("", "")][..]);
+            if let Ok(request) = request {
+                record.set_request(&request);
+            }
+            record.status = status;
+            record.error = error.map(Error::from);
+            let line = audit(&record).map(|line| serde_json::from_str::<Value>(&line).unwrap());
+            assert_eq!(
+                line.as_ref().map(|line| line["outcome"].as_str().unwrap()),
+                outcome,
+                "{method} {status:?}"
+            );
+            if let (Some(line), "PUT") = (line, method) {
+                assert_eq!(line["event"], "audit");
+                assert_eq!((&line["repository"], &line["tag"]), (&"a/b".into(), &"t".into()));
+                assert_eq!(
+                    (&line["action"], &line["client"]),
+                    (&"push".into(), &"10.0.0.1:4711".into())
+                );
+                assert_eq!(line["error"].as_str(), error.map(ErrorCode::as_str));
+            }
+        }
+    }
+
+    #[derive(Clone, Debug, Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl LineSink for Lines {
+        fn write(&self, line: String) {
+            self.0.lock().unwrap().push(line);
+        }
+    }
+
+    #[test]
+    fn several_logs_are_told_at_once() {
+        let (access, audit) = (Lines::default(), Lines::default());
+        let observers: Vec<Arc<dyn Observer>> = vec![
+            Arc::new(LineLog::new(LineFormat::Json, access.clone())),
+            Arc::new(LineLog::new(LineFormat::Audit, audit.clone())),
+        ];
+        observers.finished(&record("GET", "/v2/", b"x"));
+        observers.finished(&record("PUT", "/v2/", b"x"));
+        assert_eq!(access.0.lock().unwrap().len(), 2);
+        assert_eq!(audit.0.lock().unwrap().len(), 1);
+    }
+}

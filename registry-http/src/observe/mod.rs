@@ -1,0 +1,53 @@
+//! What is told of requests, and to whom.
+
+mod access_log;
+mod exchange;
+mod lines;
+mod record;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use registry_core::Event;
+
+pub use self::access_log::AccessLog;
+pub(crate) use self::exchange::Exchange;
+pub use self::lines::{LineFormat, LineLog, LineSink};
+pub use self::record::RequestRecord;
+
+/// Is told of each request once, when its response was sent or given up.
+///
+/// It is called where responses are sent, so it must not block.
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
+    /// A request has begun; [`finished`](Self::finished) follows, whatever becomes of it.
+    fn began(&self) {}
+
+    /// A request is over.
+    fn finished(&self, record: &RequestRecord);
+}
+
+/// Tells several observers, in their order.
+impl Observer for Vec<Arc<dyn Observer>> {
+    fn began(&self) {
+        for observer in self {
+            observer.began();
+        }
+    }
+
+    fn finished(&self, record: &RequestRecord) {
+        for observer in self {
+            observer.finished(record);
+        }
+    }
+}
+
+/// Takes what happened in a registry, for example to notify others.
+pub trait EventSink: fmt::Debug + Send + Sync + 'static {
+    /// Takes an event after the storage did what it tells of, and before the client is answered, who waits for the
+    /// future: what must not get lost when the process ends has to be safe when it is ready, and it has to be ready
+    /// soon. It cannot fail, because what happened did.
+    ///
+    /// `request` is the request that did it, as far as it is known by then.
+    fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()>;
+}

@@ -1,0 +1,213 @@
+//! What is known of a request.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderValue, Method, Version};
+use registry_core::operation::{Action, Operation, Target};
+use registry_core::{Digest, Error, RepositoryName, Request, Tag};
+use uuid::Uuid;
+
+use crate::address::PeerAddress;
+
+/// The parameters whose values may be shown: those of the protocol. Any other may hold a secret.
+const SHOWN_PARAMETERS: [&str; 13] = [
+    "_state",
+    "account",
+    "artifactType",
+    "client_id",
+    "digest",
+    "digest-algorithm",
+    "from",
+    "last",
+    "mount",
+    "n",
+    "ns",
+    "scope",
+    "service",
+];
+
+/// A request and what became of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RequestRecord {
+    /// A random name for the request, the same wherever it is told of.
+    pub id: Uuid,
+    /// When its header had arrived.
+    pub time: SystemTime,
+    /// The method.
+    pub method: Method,
+    /// The path, as sent, without the query.
+    pub path: String,
+    /// The query, in which `***` stands for all that is not of the protocol.
+    pub query: Option<String>,
+    /// The protocol's version.
+    pub version: Version,
+    /// Who sent it, where the server said so.
+    pub peer: Option<PeerAddress>,
+    /// It came over TLS.
+    pub is_secure: bool,
+    /// The host that was asked, with the port if the client named one.
+    pub host: Option<HeaderValue>,
+    /// The field `User-Agent`.
+    pub user_agent: Option<HeaderValue>,
+    /// The field `Referer`.
+    pub referer: Option<HeaderValue>,
+    /// Who the client is; empty for the anonymous principal.
+    pub principal: String,
+    /// What the client wants to do, where that was understood.
+    pub action: Option<Action>,
+    /// The repository, where the request is about one.
+    pub repository: Option<RepositoryName>,
+    /// The tag, where it is about one.
+    pub tag: Option<Tag>,
+    /// The digest of the content that it is about: as asked for, or as answered.
+    pub digest: Option<Digest>,
+    /// The status of the response, where there was one.
+    pub status: Option<u16>,
+    /// Bytes of the request's body.
+    pub received: u64,
+    /// Bytes of the response's body that were handed to the connection.
+    pub sent: u64,
+    /// The time from the header of the request to the end of the response's body.
+    pub duration: Duration,
+    /// Whether the whole response was handed to the connection. If not, the client went away, or see `error`.
+    pub is_complete: bool,
+    /// Why the request was refused or failed, with the cause.
+    pub error: Option<Error>,
+}
+
+impl RequestRecord {
+    pub(super) fn new(parts: &http::request::Parts) -> Self {
+        let field = |name| parts.headers.get(name).cloned();
+        let host = match parts.uri.authority() {
+            Some(authority) => HeaderValue::try_from(host_of(authority.as_str())).ok(),
+            None => field(http::header::HOST),
+        };
+        Self {
+            id: Uuid::new_v4(),
+            time: SystemTime::now(),
+            method: parts.method.clone(),
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().map(shown_query),
+            version: parts.version,
+            peer: parts.extensions.get::<PeerAddress>().copied(),
+            is_secure: parts.extensions.get::<crate::service::OverTls>().is_some(),
+            host,
+            user_agent: field(http::header::USER_AGENT),
+            referer: field(http::header::REFERER).map(|referer| shown_referer(&referer)),
+            principal: String::new(),
+            action: None,
+            repository: None,
+            tag: None,
+            digest: None,
+            status: None,
+            received: 0,
+            sent: 0,
+            duration: Duration::ZERO,
+            is_complete: false,
+            error: None,
+        }
+    }
+
+    pub(super) fn set_request(&mut self, request: &Request) {
+        let operation = Operation::of(request);
+        self.action = Some(operation.action);
+        self.repository = operation.repository.cloned();
+        match operation.target {
+            Target::Blob(digest) | Target::Manifest(digest) => self.digest = Some(digest.clone()),
+            Target::Tag(tag) => self.tag = Some(tag.clone()),
+            Target::Registry | Target::Catalog | Target::Repository | Target::Upload(_) => {}
+        }
+    }
+
+    /// Returns the address of the client, where it has one.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        self.peer.and_then(|peer| peer.ip())
+    }
+
+    /// Returns whether the request would change something.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        !matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
+    }
+}
+
+/// Leaves out credentials, which do not belong into an authority but could stand there.
+fn host_of(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
+/// Writes a query with the values of known parameters only.
+fn shown_query(query: &str) -> String {
+    let mut shown = String::new();
+    for pair in query.split('&') {
+        if !shown.is_empty() {
+            shown.push('&');
+        }
+        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+        let is_shown = SHOWN_PARAMETERS.contains(&name) || name == "tag" || pair.is_empty();
+        shown.push_str(if is_shown { pair } else { "***" });
+    }
+    shown
+}
+
+/// Cuts off credentials and the query of a referer, which may hold secrets of another site.
+fn shown_referer(referer: &HeaderValue) -> HeaderValue {
+    let shown = referer.to_str().ok().and_then(|text| {
+        let text = text.split(['?', '#']).next()?;
+        let (scheme, rest) = text.split_once("://")?;
+        let (authority, path) = rest
+            .split_once('/')
+            .map_or((rest, ""), |(host, path)| (host, path));
+        HeaderValue::try_from(format!("{scheme}://{}/{path}", host_of(authority))).ok()
+    });
+    shown.unwrap_or_else(|| HeaderValue::from_static("***"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(uri: &str, fields: &[(&'static str, &'static str)]) -> RequestRecord {
+        let mut request = http::Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        RequestRecord::new(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn only_what_is_of_the_protocol_is_kept_of_a_query() {
+        for (query, shown) in [
+            ("n=10&last=a%2Fb", "n=10&last=a%2Fb"),
+            ("mount=sha256:0&from=a&token=canary", "mount=sha256:0&from=a&***"),
+            ("canary", "***"),
+            ("password=canary&digest=x", "***&digest=x"),
+            ("tag=v1&tag=v2", "tag=v1&tag=v2"),
+        ] {
+            let record = record(&format!("/v2/?{query}"), &[]);
+            assert_eq!(record.query.as_deref(), Some(shown));
+            assert_eq!(record.path, "/v2/");
+        }
+        assert_eq!(record("/v2/", &[]).query, None);
+    }
+
+    #[test]
+    fn hosts_and_referers_are_kept_without_credentials() {
+        let get = |value: Option<HeaderValue>| value.unwrap().to_str().unwrap().to_owned();
+        assert_eq!(get(record("/", &[("host", "a:5000")]).host), "a:5000");
+        assert_eq!(
+            get(record("http://user:canary@b:1/", &[("host", "a")]).host),
+            "b:1"
+        );
+        for (referer, shown) in [
+            ("https://u:canary@a/b?canary", "https://a/b"),
+            ("https://a", "https://a/"),
+            ("canary", "***"),
+        ] {
+            assert_eq!(get(record("/", &[("referer", referer)]).referer), shown);
+        }
+    }
+}
