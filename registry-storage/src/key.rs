@@ -132,6 +132,24 @@ impl Key {
         Self("catalog/".into())
     }
 
+    /// How far the adoption of another program's data came.
+    #[must_use]
+    pub fn adoption() -> Self {
+        Self("adoption/distribution".into())
+    }
+
+    /// All manifests of a repository.
+    #[must_use]
+    pub fn manifests(repository: &RepositoryName) -> Self {
+        Self(format!("{}manifests/", repository_folder(repository)).into())
+    }
+
+    /// The hints of all grants of a repository.
+    #[must_use]
+    pub fn repository_blobs(repository: &RepositoryName) -> Self {
+        Self(format!("{}blobs/", repository_folder(repository)).into())
+    }
+
     /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -12,6 +12,8 @@ pub mod backend;
 mod bytes_name;
 mod clock;
 #[cfg(all(feature = "filesystem", unix))]
+pub mod distribution;
+#[cfg(all(feature = "filesystem", unix))]
 pub mod filesystem;
 mod key;
 pub mod object_store;

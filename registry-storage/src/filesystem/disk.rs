@@ -46,6 +46,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// `NotFound`, and those of unlink(2).
     fn unlink(&self, path: &Path) -> io::Result<()>;
 
+    /// Gives a file a second name, which must be free.
+    ///
+    /// # Errors
+    /// `NotFound` where the file or the folder of the new name is not there, and those of link(2).
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()>;
+
     /// Returns the identifier of the running system, where it is known: what was written but not synced is there for
     /// as long as it stays the same.
     fn epoch(&self) -> Option<String>;
@@ -139,6 +145,10 @@ impl Disk for RealDisk {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        fs::hard_link(file, name)
     }
 
     fn epoch(&self) -> Option<String> {

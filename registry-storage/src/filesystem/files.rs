@@ -1,6 +1,6 @@
 //! Bytes as files, `bytes/<yyyymmdd>/<uuid>`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +27,21 @@ pub(super) struct Files {
     durable_days: Mutex<BTreeSet<Box<str>>>,
     /// Held for as long as a write may go on.
     _lock: Arc<RootLock>,
+}
+
+/// Why files did not get second names.
+#[derive(Debug)]
+pub(crate) enum LinkError {
+    /// The system does not let this file have one.
+    Refused { file: PathBuf, cause: io::Error },
+    /// Anything else.
+    Storage(Error),
+}
+
+impl From<Error> for LinkError {
+    fn from(error: Error) -> Self {
+        Self::Storage(error)
+    }
 }
 
 /// A file that is being written, and whether it was made for that.
@@ -73,6 +88,37 @@ impl Files {
         };
         let file = created.map_err(|cause| file_error("create", &path, cause))?;
         Ok(OpenedFile { file, is_new: true })
+    }
+
+    /// Gives files second names, and makes them and the names durable. The files are never written to.
+    pub(super) fn link(&self, links: &[(BytesName, PathBuf)]) -> Result<(), LinkError> {
+        self.health.check()?;
+        for (name, source) in links {
+            let path = self.path(name);
+            let linked = match self.disk.link(source, &path) {
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                    self.create_day(name)?;
+                    self.disk.link(source, &path)
+                }
+                other => other,
+            };
+            linked.map_err(|cause| LinkError::Refused {
+                file: source.clone(),
+                cause,
+            })?;
+            // Whoever wrote it may not have synced it. Where it was, this costs next to nothing.
+            let file = self
+                .disk
+                .open(&path, Access::Read)
+                .map_err(|cause| file_error("open", &path, cause))?;
+            file.sync_data()
+                .map_err(|cause| self.health.sync_failed(&path, cause))?;
+        }
+        let days: BTreeMap<&str, &BytesName> = links.iter().map(|(name, _)| (name.day(), name)).collect();
+        for name in days.into_values() {
+            self.sync_day(name)?;
+        }
+        Ok(())
     }
 
     /// Takes back what a failed write left after `offset`, as far as the disk lets it.

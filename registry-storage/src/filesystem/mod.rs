@@ -27,12 +27,13 @@ pub mod volatile;
 mod writer;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use registry_core::Error;
 use registry_core::storage::BlobContent;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use self::content::FileContent;
 use self::file_writer::FileWriter;
@@ -46,12 +47,14 @@ use crate::backend::{
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 
+pub(crate) use self::files::LinkError;
 pub use self::lock::Holder;
 pub use self::options::{FilesystemOptions, OpenError};
 
 const LOCK_FILE: &str = "registry.lock";
 const RECORDS_FILE: &str = "records.sqlite";
-const BYTES_FOLDER: &str = "bytes";
+/// The folder of bytes below a root.
+pub(crate) const BYTES_FOLDER: &str = "bytes";
 
 /// The size of an upload's part in bytes: what one write takes, and what an upload has in memory.
 const PART_SIZE: usize = 256 * 1024;
@@ -114,6 +117,14 @@ impl FilesystemBackend {
             upload_memory: Arc::new(Semaphore::new(in_units(options.upload_memory))),
             epoch: disk.epoch(),
         })
+    }
+
+    /// Gives files of the same file system names of bytes, durably.
+    pub(crate) async fn link_bytes(&self, links: Vec<(BytesName, PathBuf)>) -> Result<(), LinkError> {
+        let files = self.files()?;
+        spawn_blocking(move || files.link(&links))
+            .await
+            .unwrap_or_else(|cause| Err(Error::internal(cause).into()))
     }
 
     fn files(&self) -> Result<Arc<Files>, Error> {

@@ -214,6 +214,17 @@ impl Disk for VolatileDisk {
         RealDisk.unlink(path)
     }
 
+    /// What is durable of the file is durable by its new name too, once that is.
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        self.call()?;
+        RealDisk.link(file, name)?;
+        let mut state = self.state();
+        if let Some(content) = state.contents.get(file).cloned() {
+            state.contents.insert(name.to_owned(), content);
+        }
+        Ok(())
+    }
+
     fn epoch(&self) -> Option<String> {
         Some(self.epoch.clone())
     }

@@ -64,6 +64,17 @@ impl<B: Backend> Store<B> {
         Err(super::edge::contended())
     }
 
+    /// Returns where the content of a blob is that a repository may read.
+    #[cfg(all(feature = "filesystem", unix))]
+    pub(crate) async fn granted_bytes(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<BlobBytes>, Error> {
+        let grant = peek::<GrantRecord>(&*self.backend, &Key::grant(digest, repository)).await?;
+        Ok(grant.visible().and_then(|(grant, _)| grant.blob))
+    }
+
     /// Reads a small blob from its record.
     async fn inline_content(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         let blob = peek::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;

@@ -92,12 +92,13 @@ impl Sequence for CompleteBytes {
     }
 }
 
-struct CommitUpload {
-    keys: GrantKeys,
-    digest: Digest,
-    size: u64,
-    session: Session,
-    now: Timestamp,
+/// Makes the bytes of a session, whose digest was checked, a blob of a repository.
+pub(super) struct CommitUpload {
+    pub(super) keys: GrantKeys,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) session: Session,
+    pub(super) now: Timestamp,
 }
 
 /// What became of the blob.

@@ -2,8 +2,10 @@
 //!
 //! One file for each thing that happens: [`commit`] makes uploaded bytes a blob, [`push`] stores a manifest and its
 //! tags, [`mount`] lets another repository read a blob, [`delete`] takes things away. Those are sequences of record
-//! steps, each safe to be the last one; the rest reads.
+//! steps, each safe to be the last one; the rest reads. [`adopt`] runs the same sequences, many in one transaction.
 
+#[cfg(all(feature = "filesystem", unix))]
+pub(crate) mod adopt;
 mod blobs;
 mod commit;
 mod delete;
@@ -34,7 +36,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::store::session_lock::SessionLocks;
 
 /// Blobs up to this size are kept in their record: reading one costs a record more and no open file.
-const INLINE_LIMIT: usize = 16 * 1024;
+pub(crate) const INLINE_LIMIT: usize = 16 * 1024;
 
 /// How often a sequence begins again because others wrote the same records, before it gives up.
 const ATTEMPTS: usize = 32;

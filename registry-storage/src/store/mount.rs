@@ -56,23 +56,32 @@ impl Sequence for MountBlob {
         if !may_mount(read::<GrantRecord>(records, &self.source).await?.state()) {
             return Ok(false);
         }
-        for _ in 0..ATTEMPTS {
-            let pending = match enter_grant(records, &self.grant, self.now).await? {
-                Entered::Published => return Ok(true),
-                Entered::Again => continue,
-                Entered::Pending(version) => version,
-            };
-            let blob = require_child::<BlobRecord>(records, &self.grant.blob, self.now).await?;
-            let Some(bytes) = blob.and_then(|(blob, _)| blob.blob) else {
-                withdraw_grant(records, &self.grant, pending, self.now).await?;
-                return Ok(false);
-            };
-            if publish_grant(records, &self.grant, &pending, bytes, self.now).await? {
-                return Ok(true);
-            }
-        }
-        Err(contended())
+        grant_stored_blob(records, &self.grant, self.now).await
     }
+}
+
+/// Lets a repository read a blob that is in the store; `false` where it is not.
+pub(super) async fn grant_stored_blob(
+    records: &mut dyn Records,
+    keys: &GrantKeys,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    for _ in 0..ATTEMPTS {
+        let pending = match enter_grant(records, keys, now).await? {
+            Entered::Published => return Ok(true),
+            Entered::Again => continue,
+            Entered::Pending(version) => version,
+        };
+        let blob = require_child::<BlobRecord>(records, &keys.blob, now).await?;
+        let Some(bytes) = blob.and_then(|(blob, _)| blob.blob) else {
+            withdraw_grant(records, keys, pending, now).await?;
+            return Ok(false);
+        };
+        if publish_grant(records, keys, &pending, bytes, now).await? {
+            return Ok(true);
+        }
+    }
+    Err(contended())
 }
 
 /// What became of step 1 for a grant.

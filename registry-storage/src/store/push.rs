@@ -22,18 +22,13 @@ impl<B: Backend> Store<B> {
         repository: &RepositoryName,
         manifest: NewManifest,
     ) -> Result<(), Error> {
-        let push = PushManifest {
-            key: Key::manifest(repository, &manifest.manifest.digest),
-            repository: repository.clone(),
-            new: manifest,
-            now: self.clock.now(),
-            written: Vec::new(),
-        };
+        let push = PushManifest::new(repository, manifest, self.clock.now());
         self.backend.transact(Durability::Synced, push).await?
     }
 }
 
-struct PushManifest {
+/// Stores a manifest and points its tags at it.
+pub(super) struct PushManifest {
     repository: RepositoryName,
     key: Key,
     new: NewManifest,
@@ -101,6 +96,16 @@ impl From<Error> for Stop {
 }
 
 impl PushManifest {
+    pub(super) fn new(repository: &RepositoryName, manifest: NewManifest, now: Timestamp) -> Self {
+        Self {
+            key: Key::manifest(repository, &manifest.manifest.digest),
+            repository: repository.clone(),
+            new: manifest,
+            now,
+            written: Vec::new(),
+        }
+    }
+
     async fn push(&mut self, records: &mut dyn Records) -> Result<(), Stop> {
         'again: for _ in 0..ATTEMPTS {
             // Before anything is written: a push that its condition refuses leaves nothing.
@@ -117,7 +122,7 @@ impl PushManifest {
                 }
             };
             self.add_referrer(records, &incarnation).await?;
-            self.add_repository(records).await?;
+            add_repository(records, &self.repository, self.now).await?;
             for tag in self.new.tags.clone() {
                 if !self.write_tag(records, &tag, &incarnation).await? {
                     continue 'again;
@@ -229,19 +234,6 @@ impl PushManifest {
         if let Some((subject, _)) = &self.new.subject {
             let key = Key::referrer(&self.repository, subject, &self.new.manifest.digest, incarnation);
             records.remove(&key).await?;
-        }
-        Ok(())
-    }
-
-    /// Enters the repository in the catalog.
-    async fn add_repository(&self, records: &mut dyn Records) -> Result<(), Error> {
-        let key = Key::repository(&self.repository);
-        if records.get(&key).await?.is_none() {
-            let record = RepositoryRecord {
-                name: self.repository.clone(),
-                stamp: Stamp::new(self.now),
-            };
-            write(records, &key, &record, &[], Condition::Absent).await?;
         }
         Ok(())
     }
@@ -410,6 +402,23 @@ impl PushManifest {
             stamp: Stamp::new(self.now),
         }
     }
+}
+
+/// Enters a repository in the catalog, if it is not there.
+pub(super) async fn add_repository(
+    records: &mut dyn Records,
+    name: &RepositoryName,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let key = Key::repository(name);
+    if records.get(&key).await?.is_none() {
+        let record = RepositoryRecord {
+            name: name.clone(),
+            stamp: Stamp::new(now),
+        };
+        write(records, &key, &record, &[], Condition::Absent).await?;
+    }
+    Ok(())
 }
 
 /// Tells whether a tag names what was read of its manifest.

@@ -69,22 +69,7 @@ impl<B: Backend> Store<B> {
     ) -> Result<UploadId, Error> {
         let now = self.clock.now();
         let id = UploadId::from_random(uuid::Uuid::new_v4().as_u128());
-        let record = SessionRecord {
-            state: State::Live,
-            repository: repository.clone(),
-            principal: principal.to_owned(),
-            upload: Upload::new(algorithm).snapshot(),
-            bytes: Unfinished {
-                name: BytesName::random(now),
-                token: None,
-            },
-            parts: Vec::new(),
-            parts_size: 0,
-            proposed: false,
-            completed: false,
-            epoch: self.backend.epoch().map(str::to_owned),
-            stamp: Stamp::new(now),
-        };
+        let record = self.new_session(repository, principal, &Upload::new(algorithm), now);
         let put = PutRecord {
             key: Key::upload(id),
             value: encode(&record, &[])?,
@@ -95,6 +80,32 @@ impl<B: Backend> Store<B> {
             .await?
             .ok_or_else(contended)?;
         Ok(id)
+    }
+
+    /// Makes the record of a session that names bytes which are not there yet.
+    pub(super) fn new_session(
+        &self,
+        repository: &RepositoryName,
+        principal: &str,
+        upload: &Upload,
+        now: Timestamp,
+    ) -> SessionRecord {
+        SessionRecord {
+            state: State::Live,
+            repository: repository.clone(),
+            principal: principal.to_owned(),
+            upload: upload.snapshot(),
+            bytes: Unfinished {
+                name: BytesName::random(now),
+                token: None,
+            },
+            parts: Vec::new(),
+            parts_size: 0,
+            proposed: false,
+            completed: false,
+            epoch: self.backend.epoch().map(str::to_owned),
+            stamp: Stamp::new(now),
+        }
     }
 
     /// Takes a session of the caller's from whoever holds it, and reads it.

@@ -1,0 +1,216 @@
+//! Adoption: from its beginning to its end, which is remembered.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+
+use registry_core::{Error, Timestamp};
+use tokio::task::spawn_blocking;
+
+use super::record::AdoptionRecord;
+use super::report::{AdoptReport, Observer};
+use super::tree::Tree;
+use super::window::{Run, Scanned, Sink};
+use crate::backend::Backend;
+use crate::filesystem::FilesystemBackend;
+use crate::store::Store;
+
+/// How many links are read before they are adopted.
+const WINDOW: usize = 2000;
+/// How many repositories are read before they are adopted.
+const WINDOW_REPOSITORIES: usize = 256;
+
+/// How a tree is adopted.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct AdoptOptions {
+    /// Compare the content of every blob with its digest, which reads all of it. Without, that is done for manifests, for
+    /// blobs of up to 16 KiB, and for blobs that have another size than a manifest says.
+    pub verify: bool,
+    /// Adopt also into a store that has content already, and once more what was adopted before.
+    pub again: bool,
+}
+
+impl AdoptOptions {
+    /// Returns the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`verify`](Self::verify).
+    #[must_use]
+    pub const fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Sets [`again`](Self::again).
+    #[must_use]
+    pub const fn again(mut self, again: bool) -> Self {
+        self.again = again;
+        self
+    }
+}
+
+/// How far the adoption of a tree came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// It was never begun, and the store has nothing.
+    NotBegun,
+    /// It was never begun, and the store has content of its own.
+    OwnContent,
+    /// It was begun, and its process ended before it did.
+    Begun(Timestamp),
+    /// It was finished then.
+    Finished(Timestamp),
+}
+
+/// Why a tree was not adopted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdoptError {
+    /// A file of the tree cannot get a second name, so its bytes would have to be copied.
+    #[error(
+        "{} cannot get a second name beside the records of this registry: {cause}; {}",
+        file.display(), remedy(cause)
+    )]
+    Link {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The store has content that does not come from the tree.
+    #[error(
+        "the store has content of its own already; adopt again to add what the tree has, where the newer of two tags wins"
+    )]
+    OwnContent,
+    /// The tree was adopted before.
+    #[error("the tree was adopted at {0} already; adopt again to add what it has since")]
+    Finished(Timestamp),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] Error),
+}
+
+/// Says what to do where a file cannot be linked.
+fn remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::CrossesDevices => {
+            "the folder `docker` and this registry's files have to be on one file system and in one mount"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "run this registry as the owner of the files, or change their owner; a file system without hard links has to \
+             be left for another one"
+        }
+        io::ErrorKind::Unsupported => "the file system has no hard links; move the data to one that has",
+        io::ErrorKind::TooManyLinks => "the file has as many names as the file system allows",
+        _ => "nothing was changed in the tree; start again to go on",
+    }
+}
+
+/// Tells how far the adoption of the tree on a store's disk came.
+///
+/// # Errors
+/// Those of the store.
+pub async fn adoption<B: Backend>(store: &Store<B>) -> Result<Adoption, Error> {
+    Ok(match AdoptionRecord::read(store).await? {
+        Some(AdoptionRecord {
+            finished: Some(finished),
+            ..
+        }) => Adoption::Finished(finished),
+        Some(record) => Adoption::Begun(record.begun),
+        None if store.is_empty().await? => Adoption::NotBegun,
+        None => Adoption::OwnContent,
+    })
+}
+
+/// Gives a store what a tree on the same file system has.
+///
+/// Records are written by the sequences of uploads and pushes, and files get a second name, so the tree stays as it is
+/// and no content is copied but that of blobs of up to 16 KiB. What is broken is told to `observer`, and everything
+/// else is adopted. A manifest with missing children is adopted without them, as it was served.
+///
+/// It may be ended at any point, also by the loss of power, and begun anew: it goes on where it was. Done again on
+/// purpose, it adds what the tree has and the store has not. A tag that both have is that which was written later, by the
+/// time of the link's file. Deletes are not remembered: what was deleted on one side only is here again, or still.
+///
+/// Cancel safety: a dropped future leaves what a process that was killed leaves.
+///
+/// # Errors
+/// [`AdoptError`]; what was adopted before an error stays.
+pub async fn adopt(
+    store: &Store<FilesystemBackend>,
+    tree: &Tree,
+    options: &AdoptOptions,
+    observer: &mut dyn Observer,
+) -> Result<AdoptReport, AdoptError> {
+    match adoption(store).await? {
+        Adoption::Finished(when) if !options.again => return Err(AdoptError::Finished(when)),
+        Adoption::OwnContent if !options.again => return Err(AdoptError::OwnContent),
+        _ => {}
+    }
+    store.drop_adoption_sessions().await?;
+    let begun = store.now();
+    AdoptionRecord::write(store, begun, None).await?;
+    let run = Run {
+        tree,
+        sink: Sink::Store(store),
+        options,
+        report: AdoptReport::default(),
+        observer,
+    };
+    let report = run.all().await?;
+    AdoptionRecord::write(store, begun, Some(store.now())).await?;
+    Ok(report)
+}
+
+/// Looks at what an adoption of `tree` would find, without changing anything. It has the digest of each blob in memory.
+///
+/// # Errors
+/// None but that the runtime is shutting down.
+pub async fn survey(
+    tree: &Tree,
+    options: &AdoptOptions,
+    observer: &mut dyn Observer,
+) -> Result<AdoptReport, AdoptError> {
+    let run = Run {
+        tree,
+        sink: Sink::Nowhere(BTreeSet::new()),
+        options,
+        report: AdoptReport::default(),
+        observer,
+    };
+    run.all().await
+}
+
+impl Run<'_> {
+    async fn all(mut self) -> Result<AdoptReport, AdoptError> {
+        let tree = self.tree.clone();
+        let list = move || {
+            let mut defects = Vec::new();
+            let names = tree.repositories(&mut defects);
+            (names, defects)
+        };
+        let (names, defects) = spawn_blocking(list).await.map_err(Error::internal)?;
+        for defect in &defects {
+            self.note(defect);
+        }
+        self.report.repositories = names.len() as u64;
+        self.observer.progress(&self.report);
+        let mut window: Vec<Scanned> = Vec::new();
+        for name in names {
+            let tree = self.tree.clone();
+            let scanned = spawn_blocking(move || Scanned::read(&tree, &name));
+            window.push(scanned.await.map_err(Error::internal)?);
+            let weight: usize = window.iter().map(Scanned::weight).sum();
+            if weight >= WINDOW || window.len() >= WINDOW_REPOSITORIES {
+                self.take(std::mem::take(&mut window)).await?;
+            }
+        }
+        self.take(window).await?;
+        Ok(self.report)
+    }
+}

@@ -1,0 +1,99 @@
+//! Checking the blobs of a tree. Everything here blocks.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use registry_core::{Algorithm, Digest, Hasher, RepositoryName};
+
+use super::defect::Defect;
+use super::tree::{Link, Tree, unreadable};
+use crate::store::INLINE_LIMIT;
+
+/// How much of a file is hashed at once, in bytes.
+const CHUNK: usize = 256 * 1024;
+
+/// The content of a blob that may be adopted.
+#[derive(Clone, Debug)]
+pub(super) enum BlobContent {
+    /// Small enough to be kept in its record.
+    Inline(Bytes),
+    /// A file that gets a second name, and its size in bytes.
+    File(PathBuf, u64),
+}
+
+impl BlobContent {
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Self::Inline(content) => content.len() as u64,
+            Self::File(_, size) => *size,
+        }
+    }
+}
+
+/// Looks at the content of a blob.
+///
+/// Small content is always compared with its digest. A file is hashed where that is asked for, where it is known by
+/// another algorithm than the one that it is kept by, and where it has another size than a manifest says: manifests may
+/// be wrong, as that registry does not compare them with what was pushed.
+pub(super) fn check(
+    tree: &Tree,
+    repository: &RepositoryName,
+    link: &Link,
+    declared_size: Option<u64>,
+    verify: bool,
+) -> Result<BlobContent, Defect> {
+    let path = tree.data(&link.target);
+    let failed = |cause: io::Error| match cause.kind() {
+        io::ErrorKind::NotFound => Defect::MissingContent {
+            repository: repository.clone(),
+            digest: link.digest.clone(),
+        },
+        _ => unreadable(&path, cause),
+    };
+    let metadata = fs::metadata(&path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(unreadable(&path, io::Error::other("it is no file")));
+    }
+    let size = metadata.len();
+    let algorithm = link.digest.algorithm().unwrap_or_default();
+    let corrupt = |found, size| Defect::CorruptContent {
+        repository: repository.clone(),
+        digest: link.digest.clone(),
+        found,
+        size,
+    };
+    if size <= INLINE_LIMIT as u64 {
+        let content = fs::read(&path).map_err(failed)?;
+        let found = Digest::of(algorithm, &content);
+        return if found == link.digest {
+            Ok(BlobContent::Inline(content.into()))
+        } else {
+            Err(corrupt(found, content.len() as u64))
+        };
+    }
+    let is_doubtful = declared_size.is_some_and(|declared| declared != size);
+    if verify || is_doubtful || link.target != link.digest {
+        let (found, size) = hash_file(&path, algorithm).map_err(failed)?;
+        if found != link.digest {
+            return Err(corrupt(found, size));
+        }
+    }
+    Ok(BlobContent::File(path, size))
+}
+
+fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<(Digest, u64)> {
+    let mut hasher = Hasher::new(algorithm);
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let read = file.read(&mut buffer)?;
+        let Some(chunk) = buffer.get(..read).filter(|chunk| !chunk.is_empty()) else {
+            break;
+        };
+        hasher.update(chunk);
+    }
+    let size = hasher.length();
+    Ok((hasher.finish(), size))
+}

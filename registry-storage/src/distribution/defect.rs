@@ -1,0 +1,180 @@
+//! What a tree has that cannot be adopted.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use registry_core::{Digest, Error, RepositoryName, Tag};
+
+/// Something in a tree that is broken or not supported. Everything else is adopted all the same.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Defect {
+    /// A file or folder cannot be read.
+    #[error("{}: cannot be read: {cause}", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// A folder among the repositories, or of a tag or digest, has a name that none of these can have.
+    #[error("{}: {expected} cannot have this name", path.display())]
+    InvalidName {
+        /// The folder.
+        path: PathBuf,
+        /// What would stand there.
+        expected: &'static str,
+    },
+    /// A link does not name what it should.
+    #[error("{}: {reason}", path.display())]
+    BrokenLink {
+        /// The link.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: BrokenLink,
+    },
+    /// The content of a blob or manifest that a repository links is not there.
+    #[error("{repository}: the content of {digest} is missing")]
+    MissingContent {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob or manifest.
+        digest: Digest,
+    },
+    /// The content of a blob or manifest is not what its digest says.
+    #[error("{repository}: the {size} bytes that are kept as {digest} have another digest, {found}")]
+    CorruptContent {
+        /// The repository.
+        repository: RepositoryName,
+        /// The blob or manifest.
+        digest: Digest,
+        /// The digest of what is there.
+        found: Digest,
+        /// The size in bytes of what is there.
+        size: u64,
+    },
+    /// A manifest of Docker's schema 1, which this registry does not serve.
+    #[error("{repository}: the manifest {digest} is of Docker's schema 1; push the image anew")]
+    SchemaOne {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+    },
+    /// A manifest that this registry would refuse.
+    #[error("{repository}: the manifest {digest} is refused: {cause}")]
+    InvalidManifest {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// Why.
+        #[source]
+        cause: Error,
+    },
+    /// A tag names a manifest that the repository does not have, or none that can be adopted.
+    #[error("{repository}: the tag {tag} names {digest}, which is not there or was not adopted")]
+    DanglingTag {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// What it names.
+        digest: Digest,
+    },
+    /// A manifest that is adopted names content that is missing or was not adopted.
+    #[error("{repository}: the manifest {digest} was adopted, but of what it names {child} is not there")]
+    Incomplete {
+        /// The repository.
+        repository: RepositoryName,
+        /// The manifest.
+        digest: Digest,
+        /// What it names.
+        child: Digest,
+    },
+}
+
+/// What is wrong with a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BrokenLink {
+    /// It has no content.
+    Empty,
+    /// Its content is no digest.
+    NotADigest,
+    /// Its content is another digest than its place says.
+    OtherDigest,
+    /// It is not there, though its folder is.
+    Missing,
+}
+
+impl fmt::Display for BrokenLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the link is empty",
+            Self::NotADigest => "the link holds no digest",
+            Self::OtherDigest => "the link names another digest than its place",
+            Self::Missing => "the link is missing",
+        })
+    }
+}
+
+/// The kind of a [`Defect`], for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum DefectKind {
+    /// [`Defect::Unreadable`].
+    Unreadable,
+    /// [`Defect::InvalidName`].
+    InvalidName,
+    /// [`Defect::BrokenLink`].
+    BrokenLink,
+    /// [`Defect::MissingContent`].
+    MissingContent,
+    /// [`Defect::CorruptContent`].
+    CorruptContent,
+    /// [`Defect::SchemaOne`].
+    SchemaOne,
+    /// [`Defect::InvalidManifest`].
+    InvalidManifest,
+    /// [`Defect::DanglingTag`].
+    DanglingTag,
+    /// [`Defect::Incomplete`].
+    Incomplete,
+}
+
+impl fmt::Display for DefectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreadable => "files and folders that cannot be read",
+            Self::InvalidName => "invalid names",
+            Self::BrokenLink => "broken links",
+            Self::MissingContent => "links whose content is missing",
+            Self::CorruptContent => "links whose content is corrupt",
+            Self::SchemaOne => "manifests of schema 1",
+            Self::InvalidManifest => "invalid manifests",
+            Self::DanglingTag => "tags without a manifest",
+            Self::Incomplete => "children that adopted manifests lack",
+        })
+    }
+}
+
+impl Defect {
+    /// Returns the kind.
+    #[must_use]
+    pub const fn kind(&self) -> DefectKind {
+        match self {
+            Self::Unreadable { .. } => DefectKind::Unreadable,
+            Self::InvalidName { .. } => DefectKind::InvalidName,
+            Self::BrokenLink { .. } => DefectKind::BrokenLink,
+            Self::MissingContent { .. } => DefectKind::MissingContent,
+            Self::CorruptContent { .. } => DefectKind::CorruptContent,
+            Self::SchemaOne { .. } => DefectKind::SchemaOne,
+            Self::InvalidManifest { .. } => DefectKind::InvalidManifest,
+            Self::DanglingTag { .. } => DefectKind::DanglingTag,
+            Self::Incomplete { .. } => DefectKind::Incomplete,
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The way back: writing what a store has as a tree of the distribution registry.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures_util::StreamExt as _;
+use registry_core::storage::{Blob, PageRequest, Storage as _};
+use registry_core::{Algorithm, Digest, Error, Hasher, Reference, RepositoryName, Tag};
+use tokio::task::spawn_blocking;
+
+use super::target::Target;
+use crate::backend::Backend;
+use crate::filesystem::BYTES_FOLDER;
+use crate::key::Key;
+use crate::record::{BlobBytes, state_of_size};
+use crate::store::Store;
+
+/// How many names are listed at once.
+const PAGE: usize = 500;
+
+/// How often a repository is gone through at most, where tags are pushed meanwhile.
+const ROUNDS: usize = 8;
+
+/// How a tree is written.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ExportOptions {
+    link_from: Option<PathBuf>,
+}
+
+impl ExportOptions {
+    /// Returns the defaults: all content is copied.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives the bytes of the store on a disk, whose root this is, a second name where that is possible, and copies
+    /// them only where it is not.
+    #[must_use]
+    pub fn link_from(mut self, root: impl Into<PathBuf>) -> Self {
+        self.link_from = Some(root.into());
+        self
+    }
+}
+
+/// What was exported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// How many repositories the store has.
+    pub repositories: u64,
+    /// How many of them are done.
+    pub repositories_done: u64,
+    /// Manifests.
+    pub manifests: u64,
+    /// Tags.
+    pub tags: u64,
+    /// Rights of a repository to read a blob.
+    pub grants: u64,
+    /// Blobs whose bytes got a second name.
+    pub linked: u64,
+    /// Blobs that were copied.
+    pub copied: u64,
+    /// The bytes that were copied.
+    pub copied_bytes: u64,
+}
+
+/// Why a tree was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The tree cannot be written.
+    #[error("{}: {cause}", folder.display())]
+    Folder {
+        /// The folder that the tree is in.
+        folder: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Tags of a repository are pushed faster than they are exported.
+    #[error("{0} is pushed to all the time; export again")]
+    Busy(RepositoryName),
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] Error),
+}
+
+/// Writes a tree of the distribution registry below `root`, which is that registry's `rootdirectory`.
+///
+/// It has every repository that was ever pushed a manifest, their manifests, tags and blobs, as they are at some moment of
+/// the export, and is durable when this returns. Over a tree that is there, also the one that was adopted, it adds what
+/// is missing and points tags where they point here; it removes nothing, so what was deleted only here stays there. No
+/// file that it finds is written to; links that change are replaced.
+///
+/// Content comes before the links to it, and each file appears whole. An export that ended early can be repeated, and does
+/// not do again what is done.
+///
+/// # Errors
+/// [`ExportError`]; what was written before stays.
+pub async fn export<B: Backend>(
+    store: &Store<B>,
+    root: &Path,
+    options: &ExportOptions,
+    progress: &mut (dyn FnMut(&ExportReport) + Send),
+) -> Result<ExportReport, ExportError> {
+    let mut export = Export {
+        store,
+        root: root.to_owned(),
+        target: {
+            let folder = root.to_owned();
+            in_folder(root, move || Target::create(&folder)).await?
+        },
+        bytes: options.link_from.as_ref().map(|root| root.join(BYTES_FOLDER)),
+        report: ExportReport::default(),
+        progress,
+    };
+    let names = export.repositories().await?;
+    export.report.repositories = names.len() as u64;
+    for name in &names {
+        export.repository(name).await?;
+        export.report.repositories_done += 1;
+        export.tell();
+    }
+    let target = export.target.clone();
+    export.run(move || target.sync()).await?;
+    Ok(export.report)
+}
+
+struct Export<'e, B> {
+    store: &'e Store<B>,
+    root: PathBuf,
+    target: Target,
+    /// The folder of bytes that may get second names.
+    bytes: Option<PathBuf>,
+    report: ExportReport,
+    progress: &'e mut (dyn FnMut(&ExportReport) + Send),
+}
+
+impl<B: Backend> Export<'_, B> {
+    fn tell(&mut self) {
+        (self.progress)(&self.report);
+    }
+
+    /// Runs what blocks.
+    async fn run<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, ExportError> {
+        in_folder(&self.root, act).await
+    }
+
+    async fn repositories(&self) -> Result<Vec<RepositoryName>, ExportError> {
+        let mut names = Vec::new();
+        let mut request = first_page();
+        loop {
+            let page = self.store.list_repositories(request.clone()).await?;
+            names.extend(page.items);
+            match page.next {
+                Some(next) => request.last = Some(next),
+                None => return Ok(names),
+            }
+        }
+    }
+
+    async fn repository(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
+        let (target, repository) = (self.target.clone(), name.clone());
+        self.run(move || target.create_repository(&repository)).await?;
+        for _ in 0..ROUNDS {
+            let before = self.report.clone();
+            self.blobs(name).await?;
+            self.manifests(name).await?;
+            if self.tags(name).await? {
+                return Ok(());
+            }
+            // A tag that was pushed meanwhile names what came after the manifests were listed.
+            self.report = ExportReport {
+                grants: before.grants,
+                manifests: before.manifests,
+                tags: before.tags,
+                ..self.report.clone()
+            };
+        }
+        Err(ExportError::Busy(name.clone()))
+    }
+
+    /// Lists the digests in the keys behind `prefix`, page by page.
+    async fn digests(
+        &self,
+        prefix: &Key,
+        after: &mut Option<Key>,
+    ) -> Result<Option<Vec<Digest>>, ExportError> {
+        let page = self.store.backend().list(prefix, after.as_ref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        *after = Some(last.key.clone());
+        let visible = page.iter().filter(|entry| state_of_size(entry.size).is_visible());
+        let digests = visible.filter_map(|entry| entry.key.after(prefix)?.replacen('/', ":", 1).parse().ok());
+        Ok(Some(digests.collect()))
+    }
+
+    async fn blobs(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
+        let prefix = Key::repository_blobs(name);
+        let mut after = None;
+        while let Some(digests) = self.digests(&prefix, &mut after).await? {
+            for digest in digests {
+                // The list is of hints: the repository may not have the blob any more.
+                let Some(blob) = self.store.granted_bytes(name, &digest).await? else {
+                    continue;
+                };
+                let Some(kept_as) = self.content(name, &digest, blob).await? else {
+                    continue;
+                };
+                let (target, name) = (self.target.clone(), name.clone());
+                self.run(move || {
+                    target.link_layer(&name, &kept_as, &kept_as)?;
+                    target.link_layer(&name, &digest, &kept_as)
+                })
+                .await?;
+                self.report.grants += 1;
+            }
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Writes the content of a blob, and returns the digest that it is kept by; nothing where it was deleted meanwhile.
+    async fn content(
+        &mut self,
+        name: &RepositoryName,
+        digest: &Digest,
+        blob: BlobBytes,
+    ) -> Result<Option<Digest>, ExportError> {
+        if digest.algorithm() == Some(Algorithm::Sha256) {
+            let (target, wanted) = (self.target.clone(), digest.clone());
+            let file = self.bytes.as_ref().zip(blob.bytes);
+            let file = file.map(|(folder, bytes)| folder.join(bytes.as_str()));
+            let place = move || {
+                if target.has_data(&wanted, blob.size)? {
+                    return Ok(Placed::Before);
+                }
+                // Another file system, or one without hard links: copied.
+                let linked = file.is_some_and(|file| target.link_data(&wanted, &file).is_ok());
+                Ok(if linked { Placed::Linked } else { Placed::Not })
+            };
+            match self.run(place).await? {
+                Placed::Before => return Ok(Some(digest.clone())),
+                Placed::Linked => {
+                    self.report.linked += 1;
+                    return Ok(Some(digest.clone()));
+                }
+                Placed::Not => {}
+            }
+        }
+        match self.store.open_blob(name, digest).await {
+            Ok(blob) => self.copy(blob).await.map(Some),
+            Err(error) if error.code() == registry_core::ErrorCode::BlobUnknown => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Copies content, and returns its SHA-256, by which that registry keeps all content.
+    async fn copy(&mut self, blob: Blob) -> Result<Digest, ExportError> {
+        let target = self.target.clone();
+        let mut file = self.run(move || target.begin_data()).await?;
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut content = blob.content.read(0..blob.size);
+        while let Some(chunk) = content.next().await {
+            let chunk = chunk?;
+            (file, hasher) = self
+                .run(move || {
+                    hasher.update(&chunk);
+                    file.write(&chunk)?;
+                    Ok((file, hasher))
+                })
+                .await?;
+        }
+        let (target, digest) = (self.target.clone(), hasher.finish());
+        let name = digest.clone();
+        self.run(move || target.finish_data(file, &name)).await?;
+        self.report.copied += 1;
+        self.report.copied_bytes += blob.size;
+        self.tell();
+        Ok(digest)
+    }
+
+    async fn manifests(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
+        let prefix = Key::manifests(name);
+        let mut after = None;
+        while let Some(digests) = self.digests(&prefix, &mut after).await? {
+            for digest in digests {
+                let reference = Reference::Digest(digest.clone());
+                let manifest = match self.store.get_manifest(name, &reference).await {
+                    Ok(manifest) => manifest,
+                    Err(error) if is_unknown(&error) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                let (target, name) = (self.target.clone(), name.clone());
+                self.run(move || {
+                    let kept_as = Digest::of(Algorithm::Sha256, &manifest.bytes);
+                    target.write_data(&kept_as, &manifest.bytes)?;
+                    target.link_revision(&name, &kept_as, &kept_as)?;
+                    target.link_revision(&name, &digest, &kept_as)
+                })
+                .await?;
+                self.report.manifests += 1;
+            }
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Writes the tags; `false` where one of them names what was not exported.
+    async fn tags(&mut self, name: &RepositoryName) -> Result<bool, ExportError> {
+        let mut request = first_page();
+        loop {
+            let page = self.store.list_tags(name, request.clone()).await?;
+            for tag in page.items {
+                if !self.tag(name, tag).await? {
+                    return Ok(false);
+                }
+            }
+            self.tell();
+            match page.next {
+                Some(next) => request.last = Some(next),
+                None => return Ok(true),
+            }
+        }
+    }
+
+    async fn tag(&mut self, name: &RepositoryName, tag: Tag) -> Result<bool, ExportError> {
+        let manifest = match self.store.get_manifest(name, &Reference::Tag(tag.clone())).await {
+            Ok(manifest) => manifest,
+            Err(error) if is_unknown(&error) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        let (target, name) = (self.target.clone(), name.clone());
+        let is_written = self
+            .run(move || {
+                let kept_as = Digest::of(Algorithm::Sha256, &manifest.bytes);
+                let is_there = target.has_revision(&name, &kept_as);
+                if is_there {
+                    target.write_tag(&name, &tag, &kept_as)?;
+                }
+                Ok(is_there)
+            })
+            .await?;
+        self.report.tags += u64::from(is_written);
+        Ok(is_written)
+    }
+}
+
+/// What became of content without reading it.
+enum Placed {
+    Before,
+    Linked,
+    Not,
+}
+
+const fn first_page() -> PageRequest {
+    PageRequest {
+        last: None,
+        limit: PAGE,
+    }
+}
+
+fn is_unknown(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        registry_core::ErrorCode::ManifestUnknown | registry_core::ErrorCode::NameUnknown
+    )
+}
+
+/// Runs what blocks, on a folder that an error names.
+async fn in_folder<T: Send + 'static>(
+    folder: &Path,
+    act: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, ExportError> {
+    spawn_blocking(act)
+        .await
+        .map_err(Error::internal)?
+        .map_err(|cause| ExportError::Folder {
+            folder: folder.to_owned(),
+            cause,
+        })
+}

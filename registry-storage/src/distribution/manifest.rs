@@ -1,0 +1,144 @@
+//! Reading the manifests of a tree.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use bytes::Bytes;
+use registry_core::manifest::DEFAULT_SIZE_LIMIT;
+use registry_core::{Digest, Error, ErrorCode, ManifestView, RepositoryName, Tag, Timestamp};
+use serde::Deserialize;
+
+use super::defect::Defect;
+use super::tree::{Link, Tree, unreadable};
+
+/// A manifest as it was read, and checked against its digest.
+#[derive(Debug)]
+pub(super) struct StoredManifest {
+    pub(super) view: ManifestView,
+    pub(super) bytes: Bytes,
+}
+
+/// Reads a manifest. That registry keeps no media type; it follows from the document, as there: the field `mediaType`,
+/// else whether there are `manifests`.
+pub(super) fn read(tree: &Tree, repository: &RepositoryName, link: &Link) -> Result<StoredManifest, Defect> {
+    let bytes = read_data(tree, repository, link)?;
+    let found = Digest::of(link.digest.algorithm().unwrap_or_default(), &bytes);
+    if found != link.digest {
+        return Err(Defect::CorruptContent {
+            repository: repository.clone(),
+            digest: link.digest.clone(),
+            found,
+            size: bytes.len() as u64,
+        });
+    }
+    match ManifestView::parse(&bytes, None) {
+        Ok(view) => Ok(StoredManifest { view, bytes }),
+        Err(_) if is_schema_one(&bytes) => Err(Defect::SchemaOne {
+            repository: repository.clone(),
+            digest: link.digest.clone(),
+        }),
+        Err(cause) => Err(invalid(repository, link, cause)),
+    }
+}
+
+fn read_data(tree: &Tree, repository: &RepositoryName, link: &Link) -> Result<Bytes, Defect> {
+    let path = tree.data(&link.target);
+    let limit = DEFAULT_SIZE_LIMIT as u64;
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(&path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|cause: io::Error| match cause.kind() {
+        io::ErrorKind::NotFound => Defect::MissingContent {
+            repository: repository.clone(),
+            digest: link.digest.clone(),
+        },
+        _ => unreadable(&path, cause),
+    })?;
+    if bytes.len() as u64 > limit {
+        let message = format!("it has more than {limit} bytes");
+        return Err(invalid(
+            repository,
+            link,
+            Error::new(ErrorCode::ManifestInvalid, message),
+        ));
+    }
+    Ok(bytes.into())
+}
+
+fn invalid(repository: &RepositoryName, link: &Link, cause: Error) -> Defect {
+    Defect::InvalidManifest {
+        repository: repository.clone(),
+        digest: link.digest.clone(),
+        cause,
+    }
+}
+
+/// Tells whether a document that is no manifest of today was one of yesterday.
+fn is_schema_one(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        schema_version: u64,
+    }
+    serde_json::from_slice::<Version>(bytes).is_ok_and(|version| version.schema_version == 1)
+}
+
+/// What a manifest says of what it names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Descriptors {
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    digest: Digest,
+    size: u64,
+    #[serde(default)]
+    artifact_type: Option<String>,
+}
+
+/// What the manifests of a repository say of other content, gathered before that is adopted.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    /// The sizes of blobs.
+    pub(super) sizes: BTreeMap<Digest, u64>,
+    /// Subjects of manifests that do not name them themselves, by the tag schema that registries without lists of
+    /// referrers need (distribution-spec 1.1, "Referrers Tag Schema").
+    pub(super) subjects: BTreeMap<Digest, Digest>,
+}
+
+impl Outline {
+    /// Adds a manifest and the tags that name it.
+    pub(super) fn add(&mut self, manifest: &StoredManifest, tags: &[(Tag, Timestamp)]) {
+        let Ok(descriptors) = serde_json::from_slice::<Descriptors>(&manifest.bytes) else {
+            return;
+        };
+        let layers = descriptors.layers.into_iter().flatten();
+        for blob in descriptors.config.into_iter().chain(layers) {
+            self.sizes.insert(blob.digest, blob.size);
+        }
+        let Some(subject) = tags.iter().find_map(|(tag, _)| subject_of_tag(tag)) else {
+            return;
+        };
+        for referrer in descriptors.manifests.into_iter().flatten() {
+            // An index of platforms may have such a tag too, where an image was copied under its digest.
+            if referrer.artifact_type.is_some_and(|text| !text.is_empty()) {
+                self.subjects.insert(referrer.digest, subject.clone());
+            }
+        }
+    }
+}
+
+/// Returns the digest that a tag of the schema for referrers spells.
+fn subject_of_tag(tag: &Tag) -> Option<Digest> {
+    let (algorithm, encoded) = tag.as_str().split_once('-')?;
+    let digest: Digest = format!("{algorithm}:{encoded}").parse().ok()?;
+    digest.algorithm().map(|_| digest)
+}

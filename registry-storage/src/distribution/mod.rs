@@ -1,0 +1,23 @@
+//! The folders of the distribution registry (`registry:2`, `registry:3`): taking over what is in them, and writing
+//! them, so that a server can move here and back.
+//!
+//! [`adopt()`] gives a [`Store`](crate::Store) on a disk the content of a [`Tree`] on the same file system, and copies
+//! nothing: the bytes get a second name. [`survey`] only looks. [`export()`] writes the content of any store as a tree.
+
+mod adopt;
+mod blobs;
+mod defect;
+mod export;
+mod layout;
+mod manifest;
+mod record;
+mod report;
+mod target;
+mod tree;
+mod window;
+
+pub use self::adopt::{AdoptError, AdoptOptions, Adoption, adopt, adoption, survey};
+pub use self::defect::{BrokenLink, Defect, DefectKind};
+pub use self::export::{ExportError, ExportOptions, ExportReport, export};
+pub use self::report::{AdoptReport, Observer};
+pub use self::tree::{Link, RepositoryLinks, TagLink, Tree};

@@ -1,0 +1,281 @@
+//! Reading a tree. Everything here blocks.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use registry_core::{Algorithm, Digest, RepositoryName, Tag, Timestamp};
+
+use super::defect::{BrokenLink, Defect};
+use super::layout;
+
+/// The most bytes of a link that are read; a digest has fewer.
+const LINK_LIMIT: u64 = 512;
+
+/// A tree of the distribution registry. Nothing here changes it.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    folder: PathBuf,
+}
+
+/// The link of a blob or manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The digest that it is known by.
+    pub digest: Digest,
+    /// The digest that its content is kept by: that registry keeps all content by SHA-256.
+    pub target: Digest,
+}
+
+/// A tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagLink {
+    /// The tag.
+    pub tag: Tag,
+    /// What it names.
+    pub target: Digest,
+    /// When the link was written.
+    pub written: Timestamp,
+}
+
+/// The links of one repository.
+#[derive(Debug)]
+pub struct RepositoryLinks {
+    /// The repository.
+    pub name: RepositoryName,
+    /// Whether it was ever pushed a manifest.
+    pub is_listed: bool,
+    /// The blobs that it may read.
+    pub layers: Vec<Link>,
+    /// Its manifests.
+    pub revisions: Vec<Link>,
+    /// Its tags.
+    pub tags: Vec<TagLink>,
+    /// How many uploads are in progress. They are not adopted: their state is the other program's.
+    pub uploads: u64,
+    /// What is broken.
+    pub defects: Vec<Defect>,
+}
+
+impl Tree {
+    /// Finds the tree below a root, the `rootdirectory` of that registry's configuration.
+    #[must_use]
+    pub fn find(root: &Path) -> Option<Self> {
+        let folder = root.join(layout::TREE);
+        // Without this folder nothing was ever pushed.
+        layout::repositories(&folder).is_dir().then_some(Self { folder })
+    }
+
+    pub(super) fn data(&self, digest: &Digest) -> PathBuf {
+        layout::data(&self.folder, digest)
+    }
+
+    /// Lists the repositories, in no order. What is broken goes to `defects`.
+    #[must_use]
+    pub fn repositories(&self, defects: &mut Vec<Defect>) -> Vec<RepositoryName> {
+        let mut found = Vec::new();
+        let mut waiting = vec![String::new()];
+        while let Some(parent) = waiting.pop() {
+            let path = layout::repositories(&self.folder).join(&parent);
+            let mut is_repository = false;
+            for name in folders(&path, defects) {
+                if matches!(name.as_str(), "_manifests" | "_layers") {
+                    is_repository = true;
+                } else if !name.starts_with('_') {
+                    let full = if parent.is_empty() {
+                        name
+                    } else {
+                        format!("{parent}/{name}")
+                    };
+                    match full.parse::<RepositoryName>() {
+                        Ok(_) => waiting.push(full),
+                        Err(_) => defects.push(Defect::InvalidName {
+                            path: layout::repositories(&self.folder).join(full),
+                            expected: "a repository",
+                        }),
+                    }
+                }
+            }
+            if is_repository && let Ok(name) = parent.parse() {
+                found.push(name);
+            }
+        }
+        found
+    }
+
+    /// Reads the links of a repository.
+    #[must_use]
+    pub fn read(&self, name: &RepositoryName) -> RepositoryLinks {
+        let folder = layout::repository(&self.folder, name);
+        let mut defects = Vec::new();
+        let layers = read_links(&layout::layers(&folder), &mut defects);
+        let mut revisions = read_links(&layout::revisions(&folder), &mut defects);
+        let tags = read_tags(&folder, &mut defects);
+        // Registry 2.1.0 linked manifests as layers, and its successors find them there.
+        let known: BTreeSet<Digest> = revisions.iter().map(|link| link.digest.clone()).collect();
+        let missing: BTreeSet<&Digest> = tags
+            .iter()
+            .map(|tag| &tag.target)
+            .filter(|target| !known.contains(target))
+            .collect();
+        let among_layers = layers.iter().filter(|link| missing.contains(&link.digest));
+        revisions.extend(among_layers.cloned());
+        let uploads = fs::read_dir(layout::uploads(&folder)).map_or(0, Iterator::count);
+        RepositoryLinks {
+            name: name.clone(),
+            is_listed: layout::manifests(&folder).is_dir(),
+            layers,
+            revisions,
+            tags,
+            uploads: uploads as u64,
+            defects,
+        }
+    }
+}
+
+/// Returns when a file was last written.
+fn written(metadata: &Metadata) -> Timestamp {
+    let written = metadata.modified().ok();
+    let since_epoch = written.and_then(|written| written.duration_since(UNIX_EPOCH).ok());
+    let millis = since_epoch.unwrap_or_default().as_millis();
+    Timestamp(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
+/// Lists the names of the folders in a folder, which need not exist.
+fn folders(path: &Path, defects: &mut Vec<Defect>) -> Vec<String> {
+    let mut names = Vec::new();
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return names,
+        Err(cause) => {
+            defects.push(unreadable(path, cause));
+            return names;
+        }
+    };
+    for entry in entries {
+        let name = match entry.and_then(|entry| Ok((entry.file_name(), fs::metadata(entry.path())?.is_dir())))
+        {
+            Ok((name, true)) => name,
+            Ok((_, false)) => continue,
+            Err(cause) => {
+                defects.push(unreadable(path, cause));
+                continue;
+            }
+        };
+        match name.into_string() {
+            Ok(name) => names.push(name),
+            Err(name) => defects.push(Defect::InvalidName {
+                path: path.join(name),
+                expected: "what stands here",
+            }),
+        }
+    }
+    // In an order of their own, so that two runs report the same.
+    names.sort_unstable();
+    names
+}
+
+/// Reads the links in `_layers` or `revisions`.
+fn read_links(folder: &Path, defects: &mut Vec<Defect>) -> Vec<Link> {
+    let mut links = Vec::new();
+    for algorithm in folders(folder, defects) {
+        let within = folder.join(&algorithm);
+        if algorithm.parse::<Algorithm>().is_err() {
+            defects.push(Defect::InvalidName {
+                path: within,
+                expected: "a digest that this registry can check",
+            });
+            continue;
+        }
+        for encoded in folders(&within, defects) {
+            let path = within.join(&encoded).join("link");
+            let Ok(digest) = format!("{algorithm}:{encoded}").parse::<Digest>() else {
+                defects.push(Defect::InvalidName {
+                    path: within.join(encoded),
+                    expected: "a digest",
+                });
+                continue;
+            };
+            match read_link(&path) {
+                Ok((target, _)) => {
+                    if is_same_content(&digest, &target) {
+                        links.push(Link { digest, target });
+                    } else {
+                        defects.push(Defect::BrokenLink {
+                            path,
+                            reason: BrokenLink::OtherDigest,
+                        });
+                    }
+                }
+                // That registry deletes by taking away the link, and leaves the folder.
+                Err(Defect::BrokenLink {
+                    reason: BrokenLink::Missing,
+                    ..
+                }) => {}
+                Err(defect) => defects.push(defect),
+            }
+        }
+    }
+    links
+}
+
+/// Tells whether both may be digests of the same content: two of one algorithm may not.
+fn is_same_content(one: &Digest, other: &Digest) -> bool {
+    one == other || one.algorithm() != other.algorithm()
+}
+
+fn read_tags(repository: &Path, defects: &mut Vec<Defect>) -> Vec<TagLink> {
+    let mut tags = Vec::new();
+    let folder = layout::tags(repository);
+    for name in folders(&folder, defects) {
+        let Ok(tag) = name.parse::<Tag>() else {
+            defects.push(Defect::InvalidName {
+                path: folder.join(name),
+                expected: "a tag",
+            });
+            continue;
+        };
+        match read_link(&layout::tag(repository, &tag)) {
+            Ok((target, written)) => tags.push(TagLink { tag, target, written }),
+            Err(defect) => defects.push(defect),
+        }
+    }
+    tags
+}
+
+fn read_link(path: &Path) -> Result<(Digest, Timestamp), Defect> {
+    let broken = |reason| Defect::BrokenLink {
+        path: path.to_owned(),
+        reason,
+    };
+    let read = || {
+        let file = File::open(path)?;
+        let mut text = Vec::new();
+        let written = written(&file.metadata()?);
+        file.take(LINK_LIMIT).read_to_end(&mut text)?;
+        Ok((text, written))
+    };
+    let (text, written) = read().map_err(|cause: io::Error| match cause.kind() {
+        io::ErrorKind::NotFound => broken(BrokenLink::Missing),
+        _ => unreadable(path, cause),
+    })?;
+    if text.is_empty() {
+        return Err(broken(BrokenLink::Empty));
+    }
+    let digest = std::str::from_utf8(&text)
+        .ok()
+        .and_then(|text| text.parse::<Digest>().ok())
+        .filter(|digest| digest.algorithm().is_some());
+    digest
+        .map(|digest| (digest, written))
+        .ok_or_else(|| broken(BrokenLink::NotADigest))
+}
+
+pub(super) fn unreadable(path: &Path, cause: io::Error) -> Defect {
+    Defect::Unreadable {
+        path: path.to_owned(),
+        cause,
+    }
+}

@@ -1,0 +1,388 @@
+//! Adopting some repositories at once, so that a transaction is about many records however small they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use registry_core::storage::{Manifest, NewManifest, TagCondition};
+use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
+use tokio::task::spawn_blocking;
+
+use super::adopt::{AdoptError, AdoptOptions};
+use super::blobs::{self, BlobContent};
+use super::defect::Defect;
+use super::manifest::{self, Outline};
+use super::report::{AdoptReport, Observer};
+use super::tree::{Link, RepositoryLinks, Tree};
+use crate::filesystem::{FilesystemBackend, LinkError};
+use crate::store::Store;
+use crate::store::adopt::{Adopted, AdoptedBlob, AdoptedManifest, Source};
+
+/// How many links of blobs one transaction takes, and how many manifests.
+const BATCH: usize = 500;
+/// How many bytes of manifests one transaction takes, but for its last manifest.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Where adopted content goes.
+pub(super) enum Sink<'s> {
+    /// Into a store.
+    Store(&'s Store<FilesystemBackend>),
+    /// Nowhere. The blobs that were seen, so that each is counted once.
+    Nowhere(BTreeSet<Digest>),
+}
+
+/// A repository whose links were read.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    links: RepositoryLinks,
+    outline: Outline,
+    /// Manifests that can be adopted, and blobs that were.
+    available: BTreeSet<Digest>,
+    /// The tags of each manifest.
+    tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>>,
+    defects: Vec<Defect>,
+}
+
+impl Scanned {
+    /// Reads the links of a repository, and its manifests for what they say of other content. Blocks.
+    pub(super) fn read(tree: &Tree, name: &RepositoryName) -> Self {
+        let mut links = tree.read(name);
+        let mut defects = std::mem::take(&mut links.defects);
+        let mut tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>> = BTreeMap::new();
+        for link in &links.tags {
+            let tag = (link.tag.clone(), link.written);
+            tags.entry(link.target.clone()).or_default().push(tag);
+        }
+        let mut outline = Outline::default();
+        let mut available = BTreeSet::new();
+        for link in &links.revisions {
+            match manifest::read(tree, name, link) {
+                Ok(manifest) => {
+                    outline.add(&manifest, tags.get(&link.digest).map_or(&[], Vec::as_slice));
+                    available.insert(link.digest.clone());
+                }
+                Err(defect) => defects.push(defect),
+            }
+        }
+        for (target, tags) in &tags {
+            if !available.contains(target) {
+                defects.extend(tags.iter().map(|(tag, _)| Defect::DanglingTag {
+                    repository: name.clone(),
+                    tag: tag.clone(),
+                    digest: target.clone(),
+                }));
+            }
+        }
+        links.revisions.retain(|link| available.contains(&link.digest));
+        Self {
+            links,
+            outline,
+            available,
+            tags,
+            defects,
+        }
+    }
+
+    /// Returns how many records it may become.
+    pub(super) fn weight(&self) -> usize {
+        self.links.layers.len() + self.links.revisions.len() + self.links.tags.len()
+    }
+}
+
+/// The state of an adoption.
+pub(super) struct Run<'r> {
+    pub(super) tree: &'r Tree,
+    pub(super) sink: Sink<'r>,
+    pub(super) options: &'r AdoptOptions,
+    pub(super) report: AdoptReport,
+    pub(super) observer: &'r mut dyn Observer,
+}
+
+/// A blob on its way.
+struct Candidate {
+    content: Option<BlobContent>,
+    grants: Vec<RepositoryName>,
+}
+
+impl Run<'_> {
+    /// Adopts repositories: first their blobs, then what names these.
+    pub(super) async fn take(&mut self, mut window: Vec<Scanned>) -> Result<(), AdoptError> {
+        for repository in &mut window {
+            for defect in std::mem::take(&mut repository.defects) {
+                self.note(&defect);
+            }
+        }
+        self.take_blobs(&mut window).await?;
+        self.take_manifests(&window).await?;
+        for repository in &window {
+            self.report.repositories_done += 1;
+            self.report.uploads += repository.links.uploads;
+        }
+        self.observer.progress(&self.report);
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, defect: &Defect) {
+        self.report.note(self.observer, defect);
+    }
+
+    async fn take_blobs(&mut self, window: &mut [Scanned]) -> Result<(), AdoptError> {
+        let mut places = Vec::new();
+        for (at, repository) in window.iter().enumerate() {
+            places.extend((0..repository.links.layers.len()).map(|link| (at, link)));
+        }
+        for batch in places.chunks(BATCH) {
+            let links: Vec<(RepositoryName, Link, Option<u64>)> = batch
+                .iter()
+                .filter_map(|&(at, link)| {
+                    let repository = window.get(at)?;
+                    let link = repository.links.layers.get(link)?.clone();
+                    let size = repository.outline.sizes.get(&link.digest).copied();
+                    Some((repository.links.name.clone(), link, size))
+                })
+                .collect();
+            let adopted = self.take_links(links).await?;
+            for &(at, link) in batch {
+                if let Some(repository) = window.get_mut(at)
+                    && let Some(link) = repository.links.layers.get(link)
+                    && adopted.contains(&link.digest)
+                {
+                    repository.available.insert(link.digest.clone());
+                }
+            }
+            self.observer.progress(&self.report);
+        }
+        Ok(())
+    }
+
+    /// Adopts the blobs of some links, and returns which of them are here now.
+    async fn take_links(
+        &mut self,
+        links: Vec<(RepositoryName, Link, Option<u64>)>,
+    ) -> Result<BTreeSet<Digest>, AdoptError> {
+        let digests: BTreeSet<Digest> = links.iter().map(|(_, link, _)| link.digest.clone()).collect();
+        let stored = match &self.sink {
+            Sink::Store(store) => store.stored_blobs(digests).await?,
+            Sink::Nowhere(seen) => digests.intersection(seen).cloned().collect(),
+        };
+        let (tree, verify) = (self.tree.clone(), self.options.verify);
+        let check = move || check_links(&tree, links, &stored, verify);
+        let (candidates, defects) = spawn_blocking(check).await.map_err(Error::internal)?;
+        for defect in &defects {
+            self.note(defect);
+        }
+        let found = candidates.keys().cloned().collect();
+        match &mut self.sink {
+            Sink::Store(store) => {
+                let store = *store;
+                let adopted = adopt_candidates(store, candidates).await?;
+                self.count(&adopted);
+            }
+            Sink::Nowhere(seen) => {
+                for (digest, candidate) in candidates {
+                    self.report.grants += candidate.grants.len() as u64;
+                    if let Some(content) = candidate.content {
+                        self.report.blobs += 1;
+                        self.report.bytes += content.size();
+                        seen.insert(digest);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn take_manifests(&mut self, window: &[Scanned]) -> Result<(), AdoptError> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let listed: Vec<_> = window
+            .iter()
+            .filter(|repository| repository.links.is_listed)
+            .map(|repository| repository.links.name.clone())
+            .collect();
+        self.take_batch(listed, Vec::new()).await?;
+        for repository in window {
+            for links in repository.links.revisions.chunks(BATCH) {
+                for read in self.read_manifests(&repository.links.name, links).await? {
+                    let manifest = self.prepare(repository, read);
+                    bytes += manifest.new.manifest.bytes.len();
+                    batch.push(manifest);
+                    if batch.len() >= BATCH || bytes >= BATCH_BYTES {
+                        self.take_batch(Vec::new(), std::mem::take(&mut batch)).await?;
+                        bytes = 0;
+                    }
+                }
+            }
+        }
+        self.take_batch(Vec::new(), batch).await
+    }
+
+    async fn read_manifests(
+        &self,
+        name: &RepositoryName,
+        links: &[Link],
+    ) -> Result<Vec<(Link, manifest::StoredManifest)>, AdoptError> {
+        let (tree, name, links) = (self.tree.clone(), name.clone(), links.to_vec());
+        let read = move || {
+            let read = |link: Link| manifest::read(&tree, &name, &link).ok().map(|read| (link, read));
+            links.into_iter().filter_map(read).collect()
+        };
+        Ok(spawn_blocking(read).await.map_err(Error::internal)?)
+    }
+
+    fn prepare(
+        &mut self,
+        repository: &Scanned,
+        (link, read): (Link, manifest::StoredManifest),
+    ) -> AdoptedManifest {
+        let manifest::StoredManifest { view, bytes } = read;
+        for child in view.children() {
+            if !repository.available.contains(&child.digest) {
+                self.note(&Defect::Incomplete {
+                    repository: repository.links.name.clone(),
+                    digest: link.digest.clone(),
+                    child: child.digest.clone(),
+                });
+            }
+        }
+        let subject = view
+            .subject()
+            .or_else(|| repository.outline.subjects.get(&link.digest));
+        let descriptor = view.referrer_descriptor(&link.digest, bytes.len() as u64);
+        AdoptedManifest {
+            repository: repository.links.name.clone(),
+            new: NewManifest {
+                children: view.children().to_vec(),
+                allow_missing: true,
+                optional_children: view.optional_children().to_vec(),
+                subject: subject.cloned().map(|subject| (subject, descriptor)),
+                tags: Vec::new(),
+                condition: TagCondition::Any,
+                principal: String::new(),
+                manifest: Manifest {
+                    digest: link.digest.clone(),
+                    media_type: view.media_type().clone(),
+                    bytes,
+                },
+            },
+            tags: repository.tags.get(&link.digest).cloned().unwrap_or_default(),
+        }
+    }
+
+    async fn take_batch(
+        &mut self,
+        repositories: Vec<RepositoryName>,
+        manifests: Vec<AdoptedManifest>,
+    ) -> Result<(), AdoptError> {
+        if repositories.is_empty() && manifests.is_empty() {
+            return Ok(());
+        }
+        if let Sink::Store(store) = &self.sink {
+            let adopted = store.adopt_manifests(repositories, manifests).await?;
+            self.count(&adopted);
+        } else {
+            self.report.manifests += manifests.len() as u64;
+            self.report.tags += manifests
+                .iter()
+                .map(|manifest| manifest.tags.len() as u64)
+                .sum::<u64>();
+        }
+        self.observer.progress(&self.report);
+        Ok(())
+    }
+
+    fn count(&mut self, adopted: &Adopted) {
+        let report = &mut self.report;
+        report.blobs += adopted.blobs;
+        report.bytes += adopted.bytes;
+        report.grants += adopted.grants;
+        report.manifests += adopted.manifests;
+        report.tags += adopted.tags;
+        report.kept_tags += adopted.kept_tags;
+    }
+}
+
+/// Looks at the content of links, once for each digest. Blocks.
+fn check_links(
+    tree: &Tree,
+    links: Vec<(RepositoryName, Link, Option<u64>)>,
+    stored: &BTreeSet<Digest>,
+    verify: bool,
+) -> (BTreeMap<Digest, Candidate>, Vec<Defect>) {
+    let mut candidates: BTreeMap<Digest, Candidate> = BTreeMap::new();
+    let mut defects = Vec::new();
+    for (repository, link, declared_size) in links {
+        if let Some(candidate) = candidates.get_mut(&link.digest) {
+            candidate.grants.push(repository);
+            continue;
+        }
+        let content = if stored.contains(&link.digest) {
+            None
+        } else {
+            match blobs::check(tree, &repository, &link, declared_size, verify) {
+                Ok(content) => Some(content),
+                Err(defect) => {
+                    defects.push(defect);
+                    continue;
+                }
+            }
+        };
+        let grants = vec![repository];
+        candidates.insert(link.digest, Candidate { content, grants });
+    }
+    (candidates, defects)
+}
+
+/// Names the bytes, gives them these names, and makes them blobs.
+async fn adopt_candidates(
+    store: &Store<FilesystemBackend>,
+    candidates: BTreeMap<Digest, Candidate>,
+) -> Result<Adopted, AdoptError> {
+    let mut sizes = Vec::new();
+    let mut files = Vec::new();
+    for candidate in candidates.values() {
+        if let Some(BlobContent::File(path, size)) = &candidate.content {
+            files.push(path.clone());
+            sizes.push(*size);
+        }
+    }
+    let first = candidates.values().find_map(|candidate| candidate.grants.first());
+    let Some(repository) = first else {
+        return Ok(Adopted::default());
+    };
+    let sessions = if sizes.is_empty() {
+        Vec::new()
+    } else {
+        store.name_bytes(repository, &sizes).await?
+    };
+    let names = sessions.iter().map(|session| session.bytes().clone());
+    let links: Vec<_> = names.zip(files).collect();
+    if !links.is_empty() {
+        store.backend().link_bytes(links).await?;
+    }
+    let mut sessions = sessions.into_iter();
+    let mut blobs = Vec::new();
+    for (digest, candidate) in candidates {
+        let source = match candidate.content {
+            None => Source::Stored,
+            Some(BlobContent::Inline(content)) => Source::Inline(content),
+            Some(BlobContent::File(..)) => match sessions.next() {
+                Some(session) => Source::Session(Box::new(session)),
+                None => continue,
+            },
+        };
+        blobs.push(AdoptedBlob {
+            digest,
+            source,
+            grants: candidate.grants,
+        });
+    }
+    Ok(store.adopt_blobs(blobs).await?)
+}
+
+impl From<LinkError> for AdoptError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Refused { file, cause } => Self::Link { file, cause },
+            LinkError::Storage(error) => Self::Storage(error),
+        }
+    }
+}

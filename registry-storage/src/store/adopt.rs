@@ -1,0 +1,382 @@
+//! Taking over content that is on this disk already: the sequences of uploads and pushes, many in one transaction.
+//!
+//! It begins like an upload. A session names the bytes, then they get that name, then the session is committed; so the
+//! sweeper may run beside it, and what a process that died leaves behind is the sweeper's.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use registry_core::storage::NewManifest;
+use registry_core::{Algorithm, Digest, Error, Hasher, RepositoryName, Tag, Timestamp, Upload, UploadId};
+use uuid::Uuid;
+
+use super::Store;
+use super::commit::CommitUpload;
+use super::edge::{Found, contended, peek, read, write};
+use super::mount::{GrantKeys, grant_stored_blob};
+use super::push::{PushManifest, add_repository};
+use super::session::Session;
+use crate::backend::{Backend, Condition, Durability, Records, Sequence};
+use crate::bytes_name::BytesName;
+use crate::key::Key;
+use crate::record::{BlobRecord, GrantRecord, ManifestRecord, SessionRecord, TagRecord};
+
+/// Whose the sessions of an adoption are. The line break keeps it from being anybody's name.
+const PRINCIPAL: &str = "adoption\n";
+
+/// How many sessions are listed at once.
+const PAGE: usize = 1000;
+
+/// A blob to take over.
+pub(crate) struct AdoptedBlob {
+    pub(crate) digest: Digest,
+    pub(crate) source: Source,
+    /// Who may read it.
+    pub(crate) grants: Vec<RepositoryName>,
+}
+
+/// Where the content of a blob is.
+pub(crate) enum Source {
+    /// In the store.
+    Stored,
+    /// Here.
+    Inline(Bytes),
+    /// In bytes that a session names.
+    Session(Box<AdoptionSession>),
+}
+
+/// A session that names bytes to adopt.
+pub(crate) struct AdoptionSession(Session);
+
+impl AdoptionSession {
+    pub(crate) const fn bytes(&self) -> &BytesName {
+        &self.0.record.bytes.name
+    }
+}
+
+/// A manifest to take over.
+pub(crate) struct AdoptedManifest {
+    pub(crate) repository: RepositoryName,
+    /// Without tags.
+    pub(crate) new: NewManifest,
+    /// When the other program wrote each.
+    pub(crate) tags: Vec<(Tag, Timestamp)>,
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Adopted {
+    pub(crate) blobs: u64,
+    pub(crate) bytes: u64,
+    pub(crate) grants: u64,
+    pub(crate) manifests: u64,
+    pub(crate) tags: u64,
+    /// Tags that were moved here later than the other program wrote them.
+    pub(crate) kept_tags: u64,
+}
+
+impl<B: Backend> Store<B> {
+    /// Tells whether nothing was ever stored here.
+    pub(crate) async fn is_empty(&self) -> Result<bool, Error> {
+        for prefix in [Key::blobs(), Key::repositories(), Key::uploads()] {
+            if !self.backend.list(&prefix, None, 1).await?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns the current time of this store's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Removes the sessions that an adoption left when its process died.
+    pub(crate) async fn drop_adoption_sessions(&self) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.backend.list(&Key::uploads(), after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            let mut left = Vec::new();
+            for entry in page {
+                let found: Found<SessionRecord> = peek(&*self.backend, &entry.key).await?;
+                if found
+                    .header()
+                    .is_some_and(|session| session.principal == PRINCIPAL)
+                {
+                    left.push(entry.key);
+                }
+            }
+            if !left.is_empty() {
+                self.backend
+                    .transact(Durability::Deferred, RemoveRecords(left))
+                    .await?;
+            }
+        }
+    }
+
+    /// Returns which of `digests` are in the store.
+    pub(crate) async fn stored_blobs(&self, digests: BTreeSet<Digest>) -> Result<BTreeSet<Digest>, Error> {
+        self.backend
+            .transact(Durability::Deferred, StoredBlobs(digests))
+            .await
+    }
+
+    /// Names bytes of these sizes, for which the caller then makes files.
+    pub(crate) async fn name_bytes(
+        &self,
+        repository: &RepositoryName,
+        sizes: &[u64],
+    ) -> Result<Vec<AdoptionSession>, Error> {
+        let now = self.clock.now();
+        let mut sessions = Vec::new();
+        for &size in sizes {
+            sessions.push(self.session(repository, size, now)?);
+        }
+        let sessions = self
+            .backend
+            .transact(Durability::Deferred, PutSessions(sessions))
+            .await?;
+        Ok(sessions.into_iter().map(AdoptionSession).collect())
+    }
+
+    fn session(&self, repository: &RepositoryName, size: u64, now: Timestamp) -> Result<Session, Error> {
+        let upload = Upload::new(Algorithm::Sha256).with_progress(size, Hasher::new(Algorithm::Sha256))?;
+        let mut record = self.new_session(repository, PRINCIPAL, &upload, now);
+        record.parts_size = size;
+        Ok(Session {
+            key: Key::upload(UploadId::from_random(Uuid::new_v4().as_u128())),
+            record,
+            upload,
+            tail: Bytes::new(),
+            version: crate::backend::Version("".into()),
+            held: None,
+        })
+    }
+
+    /// Makes blobs of bytes that are durable, and lets repositories read them. It becomes durable with the next
+    /// transaction that is.
+    pub(crate) async fn adopt_blobs(&self, blobs: Vec<AdoptedBlob>) -> Result<Adopted, Error> {
+        let now = self.clock.now();
+        let mut prepared = Vec::new();
+        for blob in blobs {
+            let session = match (blob.source, blob.grants.first()) {
+                (Source::Stored, _) | (_, None) => None,
+                (Source::Session(session), _) => Some((session.0, None)),
+                (Source::Inline(content), Some(repository)) => {
+                    Some((self.session(repository, 0, now)?, Some(content)))
+                }
+            };
+            prepared.push(PreparedBlob {
+                digest: blob.digest,
+                session,
+                grants: blob.grants,
+            });
+        }
+        let adopt = AdoptBlobs { blobs: prepared, now };
+        self.backend.transact(Durability::Deferred, adopt).await
+    }
+
+    /// Stores manifests whose children may be missing, and their tags. It becomes durable with the next transaction that
+    /// is.
+    pub(crate) async fn adopt_manifests(
+        &self,
+        repositories: Vec<RepositoryName>,
+        manifests: Vec<AdoptedManifest>,
+    ) -> Result<Adopted, Error> {
+        let adopt = AdoptManifests {
+            repositories,
+            manifests,
+            now: self.clock.now(),
+        };
+        self.backend.transact(Durability::Deferred, adopt).await
+    }
+}
+
+struct RemoveRecords(Vec<Key>);
+
+impl Sequence for RemoveRecords {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        for key in &self.0 {
+            records.remove(key).await?;
+        }
+        Ok(())
+    }
+}
+
+struct StoredBlobs(BTreeSet<Digest>);
+
+impl Sequence for StoredBlobs {
+    type Output = BTreeSet<Digest>;
+
+    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        let mut stored = BTreeSet::new();
+        for digest in self.0 {
+            let blob = read::<BlobRecord>(records, &Key::blob(&digest)).await?;
+            if blob.state().is_visible() {
+                stored.insert(digest);
+            }
+        }
+        Ok(stored)
+    }
+}
+
+struct PutSessions(Vec<Session>);
+
+impl Sequence for PutSessions {
+    type Output = Vec<Session>;
+
+    async fn run(mut self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        for session in &mut self.0 {
+            put_session(records, session).await?;
+        }
+        Ok(self.0)
+    }
+}
+
+async fn put_session(records: &mut dyn Records, session: &mut Session) -> Result<(), Error> {
+    let version = write(records, &session.key, &session.record, &[], Condition::Absent).await?;
+    session.version = version.ok_or_else(contended)?;
+    Ok(())
+}
+
+struct PreparedBlob {
+    digest: Digest,
+    /// A session of its own, with the content where it is to be in the blob's record.
+    session: Option<(Session, Option<Bytes>)>,
+    grants: Vec<RepositoryName>,
+}
+
+struct AdoptBlobs {
+    blobs: Vec<PreparedBlob>,
+    now: Timestamp,
+}
+
+impl Sequence for AdoptBlobs {
+    type Output = Adopted;
+
+    async fn run(self, records: &mut dyn Records) -> Result<Adopted, Error> {
+        let mut adopted = Adopted::default();
+        for blob in self.blobs {
+            adopt_blob(records, blob, self.now, &mut adopted).await?;
+        }
+        Ok(adopted)
+    }
+}
+
+async fn adopt_blob(
+    records: &mut dyn Records,
+    blob: PreparedBlob,
+    now: Timestamp,
+    adopted: &mut Adopted,
+) -> Result<(), Error> {
+    let PreparedBlob {
+        digest,
+        session,
+        grants,
+    } = blob;
+    let session_key = session.as_ref().map(|(session, _)| session.key.clone());
+    let mut session = session;
+    for repository in grants {
+        let keys = GrantKeys::new(&repository, &digest);
+        let grant = read::<GrantRecord>(records, &keys.grant).await?;
+        if grant.state().is_visible() {
+            continue;
+        }
+        match session.take() {
+            None => {
+                grant_stored_blob(records, &keys, now).await?;
+            }
+            Some((mut session, content)) => {
+                if let Some(content) = content {
+                    put_session(records, &mut session).await?;
+                    session.tail = content;
+                }
+                let size = session.record.parts_size.max(session.tail.len() as u64);
+                let commit = CommitUpload {
+                    keys,
+                    digest: digest.clone(),
+                    size,
+                    session,
+                    now,
+                };
+                commit.run(records).await??;
+                adopted.blobs += 1;
+                adopted.bytes += size;
+            }
+        }
+        adopted.grants += 1;
+    }
+    // Nobody knows the session, so nobody asks for it again.
+    match session_key {
+        Some(key) => records.remove(&key).await,
+        None => Ok(()),
+    }
+}
+
+struct AdoptManifests {
+    /// To be in the catalog, also where they have no manifest any more.
+    repositories: Vec<RepositoryName>,
+    manifests: Vec<AdoptedManifest>,
+    now: Timestamp,
+}
+
+impl Sequence for AdoptManifests {
+    type Output = Adopted;
+
+    async fn run(self, records: &mut dyn Records) -> Result<Adopted, Error> {
+        let mut adopted = Adopted::default();
+        for repository in &self.repositories {
+            add_repository(records, repository, self.now).await?;
+        }
+        for manifest in self.manifests {
+            adopt_manifest(records, manifest, self.now, &mut adopted).await?;
+        }
+        Ok(adopted)
+    }
+}
+
+async fn adopt_manifest(
+    records: &mut dyn Records,
+    manifest: AdoptedManifest,
+    now: Timestamp,
+    adopted: &mut Adopted,
+) -> Result<(), Error> {
+    let AdoptedManifest {
+        repository,
+        new,
+        tags,
+    } = manifest;
+    let key = Key::manifest(&repository, &new.manifest.digest);
+    let found = read::<ManifestRecord>(records, &key).await?;
+    let mut incarnation = found.header().map(|manifest| manifest.incarnation.clone());
+    if !found.state().is_visible() {
+        PushManifest::new(&repository, new.clone(), now)
+            .run(records)
+            .await??;
+        adopted.manifests += 1;
+        incarnation = None;
+    }
+    for (tag, written) in tags {
+        let current = read::<TagRecord>(records, &Key::tag(&repository, &tag)).await?;
+        match current.visible() {
+            Some((current, _)) if Some(&current.incarnation) == incarnation.as_ref() => {}
+            Some((current, _)) if current.stamp.written >= written => adopted.kept_tags += 1,
+            _ => {
+                let tagged = NewManifest {
+                    tags: vec![tag],
+                    ..new.clone()
+                };
+                // By the time that the other program wrote it, so that the later of two changes is known.
+                PushManifest::new(&repository, tagged, written)
+                    .run(records)
+                    .await??;
+                adopted.tags += 1;
+            }
+        }
+    }
+    Ok(())
+}

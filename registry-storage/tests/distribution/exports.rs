@@ -1,0 +1,248 @@
+//! What is exported, and over what.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use registry_core::storage::{Manifest, NewManifest, TagCondition};
+use registry_core::{Algorithm, Digest, Storage as _};
+use registry_storage::distribution::{AdoptOptions, ExportOptions, ExportReport, export};
+use registry_storage::filesystem::FilesystemBackend;
+use registry_storage::{ObjectStoreBackend, Store};
+
+use crate::fixture::{IMAGE, LARGE, Old, SMALL, content, get, image, name, read, sha256, tag, tags};
+
+async fn push<S: registry_core::Storage>(store: &S, repository: &str, digest: &Digest, content: &[u8]) {
+    let id = store
+        .create_upload(&name(repository), "", digest.algorithm().unwrap())
+        .await
+        .unwrap();
+    let upload = registry_core::storage::UploadKey {
+        repository: name(repository),
+        id,
+        principal: String::new(),
+    };
+    let body = std::pin::pin!(futures_util::stream::iter([Ok(content.to_vec().into())]));
+    store.append_upload(&upload, None, body).await.unwrap();
+    store.commit_upload(&upload, digest).await.unwrap();
+}
+
+async fn put_manifest<S: registry_core::Storage>(
+    store: &S,
+    repository: &str,
+    text: &str,
+    bytes: &[u8],
+) -> Digest {
+    let digest = sha256(bytes);
+    let new = NewManifest {
+        manifest: Manifest {
+            digest: digest.clone(),
+            media_type: IMAGE.parse().unwrap(),
+            bytes: bytes.to_vec().into(),
+        },
+        children: Vec::new(),
+        allow_missing: true,
+        optional_children: Vec::new(),
+        subject: None,
+        tags: vec![tag(text)],
+        condition: TagCondition::Any,
+        principal: String::new(),
+    };
+    store.put_manifest(&name(repository), new).await.unwrap();
+    digest
+}
+
+async fn export_to(store: &Store<FilesystemBackend>, from: &Old, to: &Path) -> ExportReport {
+    let options = ExportOptions::new().link_from(from.root.path());
+    export(store, to, &options, &mut |_| {}).await.unwrap()
+}
+
+/// Adopts what was exported into a store of its own.
+async fn adopted(exported: Old) -> (Old, Store<FilesystemBackend>) {
+    let store = exported.open().await;
+    let (_, defects) = exported
+        .adopt_with(&store, AdoptOptions::new().verify(true))
+        .await
+        .unwrap();
+    assert!(defects.0.is_empty(), "{:?}", defects.0);
+    (exported, store)
+}
+
+fn empty() -> Old {
+    Old {
+        root: tempfile::tempdir().unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn bytes_are_linked_and_the_rest_is_written() {
+    let old = Old::new();
+    let manifest = old.push_image("app/one", "v1", 1);
+    let store = old.open().await;
+    old.adopt(&store).await;
+    let (new, small) = (content(5, LARGE), content(6, SMALL));
+    for pushed in [&new, &small] {
+        push(&store, "app/two", &sha256(pushed), pushed).await;
+    }
+    let second = image(&small, std::slice::from_ref(&new), "");
+    put_manifest(&store, "app/two", "latest", &second).await;
+    let target = empty();
+    let report = export_to(&store, &old, target.root.path()).await;
+    assert_eq!((report.repositories, report.repositories_done), (2, 2));
+    assert_eq!((report.manifests, report.tags, report.grants), (2, 2, 5));
+    assert_eq!((report.linked, report.copied), (2, 3));
+    let link = fs::read_to_string(target.tag("app/two", "latest")).unwrap();
+    assert_eq!(link, sha256(&second).as_str());
+    let entry = target
+        .repository("app/two/_manifests/tags/latest/index")
+        .join(sha256(&second).as_str().replace(':', "/"))
+        .join("link");
+    assert_eq!(fs::read_to_string(entry).unwrap(), link);
+    let large = sha256(&content(10_001, LARGE + 1));
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    assert_eq!(inode(&target.data(&large)), inode(&old.data(&large)));
+
+    // Again: nothing is left to do.
+    let before = target.snapshot();
+    let report = export_to(&store, &old, target.root.path()).await;
+    assert_eq!((report.linked, report.copied), (0, 0));
+    assert!(target.snapshot() == before);
+
+    let (_target, exported) = adopted(target).await;
+    assert_eq!(get(&exported, "app/one", "v1").await.unwrap().bytes, manifest);
+    assert_eq!(get(&exported, "app/two", "latest").await.unwrap().bytes, second);
+    assert_eq!(read(&exported, "app/two", &sha256(&new)).await.unwrap(), new);
+    assert_eq!(read(&exported, "app/two", &sha256(&small)).await.unwrap(), small);
+}
+
+#[tokio::test]
+async fn over_the_tree_that_was_adopted_it_adds_and_moves_tags() {
+    let old = Old::new();
+    let first = old.push_image("app", "v1", 1);
+    let second = old.push_image("app", "v2", 2);
+    let store = old.open().await;
+    old.adopt(&store).await;
+    let third = image(&content(1, SMALL), &[], "");
+    put_manifest(&store, "app", "v1", &third).await;
+    put_manifest(&store, "app", "v3", &third).await;
+    store.delete_tag(&name("app"), &tag("v2")).await.unwrap();
+    let before = old.snapshot();
+    export_to(&store, &old, old.root.path()).await;
+    let after = old.snapshot();
+    for (path, file) in &before {
+        if *path != old.tag("app", "v1") {
+            assert_eq!(after.get(path), Some(file), "{}", path.display());
+        }
+    }
+    store.close().await.unwrap();
+    for file in ["records.sqlite", "registry.lock"] {
+        fs::remove_file(old.root.path().join(file)).unwrap();
+    }
+    let (_old, exported) = adopted(old).await;
+    assert_eq!(tags(&exported, "app").await, ["v1", "v2", "v3"]);
+    assert_eq!(get(&exported, "app", "v1").await.unwrap().bytes, third);
+    assert_eq!(get(&exported, "app", "v2").await.unwrap().bytes, second);
+    assert_eq!(
+        get(&exported, "app", sha256(&first).as_str())
+            .await
+            .unwrap()
+            .bytes,
+        first
+    );
+}
+
+#[tokio::test]
+async fn what_an_export_left_half_done_is_done_by_the_next() {
+    let old = Old::new();
+    let manifest = old.push_image("app", "v1", 1);
+    let store = old.open().await;
+    old.adopt(&store).await;
+    let target = empty();
+    export_to(&store, &old, target.root.path()).await;
+    let whole = target.snapshot();
+    let contents = |old: &Old| -> Vec<_> {
+        old.snapshot()
+            .into_iter()
+            .map(|(path, (content, ..))| (path, content))
+            .collect()
+    };
+    let expected = contents(&target);
+    for (path, (content, ..)) in &whole {
+        // It was not reached, or the power went before it was durable.
+        fs::remove_file(path).unwrap();
+        export_to(&store, &old, target.root.path()).await;
+        assert!(contents(&target) == expected, "{}", path.display());
+        fs::remove_file(path).unwrap();
+        fs::write(path, &content[..content.len() / 2]).unwrap();
+        export_to(&store, &old, target.root.path()).await;
+        assert!(contents(&target) == expected, "{}", path.display());
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".exporting");
+        fs::write(&aside, "half").unwrap();
+        fs::remove_file(path).unwrap();
+        export_to(&store, &old, target.root.path()).await;
+        assert!(contents(&target) == expected, "{}", path.display());
+    }
+    assert_eq!(
+        read(&store, "app", &sha256(&content(10_001, LARGE + 1)))
+            .await
+            .unwrap()
+            .len(),
+        LARGE + 1
+    );
+    let (_target, exported) = adopted(target).await;
+    assert_eq!(get(&exported, "app", "v1").await.unwrap().bytes, manifest);
+}
+
+#[tokio::test]
+async fn other_algorithms_are_kept_by_sha256() {
+    let old = Old::new();
+    let store = old.open().await;
+    for size in [SMALL, LARGE] {
+        let content = content(size, size);
+        push(&store, "app", &Digest::of(Algorithm::Sha512, &content), &content).await;
+    }
+    put_manifest(&store, "app", "v1", &image(b"", &[], "")).await;
+    let target = empty();
+    let report = export_to(&store, &old, target.root.path()).await;
+    assert_eq!((report.linked, report.copied), (0, 2));
+    let exported = target.open().await;
+    target.adopt(&exported).await;
+    for size in [SMALL, LARGE] {
+        let content = content(size, size);
+        for algorithm in Algorithm::ALL {
+            let digest = Digest::of(algorithm, &content);
+            assert_eq!(read(&exported, "app", &digest).await.unwrap(), content);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_no_disk_is_copied() {
+    let store = Store::new(ObjectStoreBackend::memory());
+    let blob = content(1, LARGE);
+    push(&store, "app", &sha256(&blob), &blob).await;
+    let manifest = image(b"{}", std::slice::from_ref(&blob), "");
+    put_manifest(&store, "app", "v1", &manifest).await;
+    let target = empty();
+    let report = export(&store, target.root.path(), &ExportOptions::new(), &mut |_| {})
+        .await
+        .unwrap();
+    assert_eq!((report.copied, report.tags), (1, 1));
+    let exported = target.open().await;
+    target.adopt(&exported).await;
+    assert_eq!(read(&exported, "app", &sha256(&blob)).await.unwrap(), blob);
+    assert_eq!(get(&exported, "app", "v1").await.unwrap().bytes, manifest);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_is_named() {
+    let old = Old::new();
+    let store = old.open().await;
+    let file = old.root.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = export(&store, &file, &ExportOptions::new(), &mut |_| {})
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("file: "), "{error}");
+}

@@ -1,0 +1,11 @@
+//! Trees of the distribution registry: adopted whole, in part where something is broken, after a crash, again after
+//! changes; and written.
+#![cfg(feature = "filesystem")]
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+mod adoption;
+mod crashes;
+mod defects;
+mod exports;
+mod fixture;
+mod round_trip;
