@@ -103,7 +103,7 @@ pub async fn export<B: Backend>(
     store: &Store<B>,
     root: &Path,
     options: &ExportOptions,
-    progress: &mut (dyn FnMut(&ExportReport) + Send),
+    progress: &mut (dyn FnMut(&ExportReport) + Send + Sync),
 ) -> Result<ExportReport, ExportError> {
     let mut export = Export {
         store,
@@ -135,7 +135,7 @@ struct Export<'e, B> {
     /// The folder of bytes that may get second names.
     bytes: Option<PathBuf>,
     report: ExportReport,
-    progress: &'e mut (dyn FnMut(&ExportReport) + Send),
+    progress: &'e mut (dyn FnMut(&ExportReport) + Send + Sync),
 }
 
 impl<B: Backend> Export<'_, B> {

@@ -31,7 +31,7 @@ pub struct AdoptReport {
 }
 
 /// Is told how an adoption goes on.
-pub trait Observer: Send {
+pub trait Observer: Send + Sync {
     /// Takes the report as it stands now; called after each step, which takes up to a second or so.
     fn progress(&mut self, report: &AdoptReport);
 

@@ -256,6 +256,7 @@ impl Run<'_> {
                 subject: subject.cloned().map(|subject| (subject, descriptor)),
                 tags: Vec::new(),
                 condition: TagCondition::Any,
+                immutable_tags: Vec::new(),
                 principal: String::new(),
                 manifest: Manifest {
                     digest: link.digest.clone(),

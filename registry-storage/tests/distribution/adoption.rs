@@ -22,7 +22,7 @@ async fn everything_is_adopted_and_nothing_is_copied() {
     old.push_blob("other/name", &shared);
     let third = image(&content(3, SMALL), std::slice::from_ref(&shared), "");
     old.push_blob("other/name", &content(3, SMALL));
-    let list = index(&[third.clone()], "");
+    let list = index(std::slice::from_ref(&third), "");
     old.push_manifest("other/name", &[], &third);
     let list_digest = old.push_manifest("other/name", &["a", "b"], &list);
     // All tags of this one were deleted.
@@ -97,7 +97,7 @@ async fn deletes_and_sweeps_leave_the_tree() {
     let repository = name("app");
     store.delete_tag(&repository, &tag("v1")).await.unwrap();
     store
-        .delete_manifest(&repository, &sha256(&manifest))
+        .delete_manifest(&repository, &sha256(&manifest), None)
         .await
         .unwrap();
     store
@@ -225,7 +225,7 @@ async fn referrers_are_listed_by_their_subject_and_by_tags_of_the_schema() {
     assert!(list(sha256(&several)).await.is_empty());
     assert_eq!(get(&store, "app", &schema_tag).await.unwrap().bytes, listing);
     store
-        .delete_manifest(&name("app"), &sha256(&listed))
+        .delete_manifest(&name("app"), &sha256(&listed), None)
         .await
         .unwrap();
     assert_eq!(list(sha256(&subject)).await, ["a/named"]);
@@ -288,11 +288,12 @@ async fn the_later_tag_counts_where_both_sides_changed_and_nothing_is_lost() {
         subject: None,
         tags: vec![tag("moved-here")],
         condition: registry_core::storage::TagCondition::Any,
+        immutable_tags: Vec::new(),
         principal: String::new(),
     };
     store.put_manifest(&app, retag.clone()).await.unwrap();
     let fourth = get(&store, "app", "deleted-here").await.unwrap();
-    store.delete_manifest(&app, &fourth.digest).await.unwrap();
+    store.delete_manifest(&app, &fourth.digest, None).await.unwrap();
     // There: one tag moves to something new, one is new, and a blob goes.
     let moved = old.push_image("app", "moved-there", 6);
     set_time(&old.tag("app", "moved-there"), 2_000_000);

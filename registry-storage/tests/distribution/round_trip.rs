@@ -56,7 +56,7 @@ const TAGS: [&str; 3] = ["latest", "v1.0", "_x"];
 fn blob(number: usize) -> Vec<u8> {
     content(
         number,
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             SMALL + number
         } else {
             LARGE + number
