@@ -50,6 +50,22 @@ impl ChallengeError {
 }
 
 impl Challenge {
+    /// Asks for a token.
+    #[must_use]
+    pub const fn bearer(
+        realm: String,
+        service: String,
+        scopes: Vec<Scope>,
+        error: Option<ChallengeError>,
+    ) -> Self {
+        Self::Bearer {
+            realm,
+            service,
+            scopes,
+            error,
+        }
+    }
+
     /// Reads the challenges of a field `WWW-Authenticate`: those of another scheme, or of which a needed parameter is
     /// missing, are left out, and so is all that follows what cannot be read.
     #[must_use]

@@ -15,9 +15,13 @@ struct Readme;
 struct FrontPage;
 
 mod address;
+#[cfg(any(feature = "htpasswd", feature = "token"))]
+pub mod auth;
 mod authenticate;
+mod endpoint;
 mod limits;
 mod observe;
+mod rate_limit;
 mod server;
 mod service;
 mod tasks;
@@ -31,7 +35,9 @@ pub mod tls;
 
 pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};
+pub use crate::endpoint::Endpoint;
 pub use crate::limits::Limits;
 pub use crate::observe::{AccessLog, EventSink, LineFormat, LineLog, LineSink, Observer, RequestRecord};
+pub use crate::rate_limit::{Rate, RateLimits};
 pub use crate::server::{Listener, Server};
 pub use crate::service::{OverTls, RegistryService, ResponseBody};

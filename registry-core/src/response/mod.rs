@@ -125,7 +125,7 @@ impl Response {
 
     /// A JSON document whose length is known.
     #[must_use]
-    pub(crate) fn json(document: Bytes) -> Self {
+    pub fn json(document: Bytes) -> Self {
         Self::bytes(200, "application/json", document)
     }
 

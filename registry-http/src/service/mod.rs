@@ -16,7 +16,9 @@ use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Method, Request};
 use http_body::Body;
-use registry_core::{Error, ErrorCode, Principal, Registry, Response, Storage};
+use registry_core::challenge::ChallengeError;
+use registry_core::policy::Claims;
+use registry_core::{Error, ErrorCode, Registry, Response, Scope, Storage};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -25,9 +27,12 @@ use self::header::expects_continue;
 pub(crate) use self::header::{HeaderFields, response_head};
 use self::request_body::RequestBody;
 pub use self::response_body::ResponseBody;
-use crate::authenticate::{Anonymous, Authenticator};
+use crate::address::PeerAddress;
+use crate::authenticate::{self, Anonymous, Authenticator};
+use crate::endpoint::Endpoint;
 use crate::limits::Limits;
 use crate::observe::{AccessLog, EventSink, Exchange, Observer};
+use crate::rate_limit::RateLimits;
 use crate::tasks::Tasks;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -60,6 +65,8 @@ struct Shared<S: ?Sized + Storage> {
     authenticator: Arc<dyn Authenticator>,
     observer: Arc<dyn Observer>,
     events: Option<Arc<dyn EventSink>>,
+    rates: Option<Arc<RateLimits>>,
+    endpoints: Vec<(String, Arc<dyn Endpoint>)>,
     turns: Arc<Semaphore>,
 }
 
@@ -87,6 +94,8 @@ impl<S: ?Sized + Storage> RegistryService<S> {
                 authenticator: Arc::new(Anonymous),
                 observer: Arc::new(AccessLog),
                 events: None,
+                rates: None,
+                endpoints: Vec::new(),
                 turns,
             }),
             interrupted: Interrupted(Arc::new(AbortOnDrop(Tasks::default()))),
@@ -112,6 +121,18 @@ impl<S: ?Sized + Storage> RegistryService<S> {
             shared.registry = shared.registry.clone().with_events();
             shared.events = Some(sink);
         })
+    }
+
+    /// Limits how often a client may come.
+    #[must_use]
+    pub fn with_rate_limits(self, limits: RateLimits) -> Self {
+        self.with(|shared| shared.rates = Some(Arc::new(limits)))
+    }
+
+    /// Makes `endpoint` answer the requests of exactly this path, before all else.
+    #[must_use]
+    pub fn with_endpoint(self, path: impl Into<String>, endpoint: Arc<dyn Endpoint>) -> Self {
+        self.with(|shared| shared.endpoints.push((path.into(), endpoint)))
     }
 
     /// Returns the registry.
@@ -150,6 +171,8 @@ impl<S: ?Sized + Storage> RegistryService<S> {
             authenticator: Arc::clone(&self.shared.authenticator),
             observer: Arc::clone(&self.shared.observer),
             events: self.shared.events.clone(),
+            rates: self.shared.rates.clone(),
+            endpoints: self.shared.endpoints.clone(),
             turns: Arc::clone(&self.shared.turns),
         };
         change(&mut shared);
@@ -203,8 +226,8 @@ impl<S: ?Sized + Storage> Shared<S> {
         B::Error: Into<BoxError>,
     {
         let mut body = pin!(body);
-        let response = match self.prepare(&parts, &mut exchange).await {
-            Ok((principal, request)) => self.registry.handle(&principal, request, body.as_mut()).await,
+        let response = match self.respond(&parts, &mut exchange, body.as_mut()).await {
+            Ok(response) => response,
             Err(error) => error.into(),
         };
         if let (Some(events), Some(event)) = (&self.events, &response.event) {
@@ -214,24 +237,63 @@ impl<S: ?Sized + Storage> Shared<S> {
         (response, exchange, is_drained)
     }
 
-    /// Finds out who wants what, when it is the request's turn.
-    async fn prepare(
+    /// Finds out who wants what, when it is the request's turn, and does it.
+    async fn respond(
         &self,
         parts: &Parts,
         exchange: &mut Exchange,
-    ) -> Result<(Principal, registry_core::Request), Error> {
+        body: registry_core::storage::Body<'_>,
+    ) -> Result<Response, Error> {
+        let writes = !matches!(parts.method, Method::GET | Method::HEAD);
+        if let Some(rates) = &self.rates {
+            let peer = parts.extensions.get::<PeerAddress>().and_then(PeerAddress::ip);
+            rates.check_address(peer, writes).await?;
+        }
         let turn = Arc::clone(&self.turns).acquire_owned();
         let Ok(Ok(turn)) = timeout(self.limits.turn, turn).await else {
             return Err(ErrorCode::Unavailable.into());
         };
         exchange.take_turn(turn);
-        let principal = self.authenticator.authenticate(&parts.headers).await?;
-        exchange.set_principal(principal.name());
+        if let Some((_, endpoint)) = self.endpoints.iter().find(|(path, _)| path == parts.uri.path()) {
+            let (principal, response) = endpoint.answer(parts, body).await;
+            exchange.set_principal(principal.name());
+            return Ok(response);
+        }
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let request =
-            registry_core::Request::parse(parts.method.as_str(), target, &HeaderFields(&parts.headers))?;
+            registry_core::Request::parse(parts.method.as_str(), target, &HeaderFields(&parts.headers));
+        let scopes = || request.as_ref().map(Scope::needed_by).unwrap_or_default();
+        let refuse = |error: &Error, scopes, hint| {
+            authenticate::challenged(error, &*self.authenticator, parts, scopes, hint)
+        };
+        // Who may not ask does not learn what is wrong with the question.
+        let principal = match self.authenticator.authenticate(parts).await {
+            Ok(principal) => principal,
+            Err(error) => return Err(refuse(&error, scopes(), Some(ChallengeError::InvalidToken))),
+        };
+        exchange.set_principal(principal.name());
+        if let Some(rates) = &self.rates {
+            rates.check_identity(principal.name(), writes).await?;
+        }
+        let scopes = scopes();
+        let is_unknown = principal.is_anonymous() && principal.claims::<Claims>().is_none();
+        if is_unknown && matches!(request, Ok(registry_core::Request::Version)) {
+            let refusal = refuse(&ErrorCode::Unauthorized.into(), Vec::new(), None);
+            if refusal.code() == ErrorCode::Unauthorized {
+                return Err(refusal);
+            }
+        }
+        let request = request?;
         exchange.set_request(&request);
-        Ok((principal, request))
+        let response = self.registry.handle(&principal, request, body).await;
+        match &response.error {
+            Some(error) if error.code() == ErrorCode::Unauthorized => {
+                // Said only where it is true: there is a token, and it is good for less. Clients give up on it.
+                let hint = (!principal.is_anonymous()).then_some(ChallengeError::InsufficientScope);
+                Err(refuse(error, scopes, hint))
+            }
+            _ => Ok(response),
+        }
     }
 }
 

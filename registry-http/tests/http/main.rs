@@ -12,6 +12,7 @@ mod silence;
 mod stop;
 mod test_double;
 mod tls;
+mod tokens;
 mod tower;
 
 use std::sync::{Arc, Mutex};

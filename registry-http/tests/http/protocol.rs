@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::HeaderMap;
+use http::request::Parts;
 use registry_core::{Error, ErrorCode, Principal};
 use registry_http::testing::TestRegistry;
 use registry_http::{Authenticator, Limits};
@@ -85,9 +85,9 @@ async fn headers_have_a_bound_in_number_and_size() {
 struct OneUser;
 
 impl Authenticator for OneUser {
-    fn authenticate<'a>(&'a self, header: &'a HeaderMap) -> BoxFuture<'a, Result<Principal, Error>> {
+    fn authenticate<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Result<Principal, Error>> {
         Box::pin(async move {
-            match header.get("Authorization") {
+            match request.headers.get("Authorization") {
                 Some(value) if value == "Basic YW5uYTpzZWNyZXQ=" => Ok(Principal::new("anna")),
                 _ => Err(Error::from(ErrorCode::Unauthorized)
                     .with_field("WWW-Authenticate", "Basic realm=\"registry\"")),

@@ -1,0 +1,66 @@
+//! Authentication by name and password (RFC 7617).
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use registry_core::challenge::ChallengeError;
+use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
+
+use super::{Passwords, credentials};
+use crate::{Authenticator, PeerAddress};
+
+/// Takes a client for the user whose name and password it gives.
+#[derive(Debug)]
+pub struct BasicAuthenticator {
+    realm: String,
+    passwords: Arc<Passwords>,
+}
+
+impl BasicAuthenticator {
+    /// Knows the users of `passwords`; `realm` is shown to people who are asked for their password.
+    #[must_use]
+    pub const fn new(realm: String, passwords: Arc<Passwords>) -> Self {
+        Self { realm, passwords }
+    }
+}
+
+impl Authenticator for BasicAuthenticator {
+    fn authenticate<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Result<Principal, Error>> {
+        Box::pin(principal(&self.passwords, request))
+    }
+
+    fn challenge(&self, _: &Parts, _: Vec<Scope>, _: Option<ChallengeError>) -> Option<Challenge> {
+        Some(Challenge::Basic {
+            realm: self.realm.clone(),
+        })
+    }
+}
+
+/// Returns the user that a request shows by name and password. Who gives neither is anonymous: some clients send the
+/// field all the same.
+pub(super) async fn principal(passwords: &Passwords, request: &Parts) -> Result<Principal, Error> {
+    if !request.headers.contains_key(http::header::AUTHORIZATION) {
+        return Ok(Principal::anonymous());
+    }
+    let wrong = || Error::new(ErrorCode::Unauthorized, "the name or the password is wrong");
+    let (user, password) = name_and_password(request).ok_or_else(wrong)?;
+    if user.is_empty() && password.is_empty() {
+        return Ok(Principal::anonymous());
+    }
+    let peer = request.extensions.get::<PeerAddress>().and_then(PeerAddress::ip);
+    if passwords.verify(peer, &user, &password).await? {
+        Ok(Principal::new(user))
+    } else {
+        Err(wrong())
+    }
+}
+
+fn name_and_password(request: &Parts) -> Option<(String, String)> {
+    let encoded = credentials(&request.headers, "basic")?;
+    let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    let (name, password) = decoded.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
+}

@@ -1,0 +1,237 @@
+//! The htpasswd file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bcrypt::HashParts;
+
+/// The highest cost of a hash: each step doubles the time that one login takes, and this one takes seconds.
+const HIGHEST_COST: u32 = 16;
+
+/// The cost where no user tells another.
+const USUAL_COST: u32 = 10;
+
+/// The users of an htpasswd file and the bcrypt hashes of their passwords.
+#[derive(Clone, Default)]
+pub struct Htpasswd {
+    users: BTreeMap<String, String>,
+}
+
+/// What is wrong with a line of an htpasswd file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidHtpasswd {
+    /// It is no line of one.
+    #[error("line {line}: a line is NAME:HASH")]
+    Malformed {
+        /// The number of the line, from 1.
+        line: usize,
+    },
+    /// Its hash is not one that serves.
+    #[error(
+        "line {line}: the password of {user:?} {reason}; set it again with `htpasswd -B` or `registry-bin htpasswd add`"
+    )]
+    Hash {
+        /// The number of the line, from 1.
+        line: usize,
+        /// The user.
+        user: String,
+        /// What is wrong with the hash.
+        reason: &'static str,
+    },
+}
+
+impl Htpasswd {
+    /// Reads a file. Empty lines and those that begin with `#` are left out; of two lines for one user the last holds.
+    ///
+    /// # Errors
+    /// The first line that is wrong: only bcrypt serves, of a cost of at most 16.
+    pub fn parse(text: &str) -> Result<Self, InvalidHtpasswd> {
+        let mut users = BTreeMap::new();
+        for (number, content) in text.lines().enumerate() {
+            let (line, content) = (number + 1, content.trim());
+            if content.is_empty() || content.starts_with('#') {
+                continue;
+            }
+            let (user, hash) = content
+                .split_once(':')
+                .filter(|(user, _)| !user.is_empty())
+                .ok_or(InvalidHtpasswd::Malformed { line })?;
+            check(hash).map_err(|reason| InvalidHtpasswd::Hash {
+                line,
+                user: user.to_owned(),
+                reason,
+            })?;
+            users.insert(user.to_owned(), hash.to_owned());
+        }
+        Ok(Self { users })
+    }
+
+    /// Returns the names of the users, in order.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(String::as_str)
+    }
+
+    /// Sets the password of a user, who is added if there is none of this name.
+    ///
+    /// # Errors
+    /// Where the name cannot stand in such a file, or the password is empty, has more than 72 bytes or a zero byte.
+    pub fn set(&mut self, user: &str, password: &str) -> Result<(), InvalidCredentials> {
+        if user.is_empty()
+            || user.starts_with('#')
+            || user.contains(|c: char| c == ':' || c.is_control())
+            || user.trim() != user
+        {
+            return Err(InvalidCredentials::Name);
+        }
+        if password.is_empty() || password.contains(['\0', '\n', '\r']) {
+            return Err(InvalidCredentials::Password);
+        }
+        let hash = bcrypt::non_truncating_hash_with_result(password, USUAL_COST)
+            .map_err(|_| InvalidCredentials::Password)?;
+        self.users
+            .insert(user.to_owned(), hash.format_for_version(bcrypt::Version::TwoY));
+        Ok(())
+    }
+
+    /// Removes a user; `false` where there is none of this name.
+    pub fn remove(&mut self, user: &str) -> bool {
+        self.users.remove(user).is_some()
+    }
+
+    pub(super) fn hash_of(&self, user: &str) -> Option<&str> {
+        self.users.get(user).map(String::as_str)
+    }
+
+    /// Returns a hash that no password has and that takes as long to compare as a user's.
+    pub(super) fn hash_of_nobody(&self) -> String {
+        let costs = self
+            .users
+            .values()
+            .filter_map(|hash| hash.parse::<HashParts>().ok());
+        let cost = costs.map(|parts| parts.get_cost()).max().unwrap_or(USUAL_COST);
+        format!("$2y${cost:02}${}", ".".repeat(53))
+    }
+}
+
+/// Why a name or a password cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCredentials {
+    /// The name.
+    #[error(
+        "a user's name is not empty, does not begin with '#', and has no ':', no control character and no space at its ends"
+    )]
+    Name,
+    /// The password.
+    #[error("a password has 1 to 72 bytes, all on one line")]
+    Password,
+}
+
+fn check(hash: &str) -> Result<(), &'static str> {
+    if !["$2a$", "$2b$", "$2x$", "$2y$"]
+        .iter()
+        .any(|prefix| hash.starts_with(prefix))
+    {
+        return Err(match hash {
+            _ if hash.starts_with("$apr1$") || hash.starts_with("$1$") => {
+                "is hashed by MD5, and only bcrypt serves"
+            }
+            _ if hash.starts_with("{SHA}") => "is hashed by SHA-1, and only bcrypt serves",
+            _ if hash.starts_with("$5$") || hash.starts_with("$6$") => {
+                "is hashed by SHA-2, and only bcrypt serves"
+            }
+            _ => "is not hashed by bcrypt",
+        });
+    }
+    match hash.parse::<HashParts>() {
+        Ok(parts) if parts.get_cost() > HIGHEST_COST => {
+            Err("has a bcrypt hash of a cost above 16, which takes too long")
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err("has a malformed bcrypt hash"),
+    }
+}
+
+impl fmt::Display for Htpasswd {
+    /// Writes the file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.users
+            .iter()
+            .try_for_each(|(user, hash)| writeln!(f, "{user}:{hash}"))
+    }
+}
+
+impl fmt::Debug for Htpasswd {
+    /// Leaves the hashes out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.users.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: &str = "alice:$2y$05$.....................................................";
+
+    #[test]
+    fn a_file_is_read_and_written() {
+        let text = format!(
+            "# users\n\n  {ALICE}  \r\nbob:$2b$04${}\n{ALICE}\n",
+            ".".repeat(53)
+        );
+        let read = Htpasswd::parse(&text).unwrap();
+        assert_eq!(read.users().collect::<Vec<_>>(), ["alice", "bob"]);
+        assert_eq!(Htpasswd::parse(&read.to_string()).unwrap().users, read.users);
+        assert_eq!(format!("{read:?}"), r#"{"alice", "bob"}"#);
+        assert!(read.hash_of_nobody().starts_with("$2y$05$"));
+        assert_eq!(bcrypt::verify("", &read.hash_of_nobody()).ok(), Some(false));
+    }
+
+    #[test]
+    fn a_line_that_does_not_serve_is_named_with_its_user() {
+        for (line, part) in [
+            ("carol:$apr1$x$y", "MD5"),
+            ("carol:{SHA}x", "SHA-1"),
+            ("carol:$6$x", "SHA-2"),
+            ("carol:plain", "not hashed by bcrypt"),
+            ("carol:$2y$05$short", "malformed"),
+        ] {
+            let message = Htpasswd::parse(&format!("{ALICE}\n{line}"))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.contains("line 2") && message.contains("carol") && message.contains(part),
+                "{message}"
+            );
+        }
+        let slow = format!("carol:$2y$31${}", ".".repeat(53));
+        assert!(
+            Htpasswd::parse(&slow)
+                .unwrap_err()
+                .to_string()
+                .contains("cost above 16")
+        );
+        for line in ["carol", ":hash"] {
+            assert_eq!(
+                Htpasswd::parse(line).unwrap_err(),
+                InvalidHtpasswd::Malformed { line: 1 }
+            );
+        }
+    }
+
+    #[test]
+    fn a_password_is_set_and_a_user_removed() {
+        let mut file = Htpasswd::default();
+        file.set("carol", "open sesame").unwrap();
+        let hash = file.hash_of("carol").unwrap();
+        assert_eq!(bcrypt::verify("open sesame", hash).ok(), Some(true));
+        assert!(hash.starts_with("$2y$10$"));
+        assert!(file.remove("carol") && !file.remove("carol"));
+        for name in ["", "a:b", "a\nb", "#a", " a"] {
+            assert_eq!(file.set(name, "x"), Err(InvalidCredentials::Name));
+        }
+        for password in ["", "a\nb", &"x".repeat(73)] {
+            assert_eq!(file.set("carol", password), Err(InvalidCredentials::Password));
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Ways to find out who makes a request: names and passwords of an htpasswd file, tokens of a token server, and a token
+//! server of our own.
+
+#[cfg(feature = "htpasswd")]
+mod basic;
+#[cfg(feature = "htpasswd")]
+mod htpasswd;
+#[cfg(feature = "htpasswd")]
+mod passwords;
+mod replaceable;
+#[cfg(feature = "token-server")]
+mod signing_keys;
+mod silly;
+#[cfg(feature = "token")]
+mod token;
+#[cfg(feature = "token")]
+mod token_keys;
+#[cfg(feature = "token-server")]
+mod token_server;
+
+#[cfg(feature = "htpasswd")]
+pub use self::basic::BasicAuthenticator;
+#[cfg(feature = "htpasswd")]
+pub use self::htpasswd::{Htpasswd, InvalidCredentials, InvalidHtpasswd};
+#[cfg(feature = "htpasswd")]
+pub use self::passwords::Passwords;
+pub use self::replaceable::ReplaceableAuthorizer;
+#[cfg(feature = "token-server")]
+pub use self::signing_keys::{InvalidSigningKeys, SigningKeys};
+pub use self::silly::SillyAuthenticator;
+#[cfg(feature = "token")]
+pub use self::token::{Realm, SigningAlgorithm, TokenAuthenticator, TokenOptions};
+#[cfg(feature = "token")]
+pub use self::token_keys::{InvalidTokenKeys, TokenKeys};
+#[cfg(feature = "token-server")]
+pub use self::token_server::{TokenServer, TokenServerOptions};
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+/// Returns what stands after the scheme in the field `Authorization`, where that is the scheme.
+fn credentials<'a>(header: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
+    let value = header.get(AUTHORIZATION)?.to_str().ok()?;
+    let (found, credentials) = value.split_once(' ')?;
+    found.eq_ignore_ascii_case(scheme).then(|| credentials.trim())
+}

@@ -1,0 +1,232 @@
+//! The keys of our own token server.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use registry_core::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::TokenKeys;
+
+/// The keys that a token server signs with: the newest one signs, the older ones are still trusted.
+///
+/// They are secret. As text ([`SigningKeys::to_text`]) they are meant for one file that only the server may read.
+#[derive(Clone)]
+pub struct SigningKeys {
+    /// The newest first.
+    keys: Vec<SigningKey>,
+}
+
+#[derive(Clone)]
+struct SigningKey {
+    created: Timestamp,
+    private: Vec<u8>,
+    encoding: EncodingKey,
+    public: Jwk,
+    id: String,
+}
+
+/// Keys as they are kept.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    keys: Vec<KeptKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptKey {
+    created: Timestamp,
+    /// PKCS #8 in base 64.
+    private: String,
+}
+
+/// Keys that cannot be read or made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSigningKeys {
+    /// The text is none of ours.
+    #[error("it does not hold the signing keys of a token server; remove it, and new ones are made")]
+    Malformed,
+    /// The system has no random numbers.
+    #[error("the system has no random numbers to make a key of")]
+    NoRandomness,
+}
+
+impl SigningKeys {
+    /// Makes a first key.
+    ///
+    /// # Errors
+    /// [`InvalidSigningKeys::NoRandomness`].
+    pub fn generate(now: Timestamp) -> Result<Self, InvalidSigningKeys> {
+        let key = SigningKey::generate(now)?;
+        Ok(Self { keys: vec![key] })
+    }
+
+    /// Reads what [`SigningKeys::to_text`] wrote.
+    ///
+    /// # Errors
+    /// [`InvalidSigningKeys::Malformed`].
+    pub fn from_text(text: &str) -> Result<Self, InvalidSigningKeys> {
+        let kept: Kept = serde_json::from_str(text).map_err(|_| InvalidSigningKeys::Malformed)?;
+        let read = |key: &KeptKey| {
+            let private = STANDARD.decode(&key.private).ok()?;
+            SigningKey::new(key.created, private)
+        };
+        let keys: Option<Vec<_>> = kept.keys.iter().map(read).collect();
+        match keys {
+            Some(keys) if !keys.is_empty() => Ok(Self { keys }),
+            _ => Err(InvalidSigningKeys::Malformed),
+        }
+    }
+
+    /// Writes the keys. The text is secret.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let keys = self.keys.iter().map(|key| KeptKey {
+            created: key.created,
+            private: STANDARD.encode(&key.private),
+        });
+        let kept = Kept { keys: keys.collect() };
+        // Texts and numbers can always be written.
+        serde_json::to_string_pretty(&kept).unwrap_or_default()
+    }
+
+    /// Makes a new key where the newest is older than `age`, and forgets those that were replaced longer than `keep` ago,
+    /// which is for as long as a token may live. Returns whether anything changed.
+    ///
+    /// # Errors
+    /// [`InvalidSigningKeys::NoRandomness`].
+    pub fn rotate(
+        &mut self,
+        now: Timestamp,
+        age: Duration,
+        keep: Duration,
+    ) -> Result<bool, InvalidSigningKeys> {
+        let is_old = self
+            .keys
+            .first()
+            .is_none_or(|newest| now.since(newest.created) > age);
+        if is_old {
+            self.keys.insert(0, SigningKey::generate(now)?);
+        }
+        let before = self.keys.len();
+        let mut replaced = None;
+        self.keys.retain(|key| {
+            let since = replaced.replace(key.created);
+            since.is_none_or(|since| now.since(since) <= keep)
+        });
+        Ok(is_old || self.keys.len() != before)
+    }
+
+    /// Returns the public keys.
+    #[must_use]
+    pub fn public_keys(&self) -> TokenKeys {
+        // Our own keys can always be read.
+        TokenKeys::from_key_set(self.key_set().as_bytes()).unwrap_or_default()
+    }
+
+    /// Returns the public keys as a JSON Web Key Set, for whoever else is to trust them.
+    #[must_use]
+    pub fn key_set(&self) -> String {
+        let keys = self.keys.iter().map(|key| key.public.clone()).collect();
+        serde_json::to_string(&JwkSet { keys }).unwrap_or_default()
+    }
+
+    /// Signs claims.
+    pub(super) fn sign(&self, claims: &impl Serialize) -> Option<String> {
+        let key = self.keys.first()?;
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(key.id.clone());
+        jsonwebtoken::encode(&header, claims, &key.encoding).ok()
+    }
+}
+
+impl SigningKey {
+    fn generate(now: Timestamp) -> Result<Self, InvalidSigningKeys> {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
+        let private = pair.and_then(|pair| pair.to_pkcs8v1());
+        let private = private.map_err(|_| InvalidSigningKeys::NoRandomness)?;
+        Self::new(now, private.as_ref().to_vec()).ok_or(InvalidSigningKeys::NoRandomness)
+    }
+
+    fn new(created: Timestamp, private: Vec<u8>) -> Option<Self> {
+        let encoding = EncodingKey::from_ec_der(&private);
+        let mut public = Jwk::from_encoding_key(&encoding, Algorithm::ES256).ok()?;
+        let id = public.thumbprint(ThumbprintHash::SHA256).ok()?;
+        public.common.key_id = Some(id.clone());
+        public.common.public_key_use = Some(PublicKeyUse::Signature);
+        Some(Self {
+            created,
+            private,
+            encoding,
+            public,
+            id,
+        })
+    }
+}
+
+impl fmt::Debug for SigningKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.keys.iter().map(|key| &key.id))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn day(number: u64) -> Timestamp {
+        Timestamp(number * 86_400_000)
+    }
+
+    fn ids(keys: &SigningKeys) -> Vec<&str> {
+        keys.keys.iter().map(|key| key.id.as_str()).collect()
+    }
+
+    #[test]
+    fn keys_are_read_as_they_were_written() {
+        let keys = SigningKeys::generate(day(1)).unwrap();
+        let read = SigningKeys::from_text(&keys.to_text()).unwrap();
+        assert_eq!(ids(&read), ids(&keys));
+        assert_eq!(read.to_text(), keys.to_text());
+        for text in [
+            "",
+            "{}",
+            r#"{"keys":[]}"#,
+            r#"{"keys":[{"created":1,"private":"AAAA"}]}"#,
+        ] {
+            assert_eq!(
+                SigningKeys::from_text(text).unwrap_err(),
+                InvalidSigningKeys::Malformed
+            );
+        }
+        let shown = format!("{keys:?}");
+        assert!(
+            !shown.contains(&STANDARD.encode(&keys.keys[0].private)[..20]),
+            "{shown}"
+        );
+        assert!(!keys.key_set().contains("\"d\""));
+    }
+
+    #[test]
+    fn a_replaced_key_is_trusted_for_as_long_as_a_token_lives() {
+        let mut keys = SigningKeys::generate(day(0)).unwrap();
+        let first = keys.keys[0].id.clone();
+        assert!(!keys.rotate(day(30), 30 * DAY, 10 * DAY).unwrap());
+        assert!(keys.rotate(day(31), 30 * DAY, 10 * DAY).unwrap());
+        assert_eq!((ids(&keys).len(), ids(&keys)[1]), (2, first.as_str()));
+        assert!(!keys.rotate(day(41), 30 * DAY, 10 * DAY).unwrap());
+        assert!(keys.rotate(day(42), 30 * DAY, 10 * DAY).unwrap());
+        assert_eq!(ids(&keys).len(), 1);
+        assert_ne!(ids(&keys)[0], first);
+    }
+}

@@ -1,0 +1,247 @@
+//! Authentication by tokens (RFC 7519) that some token server signed.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::future::BoxFuture;
+use http::header::HOST;
+use http::request::Parts;
+pub use jsonwebtoken::Algorithm as SigningAlgorithm;
+use jsonwebtoken::{AlgorithmFamily, Validation};
+use quick_cache::sync::Cache;
+use registry_core::challenge::ChallengeError;
+use registry_core::policy::Claims;
+use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
+use serde::Deserialize;
+
+use super::{TokenKeys, credentials};
+use crate::Authenticator;
+use crate::service::OverTls;
+
+/// Seconds that clocks may differ by.
+const LEEWAY: u64 = 60;
+
+/// How many tokens are remembered, whose signature need not be checked again.
+const REMEMBERED: usize = 4096;
+
+/// What tokens have to say, and where clients get them.
+#[derive(Clone, Debug)]
+pub struct TokenOptions {
+    /// Where clients get tokens.
+    pub realm: Realm,
+    /// The name of this registry at the token server: each token has to have it as its audience.
+    pub service: String,
+    /// The name of the token server: each token has to have it as its issuer.
+    pub issuer: String,
+    /// The algorithms that tokens may be signed with. Symmetric ones are left out.
+    pub algorithms: Vec<SigningAlgorithm>,
+}
+
+/// Where clients get tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Realm {
+    /// At this URL.
+    Url(String),
+    /// At this path of the host that they asked.
+    Path(String),
+}
+
+impl Realm {
+    fn for_request(&self, request: &Parts) -> String {
+        let path = match self {
+            Self::Url(url) => return url.clone(),
+            Self::Path(path) => path,
+        };
+        let scheme = if request.extensions.get::<OverTls>().is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let of_field = request.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = request
+            .uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .or(of_field);
+        format!("{scheme}://{}{path}", host.unwrap_or("localhost"))
+    }
+}
+
+/// Takes a client for the one that its token names, with the rights that the token grants, which
+/// [`TokenScopes`](registry_core::policy::TokenScopes) enforces.
+///
+/// A token has to be signed by one of the keys, with an algorithm that is allowed and that the key is for, to name issuer
+/// and service, and to be valid now, give or take a minute.
+#[derive(Debug)]
+pub struct TokenAuthenticator {
+    options: TokenOptions,
+    trusted: ArcSwap<Trusted>,
+}
+
+#[derive(Debug)]
+struct Trusted {
+    keys: TokenKeys,
+    /// By the hash of a token. New keys start a new one.
+    known: Cache<[u8; 32], Arc<Known>>,
+}
+
+/// A token whose signature is good.
+#[derive(Debug)]
+struct Known {
+    principal: Principal,
+    expires: u64,
+}
+
+/// What a token says.
+#[derive(Deserialize)]
+struct TokenClaims {
+    #[serde(default)]
+    sub: String,
+    exp: u64,
+    #[serde(default)]
+    access: Option<Vec<Scope>>,
+    #[serde(default)]
+    groups: Option<Vec<String>>,
+}
+
+impl TokenAuthenticator {
+    /// The algorithms that are allowed where nothing else is said: all that are not symmetric.
+    pub const ALGORITHMS: &'static [SigningAlgorithm] = &[
+        SigningAlgorithm::RS256,
+        SigningAlgorithm::RS384,
+        SigningAlgorithm::RS512,
+        SigningAlgorithm::ES256,
+        SigningAlgorithm::ES384,
+        SigningAlgorithm::PS256,
+        SigningAlgorithm::PS384,
+        SigningAlgorithm::PS512,
+        SigningAlgorithm::EdDSA,
+    ];
+
+    /// Trusts tokens that `keys` signed.
+    #[must_use]
+    pub fn new(mut options: TokenOptions, keys: TokenKeys) -> Self {
+        options
+            .algorithms
+            .retain(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
+        Self {
+            options,
+            trusted: ArcSwap::from_pointee(Trusted::new(keys)),
+        }
+    }
+
+    /// Trusts tokens that these keys signed, and no others any more.
+    pub fn replace(&self, keys: TokenKeys) {
+        self.trusted.store(Arc::new(Trusted::new(keys)));
+    }
+
+    fn principal(&self, request: &Parts) -> Result<Principal, Error> {
+        let Some(token) = credentials(&request.headers, "bearer").filter(|token| !token.is_empty()) else {
+            // Other credentials are none that could be wrong: a client that has a password for the token server may
+            // send it here.
+            return Ok(Principal::anonymous());
+        };
+        let mut hash = [0; 32];
+        for (byte, hashed) in hash.iter_mut().zip(digest(&SHA256, token.as_bytes()).as_ref()) {
+            *byte = *hashed;
+        }
+        let trusted = self.trusted.load();
+        if let Some(known) = trusted.known.get(&hash)
+            && now() < known.expires.saturating_add(LEEWAY)
+        {
+            return Ok(known.principal.clone());
+        }
+        let known = Arc::new(self.verify(&trusted.keys, token).map_err(refusal)?);
+        trusted.known.insert(hash, Arc::clone(&known));
+        Ok(known.principal.clone())
+    }
+
+    fn verify(&self, keys: &TokenKeys, token: &str) -> Result<Known, &'static str> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| "it is malformed")?;
+        if header.crit.is_some() {
+            return Err("it has critical fields that are not known here");
+        }
+        if !self.options.algorithms.contains(&header.alg) {
+            return Err("its algorithm is not allowed");
+        }
+        let key = keys.find(&header).ok_or("its key is not trusted")?;
+        if !key.algorithms.contains(&header.alg) {
+            return Err("its key is not for its algorithm");
+        }
+        let mut validation = Validation::new(header.alg);
+        validation.leeway = LEEWAY;
+        validation.validate_nbf = true;
+        validation.set_audience(&[&self.options.service]);
+        validation.set_issuer(&[&self.options.issuer]);
+        validation.set_required_spec_claims(&["exp", "aud", "iss"]);
+        let claims = jsonwebtoken::decode::<TokenClaims>(token, &key.key, &validation).map_err(|error| {
+            use jsonwebtoken::errors::ErrorKind;
+            match error.kind() {
+                ErrorKind::ExpiredSignature => "it has expired",
+                ErrorKind::ImmatureSignature => "it is not valid yet",
+                ErrorKind::InvalidAudience => "it is for another service",
+                ErrorKind::InvalidIssuer => "it is of another issuer",
+                ErrorKind::InvalidSignature => "its signature is wrong",
+                ErrorKind::MissingRequiredClaim(_) => "it does not say who made it, for whom, and until when",
+                _ => "it cannot be read",
+            }
+        })?;
+        let TokenClaims {
+            sub,
+            exp,
+            access,
+            groups,
+        } = claims.claims;
+        let claims = Claims {
+            groups: groups.unwrap_or_default(),
+            access: Some(access.unwrap_or_default()),
+        };
+        Ok(Known {
+            principal: Principal::new(sub).with_claims(Arc::new(claims)),
+            expires: exp,
+        })
+    }
+}
+
+impl Trusted {
+    fn new(keys: TokenKeys) -> Self {
+        Self {
+            keys,
+            known: Cache::new(REMEMBERED),
+        }
+    }
+}
+
+fn refusal(reason: &'static str) -> Error {
+    tracing::debug!(reason, "a token was refused");
+    Error::new(ErrorCode::Unauthorized, format!("the token is refused: {reason}"))
+}
+
+/// Returns the seconds since 1970.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+impl Authenticator for TokenAuthenticator {
+    fn authenticate<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Result<Principal, Error>> {
+        Box::pin(std::future::ready(self.principal(request)))
+    }
+
+    fn challenge(
+        &self,
+        request: &Parts,
+        scopes: Vec<Scope>,
+        error: Option<ChallengeError>,
+    ) -> Option<Challenge> {
+        let realm = self.options.realm.for_request(request);
+        Some(Challenge::bearer(
+            realm,
+            self.options.service.clone(),
+            scopes,
+            error,
+        ))
+    }
+}

@@ -1,0 +1,303 @@
+//! The keys that tokens are trusted to be signed with.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::public_key::PublicKey as CertificateKey;
+
+/// The most certificates that a token may bring along.
+const LONGEST_CHAIN: usize = 10;
+
+/// The keys that tokens are trusted to be signed with: certificates and what they vouch for, and JSON Web Keys.
+///
+/// A key is found by the token's `x5c` (a chain of certificates up to one of these), by its `jwk` (which has to be one of
+/// these, or to have such a chain), or by its `kid`: that of a key set, the thumbprint of RFC 7638, or, for
+/// certificates, the fingerprint of libtrust that registry:2 knows keys by.
+#[derive(Clone, Default)]
+pub struct TokenKeys {
+    by_id: HashMap<String, Arc<TokenKey>>,
+    by_thumbprint: HashMap<String, Arc<TokenKey>>,
+    roots: Vec<CertificateDer<'static>>,
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+/// What is wrong with a file of keys.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidTokenKeys {
+    /// It has no certificate.
+    #[error("there is no certificate in it; it has to hold PEM blocks of the type CERTIFICATE")]
+    NoCertificate,
+    /// A certificate cannot be read.
+    #[error("certificate {0} cannot be read")]
+    Certificate(usize),
+    /// It is no JSON Web Key Set.
+    #[error("it is no JSON Web Key Set (RFC 7517): {0}")]
+    KeySet(String),
+    /// It has no key that serves.
+    #[error("there is no key in it that can check a signature: RSA, P-256, P-384 or Ed25519")]
+    NoKey,
+    /// A key is symmetric.
+    #[error(
+        "key {0} is symmetric: everybody who can check a token could make one; use RSA, EC or Ed25519 keys"
+    )]
+    Symmetric(usize),
+}
+
+/// A public key.
+pub(super) struct TokenKey {
+    pub(super) key: DecodingKey,
+    /// What it may be used with: the algorithms of its kind, or the one that it is meant for.
+    pub(super) algorithms: Vec<Algorithm>,
+    thumbprint: String,
+}
+
+impl TokenKeys {
+    /// Trusts the certificates of a PEM file.
+    ///
+    /// # Errors
+    /// Where there is none, or one cannot be read.
+    pub fn from_certificates(pem: &[u8]) -> Result<Self, InvalidTokenKeys> {
+        let mut keys = Self::default();
+        for (number, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
+            let failed = InvalidTokenKeys::Certificate(number + 1);
+            let Ok(certificate) = certificate else {
+                return Err(failed);
+            };
+            let Some((key, fingerprint)) = TokenKey::of_certificate(&certificate) else {
+                return Err(failed);
+            };
+            let key = Arc::new(key);
+            keys.by_id.insert(fingerprint, Arc::clone(&key));
+            keys.insert(key);
+            if let Ok(anchor) = webpki::anchor_from_trusted_cert(&certificate) {
+                keys.anchors.push(anchor.to_owned());
+            }
+            keys.roots.push(certificate);
+        }
+        if keys.roots.is_empty() {
+            return Err(InvalidTokenKeys::NoCertificate);
+        }
+        Ok(keys)
+    }
+
+    /// Trusts the keys of a JSON Web Key Set. Keys for encryption and of unknown kinds are left out.
+    ///
+    /// # Errors
+    /// Where it is none, none of its keys serves, or one is symmetric.
+    pub fn from_key_set(json: &[u8]) -> Result<Self, InvalidTokenKeys> {
+        let set: JwkSet =
+            serde_json::from_slice(json).map_err(|error| InvalidTokenKeys::KeySet(error.to_string()))?;
+        let mut keys = Self::default();
+        for (number, jwk) in set.keys.iter().enumerate() {
+            if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
+                return Err(InvalidTokenKeys::Symmetric(number + 1));
+            }
+            let Some(key) = TokenKey::of_jwk(jwk).map(Arc::new) else {
+                continue;
+            };
+            if let Some(id) = &jwk.common.key_id {
+                keys.by_id.insert(id.clone(), Arc::clone(&key));
+            }
+            keys.insert(key);
+        }
+        if keys.by_thumbprint.is_empty() {
+            return Err(InvalidTokenKeys::NoKey);
+        }
+        Ok(keys)
+    }
+
+    /// Trusts the keys of `other` too.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.by_id.extend(other.by_id);
+        self.by_thumbprint.extend(other.by_thumbprint);
+        self.roots.extend(other.roots);
+        self.anchors.extend(other.anchors);
+        self
+    }
+
+    fn insert(&mut self, key: Arc<TokenKey>) {
+        self.by_id
+            .entry(key.thumbprint.clone())
+            .or_insert_with(|| Arc::clone(&key));
+        self.by_thumbprint.insert(key.thumbprint.clone(), key);
+    }
+
+    /// Finds the key that a token says it is signed with, if that one is trusted now.
+    pub(super) fn find(&self, header: &Header) -> Option<Arc<TokenKey>> {
+        match header {
+            Header { x5c: Some(chain), .. } if !chain.is_empty() => self.of_chain(chain).map(Arc::new),
+            Header { jwk: Some(jwk), .. } => self.of_jwk(jwk),
+            Header { kid: Some(id), .. } => self.by_id.get(id).cloned(),
+            _ => None,
+        }
+    }
+
+    /// The key that stands in a token is only a name for one of ours: its identifier proves nothing, its thumbprint
+    /// does.
+    fn of_jwk(&self, jwk: &Jwk) -> Option<Arc<TokenKey>> {
+        let thumbprint = TokenKey::of_jwk(jwk)?.thumbprint;
+        match &jwk.common.x509_chain {
+            Some(chain) if !chain.is_empty() => {
+                let key = self.of_chain(chain)?;
+                (key.thumbprint == thumbprint).then(|| Arc::new(key))
+            }
+            _ => self.by_thumbprint.get(&thumbprint).cloned(),
+        }
+    }
+
+    fn of_chain(&self, chain: &[String]) -> Option<TokenKey> {
+        if chain.len() > LONGEST_CHAIN {
+            return None;
+        }
+        let decode = |text: &String| STANDARD.decode(text).ok().map(CertificateDer::from);
+        let chain: Vec<_> = chain.iter().map(decode).collect::<Option<_>>()?;
+        let (leaf, others) = chain.split_first()?;
+        let is_trusted = if self.roots.contains(leaf) {
+            is_valid_now(leaf)
+        } else {
+            let end = EndEntityCert::try_from(leaf).ok()?;
+            let verified = end.verify_for_usage(
+                ALL_VERIFICATION_ALGS,
+                &self.anchors,
+                others,
+                UnixTime::now(),
+                AnyUsage,
+                None,
+                None,
+            );
+            verified.is_ok()
+        };
+        if is_trusted {
+            TokenKey::of_certificate(leaf).map(|(key, _)| key)
+        } else {
+            None
+        }
+    }
+}
+
+/// Certificates of token servers are made for all sorts of uses.
+struct AnyUsage;
+
+impl ExtendedKeyUsageValidator for AnyUsage {
+    fn validate(&self, _: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        Ok(())
+    }
+}
+
+fn is_valid_now(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| certificate.validity().is_valid())
+}
+
+impl TokenKey {
+    fn of_jwk(jwk: &Jwk) -> Option<Self> {
+        if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)) {
+            return None;
+        }
+        let meant_for = jwk
+            .common
+            .key_algorithm
+            .map(|algorithm| algorithm.to_string().parse::<Algorithm>());
+        let meant_for = meant_for.transpose().ok()?;
+        let mut key = Self::new(DecodingKey::from_jwk(jwk).ok()?)?;
+        if let Some(algorithm) = meant_for {
+            key.algorithms.retain(|possible| *possible == algorithm);
+        }
+        Some(key)
+    }
+
+    /// Returns the key of a certificate and its fingerprint.
+    fn of_certificate(certificate: &CertificateDer<'_>) -> Option<(Self, String)> {
+        /// The identifier of Ed25519 (RFC 8410, section 3).
+        const ED25519: &str = "1.3.101.112";
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let info = certificate.public_key();
+        let fingerprint = fingerprint(info.raw);
+        let key = match info.parsed().ok()? {
+            CertificateKey::RSA(key) => {
+                let number = |bytes: &[u8]| {
+                    bytes
+                        .iter()
+                        .copied()
+                        .skip_while(|byte| *byte == 0)
+                        .collect::<Vec<_>>()
+                };
+                DecodingKey::from_rsa_raw_components(&number(key.modulus), &number(key.exponent))
+            }
+            CertificateKey::EC(point) => DecodingKey::from_ec_der(point.data()),
+            CertificateKey::Unknown(bytes) if info.algorithm.algorithm.to_id_string() == ED25519 => {
+                DecodingKey::from_ed_der(bytes)
+            }
+            _ => return None,
+        };
+        Some((Self::new(key)?, fingerprint))
+    }
+
+    fn new(key: DecodingKey) -> Option<Self> {
+        let algorithms = match key.family() {
+            AlgorithmFamily::Rsa => AlgorithmFamily::Rsa.algorithms().to_vec(),
+            // A point is a byte and two coordinates.
+            AlgorithmFamily::Ec => match key.try_get_as_bytes().ok()?.len() {
+                65 => vec![Algorithm::ES256],
+                97 => vec![Algorithm::ES384],
+                _ => return None,
+            },
+            AlgorithmFamily::Ed => vec![Algorithm::EdDSA],
+            AlgorithmFamily::Hmac => return None,
+        };
+        let thumbprint = Jwk::from_decoding_key(&key, None)
+            .and_then(|jwk| jwk.thumbprint(ThumbprintHash::SHA256))
+            .ok()?;
+        Some(Self {
+            key,
+            algorithms,
+            thumbprint,
+        })
+    }
+}
+
+/// Returns the fingerprint of a public key as libtrust writes it: the first 240 bits of its SHA-256 in base 32, in
+/// twelve groups of four.
+fn fingerprint(public_key_info: &[u8]) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let hash = digest(&SHA256, public_key_info);
+    let mut text = String::with_capacity(59);
+    let (mut buffer, mut bits, mut letters) = (0_u32, 0, 0);
+    for byte in hash.as_ref().iter().take(30) {
+        buffer = buffer << 8 | u32::from(*byte);
+        bits += 8;
+        while bits >= 5 {
+            bits -= 5;
+            if letters > 0 && letters % 4 == 0 {
+                text.push(':');
+            }
+            let letter = usize::try_from(buffer >> bits & 31).unwrap_or_default();
+            text.extend(ALPHABET.get(letter).copied().map(char::from));
+            letters += 1;
+            buffer &= (1 << bits) - 1;
+        }
+    }
+    text
+}
+
+impl fmt::Debug for TokenKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ids: Vec<_> = self.by_id.keys().collect();
+        ids.sort_unstable();
+        f.debug_struct("TokenKeys")
+            .field("ids", &ids)
+            .field("roots", &self.roots.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,358 @@
+//! A token server: it gives tokens to the users of an htpasswd file, for what the rules allow them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use http::Method;
+use http::request::Parts;
+use jsonwebtoken::Validation;
+use registry_core::policy::reduce;
+use registry_core::storage::Body;
+use registry_core::{Authorizer, Error, ErrorCode, Principal, Response, Scope, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::token::now;
+use super::{Passwords, SigningKeys, TokenKeys, basic};
+use crate::{Endpoint, PeerAddress};
+
+/// The most bytes of a form.
+const FORM: usize = 64 * 1024;
+
+/// The most scopes of one token.
+const SCOPES: usize = 100;
+
+/// The shortest life of a token, which is what clients take for granted where nothing is said.
+const SHORTEST: Duration = Duration::from_secs(60);
+
+/// What a token server says of itself in its tokens.
+#[derive(Clone, Debug)]
+pub struct TokenServerOptions {
+    /// The name of the registry: the audience of its tokens.
+    pub service: String,
+    /// The name of the token server.
+    pub issuer: String,
+    /// How long a token is valid; at least a minute.
+    pub lifetime: Duration,
+    /// How long a client may get new tokens without the password. A change of the password ends it.
+    pub refresh_lifetime: Duration,
+}
+
+/// Gives tokens, by GET with a name and a password and by POST with a form (distribution's "Token Authentication
+/// Specification" and that by `OAuth2`).
+///
+/// A token grants what was asked for as far as the rules allow it; the registry asks them again with each request.
+pub struct TokenServer {
+    options: TokenServerOptions,
+    passwords: Arc<Passwords>,
+    rules: Arc<dyn Authorizer>,
+    keys: ArcSwap<Keys>,
+}
+
+struct Keys {
+    signing: SigningKeys,
+    public: TokenKeys,
+}
+
+/// What is asked for.
+#[derive(Default)]
+struct Wish {
+    scopes: Vec<Scope>,
+    /// A token to get others with is wanted too.
+    offline: bool,
+}
+
+/// A form's fields.
+type Form = Vec<(String, String)>;
+
+#[derive(Serialize)]
+struct AccessToken<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    exp: u64,
+    nbf: u64,
+    iat: u64,
+    jti: String,
+    access: &'a [Scope],
+}
+
+#[derive(Serialize, Deserialize)]
+struct RefreshToken {
+    iss: String,
+    sub: String,
+    /// Not the registry's name, so that this is no token for it.
+    aud: String,
+    exp: u64,
+    /// A digest of the hash of the password: with another password it is worth nothing.
+    credential: String,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    token: &'a str,
+    access_token: &'a str,
+    expires_in: u64,
+    issued_at: String,
+    scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+}
+
+impl TokenServer {
+    /// Makes a token server for the users of `passwords`, which signs with `keys`.
+    #[must_use]
+    pub fn new(
+        options: TokenServerOptions,
+        passwords: Arc<Passwords>,
+        rules: Arc<dyn Authorizer>,
+        keys: SigningKeys,
+    ) -> Self {
+        Self {
+            options,
+            passwords,
+            rules,
+            keys: ArcSwap::from_pointee(Keys::new(keys)),
+        }
+    }
+
+    /// Signs with other keys from now on.
+    pub fn replace_keys(&self, keys: SigningKeys) {
+        self.keys.store(Arc::new(Keys::new(keys)));
+    }
+
+    async fn respond(&self, request: &Parts, body: Body<'_>) -> Result<(Principal, Response), Error> {
+        let form: Form = match request.method {
+            Method::GET | Method::HEAD => fields(request.uri.query().unwrap_or_default().as_bytes()),
+            Method::POST => fields(&collect(body).await?),
+            _ => {
+                let error = Error::from(ErrorCode::MethodNotAllowed).with_field("Allow", "GET, HEAD, POST");
+                return Err(error);
+            }
+        };
+        let principal = if request.method == Method::POST {
+            self.by_form(request, &form).await?
+        } else {
+            basic::principal(&self.passwords, request).await?
+        };
+        let wish = Wish::of(&form)?;
+        let response = self.grant(&principal, &wish, value(&form, "refresh_token"))?;
+        Ok((principal, response))
+    }
+
+    async fn by_form(&self, request: &Parts, form: &Form) -> Result<Principal, Error> {
+        match value(form, "grant_type") {
+            Some("password") => {
+                let (user, password) = (value(form, "username"), value(form, "password"));
+                let (Some(user), Some(password)) = (user, password) else {
+                    return Err(unsupported("a login by password needs `username` and `password`"));
+                };
+                let peer = request.extensions.get::<PeerAddress>().and_then(PeerAddress::ip);
+                if self.passwords.verify(peer, user, password).await? {
+                    Ok(Principal::new(user))
+                } else {
+                    Err(Error::new(
+                        ErrorCode::Unauthorized,
+                        "the name or the password is wrong",
+                    ))
+                }
+            }
+            Some("refresh_token") => self.by_refresh_token(value(form, "refresh_token").unwrap_or_default()),
+            _ => Err(unsupported("`grant_type` is `password` or `refresh_token`")),
+        }
+    }
+
+    fn by_refresh_token(&self, token: &str) -> Result<Principal, Error> {
+        let wrong = || {
+            Error::new(
+                ErrorCode::Unauthorized,
+                "the refresh token is not valid; log in again",
+            )
+        };
+        let header = jsonwebtoken::decode_header(token).map_err(|_| wrong())?;
+        let key = self.keys.load().public.find(&header).ok_or_else(wrong)?;
+        let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
+        validation.set_audience(&[self.refresh_audience()]);
+        validation.set_issuer(&[&self.options.issuer]);
+        validation.set_required_spec_claims(&["exp", "aud", "iss"]);
+        let token =
+            jsonwebtoken::decode::<RefreshToken>(token, &key.key, &validation).map_err(|_| wrong())?;
+        let user = token.claims.sub;
+        if self
+            .credential(&user)
+            .is_some_and(|credential| credential == token.claims.credential)
+        {
+            Ok(Principal::new(user))
+        } else {
+            Err(wrong())
+        }
+    }
+
+    /// Grants what is left of a wish by the rules.
+    fn grant(&self, principal: &Principal, wish: &Wish, refresh: Option<&str>) -> Result<Response, Error> {
+        let reduced = wish
+            .scopes
+            .iter()
+            .map(|scope| reduce(scope, &*self.rules, principal));
+        let access: Vec<_> = reduced.filter(|scope| !scope.actions.is_empty()).collect();
+        if principal.is_anonymous() && access.is_empty() {
+            return Err(Error::new(
+                ErrorCode::Unauthorized,
+                "log in: nothing of this is open to everybody",
+            ));
+        }
+        let (keys, now) = (self.keys.load(), now());
+        let lifetime = self.options.lifetime.max(SHORTEST).as_secs();
+        let token = keys.signing.sign(&AccessToken {
+            iss: &self.options.issuer,
+            sub: principal.name(),
+            aud: &self.options.service,
+            exp: now.saturating_add(lifetime),
+            nbf: now,
+            iat: now,
+            jti: identifier()?,
+            access: &access,
+        });
+        let token = token.ok_or_else(cannot_sign)?;
+        let refresh_token = match refresh {
+            // The one that is in use goes on.
+            Some(refresh) => Some(refresh.to_owned()),
+            None if wish.offline && !principal.is_anonymous() => {
+                Some(self.refresh_token(principal.name(), now)?)
+            }
+            None => None,
+        };
+        let answer = Answer {
+            token: &token,
+            access_token: &token,
+            expires_in: lifetime,
+            issued_at: Timestamp(now.saturating_mul(1000)).to_string(),
+            scope: Scope::join(&access),
+            refresh_token,
+        };
+        let json = serde_json::to_vec(&answer).map_err(Error::internal)?;
+        Ok(Response::json(Bytes::from(json)).with_field("Cache-Control", "no-store"))
+    }
+
+    fn refresh_token(&self, user: &str, now: u64) -> Result<String, Error> {
+        let credential = self.credential(user).ok_or_else(cannot_sign)?;
+        let token = self.keys.load().signing.sign(&RefreshToken {
+            iss: self.options.issuer.clone(),
+            sub: user.to_owned(),
+            aud: self.refresh_audience(),
+            exp: now.saturating_add(self.options.refresh_lifetime.as_secs()),
+            credential,
+        });
+        token.ok_or_else(cannot_sign)
+    }
+
+    fn refresh_audience(&self) -> String {
+        format!("{} (refresh)", self.options.service)
+    }
+
+    fn credential(&self, user: &str) -> Option<String> {
+        let table = self.passwords.table();
+        let hash = digest(&SHA256, table.hash_of(user)?.as_bytes());
+        Some(URL_SAFE_NO_PAD.encode(hash))
+    }
+}
+
+impl Keys {
+    fn new(signing: SigningKeys) -> Self {
+        let public = signing.public_keys();
+        Self { signing, public }
+    }
+}
+
+impl Wish {
+    fn of(form: &Form) -> Result<Self, Error> {
+        let mut wish = Self::default();
+        for (name, value) in form {
+            match name.as_str() {
+                "scope" => {
+                    let scopes = Scope::parse_list(value);
+                    wish.scopes
+                        .extend(scopes.map_err(|error| unsupported(error.to_string()))?);
+                }
+                "offline_token" => wish.offline |= value == "true",
+                "access_type" => wish.offline |= value == "offline",
+                _ => {}
+            }
+        }
+        if wish.scopes.len() > SCOPES {
+            return Err(unsupported("a token is for at most 100 scopes"));
+        }
+        Ok(wish)
+    }
+}
+
+impl Endpoint for TokenServer {
+    fn answer<'a>(&'a self, request: &'a Parts, body: Body<'a>) -> BoxFuture<'a, (Principal, Response)> {
+        Box::pin(async move {
+            match self.respond(request, body).await {
+                Ok(answer) => answer,
+                Err(error) if error.code() == ErrorCode::Unauthorized => {
+                    let realm = self.options.service.clone();
+                    let challenge = registry_core::Challenge::Basic { realm };
+                    let error = error.with_field("WWW-Authenticate", challenge.to_string());
+                    (Principal::anonymous(), error.into())
+                }
+                Err(error) => (Principal::anonymous(), error.into()),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for TokenServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenServer")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+fn fields(text: &[u8]) -> Form {
+    form_urlencoded::parse(text).into_owned().collect()
+}
+
+fn value<'a>(form: &'a Form, name: &str) -> Option<&'a str> {
+    form.iter()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.as_str())
+}
+
+async fn collect(mut body: Body<'_>) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.next().await {
+        bytes.extend_from_slice(&chunk?);
+        if bytes.len() > FORM {
+            return Err(Error::new(
+                ErrorCode::ManifestTooLarge,
+                "a form has at most 64 KiB",
+            ));
+        }
+    }
+    Ok(bytes)
+}
+
+/// Makes a name for a token that no other has.
+fn identifier() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| cannot_sign())?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn unsupported(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorCode::Unsupported, message)
+}
+
+fn cannot_sign() -> Error {
+    Error::new(ErrorCode::Internal, "no token can be signed")
+}

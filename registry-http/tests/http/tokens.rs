@@ -1,0 +1,306 @@
+//! Tokens: which are good, which are not, and what they grant.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
+use registry_core::policy::TokenScopes;
+use registry_http::auth::{Realm, TokenAuthenticator, TokenKeys, TokenOptions};
+use registry_http::testing::TestRegistry;
+use serde_json::{Value, json};
+
+use crate::client::Client;
+
+const SERVICE: &str = "registry.example";
+const ISSUER: &str = "tokens.example";
+
+/// A key pair and what others know of it.
+struct Signer {
+    pair: KeyPair,
+    certificate: Certificate,
+}
+
+impl Signer {
+    fn new() -> Self {
+        let pair = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::default().self_signed(&pair).unwrap();
+        Self { pair, certificate }
+    }
+
+    fn encoding(&self) -> EncodingKey {
+        EncodingKey::from_ec_der(&self.pair.serialize_der())
+    }
+
+    fn jwk(&self) -> Jwk {
+        let mut jwk = Jwk::from_encoding_key(&self.encoding(), Algorithm::ES256).unwrap();
+        jwk.common.key_id = Some("the-key".to_owned());
+        jwk
+    }
+
+    fn thumbprint(&self) -> String {
+        self.jwk().thumbprint(ThumbprintHash::SHA256).unwrap()
+    }
+
+    fn sign(&self, header: &Header, claims: &Value) -> String {
+        encode(header, claims, &self.encoding()).unwrap()
+    }
+}
+
+fn now() -> u64 {
+    jsonwebtoken::get_current_timestamp()
+}
+
+fn claims() -> Value {
+    json!({
+        "iss": ISSUER, "aud": SERVICE, "sub": "alice", "exp": now() + 100, "nbf": now(), "iat": now(),
+        "access": [{"type": "repository", "name": "a/b", "actions": ["pull", "push"]}],
+    })
+}
+
+fn with(change: Value) -> Value {
+    let mut claims = claims();
+    for (name, value) in change.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
+fn by_id(id: &str) -> Header {
+    let mut header = Header::new(Algorithm::ES256);
+    header.kid = Some(id.to_owned());
+    header
+}
+
+async fn registry(keys: TokenKeys) -> TestRegistry {
+    let options = TokenOptions {
+        realm: Realm::Path("/auth/token".to_owned()),
+        service: SERVICE.to_owned(),
+        issuer: ISSUER.to_owned(),
+        algorithms: TokenAuthenticator::ALGORITHMS.to_vec(),
+    };
+    TestRegistry::builder()
+        .authenticator(Arc::new(TokenAuthenticator::new(options, keys)))
+        .authorizer(Arc::new(TokenScopes::new()))
+        .start()
+        .await
+}
+
+fn key_set(signers: &[&Signer]) -> TokenKeys {
+    let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
+    TokenKeys::from_key_set(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
+}
+
+/// Asks for a tag that is not there: 404 where that is allowed.
+async fn status(registry: &TestRegistry, token: &str) -> u16 {
+    let mut client = Client::connect(registry.address()).await;
+    let credentials = [("Authorization", &*format!("Bearer {token}"))];
+    client
+        .call("GET", "/v2/a/b/manifests/none", &credentials, b"")
+        .await
+        .status
+        .as_u16()
+}
+
+#[tokio::test]
+async fn claims_have_to_be_for_this_registry_and_this_moment() {
+    let signer = Signer::new();
+    let registry = registry(key_set(&[&signer])).await;
+    let header = by_id("the-key");
+    for (change, expected) in [
+        (json!({}), 404),
+        (json!({"aud": ["other", SERVICE]}), 404),
+        (json!({"exp": now() - 30}), 404),
+        (json!({"nbf": now() + 30}), 404),
+        (json!({"sub": null}), 401),
+        (json!({"aud": "other"}), 401),
+        (json!({"aud": null}), 401),
+        (json!({"iss": "other"}), 401),
+        (json!({"iss": null}), 401),
+        (json!({"exp": now() - 61}), 401),
+        (json!({"exp": null}), 401),
+        (json!({"nbf": now() + 90}), 401),
+        (json!({"access": null}), 401),
+        (
+            json!({"access": [{"type": "repository", "name": "a/c", "actions": ["*"]}]}),
+            401,
+        ),
+        (
+            json!({"access": [{"type": "repository", "name": "a/b", "actions": ["*"]}]}),
+            404,
+        ),
+    ] {
+        let token = signer.sign(&header, &with(change.clone()));
+        assert_eq!(status(&registry, &token).await, expected, "{change}");
+        // The second time it is known.
+        assert_eq!(status(&registry, &token).await, expected, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn cve_2025_24976_a_forged_key_with_a_trusted_kid_is_refused() {
+    let (trusted, forger) = (Signer::new(), Signer::new());
+    let registry = registry(key_set(&[&trusted])).await;
+    for id in ["the-key", &*trusted.thumbprint()] {
+        assert_eq!(status(&registry, &trusted.sign(&by_id(id), &claims())).await, 404);
+        assert_eq!(status(&registry, &forger.sign(&by_id(id), &claims())).await, 401);
+        let mut forged = forger.jwk();
+        forged.common.key_id = Some(id.to_owned());
+        for jwk in [forged, trusted.jwk()] {
+            let mut header = by_id(id);
+            header.jwk = Some(jwk);
+            assert_eq!(status(&registry, &forger.sign(&header, &claims())).await, 401);
+        }
+    }
+    let mut header = Header::new(Algorithm::ES256);
+    header.jwk = Some(trusted.jwk());
+    assert_eq!(status(&registry, &trusted.sign(&header, &claims())).await, 404);
+}
+
+#[tokio::test]
+async fn cve_2025_24976_no_algorithm_and_a_public_key_as_a_secret_are_refused() {
+    let signer = Signer::new();
+    let registry = registry(key_set(&[&signer])).await;
+    let encoded = |json: Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    for algorithm in ["none", "None", "NONE", ""] {
+        let head = encoded(json!({"alg": algorithm, "typ": "JWT", "kid": "the-key"}));
+        for signature in ["", "AAAA"] {
+            let token = format!("{head}.{}.{signature}", encoded(claims()));
+            assert_eq!(status(&registry, &token).await, 401, "{algorithm}");
+        }
+    }
+    let point = signer.pair.public_key_raw().to_vec();
+    for secret in [point, signer.pair.public_key_pem().into_bytes()] {
+        let mut header = by_id("the-key");
+        header.alg = Algorithm::HS256;
+        let token = encode(&header, &claims(), &EncodingKey::from_secret(&secret)).unwrap();
+        assert_eq!(status(&registry, &token).await, 401);
+    }
+    // A signature over something else, and a critical field.
+    let token = signer.sign(&by_id("the-key"), &claims());
+    let (rest, signature) = token.rsplit_once('.').unwrap();
+    let (head, _) = rest.split_once('.').unwrap();
+    let swapped = format!("{head}.{}.{signature}", encoded(with(json!({"sub": "root"}))));
+    assert_eq!(status(&registry, &swapped).await, 401);
+    let mut critical = by_id("the-key");
+    critical.crit = Some(vec!["b64".to_owned()]);
+    assert_eq!(status(&registry, &signer.sign(&critical, &claims())).await, 401);
+    let symmetric = json!({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "s"}]});
+    assert!(TokenKeys::from_key_set(symmetric.to_string().as_bytes()).is_err());
+}
+
+#[tokio::test]
+async fn a_chain_of_certificates_leads_to_the_bundle_or_nowhere() {
+    let root = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root_certificate = parameters.self_signed(&root).unwrap();
+    let leaf = KeyPair::generate().unwrap();
+    let issuer = Issuer::from_params(&parameters, &root);
+    let leaf_certificate = CertificateParams::default().signed_by(&leaf, &issuer).unwrap();
+    let keys = TokenKeys::from_certificates(root_certificate.pem().as_bytes()).unwrap();
+    let registry = registry(keys).await;
+    let token = |pair: &KeyPair, certificate: &Certificate| {
+        let mut header = Header::new(Algorithm::ES256);
+        header.x5c = Some(vec![STANDARD.encode(certificate.der())]);
+        encode(
+            &header,
+            &claims(),
+            &EncodingKey::from_ec_der(&pair.serialize_der()),
+        )
+        .unwrap()
+    };
+    assert_eq!(status(&registry, &token(&leaf, &leaf_certificate)).await, 404);
+    assert_eq!(status(&registry, &token(&root, &root_certificate)).await, 404);
+    let stranger = Signer::new();
+    assert_eq!(
+        status(&registry, &token(&stranger.pair, &stranger.certificate)).await,
+        401
+    );
+    // The certificate of another, whose key one does not have.
+    assert_eq!(
+        status(&registry, &token(&stranger.pair, &leaf_certificate)).await,
+        401
+    );
+}
+
+#[tokio::test]
+async fn a_bundle_s_key_is_known_by_its_thumbprint_and_by_libtrust_s_fingerprint() {
+    let signer = Signer::new();
+    let keys = TokenKeys::from_certificates(signer.certificate.pem().as_bytes()).unwrap();
+    let ids = format!("{keys:?}");
+    let registry = registry(keys).await;
+    assert_eq!(
+        status(&registry, &signer.sign(&by_id(&signer.thumbprint()), &claims())).await,
+        404
+    );
+    let fingerprint = ids.split('"').find(|id| id.len() == 59).unwrap();
+    let groups: Vec<_> = fingerprint.split(':').collect();
+    assert!(
+        groups.len() == 12 && groups.iter().all(|group| group.len() == 4),
+        "{fingerprint}"
+    );
+    assert_eq!(
+        status(&registry, &signer.sign(&by_id(fingerprint), &claims())).await,
+        404
+    );
+    assert_eq!(
+        status(&registry, &signer.sign(&by_id("other"), &claims())).await,
+        401
+    );
+}
+
+#[tokio::test]
+async fn a_challenge_says_what_is_wrong_only_where_that_is_true() {
+    let signer = Signer::new();
+    let registry = registry(key_set(&[&signer])).await;
+    let good = format!("Bearer {}", signer.sign(&by_id("the-key"), &claims()));
+    let anonymous = format!(
+        "Bearer {}",
+        signer.sign(&by_id("the-key"), &with(json!({"sub": ""})))
+    );
+    let realm = format!("Bearer realm=\"http://registry/auth/token\",service=\"{SERVICE}\"");
+    for (path, credentials, expected) in [
+        ("/v2/", "", String::new()),
+        (
+            "/v2/a/b/manifests/x",
+            "",
+            ",scope=\"repository:a/b:pull\"".to_owned(),
+        ),
+        ("/v2/_catalog", "", ",scope=\"registry:catalog:*\"".to_owned()),
+        ("/v2/", "Bearer x", ",error=\"invalid_token\"".to_owned()),
+        (
+            "/v2/c/manifests/x",
+            &*good,
+            ",scope=\"repository:c:pull\",error=\"insufficient_scope\"".to_owned(),
+        ),
+        (
+            "/v2/c/manifests/x",
+            &*anonymous,
+            ",scope=\"repository:c:pull\"".to_owned(),
+        ),
+        ("/v2/", "Basic YTpi", String::new()),
+    ] {
+        let mut client = Client::connect(registry.address()).await;
+        let mut fields = Vec::new();
+        if !credentials.is_empty() {
+            fields.push(("Authorization", credentials));
+        }
+        let answer = client.call("GET", path, &fields, b"").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.field("WWW-Authenticate")),
+            (401, &*format!("{realm}{expected}")),
+            "{path}"
+        );
+    }
+    let mut client = Client::connect(registry.address()).await;
+    assert_eq!(
+        client
+            .call("GET", "/v2/", &[("Authorization", &good)], b"")
+            .await
+            .status,
+        200
+    );
+}
