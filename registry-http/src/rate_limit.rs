@@ -78,6 +78,7 @@ impl<K: Clone + Eq + Hash> RateLimiter<K> {
     }
 
     /// Returns how long the next event would have to wait, without counting one.
+    #[cfg(any(test, feature = "htpasswd"))]
     pub(crate) fn wait(&self, key: &K) -> Duration {
         let Some(due) = self.due.get(key) else {
             return Duration::ZERO;
