@@ -219,6 +219,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         name: &BytesName,
     ) -> impl Future<Output = Result<Option<Arc<dyn BlobContent>>, Error>> + Send;
 
+    /// Returns how many bytes are there under a name; nothing where there are none, or they are not finished and the
+    /// backend does not show such.
+    fn bytes_size(&self, name: &BytesName) -> impl Future<Output = Result<Option<u64>, Error>> + Send;
+
     /// Drops what was written of unfinished bytes that nothing names any more, if it is not listed as bytes.
     fn abort_bytes(&self, bytes: &Unfinished) -> impl Future<Output = Result<(), Error>> + Send;
 

@@ -162,6 +162,24 @@ impl Key {
         Some(self.0.strip_prefix(&*prefix.0)?.replace("/!/", ""))
     }
 
+    /// Everything of all repositories but their blobs.
+    #[must_use]
+    pub fn all_repositories() -> Self {
+        Self("repositories/".into())
+    }
+
+    /// Where a record of this key is kept that cannot be used any more, and everything of that kind lies.
+    #[must_use]
+    pub fn quarantined(&self) -> Self {
+        Self(format!("{}{}", Self::quarantine(), self.0).into())
+    }
+
+    /// All records that cannot be used any more.
+    #[must_use]
+    pub fn quarantine() -> Self {
+        Self("quarantine/".into())
+    }
+
     /// Returns this key with `rest` behind it.
     #[must_use]
     pub fn join(&self, rest: &str) -> Self {

@@ -16,7 +16,9 @@ pub mod distribution;
 #[cfg(all(feature = "filesystem", unix))]
 pub mod filesystem;
 mod key;
+mod key_kind;
 pub mod object_store;
+pub mod progress;
 mod record;
 mod store;
 #[cfg(feature = "testing")]
@@ -27,4 +29,5 @@ pub use crate::bytes_name::BytesName;
 pub use crate::clock::{Clock, SystemClock};
 pub use crate::key::Key;
 pub use crate::object_store::ObjectStoreBackend;
-pub use crate::store::{Store, StoreOptions, SweepReport, Sweeper};
+pub use crate::progress::Progress;
+pub use crate::store::{Store, StoreOptions, SweepReport, Sweeper, check};

@@ -160,6 +160,18 @@ pub(crate) struct SessionRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// A record that cannot be used any more, with its value as the content: kept for who looks for what was lost.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct QuarantineRecord {
+    /// What was wrong with it.
+    pub(crate) reason: String,
+    /// Bytes that it named, or that were named with it. The sweeper leaves them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) bytes: Vec<BytesName>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 macro_rules! stateful {
     ($($record:ty),*) => {
         $(impl Header for $record {
@@ -179,7 +191,7 @@ macro_rules! always_live {
     };
 }
 stateful!(ManifestRecord, GrantRecord, BlobRecord, TagRecord, SessionRecord);
-always_live!(HintRecord, ReferrerRecord, RepositoryRecord);
+always_live!(HintRecord, ReferrerRecord, RepositoryRecord, QuarantineRecord);
 
 /// Writes a record.
 pub(crate) fn encode(header: &impl Header, content: &[u8]) -> Result<Bytes, Error> {

@@ -182,6 +182,11 @@ impl Files {
         }
     }
 
+    pub(super) fn size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
+        let length = self.open(name)?.map(|file| file.length()).transpose();
+        length.map_err(|cause| file_error("stat", &self.path(name), cause))
+    }
+
     pub(super) fn delete(&self, name: &BytesName) -> Result<(), Error> {
         self.health.check()?;
         let path = self.path(name);

@@ -209,6 +209,11 @@ impl Backend for FilesystemBackend {
         blocking(open).await
     }
 
+    async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
+        let (files, name) = (self.files()?, name.clone());
+        blocking(move || files.size(&name)).await
+    }
+
     /// Does nothing: the file is listed as bytes, and the sweeper deletes it.
     async fn abort_bytes(&self, _bytes: &Unfinished) -> Result<(), Error> {
         Ok(())

@@ -103,6 +103,14 @@ impl ObjectStoreBackend {
         Ok(Arc::new(ObjectContent::new(self.clone(), self.bytes_path(name)?)))
     }
 
+    pub(super) async fn size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
+        match self.run(0, self.store.head(&self.bytes_path(name)?)).await {
+            Ok(object) => Ok(Some(object.size)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(convert(error)),
+        }
+    }
+
     pub(super) async fn abort(&self, bytes: &Unfinished) -> Result<(), Error> {
         let Some(upload) = &bytes.token else {
             return Ok(());

@@ -242,6 +242,10 @@ impl Backend for ObjectStoreBackend {
         self.content(name).map(Some)
     }
 
+    async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
+        self.size(name).await
+    }
+
     async fn abort_bytes(&self, bytes: &Unfinished) -> Result<(), Error> {
         self.abort(bytes).await
     }

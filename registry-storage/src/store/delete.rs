@@ -204,7 +204,7 @@ impl DeleteManifest {
                 let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
                     continue;
                 };
-                self.bury_tag(records, manifest, &tag).await?;
+                bury_tag(records, &self.repository, &self.digest, &tag, self.now).await?;
                 // A push of this manifest writes the hint after it saw the manifest Live. While the manifest is the
                 // dead record still, every such push either wrote before, and will find it dead, or has yet to write.
                 let still_dead = read::<ManifestRecord>(records, manifest).await?.is(dead);
@@ -214,29 +214,36 @@ impl DeleteManifest {
             }
         }
     }
+}
 
-    /// Makes a tag a tombstone if it names an incarnation of the manifest that is gone: the one that was deleted now, or
-    /// one before it whose delete has not come to the tag yet and will not find the hint.
-    async fn bury_tag(&self, records: &mut dyn Records, manifest: &Key, tag: &Tag) -> Result<(), Error> {
-        let key = Key::tag(&self.repository, tag);
-        for _ in 0..ATTEMPTS {
-            let found = read::<TagRecord>(records, &key).await?;
-            let condition = found.unchanged();
-            let Some((record, _)) = found.visible().filter(|(tag, _)| tag.digest == self.digest) else {
-                return Ok(());
-            };
-            // Read after the tag: an incarnation that a tag names was visible before, and never is again once it is not.
-            let manifest = read::<ManifestRecord>(records, manifest).await?.visible();
-            if manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation) {
-                return Ok(());
-            }
-            let tombstone = tombstone(record, self.now);
-            if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
-                return records.forget(&key, &version).await;
-            }
+/// Makes a tag a tombstone if it names an incarnation of a manifest that is gone: the one that was deleted now, or one
+/// before it whose delete has not come to the tag yet and will not find the hint.
+pub(super) async fn bury_tag(
+    records: &mut dyn Records,
+    repository: &RepositoryName,
+    digest: &Digest,
+    tag: &Tag,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let key = Key::tag(repository, tag);
+    let manifest = Key::manifest(repository, digest);
+    for _ in 0..ATTEMPTS {
+        let found = read::<TagRecord>(records, &key).await?;
+        let condition = found.unchanged();
+        let Some((record, _)) = found.visible().filter(|(tag, _)| tag.digest == *digest) else {
+            return Ok(());
+        };
+        // Read after the tag: an incarnation that a tag names was visible before, and never is again once it is not.
+        let manifest = read::<ManifestRecord>(records, &manifest).await?.visible();
+        if manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation) {
+            return Ok(());
         }
-        Err(contended())
+        let tombstone = tombstone(record, now);
+        if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
+            return records.forget(&key, &version).await;
+        }
     }
+    Err(contended())
 }
 
 /// Returns the tombstone of a tag.

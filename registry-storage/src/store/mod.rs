@@ -7,6 +7,7 @@
 #[cfg(all(feature = "filesystem", unix))]
 pub(crate) mod adopt;
 mod blobs;
+pub mod check;
 mod commit;
 mod delete;
 mod edge;

@@ -11,10 +11,10 @@ use super::session::Session;
 use crate::backend::{Backend, Durability, Records, Sequence};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
-use crate::record::{BlobRecord, SessionRecord};
+use crate::record::{BlobRecord, QuarantineRecord, SessionRecord};
 
 /// How many names of bytes are looked at in one go; each go reads all sessions and all blobs.
-const NAMES: usize = 50_000;
+pub(super) const NAMES: usize = 50_000;
 
 /// How many records are listed at once.
 const PAGE: usize = 1000;
@@ -34,7 +34,7 @@ impl<B: Backend> Store<B> {
     /// Aborts idle upload sessions, forgets old ended ones, and deletes bytes that nothing names.
     ///
     /// Safe beside everything else, at any time and any number of times at once: the bytes are listed first, then the
-    /// sessions, then the blobs, and a name only ever moves in that direction, from a session to a blob. Nothing
+    /// sessions, then the blobs, then what is in quarantine, and a name only ever moves in that direction. Nothing
     /// depends on a clock but how long a session may be idle. Cancel safe.
     ///
     /// # Errors
@@ -52,8 +52,10 @@ impl<B: Backend> Store<B> {
             let listed: BTreeSet<BytesName> = page.into_iter().collect();
             let by_sessions = self.named_by_sessions(&listed).await?;
             let by_blobs = self.named_by_blobs(&listed).await?;
+            let by_quarantine = self.named_by_quarantine(&listed).await?;
             for name in &listed {
-                if may_sweep(by_sessions.contains(name), by_blobs.contains(name)) {
+                let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
+                if may_sweep(by_sessions.contains(name), by_blob) {
                     self.backend.delete_bytes(name).await?;
                     tracing::debug!(%name, "deleted bytes that nothing names");
                     report.deleted_bytes += 1;
@@ -88,7 +90,10 @@ impl<B: Backend> Store<B> {
     }
 
     /// Returns which of `listed` an open session names.
-    async fn named_by_sessions(&self, listed: &BTreeSet<BytesName>) -> Result<BTreeSet<BytesName>, Error> {
+    pub(super) async fn named_by_sessions(
+        &self,
+        listed: &BTreeSet<BytesName>,
+    ) -> Result<BTreeSet<BytesName>, Error> {
         let mut named = BTreeSet::new();
         let mut after = None;
         while let Some((keys, last)) = self.page(&Key::uploads(), after.as_ref()).await? {
@@ -107,7 +112,10 @@ impl<B: Backend> Store<B> {
     }
 
     /// Returns which of `listed` a blob names: as its content, as a proposal, or as dropped and not yet deleted.
-    async fn named_by_blobs(&self, listed: &BTreeSet<BytesName>) -> Result<BTreeSet<BytesName>, Error> {
+    pub(super) async fn named_by_blobs(
+        &self,
+        listed: &BTreeSet<BytesName>,
+    ) -> Result<BTreeSet<BytesName>, Error> {
         let mut named = BTreeSet::new();
         let mut after = None;
         while let Some((keys, last)) = self.page(&Key::blobs(), after.as_ref()).await? {
@@ -123,8 +131,30 @@ impl<B: Backend> Store<B> {
         Ok(named)
     }
 
+    /// Returns which of `listed` are kept with a record in quarantine.
+    pub(super) async fn named_by_quarantine(
+        &self,
+        listed: &BTreeSet<BytesName>,
+    ) -> Result<BTreeSet<BytesName>, Error> {
+        let mut named = BTreeSet::new();
+        let mut after = None;
+        while let Some((keys, last)) = self.page(&Key::quarantine(), after.as_ref()).await? {
+            after = Some(last);
+            for key in keys {
+                let found: Found<QuarantineRecord> = peek(&*self.backend, &key).await?;
+                let names = found.record.map(|(record, _)| record.bytes).unwrap_or_default();
+                named.extend(names.into_iter().filter(|name| listed.contains(name)));
+            }
+        }
+        Ok(named)
+    }
+
     /// Lists a page of keys and the last of them; nothing at the end.
-    async fn page(&self, prefix: &Key, after: Option<&Key>) -> Result<Option<(Vec<Key>, Key)>, Error> {
+    pub(super) async fn page(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+    ) -> Result<Option<(Vec<Key>, Key)>, Error> {
         let page = self.backend.list(prefix, after, PAGE).await?;
         let keys: Vec<Key> = page.into_iter().map(|entry| entry.key).collect();
         Ok(keys.last().cloned().map(|last| (keys, last)))

@@ -283,6 +283,10 @@ impl<B: Backend> Backend for Faulty<B> {
         self.plan.call(self.inner.open_bytes(name)).await
     }
 
+    async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
+        self.plan.call(self.inner.bytes_size(name)).await
+    }
+
     async fn abort_bytes(&self, bytes: &Unfinished) -> Result<(), Error> {
         self.plan.call(self.inner.abort_bytes(bytes)).await
     }

@@ -1,0 +1,180 @@
+//! What a key is the key of: the way back from its spelling.
+
+use registry_core::{Digest, RepositoryName, Tag, UploadId};
+
+use crate::key::Key;
+
+/// What a record is about, by its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    Blob(Digest),
+    Grant(RepositoryName, Digest),
+    Manifest(RepositoryName, Digest),
+    Tag(RepositoryName, Tag),
+    /// The hint of a tag.
+    Tagged(RepositoryName, Digest, Tag),
+    /// The hint of a grant.
+    RepositoryBlob(RepositoryName, Digest),
+    /// An entry in a list of referrers.
+    Referrer {
+        repository: RepositoryName,
+        subject: Digest,
+        referrer: Digest,
+        incarnation: String,
+    },
+    Repository(RepositoryName),
+    Upload(UploadId),
+}
+
+impl KeyKind {
+    /// Reads a key; nothing where no record of this version is spelled so.
+    pub(crate) fn of(key: &Key) -> Option<Self> {
+        let text = key.as_str();
+        let (folder, rest) = text.split_once('/')?;
+        let kind = match folder {
+            "blobs" => blob(rest),
+            "repositories" => of_repository(rest),
+            "catalog" => Some(Self::Repository(name(rest.strip_suffix('!')?)?)),
+            "uploads" => Some(Self::Upload(rest.parse().ok()?)),
+            _ => None,
+        }?;
+        // What is spelled in another way than it would be written is not found by those who look for it.
+        (kind.key() == *key).then_some(kind)
+    }
+
+    /// Spells the key.
+    fn key(&self) -> Key {
+        match self {
+            Self::Blob(digest) => Key::blob(digest),
+            Self::Grant(repository, digest) => Key::grant(digest, repository),
+            Self::Manifest(repository, digest) => Key::manifest(repository, digest),
+            Self::Tag(repository, tag) => Key::tag(repository, tag),
+            Self::Tagged(repository, digest, tag) => Key::tagged(repository, digest, tag),
+            Self::RepositoryBlob(repository, digest) => Key::repository_blob(repository, digest),
+            Self::Referrer {
+                repository,
+                subject,
+                referrer,
+                incarnation,
+            } => Key::referrer(repository, subject, referrer, incarnation),
+            Self::Repository(repository) => Key::repository(repository),
+            Self::Upload(id) => Key::upload(*id),
+        }
+    }
+}
+
+/// Reads `<algorithm>/<aa>/<hex>/record` and `<algorithm>/<aa>/<hex>/in/<repository>!`.
+fn blob(rest: &str) -> Option<KeyKind> {
+    let mut parts = rest.splitn(4, '/');
+    let (algorithm, _first, encoded) = (parts.next()?, parts.next()?, parts.next()?);
+    let digest = format!("{algorithm}:{encoded}").parse().ok()?;
+    match parts.next()? {
+        "record" => Some(KeyKind::Blob(digest)),
+        grant => {
+            let repository = name(grant.strip_prefix("in/")?.strip_suffix('!')?)?;
+            Some(KeyKind::Grant(repository, digest))
+        }
+    }
+}
+
+/// Reads what stands below the folder of a repository. A long name has `/!/` in it too, so the last one counts.
+fn of_repository(rest: &str) -> Option<KeyKind> {
+    let at = rest.rfind("/!/")?;
+    let repository = name(rest.get(..at)?)?;
+    let (folder, rest) = rest.get(at + 3..)?.split_once('/')?;
+    match folder {
+        "manifests" => Some(KeyKind::Manifest(repository, digest(rest)?)),
+        "blobs" => Some(KeyKind::RepositoryBlob(repository, digest(rest)?)),
+        "tags" => Some(KeyKind::Tag(repository, rest.parse().ok()?)),
+        "tagged" => {
+            let (manifest, tag) = rest.rsplit_once('/')?;
+            Some(KeyKind::Tagged(repository, digest(manifest)?, tag.parse().ok()?))
+        }
+        "referrers" => {
+            let (entry, incarnation) = rest.rsplit_once('.')?;
+            let (algorithm, entry) = entry.split_once('/')?;
+            let (subject, referrer) = entry.split_once('/')?;
+            Some(KeyKind::Referrer {
+                repository,
+                subject: format!("{algorithm}:{subject}").parse().ok()?,
+                referrer: digest(referrer)?,
+                incarnation: incarnation.to_owned(),
+            })
+        }
+        _ => None,
+    }
+}
+
+fn name(text: &str) -> Option<RepositoryName> {
+    text.replace("/!/", "").parse().ok()
+}
+
+fn digest(text: &str) -> Option<Digest> {
+    let (algorithm, encoded) = text.split_once('/')?;
+    format!("{algorithm}:{encoded}").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn digests() -> impl Strategy<Value = Digest> {
+        let of = |algorithm: &'static str, length: usize| {
+            proptest::string::string_regex(&format!("[0-9a-f]{{{length}}}"))
+                .unwrap()
+                .prop_map(move |hex| format!("{algorithm}:{hex}").parse().unwrap())
+        };
+        prop_oneof![of("sha256", 64), of("sha512", 128)]
+    }
+
+    fn names() -> impl Strategy<Value = RepositoryName> {
+        // Long components are split, and a component may be called as a folder is.
+        let component = prop_oneof![
+            "[a-z0-9]{1,8}",
+            "[a-z]{196,204}",
+            Just("tags".to_owned()),
+            Just("a".repeat(200) + "tags")
+        ];
+        proptest::collection::vec(component, 1..3)
+            .prop_map(|components| components.join("/"))
+            .prop_filter_map("too long", |name| name.parse().ok())
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_is_read_back(
+            repository in names(),
+            digest in digests(),
+            other in digests(),
+            tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}",
+            incarnation in "[0-9a-f]{32}",
+            id in any::<u128>(),
+        ) {
+            let tag: Tag = tag.parse().unwrap();
+            let kinds = [
+                KeyKind::Blob(digest.clone()),
+                KeyKind::Grant(repository.clone(), digest.clone()),
+                KeyKind::Manifest(repository.clone(), digest.clone()),
+                KeyKind::Tag(repository.clone(), tag.clone()),
+                KeyKind::Tagged(repository.clone(), digest.clone(), tag),
+                KeyKind::RepositoryBlob(repository.clone(), digest.clone()),
+                KeyKind::Referrer { repository: repository.clone(), subject: digest, referrer: other, incarnation },
+                KeyKind::Repository(repository),
+                KeyKind::Upload(UploadId::from_random(id)),
+            ];
+            for kind in kinds {
+                prop_assert_eq!(KeyKind::of(&kind.key()), Some(kind));
+            }
+        }
+
+        #[test]
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|quarantine)/[a-f0-9/!.:]{0,90}") {
+            let key = Key::from_stored(&text);
+            if let Some(kind) = KeyKind::of(&key) {
+                prop_assert_eq!(kind.key(), key);
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Looking at the bytes that records name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use registry_core::storage::BlobContent;
+use registry_core::{Digest, Error, ErrorCode, Hasher};
+use tokio::time::Instant;
+
+use super::examine::{Read, other_content};
+use super::finding::Problem;
+use crate::backend::{Backend, Stored, Version};
+use crate::key::Key;
+use crate::record::{BlobBytes, BlobRecord, SessionRecord};
+use crate::store::Store;
+use crate::store::uploads::hash;
+
+/// Reads at a bounded rate over all that is read.
+#[derive(Debug)]
+pub(super) struct Pace {
+    limit: Option<u64>,
+    start: Instant,
+    read: u64,
+}
+
+impl Pace {
+    /// Allows `limit` bytes a second.
+    pub(super) fn new(limit: Option<u64>) -> Self {
+        Self {
+            limit,
+            start: Instant::now(),
+            read: 0,
+        }
+    }
+
+    pub(super) const fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// Waits after `bytes` were read until more may be.
+    async fn after(&mut self, bytes: u64) {
+        self.read = self.read.saturating_add(bytes);
+        if let Some(limit) = self.limit {
+            let millis = u128::from(self.read) * 1000 / u128::from(limit.max(1));
+            let due = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+            if let Some(due) = self.start.checked_add(due) {
+                tokio::time::sleep_until(due).await;
+            }
+        }
+    }
+}
+
+/// A blob whose bytes are wrong, in the version that was looked at.
+pub(super) struct Suspect {
+    pub(super) problem: Problem,
+    pub(super) version: Version,
+}
+
+impl<B: Backend> Store<B> {
+    /// Looks at the bytes of a blob; with `pace`, also at their content.
+    pub(super) async fn examine_blob(
+        &self,
+        digest: &Digest,
+        pace: Option<&mut Pace>,
+    ) -> Result<Option<Suspect>, Error> {
+        let Some(stored) = self.backend.get(&Key::blob(digest)).await? else {
+            return Ok(None);
+        };
+        let problem = self.blob_problem(digest, &stored, pace).await?;
+        let version = stored.version;
+        Ok(problem.map(|problem| Suspect { problem, version }))
+    }
+
+    async fn blob_problem(
+        &self,
+        digest: &Digest,
+        stored: &Stored,
+        pace: Option<&mut Pace>,
+    ) -> Result<Option<Problem>, Error> {
+        let Read::Visible(record, content) = Read::<BlobRecord>::new(Some(stored)) else {
+            return Ok(None);
+        };
+        let (size, name) = match record.blob {
+            Some(BlobBytes {
+                size,
+                bytes: Some(name),
+            }) => (size, name),
+            Some(BlobBytes { size, bytes: None }) => {
+                return Ok(
+                    other_length(size, content.len() as u64).or_else(|| other_content(digest, &content))
+                );
+            }
+            None => return Ok(None),
+        };
+        match self.backend.bytes_size(&name).await? {
+            None => return Ok(Some(Problem::MissingBytes)),
+            Some(found) if found != size => return Ok(other_length(size, found)),
+            Some(_) => {}
+        }
+        let Some(pace) = pace else { return Ok(None) };
+        match self.backend.open_bytes(&name).await? {
+            Some(content) => verify(digest, content, size, pace).await,
+            None => Ok(Some(Problem::MissingBytes)),
+        }
+    }
+
+    /// Compares an upload with its bytes. A store that cannot show unfinished bytes checks them when it completes them.
+    pub(super) async fn examine_upload(&self, key: &Key) -> Result<Option<Problem>, Error> {
+        if self.backend.must_reserve_parts() {
+            return Ok(None);
+        }
+        let stored = self.backend.get(key).await?;
+        let Read::Visible(session, _) = Read::<SessionRecord>::new(stored.as_ref()) else {
+            return Ok(None);
+        };
+        let expected = session.parts_size;
+        let found = self.backend.bytes_size(&session.bytes.name).await?.unwrap_or(0);
+        Ok((found < expected).then_some(Problem::ShortUpload { expected, found }))
+    }
+}
+
+fn other_length(expected: u64, found: u64) -> Option<Problem> {
+    (expected != found).then_some(Problem::OtherLength { expected, found })
+}
+
+/// Reads content and compares its digest. One of an unknown algorithm is only read.
+async fn verify(
+    digest: &Digest,
+    content: Arc<dyn BlobContent>,
+    size: u64,
+    pace: &mut Pace,
+) -> Result<Option<Problem>, Error> {
+    let mut hasher = digest.algorithm().map(Hasher::new);
+    let mut stream = content.read(0..size);
+    while let Some(chunk) = stream.next().await {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) if error.code() == ErrorCode::BlobUnknown => return Ok(Some(Problem::MissingBytes)),
+            Err(error) => {
+                let cause =
+                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                return Ok(Some(Problem::UnreadableBytes { cause }));
+            }
+        };
+        let length = chunk.len() as u64;
+        if let Some(state) = hasher.take() {
+            hasher = Some(hash(state, chunk).await?);
+        }
+        pace.after(length).await;
+    }
+    let found = hasher.map(Hasher::finish).filter(|found| found != digest);
+    Ok(found.map(|found| Problem::OtherContent { found }))
+}

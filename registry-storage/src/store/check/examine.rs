@@ -1,0 +1,259 @@
+//! Looking at one record and what it names.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry_core::manifest::ManifestView;
+use registry_core::storage::ChildKind;
+use registry_core::upload::Upload;
+use registry_core::{Digest, Error, RepositoryName};
+
+use super::finding::Problem;
+use crate::backend::{Backend, Records, Stored, Version};
+use crate::key::Key;
+use crate::key_kind::KeyKind;
+use crate::record::{
+    BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, ReferrerRecord, RepositoryRecord,
+    SessionRecord, TagRecord, decode, state_of_size,
+};
+
+/// Where records are read: within a sequence, so that they belong together, or beside everything else.
+#[async_trait]
+pub(super) trait Reads: Send {
+    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error>;
+}
+
+/// Reads within a sequence.
+pub(super) struct Within<'a>(pub(super) &'a mut dyn Records);
+
+#[async_trait]
+impl Reads for Within<'_> {
+    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+        self.0.get(key).await
+    }
+}
+
+/// Reads beside everything else; what several reads return may be of different times.
+pub(super) struct Beside<'a, B>(pub(super) &'a B);
+
+#[async_trait]
+impl<B: Backend> Reads for Beside<'_, B> {
+    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+        self.0.get(key).await
+    }
+}
+
+/// A record as a check finds it.
+pub(super) enum Read<H> {
+    /// There is none, or it is gone.
+    Invisible,
+    /// It is there and cannot be read: that is a finding of its own.
+    Unreadable,
+    /// Readers see it.
+    Visible(H, Bytes),
+}
+
+impl<H: Header> Read<H> {
+    pub(super) fn new(stored: Option<&Stored>) -> Self {
+        match stored.map(|stored| decode::<H>(&stored.value)) {
+            None => Self::Invisible,
+            Some(Err(_)) => Self::Unreadable,
+            Some(Ok((header, content))) if header.state().is_visible() => Self::Visible(header, content),
+            Some(Ok(_)) => Self::Invisible,
+        }
+    }
+}
+
+pub(super) async fn read<H: Header>(reads: &mut dyn Reads, key: &Key) -> Result<Read<H>, Error> {
+    Ok(Read::new(reads.get(key).await?.as_ref()))
+}
+
+/// What is wrong with a record, in the version that was looked at.
+pub(super) struct Examined {
+    pub(super) version: Version,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Returns what is wrong with a record, its bytes aside; nothing where there is no record.
+pub(super) async fn examine(reads: &mut dyn Reads, key: &Key) -> Result<Option<Examined>, Error> {
+    let Some(stored) = reads.get(key).await? else {
+        return Ok(None);
+    };
+    let problems = problems(reads, key, &stored).await?;
+    let version = stored.version;
+    Ok(Some(Examined { version, problems }))
+}
+
+async fn problems(reads: &mut dyn Reads, key: &Key, stored: &Stored) -> Result<Vec<Problem>, Error> {
+    let Some(kind) = KeyKind::of(key) else {
+        return Ok(vec![Problem::UnknownKey]);
+    };
+    if let Some(problem) = malformed(&kind, &stored.value) {
+        return Ok(vec![problem]);
+    }
+    match &kind {
+        KeyKind::Tag(repository, tag) => match Read::<TagRecord>::new(Some(stored)) {
+            Read::Visible(record, _) => {
+                let manifest = Key::manifest(repository, &record.digest);
+                let digest = record.digest.clone();
+                match read::<ManifestRecord>(reads, &manifest).await? {
+                    Read::Unreadable => Ok(Vec::new()),
+                    Read::Visible(manifest, _) if manifest.incarnation == record.incarnation => {
+                        let hint = reads.get(&Key::tagged(repository, &digest, tag)).await?;
+                        Ok(only(hint.is_none(), Problem::MissingTagHint { digest }))
+                    }
+                    Read::Visible(..) | Read::Invisible => Ok(vec![Problem::DeadTag { digest }]),
+                }
+            }
+            Read::Invisible | Read::Unreadable => Ok(Vec::new()),
+        },
+        KeyKind::Manifest(repository, digest) => match Read::<ManifestRecord>::new(Some(stored)) {
+            Read::Visible(record, content) => manifest(reads, repository, digest, &record, &content).await,
+            Read::Invisible | Read::Unreadable => Ok(Vec::new()),
+        },
+        KeyKind::Grant(repository, digest) => match Read::<GrantRecord>::new(Some(stored)) {
+            Read::Visible(record, _) => grant(reads, repository, digest, &record).await,
+            Read::Invisible | Read::Unreadable => Ok(Vec::new()),
+        },
+        KeyKind::Referrer {
+            repository,
+            referrer,
+            incarnation,
+            ..
+        } => {
+            let manifest = Key::manifest(repository, referrer);
+            let is_dead = match read::<ManifestRecord>(reads, &manifest).await? {
+                Read::Unreadable => false,
+                Read::Visible(manifest, _) => manifest.incarnation != *incarnation,
+                Read::Invisible => true,
+            };
+            Ok(only(is_dead, Problem::DeadReferrer))
+        }
+        // A hint says what is or was. The bytes of blobs and uploads are looked at elsewhere.
+        KeyKind::Tagged(..)
+        | KeyKind::RepositoryBlob(..)
+        | KeyKind::Repository(_)
+        | KeyKind::Blob(_)
+        | KeyKind::Upload(_) => Ok(Vec::new()),
+    }
+}
+
+fn only(is_wrong: bool, problem: Problem) -> Vec<Problem> {
+    if is_wrong { vec![problem] } else { Vec::new() }
+}
+
+async fn manifest(
+    reads: &mut dyn Reads,
+    repository: &RepositoryName,
+    digest: &Digest,
+    record: &ManifestRecord,
+    content: &Bytes,
+) -> Result<Vec<Problem>, Error> {
+    if let Some(problem) = other_content(digest, content) {
+        return Ok(vec![problem]);
+    }
+    let mut problems = Vec::new();
+    let repository_entry = Key::repository(repository);
+    if reads.get(&repository_entry).await?.is_none() {
+        problems.push(Problem::MissingRepository {
+            repository: repository.clone(),
+        });
+    }
+    // What an embedder stored that is no manifest names nothing.
+    let Ok(view) = ManifestView::parse(content, Some(&record.media_type)) else {
+        return Ok(problems);
+    };
+    if let Some(subject) = &record.subject {
+        let entry = Key::referrer(repository, subject, digest, &record.incarnation);
+        if reads.get(&entry).await?.is_none() {
+            problems.push(Problem::MissingReferrer {
+                subject: subject.clone(),
+            });
+        }
+    }
+    let mut missing = Vec::new();
+    for child in view.children() {
+        let grant = Key::grant(&child.digest, repository);
+        let is_there = child.kind == ChildKind::Manifest
+            && is_there::<ManifestRecord>(reads, &Key::manifest(repository, &child.digest)).await?
+            || is_there::<GrantRecord>(reads, &grant).await?;
+        if !is_there {
+            missing.push(child.digest.clone());
+        }
+    }
+    if !missing.is_empty() {
+        problems.push(Problem::MissingChildren { digests: missing });
+    }
+    Ok(problems)
+}
+
+async fn is_there<H: Header>(reads: &mut dyn Reads, key: &Key) -> Result<bool, Error> {
+    Ok(!matches!(read::<H>(reads, key).await?, Read::Invisible))
+}
+
+async fn grant(
+    reads: &mut dyn Reads,
+    repository: &RepositoryName,
+    digest: &Digest,
+    record: &GrantRecord,
+) -> Result<Vec<Problem>, Error> {
+    let mut problems = Vec::new();
+    match read::<BlobRecord>(reads, &Key::blob(digest)).await? {
+        Read::Unreadable => {}
+        Read::Invisible => return Ok(vec![Problem::MissingBlob]),
+        Read::Visible(blob, _) if blob.blob != record.blob => return Ok(vec![Problem::OtherBytes]),
+        Read::Visible(..) => {}
+    }
+    if reads
+        .get(&Key::repository_blob(repository, digest))
+        .await?
+        .is_none()
+    {
+        problems.push(Problem::MissingGrantHint);
+    }
+    Ok(problems)
+}
+
+/// Compares content that is in memory with its digest. One of an unknown algorithm is taken as it is.
+pub(super) fn other_content(digest: &Digest, content: &[u8]) -> Option<Problem> {
+    let found = Digest::of(digest.algorithm()?, content);
+    (found != *digest).then_some(Problem::OtherContent { found })
+}
+
+/// Tells whether a record is not one that this version writes.
+fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
+    match kind {
+        KeyKind::Blob(_) => {
+            malformed_as::<BlobRecord>(value, |blob| !blob.state.is_visible() || blob.blob.is_some())
+        }
+        KeyKind::Grant(..) => {
+            malformed_as::<GrantRecord>(value, |grant| !grant.state.is_visible() || grant.blob.is_some())
+        }
+        KeyKind::Manifest(..) => malformed_as::<ManifestRecord>(value, |_| true),
+        KeyKind::Tag(..) => malformed_as::<TagRecord>(value, |_| true),
+        KeyKind::Tagged(_, _, tag) => {
+            malformed_as::<HintRecord>(value, |hint| hint.tag.as_ref() == Some(tag))
+        }
+        KeyKind::RepositoryBlob(..) => malformed_as::<HintRecord>(value, |hint| hint.tag.is_none()),
+        KeyKind::Repository(name) => malformed_as::<RepositoryRecord>(value, |record| record.name == *name),
+        KeyKind::Upload(_) => {
+            malformed_as::<SessionRecord>(value, |session| Upload::resume(session.upload.clone()).is_ok())
+        }
+        KeyKind::Referrer {
+            referrer,
+            incarnation,
+            ..
+        } => malformed_as::<ReferrerRecord>(value, |record| {
+            record.descriptor.digest == *referrer && record.incarnation == *incarnation
+        }),
+    }
+}
+
+fn malformed_as<H: Header>(value: &Bytes, is_sound: impl FnOnce(&H) -> bool) -> Option<Problem> {
+    match decode::<H>(value) {
+        Ok((header, _)) if !is_sound(&header) => Some(Problem::Unreadable),
+        Ok((header, _)) => {
+            (state_of_size(value.len() as u64) != header.state()).then_some(Problem::WrongSize)
+        }
+        Err(_) => Some(Problem::Unreadable),
+    }
+}

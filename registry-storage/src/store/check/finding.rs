@@ -1,0 +1,251 @@
+//! What a check finds, in words.
+
+use std::fmt;
+
+use registry_core::{Digest, RepositoryName};
+
+use crate::key::Key;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It may be meant so, or harms nobody.
+    Notice,
+    /// Something that always holds does not.
+    Broken,
+}
+
+/// What a check did, or would do, about a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// There is nothing to be done here.
+    None,
+    /// It can be repaired; the check was not told to.
+    Possible,
+    /// It was repaired, or what cannot be repaired was put into quarantine.
+    Done,
+    /// Others wrote the same records again and again; a further check will do it.
+    Failed,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The record that it is about.
+    pub key: Key,
+    /// What is wrong.
+    pub problem: Problem,
+    /// What was done about it.
+    pub repair: Repair,
+}
+
+/// What may be wrong with a record or what it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Problem {
+    /// No record of this version is called so.
+    UnknownKey,
+    /// The record cannot be read.
+    Unreadable,
+    /// The record's size tells another state than the record has.
+    WrongSize,
+    /// A tag names a manifest that is not there.
+    DeadTag {
+        /// The manifest.
+        digest: Digest,
+    },
+    /// A manifest does not know one of its tags.
+    MissingTagHint {
+        /// The manifest.
+        digest: Digest,
+    },
+    /// A manifest names content that its repository does not have.
+    MissingChildren {
+        /// What is not there.
+        digests: Vec<Digest>,
+    },
+    /// A manifest is not in the list of its subject's referrers.
+    MissingReferrer {
+        /// The subject.
+        subject: Digest,
+    },
+    /// An entry in a list of referrers whose manifest is not there.
+    DeadReferrer,
+    /// A repository with manifests is not in the catalog.
+    MissingRepository {
+        /// The repository.
+        repository: RepositoryName,
+    },
+    /// A repository may read a blob that is not there.
+    MissingBlob,
+    /// A repository may read a blob, but reads other bytes than the blob's.
+    OtherBytes,
+    /// A repository does not know one of its blobs.
+    MissingGrantHint,
+    /// The bytes of a blob are gone.
+    MissingBytes,
+    /// The bytes of a blob have another size than its record says.
+    OtherLength {
+        /// What the record says, in bytes.
+        expected: u64,
+        /// What is there, in bytes.
+        found: u64,
+    },
+    /// The content of a blob or manifest is not what its digest says.
+    OtherContent {
+        /// The digest of what is there.
+        found: Digest,
+    },
+    /// The bytes of a blob cannot be read.
+    UnreadableBytes {
+        /// What the medium said.
+        cause: String,
+    },
+    /// Fewer bytes of an upload are there than its record says.
+    ShortUpload {
+        /// What the record says, in bytes.
+        expected: u64,
+        /// What is there, in bytes.
+        found: u64,
+    },
+}
+
+impl Problem {
+    /// Tells how bad it is.
+    #[must_use]
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::UnknownKey | Self::MissingChildren { .. } | Self::ShortUpload { .. } => Severity::Notice,
+            _ => Severity::Broken,
+        }
+    }
+
+    /// Tells whether a check can do something about it.
+    #[must_use]
+    pub const fn is_repairable(&self) -> bool {
+        !matches!(
+            self,
+            Self::UnknownKey
+                | Self::MissingChildren { .. }
+                | Self::ShortUpload { .. }
+                | Self::UnreadableBytes { .. }
+        )
+    }
+
+    /// Says what a client notices.
+    #[must_use]
+    pub const fn consequence(&self) -> &'static str {
+        match self {
+            Self::UnknownKey => "nothing: no request looks for it",
+            Self::Unreadable => "requests that come to it are answered with 500, and the sweeper stops at it",
+            Self::WrongSize => "lists show what is deleted, or hide what is there",
+            Self::DeadTag { .. } => "the tag is listed, and a pull of it is answered with 404",
+            Self::MissingTagHint { .. } => "a delete of the manifest leaves the tag in the list",
+            Self::MissingChildren { .. } => {
+                "a pull of what is not there is answered with 404; it may be meant so, after a delete or a push \
+                 that allowed it"
+            }
+            Self::MissingReferrer { .. } => "lists of referrers do not show it",
+            Self::DeadReferrer => "nothing: lists leave it out",
+            Self::MissingRepository { .. } => "the catalog does not show it, and its list of tags is 404",
+            Self::MissingBlob => "a pull fails, or will once the sweeper took the bytes",
+            Self::OtherBytes => "a pull fails, or will once the sweeper took those bytes",
+            Self::MissingGrantHint => {
+                "the collector will not find the grant, so its bytes are never given back"
+            }
+            Self::MissingBytes => {
+                "a pull of it is answered with 500, and pushes of it are told that it is there"
+            }
+            Self::OtherLength { .. } | Self::OtherContent { .. } => {
+                "clients refuse what they pull, and pushes of it are told that it is there"
+            }
+            Self::UnreadableBytes { .. } => "a pull of it breaks off",
+            Self::ShortUpload { .. } => "the client has to start this upload again",
+        }
+    }
+
+    /// Says what a repair does.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::UnknownKey => "left alone: a newer version may have written it",
+            Self::Unreadable => "what follows from its key is written anew, the rest goes into quarantine",
+            Self::WrongSize => "the record is written anew",
+            Self::DeadTag { .. } => "the tag is deleted",
+            Self::MissingTagHint { .. } | Self::MissingGrantHint => "the hint is written",
+            Self::MissingChildren { .. } => "left alone: push the image again",
+            Self::MissingReferrer { .. } => "the entry is written",
+            Self::DeadReferrer => "the entry is removed",
+            Self::MissingRepository { .. } => "the entry is written",
+            Self::MissingBlob | Self::OtherBytes => "the grant goes into quarantine; a push brings it back",
+            Self::MissingBytes | Self::OtherLength { .. } | Self::OtherContent { .. } => {
+                "it goes into quarantine, so it is 404 and a push brings it back"
+            }
+            Self::UnreadableBytes { .. } => "left alone: look at the disk or the bucket",
+            Self::ShortUpload { .. } => "left alone: it ends by itself",
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownKey => f.write_str("this version has no record of that name"),
+            Self::Unreadable => f.write_str("the record cannot be read"),
+            Self::WrongSize => f.write_str("the size of the record tells another state than it has"),
+            Self::DeadTag { digest } => write!(f, "the tag names {digest}, which is not there"),
+            Self::MissingTagHint { digest } => write!(f, "{digest} does not know this tag of its"),
+            Self::MissingChildren { digests } => {
+                f.write_str("the manifest names what is not in the repository:")?;
+                for digest in digests.iter().take(5) {
+                    write!(f, " {digest}")?;
+                }
+                match digests.len().saturating_sub(5) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
+            Self::MissingReferrer { subject } => {
+                write!(f, "the manifest is not in the list of the referrers of {subject}")
+            }
+            Self::DeadReferrer => {
+                f.write_str("the manifest of this entry in a list of referrers is not there")
+            }
+            Self::MissingRepository { repository } => {
+                write!(f, "the repository {repository} is not in the catalog")
+            }
+            Self::MissingBlob => f.write_str("the repository may read a blob that is not there"),
+            Self::OtherBytes => f.write_str("the repository reads other bytes than those of the blob"),
+            Self::MissingGrantHint => f.write_str("the repository does not know this blob of its"),
+            Self::MissingBytes => f.write_str("the bytes of the blob are gone"),
+            Self::OtherLength { expected, found } => {
+                write!(f, "{found} bytes are there, and the record says {expected}")
+            }
+            Self::OtherContent { found } => write!(f, "the content has the digest {found}"),
+            Self::UnreadableBytes { cause } => write!(f, "the bytes of the blob cannot be read: {cause}"),
+            Self::ShortUpload { expected, found } => {
+                write!(
+                    f,
+                    "{found} bytes of the upload are there, and its record says {expected}"
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, problem, repair } = self;
+        write!(f, "{key}: {problem}. Clients notice: {}. ", problem.consequence())?;
+        let remedy = problem.remedy();
+        match repair {
+            Repair::None => write!(f, "Not repaired: {remedy}."),
+            Repair::Possible => write!(f, "With --repair: {remedy}."),
+            Repair::Done => write!(f, "Repaired: {remedy}."),
+            Repair::Failed => write!(
+                f,
+                "Not repaired, as others write here just now; check again: {remedy}."
+            ),
+        }
+    }
+}

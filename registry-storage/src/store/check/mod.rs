@@ -1,0 +1,331 @@
+//! Checking a store: every record, and the bytes that records name.
+//!
+//! A check runs beside everything else, with bounded memory: it goes through the records page by page. What looks wrong
+//! may be half of what somebody else is doing, so each suspect is looked at once more, after a pause and as one step
+//! where the backend has transactions, and only what is still wrong is reported, or repaired in the same step.
+
+mod content;
+mod examine;
+mod finding;
+mod quarantine;
+mod repair;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use registry_core::chain::may_sweep;
+use registry_core::{Digest, Error};
+
+use self::content::{Pace, Suspect};
+use self::examine::{Beside, Examined, examine};
+pub use self::finding::{Finding, Problem, Repair, Severity};
+use self::quarantine::SuspectBlob;
+use self::repair::{Recheck, outcome};
+use super::Store;
+use super::sweep::NAMES;
+use crate::backend::{Backend, Durability};
+use crate::bytes_name::BytesName;
+use crate::key::Key;
+use crate::key_kind::KeyKind;
+use crate::progress::{Progress, Step};
+
+/// How many records are looked at at once; a bucket answers each after some milliseconds.
+const PARALLEL: usize = 16;
+
+/// How often the records are gone through at most where something is repaired.
+const ROUNDS: usize = 4;
+
+/// How a check works.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CheckOptions {
+    /// Repair what is safe to repair, and put the rest into quarantine.
+    pub repair: bool,
+    /// Read all content and compare its digest.
+    pub verify_content: bool,
+    /// The most bytes of content that are read in a second.
+    pub bytes_per_second: Option<u64>,
+    /// How long what looks wrong may take to become right, on a store where a push or a delete is several steps.
+    pub settle: Duration,
+}
+
+impl Default for CheckOptions {
+    /// Nothing is repaired, no content is read, and there are three seconds to settle.
+    fn default() -> Self {
+        Self {
+            repair: false,
+            verify_content: false,
+            bytes_per_second: None,
+            settle: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What a check found, in numbers. Each finding was told when it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// Records that were looked at.
+    pub records: u64,
+    /// Bytes of content that were read.
+    pub content: u64,
+    /// Things that are wrong, repaired or not.
+    pub broken: u64,
+    /// Those that were repaired or put into quarantine.
+    pub repaired: u64,
+    /// Things that may be meant so.
+    pub notices: u64,
+    /// Bytes that nothing names: what pushes left that did not end. The sweeper deletes them.
+    pub unnamed_bytes: u64,
+    /// Records in quarantine, of this check and of those before.
+    pub quarantined: u64,
+}
+
+impl CheckReport {
+    /// Tells whether nothing is left that is wrong.
+    #[must_use]
+    pub const fn is_sound(&self) -> bool {
+        self.broken == self.repaired
+    }
+}
+
+impl<B: Backend> Store<B> {
+    /// Goes through the whole store and tells `found` what is wrong.
+    ///
+    /// Safe beside everything else and on every backend. Cancel safe: what was repaired stays repaired.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    pub async fn check(
+        &self,
+        options: &CheckOptions,
+        progress: &dyn Progress,
+        found: &mut (dyn FnMut(Finding) + Send),
+    ) -> Result<CheckReport, Error> {
+        let mut check = Check {
+            store: self,
+            options,
+            progress,
+            found,
+            report: CheckReport::default(),
+            pace: Pace::new(options.bytes_per_second),
+            verify_content: options.verify_content,
+            is_again: false,
+        };
+        check.all_records().await?;
+        check.bytes().await?;
+        check.quarantine().await?;
+        Ok(check.report)
+    }
+}
+
+/// A check that is going on.
+struct Check<'a, B> {
+    store: &'a Store<B>,
+    options: &'a CheckOptions,
+    progress: &'a dyn Progress,
+    found: &'a mut (dyn FnMut(Finding) + Send),
+    report: CheckReport,
+    pace: Pace,
+    verify_content: bool,
+    /// What is no finding to be repaired was told in the first round.
+    is_again: bool,
+}
+
+impl<B: Backend> Check<'_, B> {
+    /// Goes through the records; once more where something was repaired, as what named it may have lost what it named.
+    async fn all_records(&mut self) -> Result<(), Error> {
+        for _ in 0..ROUNDS {
+            let repaired = self.report.repaired;
+            // Blobs before what names them.
+            for prefix in [
+                Key::uploads(),
+                Key::blobs(),
+                Key::all_repositories(),
+                Key::repositories(),
+            ] {
+                self.records(&prefix).await?;
+            }
+            if self.report.repaired == repaired {
+                break;
+            }
+            // What cannot be repaired was told, and content does not change.
+            self.verify_content = false;
+            self.is_again = true;
+        }
+        Ok(())
+    }
+
+    async fn records(&mut self, prefix: &Key) -> Result<(), Error> {
+        let mut after = None;
+        while let Some((keys, last)) = self.store.page(prefix, after.as_ref()).await? {
+            after = Some(last);
+            let backend = &*self.store.backend;
+            let looks = stream::iter(&keys).map(|key| async move {
+                let examined = examine(&mut Beside(backend), key).await?;
+                let suspected = examined.filter(|examined| !examined.problems.is_empty());
+                Ok::<_, Error>(suspected.map(|suspected| (key, suspected)))
+            });
+            let suspects: Vec<_> = looks
+                .buffered(PARALLEL)
+                .try_filter_map(|suspect| std::future::ready(Ok(suspect)))
+                .try_collect()
+                .await?;
+            if !suspects.is_empty() {
+                self.settle().await;
+            }
+            for (key, suspected) in suspects {
+                self.recheck(key, suspected).await?;
+            }
+            self.bytes_of(&keys).await?;
+            if !self.is_again {
+                self.report.records = self.report.records.saturating_add(keys.len() as u64);
+            }
+            self.progress.step(Step::Records, self.report.records, None);
+        }
+        Ok(())
+    }
+
+    fn settle(&self) -> tokio::time::Sleep {
+        tokio::time::sleep(self.options.settle)
+    }
+
+    async fn recheck(&mut self, key: &Key, suspected: Examined) -> Result<(), Error> {
+        let recheck = Recheck {
+            key: key.clone(),
+            suspected,
+            repair: self.options.repair,
+            now: self.store.clock.now(),
+        };
+        let found = self.store.backend.transact(self.durability(), recheck).await?;
+        for (problem, repair) in found {
+            self.report(key.clone(), problem, repair);
+        }
+        Ok(())
+    }
+
+    /// Nothing needs to be durable where nothing is written.
+    const fn durability(&self) -> Durability {
+        if self.options.repair {
+            Durability::Synced
+        } else {
+            Durability::Deferred
+        }
+    }
+
+    /// Looks at the bytes that these records name.
+    async fn bytes_of(&mut self, keys: &[Key]) -> Result<(), Error> {
+        let mut suspects = Vec::new();
+        for key in keys {
+            match KeyKind::of(key) {
+                Some(KeyKind::Blob(digest)) => {
+                    if let Some(suspect) = self.look_at_blob(&digest).await? {
+                        suspects.push((key, Some((digest, suspect))));
+                    }
+                }
+                Some(KeyKind::Upload(_)) if self.store.examine_upload(key).await?.is_some() => {
+                    suspects.push((key, None));
+                }
+                _ => {}
+            }
+        }
+        if !suspects.is_empty() {
+            self.settle().await;
+        }
+        for (key, suspect) in suspects {
+            match suspect {
+                Some((digest, first)) => self.recheck_blob(key, digest, first).await?,
+                None => {
+                    if let Some(problem) = self.store.examine_upload(key).await? {
+                        self.report(key.clone(), problem, Repair::None);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_blob(&mut self, digest: &Digest) -> Result<Option<Suspect>, Error> {
+        let pace = self.verify_content.then_some(&mut self.pace);
+        let suspect = self.store.examine_blob(digest, pace).await?;
+        if self.pace.read() > self.report.content {
+            self.report.content = self.pace.read();
+            self.progress.step(Step::Content, self.report.content, None);
+        }
+        Ok(suspect)
+    }
+
+    async fn recheck_blob(&mut self, key: &Key, digest: Digest, first: Suspect) -> Result<(), Error> {
+        let Some(second) = self.look_at_blob(&digest).await? else {
+            return Ok(());
+        };
+        if second.version != first.version {
+            return Ok(());
+        }
+        let repair = match (second.problem.is_repairable(), self.options.repair) {
+            (false, _) => Repair::None,
+            (true, false) => Repair::Possible,
+            (true, true) => {
+                let suspect = SuspectBlob {
+                    digest,
+                    version: second.version,
+                    reason: second.problem.clone(),
+                    now: self.store.clock.now(),
+                };
+                outcome(self.store.backend.transact(Durability::Synced, suspect).await?)
+            }
+        };
+        self.report(key.clone(), second.problem, repair);
+        Ok(())
+    }
+
+    fn report(&mut self, key: Key, problem: Problem, repair: Repair) {
+        if self.is_again && repair != Repair::Done {
+            return;
+        }
+        let count = match problem.severity() {
+            Severity::Notice => &mut self.report.notices,
+            Severity::Broken => &mut self.report.broken,
+        };
+        *count = count.saturating_add(1);
+        if repair == Repair::Done {
+            self.report.repaired = self.report.repaired.saturating_add(1);
+        }
+        (self.found)(Finding { key, problem, repair });
+    }
+
+    /// Counts the bytes that nothing names, in the order of the sweeper: bytes, sessions, blobs, quarantine.
+    async fn bytes(&mut self) -> Result<(), Error> {
+        let mut after: Option<BytesName> = None;
+        let mut done = 0_u64;
+        loop {
+            let page = self.store.backend.list_bytes(after.as_ref(), NAMES).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            done = done.saturating_add(page.len() as u64);
+            let listed: BTreeSet<BytesName> = page.into_iter().collect();
+            let by_sessions = self.store.named_by_sessions(&listed).await;
+            let by_blobs = self.store.named_by_blobs(&listed).await;
+            let (Ok(by_sessions), Ok(by_blobs)) = (by_sessions, by_blobs) else {
+                // A record cannot be read, which was reported, so nobody knows what it names.
+                return Ok(());
+            };
+            let by_quarantine = self.store.named_by_quarantine(&listed).await?;
+            for name in &listed {
+                let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
+                self.report.unnamed_bytes += u64::from(may_sweep(by_sessions.contains(name), by_blob));
+            }
+            self.progress.step(Step::Bytes, done, None);
+        }
+    }
+
+    async fn quarantine(&mut self) -> Result<(), Error> {
+        let mut after = None;
+        while let Some((keys, last)) = self.store.page(&Key::quarantine(), after.as_ref()).await? {
+            after = Some(last);
+            self.report.quarantined = self.report.quarantined.saturating_add(keys.len() as u64);
+        }
+        Ok(())
+    }
+}

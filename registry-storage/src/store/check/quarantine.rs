@@ -1,0 +1,274 @@
+//! Quarantine: what cannot be used any more is kept under another key, and is gone where it was, so that a push heals it.
+//!
+//! The value goes to `quarantine/<key>` first, with the names of the bytes that were its, which the sweeper then leaves;
+//! then the record goes Dead by the version that was looked at.
+
+use bytes::Bytes;
+use registry_core::chain::State;
+use registry_core::{Algorithm, Digest, Error, MediaType, RepositoryName, Timestamp};
+use uuid::Uuid;
+
+use super::examine::Read;
+use super::finding::Problem;
+use crate::backend::{Condition, Records, Sequence, Stored, Version};
+use crate::bytes_name::BytesName;
+use crate::key::Key;
+use crate::key_kind::KeyKind;
+use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, QuarantineRecord, Stamp, TagRecord};
+use crate::store::edge::{Stateful as _, write};
+
+/// Keeps the value of a record, and the bytes that it names.
+async fn keep(
+    records: &mut dyn Records,
+    key: &Key,
+    value: &Bytes,
+    reason: &Problem,
+    bytes: Vec<BytesName>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let quarantined = key.quarantined();
+    let before = records.get(&quarantined).await?;
+    let mut all = match Read::<QuarantineRecord>::new(before.as_ref()) {
+        Read::Visible(record, _) => record.bytes,
+        Read::Invisible | Read::Unreadable => Vec::new(),
+    };
+    all.extend(bytes);
+    all.sort_unstable();
+    all.dedup();
+    let record = QuarantineRecord {
+        reason: reason.to_string(),
+        bytes: all,
+        stamp: Stamp::new(now),
+    };
+    write(records, &quarantined, &record, value, Condition::Any).await?;
+    Ok(())
+}
+
+/// Writes a record that counts as absent in place of the one of `version`, and removes it where that is possible.
+async fn bury(
+    records: &mut dyn Records,
+    key: &Key,
+    dead: &impl Header,
+    version: Version,
+) -> Result<bool, Error> {
+    match write(records, key, dead, &[], Condition::Matches(version)).await? {
+        Some(version) => records.forget(key, &version).await.map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Takes a blob from a repository.
+pub(super) async fn grant(
+    records: &mut dyn Records,
+    repository: &RepositoryName,
+    digest: &Digest,
+    reason: &Problem,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let key = Key::grant(digest, repository);
+    let Some(stored) = records.get(&key).await? else {
+        return Ok(false);
+    };
+    let Read::Visible(record, _) = Read::<GrantRecord>::new(Some(&stored)) else {
+        return Ok(false);
+    };
+    let bytes = record.blob.as_ref().and_then(|blob| blob.bytes.clone());
+    keep(
+        records,
+        &key,
+        &stored.value,
+        reason,
+        bytes.into_iter().collect(),
+        now,
+    )
+    .await?;
+    let dead = GrantRecord {
+        blob: None,
+        ..record.in_state(State::Dead, now)
+    };
+    // The hint stays: it says what is or was.
+    bury(records, &key, &dead, stored.version).await
+}
+
+/// Takes a manifest from its repository.
+pub(super) async fn manifest(
+    records: &mut dyn Records,
+    repository: &RepositoryName,
+    digest: &Digest,
+    reason: &Problem,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let key = Key::manifest(repository, digest);
+    let Some(stored) = records.get(&key).await? else {
+        return Ok(false);
+    };
+    let Read::Visible(record, _) = Read::<ManifestRecord>::new(Some(&stored)) else {
+        return Ok(false);
+    };
+    keep(records, &key, &stored.value, reason, Vec::new(), now).await?;
+    // Its tags and its entry in a list of referrers count as absent now, and are found by the check of those.
+    bury(records, &key, &record.in_state(State::Dead, now), stored.version).await
+}
+
+/// Puts a record into quarantine that cannot be read.
+pub(super) async fn unreadable(
+    records: &mut dyn Records,
+    key: &Key,
+    kind: &KeyKind,
+    stored: Stored,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let reason = Problem::Unreadable;
+    let stamp = Stamp::new(now);
+    match kind {
+        KeyKind::Blob(digest) => {
+            let blob = SuspectBlob {
+                digest: digest.clone(),
+                version: stored.version,
+                reason,
+                now,
+            };
+            blob.run(records).await
+        }
+        KeyKind::Grant(..) => {
+            keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
+            let dead = GrantRecord {
+                state: State::Dead,
+                blob: None,
+                condemned_in: None,
+                stamp,
+            };
+            bury(records, key, &dead, stored.version).await
+        }
+        KeyKind::Manifest(..) => {
+            keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
+            let dead = ManifestRecord {
+                state: State::Dead,
+                incarnation: Uuid::new_v4().simple().to_string(),
+                media_type: unknown_type()?,
+                subject: None,
+                condemned_in: None,
+                stamp,
+            };
+            bury(records, key, &dead, stored.version).await
+        }
+        KeyKind::Tag(..) => {
+            keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
+            let dead = TagRecord {
+                state: State::Dead,
+                digest: Digest::of(Algorithm::Sha256, b""),
+                incarnation: String::new(),
+                principal: String::new(),
+                stamp,
+            };
+            bury(records, key, &dead, stored.version).await
+        }
+        // An upload is never resumed under the name of another, and what is derived is written anew by the caller.
+        _ => {
+            keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
+            records.remove(key).await.map(|()| true)
+        }
+    }
+}
+
+fn unknown_type() -> Result<MediaType, Error> {
+    "application/octet-stream".parse()
+}
+
+/// Puts a blob into quarantine, and every grant for it: each of them names the same bytes.
+///
+/// The blob goes first, so that an upload of it brings its own bytes; then the grants, and again until there is none.
+/// A mount that read the blob before may publish its grant later; the next check finds that one without a blob.
+pub(super) struct SuspectBlob {
+    pub(super) digest: Digest,
+    /// The version of the blob's record that was looked at.
+    pub(super) version: Version,
+    pub(super) reason: Problem,
+    pub(super) now: Timestamp,
+}
+
+impl Sequence for SuspectBlob {
+    /// Tells whether it was done: the blob may have been written since it was looked at.
+    type Output = bool;
+
+    async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
+        let key = Key::blob(&self.digest);
+        let Some(stored) = records
+            .get(&key)
+            .await?
+            .filter(|stored| stored.version == self.version)
+        else {
+            return Ok(false);
+        };
+        let mut dead = BlobRecord {
+            state: State::Dead,
+            blob: None,
+            proposals: Vec::new(),
+            dropped: Vec::new(),
+            condemned_in: None,
+            stamp: Stamp::new(self.now),
+        };
+        let mut bytes = self.granted_bytes(records).await?;
+        if let Read::Visible(blob, _) = Read::<BlobRecord>::new(Some(&stored)) {
+            bytes.extend(blob.blob.and_then(|blob| blob.bytes));
+            dead.dropped = blob.dropped;
+        }
+        keep(records, &key, &stored.value, &self.reason, bytes, self.now).await?;
+        if write(records, &key, &dead, &[], Condition::Matches(stored.version))
+            .await?
+            .is_none()
+        {
+            return Ok(false);
+        }
+        self.kill_grants(records).await?;
+        Ok(true)
+    }
+}
+
+impl SuspectBlob {
+    /// Returns what the grants name.
+    async fn granted_bytes(&self, records: &mut dyn Records) -> Result<Vec<BytesName>, Error> {
+        let mut bytes = Vec::new();
+        let mut after = None;
+        loop {
+            let page = records
+                .list(&Key::grants(&self.digest), after.as_ref(), 1000)
+                .await?;
+            let Some(last) = page.last() else { return Ok(bytes) };
+            after = Some(last.key.clone());
+            for entry in page {
+                if let Read::Visible(grant, _) =
+                    Read::<GrantRecord>::new(records.get(&entry.key).await?.as_ref())
+                {
+                    bytes.extend(grant.blob.and_then(|blob| blob.bytes));
+                    bytes.sort_unstable();
+                    bytes.dedup();
+                }
+            }
+        }
+    }
+
+    async fn kill_grants(&self, records: &mut dyn Records) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = records
+                .list(&Key::grants(&self.digest), after.as_ref(), 1000)
+                .await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            for entry in page {
+                // One that cannot be read, or was written again meanwhile, is found by the check of the grants.
+                let Some(stored) = records.get(&entry.key).await? else {
+                    continue;
+                };
+                if let Read::Visible(grant, _) = Read::<GrantRecord>::new(Some(&stored)) {
+                    let dead = GrantRecord {
+                        blob: None,
+                        ..grant.in_state(State::Dead, self.now)
+                    };
+                    bury(records, &entry.key, &dead, stored.version).await?;
+                }
+            }
+        }
+    }
+}

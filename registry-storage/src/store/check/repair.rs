@@ -1,0 +1,224 @@
+//! Repairing what was found, by the steps of the protocol: each write is by compare-and-swap on what was read.
+
+use registry_core::chain::State;
+use registry_core::manifest::ManifestView;
+use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
+
+use super::examine::{Examined, Read, Within, examine};
+use super::finding::{Problem, Repair};
+use super::quarantine;
+use crate::backend::{Condition, Records, Sequence, Stored};
+use crate::key::Key;
+use crate::key_kind::KeyKind;
+use crate::record::{
+    BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, ReferrerRecord, RepositoryRecord,
+    SessionRecord, Stamp, TagRecord, decode,
+};
+use crate::store::delete::bury_tag;
+use crate::store::edge::{read, write};
+
+/// Looks at a record once more, now as one step where the backend has transactions, and repairs what is still wrong.
+pub(super) struct Recheck {
+    pub(super) key: Key,
+    /// What the first look found. What was written since is another matter, and for another check.
+    pub(super) suspected: Examined,
+    pub(super) repair: bool,
+    pub(super) now: Timestamp,
+}
+
+impl Sequence for Recheck {
+    type Output = Vec<(Problem, Repair)>;
+
+    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        let mut found = Vec::new();
+        let Some(examined) = examine(&mut Within(records), &self.key).await? else {
+            return Ok(found);
+        };
+        if examined.version != self.suspected.version {
+            return Ok(found);
+        }
+        for problem in examined.problems {
+            let kind = std::mem::discriminant(&problem);
+            let mut suspected = self.suspected.problems.iter();
+            if !suspected.any(|first| std::mem::discriminant(first) == kind) {
+                continue;
+            }
+            let repair = match (problem.is_repairable(), self.repair, KeyKind::of(&self.key)) {
+                (true, true, Some(kind)) => outcome(self.mend(records, &kind, &problem).await?),
+                (true, false, _) => Repair::Possible,
+                _ => Repair::None,
+            };
+            found.push((problem, repair));
+        }
+        Ok(found)
+    }
+}
+
+pub(super) const fn outcome(is_done: bool) -> Repair {
+    if is_done { Repair::Done } else { Repair::Failed }
+}
+
+impl Recheck {
+    /// Repairs a problem; `false` where somebody else wrote the records meanwhile.
+    async fn mend(
+        &self,
+        records: &mut dyn Records,
+        kind: &KeyKind,
+        problem: &Problem,
+    ) -> Result<bool, Error> {
+        let now = self.now;
+        match (problem, kind) {
+            (Problem::DeadTag { digest }, KeyKind::Tag(repository, tag)) => {
+                bury_tag(records, repository, digest, tag, now).await?;
+                Ok(true)
+            }
+            (Problem::MissingTagHint { digest }, KeyKind::Tag(repository, tag)) => {
+                let hint = Key::tagged(repository, digest, tag);
+                write_hint(records, &hint, Some(tag), Condition::Any, now).await
+            }
+            (Problem::MissingGrantHint, KeyKind::Grant(repository, digest)) => {
+                let hint = Key::repository_blob(repository, digest);
+                write_hint(records, &hint, None, Condition::Any, now).await
+            }
+            (Problem::MissingRepository { repository }, _) => {
+                write_repository(records, repository, Condition::Absent, now).await
+            }
+            (Problem::MissingReferrer { subject }, KeyKind::Manifest(repository, digest)) => {
+                write_referrer(records, repository, subject, digest, now).await
+            }
+            (Problem::DeadReferrer, _) => records.remove(&self.key).await.map(|()| true),
+            (Problem::WrongSize, kind) => self.rewrite(records, kind).await,
+            (Problem::Unreadable, kind) => self.replace(records, kind).await,
+            (Problem::MissingBlob | Problem::OtherBytes, KeyKind::Grant(repository, digest)) => {
+                quarantine::grant(records, repository, digest, problem, now).await
+            }
+            (Problem::OtherContent { .. }, KeyKind::Manifest(repository, digest)) => {
+                quarantine::manifest(records, repository, digest, problem, now).await
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Writes a record as it is, so that its size tells its state again.
+    async fn rewrite(&self, records: &mut dyn Records, kind: &KeyKind) -> Result<bool, Error> {
+        let Some(stored) = records.get(&self.key).await? else {
+            return Ok(false);
+        };
+        let key = &self.key;
+        match kind {
+            KeyKind::Blob(_) => rewrite_as::<BlobRecord>(records, key, stored).await,
+            KeyKind::Grant(..) => rewrite_as::<GrantRecord>(records, key, stored).await,
+            KeyKind::Manifest(..) => rewrite_as::<ManifestRecord>(records, key, stored).await,
+            KeyKind::Tag(..) => rewrite_as::<TagRecord>(records, key, stored).await,
+            KeyKind::Tagged(..) | KeyKind::RepositoryBlob(..) => {
+                rewrite_as::<HintRecord>(records, key, stored).await
+            }
+            KeyKind::Referrer { .. } => rewrite_as::<ReferrerRecord>(records, key, stored).await,
+            KeyKind::Repository(_) => rewrite_as::<RepositoryRecord>(records, key, stored).await,
+            KeyKind::Upload(_) => rewrite_as::<SessionRecord>(records, key, stored).await,
+        }
+    }
+
+    /// Writes a record that cannot be read anew from its key, or makes it Dead and keeps its value in quarantine.
+    async fn replace(&self, records: &mut dyn Records, kind: &KeyKind) -> Result<bool, Error> {
+        let Some(stored) = records.get(&self.key).await? else {
+            return Ok(false);
+        };
+        let unchanged = Condition::Matches(stored.version.clone());
+        let now = self.now;
+        match kind {
+            KeyKind::Tagged(_, _, tag) => write_hint(records, &self.key, Some(tag), unchanged, now).await,
+            KeyKind::RepositoryBlob(..) => write_hint(records, &self.key, None, unchanged, now).await,
+            KeyKind::Repository(name) => write_repository(records, name, unchanged, now).await,
+            KeyKind::Referrer {
+                repository,
+                subject,
+                referrer,
+                ..
+            } => {
+                records.remove(&self.key).await?;
+                // Where the manifest is there, its entry is written; else there is none to be.
+                write_referrer(records, repository, subject, referrer, now).await?;
+                Ok(true)
+            }
+            _ => quarantine::unreadable(records, &self.key, kind, stored, now).await,
+        }
+    }
+}
+
+async fn rewrite_as<H: Header>(records: &mut dyn Records, key: &Key, stored: Stored) -> Result<bool, Error> {
+    // The nonce stays: the bytes of the value are others all the same, by the number of spaces.
+    let (header, content) = decode::<H>(&stored.value)?;
+    let written = write(
+        records,
+        key,
+        &header,
+        &content,
+        Condition::Matches(stored.version),
+    )
+    .await?;
+    Ok(written.is_some())
+}
+
+async fn write_hint(
+    records: &mut dyn Records,
+    key: &Key,
+    tag: Option<&Tag>,
+    condition: Condition,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let hint = HintRecord {
+        tag: tag.cloned(),
+        stamp: Stamp::new(now),
+    };
+    Ok(write(records, key, &hint, &[], condition).await?.is_some())
+}
+
+async fn write_repository(
+    records: &mut dyn Records,
+    name: &RepositoryName,
+    condition: Condition,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let record = RepositoryRecord {
+        name: name.clone(),
+        stamp: Stamp::new(now),
+    };
+    let written = write(records, &Key::repository(name), &record, &[], condition.clone()).await?;
+    // Where it was missing, whoever was faster wrote the same.
+    Ok(written.is_some() || condition == Condition::Absent)
+}
+
+/// Enters a manifest in the list of its subject; `false` where the manifest is not there.
+async fn write_referrer(
+    records: &mut dyn Records,
+    repository: &RepositoryName,
+    subject: &Digest,
+    referrer: &Digest,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let key = Key::manifest(repository, referrer);
+    let Read::Visible(manifest, content) = Read::<ManifestRecord>::new(records.get(&key).await?.as_ref())
+    else {
+        return Ok(false);
+    };
+    let Ok(view) = ManifestView::parse(&content, Some(&manifest.media_type)) else {
+        return Ok(false);
+    };
+    let entry = ReferrerRecord {
+        incarnation: manifest.incarnation.clone(),
+        descriptor: view.referrer_descriptor(referrer, content.len() as u64),
+        stamp: Stamp::new(now),
+    };
+    let entry_key = Key::referrer(repository, subject, referrer, &manifest.incarnation);
+    write(records, &entry_key, &entry, &[], Condition::Absent).await?;
+    // As a push does: a delete may have been faster.
+    let after = read::<ManifestRecord>(records, &key).await?;
+    let is_same = after
+        .header()
+        .is_some_and(|after| after.state != State::Dead && after.incarnation == manifest.incarnation);
+    if !is_same {
+        records.remove(&entry_key).await?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,4 @@
+//! What several tests of stores share.
+
+pub(crate) mod images;
+pub(crate) mod tamper;
