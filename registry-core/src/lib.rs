@@ -22,6 +22,7 @@ pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod event;
+pub mod forwarded;
 #[cfg(feature = "__fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -26,8 +26,14 @@ proptest! {
     }
 
     #[test]
+    fn any_forwarded(text in "([fF]or=|host=|proto=|\"|,|;|\\\\|\\[::1\\]|192.0.2.1|:80|unknown|[ -~]){0,12}") {
+        fuzzing::forwarded(text.as_bytes());
+    }
+
+    #[test]
     fn any_bytes_will_do(bytes: Vec<u8>) {
         fuzzing::request(&bytes);
         fuzzing::ranges(&bytes);
+        fuzzing::forwarded(&bytes);
     }
 }

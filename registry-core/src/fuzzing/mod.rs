@@ -14,7 +14,7 @@ use core::str::FromStr;
 
 use serde_json::Value;
 
-pub use self::request::{ranges, request};
+pub use self::request::{forwarded, ranges, request};
 use crate::digest::{Algorithm, Digest};
 use crate::hash::{HashSnapshot, Hasher};
 use crate::manifest::ManifestView;

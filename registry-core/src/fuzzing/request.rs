@@ -3,6 +3,7 @@
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
 
+use crate::forwarded::ForwardedElement;
 use crate::operation::Operation;
 use crate::range::{ContentRange, RangeHeader, Selection};
 use crate::request::Request;
@@ -71,5 +72,20 @@ pub fn ranges(bytes: &[u8]) {
             lengths.sum::<u128>() <= u128::from(size),
             "never more than the content"
         );
+    }
+}
+
+/// Any field `Forwarded` is taken apart, each element is the same when it is written and read again, and nothing before
+/// it changes the last one.
+pub fn forwarded(bytes: &[u8]) {
+    let Ok(text) = core::str::from_utf8(bytes) else {
+        return;
+    };
+    for element in ForwardedElement::from_last(text).flatten() {
+        let line = element.to_string();
+        for line in [line.clone(), alloc::format!("{text},{line}")] {
+            let last = ForwardedElement::from_last(&line).next();
+            assert_eq!(last.and_then(Result::ok), Some(element.clone()), "{line}");
+        }
     }
 }
