@@ -279,7 +279,10 @@ mod tests {
                 Some(element("192.0.2.43", None, None))
             ]
         );
-        assert_eq!(only("for=\"192.0.2.43:47011\""), element("192.0.2.43", None, None));
+        assert_eq!(
+            only("for=\"192.0.2.43:47011\""),
+            element("192.0.2.43", None, None)
+        );
         assert_eq!(
             only("for=192.0.2.43;HOST=\"registry.example:5000\"; Proto=HTTPS;secret=\"a,b;c\""),
             element("192.0.2.43", Some("registry.example:5000"), Some("https"))

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// The other end of a connection: a server puts it into the extensions of each request. Behind a proxy that is the
-/// proxy.
+/// proxy; see [`ClientAddress`](crate::ClientAddress).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerAddress {
     /// A host and port.

@@ -2,7 +2,7 @@
 //!
 //! [`RegistryService`] turns HTTP requests into those of a [`Registry`](registry_core::Registry) and its responses into
 //! HTTP. [`Server`] accepts connections for it, or for any other service, at TCP and unix sockets, and with the feature
-//! `tls` over TLS. The module `testing` has a registry for the tests of other programs, in two lines.
+//! `tls` over TLS. [`Frontend`] shows a service below a path, behind proxies and by another URL. The module `testing` has a registry for the tests of other programs, in two lines.
 #![forbid(unsafe_code)]
 
 #[cfg(doctest)]
@@ -19,6 +19,7 @@ mod address;
 pub mod auth;
 mod authenticate;
 mod endpoint;
+mod frontend;
 mod limits;
 mod observe;
 mod rate_limit;
@@ -36,6 +37,10 @@ pub mod tls;
 pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};
 pub use crate::endpoint::Endpoint;
+pub use crate::frontend::{
+    ClientAddress, Frontend, FrontendOptions, InvalidPrefix, InvalidPublicUrl, Prefix, PublicUrl,
+    TrustedProxies,
+};
 pub use crate::limits::Limits;
 pub use crate::observe::{AccessLog, EventSink, LineFormat, LineLog, LineSink, Observer, RequestRecord};
 pub use crate::rate_limit::{Rate, RateLimits};

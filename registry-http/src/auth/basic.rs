@@ -10,7 +10,7 @@ use registry_core::challenge::ChallengeError;
 use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 
 use super::{Passwords, credentials};
-use crate::{Authenticator, PeerAddress};
+use crate::{Authenticator, ClientAddress};
 
 /// Takes a client for the user whose name and password it gives.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ pub(super) async fn principal(passwords: &Passwords, request: &Parts) -> Result<
     if user.is_empty() && password.is_empty() {
         return Ok(Principal::anonymous());
     }
-    let peer = request.extensions.get::<PeerAddress>().and_then(PeerAddress::ip);
-    if passwords.verify(peer, &user, &password).await? {
+    let client = ClientAddress::of(request);
+    if passwords.verify(client, &user, &password).await? {
         Ok(Principal::new(user))
     } else {
         Err(wrong())

@@ -6,7 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::BoxFuture;
-use http::header::HOST;
 use http::request::Parts;
 pub use jsonwebtoken::Algorithm as SigningAlgorithm;
 use jsonwebtoken::{AlgorithmFamily, Validation};
@@ -17,8 +16,7 @@ use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 use serde::Deserialize;
 
 use super::{TokenKeys, credentials};
-use crate::Authenticator;
-use crate::service::OverTls;
+use crate::{Authenticator, PublicUrl};
 
 /// Seconds that clocks may differ by.
 const LEEWAY: u64 = 60;
@@ -54,18 +52,8 @@ impl Realm {
             Self::Url(url) => return url.clone(),
             Self::Path(path) => path,
         };
-        let scheme = if request.extensions.get::<OverTls>().is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        let of_field = request.headers.get(HOST).and_then(|host| host.to_str().ok());
-        let host = request
-            .uri
-            .authority()
-            .map(http::uri::Authority::as_str)
-            .or(of_field);
-        format!("{scheme}://{}{path}", host.unwrap_or("localhost"))
+        let url = PublicUrl::of(request).map_or_else(|| "http://localhost".to_owned(), |url| url.to_string());
+        format!("{url}{path}")
     }
 }
 

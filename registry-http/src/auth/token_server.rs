@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::token::now;
 use super::{Passwords, SigningKeys, TokenKeys, basic};
-use crate::{Endpoint, PeerAddress};
+use crate::{ClientAddress, Endpoint};
 
 /// The most bytes of a form.
 const FORM: usize = 64 * 1024;
@@ -154,8 +154,8 @@ impl TokenServer {
                 let (Some(user), Some(password)) = (user, password) else {
                     return Err(unsupported("a login by password needs `username` and `password`"));
                 };
-                let peer = request.extensions.get::<PeerAddress>().and_then(PeerAddress::ip);
-                if self.passwords.verify(peer, user, password).await? {
+                let client = ClientAddress::of(request);
+                if self.passwords.verify(client, user, password).await? {
                     Ok(Principal::new(user))
                 } else {
                     Err(Error::new(

@@ -35,6 +35,7 @@ impl Observer for AccessLog {
             path = %record.path,
             status = record.status,
             peer = record.peer.map(tracing::field::display),
+            client = record.forwarded_for.map(tracing::field::display),
             principal = (!record.principal.is_empty()).then_some(&*record.principal),
             repository = record.repository.as_ref().map(tracing::field::display),
             received = record.received,

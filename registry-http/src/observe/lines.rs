@@ -186,12 +186,13 @@ impl<'a> Line<'a> {
         let text = |field: Option<&http::HeaderValue>| {
             field.map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned())
         };
+        let forwarded_for = record.forwarded_for.map(|client| client.to_string());
         Self {
             time: timestamp(record.time).to_string(),
             event: None,
             id: record.id.to_string(),
             outcome: None,
-            client: record.peer.map(|peer| peer.to_string()),
+            client: forwarded_for.or_else(|| record.peer.map(|peer| peer.to_string())),
             principal: &record.principal,
             action: record.action.map(word),
             repository: record.repository.as_ref().map(|name| name.as_str()),

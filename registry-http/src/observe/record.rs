@@ -9,6 +9,7 @@ use registry_core::{Digest, Error, RepositoryName, Request, Tag};
 use uuid::Uuid;
 
 use crate::address::PeerAddress;
+use crate::frontend::{ClientAddress, Mounted, PublicUrl};
 
 /// The parameters whose values may be shown: those of the protocol. Any other may hold a secret.
 const SHOWN_PARAMETERS: [&str; 13] = [
@@ -43,8 +44,12 @@ pub struct RequestRecord {
     pub query: Option<String>,
     /// The protocol's version.
     pub version: Version,
-    /// Who sent it, where the server said so.
+    /// The other end of the connection, where the server said so.
     pub peer: Option<PeerAddress>,
+    /// The client's address, where a trusted proxy told of another than its own ([`Frontend`](crate::Frontend)).
+    pub forwarded_for: Option<IpAddr>,
+    /// The URL that the client reached the server by, where a [`Frontend`](crate::Frontend) found it.
+    pub url: Option<PublicUrl>,
     /// It came over TLS.
     pub is_secure: bool,
     /// The host that was asked, with the port if the client named one.
@@ -84,14 +89,21 @@ impl RequestRecord {
             Some(authority) => HeaderValue::try_from(host_of(authority.as_str())).ok(),
             None => field(http::header::HOST),
         };
+        let peer = parts.extensions.get::<PeerAddress>().copied();
+        let client = parts.extensions.get::<ClientAddress>().map(|client| client.0);
+        let mounted = parts.extensions.get::<Mounted>();
         Self {
             id: Uuid::new_v4(),
             time: SystemTime::now(),
             method: parts.method.clone(),
-            path: parts.uri.path().to_owned(),
+            path: mounted
+                .map_or_else(|| parts.uri.path(), |mounted| &mounted.path)
+                .to_owned(),
             query: parts.uri.query().map(shown_query),
             version: parts.version,
-            peer: parts.extensions.get::<PeerAddress>().copied(),
+            peer,
+            forwarded_for: client.filter(|client| peer.and_then(|peer| peer.ip()) != Some(*client)),
+            url: parts.extensions.get::<PublicUrl>().cloned(),
             is_secure: parts.extensions.get::<crate::service::OverTls>().is_some(),
             host,
             user_agent: field(http::header::USER_AGENT),
@@ -121,10 +133,10 @@ impl RequestRecord {
         }
     }
 
-    /// Returns the address of the client, where it has one.
+    /// Returns the address of the client, where it has one: what a trusted proxy told, else that of the peer.
     #[must_use]
     pub fn client(&self) -> Option<IpAddr> {
-        self.peer.and_then(|peer| peer.ip())
+        self.forwarded_for.or_else(|| self.peer?.ip())
     }
 
     /// Returns whether the request would change something.

@@ -27,9 +27,9 @@ use self::header::expects_continue;
 pub(crate) use self::header::{HeaderFields, response_head};
 use self::request_body::RequestBody;
 pub use self::response_body::ResponseBody;
-use crate::address::PeerAddress;
 use crate::authenticate::{self, Anonymous, Authenticator};
 use crate::endpoint::Endpoint;
+use crate::frontend::{ClientAddress, Mounted};
 use crate::limits::Limits;
 use crate::observe::{AccessLog, EventSink, Exchange, Observer};
 use crate::rate_limit::RateLimits;
@@ -246,14 +246,21 @@ impl<S: ?Sized + Storage> Shared<S> {
     ) -> Result<Response, Error> {
         let writes = !matches!(parts.method, Method::GET | Method::HEAD);
         if let Some(rates) = &self.rates {
-            let peer = parts.extensions.get::<PeerAddress>().and_then(PeerAddress::ip);
-            rates.check_address(peer, writes).await?;
+            let client = ClientAddress::of(parts);
+            rates.check_address(client, writes).await?;
         }
         let turn = Arc::clone(&self.turns).acquire_owned();
         let Ok(Ok(turn)) = timeout(self.limits.turn, turn).await else {
             return Err(ErrorCode::Unavailable.into());
         };
         exchange.take_turn(turn);
+        if parts
+            .extensions
+            .get::<Mounted>()
+            .is_some_and(|mounted| mounted.is_outside)
+        {
+            return Err(ErrorCode::PathUnknown.into());
+        }
         if let Some((_, endpoint)) = self.endpoints.iter().find(|(path, _)| path == parts.uri.path()) {
             let (principal, response) = endpoint.answer(parts, body).await;
             exchange.set_principal(principal.name());

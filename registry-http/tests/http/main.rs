@@ -3,6 +3,7 @@
 
 mod client;
 mod client_http2;
+mod frontend;
 mod listeners;
 mod observe;
 mod protocol;

@@ -1,0 +1,149 @@
+//! What clients see of a server: below which path it is, by which URL they reach it, and who they are behind a proxy.
+
+mod origin;
+mod prefix;
+mod public_url;
+mod response;
+mod trusted;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderMap, Request, Response};
+use hyper::service::Service;
+
+use self::origin::Origin;
+pub(crate) use self::prefix::Mounted;
+pub use self::prefix::{InvalidPrefix, Prefix};
+pub use self::public_url::{InvalidPublicUrl, PublicUrl};
+pub use self::trusted::TrustedProxies;
+use crate::address::PeerAddress;
+
+/// The client of a request, seen through trusted proxies: [`Frontend`] puts it into the extensions of the request. There
+/// is none where the request came through a unix socket and no proxy told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientAddress(pub IpAddr);
+
+impl ClientAddress {
+    /// Returns the client's address as a [`Frontend`] found it, or where there is none, that of the peer.
+    #[must_use]
+    pub fn of(request: &Parts) -> Option<IpAddr> {
+        let found = request.extensions.get::<Self>().map(|client| client.0);
+        found.or_else(|| request.extensions.get::<PeerAddress>()?.ip())
+    }
+}
+
+impl PublicUrl {
+    /// Returns the URL that a client reached the server by, as a [`Frontend`] found it, or where there is none, as the
+    /// request says.
+    #[must_use]
+    pub fn of(request: &Parts) -> Option<Self> {
+        let found = request.extensions.get::<Self>().cloned();
+        found.or_else(|| Origin::of(request, &TrustedProxies::none()).url())
+    }
+}
+
+/// How a [`Frontend`] shows a server; the default is a server at the root of its host, with paths for URLs.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct FrontendOptions {
+    /// The URL that clients reach the server by, where that is fixed. Else it is what trusted proxies tell, or what
+    /// the request says.
+    pub url: Option<PublicUrl>,
+    /// The path that everything is below of.
+    pub prefix: Prefix,
+    /// `Location` is a whole URL. A path serves every client, and behind every proxy.
+    pub is_absolute: bool,
+    /// Who is believed what it tells of a request's client.
+    pub trusted_proxies: TrustedProxies,
+    /// Fields of every response that does not have fields of the same name.
+    pub header: HeaderMap,
+}
+
+/// A service as clients see it.
+///
+/// Each request gets its [`ClientAddress`] and [`PublicUrl`] as extensions, for the service within.
+#[derive(Clone, Debug)]
+pub struct Frontend<S> {
+    inner: S,
+    options: Arc<FrontendOptions>,
+}
+
+impl<S> Frontend<S> {
+    /// Shows `inner`.
+    #[must_use]
+    pub fn new(inner: S, options: FrontendOptions) -> Self {
+        Self {
+            inner,
+            options: Arc::new(options),
+        }
+    }
+}
+
+impl FrontendOptions {
+    /// Prepares a request. Returns the URL that clients reach the server by, where it is known.
+    fn receive(&self, parts: &mut Parts) -> Option<PublicUrl> {
+        let origin = Origin::of(parts, &self.trusted_proxies);
+        if let Some(client) = origin.client {
+            parts.extensions.insert(ClientAddress(client));
+        }
+        let url = self.url.clone().or_else(|| origin.url());
+        let url = url.map(|url| url.below(&self.prefix));
+        if let Some(url) = &url {
+            parts.extensions.insert(url.clone());
+        }
+        self.prefix.strip(parts);
+        url
+    }
+}
+
+impl<S, A, B> Service<Request<A>> for Frontend<S>
+where
+    S: Service<Request<A>, Response = Response<B>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<B>, S::Error>>;
+
+    fn call(&self, request: Request<A>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        let url = self.options.receive(&mut parts);
+        let response = self.inner.call(Request::from_parts(parts, body));
+        let options = Arc::clone(&self.options);
+        Box::pin(async move {
+            let mut response = response.await?;
+            response::finish(response.headers_mut(), &options, url.as_ref());
+            Ok(response)
+        })
+    }
+}
+
+impl<S, A, B> tower_service::Service<Request<A>> for Frontend<S>
+where
+    S: tower_service::Service<Request<A>, Response = Response<B>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<B>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        let url = self.options.receive(&mut parts);
+        let response = self.inner.call(Request::from_parts(parts, body));
+        let options = Arc::clone(&self.options);
+        Box::pin(async move {
+            let mut response = response.await?;
+            response::finish(response.headers_mut(), &options, url.as_ref());
+            Ok(response)
+        })
+    }
+}

@@ -1,0 +1,273 @@
+//! Where a request comes from, and what it asked for, before proxies passed it on.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{FORWARDED, HOST, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, uri};
+use registry_core::forwarded::ForwardedElement;
+
+use super::public_url::PublicUrl;
+use super::trusted::TrustedProxies;
+use crate::address::PeerAddress;
+use crate::service::OverTls;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Proxies in a row that are looked at; a longer list is none of proxies.
+const HOPS: usize = 32;
+
+/// Where a request comes from, as far as that can be believed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) client: Option<IpAddr>,
+    is_https: bool,
+    host: Option<String>,
+}
+
+/// What proxies tell.
+#[derive(Debug, Default)]
+struct Told {
+    client: Option<IpAddr>,
+    scheme: Option<String>,
+    host: Option<String>,
+}
+
+impl Origin {
+    pub(super) fn of(parts: &Parts, trusted: &TrustedProxies) -> Self {
+        let peer = parts.extensions.get::<PeerAddress>();
+        let told = peer
+            .filter(|peer| trusted.contains_peer(peer))
+            .map(|_| Told::of(&parts.headers, trusted))
+            .unwrap_or_default();
+        let is_https = match told.scheme.as_deref() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => parts.extensions.get::<OverTls>().is_some(),
+        };
+        let own_host = || {
+            let authority = parts.uri.authority().map(uri::Authority::as_str);
+            let field = || parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+            authority.or_else(field).map(str::to_owned)
+        };
+        Self {
+            client: told.client.or_else(|| peer?.ip()),
+            is_https,
+            host: told.host.or_else(own_host),
+        }
+    }
+
+    /// Returns the URL that the client asked at, without a path.
+    pub(super) fn url(&self) -> Option<PublicUrl> {
+        PublicUrl::of_host(self.is_https, self.host.as_deref()?)
+    }
+}
+
+impl Told {
+    fn of(header: &HeaderMap, trusted: &TrustedProxies) -> Self {
+        let forwarded = header
+            .contains_key(FORWARDED)
+            .then(|| Self::by_forwarded(header, trusted));
+        let by_lists = || Self::by_lists(header, trusted);
+        match forwarded {
+            None => by_lists(),
+            Some(forwarded) if !header.contains_key(X_FORWARDED_FOR) => forwarded,
+            Some(forwarded) => {
+                // Most proxies write one of the two and pass on what the client wrote in the other: only where they
+                // agree is neither of them forged.
+                if forwarded.client == by_lists().client {
+                    forwarded
+                } else {
+                    Self::default()
+                }
+            }
+        }
+    }
+
+    /// RFC 7239.
+    fn by_forwarded(header: &HeaderMap, trusted: &TrustedProxies) -> Self {
+        let mut told = Self::default();
+        let elements = lines_from_last(header, &FORWARDED).flat_map(ForwardedElement::from_last);
+        for element in elements.take(HOPS) {
+            // Up to here each element was written by a proxy that is trusted.
+            let Ok(element) = element else { break };
+            (told.scheme, told.host) = (element.scheme, element.host);
+            let Some(from) = element.from else { break };
+            told.client = Some(from);
+            if !trusted.contains(from) {
+                break;
+            }
+        }
+        told
+    }
+
+    /// The fields that came before the RFC: each a list, or only what the proxy that clients talk to wrote.
+    fn by_lists(header: &HeaderMap, trusted: &TrustedProxies) -> Self {
+        let mut client = None;
+        let mut hops = 0;
+        for node in members_from_last(header, &X_FORWARDED_FOR).take(HOPS) {
+            hops += 1;
+            let Some(from) = address(node) else { break };
+            client = Some(from);
+            if !trusted.contains(from) {
+                break;
+            }
+        }
+        // The value of the same hop, or of the farthest that there is.
+        let of_hop = |name| {
+            let values = members_from_last(header, name).take(hops.max(1));
+            values.last().map(str::to_owned)
+        };
+        Self {
+            client,
+            scheme: of_hop(&X_FORWARDED_PROTO).map(|scheme| scheme.to_ascii_lowercase()),
+            host: of_hop(&X_FORWARDED_HOST),
+        }
+    }
+}
+
+fn lines_from_last<'a>(header: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = header.get_all(name).iter().rev();
+    lines.map(|line| line.to_str().unwrap_or_default())
+}
+
+fn members_from_last<'a>(header: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    lines_from_last(header, name)
+        .flat_map(|line| line.rsplit(','))
+        .map(str::trim)
+}
+
+/// Reads an address, which some proxies write with a port.
+fn address(node: &str) -> Option<IpAddr> {
+    let bracketed = || node.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let with_port = || node.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let address: IpAddr = node.parse().ok().or_else(with_port).or_else(bracketed)?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    const PROXY: &str = "10.0.0.1:4000";
+
+    fn origin_with(peer: PeerAddress, fields: &[(&str, &str)]) -> Origin {
+        let mut request = Request::builder().uri("/v2/").header("Host", "inner:5000");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        parts.extensions.insert(peer);
+        let trusted = TrustedProxies::new(["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        Origin::of(&parts, &trusted)
+    }
+
+    /// Returns the client and the URL of a request that came from `peer`.
+    fn seen(peer: &str, fields: &[(&str, &str)]) -> (String, String) {
+        let origin = origin_with(PeerAddress::Tcp(peer.parse().unwrap()), fields);
+        let url = origin.url().map(|url| url.to_string());
+        (origin.client.unwrap().to_string(), url.unwrap_or_default())
+    }
+
+    fn pair(client: &str, url: &str) -> (String, String) {
+        (client.to_owned(), url.to_owned())
+    }
+
+    #[test]
+    fn who_is_not_trusted_is_not_believed() {
+        let fields = [
+            ("Forwarded", "for=192.0.2.1;proto=https;host=evil"),
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "evil"),
+        ];
+        for peer in ["203.0.113.9:1", "127.0.0.1:1"] {
+            let client = peer.split(':').next().unwrap();
+            assert_eq!(seen(peer, &fields), pair(client, "http://inner:5000"));
+        }
+    }
+
+    #[test]
+    fn a_proxy_tells_client_scheme_and_host_in_either_form() {
+        let expected = pair("192.0.2.1", "https://registry.example");
+        let forwarded = [("Forwarded", "for=192.0.2.1;proto=https;host=registry.example")];
+        assert_eq!(seen(PROXY, &forwarded), expected);
+        let lists = [
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("X-Forwarded-Proto", "HTTPS"),
+            ("X-Forwarded-Host", "registry.example"),
+        ];
+        assert_eq!(seen(PROXY, &lists), expected);
+        assert_eq!(seen("[::ffff:10.0.0.1]:1", &lists), expected);
+        assert_eq!(
+            seen(PROXY, &[("X-Forwarded-Proto", "https")]),
+            pair("10.0.0.1", "https://inner:5000")
+        );
+        for node in ["192.0.2.1:99", "::ffff:192.0.2.1"] {
+            assert_eq!(seen(PROXY, &[("X-Forwarded-For", node)]).0, "192.0.2.1");
+        }
+        for node in ["[2001:db8::1]", "[2001:db8::1]:99", "2001:db8::1"] {
+            assert_eq!(seen(PROXY, &[("X-Forwarded-For", node)]).0, "2001:db8::1");
+        }
+    }
+
+    #[test]
+    fn what_a_client_wrote_itself_is_passed_over() {
+        // Each proxy adds the address that it got the request from at the end.
+        let lists = [
+            ("X-Forwarded-For", "127.0.0.1, 192.0.2.1, 10.0.0.2"),
+            ("X-Forwarded-Proto", "http, https, http"),
+        ];
+        assert_eq!(seen(PROXY, &lists), pair("192.0.2.1", "https://inner:5000"));
+        let forwarded = [(
+            "Forwarded",
+            "for=127.0.0.1;host=evil, for=\"x, for=192.0.2.1;host=good, for=10.0.0.2;host=inner",
+        )];
+        assert_eq!(seen(PROXY, &forwarded), pair("192.0.2.1", "http://good"));
+        let lines = [("Forwarded", "for=127.0.0.1"), ("Forwarded", "for=192.0.2.1")];
+        assert_eq!(seen(PROXY, &lines).0, "192.0.2.1");
+    }
+
+    #[test]
+    fn two_fields_that_disagree_are_not_believed() {
+        let fields = [("Forwarded", "for=127.0.0.1"), ("X-Forwarded-For", "192.0.2.1")];
+        assert_eq!(seen(PROXY, &fields).0, "10.0.0.1");
+        let fields = [("Forwarded", "for=192.0.2.1"), ("X-Forwarded-For", "192.0.2.1")];
+        assert_eq!(seen(PROXY, &fields).0, "192.0.2.1");
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_the_search() {
+        for fields in [
+            [("Forwarded", "for=192.0.2.1, for=unknown")],
+            [("Forwarded", "for=192.0.2.1, for=_hidden")],
+            [("Forwarded", "for=192.0.2.1, nonsense")],
+            [("X-Forwarded-For", "192.0.2.1, nonsense")],
+            [("X-Forwarded-For", "192.0.2.1,")],
+        ] {
+            assert_eq!(
+                seen(PROXY, &fields),
+                pair("10.0.0.1", "http://inner:5000"),
+                "{fields:?}"
+            );
+        }
+        for host in ["a b", "user@evil", "evil/path", "", "evil?x"] {
+            let url = seen(PROXY, &[("X-Forwarded-Host", host)]).1;
+            assert!(!url.contains("evil"), "{url}");
+        }
+        let url = seen(PROXY, &[("X-Forwarded-Proto", "javascript")]).1;
+        assert_eq!(url, "http://inner:5000");
+    }
+
+    #[test]
+    fn a_unix_socket_is_of_this_machine() {
+        let none = origin_with(PeerAddress::Unix, &[]);
+        assert_eq!(none.client, None);
+        let told = origin_with(PeerAddress::Unix, &[("X-Forwarded-For", "192.0.2.1")]);
+        assert_eq!(told.client, Some([192, 0, 2, 1].into()));
+    }
+}

@@ -1,0 +1,125 @@
+//! The URL that clients reach a server by.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::Uri;
+use http::uri::Authority;
+
+use super::prefix::Prefix;
+
+/// A URL that clients reach a server by: scheme, host, and the path that everything is below of. [`Frontend`] puts it
+/// into the extensions of each request, for who writes whole URLs.
+///
+/// [`Frontend`]: crate::Frontend
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    is_https: bool,
+    authority: Authority,
+    /// Begins with a slash and does not end with one, or is empty.
+    path: String,
+}
+
+impl PublicUrl {
+    /// Tells whether the scheme is `https`.
+    #[must_use]
+    pub const fn is_https(&self) -> bool {
+        self.is_https
+    }
+
+    /// Returns the host, and the port where there is one.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.authority.as_str()
+    }
+
+    /// Makes the URL of a host, and port where there is one.
+    pub(super) fn of_host(is_https: bool, host: &str) -> Option<Self> {
+        let authority: Authority = host.parse().ok()?;
+        is_host_and_port(&authority).then(|| Self {
+            is_https,
+            authority,
+            path: String::new(),
+        })
+    }
+
+    pub(super) fn below(mut self, prefix: &Prefix) -> Self {
+        self.path.push_str(prefix.as_str());
+        self
+    }
+}
+
+/// Tells whether there is nothing else: no user, no port that is none.
+fn is_host_and_port(authority: &Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host());
+    !authority.host().is_empty() && (port == Some("") || authority.port_u16().is_some() && port.is_some())
+}
+
+/// Why a text is no [`PublicUrl`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a URL such as https://registry.example:5000 is expected")]
+pub struct InvalidPublicUrl;
+
+impl FromStr for PublicUrl {
+    type Err = InvalidPublicUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPublicUrl> {
+        let uri: Uri = text.parse().map_err(|_| InvalidPublicUrl)?;
+        let authority = uri.authority().filter(|authority| is_host_and_port(authority));
+        let authority = authority.ok_or(InvalidPublicUrl)?.clone();
+        let is_https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(InvalidPublicUrl),
+        };
+        if uri.query().is_some() || text.contains('#') {
+            return Err(InvalidPublicUrl);
+        }
+        Ok(Self {
+            is_https,
+            authority,
+            path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+/// Without a slash at the end.
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read_and_written() {
+        for (text, written) in [
+            ("https://registry.example", "https://registry.example"),
+            ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
+            ("https://[::1]:5000/a/b/", "https://[::1]:5000/a/b"),
+        ] {
+            let url: PublicUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), written);
+            assert_eq!(written.parse(), Ok(url));
+        }
+        for text in [
+            "",
+            "registry.example",
+            "registry.example:5000",
+            "/path",
+            "ftp://registry.example",
+            "https://",
+            "https://user@registry.example",
+            "https://registry.example:x",
+            "https://registry.example:99999",
+            "https://registry.example?a",
+            "https://registry.example/#a",
+        ] {
+            assert_eq!(text.parse::<PublicUrl>(), Err(InvalidPublicUrl), "{text}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What is added to every response.
+
+use http::header::{HeaderMap, HeaderValue, LINK, LOCATION};
+
+use super::FrontendOptions;
+use super::public_url::PublicUrl;
+
+/// Makes the paths in a response those that clients see, and adds the fields of every response.
+pub(super) fn finish(header: &mut HeaderMap, options: &FrontendOptions, url: Option<&PublicUrl>) {
+    let base = match url {
+        Some(url) if options.is_absolute => url.to_string(),
+        _ => options.prefix.as_str().to_owned(),
+    };
+    if !base.is_empty() {
+        change(header, LOCATION, |location| {
+            is_path(location).then(|| format!("{base}{location}"))
+        });
+    }
+    if !options.prefix.as_str().is_empty() {
+        // `Link` is a path always, as that of other registries.
+        change(header, LINK, |link| {
+            let path = link.strip_prefix('<')?;
+            is_path(path).then(|| format!("<{}{path}", options.prefix.as_str()))
+        });
+    }
+    for name in options.header.keys() {
+        if !header.contains_key(name) {
+            for value in options.header.get_all(name) {
+                header.append(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// Tells whether this is a path of the server, and not a URL of another.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.starts_with("//")
+}
+
+fn change(header: &mut HeaderMap, name: http::HeaderName, change: impl Fn(&str) -> Option<String>) {
+    if let Some(value) = header.get_mut(name)
+        && let Some(changed) = value.to_str().ok().and_then(change)
+        && let Ok(changed) = HeaderValue::try_from(changed)
+    {
+        *value = changed;
+    }
+}

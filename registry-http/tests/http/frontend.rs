@@ -1,0 +1,162 @@
+//! A registry below a path, behind a proxy and by another URL.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use registry_http::{Frontend, FrontendOptions, Limits, Server, TrustedProxies};
+
+use crate::Records;
+use crate::client::{Answer, Client, push_blob};
+use crate::listeners::service;
+
+async fn start(options: FrontendOptions) -> (Server, SocketAddr, Records) {
+    let records = Records::default();
+    let service = service().with_observer(Arc::new(records.clone()));
+    let frontend = Frontend::new(service, options);
+    let server = Server::bind("127.0.0.1:0", frontend, Limits::default())
+        .await
+        .unwrap();
+    let address = server.addresses()[0].tcp().unwrap();
+    (server, address, records)
+}
+
+/// Begins an upload and returns the answer.
+async fn post(address: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Answer {
+    let answer = Client::connect(address)
+        .await
+        .call("POST", target, fields, b"")
+        .await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    answer
+}
+
+const FORWARDED: [(&str, &str); 1] = [("Forwarded", "for=192.0.2.1;host=registry.example;proto=https")];
+
+#[tokio::test]
+async fn a_location_is_a_path_unless_it_is_to_be_a_url() {
+    let (_server, address, _) = start(FrontendOptions::default()).await;
+    let answer = post(address, "/v2/a/blobs/uploads/", &FORWARDED).await;
+    assert!(answer.field("Location").starts_with("/v2/a/blobs/uploads/"));
+
+    let mut options = FrontendOptions::default();
+    options.is_absolute = true;
+    let (_server, address, _) = start(options.clone()).await;
+    let location = |answer: Answer| answer.field("Location").to_owned();
+    let found = location(post(address, "/v2/a/blobs/uploads/", &[]).await);
+    assert!(
+        found.starts_with("http://registry/v2/a/blobs/uploads/"),
+        "{found}"
+    );
+    let found = location(post(address, "/v2/a/blobs/uploads/", &FORWARDED).await);
+    assert!(found.starts_with("https://registry.example/v2/a/"), "{found}");
+    let (mut sender, connection) = crate::client_http2::connect(address).await;
+    let pieces = crate::client_http2::Pieces::empty();
+    let request = crate::client_http2::request("POST", "/v2/a/blobs/uploads/", pieces);
+    let answer = sender.send_request(request).await.unwrap();
+    let found = answer.headers()["Location"].to_str().unwrap();
+    assert!(found.starts_with("http://registry/v2/a/"), "{found}");
+    connection.abort();
+
+    options.url = Some("https://fixed.example:8443/below".parse().unwrap());
+    let (_server, address, _) = start(options).await;
+    let found = location(post(address, "/v2/a/blobs/uploads/", &FORWARDED).await);
+    assert!(
+        found.starts_with("https://fixed.example:8443/below/v2/a/"),
+        "{found}"
+    );
+}
+
+#[tokio::test]
+async fn everything_is_below_the_prefix() {
+    let mut options = FrontendOptions::default();
+    options.prefix = "/some/registry/".parse().unwrap();
+    let (_server, address, records) = start(options).await;
+    let mut client = Client::connect(address).await;
+    assert_eq!(client.get("/some/registry/v2/").await.status, 200);
+    for outside in ["/v2/", "/some/v2/", "/some/registryv2/"] {
+        let answer = client.get(outside).await;
+        assert_eq!(answer.status, 404, "{outside}");
+        assert!(!answer.code().is_empty());
+    }
+    let answer = post(address, "/some/registry/v2/a/blobs/uploads/", &[]).await;
+    let location = answer.field("Location").to_owned();
+    assert!(location.starts_with("/some/registry/v2/a/"), "{location}");
+    for name in ["one", "two"] {
+        let digest = crate::digest(b"{}");
+        let target = format!("{location}?digest={digest}");
+        if name == "one" {
+            assert_eq!(client.call("PUT", &target, &[], b"{}").await.status, 201);
+        }
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"a/b","size":2,"digest":"{digest}"}},"layers":[]}}"#
+        );
+        let target = format!("/some/registry/v2/a/manifests/{name}");
+        let media_type = ("Content-Type", "application/vnd.oci.image.manifest.v1+json");
+        let answer = client
+            .call("PUT", &target, &[media_type], manifest.as_bytes())
+            .await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        assert!(
+            answer
+                .field("Location")
+                .starts_with("/some/registry/v2/a/manifests/")
+        );
+    }
+    let page = client.get("/some/registry/v2/a/tags/list?n=1").await;
+    assert!(
+        page.field("Link").starts_with("</some/registry/v2/a/tags/list?"),
+        "{page:?}"
+    );
+    let record = records.wait(|record| record.path.contains("tags")).await;
+    assert_eq!(record.path, "/some/registry/v2/a/tags/list");
+    let record = records.wait(|record| record.status == Some(404)).await;
+    assert_eq!(record.path, "/v2/");
+}
+
+#[tokio::test]
+async fn records_have_the_client_that_a_trusted_proxy_tells() {
+    for (trusted, expected) in [
+        (TrustedProxies::default(), "192.0.2.1"),
+        (TrustedProxies::none(), "127.0.0.1"),
+        (
+            TrustedProxies::new(["192.0.2.0/24".parse().unwrap()]),
+            "127.0.0.1",
+        ),
+    ] {
+        let mut options = FrontendOptions::default();
+        options.trusted_proxies = trusted;
+        let (_server, address, records) = start(options).await;
+        post(address, "/v2/a/blobs/uploads/", &FORWARDED).await;
+        let record = records.wait(|_| true).await;
+        assert_eq!(record.client().unwrap().to_string(), expected);
+        assert_eq!(record.peer.unwrap().ip().unwrap().to_string(), "127.0.0.1");
+    }
+}
+
+#[tokio::test]
+async fn fields_are_added_to_every_response_that_does_not_have_them() {
+    let mut options = FrontendOptions::default();
+    options
+        .header
+        .append("X-Content-Type-Options", HeaderValue::from_static("nosniff"));
+    options
+        .header
+        .append("X-Several", HeaderValue::from_static("one"));
+    options
+        .header
+        .append("X-Several", HeaderValue::from_static("two"));
+    options
+        .header
+        .append("Content-Type", HeaderValue::from_static("text/evil"));
+    let (_server, address, _) = start(options).await;
+    let mut client = Client::connect(address).await;
+    let digest = push_blob(&mut client, "a", b"content").await;
+    for target in ["/v2/", "/nonsense", &format!("/v2/a/blobs/{digest}")] {
+        let answer = client.get(target).await;
+        assert_eq!(answer.field("X-Content-Type-Options"), "nosniff");
+        assert_eq!(answer.header.get_all("X-Several").iter().count(), 2);
+        assert_eq!(answer.header.get_all("Content-Type").iter().count(), 1);
+        assert_ne!(answer.field("Content-Type"), "text/evil");
+    }
+}
