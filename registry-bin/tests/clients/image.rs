@@ -12,7 +12,6 @@ use crate::tools::Tool;
 const RECIPE: &str = "FROM scratch\nCOPY empty /\nCOPY byte /\nCOPY large /\nCMD [\"/byte\"]\n";
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
 fn the_image_serves_as_nobody_keeps_its_volume_and_stops_in_order() {
     let Some(program) = std::env::var_os("REGISTRY_STATIC_PROGRAM") else {
         assert!(
