@@ -8,6 +8,7 @@
 //! A sequence of record steps is one savepoint in a transaction that concurrent sequences share. Bytes and the names
 //! of their files are synced before the commit that makes them visible, and a sequence is answered after its commit.
 
+pub mod backup;
 mod cache;
 mod content;
 pub mod disk;
@@ -72,6 +73,9 @@ pub struct FilesystemBackend {
     /// Memory for parts, in kibibytes.
     upload_memory: Arc<Semaphore>,
     epoch: Option<String>,
+    root: PathBuf,
+    /// Deletes of bytes share it; a backup has it alone.
+    deletes: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl FilesystemBackend {
@@ -81,6 +85,12 @@ impl FilesystemBackend {
     /// [`OpenError`].
     pub async fn open(root: impl AsRef<Path>) -> Result<Self, OpenError> {
         FilesystemOptions::new().open(root).await
+    }
+
+    /// Returns the root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Returns how many commits the records had since the store was opened. Concurrent sequences share one.
@@ -116,6 +126,8 @@ impl FilesystemBackend {
             files: RwLock::new(Some(Arc::new(Files::new(Arc::clone(disk), health, folder, lock)))),
             upload_memory: Arc::new(Semaphore::new(in_units(options.upload_memory))),
             epoch: disk.epoch(),
+            root: root.to_owned(),
+            deletes: Arc::default(),
         })
     }
 
@@ -221,7 +233,13 @@ impl Backend for FilesystemBackend {
 
     async fn delete_bytes(&self, name: &BytesName) -> Result<(), Error> {
         let (files, name) = (self.files()?, name.clone());
-        blocking(move || files.delete(&name)).await
+        let shared = Arc::clone(&self.deletes).read_owned().await;
+        let delete = move || {
+            let deleted = files.delete(&name);
+            drop(shared);
+            deleted
+        };
+        blocking(delete).await
     }
 
     async fn list_bytes(&self, after: Option<&BytesName>, limit: usize) -> Result<Vec<BytesName>, Error> {

@@ -163,7 +163,7 @@ impl FilesystemOptions {
     }
 }
 
-fn try_take(root: &Path) -> Result<Result<RootLock, Holder>, OpenError> {
+pub(super) fn try_take(root: &Path) -> Result<Result<RootLock, Holder>, OpenError> {
     std::fs::create_dir_all(root).map_err(|cause| OpenError::Disk {
         path: root.to_owned(),
         cause,

@@ -192,7 +192,7 @@ fn read_entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 /// Returns the first value after all keys that begin with `prefix`.
 ///
 /// Keys are compared by the bytes of their UTF-8, whose order is that of the characters; a blob is after every text.
-fn end_of(prefix: &Key) -> Value {
+pub(super) fn end_of(prefix: &Key) -> Value {
     let mut text = prefix.as_str().to_owned();
     while let Some(last) = text.pop() {
         if let Some(next) = (last..=char::MAX).nth(1) {

@@ -1,0 +1,240 @@
+//! Backups of a root, made beside a running server, and the way back.
+//!
+//! ```text
+//! <backup>/records.sqlite            the records at one moment, without the uploads that went on
+//! <backup>/bytes/<yyyymmdd>/<uuid>   the bytes that these name: hard links where the file system lets them be
+//! <backup>/backup.json               written last: a backup without it was interrupted
+//! ```
+//! Bytes never change and their names are never used twice, so links serve, and a backup costs no space for what the
+//! root has still. While it is made no bytes are deleted. An upload that goes on is left out: its bytes do change.
+
+mod copy;
+mod restore;
+mod snapshot;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use registry_core::{Error, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use self::copy::Copier;
+pub use self::restore::restore;
+use super::{BYTES_FOLDER, FilesystemBackend, RECORDS_FILE};
+use crate::clock::{Clock as _, SystemClock};
+use crate::progress::{Progress, Step};
+
+/// The file that makes a backup whole.
+const MANIFEST_FILE: &str = "backup.json";
+
+/// The form of a backup.
+const FORMAT: u32 = 1;
+
+/// What a backup has, or what was restored of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// Byte strings that are hard links.
+    pub linked: u64,
+    /// Byte strings that were copied, as the file system lets them have no second name there.
+    pub copied: u64,
+    /// The size of all in bytes.
+    pub size: u64,
+    /// Byte strings that blobs name and that were gone already: `check` tells which.
+    pub missing: u64,
+}
+
+/// What stands in [`MANIFEST_FILE`].
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    /// When the records were copied.
+    made: Timestamp,
+    #[serde(flatten)]
+    report: BackupReport,
+}
+
+/// Why a backup was not made or restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// There is something in the folder already.
+    #[error("{} is not empty; name a folder that is empty or does not exist", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds no whole backup.
+    #[error("{} is no backup, or one that was interrupted: it has no {MANIFEST_FILE} that can be read", path.display())]
+    NotWhole {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A newer version of this program made the backup.
+    #[error("{} is a backup of format {found}, and this program knows format {FORMAT}; use a newer one", path.display())]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Bytes are gone from a backup.
+    #[error("{} is missing in the backup", path.display())]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("{}: {cause}", path.display())]
+    Disk {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The records cannot be copied or read.
+    #[error("{}: {cause}", path.display())]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        cause: rusqlite::Error,
+    },
+    /// The root that is restored to is in use.
+    #[error(transparent)]
+    Open(#[from] super::OpenError),
+    /// The store is closed, or a record cannot be read.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// Whoever asked for it does not wait any more.
+    #[error("the command was ended")]
+    Cancelled,
+}
+
+impl FilesystemBackend {
+    /// Makes a backup of the whole store in the folder `target`, which must be empty or not exist.
+    ///
+    /// What was answered before this is called is in it. Pushes and pulls go on; deletes of bytes wait. Cancel safety: a
+    /// dropped future ends the backup soon, and what it wrote is no backup.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub async fn backup(
+        &self,
+        target: &Path,
+        progress: Arc<dyn Progress>,
+    ) -> Result<BackupReport, BackupError> {
+        let files = self.files()?;
+        let alone = Arc::clone(&self.deletes).write_owned().await;
+        let (root, target) = (self.root.clone(), target.to_owned());
+        let wanted = Wanted::default();
+        let is_wanted = wanted.flag();
+        let work = move || {
+            let report = back_up(&root, &target, &*progress, &is_wanted);
+            drop((alone, files));
+            report
+        };
+        spawn_blocking(work).await.unwrap_or(Err(BackupError::Cancelled))
+    }
+}
+
+/// Whether somebody waits for what goes on on another thread.
+#[derive(Debug)]
+struct Wanted(Arc<AtomicBool>);
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Wanted {
+    fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+fn check_wanted(is_wanted: &AtomicBool) -> Result<(), BackupError> {
+    if is_wanted.load(Ordering::Relaxed) {
+        Ok(())
+    } else {
+        Err(BackupError::Cancelled)
+    }
+}
+
+/// Makes a backup. Blocks. Nothing deletes bytes meanwhile.
+fn back_up(
+    root: &Path,
+    target: &Path,
+    progress: &dyn Progress,
+    is_wanted: &AtomicBool,
+) -> Result<BackupReport, BackupError> {
+    require_empty(target)?;
+    let made = SystemClock.now();
+    let records = target.join(RECORDS_FILE);
+    snapshot::copy_records(&root.join(RECORDS_FILE), &records, progress, is_wanted)?;
+    let mut copier = Copier::new(root.join(BYTES_FOLDER), target.join(BYTES_FOLDER))?;
+    snapshot::each_bytes_name(&records, |name| {
+        check_wanted(is_wanted)?;
+        copier.copy(name)?;
+        progress.step(Step::Files, copier.done(), None);
+        Ok(())
+    })?;
+    let report = copier.finish()?;
+    sync(&records)?;
+    sync(target)?;
+    let manifest = Manifest {
+        format: FORMAT,
+        made,
+        report,
+    };
+    write_manifest(target, &manifest)?;
+    Ok(report)
+}
+
+/// Makes a folder, or takes one that has nothing in it.
+fn require_empty(path: &Path) -> Result<(), BackupError> {
+    std::fs::create_dir_all(path).map_err(disk(path))?;
+    match std::fs::read_dir(path).map_err(disk(path))?.next() {
+        None => Ok(()),
+        Some(_) => Err(BackupError::NotEmpty {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// Writes the file that makes the backup whole, under another name first.
+fn write_manifest(target: &Path, manifest: &Manifest) -> Result<(), BackupError> {
+    let text = serde_json::to_vec_pretty(manifest).map_err(Error::internal)?;
+    let (unfinished, path) = (
+        target.join(format!("{MANIFEST_FILE}.unfinished")),
+        target.join(MANIFEST_FILE),
+    );
+    std::fs::write(&unfinished, text).map_err(disk(&unfinished))?;
+    sync(&unfinished)?;
+    std::fs::rename(&unfinished, &path).map_err(disk(&path))?;
+    sync(target)
+}
+
+/// Makes a file, or the names in a folder, durable.
+fn sync(path: &Path) -> Result<(), BackupError> {
+    let file = std::fs::File::open(path).map_err(disk(path))?;
+    file.sync_all().map_err(disk(path))
+}
+
+fn disk(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    move |cause| BackupError::Disk {
+        path: path.to_owned(),
+        cause,
+    }
+}

@@ -1,0 +1,129 @@
+//! Bringing a backup back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::task::spawn_blocking;
+
+use super::copy::Copier;
+use super::{
+    BackupError, BackupReport, FORMAT, MANIFEST_FILE, Manifest, Wanted, check_wanted, disk, snapshot, sync,
+};
+use crate::filesystem::options::try_take;
+use crate::filesystem::{BYTES_FOLDER, LOCK_FILE, OpenError, RECORDS_FILE};
+use crate::progress::{Progress, Step};
+
+/// What is behind the names of what is not there as a whole yet.
+const UNFINISHED: &str = ".restoring";
+
+/// Brings the backup in the folder `backup` back into `root`, which must be empty or not exist, and not in use.
+///
+/// The bytes become links to those of the backup where that is possible. One that is interrupted can be repeated, and
+/// nothing of the backup is changed. Cancel safety: a dropped future ends it soon.
+///
+/// # Errors
+/// [`BackupError`].
+pub async fn restore(
+    backup: &Path,
+    root: &Path,
+    progress: Arc<dyn Progress>,
+) -> Result<BackupReport, BackupError> {
+    let (backup, root) = (backup.to_owned(), root.to_owned());
+    let wanted = Wanted::default();
+    let is_wanted = wanted.flag();
+    spawn_blocking(move || bring_back(&backup, &root, &*progress, &is_wanted))
+        .await
+        .unwrap_or(Err(BackupError::Cancelled))
+}
+
+fn bring_back(
+    backup: &Path,
+    root: &Path,
+    progress: &dyn Progress,
+    is_wanted: &AtomicBool,
+) -> Result<BackupReport, BackupError> {
+    let manifest = read_manifest(backup)?;
+    let _lock = try_take(root)?.map_err(|holder| OpenError::Held {
+        root: root.to_owned(),
+        holder,
+    })?;
+    clear(root)?;
+    let total = manifest.report.linked + manifest.report.copied;
+    let (bytes, records) = (
+        unfinished(&root.join(BYTES_FOLDER)),
+        unfinished(&root.join(RECORDS_FILE)),
+    );
+    let mut copier = Copier::new(backup.join(BYTES_FOLDER), bytes.clone())?;
+    let mut missing = 0;
+    let source = backup.join(RECORDS_FILE);
+    snapshot::each_bytes_name(&source, |name| {
+        check_wanted(is_wanted)?;
+        if !copier.copy(name)? {
+            missing += 1;
+            if missing > manifest.report.missing {
+                let path = backup.join(BYTES_FOLDER).join(name.as_str());
+                return Err(BackupError::Incomplete { path });
+            }
+        }
+        progress.step(Step::Files, copier.done(), Some(total));
+        Ok(())
+    })?;
+    let report = copier.finish()?;
+    fs::copy(&source, &records).map_err(disk(&records))?;
+    sync(&records)?;
+    // The bytes first: records without them would be broken, bytes without records are nobody's.
+    publish(&bytes, &root.join(BYTES_FOLDER))?;
+    sync(root)?;
+    publish(&records, &root.join(RECORDS_FILE))?;
+    sync(root)?;
+    Ok(report)
+}
+
+fn read_manifest(backup: &Path) -> Result<Manifest, BackupError> {
+    let not_whole = || BackupError::NotWhole {
+        path: backup.to_owned(),
+    };
+    let text = fs::read(backup.join(MANIFEST_FILE)).map_err(|_| not_whole())?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|_| not_whole())?;
+    if manifest.format == FORMAT {
+        Ok(manifest)
+    } else {
+        Err(BackupError::Newer {
+            path: backup.to_owned(),
+            found: manifest.format,
+        })
+    }
+}
+
+/// Requires that nothing is in the root but what a restore left that was interrupted, and removes that.
+fn clear(root: &Path) -> Result<(), BackupError> {
+    let (bytes, records) = (root.join(BYTES_FOLDER), root.join(RECORDS_FILE));
+    let is_interrupted = unfinished(&records).exists() && !records.exists();
+    for entry in fs::read_dir(root).map_err(disk(root))? {
+        let path = entry.map_err(disk(root))?.path();
+        let is_left = path == unfinished(&bytes) || path == unfinished(&records);
+        if !(is_left || path == root.join(LOCK_FILE) || is_interrupted && path == bytes) {
+            return Err(BackupError::NotEmpty {
+                path: root.to_owned(),
+            });
+        }
+    }
+    for folder in [unfinished(&bytes), bytes] {
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(disk(&folder))?;
+        }
+    }
+    Ok(())
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED);
+    name.into()
+}
+
+fn publish(from: &Path, to: &Path) -> Result<(), BackupError> {
+    fs::rename(from, to).map_err(disk(to))
+}

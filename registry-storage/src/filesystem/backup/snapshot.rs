@@ -1,0 +1,113 @@
+//! The records at one moment.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use registry_core::Error;
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, params};
+
+use super::{BackupError, check_wanted};
+use crate::bytes_name::BytesName;
+use crate::filesystem::queries;
+use crate::key::Key;
+use crate::progress::{Progress, Step};
+use crate::record::{BlobRecord, QuarantineRecord, decode};
+
+/// How many pages are copied between two looks at whether it is still wanted.
+const PAGES: i32 = 2000;
+
+/// How many records are read at once.
+const BATCH: usize = 1000;
+
+/// Copies the records of a store that is written to. The copy is of one moment, and one file.
+pub(super) fn copy_records(
+    from: &Path,
+    to: &Path,
+    progress: &dyn Progress,
+    is_wanted: &AtomicBool,
+) -> Result<(), BackupError> {
+    let source = queries::open_reader(from).map_err(records(from))?;
+    // One read transaction for the whole copy: it would begin anew with each commit of the server.
+    queries::execute(&source, "BEGIN").map_err(records(from))?;
+    queries::format(&source).map_err(records(from))?;
+    let mut target = Connection::open(to).map_err(records(to))?;
+    {
+        let backup = Backup::new(&source, &mut target).map_err(records(to))?;
+        loop {
+            check_wanted(is_wanted)?;
+            let step = backup.step(PAGES).map_err(records(to))?;
+            let pages = backup.progress();
+            let total = u64::try_from(pages.pagecount).unwrap_or_default();
+            let left = u64::try_from(pages.remaining).unwrap_or_default();
+            progress.step(Step::Copy, total.saturating_sub(left), Some(total));
+            if step == StepResult::Done {
+                break;
+            }
+        }
+    }
+    drop(source);
+    leave_uploads_out(&target).map_err(records(to))?;
+    target.close().map_err(|(_, cause)| records(to)(cause))
+}
+
+fn leave_uploads_out(target: &Connection) -> rusqlite::Result<()> {
+    target.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
+    let uploads = Key::uploads();
+    let end = queries::end_of(&uploads);
+    target.execute(
+        "DELETE FROM records WHERE key >= ?1 AND key < ?2",
+        params![uploads.as_str(), end],
+    )?;
+    Ok(())
+}
+
+/// Calls `each` with the name of each byte string that the records of a backup name.
+pub(super) fn each_bytes_name(
+    path: &Path,
+    mut each: impl FnMut(&BytesName) -> Result<(), BackupError>,
+) -> Result<(), BackupError> {
+    let connection = queries::open_reader(path).map_err(records(path))?;
+    for prefix in [Key::blobs(), Key::quarantine()] {
+        let mut after = None;
+        loop {
+            let page = queries::list(&connection, &prefix, after.as_ref(), BATCH).map_err(records(path))?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            for entry in page {
+                for name in names(&connection, &entry.key).map_err(records(path))? {
+                    each(&name)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns what a record names. One that cannot be read names nothing that could be found.
+fn names(connection: &Connection, key: &Key) -> rusqlite::Result<Vec<BytesName>> {
+    let is_blob = key.as_str().starts_with(Key::blobs().as_str());
+    if is_blob && !key.as_str().ends_with("/record") {
+        return Ok(Vec::new());
+    }
+    let Some(stored) = queries::get(connection, key)? else {
+        return Ok(Vec::new());
+    };
+    let names: Result<Vec<BytesName>, Error> = if is_blob {
+        decode::<BlobRecord>(&stored.value)
+            .map(|(blob, _)| blob.blob.and_then(|blob| blob.bytes).into_iter().collect())
+    } else {
+        decode::<QuarantineRecord>(&stored.value).map(|(record, _)| record.bytes)
+    };
+    Ok(names.unwrap_or_else(|_| {
+        tracing::warn!(%key, "this record cannot be read; run a check of the store");
+        Vec::new()
+    }))
+}
+
+fn records(path: &Path) -> impl FnOnce(rusqlite::Error) -> BackupError {
+    move |cause| BackupError::Records {
+        path: path.to_owned(),
+        cause,
+    }
+}
