@@ -18,6 +18,8 @@ pub mod filesystem;
 mod key;
 mod key_kind;
 pub mod object_store;
+#[cfg(feature = "outbox")]
+pub mod outbox;
 pub mod progress;
 mod record;
 mod store;

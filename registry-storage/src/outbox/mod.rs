@@ -1,0 +1,206 @@
+//! An outbox: a bounded queue on disk that several consumers read, each at its own pace.
+//!
+//! What was appended survives the end of the process, whatever ended it, from the moment that [`Outbox::append`] is
+//! ready; the loss of power takes at most what was appended in the second before. One thread owns the file, and appends that come at once
+//! share one transaction.
+
+mod queue;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{oneshot, watch};
+
+use self::queue::Queue;
+use self::worker::{Command, Worker};
+
+/// How many commands wait for the thread at most.
+const COMMANDS: usize = 4096;
+
+/// Why an outbox did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// The disk is so slow that thousands of appends wait for it already.
+    #[error("the outbox does not keep up")]
+    Busy,
+    /// It was closed.
+    #[error("the outbox is closed")]
+    Closed,
+    /// The file cannot be read or written.
+    #[error("the outbox cannot be read or written")]
+    File(#[from] Arc<rusqlite::Error>),
+    /// The thread that owns the file cannot be started.
+    #[error("the thread of the outbox cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// An entry of an [`Outbox`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// Its place: entries are numbered in the order in which they were appended.
+    pub sequence: u64,
+    /// What was appended.
+    pub value: Vec<u8>,
+}
+
+/// A bounded, durable queue with several consumers. Clones are the same queue.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    commands: SyncSender<Command>,
+    state: Arc<State>,
+    end: watch::Receiver<u64>,
+}
+
+/// What is told of a queue without asking its thread.
+#[derive(Debug, Default)]
+struct State {
+    /// The place of the oldest entry that is kept.
+    first: AtomicU64,
+    dropped: AtomicU64,
+    thread: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Outbox {
+    /// Opens the queue in the file at `path`, or makes it. `limit` is the most entries; beyond it the oldest are
+    /// dropped. Consumers that are not named are forgotten; a new one begins at the end.
+    ///
+    /// It blocks, so an async program calls it where it may.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn open(path: &Path, limit: u64, consumers: &[&str]) -> Result<Self, OutboxError> {
+        Self::start(Queue::open(path, limit, consumers).map_err(Arc::new)?)
+    }
+
+    /// Makes a queue that ends with the process.
+    ///
+    /// # Errors
+    /// There are no threads left.
+    pub fn in_memory(limit: u64, consumers: &[&str]) -> Result<Self, OutboxError> {
+        Self::start(Queue::in_memory(limit, consumers).map_err(Arc::new)?)
+    }
+
+    fn start(queue: Queue) -> Result<Self, OutboxError> {
+        let (commands, received) = std::sync::mpsc::sync_channel(COMMANDS);
+        let state = Arc::new(State::default());
+        let (end, seen) = watch::channel(queue.end());
+        let worker = Worker::new(queue, Arc::clone(&state), end);
+        let thread = std::thread::Builder::new()
+            .name("outbox".into())
+            .spawn(move || worker.run(&received))
+            .map_err(OutboxError::Thread)?;
+        *state.thread() = Some(thread);
+        Ok(Self {
+            commands,
+            state,
+            end: seen,
+        })
+    }
+
+    /// Appends entries, in their order. They are safe when this is ready.
+    ///
+    /// # Errors
+    /// The file cannot be written, or does not keep up; then nothing was appended.
+    pub async fn append(&self, values: Vec<Vec<u8>>) -> Result<(), OutboxError> {
+        self.ask(|reply| Command::Append(values, Some(reply))).await
+    }
+
+    /// Appends entries without waiting until they are safe.
+    ///
+    /// # Errors
+    /// The queue does not keep up or is closed.
+    pub fn append_later(&self, values: Vec<Vec<u8>>) -> Result<(), OutboxError> {
+        self.send(Command::Append(values, None))
+    }
+
+    /// Reads at most `limit` of the entries after `after`, and after what the consumer is known to have.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn read(
+        &self,
+        consumer: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<OutboxEntry>, OutboxError> {
+        let consumer = consumer.to_owned();
+        self.ask(|reply| Command::Read {
+            consumer,
+            after,
+            limit,
+            reply,
+        })
+        .await
+    }
+
+    /// Notes that a consumer has all entries up to `sequence`. What all consumers have is forgotten.
+    ///
+    /// # Errors
+    /// The queue does not keep up or is closed; the consumer then may get the entries once more.
+    pub fn acknowledge(&self, consumer: &str, sequence: u64) -> Result<(), OutboxError> {
+        self.send(Command::Acknowledge {
+            consumer: consumer.to_owned(),
+            sequence,
+        })
+    }
+
+    /// Returns what tells the place of the newest entry, and when that changes.
+    #[must_use]
+    pub fn end(&self) -> watch::Receiver<u64> {
+        self.end.clone()
+    }
+
+    /// Returns how many entries wait for a consumer that has all up to `sequence`.
+    #[must_use]
+    pub fn pending(&self, sequence: u64) -> u64 {
+        let before_first = self.state.first.load(Ordering::Relaxed).saturating_sub(1);
+        self.end.borrow().saturating_sub(sequence.max(before_first))
+    }
+
+    /// Returns how many entries were dropped unread since the queue was opened, because there were too many.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.state.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes what was asked for so far, makes it durable and ends the thread. It blocks.
+    pub fn close(&self) {
+        let thread = self.state.thread().take();
+        let Some(thread) = thread else { return };
+        // An error is a thread that has ended.
+        drop(self.commands.send(Command::Close));
+        if thread.join().is_err() {
+            tracing::error!("the outbox's thread ended unexpectedly");
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Arc<rusqlite::Error>>>) -> Command,
+    ) -> Result<T, OutboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        Ok(answer.await.map_err(|_| OutboxError::Closed)??)
+    }
+
+    fn send(&self, command: Command) -> Result<(), OutboxError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => OutboxError::Busy,
+            TrySendError::Disconnected(_) => OutboxError::Closed,
+        })
+    }
+}
+
+impl State {
+    fn thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,146 @@
+//! The thread that owns an outbox's file.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::queue::Queue;
+use super::{OutboxEntry, State};
+
+/// How many commands share one transaction at most.
+const GROUP: usize = 256;
+
+/// How long what was written may wait to be made safe from the loss of power.
+const SYNC: Duration = Duration::from_secs(1);
+
+type Reply<T> = oneshot::Sender<Result<T, Arc<rusqlite::Error>>>;
+
+/// What the thread is asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append(Vec<Vec<u8>>, Option<Reply<()>>),
+    Read {
+        consumer: String,
+        after: u64,
+        limit: usize,
+        reply: Reply<Vec<OutboxEntry>>,
+    },
+    Acknowledge {
+        consumer: String,
+        sequence: u64,
+    },
+    Close,
+}
+
+pub(super) struct Worker {
+    queue: Queue,
+    state: Arc<State>,
+    end: watch::Sender<u64>,
+    /// When something was written first that is not yet synced.
+    unsynced: Option<Instant>,
+}
+
+impl Worker {
+    pub(super) fn new(queue: Queue, state: Arc<State>, end: watch::Sender<u64>) -> Self {
+        let worker = Self {
+            queue,
+            state,
+            end,
+            unsynced: None,
+        };
+        worker.tell();
+        worker
+    }
+
+    /// Works until it is told to close or nobody can ask any more.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            let wait = self
+                .unsynced
+                .map_or(Duration::MAX, |since| SYNC.saturating_sub(since.elapsed()));
+            let mut group = match commands.recv_timeout(wait.min(Duration::from_secs(3600))) {
+                Ok(command) => vec![command],
+                Err(RecvTimeoutError::Timeout) => {
+                    self.sync();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            group.extend(commands.try_iter().take(GROUP - 1));
+            if self.work(group) {
+                break;
+            }
+            if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC) {
+                self.sync();
+            }
+        }
+        self.sync();
+    }
+
+    /// Does what a group of commands asks for; `true` where the thread is to end.
+    fn work(&mut self, group: Vec<Command>) -> bool {
+        let mut is_closing = false;
+        let (mut values, mut waiting, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+        let mut acknowledged = Vec::new();
+        for command in group {
+            match command {
+                Command::Append(new, reply) => {
+                    values.extend(new);
+                    waiting.extend(reply);
+                }
+                Command::Acknowledge { consumer, sequence } => acknowledged.push((consumer, sequence)),
+                Command::Read {
+                    consumer,
+                    after,
+                    limit,
+                    reply,
+                } => reads.push((consumer, after, limit, reply)),
+                Command::Close => is_closing = true,
+            }
+        }
+        if !values.is_empty() || !acknowledged.is_empty() {
+            let result = self.queue.write(&values, &acknowledged).map_err(Arc::new);
+            match &result {
+                Ok(dropped) => self.note_dropped(*dropped),
+                Err(error) => tracing::error!(%error, "the outbox cannot be written; events are lost"),
+            }
+            self.unsynced.get_or_insert_with(Instant::now);
+            self.tell();
+            for reply in waiting {
+                // Nobody waits any more for some.
+                drop(reply.send(result.clone().map(|_| ())));
+            }
+        }
+        for (consumer, after, limit, reply) in reads {
+            drop(reply.send(self.queue.read(&consumer, after, limit).map_err(Arc::new)));
+        }
+        is_closing
+    }
+
+    fn note_dropped(&self, dropped: u64) {
+        if dropped > 0 {
+            let total = self.state.dropped.fetch_add(dropped, Ordering::Relaxed) + dropped;
+            tracing::warn!(
+                dropped,
+                total,
+                "the outbox is full; its oldest events were dropped"
+            );
+        }
+    }
+
+    fn tell(&self) {
+        self.state.first.store(self.queue.first(), Ordering::Relaxed);
+        self.end.send_replace(self.queue.end());
+    }
+
+    fn sync(&mut self) {
+        if self.unsynced.take().is_some()
+            && let Err(error) = self.queue.sync()
+        {
+            tracing::error!(%error, "the outbox cannot be made durable");
+        }
+    }
+}
