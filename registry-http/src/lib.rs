@@ -21,7 +21,11 @@ mod authenticate;
 mod endpoint;
 mod frontend;
 mod limits;
+#[cfg(feature = "notifications")]
+pub mod notify;
 mod observe;
+#[cfg(feature = "metrics")]
+pub mod operations;
 mod rate_limit;
 mod server;
 mod service;

@@ -2,7 +2,7 @@
 
 mod access_log;
 mod exchange;
-mod lines;
+pub(crate) mod lines;
 mod record;
 
 use std::fmt;

@@ -60,6 +60,9 @@ pub struct RequestRecord {
     pub referer: Option<HeaderValue>,
     /// Who the client is; empty for the anonymous principal.
     pub principal: String,
+    /// What kind of endpoint the request is for, in the words of the distribution registry's metrics: `base`,
+    /// `manifest`, `tags`, `blob`, `blob_upload`, `blob_upload_chunk`, `catalog`; also `referrers`, and `other`.
+    pub handler: &'static str,
     /// What the client wants to do, where that was understood.
     pub action: Option<Action>,
     /// The repository, where the request is about one.
@@ -83,7 +86,7 @@ pub struct RequestRecord {
 }
 
 impl RequestRecord {
-    pub(super) fn new(parts: &http::request::Parts) -> Self {
+    pub(crate) fn new(parts: &http::request::Parts) -> Self {
         let field = |name| parts.headers.get(name).cloned();
         let host = match parts.uri.authority() {
             Some(authority) => HeaderValue::try_from(host_of(authority.as_str())).ok(),
@@ -109,6 +112,7 @@ impl RequestRecord {
             user_agent: field(http::header::USER_AGENT),
             referer: field(http::header::REFERER).map(|referer| shown_referer(&referer)),
             principal: String::new(),
+            handler: "other",
             action: None,
             repository: None,
             tag: None,
@@ -122,8 +126,9 @@ impl RequestRecord {
         }
     }
 
-    pub(super) fn set_request(&mut self, request: &Request) {
+    pub(crate) fn set_request(&mut self, request: &Request) {
         let operation = Operation::of(request);
+        self.handler = handler(request);
         self.action = Some(operation.action);
         self.repository = operation.repository.cloned();
         match operation.target {
@@ -143,6 +148,25 @@ impl RequestRecord {
     #[must_use]
     pub fn is_write(&self) -> bool {
         !matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
+    }
+}
+
+const fn handler(request: &Request) -> &'static str {
+    match request {
+        Request::Version => "base",
+        Request::ListRepositories { .. } => "catalog",
+        Request::ListTags { .. } => "tags",
+        Request::ListReferrers { .. } => "referrers",
+        Request::GetBlob { .. } | Request::HeadBlob { .. } | Request::DeleteBlob { .. } => "blob",
+        Request::StartUpload { .. } | Request::MountBlob { .. } | Request::UploadBlob { .. } => "blob_upload",
+        Request::AppendUpload { .. }
+        | Request::FinishUpload { .. }
+        | Request::UploadStatus { .. }
+        | Request::CancelUpload { .. } => "blob_upload_chunk",
+        Request::GetManifest { .. }
+        | Request::HeadManifest { .. }
+        | Request::PutManifest { .. }
+        | Request::DeleteManifest { .. } => "manifest",
     }
 }
 

@@ -1,0 +1,379 @@
+//! One endpoint that is told, and how it is told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use registry_core::Event;
+use registry_core::event::{EventAction, EventTarget};
+use registry_storage::outbox::Outbox;
+use reqwest::Url;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::record::EventRecord;
+use super::{NotifierError, cloudevents, distribution};
+
+/// How many events are read from the outbox at once.
+const BATCH: usize = 32;
+
+/// The first pause after a failure; it doubles until the threshold.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// How an event is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotificationFormat {
+    /// The envelope of the distribution registry, with the media type of registry:3.
+    #[default]
+    Distribution,
+    /// The same with the media type of registry:2.
+    DistributionVersion1,
+    /// `CloudEvents` 1.0, structured JSON.
+    CloudEvents,
+}
+
+/// A program that is told by `POST`.
+#[derive(Clone)]
+pub struct NotificationEndpoint {
+    /// What the log, the metrics and the outbox call it.
+    pub name: String,
+    /// Where to; user and password in it are sent as `Authorization: Basic`.
+    pub url: String,
+    /// Further fields of each request.
+    pub headers: Vec<(String, String)>,
+    /// How long a request may take. 1 second.
+    pub timeout: Duration,
+    /// After how many failures in a row it is left alone for `backoff` between two tries. 10.
+    pub threshold: u32,
+    /// How long it is left alone. 1 second.
+    pub backoff: Duration,
+    /// Media types of what is not told.
+    pub ignored_media_types: Vec<String>,
+    /// `pull`, `push`, `mount` or `delete`, where it is not told.
+    pub ignored_actions: Vec<String>,
+    /// How events are written.
+    pub format: NotificationFormat,
+}
+
+impl NotificationEndpoint {
+    /// Makes an endpoint with distribution's defaults.
+    #[must_use]
+    pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            url: url.into(),
+            headers: Vec::new(),
+            timeout: Duration::from_secs(1),
+            threshold: 10,
+            backoff: Duration::from_secs(1),
+            ignored_media_types: Vec::new(),
+            ignored_actions: Vec::new(),
+            format: NotificationFormat::default(),
+        }
+    }
+
+    pub(super) fn wishes(&self) -> Wishes {
+        Wishes {
+            ignored_media_types: self.ignored_media_types.clone(),
+            ignored_actions: self.ignored_actions.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for NotificationEndpoint {
+    /// Leaves out the URL and the header fields, which hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotificationEndpoint")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an endpoint wants to know.
+#[derive(Clone, Debug)]
+pub(super) struct Wishes {
+    ignored_media_types: Vec<String>,
+    ignored_actions: Vec<String>,
+}
+
+impl Wishes {
+    /// Tells whether an event is wanted.
+    pub(super) fn contain(&self, event: &Event) -> bool {
+        let media_type = match &event.target {
+            EventTarget::Manifest { manifest, .. } => Some(manifest.media_type.as_str()),
+            EventTarget::Blob { .. } if event.action != EventAction::Delete => {
+                Some("application/octet-stream")
+            }
+            _ => None,
+        };
+        self.want(event.action.as_str(), media_type)
+    }
+
+    fn want(&self, action: &str, media_type: Option<&str>) -> bool {
+        !self.ignored_actions.iter().any(|ignored| ignored == action)
+            && !media_type.is_some_and(|kind| self.ignored_media_types.iter().any(|ignored| ignored == kind))
+    }
+}
+
+/// What became of the events of one endpoint since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointStatistics {
+    /// The endpoint's name.
+    pub name: String,
+    /// Events that wait to be sent, those that it ignores included.
+    pub pending: u64,
+    /// Events that were taken up to be sent.
+    pub events: u64,
+    /// Tries that were answered 2xx or 3xx, and so the events that were sent.
+    pub successes: u64,
+    /// Tries that were answered with another status.
+    pub failures: u64,
+    /// Tries that were not answered.
+    pub errors: u64,
+    /// How often each status was answered.
+    pub statuses: BTreeMap<u16, u64>,
+}
+
+/// The sending to one endpoint.
+pub(super) struct Delivery {
+    endpoint: NotificationEndpoint,
+    wishes: Wishes,
+    url: Url,
+    headers: HeaderMap,
+    client: reqwest::Client,
+    outbox: Outbox,
+    /// All events up to this place were sent.
+    sent: AtomicU64,
+    counts: Mutex<EndpointStatistics>,
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The server ends, and what waits is for the next one.
+struct Stopped;
+
+impl Delivery {
+    pub(super) fn new(
+        endpoint: NotificationEndpoint,
+        client: reqwest::Client,
+        outbox: Outbox,
+    ) -> Result<Self, NotifierError> {
+        let failed = |reason: String| NotifierError::Endpoint {
+            name: endpoint.name.clone(),
+            reason,
+        };
+        let url =
+            Url::parse(&endpoint.url).map_err(|error| failed(format!("its URL is malformed: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(failed(
+                "its URL must begin with http:// or https:// and a host".into(),
+            ));
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in &endpoint.headers {
+            let field = HeaderName::try_from(name.as_str())
+                .map_err(|_| failed(format!("{name:?} is no name of a header field")))?;
+            let mut value = HeaderValue::try_from(value.as_str())
+                .map_err(|_| failed(format!("the value of {name} cannot stand in a header")))?;
+            value.set_sensitive(true);
+            headers.append(field, value);
+        }
+        Ok(Self {
+            wishes: endpoint.wishes(),
+            url,
+            headers,
+            client,
+            outbox,
+            sent: AtomicU64::new(0),
+            counts: Mutex::default(),
+            endpoint,
+        })
+    }
+
+    pub(super) fn statistics(&self) -> EndpointStatistics {
+        EndpointStatistics {
+            name: self.endpoint.name.clone(),
+            pending: self.outbox.pending(self.sent.load(Ordering::Relaxed)),
+            ..self.counts().clone()
+        }
+    }
+
+    /// Sends what is in the outbox and what comes, until told to stop and all is sent that can be.
+    pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut end = self.outbox.end();
+        loop {
+            let known_end = *end.borrow_and_update();
+            let after = self.sent.load(Ordering::Relaxed);
+            let batch = match self.outbox.read(&self.endpoint.name, after, BATCH).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    tracing::error!(%error, endpoint = self.endpoint.name, "events cannot be read");
+                    if self.pause(self.endpoint.backoff, &mut stop).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            if batch.is_empty() {
+                // All up to the end that was known before are sent.
+                self.sent.fetch_max(known_end, Ordering::Relaxed);
+                if *stop.borrow() {
+                    return;
+                }
+                tokio::select! {
+                    changed = end.changed() => if changed.is_err() { return },
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+                continue;
+            }
+            for entry in batch {
+                if self.deliver(&entry.value, &mut stop).await.is_err() {
+                    return;
+                }
+                self.sent.fetch_max(entry.sequence, Ordering::Relaxed);
+                if let Err(error) = self.outbox.acknowledge(&self.endpoint.name, entry.sequence) {
+                    tracing::debug!(%error, "an event may be sent again after a restart");
+                }
+            }
+        }
+    }
+
+    /// Sends one event, again and again until the endpoint takes it.
+    async fn deliver(&self, value: &[u8], stop: &mut watch::Receiver<bool>) -> Result<(), Stopped> {
+        let Some(body) = self.encode(value) else {
+            return Ok(());
+        };
+        self.counts().events += 1;
+        let mut failures: u32 = 0;
+        loop {
+            match self.try_once(body.clone()).await {
+                Ok(()) => {
+                    if failures >= self.endpoint.threshold {
+                        tracing::info!(
+                            endpoint = self.endpoint.name,
+                            failures,
+                            "the endpoint takes notifications again"
+                        );
+                    }
+                    return Ok(());
+                }
+                Err(reason) => {
+                    failures = failures.saturating_add(1);
+                    tracing::debug!(
+                        endpoint = self.endpoint.name,
+                        reason,
+                        failures,
+                        "a notification was not taken"
+                    );
+                    if failures == self.endpoint.threshold {
+                        tracing::warn!(
+                            endpoint = self.endpoint.name,
+                            reason,
+                            failures,
+                            "the endpoint does not take notifications; they wait in the outbox"
+                        );
+                    }
+                }
+            }
+            if *stop.borrow() {
+                return Err(Stopped);
+            }
+            let pause = if failures < self.endpoint.threshold {
+                let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
+                doubled.min(self.endpoint.backoff)
+            } else {
+                self.endpoint.backoff
+            };
+            self.pause(pause, stop).await?;
+        }
+    }
+
+    /// Writes an event as the endpoint wants it; nothing where it does not want it at all.
+    fn encode(&self, value: &[u8]) -> Option<bytes::Bytes> {
+        let record: EventRecord = match serde_json::from_slice(value) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(%error, "an event of another version is in the outbox; it is not sent");
+                return None;
+            }
+        };
+        let media_type = record.target.media_type.as_deref();
+        if !self.wishes.want(&record.action, media_type) {
+            return None;
+        }
+        let encoded = match self.endpoint.format {
+            NotificationFormat::Distribution | NotificationFormat::DistributionVersion1 => {
+                distribution::envelope(&record)
+            }
+            NotificationFormat::CloudEvents => cloudevents::event(&record),
+        };
+        encoded.ok().map(bytes::Bytes::from)
+    }
+
+    /// Sends a request. The reason of a failure holds no secret: errors are told without the URL.
+    async fn try_once(&self, body: bytes::Bytes) -> Result<(), String> {
+        let content_type = match self.endpoint.format {
+            NotificationFormat::Distribution => distribution::MEDIA_TYPE,
+            NotificationFormat::DistributionVersion1 => distribution::MEDIA_TYPE_1,
+            NotificationFormat::CloudEvents => cloudevents::MEDIA_TYPE,
+        };
+        let request = self
+            .client
+            .post(self.url.clone())
+            .timeout(self.endpoint.timeout)
+            .header(CONTENT_TYPE, content_type)
+            .headers(self.headers.clone())
+            .body(body);
+        match request.send().await {
+            Ok(response) => {
+                let status = response.status();
+                let is_taken = status.is_success() || status.is_redirection();
+                let mut counts = self.counts();
+                *counts.statuses.entry(status.as_u16()).or_default() += 1;
+                if is_taken {
+                    counts.successes += 1;
+                    Ok(())
+                } else {
+                    counts.failures += 1;
+                    Err(format!("it answered {status}"))
+                }
+            }
+            Err(error) => {
+                self.counts().errors += 1;
+                Err(with_causes(&error.without_url()))
+            }
+        }
+    }
+
+    async fn pause(&self, pause: Duration, stop: &mut watch::Receiver<bool>) -> Result<(), Stopped> {
+        tokio::select! {
+            () = sleep(pause) => Ok(()),
+            _ = stop.wait_for(|stop| *stop) => Err(Stopped),
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, EndpointStatistics> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn with_causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,188 @@
+//! Notifications: what happened in a registry is told to other programs by HTTP.
+//!
+//! An event goes into an [`Outbox`] before the client is answered and is sent from there, so no push waits for the
+//! program that is told, and none is forgotten when the server ends in between. Each endpoint gets the events in the
+//! order in which they happened, each at least once: after a crash an event may come again, with the same `id`.
+
+mod cloudevents;
+mod distribution;
+mod endpoint;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use registry_core::Event;
+use registry_core::event::EventAction;
+use registry_storage::outbox::{Outbox, OutboxError};
+use reqwest::redirect;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::endpoint::{Delivery, Wishes};
+pub use self::endpoint::{EndpointStatistics, NotificationEndpoint, NotificationFormat};
+use self::record::EventRecord;
+use crate::observe::{EventSink, RequestRecord};
+
+/// How long the answer to a push waits for the outbox at most. It takes microseconds unless the disk hangs.
+const APPEND: Duration = Duration::from_millis(250);
+
+/// What all notifications have in common.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct NotificationOptions {
+    /// Events of manifests name what the manifest names.
+    pub include_references: bool,
+    /// The host and port of this registry, by which receivers tell several apart.
+    pub source: String,
+    /// What URLs of content begin with, such as `https://registry.example`; unless given, what the client asked.
+    pub base_url: Option<String>,
+}
+
+/// Tells endpoints what happens in a registry. It ends with [`Notifier::shutdown`]; dropping it stops the sending, and
+/// what was not sent stays in the outbox.
+#[derive(Debug)]
+pub struct Notifier {
+    options: NotificationOptions,
+    instance: String,
+    outbox: Outbox,
+    wishes: Vec<Wishes>,
+    deliveries: Vec<Arc<Delivery>>,
+    stop: watch::Sender<bool>,
+    tasks: std::sync::Mutex<JoinSet<()>>,
+    lost: AtomicU64,
+}
+
+/// Why no notifications can be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifierError {
+    /// Something is wrong with an endpoint.
+    #[error("the endpoint {name:?} cannot be used: {reason}")]
+    Endpoint {
+        /// The endpoint's name.
+        name: String,
+        /// What is wrong, without secrets.
+        reason: String,
+    },
+    /// The client cannot be made.
+    #[error("no HTTP client can be made")]
+    Client(#[source] reqwest::Error),
+}
+
+impl Notifier {
+    /// Starts to send what is in `outbox`, whose consumers are the names of the endpoints, from within a tokio runtime.
+    ///
+    /// `client` says what connections are made with, such as certificates and proxies; redirects are not followed.
+    ///
+    /// # Errors
+    /// A URL or a header field of an endpoint is malformed.
+    pub fn start(
+        options: NotificationOptions,
+        endpoints: Vec<NotificationEndpoint>,
+        outbox: Outbox,
+        client: reqwest::ClientBuilder,
+    ) -> Result<Self, NotifierError> {
+        let client = client
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(NotifierError::Client)?;
+        let wishes = endpoints.iter().map(NotificationEndpoint::wishes).collect();
+        let deliveries: Vec<Arc<Delivery>> = endpoints
+            .into_iter()
+            .map(|endpoint| Delivery::new(endpoint, client.clone(), outbox.clone()).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for delivery in &deliveries {
+            tasks.spawn(Arc::clone(delivery).run(stopped.clone()));
+        }
+        Ok(Self {
+            options,
+            instance: uuid::Uuid::new_v4().to_string(),
+            outbox,
+            wishes,
+            deliveries,
+            stop,
+            tasks: std::sync::Mutex::new(tasks),
+            lost: AtomicU64::new(0),
+        })
+    }
+
+    /// Returns what became of the events so far, by endpoint.
+    #[must_use]
+    pub fn statistics(&self) -> Vec<EndpointStatistics> {
+        self.deliveries
+            .iter()
+            .map(|delivery| delivery.statistics())
+            .collect()
+    }
+
+    /// Returns how many events were lost since the start: because the outbox was full, or could not be written.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.outbox
+            .dropped()
+            .saturating_add(self.lost.load(Ordering::Relaxed))
+    }
+
+    /// Sends what waits, for at most `limit`, and ends. What cannot be sent stays in the outbox, which is not closed.
+    pub async fn shutdown(&self, limit: Duration) {
+        self.stop.send_replace(true);
+        let mut tasks = std::mem::take(&mut *self.tasks());
+        if timeout(limit, async { while tasks.join_next().await.is_some() {} })
+            .await
+            .is_err()
+        {
+            tasks.shutdown().await;
+        }
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.tasks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn keep(&self, event: &Event, request: &RequestRecord) {
+        let records = EventRecord::of(event, request, &self.options, &self.instance);
+        let count = records.len() as u64;
+        let values = records
+            .iter()
+            .filter_map(|record| serde_json::to_vec(record).ok());
+        let values = values.collect();
+        let result = if event.action == EventAction::Pull {
+            // Nothing depends on a pull, so its answer waits for nothing.
+            self.outbox.append_later(values)
+        } else {
+            // In time or not, the event is on its way to the file.
+            match timeout(APPEND, self.outbox.append(values)).await {
+                Ok(result) => result,
+                Err(_) => {
+                    tracing::warn!("the outbox is slow; a push was answered before its event was safe");
+                    Ok(())
+                }
+            }
+        };
+        if let Err(error) = result {
+            self.lost.fetch_add(count, Ordering::Relaxed);
+            if !matches!(error, OutboxError::File(_)) {
+                tracing::error!(%error, action = %event.action, repository = %event.repository, "an event is lost");
+            }
+        }
+    }
+}
+
+impl EventSink for Notifier {
+    fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        if self.wishes.iter().any(|wishes| wishes.contain(event)) {
+            Box::pin(self.keep(event, request))
+        } else {
+            Box::pin(std::future::ready(()))
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Notifications against a receiver over real HTTP.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use registry_core::event::EventTarget;
+use registry_core::storage::Manifest;
+use registry_core::{Algorithm, Digest, MediaType};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::limits::Limits;
+use crate::server::{Listener, Server};
+
+/// What a receiver got: header and body.
+type Got = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
+
+/// A receiver that answers with what `answer` says of the nth request; 0 is never answered.
+struct Receiver {
+    address: SocketAddr,
+    got: Got,
+    _server: Server,
+}
+
+impl Receiver {
+    async fn start(answer: fn(usize) -> u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, answer)
+    }
+
+    fn on(listener: TcpListener, answer: fn(usize) -> u16) -> Self {
+        let address = listener.local_addr().unwrap();
+        let got = Got::default();
+        let seen = Arc::clone(&got);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let seen = Arc::clone(&seen);
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                let status = {
+                    let mut seen = seen.lock().unwrap();
+                    seen.push((head.headers, body));
+                    answer(seen.len())
+                };
+                if status == 0 {
+                    std::future::pending::<()>().await;
+                }
+                let response = Response::builder().status(status).body(Full::new(Bytes::new()));
+                Ok::<_, Infallible>(response.unwrap())
+            }
+        });
+        let server = Server::serve([Listener::tcp(listener).unwrap()], service, Limits::default());
+        Self {
+            address,
+            got,
+            _server: server.unwrap(),
+        }
+    }
+
+    fn endpoint(&self) -> NotificationEndpoint {
+        let mut endpoint = NotificationEndpoint::new("sink", format!("http://{}/x", self.address));
+        endpoint.backoff = Duration::from_millis(20);
+        endpoint
+    }
+
+    fn bodies(&self) -> Vec<Value> {
+        let got = self.got.lock().unwrap();
+        got.iter()
+            .map(|(_, body)| serde_json::from_slice(body).unwrap())
+            .collect()
+    }
+
+    /// Waits for `count` requests.
+    async fn wait(&self, count: usize) -> Vec<Value> {
+        eventually(|| self.got.lock().unwrap().len() >= count).await;
+        self.bodies()
+    }
+}
+
+async fn eventually(mut check: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !check() {
+        assert!(Instant::now() < end, "it did not happen within ten seconds");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy()
+}
+
+fn start(endpoints: Vec<NotificationEndpoint>, outbox: Outbox) -> Notifier {
+    let options = NotificationOptions {
+        include_references: true,
+        source: "here:5000".into(),
+        ..NotificationOptions::default()
+    };
+    Notifier::start(options, endpoints, outbox, client()).unwrap()
+}
+
+fn memory(limit: u64) -> Outbox {
+    Outbox::in_memory(limit, &["sink"]).unwrap()
+}
+
+fn request() -> RequestRecord {
+    let request = Request::builder().method("PUT").uri("/v2/a/b/manifests/t1");
+    let request = request
+        .header("host", "127.0.0.1:7400")
+        .header("user-agent", "agent/1");
+    let (mut parts, ()) = request.body(()).unwrap().into_parts();
+    let peer: SocketAddr = "127.0.0.1:50964".parse().unwrap();
+    parts.extensions.insert(crate::PeerAddress::Tcp(peer));
+    RequestRecord::new(&parts)
+}
+
+/// What the registry of Debian (2.8.2) was given, and the manifest that it told of.
+const CONFIG: &str = "sha256:c5b1d63604f273462ef36fadac3182d43ae6a6138731cf594b314835cf1c034f";
+const LAYER: &str = "sha256:541b3e9daa09b20bf85fa273e5cbd3e80185aa4ec298e765db87742b70138a53";
+
+fn manifest() -> Manifest {
+    let image = "application/vnd.oci.image";
+    let text = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{image}.manifest.v1+json","config":{{"mediaType":"{image}.config.v1+json","digest":"{CONFIG}","size":78}},"layers":[{{"mediaType":"{image}.layer.v1.tar","digest":"{LAYER}","size":1000}}]}}"#
+    );
+    Manifest {
+        digest: Digest::of(Algorithm::Sha256, text.as_bytes()),
+        media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
+        bytes: text.into(),
+    }
+}
+
+fn event(action: EventAction, target: EventTarget) -> Event {
+    Event {
+        action,
+        repository: "a/b".parse().unwrap(),
+        target,
+    }
+}
+
+fn push(tags: &[&str]) -> Event {
+    let tags = tags.iter().map(|tag| tag.parse().unwrap()).collect();
+    let manifest = manifest();
+    event(EventAction::Push, EventTarget::Manifest { manifest, tags })
+}
+
+fn blob(action: EventAction, size: Option<u64>) -> Event {
+    let digest = LAYER.parse().unwrap();
+    event(action, EventTarget::Blob { digest, size })
+}
+
+/// What the registry of Debian (2.8.2) sent for this push, but for identifiers and the time.
+const REAL: &str = include_str!("push_of_registry_2.json");
+
+#[tokio::test]
+async fn an_envelope_is_that_of_the_distribution_registry_byte_for_byte() {
+    let receiver = Receiver::start(|_| 200).await;
+    let mut endpoint = receiver.endpoint();
+    endpoint.format = NotificationFormat::DistributionVersion1;
+    endpoint.headers.push(("X-Secret".into(), "abc".into()));
+    let notifier = start(vec![endpoint], memory(10));
+    let request = request();
+    notifier.accept(&push(&["t1"]), &request).await;
+    let bodies = receiver.wait(1).await;
+    let (header, body) = receiver.got.lock().unwrap()[0].clone();
+    let sent = &bodies[0]["events"][0];
+    let mut expected = REAL.trim_end().to_owned();
+    for (place, value) in [
+        ("EVENT", &sent["id"]),
+        ("TIME", &sent["timestamp"]),
+        ("INSTANCE", &sent["source"]["instanceID"]),
+    ] {
+        expected = expected.replace(place, value.as_str().unwrap());
+    }
+    expected = expected.replace("REQUEST", &request.id.to_string());
+    assert_eq!(std::str::from_utf8(&body).unwrap(), expected);
+    let kind = "application/vnd.docker.distribution.events.v1+json";
+    assert_eq!(
+        (&header["content-type"], &header["x-secret"]),
+        (&kind.parse().unwrap(), &"abc".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn targets_are_told_as_the_distribution_registry_does() {
+    let receiver = Receiver::start(|_| 204).await;
+    let notifier = start(vec![receiver.endpoint()], memory(100));
+    let from = "c/d".parse().unwrap();
+    let blob_url = format!("http://127.0.0.1:7400/v2/a/b/blobs/{LAYER}");
+    let of_blob = json!({"mediaType": "application/octet-stream", "size": 1000, "digest": LAYER, "length": 1000,
+        "repository": "a/b", "url": blob_url});
+    let mut mounted = of_blob.clone();
+    mounted["fromRepository"] = "c/d".into();
+    let tag = || "t1".parse().unwrap();
+    let cases = [
+        (blob(EventAction::Pull, Some(1000)), "pull", of_blob.clone()),
+        (blob(EventAction::Push, Some(1000)), "push", of_blob),
+        (blob(EventAction::Mount { from }, Some(1000)), "mount", mounted),
+        (
+            blob(EventAction::Delete, None),
+            "delete",
+            json!({"digest": LAYER, "repository": "a/b"}),
+        ),
+        (
+            event(
+                EventAction::Delete,
+                EventTarget::DeletedManifest(LAYER.parse().unwrap()),
+            ),
+            "delete",
+            json!({"digest": LAYER, "repository": "a/b"}),
+        ),
+        (
+            event(EventAction::Delete, EventTarget::DeletedTag(tag())),
+            "delete",
+            json!({"repository": "a/b", "tag": "t1"}),
+        ),
+    ];
+    for (event, _, _) in &cases {
+        notifier.accept(event, &request()).await;
+    }
+    let bodies = receiver.wait(cases.len()).await;
+    for (body, (_, action, target)) in bodies.iter().zip(&cases) {
+        let sent = &body["events"][0];
+        assert_eq!(
+            (&sent["action"], &sent["target"]),
+            (&Value::from(*action), target)
+        );
+    }
+    let kind = "application/vnd.docker.distribution.events.v2+json";
+    assert_eq!(receiver.got.lock().unwrap()[0].0["content-type"], kind);
+}
+
+#[tokio::test]
+async fn each_tag_is_an_event_and_cloud_events_are_structured() {
+    let receiver = Receiver::start(|_| 200).await;
+    let mut endpoint = receiver.endpoint();
+    endpoint.format = NotificationFormat::CloudEvents;
+    let notifier = start(vec![endpoint], memory(100));
+    notifier.accept(&push(&["x", "y"]), &request()).await;
+    notifier
+        .accept(&blob(EventAction::Delete, None), &request())
+        .await;
+    let bodies = receiver.wait(3).await;
+    let kinds = [
+        "registry.manifest.push",
+        "registry.manifest.push",
+        "registry.content.delete",
+    ];
+    let subjects = ["a/b:x", "a/b:y", &format!("a/b@{LAYER}")];
+    for (body, (kind, subject)) in bodies.iter().zip(kinds.iter().zip(subjects)) {
+        assert_eq!(
+            (&body["type"], &body["subject"]),
+            (&Value::from(*kind), &Value::from(subject))
+        );
+        assert_eq!(
+            (&body["specversion"], &body["datacontenttype"]),
+            (&"1.0".into(), &"application/json".into())
+        );
+        assert!(body["source"].as_str().unwrap().starts_with("//here:5000/"));
+        assert_eq!(body["data"]["target"]["repository"], "a/b");
+    }
+    assert_ne!(bodies[0]["id"], bodies[1]["id"]);
+    assert_eq!(
+        receiver.got.lock().unwrap()[0].0["content-type"],
+        "application/cloudevents+json"
+    );
+}
+
+#[tokio::test]
+async fn what_fails_is_sent_again_in_order_and_nothing_is_left_out() {
+    // Refused, not answered in time, refused again; then taken.
+    let receiver = Receiver::start(|nth| [500, 0, 404].get(nth - 1).copied().unwrap_or(302)).await;
+    let mut endpoint = receiver.endpoint();
+    endpoint.timeout = Duration::from_millis(50);
+    endpoint.threshold = 2;
+    let notifier = start(vec![endpoint], memory(100));
+    for tag in ["x", "y", "z"] {
+        notifier.accept(&push(&[tag]), &request()).await;
+    }
+    let bodies = receiver.wait(6).await;
+    let tags: Vec<_> = bodies
+        .iter()
+        .map(|body| body["events"][0]["target"]["tag"].as_str().unwrap())
+        .collect();
+    assert_eq!(tags, ["x", "x", "x", "x", "y", "z"]);
+    assert_eq!(bodies[0]["events"][0]["id"], bodies[3]["events"][0]["id"]);
+    eventually(|| notifier.statistics()[0].pending == 0).await;
+    let statistics = &notifier.statistics()[0];
+    assert_eq!(
+        (
+            statistics.events,
+            statistics.successes,
+            statistics.failures,
+            statistics.errors
+        ),
+        (3, 3, 2, 1)
+    );
+    assert_eq!(statistics.statuses, [(302, 3), (404, 1), (500, 1)].into());
+    assert_eq!(notifier.lost(), 0);
+}
+
+#[tokio::test]
+async fn what_is_ignored_is_not_told() {
+    let receiver = Receiver::start(|_| 200).await;
+    let mut endpoint = receiver.endpoint();
+    endpoint.ignored_actions.push("pull".into());
+    endpoint
+        .ignored_media_types
+        .push("application/octet-stream".into());
+    let outbox = memory(100);
+    let notifier = start(vec![endpoint], outbox.clone());
+    notifier
+        .accept(&blob(EventAction::Push, Some(1)), &request())
+        .await;
+    notifier
+        .accept(&blob(EventAction::Pull, Some(1)), &request())
+        .await;
+    assert_eq!(*outbox.end().borrow(), 0, "what nobody wants is not even kept");
+    notifier.accept(&push(&["x"]), &request()).await;
+    notifier.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(receiver.bodies().len(), 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_down_hinders_neither_pushes_nor_others_and_gets_all_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    let open = || Outbox::open(&path, 1000, &["sink", "other"]).unwrap();
+    let other = Receiver::start(|_| 200).await;
+    // Nobody listens there yet, and nobody else takes the port meanwhile.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut down = NotificationEndpoint::new("sink", format!("http://{address}/"));
+    down.backoff = Duration::from_millis(20);
+    let mut up = other.endpoint();
+    up.name = "other".into();
+    let endpoints = || vec![down.clone(), up.clone()];
+
+    let outbox = open();
+    let notifier = start(endpoints(), outbox.clone());
+    let begin = Instant::now();
+    for number in 0..20 {
+        notifier.accept(&push(&[&format!("t{number}")]), &request()).await;
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    other.wait(20).await;
+    notifier.shutdown(Duration::from_millis(100)).await;
+    assert_eq!(notifier.statistics()[0].pending, 20);
+    drop(notifier);
+    outbox.close();
+
+    let receiver = Receiver::on(socket.listen(16).unwrap(), |_| 200);
+    let notifier = start(endpoints(), open());
+    notifier.accept(&push(&["last"]), &request()).await;
+    let bodies = receiver.wait(21).await;
+    for (number, body) in bodies.iter().enumerate() {
+        let tag = if number == 20 {
+            "last".to_owned()
+        } else {
+            format!("t{number}")
+        };
+        assert_eq!(body["events"][0]["target"]["tag"], tag);
+    }
+    eventually(|| notifier.statistics().iter().all(|endpoint| endpoint.pending == 0)).await;
+    notifier.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(
+        other.bodies().len(),
+        21,
+        "nothing comes twice after an orderly end"
+    );
+}
+
+#[tokio::test]
+async fn of_too_many_events_the_oldest_are_lost_and_counted() {
+    let mut endpoint = NotificationEndpoint::new("sink", "http://127.0.0.1:1/");
+    endpoint.backoff = Duration::from_secs(3600);
+    let notifier = start(vec![endpoint], memory(5));
+    for _ in 0..8 {
+        notifier.accept(&push(&["x"]), &request()).await;
+    }
+    assert_eq!((notifier.lost(), notifier.statistics()[0].pending), (3, 5));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_used_is_refused_without_its_secrets() {
+    for (url, header, said) in [
+        ("ftp://user:canary@a/", ("a", "b"), "http://"),
+        ("canary", ("a", "b"), "malformed"),
+        ("http://a/", ("a b", "canary"), "a b"),
+        ("http://a/", ("a", "canary\n"), "value of a"),
+    ] {
+        let mut endpoint = NotificationEndpoint::new("sink", url);
+        endpoint.headers.push((header.0.into(), header.1.into()));
+        let shown = format!("{endpoint:?}");
+        let options = NotificationOptions::default();
+        let error = Notifier::start(options, vec![endpoint], memory(1), client()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(said), "{message}");
+        assert!(
+            !message.contains("canary") && !shown.contains("canary"),
+            "{message} {shown}"
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! The service of a debug listener.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+
+use super::{Health, Metrics};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json; charset=utf-8";
+/// What `prometheus-client` writes.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Shows metrics and health. It knows no users, so it belongs on an address that only operators reach.
+///
+/// | path | answer |
+/// |---|---|
+/// | the one of the metrics | the metrics, as `OpenMetrics` text |
+/// | `/debug/health` | 200 with `{}`, or 503 with what fails, as the distribution registry has it |
+/// | `/live`, `/livez` | 200 for as long as the process answers |
+/// | `/ready`, `/readyz` | 200 where requests should be sent here |
+/// | `/startup`, `/startupz` | 200 since the first request could be answered |
+/// | `POST /debug/health/down`, `…/up` | takes the server out of service, by `/ready`, and puts it back |
+#[derive(Clone, Debug)]
+pub struct DebugService {
+    health: Health,
+    metrics: Option<(String, Arc<Metrics>)>,
+}
+
+impl DebugService {
+    /// Makes a service that shows the health only.
+    #[must_use]
+    pub const fn new(health: Health) -> Self {
+        Self {
+            health,
+            metrics: None,
+        }
+    }
+
+    /// Shows metrics at `path`.
+    #[must_use]
+    pub fn with_metrics(mut self, path: impl Into<String>, metrics: Arc<Metrics>) -> Self {
+        self.metrics = Some((path.into(), metrics));
+        self
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if let Some((_, metrics)) = self.metrics.as_ref().filter(|(at, _)| at == path) {
+            return respond(StatusCode::OK, OPEN_METRICS, metrics.encode());
+        }
+        let is_change = matches!(path, "/debug/health/down" | "/debug/health/up");
+        let is_allowed = if is_change {
+            method == Method::POST
+        } else {
+            matches!(*method, Method::GET | Method::HEAD)
+        };
+        if !is_allowed {
+            return respond(
+                StatusCode::METHOD_NOT_ALLOWED,
+                TEXT,
+                "method not allowed\n".into(),
+            );
+        }
+        match path {
+            "/debug/health" => {
+                let failures = self.health.failures();
+                let status = status(failures.is_empty());
+                respond(status, JSON, serde_json::to_string(&failures).unwrap_or_default())
+            }
+            "/debug/health/down" | "/debug/health/up" => {
+                self.health.set_down(path.ends_with("down"));
+                respond(StatusCode::OK, TEXT, String::new())
+            }
+            "/live" | "/livez" => respond(StatusCode::OK, TEXT, "ok\n".into()),
+            "/startup" | "/startupz" => word(self.health.is_started()),
+            "/ready" | "/readyz" => word(self.health.is_ready()),
+            _ => respond(StatusCode::NOT_FOUND, TEXT, "not found\n".into()),
+        }
+    }
+}
+
+const fn status(is_well: bool) -> StatusCode {
+    if is_well {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+fn word(is_well: bool) -> Response<Full<Bytes>> {
+    let text = if is_well {
+        "ok\n"
+    } else {
+        "not yet, or not any more\n"
+    };
+    respond(status(is_well), TEXT, text.into())
+}
+
+fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let header = response.headers_mut();
+    header.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    header.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl<B> hyper::service::Service<Request<B>> for DebugService {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<B>) -> Self::Future {
+        ready(Ok(self.answer(request.method(), request.uri().path())))
+    }
+}

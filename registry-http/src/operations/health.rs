@@ -1,0 +1,151 @@
+//! Health: what is watched, and whether it is well.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::{sleep, timeout};
+
+use crate::tasks::Tasks;
+
+/// The name under which distribution shows that an operator took a server out of service.
+const MANUAL: &str = "manual_http_status";
+
+/// When a check is run, and when it counts.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckOptions {
+    /// How often; 10 seconds where it is zero.
+    pub interval: Duration,
+    /// After how many failures in a row it counts; 0 means 1.
+    pub threshold: u32,
+    /// How long it may take; the interval where it is zero.
+    pub timeout: Duration,
+}
+
+/// The health of a server. Clones are the same; the checks end with the last of them.
+///
+/// What fails is shown and makes the server not ready. It never refuses a request: whoever asks this server gets an
+/// answer, if a worse one than from another.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Arc<Mutex<State>>,
+    tasks: Tasks,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.tasks.abort();
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_started: bool,
+    is_stopping: bool,
+    failures: BTreeMap<String, String>,
+}
+
+impl Health {
+    /// Makes the health of a server that starts.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The server answers requests from now on.
+    pub fn started(&self) {
+        self.state().is_started = true;
+    }
+
+    /// The server takes no more requests: it is not ready any more, and lives until it ends.
+    pub fn stopping(&self) {
+        self.state().is_stopping = true;
+    }
+
+    /// Takes the server out of service by hand, or puts it back: it shows itself as not ready.
+    pub fn set_down(&self, is_down: bool) {
+        let mut state = self.state();
+        if is_down {
+            state
+                .failures
+                .insert(MANUAL.into(), "taken out of service by hand".into());
+        } else {
+            state.failures.remove(MANUAL);
+        }
+    }
+
+    /// Runs `check` again and again, from within a tokio runtime. Its error says what is wrong, without secrets.
+    pub fn watch(
+        &self,
+        name: impl Into<String>,
+        options: CheckOptions,
+        check: impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static,
+    ) {
+        let name = name.into();
+        let state = Arc::clone(&self.0.state);
+        let interval = match options.interval {
+            Duration::ZERO => Duration::from_secs(10),
+            interval => interval,
+        };
+        let limit = match options.timeout {
+            Duration::ZERO => interval,
+            limit => limit,
+        };
+        self.0.tasks.spawn(async move {
+            let mut failures: u32 = 0;
+            loop {
+                let result = match timeout(limit, check()).await {
+                    Ok(result) => result,
+                    Err(_) => Err(format!("no answer within {limit:?}")),
+                };
+                {
+                    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                    match result {
+                        Ok(()) => {
+                            failures = 0;
+                            if state.failures.remove(&name).is_some() {
+                                tracing::info!(check = name, "a health check succeeds again");
+                            }
+                        }
+                        Err(reason) => {
+                            failures = failures.saturating_add(1);
+                            if failures >= options.threshold.max(1)
+                                && state.failures.insert(name.clone(), reason.clone()).is_none()
+                            {
+                                tracing::warn!(check = name, reason, "a health check fails");
+                            }
+                        }
+                    }
+                }
+                sleep(interval).await;
+            }
+        });
+    }
+
+    /// Returns what fails, and why.
+    #[must_use]
+    pub fn failures(&self) -> BTreeMap<String, String> {
+        self.state().failures.clone()
+    }
+
+    /// Tells whether the server has started.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.state().is_started
+    }
+
+    /// Tells whether requests should be sent to the server.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let state = self.state();
+        state.is_started && !state.is_stopping && state.failures.is_empty()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,13 @@
+//! What those who operate a server look at: metrics, health, and a service that shows them.
+
+mod debug;
+mod health;
+mod metrics;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+pub use self::debug::DebugService;
+pub use self::health::{CheckOptions, Health};
+pub use self::metrics::Metrics;
+pub use self::storage::MeteredStorage;
