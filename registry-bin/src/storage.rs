@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use registry_core::{Error, Storage};
 use registry_storage::filesystem::FilesystemOptions;
-use registry_storage::{Backend, ObjectStoreBackend, Store, Sweeper};
+use registry_storage::{
+    Backend, ObjectStoreBackend, S3Encryption, S3Options, Store, StoreOptions, Sweeper, SystemClock,
+};
 
-use crate::config::sections::storage;
+use crate::config::sections::storage::{self, Maintenance, UploadPurging};
+use crate::config::values::Secret;
 use crate::failure::Failure;
 
 /// Where a registry keeps its data.
@@ -17,7 +20,48 @@ use crate::failure::Failure;
 pub(crate) enum StorageLocation {
     Memory,
     Folder(PathBuf),
-    Bucket(String),
+    Bucket(Box<Bucket>),
+}
+
+/// A bucket of S3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bucket {
+    name: String,
+    /// The folders in the bucket, with slashes between them.
+    prefix: String,
+    options: S3Options,
+}
+
+impl Bucket {
+    fn s3(s3: &storage::S3) -> Self {
+        let reveal = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+        let mut options = S3Options::default();
+        options.access_key = reveal(&s3.access_key).zip(reveal(&s3.secret_key));
+        options.session_token = reveal(&s3.session_token);
+        options.region.clone_from(&s3.region);
+        options.endpoint.clone_from(&s3.region_endpoint);
+        options.bucket_in_host = s3.force_path_style == Some(false);
+        options.plain_http = !s3.secure;
+        options.accept_any_certificate = s3.skip_verify;
+        options.encryption = s3.encrypt.then(|| match &s3.key_id {
+            Some(key) => S3Encryption::Key(key.clone()),
+            None => S3Encryption::Service,
+        });
+        options.user_agent.clone_from(&s3.user_agent);
+        options.dual_stack = s3.dual_stack;
+        options.fips = s3.fips;
+        options.accelerate = s3.accelerate;
+        Self {
+            name: s3.bucket.clone(),
+            prefix: s3
+                .root
+                .as_deref()
+                .unwrap_or_default()
+                .trim_matches('/')
+                .to_owned(),
+            options,
+        }
+    }
 }
 
 impl StorageLocation {
@@ -30,8 +74,7 @@ impl StorageLocation {
             return Ok(Self::Folder(filesystem.root.clone()));
         }
         if let Some(s3) = &storage.s3 {
-            let prefix = s3.root.as_deref().unwrap_or_default().trim_matches('/');
-            return Ok(Self::Bucket(format!("s3://{}/{prefix}", s3.bucket)));
+            return Ok(Self::Bucket(Box::new(Bucket::s3(s3))));
         }
         if storage.in_memory.is_some() {
             return Ok(Self::Memory);
@@ -45,7 +88,7 @@ impl fmt::Display for StorageLocation {
         match self {
             Self::Memory => f.write_str("memory (gone when the server ends)"),
             Self::Folder(path) => path.display().fmt(f),
-            Self::Bucket(url) => f.write_str(url),
+            Self::Bucket(bucket) => write!(f, "s3://{}/{}", bucket.name, bucket.prefix),
         }
     }
 }
@@ -67,13 +110,19 @@ type Closing = std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>
 
 impl OpenStorage {
     /// Opens a storage. With `wait`, waits for another process that has it.
-    pub(crate) async fn open(location: &StorageLocation, wait: bool) -> Result<Self, Failure> {
+    pub(crate) async fn open(
+        location: &StorageLocation,
+        maintenance: &Maintenance,
+        wait: bool,
+    ) -> Result<Self, Failure> {
+        let purging = &maintenance.upload_purging;
         match location {
-            StorageLocation::Memory => Ok(Self::over(ObjectStoreBackend::memory(), SWEEP_INTERVAL)),
-            StorageLocation::Bucket(url) => {
-                let failed = || Failure::new(format!("cannot use {url}"));
-                let backend = ObjectStoreBackend::from_url(url).map_err(|cause| failed().because(cause))?;
-                Ok(Self::over(backend, BUCKET_SWEEP_INTERVAL))
+            StorageLocation::Memory => Ok(Self::over(ObjectStoreBackend::memory(), purging, SWEEP_INTERVAL)),
+            StorageLocation::Bucket(bucket) => {
+                let backend = ObjectStoreBackend::s3(&bucket.name, &bucket.prefix, &bucket.options);
+                let backend =
+                    backend.map_err(|cause| Failure::new(format!("cannot use {location}")).because(cause))?;
+                Ok(Self::over(backend, purging, BUCKET_SWEEP_INTERVAL))
             }
             StorageLocation::Folder(root) => {
                 let failed = || Failure::new(format!("cannot store in {}", root.display()));
@@ -84,14 +133,24 @@ impl OpenStorage {
                     .open(root)
                     .await
                     .map_err(|cause| failed().because(cause))?;
-                Ok(Self::over(backend, SWEEP_INTERVAL))
+                Ok(Self::over(backend, purging, SWEEP_INTERVAL))
             }
         }
     }
 
-    fn over<B: Backend>(backend: B, sweep_interval: Duration) -> Self {
-        let store = Arc::new(Store::new(backend));
-        let sweeper = Sweeper::start(Arc::clone(&store), sweep_interval);
+    fn over<B: Backend>(backend: B, purging: &UploadPurging, usual_interval: Duration) -> Self {
+        let is_purging = purging.enabled && !purging.dry_run;
+        let options = StoreOptions {
+            upload_idle_limit: if is_purging { purging.age.0 } else { Duration::MAX },
+            ..StoreOptions::default()
+        };
+        let store = Arc::new(Store::with_options(
+            Arc::new(backend),
+            Arc::new(SystemClock),
+            options,
+        ));
+        let interval = purging.interval.map_or(usual_interval, |interval| interval.0);
+        let sweeper = Sweeper::start(Arc::clone(&store), interval);
         let storage = Arc::clone(&store) as Arc<dyn Storage>;
         Self {
             storage,

@@ -14,6 +14,8 @@ mod tests;
 pub(crate) mod tree;
 pub(crate) mod values;
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +89,31 @@ pub(crate) enum Version {
 }
 
 impl Configuration {
+    /// The files that the configuration names and that are read.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let tls = &self.http.tls;
+        let mut files: Vec<PathBuf> = tls
+            .certificate
+            .iter()
+            .chain(&tls.key)
+            .chain(&tls.client_authorities)
+            .cloned()
+            .collect();
+        files.extend(self.auth.htpasswd.iter().map(|htpasswd| htpasswd.path.clone()));
+        if let Some(token) = &self.auth.token {
+            files.extend(token.root_certificates.clone());
+            files.extend(
+                token
+                    .jwks
+                    .as_ref()
+                    .filter(|jwks| !jwks.contains("://"))
+                    .map(PathBuf::from),
+            );
+            files.extend(token.builtin.iter().map(|builtin| builtin.users.clone()));
+        }
+        files
+    }
+
     /// The least level that is logged.
     pub(crate) fn level(&self) -> LogLevel {
         self.log.level.or(self.log_level).unwrap_or_default()

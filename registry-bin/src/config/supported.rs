@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::Configuration;
 use super::problem::Problem;
 use super::sections::middleware::Middleware;
+use super::sections::storage::S3;
+use super::sections::validation::Platforms;
 use super::tree::Node;
 
 /// What has no effect, and why it needs none.
@@ -20,6 +22,29 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("storage.tag", "each tag has a record, so none is searched for"),
     ("storage.redirect", "content always comes from this server"),
     ("storage.filesystem.maxthreads", "the number of threads is fixed"),
+    ("storage.s3.chunksize", "parts are as large as the upload needs"),
+    ("storage.s3.multipartcopychunksize", "nothing is copied"),
+    ("storage.s3.multipartcopymaxconcurrency", "nothing is copied"),
+    ("storage.s3.multipartcopythresholdsize", "nothing is copied"),
+    (
+        "storage.s3.redirectendpoint",
+        "content always comes from this server",
+    ),
+    ("storage.s3.loglevel", "failed requests are in the log"),
+    ("storage.gcs.chunksize", "parts are as large as the upload needs"),
+    (
+        "storage.gcs.maxconcurrency",
+        "memory for parts is bounded instead",
+    ),
+    ("storage.gcs.useragent", "the service is told the library's name"),
+    (
+        "storage.azure.max_retries",
+        "failed requests are repeated for some seconds",
+    ),
+    (
+        "storage.azure.retry_delay",
+        "failed requests are repeated for some seconds",
+    ),
     (
         "http.secret",
         "uploads are kept by the server, not signed and sent around",
@@ -75,7 +100,6 @@ pub(crate) const PENDING: &[&str] = &[
     "http.trustedproxies",
     "http.ratelimit",
     "http.debug",
-    "http.headers",
     "auth.htpasswd",
     "auth.token",
     "access",
@@ -84,13 +108,8 @@ pub(crate) const PENDING: &[&str] = &[
     "health",
     "log.accesslog.format",
     "log.audit",
-    "log.fields",
     "storage.gcs",
     "storage.azure",
-    "storage.maintenance",
-    "catalog",
-    "tags.maxtags",
-    "validation",
 ];
 
 /// The keys that were given and have no effect, in the order above.
@@ -113,6 +132,24 @@ pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Proble
     for path in PENDING {
         refusals.unless_default(path, "is not available in this build");
     }
+    if let Some(s3) = &configuration.storage.s3 {
+        refuse_of_s3(s3, &mut refusals);
+    }
+    if configuration.validation.manifests.indexes.platforms == Platforms::List {
+        refusals.add(
+            "validation.manifests.indexes.platforms",
+            "which platforms must be there cannot be chosen; use `all`, or `none` to accept any index",
+        );
+    }
+    let urls = &configuration.validation.manifests.urls;
+    if !urls.deny.is_empty()
+        || !(urls.allow.is_empty() || urls.allow.iter().any(|allow| takes_any_url(allow)))
+    {
+        refusals.add(
+            "validation.manifests.urls",
+            "URLs of layers are not checked: any are accepted; remove the key, or set `allow: ['^https?://']`, which says so",
+        );
+    }
     for (index, hook) in configuration.log.hooks.iter().enumerate() {
         if !hook.disabled {
             refusals.add(
@@ -130,6 +167,41 @@ pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Proble
         refusals.refuse_middleware(part, list);
     }
     refusals.found
+}
+
+fn refuse_of_s3(s3: &S3, refusals: &mut Refusals<'_>) {
+    let usual = |value: &Option<String>, usual: &[&str]| {
+        let value = value.as_deref();
+        value.is_none_or(|value| {
+            value.is_empty() || usual.iter().any(|usual| usual.eq_ignore_ascii_case(value))
+        })
+    };
+    if !usual(&s3.storage_class, &["STANDARD", "NONE"]) {
+        refusals.add(
+            "storage.s3.storageclass",
+            "objects are written with the bucket's own class; remove the key, and add a lifecycle rule to the bucket",
+        );
+    }
+    if !usual(&s3.object_acl, &["private"]) {
+        refusals.add(
+            "storage.s3.objectacl",
+            "objects are private to the bucket's owner; remove the key, and say who may read in the bucket's policy",
+        );
+    }
+    if !s3.v4_auth {
+        refusals.add(
+            "storage.s3.v4auth",
+            "requests are signed by version 4; remove the key",
+        );
+    }
+}
+
+/// A regular expression that every URL matches which a client could fetch.
+fn takes_any_url(expression: &str) -> bool {
+    matches!(
+        expression,
+        "" | ".*" | "^.*" | "^.*$" | "^https?://" | "^https?://.*" | "^https?://.*$"
+    )
 }
 
 struct Refusals<'a> {

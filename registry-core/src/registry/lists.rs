@@ -89,7 +89,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             repository: repository.clone(),
             page,
         };
-        list(tags, head, page, request).await
+        list(tags, head, page, self.options.tags_page_limit, request).await
     }
 
     pub(super) async fn list_repositories(
@@ -103,21 +103,26 @@ impl<S: ?Sized + Storage> Registry<S> {
             principal: principal.clone(),
         };
         let head = String::from("{\"repositories\":[");
-        list(catalog, head, page, |page| Request::ListRepositories { page }).await
+        let limit = self.options.catalog_page_limit;
+        list(catalog, head, page, limit, |page| Request::ListRepositories {
+            page,
+        })
+        .await
     }
 }
 
-/// Answers with a page, or with the whole list where no page is asked for. The document is `head`, the items, `]}`.
+/// Answers with a page of at most `limit` items, or with the whole list where no page is asked for. The document is `head`, the items, `]}`.
 async fn list(
     source: impl Source,
     head: String,
     query: &PageQuery,
+    limit: usize,
     next: impl FnOnce(PageQuery) -> Request,
 ) -> Result<Response, Error> {
     let Some(size) = query.page_size() else {
         return whole_list(source, head, query.last.clone()).await;
     };
-    let page = fill(&source, size, query.last.clone()).await?;
+    let page = fill(&source, size.min(limit), query.last.clone()).await?;
     let mut document = head;
     write_items(&mut document, &page.items, true)?;
     document.push_str("]}");

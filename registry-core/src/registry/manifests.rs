@@ -17,7 +17,9 @@ use crate::operation::{Action, Operation, Principal, Target};
 use crate::reference::Reference;
 use crate::request::EntityTags;
 use crate::response::Response;
-use crate::storage::{Body, Manifest, NewManifest, Storage, TagCondition, TagFilter};
+use crate::storage::{
+    Body, ChildKind, Manifest, ManifestChild, NewManifest, Storage, TagCondition, TagFilter,
+};
 use crate::tag::Tag;
 
 /// A request to push a manifest.
@@ -130,9 +132,10 @@ impl<S: ?Sized + Storage> Registry<S> {
         let view = ManifestView::parse(&bytes, push.media_type)?;
         let digest = push.digest(&bytes)?;
         let subject = view.subject().cloned();
+        let (children, optional_children) = self.children(&view);
         let manifest = NewManifest {
-            children: view.children().to_vec(),
-            optional_children: view.optional_children().to_vec(),
+            children,
+            optional_children,
             allow_missing: self.options.allow_missing_children,
             subject: subject
                 .clone()
@@ -154,6 +157,16 @@ impl<S: ?Sized + Storage> Registry<S> {
             }),
             None => response,
         })
+    }
+
+    /// Returns what must be there for the manifest, and what is kept with it if it is there.
+    fn children(&self, view: &ManifestView) -> (Vec<ManifestChild>, Vec<ManifestChild>) {
+        let is_optional =
+            |child: &ManifestChild| self.options.allow_sparse_indexes && child.kind == ChildKind::Manifest;
+        let (mut optional, required): (Vec<_>, Vec<_>) =
+            view.children().iter().cloned().partition(is_optional);
+        optional.extend_from_slice(view.optional_children());
+        (required, optional)
     }
 
     /// Returns what the tags must be for the push, by what the client says and by what it may do, and those of them that

@@ -96,6 +96,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         body: Body<'_>,
     ) -> Result<Response, Error> {
         self.authorizer.authorize(principal, &Operation::of(request))?;
+        self.check_write(request)?;
         match request {
             Request::Version => Ok(Response::version()),
             Request::ListRepositories { page } => self.list_repositories(principal, page).await,
@@ -245,6 +246,35 @@ impl<S: ?Sized + Storage> Registry<S> {
         }
         // What was committed stays committed, whether or not its size can be told.
         self.storage.stat_blob(repository, digest).await.ok()
+    }
+
+    /// Refuses what changes something where nothing may be written.
+    fn check_write(&self, request: &Request) -> Result<(), Error> {
+        let allowed = match request {
+            _ if !self.options.read_only => return Ok(()),
+            Request::PutManifest { .. } | Request::DeleteManifest { .. } | Request::DeleteBlob { .. } => {
+                "GET, HEAD"
+            }
+            Request::AppendUpload { .. } | Request::FinishUpload { .. } | Request::CancelUpload { .. } => {
+                "GET"
+            }
+            // Where uploads are started, there is nothing else to do.
+            Request::StartUpload { .. } | Request::UploadBlob { .. } | Request::MountBlob { .. } => "",
+            Request::Version
+            | Request::ListRepositories { .. }
+            | Request::ListTags { .. }
+            | Request::ListReferrers { .. }
+            | Request::GetBlob { .. }
+            | Request::HeadBlob { .. }
+            | Request::GetManifest { .. }
+            | Request::HeadManifest { .. }
+            | Request::UploadStatus { .. } => return Ok(()),
+        };
+        let error = Error::new(
+            ErrorCode::MethodNotAllowed,
+            "this registry is read-only at the moment",
+        );
+        Err(error.with_field("Allow", allowed))
     }
 
     /// Refuses to delete where that is switched off; `allowed` are the other methods of the path.

@@ -1,6 +1,7 @@
 //! What an operator may choose.
 
 use crate::manifest::DEFAULT_SIZE_LIMIT;
+use crate::page::PageQuery;
 
 /// What an operator may choose of a registry's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,15 @@ pub struct Options {
     /// A manifest may name content that the repository does not have, such as the other platforms of an index of which
     /// one is copied. It may not: then a manifest that can be pulled can be pulled whole.
     pub allow_missing_children: bool,
+    /// An index may name manifests that the repository does not have; all else that a manifest names must be there.
+    /// It may not.
+    pub allow_sparse_indexes: bool,
+    /// Nothing may be written or deleted: such requests are refused with 405. It may.
+    pub read_only: bool,
+    /// The most tags on a page of their list, up to [`PageQuery::MAXIMUM`], which it is.
+    pub tags_page_limit: usize,
+    /// The most repositories on a page of the catalog, up to [`PageQuery::MAXIMUM`], which it is.
+    pub catalog_page_limit: usize,
     /// A tag never moves once it is there; it may be deleted. It does move. For a rule that depends on the tag or on
     /// who pushes, refuse [`Action::Overwrite`](crate::operation::Action::Overwrite) instead.
     pub immutable_tags: bool,
@@ -30,6 +40,10 @@ impl Default for Options {
             manifest_size_limit: DEFAULT_SIZE_LIMIT,
             delete: true,
             allow_missing_children: false,
+            allow_sparse_indexes: false,
+            read_only: false,
+            tags_page_limit: PageQuery::MAXIMUM,
+            catalog_page_limit: PageQuery::MAXIMUM,
             immutable_tags: false,
             referrers_size_limit: 4 * 1024 * 1024,
             echo_namespace: false,

@@ -31,6 +31,19 @@ pub(super) fn expects_continue(header: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
+/// Adds those of `fields` whose names are not in `header` yet.
+pub(super) fn add_fields(header: &mut HeaderMap, fields: &HeaderMap) {
+    for name in fields
+        .keys()
+        .filter(|name| !header.contains_key(*name))
+        .collect::<Vec<_>>()
+    {
+        for value in fields.get_all(name) {
+            header.append(name, value.clone());
+        }
+    }
+}
+
 /// Makes the head of the HTTP response.
 ///
 /// Where `is_last`, an HTTP/1.1 client is told that the connection is not used again.

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use registry_core::challenge::ChallengeError;
 use registry_core::policy::Claims;
@@ -23,8 +23,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::finish_on_drop::FinishOnDrop;
-use self::header::expects_continue;
 pub(crate) use self::header::{HeaderFields, response_head};
+use self::header::{add_fields, expects_continue};
 use self::request_body::RequestBody;
 pub use self::response_body::ResponseBody;
 use crate::authenticate::{self, Anonymous, Authenticator};
@@ -67,6 +67,7 @@ struct Shared<S: ?Sized + Storage> {
     events: Option<Arc<dyn EventSink>>,
     rates: Option<Arc<RateLimits>>,
     endpoints: Vec<(String, Arc<dyn Endpoint>)>,
+    fields: Arc<HeaderMap>,
     turns: Arc<Semaphore>,
 }
 
@@ -96,6 +97,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
                 events: None,
                 rates: None,
                 endpoints: Vec::new(),
+                fields: Arc::default(),
                 turns,
             }),
             interrupted: Interrupted(Arc::new(AbortOnDrop(Tasks::default()))),
@@ -133,6 +135,12 @@ impl<S: ?Sized + Storage> RegistryService<S> {
     #[must_use]
     pub fn with_endpoint(self, path: impl Into<String>, endpoint: Arc<dyn Endpoint>) -> Self {
         self.with(|shared| shared.endpoints.push((path.into(), endpoint)))
+    }
+
+    /// Adds header fields to every response that has none of the same name, such as `X-Content-Type-Options`.
+    #[must_use]
+    pub fn with_fields(self, fields: HeaderMap) -> Self {
+        self.with(|shared| shared.fields = Arc::new(fields))
     }
 
     /// Returns the registry.
@@ -173,6 +181,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
             events: self.shared.events.clone(),
             rates: self.shared.rates.clone(),
             endpoints: self.shared.endpoints.clone(),
+            fields: Arc::clone(&self.shared.fields),
             turns: Arc::clone(&self.shared.turns),
         };
         change(&mut shared);
@@ -197,6 +206,7 @@ impl<S: ?Sized + Storage> Shared<S> {
             expects_continue(&parts.headers),
         );
         let (method, version) = (parts.method.clone(), parts.version);
+        let fields = Arc::clone(&self.fields);
         let changes_nothing = matches!(method, Method::GET | Method::HEAD);
         let work = self.work(parts, body, exchange);
         let (response, mut exchange, is_drained) = if changes_nothing {
@@ -210,7 +220,8 @@ impl<S: ?Sized + Storage> Shared<S> {
             response
         };
         exchange.answered(&response);
-        let head = response_head(&response, version, !is_drained);
+        let mut head = response_head(&response, version, !is_drained);
+        add_fields(head.headers_mut(), &fields);
         head.map(|()| ResponseBody::new(response.body, exchange))
     }
 

@@ -43,6 +43,26 @@ async fn it_takes_any_body() {
 }
 
 #[tokio::test]
+async fn fields_of_the_operator_are_in_every_response_beside_those_of_the_registry() {
+    let (service, _) = service();
+    let mut fields = http::HeaderMap::new();
+    fields.append("X-Content-Type-Options", "nosniff".parse().unwrap());
+    fields.append("X-Frame-Options", "deny".parse().unwrap());
+    fields.append("X-Frame-Options", "really".parse().unwrap());
+    fields.append("Docker-Distribution-API-Version", "registry/2.0".parse().unwrap());
+    let mut service = service.with_fields(fields);
+    for (target, status) in [("/v2/", 200), ("/v2/a/manifests/none", 404), ("/elsewhere", 404)] {
+        let request = Request::get(target).body(Empty::<Bytes>::new()).unwrap();
+        let answer = service.call(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{target}");
+        let values = |name| answer.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(values("x-content-type-options"), ["nosniff"]);
+        assert_eq!(values("x-frame-options"), ["deny", "really"]);
+        assert_eq!(values("docker-distribution-api-version"), ["registry/2.0"]);
+    }
+}
+
+#[tokio::test]
 async fn it_works_without_a_storage_type() {
     let (_, storage) = service();
     let storage: Arc<dyn registry_core::Storage> = storage;

@@ -40,7 +40,7 @@ impl ObjectStoreBackend {
         }
         match scheme {
             #[cfg(feature = "s3")]
-            "s3" => Ok(Self::new(s3(bucket)?, prefix)?),
+            "s3" => Self::s3(bucket, prefix, &super::S3Options::default()),
             #[cfg(not(feature = "s3"))]
             "s3" => Err(LocationError::NotBuilt(url.to_owned())),
             #[cfg(feature = "gcs")]
@@ -57,7 +57,7 @@ impl ObjectStoreBackend {
 }
 
 /// Retries within a request: few and short, because a client of the registry waits, and tries again by itself.
-fn retries() -> RetryConfig {
+pub(super) fn retries() -> RetryConfig {
     RetryConfig {
         max_retries: 3,
         retry_timeout: std::time::Duration::from_secs(10),
@@ -67,23 +67,7 @@ fn retries() -> RetryConfig {
 
 /// The store's own limit on the duration of a request also covers the body. A slow client must be able to take longer
 /// for a blob, and the backend has limits of its own on silence.
-const NO_LIMIT: &str = "1000 days";
-
-#[cfg(feature = "s3")]
-fn s3(bucket: &str) -> object_store::Result<object_store::aws::AmazonS3> {
-    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
-    AmazonS3Builder::from_env()
-        .with_bucket_name(bucket)
-        .with_config(
-            AmazonS3ConfigKey::Client(object_store::ClientConfigKey::Timeout),
-            NO_LIMIT,
-        )
-        .with_retry(retries())
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        // One object is deleted at a time, which every store that speaks S3 understands.
-        .with_disable_bulk_delete(true)
-        .build()
-}
+pub(super) const NO_LIMIT: &str = "1000 days";
 
 #[cfg(feature = "gcs")]
 fn gcs(bucket: &str) -> object_store::Result<object_store::gcp::GoogleCloudStorage> {

@@ -9,6 +9,8 @@ mod memory;
 mod part_memory;
 mod part_size;
 mod records;
+#[cfg(feature = "s3")]
+mod s3;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use registry_core::storage::BlobContent;
 pub use self::location::LocationError;
 use self::memory::MemoryStore;
 use self::part_memory::PartMemory;
+#[cfg(feature = "s3")]
+pub use self::s3::{S3Encryption, S3Options};
 use crate::backend::{
     Backend, BytesWriter, Condition, Durability, Entry, MemoryPermit, Part, Records, Sequence, Stored,
     Unfinished, Version, WriteGuard,

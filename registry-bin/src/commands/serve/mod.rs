@@ -1,6 +1,8 @@
 //! `registry-bin serve`.
 
 mod listen;
+mod reload;
+mod rules;
 mod signals;
 
 use std::io::{self, Write as _};
@@ -8,17 +10,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry_core::registry::{Options, Registry};
+use registry_core::registry::Registry;
 use registry_http::{Limits, Listener, RegistryService, Server};
 use tokio::runtime;
 
 use self::listen::listen;
+use self::reload::{Reload, Reloadable};
+use self::rules::rules;
 use self::signals::Signals;
 use crate::cli::Serve;
 use crate::config::supported::without_effect;
-use crate::config::{Configuration, Loaded, load};
+use crate::config::{Loaded, load};
 use crate::failure::Failure;
-use crate::logging::Logging;
+use crate::logging::{LogHandle, Logging};
 use crate::storage::{OpenStorage, StorageLocation};
 
 /// The most threads for calls that block: reads and writes of files, and hashing. A thread more costs memory and wins
@@ -31,17 +35,18 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Serves until a signal comes.
 pub(crate) fn run(serve: &Serve) -> Result<(), Failure> {
     let loaded = load(&serve.configuration.store(), &serve.flags())?;
-    Logging::of(&loaded.configuration).start();
+    let log = Logging::of(&loaded.configuration).start();
     tell_what_has_no_effect(&loaded);
     let runtime = runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|cause| Failure::new("cannot start threads").because(cause))?;
-    runtime.block_on(serve_until_signal(serve, &loaded.configuration))
+    runtime.block_on(serve_until_signal(serve, &loaded, log))
 }
 
-async fn serve_until_signal(serve: &Serve, configuration: &Configuration) -> Result<(), Failure> {
+async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> Result<(), Failure> {
+    let configuration = &loaded.configuration;
     let mut signals = Signals::listen()?;
     // The port first: whoever starts a second server by mistake should learn that, not wait for the storage.
     let listener = listen(&configuration.http).await?;
@@ -50,20 +55,24 @@ async fn serve_until_signal(serve: &Serve, configuration: &Configuration) -> Res
         .map_err(|cause| Failure::new("cannot tell the address of the socket").because(cause))?;
     let location = StorageLocation::of(&configuration.storage)?;
     let storage = tokio::select! {
-        storage = OpenStorage::open(&location, serve.wait) => storage?,
+        storage = OpenStorage::open(&location, &configuration.storage.maintenance, serve.wait) => storage?,
         () = signals.next() => return Ok(()),
     };
-    let mut options = Options::default();
-    options.delete = configuration.storage.delete.enabled;
-    options.allow_missing_children = serve.allow_missing_content;
-    let registry = Registry::new(Arc::clone(&storage.storage), options);
+    let mut rules = rules(configuration);
+    rules.allow_missing_children = serve.allow_missing_content;
+    let registry = Registry::new(Arc::clone(&storage.storage), rules);
     let limits = Limits::default();
-    let service = RegistryService::new(registry, limits.clone());
+    let service =
+        RegistryService::new(registry, limits.clone()).with_fields(configuration.http.headers.to_map());
     let server = Listener::tcp(listener)
         .and_then(|listener| Server::serve([listener], service, limits))
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
+    // What can change while the server runs; each part reads what it needs of the new configuration.
+    let parts: Vec<Arc<dyn Reloadable>> = vec![Arc::new(log)];
+    let reload = Reload::start(serve, loaded, parts)?;
     announce(&location, address)?;
     signals.next().await;
+    reload.shutdown().await;
     let drain = configuration
         .http
         .drain_timeout

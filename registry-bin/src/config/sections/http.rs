@@ -1,13 +1,12 @@
 //! `http`: where the registry is reached.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tls::Tls;
-use crate::config::values::{AddressRange, GoDuration, Secret};
+use crate::config::values::{AddressRange, GoDuration, HeaderFields, Secret};
 
 /// Where the registry is reached, and by whom how often.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -30,7 +29,7 @@ pub(crate) struct Http {
     #[serde(rename = "draintimeout")]
     pub(crate) drain_timeout: Option<GoDuration>,
     /// Header fields of every response, such as `X-Content-Type-Options: [nosniff]`.
-    pub(crate) headers: BTreeMap<String, Vec<String>>,
+    pub(crate) headers: HeaderFields,
     /// Encryption.
     pub(crate) tls: Tls,
     /// A second listener for whoever watches the server.

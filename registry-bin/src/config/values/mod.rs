@@ -2,8 +2,10 @@
 
 mod address_range;
 mod duration;
+mod header_fields;
 mod secret;
 
 pub(crate) use self::address_range::AddressRange;
 pub(crate) use self::duration::GoDuration;
+pub(crate) use self::header_fields::HeaderFields;
 pub(crate) use self::secret::Secret;

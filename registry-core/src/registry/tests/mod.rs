@@ -1,6 +1,7 @@
 mod events;
 mod lists;
 mod manifests;
+mod options;
 mod rights;
 mod uploads;
 

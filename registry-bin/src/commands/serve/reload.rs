@@ -1,0 +1,236 @@
+//! A configuration that changes while the server runs.
+//!
+//! On SIGHUP, and when the configuration or a file that it names has changed, everything is read again. Only when all
+//! of it is good does any of it come into force, so that a bad file leaves the server as it was.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::cli::{Serve, StoreArguments};
+use crate::config::{Configuration, Flag, Loaded, load};
+use crate::failure::Failure;
+use crate::logging::{LogFilter, LogHandle};
+
+/// How often files are looked at. Their content is compared, because the notices of a kernel do not come through
+/// network file systems and the symbolic links that Kubernetes swaps.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// The keys that a running server takes over, as pointers into the configuration (RFC 6901).
+const RELOADED: [&str; 5] = [
+    "/log/level",
+    "/log/accesslog/disabled",
+    "/loglevel",
+    "/access",
+    "/tags/immutable",
+];
+
+/// A change that is ready to come into force.
+pub(super) type Change = Box<dyn FnOnce() + Send>;
+
+/// A part of a server that a new configuration can change while it runs.
+pub(super) trait Reloadable: Send + Sync {
+    /// Reads and checks all that is needed, and changes nothing yet. May block.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration or a file that it names.
+    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure>;
+}
+
+impl Reloadable for LogHandle {
+    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
+        let (handle, filter) = (self.clone(), LogFilter::of(configuration));
+        Ok(Box::new(move || handle.set(filter)))
+    }
+}
+
+/// The task that looks for changes. It ends with [`Reload::shutdown`], or soon after it was dropped.
+#[derive(Debug)]
+pub(super) struct Reload {
+    stop: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Reload {
+    /// Starts looking for changes of what the server was started with.
+    ///
+    /// # Errors
+    /// Where SIGHUP cannot be listened to.
+    pub(super) fn start(
+        serve: &Serve,
+        loaded: &Loaded,
+        parts: Vec<Arc<dyn Reloadable>>,
+    ) -> Result<Self, Failure> {
+        let failed = |cause| Failure::new("cannot listen to signals").because(cause);
+        let hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        let server = Arc::new(Running {
+            arguments: serve.configuration.store(),
+            flags: serve.flags(),
+            parts,
+        });
+        let state = State {
+            configuration: loaded.configuration.clone(),
+            seen: fingerprints(&files(loaded)),
+        };
+        let (stop, mut stopped) = watch::channel(());
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = watch_for_changes(server, state, hangup) => {}
+                // An error means that the sender was dropped, and so the handle.
+                _ = stopped.changed() => {}
+            }
+        });
+        Ok(Self { stop, task })
+    }
+
+    /// Stops the task and waits for its end.
+    pub(super) async fn shutdown(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the watch for changes of the configuration ended unexpectedly");
+        }
+    }
+}
+
+/// What does not change while the server runs.
+struct Running {
+    arguments: StoreArguments,
+    flags: Vec<Flag>,
+    parts: Vec<Arc<dyn Reloadable>>,
+}
+
+/// What is in force, and what was looked at last.
+struct State {
+    configuration: Configuration,
+    seen: Fingerprints,
+}
+
+/// What tells a file's content from another, or that it cannot be read.
+type Fingerprints = BTreeMap<PathBuf, Option<u64>>;
+
+async fn watch_for_changes(server: Arc<Running>, mut state: State, mut hangup: Signal) {
+    loop {
+        let is_asked = tokio::select! {
+            _ = hangup.recv() => true,
+            () = tokio::time::sleep(INTERVAL) => false,
+        };
+        let server = Arc::clone(&server);
+        // Files are read, which blocks.
+        let looked = tokio::task::spawn_blocking(move || {
+            server.look(&mut state, is_asked);
+            state
+        });
+        state = match looked.await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::error!(%error, "changes of the configuration are not looked for any more");
+                return;
+            }
+        };
+    }
+}
+
+impl Running {
+    /// Reads everything again if a file changed, or if somebody asks for it.
+    fn look(&self, state: &mut State, is_asked: bool) {
+        let paths: Vec<PathBuf> = state.seen.keys().cloned().collect();
+        let now = fingerprints(&paths);
+        if now == state.seen && !is_asked {
+            return;
+        }
+        // Whatever comes of it, the same content is not tried again.
+        state.seen = now;
+        match self.reload() {
+            Ok(loaded) => {
+                tell_what_waits_for_a_restart(&state.configuration, &loaded.configuration);
+                state.seen = fingerprints(&files(&loaded));
+                state.configuration = loaded.configuration;
+                tracing::info!("the configuration was read again and is in force");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration was read again and is not good; the old one stays in force");
+            }
+        }
+    }
+
+    fn reload(&self) -> Result<Loaded, Failure> {
+        let loaded = load(&self.arguments, &self.flags)?;
+        let prepare = |part: &Arc<dyn Reloadable>| part.prepare(&loaded.configuration);
+        let changes: Vec<Change> = self.parts.iter().map(prepare).collect::<Result<_, _>>()?;
+        for change in changes {
+            change();
+        }
+        Ok(loaded)
+    }
+}
+
+/// The configuration's file, and those that it names and that a running server reads again.
+fn files(loaded: &Loaded) -> Vec<PathBuf> {
+    loaded
+        .file
+        .iter()
+        .cloned()
+        .chain(loaded.configuration.files())
+        .collect()
+}
+
+fn fingerprints(paths: &[PathBuf]) -> Fingerprints {
+    let fingerprint = |path: &PathBuf| {
+        let content = std::fs::read(path).ok()?;
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        Some(hasher.finish())
+    };
+    paths
+        .iter()
+        .map(|path| (path.clone(), fingerprint(path)))
+        .collect()
+}
+
+/// Says which changed keys a running server does not take over.
+fn tell_what_waits_for_a_restart(old: &Configuration, new: &Configuration) {
+    let fixed = |configuration: &Configuration| {
+        let mut value = serde_json::to_value(configuration).unwrap_or_default();
+        for pointer in RELOADED {
+            if let Some(value) = value.pointer_mut(pointer) {
+                *value = Value::Null;
+            }
+        }
+        value
+    };
+    let mut changed = Vec::new();
+    differences("", &fixed(old), &fixed(new), &mut changed);
+    if !changed.is_empty() {
+        tracing::warn!(
+            keys = changed.join(", "),
+            "these keys changed and wait for a restart"
+        );
+    }
+}
+
+fn differences(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
+    if old == new {
+        return;
+    }
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        found.push(path.to_owned());
+        return;
+    };
+    let added = new.keys().filter(|key| !old.contains_key(*key));
+    for key in old.keys().chain(added) {
+        let below = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        let value = |values: &serde_json::Map<String, Value>| values.get(key).cloned().unwrap_or_default();
+        differences(&below, &value(old), &value(new), found);
+    }
+}

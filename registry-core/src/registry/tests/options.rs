@@ -1,0 +1,89 @@
+use super::*;
+use crate::storage::ChildKind;
+
+#[test]
+fn a_read_only_registry_refuses_whatever_changes_something() {
+    let mut registry = registry(Tiny::default());
+    registry.options.read_only = true;
+    let digest = hello();
+    let upload = format!("/v2/a/blobs/uploads/{}", id());
+    for (method, target, allowed) in [
+        ("PUT", "/v2/a/manifests/v1".to_owned(), "GET, HEAD"),
+        ("DELETE", "/v2/a/manifests/v1".to_owned(), "GET, HEAD"),
+        ("DELETE", format!("/v2/a/blobs/{digest}"), "GET, HEAD"),
+        ("POST", "/v2/a/blobs/uploads/".to_owned(), ""),
+        ("POST", format!("/v2/a/blobs/uploads/?digest={digest}"), ""),
+        ("POST", format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), ""),
+        ("PATCH", upload.clone(), "GET"),
+        ("PUT", format!("{upload}?digest={digest}"), "GET"),
+        ("DELETE", upload, "GET"),
+    ] {
+        let (response, _) = send(&registry, method, &target, &[], &[]);
+        assert_eq!(response.status, 405, "{method} {target}");
+        assert_eq!(response.field("allow"), Some(allowed), "{method} {target}");
+    }
+    assert_eq!(registry.storage.log(), "", "the storage was not asked");
+    assert_eq!(get(&registry, &format!("/v2/a/blobs/{digest}")).status, 200);
+}
+
+#[test]
+fn pages_are_as_long_as_the_operator_allows() {
+    let mut registry = registry(Tiny {
+        names: ["a", "b", "c", "d"].map(String::from).into(),
+        largest_page: 100,
+        ..Tiny::default()
+    });
+    registry.options.tags_page_limit = 3;
+    registry.options.catalog_page_limit = 2;
+    let tags = get(&registry, "/v2/a/tags/list?n=100");
+    assert_eq!(
+        tags.field("link"),
+        Some("</v2/a/tags/list?n=100&last=c>; rel=\"next\"")
+    );
+    let catalog = get(&registry, "/v2/_catalog?n=100");
+    assert_eq!(
+        catalog.field("link"),
+        Some("</v2/_catalog?n=100&last=b>; rel=\"next\"")
+    );
+    assert_eq!(
+        get(&registry, "/v2/_catalog?n=1").field("link"),
+        Some("</v2/_catalog?n=1&last=a>; rel=\"next\"")
+    );
+}
+
+#[test]
+fn a_sparse_index_needs_none_of_its_manifests_and_keeps_those_that_are_there() {
+    let digest = hello();
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{}","digest":"{digest}","size":5}}]}}"#,
+        MediaType::OCI_MANIFEST
+    );
+    let image = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"x/y","digest":"{digest}","size":5}},"layers":[]}}"#
+    );
+    let index: &'static str = String::leak(index);
+    let image: &'static str = String::leak(image);
+    let mut registry = registry(Tiny::default());
+    registry.options.allow_sparse_indexes = true;
+    for (text, media_type) in [(index, MediaType::OCI_INDEX), (image, MediaType::OCI_MANIFEST)] {
+        send(
+            &registry,
+            "PUT",
+            "/v2/a/manifests/v1",
+            &[("content-type", media_type)],
+            &[text.as_bytes()],
+        );
+    }
+    let pushed = registry.storage.pushed.lock().unwrap();
+    let [index, image] = &**pushed else {
+        panic!("{pushed:?}")
+    };
+    assert!(index.children.is_empty());
+    assert_eq!(index.optional_children[0].digest, digest);
+    assert_eq!(index.optional_children[0].kind, ChildKind::Manifest);
+    assert_eq!(
+        image.children[0].digest, digest,
+        "an image still needs its content"
+    );
+    assert!(image.optional_children.is_empty());
+}

@@ -1,0 +1,239 @@
+//! Amazon S3, and what speaks its protocol.
+
+use std::fmt;
+
+use object_store::ClientConfigKey;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+
+use super::ObjectStoreBackend;
+use super::location::{LocationError, NO_LIMIT, retries};
+
+/// How a bucket of S3 is reached. What is not said comes from the variables `AWS_…` of the environment, then from web
+/// identity, the container or the instance.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct S3Options {
+    /// The name of the access key and the key itself. With them, the environment is not looked at.
+    pub access_key: Option<(String, String)>,
+    /// The third part of an access key that is valid for some time.
+    pub session_token: Option<String>,
+    /// The region, such as `eu-central-1`.
+    pub region: Option<String>,
+    /// The URL of a service that is not Amazon's; without a scheme it is HTTPS, or HTTP where `plain_http`.
+    pub endpoint: Option<String>,
+    /// The bucket is part of the host: `https://bucket.host/key`. It is the first part of the path.
+    pub bucket_in_host: bool,
+    /// The service may be spoken to without TLS.
+    pub plain_http: bool,
+    /// The certificate of the service is not verified, so whoever sits in between reads and changes everything.
+    pub accept_any_certificate: bool,
+    /// Objects are encrypted by the service.
+    pub encryption: Option<S3Encryption>,
+    /// What the service is told of the client.
+    pub user_agent: Option<String>,
+    /// Amazon's hosts for IPv4 and IPv6.
+    pub dual_stack: bool,
+    /// Amazon's hosts with certified cryptography.
+    pub fips: bool,
+    /// Amazon's hosts near the client.
+    pub accelerate: bool,
+}
+
+/// How objects are encrypted by the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum S3Encryption {
+    /// By a key of the service, AES-256.
+    Service,
+    /// By this key of the key management service.
+    Key(String),
+}
+
+impl fmt::Debug for S3Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Options")
+            .field("region", &self.region)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl S3Options {
+    /// The URL that requests go to, where it is not what the region says.
+    fn endpoint(&self, bucket: &str) -> Option<String> {
+        let dual_stack = if self.dual_stack { ".dualstack" } else { "" };
+        let region = self.region.as_deref().unwrap_or("us-east-1");
+        let url = match &self.endpoint {
+            Some(endpoint) if endpoint.contains("://") => endpoint.clone(),
+            Some(endpoint) if self.plain_http => format!("http://{endpoint}"),
+            Some(endpoint) => format!("https://{endpoint}"),
+            None if self.accelerate => format!("https://s3-accelerate{dual_stack}.amazonaws.com"),
+            None if self.fips => format!("https://s3-fips{dual_stack}.{region}.amazonaws.com"),
+            None if self.dual_stack => format!("https://s3.dualstack.{region}.amazonaws.com"),
+            None => return None,
+        };
+        let url = url.trim_end_matches('/');
+        Some(match url.split_once("://") {
+            Some((scheme, host)) if self.is_bucket_in_host() => format!("{scheme}://{bucket}.{host}"),
+            _ => url.to_owned(),
+        })
+    }
+
+    /// Amazon's hosts near the client know the bucket by the host alone.
+    fn is_bucket_in_host(&self) -> bool {
+        self.bucket_in_host || (self.accelerate && self.endpoint.is_none())
+    }
+}
+
+impl ObjectStoreBackend {
+    /// Keeps everything in a bucket of S3, below `prefix`: folders with slashes between them, or nothing.
+    ///
+    /// Must be called within a tokio runtime. Nothing is asked of the service.
+    ///
+    /// # Errors
+    /// Those of [`LocationError`].
+    pub fn s3(bucket: &str, prefix: &str, options: &S3Options) -> Result<Self, LocationError> {
+        Ok(Self::new(build(bucket, options)?, prefix)?)
+    }
+}
+
+fn build(bucket: &str, options: &S3Options) -> object_store::Result<AmazonS3> {
+    let client = AmazonS3ConfigKey::Client;
+    let mut builder = match &options.access_key {
+        Some((name, key)) => AmazonS3Builder::new()
+            .with_access_key_id(name)
+            .with_secret_access_key(key),
+        None => AmazonS3Builder::from_env(),
+    };
+    if let Some(token) = &options.session_token {
+        builder = builder.with_token(token);
+    }
+    if let Some(region) = &options.region {
+        builder = builder.with_region(region);
+    }
+    if let Some(endpoint) = options.endpoint(bucket) {
+        // An endpoint without TLS was stated as such.
+        builder = builder
+            .with_allow_http(endpoint.starts_with("http://"))
+            .with_endpoint(endpoint)
+            .with_virtual_hosted_style_request(options.is_bucket_in_host());
+    } else if options.bucket_in_host {
+        builder = builder.with_virtual_hosted_style_request(true);
+    }
+    if options.accept_any_certificate {
+        builder = builder.with_config(client(ClientConfigKey::AllowInvalidCertificates), "true");
+    }
+    if let Some(agent) = &options.user_agent {
+        builder = builder.with_config(client(ClientConfigKey::UserAgent), agent);
+    }
+    builder = match &options.encryption {
+        None => builder,
+        Some(S3Encryption::Key(key)) => builder.with_sse_kms_encryption(key),
+        Some(S3Encryption::Service) => builder.with_config("aws_server_side_encryption".parse()?, "AES256"),
+    };
+    builder
+        .with_bucket_name(bucket)
+        .with_config(client(ClientConfigKey::Timeout), NO_LIMIT)
+        .with_retry(retries())
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        // One object is deleted at a time, which every store that speaks S3 understands.
+        .with_disable_bulk_delete(true)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(change: impl FnOnce(&mut S3Options)) -> Option<String> {
+        let mut options = S3Options {
+            region: Some("eu-west-1".into()),
+            ..S3Options::default()
+        };
+        change(&mut options);
+        options.endpoint("images")
+    }
+
+    #[test]
+    fn endpoints_are_those_of_the_options() {
+        assert_eq!(endpoint(|_| {}), None);
+        let cases: [(fn(&mut S3Options), &str); 8] = [
+            (|s3| s3.endpoint = Some("minio:9000".into()), "https://minio:9000"),
+            (
+                |s3| {
+                    s3.endpoint = Some("minio:9000".into());
+                    s3.plain_http = true;
+                },
+                "http://minio:9000",
+            ),
+            (
+                |s3| s3.endpoint = Some("http://minio:9000/".into()),
+                "http://minio:9000",
+            ),
+            (
+                |s3| {
+                    s3.endpoint = Some("https://ceph".into());
+                    s3.bucket_in_host = true;
+                },
+                "https://images.ceph",
+            ),
+            (
+                |s3| s3.dual_stack = true,
+                "https://s3.dualstack.eu-west-1.amazonaws.com",
+            ),
+            (|s3| s3.fips = true, "https://s3-fips.eu-west-1.amazonaws.com"),
+            (
+                |s3| {
+                    s3.fips = true;
+                    s3.dual_stack = true;
+                },
+                "https://s3-fips.dualstack.eu-west-1.amazonaws.com",
+            ),
+            (
+                |s3| s3.accelerate = true,
+                "https://images.s3-accelerate.amazonaws.com",
+            ),
+        ];
+        for (change, expected) in cases {
+            assert_eq!(endpoint(change).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn keys_are_not_printed() {
+        let options = S3Options {
+            access_key: Some(("canary".into(), "canary".into())),
+            session_token: Some("canary".into()),
+            ..S3Options::default()
+        };
+        assert!(!format!("{options:?}").contains("canary"));
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_used_with_all_options() {
+        let options = S3Options {
+            access_key: Some(("name".into(), "key".into())),
+            session_token: Some("token".into()),
+            region: Some("eu-west-1".into()),
+            accept_any_certificate: true,
+            encryption: Some(S3Encryption::Key("arn:key".into())),
+            user_agent: Some("registry".into()),
+            fips: true,
+            ..S3Options::default()
+        };
+        let backend = ObjectStoreBackend::s3("images", "a/b/", &options).unwrap();
+        assert_eq!(&*backend.root, "a/b/");
+        assert!(ObjectStoreBackend::s3("images", "a//b", &options).is_err());
+        assert!(
+            ObjectStoreBackend::s3(
+                "images",
+                "",
+                &S3Options {
+                    encryption: Some(S3Encryption::Service),
+                    ..options
+                }
+            )
+            .is_ok()
+        );
+    }
+}
