@@ -19,6 +19,22 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Serves a registry until it gets SIGTERM or SIGINT.
     Serve(Serve),
+    /// Checks, shows and describes configurations.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Says whether a configuration is good, and what of it has no effect.
+    Check(ConfigArguments),
+    /// Prints all that is in force, each value with the line, variable or default that it comes from. Secrets are
+    /// masked.
+    Show(ConfigArguments),
+    /// Prints the JSON Schema of a configuration, for editors.
+    Schema,
 }
 
 #[derive(Debug, Args)]

@@ -19,6 +19,7 @@ use crate::cli::{Arguments, Command};
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
+        Command::Config { command } => commands::config::run(&command),
         Command::Serve(serve) => commands::serve::run(&serve),
     };
     match result {

@@ -3,6 +3,7 @@
 use super::Configuration;
 use super::problem::{Problem, alternatives};
 use super::sections::auth::{Auth, SigningAlgorithm, Token};
+use super::sections::http::Network;
 use super::supported;
 use super::tree::Node;
 
@@ -47,7 +48,9 @@ pub(super) fn problems(configuration: &Configuration, tree: &Node) -> Vec<Proble
     check_access(configuration, &mut problems);
     check_http(configuration, &mut problems);
     check_notifications(configuration, &mut problems);
-    problems.found.extend(supported::refusals(configuration, tree));
+    if problems.found.is_empty() {
+        problems.found = supported::refusals(configuration, tree);
+    }
     problems.found
 }
 
@@ -246,6 +249,17 @@ fn check_access(configuration: &Configuration, problems: &mut Problems<'_>) {
 }
 
 fn check_http(configuration: &Configuration, problems: &mut Problems<'_>) {
+    let http = &configuration.http;
+    if http.net != Some(Network::Unix) {
+        for (path, address) in [("http.addr", &http.addr), ("http.debug.addr", &http.debug.addr)] {
+            if address.as_ref().is_some_and(|address| !has_port(address)) {
+                problems.add(
+                    path,
+                    "takes ADDRESS:PORT with a port from 0 to 65535, such as 127.0.0.1:5000 or :5000",
+                );
+            }
+        }
+    }
     let tls = &configuration.http.tls;
     for (given, other) in [("certificate", "key"), ("key", "certificate")] {
         let has = |key: &str| {
@@ -283,6 +297,14 @@ fn check_http(configuration: &Configuration, problems: &mut Problems<'_>) {
             );
         }
     }
+}
+
+/// No address at all means the default.
+fn has_port(address: &str) -> bool {
+    address.is_empty()
+        || address
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
 fn check_notifications(configuration: &Configuration, problems: &mut Problems<'_>) {

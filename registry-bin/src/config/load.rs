@@ -82,6 +82,10 @@ pub(super) fn assemble(
         Some(text) => parse(text, None).map_err(alone)?,
         None => Node::map(Vec::new(), default.clone()),
     };
+    if !matches!(tree.value, Value::Map(_)) && !tree.is_null() {
+        let wrong = Problem::new("takes keys such as `version` and `storage`, but has none");
+        return Err(alone(wrong.at(&tree.origin)));
+    }
     if text.is_some() && !tree.has("version") {
         let missing = Problem::new("the key `version` is missing; write `version: 0.1`");
         return Err(alone(missing.at(&Origin::Line(1))));

@@ -11,10 +11,12 @@ pub(crate) mod sections;
 pub(crate) mod supported;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod tests_support;
 pub(crate) mod tree;
 pub(crate) mod values;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -112,6 +114,14 @@ impl Configuration {
             files.extend(token.builtin.iter().map(|builtin| builtin.users.clone()));
         }
         files
+    }
+
+    /// A file that the server makes when it is not there.
+    pub(crate) fn may_be_missing(&self, file: &Path) -> bool {
+        self.auth
+            .htpasswd
+            .as_ref()
+            .is_some_and(|htpasswd| htpasswd.path == file)
     }
 
     /// The least level that is logged.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::de::{Expected, Unexpected};
+
 use super::tree::Origin;
 
 /// What is wrong with one value: where it was written, its key, and what to do.
@@ -82,10 +84,15 @@ impl serde::de::Error for Problem {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(format!(
-            "{variant:?} is not known; use {}",
-            alternatives(expected)
-        ))
+        let words: Vec<&str> = expected.iter().copied().filter(|word| !word.is_empty()).collect();
+        Self::new(format!("{variant:?} is not known; use {}", alternatives(&words)))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        match found {
+            Unexpected::Unsigned(0) => Self::new("must be more than 0"),
+            found => Self::new(format!("takes {expected}, but has {found}")),
+        }
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -102,11 +109,11 @@ impl serde::de::Error for Problem {
 /// Names the keys that come closest to one that is not known, or all.
 pub(crate) fn suggest<S: AsRef<str>>(unknown: &str, known: &[S]) -> String {
     let likeness = |key: &str| strsim::jaro_winkler(unknown, key);
-    let mut near: Vec<&str> = known
-        .iter()
-        .map(S::as_ref)
-        .filter(|key| likeness(key) > 0.8)
-        .collect();
+    // One letter in three may be wrong, or the end may be missing.
+    let is_near = |key: &&str| {
+        likeness(key) > 0.8 || strsim::osa_distance(unknown, key) <= unknown.chars().count().div_ceil(3)
+    };
+    let mut near: Vec<&str> = known.iter().map(S::as_ref).filter(is_near).collect();
     near.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
     near.truncate(3);
     match (near.is_empty(), known.is_empty()) {

@@ -118,6 +118,12 @@ pub(crate) fn without_effect(tree: &Node) -> Vec<&'static str> {
     WITHOUT_EFFECT.iter().filter_map(given).collect()
 }
 
+/// Why a key of [`WITHOUT_EFFECT`] needs none.
+pub(crate) fn reason(key: &str) -> &'static str {
+    let found = WITHOUT_EFFECT.iter().find(|(path, _)| *path == key);
+    found.map_or("", |(_, reason)| reason)
+}
+
 /// What was given and is refused.
 pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Problem> {
     let mut refusals = Refusals {
@@ -128,9 +134,6 @@ pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Proble
     };
     for (path, reason) in REFUSED {
         refusals.unless_default(path, reason);
-    }
-    for path in PENDING {
-        refusals.unless_default(path, "is not available in this build");
     }
     if let Some(s3) = &configuration.storage.s3 {
         refuse_of_s3(s3, &mut refusals);
@@ -165,6 +168,11 @@ pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Proble
         ("storage", &middleware.storage),
     ] {
         refusals.refuse_middleware(part, list);
+    }
+    if refusals.found.is_empty() {
+        for path in PENDING {
+            refusals.unless_default(path, "is not available in this build");
+        }
     }
     refusals.found
 }

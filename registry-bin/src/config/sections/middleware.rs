@@ -27,6 +27,6 @@ pub(crate) struct Middleware {
     #[serde(default)]
     pub(crate) disabled: bool,
     /// What it takes.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub(crate) options: BTreeMap<String, serde_json::Value>,
 }

@@ -1,0 +1,171 @@
+//! `registry-bin config show`: the configuration in force as YAML, each value with where it comes from.
+
+use serde_json::{Map, Value};
+
+use crate::config::Loaded;
+use crate::config::tree::{Node, Origin};
+use crate::failure::Failure;
+
+/// Lists all values that are set or have a default. Secrets are masked.
+///
+/// # Errors
+/// None that a configuration that was read could cause.
+pub(super) fn listing(loaded: &Loaded) -> Result<String, Failure> {
+    let value = serde_json::to_value(&loaded.configuration)
+        .map_err(|cause| Failure::new("the configuration cannot be shown").because(cause))?;
+    let file = loaded.file.as_ref().map(|file| file.display().to_string());
+    let mut listing = Listing {
+        tree: &loaded.tree,
+        file: file.unwrap_or_default(),
+        text: String::new(),
+    };
+    if let Value::Object(sections) = &value {
+        listing.map("", sections, 0);
+    }
+    Ok(listing.text)
+}
+
+struct Listing<'a> {
+    tree: &'a Node,
+    file: String,
+    text: String,
+}
+
+impl Listing<'_> {
+    fn map(&mut self, path: &str, map: &Map<String, Value>, depth: usize) {
+        for (key, value) in map {
+            let path = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
+            match value {
+                Value::Null => {}
+                Value::Object(below) if below.is_empty() && self.tree.find(&path).is_none() => {}
+                Value::Object(below) if !below.is_empty() => {
+                    let start = self.text.len();
+                    self.line(depth, &format!("{}:", word(key)));
+                    let body = self.text.len();
+                    self.map(&path, below, depth + 1);
+                    if self.text.len() == body {
+                        self.text.truncate(start);
+                    }
+                }
+                Value::Array(items) if items.iter().any(Value::is_object) => {
+                    self.line(depth, &format!("{}:", word(key)));
+                    for (index, item) in items.iter().enumerate() {
+                        self.item(&format!("{path}[{index}]"), item, depth + 1);
+                    }
+                }
+                value => {
+                    let origin = self.origin(&path);
+                    self.line(depth, &format!("{}: {}  # {origin}", word(key), single(value)));
+                }
+            }
+        }
+    }
+
+    /// An item of a list that has keys: its first line begins with a dash in the place of its indentation.
+    fn item(&mut self, path: &str, item: &Value, depth: usize) {
+        let start = self.text.len();
+        match item {
+            Value::Object(map) => self.map(path, map, depth + 1),
+            single_value => self.line(depth + 1, &single(single_value)),
+        }
+        let dash = start + 2 * depth;
+        if self.text.get(dash..dash + 2) == Some("  ") {
+            self.text.replace_range(dash..=dash, "-");
+        }
+    }
+
+    fn line(&mut self, depth: usize, text: &str) {
+        self.text.push_str(&"  ".repeat(depth));
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    fn origin(&self, path: &str) -> String {
+        match self.tree.find(path).map(|node| &node.origin) {
+            Some(Origin::Line(line)) => format!("{}:{line}", self.file),
+            Some(origin) => origin.to_string(),
+            None => Origin::Default.to_string(),
+        }
+    }
+}
+
+/// A value on one line, which is YAML because it is JSON.
+fn single(value: &Value) -> String {
+    match value {
+        Value::String(text) => word(&without_credentials(text)),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(single).collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Text without quotes where YAML takes it for text.
+fn word(text: &str) -> String {
+    let is_plain = text.starts_with(|character: char| character.is_ascii_alphabetic() || character == '/')
+        && text
+            .chars()
+            .all(|character| character.is_ascii_alphanumeric() || "-_./".contains(character))
+        && !matches!(
+            text,
+            "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"
+        );
+    if is_plain {
+        text.to_owned()
+    } else {
+        Value::from(text).to_string()
+    }
+}
+
+/// A URL without the password that it may have in it.
+fn without_credentials(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://********@{host}{path}"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests_support::loaded;
+
+    const TEXT: &str = "version: 0.1\nlog:\n  fields:\n    service: registry\nstorage:\n  s3:\n    bucket: images\n    secretkey: canary\n    accesskey: canary\n    regionendpoint: https://user:canary@example.com/\nhttp:\n  secret: canary\n";
+
+    #[test]
+    fn what_is_shown_is_the_same_configuration() {
+        let listing = listing(&loaded(TEXT, &[])).unwrap();
+        let again = loaded(&listing, &[]);
+        let mut original = serde_json::to_value(&loaded(TEXT, &[]).configuration).unwrap();
+        original["storage"]["s3"]["regionendpoint"] = "https://********@example.com/".into();
+        assert_eq!(
+            serde_json::to_value(&again.configuration).unwrap(),
+            original,
+            "{listing}"
+        );
+    }
+
+    #[test]
+    fn each_value_has_its_origin_and_secrets_are_masked() {
+        let listing = listing(&loaded(TEXT, &[("REGISTRY_LOG_LEVEL", "warn")])).unwrap();
+        assert!(!listing.contains("canary"), "{listing}");
+        for line in [
+            "    bucket: images  # config.yml:7",
+            "    secretkey: \"********\"  # config.yml:8",
+            "  level: warn  # environment variable REGISTRY_LOG_LEVEL",
+            "  maxentries: 1000  # default",
+        ] {
+            assert!(listing.lines().any(|other| other == line), "{line}\n{listing}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Configurations for the tests of commands.
+
+use super::Loaded;
+use super::load::assemble;
+
+/// What a file `config.yml` with this text and variables come to.
+pub(crate) fn loaded(text: &str, variables: &[(&str, &str)]) -> Loaded {
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let (configuration, tree, variables) = assemble(Some(text), variables, None, &[]).unwrap();
+    Loaded {
+        configuration,
+        tree,
+        file: Some("config.yml".into()),
+        variables,
+    }
+}

@@ -1,0 +1,73 @@
+//! `registry-bin config`.
+
+use serde_json::Value;
+
+use crate::run;
+
+const TEXT: &str = "version: 0.1\nstorage:\n  inmemory:\n  cache:\n    blobdescriptor: redis\nredis:\n  password: canary\nhttp:\n  secret: canary\n";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn check_says_what_is_good_and_what_has_no_effect() {
+    let output = run(
+        &["config", "check", "config.yml"],
+        TEXT,
+        &[
+            ("REGISTRY_HTTP_ADDR", ":5001"),
+            ("REGISTRY_PORT", "tcp://10.0.0.1:5000"),
+        ],
+    );
+    let report = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for expected in [
+        "config.yml is good.",
+        "listens on :5001",
+        "redis has no effect: records need no cache",
+        "http.secret has no effect",
+        "REGISTRY_HTTP_ADDR is set",
+        "REGISTRY_PORT is set in the environment and names no key",
+    ] {
+        assert!(report.contains(expected), "{expected}\n{report}");
+    }
+}
+
+#[test]
+fn check_fails_as_serve_does() {
+    let output = run(&["config", "check", "config.yml"], "version: 0.1\n", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("storage: where to store is missing"));
+}
+
+#[test]
+fn show_masks_secrets_and_names_origins() {
+    let output = run(
+        &["config", "show", "config.yml"],
+        TEXT,
+        &[("REGISTRY_LOG_LEVEL", "warn")],
+    );
+    let listing = text(&output.stdout);
+    assert!(!listing.contains("canary"), "{listing}");
+    for expected in [
+        "secret: \"********\"  # config.yml:9",
+        "level: warn  # environment variable REGISTRY_LOG_LEVEL",
+        "maxentries: 1000  # default",
+    ] {
+        assert!(listing.contains(expected), "{expected}\n{listing}");
+    }
+    // What is shown can be used as a file.
+    let output = run(&["config", "check", "config.yml"], &listing, &[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_schema_is_strict_and_knows_the_keys() {
+    let output = run(&["config", "schema"], "", &[]);
+    let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+    let http = &schema["properties"]["http"]["properties"];
+    assert!(http["tls"]["properties"]["minimumtls"].is_object(), "{http}");
+    assert_eq!(http["secret"]["writeOnly"], true);
+}

@@ -1,0 +1,39 @@
+//! Configurations and the real program: what it starts with, what it refuses and how it says so, what it takes over
+//! while it runs.
+
+mod broken;
+mod commands;
+mod reload;
+mod starts;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// The program, in a folder and an environment of its own.
+fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_registry-bin"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("REGISTRY_")) {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end, with `text` as `config.yml` of its folder.
+fn run(arguments: &[&str], text: &str, variables: &[(&str, &str)]) -> Output {
+    let folder = with_configuration(text);
+    let mut command = program(folder.path());
+    command.args(arguments).envs(variables.iter().copied());
+    command.output().expect("the program can be started")
+}
+
+/// A folder with `text` as `config.yml`.
+fn with_configuration(text: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    std::fs::write(folder.path().join("config.yml"), text).expect("a file can be written");
+    folder
+}

@@ -1,0 +1,76 @@
+//! Changes of the file while the server runs.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::starts::Running;
+
+const TEXT: &str = "version: 0.1\nstorage: inmemory\nlog:\n  level: error\n";
+
+/// Waits until the log has a line with `text`.
+fn wait_for(server: &Running, text: &str) {
+    let start = Instant::now();
+    while !server.log().contains(text) {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{text}: {}",
+            server.log()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn write(server: &Running, text: &str) {
+    std::fs::write(server.folder.path().join("config.yml"), text).expect("a file can be written");
+}
+
+#[test]
+fn a_changed_file_comes_into_force_by_itself_and_a_bad_one_does_not() {
+    let server = Running::start(Some(TEXT), &[]);
+    assert_eq!(server.log(), "", "only errors are logged");
+    write(&server, &TEXT.replace("error", "info"));
+    wait_for(&server, "read again and is in force");
+    write(&server, "version: 0.1\nstorage: inmemory\nlog:\n  level: loud\n");
+    wait_for(&server, "line 4: log.level");
+    write(
+        &server,
+        "version: 0.1\nstorage: inmemory\nlog:\n  level: info\ncatalog:\n  maxentries: 5\n",
+    );
+    wait_for(&server, "catalog.maxentries");
+    assert!(server.log().contains("wait for a restart"));
+}
+
+#[test]
+fn a_folder_that_is_swapped_by_a_symbolic_link_is_seen_as_kubernetes_swaps_it() {
+    let server = Running::start(Some(TEXT), &[]);
+    let folder = server.folder.path();
+    for (version, level) in [("v1", "error"), ("v2", "info")] {
+        std::fs::create_dir(folder.join(version)).unwrap();
+        std::fs::write(
+            folder.join(version).join("config.yml"),
+            TEXT.replace("error", level),
+        )
+        .unwrap();
+    }
+    let point = |target: &str| {
+        let new = folder.join("new-link");
+        std::os::unix::fs::symlink(target, &new).unwrap();
+        std::fs::rename(new, folder.join("data-link")).unwrap();
+    };
+    point("v1");
+    std::fs::remove_file(folder.join("config.yml")).unwrap();
+    std::os::unix::fs::symlink("data-link/config.yml", folder.join("config.yml")).unwrap();
+    point("v2");
+    wait_for(&server, "read again and is in force");
+}
+
+#[test]
+fn a_hangup_reads_everything_again() {
+    let server = Running::start(Some(&TEXT.replace("error", "info")), &[]);
+    let hung_up = Command::new("kill")
+        .args(["-HUP", &server.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(hung_up.success());
+    wait_for(&server, "read again and is in force");
+}
