@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
+use crate::commands::backup::Backup;
+use crate::commands::check::Check;
+use crate::commands::restore::Restore;
 use crate::config::Flag;
 use crate::config::sections::log::{LogFormat, LogLevel};
 
@@ -24,6 +27,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Looks for what is broken in a registry's data, and repairs it.
+    Check(Check),
+    /// Makes a backup of a registry's folder, beside the running server and in seconds.
+    Backup(Backup),
+    /// Brings a backup back into an empty folder.
+    Restore(Restore),
 }
 
 #[derive(Debug, Subcommand)]

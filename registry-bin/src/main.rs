@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod config;
+mod control;
 mod failure;
 mod logging;
 mod storage;
@@ -19,11 +20,16 @@ use crate::cli::{Arguments, Command};
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
-        Command::Config { command } => commands::config::run(&command),
-        Command::Serve(serve) => commands::serve::run(&serve),
+        Command::Config { command } => commands::config::run(&command).map(|()| true),
+        Command::Serve(serve) => commands::serve::run(&serve).map(|()| true),
+        Command::Check(check) => commands::check::run(&check),
+        Command::Backup(backup) => commands::backup::run(&backup),
+        Command::Restore(restore) => commands::restore::run(&restore).map(|()| true),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // What the command found is not as it should be; it has said so.
+        Ok(false) => ExitCode::FAILURE,
         Err(failure) => {
             failure.print();
             ExitCode::FAILURE

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry_core::{Error, Storage};
-use registry_storage::filesystem::FilesystemOptions;
+use registry_core::Storage;
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::{
     Backend, ObjectStoreBackend, S3Encryption, S3Options, Store, StoreOptions, Sweeper, SystemClock,
 };
@@ -62,6 +62,18 @@ impl Bucket {
             options,
         }
     }
+
+    /// Makes the client of the bucket; nothing is asked of it yet.
+    pub(crate) fn open(&self) -> Result<ObjectStoreBackend, Failure> {
+        ObjectStoreBackend::s3(&self.name, &self.prefix, &self.options)
+            .map_err(|cause| Failure::new(format!("cannot use {self}")).because(cause))
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.name, self.prefix)
+    }
 }
 
 impl StorageLocation {
@@ -88,7 +100,40 @@ impl fmt::Display for StorageLocation {
         match self {
             Self::Memory => f.write_str("memory (gone when the server ends)"),
             Self::Folder(path) => path.display().fmt(f),
-            Self::Bucket(bucket) => write!(f, "s3://{}/{}", bucket.name, bucket.prefix),
+            Self::Bucket(bucket) => bucket.fmt(f),
+        }
+    }
+}
+
+/// An open store of any kind.
+#[derive(Clone, Debug)]
+pub(crate) enum AnyStore {
+    Disk(Arc<Store<FilesystemBackend>>),
+    Objects(Arc<Store<ObjectStoreBackend>>),
+}
+
+impl AnyStore {
+    /// What a registry asks of it.
+    pub(crate) fn storage(&self) -> Arc<dyn Storage> {
+        match self {
+            Self::Disk(store) => Arc::<Store<FilesystemBackend>>::clone(store),
+            Self::Objects(store) => Arc::<Store<ObjectStoreBackend>>::clone(store),
+        }
+    }
+
+    /// Ends background work and makes everything durable.
+    pub(crate) async fn close(&self) -> Result<(), Failure> {
+        let closed = match self {
+            Self::Disk(store) => store.close().await,
+            Self::Objects(store) => store.close().await,
+        };
+        closed.map_err(|cause| Failure::new("the storage was not closed in order").because(cause))
+    }
+
+    fn sweep_each(&self, interval: Duration) -> Sweeper {
+        match self {
+            Self::Disk(store) => Sweeper::start(Arc::clone(store), interval),
+            Self::Objects(store) => Sweeper::start(Arc::clone(store), interval),
         }
     }
 }
@@ -102,11 +147,9 @@ const BUCKET_SWEEP_INTERVAL: Duration = Duration::from_hours(24);
 /// A storage that is open.
 pub(crate) struct OpenStorage {
     pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) store: AnyStore,
     sweeper: Sweeper,
-    close: Box<dyn FnOnce() -> Closing + Send>,
 }
-
-type Closing = std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 impl OpenStorage {
     /// Opens a storage. With `wait`, waits for another process that has it.
@@ -117,12 +160,17 @@ impl OpenStorage {
     ) -> Result<Self, Failure> {
         let purging = &maintenance.upload_purging;
         match location {
-            StorageLocation::Memory => Ok(Self::over(ObjectStoreBackend::memory(), purging, SWEEP_INTERVAL)),
+            StorageLocation::Memory => {
+                let store = store(ObjectStoreBackend::memory(), purging);
+                Ok(Self::over(AnyStore::Objects(store), purging, SWEEP_INTERVAL))
+            }
             StorageLocation::Bucket(bucket) => {
-                let backend = ObjectStoreBackend::s3(&bucket.name, &bucket.prefix, &bucket.options);
-                let backend =
-                    backend.map_err(|cause| Failure::new(format!("cannot use {location}")).because(cause))?;
-                Ok(Self::over(backend, purging, BUCKET_SWEEP_INTERVAL))
+                let store = store(bucket.open()?, purging);
+                Ok(Self::over(
+                    AnyStore::Objects(store),
+                    purging,
+                    BUCKET_SWEEP_INTERVAL,
+                ))
             }
             StorageLocation::Folder(root) => {
                 let failed = || Failure::new(format!("cannot store in {}", root.display()));
@@ -133,37 +181,37 @@ impl OpenStorage {
                     .open(root)
                     .await
                     .map_err(|cause| failed().because(cause))?;
-                Ok(Self::over(backend, purging, SWEEP_INTERVAL))
+                let store = store(backend, purging);
+                Ok(Self::over(AnyStore::Disk(store), purging, SWEEP_INTERVAL))
             }
         }
     }
 
-    fn over<B: Backend>(backend: B, purging: &UploadPurging, usual_interval: Duration) -> Self {
-        let is_purging = purging.enabled && !purging.dry_run;
-        let options = StoreOptions {
-            upload_idle_limit: if is_purging { purging.age.0 } else { Duration::MAX },
-            ..StoreOptions::default()
-        };
-        let store = Arc::new(Store::with_options(
-            Arc::new(backend),
-            Arc::new(SystemClock),
-            options,
-        ));
+    fn over(store: AnyStore, purging: &UploadPurging, usual_interval: Duration) -> Self {
         let interval = purging.interval.map_or(usual_interval, |interval| interval.0);
-        let sweeper = Sweeper::start(Arc::clone(&store), interval);
-        let storage = Arc::clone(&store) as Arc<dyn Storage>;
         Self {
-            storage,
-            sweeper,
-            close: Box::new(move || Box::pin(async move { store.close().await })),
+            storage: store.storage(),
+            sweeper: store.sweep_each(interval),
+            store,
         }
     }
 
     /// Ends background work and makes everything durable.
     pub(crate) async fn close(self) -> Result<(), Failure> {
         self.sweeper.shutdown().await;
-        (self.close)()
-            .await
-            .map_err(|cause| Failure::new("the storage was not closed in order").because(cause))
+        self.store.close().await
     }
+}
+
+fn store<B: Backend>(backend: B, purging: &UploadPurging) -> Arc<Store<B>> {
+    let is_purging = purging.enabled && !purging.dry_run;
+    let options = StoreOptions {
+        upload_idle_limit: if is_purging { purging.age.0 } else { Duration::MAX },
+        ..StoreOptions::default()
+    };
+    Arc::new(Store::with_options(
+        Arc::new(backend),
+        Arc::new(SystemClock),
+        options,
+    ))
 }

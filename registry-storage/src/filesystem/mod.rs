@@ -64,6 +64,12 @@ const SMALL_PART: usize = 32 * 1024;
 /// The largest blob in bytes that is kept in its record.
 const TAIL_LIMIT: usize = 16 * 1024;
 
+/// Tells whether there is a store below `root`.
+#[must_use]
+pub fn is_root(root: &Path) -> bool {
+    root.join(RECORDS_FILE).is_file()
+}
+
 /// A store on one disk. This process owns the root for as long as the value lives and until [`close`](Backend::close).
 #[derive(Debug)]
 pub struct FilesystemBackend {

@@ -1,5 +1,6 @@
 //! `registry-bin serve`.
 
+mod control;
 mod listen;
 mod reload;
 mod rules;
@@ -58,6 +59,7 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
         storage = OpenStorage::open(&location, &configuration.storage.maintenance, serve.wait) => storage?,
         () = signals.next() => return Ok(()),
     };
+    let control = control::start(&location, &storage);
     let mut rules = rules(configuration);
     rules.allow_missing_children = serve.allow_missing_content;
     let registry = Registry::new(Arc::clone(&storage.storage), rules);
@@ -84,6 +86,9 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
     tokio::select! {
         () = server.shutdown(drain) => {}
         () = signals.next() => tracing::warn!("running requests were cut"),
+    }
+    if let Some(control) = control {
+        control.shutdown().await;
     }
     storage.close().await?;
     tracing::info!("stopped");

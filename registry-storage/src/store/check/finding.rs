@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use async_trait::async_trait;
 use registry_core::{Digest, RepositoryName};
 
 use crate::key::Key;
@@ -37,6 +38,20 @@ pub struct Finding {
     pub problem: Problem,
     /// What was done about it.
     pub repair: Repair,
+}
+
+/// Takes what a check finds, as it finds it: there may be any number. A closure will do.
+#[async_trait]
+pub trait Findings: Send {
+    /// Takes a finding. The check goes on when this returns.
+    async fn take(&mut self, finding: Finding);
+}
+
+#[async_trait]
+impl<F: FnMut(Finding) + Send> Findings for F {
+    async fn take(&mut self, finding: Finding) {
+        self(finding);
+    }
 }
 
 /// What may be wrong with a record or what it names.

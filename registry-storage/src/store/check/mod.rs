@@ -19,7 +19,7 @@ use registry_core::{Digest, Error};
 
 use self::content::{Pace, Suspect};
 use self::examine::{Beside, Examined, examine};
-pub use self::finding::{Finding, Problem, Repair, Severity};
+pub use self::finding::{Finding, Findings, Problem, Repair, Severity};
 use self::quarantine::SuspectBlob;
 use self::repair::{Recheck, outcome};
 use super::Store;
@@ -101,7 +101,7 @@ impl<B: Backend> Store<B> {
         &self,
         options: &CheckOptions,
         progress: &dyn Progress,
-        found: &mut (dyn FnMut(Finding) + Send),
+        found: &mut dyn Findings,
     ) -> Result<CheckReport, Error> {
         let mut check = Check {
             store: self,
@@ -125,7 +125,7 @@ struct Check<'a, B> {
     store: &'a Store<B>,
     options: &'a CheckOptions,
     progress: &'a dyn Progress,
-    found: &'a mut (dyn FnMut(Finding) + Send),
+    found: &'a mut dyn Findings,
     report: CheckReport,
     pace: Pace,
     verify_content: bool,
@@ -162,8 +162,8 @@ impl<B: Backend> Check<'_, B> {
         while let Some((keys, last)) = self.store.page(prefix, after.as_ref()).await? {
             after = Some(last);
             let backend = &*self.store.backend;
-            let looks = stream::iter(&keys).map(|key| async move {
-                let examined = examine(&mut Beside(backend), key).await?;
+            let looks = stream::iter(keys.clone()).map(|key| async move {
+                let examined = examine(&mut Beside(backend), &key).await?;
                 let suspected = examined.filter(|examined| !examined.problems.is_empty());
                 Ok::<_, Error>(suspected.map(|suspected| (key, suspected)))
             });
@@ -176,7 +176,7 @@ impl<B: Backend> Check<'_, B> {
                 self.settle().await;
             }
             for (key, suspected) in suspects {
-                self.recheck(key, suspected).await?;
+                self.recheck(&key, suspected).await?;
             }
             self.bytes_of(&keys).await?;
             if !self.is_again {
@@ -200,7 +200,7 @@ impl<B: Backend> Check<'_, B> {
         };
         let found = self.store.backend.transact(self.durability(), recheck).await?;
         for (problem, repair) in found {
-            self.report(key.clone(), problem, repair);
+            self.report(key.clone(), problem, repair).await;
         }
         Ok(())
     }
@@ -238,7 +238,7 @@ impl<B: Backend> Check<'_, B> {
                 Some((digest, first)) => self.recheck_blob(key, digest, first).await?,
                 None => {
                     if let Some(problem) = self.store.examine_upload(key).await? {
-                        self.report(key.clone(), problem, Repair::None);
+                        self.report(key.clone(), problem, Repair::None).await;
                     }
                 }
             }
@@ -276,11 +276,11 @@ impl<B: Backend> Check<'_, B> {
                 outcome(self.store.backend.transact(Durability::Synced, suspect).await?)
             }
         };
-        self.report(key.clone(), second.problem, repair);
+        self.report(key.clone(), second.problem, repair).await;
         Ok(())
     }
 
-    fn report(&mut self, key: Key, problem: Problem, repair: Repair) {
+    async fn report(&mut self, key: Key, problem: Problem, repair: Repair) {
         if self.is_again && repair != Repair::Done {
             return;
         }
@@ -292,7 +292,7 @@ impl<B: Backend> Check<'_, B> {
         if repair == Repair::Done {
             self.report.repaired = self.report.repaired.saturating_add(1);
         }
-        (self.found)(Finding { key, problem, repair });
+        self.found.take(Finding { key, problem, repair }).await;
     }
 
     /// Counts the bytes that nothing names, in the order of the sweeper: bytes, sessions, blobs, quarantine.

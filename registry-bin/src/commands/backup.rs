@@ -1,0 +1,42 @@
+//! `registry-bin backup`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::ConfigArguments;
+use crate::config::load;
+use crate::control::{ControlRequest, absolute, execute};
+use crate::failure::Failure;
+use crate::logging::Logging;
+use crate::storage::StorageLocation;
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  registry-bin backup /srv/backup/monday --storage /srv/registry
+  registry-bin backup /srv/backup/monday /etc/docker/registry/config.yml
+
+Beside a running server, the server makes it: DIR is written with its rights. On the same file system the bytes are hard
+links, which cost no space until the registry deletes them; copy DIR elsewhere to be safe from the loss of the disk.
+Uploads that go on are left out. A backup without backup.json was interrupted.")]
+pub(crate) struct Backup {
+    /// The folder to make; it must be empty or not exist.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+
+    #[command(flatten)]
+    configuration: ConfigArguments,
+}
+
+/// Makes a backup; `false` where it is whole and the registry is not.
+pub(crate) fn run(backup: &Backup) -> Result<bool, Failure> {
+    let loaded = load(&backup.configuration.store(), &[])?;
+    Logging::of(&loaded.configuration).start();
+    let location = StorageLocation::of(&loaded.configuration.storage)?;
+    let request = ControlRequest::Backup {
+        target: absolute(&backup.folder)?,
+    };
+    execute(&location, request)
+}

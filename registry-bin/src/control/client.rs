@@ -1,0 +1,142 @@
+//! Asking a running server.
+
+use std::io;
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::message::{LINE_LIMIT, Message};
+use super::server::TARGET;
+use super::show::Show;
+use super::{ControlRequest, Outcome, socket};
+use crate::failure::Failure;
+
+/// A connection to a running server.
+#[derive(Debug)]
+pub(super) struct Connection(UnixStream);
+
+/// Connects to the server that has a root; nothing where there is none that can be reached.
+///
+/// # Errors
+/// Where the socket is there and this user may not use it.
+pub(super) async fn connect(root: &Path) -> io::Result<Option<Connection>> {
+    let Ok(path) = socket::path(root) else {
+        // A server could not make it either.
+        return Ok(None);
+    };
+    match UnixStream::connect(&path).await {
+        Ok(stream) => Ok(Some(Connection(stream))),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+            io::ErrorKind::PermissionDenied => {
+                let message = format!(
+                    "{} belongs to another user; run the command as the user of the server",
+                    path.display()
+                );
+                Err(io::Error::new(error.kind(), message))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+impl Connection {
+    /// Has the server do a command. Cancel safety: a dropped future ends the command.
+    pub(super) async fn ask(self, request: &ControlRequest, show: &Show) -> Result<Outcome, Failure> {
+        let failed = || Failure::new("the server that has the folder did not answer");
+        let (mut sender, connection) = http1::handshake(TokioIo::new(self.0))
+            .await
+            .map_err(|cause| failed().because(cause))?;
+        let body = serde_json::to_vec(request).map_err(|cause| failed().because(cause))?;
+        let request = Request::post(TARGET)
+            .header(header::HOST, "registry")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|cause| failed().because(cause))?;
+        let asking = async {
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|cause| failed().because(cause))?;
+            let status = response.status();
+            let mut lines = Lines {
+                body: response.into_body(),
+                buffer: BytesMut::new(),
+            };
+            if status != StatusCode::OK {
+                let text = lines.rest().await;
+                return Err(Failure::new(format!("the server refused the command: {text}")));
+            }
+            while let Some(line) = lines.next().await.map_err(|cause| failed().because(cause))? {
+                match serde_json::from_slice(&line).map_err(|cause| failed().because(cause))? {
+                    Message::Done(outcome) => return Ok(outcome),
+                    Message::Failed(text) => return Err(Failure::new(text)),
+                    message => show.message(&message),
+                }
+            }
+            Err(Failure::new(
+                "the server ended before the command was done; it can be started again",
+            ))
+        };
+        let driving = async {
+            // An error of the connection is also one of the answer.
+            drop(connection.await);
+            std::future::pending::<()>().await;
+        };
+        let outcome = tokio::select! {
+            outcome = asking => outcome,
+            () = driving => Err(failed()),
+        };
+        show.end();
+        outcome
+    }
+}
+
+/// The lines of an answer.
+struct Lines {
+    body: hyper::body::Incoming,
+    buffer: BytesMut,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Result<Option<BytesMut>, Failure> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
+                let mut line = self.buffer.split_to(end + 1);
+                line.truncate(end);
+                return Ok(Some(line));
+            }
+            if self.buffer.len() > LINE_LIMIT {
+                return Err(Failure::new("a line of the answer is too long"));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(cause)) => return Err(Failure::new("the answer broke off").because(cause)),
+            }
+        }
+    }
+
+    /// Returns what is left as text.
+    async fn rest(mut self) -> String {
+        while self.buffer.len() < LINE_LIMIT {
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(_)) | None => break,
+            }
+        }
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+}

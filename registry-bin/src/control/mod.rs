@@ -1,0 +1,145 @@
+//! Commands that work on a store, whoever has it: a running server does them when it is asked through its socket, and
+//! without one they are done here.
+//!
+//! A [`ControlRequest`] is all that a command is. [`run`](run::run) does it, on the server's side of the socket or on
+//! this one, and tells a [`Reporter`] what goes on; [`execute`] finds out which, and shows what comes.
+
+mod client;
+mod message;
+mod reporter;
+pub(crate) mod run;
+pub(crate) mod server;
+mod show;
+mod socket;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use registry_storage::filesystem::{FilesystemOptions, OpenError};
+use registry_storage::{Progress, Store};
+use serde::{Deserialize, Serialize};
+
+use self::message::Outcome;
+use self::reporter::{Messages, Reporter};
+use self::show::Show;
+use crate::failure::Failure;
+use crate::storage::{AnyStore, StorageLocation};
+
+/// A command for a store. Paths are absolute: the server may run elsewhere in the tree of folders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "command", deny_unknown_fields)]
+pub(crate) enum ControlRequest {
+    /// Looks for what is broken.
+    Check {
+        repair: bool,
+        verify_content: bool,
+        /// The most bytes of content to read in a second.
+        bytes_per_second: Option<u64>,
+    },
+    /// Makes a backup in a folder.
+    Backup { target: PathBuf },
+}
+
+/// Does a command and shows how it goes on; `false` where it found what is wrong.
+pub(crate) fn execute(location: &StorageLocation, request: ControlRequest) -> Result<bool, Failure> {
+    let outcome = block_on(do_it(location, request))?;
+    show::print(&outcome.text)?;
+    Ok(outcome.is_success)
+}
+
+/// Does what is no command for a server, shows how it goes on, and prints what came of it.
+pub(crate) fn with_progress(
+    work: impl AsyncFnOnce(Arc<dyn Progress>) -> Result<String, Failure>,
+) -> Result<(), Failure> {
+    let (reporter, messages) = Reporter::new();
+    let text = block_on(showing(messages, work(Arc::new(reporter))))?;
+    show::print(&text)
+}
+
+/// Returns a path as it is for a process that works in another folder.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|cause| Failure::new(format!("{} is no path", path.display())).because(cause))
+}
+
+fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Failure::new("cannot start threads").because(cause))?
+        .block_on(command)
+}
+
+async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Outcome, Failure> {
+    match location {
+        StorageLocation::Memory => Err(Failure::new(
+            "what is kept in memory is gone with the server that has it; name a folder or a bucket with --storage",
+        )),
+        StorageLocation::Bucket(bucket) => {
+            here(AnyStore::Objects(Store::new(bucket.open()?).into()), request).await
+        }
+        StorageLocation::Folder(root) => {
+            let failed = || Failure::new(format!("cannot work on {}", root.display()));
+            // Opening it would make an empty registry.
+            if !registry_storage::filesystem::is_root(root) {
+                return Err(
+                    failed().because("there is no registry in this folder; name another one with --storage")
+                );
+            }
+            match client::connect(root)
+                .await
+                .map_err(|cause| failed().because(cause))?
+            {
+                Some(connection) => connection.ask(&request, &Show::new()).await,
+                None => match FilesystemOptions::new().open(root).await {
+                    Ok(backend) => here(AnyStore::Disk(Store::new(backend).into()), request).await,
+                    Err(cause @ OpenError::Held { .. }) => {
+                        let message = format!(
+                            "cannot work on {}: the server that has it takes no commands; it may be starting or \
+                             stopping, or its log says why",
+                            root.display()
+                        );
+                        Err(Failure::new(message).because(cause))
+                    }
+                    Err(cause) => Err(failed().because(cause)),
+                },
+            }
+        }
+    }
+}
+
+/// Does a command in this process, which has the store.
+async fn here(store: AnyStore, request: ControlRequest) -> Result<Outcome, Failure> {
+    let (reporter, messages) = Reporter::new();
+    let task = async {
+        let outcome = run::run(request, &store, reporter).await;
+        store.close().await.and(outcome)
+    };
+    showing(messages, task).await
+}
+
+/// Shows what is said while something is done, until it is done or the person ends it.
+async fn showing<T>(
+    mut messages: Messages,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let show = Show::new();
+    let show_all = async {
+        while let Some(message) = messages.next().await {
+            show.message(&message);
+        }
+    };
+    let interrupted = async {
+        // Without a handler the process ends, and so does the work.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let both = async { tokio::join!(work, show_all).0 };
+    let result = tokio::select! {
+        result = both => result,
+        () = interrupted => Err(Failure::new("interrupted; it can be started again")),
+    };
+    show.end();
+    result
+}

@@ -1,0 +1,102 @@
+//! Doing a command.
+
+use std::sync::Arc;
+
+use registry_storage::check::CheckOptions;
+use registry_storage::filesystem::backup::BackupReport;
+
+use super::{ControlRequest, Outcome, Reporter};
+use crate::failure::Failure;
+use crate::storage::AnyStore;
+
+/// Does a command on an open store. Cancel safety: a dropped future ends it, and it can be started again.
+///
+/// # Errors
+/// Why it was not done.
+pub(crate) async fn run(
+    request: ControlRequest,
+    store: &AnyStore,
+    reporter: Reporter,
+) -> Result<Outcome, Failure> {
+    match request {
+        ControlRequest::Check {
+            repair,
+            verify_content,
+            bytes_per_second,
+        } => {
+            let mut options = CheckOptions::default();
+            options.repair = repair;
+            options.verify_content = verify_content;
+            options.bytes_per_second = bytes_per_second;
+            check(&options, store, reporter).await
+        }
+        ControlRequest::Backup { target } => {
+            let AnyStore::Disk(store) = store else {
+                return Err(Failure::new(
+                    "a backup is made of a folder. For a bucket, turn on its versioning or replication, or copy the \
+                     images with `export --layout oci`",
+                ));
+            };
+            let failed = || Failure::new(format!("no backup was made in {}", target.display()));
+            let report = store.backend().backup(&target, Arc::new(reporter)).await;
+            let report = report.map_err(|cause| failed().because(cause))?;
+            Ok(Outcome {
+                text: format!(
+                    "The backup in {} is whole: {}.",
+                    target.display(),
+                    describe(&report)
+                ),
+                is_success: report.missing == 0,
+            })
+        }
+    }
+}
+
+async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> Result<Outcome, Failure> {
+    let mut findings = reporter.clone();
+    let checked = match store {
+        AnyStore::Disk(store) => store.check(options, &reporter, &mut findings).await,
+        AnyStore::Objects(store) => store.check(options, &reporter, &mut findings).await,
+    };
+    let report = checked.map_err(|cause| Failure::new("the check ended early").because(cause))?;
+    let mut text = format!("{} records", report.records);
+    if options.verify_content {
+        text += &format!(" and {} bytes of content", report.content);
+    }
+    text += &match (report.broken, report.repaired) {
+        (0, _) => ": nothing is broken.".to_owned(),
+        (broken, 0) if !options.repair => format!(": {broken} things are broken. Repair them with --repair."),
+        (broken, repaired) => format!(": {broken} things were broken, {repaired} of them are repaired now."),
+    };
+    if report.notices > 0 {
+        text += &format!(" {} things may be meant so.", report.notices);
+    }
+    if report.unnamed_bytes > 0 {
+        text += &format!(
+            " {} byte strings belong to nothing; the sweeper deletes them.",
+            report.unnamed_bytes
+        );
+    }
+    if report.quarantined > 0 {
+        text += &format!(" {} records are in quarantine.", report.quarantined);
+    }
+    Ok(Outcome {
+        text,
+        is_success: report.is_sound(),
+    })
+}
+
+/// Says what a backup has.
+pub(crate) fn describe(report: &BackupReport) -> String {
+    let mut text = format!(
+        "{} byte strings are linked, {} copied, {} bytes in all",
+        report.linked, report.copied, report.size
+    );
+    if report.missing > 0 {
+        text += &format!(
+            "; {} were gone before, which `check` tells more of",
+            report.missing
+        );
+    }
+    text
+}

@@ -1,0 +1,210 @@
+//! The socket of a running server: HTTP/1.1, each command a `POST`, its messages the body of the answer.
+
+use std::convert::Infallible;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use http_body_util::{BodyExt as _, Either, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::message::Message;
+use super::{ControlRequest, Reporter, run, socket};
+use crate::failure::Failure;
+use crate::storage::AnyStore;
+
+/// The path of the requests.
+pub(super) const TARGET: &str = "/commands";
+
+/// The longest request in bytes.
+const REQUEST_LIMIT: usize = 64 * 1024;
+
+/// How many connections are served at once. They are the operator's own.
+const CONNECTIONS: usize = 16;
+
+/// The socket of a server. It ends with [`ControlServer::shutdown`], or when this is dropped.
+#[derive(Debug)]
+pub(crate) struct ControlServer {
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl ControlServer {
+    /// Listens below a root that this process owns: whatever socket is there is a dead server's.
+    ///
+    /// # Errors
+    /// What the system says, or that the path is too long for a socket.
+    pub(crate) fn start(root: &Path, store: AnyStore) -> io::Result<Self> {
+        let path = socket::path(root)?;
+        let listener = listen(root, &path)?;
+        let task = tokio::spawn(accept(listener, store));
+        Ok(Self { path, task })
+    }
+
+    /// Ends the commands that are going on, and removes the socket.
+    pub(crate) async fn shutdown(mut self) {
+        self.task.abort();
+        // It was told to end, so there is nothing that it could say.
+        drop((&mut self.task).await);
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        self.task.abort();
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "the socket for commands was not removed");
+        }
+    }
+}
+
+/// Makes a socket that only this user can connect to, from its first moment on: it is made where nobody else comes to,
+/// and moved when its mode is set.
+fn listen(root: &Path, path: &Path) -> io::Result<UnixListener> {
+    let private = root.join(".sock");
+    let made = private.join("s");
+    for stale in [path, &made] {
+        remove_socket(stale)?;
+    }
+    match DirBuilder::new().mode(0o700).create(&private) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => fs::set_permissions(&private, Permissions::from_mode(0o700))?,
+    }
+    let listener = UnixListener::bind(&made)?;
+    fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+    fs::rename(&made, path)?;
+    fs::remove_dir(&private)?;
+    Ok(listener)
+}
+
+fn remove_socket(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{} is in the way; it is not a socket", path.display()),
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn accept(listener: UnixListener, store: AnyStore) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match stream {
+            Ok((stream, _)) => {
+                let store = store.clone();
+                connections.spawn(async move {
+                    serve(stream, store).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the socket for commands failed");
+                return;
+            }
+        }
+    }
+}
+
+async fn serve(stream: UnixStream, store: AnyStore) {
+    let service = service_fn(move |request| answer(request, store.clone()));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection for a command ended early");
+    }
+}
+
+type Lines = StreamBody<std::pin::Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>>;
+type Answer = Response<Either<Full<Bytes>, Lines>>;
+
+async fn answer(request: Request<Incoming>, store: AnyStore) -> Result<Answer, Infallible> {
+    if request.method() != Method::POST || request.uri().path() != TARGET {
+        return Ok(refusal(
+            StatusCode::NOT_FOUND,
+            format!("commands are sent by POST to {TARGET}"),
+        ));
+    }
+    let body = match Limited::new(request.into_body(), REQUEST_LIMIT).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return Ok(refusal(StatusCode::BAD_REQUEST, error.to_string())),
+    };
+    Ok(match serde_json::from_slice::<ControlRequest>(&body) {
+        Ok(command) => {
+            tracing::info!(?command, "a command came through the socket");
+            Response::new(Either::Right(StreamBody::new(Box::pin(lines(command, store)))))
+        }
+        Err(error) => refusal(
+            StatusCode::BAD_REQUEST,
+            format!("the server does not know this command; is it another version? ({error})"),
+        ),
+    })
+}
+
+fn refusal(status: StatusCode, text: String) -> Answer {
+    let mut response = Response::new(Either::Left(Full::new(text.into())));
+    *response.status_mut() = status;
+    response
+}
+
+/// Does the command while its messages are taken: when the client goes away, the stream is dropped, and so is the
+/// command.
+fn lines(
+    command: ControlRequest,
+    store: AnyStore,
+) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+    let (reporter, messages) = Reporter::new();
+    let work = Box::pin(async move { last(run::run(command, &store, reporter).await) });
+    let working = stream::unfold(
+        (Some(work), messages, None),
+        |(mut work, mut messages, mut end)| async move {
+            loop {
+                let Some(running) = &mut work else {
+                    // What was said before the end goes before the end.
+                    let message = match messages.next().await {
+                        Some(message) => Some(message),
+                        None => end.take(),
+                    };
+                    return message.map(|message| (message, (work, messages, end)));
+                };
+                tokio::select! {
+                    biased;
+                    Some(message) = messages.next() => return Some((message, (work, messages, end))),
+                    outcome = running => {
+                        end = Some(outcome);
+                        work = None;
+                    }
+                }
+            }
+        },
+    );
+    working.map(|message| {
+        let mut line = serde_json::to_vec(&message).unwrap_or_default();
+        line.push(b'\n');
+        Ok(Frame::data(line.into()))
+    })
+}
+
+fn last(outcome: Result<super::Outcome, Failure>) -> Message {
+    match outcome {
+        Ok(outcome) => Message::Done(outcome),
+        Err(failure) => Message::Failed(failure.to_string()),
+    }
+}
