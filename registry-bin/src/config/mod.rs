@@ -4,6 +4,8 @@
 //! reads the types of [`sections`] from it. What is accepted without effect or refused is said in [`supported`].
 
 mod check;
+#[cfg(test)]
+mod documentation;
 mod load;
 mod problem;
 pub(crate) mod schema;

@@ -12,6 +12,21 @@ use super::sections::storage::S3;
 use super::sections::validation::Platforms;
 use super::tree::Node;
 
+/// What distribution does not have.
+#[cfg(test)]
+pub(crate) const OURS: &[&str] = &[
+    "access",
+    "auth.token.builtin",
+    "http.ratelimit",
+    "http.trustedproxies",
+    "log.accesslog.format",
+    "log.audit",
+    "notifications.endpoints[].format",
+    "notifications.outbox",
+    "storage.s3.sessiontoken",
+    "tags.immutable",
+];
+
 /// What has no effect, and why it needs none.
 pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("redis", "records need no cache beside the storage"),

@@ -1,0 +1,140 @@
+//! The table of keys in `docs/configuration.md`, made from the schema and from what is said of its keys.
+//!
+//! With `UPDATE_DOCS=1` in the environment the test writes it anew.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::schema::schema;
+use super::supported::{OURS, REFUSED, WITHOUT_EFFECT};
+
+/// What is refused by some of its values.
+const REFUSED_IN_PART: &[(&str, &str)] = &[
+    ("log.hooks", "unless `disabled: true`: no mail is sent"),
+    (
+        "middleware",
+        "unless `disabled: true`: content always comes from this server",
+    ),
+    ("storage.s3.objectacl", "unless `private`"),
+    (
+        "storage.s3.storageclass",
+        "unless `STANDARD` or `NONE`: add a lifecycle rule to the bucket",
+    ),
+    ("storage.s3.v4auth", "where `false`"),
+    (
+        "validation.manifests.indexes.platforms",
+        "where `list`: use `all` or `none`",
+    ),
+    (
+        "validation.manifests.indexes.platformlist",
+        "with `platforms: list`",
+    ),
+    (
+        "validation.manifests.urls",
+        "unless any URL is allowed: `allow: ['^https?://']`",
+    ),
+];
+
+const START: &str = "<!-- keys: made by a test -->\n";
+
+fn table() -> String {
+    let mut table = String::from("| key | what it says | default | |\n|---|---|---|---|\n");
+    rows(&mut table, "", &schema());
+    table
+}
+
+fn rows(table: &mut String, path: &str, schema: &Value) {
+    let present = |schema: &Value| {
+        let choices = schema.get("anyOf").and_then(Value::as_array);
+        choices
+            .and_then(|choices| choices.first().cloned())
+            .unwrap_or_else(|| schema.clone())
+    };
+    let below = present(schema);
+    let (below, path) = match below.get("items") {
+        Some(items) => (present(items), format!("{path}[]")),
+        None => (below, path.to_owned()),
+    };
+    for (key, value) in below
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        let own = present(value);
+        let items = own.get("items").map(present);
+        let has_keys =
+            own.get("properties").is_some() || items.is_some_and(|items| items.get("properties").is_some());
+        let said = said_of(&path);
+        if !has_keys || said.is_some() {
+            row(table, &path, value, said.as_deref());
+        }
+        // Of what has no effect or is refused, the keys below say no more.
+        let is_ours = OURS.contains(&path.as_str());
+        if has_keys && (said.is_none() || is_ours) {
+            rows(table, &path, value);
+        }
+    }
+}
+
+fn row(table: &mut String, path: &str, schema: &Value, said: Option<&str>) {
+    let description = schema
+        .get("description")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let description = description
+        .split("\n\n")
+        .next()
+        .unwrap_or_default()
+        .replace('\n', " ")
+        .replace('|', "\\|");
+    let default = match schema.get("default") {
+        Some(Value::Null | Value::Object(_)) | None => String::new(),
+        Some(Value::String(text)) if text.is_empty() => String::new(),
+        Some(Value::Array(items)) if items.is_empty() => String::new(),
+        Some(default) => format!("`{}`", default.to_string().trim_matches('"')),
+    };
+    let said = said.unwrap_or_default().replace('|', "\\|");
+    writeln!(table, "| `{path}` | {description} | {default} | {said} |").unwrap();
+}
+
+fn said_of(path: &str) -> Option<String> {
+    let reason = |list: &[(&'static str, &'static str)]| {
+        list.iter()
+            .find(|(key, _)| *key == path)
+            .map(|(_, reason)| *reason)
+    };
+    if let Some(reason) = reason(WITHOUT_EFFECT) {
+        return Some(format!("no effect: {reason}"));
+    }
+    if let Some(reason) = reason(REFUSED) {
+        return Some(format!("**refused**: {reason}"));
+    }
+    if let Some(reason) = reason(REFUSED_IN_PART) {
+        return Some(format!("**refused** {reason}"));
+    }
+    OURS.contains(&path).then(|| "ours".to_owned())
+}
+
+#[test]
+fn the_documentation_has_the_keys_of_the_schema() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (before, written) = text.split_once(START).expect("the table has a mark before it");
+    let table = table();
+    for path in OURS {
+        assert!(table.contains(&format!("`{path}")), "{path} is not a key");
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(file, format!("{before}{START}{table}")).unwrap();
+    } else {
+        assert_eq!(written, table, "run the test with UPDATE_DOCS=1");
+    }
+}
