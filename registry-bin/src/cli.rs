@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum as _};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::backup::Backup;
 use crate::commands::check::Check;
@@ -33,6 +33,11 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Brings a backup back into an empty folder.
     Restore(Restore),
+    /// Changes or shows a file of users and passwords.
+    #[command(subcommand)]
+    Htpasswd(HtpasswdCommand),
+    /// Says which rule of `access` lets somebody do something, or that none does.
+    Explain(Explain),
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +51,78 @@ pub(crate) enum ConfigCommand {
     Schema,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum HtpasswdCommand {
+    /// Adds a user or sets the password of one. The password is asked for, or read from the standard input.
+    Add {
+        /// The file; it is made if it is not there.
+        file: PathBuf,
+        /// The user.
+        user: String,
+    },
+    /// Removes a user.
+    Remove {
+        /// The file.
+        file: PathBuf,
+        /// The user.
+        user: String,
+    },
+    /// Lists the users.
+    List {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
 #[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The repository.
+    pub(crate) repository: String,
+
+    /// The user. [default: the one who is not logged in]
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+
+    /// A group that the user's token names, beside those of `access.groups`.
+    #[arg(long)]
+    pub(crate) group: Vec<String>,
+
+    /// What the user wants to do.
+    #[arg(long, value_enum)]
+    pub(crate) action: ExplainedAction,
+
+    #[command(flatten)]
+    pub(crate) configuration: ConfigArguments,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExplainedAction {
+    /// Read content.
+    Pull,
+    /// Add content and new tags.
+    Push,
+    /// Move a tag.
+    Overwrite,
+    /// Delete content or a tag.
+    Delete,
+    /// List tags, and stand in the catalog.
+    List,
+}
+
+impl ExplainedAction {
+    /// The word for it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Overwrite => "overwrite",
+            Self::Delete => "delete",
+            Self::List => "list",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   registry-bin serve                                      127.0.0.1:5000, stored in ./registry-data

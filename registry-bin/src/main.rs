@@ -3,12 +3,14 @@
 //! The only crate that reads files, the environment and signals. What an embedder would miss is in the libraries.
 #![forbid(unsafe_code)]
 
+mod access;
 mod cli;
 mod commands;
 mod config;
 mod control;
 mod failure;
 mod logging;
+mod secret_file;
 mod storage;
 
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         Command::Check(check) => commands::check::run(&check),
         Command::Backup(backup) => commands::backup::run(&backup),
         Command::Restore(restore) => commands::restore::run(&restore).map(|()| true),
+        Command::Htpasswd(command) => commands::htpasswd::run(&command).map(|()| true),
+        Command::Explain(explain) => commands::explain::run(&explain).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

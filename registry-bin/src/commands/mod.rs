@@ -3,5 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod config;
+pub(crate) mod explain;
+pub(crate) mod htpasswd;
 pub(crate) mod restore;
 pub(crate) mod serve;

@@ -6,6 +6,7 @@ use super::sections::auth::{Auth, SigningAlgorithm, Token};
 use super::sections::http::Network;
 use super::supported;
 use super::tree::Node;
+use crate::access;
 
 /// The kinds of storage, of which one is chosen.
 pub(super) const DRIVERS: [&str; 7] = ["filesystem", "inmemory", "s3", "gcs", "azure", "swift", "oss"];
@@ -203,6 +204,15 @@ fn check_token(token: &Token, problems: &mut Problems<'_>) {
 }
 
 fn check_access(configuration: &Configuration, problems: &mut Problems<'_>) {
+    for (path, message) in [
+        access::rules(configuration).err(),
+        access::immutable_tags(configuration).err(),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        problems.add(&path, message);
+    }
     let access = &configuration.access;
     for (index, rule) in access.rules.iter().enumerate() {
         let path = format!("access.rules[{index}]");

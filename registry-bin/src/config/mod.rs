@@ -114,6 +114,7 @@ impl Configuration {
                     .map(PathBuf::from),
             );
             files.extend(token.builtin.iter().map(|builtin| builtin.users.clone()));
+            files.extend(token.builtin.iter().filter_map(|builtin| builtin.keys.clone()));
         }
         files
     }

@@ -10,7 +10,6 @@ mod passwords;
 mod replaceable;
 #[cfg(feature = "token-server")]
 mod signing_keys;
-mod silly;
 #[cfg(feature = "token")]
 mod token;
 #[cfg(feature = "token")]
@@ -27,7 +26,6 @@ pub use self::passwords::Passwords;
 pub use self::replaceable::ReplaceableAuthorizer;
 #[cfg(feature = "token-server")]
 pub use self::signing_keys::{InvalidSigningKeys, SigningKeys};
-pub use self::silly::SillyAuthenticator;
 #[cfg(feature = "token")]
 pub use self::token::{Realm, SigningAlgorithm, TokenAuthenticator, TokenOptions};
 #[cfg(feature = "token")]

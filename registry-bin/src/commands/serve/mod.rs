@@ -1,25 +1,31 @@
 //! `registry-bin serve`.
 
+mod authentication;
 mod control;
 mod listen;
 mod reload;
 mod rules;
 mod signals;
+mod token_keys;
+mod users;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use registry_core::Authorizer;
 use registry_core::registry::Registry;
-use registry_http::{Limits, Listener, RegistryService, Server};
+use registry_http::{Limits, Listener, Rate, RateLimits, RegistryService, Server};
 use tokio::runtime;
 
+use self::authentication::{Authentication, KeyRefresh};
 use self::listen::listen;
 use self::reload::{Reload, Reloadable};
 use self::rules::rules;
 use self::signals::Signals;
 use crate::cli::Serve;
+use crate::config::sections::http::RateLimit;
 use crate::config::supported::without_effect;
 use crate::config::{Loaded, load};
 use crate::failure::Failure;
@@ -62,15 +68,23 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
     let control = control::start(&location, &storage);
     let mut rules = rules(configuration);
     rules.allow_missing_children = serve.allow_missing_content;
-    let registry = Registry::new(Arc::clone(&storage.storage), rules);
+    let authentication = Arc::new(Authentication::start(configuration, &location)?);
+    let authorizer = Arc::clone(&authentication.authorizer) as Arc<dyn Authorizer>;
+    let registry = Registry::new(Arc::clone(&storage.storage), rules).with_authorizer(authorizer);
     let limits = Limits::default();
-    let service =
-        RegistryService::new(registry, limits.clone()).with_fields(configuration.http.headers.to_map());
+    let mut service = RegistryService::new(registry, limits.clone())
+        .with_fields(configuration.http.headers.to_map())
+        .with_authenticator(Arc::clone(&authentication.authenticator))
+        .with_rate_limits(rate_limits(&configuration.http.rate_limit));
+    if let Some((path, endpoint)) = &authentication.endpoint {
+        service = service.with_endpoint(path.clone(), Arc::clone(endpoint));
+    }
     let server = Listener::tcp(listener)
         .and_then(|listener| Server::serve([listener], service, limits))
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
     // What can change while the server runs; each part reads what it needs of the new configuration.
-    let parts: Vec<Arc<dyn Reloadable>> = vec![Arc::new(log)];
+    let parts: Vec<Arc<dyn Reloadable>> = vec![Arc::new(log), Arc::clone(&authentication) as _];
+    let _refresh = KeyRefresh::start(authentication);
     let reload = Reload::start(serve, loaded, parts)?;
     announce(&location, address)?;
     signals.next().await;
@@ -93,6 +107,17 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
     storage.close().await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn rate_limits(limits: &RateLimit) -> RateLimits {
+    let rate = |rate: &Option<crate::config::sections::http::Rate>| {
+        rate.as_ref().map(|rate| Rate {
+            requests: rate.requests,
+            per: rate.per.0,
+            burst: rate.burst.unwrap_or(rate.requests),
+        })
+    };
+    RateLimits::new(rate(&limits.address), rate(&limits.identity))
 }
 
 /// Says what was given in vain, so that nothing is ignored silently.

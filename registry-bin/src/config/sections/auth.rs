@@ -99,6 +99,10 @@ pub(crate) struct BuiltinTokens {
     /// How long a token is valid.
     #[serde(default = "five_minutes")]
     pub(crate) lifetime: GoDuration,
+    /// The file of the keys that sign tokens, which is made if it is not there: for replicas that share it. Unless it is
+    /// given, the keys are in the data folder and replaced every month.
+    #[serde(default)]
+    pub(crate) keys: Option<PathBuf>,
 }
 
 fn five_minutes() -> GoDuration {

@@ -1,0 +1,82 @@
+//! The rules of `access` and `tags.immutable`, as the registry takes them.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use registry_core::policy::{ImmutableTagRule, Right, Rule, Rules};
+
+use crate::config::Configuration;
+use crate::config::sections::access::AccessAction;
+
+/// What is wrong with a key, and which one.
+pub(crate) type Problem = (String, String);
+
+/// Returns the rules that say who may do what.
+///
+/// # Errors
+/// The first key that does not hold what it should.
+pub(crate) fn rules(configuration: &Configuration) -> Result<Rules, Problem> {
+    let access = &configuration.access;
+    let groups = access
+        .groups
+        .iter()
+        .map(|(name, members)| (name.clone(), members.iter().cloned().collect()))
+        .collect();
+    let rule = |(index, rule): (usize, &crate::config::sections::access::AccessRule)| {
+        let path = |key: &str| format!("access.rules[{index}].{key}");
+        Ok(Rule {
+            repositories: parse_all(&path("repositories"), &rule.repositories)?,
+            identities: parse_all(&path("identities"), &rule.identities)?,
+            actions: rule.actions.iter().copied().map(right).collect::<BTreeSet<_>>(),
+        })
+    };
+    Ok(Rules {
+        groups,
+        rules: access
+            .rules
+            .iter()
+            .enumerate()
+            .map(rule)
+            .collect::<Result<_, Problem>>()?,
+    })
+}
+
+/// Returns the rules that say which tags never move.
+///
+/// # Errors
+/// The first key that does not hold what it should.
+pub(crate) fn immutable_tags(configuration: &Configuration) -> Result<Vec<ImmutableTagRule>, Problem> {
+    let rules = configuration.tags.immutable.iter().enumerate();
+    rules
+        .map(|(index, rule)| {
+            Ok(ImmutableTagRule {
+                repositories: parse_all(
+                    &format!("tags.immutable[{index}].repositories"),
+                    &rule.repositories,
+                )?,
+                tags: parse_all(&format!("tags.immutable[{index}].tags"), &rule.tags)?,
+            })
+        })
+        .collect()
+}
+
+fn parse_all<T: FromStr<Err: std::fmt::Display>>(path: &str, texts: &[String]) -> Result<Vec<T>, Problem> {
+    let texts = texts.iter().enumerate();
+    texts
+        .map(|(index, text)| {
+            text.parse()
+                .map_err(|error: T::Err| (format!("{path}[{index}]"), error.to_string()))
+        })
+        .collect()
+}
+
+const fn right(action: AccessAction) -> Right {
+    match action {
+        AccessAction::Pull => Right::Pull,
+        AccessAction::Push => Right::Push,
+        AccessAction::Delete => Right::Delete,
+        AccessAction::List => Right::List,
+        AccessAction::Overwrite => Right::Overwrite,
+        AccessAction::All => Right::All,
+    }
+}

@@ -1,0 +1,92 @@
+//! `registry-bin explain`.
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+
+use registry_core::operation::{Action, Operation, Target};
+use registry_core::policy::{Claims, Rules};
+use registry_core::{Authorizer as _, Principal, RepositoryName};
+
+use crate::access;
+use crate::cli::{Explain, ExplainedAction};
+use crate::config::load;
+use crate::failure::Failure;
+
+/// Says which rule decides.
+pub(crate) fn run(explain: &Explain) -> Result<(), Failure> {
+    let loaded = load(&explain.configuration.store(), &[])?;
+    let rules = access::rules(&loaded.configuration)
+        .map_err(|(path, message)| Failure::new(format!("{path}: {message}")))?;
+    let repository: RepositoryName = explain.repository.parse().map_err(|cause| {
+        Failure::new(format!("{:?} is no repository", explain.repository)).because(cause_of(&cause))
+    })?;
+    let claims = Claims {
+        groups: explain.group.clone(),
+        access: None,
+    };
+    let principal = match explain.user.as_deref() {
+        None | Some("anonymous") => Principal::anonymous(),
+        Some(user) => Principal::new(user).with_claims(Arc::new(claims)),
+    };
+    let auth = &loaded.configuration.auth;
+    let is_open = auth.htpasswd.is_none() && auth.token.is_none() && rules.rules.is_empty();
+    let text = answer(&rules, &principal, explain.action, &repository, is_open);
+    writeln!(io::stdout(), "{text}")
+        .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+}
+
+fn cause_of(error: &registry_core::Error) -> String {
+    error.message().to_owned()
+}
+
+fn answer(
+    rules: &Rules,
+    principal: &Principal,
+    action: ExplainedAction,
+    repository: &RepositoryName,
+    is_open: bool,
+) -> String {
+    let who = if principal.is_anonymous() {
+        "anonymous"
+    } else {
+        principal.name()
+    };
+    let action_of = match action {
+        ExplainedAction::Pull => Action::Pull,
+        ExplainedAction::Push => Action::Push,
+        ExplainedAction::Overwrite => Action::Overwrite,
+        ExplainedAction::Delete => Action::Delete,
+        ExplainedAction::List => Action::List,
+    };
+    let word = action.word();
+    let operation = Operation::within(repository, action_of, Target::Repository);
+    if is_open {
+        return format!(
+            "allowed: {who} may {word} {repository}: there is neither `auth` nor a rule, so everybody may do everything"
+        );
+    }
+    if rules.rules.is_empty() {
+        let verdict = if principal.is_anonymous() {
+            "denied"
+        } else {
+            "allowed"
+        };
+        return format!(
+            "{verdict}: there are no rules, so who is logged in may do everything, and nobody else anything"
+        );
+    }
+    match rules.first_that_allows(principal, &operation) {
+        Some(index) => format!("allowed: {who} may {word} {repository} by access.rules[{index}]"),
+        None => {
+            let needs_login = rules
+                .authorize(principal, &operation)
+                .is_err_and(|error| error.code() == registry_core::ErrorCode::Unauthorized);
+            let hint = if needs_login {
+                "; somebody who is logged in may be allowed"
+            } else {
+                ""
+            };
+            format!("denied: no rule lets {who} {word} {repository}{hint}")
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `registry-bin htpasswd`.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
+
+use registry_http::auth::Htpasswd;
+
+use crate::cli::HtpasswdCommand;
+use crate::failure::Failure;
+use crate::secret_file;
+
+/// Changes or shows a file of users.
+pub(crate) fn run(command: &HtpasswdCommand) -> Result<(), Failure> {
+    match command {
+        HtpasswdCommand::Add { file, user } => add(file, user),
+        HtpasswdCommand::Remove { file, user } => remove(file, user),
+        HtpasswdCommand::List { file } => list(file),
+    }
+}
+
+fn add(path: &Path, user: &str) -> Result<(), Failure> {
+    let mut table = if path.exists() {
+        read(path)?
+    } else {
+        Htpasswd::default()
+    };
+    let password = password(user)?;
+    table
+        .set(user, &password)
+        .map_err(|cause| Failure::new(format!("cannot add {user:?}")).because(cause))?;
+    write(path, &table)
+}
+
+fn remove(path: &Path, user: &str) -> Result<(), Failure> {
+    let mut table = read(path)?;
+    if !table.remove(user) {
+        return Err(Failure::new(format!(
+            "there is no user {user:?} in {}",
+            path.display()
+        )));
+    }
+    write(path, &table)
+}
+
+fn list(path: &Path) -> Result<(), Failure> {
+    let table = read(path)?;
+    let mut output = io::stdout().lock();
+    for user in table.users() {
+        writeln!(output, "{user}")
+            .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))?;
+    }
+    Ok(())
+}
+
+/// Reads a file of users.
+pub(crate) fn read(path: &Path) -> Result<Htpasswd, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|cause| {
+        Failure::new(format!("cannot read the users of {}", path.display())).because(cause)
+    })?;
+    Htpasswd::parse(&text).map_err(|cause| Failure::new(path.display().to_string()).because(cause))
+}
+
+fn write(path: &Path, table: &Htpasswd) -> Result<(), Failure> {
+    secret_file::write(path, &table.to_string())
+        .map_err(|cause| Failure::new(format!("cannot write {}", path.display())).because(cause))
+}
+
+/// Asks for a password on a terminal, twice, or takes the first line of the standard input.
+fn password(user: &str) -> Result<String, Failure> {
+    let failed = |cause| Failure::new("cannot read a password").because(cause);
+    if !io::stdin().is_terminal() {
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line).map_err(failed)?;
+        let line = line.strip_suffix('\n').unwrap_or(&line);
+        return Ok(line.strip_suffix('\r').unwrap_or(line).to_owned());
+    }
+    let password = rpassword::prompt_password(format!("Password of {user}: ")).map_err(failed)?;
+    if rpassword::prompt_password("Again: ").map_err(failed)? != password {
+        return Err(Failure::new("the passwords differ; nothing was changed"));
+    }
+    Ok(password)
+}

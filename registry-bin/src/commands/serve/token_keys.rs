@@ -1,0 +1,165 @@
+//! The keys that tokens are signed with: those of others from files and a URL, and our own.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use registry_core::Timestamp;
+use registry_http::auth::{SigningKeys, TokenKeys};
+
+use tokio::runtime::Handle;
+
+use crate::config::sections::auth::Token;
+use crate::failure::Failure;
+use crate::secret_file;
+use crate::storage::StorageLocation;
+
+/// How old a key of ours gets before a new one signs.
+const KEY_AGE: Duration = Duration::from_hours(30 * 24);
+
+/// How long a client gets new tokens without its password.
+const LONGEST_TOKEN_LIFE: Duration = Duration::from_hours(30 * 24);
+
+/// The most bytes of a key set from a URL.
+const LARGEST_KEY_SET: usize = 1024 * 1024;
+
+/// How long a key set may take to come.
+const KEY_SET_TIME: Duration = Duration::from_secs(10);
+
+/// Returns how long any token of ours is valid.
+pub(super) const fn longest_token_life() -> Duration {
+    LONGEST_TOKEN_LIFE
+}
+
+/// Where the keys of a token server are.
+pub(super) struct KeySource<'a> {
+    certificates: Option<&'a Path>,
+    key_set: Option<&'a str>,
+}
+
+impl<'a> KeySource<'a> {
+    pub(super) fn of(token: &'a Token) -> Self {
+        Self {
+            certificates: token.root_certificates.as_deref(),
+            key_set: token.jwks.as_deref().filter(|place| !place.is_empty()),
+        }
+    }
+
+    /// Reads the keys. May block.
+    pub(super) fn read(&self) -> Result<TokenKeys, Failure> {
+        let mut keys = TokenKeys::default();
+        if let Some(path) = self.certificates {
+            let failed = || Failure::new(format!("auth.token.rootcertbundle: {}", path.display()));
+            let bundle = std::fs::read(path).map_err(|cause| failed().because(cause))?;
+            keys = keys.and(TokenKeys::from_certificates(&bundle).map_err(|cause| failed().because(cause))?);
+        }
+        if let Some(place) = self.key_set {
+            let failed = || Failure::new(format!("auth.token.jwks: {place}"));
+            let set = if is_url(place) {
+                Handle::current()
+                    .block_on(fetch(place))
+                    .map_err(|cause| failed().because(cause))?
+            } else {
+                std::fs::read(Path::new(place)).map_err(|cause| failed().because(cause))?
+            };
+            keys = keys.and(TokenKeys::from_key_set(&set).map_err(|cause| failed().because(cause))?);
+        }
+        Ok(keys)
+    }
+}
+
+fn is_url(place: &str) -> bool {
+    place.starts_with("https://") || place.starts_with("http://")
+}
+
+/// Gets a key set. A redirect is not followed: keys are trusted because of where they come from.
+async fn fetch(url: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let client = reqwest::Client::builder()
+        .timeout(KEY_SET_TIME)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()?;
+    let mut response = client.get(url).send().await?.error_for_status()?;
+    if !response.status().is_success() {
+        return Err(format!("it answered {}", response.status()).into());
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LARGEST_KEY_SET {
+            return Err("it is larger than 1 MiB".into());
+        }
+    }
+    Ok(bytes)
+}
+
+/// Our own keys, and where they are kept.
+pub(super) enum SigningKeyFile {
+    /// In a file of the data folder, which is ours alone.
+    Own(PathBuf),
+    /// In a file that others may share. It is only read once it is there.
+    Shared(PathBuf),
+    /// In memory, as all else.
+    Memory(Mutex<Option<SigningKeys>>),
+}
+
+impl SigningKeyFile {
+    pub(super) fn of(file: Option<&Path>, location: &StorageLocation) -> Result<Self, Failure> {
+        match (file, location) {
+            (Some(file), _) => Ok(Self::Shared(file.to_owned())),
+            (None, StorageLocation::Folder(root)) => Ok(Self::Own(root.join("auth").join("token-keys.json"))),
+            (None, StorageLocation::Memory) => Ok(Self::Memory(Mutex::new(None))),
+            (None, StorageLocation::Bucket(_)) => Err(Failure::new(
+                "auth.token.builtin.keys: name a file, which is made if it is not there: all replicas on a bucket \
+                 have to sign with the same keys",
+            )),
+        }
+    }
+
+    /// Reads the keys, makes the first one, and replaces one that is too old.
+    pub(super) fn read(&self) -> Result<SigningKeys, Failure> {
+        let failed = || Failure::new("the keys of auth.token.builtin");
+        match self {
+            Self::Own(path) => {
+                let mut keys = read_or_make(path)?;
+                let is_changed = keys
+                    .rotate(now(), KEY_AGE, LONGEST_TOKEN_LIFE)
+                    .map_err(|cause| failed().because(cause))?;
+                if is_changed {
+                    secret_file::write(path, &keys.to_text()).map_err(|cause| {
+                        Failure::new(format!("cannot write {}", path.display())).because(cause)
+                    })?;
+                    tracing::info!("tokens are signed with a new key");
+                }
+                Ok(keys)
+            }
+            Self::Shared(path) => read_or_make(path),
+            Self::Memory(kept) => {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut keys = match kept.take() {
+                    Some(keys) => keys,
+                    None => SigningKeys::generate(now()).map_err(|cause| failed().because(cause))?,
+                };
+                keys.rotate(now(), KEY_AGE, LONGEST_TOKEN_LIFE)
+                    .map_err(|cause| failed().because(cause))?;
+                *kept = Some(keys.clone());
+                Ok(keys)
+            }
+        }
+    }
+}
+
+fn read_or_make(path: &Path) -> Result<SigningKeys, Failure> {
+    let failed = || Failure::new(format!("cannot use {}", path.display()));
+    if !path.exists() {
+        let keys = SigningKeys::generate(now()).map_err(|cause| failed().because(cause))?;
+        // Where another process was faster, its keys count.
+        secret_file::create(path, &keys.to_text()).map_err(|cause| failed().because(cause))?;
+    }
+    let text = std::fs::read_to_string(path).map_err(|cause| failed().because(cause))?;
+    SigningKeys::from_text(&text).map_err(|cause| failed().because(cause))
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
