@@ -1,23 +1,21 @@
 //! containerd: `ctr` pulls, pushes under another name, and pulls that.
 
+use std::path::Path;
+
 use crate::samples::{FILES, expect_file, push_image};
 use crate::support::repository::Repository;
 use crate::tools::{Daemon, Tool, find, server_and_folder};
 
-#[test]
-fn an_image_is_pulled_pushed_and_pulled_again() {
-    let (server, folder) = server_and_folder();
-    let (Some(program), Some(ctr)) = (find("containerd"), Tool::find("ctr", folder.path())) else {
-        return;
-    };
-    let path = |name: &str| {
-        folder
-            .path()
-            .join(name)
-            .to_str()
-            .expect("a plain path")
-            .to_owned()
-    };
+/// A containerd that runs, and its client.
+pub(crate) struct Containerd {
+    pub(crate) ctr: Tool,
+    _daemon: Daemon,
+}
+
+/// Starts a containerd whose files are in `folder`; nothing where there is none on this machine.
+pub(crate) fn start(folder: &Path) -> Option<Containerd> {
+    let (program, ctr) = (find("containerd")?, Tool::find("ctr", folder)?);
+    let path = |name: &str| folder.join(name).to_str().expect("a plain path").to_owned();
     std::fs::write(
         path("config.toml"),
         "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
@@ -34,9 +32,28 @@ fn an_image_is_pulled_pushed_and_pulled_again() {
         "--address",
         &socket,
     ];
-    let mut daemon = Daemon::start(&program, folder.path(), &arguments);
+    let mut daemon = Daemon::start(&program, folder, &arguments);
     let ctr = ctr.with(["--address", &socket]);
-    daemon.wait_until(folder.path(), || ctr.try_run(["version"]).is_ok());
+    daemon.wait_until(folder, || ctr.try_run(["version"]).is_ok());
+
+    Some(Containerd { ctr, _daemon: daemon })
+}
+
+#[test]
+fn an_image_is_pulled_pushed_and_pulled_again() {
+    let (server, folder) = server_and_folder();
+    let Some(containerd) = start(folder.path()) else {
+        return;
+    };
+    let ctr = &containerd.ctr;
+    let path = |name: &str| {
+        folder
+            .path()
+            .join(name)
+            .to_str()
+            .expect("a plain path")
+            .to_owned()
+    };
 
     let repository = Repository::new(server.address(), "ctr/test");
     let digest = push_image(&repository, "v1");

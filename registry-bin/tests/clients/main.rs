@@ -12,6 +12,8 @@ mod curl;
 mod docker;
 mod docker_daemon;
 mod image;
+mod issuer;
+mod logins;
 mod podman;
 mod samples;
 mod skopeo;

@@ -6,7 +6,7 @@ use crate::samples::{FILES, expect_file, push_image};
 use crate::support::repository::Repository;
 use crate::tools::{Tool, server_and_folder};
 
-fn tool(folder: &Path) -> Option<Tool> {
+pub(crate) fn tool(folder: &Path) -> Option<Tool> {
     let (root, run) = (folder.join("root"), folder.join("run"));
     let (root, run) = (
         root.to_str().expect("a plain path"),

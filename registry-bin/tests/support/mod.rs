@@ -5,3 +5,4 @@ pub(crate) mod client;
 pub(crate) mod content;
 pub(crate) mod repository;
 pub(crate) mod server;
+pub(crate) mod users;

@@ -35,6 +35,8 @@ pub(crate) struct Repository {
     pub(crate) address: SocketAddr,
     /// The repository's name.
     pub(crate) name: String,
+    /// What requests show in the field `Authorization`.
+    pub(crate) authorization: Option<String>,
 }
 
 impl Repository {
@@ -43,12 +45,29 @@ impl Repository {
         Self {
             address,
             name: name.into(),
+            authorization: None,
+        }
+    }
+
+    /// Makes requests show this in the field `Authorization`.
+    pub(crate) fn with_authorization(mut self, value: &str) -> Self {
+        self.authorization = Some(value.to_owned());
+        self
+    }
+
+    fn authorized<'a>(&self, request: Request<'a>) -> Request<'a> {
+        match &self.authorization {
+            Some(value) => request.header("Authorization", value),
+            None => request,
         }
     }
 
     /// Names a repository below this one, for a test that needs a second.
     pub(crate) fn sibling(&self, name: &str) -> Self {
-        Self::new(self.address, format!("{}/{name}", self.name))
+        Self {
+            name: format!("{}/{name}", self.name),
+            ..self.clone()
+        }
     }
 
     /// Returns the path of `rest` in this repository, as in `/v2/NAME/tags/list`.
@@ -58,12 +77,12 @@ impl Repository {
 
     /// Starts a request to `rest` in this repository.
     pub(crate) fn request<'a>(&self, method: &str, rest: &str) -> Request<'a> {
-        Request::new(self.address, method, &self.path(rest))
+        self.authorized(Request::new(self.address, method, &self.path(rest)))
     }
 
     /// Starts a request to what a `Location` names.
     pub(crate) fn follow<'a>(&self, method: &str, location: &str) -> Request<'a> {
-        Request::new(self.address, method, target_of(location))
+        self.authorized(Request::new(self.address, method, target_of(location)))
     }
 
     /// Sends a GET that accepts every type of manifest, as clients do.

@@ -38,6 +38,22 @@ impl Server {
         Self::run(&command)
     }
 
+    /// Starts a server by this file.
+    pub(crate) fn configured(configuration: &Path) -> Self {
+        let path = configuration
+            .to_str()
+            .expect("temporary folders have plain names");
+        Self::start(&[path])
+    }
+
+    /// Asks it to read its configuration again (SIGHUP).
+    pub(crate) fn signal_hangup(&self) {
+        let sent = Command::new("kill")
+            .args(["-HUP", &self.process.id().to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    }
+
     /// Starts a server that stores in memory.
     pub(crate) fn memory() -> Self {
         Self::start(&["--storage", "memory"])
@@ -180,7 +196,7 @@ impl Server {
                 if self
                     .request("GET", "/v2/")
                     .try_send()
-                    .is_ok_and(|response| response.status == 200)
+                    .is_ok_and(|response| matches!(response.status, 200 | 401))
                 {
                     return;
                 }

@@ -1,0 +1,154 @@
+//! What is accepted, and what names lead to.
+
+use crate::support::repository::{IMAGE, INDEX, Repository};
+use crate::support::server::Server;
+
+#[test]
+fn cve_2026_35172_deleted_content_stays_away_though_a_sibling_has_it() {
+    let server = Server::memory();
+    let (first, second) = (
+        Repository::new(server.address(), "a/first"),
+        Repository::new(server.address(), "a/second"),
+    );
+    let digest = first.push_blob(b"shared");
+    let blob = format!("blobs/{digest}");
+    second.push_blob(b"shared");
+    for _ in 0..2 {
+        first.get(&blob).expect_status(200);
+        second.get(&blob).expect_status(200);
+    }
+    first.delete(&blob).expect_status(202);
+    for _ in 0..2 {
+        second.get(&blob).expect_status(200);
+        first.get(&blob).expect_status(404);
+        first.head(&blob).expect_status(404);
+    }
+    second.push_blob(b"shared");
+    first.get(&blob).expect_status(404);
+}
+
+#[test]
+fn cve_2023_2253_a_huge_page_costs_no_memory() {
+    let server = Server::memory();
+    let repository = Repository::new(server.address(), "a");
+    repository.push_image("latest", "image");
+    let before = server.peak_memory();
+    for n in [
+        "2147483647",
+        "9223372036854775807",
+        "18446744073709551616",
+        "99999999999999999999999999",
+    ] {
+        for path in ["/v2/_catalog", "/v2/a/tags/list"] {
+            let status = server.request("GET", &format!("{path}?n={n}")).send().status;
+            assert!(matches!(status, 200 | 400), "{path} {n}: {status}");
+        }
+    }
+    for n in ["-1", "x", ""] {
+        let status = server
+            .request("GET", &format!("/v2/_catalog?n={n}"))
+            .send()
+            .status;
+        assert!(matches!(status, 200 | 400), "{n}: {status}");
+    }
+    let grown = server.peak_memory().saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB");
+}
+
+#[test]
+fn cve_2017_11468_a_manifest_is_measured_before_it_is_read() {
+    let server = Server::memory();
+    let repository = Repository::new(server.address(), "a");
+    repository.push_image("latest", "image");
+    let before = server.peak_memory();
+    for attempt in 0..3 {
+        let request = repository
+            .request("PUT", "manifests/huge")
+            .header("Content-Type", IMAGE);
+        let body = std::io::Read::take(std::io::repeat(b' '), 256 << 20);
+        // The answer may come while the body is still being sent, and the connection end with it.
+        let answer = if attempt == 0 {
+            request.stream(body, 256 << 20)
+        } else {
+            request.chunked(body)
+        }
+        .try_send();
+        if let Ok(answer) = answer {
+            answer.expect_error(&[413], &["SIZE_INVALID"]);
+        }
+    }
+    repository.get("manifests/huge").expect_status(404);
+    let grown = server.peak_memory().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB");
+}
+
+#[test]
+fn cve_2021_41190_a_document_that_is_two_things_is_refused() {
+    let server = Server::memory();
+    let repository = Repository::new(server.address(), "a");
+    let image = repository.push_image("latest", "image");
+    let text = String::from_utf8(image.content.clone()).expect("JSON");
+    let both = text.replacen('{', r#"{"manifests":[],"#, 1);
+    for (media_type, document) in [
+        (IMAGE, both.as_str()),
+        (INDEX, both.as_str()),
+        (INDEX, text.as_str()),
+    ] {
+        repository
+            .put_manifest("ambiguous", media_type, document.as_bytes())
+            .expect_error(&[400], &["MANIFEST_INVALID"]);
+    }
+    repository.get("manifests/ambiguous").expect_status(404);
+}
+
+#[test]
+fn path_traversal_leads_nowhere() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (data, outside) = (folder.path().join("data"), folder.path().join("outside"));
+    std::fs::write(&outside, "canary").expect("a file can be written");
+    let server = Server::on(&data);
+    for name in [
+        "..",
+        "../outside",
+        "a/../../outside",
+        "%2e%2e/outside",
+        "a/%2e%2e/b",
+        "a%2f..%2fb",
+        "a//b",
+        "./a",
+        "a\\..\\b",
+        "a%00b",
+    ] {
+        for rest in ["manifests/latest", "tags/list", "blobs/uploads/"] {
+            for method in ["GET", "PUT", "POST", "DELETE"] {
+                let response = server.request(method, &format!("/v2/{name}/{rest}")).send();
+                assert!(
+                    (400..500).contains(&response.status),
+                    "{method} {name}/{rest}: {}",
+                    response.status
+                );
+                assert!(!String::from_utf8_lossy(&response.body).contains("canary"));
+            }
+        }
+    }
+    for reference in [
+        "..",
+        ".hidden",
+        "../../../outside",
+        "%2e%2e",
+        "a%2fb",
+        "sha256:../../outside",
+    ] {
+        let response = server
+            .request("PUT", &format!("/v2/a/manifests/{reference}"))
+            .body(b"{}")
+            .send();
+        assert!((400..500).contains(&response.status), "{reference}");
+    }
+    let mut entries: Vec<_> = std::fs::read_dir(folder.path())
+        .expect("a folder can be read")
+        .map(|entry| entry.expect("a folder can be read").file_name())
+        .collect();
+    entries.sort_unstable();
+    assert_eq!(entries, ["data", "outside"]);
+}
