@@ -268,6 +268,7 @@ fn rules_and_users_that_change_are_in_force_without_a_restart() {
     until(|| server.server.output().contains("team ?"));
     alice.get("manifests/latest").expect_status(200);
     // A removed user is gone when the file was read again.
+    server.write(RULES);
     let users = std::fs::read_to_string(server.users()).expect("there are users");
     let left: String = users
         .lines()
