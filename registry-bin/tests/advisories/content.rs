@@ -87,7 +87,7 @@ fn cve_2021_41190_a_document_that_is_two_things_is_refused() {
     let server = Server::memory();
     let repository = Repository::new(server.address(), "a");
     let image = repository.push_image("latest", "image");
-    let text = String::from_utf8(image.content.clone()).expect("JSON");
+    let text = String::from_utf8(image.content).expect("JSON");
     let both = text.replacen('{', r#"{"manifests":[],"#, 1);
     for (media_type, document) in [
         (IMAGE, both.as_str()),

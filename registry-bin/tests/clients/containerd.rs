@@ -89,7 +89,7 @@ fn an_image_is_pulled_pushed_and_pulled_again() {
         &mounted,
     ]);
     for (name, _) in FILES {
-        expect_file(&std::path::Path::new(&mounted).join(name), name);
+        expect_file(&Path::new(&mounted).join(name), name);
     }
     ctr.run(["images", "unmount", "--snapshotter", "native", "--rm", &mounted]);
 }
