@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod control;
 mod failure;
+mod line_writer;
 mod logging;
 mod secret_file;
 mod storage;

@@ -95,6 +95,17 @@ impl StorageLocation {
     }
 }
 
+impl StorageLocation {
+    /// Returns the name of the driver, as distribution has it.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Memory => "inmemory",
+            Self::Folder(_) => "filesystem",
+            Self::Bucket(_) => "s3",
+        }
+    }
+}
+
 impl fmt::Display for StorageLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

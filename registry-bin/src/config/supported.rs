@@ -113,11 +113,6 @@ pub(crate) const PENDING: &[&str] = &[
     "http.http2",
     "http.h2c",
     "http.trustedproxies",
-    "http.debug",
-    "notifications",
-    "health",
-    "log.accesslog.format",
-    "log.audit",
     "storage.gcs",
     "storage.azure",
 ];

@@ -17,6 +17,9 @@ use crate::config::sections::log::{LogFormat, LogLevel};
 /// The target of the access log, one line for each request.
 const ACCESS: &str = "registry_http::access";
 
+/// The target of the audit log, where it has no file of its own. It is not for a level of the log to silence.
+pub(crate) const AUDIT: &str = "registry_bin::audit";
+
 /// What is logged.
 #[derive(Clone, Debug)]
 pub(crate) struct Logging {
@@ -53,7 +56,7 @@ impl LogFilter {
         // Below info the libraries underneath tell more of themselves than of the registry.
         let access = if self.access { "info" } else { "off" };
         EnvFilter::new(format!(
-            "warn,registry_core={level},registry_storage={level},registry_http={level},registry_bin={level},{ACCESS}={access}"
+            "warn,registry_core={level},registry_storage={level},registry_http={level},registry_bin={level},{ACCESS}={access},{AUDIT}=info"
         ))
     }
 }

@@ -304,6 +304,22 @@ async fn what_fails_is_sent_again_in_order_and_nothing_is_left_out() {
     );
     assert_eq!(statistics.statuses, [(302, 3), (404, 1), (500, 1)].into());
     assert_eq!(notifier.lost(), 0);
+
+    #[cfg(feature = "metrics")]
+    {
+        let metrics = crate::operations::Metrics::new();
+        metrics.add_notifier(Arc::new(notifier));
+        let text = metrics.encode();
+        for line in [
+            "registry_notifications_events_total{type=\"Events\",endpoint=\"sink\"} 3",
+            "registry_notifications_events_total{type=\"Failures\",endpoint=\"sink\"} 2",
+            "registry_notifications_pending_total{endpoint=\"sink\"} 0",
+            "registry_notifications_status_total{code=\"302 Found\",endpoint=\"sink\"} 3",
+            "registry_notifications_lost_total 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
 }
 
 #[tokio::test]

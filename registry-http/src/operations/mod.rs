@@ -3,6 +3,8 @@
 mod debug;
 mod health;
 mod metrics;
+#[cfg(feature = "notifications")]
+mod notifications;
 mod storage;
 #[cfg(test)]
 mod tests;

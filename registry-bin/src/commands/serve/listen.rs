@@ -21,7 +21,7 @@ pub(super) async fn listen(http: &Http) -> Result<TcpListener, Failure> {
 }
 
 /// Finds the address to listen on. As in Go, no host means all addresses.
-fn resolve(text: &str) -> Result<SocketAddr, Failure> {
+pub(super) fn resolve(text: &str) -> Result<SocketAddr, Failure> {
     let failed = || {
         Failure::new(format!(
             "cannot listen on {text:?}; say ADDRESS:PORT, for example {DEFAULT_ADDRESS}"

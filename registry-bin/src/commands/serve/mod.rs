@@ -2,7 +2,10 @@
 
 mod authentication;
 mod control;
+mod debug;
 mod listen;
+mod notifications;
+mod observe;
 mod reload;
 mod rules;
 mod signals;
@@ -12,15 +15,18 @@ mod users;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use registry_core::Authorizer;
 use registry_core::registry::Registry;
-use registry_http::{Limits, Listener, Rate, RateLimits, RegistryService, Server};
+use registry_http::operations::{Health, MeteredStorage};
+use registry_http::{EventSink, Limits, Listener, Rate, RateLimits, RegistryService, Server};
 use tokio::runtime;
 
 use self::authentication::{Authentication, KeyRefresh};
 use self::listen::listen;
+use self::notifications::Notifications;
+use self::observe::Observation;
 use self::reload::{Reload, Reloadable};
 use self::rules::rules;
 use self::signals::Signals;
@@ -61,6 +67,9 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
         .local_addr()
         .map_err(|cause| Failure::new("cannot tell the address of the socket").because(cause))?;
     let location = StorageLocation::of(&configuration.storage)?;
+    let observation = Observation::start(&configuration.log)?;
+    let health = Health::new();
+    let debug = debug::start(configuration, &health, &observation.metrics).await?;
     let storage = tokio::select! {
         storage = OpenStorage::open(&location, &configuration.storage.maintenance, serve.wait) => storage?,
         () = signals.next() => return Ok(()),
@@ -68,26 +77,45 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
     let control = control::start(&location, &storage);
     let mut rules = rules(configuration);
     rules.allow_missing_children = serve.allow_missing_content;
+    debug::watch(configuration, &health, &storage.storage)?;
+    let metered = MeteredStorage::new(
+        Arc::clone(&storage.storage),
+        location.kind(),
+        Arc::clone(&observation.metrics),
+    );
+    let notifications = Notifications::start(configuration, &location, address).await?;
     let authentication = Arc::new(Authentication::start(configuration, &location)?);
     let authorizer = Arc::clone(&authentication.authorizer) as Arc<dyn Authorizer>;
-    let registry = Registry::new(Arc::clone(&storage.storage), rules).with_authorizer(authorizer);
+    let registry = Registry::new(Arc::new(metered), rules).with_authorizer(authorizer);
     let limits = Limits::default();
     let mut service = RegistryService::new(registry, limits.clone())
         .with_fields(configuration.http.headers.to_map())
+        .with_observer(Arc::new(observation.observers.clone()))
         .with_authenticator(Arc::clone(&authentication.authenticator))
         .with_rate_limits(rate_limits(&configuration.http.rate_limit));
     if let Some((path, endpoint)) = &authentication.endpoint {
         service = service.with_endpoint(path.clone(), Arc::clone(endpoint));
     }
+    if let Some(notifications) = &notifications {
+        let notifier = Arc::clone(&notifications.notifier);
+        observation.metrics.add_notifier(Arc::clone(&notifier));
+        service = service.with_event_sink(notifier as Arc<dyn EventSink>);
+    }
     let server = Listener::tcp(listener)
         .and_then(|listener| Server::serve([listener], service, limits))
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
     // What can change while the server runs; each part reads what it needs of the new configuration.
-    let parts: Vec<Arc<dyn Reloadable>> = vec![Arc::new(log), Arc::clone(&authentication) as _];
+    let parts: Vec<Arc<dyn Reloadable>> = vec![
+        Arc::new(log),
+        Arc::clone(&authentication) as _,
+        observation.reloadable(),
+    ];
     let _refresh = KeyRefresh::start(authentication);
     let reload = Reload::start(serve, loaded, parts)?;
+    health.started();
     announce(&location, address)?;
     signals.next().await;
+    health.stopping();
     reload.shutdown().await;
     let drain = configuration
         .http
@@ -97,6 +125,7 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
         seconds = drain.as_secs(),
         "stopping; requests that run may end, a second signal cuts them"
     );
+    let end = Instant::now() + drain;
     tokio::select! {
         () = server.shutdown(drain) => {}
         () = signals.next() => tracing::warn!("running requests were cut"),
@@ -104,7 +133,17 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
     if let Some(control) = control {
         control.shutdown().await;
     }
+    if let Some(notifications) = notifications {
+        notifications
+            .shutdown(end.saturating_duration_since(Instant::now()))
+            .await;
+    }
     storage.close().await?;
+    if let Some(debug) = debug {
+        debug.shutdown(Duration::ZERO).await;
+    }
+    // It waits for the logs of requests to be written, and nothing else is left to do.
+    observation.close();
     tracing::info!("stopped");
     Ok(())
 }

@@ -75,12 +75,12 @@ pub(crate) struct AccessLog {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum AccessLogFormat {
-    /// As the log itself.
-    #[default]
+    /// As the log itself, and among its lines.
     Text,
-    /// Apache's combined form.
+    /// Apache's combined form, on the standard output.
+    #[default]
     Combined,
-    /// One JSON object a line.
+    /// One JSON object a line, on the standard output.
     Json,
 }
 

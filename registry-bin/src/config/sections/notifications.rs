@@ -116,9 +116,12 @@ pub(crate) enum EventAction {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EventFormat {
-    /// That of distribution.
+    /// That of distribution, with the media type of registry:3.
     #[default]
     Distribution,
+    /// The same with the media type of registry:2, for receivers that look at it.
+    #[serde(rename = "distribution-v1")]
+    DistributionVersion1,
     /// An event of the `CloudEvents` specification, as JSON.
     CloudEvents,
 }

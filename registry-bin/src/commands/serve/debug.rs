@@ -1,0 +1,158 @@
+//! The debug listener: metrics and health.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use registry_core::Storage;
+use registry_core::storage::PageRequest;
+use registry_http::operations::{CheckOptions, DebugService, Health, Metrics};
+use registry_http::{Limits, Listener, Server};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::listen::resolve;
+use crate::config::Configuration;
+use crate::config::sections::health::HttpCheck;
+use crate::config::values::{GoDuration, Secret};
+use crate::failure::Failure;
+
+/// Starts the listener, if the configuration asks for one.
+pub(super) async fn start(
+    configuration: &Configuration,
+    health: &Health,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Server>, Failure> {
+    let debug = &configuration.http.debug;
+    let Some(text) = &debug.addr else {
+        return Ok(None);
+    };
+    let failed = || Failure::new(format!("cannot listen on http.debug.addr {text}"));
+    let listener = TcpListener::bind(resolve(text)?)
+        .await
+        .map_err(|cause| failed().because(cause))?;
+    let address = listener.local_addr().map_err(|cause| failed().because(cause))?;
+    let mut service = DebugService::new(health.clone());
+    if debug.prometheus.enabled {
+        service = service.with_metrics(&debug.prometheus.path, Arc::clone(metrics));
+    }
+    let server =
+        Listener::tcp(listener).and_then(|listener| Server::serve([listener], service, Limits::default()));
+    let server = server.map_err(|cause| failed().because(cause))?;
+    let has_metrics = debug.prometheus.enabled;
+    tracing::info!(%address, has_metrics, "health and metrics for operators");
+    Ok(Some(server))
+}
+
+/// Starts the checks that the configuration asks for.
+pub(super) fn watch(
+    configuration: &Configuration,
+    health: &Health,
+    storage: &Arc<dyn Storage>,
+) -> Result<(), Failure> {
+    let checks = &configuration.health;
+    if checks.storage.enabled {
+        let options = options(
+            checks.storage.interval,
+            GoDuration::default(),
+            checks.storage.threshold,
+        );
+        let storage = Arc::clone(storage);
+        health.watch("storagedriver", options, move || {
+            let storage = Arc::clone(&storage);
+            Box::pin(async move {
+                let page = PageRequest { last: None, limit: 1 };
+                storage
+                    .list_repositories(page)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                Ok(())
+            })
+        });
+    }
+    for check in &checks.file {
+        let options = options(check.interval, GoDuration::default(), check.threshold);
+        let path: PathBuf = check.file.clone();
+        health.watch(path.display().to_string(), options, move || {
+            let path = path.clone();
+            Box::pin(async move {
+                match tokio::fs::try_exists(&path).await {
+                    Ok(false) => Ok(()),
+                    Ok(true) => Err("file exists".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                }
+            })
+        });
+    }
+    for check in &checks.tcp {
+        let options = options(check.interval, check.timeout, check.threshold);
+        let address = check.addr.clone();
+        health.watch(check.addr.clone(), options, move || {
+            let address = address.clone();
+            Box::pin(async move {
+                let connected = TcpStream::connect(&address).await;
+                connected
+                    .map(drop)
+                    .map_err(|error| format!("cannot connect: {error}"))
+            })
+        });
+    }
+    for (index, check) in checks.http.iter().enumerate() {
+        watch_http(check, health)
+            .map_err(|cause| Failure::new(format!("health.http[{index}]")).because(cause))?;
+    }
+    Ok(())
+}
+
+fn watch_http(check: &HttpCheck, health: &Health) -> Result<(), Failure> {
+    let url =
+        reqwest::Url::parse(&check.uri).map_err(|cause| Failure::new("uri is malformed").because(cause))?;
+    // Its user, password and query may be secret.
+    let name = format!(
+        "{}://{}{}",
+        url.scheme(),
+        url.host_str().unwrap_or_default(),
+        url.path()
+    );
+    let headers = header(&check.headers)?;
+    let expected = if check.status == 0 { 200 } else { check.status };
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|cause| Failure::new("no HTTP client can be made").because(cause))?;
+    let options = options(check.interval, check.timeout, check.threshold);
+    health.watch(name, options, move || {
+        let request = client.head(url.clone()).headers(headers.clone());
+        Box::pin(async move {
+            match request.send().await {
+                Ok(response) if response.status().as_u16() == expected => Ok(()),
+                Ok(response) => Err(format!("it answered {}", response.status())),
+                Err(error) => Err(error.without_url().to_string()),
+            }
+        })
+    });
+    Ok(())
+}
+
+fn header(fields: &BTreeMap<String, Vec<Secret>>) -> Result<HeaderMap, Failure> {
+    let mut header = HeaderMap::new();
+    for (name, values) in fields {
+        let field = HeaderName::try_from(name)
+            .map_err(|_| Failure::new(format!("headers: {name:?} is no name of a header field")))?;
+        for value in values {
+            let value = HeaderValue::try_from(value.reveal()).map_err(|_| {
+                Failure::new(format!("headers: the value of {name} cannot stand in a header"))
+            })?;
+            header.append(&field, value);
+        }
+    }
+    Ok(header)
+}
+
+const fn options(interval: GoDuration, timeout: GoDuration, threshold: u32) -> CheckOptions {
+    CheckOptions {
+        interval: interval.0,
+        threshold,
+        timeout: timeout.0,
+    }
+}

@@ -1,0 +1,173 @@
+//! Notifications, as the configuration asks for them.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry_http::notify::{NotificationEndpoint, NotificationFormat, NotificationOptions, Notifier};
+use registry_storage::outbox::Outbox;
+
+use crate::config::Configuration;
+use crate::config::sections::notifications::{Endpoint, EventAction, EventFormat};
+use crate::config::values::GoDuration;
+use crate::failure::Failure;
+use crate::storage::StorageLocation;
+
+/// The outbox's file, in the folder of the data.
+const FILE: &str = "notifications";
+
+/// The sending of notifications, and what waits to be sent.
+pub(super) struct Notifications {
+    pub(super) notifier: Arc<Notifier>,
+    outbox: Outbox,
+}
+
+impl Notifications {
+    /// Starts to send, if anybody is to be told.
+    pub(super) async fn start(
+        configuration: &Configuration,
+        location: &StorageLocation,
+        address: SocketAddr,
+    ) -> Result<Option<Self>, Failure> {
+        let wanted = &configuration.notifications;
+        let enabled = wanted
+            .endpoints
+            .iter()
+            .enumerate()
+            .filter(|(_, endpoint)| !endpoint.disabled);
+        let endpoints: Vec<NotificationEndpoint> =
+            enabled.map(|(index, endpoint)| map(index, endpoint)).collect();
+        if endpoints.is_empty() {
+            return Ok(None);
+        }
+        let names: BTreeSet<&str> = endpoints.iter().map(|endpoint| &*endpoint.name).collect();
+        if names.len() < endpoints.len() {
+            return Err(Failure::new(
+                "notifications.endpoints: two have the same `name`; give each its own",
+            ));
+        }
+        let names = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+        let outbox = open(location, wanted.outbox.limit.into(), names).await?;
+        let mut options = NotificationOptions::default();
+        options.include_references = wanted.events.include_references;
+        options.source = format!("{}:{}", host_name(), address.port());
+        options.base_url.clone_from(&configuration.http.host);
+        let client =
+            reqwest::Client::builder().user_agent(concat!("registry-bin/", env!("CARGO_PKG_VERSION")));
+        let notifier = Notifier::start(options, endpoints, outbox.clone(), client)
+            .map_err(|cause| Failure::new("notifications").because(cause))?;
+        Ok(Some(Self {
+            notifier: Arc::new(notifier),
+            outbox,
+        }))
+    }
+
+    /// Sends what waits, for at most `limit`; what is left is sent by the next server on this data.
+    pub(super) async fn shutdown(self, limit: Duration) {
+        self.notifier.shutdown(limit).await;
+        let waiting: u64 = self
+            .notifier
+            .statistics()
+            .iter()
+            .map(|endpoint| endpoint.pending)
+            .max()
+            .unwrap_or(0);
+        if waiting > 0 {
+            tracing::warn!(waiting, "notifications were not taken; they wait in the outbox");
+        }
+        let outbox = self.outbox;
+        // It joins a thread.
+        if let Err(error) = tokio::task::spawn_blocking(move || outbox.close()).await {
+            tracing::error!(%error, "the outbox was not closed in order");
+        }
+    }
+}
+
+/// Opens the outbox beside the data, or in memory where there is no folder.
+async fn open(location: &StorageLocation, limit: u64, names: Vec<String>) -> Result<Outbox, Failure> {
+    let path = match location {
+        StorageLocation::Folder(root) => Some(root.join(FILE)),
+        _ => {
+            tracing::warn!(
+                "notifications that wait are kept in memory, as the data is in no folder; they are lost when the server ends"
+            );
+            None
+        }
+    };
+    let opening = tokio::task::spawn_blocking(move || {
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        match path {
+            Some(path) => {
+                let failed = || Failure::new(format!("cannot use the notifications in {}", path.display()));
+                Outbox::open(&path, limit, &names).map_err(|cause| failed().because(cause))
+            }
+            None => Outbox::in_memory(limit, &names)
+                .map_err(|cause| Failure::new("cannot keep notifications").because(cause)),
+        }
+    });
+    opening
+        .await
+        .map_err(|cause| Failure::new("cannot open the outbox of notifications").because(cause))?
+}
+
+fn map(index: usize, endpoint: &Endpoint) -> NotificationEndpoint {
+    let name = match &*endpoint.name {
+        "" => format!("endpoint-{index}"),
+        name => name.to_owned(),
+    };
+    let mut mapped = NotificationEndpoint::new(name, &endpoint.url);
+    let headers = endpoint.headers.iter();
+    mapped.headers = headers
+        .flat_map(|(name, values)| {
+            values
+                .iter()
+                .map(|value| (name.clone(), value.reveal().to_owned()))
+        })
+        .collect();
+    // As there, zero is the default.
+    if endpoint.timeout != GoDuration::default() {
+        mapped.timeout = endpoint.timeout.0;
+    }
+    if endpoint.backoff != GoDuration::default() {
+        mapped.backoff = endpoint.backoff.0;
+    }
+    if endpoint.threshold != 0 {
+        mapped.threshold = endpoint.threshold;
+    }
+    let ignored = endpoint
+        .ignored_media_types
+        .iter()
+        .chain(&endpoint.ignore.media_types);
+    mapped.ignored_media_types = ignored.cloned().collect();
+    mapped.ignored_actions = endpoint
+        .ignore
+        .actions
+        .iter()
+        .map(|action| word(*action).to_owned())
+        .collect();
+    mapped.format = match endpoint.format {
+        EventFormat::Distribution => NotificationFormat::Distribution,
+        EventFormat::DistributionVersion1 => NotificationFormat::DistributionVersion1,
+        EventFormat::CloudEvents => NotificationFormat::CloudEvents,
+    };
+    mapped
+}
+
+const fn word(action: EventAction) -> &'static str {
+    match action {
+        EventAction::Pull => "pull",
+        EventAction::Push => "push",
+        EventAction::Mount => "mount",
+        EventAction::Delete => "delete",
+    }
+}
+
+/// Returns this machine's name, by which receivers tell servers apart.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}

@@ -1,0 +1,124 @@
+//! What watches the requests of a server: logs and metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use registry_http::operations::Metrics;
+use registry_http::{AccessLog, LineFormat, LineLog, LineSink, Observer, RequestRecord};
+
+use super::reload::{Change, Reloadable};
+use crate::config::Configuration;
+use crate::config::sections::log::{AccessLogFormat, Log};
+use crate::failure::Failure;
+use crate::line_writer::LineWriter;
+use crate::logging::AUDIT;
+
+/// The observers of a server, and the logs that they write.
+pub(super) struct Observation {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) observers: Vec<Arc<dyn Observer>>,
+    writers: Vec<LineWriter>,
+    access: AccessSwitch,
+}
+
+impl Observation {
+    /// Starts the logs that the configuration asks for.
+    pub(super) fn start(log: &Log) -> Result<Self, Failure> {
+        let metrics = Arc::new(Metrics::new());
+        let mut observation = Self {
+            observers: vec![Arc::clone(&metrics) as Arc<dyn Observer>],
+            metrics,
+            writers: Vec::new(),
+            access: AccessSwitch(Arc::new(AtomicBool::new(!log.access_log.disabled))),
+        };
+        observation.add_access_log(log)?;
+        observation.add_audit_log(log)?;
+        Ok(observation)
+    }
+
+    /// Writes what waits in the logs. It blocks.
+    pub(super) fn close(&self) {
+        for writer in &self.writers {
+            writer.close();
+        }
+    }
+
+    fn add_access_log(&mut self, log: &Log) -> Result<(), Failure> {
+        let format = match log.access_log.format {
+            AccessLogFormat::Combined => LineFormat::Combined,
+            AccessLogFormat::Json => LineFormat::Json,
+            AccessLogFormat::Text => {
+                self.observers.push(Arc::new(AccessLog));
+                return Ok(());
+            }
+        };
+        let writer = LineWriter::stdout()?;
+        self.observers.push(Arc::new(Switched {
+            log: LineLog::new(format, writer.clone()),
+            access: self.access.clone(),
+        }));
+        self.writers.push(writer);
+        Ok(())
+    }
+
+    fn add_audit_log(&mut self, log: &Log) -> Result<(), Failure> {
+        match &log.audit.path {
+            _ if log.audit.disabled => {}
+            Some(path) => {
+                let writer = LineWriter::file(path)?;
+                self.observers
+                    .push(Arc::new(LineLog::new(LineFormat::Audit, writer.clone())));
+                self.writers.push(writer);
+            }
+            None => {
+                let audit = LineLog::new(LineFormat::Audit, ProgramLog);
+                self.observers.push(Arc::new(audit));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what a new configuration can switch.
+    pub(super) fn reloadable(&self) -> Arc<dyn Reloadable> {
+        Arc::new(self.access.clone())
+    }
+}
+
+/// Whether the access log is on.
+#[derive(Clone, Debug)]
+struct AccessSwitch(Arc<AtomicBool>);
+
+impl Reloadable for AccessSwitch {
+    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
+        let is_on = !configuration.log.access_log.disabled;
+        let switch = self.clone();
+        Ok(Box::new(move || switch.0.store(is_on, Ordering::Relaxed)))
+    }
+}
+
+/// An access log that can be switched off. The failures that it tells of are told all the same.
+#[derive(Debug)]
+struct Switched {
+    log: LineLog<LineWriter>,
+    access: AccessSwitch,
+}
+
+impl Observer for Switched {
+    fn finished(&self, record: &RequestRecord) {
+        if self.access.0.load(Ordering::Relaxed) {
+            self.log.finished(record);
+        } else {
+            AccessLog::failed(record);
+        }
+    }
+}
+
+/// Writes lines into the program's own log.
+#[derive(Debug)]
+struct ProgramLog;
+
+impl LineSink for ProgramLog {
+    fn write(&self, line: String) {
+        tracing::info!(target: AUDIT, "{line}");
+    }
+}
