@@ -329,7 +329,8 @@ fn check_notifications(configuration: &Configuration, problems: &mut Problems<'_
             endpoint.name.is_empty(),
             "the log and the metrics need one",
         );
-        let is_url = endpoint.url.starts_with("http://") || endpoint.url.starts_with("https://");
+        let url = endpoint.url.reveal();
+        let is_url = url.starts_with("http://") || url.starts_with("https://");
         if !is_url {
             problems.add(
                 &format!("{path}.url"),

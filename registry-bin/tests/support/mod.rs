@@ -5,4 +5,5 @@ pub(crate) mod client;
 pub(crate) mod content;
 pub(crate) mod repository;
 pub(crate) mod server;
+pub(crate) mod sink;
 pub(crate) mod users;

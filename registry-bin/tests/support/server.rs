@@ -91,7 +91,8 @@ impl Server {
         Self::run_with(arguments, &[])
     }
 
-    fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    /// As [`Self::run`], with variables of the environment beside those of the test.
+    pub(crate) fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let output = File::create(folder.path().join("output")).expect("a temporary file can be made");
         let errors = output.try_clone().expect("a file handle can be copied");

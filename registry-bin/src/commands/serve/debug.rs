@@ -105,8 +105,8 @@ pub(super) fn watch(
 }
 
 fn watch_http(check: &HttpCheck, health: &Health) -> Result<(), Failure> {
-    let url =
-        reqwest::Url::parse(&check.uri).map_err(|cause| Failure::new("uri is malformed").because(cause))?;
+    let url = reqwest::Url::parse(check.uri.reveal())
+        .map_err(|cause| Failure::new("uri is malformed").because(cause))?;
     // Its user, password and query may be secret.
     let name = format!(
         "{}://{}{}",

@@ -1,6 +1,5 @@
 //! Notifications, as the configuration asks for them.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,21 +30,10 @@ impl Notifications {
         address: SocketAddr,
     ) -> Result<Option<Self>, Failure> {
         let wanted = &configuration.notifications;
-        let enabled = wanted
-            .endpoints
-            .iter()
-            .enumerate()
-            .filter(|(_, endpoint)| !endpoint.disabled);
-        let endpoints: Vec<NotificationEndpoint> =
-            enabled.map(|(index, endpoint)| map(index, endpoint)).collect();
+        let enabled = wanted.endpoints.iter().filter(|endpoint| !endpoint.disabled);
+        let endpoints: Vec<NotificationEndpoint> = enabled.map(map).collect();
         if endpoints.is_empty() {
             return Ok(None);
-        }
-        let names: BTreeSet<&str> = endpoints.iter().map(|endpoint| &*endpoint.name).collect();
-        if names.len() < endpoints.len() {
-            return Err(Failure::new(
-                "notifications.endpoints: two have the same `name`; give each its own",
-            ));
         }
         let names = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
         let outbox = open(location, wanted.outbox.limit.into(), names).await?;
@@ -111,12 +99,8 @@ async fn open(location: &StorageLocation, limit: u64, names: Vec<String>) -> Res
         .map_err(|cause| Failure::new("cannot open the outbox of notifications").because(cause))?
 }
 
-fn map(index: usize, endpoint: &Endpoint) -> NotificationEndpoint {
-    let name = match &*endpoint.name {
-        "" => format!("endpoint-{index}"),
-        name => name.to_owned(),
-    };
-    let mut mapped = NotificationEndpoint::new(name, &endpoint.url);
+fn map(endpoint: &Endpoint) -> NotificationEndpoint {
+    let mut mapped = NotificationEndpoint::new(&endpoint.name, endpoint.url.reveal());
     let headers = endpoint.headers.iter();
     mapped.headers = headers
         .flat_map(|(name, values)| {

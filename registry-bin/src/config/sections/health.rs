@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, Secret};
+use crate::config::values::{GoDuration, Secret, SecretUrl};
 
 /// What is watched, and shown by `/debug/health`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -77,7 +77,7 @@ impl Default for FileCheck {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HttpCheck {
     /// The URL.
-    pub(crate) uri: String,
+    pub(crate) uri: SecretUrl,
     /// Header fields of the request.
     pub(crate) headers: BTreeMap<String, Vec<Secret>>,
     /// The status that it must answer with; 0 means 200.
@@ -94,7 +94,7 @@ pub(crate) struct HttpCheck {
 impl Default for HttpCheck {
     fn default() -> Self {
         Self {
-            uri: String::new(),
+            uri: SecretUrl::default(),
             headers: BTreeMap::new(),
             status: 0,
             timeout: GoDuration::default(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, Secret};
+use crate::config::values::{GoDuration, Secret, SecretUrl};
 
 /// Who is told of pushes, pulls and deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -52,7 +52,7 @@ pub(crate) struct Endpoint {
     /// It is not told.
     pub(crate) disabled: bool,
     /// Where events are sent by POST.
-    pub(crate) url: String,
+    pub(crate) url: SecretUrl,
     /// Header fields of each request, such as `Authorization: [Bearer …]`.
     pub(crate) headers: BTreeMap<String, Vec<Secret>>,
     /// How long a request may take.
@@ -75,7 +75,7 @@ impl Default for Endpoint {
         Self {
             name: String::new(),
             disabled: false,
-            url: String::new(),
+            url: SecretUrl::default(),
             headers: BTreeMap::new(),
             timeout: GoDuration::from_secs(1),
             threshold: 10,

@@ -4,8 +4,10 @@ mod address_range;
 mod duration;
 mod header_fields;
 mod secret;
+mod secret_url;
 
 pub(crate) use self::address_range::AddressRange;
 pub(crate) use self::duration::GoDuration;
 pub(crate) use self::header_fields::HeaderFields;
 pub(crate) use self::secret::Secret;
+pub(crate) use self::secret_url::SecretUrl;

@@ -1,0 +1,89 @@
+//! URLs that may hold credentials.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A URL whose user, password and query are neither printed nor logged.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct SecretUrl(String);
+
+impl SecretUrl {
+    /// The whole URL, for whoever connects to it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The URL without what may be secret.
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (before_query, query) = match self.0.split_once(['?', '#']) {
+            Some((before, _)) => (before, "?********"),
+            None => (&*self.0, ""),
+        };
+        let (scheme, rest) = before_query.split_once("://").unwrap_or(("", before_query));
+        let separator = if scheme.is_empty() { "" } else { "://" };
+        // The last one: a password may hold the character that ends it, and even a slash.
+        match rest.rsplit_once('@') {
+            Some((_, host)) => write!(f, "{scheme}{separator}********@{host}{query}"),
+            None => write!(f, "{before_query}{query}"),
+        }
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl Serialize for SecretUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
+    }
+}
+
+impl JsonSchema for SecretUrl {
+    fn schema_name() -> Cow<'static, str> {
+        "SecretUrl".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_and_queries_are_not_shown() {
+        for (url, shown) in [
+            ("http://a:1/b", "http://a:1/b"),
+            ("http://u:canary@a/b", "http://********@a/b"),
+            ("https://u:can/ary@@a/b", "https://********@a/b"),
+            ("https://a/b?token=canary", "https://a/b?********"),
+            ("canary@a", "********@a"),
+            ("", ""),
+        ] {
+            let url = SecretUrl(url.to_owned());
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), format!("\"{shown}\""));
+            assert_eq!(serde_json::to_value(&url).unwrap(), shown);
+        }
+    }
+}

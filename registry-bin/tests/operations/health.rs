@@ -1,0 +1,46 @@
+//! The debug listener.
+
+use std::fs;
+
+use crate::support::client::{Request, Response};
+use crate::support::repository::Repository;
+use crate::support::server::Server;
+use crate::{free_address, until, write};
+
+#[test]
+fn a_failing_check_is_shown_and_refuses_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let debug = free_address();
+    let configuration = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}}}\n\
+         http: {{debug: {{addr: '{debug}', prometheus: {{enabled: true, path: /m}}}}}}\n\
+         health:\n  storagedriver: {{enabled: true, interval: 10ms}}\n  \
+         file: [{{file: FOLDER/down, interval: 10ms}}]\n  \
+         tcp: [{{addr: '{debug}', interval: 10ms}}]\n  \
+         http: [{{uri: 'http://{debug}/livez', interval: 10ms}}]\n"
+    );
+    let server = Server::configured(&write(folder.path(), &configuration));
+    let get = |path: &str| -> Response { Request::new(debug, "GET", path).send() };
+    let repository = Repository::new(server.address(), "a");
+    repository.push_image("v1", "x");
+    for path in ["/livez", "/readyz", "/startupz", "/debug/health"] {
+        get(path).expect_status(200);
+    }
+    fs::write(folder.path().join("down"), "").expect("a file can be written");
+    until(|| get("/debug/health").status == 503);
+    let shown = get("/debug/health").json();
+    let shown = shown.as_object().expect("a map of what fails");
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert!(shown.keys().all(|name| name.ends_with("/down")), "{shown:?}");
+    get("/ready").expect_status(503);
+    get("/live").expect_status(200);
+    repository.get("manifests/v1").expect_status(200);
+    fs::remove_file(folder.path().join("down")).expect("a file can be removed");
+    until(|| get("/ready").status == 200);
+
+    let metrics = String::from_utf8(get("/m").body).expect("metrics are text");
+    let counted = "registry_http_requests_total{code=\"200\",handler=\"manifest\",method=\"get\"} 1";
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+    get("/metrics").expect_status(404);
+    assert!(server.terminate().success());
+}

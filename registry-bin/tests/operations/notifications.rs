@@ -1,0 +1,89 @@
+//! Notifications of the program, whatever ends it.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use crate::support::repository::Repository;
+use crate::support::server::Server;
+use crate::support::sink::{Sink, Told};
+use crate::{free_address, write};
+
+fn configuration(url: &str) -> String {
+    format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}, delete: {{enabled: true}}}}\n\
+         notifications: {{endpoints: [{{name: sink, url: '{url}', backoff: 20ms, ignore: {{actions: [pull]}}}}]}}\n"
+    )
+}
+
+fn start(folder: &Path, url: &str) -> Server {
+    Server::configured(&write(folder, &configuration(url)))
+}
+
+/// Returns the tags of manifests that were pushed, each once, in the order in which they were told.
+fn tags(told: &[Told]) -> Vec<String> {
+    let mut seen = Vec::new();
+    let mut tags = Vec::new();
+    for told in told {
+        let event = &told.body["events"][0];
+        if let (Some(tag), false) = (event["target"]["tag"].as_str(), seen.contains(&event["id"])) {
+            tags.push(tag.to_owned());
+        }
+        seen.push(event["id"].clone());
+    }
+    tags
+}
+
+#[test]
+fn nothing_is_lost_when_the_server_is_killed_before_it_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let address = free_address();
+    let url = format!("http://{address}/");
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        let server = start(folder.path(), &url);
+        let repository = Repository::new(server.address(), "a/b");
+        for number in 0..5 {
+            let tag = format!("t{round}-{number}");
+            repository.push_image(&tag, &tag);
+            expected.push(tag);
+        }
+        // The last push was answered just now, and nobody ever listened at the endpoint.
+        server.kill9();
+    }
+    let server = start(folder.path(), &url);
+    let sink = Sink::on(TcpListener::bind(address).expect("the port is still free"));
+    let mut count = expected.len();
+    loop {
+        // Blobs are told of too.
+        let found = tags(&sink.wait(count));
+        if found.len() >= expected.len() {
+            assert_eq!(found, expected);
+            break;
+        }
+        count = sink.told().len() + 1;
+    }
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn what_waits_is_sent_before_an_orderly_end() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let sink = Sink::start();
+    let server = start(folder.path(), &sink.url());
+    let repository = Repository::new(server.address(), "a/b");
+    let expected: Vec<String> = (0..20).map(|number| format!("t{number}")).collect();
+    for tag in &expected {
+        repository.push_image(tag, "the same");
+    }
+    repository.delete("manifests/t3").expect_status(202);
+    assert!(server.terminate().success());
+    let told = sink.told();
+    let mut found = tags(&told);
+    assert_eq!(found.pop().as_deref(), Some("t3"), "the delete comes last");
+    assert_eq!(found, expected);
+    let last = &told.last().expect("there are some").body["events"][0];
+    assert_eq!(
+        (&last["action"], &last["actor"]),
+        (&"delete".into(), &serde_json::json!({}))
+    );
+}
