@@ -17,6 +17,8 @@ pub mod distribution;
 pub mod filesystem;
 mod key;
 mod key_kind;
+#[cfg(all(feature = "layout", unix))]
+pub mod layout;
 pub mod object_store;
 #[cfg(feature = "outbox")]
 pub mod outbox;

@@ -32,6 +32,8 @@ use registry_core::{Algorithm, Descriptor, Digest, Error, Reference, RepositoryN
 
 pub use self::sweep::SweepReport;
 pub use self::sweeper::Sweeper;
+#[cfg(all(feature = "layout", unix))]
+pub(crate) use self::uploads::hash;
 use crate::backend::Backend;
 use crate::clock::{Clock, SystemClock};
 use crate::store::session_lock::SessionLocks;

@@ -98,7 +98,7 @@ pub(super) fn send_again() -> Error {
 }
 
 /// Adds a chunk to a hash, on another thread where it is long.
-pub(super) async fn hash(mut hasher: Hasher, chunk: Bytes) -> Result<Hasher, Error> {
+pub(crate) async fn hash(mut hasher: Hasher, chunk: Bytes) -> Result<Hasher, Error> {
     if chunk.len() <= HASH_IN_PLACE {
         hasher.update(&chunk);
         return Ok(hasher);
