@@ -156,8 +156,9 @@ mod tests {
 
     #[test]
     fn endpoints_are_those_of_the_options() {
+        type Change = fn(&mut S3Options);
         assert_eq!(endpoint(|_| {}), None);
-        let cases: [(fn(&mut S3Options), &str); 8] = [
+        let cases: [(Change, &str); 8] = [
             (|s3| s3.endpoint = Some("minio:9000".into()), "https://minio:9000"),
             (
                 |s3| {
