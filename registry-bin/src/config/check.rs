@@ -191,6 +191,12 @@ fn check_token(token: &Token, problems: &mut Problems<'_>) {
         }
     }
     for (index, algorithm) in token.signing_algorithms.iter().enumerate() {
+        if *algorithm == SigningAlgorithm::ES512 {
+            problems.add(
+                &format!("auth.token.signingalgorithms[{index}]"),
+                "is not supported; use ES256 or ES384",
+            );
+        }
         if matches!(
             algorithm,
             SigningAlgorithm::HS256 | SigningAlgorithm::HS384 | SigningAlgorithm::HS512
@@ -214,6 +220,11 @@ fn check_access(configuration: &Configuration, problems: &mut Problems<'_>) {
         problems.add(&path, message);
     }
     let access = &configuration.access;
+    let tokens_name_groups = configuration
+        .auth
+        .token
+        .as_ref()
+        .is_some_and(|token| token.builtin.is_none());
     for (index, rule) in access.rules.iter().enumerate() {
         let path = format!("access.rules[{index}]");
         for (key, is_empty) in [
@@ -228,7 +239,7 @@ fn check_access(configuration: &Configuration, problems: &mut Problems<'_>) {
             );
         }
         for (position, identity) in rule.identities.iter().enumerate() {
-            let group = identity.strip_prefix("group:");
+            let group = identity.strip_prefix("group:").filter(|_| !tokens_name_groups);
             if let Some(group) = group.filter(|group| !access.groups.contains_key(*group)) {
                 let groups: Vec<&String> = access.groups.keys().collect();
                 let known = if groups.is_empty() {

@@ -28,7 +28,7 @@ const VERDICTS: usize = 4096;
 /// How long a login waits for its turn to be hashed.
 const TURN: Duration = Duration::from_secs(10);
 
-/// How often one address may fail to log in as one user: ten times at once, then once in six seconds.
+/// How many wrong passwords one address may try for one user: ten at once, then once in six seconds.
 const FAILURES: Rate = Rate {
     requests: NonZeroU32::MIN,
     per: Duration::from_secs(6),
@@ -39,13 +39,29 @@ const FAILURES: Rate = Rate {
 ///
 /// A comparison takes a tenth of a second of one processor, so it runs off the async threads, on half of the processors at
 /// most, and its verdict is kept for a minute under a digest with a key that only this process has. An unknown user takes
-/// as long as a known one. One address that fails too often with one name is answered 429.
+/// as long as a known one. One address that tries too many passwords for one name is answered 429.
 pub struct Passwords {
-    table: ArcSwap<Htpasswd>,
+    table: ArcSwap<Table>,
     verdicts: Cache<[u8; 32], (Instant, bool)>,
     key: hmac::Key,
     turns: Arc<Semaphore>,
     failures: RateLimiter<(Option<IpAddr>, [u8; 32])>,
+}
+
+/// The users, and a hash to compare with for those who are none.
+#[derive(Debug)]
+struct Table {
+    users: Arc<Htpasswd>,
+    hash_of_nobody: String,
+}
+
+impl Table {
+    fn new(users: Htpasswd) -> Self {
+        Self {
+            hash_of_nobody: users.hash_of_nobody(),
+            users: Arc::new(users),
+        }
+    }
 }
 
 impl Passwords {
@@ -58,7 +74,7 @@ impl Passwords {
             .map_err(|_| Error::from(ErrorCode::Internal).with_cause(NoRandomness))?;
         let turns = available_parallelism().map_or(1, |processors| processors.get().div_ceil(2));
         Ok(Self {
-            table: ArcSwap::from_pointee(table),
+            table: ArcSwap::from_pointee(Table::new(table)),
             verdicts: Cache::new(VERDICTS),
             key,
             turns: Arc::new(Semaphore::new(turns)),
@@ -68,13 +84,13 @@ impl Passwords {
 
     /// Puts the users of `table` in force.
     pub fn replace(&self, table: Htpasswd) {
-        self.table.store(Arc::new(table));
+        self.table.store(Arc::new(Table::new(table)));
     }
 
     /// Returns the users in force.
     #[must_use]
     pub fn table(&self) -> Arc<Htpasswd> {
-        self.table.load_full()
+        Arc::clone(&self.table.load().users)
     }
 
     /// Tells whether a user has this password; `peer` is the address that asks.
@@ -83,32 +99,19 @@ impl Passwords {
     /// [`TooManyRequests`](ErrorCode::TooManyRequests) after too many wrong ones,
     /// [`Unavailable`](ErrorCode::Unavailable) where too many others are checked.
     pub async fn verify(&self, peer: Option<IpAddr>, user: &str, password: &str) -> Result<bool, Error> {
-        let table = self.table();
-        let known = table.hash_of(user).map(str::to_owned);
-        let is_known = known.is_some();
-        let hash = known.unwrap_or_else(|| table.hash_of_nobody());
-        let digest = self.digest(&[user, &hash, password]);
-        if self.verdict(&digest) == Some(true) {
-            return Ok(true);
+        let table = self.table.load_full();
+        let known = table.users.hash_of(user);
+        let hash = known.unwrap_or(&table.hash_of_nobody);
+        let digest = self.digest(&[user, hash, password]);
+        // Clients come again with the same wrong password, many times and at once. That is one guess.
+        if let Some(verdict) = self.verdict(&digest) {
+            return Ok(verdict);
         }
         let failure = (peer.map(network), self.digest(&[user]));
         let wait = self.failures.wait(&failure);
         if wait > Duration::ZERO {
             return Err(too_many(wait));
         }
-        let is_right = match self.verdict(&digest) {
-            Some(verdict) => verdict,
-            None => self.compare(digest, password, hash).await? && is_known,
-        };
-        if !is_right {
-            // Where it is too often now, the next one is told.
-            let _counted = self.failures.take(&failure, Duration::ZERO);
-        }
-        Ok(is_right)
-    }
-
-    /// Compares in turn. Whoever waited behind the same question finds the verdict.
-    async fn compare(&self, digest: [u8; 32], password: &str, hash: String) -> Result<bool, Error> {
         let turn = timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
             return Err(Error::new(
@@ -116,18 +119,23 @@ impl Passwords {
                 "too many log in at once; try again",
             ));
         };
+        // Whoever waited behind the same question finds the verdict.
         if let Some(verdict) = self.verdict(&digest) {
             return Ok(verdict);
         }
-        let password = password.to_owned();
+        let (password, hash, is_known) = (password.to_owned(), hash.to_owned(), known.is_some());
         let compared = spawn_blocking(move || {
             let is_right = bcrypt::verify(password, &hash).unwrap_or(false);
             // Held until the work is done, also where nobody waits for it any more.
-            drop(turn);
-            is_right
+            (is_right && is_known, turn)
         });
-        let is_right = compared.await.map_err(Error::internal)?;
+        let (is_right, turn) = compared.await.map_err(Error::internal)?;
         self.verdicts.insert(digest, (Instant::now() + VERDICT, is_right));
+        drop(turn);
+        if !is_right {
+            // Where it is too often now, the next one is told.
+            let _counted = self.failures.take(&failure, Duration::ZERO);
+        }
         Ok(is_right)
     }
 

@@ -143,7 +143,13 @@ impl TokenServer {
             basic::principal(&self.passwords, request).await?
         };
         let wish = Wish::of(&form)?;
-        let response = self.grant(&principal, &wish, value(&form, "refresh_token"))?;
+        let refresh =
+            value(&form, "refresh_token").filter(|_| value(&form, "grant_type") == Some("refresh_token"));
+        let response = self.grant(
+            &principal,
+            &wish,
+            refresh.filter(|_| request.method == Method::POST),
+        )?;
         Ok((principal, response))
     }
 
