@@ -129,6 +129,7 @@ Examples:
   registry-bin serve --listen 0.0.0.0:5000 --storage /srv/registry
   registry-bin serve --storage s3://bucket/prefix         credentials from AWS_* variables or the instance
   registry-bin serve /etc/docker/registry/config.yml      the configuration of registry:2
+  registry-bin serve --tls-self-signed registry.lan       HTTPS, by a certificate of its own
 
 The first of SIGTERM or SIGINT lets running requests end, for as long as --drain allows; the second one does not.")]
 pub(crate) struct Serve {
@@ -138,6 +139,11 @@ pub(crate) struct Serve {
     /// Where to listen: ADDRESS:PORT. Port 0 takes a free one. [default: http.addr of CONFIG, or 127.0.0.1:5000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
+
+    /// Encrypt by a certificate that is made for this machine's names and these, by an authority that is made once;
+    /// both are kept in the data folder. What is printed says how clients come to trust it.
+    #[arg(long, value_name = "NAME", num_args = 0..)]
+    pub(crate) tls_self_signed: Option<Vec<String>>,
 
     /// Wait for another server that has the folder to end, instead of failing.
     #[arg(long)]

@@ -1,5 +1,8 @@
 //! What must hold between the values of a configuration.
 
+use registry_http::tls::CipherSuites;
+use registry_http::{Prefix, PublicUrl};
+
 use super::Configuration;
 use super::problem::{Problem, alternatives};
 use super::sections::auth::{Auth, SigningAlgorithm, Token};
@@ -281,7 +284,27 @@ fn check_http(configuration: &Configuration, problems: &mut Problems<'_>) {
             }
         }
     }
-    let tls = &configuration.http.tls;
+    if let Some(Err(problem)) = http
+        .host
+        .as_deref()
+        .filter(|host| !host.is_empty())
+        .map(str::parse::<PublicUrl>)
+    {
+        problems.add("http.host", problem.to_string());
+    }
+    if let Some(Err(problem)) = http.prefix.as_deref().map(str::parse::<Prefix>) {
+        problems.add("http.prefix", problem.to_string());
+    }
+    let tls = &http.tls;
+    if let Err(problem) = CipherSuites::from_names(&tls.cipher_suites) {
+        problems.add("http.tls.ciphersuites", problem.to_string());
+    }
+    if tls.certificate.is_some() && tls.client_authentication.is_some() && tls.client_authorities.is_empty() {
+        problems.add(
+            "http.tls.clientauth",
+            "has no effect without `clientcas`; add that",
+        );
+    }
     for (given, other) in [("certificate", "key"), ("key", "certificate")] {
         let has = |key: &str| {
             if key == "key" {

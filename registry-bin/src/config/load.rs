@@ -10,7 +10,7 @@ use crate::cli::StoreArguments;
 use crate::failure::Failure;
 
 /// Where a registry keeps its data when nobody says where.
-const DEFAULT_FOLDER: &str = "registry-data";
+pub(crate) const DEFAULT_FOLDER: &str = "registry-data";
 
 /// A configuration and what it was made from.
 #[derive(Clone, Debug)]

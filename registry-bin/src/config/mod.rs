@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::load::{Flag, Loaded, load};
+pub(crate) use self::load::{DEFAULT_FOLDER, Flag, Loaded, load};
 use self::sections::access::Access;
 use self::sections::auth::Auth;
 use self::sections::health::Health;

@@ -104,18 +104,7 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
 ];
 
 /// What this build does not do yet, though its keys are read.
-pub(crate) const PENDING: &[&str] = &[
-    "http.tls",
-    "http.net",
-    "http.host",
-    "http.prefix",
-    "http.relativeurls",
-    "http.http2",
-    "http.h2c",
-    "http.trustedproxies",
-    "storage.gcs",
-    "storage.azure",
-];
+pub(crate) const PENDING: &[&str] = &["storage.gcs", "storage.azure"];
 
 /// The keys that were given and have no effect, in the order above.
 pub(crate) fn without_effect(tree: &Node) -> Vec<&'static str> {

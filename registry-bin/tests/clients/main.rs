@@ -16,5 +16,8 @@ mod issuer;
 mod logins;
 mod podman;
 mod samples;
+mod service;
 mod skopeo;
+mod tls;
+mod tls_server;
 mod tools;

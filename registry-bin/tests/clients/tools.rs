@@ -105,18 +105,31 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts a program whose files are in `folder`; its output goes to `folder`/log.
     pub(crate) fn start(program: &Path, folder: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null());
+        Self::run(command, folder)
+    }
+
+    /// Starts a command in `folder`; its output goes to `folder`/log.
+    pub(crate) fn run(mut command: Command, folder: &Path) -> Self {
         let log = std::fs::File::create(folder.join("log")).expect("a file can be made");
         let errors = log.try_clone().expect("a file handle can be copied");
-        let process = Command::new(program)
-            .args(arguments)
+        let process = command
             .current_dir(folder)
-            .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
             .spawn()
             .expect("the program starts");
         let guard = guard(&process, folder);
         Self { process, guard }
+    }
+
+    /// Sends a signal, for example `-HUP`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([signal, &self.process.id().to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success());
     }
 
     /// Waits until `ready` says so.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use hyper::service::Service;
 
 use self::origin::Origin;
@@ -59,8 +59,6 @@ pub struct FrontendOptions {
     pub is_absolute: bool,
     /// Who is believed what it tells of a request's client.
     pub trusted_proxies: TrustedProxies,
-    /// Fields of every response that does not have fields of the same name.
-    pub header: HeaderMap,
 }
 
 /// A service as clients see it.

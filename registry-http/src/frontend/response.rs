@@ -1,11 +1,11 @@
-//! What is added to every response.
+//! The paths in responses.
 
 use http::header::{HeaderMap, HeaderValue, LINK, LOCATION};
 
 use super::FrontendOptions;
 use super::public_url::PublicUrl;
 
-/// Makes the paths in a response those that clients see, and adds the fields of every response.
+/// Makes the paths in a response those that clients see.
 pub(super) fn finish(header: &mut HeaderMap, options: &FrontendOptions, url: Option<&PublicUrl>) {
     let base = match url {
         Some(url) if options.is_absolute => url.to_string(),
@@ -22,13 +22,6 @@ pub(super) fn finish(header: &mut HeaderMap, options: &FrontendOptions, url: Opt
             let path = link.strip_prefix('<')?;
             is_path(path).then(|| format!("<{}{path}", options.prefix.as_str()))
         });
-    }
-    for name in options.header.keys() {
-        if !header.contains_key(name) {
-            for value in options.header.get_all(name) {
-                header.append(name.clone(), value.clone());
-            }
-        }
     }
 }
 

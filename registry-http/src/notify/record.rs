@@ -175,6 +175,9 @@ fn base_url(request: &RequestRecord, options: &NotificationOptions) -> String {
     if let Some(base) = &options.base_url {
         return base.trim_end_matches('/').to_owned();
     }
+    if let Some(url) = &request.url {
+        return url.to_string();
+    }
     let scheme = if request.is_secure { "https" } else { "http" };
     let host = request.host.as_ref().map(text).unwrap_or_default();
     format!("{scheme}://{host}")

@@ -88,7 +88,11 @@ impl TlsOptions {
         }
     }
 
-    fn into_config(self) -> Result<ServerConfig, TlsError> {
+    /// Makes the configuration of rustls that [`Tls::replace_config`] takes.
+    ///
+    /// # Errors
+    /// What cannot be used together.
+    pub fn into_config(self) -> Result<ServerConfig, TlsError> {
         let versions: &[_] = match self.minimum_version {
             TlsVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             TlsVersion::Tls13 => &[&version::TLS13],

@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::HeaderValue;
 use registry_http::{Frontend, FrontendOptions, Limits, Server, TrustedProxies};
 
 use crate::Records;
-use crate::client::{Answer, Client, push_blob};
+use crate::client::{Answer, Client};
 use crate::listeners::service;
 
 async fn start(options: FrontendOptions) -> (Server, SocketAddr, Records) {
@@ -131,32 +130,5 @@ async fn records_have_the_client_that_a_trusted_proxy_tells() {
         let record = records.wait(|_| true).await;
         assert_eq!(record.client().unwrap().to_string(), expected);
         assert_eq!(record.peer.unwrap().ip().unwrap().to_string(), "127.0.0.1");
-    }
-}
-
-#[tokio::test]
-async fn fields_are_added_to_every_response_that_does_not_have_them() {
-    let mut options = FrontendOptions::default();
-    options
-        .header
-        .append("X-Content-Type-Options", HeaderValue::from_static("nosniff"));
-    options
-        .header
-        .append("X-Several", HeaderValue::from_static("one"));
-    options
-        .header
-        .append("X-Several", HeaderValue::from_static("two"));
-    options
-        .header
-        .append("Content-Type", HeaderValue::from_static("text/evil"));
-    let (_server, address, _) = start(options).await;
-    let mut client = Client::connect(address).await;
-    let digest = push_blob(&mut client, "a", b"content").await;
-    for target in ["/v2/", "/nonsense", &format!("/v2/a/blobs/{digest}")] {
-        let answer = client.get(target).await;
-        assert_eq!(answer.field("X-Content-Type-Options"), "nosniff");
-        assert_eq!(answer.header.get_all("X-Several").iter().count(), 2);
-        assert_eq!(answer.header.get_all("Content-Type").iter().count(), 1);
-        assert_ne!(answer.field("Content-Type"), "text/evil");
     }
 }

@@ -1,39 +1,48 @@
 //! `registry-bin serve`.
 
+mod announce;
 mod authentication;
 mod control;
 mod debug;
+mod frontend;
 mod listen;
 mod notifications;
 mod observe;
 mod reload;
 mod rules;
+mod self_signed;
+mod service_manager;
 mod signals;
+mod tls;
 mod token_keys;
 mod users;
 
-use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use registry_core::Authorizer;
 use registry_core::registry::Registry;
 use registry_http::operations::{Health, MeteredStorage};
-use registry_http::{EventSink, Limits, Listener, Rate, RateLimits, RegistryService, Server};
+use registry_http::{EventSink, Frontend, Limits, Rate, RateLimits, RegistryService, Server};
 use tokio::runtime;
 
+use self::announce::announce;
 use self::authentication::{Authentication, KeyRefresh};
-use self::listen::listen;
+use self::frontend::frontend;
+use self::listen::{Inherited, inherited, listen};
 use self::notifications::Notifications;
 use self::observe::Observation;
 use self::reload::{Reload, Reloadable};
 use self::rules::rules;
+use self::self_signed::SelfSigned;
+use self::service_manager::Watchdog;
 use self::signals::Signals;
+use self::tls::{Encryption, Renewal, Unencrypted};
 use crate::cli::Serve;
 use crate::config::sections::http::RateLimit;
 use crate::config::supported::without_effect;
-use crate::config::{Loaded, load};
+use crate::config::{DEFAULT_FOLDER, Loaded, load};
 use crate::failure::Failure;
 use crate::logging::{LogHandle, Logging};
 use crate::storage::{OpenStorage, StorageLocation};
@@ -50,26 +59,40 @@ pub(crate) fn run(serve: &Serve) -> Result<(), Failure> {
     let loaded = load(&serve.configuration.store(), &serve.flags())?;
     let log = Logging::of(&loaded.configuration).start();
     tell_what_has_no_effect(&loaded);
+    // Before there are other threads, which could read the environment meanwhile.
+    let inherited = inherited()?;
     let runtime = runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|cause| Failure::new("cannot start threads").because(cause))?;
-    runtime.block_on(serve_until_signal(serve, &loaded, log))
+    runtime.block_on(serve_until_signal(serve, &loaded, log, inherited))
 }
 
-async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> Result<(), Failure> {
+async fn serve_until_signal(
+    serve: &Serve,
+    loaded: &Loaded,
+    log: LogHandle,
+    inherited: Vec<Inherited>,
+) -> Result<(), Failure> {
     let configuration = &loaded.configuration;
     let mut signals = Signals::listen()?;
-    // The port first: whoever starts a second server by mistake should learn that, not wait for the storage.
-    let listener = listen(&configuration.http).await?;
-    let address = listener
-        .local_addr()
-        .map_err(|cause| Failure::new("cannot tell the address of the socket").because(cause))?;
+    let _watchdog = Watchdog::start();
+    let http = &configuration.http;
+    let frontend = frontend(http)?;
     let location = StorageLocation::of(&configuration.storage)?;
+    let encryption = Encryption::start(http, self_signed(serve, &location)?)?.map(Arc::new);
+    // The port before the storage: whoever starts a second server by mistake should learn that, not wait.
+    let listeners = listen(http, inherited, encryption.as_deref()).await?;
+    let address = listeners.first().map(|listener| listener.address().clone());
     let observation = Observation::start(&configuration.log)?;
     let health = Health::new();
     let debug = debug::start(configuration, &health, &observation.metrics).await?;
+    service_manager::status(if serve.wait {
+        "opening the storage, waiting for another server that has it"
+    } else {
+        "opening the storage"
+    });
     let storage = tokio::select! {
         storage = OpenStorage::open(&location, &configuration.storage.maintenance, serve.wait) => storage?,
         () = signals.next() => return Ok(()),
@@ -83,16 +106,16 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
         location.kind(),
         Arc::clone(&observation.metrics),
     );
-    let notifications = Notifications::start(configuration, &location, address).await?;
+    let notifications = Notifications::start(configuration, &location, address.as_ref()).await?;
     let authentication = Arc::new(Authentication::start(configuration, &location)?);
     let authorizer = Arc::clone(&authentication.authorizer) as Arc<dyn Authorizer>;
     let registry = Registry::new(Arc::new(metered), rules).with_authorizer(authorizer);
     let limits = Limits::default();
     let mut service = RegistryService::new(registry, limits.clone())
-        .with_fields(configuration.http.headers.to_map())
+        .with_fields(http.headers.to_map())
         .with_observer(Arc::new(observation.observers.clone()))
         .with_authenticator(Arc::clone(&authentication.authenticator))
-        .with_rate_limits(rate_limits(&configuration.http.rate_limit));
+        .with_rate_limits(rate_limits(&http.rate_limit));
     if let Some((path, endpoint)) = &authentication.endpoint {
         service = service.with_endpoint(path.clone(), Arc::clone(endpoint));
     }
@@ -101,26 +124,29 @@ async fn serve_until_signal(serve: &Serve, loaded: &Loaded, log: LogHandle) -> R
         observation.metrics.add_notifier(Arc::clone(&notifier));
         service = service.with_event_sink(notifier as Arc<dyn EventSink>);
     }
-    let server = Listener::tcp(listener)
-        .and_then(|listener| Server::serve([listener], service, limits))
+    let server = Server::serve(listeners, Frontend::new(service, frontend), limits)
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
     // What can change while the server runs; each part reads what it needs of the new configuration.
-    let parts: Vec<Arc<dyn Reloadable>> = vec![
+    let mut parts: Vec<Arc<dyn Reloadable>> = vec![
         Arc::new(log),
         Arc::clone(&authentication) as _,
         observation.reloadable(),
     ];
+    parts.push(match &encryption {
+        Some(encryption) => Arc::clone(encryption) as _,
+        None => Arc::new(Unencrypted),
+    });
     let _refresh = KeyRefresh::start(authentication);
     let reload = Reload::start(serve, loaded, parts)?;
+    let _renewal = encryption.as_ref().and_then(Renewal::start);
     health.started();
-    announce(&location, address)?;
+    announce(server.addresses(), &location, encryption.as_deref())?;
+    service_manager::ready(&format!("storing in {location}"));
     signals.next().await;
+    service_manager::stopping();
     health.stopping();
     reload.shutdown().await;
-    let drain = configuration
-        .http
-        .drain_timeout
-        .map_or(DRAIN, |timeout| timeout.0);
+    let drain = http.drain_timeout.map_or(DRAIN, |timeout| timeout.0);
     tracing::info!(
         seconds = drain.as_secs(),
         "stopping; requests that run may end, a second signal cuts them"
@@ -159,6 +185,18 @@ fn rate_limits(limits: &RateLimit) -> RateLimits {
     RateLimits::new(rate(&limits.address), rate(&limits.identity))
 }
 
+/// Returns the certificate of our own that the command line asks for.
+fn self_signed(serve: &Serve, location: &StorageLocation) -> Result<Option<SelfSigned>, Failure> {
+    let Some(names) = &serve.tls_self_signed else {
+        return Ok(None);
+    };
+    let folder = match location {
+        StorageLocation::Folder(root) => root.clone(),
+        StorageLocation::Memory | StorageLocation::Bucket(_) => PathBuf::from(DEFAULT_FOLDER),
+    };
+    SelfSigned::new(folder.join("tls"), names).map(Some)
+}
+
 /// Says what was given in vain, so that nothing is ignored silently.
 fn tell_what_has_no_effect(loaded: &Loaded) {
     if let Some(file) = &loaded.file {
@@ -176,23 +214,5 @@ fn tell_what_has_no_effect(loaded: &Loaded) {
             variable,
             "this variable of the environment names no key of the configuration"
         );
-    }
-}
-
-/// Tells the person who started the server what they need to use it.
-fn announce(location: &StorageLocation, address: SocketAddr) -> Result<(), Failure> {
-    let mut reachable = address;
-    if address.ip().is_unspecified() {
-        reachable.set_ip([127, 0, 0, 1].into());
-    }
-    let text = format!(
-        "Listening on http://{address}\nStoring in {location}\nPush with: docker tag IMAGE {reachable}/NAME && docker push {reachable}/NAME\n",
-    );
-    // A server whose standard output is closed serves all the same.
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new("cannot write to the standard output").because(cause))
-        }
-        _ => Ok(()),
     }
 }

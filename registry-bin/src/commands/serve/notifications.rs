@@ -1,9 +1,9 @@
 //! Notifications, as the configuration asks for them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use registry_http::ListenAddress;
 use registry_http::notify::{NotificationEndpoint, NotificationFormat, NotificationOptions, Notifier};
 use registry_storage::outbox::Outbox;
 
@@ -27,7 +27,7 @@ impl Notifications {
     pub(super) async fn start(
         configuration: &Configuration,
         location: &StorageLocation,
-        address: SocketAddr,
+        address: Option<&ListenAddress>,
     ) -> Result<Option<Self>, Failure> {
         let wanted = &configuration.notifications;
         let enabled = wanted.endpoints.iter().filter(|endpoint| !endpoint.disabled);
@@ -39,8 +39,10 @@ impl Notifications {
         let outbox = open(location, wanted.outbox.limit.into(), names).await?;
         let mut options = NotificationOptions::default();
         options.include_references = wanted.events.include_references;
-        options.source = format!("{}:{}", host_name(), address.port());
-        options.base_url.clone_from(&configuration.http.host);
+        options.source = match address.and_then(ListenAddress::tcp) {
+            Some(address) => format!("{}:{}", host_name(), address.port()),
+            None => host_name(),
+        };
         let client =
             reqwest::Client::builder().user_agent(concat!("registry-bin/", env!("CARGO_PKG_VERSION")));
         let notifier = Notifier::start(options, endpoints, outbox.clone(), client)

@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::service_manager;
 use crate::cli::{Serve, StoreArguments};
 use crate::config::{Configuration, Flag, Loaded, load};
 use crate::failure::Failure;
@@ -24,11 +25,13 @@ use crate::logging::{LogFilter, LogHandle};
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The keys that a running server takes over, as pointers into the configuration (RFC 6901).
-const RELOADED: [&str; 5] = [
+const RELOADED: [&str; 7] = [
     "/log/level",
     "/log/accesslog/disabled",
     "/loglevel",
     "/access",
+    "/http/tls",
+    "/http/http2",
     "/tags/immutable",
 ];
 
@@ -121,13 +124,20 @@ async fn watch_for_changes(server: Arc<Running>, mut state: State, mut hangup: S
             _ = hangup.recv() => true,
             () = tokio::time::sleep(INTERVAL) => false,
         };
+        if is_asked {
+            service_manager::reloading();
+        }
         let server = Arc::clone(&server);
         // Files are read, which blocks.
         let looked = tokio::task::spawn_blocking(move || {
             server.look(&mut state, is_asked);
             state
         });
-        state = match looked.await {
+        let looked = looked.await;
+        if is_asked {
+            service_manager::reloaded();
+        }
+        state = match looked {
             Ok(state) => state,
             Err(error) => {
                 tracing::error!(%error, "changes of the configuration are not looked for any more");

@@ -22,9 +22,9 @@ pub(crate) struct Http {
     pub(crate) prefix: Option<String>,
     /// What distribution signs the state of uploads with. Ours keeps the state itself.
     pub(crate) secret: Option<Secret>,
-    /// URLs in responses are paths.
+    /// URLs in responses are paths; so they are without `host` too, unless this is `false`.
     #[serde(rename = "relativeurls")]
-    pub(crate) relative_urls: bool,
+    pub(crate) relative_urls: Option<bool>,
     /// How long running requests may go on after the first signal; 0 cuts them. 30s.
     #[serde(rename = "draintimeout")]
     pub(crate) drain_timeout: Option<GoDuration>,
@@ -38,9 +38,10 @@ pub(crate) struct Http {
     pub(crate) http2: Http2,
     /// HTTP/2 without TLS.
     pub(crate) h2c: H2c,
-    /// The proxies whose `Forwarded` and `X-Forwarded-…` are believed: addresses and ranges such as `10.0.0.0/8`.
+    /// The proxies whose `Forwarded` and `X-Forwarded-…` are believed: addresses and ranges such as `10.0.0.0/8`. Those
+    /// on the same machine unless given.
     #[serde(rename = "trustedproxies")]
-    pub(crate) trusted_proxies: Vec<AddressRange>,
+    pub(crate) trusted_proxies: Option<Vec<AddressRange>>,
     /// How many requests are answered.
     #[serde(rename = "ratelimit")]
     pub(crate) rate_limit: RateLimit,
@@ -99,7 +100,8 @@ pub(crate) struct Http2 {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct H2c {
-    /// HTTP/2 is spoken without TLS, to clients that know beforehand.
+    /// HTTP/2 is spoken without TLS, to clients that know beforehand; so it is unless `http2.disabled` or this says
+    /// otherwise.
     pub(crate) enabled: Option<bool>,
 }
 

@@ -1,0 +1,64 @@
+//! What the person who started the server is told.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+
+use registry_http::ListenAddress;
+
+use super::tls::Encryption;
+use crate::failure::Failure;
+use crate::storage::StorageLocation;
+
+/// Tells where the server is, and how to use it.
+pub(super) fn announce(
+    addresses: &[ListenAddress],
+    location: &StorageLocation,
+    encryption: Option<&Encryption>,
+) -> Result<(), Failure> {
+    let scheme = if encryption.is_some() { "https" } else { "http" };
+    let mut text = String::new();
+    for address in addresses {
+        text.push_str(&match address {
+            ListenAddress::Tcp(address) => format!("Listening on {scheme}://{address}\n"),
+            ListenAddress::Unix(_) => format!("Listening on {address}\n"),
+        });
+    }
+    text.push_str(&format!("Storing in {location}\n"));
+    let tcp = addresses.iter().find_map(ListenAddress::tcp);
+    let own = encryption.and_then(Encryption::self_signed);
+    let reachable = match (tcp, own) {
+        (Some(address), Some(own)) if address.ip().is_unspecified() => {
+            Some((own.first_name().to_owned(), address.port()))
+        }
+        (Some(address), _) => Some((reachable(address), address.port())),
+        (None, _) => None,
+    };
+    if let Some((host, port)) = reachable {
+        if let Some(own) = own {
+            text.push_str(&own.instructions(&host, port));
+        }
+        let place = if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        text.push_str(&format!(
+            "Push with: docker tag IMAGE {place}/NAME && docker push {place}/NAME\n"
+        ));
+    }
+    // A server whose standard output is closed serves all the same.
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("cannot write to the standard output").because(cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        "127.0.0.1".to_owned()
+    } else {
+        address.ip().to_string()
+    }
+}

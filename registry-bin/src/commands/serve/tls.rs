@@ -1,0 +1,180 @@
+//! Encryption: from files that the configuration names, or by a certificate of our own.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use registry_http::tls::{
+    CipherSuites, ClientCertificates, ClientVerification, ServerCertificate, Tls, TlsOptions, TlsVersion,
+};
+use rustls::ServerConfig;
+use tokio::task::{JoinHandle, block_in_place};
+use tokio::time::sleep;
+
+use super::reload::{Change, Reloadable};
+use super::self_signed::SelfSigned;
+use crate::config::Configuration;
+use crate::config::sections::http::Http;
+use crate::config::sections::tls::{ClientAuthentication, MinimumTls};
+use crate::failure::Failure;
+
+/// How often it is looked whether a certificate of our own gets old.
+const RENEWAL: Duration = Duration::from_hours(6);
+
+/// A server's encryption, and where it comes from.
+pub(super) struct Encryption {
+    tls: Tls,
+    self_signed: Option<SelfSigned>,
+    http: Http,
+}
+
+impl Encryption {
+    /// Reads or makes what is needed; `None` where nothing is to be encrypted.
+    pub(super) fn start(http: &Http, self_signed: Option<SelfSigned>) -> Result<Option<Self>, Failure> {
+        if http.tls.certificate.is_none() && self_signed.is_none() {
+            return Ok(None);
+        }
+        if http.tls.certificate.is_some() && self_signed.is_some() {
+            return Err(Failure::new(
+                "--tls-self-signed and http.tls.certificate exclude each other; keep one",
+            ));
+        }
+        let tls = Tls::with_config(config(http, self_signed.as_ref())?);
+        let http = http.clone();
+        Ok(Some(Self {
+            tls,
+            self_signed,
+            http,
+        }))
+    }
+
+    pub(super) fn tls(&self) -> Tls {
+        self.tls.clone()
+    }
+
+    /// Returns the certificate of our own, if it is one.
+    pub(super) const fn self_signed(&self) -> Option<&SelfSigned> {
+        self.self_signed.as_ref()
+    }
+}
+
+impl Reloadable for Encryption {
+    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
+        let http = &configuration.http;
+        if http.tls.certificate.is_none() && self.self_signed.is_none() {
+            return Err(Failure::new(
+                "http.tls: encryption cannot be switched off while the server runs; restart it",
+            ));
+        }
+        let config = config(http, self.self_signed.as_ref())?;
+        let tls = self.tls.clone();
+        Ok(Box::new(move || tls.replace_config(config)))
+    }
+}
+
+/// In place of encryption where there is none.
+pub(super) struct Unencrypted;
+
+impl Reloadable for Unencrypted {
+    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
+        if configuration.http.tls.certificate.is_some() {
+            return Err(Failure::new(
+                "http.tls: encryption cannot be switched on while the server runs; restart it",
+            ));
+        }
+        Ok(Box::new(|| ()))
+    }
+}
+
+/// A task that renews a certificate of our own before it ends.
+pub(super) struct Renewal(JoinHandle<()>);
+
+impl Renewal {
+    /// Starts the task where there is such a certificate.
+    pub(super) fn start(encryption: &Arc<Encryption>) -> Option<Self> {
+        encryption.self_signed.as_ref()?;
+        let encryption = Arc::clone(encryption);
+        Some(Self(tokio::spawn(async move {
+            loop {
+                sleep(RENEWAL).await;
+                let renewed = block_in_place(|| config(&encryption.http, encryption.self_signed.as_ref()));
+                match renewed {
+                    Ok(config) => encryption.tls.replace_config(config),
+                    Err(failure) => {
+                        tracing::error!(%failure, "the certificate cannot be renewed; it stays in force");
+                    }
+                }
+            }
+        })))
+    }
+}
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads the files, or makes what is needed.
+fn config(http: &Http, self_signed: Option<&SelfSigned>) -> Result<ServerConfig, Failure> {
+    let certificate = match (self_signed, &http.tls.certificate, &http.tls.key) {
+        (Some(own), ..) => own.certificate()?,
+        (None, Some(chain), Some(key)) => read_certificate(chain, key)?,
+        (None, ..) => {
+            return Err(Failure::new("http.tls takes both `certificate` and `key`"));
+        }
+    };
+    let mut options = TlsOptions::new(certificate);
+    options.http2 = !http.http2.disabled;
+    options.minimum_version = match http.tls.minimum_version {
+        MinimumTls::Tls12 => TlsVersion::Tls12,
+        MinimumTls::Tls13 => TlsVersion::Tls13,
+    };
+    if !http.tls.cipher_suites.is_empty() {
+        let (suites, left_out) = CipherSuites::from_names(&http.tls.cipher_suites)
+            .map_err(|cause| Failure::new("http.tls.ciphersuites").because(cause))?;
+        if !left_out.is_empty() {
+            let suites = left_out.join(", ");
+            tracing::warn!(suites, "these cipher suites are too weak and not offered");
+        }
+        options.cipher_suites = suites;
+    }
+    options.clients = clients(http)?;
+    let config = options.into_config();
+    config.map_err(|cause| Failure::new("http.tls").because(cause))
+}
+
+fn read_certificate(chain: &Path, key: &Path) -> Result<ServerCertificate, Failure> {
+    let chain_text = read("http.tls.certificate", chain)?;
+    let key_text = read("http.tls.key", key)?;
+    ServerCertificate::from_pem(&chain_text, &key_text, SystemTime::now()).map_err(|cause| {
+        let (chain, key) = (chain.display(), key.display());
+        Failure::new(format!("http.tls: certificate {chain}, key {key}")).because(cause)
+    })
+}
+
+fn clients(http: &Http) -> Result<Option<ClientCertificates>, Failure> {
+    let files = &http.tls.client_authorities;
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let texts = files.iter().map(|file| read("http.tls.clientcas", file));
+    let texts = texts.collect::<Result<Vec<_>, _>>()?;
+    let verification = match http.tls.client_authentication {
+        Some(ClientAuthentication::RequestClientCert) => ClientVerification::Request,
+        Some(ClientAuthentication::RequireAnyClientCert) => ClientVerification::RequireAny,
+        Some(ClientAuthentication::VerifyClientCertIfGiven) => ClientVerification::VerifyIfGiven,
+        Some(ClientAuthentication::RequireAndVerifyClientCert) | None => ClientVerification::RequireAndVerify,
+    };
+    let clients = ClientCertificates::from_pem(texts, verification);
+    Ok(Some(clients.map_err(|cause| {
+        let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        Failure::new(format!("http.tls.clientcas: {}", files.join(", "))).because(cause)
+    })?))
+}
+
+fn read(key: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path)
+        .map_err(|cause| Failure::new(format!("{key}: cannot read {}", path.display())).because(cause))
+}

@@ -1,0 +1,327 @@
+//! Real clients over TLS: by the certificate that the server makes, and by one of a private authority.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::docker_daemon::DockerDaemon;
+use crate::samples::{FILES, expect_file};
+use crate::support::server::pause;
+use crate::tls_server::{Authority, TlsServer, command, prepare};
+use crate::tools::{Daemon, Tool, find};
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+fn curl(folder: &Path) -> Option<Tool> {
+    Some(Tool::find("curl", folder)?.with([
+        "--silent",
+        "--show-error",
+        "--fail-with-body",
+        "--max-time",
+        "20",
+    ]))
+}
+
+/// A store with an image, and a server on it by the certificate of its own.
+fn self_signed() -> (TlsServer, PathBuf, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let data = folder.path().join("data");
+    prepare(&data, "tls/test");
+    let server = TlsServer::start(
+        folder.path(),
+        &["--storage", text(&data), "--tls-self-signed", "registry.example"],
+        &[],
+    );
+    let authority = data.join("tls/ca.pem");
+    (server, authority, folder)
+}
+
+/// The same by a private authority and the well-known variables.
+fn private_authority() -> (TlsServer, PathBuf, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let data = folder.path().join("data");
+    prepare(&data, "tls/test");
+    let authority = Authority::new("private");
+    authority.write(&folder.path().join("ca.pem"));
+    authority.issue(folder.path(), "server", |_| {});
+    let file = |name: &str| text(&folder.path().join(name)).to_owned();
+    let server = TlsServer::start(
+        folder.path(),
+        &["--storage", text(&data)],
+        &[
+            ("REGISTRY_HTTP_TLS_CERTIFICATE", &file("server.pem")),
+            ("REGISTRY_HTTP_TLS_KEY", &file("server-key.pem")),
+        ],
+    );
+    let authority = folder.path().join("ca.pem");
+    (server, authority, folder)
+}
+
+/// A folder with the authority's certificate, as the clients of containers/image take it.
+fn certificates(folder: &Path, authority: &Path) -> PathBuf {
+    let certificates = folder.join("certificates");
+    fs::create_dir_all(&certificates).expect("a folder can be made");
+    fs::copy(authority, certificates.join("ca.crt")).expect("a file can be copied");
+    certificates
+}
+
+fn skopeo_copies(server: &TlsServer, authority: &Path) {
+    let work = tempfile::tempdir().expect("a temporary folder can be made");
+    let Some(skopeo) = Tool::find("skopeo", work.path()) else {
+        return;
+    };
+    let skopeo = skopeo.with(["--insecure-policy"]);
+    let source = format!("docker://{}/tls/test:v1", server.host());
+    let layout = format!("oci:{}", work.path().join("layout").display());
+    let refused = skopeo
+        .try_run(["copy", &source, &layout])
+        .expect_err("nobody signed for it");
+    assert!(refused.contains("x509"), "{refused}");
+    let certificates = certificates(work.path(), authority);
+    let folder = text(&certificates);
+    skopeo.run(["copy", "--src-cert-dir", folder, &source, &layout]);
+    let target = format!("docker://{}/tls/skopeo:v1", server.host());
+    skopeo.run(["copy", "--dest-cert-dir", folder, &layout, &target]);
+}
+
+fn podman_pulls(server: &TlsServer, authority: &Path) {
+    let work = tempfile::tempdir().expect("a temporary folder can be made");
+    let Some(podman) = crate::podman::tool(work.path()) else {
+        return;
+    };
+    let certificates = certificates(work.path(), authority);
+    let (image, copy) = (
+        format!("{}/tls/test:v1", server.host()),
+        format!("{}/tls/podman:v1", server.host()),
+    );
+    podman
+        .try_run(["pull", &image])
+        .expect_err("nobody signed for it");
+    podman.run(["pull", "--cert-dir", text(&certificates), &image]);
+    podman.run(["push", "--cert-dir", text(&certificates), &image, &copy]);
+}
+
+/// Removes a folder of the system that the test made.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn docker_pulls(server: &TlsServer, authority: &Path) {
+    let work = tempfile::tempdir().expect("a temporary folder can be made");
+    // Docker looks for certificates nowhere else.
+    let trusted = PathBuf::from(format!("/etc/docker/certs.d/{}", server.host()));
+    if fs::create_dir_all(&trusted).is_err() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "only root may write to {}",
+            trusted.display()
+        );
+        return;
+    }
+    let _removed = Removed(trusted.clone());
+    fs::copy(authority, trusted.join("ca.crt")).expect("a file can be copied");
+    let Some(daemon) = DockerDaemon::start(work.path()) else {
+        return;
+    };
+    let docker = &daemon.docker;
+    let image = format!("{}/tls/test:v1", server.host());
+    let copy = format!("{}/tls/docker:v1", server.host());
+    docker.run(["pull", &image]);
+    docker.run(["tag", &image, &copy]);
+    docker.run(["push", &copy]);
+    docker.run(["create", "--name", "probe", &image, "/byte"]);
+    for (name, _) in FILES {
+        let out = work.path().join(name);
+        docker.run(["cp", &format!("probe:/{name}"), text(&out)]);
+        expect_file(&out, name);
+    }
+    docker.run(["rm", "--force", "probe"]);
+}
+
+fn containerd_pulls(server: &TlsServer, authority: &Path) {
+    let work = tempfile::tempdir().expect("a temporary folder can be made");
+    let (Some(program), Some(ctr)) = (find("containerd"), Tool::find("ctr", work.path())) else {
+        return;
+    };
+    let file = |name: &str| text(&work.path().join(name)).to_owned();
+    let disabled = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
+    fs::write(file("config.toml"), disabled).expect("a file can be written");
+    let (config, root, state, socket) = (file("config.toml"), file("root"), file("state"), file("socket"));
+    let arguments = [
+        "--config",
+        &config,
+        "--root",
+        &root,
+        "--state",
+        &state,
+        "--address",
+        &socket,
+    ];
+    let mut daemon = Daemon::start(&program, work.path(), &arguments);
+    let ctr = ctr.with(["--address", &socket]);
+    daemon.wait_until(work.path(), || ctr.try_run(["version"]).is_ok());
+    let place = server.host();
+    let hosts = work.path().join("hosts").join(&place);
+    fs::create_dir_all(&hosts).expect("a folder can be made");
+    let trust = format!(
+        "server = \"https://{place}\"\n[host.\"https://{place}\"]\n  ca = \"{}\"\n",
+        authority.display()
+    );
+    fs::write(hosts.join("hosts.toml"), trust).expect("a file can be written");
+    let (image, copy) = (
+        format!("{place}/tls/test:v1"),
+        format!("{place}/tls/containerd:v1"),
+    );
+    let hosts = file("hosts");
+    ctr.run([
+        "images",
+        "pull",
+        "--hosts-dir",
+        &hosts,
+        "--snapshotter",
+        "native",
+        &image,
+    ]);
+    ctr.run(["images", "tag", &image, &copy]);
+    ctr.run(["images", "push", "--hosts-dir", &hosts, &copy]);
+}
+
+fn curl_asks(server: &TlsServer, authority: &Path) {
+    let Some(curl) = curl(&server.folder) else { return };
+    let url = format!("https://{}/v2/", server.host());
+    let refused = curl.try_run([&url]).expect_err("nobody signed for it");
+    assert!(refused.contains("certificate"), "{refused}");
+    let written = curl.run([
+        "--cacert",
+        text(authority),
+        "--write-out",
+        "%{http_version}",
+        &url,
+    ]);
+    assert_eq!(written, "{}2");
+    let old = curl.run(["--cacert", text(authority), "--tls-max", "1.2", "--http1.1", &url]);
+    assert_eq!(old, "{}");
+}
+
+#[test]
+fn every_client_works_by_the_certificate_of_the_server_s_own() {
+    let (server, authority, _folder) = self_signed();
+    curl_asks(&server, &authority);
+    skopeo_copies(&server, &authority);
+    podman_pulls(&server, &authority);
+    docker_pulls(&server, &authority);
+    containerd_pulls(&server, &authority);
+    // What was printed is ready to paste.
+    let log = server.log();
+    for client in ["docker", "podman", "containerd", "curl"] {
+        let line = log.lines().find(|line| line.trim_start().starts_with(client));
+        let line = line.unwrap_or_else(|| panic!("nothing about {client}: {log}"));
+        assert!(
+            line.contains(text(&authority)) && line.contains(&server.host()),
+            "{line}"
+        );
+    }
+    if let Some(shell) = Tool::find("sh", &server.folder) {
+        let line = log.lines().find(|line| line.contains("curl --cacert"));
+        let (_, pasted) = line.and_then(|line| line.split_once("curl ")).expect("a command");
+        assert_eq!(shell.run(["-c", &format!("curl {pasted}")]), "{}");
+    }
+}
+
+#[test]
+fn every_client_works_by_the_certificate_of_a_private_authority() {
+    let (server, authority, _folder) = private_authority();
+    curl_asks(&server, &authority);
+    skopeo_copies(&server, &authority);
+    podman_pulls(&server, &authority);
+    docker_pulls(&server, &authority);
+    containerd_pulls(&server, &authority);
+}
+
+#[test]
+fn a_certificate_that_changes_is_read_again_and_a_bad_one_is_not() {
+    let (server, _, folder) = private_authority();
+    let Some(curl) = curl(folder.path()) else { return };
+    let url = format!("https://{}/v2/", server.host());
+    let (other, other_file) = (Authority::new("other"), folder.path().join("other.pem"));
+    other.write(&other_file);
+    let ask = |authority: &Path| curl.try_run(["--cacert", text(authority), &url]);
+    ask(&folder.path().join("ca.pem")).expect("the first certificate");
+    other.issue(folder.path(), "server", |_| {});
+    let until = |what: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !what() {
+            assert!(Instant::now() < deadline, "it does not happen: {}", server.log());
+            pause();
+        }
+    };
+    until(&|| ask(&other_file).is_ok());
+    ask(&folder.path().join("ca.pem")).expect_err("the first certificate is gone");
+    fs::write(folder.path().join("server.pem"), "nonsense").expect("a file can be written");
+    until(&|| server.log().contains("no certificate"));
+    ask(&other_file).expect("the second certificate stays in force");
+}
+
+#[test]
+fn clients_have_to_show_a_certificate_where_that_is_asked() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let authority = Authority::new("private");
+    authority.write(&folder.path().join("ca.pem"));
+    authority.issue(folder.path(), "server", |_| {});
+    authority.issue(folder.path(), "client", |_| {});
+    let file = |name: &str| text(&folder.path().join(name)).to_owned();
+    let config = format!(
+        "version: 0.1\nstorage: inmemory\nhttp:\n  tls:\n    certificate: {}\n    key: {}\n    clientcas: [{}]\n    minimumtls: tls1.3\n",
+        file("server.pem"),
+        file("server-key.pem"),
+        file("ca.pem")
+    );
+    fs::write(file("config.yml"), config).expect("a file can be written");
+    let server = TlsServer::start(folder.path(), &[&file("config.yml")], &[]);
+    let Some(curl) = curl(folder.path()) else { return };
+    let url = format!("https://{}/v2/", server.host());
+    let curl = curl.with(["--cacert", &file("ca.pem")]);
+    curl.try_run([&url]).expect_err("there is no certificate");
+    let own = ["--cert", &file("client.pem"), "--key", &file("client-key.pem")];
+    assert_eq!(curl.run(own.into_iter().chain([url.as_str()])), "{}");
+    let own = own.into_iter().chain(["--tls-max", "1.2", &url]);
+    curl.try_run(own).expect_err("TLS 1.2 is too old");
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_is_said_at_the_start() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = |name: &str| text(&folder.path().join(name)).to_owned();
+    let authority = Authority::new("private");
+    authority.issue(folder.path(), "good", |_| {});
+    authority.issue(folder.path(), "other", |_| {});
+    authority.issue(folder.path(), "old", |params| {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+    });
+    for (certificate, key, expected) in [
+        ("good.pem", "other-key.pem", "does not belong to the certificate"),
+        ("old.pem", "old-key.pem", "expired on"),
+        ("none.pem", "good-key.pem", "http.tls.certificate: cannot read"),
+        ("good.pem", "none.pem", "http.tls.key: cannot read"),
+        ("good-key.pem", "good-key.pem", "no certificate"),
+        ("good.pem", "good.pem", "no private key"),
+    ] {
+        let (certificate, key) = (file(certificate), file(key));
+        let variables = [
+            ("REGISTRY_HTTP_TLS_CERTIFICATE", certificate.as_str()),
+            ("REGISTRY_HTTP_TLS_KEY", &key),
+        ];
+        let arguments = ["--storage", "memory", "--listen", "127.0.0.1:0"];
+        let output = command(&arguments, &variables)
+            .output()
+            .expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(expected), "{said}");
+    }
+}
