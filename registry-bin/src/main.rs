@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod bucket;
 mod cli;
 mod commands;
 mod config;

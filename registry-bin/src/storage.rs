@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use registry_core::Storage;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
-use registry_storage::{
-    Backend, ObjectStoreBackend, S3Encryption, S3Options, Store, StoreOptions, Sweeper, SystemClock,
-};
+use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
 
+use crate::bucket::Bucket;
 use crate::config::sections::storage::{self, Maintenance, UploadPurging};
-use crate::config::values::Secret;
 use crate::failure::Failure;
 
 /// Where a registry keeps its data.
@@ -21,59 +19,6 @@ pub(crate) enum StorageLocation {
     Memory,
     Folder(PathBuf),
     Bucket(Box<Bucket>),
-}
-
-/// A bucket of S3.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Bucket {
-    name: String,
-    /// The folders in the bucket, with slashes between them.
-    prefix: String,
-    options: S3Options,
-}
-
-impl Bucket {
-    fn s3(s3: &storage::S3) -> Self {
-        let reveal = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
-        let mut options = S3Options::default();
-        options.access_key = reveal(&s3.access_key).zip(reveal(&s3.secret_key));
-        options.session_token = reveal(&s3.session_token);
-        options.region.clone_from(&s3.region);
-        options.endpoint.clone_from(&s3.region_endpoint);
-        options.bucket_in_host = s3.force_path_style == Some(false);
-        options.plain_http = !s3.secure;
-        options.accept_any_certificate = s3.skip_verify;
-        options.encryption = s3.encrypt.then(|| match &s3.key_id {
-            Some(key) => S3Encryption::Key(key.clone()),
-            None => S3Encryption::Service,
-        });
-        options.user_agent.clone_from(&s3.user_agent);
-        options.dual_stack = s3.dual_stack;
-        options.fips = s3.fips;
-        options.accelerate = s3.accelerate;
-        Self {
-            name: s3.bucket.clone(),
-            prefix: s3
-                .root
-                .as_deref()
-                .unwrap_or_default()
-                .trim_matches('/')
-                .to_owned(),
-            options,
-        }
-    }
-
-    /// Makes the client of the bucket; nothing is asked of it yet.
-    pub(crate) fn open(&self) -> Result<ObjectStoreBackend, Failure> {
-        ObjectStoreBackend::s3(&self.name, &self.prefix, &self.options)
-            .map_err(|cause| Failure::new(format!("cannot use {self}")).because(cause))
-    }
-}
-
-impl fmt::Display for Bucket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}/{}", self.name, self.prefix)
-    }
 }
 
 impl StorageLocation {
@@ -85,8 +30,8 @@ impl StorageLocation {
         if let Some(filesystem) = &storage.filesystem {
             return Ok(Self::Folder(filesystem.root.clone()));
         }
-        if let Some(s3) = &storage.s3 {
-            return Ok(Self::Bucket(Box::new(Bucket::s3(s3))));
+        if let Some(bucket) = Bucket::of(storage) {
+            return Ok(Self::Bucket(Box::new(bucket)));
         }
         if storage.in_memory.is_some() {
             return Ok(Self::Memory);

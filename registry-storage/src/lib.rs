@@ -32,9 +32,13 @@ pub use crate::backend::Backend;
 pub use crate::bytes_name::BytesName;
 pub use crate::clock::{Clock, SystemClock};
 pub use crate::key::Key;
+#[cfg(feature = "gcs")]
+pub use crate::object_store::GcsCredentials;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub use crate::object_store::LocationError;
 pub use crate::object_store::ObjectStoreBackend;
+#[cfg(feature = "azure")]
+pub use crate::object_store::{AzureCredentials, AzureOptions};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
 pub use crate::progress::Progress;

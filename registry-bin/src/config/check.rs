@@ -7,6 +7,7 @@ use super::Configuration;
 use super::problem::{Problem, alternatives};
 use super::sections::auth::{Auth, SigningAlgorithm, Token};
 use super::sections::http::Network;
+use super::sections::storage::AzureCredentialKind;
 use super::supported;
 use super::tree::Node;
 use crate::access;
@@ -122,6 +123,14 @@ fn check_storage(configuration: &Configuration, problems: &mut Problems<'_>) {
             azure.container.is_empty(),
             "name the container",
         );
+        let login = &azure.credentials;
+        let is_client = login.kind == Some(AzureCredentialKind::ClientSecret);
+        if is_client && (login.client.is_none() || login.tenant.is_none() || login.secret.is_none()) {
+            problems.add(
+                "storage.azure.credentials",
+                "a client logs in by `clientid`, `tenantid` and `secret`; give all three",
+            );
+        }
     }
     if configuration
         .storage

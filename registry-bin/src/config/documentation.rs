@@ -17,6 +17,10 @@ const REFUSED_IN_PART: &[(&str, &str)] = &[
         "middleware",
         "unless `disabled: true`: content always comes from this server",
     ),
+    (
+        "storage.azure.connectionstring",
+        "use `accountname`, `accountkey` and `serviceurl`",
+    ),
     ("storage.s3.objectacl", "unless `private`"),
     (
         "storage.s3.storageclass",

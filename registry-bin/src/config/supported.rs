@@ -103,9 +103,6 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// What this build does not do yet, though its keys are read.
-pub(crate) const PENDING: &[&str] = &["storage.gcs", "storage.azure"];
-
 /// The keys that were given and have no effect, in the order above.
 pub(crate) fn without_effect(tree: &Node) -> Vec<&'static str> {
     let given = |(path, _): &(&'static str, &str)| tree.has(path).then_some(*path);
@@ -132,6 +129,7 @@ pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Proble
     if let Some(s3) = &configuration.storage.s3 {
         refuse_of_s3(s3, &mut refusals);
     }
+    refuse_unbuilt(configuration, &mut refusals);
     if configuration.validation.manifests.indexes.platforms == Platforms::List {
         refusals.add(
             "validation.manifests.indexes.platforms",
@@ -163,12 +161,31 @@ pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Proble
     ] {
         refusals.refuse_middleware(part, list);
     }
-    if refusals.found.is_empty() {
-        for path in PENDING {
-            refusals.unless_default(path, "is not available in this build");
+    refusals.found
+}
+
+/// What only some builds have.
+fn refuse_unbuilt(configuration: &Configuration, refusals: &mut Refusals<'_>) {
+    if configuration.storage.gcs.is_some() && !cfg!(feature = "gcs") {
+        refusals.add(
+            "storage.gcs",
+            "this program was built without it; build it with `--features gcs`",
+        );
+    }
+    if let Some(azure) = &configuration.storage.azure {
+        if !cfg!(feature = "azure") {
+            refusals.add(
+                "storage.azure",
+                "this program was built without it; build it with `--features azure`",
+            );
+        }
+        if azure.connection_string.is_some() {
+            refusals.add(
+                "storage.azure.connectionstring",
+                "is not taken apart; give what it says as `accountname`, `accountkey` and `serviceurl`",
+            );
         }
     }
-    refusals.found
 }
 
 fn refuse_of_s3(s3: &S3, refusals: &mut Refusals<'_>) {

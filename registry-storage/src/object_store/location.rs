@@ -44,11 +44,11 @@ impl ObjectStoreBackend {
             #[cfg(not(feature = "s3"))]
             "s3" => Err(LocationError::NotBuilt(url.to_owned())),
             #[cfg(feature = "gcs")]
-            "gs" => Ok(Self::new(gcs(bucket)?, prefix)?),
+            "gs" => Self::gcs(bucket, prefix, &super::GcsCredentials::default()),
             #[cfg(not(feature = "gcs"))]
             "gs" => Err(LocationError::NotBuilt(url.to_owned())),
             #[cfg(feature = "azure")]
-            "az" => Ok(Self::new(azure(bucket)?, prefix)?),
+            "az" => Self::azure(bucket, prefix, &super::AzureOptions::default()),
             #[cfg(not(feature = "azure"))]
             "az" => Err(LocationError::NotBuilt(url.to_owned())),
             _ => Err(malformed()),
@@ -68,32 +68,6 @@ pub(super) fn retries() -> RetryConfig {
 /// The store's own limit on the duration of a request also covers the body. A slow client must be able to take longer
 /// for a blob, and the backend has limits of its own on silence.
 pub(super) const NO_LIMIT: &str = "1000 days";
-
-#[cfg(feature = "gcs")]
-fn gcs(bucket: &str) -> object_store::Result<object_store::gcp::GoogleCloudStorage> {
-    use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-    GoogleCloudStorageBuilder::from_env()
-        .with_bucket_name(bucket)
-        .with_config(
-            GoogleConfigKey::Client(object_store::ClientConfigKey::Timeout),
-            NO_LIMIT,
-        )
-        .with_retry(retries())
-        .build()
-}
-
-#[cfg(feature = "azure")]
-fn azure(container: &str) -> object_store::Result<object_store::azure::MicrosoftAzure> {
-    use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-    MicrosoftAzureBuilder::from_env()
-        .with_container_name(container)
-        .with_config(
-            AzureConfigKey::Client(object_store::ClientConfigKey::Timeout),
-            NO_LIMIT,
-        )
-        .with_retry(retries())
-        .build()
-}
 
 #[cfg(test)]
 mod tests {

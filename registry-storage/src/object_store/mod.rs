@@ -1,8 +1,12 @@
 //! A backend over object stores: records are small objects, bytes are large ones.
 
+#[cfg(feature = "azure")]
+mod azure;
 mod bytes;
 mod content;
 mod error;
+#[cfg(feature = "gcs")]
+mod gcs;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod location;
 mod memory;
@@ -25,6 +29,10 @@ use object_store::path::Path;
 use registry_core::Error;
 use registry_core::storage::BlobContent;
 
+#[cfg(feature = "azure")]
+pub use self::azure::{AzureCredentials, AzureOptions};
+#[cfg(feature = "gcs")]
+pub use self::gcs::GcsCredentials;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub use self::location::LocationError;
 use self::memory::MemoryStore;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::azure::Azure;
+pub(crate) use self::azure::{Azure, AzureCredentialKind};
 pub(crate) use self::gcs::Gcs;
 pub(crate) use self::s3::S3;
 use super::auth::Nothing;

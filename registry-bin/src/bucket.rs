@@ -1,0 +1,228 @@
+//! A bucket that the configuration names, of any service.
+
+use std::fmt;
+
+#[cfg(feature = "gcs")]
+use registry_storage::GcsCredentials;
+#[cfg(feature = "azure")]
+use registry_storage::{AzureCredentials, AzureOptions};
+use registry_storage::{LocationError, ObjectStoreBackend, S3Encryption, S3Options};
+
+#[cfg(feature = "gcs")]
+use crate::config::sections::storage::Gcs;
+#[cfg(feature = "azure")]
+use crate::config::sections::storage::{Azure, AzureCredentialKind};
+use crate::config::sections::storage::{S3, Storage};
+use crate::config::values::Secret;
+use crate::failure::Failure;
+
+/// A bucket, and the folder in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bucket {
+    name: String,
+    /// The folders in the bucket, with slashes between them.
+    prefix: String,
+    service: Service,
+}
+
+/// Whose bucket it is, and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Service {
+    S3(S3Options),
+    #[cfg(feature = "gcs")]
+    Gcs(GcsCredentials),
+    #[cfg(feature = "azure")]
+    Azure(AzureOptions),
+}
+
+impl Bucket {
+    /// The bucket that the configuration names, if it does.
+    pub(crate) fn of(storage: &Storage) -> Option<Self> {
+        let bucket = |name: &str, root: &Option<String>, service| Self {
+            name: name.to_owned(),
+            prefix: root.as_deref().unwrap_or_default().trim_matches('/').to_owned(),
+            service,
+        };
+        if let Some(s3) = &storage.s3 {
+            return Some(bucket(&s3.bucket, &s3.root, Service::S3(s3_options(s3))));
+        }
+        #[cfg(feature = "gcs")]
+        if let Some(gcs) = &storage.gcs {
+            return Some(bucket(&gcs.bucket, &gcs.root, Service::Gcs(gcs_credentials(gcs))));
+        }
+        #[cfg(feature = "azure")]
+        if let Some(azure) = &storage.azure {
+            return Some(bucket(
+                &azure.container,
+                &azure.root,
+                Service::Azure(azure_options(azure)),
+            ));
+        }
+        None
+    }
+
+    /// Makes the client of the bucket; nothing is asked of it yet.
+    pub(crate) fn open(&self) -> Result<ObjectStoreBackend, Failure> {
+        self.client()
+            .map_err(|cause| Failure::new(format!("cannot use {self}")).because(cause))
+    }
+
+    fn client(&self) -> Result<ObjectStoreBackend, LocationError> {
+        match &self.service {
+            Service::S3(options) => ObjectStoreBackend::s3(&self.name, &self.prefix, options),
+            #[cfg(feature = "gcs")]
+            Service::Gcs(credentials) => ObjectStoreBackend::gcs(&self.name, &self.prefix, credentials),
+            #[cfg(feature = "azure")]
+            Service::Azure(options) => ObjectStoreBackend::azure(&self.name, &self.prefix, options),
+        }
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match &self.service {
+            Service::S3(_) => "s3",
+            #[cfg(feature = "gcs")]
+            Service::Gcs(_) => "gs",
+            #[cfg(feature = "azure")]
+            Service::Azure(_) => "az",
+        };
+        write!(f, "{scheme}://{}/{}", self.name, self.prefix)
+    }
+}
+
+fn reveal(secret: &Option<Secret>) -> Option<String> {
+    secret.as_ref().map(|secret| secret.reveal().to_owned())
+}
+
+fn s3_options(s3: &S3) -> S3Options {
+    let mut options = S3Options::default();
+    options.access_key = reveal(&s3.access_key).zip(reveal(&s3.secret_key));
+    options.session_token = reveal(&s3.session_token);
+    options.region.clone_from(&s3.region);
+    options.endpoint.clone_from(&s3.region_endpoint);
+    options.bucket_in_host = s3.force_path_style == Some(false);
+    options.plain_http = !s3.secure;
+    options.accept_any_certificate = s3.skip_verify;
+    options.encryption = s3.encrypt.then(|| match &s3.key_id {
+        Some(key) => S3Encryption::Key(key.clone()),
+        None => S3Encryption::Service,
+    });
+    options.user_agent.clone_from(&s3.user_agent);
+    options.dual_stack = s3.dual_stack;
+    options.fips = s3.fips;
+    options.accelerate = s3.accelerate;
+    options
+}
+
+#[cfg(feature = "gcs")]
+fn gcs_credentials(gcs: &Gcs) -> GcsCredentials {
+    match (&gcs.key_file, &gcs.credentials) {
+        (Some(file), _) => GcsCredentials::File(file.clone()),
+        (None, Some(fields)) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| (name.clone(), value.reveal().into()));
+            GcsCredentials::Key(serde_json::Value::Object(fields.collect()).to_string())
+        }
+        (None, None) => GcsCredentials::Environment,
+    }
+}
+
+#[cfg(feature = "azure")]
+fn azure_options(azure: &Azure) -> AzureOptions {
+    let login = &azure.credentials;
+    let mut options = AzureOptions::default();
+    options.account.clone_from(&azure.account);
+    options.credentials = match (login.kind, reveal(&azure.account_key)) {
+        (Some(AzureCredentialKind::ClientSecret), _) => AzureCredentials::Client {
+            id: login.client.clone().unwrap_or_default(),
+            tenant: login.tenant.clone().unwrap_or_default(),
+            secret: reveal(&login.secret).unwrap_or_default(),
+        },
+        (Some(AzureCredentialKind::DefaultCredentials), _) | (_, None) => AzureCredentials::Environment,
+        (Some(AzureCredentialKind::SharedKey) | None, Some(key)) => AzureCredentials::Key(key),
+    };
+    options.endpoint = azure.service_url.clone().or_else(|| {
+        let (account, realm) = (azure.account.as_ref()?, azure.realm.as_ref()?);
+        Some(format!("https://{account}.blob.{realm}"))
+    });
+    options.accept_any_certificate = azure.skip_verify;
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests_support::loaded;
+
+    fn bucket(text: &str) -> Bucket {
+        let text = format!("version: 0.1\nstorage:\n{text}");
+        Bucket::of(&loaded(&text, &[]).configuration.storage).expect("a bucket is named")
+    }
+
+    #[tokio::test]
+    async fn the_keys_of_s3_act() {
+        let bucket = bucket(
+            "  s3:\n    bucket: images\n    rootdirectory: /a/b\n    accesskey: name\n    secretkey: key\n    \
+             region: eu-west-1\n    regionendpoint: minio:9000\n    secure: false\n    skipverify: true\n    \
+             encrypt: true\n    keyid: arn:key\n    forcepathstyle: false\n    useragent: agent\n    \
+             usedualstack: true\n    accelerate: true\n    usefipsendpoint: true\n    storageclass: standard\n    \
+             objectacl: private\n    chunksize: 10485760\n",
+        );
+        let mut expected = S3Options::default();
+        expected.access_key = Some(("name".into(), "key".into()));
+        expected.region = Some("eu-west-1".into());
+        expected.endpoint = Some("minio:9000".into());
+        expected.plain_http = true;
+        expected.accept_any_certificate = true;
+        expected.encryption = Some(S3Encryption::Key("arn:key".into()));
+        expected.bucket_in_host = true;
+        expected.user_agent = Some("agent".into());
+        expected.dual_stack = true;
+        expected.accelerate = true;
+        expected.fips = true;
+        assert_eq!(bucket.service, Service::S3(expected));
+        assert_eq!(bucket.to_string(), "s3://images/a/b");
+        assert!(bucket.open().is_ok());
+    }
+
+    #[cfg(feature = "gcs")]
+    #[test]
+    fn the_keys_of_gcs_act() {
+        let by_file = bucket("  gcs:\n    bucket: images\n    keyfile: /key.json\n");
+        assert_eq!(
+            by_file.service,
+            Service::Gcs(GcsCredentials::File("/key.json".into()))
+        );
+        let by_key = bucket("  gcs:\n    bucket: images\n    credentials:\n      type: service_account\n");
+        let key = GcsCredentials::Key("{\"type\":\"service_account\"}".into());
+        assert_eq!(by_key.service, Service::Gcs(key));
+        assert_eq!(by_key.to_string(), "gs://images/");
+    }
+
+    #[cfg(feature = "azure")]
+    #[tokio::test]
+    async fn the_keys_of_azure_act() {
+        let by_key = bucket(
+            "  azure:\n    container: images\n    accountname: me\n    accountkey: a2V5\n    realm: core.cloudapi.de\n",
+        );
+        let mut expected = AzureOptions::default();
+        expected.account = Some("me".into());
+        expected.credentials = AzureCredentials::Key("a2V5".into());
+        expected.endpoint = Some("https://me.blob.core.cloudapi.de".into());
+        assert_eq!(by_key.service, Service::Azure(expected));
+        assert!(by_key.open().is_ok());
+        let by_client = bucket(
+            "  azure:\n    container: images\n    accountname: me\n    credentials: {type: client_secret, clientid: c, tenantid: t, secret: s}\n",
+        );
+        let Service::Azure(options) = by_client.service else {
+            panic!("{by_client:?}")
+        };
+        let (id, tenant, secret) = ("c".into(), "t".into(), "s".into());
+        assert_eq!(
+            options.credentials,
+            AzureCredentials::Client { id, tenant, secret }
+        );
+    }
+}

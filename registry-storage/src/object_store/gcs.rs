@@ -1,0 +1,58 @@
+//! Google Cloud Storage.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use object_store::ClientConfigKey;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+
+use super::ObjectStoreBackend;
+use super::location::{LocationError, NO_LIMIT, retries};
+
+/// How a bucket of Google Cloud Storage is reached.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GcsCredentials {
+    /// By the variables `GOOGLE_…` of the environment, then by the instance's metadata.
+    #[default]
+    Environment,
+    /// By the key of a service account in this file.
+    File(PathBuf),
+    /// By the key of a service account, as JSON.
+    Key(String),
+}
+
+impl fmt::Debug for GcsCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("Environment"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Key(_) => f.write_str("Key(..)"),
+        }
+    }
+}
+
+impl ObjectStoreBackend {
+    /// Keeps everything in a bucket of Google Cloud Storage, below `prefix`: folders with slashes between them, or
+    /// nothing.
+    ///
+    /// Must be called within a tokio runtime. Nothing is asked of the service, but a file of credentials is read.
+    ///
+    /// # Errors
+    /// Those of [`LocationError`].
+    pub fn gcs(bucket: &str, prefix: &str, credentials: &GcsCredentials) -> Result<Self, LocationError> {
+        let builder = match credentials {
+            GcsCredentials::Environment => GoogleCloudStorageBuilder::from_env(),
+            GcsCredentials::File(path) => {
+                GoogleCloudStorageBuilder::new().with_service_account_path(path.to_string_lossy())
+            }
+            GcsCredentials::Key(key) => GoogleCloudStorageBuilder::new().with_service_account_key(key),
+        };
+        let store = builder
+            .with_bucket_name(bucket)
+            .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), NO_LIMIT)
+            .with_retry(retries())
+            .build()?;
+        Ok(Self::new(store, prefix)?)
+    }
+}
