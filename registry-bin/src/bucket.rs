@@ -61,6 +61,17 @@ impl Bucket {
         None
     }
 
+    /// Returns the name of the driver, as distribution has it.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self.service {
+            Service::S3(_) => "s3",
+            #[cfg(feature = "gcs")]
+            Service::Gcs(_) => "gcs",
+            #[cfg(feature = "azure")]
+            Service::Azure(_) => "azure",
+        }
+    }
+
     /// Makes the client of the bucket; nothing is asked of it yet.
     pub(crate) fn open(&self) -> Result<ObjectStoreBackend, Failure> {
         self.client()

@@ -46,7 +46,7 @@ impl StorageLocation {
         match self {
             Self::Memory => "inmemory",
             Self::Folder(_) => "filesystem",
-            Self::Bucket(_) => "s3",
+            Self::Bucket(bucket) => bucket.kind(),
         }
     }
 }

@@ -145,8 +145,6 @@ fn build(bucket: &str, options: &S3Options) -> object_store::Result<AmazonS3> {
 mod tests {
     use super::*;
 
-    type Change = fn(&mut S3Options);
-
     fn endpoint(change: impl FnOnce(&mut S3Options)) -> Option<String> {
         let mut options = S3Options {
             region: Some("eu-west-1".into()),
