@@ -1,6 +1,6 @@
 //! What must not be told.
 
-use crate::rights::until;
+use crate::support::server::until;
 use crate::support::users::{GuardedServer, set_password};
 
 /// Stands in every secret of the test.

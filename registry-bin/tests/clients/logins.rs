@@ -1,8 +1,8 @@
 //! People and machines that log in: to an htpasswd file, to our token server, and to one of somebody else's.
 
 use crate::docker_daemon::DockerDaemon;
-use crate::issuer::Issuer;
 use crate::samples::push_image;
+use crate::support::issuer::Issuer;
 use crate::support::repository::Repository;
 use crate::support::users::{GuardedServer, PASSWORD};
 use crate::tools::Tool;

@@ -12,7 +12,6 @@ mod curl;
 mod docker;
 mod docker_daemon;
 mod image;
-mod issuer;
 mod logins;
 mod podman;
 mod samples;

@@ -3,6 +3,7 @@
 pub(crate) mod bucket;
 pub(crate) mod client;
 pub(crate) mod content;
+pub(crate) mod issuer;
 pub(crate) mod repository;
 pub(crate) mod server;
 pub(crate) mod sink;

@@ -224,6 +224,19 @@ impl Drop for Server {
     }
 }
 
+/// Waits until something holds.
+///
+/// # Panics
+/// If that takes too long.
+#[track_caller]
+pub(crate) fn until(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it does not come to that");
+        pause();
+    }
+}
+
 /// Waits a moment between two looks at something that takes time.
 pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(2));

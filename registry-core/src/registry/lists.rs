@@ -21,7 +21,8 @@ use crate::response::Response;
 use crate::storage::{Page, PageRequest, Storage};
 use crate::tag::Tag;
 
-/// How many pages of the storage are read at most for one page of a list of which the client may not see all.
+/// How many pages of the storage are read for one page of a list of which the client may not see all, if there is anything to
+/// answer with by then.
 const MAXIMUM_PAGES: usize = 10;
 
 /// A list that is read page by page. It owns all it needs, because a response outlives the request.
@@ -131,6 +132,9 @@ async fn list(
 }
 
 /// Reads `size` items, or all that are left, or what a bounded number of pages gives.
+///
+/// A page is continued after one of its items, never after one that the client may not see: a link would name it. So where
+/// there is nothing to see for long, the pages are read on, as they are for a whole list.
 async fn fill<T: Source>(source: &T, size: usize, last: Option<String>) -> Result<Page<T::Item>, Error> {
     if size == 0 {
         // Nothing is wanted, but the list has to be there.
@@ -140,29 +144,28 @@ async fn fill<T: Source>(source: &T, size: usize, last: Option<String>) -> Resul
             next: None,
         });
     }
-    let mut filled = Page {
-        items: Vec::new(),
-        next: last,
-    };
-    for _ in 0..MAXIMUM_PAGES {
-        let missing = size.saturating_sub(filled.items.len());
-        let page = PageRequest {
-            last: filled.next.take(),
-            limit: missing.max(T::MINIMUM),
-        };
-        let page = source.page(page).await?;
+    let mut items: Vec<T::Item> = Vec::new();
+    let (mut next, mut pages) = (last, 0);
+    loop {
+        let missing = size.saturating_sub(items.len());
+        let page = source
+            .page(PageRequest {
+                last: next,
+                limit: missing.max(T::MINIMUM),
+            })
+            .await?;
         let is_cut = page.items.len() > missing;
-        filled.items.extend(page.items.into_iter().take(missing));
-        filled.next = if is_cut {
-            filled.items.last().map(|item| String::from(item.as_ref()))
-        } else {
-            page.next
-        };
-        if filled.next.is_none() || filled.items.len() >= size {
-            break;
+        items.extend(page.items.into_iter().take(missing));
+        (next, pages) = (page.next, pages + 1);
+        let has_more = is_cut || next.is_some();
+        if !has_more || items.len() >= size || (pages >= MAXIMUM_PAGES && !items.is_empty()) {
+            let last = items.last().map(|item| String::from(item.as_ref()));
+            return Ok(Page {
+                items,
+                next: last.filter(|_| has_more),
+            });
         }
     }
-    Ok(filled)
 }
 
 /// Sends the whole list, of which one page is in memory at a time.

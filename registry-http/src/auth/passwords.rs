@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Htpasswd;
+use super::htpasswd::{cost, hash_of_nobody};
 use crate::rate_limit::{Rate, RateLimiter, network, too_many};
 
 /// How long a verdict holds. A change of the file ends it at once.
@@ -29,36 +30,46 @@ const VERDICTS: usize = 4096;
 const TURN: Duration = Duration::from_secs(10);
 
 /// How many wrong passwords one address may try for one user: ten at once, then once in six seconds.
-const FAILURES: Rate = Rate {
+const FAILURES_OF_USER: Rate = Rate {
     requests: NonZeroU32::MIN,
     per: Duration::from_secs(6),
     burst: NonZeroU32::MIN.saturating_add(9),
 };
 
+/// How many wrong names and passwords one address may try at all, since each costs as much as a right one: a hundred at
+/// once, then one each second.
+const FAILURES_OF_ADDRESS: Rate = Rate {
+    requests: NonZeroU32::MIN,
+    per: Duration::from_secs(1),
+    burst: NonZeroU32::MIN.saturating_add(99),
+};
+
 /// The passwords of an htpasswd file, which can be replaced.
 ///
 /// A comparison takes a tenth of a second of one processor, so it runs off the async threads, on half of the processors at
-/// most, and its verdict is kept for a minute under a digest with a key that only this process has. An unknown user takes
-/// as long as a known one. One address that tries too many passwords for one name is answered 429.
+/// most, and its verdict is kept for a minute under a digest with a key that only this process has. A wrong password takes
+/// as long for an unknown user as for a known one, whatever the cost of that one's hash. One address that tries too many
+/// passwords for one name, or too many at all, is answered 429.
 pub struct Passwords {
     table: ArcSwap<Table>,
     verdicts: Cache<[u8; 32], (Instant, bool)>,
     key: hmac::Key,
     turns: Arc<Semaphore>,
-    failures: RateLimiter<(Option<IpAddr>, [u8; 32])>,
+    failures_of_user: RateLimiter<(Option<IpAddr>, [u8; 32])>,
+    failures_of_address: RateLimiter<Option<IpAddr>>,
 }
 
-/// The users, and a hash to compare with for those who are none.
+/// The users, and the highest cost of their hashes.
 #[derive(Debug)]
 struct Table {
     users: Arc<Htpasswd>,
-    hash_of_nobody: String,
+    highest_cost: u32,
 }
 
 impl Table {
     fn new(users: Htpasswd) -> Self {
         Self {
-            hash_of_nobody: users.hash_of_nobody(),
+            highest_cost: users.highest_cost(),
             users: Arc::new(users),
         }
     }
@@ -78,7 +89,8 @@ impl Passwords {
             verdicts: Cache::new(VERDICTS),
             key,
             turns: Arc::new(Semaphore::new(turns)),
-            failures: RateLimiter::new(FAILURES),
+            failures_of_user: RateLimiter::new(FAILURES_OF_USER),
+            failures_of_address: RateLimiter::new(FAILURES_OF_ADDRESS),
         })
     }
 
@@ -100,18 +112,15 @@ impl Passwords {
     /// [`Unavailable`](ErrorCode::Unavailable) where too many others are checked.
     pub async fn verify(&self, peer: Option<IpAddr>, user: &str, password: &str) -> Result<bool, Error> {
         let table = self.table.load_full();
-        let known = table.users.hash_of(user);
-        let hash = known.unwrap_or(&table.hash_of_nobody);
-        let digest = self.digest(&[user, hash, password]);
+        let hash = table.users.hash_of(user);
+        let digest = self.digest(&[user, hash.unwrap_or_default(), password]);
         // Clients come again with the same wrong password, many times and at once. That is one guess.
         if let Some(verdict) = self.verdict(&digest) {
             return Ok(verdict);
         }
-        let failure = (peer.map(network), self.digest(&[user]));
-        let wait = self.failures.wait(&failure);
-        if wait > Duration::ZERO {
-            return Err(too_many(wait));
-        }
+        let address = peer.map(network);
+        let failure = (address, self.digest(&[user]));
+        self.check_failures(&failure)?;
         let turn = timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
             return Err(Error::new(
@@ -119,24 +128,35 @@ impl Passwords {
                 "too many log in at once; try again",
             ));
         };
-        // Whoever waited behind the same question finds the verdict.
+        // Whoever waited behind the same question finds the verdict, and behind too many wrong ones learns that.
         if let Some(verdict) = self.verdict(&digest) {
             return Ok(verdict);
         }
-        let (password, hash, is_known) = (password.to_owned(), hash.to_owned(), known.is_some());
+        self.check_failures(&failure)?;
+        let (password, hash) = (password.to_owned(), hash.map(str::to_owned));
         let compared = spawn_blocking(move || {
-            let is_right = bcrypt::verify(password, &hash).unwrap_or(false);
+            let is_right = is_right(&password, hash.as_deref(), table.highest_cost);
             // Held until the work is done, also where nobody waits for it any more.
-            (is_right && is_known, turn)
+            (is_right, turn)
         });
         let (is_right, turn) = compared.await.map_err(Error::internal)?;
         self.verdicts.insert(digest, (Instant::now() + VERDICT, is_right));
-        drop(turn);
         if !is_right {
             // Where it is too often now, the next one is told.
-            let _counted = self.failures.take(&failure, Duration::ZERO);
+            let _counted = self.failures_of_user.take(&failure, Duration::ZERO);
+            let _counted = self.failures_of_address.take(&address, Duration::ZERO);
         }
+        drop(turn);
         Ok(is_right)
+    }
+
+    /// Refuses where too many were wrong.
+    fn check_failures(&self, failure: &(Option<IpAddr>, [u8; 32])) -> Result<(), Error> {
+        let wait = self.failures_of_user.wait(failure);
+        match wait.max(self.failures_of_address.wait(&failure.0)) {
+            Duration::ZERO => Ok(()),
+            wait => Err(too_many(wait)),
+        }
     }
 
     fn verdict(&self, digest: &[u8; 32]) -> Option<bool> {
@@ -157,6 +177,23 @@ impl Passwords {
         }
         digest
     }
+}
+
+/// Compares a password with the hash of a user, if there is one. Where it is wrong, that takes as long as with a hash of the
+/// highest cost: each step of the cost doubles the time, so the steps from the hash's own cost on make up the difference.
+fn is_right(password: &str, hash: Option<&str>, highest_cost: u32) -> bool {
+    if hash.is_some_and(|hash| bcrypt::verify(password, hash).unwrap_or(false)) {
+        return true;
+    }
+    let rest = match hash.and_then(cost) {
+        Some(cost) => cost..highest_cost,
+        None => highest_cost..highest_cost.saturating_add(1),
+    };
+    for cost in rest {
+        // For its time alone.
+        drop(bcrypt::verify(password, &hash_of_nobody(cost)));
+    }
+    false
 }
 
 /// The system gave no random numbers.
@@ -208,6 +245,62 @@ mod tests {
         assert!(passwords.verify(None, "alice", "new").await.unwrap());
         passwords.replace(Htpasswd::default());
         assert!(!passwords.verify(None, "alice", "new").await.unwrap());
+    }
+
+    /// Returns how long a wrong password takes.
+    fn time_of(hash: Option<&str>, highest_cost: u32) -> Duration {
+        let times = (0..3).map(|_| {
+            let start = Instant::now();
+            assert!(!is_right("wrong", hash, highest_cost));
+            start.elapsed()
+        });
+        times.min().unwrap()
+    }
+
+    #[test]
+    fn a_wrong_password_takes_as_long_for_every_user_and_for_none() {
+        let nobody = time_of(None, 10);
+        for cost in [4, 7] {
+            let user = time_of(Some(&hash_of_nobody(cost)), 10);
+            // By their own costs they differ by a factor of 8 and of 64; a busy machine adds to that a bit.
+            assert!(
+                user < nobody * 3 && nobody < user * 3,
+                "{cost}: {user:?} {nobody:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn one_address_does_not_try_many_names() {
+        let passwords = Passwords::new(table("alice", "secret")).unwrap();
+        let [guesser, other] = ["2001:db8::1", "2001:db8:1::1"].map(|address| Some(address.parse().unwrap()));
+        let mut wrong = 0;
+        let refused = loop {
+            match passwords.verify(guesser, &format!("user{wrong}"), "x").await {
+                Ok(false) => wrong += 1,
+                Ok(true) => panic!("nobody has that name"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.code(), ErrorCode::TooManyRequests);
+        // One more each second, which a slow machine may take for these.
+        assert!((100..200).contains(&wrong), "{wrong}");
+        assert!(passwords.verify(other, "alice", "secret").await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn guesses_that_come_at_once_are_not_all_compared() {
+        let passwords = Passwords::new(table("alice", "secret")).unwrap();
+        let guesser = Some("192.0.2.1".parse().unwrap());
+        let guesses: Vec<_> = (0..200).map(|guess| guess.to_string()).collect();
+        let guesses = guesses
+            .iter()
+            .map(|guess| passwords.verify(guesser, "alice", guess));
+        let verdicts = futures_util::future::join_all(guesses).await;
+        let compared = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
+        // Those that are compared at the same time as the tenth may come on top.
+        let turns = available_parallelism().map_or(1, |processors| processors.get());
+        assert!((10..=10 + turns).contains(&compared), "{compared}");
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use registry_core::challenge::ChallengeError;
 use registry_core::policy::Claims;
 use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 use serde::Deserialize;
+use tokio::sync::Notify;
 
 use super::{TokenKeys, credentials};
 use crate::{Authenticator, PublicUrl};
@@ -23,6 +24,9 @@ const LEEWAY: u64 = 60;
 
 /// How many tokens are remembered, whose signature need not be checked again.
 const REMEMBERED: usize = 4096;
+
+/// The most bytes of a token that is remembered: with this, all of them have a bound.
+const REMEMBERED_LENGTH: usize = 8 * 1024;
 
 /// What tokens have to say, and where clients get them.
 #[derive(Clone, Debug)]
@@ -66,6 +70,7 @@ impl Realm {
 pub struct TokenAuthenticator {
     options: TokenOptions,
     trusted: ArcSwap<Trusted>,
+    missing: Notify,
 }
 
 #[derive(Debug)]
@@ -117,7 +122,14 @@ impl TokenAuthenticator {
         Self {
             options,
             trusted: ArcSwap::from_pointee(Trusted::new(keys)),
+            missing: Notify::new(),
         }
+    }
+
+    /// Waits until a token came whose key is not trusted: there may be new keys to trust. Anybody can make such a token, so
+    /// whoever looks for them should not do so each time.
+    pub async fn key_missing(&self) {
+        self.missing.notified().await;
     }
 
     /// Trusts tokens that these keys signed, and no others any more.
@@ -142,7 +154,9 @@ impl TokenAuthenticator {
             return Ok(known.principal.clone());
         }
         let known = Arc::new(self.verify(&trusted.keys, token).map_err(refusal)?);
-        trusted.known.insert(hash, Arc::clone(&known));
+        if token.len() <= REMEMBERED_LENGTH {
+            trusted.known.insert(hash, Arc::clone(&known));
+        }
         Ok(known.principal.clone())
     }
 
@@ -154,7 +168,10 @@ impl TokenAuthenticator {
         if !self.options.algorithms.contains(&header.alg) {
             return Err("its algorithm is not allowed");
         }
-        let key = keys.find(&header).ok_or("its key is not trusted")?;
+        let key = keys.find(&header).ok_or_else(|| {
+            self.missing.notify_one();
+            "its key is not trusted"
+        })?;
         if !key.algorithms.contains(&header.alg) {
             return Err("its key is not for its algorithm");
         }

@@ -272,7 +272,10 @@ impl PushManifest {
                 Some(Error::new(ErrorCode::PreconditionFailed, message))
             }
             (_, Some(record)) if is_immutable && record.digest != *digest => {
-                let message = format!("the tag {tag} is immutable and names {}", record.digest);
+                let message = format!(
+                    "the tag {tag} names {} and may not be moved; push another tag",
+                    record.digest
+                );
                 Some(Error::new(ErrorCode::TagConflict, message))
             }
             _ => None,

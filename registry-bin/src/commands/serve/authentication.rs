@@ -1,5 +1,6 @@
 //! Who a client is, and what it may do, by `auth`, `access` and `tags.immutable`.
 
+use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,14 @@ impl Authentication {
         })
     }
 
+    /// Waits until there is reason to look for new keys of the token server.
+    async fn key_missing(&self) {
+        match &self.kind {
+            Kind::Tokens(tokens) => tokens.key_missing().await,
+            Kind::Nobody | Kind::Users(_) | Kind::OwnTokens(_) => pending().await,
+        }
+    }
+
     /// Reads again the users and keys that the configuration names, and makes a new key where that is due. May block.
     fn prepare_credentials(&self) -> Result<Change, Failure> {
         let auth = &self.auth;
@@ -148,6 +157,9 @@ impl Reloadable for Authentication {
 /// How often users and keys are read again though no file has changed: keys from a URL, and our own that get old.
 const REFRESH: Duration = Duration::from_mins(5);
 
+/// How long they are not read again even if there is a token by a key that is not among them. Anybody can send one.
+const SOONEST_REFRESH: Duration = Duration::from_secs(10);
+
 /// A task that reads them. What cannot be read leaves the old in force.
 pub(super) struct KeyRefresh(JoinHandle<()>);
 
@@ -155,7 +167,11 @@ impl KeyRefresh {
     pub(super) fn start(authentication: Arc<Authentication>) -> Self {
         Self(tokio::spawn(async move {
             loop {
-                sleep(REFRESH).await;
+                sleep(SOONEST_REFRESH).await;
+                tokio::select! {
+                    () = sleep(REFRESH.saturating_sub(SOONEST_REFRESH)) => {}
+                    () = authentication.key_missing() => {}
+                }
                 match block_in_place(|| authentication.prepare_credentials()) {
                     Ok(change) => change(),
                     Err(failure) => {

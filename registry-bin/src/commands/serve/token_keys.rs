@@ -94,8 +94,8 @@ async fn fetch(url: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + 
 
 /// Our own keys, and where they are kept.
 pub(super) enum SigningKeyFile {
-    /// In a file of the data folder, which is ours alone.
-    Own(PathBuf),
+    /// In a file of the data folder, which is ours alone. One at a time reads and replaces it.
+    Own(Mutex<PathBuf>),
     /// In a file that others may share. It is only read once it is there.
     Shared(PathBuf),
     /// In memory, as all else.
@@ -106,7 +106,9 @@ impl SigningKeyFile {
     pub(super) fn of(file: Option<&Path>, location: &StorageLocation) -> Result<Self, Failure> {
         match (file, location) {
             (Some(file), _) => Ok(Self::Shared(file.to_owned())),
-            (None, StorageLocation::Folder(root)) => Ok(Self::Own(root.join("auth").join("token-keys.json"))),
+            (None, StorageLocation::Folder(root)) => {
+                Ok(Self::Own(Mutex::new(root.join("auth").join("token-keys.json"))))
+            }
             (None, StorageLocation::Memory) => Ok(Self::Memory(Mutex::new(None))),
             (None, StorageLocation::Bucket(_)) => Err(Failure::new(
                 "auth.token.builtin.keys: name a file, which is made if it is not there: all replicas on a bucket \
@@ -120,12 +122,13 @@ impl SigningKeyFile {
         let failed = || Failure::new("the keys of auth.token.builtin");
         match self {
             Self::Own(path) => {
-                let mut keys = read_or_make(path)?;
+                let path = path.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut keys = read_or_make(&path)?;
                 let is_changed = keys
                     .rotate(now(), KEY_AGE, LONGEST_TOKEN_LIFE)
                     .map_err(|cause| failed().because(cause))?;
                 if is_changed {
-                    secret_file::write(path, &keys.to_text()).map_err(|cause| {
+                    secret_file::write(&path, &keys.to_text()).map_err(|cause| {
                         Failure::new(format!("cannot write {}", path.display())).because(cause)
                     })?;
                     tracing::info!("tokens are signed with a new key");

@@ -3,53 +3,111 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::users::basic;
-
-const KEY: &str = "key-1";
+use super::users::basic;
 
 /// A token server that runs until the test's process ends.
 pub(crate) struct Issuer {
     address: SocketAddr,
     folder: TempDir,
+    key: Arc<Mutex<Key>>,
+}
+
+/// What it signs with.
+pub(crate) struct Key {
+    id: String,
+    private: EncodingKey,
+    public: Jwk,
+}
+
+impl Key {
+    pub(crate) fn new(id: &str) -> Self {
+        let pair = rcgen::KeyPair::generate().expect("a key can be made");
+        let private = EncodingKey::from_ec_der(&pair.serialize_der());
+        let mut public = Jwk::from_encoding_key(&private, Algorithm::ES256).expect("a key has a public half");
+        public.common.key_id = Some(id.to_owned());
+        Self {
+            id: id.to_owned(),
+            private,
+            public,
+        }
+    }
+
+    /// Returns a token of `claims`; `change` may change its header.
+    pub(crate) fn sign(&self, claims: &Value, change: impl FnOnce(&mut Header)) -> String {
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(self.id.clone());
+        change(&mut header);
+        encode(&header, claims, &self.private).expect("a token can be signed")
+    }
+}
+
+/// Returns the claims of a user's token.
+pub(crate) fn claims(user: &str, access: &Value) -> Value {
+    let now = get_current_timestamp();
+    json!({
+        "iss": "issuer", "aud": "registry", "sub": user, "exp": now + 300, "nbf": now, "iat": now, "access": access,
+    })
 }
 
 impl Issuer {
     pub(crate) fn start() -> Self {
-        let pair = rcgen::KeyPair::generate().expect("a key can be made");
-        let key = EncodingKey::from_ec_der(&pair.serialize_der());
-        let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a key has a public half");
-        public.common.key_id = Some(KEY.to_owned());
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let set = json!({ "keys": [public] }).to_string();
-        std::fs::write(folder.path().join("keys.json"), set).expect("a file can be written");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("a socket has an address");
+        let issuer = Self {
+            address: listener.local_addr().expect("a socket has an address"),
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
+            key: Arc::new(Mutex::new(Key::new("key-1"))),
+        };
+        issuer.rotate("key-1");
+        let key = Arc::clone(&issuer.key);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let key = key.lock().unwrap_or_else(PoisonError::into_inner);
                 // A client that goes away is the test's to notice.
                 drop(answer(stream, &key));
             }
         });
-        Self { address, folder }
+        issuer
     }
 
+    /// Signs with a new key from now on, and no longer publishes the old one.
+    pub(crate) fn rotate(&self, id: &str) {
+        let key = Key::new(id);
+        let set = json!({ "keys": [key.public] }).to_string();
+        std::fs::write(self.key_set(), set).expect("a file can be written");
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    /// Returns a token of `claims`; `change` may change its header.
+    pub(crate) fn sign(&self, claims: &Value, change: impl FnOnce(&mut Header)) -> String {
+        let key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        key.sign(claims, change)
+    }
+
+    /// Returns where clients get tokens.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/token", self.address)
     }
 
+    /// Returns the file of its keys.
     pub(crate) fn key_set(&self) -> PathBuf {
         self.folder.path().join("keys.json")
+    }
+
+    /// Returns the URL of its keys, or of another place: `moved` leads to them, `huge` has no end for long.
+    pub(crate) fn key_set_url(&self, place: &str) -> String {
+        format!("http://{}/{place}", self.address)
     }
 }
 
 /// Answers one request: 405 to POST, as Docker Hub does, which clients have to take for a hint to use GET.
-fn answer(stream: TcpStream, key: &EncodingKey) -> std::io::Result<()> {
+fn answer(stream: TcpStream, key: &Key) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut request = String::new();
     reader.read_line(&mut request)?;
@@ -69,6 +127,9 @@ fn answer(stream: TcpStream, key: &EncodingKey) -> std::io::Result<()> {
         Some(value) => ["alice", "bob"].into_iter().find(|user| basic(user) == value),
     };
     let (status, body) = match user {
+        _ if request.starts_with("GET /keys ") => ("200 OK", json!({ "keys": [key.public] })),
+        _ if request.starts_with("GET /moved ") => ("302 Found\r\nLocation: /keys", json!({})),
+        _ if request.starts_with("GET /huge ") => ("200 OK", json!({ "keys": " ".repeat(2 << 20) })),
         _ if request.starts_with("POST") => ("405 Method Not Allowed", json!({})),
         None => ("401 Unauthorized", json!({"details": "wrong"})),
         Some(user) => {
@@ -84,7 +145,7 @@ fn answer(stream: TcpStream, key: &EncodingKey) -> std::io::Result<()> {
     )
 }
 
-fn token(user: &str, request: &str, key: &EncodingKey) -> String {
+fn token(user: &str, request: &str, key: &Key) -> String {
     let query = request
         .split_whitespace()
         .nth(1)
@@ -107,11 +168,5 @@ fn token(user: &str, request: &str, key: &EncodingKey) -> String {
             Some(json!({ "type": kind, "name": name, "actions": actions }))
         })
         .collect();
-    let now = get_current_timestamp();
-    let claims = json!({
-        "iss": "issuer", "aud": "registry", "sub": user, "exp": now + 300, "nbf": now, "iat": now, "access": access,
-    });
-    let mut header = Header::new(Algorithm::ES256);
-    header.kid = Some(KEY.to_owned());
-    encode(&header, &claims, key).expect("a token can be signed")
+    key.sign(&claims(user, &Value::Array(access)), |_| {})
 }

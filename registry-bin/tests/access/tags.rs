@@ -1,0 +1,126 @@
+//! Tags that never move, whoever asks and however many do at once.
+
+use std::collections::BTreeMap;
+
+use crate::support::repository::{IMAGE, Repository};
+use crate::support::users::GuardedServer;
+
+const DENIED: &[&str] = &["DENIED"];
+
+/// The rules, with the storage to be filled in.
+const CONFIGURATION: &str = "\
+version: 0.1
+storage: {STORAGE, delete: {enabled: true}}
+auth: {htpasswd: {realm: Registry, path: USERS}}
+access:
+  rules:
+    - {repositories: ['**'], identities: [root], actions: ['*']}
+    - {repositories: ['**'], identities: [alice], actions: [pull, push]}
+tags:
+  immutable: [{repositories: ['team/**'], tags: ['v*']}]
+";
+
+fn server(storage: &str) -> GuardedServer {
+    GuardedServer::start(&CONFIGURATION.replace("STORAGE", storage))
+}
+
+#[test]
+fn an_immutable_tag_stays_whoever_asks() {
+    let server = server("inmemory: {}");
+    let root = server.repository("root", "team/app");
+    let first = root.push_image("v1", "first");
+    let second = root.push_image("latest", "second");
+    root.put_manifest("v1", IMAGE, &second.content)
+        .expect_error(&[409], DENIED);
+    root.delete("manifests/v1").expect_error(&[409], DENIED);
+    root.delete(&format!("manifests/{}", first.digest))
+        .expect_error(&[409], DENIED);
+    root.get("manifests/v1")
+        .expect_header("Docker-Content-Digest", &first.digest);
+    root.delete(&format!("manifests/{}", second.digest))
+        .expect_status(202);
+}
+
+/// Pushes different images to one tag at once, and returns how each was answered.
+fn push_at_once(repository: &Repository, tag: &str, contents: &[Vec<u8>]) -> Vec<u16> {
+    std::thread::scope(|scope| {
+        let push = |content| move || repository.put_manifest(tag, IMAGE, content).status;
+        let threads: Vec<_> = contents
+            .iter()
+            .map(|content| scope.spawn(push(content)))
+            .collect();
+        let join =
+            |thread: std::thread::ScopedJoinHandle<'_, u16>| thread.join().expect("a push is answered");
+        threads.into_iter().map(join).collect()
+    })
+}
+
+#[test]
+fn of_pushes_that_come_at_once_one_makes_an_immutable_tag() {
+    for storage in ["inmemory: {}", "filesystem: {rootdirectory: FOLDER/data}"] {
+        let server = server(storage);
+        let root = server.repository("root", "team/app");
+        let images: Vec<_> = (0..8)
+            .map(|number| root.push_image("latest", &number.to_string()))
+            .collect();
+        let contents: Vec<_> = images.iter().map(|image| image.content.clone()).collect();
+        // A tag that no rule covers, by one who may not overwrite, is as good as immutable.
+        let alice = server.repository("alice", "open/app");
+        for number in 0..8 {
+            alice.push_image(&format!("image{number}"), &number.to_string());
+        }
+        for (repository, tag) in [
+            (&root, "v1"),
+            (&root, "v2"),
+            (&alice, "first"),
+            (&alice, "second"),
+        ] {
+            let statuses = push_at_once(repository, tag, &contents);
+            let mut counted = BTreeMap::new();
+            for status in &statuses {
+                *counted.entry(*status).or_insert(0) += 1;
+            }
+            assert_eq!(counted, BTreeMap::from([(201, 1), (409, 7)]), "{storage} {tag}");
+            let winner = statuses
+                .iter()
+                .position(|status| *status == 201)
+                .expect("one won");
+            let tagged = repository.head(&format!("manifests/{tag}"));
+            tagged.expect_header("Docker-Content-Digest", &images[winner].digest);
+        }
+    }
+}
+
+#[test]
+fn a_manifest_with_an_immutable_tag_outlives_deletes_and_pushes_at_once() {
+    for storage in ["inmemory: {}", "filesystem: {rootdirectory: FOLDER/data}"] {
+        let server = server(storage);
+        let root = server.repository("root", "team/app");
+        let image = root.push_image("latest", "image");
+        let manifest = format!("manifests/{}", image.digest);
+        let deletes: Vec<u16> = std::thread::scope(|scope| {
+            let pushing = scope.spawn(|| {
+                for version in 0..20 {
+                    // It may have been deleted before it had an immutable tag. Then it comes back with the push.
+                    root.put_manifest(&format!("v{version}"), IMAGE, &image.content)
+                        .expect_status(201);
+                }
+            });
+            let mut statuses = Vec::new();
+            while !pushing.is_finished() {
+                statuses.push(root.delete(&manifest).status);
+                statuses.push(root.delete("manifests/v3").status);
+            }
+            pushing.join().expect("the pushes succeed");
+            statuses
+        });
+        assert!(
+            deletes.iter().all(|status| matches!(status, 202 | 404 | 409)),
+            "{deletes:?}"
+        );
+        for version in 0..20 {
+            root.head(&format!("manifests/v{version}"))
+                .expect_header("Docker-Content-Digest", &image.digest);
+        }
+    }
+}
