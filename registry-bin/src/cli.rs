@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::backup::Backup;
 use crate::commands::check::Check;
+use crate::commands::export::Export;
 use crate::commands::restore::Restore;
 use crate::config::Flag;
 use crate::config::sections::log::{LogFormat, LogLevel};
@@ -22,6 +23,10 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Serves a registry until it gets SIGTERM or SIGINT.
     Serve(Serve),
+    /// Takes over what the distribution registry (registry:2) left in a folder, without copying it; `serve` does so too.
+    Adopt(Adopt),
+    /// Writes what a registry has as files that another program understands.
+    Export(Export),
     /// Checks, shows and describes configurations.
     Config {
         #[command(subcommand)]
@@ -195,6 +200,34 @@ impl Serve {
         .flatten()
         .collect()
     }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  registry-bin adopt --dry-run /etc/docker/registry/config.yml     what there is, and what of it is broken
+  registry-bin adopt --storage /var/lib/registry                   before the first start, which is quick then
+  registry-bin adopt --again --storage /var/lib/registry           after the distribution registry was used again
+
+Files get a second name (a hard link) below bytes/; what the distribution registry has is never changed. What is broken
+is logged, line by line, and the rest is adopted. It may be interrupted and started again.")]
+pub(crate) struct Adopt {
+    #[command(flatten)]
+    pub(crate) configuration: ConfigArguments,
+
+    /// Only say what would be adopted and what is broken. Changes nothing, and works beside a running server.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Compare all content with its digest. Without, that is done for manifests, blobs of up to 16 KiB and blobs that
+    /// have another size than a manifest says.
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// Adopt once more, or into a registry that has content: adds what is missing here. Of two tags the newer one wins;
+    /// what was deleted only here comes back.
+    #[arg(long)]
+    pub(crate) again: bool,
 }
 
 /// How a command finds the registry's data: a file, `--storage`, or the environment.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod adoption;
 mod bucket;
 mod cli;
 mod commands;
@@ -26,8 +27,10 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Config { command } => commands::config::run(&command).map(|()| true),
         Command::Serve(serve) => commands::serve::run(&serve).map(|()| true),
+        Command::Adopt(adopt) => commands::adopt::run(&adopt).map(|()| true),
         Command::Check(check) => commands::check::run(&check),
         Command::Backup(backup) => commands::backup::run(&backup),
+        Command::Export(export) => commands::export::run(&export),
         Command::Restore(restore) => commands::restore::run(&restore).map(|()| true),
         Command::Htpasswd(command) => commands::htpasswd::run(&command).map(|()| true),
         Command::Explain(explain) => commands::explain::run(&explain).map(|()| true),

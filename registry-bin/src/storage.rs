@@ -9,6 +9,7 @@ use registry_core::Storage;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
 
+use crate::adoption::{adopt_before_serving, refuse_unadopted};
 use crate::bucket::Bucket;
 use crate::config::sections::storage::{self, Maintenance, UploadPurging};
 use crate::failure::Failure;
@@ -122,6 +123,7 @@ impl OpenStorage {
             }
             StorageLocation::Bucket(bucket) => {
                 let store = store(bucket.open()?, purging);
+                refuse_unadopted(&store, location).await?;
                 Ok(Self::over(
                     AnyStore::Objects(store),
                     purging,
@@ -138,6 +140,7 @@ impl OpenStorage {
                     .await
                     .map_err(|cause| failed().because(cause))?;
                 let store = store(backend, purging);
+                adopt_before_serving(&store, root).await?;
                 Ok(Self::over(AnyStore::Disk(store), purging, SWEEP_INTERVAL))
             }
         }

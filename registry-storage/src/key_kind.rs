@@ -24,6 +24,7 @@ pub(crate) enum KeyKind {
     },
     Repository(RepositoryName),
     Upload(UploadId),
+    Adoption,
 }
 
 impl KeyKind {
@@ -36,6 +37,7 @@ impl KeyKind {
             "repositories" => of_repository(rest),
             "catalog" => Some(Self::Repository(name(rest.strip_suffix('!')?)?)),
             "uploads" => Some(Self::Upload(rest.parse().ok()?)),
+            "adoption" => Some(Self::Adoption),
             _ => None,
         }?;
         // What is spelled in another way than it would be written is not found by those who look for it.
@@ -59,6 +61,7 @@ impl KeyKind {
             } => Key::referrer(repository, subject, referrer, incarnation),
             Self::Repository(repository) => Key::repository(repository),
             Self::Upload(id) => Key::upload(*id),
+            Self::Adoption => Key::adoption(),
         }
     }
 }
@@ -163,6 +166,7 @@ mod tests {
                 KeyKind::Referrer { repository: repository.clone(), subject: digest, referrer: other, incarnation },
                 KeyKind::Repository(repository),
                 KeyKind::Upload(UploadId::from_random(id)),
+                KeyKind::Adoption,
             ];
             for kind in kinds {
                 prop_assert_eq!(KeyKind::of(&kind.key()), Some(kind));
@@ -170,7 +174,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|adoption|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

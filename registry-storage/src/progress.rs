@@ -20,6 +20,8 @@ pub enum Step {
     Copy,
     /// Linking or copying the files of the bytes.
     Files,
+    /// Writing repositories.
+    Repositories,
     /// Writing or reading images; counted in manifests.
     Manifests,
 }
@@ -34,6 +36,7 @@ impl Step {
             Self::Bytes => "byte strings",
             Self::Copy => "pages of records",
             Self::Files => "files",
+            Self::Repositories => "repositories",
             Self::Manifests => "manifests",
         }
     }

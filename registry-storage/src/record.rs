@@ -132,6 +132,17 @@ pub(crate) struct RepositoryRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// How far the adoption of another program's data came.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AdoptionRecord {
+    pub(crate) begun: Timestamp,
+    /// None while it goes on, or where its process died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) finished: Option<Timestamp>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// An upload session; the bytes after its last part are the content. An ended one is dead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {
@@ -191,7 +202,13 @@ macro_rules! always_live {
     };
 }
 stateful!(ManifestRecord, GrantRecord, BlobRecord, TagRecord, SessionRecord);
-always_live!(HintRecord, ReferrerRecord, RepositoryRecord, QuarantineRecord);
+always_live!(
+    HintRecord,
+    ReferrerRecord,
+    RepositoryRecord,
+    QuarantineRecord,
+    AdoptionRecord
+);
 
 /// Writes a record.
 pub(crate) fn encode(header: &impl Header, content: &[u8]) -> Result<Bytes, Error> {

@@ -1,9 +1,11 @@
 //! One file for each command.
 
+pub(crate) mod adopt;
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod explain;
+pub(crate) mod export;
 pub(crate) mod htpasswd;
 pub(crate) mod restore;
 pub(crate) mod serve;

@@ -5,6 +5,7 @@
 //! this one, and tells a [`Reporter`] what goes on; [`execute`] finds out which, and shows what comes.
 
 mod client;
+mod export;
 mod message;
 mod reporter;
 pub(crate) mod run;
@@ -38,6 +39,8 @@ pub(crate) enum ControlRequest {
     },
     /// Makes a backup in a folder.
     Backup { target: PathBuf },
+    /// Writes the folders of the distribution registry.
+    ExportDistribution { target: PathBuf },
 }
 
 /// Does a command and shows how it goes on; `false` where it found what is wrong.
@@ -62,7 +65,8 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
         .map_err(|cause| Failure::new(format!("{} is no path", path.display())).because(cause))
 }
 
-fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// Runs a command that does one thing and ends.
+pub(crate) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

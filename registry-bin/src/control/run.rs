@@ -5,7 +5,7 @@ use std::sync::Arc;
 use registry_storage::check::CheckOptions;
 use registry_storage::filesystem::backup::BackupReport;
 
-use super::{ControlRequest, Outcome, Reporter};
+use super::{ControlRequest, Outcome, Reporter, export};
 use crate::failure::Failure;
 use crate::storage::AnyStore;
 
@@ -48,6 +48,9 @@ pub(crate) async fn run(
                 ),
                 is_success: report.missing == 0,
             })
+        }
+        ControlRequest::ExportDistribution { target } => {
+            export::distribution(&target, store, &reporter).await
         }
     }
 }

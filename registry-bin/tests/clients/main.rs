@@ -13,6 +13,7 @@ mod docker;
 mod docker_daemon;
 mod image;
 mod logins;
+mod moving;
 mod podman;
 mod samples;
 mod service;

@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use registry_core::{Error, Timestamp};
 use tokio::task::spawn_blocking;
 
-use super::record::AdoptionRecord;
+use super::layout;
+use super::record;
 use super::report::{AdoptReport, Observer};
 use super::tree::Tree;
 use super::window::{Run, Scanned, Sink};
 use crate::backend::Backend;
 use crate::filesystem::FilesystemBackend;
+use crate::key::Key;
+use crate::record::AdoptionRecord;
 use crate::store::Store;
 
 /// How many links are read before they are adopted.
@@ -116,7 +119,7 @@ fn remedy(cause: &io::Error) -> &'static str {
 /// # Errors
 /// Those of the store.
 pub async fn adoption<B: Backend>(store: &Store<B>) -> Result<Adoption, Error> {
-    Ok(match AdoptionRecord::read(store).await? {
+    Ok(match record::read(store).await? {
         Some(AdoptionRecord {
             finished: Some(finished),
             ..
@@ -125,6 +128,17 @@ pub async fn adoption<B: Backend>(store: &Store<B>) -> Result<Adoption, Error> {
         None if store.is_empty().await? => Adoption::NotBegun,
         None => Adoption::OwnContent,
     })
+}
+
+/// Tells whether there is a tree among the objects of a store, and nothing of the store itself. Bytes of a tree in a bucket
+/// are not adopted, and whoever serves such a store serves an empty registry.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_unadopted<B: Backend>(store: &Store<B>) -> Result<bool, Error> {
+    let tree = Key::from_stored(&format!("{}/", layout::TREE));
+    let has_tree = !store.backend().list(&tree, None, 1).await?.is_empty();
+    Ok(has_tree && store.is_empty().await?)
 }
 
 /// Gives a store what a tree on the same file system has.
@@ -154,7 +168,15 @@ pub async fn adopt(
     }
     store.drop_adoption_sessions().await?;
     let begun = store.now();
-    AdoptionRecord::write(store, begun, None).await?;
+    record::write(store, begun, None).await?;
+    let files = tree.clone();
+    // Each file is synced once more when it gets its name, and that is what counts.
+    if let Err(cause) = spawn_blocking(move || files.sync())
+        .await
+        .map_err(Error::internal)?
+    {
+        tracing::debug!(%cause, "the file system could not be synced as a whole");
+    }
     let run = Run {
         tree,
         sink: Sink::Store(store),
@@ -163,7 +185,7 @@ pub async fn adopt(
         observer,
     };
     let report = run.all().await?;
-    AdoptionRecord::write(store, begun, Some(store.now())).await?;
+    record::write(store, begun, Some(store.now())).await?;
     Ok(report)
 }
 

@@ -16,7 +16,7 @@ mod target;
 mod tree;
 mod window;
 
-pub use self::adopt::{AdoptError, AdoptOptions, Adoption, adopt, adoption, survey};
+pub use self::adopt::{AdoptError, AdoptOptions, Adoption, adopt, adoption, is_unadopted, survey};
 pub use self::defect::{BrokenLink, Defect, DefectKind};
 pub use self::export::{ExportError, ExportOptions, ExportReport, export};
 pub use self::report::{AdoptReport, Observer};

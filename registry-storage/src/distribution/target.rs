@@ -108,15 +108,20 @@ impl Target {
         write(&layout::tag(&repository, tag), text)
     }
 
-    /// Makes everything durable, in one call for the whole file system instead of two for each file.
+    /// Makes everything durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        let folder = File::open(&self.tree)?;
-        #[cfg(target_os = "linux")]
-        rustix::fs::syncfs(&folder)?;
-        #[cfg(not(target_os = "linux"))]
-        rustix::fs::sync();
-        folder.sync_all()
+        sync_file_system(&self.tree)
     }
+}
+
+/// Makes a whole file system durable, in one call instead of two for each file.
+pub(super) fn sync_file_system(folder: &Path) -> io::Result<()> {
+    let folder = File::open(folder)?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::syncfs(&folder)?;
+    #[cfg(not(target_os = "linux"))]
+    rustix::fs::sync();
+    folder.sync_all()
 }
 
 /// Content that is being written.

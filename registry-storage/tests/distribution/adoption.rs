@@ -9,8 +9,8 @@ use registry_storage::distribution::{
 };
 
 use crate::fixture::{
-    INDEX, LARGE, Old, SMALL, all, content, get, image, index, name, read, repositories, set_time, sha256,
-    tag, tags,
+    INDEX, LARGE, Old, SMALL, all, content, expect_sound, get, image, index, name, read, repositories,
+    set_time, sha256, tag, tags,
 };
 
 #[tokio::test]
@@ -83,6 +83,7 @@ async fn everything_is_adopted_and_nothing_is_copied() {
     assert_eq!(unknown.code(), ErrorCode::BlobUnknown);
 
     assert!(old.snapshot() == before);
+    expect_sound(&store).await;
     assert_eq!(old.files_of_bytes(), 2, "two large blobs");
     assert_eq!(fs::metadata(old.data(&sha256(&shared))).unwrap().nlink(), 2);
 }

@@ -12,7 +12,9 @@ use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use tokio::sync::Notify;
 
-use crate::fixture::{Defects, LARGE, Old, SMALL, all, content, get, image, name, read, sha256};
+use crate::fixture::{
+    Defects, LARGE, Old, SMALL, all, content, expect_sound, get, image, name, read, sha256,
+};
 
 const IMAGES: usize = 6;
 
@@ -27,6 +29,7 @@ fn tree() -> Old {
 }
 
 async fn expect_whole(store: &Store<FilesystemBackend>) {
+    expect_sound(store).await;
     let names = store.list_repositories(all()).await.unwrap().items;
     assert_eq!(names.len(), IMAGES);
     for seed in 0..IMAGES {

@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use registry_core::storage::{Manifest, PageRequest};
 use registry_core::{Algorithm, Digest, Error, Reference, RepositoryName, Storage as _, Tag};
 use registry_storage::Store;
+use registry_storage::check::CheckOptions;
 use registry_storage::distribution::{
     AdoptError, AdoptOptions, AdoptReport, Defect, DefectKind, Observer, Tree, adopt,
 };
@@ -242,6 +243,24 @@ impl Defects {
         kinds.sort_unstable();
         kinds
     }
+}
+
+/// Requires that a check of the store, which reads all content, finds nothing wrong.
+pub(crate) async fn expect_sound(store: &Store<FilesystemBackend>) {
+    struct Silent;
+    impl registry_storage::Progress for Silent {
+        fn step(&self, _: registry_storage::progress::Step, _: u64, _: Option<u64>) {}
+    }
+    let mut options = CheckOptions::default();
+    options.verify_content = true;
+    options.settle = Duration::ZERO;
+    let mut findings = Vec::new();
+    let report = store
+        .check(&options, &Silent, &mut |finding| findings.push(finding))
+        .await
+        .unwrap();
+    assert!(report.records > 0);
+    assert!(findings.is_empty(), "{findings:?}");
 }
 
 pub(crate) async fn read(

@@ -12,8 +12,8 @@ use crate::backend::{Backend, Records, Stored, Version};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, ReferrerRecord, RepositoryRecord,
-    SessionRecord, TagRecord, decode, state_of_size,
+    AdoptionRecord, BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, ReferrerRecord,
+    RepositoryRecord, SessionRecord, TagRecord, decode, state_of_size,
 };
 
 /// Where records are read: within a sequence, so that they belong together, or beside everything else.
@@ -133,7 +133,8 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &Stored) -> Result<V
         | KeyKind::RepositoryBlob(..)
         | KeyKind::Repository(_)
         | KeyKind::Blob(_)
-        | KeyKind::Upload(_) => Ok(Vec::new()),
+        | KeyKind::Upload(_)
+        | KeyKind::Adoption => Ok(Vec::new()),
     }
 }
 
@@ -238,6 +239,7 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         KeyKind::Upload(_) => {
             malformed_as::<SessionRecord>(value, |session| Upload::resume(session.upload.clone()).is_ok())
         }
+        KeyKind::Adoption => malformed_as::<AdoptionRecord>(value, |_| true),
         KeyKind::Referrer {
             referrer,
             incarnation,

@@ -11,8 +11,8 @@ use crate::backend::{Condition, Records, Sequence, Stored};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, ReferrerRecord, RepositoryRecord,
-    SessionRecord, Stamp, TagRecord, decode,
+    AdoptionRecord, BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, ReferrerRecord,
+    RepositoryRecord, SessionRecord, Stamp, TagRecord, decode,
 };
 use crate::store::delete::bury_tag;
 use crate::store::edge::{read, write};
@@ -116,6 +116,7 @@ impl Recheck {
             KeyKind::Referrer { .. } => rewrite_as::<ReferrerRecord>(records, key, stored).await,
             KeyKind::Repository(_) => rewrite_as::<RepositoryRecord>(records, key, stored).await,
             KeyKind::Upload(_) => rewrite_as::<SessionRecord>(records, key, stored).await,
+            KeyKind::Adoption => rewrite_as::<AdoptionRecord>(records, key, stored).await,
         }
     }
 

@@ -1,0 +1,58 @@
+//! Writing what a store has as files that other programs understand.
+
+use std::path::Path;
+
+use indicatif::HumanBytes;
+use registry_storage::distribution::{self, ExportOptions, ExportReport};
+use registry_storage::progress::{Progress as _, Step};
+
+use super::{Outcome, Reporter};
+use crate::failure::Failure;
+use crate::storage::AnyStore;
+
+/// Writes the folders of the distribution registry.
+pub(super) async fn distribution(
+    target: &Path,
+    store: &AnyStore,
+    reporter: &Reporter,
+) -> Result<Outcome, Failure> {
+    let mut progress = |report: &ExportReport| {
+        reporter.step(
+            Step::Repositories,
+            report.repositories_done,
+            Some(report.repositories),
+        );
+    };
+    let exported = match store {
+        AnyStore::Disk(store) => {
+            let options = ExportOptions::new().link_from(store.backend().root());
+            distribution::export(store, target, &options, &mut progress).await
+        }
+        AnyStore::Objects(store) => {
+            distribution::export(store, target, &ExportOptions::new(), &mut progress).await
+        }
+    };
+    let report = exported.map_err(|cause| failure(target).because(cause))?;
+    let folder = target.display();
+    Ok(Outcome {
+        text: format!(
+            "Exported {} repositories, {} manifests and {} tags; {} blobs were linked, {} copied ({}).\n\
+             Serve it with registry:2 and this configuration: storage.filesystem.rootdirectory: {folder}",
+            report.repositories_done,
+            report.manifests,
+            report.tags,
+            report.linked,
+            report.copied,
+            HumanBytes(report.copied_bytes)
+        ),
+        is_success: true,
+    })
+}
+
+fn failure(target: &Path) -> Failure {
+    let message = format!(
+        "{} was not exported as a whole; it can be started again",
+        target.display()
+    );
+    Failure::new(message)
+}

@@ -1,0 +1,314 @@
+//! Adoption as its user meets it: what is printed and logged, what is refused, and a process that is killed in it.
+
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::bucket::BucketServer;
+use support::client::with_query;
+use support::content::{Content, sha256};
+use support::repository::{CONFIG, IMAGE, LAYER, Repository, descriptor, image};
+use support::server::{Server, pause};
+
+const REPOSITORIES: u64 = 30;
+const LAYERS: u64 = 40;
+/// Above what is kept in records.
+const LENGTH: u64 = 17_000;
+
+fn write(path: &Path, content: &[u8]) {
+    fs::create_dir_all(path.parent().expect("a parent")).expect("a folder can be made");
+    fs::write(path, content).expect("a file can be written");
+}
+
+/// A tree as the distribution registry writes it.
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new(root: &Path) -> Self {
+        Self(root.join("docker/registry/v2"))
+    }
+
+    fn data(&self, digest: &str) -> PathBuf {
+        let hex = digest.strip_prefix("sha256:").expect("a digest");
+        self.0.join(format!("blobs/sha256/{}/{hex}/data", &hex[..2]))
+    }
+
+    fn link(&self, repository: &str, folder: &str, digest: &str) {
+        let place = format!(
+            "repositories/{repository}/{folder}/{}/link",
+            digest.replace(':', "/")
+        );
+        write(&self.0.join(place), digest.as_bytes());
+    }
+
+    fn push_blob(&self, repository: &str, content: &[u8]) {
+        write(&self.data(&sha256(content)), content);
+        self.link(repository, "_layers", &sha256(content));
+    }
+
+    /// Pushes an image with the tag `v1`.
+    fn push_image(&self, number: u64) {
+        let repository = repository(number);
+        let config = json!({"number": number}).to_string().into_bytes();
+        self.push_blob(&repository, &config);
+        for layer in layers(number) {
+            self.push_blob(&repository, &layer);
+        }
+        let manifest = manifest(number);
+        write(&self.data(&sha256(&manifest)), &manifest);
+        self.link(&repository, "_manifests/revisions", &sha256(&manifest));
+        let tag = format!("repositories/{repository}/_manifests/tags/v1/current/link");
+        write(&self.0.join(tag), sha256(&manifest).as_bytes());
+    }
+}
+
+fn repository(number: u64) -> String {
+    format!("many/app{number}")
+}
+
+fn layers(number: u64) -> Vec<Vec<u8>> {
+    // The first one is that of all.
+    let seeds = (1..LAYERS).map(|layer| number * LAYERS + layer).chain([0]);
+    seeds.map(|seed| Content::new(seed, LENGTH).bytes()).collect()
+}
+
+fn manifest(number: u64) -> Vec<u8> {
+    let config = json!({"number": number}).to_string().into_bytes();
+    let layers: Vec<_> = layers(number)
+        .iter()
+        .map(|layer| descriptor(LAYER, layer))
+        .collect();
+    image(&descriptor(CONFIG, &config), &layers)
+        .to_string()
+        .into_bytes()
+}
+
+fn ours(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_registry-bin"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end, and returns what it printed on both streams and whether it succeeded.
+fn run(arguments: &[&str]) -> (bool, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = ours(arguments).output().expect("the program runs");
+    let text = [stdout, stderr]
+        .map(|text| String::from_utf8_lossy(&text).into_owned())
+        .concat();
+    (status.success(), text)
+}
+
+fn expect_image(server: &Server, number: u64) {
+    let repository = Repository::new(server.address(), repository(number));
+    let found = repository.get("manifests/v1");
+    found.expect_status(200);
+    assert!(found.body == manifest(number));
+    for layer in layers(number) {
+        let found = repository.get(&format!("blobs/{}", sha256(&layer)));
+        found.expect_status(200);
+        assert!(found.body == layer);
+    }
+}
+
+fn count_files(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let paths = entries.map(|entry| entry.expect("the folder can be read").path());
+    paths
+        .map(|path| if path.is_dir() { count_files(&path) } else { 1 })
+        .sum()
+}
+
+#[test]
+fn an_adoption_that_is_killed_again_and_again_ends_well() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let tree = Tree::new(folder.path());
+    for number in 0..REPOSITORIES {
+        tree.push_image(number);
+    }
+    let before = count_files(&folder.path().join("docker"));
+    let root = folder.path().to_str().expect("a plain path");
+    let mut kills = 0;
+    for round in 1.. {
+        let mut process = ours(&["adopt", "--storage", root])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
+        // Later each time, so that every part of it is met and it comes to its end.
+        let deadline = Instant::now() + Duration::from_millis(60 * round);
+        let ended = loop {
+            if let Some(status) = process.try_wait().expect("an own child can be waited for") {
+                break Some(status);
+            }
+            if Instant::now() > deadline {
+                break None;
+            }
+            pause();
+        };
+        match ended {
+            Some(status) => {
+                assert!(status.success());
+                break;
+            }
+            None => {
+                process.kill().expect("an own child can be killed");
+                process.wait().expect("an own child can be waited for");
+                kills += 1;
+            }
+        }
+    }
+    assert!(kills > 2, "it was killed {kills} times");
+    let server = Server::on(folder.path());
+    for number in 0..REPOSITORIES {
+        expect_image(&server, number);
+    }
+    assert_eq!(count_files(&folder.path().join("docker")), before);
+    assert!(server.terminate().success());
+    let (is_success, text) = run(&["adopt", "--storage", root]);
+    assert!(is_success && text.contains("nothing was done"), "{text}");
+}
+
+#[test]
+fn a_server_goes_on_with_an_adoption_and_says_what_is_broken() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let tree = Tree::new(folder.path());
+    for number in 0..2 {
+        tree.push_image(number);
+    }
+    let missing = sha256(&layers(1)[3]);
+    fs::remove_file(tree.data(&missing)).expect("a file can be removed");
+    let root = folder.path().to_str().expect("a plain path");
+
+    let (is_success, looked) = run(&["adopt", "--dry-run", "--storage", root]);
+    assert!(
+        is_success && looked.contains("would adopt 2 repositories"),
+        "{looked}"
+    );
+    assert!(
+        looked.contains(&missing) && looked.contains("1 links whose content is missing"),
+        "{looked}"
+    );
+    assert!(!folder.path().join("records.sqlite").exists());
+
+    let server = Server::on(folder.path());
+    let output = server.output();
+    assert!(
+        output.contains("adopted 2 repositories, 2 manifests, 2 tags"),
+        "{output}"
+    );
+    assert!(
+        output.contains(&format!(
+            "not adopted: many/app1: the content of {missing} is missing"
+        )),
+        "{output}"
+    );
+    expect_image(&server, 0);
+    let app = Repository::new(server.address(), repository(1));
+    assert!(app.get("manifests/v1").body == manifest(1));
+    app.get(&format!("blobs/{missing}")).expect_status(404);
+    // Whoever pushes again repairs it.
+    app.push_blob(&layers(1)[3]);
+    expect_image(&server, 1);
+    assert!(server.terminate().success());
+
+    let server = Server::on(folder.path());
+    assert!(!server.output().contains("adopt"), "{}", server.output());
+    expect_image(&server, 1);
+}
+
+#[test]
+fn a_tree_beside_content_of_ones_own_is_added_only_on_request() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().to_str().expect("a plain path");
+    let server = Server::on(folder.path());
+    Repository::new(server.address(), "own").push_image("v1", "own");
+    assert!(server.terminate().success());
+    Tree::new(folder.path()).push_image(0);
+    let server = Server::on(folder.path());
+    assert!(server.output().contains("adopt --again"), "{}", server.output());
+    let app = Repository::new(server.address(), repository(0));
+    app.get("manifests/v1").expect_status(404);
+    let (is_success, text) = run(&["adopt", "--storage", root]);
+    assert!(!is_success && text.contains("in use by process"), "{text}");
+    assert!(server.terminate().success());
+    let (is_success, text) = run(&["adopt", "--storage", root]);
+    assert!(!is_success && text.contains("--again"), "{text}");
+    let (is_success, text) = run(&["adopt", "--again", "--storage", root]);
+    assert!(is_success && text.contains("adopted 1 repositories"), "{text}");
+    let server = Server::on(folder.path());
+    expect_image(&server, 0);
+    Repository::new(server.address(), "own")
+        .get("manifests/v1")
+        .expect_status(200);
+}
+
+#[test]
+fn commands_without_anything_to_do_say_what_is_missing() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().to_str().expect("a plain path");
+    let (is_success, text) = run(&["adopt", "--storage", root]);
+    assert!(
+        !is_success && text.contains("docker/registry/v2/repositories"),
+        "{text}"
+    );
+    let (is_success, text) = run(&["adopt", "--storage", "memory"]);
+    assert!(!is_success && text.contains("only a folder"), "{text}");
+    let target = folder.path().join("target");
+    let target = target.to_str().expect("a plain path");
+    for (storage, word) in [(root, "no registry in this folder"), ("memory", "gone")] {
+        let (is_success, text) = run(&["export", "--layout", "distribution", target, "--storage", storage]);
+        assert!(!is_success && text.contains(word), "{text}");
+    }
+    assert!(
+        fs::read_dir(folder.path())
+            .expect("it can be read")
+            .next()
+            .is_none()
+    );
+}
+
+/// Served, a bucket with the data of the distribution registry would look empty.
+#[test]
+fn a_bucket_with_a_tree_is_refused() {
+    let bucket = BucketServer::start();
+    // Our own server puts an object where that registry would: there is no other client of the double.
+    let prefix = "s3://bucket/docker/registry/v2/repositories";
+    let environment = [
+        ("AWS_ENDPOINT", bucket.url()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "double"),
+        ("AWS_SECRET_ACCESS_KEY", "double"),
+    ];
+    let arguments = ["serve", "--storage", prefix, "--listen", "127.0.0.1:0"];
+    let server = Server::run_with(&arguments, &environment);
+    let repository = Repository::new(server.address(), "app");
+    let location = repository.open_upload();
+    repository
+        .follow("PUT", &with_query(&location, "digest", &sha256(b"x")))
+        .body(b"x")
+        .send()
+        .expect_status(201);
+    assert!(repository.put_manifest("v1", IMAGE, b"{}").status >= 400);
+    assert!(server.terminate().success());
+    let refused = ours(&["serve", "--storage", "s3://bucket", "--listen", "127.0.0.1:0"])
+        .envs(environment)
+        .output()
+        .expect("the program runs");
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && text.contains("another prefix"),
+        "{text}"
+    );
+}
