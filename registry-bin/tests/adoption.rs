@@ -15,7 +15,7 @@ use support::content::{Content, sha256};
 use support::repository::{CONFIG, IMAGE, LAYER, Repository, descriptor, image};
 use support::server::{Server, pause};
 
-const REPOSITORIES: u64 = 30;
+const REPOSITORIES: u64 = 15;
 const LAYERS: u64 = 40;
 /// Above what is kept in records.
 const LENGTH: u64 = 17_000;

@@ -169,18 +169,11 @@ pub async fn adopt(
     store.drop_adoption_sessions().await?;
     let begun = store.now();
     record::write(store, begun, None).await?;
-    let files = tree.clone();
-    // Each file is synced once more when it gets its name, and that is what counts.
-    if let Err(cause) = spawn_blocking(move || files.sync())
-        .await
-        .map_err(Error::internal)?
-    {
-        tracing::debug!(%cause, "the file system could not be synced as a whole");
-    }
     let run = Run {
         tree,
         sink: Sink::Store(store),
         options,
+        is_synced: false,
         report: AdoptReport::default(),
         observer,
     };
@@ -202,6 +195,7 @@ pub async fn survey(
         tree,
         sink: Sink::Nowhere(BTreeSet::new()),
         options,
+        is_synced: false,
         report: AdoptReport::default(),
         observer,
     };

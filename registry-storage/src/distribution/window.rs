@@ -21,6 +21,9 @@ const BATCH: usize = 500;
 /// How many bytes of manifests one transaction takes, but for its last manifest.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// From how many files on they are synced together first.
+const MANY: usize = 100;
+
 /// Where adopted content goes.
 pub(super) enum Sink<'s> {
     /// Into a store.
@@ -92,6 +95,8 @@ pub(super) struct Run<'r> {
     pub(super) tree: &'r Tree,
     pub(super) sink: Sink<'r>,
     pub(super) options: &'r AdoptOptions,
+    /// The file system was synced as a whole.
+    pub(super) is_synced: bool,
     pub(super) report: AdoptReport,
     pub(super) observer: &'r mut dyn Observer,
 }
@@ -173,6 +178,17 @@ impl Run<'_> {
         match &mut self.sink {
             Sink::Store(store) => {
                 let store = *store;
+                if !self.is_synced && candidates.len() >= MANY {
+                    self.is_synced = true;
+                    let tree = self.tree.clone();
+                    // Each file is synced once more when it gets its name, and that is what counts.
+                    if let Err(cause) = spawn_blocking(move || tree.sync())
+                        .await
+                        .map_err(Error::internal)?
+                    {
+                        tracing::debug!(%cause, "the file system could not be synced as a whole");
+                    }
+                }
                 let adopted = adopt_candidates(store, candidates).await?;
                 self.count(&adopted);
             }
