@@ -340,7 +340,7 @@ fn fifty_repositories_move_from_the_distribution_registry_and_back() {
         ],
         &root,
     );
-    assert!(printed.contains("exported 5"), "{printed}");
+    assert!(printed.contains("Exported 5"), "{printed}");
     let old = Old::start(&program, &configuration, &back);
     let exported = walk(old.address);
     assert!(exported == served, "{:?}", difference(&served, &exported));
