@@ -9,6 +9,9 @@ use registry_storage::testing::Faulty;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::storage_conformance::{Random, Subject};
 
+#[path = "support/versitygw.rs"]
+mod gateway;
+
 mod memory {
     use super::*;
 
@@ -62,6 +65,21 @@ mod s3 {
     registry_storage::storage_conformance_tests!(s3);
 }
 
+/// A bucket by others: `VERSITYGW=/path/to/versitygw cargo test -- --ignored versitygw`.
+mod versitygw {
+    use super::*;
+
+    async fn bucket() -> Subject {
+        let (backend, gateway) = gateway::start().await;
+        let backend = Arc::new(Faulty::new(backend));
+        Subject::over(Arc::clone(&backend))
+            .with_faults(backend)
+            .with_kept(gateway)
+    }
+
+    registry_storage::storage_conformance_tests!(bucket, ignore = "needs VERSITYGW=/path/to/versitygw");
+}
+
 #[cfg(all(feature = "filesystem", unix))]
 mod filesystem {
     use std::path::PathBuf;
@@ -112,6 +130,6 @@ mod faulty_filesystem {
             .with_kept(folder)
     }
 
-    registry_storage::storage_conformance_tests!(@subject without_faults crash
+    registry_storage::storage_conformance_tests!(@subject [] without_faults crash
         dropped_requests single_faults everything_outlives_the_process another_process_resumes);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use registry_core::hash::Hasher;
 use registry_core::storage::{Body, UploadKey};
 use registry_core::{Algorithm, Error, ErrorCode};
@@ -130,7 +130,12 @@ enum Filled {
 
 impl<B: Backend> Append<'_, B> {
     /// Takes the body to its end. What arrived before an error is kept.
-    async fn run(&mut self, mut body: Body<'_>) -> Result<u64, Error> {
+    async fn run(&mut self, body: Body<'_>) -> Result<u64, Error> {
+        let mut incoming = Incoming {
+            body,
+            held: Arc::clone(&self.held),
+            begun: false,
+        };
         let store = self.store;
         let backend = &*store.backend;
         let mut start = std::mem::take(&mut self.session.tail);
@@ -138,9 +143,8 @@ impl<B: Backend> Append<'_, B> {
         let mut full: Option<(Bytes, MemoryPermit)> = None;
         let ending = loop {
             let size = backend.part_size(offset);
-            let held = Arc::clone(&self.held);
             // The part before is written while the next one arrives.
-            let fill = async { Ok(fill(backend, std::mem::take(&mut start), size, &mut body, &held).await) };
+            let fill = async { Ok(fill(backend, std::mem::take(&mut start), size, &mut incoming).await) };
             let write = async {
                 match full.take() {
                     Some((part, _permit)) => self.write_part(part).await,
@@ -212,17 +216,11 @@ impl<B: Backend> Append<'_, B> {
 }
 
 /// Gathers the body's chunks until there is a part, the body ends or another request takes the session.
-async fn fill(
-    backend: &impl Backend,
-    start: Bytes,
-    size: usize,
-    body: &mut Body<'_>,
-    held: &HeldSession,
-) -> Filled {
+async fn fill(backend: &impl Backend, start: Bytes, size: usize, incoming: &mut Incoming<'_>) -> Filled {
     let mut chunk = start;
     if chunk.is_empty() {
         // A client that sends nothing has no memory.
-        match next_chunk(body, held).await {
+        match incoming.next().await {
             Ok(Some(next)) => chunk = next,
             Ok(None) => return Filled::Rest(chunk, Ok(()), None),
             Err(error) => return Filled::Rest(chunk, Err(error), None),
@@ -236,7 +234,7 @@ async fn fill(
     // Small uploads take little memory, and large ones are copied once.
     let mut gathered = BytesMut::from(&*chunk);
     loop {
-        let mut chunk = match next_chunk(body, held).await {
+        let mut chunk = match incoming.next().await {
             Ok(Some(next)) => next,
             Ok(None) => return Filled::Rest(gathered.freeze(), Ok(()), Some(permit)),
             Err(error) => return Filled::Rest(gathered.freeze(), Err(error), Some(permit)),
@@ -250,19 +248,34 @@ async fn fill(
     }
 }
 
-/// Waits for the body's next chunk. Another request that takes the session ends the body.
-async fn next_chunk(body: &mut Body<'_>, held: &HeldSession) -> Result<Option<Bytes>, Error> {
-    let taken_over = async {
-        held.taken_over().await;
-        Err(Error::new(
-            ErrorCode::BlobUploadInvalid,
-            "another request went on with this upload",
-        ))
-    };
-    let next = async { body.as_mut().next().await.transpose() };
-    tokio::select! {
-        biased;
-        error = taken_over => error,
-        next = next => next,
+/// The body of an append, until another request takes the session.
+struct Incoming<'a> {
+    body: Body<'a>,
+    held: Arc<HeldSession>,
+    begun: bool,
+}
+
+impl Incoming<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        if !std::mem::replace(&mut self.begun, true) {
+            // What is here already is taken, whoever waits: requests that take the session from each other again and
+            // again get to its end nevertheless.
+            if let Some(next) = self.body.as_mut().next().now_or_never() {
+                return next.transpose();
+            }
+        }
+        let taken_over = async {
+            self.held.taken_over().await;
+            Err(Error::new(
+                ErrorCode::BlobUploadInvalid,
+                "another request went on with this upload",
+            ))
+        };
+        let next = async { self.body.as_mut().next().await.transpose() };
+        tokio::select! {
+            biased;
+            error = taken_over => error,
+            next = next => next,
+        }
     }
 }

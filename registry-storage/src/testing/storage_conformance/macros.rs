@@ -3,54 +3,64 @@
 /// Makes a test of each behaviour of [`testing::storage_conformance`](crate::testing::storage_conformance).
 ///
 /// The argument is the name of an `async fn() -> Subject` in the same module, which makes an empty storage; a second
-/// one makes the subject of the behaviours in [`crash`](crate::testing::storage_conformance::crash). The caller needs
-/// `tokio` with `macros` and `rt-multi-thread`.
+/// one makes the subject of the behaviours in [`crash`](crate::testing::storage_conformance::crash). With
+/// `ignore = "reason"` the tests are ignored unless asked for. The caller needs `tokio` with `macros` and
+/// `rt-multi-thread`.
 #[macro_export]
 macro_rules! storage_conformance_tests {
     ($constructor:ident) => {
-        $crate::storage_conformance_tests!($constructor, $constructor);
+        $crate::storage_conformance_tests!(@all [] $constructor $constructor);
+    };
+    ($constructor:ident, ignore = $reason:literal) => {
+        $crate::storage_conformance_tests!(@all [#[ignore = $reason]] $constructor $constructor);
     };
     ($constructor:ident, $crash_constructor:ident) => {
-        $crate::storage_conformance_tests!(@storage "current_thread" $constructor blobs
+        $crate::storage_conformance_tests!(@all [] $constructor $crash_constructor);
+    };
+    (@all $attributes:tt $constructor:ident $crash_constructor:ident) => {
+        $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor blobs
             any_size_reads_back unknown_blob ranges repositories_are_isolated push_again delete delete_while_open
             mount mount_of_what_is_not_there repositories_of_a_blob many_readers);
-        $crate::storage_conformance_tests!(@storage "current_thread" $constructor uploads
+        $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor uploads
             any_split_is_the_whole appends_around_part_ends wrong_offset empty sessions_are_private cancel
             wrong_digest algorithms repeated_commit interrupted_body takeover_by_append
             takeover_by_cancel_and_commit dropped_append other_bytes_after_a_dropped_append sessions_are_independent commit_of_what_is_there);
-        $crate::storage_conformance_tests!(@storage "current_thread" $constructor manifests
+        $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor manifests
             exact_bytes unknown_manifest missing_children child_manifests manifest_is_no_blob delete_and_push_again
             two_digests_of_the_same_bytes delete_of_a_blob_that_is_named);
-        $crate::storage_conformance_tests!(@storage "current_thread" $constructor tags
+        $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor tags
             tags_move several_tags immutable some_immutable absent if_match delete_by_tag delete_by_digest);
-        $crate::storage_conformance_tests!(@storage "current_thread" $constructor listings
+        $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor listings
             tags_like_a_sorted_set odd_pages tags_of_no_repository catalog);
-        $crate::storage_conformance_tests!(@storage "current_thread" $constructor referrers
+        $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor referrers
             order_and_pages lists_are_separate delete_and_push_again);
-        $crate::storage_conformance_tests!(@storage "multi_thread" $constructor concurrency
+        $crate::storage_conformance_tests!(@storage $attributes "multi_thread" $constructor concurrency
             writers_of_one_tag one_winner compare_and_swap readers_of_a_moving_tag uploads_of_one_digest
             uploads_mounts_and_deletes_of_one_blob delete_against_push refused_pushes_against_deletes
             pushes_of_one_manifest refused_and_accepted_push_of_one_manifest pushes_against_deletes_elsewhere
             cancel_against_commit commits_of_one_session appends_to_one_session);
-        $crate::storage_conformance_tests!(@subject $crash_constructor crash
+        $crate::storage_conformance_tests!(@subject $attributes $crash_constructor crash
             dropped_requests single_faults everything_outlives_the_process another_process_resumes);
     };
-    (@storage $flavor:literal $constructor:ident $module:ident $($behaviour:ident)*) => {
+    (@storage $attributes:tt $flavor:literal $constructor:ident $module:ident $($behaviour:ident)*) => {
         mod $module {
-            $(#[tokio::test(flavor = $flavor)]
-            async fn $behaviour() {
+            $($crate::storage_conformance_tests!(@test $attributes $flavor $behaviour {
                 let subject = super::$constructor().await;
                 $crate::testing::storage_conformance::$module::$behaviour(subject.storage()).await;
-            })*
+            });)*
         }
     };
-    (@subject $constructor:ident $module:ident $($behaviour:ident)*) => {
+    (@subject $attributes:tt $constructor:ident $module:ident $($behaviour:ident)*) => {
         mod $module {
-            $(#[tokio::test]
-            async fn $behaviour() {
+            $($crate::storage_conformance_tests!(@test $attributes "current_thread" $behaviour {
                 let subject = super::$constructor().await;
                 $crate::testing::storage_conformance::$module::$behaviour(subject).await;
-            })*
+            });)*
         }
+    };
+    (@test [$(#[$attribute:meta])?] $flavor:literal $behaviour:ident $body:block) => {
+        $(#[$attribute])?
+        #[tokio::test(flavor = $flavor)]
+        async fn $behaviour() $body
     };
 }
