@@ -111,7 +111,7 @@ fn s3_options(s3: &S3) -> S3Options {
     options.access_key = reveal(&s3.access_key).zip(reveal(&s3.secret_key));
     options.session_token = reveal(&s3.session_token);
     options.region.clone_from(&s3.region);
-    options.endpoint.clone_from(&s3.region_endpoint);
+    options.endpoint = s3.region_endpoint.as_ref().map(|url| url.reveal().to_owned());
     options.bucket_in_host = s3.force_path_style == Some(false);
     options.plain_http = !s3.secure;
     options.accept_any_certificate = s3.skip_verify;
@@ -154,10 +154,14 @@ fn azure_options(azure: &Azure) -> AzureOptions {
         (Some(AzureCredentialKind::DefaultCredentials), _) | (_, None) => AzureCredentials::Environment,
         (Some(AzureCredentialKind::SharedKey) | None, Some(key)) => AzureCredentials::Key(key),
     };
-    options.endpoint = azure.service_url.clone().or_else(|| {
-        let (account, realm) = (azure.account.as_ref()?, azure.realm.as_ref()?);
-        Some(format!("https://{account}.blob.{realm}"))
-    });
+    options.endpoint = azure
+        .service_url
+        .as_ref()
+        .map(|url| url.reveal().to_owned())
+        .or_else(|| {
+            let (account, realm) = (azure.account.as_ref()?, azure.realm.as_ref()?);
+            Some(format!("https://{account}.blob.{realm}"))
+        });
     options.accept_any_certificate = azure.skip_verify;
     options
 }

@@ -6,6 +6,10 @@ use std::fmt;
 /// What was wrong, with which value, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
+    /// Where in the configuration the cause was written.
+    place: Option<String>,
+    /// The key of the configuration that is at fault.
+    key: Option<String>,
     message: String,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -13,9 +17,38 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
+            place: None,
+            key: None,
             message: message.into(),
             cause: None,
         }
+    }
+
+    /// The same for what a key of the configuration says.
+    pub(crate) fn of(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            key: Some(key.into()),
+            ..Self::new(message)
+        }
+    }
+
+    /// Says that a key of the configuration is at fault.
+    #[must_use]
+    pub(crate) fn about(mut self, key: &str) -> Self {
+        self.key = Some(key.to_owned());
+        self
+    }
+
+    /// The key of the configuration that is at fault, if it is one.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Says where in the configuration the key was written.
+    #[must_use]
+    pub(crate) fn at(mut self, place: String) -> Self {
+        self.place = Some(place);
+        self
     }
 
     #[must_use]
@@ -36,6 +69,9 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in [&self.place, &self.key].into_iter().flatten() {
+            write!(f, "{part}: ")?;
+        }
         f.write_str(&self.message)?;
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
         while let Some(error) = cause {

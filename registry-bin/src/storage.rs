@@ -131,7 +131,10 @@ impl OpenStorage {
                 ))
             }
             StorageLocation::Folder(root) => {
-                let failed = || Failure::new(format!("cannot store in {}", root.display()));
+                let failed = || {
+                    let key = "storage.filesystem.rootdirectory";
+                    Failure::of(key, format!("cannot store in {}", root.display()))
+                };
                 std::fs::create_dir_all(root).map_err(|cause| failed().because(cause))?;
                 let options =
                     FilesystemOptions::new().wait(if wait { Duration::MAX } else { Duration::ZERO });

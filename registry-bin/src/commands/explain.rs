@@ -15,8 +15,7 @@ use crate::failure::Failure;
 /// Says which rule decides.
 pub(crate) fn run(explain: &Explain) -> Result<(), Failure> {
     let loaded = load(&explain.configuration.store(), &[])?;
-    let rules = access::rules(&loaded.configuration)
-        .map_err(|(path, message)| Failure::new(format!("{path}: {message}")))?;
+    let rules = access::rules(&loaded.configuration).map_err(|(path, message)| Failure::of(path, message))?;
     let repository: RepositoryName = explain.repository.parse().map_err(|cause| {
         Failure::new(format!("{:?} is no repository", explain.repository)).because(cause_of(&cause))
     })?;

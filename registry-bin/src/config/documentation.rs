@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::load::assemble;
+use super::problem::alternatives;
 use super::schema::schema;
 use super::supported::{OURS, REFUSED, WITHOUT_EFFECT};
 
@@ -99,6 +101,12 @@ fn row(table: &mut String, path: &str, schema: &Value, said: Option<&str>) {
         .unwrap_or_default()
         .replace('\n', " ")
         .replace('|', "\\|");
+    let words = words(schema);
+    let description = if words.is_empty() {
+        description
+    } else {
+        format!("{description} One of {}.", alternatives(&words))
+    };
     let default = match schema.get("default") {
         Some(Value::Null | Value::Object(_)) | None => String::new(),
         Some(Value::String(text)) if text.is_empty() => String::new(),
@@ -107,6 +115,19 @@ fn row(table: &mut String, path: &str, schema: &Value, said: Option<&str>) {
     };
     let said = said.unwrap_or_default().replace('|', "\\|");
     writeln!(table, "| `{path}` | {description} | {default} | {said} |").unwrap();
+}
+
+/// The words that a key takes, if it takes only some.
+fn words(schema: &Value) -> Vec<&str> {
+    let choices = schema.get("anyOf").and_then(Value::as_array);
+    let schema = choices.and_then(|choices| choices.first()).unwrap_or(schema);
+    let schema = schema.get("items").unwrap_or(schema);
+    let words = schema
+        .get("oneOf")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    words.filter_map(|word| word["const"].as_str()).collect()
 }
 
 fn said_of(path: &str) -> Option<String> {
@@ -139,6 +160,53 @@ fn the_documentation_has_the_keys_of_the_schema() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(file, format!("{before}{START}{table}")).unwrap();
     } else {
-        assert_eq!(written, table, "run the test with UPDATE_DOCS=1");
+        assert!(
+            written == table,
+            "docs/configuration.md is not what the schema says; run this test with UPDATE_DOCS=1"
+        );
     }
+}
+
+/// The configurations that a page shows: what is fenced as YAML and begins with a key of ours.
+fn examples(text: &str) -> Vec<String> {
+    let schema = schema();
+    let keys = schema["properties"].as_object().unwrap();
+    let blocks = text.split("```yaml\n").skip(1);
+    blocks
+        .map(|block| block.split("```").next().unwrap().to_owned())
+        .filter(|block| {
+            block
+                .lines()
+                .any(|line| keys.contains_key(line.split(':').next().unwrap()))
+        })
+        .collect()
+}
+
+#[test]
+fn every_example_of_the_documentation_is_good() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut pages: Vec<PathBuf> = ["docs", "deploy"]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    pages.push(root.join("README.md"));
+    let mut count = 0;
+    for page in pages {
+        for mut example in examples(&std::fs::read_to_string(&page).unwrap()) {
+            let has = |key: &str| example.lines().any(|line| line.starts_with(key));
+            let storage = if has("storage:") {
+                ""
+            } else {
+                "storage: inmemory\n"
+            };
+            let version = if has("version:") { "" } else { "version: 0.1\n" };
+            example = format!("{version}{storage}{example}");
+            let problems = assemble(Some(&example), [], None, &[]).map(|_| ());
+            assert_eq!(problems, Ok(()), "{}:\n{example}", page.display());
+            count += 1;
+        }
+    }
+    assert!(count > 2, "the examples were not found");
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Configuration;
 use super::problem::Problem;
-use super::tree::{Applied, Entry, FILE_VARIABLE, Node, Origin, Value, apply_variables, parse};
+use super::tree::{Applied, Entry, FILE_VARIABLE, Node, Origin, PREFIX, Value, apply_variables, parse};
 use super::{check, schema};
 use crate::cli::StoreArguments;
 use crate::failure::Failure;
@@ -22,6 +22,20 @@ pub(crate) struct Loaded {
     pub(crate) file: Option<PathBuf>,
     /// What came of the variables.
     pub(crate) variables: Applied,
+}
+
+impl Loaded {
+    /// Says where the key was written that a failure is about.
+    pub(crate) fn locate(&self, failure: Failure) -> Failure {
+        let origin = failure.key().map(|key| self.tree.origin_of(key));
+        match (origin, &self.file) {
+            (None | Some(Origin::Default), _) => failure,
+            (Some(origin @ Origin::Line(_)), Some(file)) => {
+                failure.at(format!("{}: {origin}", file.display()))
+            }
+            (Some(origin), _) => failure.at(origin.to_string()),
+        }
+    }
 }
 
 /// A value that a flag of the command line gives.
@@ -45,8 +59,7 @@ pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded,
             .map(PathBuf::from)
     });
     let text = file.as_deref().map(read).transpose()?;
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables = variables()?;
     let name = file.as_ref().map(|file| file.display().to_string());
     let (configuration, tree, variables) =
         assemble(text.as_deref(), variables, arguments.storage.as_deref(), flags)
@@ -57,6 +70,24 @@ pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded,
         file,
         variables,
     })
+}
+
+/// The variables of this process that may be keys.
+fn variables() -> Result<Vec<(String, String)>, Failure> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        // A name that is not text cannot be one of ours.
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            continue;
+        };
+        let value = value.into_string().map_err(|_| {
+            Failure::new(format!(
+                "environment variable {name}: its value is not text; write it in UTF-8"
+            ))
+        })?;
+        variables.push((name.to_owned(), value));
+    }
+    Ok(variables)
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -131,11 +162,7 @@ fn settle_forms(tree: &mut Node) {
         if key != "storage" && key != "auth" {
             continue;
         }
-        if let (Value::Scalar { text, .. }, false) = (&node.value, node.is_null()) {
-            let mut map = Node::map(Vec::new(), node.origin.clone());
-            map.set(&text.clone(), Node::map(Vec::new(), node.origin.clone()));
-            *node = map;
-        }
+        node.settle_word();
         let Value::Map(entries) = &mut node.value else {
             continue;
         };

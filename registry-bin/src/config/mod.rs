@@ -18,7 +18,7 @@ pub(crate) mod tests_support;
 pub(crate) mod tree;
 pub(crate) mod values;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,7 @@ use self::sections::proxy::Proxy;
 use self::sections::redis::Redis;
 use self::sections::storage::Storage;
 use self::sections::validation::{Policy, Validation};
+use self::values::FileOrUrl;
 
 /// The configuration of a registry: that of distribution (registry:2 and registry:3), and further keys.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -103,28 +104,16 @@ impl Configuration {
             .chain(&tls.client_authorities)
             .cloned()
             .collect();
-        files.extend(self.auth.htpasswd.iter().map(|htpasswd| htpasswd.path.clone()));
+        let users = self.auth.files_of_users();
+        files.extend(users.map(|(_, path)| path.to_owned()));
         if let Some(token) = &self.auth.token {
             files.extend(token.root_certificates.clone());
-            files.extend(
-                token
-                    .jwks
-                    .as_ref()
-                    .filter(|jwks| !jwks.contains("://"))
-                    .map(PathBuf::from),
-            );
-            files.extend(token.builtin.iter().map(|builtin| builtin.users.clone()));
+            if let Some(FileOrUrl::File(path)) = &token.jwks {
+                files.push(path.clone());
+            }
             files.extend(token.builtin.iter().filter_map(|builtin| builtin.keys.clone()));
         }
         files
-    }
-
-    /// A file that the server makes when it is not there.
-    pub(crate) fn may_be_missing(&self, file: &Path) -> bool {
-        self.auth
-            .htpasswd
-            .as_ref()
-            .is_some_and(|htpasswd| htpasswd.path == file)
     }
 
     /// The least level that is logged.

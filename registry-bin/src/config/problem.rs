@@ -108,6 +108,16 @@ impl serde::de::Error for Problem {
 
 /// Names the keys that come closest to one that is not known, or all.
 pub(crate) fn suggest<S: AsRef<str>>(unknown: &str, known: &[S]) -> String {
+    let near = near(unknown, known);
+    match (near.is_empty(), known.is_empty()) {
+        (_, true) => "nothing may stand below it".to_owned(),
+        (false, false) => format!("did you mean {}?", alternatives(&near)),
+        (true, false) => format!("it takes {}", alternatives(known)),
+    }
+}
+
+/// The up to three keys that come closest to one that is not known, the closest first.
+pub(crate) fn near<'a, S: AsRef<str>>(unknown: &str, known: &'a [S]) -> Vec<&'a str> {
     let likeness = |key: &str| strsim::jaro_winkler(unknown, key);
     // One letter in three may be wrong, or the end may be missing.
     let is_near = |key: &&str| {
@@ -116,11 +126,7 @@ pub(crate) fn suggest<S: AsRef<str>>(unknown: &str, known: &[S]) -> String {
     let mut near: Vec<&str> = known.iter().map(S::as_ref).filter(is_near).collect();
     near.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
     near.truncate(3);
-    match (near.is_empty(), known.is_empty()) {
-        (_, true) => "nothing may stand below it".to_owned(),
-        (false, false) => format!("did you mean {}?", alternatives(&near)),
-        (true, false) => format!("it takes {}", alternatives(known)),
-    }
+    near
 }
 
 /// `a`, `b` or `c`.

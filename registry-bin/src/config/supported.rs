@@ -68,6 +68,14 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
         "log.reportcaller",
         "messages say what happened, not in which line of code",
     ),
+    (
+        "compatibility.schema1.signingkeyfile",
+        "manifests of schema 1 are not accepted",
+    ),
+    (
+        "validation.manifests.indexes.platformlist",
+        "only `platforms: list` asks for it, which is not supported",
+    ),
     ("reporting", "failures are in the log"),
 ];
 

@@ -28,7 +28,7 @@ fn check_says_what_is_good_and_what_has_no_effect() {
         "redis has no effect: records need no cache",
         "http.secret has no effect",
         "REGISTRY_HTTP_ADDR is set",
-        "REGISTRY_PORT is set in the environment and names no key",
+        "REGISTRY_PORT is set in the environment and has no effect: Kubernetes",
     ] {
         assert!(report.contains(expected), "{expected}\n{report}");
     }

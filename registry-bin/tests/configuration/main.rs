@@ -1,10 +1,16 @@
 //! Configurations and the real program: what it starts with, what it refuses and how it says so, what it takes over
 //! while it runs.
 
+#[expect(dead_code, reason = "each test program uses its own part")]
+#[path = "../support/mod.rs"]
+mod support;
+
 mod broken;
 mod commands;
+mod images;
 mod reload;
 mod starts;
+mod surroundings;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -1,6 +1,7 @@
 //! What starts: variables alone.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
 use tempfile::TempDir;
@@ -43,6 +44,12 @@ impl Running {
         };
         running.url = url.unwrap_or_else(|| panic!("it did not start: {line}{}", running.log()));
         running
+    }
+
+    /// The address that it listens on, without encryption.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let address = self.url.strip_prefix("http://").expect("it is not encrypted");
+        address.parse().expect("it is an address and a port")
     }
 
     /// What it logged so far.

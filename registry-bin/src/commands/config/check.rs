@@ -1,29 +1,23 @@
 //! `registry-bin config check`.
 
-use std::fs::File;
-
+use crate::commands::serve::files;
 use crate::config::Loaded;
 use crate::config::supported::{reason, without_effect};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
-/// Says what a configuration means, and opens the files that it names.
+/// Says what a configuration means, and reads the files that it names.
 ///
 /// # Errors
 /// A file that cannot be read.
 pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     let configuration = &loaded.configuration;
-    let unreadable: Vec<String> = configuration
-        .files()
-        .iter()
-        .filter(|file| !configuration.may_be_missing(file))
-        .filter_map(|file| {
-            let error = File::open(file).err()?;
-            Some(format!("{} cannot be read: {error}", file.display()))
-        })
+    let failures: Vec<String> = files::failures(configuration)
+        .into_iter()
+        .map(|failure| loaded.locate(failure).to_string())
         .collect();
-    if !unreadable.is_empty() {
-        return Err(Failure::new(unreadable.join("\nerror: ")));
+    if !failures.is_empty() {
+        return Err(Failure::new(failures.join("\nerror: ")));
     }
     let mut report = String::new();
     let mut line = |text: String| {
@@ -47,9 +41,10 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
             "{variable} is set in the environment and goes before the file."
         ));
     }
-    for variable in &loaded.variables.unknown {
+    for variable in &loaded.variables.unused {
         line(format!(
-            "{variable} is set in the environment and names no key: it has no effect."
+            "{} is set in the environment and has no effect: {}",
+            variable.name, variable.reason
         ));
     }
     Ok(report)

@@ -96,7 +96,7 @@ impl Listing<'_> {
 /// A value on one line, which is YAML because it is JSON.
 fn single(value: &Value) -> String {
     match value {
-        Value::String(text) => word(&without_credentials(text)),
+        Value::String(text) => word(text),
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(single).collect();
             format!("[{}]", items.join(", "))
@@ -119,19 +119,6 @@ fn word(text: &str) -> String {
         text.to_owned()
     } else {
         Value::from(text).to_string()
-    }
-}
-
-/// A URL without the password that it may have in it.
-fn without_credentials(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
-    };
-    let end = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://********@{host}{path}"),
-        None => text.to_owned(),
     }
 }
 

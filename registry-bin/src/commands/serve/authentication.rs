@@ -9,8 +9,8 @@ use registry_core::Authorizer;
 use registry_core::operation::AllowAll;
 use registry_core::policy::{ImmutableTags, Rules, TokenScopes};
 use registry_http::auth::{
-    BasicAuthenticator, Passwords, Realm, ReplaceableAuthorizer, SigningAlgorithm, TokenAuthenticator,
-    TokenOptions, TokenServer, TokenServerOptions,
+    BasicAuthenticator, Htpasswd, Passwords, Realm, ReplaceableAuthorizer, SigningAlgorithm,
+    TokenAuthenticator, TokenOptions, TokenServer, TokenServerOptions,
 };
 use registry_http::{Anonymous, Authenticator, Endpoint};
 use tokio::task::{JoinHandle, block_in_place};
@@ -61,7 +61,7 @@ impl Authentication {
         let auth = &configuration.auth;
         let (authenticator, kind): (Arc<dyn Authenticator>, _) = match (&auth.htpasswd, &auth.token) {
             (Some(htpasswd), _) => {
-                let passwords = passwords(&htpasswd.path)?;
+                let passwords = passwords(auth::HTPASSWD_PATH, &htpasswd.path)?;
                 let basic = BasicAuthenticator::new(htpasswd.realm.clone(), Arc::clone(&passwords));
                 (Arc::new(basic), Kind::Users(passwords))
             }
@@ -118,11 +118,11 @@ impl Authentication {
         let builtin = token.and_then(|token| token.builtin.as_ref());
         match (&self.kind, &auth.htpasswd, token, builtin) {
             (Kind::Users(passwords), Some(section), _, _) => {
-                let (passwords, users) = (Arc::clone(passwords), htpasswd::read(&section.path)?);
+                let (passwords, users) = (Arc::clone(passwords), users(auth::HTPASSWD_PATH, &section.path)?);
                 Ok(Box::new(move || passwords.replace(users)))
             }
             (Kind::OwnTokens(own), _, _, Some(builtin)) => {
-                let (users, keys) = (htpasswd::read(&builtin.users)?, own.keys.read()?);
+                let (users, keys) = (users(auth::BUILTIN_USERS, &builtin.users)?, own.keys.read()?);
                 let (passwords, server) = (Arc::clone(&own.passwords), Arc::clone(&own.server));
                 let authenticator = Arc::clone(&own.authenticator);
                 Ok(Box::new(move || {
@@ -190,7 +190,7 @@ impl Drop for KeyRefresh {
 }
 
 fn rules(configuration: &Configuration) -> Result<Rules, Failure> {
-    access::rules(configuration).map_err(|(path, message)| Failure::new(format!("{path}: {message}")))
+    access::rules(configuration).map_err(|(path, message)| Failure::of(path, message))
 }
 
 /// Puts the rules together: what nobody may do, then what the rules allow, then what a token grants.
@@ -207,17 +207,22 @@ fn authorizer(
         None if auth.htpasswd.is_some() || has_rules => rules,
         None => Arc::new(AllowAll),
     };
-    let immutable = access::immutable_tags(configuration)
-        .map_err(|(path, message)| Failure::new(format!("{path}: {message}")))?;
+    let immutable =
+        access::immutable_tags(configuration).map_err(|(path, message)| Failure::of(path, message))?;
     if immutable.is_empty() {
         return Ok(authorizer);
     }
     Ok(Arc::new(ImmutableTags::new(immutable, authorizer)))
 }
 
-fn passwords(path: &Path) -> Result<Arc<Passwords>, Failure> {
-    users::provide(path)?;
-    let passwords = Passwords::new(htpasswd::read(path)?);
+/// Reads the file of users that a key names.
+pub(super) fn users(key: &str, path: &Path) -> Result<Htpasswd, Failure> {
+    htpasswd::read(path).map_err(|failure| failure.about(key))
+}
+
+fn passwords(key: &str, path: &Path) -> Result<Arc<Passwords>, Failure> {
+    users::provide(path).map_err(|failure| failure.about(key))?;
+    let passwords = Passwords::new(users(key, path)?);
     let passwords = passwords.map_err(|cause| Failure::new("cannot check passwords").because(cause))?;
     Ok(Arc::new(passwords))
 }
@@ -231,7 +236,7 @@ fn own_tokens(
         .builtin
         .as_ref()
         .ok_or_else(|| Failure::new("auth.token.builtin is missing"))?;
-    let passwords = passwords(&builtin.users)?;
+    let passwords = passwords(auth::BUILTIN_USERS, &builtin.users)?;
     let keys = SigningKeyFile::of(builtin.keys.as_deref(), location)?;
     let signing = keys.read()?;
     let options = token_options(token);

@@ -1,6 +1,6 @@
 //! The debug listener: metrics and health.
 
-use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,13 +8,12 @@ use registry_core::Storage;
 use registry_core::storage::PageRequest;
 use registry_http::operations::{CheckOptions, DebugService, Health, Metrics};
 use registry_http::{Limits, Listener, Server};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use super::listen::resolve;
+use super::listen::bind_tcp;
 use crate::config::Configuration;
 use crate::config::sections::health::HttpCheck;
-use crate::config::values::{GoDuration, Secret};
+use crate::config::values::GoDuration;
 use crate::failure::Failure;
 
 /// Starts the listener, if the configuration asks for one.
@@ -27,10 +26,8 @@ pub(super) async fn start(
     let Some(text) = &debug.addr else {
         return Ok(None);
     };
-    let failed = || Failure::new(format!("cannot listen on http.debug.addr {text}"));
-    let listener = TcpListener::bind(resolve(text)?)
-        .await
-        .map_err(|cause| failed().because(cause))?;
+    let failed = || Failure::of("http.debug.addr", format!("cannot listen on {text}"));
+    let listener = bind_tcp("http.debug.addr", text).await?;
     let address = listener.local_addr().map_err(|cause| failed().because(cause))?;
     let mut service = DebugService::new(health.clone());
     if debug.prometheus.enabled {
@@ -98,15 +95,15 @@ pub(super) fn watch(
         });
     }
     for (index, check) in checks.http.iter().enumerate() {
-        watch_http(check, health)
-            .map_err(|cause| Failure::new(format!("health.http[{index}]")).because(cause))?;
+        watch_http(check, health).map_err(|cause| {
+            Failure::of(format!("health.http[{index}]"), "cannot be watched").because(cause)
+        })?;
     }
     Ok(())
 }
 
-fn watch_http(check: &HttpCheck, health: &Health) -> Result<(), Failure> {
-    let url = reqwest::Url::parse(check.uri.reveal())
-        .map_err(|cause| Failure::new("uri is malformed").because(cause))?;
+fn watch_http(check: &HttpCheck, health: &Health) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let url = reqwest::Url::parse(check.uri.reveal())?;
     // Its user, password and query may be secret.
     let name = format!(
         "{}://{}{}",
@@ -114,12 +111,11 @@ fn watch_http(check: &HttpCheck, health: &Health) -> Result<(), Failure> {
         url.host_str().unwrap_or_default(),
         url.path()
     );
-    let headers = header(&check.headers)?;
+    let headers = check.headers.to_map();
     let expected = if check.status == 0 { 200 } else { check.status };
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|cause| Failure::new("no HTTP client can be made").because(cause))?;
+        .build()?;
     let options = options(check.interval, check.timeout, check.threshold);
     health.watch(name, options, move || {
         let request = client.head(url.clone()).headers(headers.clone());
@@ -132,21 +128,6 @@ fn watch_http(check: &HttpCheck, health: &Health) -> Result<(), Failure> {
         })
     });
     Ok(())
-}
-
-fn header(fields: &BTreeMap<String, Vec<Secret>>) -> Result<HeaderMap, Failure> {
-    let mut header = HeaderMap::new();
-    for (name, values) in fields {
-        let field = HeaderName::try_from(name)
-            .map_err(|_| Failure::new(format!("headers: {name:?} is no name of a header field")))?;
-        for value in values {
-            let value = HeaderValue::try_from(value.reveal()).map_err(|_| {
-                Failure::new(format!("headers: the value of {name} cannot stand in a header"))
-            })?;
-            header.append(&field, value);
-        }
-    }
-    Ok(header)
 }
 
 const fn options(interval: GoDuration, timeout: GoDuration, threshold: u32) -> CheckOptions {

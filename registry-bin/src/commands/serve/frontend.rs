@@ -9,14 +9,15 @@ use crate::failure::Failure;
 /// is given.
 pub(super) fn frontend(http: &Http) -> Result<FrontendOptions, Failure> {
     let mut options = FrontendOptions::default();
-    if let Some(host) = http.host.as_deref().filter(|host| !host.is_empty()) {
+    if let Some(host) = &http.host {
         let url = host.parse();
-        options.url = Some(url.map_err(|cause| Failure::new(format!("http.host: {host:?}")).because(cause))?);
+        options.url =
+            Some(url.map_err(|cause| Failure::of("http.host", format!("{host:?}")).because(cause))?);
     }
     if let Some(prefix) = &http.prefix {
         let parsed = prefix.parse();
         options.prefix =
-            parsed.map_err(|cause| Failure::new(format!("http.prefix: {prefix:?}")).because(cause))?;
+            parsed.map_err(|cause| Failure::of("http.prefix", format!("{prefix:?}")).because(cause))?;
     }
     options.is_absolute = !http.relative_urls.unwrap_or_else(|| options.url.is_none());
     if let Some(trusted) = &http.trusted_proxies {

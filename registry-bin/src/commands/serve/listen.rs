@@ -86,37 +86,64 @@ impl Inherited {
 
 async fn bind(http: &Http) -> Result<Listener, Failure> {
     if http.net == Some(Network::Unix) {
-        let path = http.addr.as_deref().filter(|path| !path.is_empty());
+        let path = http.addr.as_deref();
         let path =
-            path.ok_or_else(|| Failure::new("http.addr is missing; name the path of the unix socket"))?;
+            path.ok_or_else(|| Failure::of("http.addr", "is missing; name the path of the unix socket"))?;
         return Listener::bind_unix(path, None).await.map_err(|cause| {
-            Failure::new(format!(
-                "cannot listen at the unix socket {path}; name another in http.addr"
-            ))
+            Failure::of(
+                "http.addr",
+                format!("cannot listen at the unix socket {path}; name another"),
+            )
             .because(cause)
         });
     }
-    let address = resolve(http.addr.as_deref().unwrap_or(DEFAULT_ADDRESS))?;
-    Listener::bind(address).await.map_err(|cause| {
-        Failure::new(format!(
-            "cannot listen on {address}; take another address with --listen or http.addr"
-        ))
-        .because(cause)
-    })
+    let text = http.addr.as_deref().unwrap_or(DEFAULT_ADDRESS);
+    let socket = bind_tcp("http.addr", text).await?;
+    Listener::tcp(socket).map_err(|cause| cannot_listen("http.addr", text).because(cause))
 }
 
-/// Finds the address to listen on. As in Go, no host means all addresses.
-pub(super) fn resolve(text: &str) -> Result<SocketAddr, Failure> {
-    let failed = || {
-        Failure::new(format!(
-            "cannot listen on {text:?}; say ADDRESS:PORT, for example {DEFAULT_ADDRESS}"
-        ))
-    };
-    let full = if text.starts_with(':') {
-        format!("[::]{text}")
-    } else {
-        text.to_owned()
-    };
-    let mut addresses = full.to_socket_addrs().map_err(|cause| failed().because(cause))?;
-    addresses.next().ok_or_else(failed)
+/// Listens at an address that a key of the configuration names.
+pub(super) async fn bind_tcp(key: &str, text: &str) -> Result<TcpListener, Failure> {
+    let addresses = resolve(text).map_err(|cause| cannot_listen(key, text).because(cause))?;
+    TcpListener::bind(addresses.as_slice())
+        .await
+        .map_err(|cause| cannot_listen(key, text).because(cause))
+}
+
+fn cannot_listen(key: &str, text: &str) -> Failure {
+    Failure::of(key, format!("cannot listen on {text}; name another address"))
+}
+
+/// Finds the addresses that may be listened on; the first one that can be is. As in Go, no host means all addresses, and
+/// a name that has several means that of IPv4.
+fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
+    if let Some(port) = text.strip_prefix(':') {
+        // A machine may be without IPv6.
+        return Ok(format!("[::]:{port}")
+            .to_socket_addrs()?
+            .chain(format!("0.0.0.0:{port}").to_socket_addrs()?)
+            .collect());
+    }
+    let mut addresses: Vec<SocketAddr> = text.to_socket_addrs()?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    addresses.truncate(1);
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_of_go() {
+        let resolved = |text: &str| {
+            let addresses = resolve(text).unwrap();
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(resolved(":5000"), ["[::]:5000", "0.0.0.0:5000"]);
+        assert_eq!(resolved("0.0.0.0:5000"), ["0.0.0.0:5000"]);
+        assert_eq!(resolved("[::1]:0"), ["[::1]:0"]);
+        assert_eq!(resolved("localhost:5001"), ["127.0.0.1:5001"]);
+        assert!(resolve("5000").is_err());
+    }
 }

@@ -4,6 +4,7 @@ mod announce;
 mod authentication;
 mod control;
 mod debug;
+pub(crate) mod files;
 mod frontend;
 mod listen;
 mod notifications;
@@ -66,7 +67,8 @@ pub(crate) fn run(serve: &Serve) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|cause| Failure::new("cannot start threads").because(cause))?;
-    runtime.block_on(serve_until_signal(serve, &loaded, log, inherited))
+    let served = runtime.block_on(serve_until_signal(serve, &loaded, log, inherited));
+    served.map_err(|failure| loaded.locate(failure))
 }
 
 async fn serve_until_signal(
@@ -209,10 +211,11 @@ fn tell_what_has_no_effect(loaded: &Loaded) {
             "these keys of the configuration have no effect, because nothing here needs them"
         );
     }
-    for variable in &loaded.variables.unknown {
+    for variable in &loaded.variables.unused {
         tracing::warn!(
-            variable,
-            "this variable of the environment names no key of the configuration"
+            "{} is set in the environment and has no effect: {}",
+            variable.name,
+            variable.reason
         );
     }
 }

@@ -46,7 +46,7 @@ impl Notifications {
         let client =
             reqwest::Client::builder().user_agent(concat!("registry-bin/", env!("CARGO_PKG_VERSION")));
         let notifier = Notifier::start(options, endpoints, outbox.clone(), client)
-            .map_err(|cause| Failure::new("notifications").because(cause))?;
+            .map_err(|cause| Failure::of("notifications.endpoints", "cannot be used").because(cause))?;
         Ok(Some(Self {
             notifier: Arc::new(notifier),
             outbox,
@@ -103,13 +103,9 @@ async fn open(location: &StorageLocation, limit: u64, names: Vec<String>) -> Res
 
 fn map(endpoint: &Endpoint) -> NotificationEndpoint {
     let mut mapped = NotificationEndpoint::new(&endpoint.name, endpoint.url.reveal());
-    let headers = endpoint.headers.iter();
+    let headers = endpoint.headers.revealed();
     mapped.headers = headers
-        .flat_map(|(name, values)| {
-            values
-                .iter()
-                .map(|value| (name.clone(), value.reveal().to_owned()))
-        })
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     // As there, zero is the default.
     if endpoint.timeout != GoDuration::default() {

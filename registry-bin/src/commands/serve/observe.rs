@@ -65,7 +65,7 @@ impl Observation {
         match &log.audit.path {
             _ if log.audit.disabled => {}
             Some(path) => {
-                let writer = LineWriter::file(path)?;
+                let writer = LineWriter::file(path).map_err(|failure| failure.about("log.audit.path"))?;
                 self.observers
                     .push(Arc::new(LineLog::new(LineFormat::Audit, writer.clone())));
                 self.writers.push(writer);

@@ -172,7 +172,10 @@ impl Running {
 
     fn reload(&self) -> Result<Loaded, Failure> {
         let loaded = load(&self.arguments, &self.flags)?;
-        let prepare = |part: &Arc<dyn Reloadable>| part.prepare(&loaded.configuration);
+        let prepare = |part: &Arc<dyn Reloadable>| {
+            let prepared = part.prepare(&loaded.configuration);
+            prepared.map_err(|failure| loaded.locate(failure))
+        };
         let changes: Vec<Change> = self.parts.iter().map(prepare).collect::<Result<_, _>>()?;
         for change in changes {
             change();

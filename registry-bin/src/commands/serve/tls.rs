@@ -63,8 +63,9 @@ impl Reloadable for Encryption {
     fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
         let http = &configuration.http;
         if http.tls.certificate.is_none() && self.self_signed.is_none() {
-            return Err(Failure::new(
-                "http.tls: encryption cannot be switched off while the server runs; restart it",
+            return Err(Failure::of(
+                "http.tls",
+                "encryption cannot be switched off while the server runs; restart it",
             ));
         }
         let config = config(http, self.self_signed.as_ref())?;
@@ -79,8 +80,9 @@ pub(super) struct Unencrypted;
 impl Reloadable for Unencrypted {
     fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
         if configuration.http.tls.certificate.is_some() {
-            return Err(Failure::new(
-                "http.tls: encryption cannot be switched on while the server runs; restart it",
+            return Err(Failure::of(
+                "http.tls",
+                "encryption cannot be switched on while the server runs; restart it",
             ));
         }
         Ok(Box::new(|| ()))
@@ -117,12 +119,12 @@ impl Drop for Renewal {
 }
 
 /// Reads the files, or makes what is needed.
-fn config(http: &Http, self_signed: Option<&SelfSigned>) -> Result<ServerConfig, Failure> {
+pub(super) fn config(http: &Http, self_signed: Option<&SelfSigned>) -> Result<ServerConfig, Failure> {
     let certificate = match (self_signed, &http.tls.certificate, &http.tls.key) {
         (Some(own), ..) => own.certificate()?,
         (None, Some(chain), Some(key)) => read_certificate(chain, key)?,
         (None, ..) => {
-            return Err(Failure::new("http.tls takes both `certificate` and `key`"));
+            return Err(Failure::of("http.tls", "takes both `certificate` and `key`"));
         }
     };
     let mut options = TlsOptions::new(certificate);
@@ -133,7 +135,7 @@ fn config(http: &Http, self_signed: Option<&SelfSigned>) -> Result<ServerConfig,
     };
     if !http.tls.cipher_suites.is_empty() {
         let (suites, left_out) = CipherSuites::from_names(&http.tls.cipher_suites)
-            .map_err(|cause| Failure::new("http.tls.ciphersuites").because(cause))?;
+            .map_err(|cause| Failure::of("http.tls.ciphersuites", "cannot be used").because(cause))?;
         if !left_out.is_empty() {
             let suites = left_out.join(", ");
             tracing::warn!(suites, "these cipher suites are too weak and not offered");
@@ -142,7 +144,7 @@ fn config(http: &Http, self_signed: Option<&SelfSigned>) -> Result<ServerConfig,
     }
     options.clients = clients(http)?;
     let config = options.into_config();
-    config.map_err(|cause| Failure::new("http.tls").because(cause))
+    config.map_err(|cause| Failure::of("http.tls", "cannot be used").because(cause))
 }
 
 fn read_certificate(chain: &Path, key: &Path) -> Result<ServerCertificate, Failure> {
@@ -150,7 +152,7 @@ fn read_certificate(chain: &Path, key: &Path) -> Result<ServerCertificate, Failu
     let key_text = read("http.tls.key", key)?;
     ServerCertificate::from_pem(&chain_text, &key_text, SystemTime::now()).map_err(|cause| {
         let (chain, key) = (chain.display(), key.display());
-        Failure::new(format!("http.tls: certificate {chain}, key {key}")).because(cause)
+        Failure::of("http.tls.certificate", format!("{chain} with the key {key}")).because(cause)
     })
 }
 
@@ -170,11 +172,10 @@ fn clients(http: &Http) -> Result<Option<ClientCertificates>, Failure> {
     let clients = ClientCertificates::from_pem(texts, verification);
     Ok(Some(clients.map_err(|cause| {
         let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-        Failure::new(format!("http.tls.clientcas: {}", files.join(", "))).because(cause)
+        Failure::of("http.tls.clientcas", files.join(", ")).because(cause)
     })?))
 }
 
 fn read(key: &str, path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path)
-        .map_err(|cause| Failure::new(format!("{key}: cannot read {}", path.display())).because(cause))
+    fs::read(path).map_err(|cause| Failure::of(key, format!("cannot read {}", path.display())).because(cause))
 }

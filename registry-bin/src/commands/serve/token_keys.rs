@@ -10,6 +10,7 @@ use registry_http::auth::{SigningKeys, TokenKeys};
 use tokio::runtime::Handle;
 
 use crate::config::sections::auth::Token;
+use crate::config::values::FileOrUrl;
 use crate::failure::Failure;
 use crate::secret_file;
 use crate::storage::StorageLocation;
@@ -34,14 +35,23 @@ pub(super) const fn longest_token_life() -> Duration {
 /// Where the keys of a token server are.
 pub(super) struct KeySource<'a> {
     certificates: Option<&'a Path>,
-    key_set: Option<&'a str>,
+    key_set: Option<&'a FileOrUrl>,
 }
 
 impl<'a> KeySource<'a> {
     pub(super) fn of(token: &'a Token) -> Self {
         Self {
             certificates: token.root_certificates.as_deref(),
-            key_set: token.jwks.as_deref().filter(|place| !place.is_empty()),
+            key_set: token.jwks.as_ref(),
+        }
+    }
+
+    /// The same without what would be fetched.
+    pub(super) fn without_urls(self) -> Self {
+        let is_file = |place: &&FileOrUrl| matches!(place, FileOrUrl::File(_));
+        Self {
+            key_set: self.key_set.filter(is_file),
+            ..self
         }
     }
 
@@ -49,27 +59,22 @@ impl<'a> KeySource<'a> {
     pub(super) fn read(&self) -> Result<TokenKeys, Failure> {
         let mut keys = TokenKeys::default();
         if let Some(path) = self.certificates {
-            let failed = || Failure::new(format!("auth.token.rootcertbundle: {}", path.display()));
+            let failed = || Failure::of("auth.token.rootcertbundle", path.display().to_string());
             let bundle = std::fs::read(path).map_err(|cause| failed().because(cause))?;
             keys = keys.and(TokenKeys::from_certificates(&bundle).map_err(|cause| failed().because(cause))?);
         }
         if let Some(place) = self.key_set {
-            let failed = || Failure::new(format!("auth.token.jwks: {place}"));
-            let set = if is_url(place) {
-                Handle::current()
-                    .block_on(fetch(place))
-                    .map_err(|cause| failed().because(cause))?
-            } else {
-                std::fs::read(Path::new(place)).map_err(|cause| failed().because(cause))?
+            let failed = || Failure::of("auth.token.jwks", place.to_string());
+            let set = match place {
+                FileOrUrl::Url(url) => Handle::current()
+                    .block_on(fetch(url.reveal()))
+                    .map_err(|cause| failed().because(cause))?,
+                FileOrUrl::File(path) => std::fs::read(path).map_err(|cause| failed().because(cause))?,
             };
             keys = keys.and(TokenKeys::from_key_set(&set).map_err(|cause| failed().because(cause))?);
         }
         Ok(keys)
     }
-}
-
-fn is_url(place: &str) -> bool {
-    place.starts_with("https://") || place.starts_with("http://")
 }
 
 /// Gets a key set. A redirect is not followed: keys are trusted because of where they come from.
@@ -78,12 +83,18 @@ async fn fetch(url: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + 
         .timeout(KEY_SET_TIME)
         .redirect(reqwest::redirect::Policy::none())
         .build()?;
-    let mut response = client.get(url).send().await?.error_for_status()?;
+    // An error would hold the URL, in which there may be credentials.
+    let response = client
+        .get(url)
+        .send()
+        .await
+        .map_err(reqwest::Error::without_url)?;
+    let mut response = response.error_for_status().map_err(reqwest::Error::without_url)?;
     if !response.status().is_success() {
         return Err(format!("it answered {}", response.status()).into());
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
+    while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > LARGEST_KEY_SET {
             return Err("it is larger than 1 MiB".into());
@@ -110,8 +121,9 @@ impl SigningKeyFile {
                 Ok(Self::Own(Mutex::new(root.join("auth").join("token-keys.json"))))
             }
             (None, StorageLocation::Memory) => Ok(Self::Memory(Mutex::new(None))),
-            (None, StorageLocation::Bucket(_)) => Err(Failure::new(
-                "auth.token.builtin.keys: name a file, which is made if it is not there: all replicas on a bucket \
+            (None, StorageLocation::Bucket(_)) => Err(Failure::of(
+                "auth.token.builtin.keys",
+                "name a file, which is made if it is not there: all replicas on a bucket \
                  have to sign with the same keys",
             )),
         }
@@ -119,7 +131,7 @@ impl SigningKeyFile {
 
     /// Reads the keys, makes the first one, and replaces one that is too old.
     pub(super) fn read(&self) -> Result<SigningKeys, Failure> {
-        let failed = || Failure::new("the keys of auth.token.builtin");
+        let failed = || Failure::of("auth.token.builtin", "cannot sign tokens");
         match self {
             Self::Own(path) => {
                 let path = path.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,11 +1,11 @@
 //! `auth`: who a client is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::GoDuration;
+use crate::config::values::{FileOrUrl, GoDuration};
 
 /// Who a client is: one of the keys, or none to let everybody do everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -21,6 +21,23 @@ pub(crate) struct Auth {
     pub(crate) token: Option<Token>,
 }
 
+impl Auth {
+    /// The files of users, each with the key that names it.
+    pub(crate) fn files_of_users(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let htpasswd = self.htpasswd.as_ref();
+        let builtin = self.token.as_ref().and_then(|token| token.builtin.as_ref());
+        let files = [
+            htpasswd.map(|htpasswd| (HTPASSWD_PATH, htpasswd.path.as_path())),
+            builtin.map(|builtin| (BUILTIN_USERS, builtin.users.as_path())),
+        ];
+        files.into_iter().flatten()
+    }
+}
+
+/// The keys that name files of users.
+pub(crate) const HTPASSWD_PATH: &str = "auth.htpasswd.path";
+pub(crate) const BUILTIN_USERS: &str = "auth.token.builtin.users";
+
 /// No keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -30,9 +47,9 @@ pub(crate) struct Nothing {}
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Silly {
-    /// What the challenge names.
+    /// What clients show to the person who is asked for a password.
     pub(crate) realm: Option<String>,
-    /// What the challenge names.
+    /// The name of the registry.
     pub(crate) service: Option<String>,
 }
 
@@ -60,7 +77,7 @@ pub(crate) struct Token {
     #[serde(rename = "rootcertbundle")]
     pub(crate) root_certificates: Option<PathBuf>,
     /// The keys that sign tokens as a JSON Web Key Set: a file or a URL.
-    pub(crate) jwks: Option<String>,
+    pub(crate) jwks: Option<FileOrUrl>,
     /// The algorithms that tokens may be signed with; all asymmetric ones unless given.
     #[serde(rename = "signingalgorithms")]
     pub(crate) signing_algorithms: Vec<SigningAlgorithm>,

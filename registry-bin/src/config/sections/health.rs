@@ -1,12 +1,11 @@
 //! `health`: what is watched.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, Secret, SecretUrl};
+use crate::config::values::{GoDuration, SecretFields, SecretUrl};
 
 /// What is watched, and shown by `/debug/health`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -32,9 +31,9 @@ const TEN_SECONDS: GoDuration = GoDuration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StorageCheck {
-    /// Check.
+    /// The storage is checked.
     pub(crate) enabled: bool,
-    /// How often.
+    /// How often it is checked.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
     pub(crate) threshold: u32,
@@ -54,9 +53,9 @@ impl Default for StorageCheck {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FileCheck {
-    /// The file.
+    /// The file, which is there when something is wrong.
     pub(crate) file: PathBuf,
-    /// How often.
+    /// How often it is checked.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
     pub(crate) threshold: u32,
@@ -79,13 +78,13 @@ pub(crate) struct HttpCheck {
     /// The URL.
     pub(crate) uri: SecretUrl,
     /// Header fields of the request.
-    pub(crate) headers: BTreeMap<String, Vec<Secret>>,
+    pub(crate) headers: SecretFields,
     /// The status that it must answer with; 0 means 200.
     #[serde(rename = "statuscode")]
     pub(crate) status: u16,
     /// How long it may take; 0 means the interval.
     pub(crate) timeout: GoDuration,
-    /// How often.
+    /// How often it is checked.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
     pub(crate) threshold: u32,
@@ -95,7 +94,7 @@ impl Default for HttpCheck {
     fn default() -> Self {
         Self {
             uri: SecretUrl::default(),
-            headers: BTreeMap::new(),
+            headers: SecretFields::default(),
             status: 0,
             timeout: GoDuration::default(),
             interval: TEN_SECONDS,
@@ -112,7 +111,7 @@ pub(crate) struct TcpCheck {
     pub(crate) addr: String,
     /// How long it may take; 0 means the interval.
     pub(crate) timeout: GoDuration,
-    /// How often.
+    /// How often it is checked.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
     pub(crate) threshold: u32,

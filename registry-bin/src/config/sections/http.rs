@@ -25,7 +25,7 @@ pub(crate) struct Http {
     /// URLs in responses are paths; so they are without `host` too, unless this is `false`.
     #[serde(rename = "relativeurls")]
     pub(crate) relative_urls: Option<bool>,
-    /// How long running requests may go on after the first signal; 0 cuts them. 30s.
+    /// How long running requests may go on after the first signal; 0 cuts them; 30s unless given.
     #[serde(rename = "draintimeout")]
     pub(crate) drain_timeout: Option<GoDuration>,
     /// Header fields of every response, such as `X-Content-Type-Options: [nosniff]`.
@@ -63,7 +63,7 @@ pub(crate) enum Network {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Debug {
-    /// Where to listen; nowhere unless given.
+    /// Where metrics and health are served; nowhere unless given.
     pub(crate) addr: Option<String>,
     /// Metrics.
     pub(crate) prometheus: Prometheus,
@@ -73,9 +73,9 @@ pub(crate) struct Debug {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Prometheus {
-    /// Serve metrics.
+    /// Metrics are served at the debug address.
     pub(crate) enabled: bool,
-    /// Their path.
+    /// The path of the metrics.
     pub(crate) path: String,
 }
 
@@ -92,7 +92,7 @@ impl Default for Prometheus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http2 {
-    /// Only HTTP/1.1.
+    /// Only HTTP/1.1 is spoken.
     pub(crate) disabled: bool,
 }
 
@@ -119,12 +119,12 @@ pub(crate) struct RateLimit {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rate {
-    /// How many requests.
+    /// How many requests are answered in `per`.
     pub(crate) requests: NonZeroU32,
-    /// In how long.
+    /// The time that requests are counted in.
     #[serde(default = "one_second")]
     pub(crate) per: GoDuration,
-    /// How many at once after a rest; as many as `requests` unless given.
+    /// How many may come at once after a rest; as many as `requests` unless given.
     pub(crate) burst: Option<NonZeroU32>,
 }
 

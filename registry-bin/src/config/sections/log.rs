@@ -13,7 +13,7 @@ use crate::config::values::Secret;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Log {
-    /// The least level that is logged; info.
+    /// The least level that is logged; `info` unless given.
     pub(crate) level: Option<LogLevel>,
     /// The form of a line.
     pub(crate) formatter: LogFormat,
@@ -65,7 +65,7 @@ pub(crate) enum LogFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AccessLog {
-    /// No line for each request.
+    /// There is no line for each request.
     pub(crate) disabled: bool,
     /// The form of a line.
     pub(crate) format: AccessLogFormat,
@@ -88,7 +88,7 @@ pub(crate) enum AccessLogFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AuditLog {
-    /// No such lines.
+    /// There is no line for each write and each refused request.
     pub(crate) disabled: bool,
     /// The file that they are appended to; unless given, they go to the log.
     pub(crate) path: Option<PathBuf>,

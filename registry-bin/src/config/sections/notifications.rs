@@ -1,11 +1,9 @@
 //! `notifications`: who is told of pushes, pulls and deletes.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, Secret, SecretUrl};
+use crate::config::values::{GoDuration, SecretFields, SecretUrl};
 
 /// Who is told of pushes, pulls and deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -49,17 +47,17 @@ impl Default for Outbox {
 pub(crate) struct Endpoint {
     /// What the log and the metrics call it.
     pub(crate) name: String,
-    /// It is not told.
+    /// Nothing is sent to it.
     pub(crate) disabled: bool,
     /// Where events are sent by POST.
     pub(crate) url: SecretUrl,
     /// Header fields of each request, such as `Authorization: [Bearer …]`.
-    pub(crate) headers: BTreeMap<String, Vec<Secret>>,
-    /// How long a request may take.
+    pub(crate) headers: SecretFields,
+    /// How long sending an event may take.
     pub(crate) timeout: GoDuration,
     /// After how many failures in a row it is left alone for `backoff`.
     pub(crate) threshold: u32,
-    /// How long it is left alone.
+    /// How long it is left alone after `threshold` failures.
     pub(crate) backoff: GoDuration,
     /// Media types of what is not told.
     #[serde(rename = "ignoredmediatypes")]
@@ -76,7 +74,7 @@ impl Default for Endpoint {
             name: String::new(),
             disabled: false,
             url: SecretUrl::default(),
-            headers: BTreeMap::new(),
+            headers: SecretFields::default(),
             timeout: GoDuration::from_secs(1),
             threshold: 10,
             backoff: GoDuration::from_secs(1),
@@ -91,10 +89,10 @@ impl Default for Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Ignore {
-    /// Media types.
+    /// Media types of what is not told.
     #[serde(rename = "mediatypes")]
     pub(crate) media_types: Vec<String>,
-    /// Actions: `pull`, `push`, `mount`, `delete`.
+    /// What happened to it.
     pub(crate) actions: Vec<EventAction>,
 }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, Secret};
+use crate::config::values::{GoDuration, Secret, SecretUrl};
 
 /// A registry that this one is a cache of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -11,7 +11,7 @@ use crate::config::values::{GoDuration, Secret};
 pub(crate) struct Proxy {
     /// Its URL; without one there is no such registry.
     #[serde(rename = "remoteurl")]
-    pub(crate) remote_url: Option<String>,
+    pub(crate) remote_url: Option<SecretUrl>,
     /// The user to log in as.
     pub(crate) username: Option<String>,
     /// The user's password.

@@ -25,6 +25,7 @@ impl Node {
             // Not the text itself: where keys are expected, it may be a password.
             Value::Scalar { .. } => "a single value",
             Value::List(_) => "a list",
+            Value::Map(_) if wanted == "text" => "keys below it; put it in quotes",
             Value::Map(_) => "keys below it",
         };
         Problem::new(format!("takes {wanted}, but has {found}")).at(&self.origin)
@@ -136,7 +137,7 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-        if self.is_null() {
+        if self.is_null() || self.is_empty() {
             visitor.visit_none()
         } else {
             visitor.visit_some(self)

@@ -7,22 +7,46 @@
 use std::sync::Arc;
 
 use super::{Node, Origin, Value, parse};
-use crate::config::problem::Problem;
+use crate::config::problem::{Problem, alternatives, near};
 use crate::config::schema::{Below, Description, VARIABLE};
 
-const PREFIX: &str = "REGISTRY_";
+/// What the names of our variables begin with.
+pub(crate) const PREFIX: &str = "REGISTRY_";
 
 /// The variable that names the file, which is not a key.
 pub(crate) const FILE_VARIABLE: &str = "REGISTRY_CONFIGURATION_PATH";
+
+/// The version says how a file is to be read, so only the file says it.
+const VERSION_VARIABLE: &str = "REGISTRY_VERSION";
 
 /// What came of the variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Applied {
     /// The variables that set something.
     pub(crate) used: Vec<String>,
-    /// The variables that name no key. As in distribution this is not an error: Kubernetes makes such variables for
+    /// The variables that have no effect. As in distribution this is not an error: Kubernetes makes such variables for
     /// a service with the name `registry`.
-    pub(crate) unknown: Vec<String>,
+    pub(crate) unused: Vec<UnusedVariable>,
+}
+
+/// A variable that has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnusedVariable {
+    pub(crate) name: String,
+    /// Why, and what may have been meant.
+    pub(crate) reason: String,
+}
+
+/// What came of one variable.
+enum Placed {
+    Yes,
+    /// From here on the path leads nowhere.
+    Nowhere {
+        /// How many parts of the path are left, the unknown one included.
+        left: usize,
+        /// The parts that could stand there.
+        known: Vec<String>,
+    },
 }
 
 /// Applies each variable whose name begins as ours do; the others are not looked at.
@@ -41,29 +65,76 @@ pub(crate) fn apply_variables(
     variables.sort();
     let mut applied = Applied::default();
     for (name, text) in variables {
+        if name == VERSION_VARIABLE {
+            let reason = "the version of the configuration's form is what the file says".to_owned();
+            applied.unused.push(UnusedVariable { name, reason });
+            continue;
+        }
         let origin = Origin::Variable(Arc::from(name.as_str()));
         let value = parse(&text, Some(&origin)).map_err(|problem| problem.at(&origin))?;
         let path: Vec<&str> = name.strip_prefix(PREFIX).unwrap_or_default().split('_').collect();
-        let known =
+        let placed =
             place(root, Description::new(schema), &path, value).map_err(|problem| problem.at(&origin))?;
-        if known {
-            applied.used.push(name);
-        } else {
-            applied.unknown.push(name);
+        match placed {
+            Placed::Yes => applied.used.push(name),
+            Placed::Nowhere { left, known } => {
+                let reason = reason(&name, &path, left, &known);
+                applied.unused.push(UnusedVariable { name, reason });
+            }
         }
     }
     Ok(applied)
 }
 
-/// Puts a value where a path leads from `node`. False says that the path leads nowhere.
-fn place(node: &mut Node, description: Description<'_>, path: &[&str], value: Node) -> Result<bool, Problem> {
+/// Says why a variable has no effect, and which one may have been meant.
+fn reason(name: &str, path: &[&str], left: usize, known: &[String]) -> String {
+    if name == "REGISTRY_PORT" || name.starts_with("REGISTRY_PORT_") || name.starts_with("REGISTRY_SERVICE_")
+    {
+        return "Kubernetes sets it for a service that is called `registry`".to_owned();
+    }
+    let (above, unknown) = path
+        .split_at_checked(path.len().saturating_sub(left))
+        .unwrap_or((path, &[]));
+    let unknown = unknown.first().copied().unwrap_or_default();
+    let place = match above {
+        [] => String::new(),
+        _ => format!(" below `{}`", above.join(".").to_lowercase()),
+    };
+    let near = near(&unknown.to_uppercase(), known);
+    let full: Vec<String> = near
+        .iter()
+        .map(|part| format!("{PREFIX}{}", [above, &[*part]].concat().join("_")))
+        .collect();
+    let meant = match full.as_slice() {
+        [] => String::new(),
+        full => format!("; did you mean {}?", alternatives(full)),
+    };
+    format!("there is no key `{}`{place}{meant}", unknown.to_lowercase())
+}
+
+/// Puts a value where a path leads from `node`.
+fn place(
+    node: &mut Node,
+    description: Description<'_>,
+    path: &[&str],
+    value: Node,
+) -> Result<Placed, Problem> {
     let Some((part, rest)) = path.split_first() else {
         *node = value;
-        return Ok(true);
+        return Ok(Placed::Yes);
     };
+    let nowhere = |known: Vec<String>| Placed::Nowhere {
+        left: path.len(),
+        known,
+    };
+    if description.is_open() {
+        node.settle_word();
+    }
     match description.below() {
         Below::Keys(keys) => {
-            let key = keys.iter().find(|(key, schema)| is_named(key, schema, part));
+            let key = keys
+                .iter()
+                .find(|(key, schema)| variable_name(key, schema) == *part);
             match key {
                 Some((key, schema)) => place_below(node, key, Description::new(schema), rest, value),
                 None if description.is_open() => {
@@ -71,7 +142,11 @@ fn place(node: &mut Node, description: Description<'_>, path: &[&str], value: No
                     let key = part.to_lowercase();
                     place_below(node, &key, Description::new(&anything), rest, value)
                 }
-                None => Ok(false),
+                None => Ok(nowhere(
+                    keys.iter()
+                        .map(|(key, schema)| variable_name(key, schema))
+                        .collect(),
+                )),
             }
         }
         Below::AnyKey(values) => place_below(node, &key_like(node, part), values, rest, value),
@@ -89,7 +164,7 @@ fn place(node: &mut Node, description: Description<'_>, path: &[&str], value: No
             )
         }
         Below::Items(items) => place_in_list(node, items, part, rest, value),
-        Below::Nothing => Ok(false),
+        Below::Nothing => Ok(nowhere(Vec::new())),
     }
 }
 
@@ -100,16 +175,16 @@ fn place_below(
     description: Description<'_>,
     rest: &[&str],
     value: Node,
-) -> Result<bool, Problem> {
+) -> Result<Placed, Problem> {
     let mut child = node
         .child(key)
         .cloned()
         .unwrap_or_else(|| Node::null(&value.origin));
-    let known = place(&mut child, description, rest, value).map_err(|problem| problem.below(key))?;
-    if known {
+    let placed = place(&mut child, description, rest, value).map_err(|problem| problem.below(key))?;
+    if matches!(placed, Placed::Yes) {
         node.set_key(key, child);
     }
-    Ok(known)
+    Ok(placed)
 }
 
 fn place_in_list(
@@ -118,7 +193,7 @@ fn place_in_list(
     part: &str,
     rest: &[&str],
     value: Node,
-) -> Result<bool, Problem> {
+) -> Result<Placed, Problem> {
     let index: usize = part
         .parse()
         .map_err(|_| Problem::new(format!("takes the index of a list, but has {part:?}")))?;
@@ -137,12 +212,15 @@ fn place_in_list(
     if index == list.len() {
         list.push(Node::null(&value.origin));
     }
-    let known = match list.get_mut(index) {
+    let placed = match list.get_mut(index) {
         Some(item) => place(item, items, rest, value).map_err(|problem| problem.below_index(index))?,
-        None => false,
+        None => Placed::Nowhere {
+            left: rest.len() + 1,
+            known: Vec::new(),
+        },
     };
     node.value = Value::List(list);
-    Ok(known)
+    Ok(placed)
 }
 
 /// The key of a map that a part of a variable's name stands for: one that is there, or a new one in lower case.
@@ -158,9 +236,10 @@ fn key_like(node: &Node, part: &str) -> String {
         .map_or_else(|| part.to_lowercase(), str::to_owned)
 }
 
-fn is_named(key: &str, schema: &serde_json::Value, part: &str) -> bool {
+/// What stands for a key in the names of variables.
+fn variable_name(key: &str, schema: &serde_json::Value) -> String {
     match schema.get(VARIABLE).and_then(serde_json::Value::as_str) {
-        Some(name) => name == part,
-        None => key.to_uppercase() == part,
+        Some(name) => name.to_owned(),
+        None => key.to_uppercase(),
     }
 }

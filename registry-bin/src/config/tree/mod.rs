@@ -7,7 +7,7 @@ mod yaml;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use self::environment::{Applied, FILE_VARIABLE, apply_variables};
+pub(crate) use self::environment::{Applied, FILE_VARIABLE, PREFIX, apply_variables};
 pub(crate) use self::yaml::parse;
 
 /// Where a value was written.
@@ -106,6 +106,11 @@ impl Node {
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
+    /// It is text without a letter, which in Go is as good as nothing.
+    fn is_empty(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, .. } if text.is_empty())
+    }
+
     /// What stands at a path such as `http.tls.clientcas[0]`, each part of which is a key or an index.
     pub(crate) fn find(&self, path: &str) -> Option<&Self> {
         path.split(['.', '['])
@@ -171,6 +176,14 @@ impl Node {
                     }
                 }
             }
+        }
+    }
+
+    /// Makes a word into a key without anything below it: `storage: inmemory` is the same as `storage: {inmemory: {}}`.
+    pub(crate) fn settle_word(&mut self) {
+        if let (Value::Scalar { text, .. }, false) = (&self.value, self.is_null()) {
+            let entry = Entry::new(text, Self::map(Vec::new(), self.origin.clone()));
+            self.value = Value::Map(vec![entry]);
         }
     }
 

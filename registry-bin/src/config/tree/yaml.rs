@@ -34,7 +34,7 @@ pub(crate) fn parse(text: &str, origin: Option<&Origin>) -> Result<Node, Problem
             event => root = Some(reader.node(event, place, 0)?),
         }
     }
-    Ok(root.unwrap_or_else(|| Node::map(Vec::new(), reader.place(1))))
+    Ok(root.unwrap_or_else(|| Node::null(&reader.place(1))))
 }
 
 struct Reader<'a, 'input> {

@@ -2,12 +2,16 @@
 
 mod address_range;
 mod duration;
+mod file_or_url;
 mod header_fields;
 mod secret;
+mod secret_fields;
 mod secret_url;
 
 pub(crate) use self::address_range::AddressRange;
 pub(crate) use self::duration::GoDuration;
+pub(crate) use self::file_or_url::FileOrUrl;
 pub(crate) use self::header_fields::HeaderFields;
 pub(crate) use self::secret::Secret;
+pub(crate) use self::secret_fields::SecretFields;
 pub(crate) use self::secret_url::SecretUrl;

@@ -15,6 +15,18 @@ impl SecretUrl {
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// It is a URL that a request can be sent to.
+    pub(crate) fn is_http(&self) -> bool {
+        let url = reqwest::Url::parse(&self.0);
+        url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    }
+}
+
+impl From<String> for SecretUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
 }
 
 /// The URL without what may be secret.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, Secret};
+use crate::config::values::{GoDuration, Secret, SecretUrl};
 
 /// A container of Azure Blob Storage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -29,7 +29,7 @@ pub(crate) struct Azure {
     pub(crate) root: Option<String>,
     /// The address of the service.
     #[serde(rename = "serviceurl")]
-    pub(crate) service_url: Option<String>,
+    pub(crate) service_url: Option<SecretUrl>,
     /// How often a request is tried again.
     pub(crate) max_retries: Option<u64>,
     /// How long to wait before that.
@@ -43,7 +43,7 @@ pub(crate) struct Azure {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AzureCredentials {
-    /// By what.
+    /// By what to log in.
     #[serde(rename = "type")]
     pub(crate) kind: Option<AzureCredentialKind>,
     /// The client.

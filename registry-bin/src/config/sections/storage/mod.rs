@@ -71,7 +71,7 @@ impl Default for Filesystem {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Delete {
-    /// It may.
+    /// Content may be deleted.
     pub(crate) enabled: bool,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Delete {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Redirect {
-    /// They are not.
+    /// Clients are not sent to the bucket.
     pub(crate) disable: Option<bool>,
 }
 
@@ -87,10 +87,10 @@ pub(crate) struct Redirect {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Cache {
-    /// Where: `inmemory` or `redis`.
+    /// Where blobs are remembered: `inmemory` or `redis`.
     #[serde(rename = "blobdescriptor")]
     pub(crate) blob_descriptor: Option<String>,
-    /// How many.
+    /// How many blobs are remembered.
     #[serde(rename = "blobdescriptorsize")]
     pub(crate) blob_descriptor_size: Option<i64>,
 }
@@ -99,7 +99,7 @@ pub(crate) struct Cache {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tag {
-    /// How many at once.
+    /// How many tags are looked at at once.
     #[serde(rename = "concurrencylimit")]
     pub(crate) concurrency_limit: Option<i64>,
 }
@@ -120,13 +120,13 @@ pub(crate) struct Maintenance {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct UploadPurging {
-    /// They are ended.
+    /// Uploads that nobody goes on with are ended.
     pub(crate) enabled: bool,
-    /// After how long.
+    /// How long an upload may wait for its next request.
     pub(crate) age: GoDuration,
-    /// How often they are looked for; 1h on a disk and 24h in a bucket unless given.
+    /// How often such uploads are looked for; 1h on a disk and 24h in a bucket unless given.
     pub(crate) interval: Option<GoDuration>,
-    /// They are only looked for, and stay.
+    /// Such uploads are only looked for, and stay.
     #[serde(rename = "dryrun")]
     pub(crate) dry_run: bool,
 }

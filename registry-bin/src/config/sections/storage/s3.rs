@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::Secret;
+use crate::config::values::{Secret, SecretUrl};
 
 /// A bucket of Amazon S3, or of what speaks its protocol.
 ///
@@ -24,7 +24,7 @@ pub(crate) struct S3 {
     pub(crate) region: Option<String>,
     /// The address of a service that is not Amazon's.
     #[serde(rename = "regionendpoint")]
-    pub(crate) region_endpoint: Option<String>,
+    pub(crate) region_endpoint: Option<SecretUrl>,
     /// The bucket is in the path of URLs, not in their host.
     #[serde(rename = "forcepathstyle")]
     pub(crate) force_path_style: Option<bool>,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+mod keys;
+
 use super::load::assemble;
 use super::sections::log::{LogFormat, LogLevel};
 use super::supported::without_effect;
@@ -147,17 +149,150 @@ fn unknown_variables_are_told_and_do_nothing() {
         &[
             ("REGISTRY_PORT", "tcp://10.0.0.1:5000"),
             ("REGISTRY_HTTP_ADR", ":5001"),
+            ("REGISTRY_CATALOG_PAGES", "5"),
+            ("REGISTRY_NOTIFICATIONS_ENDPOINTS_0_ULR", "http://a"),
+            ("REGISTRY_VERSION", "2.8.3"),
+            ("REGISTRY_storage", "s3"),
             ("REGISTRY_HTTP_ADDR_MORE", ":5001"),
             ("REGISTRY_CONFIGURATION_PATH", "/etc/config.yml"),
         ],
     )
     .unwrap();
     assert_eq!(configuration, load(SMALLEST, &[]));
-    assert_eq!(
-        applied.unknown,
-        ["REGISTRY_HTTP_ADDR_MORE", "REGISTRY_HTTP_ADR", "REGISTRY_PORT"]
-    );
+    let unused = applied.unused.iter();
+    let unused: Vec<(&str, &str)> = unused.map(|unused| (&*unused.name, &*unused.reason)).collect();
+    let expected = [
+        (
+            "REGISTRY_CATALOG_PAGES",
+            "there is no key `pages` below `catalog`",
+        ),
+        (
+            "REGISTRY_HTTP_ADDR_MORE",
+            "there is no key `more` below `http.addr`",
+        ),
+        (
+            "REGISTRY_HTTP_ADR",
+            "there is no key `adr` below `http`; did you mean `REGISTRY_HTTP_ADDR`?",
+        ),
+        (
+            "REGISTRY_NOTIFICATIONS_ENDPOINTS_0_ULR",
+            "there is no key `ulr` below `notifications.endpoints.0`; did you mean `REGISTRY_NOTIFICATIONS_ENDPOINTS_0_URL`?",
+        ),
+        (
+            "REGISTRY_PORT",
+            "Kubernetes sets it for a service that is called `registry`",
+        ),
+        (
+            "REGISTRY_VERSION",
+            "the version of the configuration's form is what the file says",
+        ),
+        (
+            "REGISTRY_storage",
+            "there is no key `storage`; did you mean `REGISTRY_STORAGE`?",
+        ),
+    ];
+    assert_eq!(unused, expected);
     assert!(applied.used.is_empty());
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_no_key_whatever_the_file_says() {
+    let text = "version: 0.1\nstorage: {filesystem: {rootdirectory: /srv}, delete: {enabled: true}}\nhttp: {addr: ':1', secret: a}\nlog: {level: debug}\n";
+    for empty in ["", " ", "~", "# nothing"] {
+        let configuration = load(
+            text,
+            &[
+                ("REGISTRY_HTTP_ADDR", empty),
+                ("REGISTRY_HTTP_SECRET", empty),
+                ("REGISTRY_LOG_LEVEL", empty),
+                ("REGISTRY_STORAGE_DELETE_ENABLED", empty),
+                ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", empty),
+                ("REGISTRY_HEALTH_HTTPCHECKERS", empty),
+                ("REGISTRY_HTTP_TLS", empty),
+            ],
+        );
+        assert_eq!(
+            configuration,
+            load("version: 0.1\nstorage: filesystem\n", &[]),
+            "{empty:?}"
+        );
+    }
+    let message = refusal(text, &[("REGISTRY_STORAGE", "")]);
+    assert!(message.contains("where to store is missing"), "{message}");
+}
+
+#[test]
+fn a_word_by_one_variable_gets_its_keys_by_others() {
+    let configuration = load(
+        SMALLEST,
+        &[
+            ("REGISTRY_AUTH", "htpasswd"),
+            ("REGISTRY_AUTH_HTPASSWD_PATH", "/auth/htpasswd"),
+            ("REGISTRY_AUTH_HTPASSWD_REALM", "Registry Realm"),
+            ("REGISTRY_STORAGE", "s3"),
+            ("REGISTRY_STORAGE_S3_BUCKET", "images"),
+            ("REGISTRY_STORAGE_S3_SECRETKEY", "0123"),
+            ("REGISTRY_STORAGE_S3_ACCESSKEY", "1_0"),
+        ],
+    );
+    let users = configuration.auth.htpasswd.expect("users are named");
+    assert_eq!(users.realm, "Registry Realm");
+    assert_eq!(users.path.to_str(), Some("/auth/htpasswd"));
+    let s3 = configuration.storage.s3.expect("a bucket is named");
+    // What looks like a number is taken as it was written.
+    assert_eq!(s3.secret_key.expect("a key is given").reveal(), "0123");
+    assert!(configuration.storage.in_memory.is_none());
+    // A word stays in force beside another one.
+    let message = refusal(
+        SMALLEST,
+        &[
+            ("REGISTRY_AUTH", "token"),
+            ("REGISTRY_AUTH_HTPASSWD_REALM", "Realm"),
+            ("REGISTRY_AUTH_HTPASSWD_PATH", "/users"),
+        ],
+    );
+    assert!(
+        message.contains("exclude each other") && message.contains("REGISTRY_AUTH)"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_value_is_yaml() {
+    let configuration = load(
+        SMALLEST,
+        &[
+            ("REGISTRY_HTTP_HEADERS", "{X-Content-Type-Options: [nosniff]}"),
+            ("REGISTRY_HTTP_TLS_CLIENTCAS", "[/a, /b]"),
+            ("REGISTRY_HTTP_TLS_CERTIFICATE", "'/c'"),
+            ("REGISTRY_HTTP_TLS_KEY", "/d # the key"),
+            ("REGISTRY_STORAGE_DELETE_ENABLED", "yes"),
+            ("REGISTRY_HTTP_DRAINTIMEOUT", "1m30s"),
+            ("REGISTRY_VALIDATION_MANIFESTS_INDEXES_PLATFORMS", "None"),
+        ],
+    );
+    assert_eq!(
+        configuration.http.headers.to_map()["x-content-type-options"],
+        "nosniff"
+    );
+    let tls = &configuration.http.tls;
+    assert_eq!(tls.client_authorities, ["/a", "/b"].map(std::path::PathBuf::from));
+    assert_eq!(tls.certificate.as_deref(), Some("/c".as_ref()));
+    assert_eq!(tls.key.as_deref(), Some("/d".as_ref()));
+    assert!(configuration.storage.delete.enabled);
+    let message = refusal(SMALLEST, &[("REGISTRY_AUTH_HTPASSWD", "{realm: a: b, path: /c}")]);
+    assert!(message.contains("REGISTRY_AUTH_HTPASSWD: "), "{message}");
+    let message = refusal(
+        SMALLEST,
+        &[
+            ("REGISTRY_AUTH_HTPASSWD_REALM", "Registry: mine"),
+            ("REGISTRY_AUTH_HTPASSWD_PATH", "/c"),
+        ],
+    );
+    assert!(
+        message.contains("auth.htpasswd.realm: takes text, but has keys below it; put it in quotes"),
+        "{message}"
+    );
 }
 
 #[test]

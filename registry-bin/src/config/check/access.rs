@@ -1,0 +1,66 @@
+//! What must hold in `access` and `tags.immutable`.
+
+use super::Problems;
+use crate::access;
+use crate::config::Configuration;
+use crate::config::problem::alternatives;
+
+pub(super) fn check(configuration: &Configuration, problems: &mut Problems<'_>) {
+    for (path, message) in [
+        access::rules(configuration).err(),
+        access::immutable_tags(configuration).err(),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        problems.add(&path, message);
+    }
+    let access = &configuration.access;
+    let tokens_name_groups = configuration
+        .auth
+        .token
+        .as_ref()
+        .is_some_and(|token| token.builtin.is_none());
+    for (index, rule) in access.rules.iter().enumerate() {
+        let path = format!("access.rules[{index}]");
+        for (key, is_empty) in [
+            ("repositories", rule.repositories.is_empty()),
+            ("identities", rule.identities.is_empty()),
+            ("actions", rule.actions.is_empty()),
+        ] {
+            problems.required(
+                &format!("{path}.{key}"),
+                is_empty,
+                "a rule without any matches nothing",
+            );
+        }
+        for (position, identity) in rule.identities.iter().enumerate() {
+            let group = identity.strip_prefix("group:").filter(|_| !tokens_name_groups);
+            if let Some(group) = group.filter(|group| !access.groups.contains_key(*group)) {
+                let groups: Vec<&String> = access.groups.keys().collect();
+                let known = if groups.is_empty() {
+                    "add it to `access.groups`".to_owned()
+                } else {
+                    format!("there is {}", alternatives(&groups))
+                };
+                problems.add(
+                    &format!("{path}.identities[{position}]"),
+                    format!("there is no group {group:?}; {known}"),
+                );
+            }
+        }
+    }
+    for (index, rule) in configuration.tags.immutable.iter().enumerate() {
+        let path = format!("tags.immutable[{index}]");
+        problems.required(
+            &format!("{path}.repositories"),
+            rule.repositories.is_empty(),
+            "write `[\"**\"]` for all",
+        );
+        problems.required(
+            &format!("{path}.tags"),
+            rule.tags.is_empty(),
+            "write `[\"*\"]` for all",
+        );
+    }
+}

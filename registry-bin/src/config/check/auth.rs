@@ -1,0 +1,74 @@
+//! What must hold in `auth`.
+
+use super::Problems;
+use crate::config::sections::auth::{Auth, SigningAlgorithm, Token};
+
+pub(super) fn check(auth: &Auth, problems: &mut Problems<'_>) {
+    if let Some(token) = &auth.token {
+        check_token(token, problems);
+    }
+    if let Some(htpasswd) = &auth.htpasswd {
+        problems.required(
+            "auth.htpasswd.realm",
+            htpasswd.realm.is_empty(),
+            "write for example `realm: Registry`",
+        );
+        problems.required(
+            "auth.htpasswd.path",
+            htpasswd.path.as_os_str().is_empty(),
+            "name the file of users",
+        );
+    }
+}
+
+fn check_token(token: &Token, problems: &mut Problems<'_>) {
+    problems.required(
+        "auth.token.service",
+        token.service.is_none(),
+        "write this registry's name, such as its host",
+    );
+    if token.builtin.is_none() {
+        problems.required(
+            "auth.token.realm",
+            token.realm.is_none() && !token.auto_redirect,
+            "write the URL that clients get tokens from",
+        );
+        problems.required(
+            "auth.token.issuer",
+            token.issuer.is_none(),
+            "write what the tokens' `iss` says",
+        );
+        if token.root_certificates.is_none() && token.jwks.is_none() {
+            problems.add(
+                "auth.token",
+                "there is no key to verify tokens with; give `rootcertbundle` or `jwks`, or `builtin` to issue tokens here",
+            );
+        }
+    } else {
+        for (path, given) in [
+            ("auth.token.rootcertbundle", token.root_certificates.is_some()),
+            ("auth.token.jwks", token.jwks.is_some()),
+            (
+                "auth.token.signingalgorithms",
+                !token.signing_algorithms.is_empty(),
+            ),
+        ] {
+            if given {
+                problems.add(
+                    path,
+                    "is for tokens from elsewhere, but `builtin` issues them here; keep one",
+                );
+            }
+        }
+    }
+    for (index, algorithm) in token.signing_algorithms.iter().enumerate() {
+        let reason = match algorithm {
+            SigningAlgorithm::ES512 => "is not supported; use ES256 or ES384",
+            SigningAlgorithm::HS256 | SigningAlgorithm::HS384 | SigningAlgorithm::HS512 => {
+                "is a shared secret: whoever verifies tokens by it could issue them; use ES256, RS256 or EdDSA"
+            }
+            _ => continue,
+        };
+        problems.add(&format!("auth.token.signingalgorithms[{index}]"), reason);
+    }
+}

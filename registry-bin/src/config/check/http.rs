@@ -1,0 +1,49 @@
+//! What must hold in `http`.
+
+use registry_http::{Prefix, PublicUrl};
+
+use super::Problems;
+use crate::config::sections::http::{Http, Network};
+
+pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
+    let is_unix = http.net == Some(Network::Unix);
+    let address = http.addr.as_deref();
+    problems.required(
+        "http.addr",
+        is_unix && address.is_none(),
+        "name the path of the unix socket",
+    );
+    for (path, address) in [
+        ("http.addr", address.filter(|_| !is_unix)),
+        ("http.debug.addr", http.debug.addr.as_deref()),
+    ] {
+        if address.is_some_and(|address| !has_port(address)) {
+            problems.add(
+                path,
+                "takes ADDRESS:PORT with a port from 0 to 65535, such as 127.0.0.1:5000 or :5000",
+            );
+        }
+    }
+    if let Some(Err(problem)) = http.host.as_deref().map(str::parse::<PublicUrl>) {
+        problems.add("http.host", problem.to_string());
+    }
+    if let Some(Err(problem)) = http.prefix.as_deref().map(str::parse::<Prefix>) {
+        problems.add("http.prefix", problem.to_string());
+    }
+    for (kind, rate) in [
+        ("address", &http.rate_limit.address),
+        ("identity", &http.rate_limit.identity),
+    ] {
+        if rate.as_ref().is_some_and(|rate| rate.per.0.is_zero()) {
+            problems.add(
+                &format!("http.ratelimit.{kind}.per"),
+                "must be more than 0; write for example 1s",
+            );
+        }
+    }
+}
+
+fn has_port(address: &str) -> bool {
+    let port = address.rsplit_once(':').map(|(_, port)| port);
+    port.is_some_and(|port| port.parse::<u16>().is_ok())
+}

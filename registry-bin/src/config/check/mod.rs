@@ -1,0 +1,96 @@
+//! What must hold between the values of a configuration.
+
+mod access;
+mod auth;
+mod health;
+mod http;
+mod notifications;
+mod storage;
+mod tls;
+
+use super::Configuration;
+use super::problem::{Problem, alternatives};
+use super::supported;
+use super::tree::Node;
+
+/// The kinds of storage, of which one is chosen.
+pub(super) const DRIVERS: [&str; 7] = ["filesystem", "inmemory", "s3", "gcs", "azure", "swift", "oss"];
+
+/// The kinds of authentication, of which at most one is chosen.
+const AUTHENTICATORS: [&str; 4] = ["none", "silly", "htpasswd", "token"];
+
+/// The kinds of storage that are named.
+pub(super) fn drivers(tree: &Node) -> Vec<&'static str> {
+    named(tree, "storage", &DRIVERS)
+}
+
+fn named(tree: &Node, section: &str, names: &[&'static str]) -> Vec<&'static str> {
+    let section = tree.child(section);
+    let is_named = |name: &&str| section.is_some_and(|section| section.child(name).is_some());
+    names.iter().copied().filter(is_named).collect()
+}
+
+/// All that is wrong or not supported.
+pub(super) fn problems(configuration: &Configuration, tree: &Node) -> Vec<Problem> {
+    let mut problems = Problems {
+        tree,
+        found: Vec::new(),
+    };
+    let drivers = drivers(tree);
+    if drivers.is_empty() {
+        let usual: Vec<&str> = DRIVERS.iter().copied().take(5).collect();
+        problems.add(
+            "storage",
+            format!(
+                "where to store is missing; name {} below it",
+                alternatives(&usual)
+            ),
+        );
+    }
+    problems.exclusive("storage", &drivers);
+    problems.exclusive("auth", &named(tree, "auth", &AUTHENTICATORS));
+    storage::check(&configuration.storage, &mut problems);
+    auth::check(&configuration.auth, &mut problems);
+    access::check(configuration, &mut problems);
+    http::check(&configuration.http, &mut problems);
+    tls::check(&configuration.http.tls, &mut problems);
+    notifications::check(&configuration.notifications, &mut problems);
+    health::check(&configuration.health, &mut problems);
+    if problems.found.is_empty() {
+        problems.found = supported::refusals(configuration, tree);
+    }
+    problems.found
+}
+
+struct Problems<'a> {
+    tree: &'a Node,
+    found: Vec<Problem>,
+}
+
+impl Problems<'_> {
+    fn add(&mut self, path: &str, message: impl Into<String>) {
+        let problem = Problem::new(message).below(path);
+        self.found.push(problem.at(&self.tree.origin_of(path)));
+    }
+
+    /// A value must not be empty.
+    fn required(&mut self, path: &str, missing: bool, remedy: &str) {
+        if missing {
+            self.add(path, format!("is missing; {remedy}"));
+        }
+    }
+
+    fn exclusive(&mut self, section: &str, names: &[&str]) {
+        if names.len() < 2 {
+            return;
+        }
+        let places: Vec<String> = names
+            .iter()
+            .map(|name| format!("`{name}` ({})", self.tree.origin_of(&format!("{section}.{name}"))))
+            .collect();
+        self.add(
+            section,
+            format!("{} exclude each other; keep one", places.join(" and ")),
+        );
+    }
+}

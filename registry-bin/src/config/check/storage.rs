@@ -1,0 +1,52 @@
+//! What must hold in `storage`.
+
+use super::Problems;
+use crate::config::sections::storage::{AzureCredentialKind, Storage};
+
+pub(super) fn check(storage: &Storage, problems: &mut Problems<'_>) {
+    let bucket = "name the bucket";
+    if let Some(filesystem) = &storage.filesystem {
+        let missing = filesystem.root.as_os_str().is_empty();
+        problems.required("storage.filesystem.rootdirectory", missing, "name a folder");
+    }
+    if let Some(s3) = &storage.s3 {
+        problems.required("storage.s3.bucket", s3.bucket.is_empty(), bucket);
+        if s3.access_key.is_some() != s3.secret_key.is_some() {
+            problems.add(
+                "storage.s3",
+                "`accesskey` and `secretkey` go together; give both, or none to take what the environment has",
+            );
+        }
+        if s3.key_id.is_some() && !s3.encrypt {
+            problems.add(
+                "storage.s3.keyid",
+                "has no effect without `encrypt: true`; add that or remove the key",
+            );
+        }
+    }
+    if let Some(gcs) = &storage.gcs {
+        problems.required("storage.gcs.bucket", gcs.bucket.is_empty(), bucket);
+    }
+    if let Some(azure) = &storage.azure {
+        problems.required(
+            "storage.azure.container",
+            azure.container.is_empty(),
+            "name the container",
+        );
+        let login = &azure.credentials;
+        let is_client = login.kind == Some(AzureCredentialKind::ClientSecret);
+        if is_client && (login.client.is_none() || login.tenant.is_none() || login.secret.is_none()) {
+            problems.add(
+                "storage.azure.credentials",
+                "a client logs in by `clientid`, `tenantid` and `secret`; give all three",
+            );
+        }
+    }
+    let interval = storage.maintenance.upload_purging.interval;
+    if interval.is_some_and(|interval| interval.0.is_zero()) {
+        problems.add(
+            "storage.maintenance.uploadpurging.interval",
+            "must be more than 0; write for example 24h",
+        );
+    }
+}

@@ -1,0 +1,58 @@
+//! Fields of a request's header that may hold credentials.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::Secret;
+
+/// Names and values, such as `Authorization: [Bearer …]`. The values are neither printed nor logged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct SecretFields(BTreeMap<String, Vec<Secret>>);
+
+impl SecretFields {
+    /// Each name with each of its values, as they were written.
+    pub(crate) fn revealed(&self) -> impl Iterator<Item = (&str, &str)> {
+        let fields = self.0.iter();
+        fields.flat_map(|(name, values)| values.iter().map(|value| (name.as_str(), value.reveal())))
+    }
+
+    /// The fields as HTTP knows them.
+    pub(crate) fn to_map(&self) -> HeaderMap {
+        self.revealed()
+            .filter_map(|(name, value)| field(name, value).ok())
+            .collect()
+    }
+}
+
+fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let field =
+        HeaderName::try_from(name).map_err(|_| format!("{name:?} is not the name of a header field"))?;
+    let mut value = HeaderValue::try_from(value)
+        .map_err(|_| format!("the value of {name} cannot be in a header: it takes one line of text"))?;
+    value.set_sensitive(true);
+    Ok((field, value))
+}
+
+impl<'de> Deserialize<'de> for SecretFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = Self(BTreeMap::deserialize(deserializer)?);
+        for (name, value) in fields.revealed() {
+            field(name, value).map_err(de::Error::custom)?;
+        }
+        Ok(fields)
+    }
+}
+
+impl JsonSchema for SecretFields {
+    fn schema_name() -> Cow<'static, str> {
+        "SecretFields".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        BTreeMap::<String, Vec<Secret>>::json_schema(generator)
+    }
+}

@@ -1,0 +1,215 @@
+//! Configurations that are good by themselves, in surroundings that are not: files that cannot be used, ports that are
+//! taken. `serve` says what is wrong with what, and ends.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::starts::Running;
+use crate::support::server::pause;
+use crate::{program, with_configuration};
+
+const MEMORY: &str = "version: 0.1\nstorage: inmemory\n";
+
+/// Runs `serve` in a folder that `prepare` has made ready and returns what it says before it ends.
+fn failure(text: &str, prepare: impl FnOnce(&Path)) -> String {
+    let folder = with_configuration(text);
+    prepare(folder.path());
+    let log = folder.path().join("log");
+    let mut command = program(folder.path());
+    command.args(["serve", "config.yml"]).stdout(Stdio::null());
+    command.stderr(fs::File::create(&log).expect("a file can be made"));
+    if !text.contains("addr:") {
+        command.env("REGISTRY_HTTP_ADDR", "127.0.0.1:0");
+    }
+    let mut process = command.spawn().expect("the program can be started");
+    let end = Instant::now() + Duration::from_secs(30);
+    let status = loop {
+        if let Some(status) = process.try_wait().expect("an own child can be waited for") {
+            break status;
+        }
+        if Instant::now() > end {
+            process.kill().expect("an own child can be killed");
+        }
+        pause();
+    };
+    let log = fs::read_to_string(log).expect("the log is text");
+    assert_eq!(status.code(), Some(1), "{text}\n{log}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert!(!lines.is_empty(), "{log}");
+    lines.join("\n")
+}
+
+fn write(name: &'static str, content: &'static str) -> impl FnOnce(&Path) {
+    move |folder| fs::write(folder.join(name), content).expect("a file can be written")
+}
+
+#[track_caller]
+fn says(message: &str, expected: &[&str]) {
+    for part in expected {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+fn with_users(path: &str) -> String {
+    format!("{MEMORY}auth: {{htpasswd: {{realm: Registry, path: {path}}}}}\n")
+}
+
+fn with_keys(keys: &str) -> String {
+    format!("{MEMORY}auth: {{token: {{realm: 'https://a/t', service: s, issuer: i, {keys}}}}}\n")
+}
+
+#[test]
+fn a_file_of_users_that_is_a_folder() {
+    let message = failure(&with_users("users"), |folder| {
+        fs::create_dir(folder.join("users")).unwrap();
+    });
+    says(&message, &["auth.htpasswd.path", "users", "directory"]);
+}
+
+#[test]
+fn a_file_of_users_below_what_is_no_folder() {
+    let message = failure(&with_users("file/users"), write("file", ""));
+    says(&message, &["auth.htpasswd.path", "file/users"]);
+}
+
+#[test]
+fn a_line_of_users_without_a_hash() {
+    let message = failure(&with_users("users"), write("users", "alice\n"));
+    says(&message, &["auth.htpasswd.path", "users", "line 1"]);
+}
+
+#[test]
+fn a_hash_that_is_not_of_bcrypt() {
+    let message = failure(
+        &with_users("users"),
+        write("users", "alice:$apr1$canary$canary\n"),
+    );
+    says(&message, &["auth.htpasswd.path", "users", "line 1", "bcrypt"]);
+    assert!(!message.contains("canary"), "{message}");
+}
+
+#[test]
+fn keys_that_are_missing() {
+    says(
+        &failure(&with_keys("jwks: keys.json"), |_| {}),
+        &["auth.token.jwks", "keys.json", "No such file"],
+    );
+    says(
+        &failure(&with_keys("rootcertbundle: bundle.pem"), |_| {}),
+        &["auth.token.rootcertbundle", "bundle.pem", "No such file"],
+    );
+}
+
+#[test]
+fn keys_that_are_none() {
+    let broken = failure(&with_keys("jwks: keys.json"), write("keys.json", "{"));
+    says(&broken, &["auth.token.jwks", "keys.json"]);
+    let empty = failure(
+        &with_keys("jwks: keys.json"),
+        write("keys.json", "{\"keys\": []}"),
+    );
+    says(&empty, &["auth.token.jwks", "keys.json"]);
+    let certificates = failure(
+        &with_keys("rootcertbundle: bundle.pem"),
+        write("bundle.pem", "none"),
+    );
+    says(&certificates, &["auth.token.rootcertbundle", "bundle.pem"]);
+}
+
+#[test]
+fn keys_at_a_url_that_nobody_answers() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let message = failure(
+        &with_keys(&format!("jwks: 'http://u:canary@{free}/keys?canary'")),
+        |_| {},
+    );
+    says(&message, &["auth.token.jwks", &free.to_string()]);
+    assert!(!message.contains("canary"), "{message}");
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let message = failure(&format!("{MEMORY}http: {{addr: '{address}'}}\n"), |_| {});
+    says(&message, &["http.addr", &address.to_string(), "in use"]);
+    let message = failure(
+        &format!("{MEMORY}http: {{addr: '127.0.0.1:0', debug: {{addr: '{address}'}}}}\n"),
+        |_| {},
+    );
+    says(&message, &["http.debug.addr", &address.to_string(), "in use"]);
+}
+
+#[test]
+fn an_address_that_is_not_of_this_machine() {
+    let message = failure(&format!("{MEMORY}http: {{addr: '192.0.2.1:5000'}}\n"), |_| {});
+    says(&message, &["http.addr", "192.0.2.1:5000"]);
+}
+
+#[test]
+fn a_folder_that_is_a_file() {
+    let text = "version: 0.1\nstorage: {filesystem: {rootdirectory: data}}\n";
+    says(
+        &failure(text, write("data", "")),
+        &["storage.filesystem.rootdirectory", "data"],
+    );
+}
+
+#[test]
+fn a_folder_where_nothing_can_be_written() {
+    let text = "version: 0.1\nstorage: {filesystem: {rootdirectory: /proc/registry}}\n";
+    says(
+        &failure(text, |_| {}),
+        &["storage.filesystem.rootdirectory", "/proc/registry"],
+    );
+}
+
+#[test]
+fn a_folder_that_another_server_has() {
+    let first = Running::start(
+        Some("version: 0.1\nstorage: {filesystem: {rootdirectory: data}}\n"),
+        &[],
+    );
+    let data = first.folder.path().join("data");
+    let text = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n",
+        data.display()
+    );
+    says(
+        &failure(&text, |_| {}),
+        &[
+            "storage.filesystem.rootdirectory",
+            "data",
+            &first.id().to_string(),
+            "wait for it",
+        ],
+    );
+}
+
+#[test]
+fn a_log_that_cannot_be_written() {
+    let text = format!("{MEMORY}log: {{audit: {{path: missing/audit.log}}}}\n");
+    says(
+        &failure(&text, |_| {}),
+        &["log.audit.path", "missing/audit.log", "No such file"],
+    );
+}
+
+#[test]
+fn a_check_of_health_without_a_url() {
+    let text = format!("{MEMORY}health: {{http: [{{uri: nowhere}}]}}\n");
+    says(&failure(&text, |_| {}), &["health.http[0]", "uri"]);
+}
+
+#[test]
+fn an_endpoint_with_a_field_that_there_cannot_be() {
+    let text = format!(
+        "{MEMORY}notifications: {{endpoints: [{{name: a, url: 'http://a', headers: {{'a b': [canary]}}}}]}}\n"
+    );
+    let message = failure(&text, |_| {});
+    says(&message, &["notifications.endpoints[0].headers", "a b"]);
+    assert!(!message.contains("canary"), "{message}");
+}
