@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::backup::Backup;
 use crate::commands::check::Check;
 use crate::commands::export::Export;
+use crate::commands::import::Import;
 use crate::commands::restore::Restore;
 use crate::config::Flag;
 use crate::config::sections::log::{LogFormat, LogLevel};
@@ -38,6 +39,10 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Brings a backup back into an empty folder.
     Restore(Restore),
+    /// Writes what a registry has as files that another program understands.
+    Export(Export),
+    /// Stores images from files.
+    Import(Import),
     /// Changes or shows a file of users and passwords.
     #[command(subcommand)]
     Htpasswd(HtpasswdCommand),

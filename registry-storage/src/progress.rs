@@ -22,8 +22,10 @@ pub enum Step {
     Files,
     /// Writing repositories.
     Repositories,
-    /// Writing or reading images; counted in manifests.
-    Manifests,
+    /// Writing images; counted in tags.
+    Tags,
+    /// Reading images.
+    Images,
 }
 
 impl Step {
@@ -37,7 +39,8 @@ impl Step {
             Self::Copy => "pages of records",
             Self::Files => "files",
             Self::Repositories => "repositories",
-            Self::Manifests => "manifests",
+            Self::Tags => "tags",
+            Self::Images => "images",
         }
     }
 }

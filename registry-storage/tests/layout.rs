@@ -4,13 +4,20 @@
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
+use std::sync::Mutex;
 
+use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use registry_core::storage::PageRequest;
 use registry_core::{Digest, Reference, RepositoryName, Storage};
-use registry_storage::layout::{LayoutError, LayoutReport, export, import};
+use registry_storage::filesystem::FilesystemBackend;
+use registry_storage::layout::{LayoutError, LayoutReport, LeftOut, Observer, export, import};
+use registry_storage::progress::{Progress, Step};
 use registry_storage::{ObjectStoreBackend, Store};
 
 use crate::support::images::{Image, digest, name, push_image, push_index, push_referrer, tag};
@@ -99,8 +106,70 @@ async fn assert_sample(storage: &dyn Storage, repository: &str, sample: &Sample)
     }
 }
 
+/// Keeps what was said.
+#[derive(Debug, Default)]
+struct Listener {
+    steps: Mutex<Vec<(u64, Option<u64>)>>,
+    left_out: Mutex<Vec<String>>,
+}
+
+impl Listener {
+    fn left_out(self) -> Vec<String> {
+        self.left_out.into_inner().unwrap()
+    }
+}
+
+impl Progress for Listener {
+    fn step(&self, _: Step, done: u64, total: Option<u64>) {
+        self.steps.lock().unwrap().push((done, total));
+    }
+}
+
+#[async_trait]
+impl Observer for Listener {
+    async fn left_out(&self, what: LeftOut) {
+        self.left_out.lock().unwrap().push(what.to_string());
+    }
+}
+
 async fn written(storage: &dyn Storage, repositories: &[RepositoryName], target: &Path) -> LayoutReport {
     export(storage, repositories, target, &()).await.unwrap()
+}
+
+/// Imports what is broken, and returns what is said of it.
+async fn left_out(storage: &dyn Storage, source: &Path, repository: &str) -> (LayoutReport, String) {
+    let listener = Listener::default();
+    let report = import(storage, source, &[name(repository)], &listener)
+        .await
+        .unwrap();
+    let lines = listener.left_out();
+    assert_eq!(report.left_out, lines.len() as u64);
+    (report, lines.join("\n"))
+}
+
+async fn refusal(source: &Path, repositories: &[RepositoryName]) -> String {
+    let error = import(&memory(), source, repositories, &()).await.unwrap_err();
+    let mut text = error.to_string();
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+async fn repositories(storage: &dyn Storage) -> Vec<RepositoryName> {
+    let page = PageRequest {
+        last: None,
+        limit: 100,
+    };
+    storage.list_repositories(page).await.unwrap().items
+}
+
+async fn digest_of(storage: &dyn Storage, repository: &str, tag_name: &str) -> Option<Digest> {
+    let reference = Reference::Tag(tag(tag_name));
+    let manifest = storage.get_manifest(&name(repository), &reference).await;
+    manifest.ok().map(|manifest| manifest.digest)
 }
 
 #[tokio::test]
@@ -111,30 +180,40 @@ async fn a_repository_comes_back_from_a_folder_and_an_archive() {
     push_image(&storage, "other", Some("v1"), 9, 10).await;
     for target in ["layout", "layout.tar"] {
         let target = folder.path().join(target);
-        let report = written(&storage, &[name("team/app")], &target).await;
+        let listener = Listener::default();
+        let report = export(&storage, &[name("team/app")], &target, &listener)
+            .await
+            .unwrap();
+        assert_eq!(listener.steps.into_inner().unwrap().last(), Some(&(3, Some(3))));
         assert_eq!(
-            (report.repositories, report.tags, report.manifests, report.missing),
+            (
+                report.repositories,
+                report.tags,
+                report.manifests,
+                report.left_out
+            ),
             (1, 3, 5, 0)
         );
         let other = memory();
         let report = import(&other, &target, &[name("moved")], &()).await.unwrap();
-        assert_eq!((report.repositories, report.tags), (1, 3));
-        assert!(report.manifests >= 5 && report.size > LARGE as u64, "{report:?}");
+        assert_eq!((report.repositories, report.tags, report.manifests), (1, 3, 5));
+        assert!(report.size > LARGE as u64, "{report:?}");
         assert_sample(&other, "moved", &sample).await;
-        let page = PageRequest {
-            last: None,
-            limit: 10,
-        };
-        assert_eq!(
-            other.list_repositories(page).await.unwrap().items,
-            [name("moved")]
-        );
+        assert_eq!(repositories(&other).await, [name("moved")]);
         // Once more stores nothing more.
         let again = import(&other, &target, &[name("moved")], &()).await.unwrap();
         assert_eq!((again.blobs, again.size), (0, 0));
         assert_sample(&other, "moved", &sample).await;
-        let error = import(&other, &target, &[], &()).await.unwrap_err();
-        assert!(error.to_string().contains("name the repository"), "{error}");
+        assert!(
+            refusal(&target, &[])
+                .await
+                .contains("name the one to import it to")
+        );
+        assert!(
+            refusal(&target, &[name("a"), name("b")])
+                .await
+                .contains("nothing in it is of a")
+        );
     }
     // A folder keeps what it has.
     let target = folder.path().join("layout");
@@ -143,10 +222,10 @@ async fn a_repository_comes_back_from_a_folder_and_an_archive() {
 }
 
 #[tokio::test]
-async fn several_repositories_are_a_folder_each_and_share_content() {
+async fn several_repositories_share_a_layout_and_its_content() {
     let folder = tempfile::tempdir().unwrap();
     let storage = memory();
-    let names = ["app", "app/blobs", "team/app/index.json"];
+    let names = ["app", "app/blobs", "example.com/app", "team/app/index.json"];
     let mut samples = Vec::new();
     for name in names {
         samples.push(sample(&storage, name).await);
@@ -154,93 +233,341 @@ async fn several_repositories_are_a_folder_each_and_share_content() {
     for target in ["all", "all.tar"] {
         let target = folder.path().join(target);
         let report = written(&storage, &[], &target).await;
-        assert_eq!((report.repositories, report.manifests), (3, 15));
+        assert_eq!((report.repositories, report.tags, report.manifests), (4, 12, 20));
         assert_eq!(report.blobs, 8, "what they share is written once");
         let other = memory();
         import(&other, &target, &[], &()).await.unwrap();
         for (name, sample) in names.iter().zip(&samples) {
             assert_sample(&other, name, sample).await;
         }
+        assert_eq!(repositories(&other).await.len(), 4);
         let chosen = memory();
         let report = import(&chosen, &target, &[name("app/blobs")], &()).await.unwrap();
         assert_eq!(report.repositories, 1);
         assert_sample(&chosen, "app/blobs", &samples[1]).await;
-        let error = import(&chosen, &target, &[name("nowhere")], &())
-            .await
-            .unwrap_err();
+        assert_eq!(repositories(&chosen).await, [name("app/blobs")]);
+        let error = refusal(&target, &[name("nowhere")]).await;
         assert!(
-            error.to_string().contains("there is no layout of nowhere"),
+            error.contains("nothing in it is of nowhere; it has 4 repositories: app, app/blobs"),
             "{error}"
         );
     }
-    assert!(std::fs::metadata(folder.path().join("all.tar")).unwrap().len() < 2 * LARGE as u64);
-    assert!(folder.path().join("all/team+app+index.json/oci-layout").is_file());
+    assert!(fs::metadata(folder.path().join("all.tar")).unwrap().len() < 2 * LARGE as u64);
+    // Two of them, each named once.
+    let target = folder.path().join("two");
+    let report = written(&storage, &[name("app/blobs"), name("app"), name("app")], &target).await;
+    assert_eq!(report.repositories, 2);
 }
 
 #[tokio::test]
-async fn what_is_broken_is_refused_and_nothing_of_it_is_stored() {
+async fn what_is_broken_is_left_out_and_the_rest_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = memory();
+    let good = push_image(&storage, "a", Some("good"), 1, 100).await;
+    let image = push_image(&storage, "a", Some("bad"), 2, LARGE).await;
+    push_index(&storage, "a", "index", &[&good, &image]).await;
+    let target = folder.path().join("layout");
+    written(&storage, &[name("a")], &target).await;
+    let blob = |digest: &Digest| target.join("blobs/sha256").join(digest.encoded());
+    let layer = blob(&digest(&image.layer));
+    let kept = fs::read(&layer).unwrap();
+    let only_good = async |expected: &str| {
+        let other = memory();
+        let (report, said) = left_out(&other, &target, "a").await;
+        assert!(said.contains(expected), "{said}");
+        assert!(said.contains("a: bad was left out"), "{said}");
+        assert!(said.contains("a: index was left out"), "{said}");
+        assert_eq!((report.tags, report.manifests), (1, 1));
+        assert_eq!(digest_of(&other, "a", "good").await, Some(good.digest.clone()));
+        assert_eq!(digest_of(&other, "a", "bad").await, None);
+        let by_digest = Reference::Digest(image.digest.clone());
+        assert!(other.get_manifest(&name("a"), &by_digest).await.is_err());
+        other
+    };
+    let mut damaged = kept.clone();
+    damaged[5] ^= 1;
+    fs::write(&layer, damaged).unwrap();
+    let other = only_good("digest").await;
+    fs::write(&layer, &kept[..1000]).unwrap();
+    only_good("digest").await;
+    fs::remove_file(&layer).unwrap();
+    only_good("is not there").await;
+    // What is no file is not waited for.
+    fs::create_dir(&layer).unwrap();
+    only_good("it is not a file").await;
+    fs::remove_dir(&layer).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&layer).status();
+    assert!(made.unwrap().success());
+    only_good("it is not a file").await;
+    fs::remove_file(&layer).unwrap();
+    fs::write(&layer, &kept).unwrap();
+    let text = fs::read(blob(&image.digest)).unwrap();
+    fs::write(blob(&image.digest), [&text[..], b" "].concat()).unwrap();
+    only_good("has the digest").await;
+    fs::write(blob(&image.digest), text).unwrap();
+    // Repaired, it is stored as a whole.
+    let (report, said) = left_out(&other, &target, "a").await;
+    assert_eq!((report.tags, said.as_str()), (3, ""));
+    assert_eq!(digest_of(&other, "a", "bad").await, Some(image.digest.clone()));
+}
+
+#[tokio::test]
+async fn what_is_no_layout_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let refused = async |file: &str| refusal(&path(file), &[name("a")]).await;
+    assert!(refused("nothing").await.contains("No such file"));
+    fs::create_dir(path("layout")).unwrap();
+    assert!(refused("layout").await.contains("it has no file oci-layout"));
+    fs::write(path("layout/manifest.json"), "[]").unwrap();
+    assert!(refused("layout").await.contains("docker-archive"));
+    fs::write(path("layout/oci-layout"), "{\"imageLayoutVersion\":\"2.0.0\"}").unwrap();
+    assert!(refused("layout").await.contains("version 2.0.0"));
+    fs::write(path("layout/oci-layout"), "{\"imageLayoutVersion\":\"1.1.0\"}").unwrap();
+    assert!(refused("layout").await.contains("no file index.json"));
+    fs::write(path("layout/index.json"), "{").unwrap();
+    assert!(refused("layout").await.contains("index.json: EOF"));
+    let huge = File::create(path("layout/index.json")).unwrap();
+    huge.set_len(1 << 40).unwrap();
+    assert!(refused("layout").await.contains("are read at most"));
+    fs::write(path("x.tar"), vec![7; 5000]).unwrap();
+    refused("x.tar").await;
+    fs::write(path("x.tar"), [0x1f, 0x8b, 8, 0]).unwrap();
+    assert!(refused("x.tar").await.contains("gunzip first"));
+    fs::write(path("x.tar"), "").unwrap();
+    assert!(refused("x.tar").await.contains("it has no file oci-layout"));
+    // Neither is a folder with something else written to.
+    fs::create_dir(path("home")).unwrap();
+    fs::write(path("home/letter"), "").unwrap();
+    let storage = memory();
+    push_image(&storage, "a", Some("v1"), 1, 100).await;
+    let error = export(&storage, &[name("a")], &path("home"), &())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, LayoutError::Disk { .. }), "{error}");
+    let error = export(&storage, &[name("b")], &path("b"), &()).await.unwrap_err();
+    assert!(error.to_string().starts_with("b: listing its tags"), "{error}");
+}
+
+/// Packs files and more into an archive.
+fn pack(path: &Path, files: &BTreeMap<String, Vec<u8>>, more: impl FnOnce(&mut tar::Builder<File>)) {
+    let mut builder = tar::Builder::new(File::create(path).unwrap());
+    more(&mut builder);
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, name, &content[..]).unwrap();
+    }
+    builder.finish().unwrap();
+}
+
+fn files_of(layout: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for name in ["oci-layout", "index.json"] {
+        files.insert(name.to_owned(), fs::read(layout.join(name)).unwrap());
+    }
+    for entry in fs::read_dir(layout.join("blobs/sha256")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.strip_prefix(layout).unwrap().to_str().unwrap().to_owned();
+        files.insert(name, fs::read(path).unwrap());
+    }
+    files
+}
+
+#[tokio::test]
+async fn hostile_archives_write_nowhere_and_take_no_memory() {
     let folder = tempfile::tempdir().unwrap();
     let storage = memory();
     let image = push_image(&storage, "a", Some("v1"), 1, LARGE).await;
-    let target = folder.path().join("layout");
-    written(&storage, &[name("a")], &target).await;
-    let layer = target.join("blobs/sha256").join(digest(&image.layer).encoded());
-    let manifest = target.join("blobs/sha256").join(image.digest.encoded());
-    let refusal = async || {
-        import(&memory(), &target, &[name("a")], &())
-            .await
-            .unwrap_err()
-            .to_string()
-    };
-    let kept = std::fs::read(&layer).unwrap();
-    let mut damaged = kept.clone();
-    damaged[5] ^= 1;
-    std::fs::write(&layer, damaged).unwrap();
+    let layout = folder.path().join("layout");
+    written(&storage, &[name("a")], &layout).await;
+    let files = files_of(&layout);
+    let archive = folder.path().join("x.tar");
+
+    // Names that lead elsewhere, links to everywhere and devices, among what is good.
+    let mut link = tar::Header::new_gnu();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_size(0);
+    let mut device = tar::Header::new_gnu();
+    device.set_entry_type(tar::EntryType::Char);
+    device.set_size(0);
+    let mut escape = tar::Header::new_gnu();
+    escape.set_size(3);
+    escape.as_mut_bytes()[..11].copy_from_slice(b"../escaped\0");
+    escape.set_cksum();
+    pack(&archive, &files, |builder| {
+        builder
+            .append_link(&mut link.clone(), "index.json", "/etc/passwd")
+            .unwrap();
+        builder.append_link(&mut link.clone(), "blobs", "/").unwrap();
+        builder
+            .append_data(&mut device.clone(), "oci-layout", &b""[..])
+            .unwrap();
+        builder.append(&escape, &b"abc"[..]).unwrap();
+        link.set_entry_type(tar::EntryType::Link);
+        builder
+            .append_link(&mut link.clone(), "blobs/sha256/x", "../../etc/passwd")
+            .unwrap();
+    });
     let other = memory();
-    let error = import(&other, &target, &[name("a")], &()).await.unwrap_err();
+    import(&other, &archive, &[name("a")], &()).await.unwrap();
+    assert_eq!(digest_of(&other, "a", "v1").await, Some(image.digest.clone()));
     assert!(
-        matches!(error, LayoutError::Storage { .. }) && error.to_string().contains("digest"),
-        "{error}"
+        !folder.path().join("escaped").exists() && !folder.path().parent().unwrap().join("escaped").exists()
     );
-    let tagged = other.get_manifest(&name("a"), &Reference::Tag(tag("v1"))).await;
-    assert!(tagged.is_err());
-    std::fs::remove_file(&layer).unwrap();
-    assert!(refusal().await.contains("neither in it nor in a"));
-    std::fs::write(&layer, kept).unwrap();
-    let text = std::fs::read(&manifest).unwrap();
-    std::fs::write(&manifest, [&text[..], b" "].concat()).unwrap();
-    assert!(refusal().await.contains("has the digest"));
-    std::fs::remove_file(&manifest).unwrap();
-    assert!(refusal().await.contains("not there"));
-    std::fs::write(target.join("index.json"), "{").unwrap();
-    assert!(refusal().await.contains("index.json"));
-    std::fs::write(target.join("oci-layout"), "{\"imageLayoutVersion\":\"2.0.0\"}").unwrap();
-    assert!(refusal().await.contains("version 2.0.0"));
-    std::fs::remove_file(target.join("oci-layout")).unwrap();
-    assert!(refusal().await.contains("there is no"));
-    let error = import(&memory(), &folder.path().join("nothing"), &[], &())
-        .await
-        .unwrap_err();
-    assert!(matches!(error, LayoutError::Disk { .. }));
-    std::fs::write(folder.path().join("x.tar"), vec![7; 5000]).unwrap();
-    import(&memory(), &folder.path().join("x.tar"), &[], &())
-        .await
-        .unwrap_err();
+
+    // Content that says it is longer than the archive.
+    let layer = digest(&image.layer);
+    let mut others = files.clone();
+    others
+        .remove(&format!("blobs/sha256/{}", layer.encoded()))
+        .unwrap();
+    pack(&archive, &others, |_| {});
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1 << 50);
+    header
+        .set_path(format!("blobs/sha256/{}", layer.encoded()))
+        .unwrap();
+    header.set_cksum();
+    let mut bytes = fs::read(&archive).unwrap();
+    bytes.truncate(bytes.len() - 1024);
+    bytes.extend_from_slice(header.as_bytes());
+    fs::write(&archive, bytes).unwrap();
+    let (report, said) = left_out(&memory(), &archive, "a").await;
+    assert_eq!(report.tags, 0);
+    assert!(said.contains("the content cannot be read"), "{said}");
+
+    // A name of gigabytes (the file is sparse), and one in the other format.
+    for kind in [tar::EntryType::GNULongName, tar::EntryType::XHeader] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_path("././@LongLink").unwrap();
+        header.set_size(1 << 40);
+        header.set_cksum();
+        let mut file = File::create(&archive).unwrap();
+        file.write_all(header.as_bytes()).unwrap();
+        file.set_len(1 << 41).unwrap();
+        let said = refusal(&archive, &[name("a")]).await;
+        assert!(said.contains("a header of the archive has more than"), "{said}");
+    }
+
+    // Long names that are allowed.
+    let mut long = files.clone();
+    long.insert("x/".repeat(500), b"x".to_vec());
+    pack(&archive, &long, |_| {});
+    import(&memory(), &archive, &[name("a")], &()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_manifest_whose_content_was_deleted_is_exported_without_it() {
+async fn images_are_named_as_other_programs_do() {
     let folder = tempfile::tempdir().unwrap();
     let storage = memory();
-    let image = push_image(&storage, "a", Some("v1"), 1, 100).await;
+    let first = push_image(&storage, "a", Some("v1"), 1, 100).await;
+    let second = push_image(&storage, "a", Some("v2"), 2, 100).await;
+    let layout = folder.path().join("layout");
+    written(&storage, &[name("a")], &layout).await;
+    let index = |entries: &[(&Image, &str, &str)]| {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(image, annotation, value)| {
+                serde_json::json!({
+                    "mediaType": support::images::IMAGE,
+                    "digest": image.digest.to_string(),
+                    "size": image.bytes.len(),
+                    "annotations": { *annotation: value },
+                })
+            })
+            .collect();
+        let text = serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string();
+        fs::write(layout.join("index.json"), text).unwrap();
+    };
+    let (short, full) = ("org.opencontainers.image.ref.name", "io.containerd.image.name");
+
+    index(&[
+        (&first, full, "docker.io/library/one:v1"),
+        (&second, full, "localhost:5000/two:v2"),
+    ]);
+    let other = memory();
+    import(&other, &layout, &[], &()).await.unwrap();
+    assert_eq!(repositories(&other).await, [name("library/one"), name("two")]);
+    assert_eq!(digest_of(&other, "two", "v2").await, Some(second.digest.clone()));
+    let error = refusal(&layout, &[name("three")]).await;
+    assert!(
+        error.contains("it has 2 repositories: library/one, two"),
+        "{error}"
+    );
+
+    index(&[(&first, full, "docker.io/library/one:v1")]);
+    let other = memory();
+    import(&other, &layout, &[name("three")], &()).await.unwrap();
+    assert_eq!(digest_of(&other, "three", "v1").await, Some(first.digest.clone()));
+
+    index(&[(&first, short, "v1"), (&second, short, "v1")]);
+    let other = memory();
+    let (_, said) = left_out(&other, &layout, "a").await;
+    assert!(said.contains("another image in it has this tag"), "{said}");
+    assert_eq!(digest_of(&other, "a", "v1").await, Some(first.digest.clone()));
+
+    index(&[
+        (&first, full, "localhost:5000/one:v1"),
+        (&second, full, "localhost:5000/two:v1"),
+        (&second, "a", "b"),
+    ]);
+    let listener = Listener::default();
+    let report = import(&memory(), &layout, &[], &listener).await.unwrap();
+    assert_eq!((report.repositories, report.tags), (2, 2));
+    assert!(listener.left_out()[0].contains("it does not say of which repository this is"));
+}
+
+#[tokio::test]
+async fn what_is_gone_or_damaged_in_the_registry_is_left_out_of_the_export() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let storage = Store::new(FilesystemBackend::open(&root).await.unwrap());
+    let gone = push_image(&storage, "a", Some("gone"), 1, 100).await;
+    push_image(&storage, "a", Some("damaged"), 2, LARGE).await;
+    let whole = push_image(&storage, "a", Some("whole"), 3, 100).await;
     storage
-        .delete_blob(&name("a"), &digest(&image.layer))
+        .delete_blob(&name("a"), &digest(&gone.layer))
         .await
         .unwrap();
-    let report = written(&storage, &[name("a")], &folder.path().join("layout")).await;
-    assert_eq!((report.manifests, report.missing), (1, 1));
-    let error = export(&storage, &[name("b")], &folder.path().join("b"), &())
-        .await
-        .unwrap_err();
-    assert!(error.to_string().starts_with("b: listing its tags"), "{error}");
+    for day in fs::read_dir(root.join("bytes")).unwrap() {
+        for file in fs::read_dir(day.unwrap().path()).unwrap() {
+            fs::write(file.unwrap().path(), vec![0; LARGE]).unwrap();
+        }
+    }
+    for target in ["layout", "layout.tar"] {
+        let target = folder.path().join(target);
+        let listener = Listener::default();
+        let report = export(&storage, &[name("a")], &target, &listener).await.unwrap();
+        assert_eq!((report.manifests, report.left_out), (3, 2));
+        let said = listener.left_out().join("\n");
+        assert!(
+            said.contains("is not there") && said.contains("has the digest"),
+            "{said}"
+        );
+        let other = memory();
+        let (report, _) = left_out(&other, &target, "a").await;
+        assert_eq!(report.tags, 1);
+        assert_eq!(digest_of(&other, "a", "whole").await, Some(whole.digest.clone()));
+    }
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_archive_that_is_not_finished_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = memory();
+    push_image(&storage, "a", Some("v1"), 1, LARGE).await;
+    let target = folder.path().join("x.tar");
+    let repositories = [name("a")];
+    {
+        let mut export = std::pin::pin!(export(&storage, &repositories, &target, &()));
+        let unfinished = folder.path().join("x.tar.unfinished");
+        while !unfinished.exists() {
+            let polled = tokio::time::timeout(std::time::Duration::from_millis(1), &mut export).await;
+            assert!(polled.is_err(), "it ended before it was seen");
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

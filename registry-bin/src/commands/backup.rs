@@ -33,7 +33,7 @@ pub(crate) struct Backup {
 /// Makes a backup; `false` where it is whole and the registry is not.
 pub(crate) fn run(backup: &Backup) -> Result<bool, Failure> {
     let loaded = load(&backup.configuration.store(), &[])?;
-    Logging::of(&loaded.configuration).start();
+    let _log = Logging::of(&loaded.configuration).start();
     let location = StorageLocation::of(&loaded.configuration.storage)?;
     let request = ControlRequest::Backup {
         target: absolute(&backup.folder)?,

@@ -40,7 +40,7 @@ pub(crate) struct Check {
 /// Checks a store; `false` where something is broken and was not repaired.
 pub(crate) fn run(check: &Check) -> Result<bool, Failure> {
     let loaded = load(&check.configuration.store(), &[])?;
-    Logging::of(&loaded.configuration).start();
+    let _log = Logging::of(&loaded.configuration).start();
     let location = StorageLocation::of(&loaded.configuration.storage)?;
     let request = ControlRequest::Check {
         repair: check.repair,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use registry_core::RepositoryName;
 
 use crate::cli::StoreArguments;
 use crate::config::load;
@@ -17,10 +18,16 @@ use crate::storage::StorageLocation;
 Examples:
   registry-bin export --layout distribution /srv/back --storage /var/lib/registry
   registry-bin export --layout distribution /var/lib/registry --config /etc/docker/registry/config.yml
+  registry-bin export --layout oci app.tar team/app --storage /srv/registry
+  registry-bin export --layout oci /srv/images --storage s3://bucket/prefix
+  skopeo copy oci:/srv/images:team/app:v1 docker://example.com/team/app:v1
 
 distribution: into an empty folder it writes exactly what is here. Over the folder that was adopted it adds what is missing
 and moves tags; it deletes nothing, so what was deleted only here is there still. Content on the same file system is
 linked, else copied.
+
+oci: an image layout of the repositories that are named, or of all, as a folder or an archive. Tags, what they lead to, and
+what refers to it are written. The images are called TAG where one repository is named, else REPOSITORY:TAG.
 
 Beside a running server, the server does it: files are written with its rights. It may be interrupted and started again.")]
 pub(crate) struct Export {
@@ -28,9 +35,13 @@ pub(crate) struct Export {
     #[arg(long, value_enum)]
     layout: Layout,
 
-    /// Where to write: for `distribution` the `rootdirectory` of that registry.
-    #[arg(value_name = "DIR")]
+    /// Where to write: for `distribution` the `rootdirectory` of that registry, for `oci` a folder or FILE.tar.
+    #[arg(value_name = "DIR|FILE.tar")]
     target: PathBuf,
+
+    /// The repositories to write, with `oci`. [default: all]
+    #[arg(value_name = "REPOSITORY")]
+    repositories: Vec<RepositoryName>,
 
     #[command(flatten)]
     store: StoreArguments,
@@ -41,6 +52,8 @@ pub(crate) struct Export {
 enum Layout {
     /// The folders of registry:2 and registry:3.
     Distribution,
+    /// OCI image layouts.
+    Oci,
 }
 
 /// Writes what a registry has.
@@ -50,7 +63,18 @@ pub(crate) fn run(export: &Export) -> Result<bool, Failure> {
     let location = StorageLocation::of(&loaded.configuration.storage)?;
     let target = absolute(&export.target)?;
     let request = match export.layout {
-        Layout::Distribution => ControlRequest::ExportDistribution { target },
+        Layout::Distribution if export.repositories.is_empty() => {
+            ControlRequest::ExportDistribution { target }
+        }
+        Layout::Distribution => {
+            return Err(Failure::new(
+                "--layout distribution writes the whole registry; name repositories with --layout oci",
+            ));
+        }
+        Layout::Oci => ControlRequest::ExportOci {
+            target,
+            repositories: export.repositories.clone(),
+        },
     };
     execute(&location, request)
 }

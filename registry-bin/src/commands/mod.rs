@@ -7,5 +7,6 @@ pub(crate) mod config;
 pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod htpasswd;
+pub(crate) mod import;
 pub(crate) mod restore;
 pub(crate) mod serve;

@@ -33,7 +33,7 @@ pub(crate) struct Restore {
 /// Brings a backup back. No server can have the folder, so this process does it.
 pub(crate) fn run(command: &Restore) -> Result<(), Failure> {
     let loaded = load(&command.configuration.store(), &[])?;
-    Logging::of(&loaded.configuration).start();
+    let _log = Logging::of(&loaded.configuration).start();
     let StorageLocation::Folder(root) = StorageLocation::of(&loaded.configuration.storage)? else {
         return Err(Failure::new(
             "a backup is restored into a folder; name one with --storage. A bucket is filled with `import --layout oci`",

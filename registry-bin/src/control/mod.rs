@@ -6,6 +6,7 @@
 
 mod client;
 mod export;
+mod images;
 mod message;
 mod reporter;
 pub(crate) mod run;
@@ -16,6 +17,7 @@ mod socket;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use registry_core::RepositoryName;
 use registry_storage::filesystem::{FilesystemOptions, OpenError};
 use registry_storage::{Progress, Store};
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,16 @@ pub(crate) enum ControlRequest {
     Backup { target: PathBuf },
     /// Writes the folders of the distribution registry.
     ExportDistribution { target: PathBuf },
+    /// Writes these repositories, or all where none is named, as an image layout.
+    ExportOci {
+        target: PathBuf,
+        repositories: Vec<RepositoryName>,
+    },
+    /// Stores the images of a layout.
+    ImportOci {
+        source: PathBuf,
+        repositories: Vec<RepositoryName>,
+    },
 }
 
 /// Does a command and shows how it goes on; `false` where it found what is wrong.
@@ -85,7 +97,8 @@ async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Ou
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
             // Opening it would make an empty registry.
-            if !registry_storage::filesystem::is_root(root) {
+            let may_be_new = matches!(request, ControlRequest::ImportOci { .. });
+            if !may_be_new && !registry_storage::filesystem::is_root(root) {
                 return Err(
                     failed().because("there is no registry in this folder; name another one with --storage")
                 );

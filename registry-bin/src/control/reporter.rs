@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use registry_storage::Progress;
 use registry_storage::check::{Finding, Findings};
+use registry_storage::layout::{LeftOut, Observer};
 use registry_storage::progress::Step;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -68,6 +69,13 @@ impl Progress for Reporter {
 impl Findings for Reporter {
     async fn take(&mut self, finding: Finding) {
         self.say(finding.to_string()).await;
+    }
+}
+
+#[async_trait]
+impl Observer for Reporter {
+    async fn left_out(&self, what: LeftOut) {
+        self.say(what.to_string()).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use registry_storage::check::CheckOptions;
 use registry_storage::filesystem::backup::BackupReport;
 
-use super::{ControlRequest, Outcome, Reporter, export};
+use super::{ControlRequest, Outcome, Reporter, export, images};
 use crate::failure::Failure;
 use crate::storage::AnyStore;
 
@@ -51,6 +51,12 @@ pub(crate) async fn run(
         }
         ControlRequest::ExportDistribution { target } => {
             export::distribution(&target, store, &reporter).await
+        }
+        ControlRequest::ExportOci { target, repositories } => {
+            images::export(&target, &repositories, &*store.storage(), &reporter).await
+        }
+        ControlRequest::ImportOci { source, repositories } => {
+            images::import(&source, &repositories, &*store.storage(), &reporter).await
         }
     }
 }

@@ -1,26 +1,28 @@
-//! Writing what a storage has as image layouts.
+//! Writing what a storage has as an image layout.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use registry_core::manifest::ManifestView;
 use registry_core::storage::{ChildKind, Manifest, Page, PageRequest};
-use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Storage};
+use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Storage, Tag};
 
 use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
 use super::sink::Sink;
-use super::{LayoutError, LayoutReport, blob_path, prefix_of};
-use crate::progress::{Progress, Step};
+use super::{LayoutError, LayoutReport, LeftOut, Observer, TAG_LIMIT};
+use crate::progress::Step;
 
 /// How many names are listed at once.
 const PAGE: usize = 500;
 
-/// Writes repositories into the folder `target`, or into an archive where its name ends with `.tar`.
+/// Writes repositories, or all where none is named, into the folder `target`, or into an archive where its name ends with
+/// `.tar`.
 ///
-/// One repository becomes a layout; several, or all where none is named, become a folder each. With every tag goes what
-/// it leads to: the images of an index, and what refers to any of them, and so on. What is pushed meanwhile may be in it
-/// or not, and what is deleted meanwhile too. Content is streamed and compared with its digest. Repeatable: a folder keeps
-/// what it has. Cancel safe: what was written so far stays, an archive under another name.
+/// With every tag goes what it leads to: the images of an index, and what refers to any of them, and so on. What is
+/// pushed meanwhile may be in it or not, and what is deleted meanwhile too. Content is streamed and compared with its
+/// digest; what is gone or damaged is left out, and the manifests that name it are written all the same. A folder keeps
+/// what it has, so this can be repeated; its `index.json` is written anew. Cancel safe: a folder keeps what was written,
+/// and has no new `index.json`; an archive is removed.
 ///
 /// # Errors
 /// [`LayoutError`].
@@ -28,80 +30,120 @@ pub async fn export(
     storage: &dyn Storage,
     repositories: &[RepositoryName],
     target: &Path,
-    progress: &dyn Progress,
+    observer: &dyn Observer,
 ) -> Result<LayoutReport, LayoutError> {
+    let plan = plan(storage, repositories).await?;
     let mut export = Export {
         storage,
-        progress,
+        observer,
         sink: Sink::create(target).await?,
+        is_one: repositories.len() == 1,
+        entries: Vec::new(),
         report: LayoutReport::default(),
+        total: plan.iter().map(|(_, tags)| tags.len() as u64).sum(),
     };
-    match repositories {
-        [single] => export.repository(single, "").await?,
-        [] => {
-            let mut last = None;
-            loop {
-                let page = storage
-                    .list_repositories(PageRequest { last, limit: PAGE })
-                    .await?;
-                for repository in &page.items {
-                    export.repository(repository, &prefix_of(repository)).await?;
-                }
-                last = page.next;
-                if last.is_none() {
-                    break;
-                }
-            }
-        }
-        several => {
-            for repository in several {
-                export.repository(repository, &prefix_of(repository)).await?;
-            }
-        }
+    let version = serde_json::to_vec(&LayoutVersion::current()).map_err(Error::internal)?;
+    export.sink.write(LAYOUT_FILE, version.into()).await?;
+    for (repository, tags) in plan {
+        export.repository(&repository, tags).await?;
     }
+    // Last, so that a layout is whole once it has it.
+    let index = serde_json::to_vec(&Index::new(export.entries)).map_err(Error::internal)?;
+    export.sink.write(INDEX_FILE, index.into()).await?;
     export.sink.finish().await?;
     Ok(export.report)
 }
 
-struct Export<'a> {
-    storage: &'a dyn Storage,
-    progress: &'a dyn Progress,
-    sink: Sink,
-    report: LayoutReport,
-}
-
-impl Export<'_> {
-    async fn repository(&mut self, repository: &RepositoryName, prefix: &str) -> Result<(), LayoutError> {
-        let mut entries = Vec::new();
-        let mut done = BTreeSet::new();
+/// Lists what is to be written.
+async fn plan(
+    storage: &dyn Storage,
+    repositories: &[RepositoryName],
+) -> Result<Vec<(RepositoryName, Vec<Tag>)>, LayoutError> {
+    let mut plan = Vec::new();
+    let mut left = TAG_LIMIT;
+    if repositories.is_empty() {
         let mut last = None;
         loop {
             let request = PageRequest { last, limit: PAGE };
-            let page = self.storage.list_tags(repository, request).await;
-            let page = page.map_err(storage_error(repository, "listing its tags"))?;
-            for tag in &page.items {
-                let Some(manifest) = self.manifest(repository, &Reference::Tag(tag.clone())).await? else {
-                    continue;
-                };
-                entries.push(entry(&manifest, Some(tag)));
-                self.report.tags += 1;
-                self.tree(repository, prefix, manifest, &mut done, &mut entries)
-                    .await?;
+            let page = storage.list_repositories(request).await?;
+            for repository in page.items {
+                match tags(storage, &repository, &mut left).await {
+                    Ok(tags) => plan.push((repository, tags)),
+                    // It was deleted just now.
+                    Err(LayoutError::Storage { cause, .. }) if cause.code() == ErrorCode::NameUnknown => {}
+                    Err(error) => return Err(error),
+                }
             }
             last = page.next;
             if last.is_none() {
-                break;
+                return Ok(plan);
             }
         }
-        let version = serde_json::to_vec(&LayoutVersion::current()).map_err(Error::internal)?;
-        self.sink
-            .write(&format!("{prefix}{LAYOUT_FILE}"), version.into())
-            .await?;
-        // Last, so that a layout is whole once it has it.
-        let index = serde_json::to_vec(&Index::new(entries)).map_err(Error::internal)?;
-        self.sink
-            .write(&format!("{prefix}{INDEX_FILE}"), index.into())
-            .await?;
+    }
+    for repository in BTreeSet::from_iter(repositories) {
+        let tags = tags(storage, repository, &mut left).await?;
+        plan.push((repository.clone(), tags));
+    }
+    Ok(plan)
+}
+
+async fn tags(
+    storage: &dyn Storage,
+    repository: &RepositoryName,
+    left: &mut usize,
+) -> Result<Vec<Tag>, LayoutError> {
+    let mut tags = Vec::new();
+    let mut last = None;
+    loop {
+        let request = PageRequest { last, limit: PAGE };
+        let page = storage.list_tags(repository, request).await;
+        let Page { items, next } = page.map_err(LayoutError::storage(repository, "listing its tags"))?;
+        *left = left
+            .checked_sub(items.len())
+            .ok_or(LayoutError::TooMany { limit: TAG_LIMIT })?;
+        tags.extend(items);
+        last = next;
+        if last.is_none() {
+            return Ok(tags);
+        }
+    }
+}
+
+struct Export<'a> {
+    storage: &'a dyn Storage,
+    observer: &'a dyn Observer,
+    sink: Sink,
+    /// Whether the layout is that of one repository, so that its name need not be said.
+    is_one: bool,
+    entries: Vec<Entry>,
+    report: LayoutReport,
+    /// How many tags there are to write.
+    total: u64,
+}
+
+impl Export<'_> {
+    async fn repository(&mut self, repository: &RepositoryName, tags: Vec<Tag>) -> Result<(), LayoutError> {
+        let mut done = BTreeSet::new();
+        for tag in tags {
+            let Some(manifest) = self.manifest(repository, &Reference::Tag(tag.clone())).await? else {
+                continue;
+            };
+            let name = if self.is_one {
+                tag.to_string()
+            } else {
+                format!("{repository}:{tag}")
+            };
+            let size = manifest.bytes.len() as u64;
+            self.entries.push(Entry::new(
+                &manifest.media_type,
+                &manifest.digest,
+                size,
+                Some(name),
+            ));
+            self.tree(repository, manifest, &mut done).await?;
+            self.report.tags += 1;
+            self.observer.step(Step::Tags, self.report.tags, Some(self.total));
+        }
         self.report.repositories += 1;
         Ok(())
     }
@@ -110,10 +152,8 @@ impl Export<'_> {
     async fn tree(
         &mut self,
         repository: &RepositoryName,
-        prefix: &str,
         root: Manifest,
         done: &mut BTreeSet<Digest>,
-        entries: &mut Vec<Entry>,
     ) -> Result<(), LayoutError> {
         let mut waiting = vec![root.digest.clone()];
         let mut known = Some(root);
@@ -128,54 +168,58 @@ impl Export<'_> {
             };
             let Some(manifest) = manifest else {
                 // An entry of an index may be a blob: the caches of BuildKit have such.
-                self.blob(repository, prefix, &digest).await?;
+                self.blob(repository, &digest).await?;
                 continue;
             };
             if let Ok(view) = ManifestView::parse(&manifest.bytes, Some(&manifest.media_type)) {
                 for child in view.children() {
                     match child.kind {
                         ChildKind::Manifest => waiting.push(child.digest.clone()),
-                        ChildKind::Blob => self.blob(repository, prefix, &child.digest).await?,
+                        ChildKind::Blob if done.contains(&child.digest) => {}
+                        ChildKind::Blob => {
+                            self.blob(repository, &child.digest).await?;
+                            done.insert(child.digest.clone());
+                        }
                     }
                 }
                 for child in view.optional_children() {
                     if self.storage.stat_blob(repository, &child.digest).await.is_ok() {
-                        self.blob(repository, prefix, &child.digest).await?;
+                        self.blob(repository, &child.digest).await?;
                     }
                 }
             }
-            let path = blob_path(prefix, &digest);
-            self.sink.manifest(&path, &digest, manifest.bytes).await?;
-            self.report.manifests += 1;
-            self.progress.step(Step::Manifests, self.report.manifests, None);
-            self.referrers(repository, &digest, done, &mut waiting, entries)
-                .await?;
+            match self.sink.manifest(&digest, manifest.bytes).await {
+                Ok(()) => self.report.manifests += 1,
+                Err(error) => self.leave_out(repository, &digest, error).await?,
+            }
+            self.referrers(repository, &digest, done, &mut waiting).await?;
         }
         Ok(())
     }
 
     /// Adds what refers to a manifest to what is to be written, and to the index.
     async fn referrers(
-        &self,
+        &mut self,
         repository: &RepositoryName,
         subject: &Digest,
         done: &BTreeSet<Digest>,
         waiting: &mut Vec<Digest>,
-        entries: &mut Vec<Entry>,
     ) -> Result<(), LayoutError> {
         let mut last = None;
         loop {
             let request = PageRequest { last, limit: PAGE };
             let page = self.storage.list_referrers(repository, subject, request).await;
-            let Page { items, next } = page.map_err(storage_error(repository, "listing referrers"))?;
-            for referrer in items {
+            let page = page.map_err(LayoutError::storage(repository, "listing referrers"))?;
+            for referrer in page.items {
                 if !done.contains(&referrer.digest) {
-                    let media_type = referrer.media_type.as_str();
-                    entries.push(Entry::new(media_type, &referrer.digest, referrer.size, None));
+                    let digest = &referrer.digest;
+                    let name = (!self.is_one).then(|| format!("{repository}@{digest}"));
+                    self.entries
+                        .push(Entry::new(&referrer.media_type, digest, referrer.size, name));
                     waiting.push(referrer.digest);
                 }
             }
-            last = next;
+            last = page.next;
             if last.is_none() {
                 return Ok(());
             }
@@ -193,47 +237,48 @@ impl Export<'_> {
             Err(error) if matches!(error.code(), ErrorCode::ManifestUnknown | ErrorCode::NameUnknown) => {
                 Ok(None)
             }
-            Err(error) => Err(storage_error(repository, "reading a manifest")(error)),
+            Err(error) => Err(LayoutError::storage(repository, "reading a manifest")(error)),
         }
     }
 
-    async fn blob(
-        &mut self,
-        repository: &RepositoryName,
-        prefix: &str,
-        digest: &Digest,
-    ) -> Result<(), LayoutError> {
-        match self.storage.open_blob(repository, digest).await {
-            Ok(blob) => {
-                if self.sink.blob(&blob_path(prefix, digest), digest, &blob).await? {
+    async fn blob(&mut self, repository: &RepositoryName, digest: &Digest) -> Result<(), LayoutError> {
+        let written = match self.storage.open_blob(repository, digest).await {
+            Ok(blob) => match self.sink.blob(digest, &blob).await {
+                Ok(true) => {
                     self.report.blobs += 1;
                     self.report.size += blob.size;
+                    Ok(())
                 }
-                Ok(())
-            }
-            Err(error) if error.code() == ErrorCode::BlobUnknown => {
-                tracing::warn!(%repository, %digest, "a manifest names what is not in the repository");
-                self.report.missing += 1;
-                Ok(())
-            }
-            Err(error) => Err(storage_error(repository, "reading a blob")(error)),
+                Ok(false) => Ok(()),
+                Err(error) => Err(error),
+            },
+            Err(error) if error.code() == ErrorCode::BlobUnknown => Err(LayoutError::Missing {
+                digest: digest.clone(),
+            }),
+            Err(error) => Err(error.into()),
+        };
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) => self.leave_out(repository, digest, error).await,
         }
     }
-}
 
-fn entry(manifest: &Manifest, tag: Option<&registry_core::Tag>) -> Entry {
-    let size = manifest.bytes.len() as u64;
-    Entry::new(manifest.media_type.as_str(), &manifest.digest, size, tag)
-}
-
-pub(super) fn storage_error(
-    repository: &RepositoryName,
-    what: impl Into<String>,
-) -> impl FnOnce(Error) -> LayoutError {
-    let (repository, what) = (repository.clone(), what.into());
-    move |cause| LayoutError::Storage {
-        repository,
-        what,
-        cause,
+    /// Tells of what is broken in the storage. An error of the target, or of a storage that is away, ends the export.
+    async fn leave_out(
+        &mut self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        error: LayoutError,
+    ) -> Result<(), LayoutError> {
+        match &error {
+            LayoutError::OtherContent { .. } | LayoutError::Missing { .. } => {}
+            LayoutError::Store(cause) if cause.code() == ErrorCode::Internal => {}
+            _ => return Err(error),
+        }
+        self.report.left_out += 1;
+        self.observer
+            .left_out(LeftOut::new(Some(repository), digest.to_string(), error))
+            .await;
+        Ok(())
     }
 }

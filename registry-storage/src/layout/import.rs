@@ -1,182 +1,304 @@
-//! Storing what image layouts have.
+//! Storing what an image layout has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::pin::pin;
 
 use bytes::Bytes;
 use registry_core::manifest::ManifestView;
 use registry_core::storage::{ChildKind, Manifest, NewManifest, TagCondition, UploadKey};
-use registry_core::{Algorithm, Digest, RepositoryName, Storage, Tag};
+use registry_core::{Digest, ErrorCode, MediaType, RepositoryName, Storage, Tag};
 use serde::de::DeserializeOwned;
 
-use super::export::storage_error;
 use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
 use super::source::Source;
-use super::{INDEX_LIMIT, LayoutError, LayoutReport, MANIFEST_LIMIT, blob_path, prefix_of};
-use crate::progress::{Progress, Step};
+use super::{INDEX_LIMIT, LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, Observer, blob_path};
+use crate::progress::Step;
 
-/// Stores a folder or archive that is a layout, or has one in each of its folders.
+/// The most manifests that wait to be stored because something before them does: some 100 bytes each.
+const WAITING_LIMIT: usize = 200_000;
+
+/// Stores the images of a layout, which is a folder or an archive.
 ///
-/// A layout becomes the one repository that is named. Of several, those that are named are stored, or all where none is.
-/// Every digest is compared, and a manifest is stored when all that it names is there. A tag that is there is moved.
-/// Repeatable: what is there is not stored again. Cancel safe: what was stored stays.
+/// Where the layout says of which repositories its images are, those that are named are stored, or all where none is. One
+/// of a single repository, or that says nothing, can be stored as the one that is named.
+///
+/// Every digest is compared, and a manifest is stored when all that it names is there. What is broken is left out, the
+/// rest is stored. A tag that is there is moved, also where clients may not. Repeatable: what is there is not stored
+/// again. Cancel safe: what was stored stays.
 ///
 /// # Errors
-/// [`LayoutError`]; what was stored before it stays.
+/// [`LayoutError`] where it is no layout, or the storage fails; what was stored before stays.
 pub async fn import(
     storage: &dyn Storage,
     source: &Path,
     repositories: &[RepositoryName],
-    progress: &dyn Progress,
+    observer: &dyn Observer,
 ) -> Result<LayoutReport, LayoutError> {
     let source = Source::open(source).await?;
+    let plan = plan(&source, repositories).await?;
     let mut import = Import {
         storage,
-        progress,
+        observer,
         source,
         report: LayoutReport::default(),
     };
-    for (repository, prefix) in import.plan(repositories).await? {
-        import.repository(&repository, &prefix).await?;
+    let total = plan.values().map(|entries| entries.len() as u64).sum();
+    let mut count = 0;
+    for (repository, entries) in plan {
+        let mut done = BTreeMap::new();
+        let mut tags = BTreeSet::new();
+        for entry in entries {
+            match &repository {
+                Some(repository) => import.entry(repository, &entry, &mut done, &mut tags).await?,
+                None => {
+                    let cause = import
+                        .source
+                        .malformed("it does not say of which repository this is");
+                    import.leave_out(None, &entry.digest, cause).await?;
+                }
+            }
+            count += 1;
+            observer.step(Step::Images, count, Some(total));
+        }
+        import.report.repositories += u64::from(repository.is_some());
     }
     Ok(import.report)
 }
 
+/// Which entries become which repository. The layout need not say it of all.
+type Plan = BTreeMap<Option<RepositoryName>, Vec<Entry>>;
+
+async fn plan(source: &Source, wanted: &[RepositoryName]) -> Result<Plan, LayoutError> {
+    let version: LayoutVersion = json(source, LAYOUT_FILE).await?;
+    if !version.is_known() {
+        let version = version.image_layout_version;
+        let reason = format!("its layout has the version {version}, and this program knows 1.0.0");
+        return Err(source.malformed(reason));
+    }
+    let index: Index = json(source, INDEX_FILE).await?;
+    let entries: Vec<_> = index
+        .manifests
+        .into_iter()
+        .map(|entry| (entry.name().repository, entry))
+        .collect();
+    let names: BTreeSet<_> = entries.iter().filter_map(|(name, _)| name.clone()).collect();
+    let only = match (wanted, names.len()) {
+        ([single], 0 | 1) => Some(single.clone()),
+        ([], 1) => names.first().cloned(),
+        ([], 0) if !entries.is_empty() => {
+            let reason = "it does not say of which repository it is; name the one to import it to";
+            return Err(source.malformed(reason));
+        }
+        _ => None,
+    };
+    if only.is_none()
+        && let Some(missing) = wanted.iter().find(|name| !names.contains(name))
+    {
+        let known: Vec<_> = names.iter().take(10).map(RepositoryName::as_str).collect();
+        let reason = format!(
+            "nothing in it is of {missing}; it has {} repositories: {}{}",
+            names.len(),
+            known.join(", "),
+            if names.len() > known.len() { ", …" } else { "" }
+        );
+        return Err(source.malformed(reason));
+    }
+    let mut plan = Plan::new();
+    for (name, entry) in entries {
+        let name = only.clone().or(name);
+        if only.is_some() || wanted.is_empty() || name.as_ref().is_some_and(|name| wanted.contains(name)) {
+            plan.entry(name).or_default().push(entry);
+        }
+    }
+    Ok(plan)
+}
+
+async fn json<T: DeserializeOwned>(source: &Source, path: &str) -> Result<T, LayoutError> {
+    let Some(text) = source.read(path, INDEX_LIMIT).await? else {
+        let hint = if source.find("manifest.json").await?.is_some() {
+            "; what `docker save` wrote before Docker 25 is converted by `skopeo copy docker-archive:FILE oci:DIR`"
+        } else {
+            ""
+        };
+        return Err(source.malformed(format!("it is no image layout, as it has no file {path}{hint}")));
+    };
+    serde_json::from_slice(&text).map_err(|cause| source.malformed(format!("{path}: {cause}")))
+}
+
 struct Import<'a> {
     storage: &'a dyn Storage,
-    progress: &'a dyn Progress,
+    observer: &'a dyn Observer,
     source: Source,
     report: LayoutReport,
 }
 
-impl Import<'_> {
-    /// Returns which layout becomes which repository.
-    async fn plan(&self, wanted: &[RepositoryName]) -> Result<Vec<(RepositoryName, String)>, LayoutError> {
-        if self.source.find(LAYOUT_FILE).await?.is_some() {
-            return match wanted {
-                [repository] => Ok(vec![(repository.clone(), String::new())]),
-                _ => Err(self
-                    .source
-                    .malformed("this is the layout of one repository; name the repository to import it to")),
-            };
-        }
-        let mut plan = Vec::new();
-        for folder in self.source.folders_with(LAYOUT_FILE).await? {
-            match folder.replace('+', "/").parse::<RepositoryName>() {
-                Ok(repository) if wanted.is_empty() || wanted.contains(&repository) => {
-                    let prefix = prefix_of(&repository);
-                    plan.push((repository, prefix));
-                }
-                Ok(_) => {}
-                Err(_) => {
-                    return Err(self.source.malformed(format!(
-                        "the folder {folder} is not named as a repository, with + for each /"
-                    )));
-                }
-            }
-        }
-        for repository in wanted {
-            if !plan.iter().any(|(planned, _)| planned == repository) {
-                return Err(self
-                    .source
-                    .malformed(format!("there is no layout of {repository} in it")));
-            }
-        }
-        if plan.is_empty() {
-            return Err(self
-                .source
-                .malformed("there is no image layout in it, as it has no file oci-layout"));
-        }
-        Ok(plan)
-    }
+/// A manifest to store.
+struct Waiting {
+    digest: Digest,
+    media_type: Option<MediaType>,
+    /// What it names was looked at.
+    has_children: bool,
+}
 
-    async fn repository(&mut self, repository: &RepositoryName, prefix: &str) -> Result<(), LayoutError> {
-        let version: LayoutVersion = self.json(&format!("{prefix}{LAYOUT_FILE}")).await?;
-        if !version.is_known() {
-            let version = version.image_layout_version;
-            let reason = format!("its layout has the version {version}, and this program knows 1.0.0");
-            return Err(self.source.malformed(reason));
+impl Import<'_> {
+    /// Stores what an entry of the index leads to, then its tag.
+    async fn entry(
+        &mut self,
+        repository: &RepositoryName,
+        entry: &Entry,
+        done: &mut BTreeMap<Digest, bool>,
+        tags: &mut BTreeSet<Tag>,
+    ) -> Result<(), LayoutError> {
+        let media_type: Option<MediaType> = entry.media_type.parse().ok();
+        self.tree(repository, entry.digest.clone(), media_type.clone(), done)
+            .await?;
+        let Some(tag) = entry.name().tag else {
+            return Ok(());
+        };
+        let tagged = match done.get(&entry.digest) {
+            _ if !tags.insert(tag.clone()) => Err(self.source.malformed("another image in it has this tag")),
+            Some(true) => {
+                self.put(repository, &entry.digest, media_type.as_ref(), Some(tag.clone()))
+                    .await
+            }
+            _ => Err(LayoutError::Incomplete {
+                digest: entry.digest.clone(),
+            }),
+        };
+        match tagged {
+            Ok(()) => self.report.tags += 1,
+            Err(error) => self.leave_out(Some(repository), tag, error).await?,
         }
-        let index: Index = self.json(&format!("{prefix}{INDEX_FILE}")).await?;
-        let mut done = BTreeSet::new();
-        for entry in index.manifests {
-            self.tree(repository, prefix, &entry, &mut done).await?;
-        }
-        self.report.repositories += 1;
         Ok(())
     }
 
-    async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, LayoutError> {
-        let text = self.source.read(path, INDEX_LIMIT).await?;
-        let text = text.ok_or_else(|| self.source.malformed(format!("{path} is missing")))?;
-        serde_json::from_slice(&text).map_err(|cause| self.source.malformed(format!("{path}: {cause}")))
-    }
-
-    /// Stores a manifest of the index after all that it names, then its tag.
+    /// Stores a manifest after all that it names. `done` tells of each that was come to whether it is there now.
     async fn tree(
         &mut self,
         repository: &RepositoryName,
-        prefix: &str,
-        entry: &Entry,
-        done: &mut BTreeSet<Digest>,
+        root: Digest,
+        media_type: Option<MediaType>,
+        done: &mut BTreeMap<Digest, bool>,
     ) -> Result<(), LayoutError> {
-        let mut waiting = vec![(entry.digest.clone(), false)];
-        while let Some((digest, has_children)) = waiting.pop() {
-            if done.contains(&digest) {
+        let mut waiting = vec![Waiting {
+            digest: root.clone(),
+            media_type,
+            has_children: false,
+        }];
+        while let Some(next) = waiting.pop() {
+            if done.contains_key(&next.digest) {
                 continue;
             }
-            let content = self.manifest(prefix, &digest).await?;
-            let parsed = content.map(|content| (ManifestView::parse(&content, None), content));
-            let Some((Ok(view), content)) = parsed else {
-                if digest == entry.digest {
-                    let reason = format!("{digest}, which its index names, is no manifest or not there");
-                    return Err(self.source.malformed(reason));
-                }
-                // An entry of an index may be a blob: the caches of BuildKit have such.
-                self.blob(repository, prefix, &digest).await?;
-                done.insert(digest);
-                continue;
+            let digest = next.digest.clone();
+            let is_root = digest == root;
+            let stored = if next.has_children {
+                self.finish(repository, &next, done).await.map(|()| true)
+            } else {
+                self.begin(repository, next, is_root, &mut waiting, done).await
             };
-            if !has_children {
-                waiting.push((digest.clone(), true));
-                for child in view.children() {
-                    match child.kind {
-                        ChildKind::Manifest => waiting.push((child.digest.clone(), false)),
-                        ChildKind::Blob => self.blob(repository, prefix, &child.digest).await?,
-                    }
+            match stored {
+                Ok(true) => {
+                    done.insert(digest, true);
                 }
-                for child in view.optional_children() {
-                    if self
-                        .source
-                        .find(&blob_path(prefix, &child.digest))
-                        .await?
-                        .is_some()
-                    {
-                        self.blob(repository, prefix, &child.digest).await?;
-                    }
+                Ok(false) => {}
+                Err(error) => {
+                    self.leave_out(Some(repository), &digest, error).await?;
+                    done.insert(digest, false);
                 }
-                continue;
             }
-            self.put(repository, &digest, &view, content, None).await?;
-            self.report.manifests += 1;
-            self.progress.step(Step::Manifests, self.report.manifests, None);
-            done.insert(digest);
         }
-        if let Some(tag) = entry.tag()
-            && let Some(content) = self.manifest(prefix, &entry.digest).await?
-        {
-            let view = ManifestView::parse(&content, None)?;
-            self.put(repository, &entry.digest, &view, content, Some(tag))
-                .await?;
-            self.report.tags += 1;
+        Ok(())
+    }
+
+    /// Stores the blobs of a manifest and has its manifests wait; `true` where it is none, and is stored.
+    async fn begin(
+        &mut self,
+        repository: &RepositoryName,
+        next: Waiting,
+        is_root: bool,
+        waiting: &mut Vec<Waiting>,
+        done: &mut BTreeMap<Digest, bool>,
+    ) -> Result<bool, LayoutError> {
+        let content = self.manifest(&next.digest).await?;
+        let view = content.map(|content| ManifestView::parse(&content, next.media_type.as_ref()));
+        let view = match view {
+            Some(Ok(view)) => view,
+            Some(Err(cause)) if is_root => return Err(cause.into()),
+            None if is_root => {
+                let digest = next.digest;
+                return Err(LayoutError::Missing { digest });
+            }
+            // An entry of an index may be a blob: the caches of BuildKit have such.
+            _ => return self.blob(repository, &next.digest).await.map(|()| true),
+        };
+        let mut manifests = Vec::new();
+        for child in view.children() {
+            match (child.kind, done.get(&child.digest)) {
+                (_, Some(_)) => {}
+                (ChildKind::Manifest, None) => manifests.push(Waiting {
+                    digest: child.digest.clone(),
+                    media_type: None,
+                    has_children: false,
+                }),
+                (ChildKind::Blob, None) => {
+                    let stored = self.blob(repository, &child.digest).await;
+                    done.insert(child.digest.clone(), stored.is_ok());
+                    if let Err(error) = stored {
+                        self.leave_out(Some(repository), &child.digest, error).await?;
+                    }
+                }
+            }
         }
+        for child in view.optional_children() {
+            let path = blob_path(&child.digest);
+            if !done.contains_key(&child.digest) && self.source.find(&path).await?.is_some() {
+                let stored = self.blob(repository, &child.digest).await;
+                done.insert(child.digest.clone(), stored.is_ok());
+                if let Err(error) = stored {
+                    self.leave_out(Some(repository), &child.digest, error).await?;
+                }
+            }
+        }
+        if waiting.len() + manifests.len() > WAITING_LIMIT {
+            let reason = format!("more than {WAITING_LIMIT} manifests are nested in another");
+            return Err(self.source.malformed(reason));
+        }
+        waiting.push(Waiting {
+            has_children: true,
+            ..next
+        });
+        waiting.append(&mut manifests);
+        Ok(false)
+    }
+
+    /// Stores a manifest whose children were looked at.
+    async fn finish(
+        &mut self,
+        repository: &RepositoryName,
+        next: &Waiting,
+        done: &BTreeMap<Digest, bool>,
+    ) -> Result<(), LayoutError> {
+        let digest = &next.digest;
+        let content = self.manifest(digest).await?;
+        let content = content.ok_or_else(|| LayoutError::Missing {
+            digest: digest.clone(),
+        })?;
+        let view = ManifestView::parse(&content, next.media_type.as_ref())?;
+        let mut children = view.children().iter().map(|child| &child.digest);
+        if let Some(broken) = children.find(|child| done.get(child) == Some(&false)) {
+            return Err(LayoutError::Incomplete {
+                digest: broken.clone(),
+            });
+        }
+        self.store(repository, digest, &view, content, None).await?;
+        self.report.manifests += 1;
         Ok(())
     }
 
     /// Reads what may be a manifest and compares its digest; nothing where it is not there or too large for one.
-    async fn manifest(&self, prefix: &str, digest: &Digest) -> Result<Option<Bytes>, LayoutError> {
-        let path = blob_path(prefix, digest);
+    async fn manifest(&self, digest: &Digest) -> Result<Option<Bytes>, LayoutError> {
+        let path = blob_path(digest);
         match self.source.find(&path).await? {
             Some(input) if input.size <= MANIFEST_LIMIT => {}
             _ => return Ok(None),
@@ -193,7 +315,23 @@ impl Import<'_> {
         }
     }
 
+    /// Gives a manifest that is stored a tag.
     async fn put(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        media_type: Option<&MediaType>,
+        tag: Option<Tag>,
+    ) -> Result<(), LayoutError> {
+        let content = self.manifest(digest).await?;
+        let content = content.ok_or_else(|| LayoutError::Missing {
+            digest: digest.clone(),
+        })?;
+        let view = ManifestView::parse(&content, media_type)?;
+        self.store(repository, digest, &view, content, tag).await
+    }
+
+    async fn store(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -218,35 +356,21 @@ impl Import<'_> {
             immutable_tags: Vec::new(),
             principal: String::new(),
         };
-        let stored = self.storage.put_manifest(repository, new).await;
-        stored.map_err(storage_error(
-            repository,
-            format!("storing the manifest {digest}"),
-        ))
+        Ok(self.storage.put_manifest(repository, new).await?)
     }
 
     /// Uploads a blob, unless the repository has it.
-    async fn blob(
-        &mut self,
-        repository: &RepositoryName,
-        prefix: &str,
-        digest: &Digest,
-    ) -> Result<(), LayoutError> {
+    async fn blob(&mut self, repository: &RepositoryName, digest: &Digest) -> Result<(), LayoutError> {
         if self.storage.stat_blob(repository, digest).await.is_ok() {
             return Ok(());
         }
-        let Some(input) = self.source.find(&blob_path(prefix, digest)).await? else {
-            let reason = format!("{digest}, which a manifest names, is neither in it nor in {repository}");
-            return Err(self.source.malformed(reason));
+        let Some(input) = self.source.find(&blob_path(digest)).await? else {
+            let digest = digest.clone();
+            return Err(LayoutError::Missing { digest });
         };
         let size = input.size;
-        let failed = || storage_error(repository, format!("storing the blob {digest}"));
-        let algorithm = digest.algorithm().unwrap_or(Algorithm::Sha256);
-        let id = self
-            .storage
-            .create_upload(repository, "", algorithm)
-            .await
-            .map_err(failed())?;
+        let algorithm = digest.supported_algorithm()?;
+        let id = self.storage.create_upload(repository, "", algorithm).await?;
         let upload = UploadKey {
             repository: repository.clone(),
             id,
@@ -260,10 +384,39 @@ impl Import<'_> {
         if let Err(error) = stored.await {
             // Nobody goes on with it, so it need not wait for the sweeper.
             drop(self.storage.cancel_upload(&upload).await);
-            return Err(failed()(error));
+            return Err(error.into());
         }
         self.report.blobs += 1;
         self.report.size += size;
         Ok(())
     }
+
+    /// Tells of what is broken in the layout. An error of the storage's own ends the import.
+    async fn leave_out(
+        &mut self,
+        repository: Option<&RepositoryName>,
+        what: impl ToString,
+        error: LayoutError,
+    ) -> Result<(), LayoutError> {
+        let what = what.to_string();
+        match error {
+            LayoutError::Storage { .. } => Err(error),
+            LayoutError::Store(cause) if is_of_storage(cause.code()) => Err(match repository {
+                Some(repository) => LayoutError::storage(repository, format!("storing {what}"))(cause),
+                None => cause.into(),
+            }),
+            cause => {
+                self.report.left_out += 1;
+                self.observer
+                    .left_out(LeftOut::new(repository, what, cause))
+                    .await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Tells whether an error says nothing of what was to be stored.
+fn is_of_storage(code: ErrorCode) -> bool {
+    code.status() >= 500 || code == ErrorCode::TooManyRequests
 }

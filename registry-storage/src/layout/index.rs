@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use registry_core::{Digest, Tag};
+use registry_core::{Digest, MediaType, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
-/// The annotation that holds a tag (image-spec, "Pre-Defined Annotation Keys").
+/// The annotation that names an image (image-spec, "Pre-Defined Annotation Keys").
 const REFERENCE: &str = "org.opencontainers.image.ref.name";
+
+/// The annotation by which containerd, Docker and BuildKit name an image in full, with a host.
+const FULL_NAME: &str = "io.containerd.image.name";
 
 pub(super) const INDEX_FILE: &str = "index.json";
 pub(super) const LAYOUT_FILE: &str = "oci-layout";
@@ -62,53 +65,120 @@ pub(super) struct Entry {
     pub(super) media_type: String,
     pub(super) digest: Digest,
     size: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    artifact_type: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
 }
 
 impl Entry {
-    pub(super) fn new(media_type: &str, digest: &Digest, size: u64, tag: Option<&Tag>) -> Self {
+    pub(super) fn new(media_type: &MediaType, digest: &Digest, size: u64, reference: Option<String>) -> Self {
         Self {
-            media_type: media_type.to_owned(),
+            media_type: media_type.as_str().to_owned(),
             digest: digest.clone(),
             size,
-            artifact_type: None,
-            annotations: tag
-                .map(|tag| (REFERENCE.to_owned(), tag.to_string()))
+            annotations: reference
+                .map(|reference| (REFERENCE.to_owned(), reference))
                 .into_iter()
                 .collect(),
         }
     }
 
-    /// The tag. Some programs write a whole reference, with a host and a name before it.
-    pub(super) fn tag(&self) -> Option<Tag> {
-        let reference = self.annotations.get(REFERENCE)?;
-        let after_colon = || reference.rsplit(':').next()?.parse().ok();
-        reference.parse().ok().or_else(after_colon)
+    pub(super) fn name(&self) -> ImageName {
+        let short = self.annotations.get(REFERENCE).map(|text| ImageName::parse(text));
+        let full = self
+            .annotations
+            .get(FULL_NAME)
+            .map(|text| ImageName::parse(without_host(text)));
+        let (short, full) = (short.unwrap_or_default(), full.unwrap_or_default());
+        ImageName {
+            repository: full.repository.or(short.repository),
+            tag: full.tag.or(short.tag),
+        }
     }
+}
+
+/// What an entry is called, as far as it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ImageName {
+    pub(super) repository: Option<RepositoryName>,
+    pub(super) tag: Option<Tag>,
+}
+
+impl ImageName {
+    /// Reads `TAG`, `REPOSITORY:TAG`, `REPOSITORY@DIGEST` or `REPOSITORY:TAG@DIGEST`. What is neither a name nor a tag
+    /// is nothing.
+    fn parse(text: &str) -> Self {
+        if let Ok(tag) = text.parse() {
+            return Self {
+                repository: None,
+                tag: Some(tag),
+            };
+        }
+        let name = text.split('@').next().unwrap_or_default();
+        let (repository, tag) = match name.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => (repository, tag.parse().ok()),
+            _ => (name, None),
+        };
+        Self {
+            repository: repository.parse().ok(),
+            tag,
+        }
+    }
+}
+
+/// Takes the host off a full name, which always has one.
+fn without_host(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, rest)| rest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn name(annotations: &[(&str, &str)]) -> (Option<String>, Option<String>) {
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+        let entry = serde_json::json!({
+            "mediaType": "a/b",
+            "size": 1,
+            "digest": format!("sha256:{}", "0".repeat(64)),
+            "annotations": annotations,
+        });
+        let name = serde_json::from_value::<Entry>(entry).unwrap().name();
+        (
+            name.repository.map(|name| name.to_string()),
+            name.tag.map(|tag| tag.to_string()),
+        )
+    }
+
     #[test]
-    fn a_tag_is_read_from_what_programs_write() {
-        let read = |reference: &str| {
-            let text = format!(
-                "{{\"mediaType\":\"a/b\",\"size\":1,\"digest\":\"sha256:{}\",\"annotations\":{{\"{REFERENCE}\":\"{reference}\"}}}}",
-                "0".repeat(64)
-            );
-            serde_json::from_str::<Entry>(&text)
-                .unwrap()
-                .tag()
-                .map(|tag| tag.to_string())
+    fn names_are_read_from_what_programs_write() {
+        let digest = format!("team/app@sha256:{}", "0".repeat(64));
+        let of = |repository: &str, tag: &str| {
+            let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            (text(repository), text(tag))
         };
-        assert_eq!(read("v1.0").as_deref(), Some("v1.0"));
-        assert_eq!(read("docker.io/library/app:latest").as_deref(), Some("latest"));
-        assert_eq!(read("localhost:5000/app"), None);
-        assert_eq!(read(""), None);
+        for (reference, repository, tag) in [
+            ("v1.0", "", "v1.0"),
+            ("team/app:v1", "team/app", "v1"),
+            (&digest, "team/app", ""),
+            ("docker.io/library/app:latest", "docker.io/library/app", "latest"),
+            ("localhost:5000/app", "", ""),
+            ("localhost:5000/app:v1", "", "v1"),
+            ("../../etc:v1", "", "v1"),
+            ("", "", ""),
+        ] {
+            assert_eq!(
+                name(&[(REFERENCE, reference)]),
+                of(repository, tag),
+                "{reference}"
+            );
+        }
+        let full = (FULL_NAME, "localhost:5000/team/app:v1");
+        assert_eq!(name(&[full]), of("team/app", "v1"));
+        assert_eq!(name(&[full, (REFERENCE, "v1")]), of("team/app", "v1"));
+        assert_eq!(
+            name(&[(FULL_NAME, "docker.io/library/app")]),
+            of("library/app", "")
+        );
+        assert_eq!(name(&[]), of("", ""));
     }
 }

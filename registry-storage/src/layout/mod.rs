@@ -1,14 +1,14 @@
 //! OCI image layouts (image-spec, "OCI Image Layout Specification"), as a folder or in an archive: writing what a storage
 //! has, and storing what they have.
 //!
-//! One repository is one layout, and a tag is the annotation `org.opencontainers.image.ref.name` of an entry of its
-//! `index.json`, as skopeo, podman and containerd have it. Entries without it are referrers, which no tag leads to.
-//! Several repositories are one folder each, named as the repository with `+` for each `/`; content that they share is
-//! there once, under several names (hard links, also in an archive).
+//! Images are named by the annotation `org.opencontainers.image.ref.name` of the entries of `index.json`. In a layout of
+//! one repository that is the tag, as skopeo, podman and containerd have it, and entries without it are referrers, which
+//! no tag leads to. In a layout of several it is `REPOSITORY:TAG`, and `REPOSITORY@DIGEST` of a referrer.
 
 mod export;
 mod import;
 mod index;
+mod observer;
 mod sink;
 mod source;
 
@@ -20,12 +20,16 @@ use tokio::task::spawn_blocking;
 
 pub use self::export::export;
 pub use self::import::import;
+pub use self::observer::{LeftOut, Observer};
 
 /// The largest manifest that is read, in bytes.
 const MANIFEST_LIMIT: u64 = registry_core::manifest::DEFAULT_SIZE_LIMIT as u64;
 
-/// The largest `index.json` that is read, in bytes: some 200 000 tags.
+/// The largest `index.json` that is read, in bytes.
 const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// The most tags that are written to one layout. Their entries, of some 300 bytes, stay below [`INDEX_LIMIT`].
+const TAG_LIMIT: usize = 150_000;
 
 /// What was written or stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,16 +45,16 @@ pub struct LayoutReport {
     pub blobs: u64,
     /// The size of these blobs in bytes.
     pub size: u64,
-    /// Content that manifests name and the storage does not have.
-    pub missing: u64,
+    /// What was left out, as [`Observer::left_out`] was told.
+    pub left_out: u64,
 }
 
-/// Why a layout was not written or stored.
+/// Why a layout, or something of it, was not written or stored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
     /// The file system refused.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}", path.display())]
     Disk {
         /// The file or folder.
         path: PathBuf,
@@ -58,7 +62,7 @@ pub enum LayoutError {
         #[source]
         cause: io::Error,
     },
-    /// It is no image layout.
+    /// It is no image layout, or cannot be written as one.
     #[error("{}: {reason}", path.display())]
     Malformed {
         /// The folder or archive.
@@ -67,15 +71,33 @@ pub enum LayoutError {
         reason: String,
     },
     /// The content is not what its digest says.
-    #[error("the content that is kept as {digest} has the digest {found}")]
+    #[error("what is kept as {digest} has the digest {found}")]
     OtherContent {
         /// The digest.
         digest: Digest,
         /// The digest of what is there.
         found: Digest,
     },
+    /// A manifest names what is not there.
+    #[error("{digest} is not there")]
+    Missing {
+        /// The digest.
+        digest: Digest,
+    },
+    /// An index names what was left out.
+    #[error("it names {digest}, which was left out")]
+    Incomplete {
+        /// The digest of what was left out.
+        digest: Digest,
+    },
+    /// There are more tags than one layout may have.
+    #[error("there are more than {limit} tags; name some of the repositories")]
+    TooMany {
+        /// How many there may be.
+        limit: usize,
+    },
     /// The storage refused or failed.
-    #[error("{repository}: {what}: {cause}")]
+    #[error("{repository}: {what}")]
     Storage {
         /// The repository.
         repository: RepositoryName,
@@ -88,6 +110,17 @@ pub enum LayoutError {
     /// The storage failed.
     #[error(transparent)]
     Store(#[from] Error),
+}
+
+impl LayoutError {
+    fn storage(repository: &RepositoryName, what: impl Into<String>) -> impl FnOnce(Error) -> Self {
+        let (repository, what) = (repository.clone(), what.into());
+        move |cause| Self::Storage {
+            repository,
+            what,
+            cause,
+        }
+    }
 }
 
 fn disk(path: &Path) -> impl FnOnce(io::Error) -> LayoutError {
@@ -108,18 +141,8 @@ async fn blocking<T: Send + 'static>(
         .map_err(disk(path))
 }
 
-/// Tells whether a path is that of an archive.
-fn is_archive(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "tar")
-}
-
 /// The path of content in a layout.
-fn blob_path(prefix: &str, digest: &Digest) -> String {
+fn blob_path(digest: &Digest) -> String {
     let (algorithm, encoded) = digest.parts();
-    format!("{prefix}blobs/{algorithm}/{encoded}")
-}
-
-/// The folder of a repository among others, with a slash behind it. `+` is in no name.
-fn prefix_of(repository: &RepositoryName) -> String {
-    format!("{}/", repository.as_str().replace('/', "+"))
+    format!("blobs/{algorithm}/{encoded}")
 }

@@ -1,6 +1,6 @@
 //! Where a layout is written: files in a folder, or an archive.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -13,7 +13,8 @@ use registry_core::storage::Blob;
 use registry_core::{Digest, Hasher};
 use tar::{EntryType, Header};
 
-use super::{LayoutError, blocking, disk, is_archive};
+use super::index::LAYOUT_FILE;
+use super::{LayoutError, blob_path, blocking, disk};
 use crate::store::hash;
 
 /// What is behind the name of a file that is not whole yet.
@@ -27,42 +28,48 @@ const BLOCK: u64 = 512;
 pub(super) struct Sink {
     target: PathBuf,
     archive: Option<Archive>,
-    /// Where content is that was written: about 100 bytes of memory for each blob and manifest.
-    written: BTreeMap<Digest, Box<str>>,
 }
 
+/// An archive, under another name until it is finished. Dropped before that, it is removed.
 #[derive(Debug)]
 struct Archive {
     file: Arc<File>,
     position: u64,
+    /// What is in it: about 100 bytes of memory for each blob and manifest.
+    written: BTreeSet<Digest>,
+    unfinished: Option<PathBuf>,
 }
 
-/// A file that is written.
+/// A file that is written, or a part of the archive.
 struct Output {
     file: Arc<File>,
     path: PathBuf,
     position: u64,
+    /// Where the archive was before.
+    start: u64,
 }
 
 impl Sink {
-    /// Begins a layout. A folder may have a layout already: what is there is taken for good, and the rest is added.
+    /// Begins a layout. A folder must be empty or have a layout already: what is there is taken for good, and the rest
+    /// is added.
     pub(super) async fn create(target: &Path) -> Result<Self, LayoutError> {
-        let archive = if is_archive(target) {
-            let path = unfinished(target);
-            let file = blocking(&path.clone(), move || File::create(path)).await?;
-            Some(Archive {
-                file: Arc::new(file),
-                position: 0,
-            })
-        } else {
-            let path = target.to_owned();
-            blocking(target, move || fs::create_dir_all(path)).await?;
-            None
-        };
+        let path = target.to_owned();
+        let archive = blocking(target, move || {
+            if is_archive(&path) {
+                return Archive::create(&path).map(Some);
+            }
+            fs::create_dir_all(&path)?;
+            if fs::read_dir(&path)?.next().is_none() || path.join(LAYOUT_FILE).is_file() {
+                return Ok(None);
+            }
+            Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the folder has something else in it; name another one, or an image layout to add to",
+            ))
+        });
         Ok(Self {
+            archive: archive.await?,
             target: target.to_owned(),
-            archive,
-            written: BTreeMap::new(),
         })
     }
 
@@ -73,90 +80,49 @@ impl Sink {
         self.end(path, output).await
     }
 
-    /// Gives content that was written another name; `false` where it was not, or this is its name.
-    async fn link(&mut self, path: &str, digest: &Digest) -> Result<bool, LayoutError> {
-        let Some(first) = self.written.get(digest).cloned() else {
-            return Ok(false);
-        };
-        if *first == *path {
-            return Ok(true);
+    /// Writes a manifest and compares its digest.
+    pub(super) async fn manifest(&mut self, digest: &Digest, content: Bytes) -> Result<(), LayoutError> {
+        if let Some(algorithm) = digest.algorithm() {
+            same(digest, Digest::of(algorithm, &content))?;
         }
-        if self.archive.is_some() {
-            let mut header = header(EntryType::Link, 0);
-            let mut builder = tar::Builder::new(Vec::new());
-            builder
-                .append_link(&mut header, path, &*first)
-                .map_err(disk(&self.target))?;
-            // Not what ends an archive, which comes last.
-            self.append_to_archive(std::mem::take(builder.get_mut())).await?;
-            return Ok(true);
+        if self.has(digest, content.len() as u64).await? {
+            return Ok(());
         }
-        let (from, to) = (self.target.join(&*first), self.target.join(path));
-        blocking(&to.clone(), move || {
-            make_parent(&to)?;
-            match fs::hard_link(&from, &to) {
-                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                // No file system has to know links.
-                Err(_) => fs::copy(&from, &to).map(drop),
-                Ok(()) => Ok(()),
-            }
-        })
-        .await?;
-        Ok(true)
-    }
-
-    /// Writes a manifest; `false` where it was there.
-    pub(super) async fn manifest(
-        &mut self,
-        path: &str,
-        digest: &Digest,
-        content: Bytes,
-    ) -> Result<bool, LayoutError> {
-        if self.link(path, digest).await? || self.is_there(path, content.len() as u64).await? {
-            self.written.entry(digest.clone()).or_insert_with(|| path.into());
-            return Ok(false);
-        }
-        self.write(path, content).await?;
-        self.written.insert(digest.clone(), path.into());
-        Ok(true)
+        self.write(&blob_path(digest), content).await?;
+        self.remember(digest);
+        Ok(())
     }
 
     /// Writes a blob and compares its digest; `false` where it was there.
-    pub(super) async fn blob(
-        &mut self,
-        path: &str,
-        digest: &Digest,
-        blob: &Blob,
-    ) -> Result<bool, LayoutError> {
-        if self.link(path, digest).await? || self.is_there(path, blob.size).await? {
-            self.written.entry(digest.clone()).or_insert_with(|| path.into());
+    pub(super) async fn blob(&mut self, digest: &Digest, blob: &Blob) -> Result<bool, LayoutError> {
+        if self.has(digest, blob.size).await? {
             return Ok(false);
         }
-        let mut output = self.begin(path, blob.size).await?;
-        let mut hasher = digest.algorithm().map(Hasher::new);
-        let mut content = blob.content.read(0..blob.size);
-        while let Some(chunk) = content.next().await {
-            let chunk = chunk?;
-            if let Some(state) = hasher.take() {
-                hasher = Some(hash(state, chunk.clone()).await?);
+        let path = blob_path(digest);
+        let mut output = self.begin(&path, blob.size).await?;
+        match copy(digest, blob, &mut output).await {
+            Ok(()) => self.end(&path, output).await?,
+            Err(error) => {
+                self.undo(output).await?;
+                return Err(error);
             }
-            output.append(chunk).await?;
         }
-        if let Some(found) = hasher.map(Hasher::finish).filter(|found| found != digest) {
-            let digest = digest.clone();
-            return Err(LayoutError::OtherContent { digest, found });
-        }
-        self.end(path, output).await?;
-        self.written.insert(digest.clone(), path.into());
+        self.remember(digest);
         Ok(true)
     }
 
-    /// Tells whether a folder has a whole file of this size already.
-    async fn is_there(&self, path: &str, size: u64) -> Result<bool, LayoutError> {
-        if self.archive.is_some() {
-            return Ok(false);
+    fn remember(&mut self, digest: &Digest) {
+        if let Some(archive) = &mut self.archive {
+            archive.written.insert(digest.clone());
         }
-        let path = self.target.join(path);
+    }
+
+    /// Tells whether content is there already; in a folder, by a whole file of this size.
+    async fn has(&self, digest: &Digest, size: u64) -> Result<bool, LayoutError> {
+        if let Some(archive) = &self.archive {
+            return Ok(archive.written.contains(digest));
+        }
+        let path = self.target.join(blob_path(digest));
         let length = blocking(&path.clone(), move || match fs::metadata(path) {
             Ok(found) => Ok(Some(found.len())),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -167,27 +133,27 @@ impl Sink {
     }
 
     async fn begin(&mut self, path: &str, size: u64) -> Result<Output, LayoutError> {
-        if self.archive.is_some() {
-            let mut builder = tar::Builder::new(Vec::new());
-            let mut header = header(EntryType::Regular, size);
-            builder
-                .append_data(&mut header, path, io::empty())
-                .map_err(disk(&self.target))?;
-            // Only the header, and what a long name needs before it: the content comes after it.
-            self.append_to_archive(std::mem::take(builder.get_mut())).await?;
-        }
         if let Some(archive) = &self.archive {
-            return Ok(Output {
+            let start = archive.position;
+            let mut builder = tar::Builder::new(Vec::new());
+            builder
+                .append_data(&mut header(size), path, io::empty())
+                .map_err(disk(&self.target))?;
+            let mut output = Output {
                 file: Arc::clone(&archive.file),
                 path: self.target.clone(),
-                position: archive.position,
-            });
+                position: start,
+                start,
+            };
+            // Only the header, without what ends an archive: the content comes after it.
+            output.append(std::mem::take(builder.get_mut()).into()).await?;
+            return Ok(output);
         }
         let path = unfinished(&self.target.join(path));
         let file = blocking(&path, {
             let path = path.clone();
             move || {
-                make_parent(&path)?;
+                path.parent().map_or(Ok(()), fs::create_dir_all)?;
                 File::create(path)
             }
         })
@@ -196,43 +162,73 @@ impl Sink {
             file: Arc::new(file),
             path,
             position: 0,
+            start: 0,
         })
     }
 
-    async fn end(&mut self, path: &str, output: Output) -> Result<(), LayoutError> {
+    async fn end(&mut self, path: &str, mut output: Output) -> Result<(), LayoutError> {
         if let Some(archive) = &mut self.archive {
-            archive.position = output.position;
             let padding = (BLOCK - output.position % BLOCK) % BLOCK;
-            return self
-                .append_to_archive(vec![0; usize::try_from(padding).unwrap_or(0)])
-                .await;
+            output
+                .append(vec![0; usize::try_from(padding).unwrap_or(0)].into())
+                .await?;
+            archive.position = output.position;
+            return Ok(());
         }
         let path = self.target.join(path);
         blocking(&path.clone(), move || fs::rename(output.path, path)).await
     }
 
-    async fn append_to_archive(&mut self, content: Vec<u8>) -> Result<(), LayoutError> {
-        let Some(archive) = &mut self.archive else {
-            return Ok(());
-        };
-        let mut output = Output {
-            file: Arc::clone(&archive.file),
-            path: self.target.clone(),
-            position: archive.position,
-        };
-        output.append(content.into()).await?;
-        archive.position = output.position;
-        Ok(())
+    /// Takes back what was written of a file.
+    async fn undo(&mut self, output: Output) -> Result<(), LayoutError> {
+        let is_archive = self.archive.is_some();
+        blocking(&output.path.clone(), move || {
+            if is_archive {
+                output.file.set_len(output.start)
+            } else {
+                fs::remove_file(output.path)
+            }
+        })
+        .await
     }
 
-    /// Ends an archive and gives it its name.
+    /// Ends an archive, makes it durable and gives it its name.
     pub(super) async fn finish(mut self) -> Result<(), LayoutError> {
-        if self.archive.is_none() {
+        let Some(mut archive) = self.archive.take() else {
             return Ok(());
-        }
-        self.append_to_archive(vec![0; 1024]).await?;
+        };
         let target = self.target.clone();
-        blocking(&self.target, move || fs::rename(unfinished(&target), target)).await
+        blocking(&self.target, move || {
+            let end = [0; 2 * BLOCK as usize];
+            archive.file.write_all_at(&end, archive.position)?;
+            archive.file.sync_all()?;
+            fs::rename(unfinished(&target), target)?;
+            drop(archive.unfinished.take());
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Archive {
+    fn create(target: &Path) -> io::Result<Self> {
+        let path = unfinished(target);
+        Ok(Self {
+            file: Arc::new(File::create(&path)?),
+            position: 0,
+            written: BTreeSet::new(),
+            unfinished: Some(path),
+        })
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        if let Some(path) = &self.unfinished
+            && let Err(error) = fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "an archive that was begun was not removed");
+        }
     }
 }
 
@@ -244,17 +240,40 @@ impl Output {
     }
 }
 
-fn header(kind: EntryType, size: u64) -> Header {
+/// Writes the content of a blob.
+async fn copy(digest: &Digest, blob: &Blob, output: &mut Output) -> Result<(), LayoutError> {
+    let mut hasher = digest.algorithm().map(Hasher::new);
+    let mut content = blob.content.read(0..blob.size);
+    while let Some(chunk) = content.next().await {
+        let chunk = chunk?;
+        if let Some(state) = hasher.take() {
+            hasher = Some(hash(state, chunk.clone()).await?);
+        }
+        output.append(chunk).await?;
+    }
+    hasher.map_or(Ok(()), |hasher| same(digest, hasher.finish()))
+}
+
+fn same(digest: &Digest, found: Digest) -> Result<(), LayoutError> {
+    if *digest == found {
+        return Ok(());
+    }
+    let digest = digest.clone();
+    Err(LayoutError::OtherContent { digest, found })
+}
+
+/// Tells whether a path is to be an archive.
+fn is_archive(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tar") && !path.is_dir()
+}
+
+fn header(size: u64) -> Header {
     let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
+    header.set_entry_type(EntryType::Regular);
     header.set_size(size);
     header.set_mode(0o644);
     header.set_mtime(0);
     header
-}
-
-fn make_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
 fn unfinished(path: &Path) -> PathBuf {

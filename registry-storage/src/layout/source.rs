@@ -1,15 +1,17 @@
 //! Where a layout is read: files in a folder, or an archive, which is read at any place.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use registry_core::Error;
+use registry_core::{Error, ErrorCode};
+use rustix::fs::OFlags;
 use tokio::task::spawn_blocking;
 
 use super::{LayoutError, blocking, disk};
@@ -17,11 +19,19 @@ use super::{LayoutError, blocking, disk};
 /// How much is read at once, in bytes.
 const CHUNK: u64 = 512 * 1024;
 
+/// The most bytes that the headers of one file in an archive may have: a hostile one has a name of gigabytes.
+const HEADER_LIMIT: usize = 64 * 1024;
+
+/// The most files of a layout that an archive may have: some 200 bytes of memory for each.
+const FILE_LIMIT: usize = 1_000_000;
+
+/// The longest path of a file of a layout, in bytes: that of a SHA-512 has 141.
+const PATH_LIMIT: usize = 256;
+
 /// A layout that is read.
 #[derive(Debug)]
 pub(super) struct Source {
     path: PathBuf,
-    /// The files of an archive: about 200 bytes of memory for each.
     archive: Option<(Arc<File>, BTreeMap<String, Place>)>,
 }
 
@@ -36,7 +46,7 @@ struct Place {
 #[derive(Clone, Debug)]
 pub(super) struct Input {
     file: Arc<File>,
-    place_start: u64,
+    start: u64,
     pub(super) size: u64,
 }
 
@@ -47,7 +57,8 @@ impl Source {
             if fs::metadata(&owned)?.is_dir() {
                 return Ok(None);
             }
-            let file = File::open(&owned)?;
+            let file = open(&owned)?;
+            refuse_compressed(&file)?;
             let files = table_of_contents(&file)?;
             Ok(Some((Arc::new(file), files)))
         });
@@ -62,17 +73,17 @@ impl Source {
         if let Some((file, files)) = &self.archive {
             return Ok(files.get(path).map(|place| Input {
                 file: Arc::clone(file),
-                place_start: place.start,
+                start: place.start,
                 size: place.size,
             }));
         }
         let path = self.path.join(path);
-        blocking(&path.clone(), move || match File::open(&path) {
+        blocking(&path.clone(), move || match open(&path) {
             Ok(file) => {
                 let size = file.metadata()?.len();
                 Ok(Some(Input {
                     file: Arc::new(file),
-                    place_start: 0,
+                    start: 0,
                     size,
                 }))
             }
@@ -93,35 +104,8 @@ impl Source {
                 input.size
             )));
         }
-        let content = input.read(0, input.size).await.map_err(disk(&self.path))?;
-        Ok(Some(content))
-    }
-
-    /// Returns the names of the folders that hold a file of this name.
-    pub(super) async fn folders_with(&self, file: &str) -> Result<BTreeSet<String>, LayoutError> {
-        if let Some((_, files)) = &self.archive {
-            let folders = files
-                .keys()
-                .filter_map(|path| path.strip_suffix(file)?.strip_suffix('/'));
-            return Ok(folders
-                .filter(|folder| !folder.contains('/'))
-                .map(str::to_owned)
-                .collect());
-        }
-        let (path, file) = (self.path.clone(), file.to_owned());
-        blocking(&self.path, move || {
-            let mut folders = BTreeSet::new();
-            for entry in fs::read_dir(path)? {
-                let entry = entry?;
-                if let Ok(name) = entry.file_name().into_string()
-                    && entry.path().join(&file).is_file()
-                {
-                    folders.insert(name);
-                }
-            }
-            Ok(folders)
-        })
-        .await
+        let content = input.read(0, input.size).await;
+        content.map(Some).map_err(disk(&self.path.join(path)))
     }
 
     pub(super) fn malformed(&self, reason: impl Into<String>) -> LayoutError {
@@ -135,7 +119,7 @@ impl Source {
 impl Input {
     /// Reads `size` bytes from `offset`.
     async fn read(&self, offset: u64, size: u64) -> io::Result<Bytes> {
-        let (file, start) = (Arc::clone(&self.file), self.place_start + offset);
+        let (file, start) = (Arc::clone(&self.file), self.start.saturating_add(offset));
         spawn_blocking(move || {
             let mut buffer = vec![0; usize::try_from(size).map_err(io::Error::other)?];
             file.read_exact_at(&mut buffer, start)?;
@@ -152,37 +136,108 @@ impl Input {
             if size == 0 {
                 return Ok(None);
             }
-            let chunk = input.read(offset, size).await.map_err(Error::internal)?;
+            let chunk = input.read(offset, size).await.map_err(|cause| {
+                Error::new(ErrorCode::BodyInterrupted, "the content cannot be read").with_cause(cause)
+            })?;
             Ok(Some((chunk, (input, offset + size))))
         })
     }
 }
 
-/// Goes through an archive once. Links name what stands before them.
-fn table_of_contents(file: &File) -> io::Result<BTreeMap<String, Place>> {
-    let mut files = BTreeMap::new();
-    let mut archive = tar::Archive::new(file);
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        let path = plain(&entry.path()?);
-        let kind = entry.header().entry_type();
-        if kind.is_hard_link() {
-            let target = entry.link_name()?.map(|target| plain(&target));
-            if let Some(place) = target.and_then(|target| files.get(&target).copied()) {
-                files.insert(path, place);
-            }
-        } else if kind.is_file() {
-            let place = Place {
-                start: entry.raw_file_position(),
-                size: entry.size(),
-            };
-            files.insert(path, place);
-        }
+/// Opens a file, and nothing else: a pipe would be waited for.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"))
     }
-    Ok(files)
 }
 
-/// Spells a path as it is asked for. `./` before it is common.
-fn plain(path: &Path) -> String {
-    path.to_string_lossy().trim_start_matches("./").to_owned()
+fn refuse_compressed(file: &File) -> io::Result<()> {
+    let mut start = [0; 4];
+    let length = file.read_at(&mut start, 0)?;
+    let program = match start.get(..length).unwrap_or_default() {
+        [0x1f, 0x8b, ..] => "gunzip",
+        [0x28, 0xb5, 0x2f, 0xfd] => "unzstd",
+        [b'B', b'Z', b'h', _] => "bunzip2",
+        [0xfd, b'7', b'z', b'X'] => "unxz",
+        _ => return Ok(()),
+    };
+    let message = format!("the archive is compressed; unpack it with {program} first");
+    Err(io::Error::new(io::ErrorKind::InvalidData, message))
+}
+
+/// Goes through an archive once and notes where the files of a layout are. Nothing is unpacked, so it does not matter
+/// where others would be written to. Links name what stands before them.
+fn table_of_contents(file: &File) -> io::Result<BTreeMap<String, Place>> {
+    let mut files = BTreeMap::new();
+    let left = Cell::new(HEADER_LIMIT);
+    let mut archive = tar::Archive::new(Headers { file, left: &left });
+    let mut entries = archive.entries_with_seek()?;
+    loop {
+        left.set(HEADER_LIMIT);
+        let Some(entry) = entries.next() else {
+            return Ok(files);
+        };
+        let entry = entry?;
+        let Some(path) = of_layout(&entry.path_bytes()) else {
+            continue;
+        };
+        let kind = entry.header().entry_type();
+        let place = if kind.is_hard_link() {
+            let target = entry.link_name_bytes().and_then(|target| of_layout(&target));
+            target.and_then(|target| files.get(&target).copied())
+        } else {
+            kind.is_file().then(|| Place {
+                start: entry.raw_file_position(),
+                size: entry.size(),
+            })
+        };
+        if let Some(place) = place {
+            files.insert(path, place);
+        }
+        if files.len() > FILE_LIMIT {
+            let message = format!("the archive has more than {FILE_LIMIT} files; unpack it into a folder");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+    }
+}
+
+/// Spells a path as it is asked for, `./` before it being common; nothing where it is too long for one of a layout.
+fn of_layout(path: &[u8]) -> Option<String> {
+    let path = std::str::from_utf8(path).ok()?;
+    let path = path.trim_start_matches("./");
+    (path.len() <= PATH_LIMIT).then(|| path.to_owned())
+}
+
+/// An archive of which only the headers are read, up to a limit.
+struct Headers<'a> {
+    file: &'a File,
+    left: &'a Cell<usize>,
+}
+
+impl Read for Headers<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        let count = buffer.len().min(left);
+        if count == 0 && !buffer.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a header of the archive has more than {HEADER_LIMIT} bytes"),
+            ));
+        }
+        let buffer = buffer.get_mut(..count).unwrap_or_default();
+        let read = self.file.read(buffer)?;
+        self.left.set(left - read);
+        Ok(read)
+    }
+}
+
+impl Seek for Headers<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        // A file that says it is longer than any can be is the last one, as is one that is longer than the archive.
+        self.file.seek(to).or_else(|_| self.file.seek(SeekFrom::End(0)))
+    }
 }
