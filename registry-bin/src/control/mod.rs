@@ -73,6 +73,11 @@ pub(crate) fn with_progress(
 
 /// Returns a path as it is for a process that works in another folder.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    if path == Path::new("-") {
+        return Err(Failure::new(
+            "- is no stream here, as another process may do the work; name a file, and ./- for one of that name",
+        ));
+    }
     std::path::absolute(path)
         .map_err(|cause| Failure::new(format!("{} is no path", path.display())).because(cause))
 }

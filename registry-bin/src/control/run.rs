@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use indicatif::HumanBytes;
 use registry_storage::check::CheckOptions;
 use registry_storage::filesystem::backup::BackupReport;
 
@@ -70,7 +71,7 @@ async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> 
     let report = checked.map_err(|cause| Failure::new("the check ended early").because(cause))?;
     let mut text = format!("{} records", report.records);
     if options.verify_content {
-        text += &format!(" and {} bytes of content", report.content);
+        text += &format!(" and {} of content", HumanBytes(report.content));
     }
     text += &match (report.broken, report.repaired) {
         (0, _) => ": nothing is broken.".to_owned(),
@@ -98,9 +99,14 @@ async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> 
 /// Says what a backup has.
 pub(crate) fn describe(report: &BackupReport) -> String {
     let mut text = format!(
-        "{} byte strings are linked, {} copied, {} bytes in all",
-        report.linked, report.copied, report.size
+        "{} byte strings are linked, {} copied, {} in all",
+        report.linked,
+        report.copied,
+        HumanBytes(report.size)
     );
+    if report.copied > 0 {
+        text += ", as the two folders can have no links between them";
+    }
     if report.missing > 0 {
         text += &format!(
             "; {} were gone before, which `check` tells more of",

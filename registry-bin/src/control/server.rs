@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
@@ -14,10 +15,11 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 
 use super::message::Message;
 use super::{ControlRequest, Reporter, run, socket};
@@ -32,6 +34,12 @@ const REQUEST_LIMIT: usize = 64 * 1024;
 
 /// How many connections are served at once. They are the operator's own.
 const CONNECTIONS: usize = 16;
+
+/// How long a request may take to come.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the socket is left alone after it failed, for want of file handles for example.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The socket of a server. It ends with [`ControlServer::shutdown`], or when this is dropped.
 #[derive(Debug)]
@@ -117,8 +125,8 @@ async fn accept(listener: UnixListener, store: AnyStore) {
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "the socket for commands failed");
-                return;
+                tracing::error!(%error, "the socket for commands failed; it is tried again");
+                sleep(PAUSE).await;
             }
         }
     }
@@ -126,7 +134,11 @@ async fn accept(listener: UnixListener, store: AnyStore) {
 
 async fn serve(stream: UnixStream, store: AnyStore) {
     let service = service_fn(move |request| answer(request, store.clone()));
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection for a command ended early");
     }
@@ -142,9 +154,11 @@ async fn answer(request: Request<Incoming>, store: AnyStore) -> Result<Answer, I
             format!("commands are sent by POST to {TARGET}"),
         ));
     }
-    let body = match Limited::new(request.into_body(), REQUEST_LIMIT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return Ok(refusal(StatusCode::BAD_REQUEST, error.to_string())),
+    let body = Limited::new(request.into_body(), REQUEST_LIMIT).collect();
+    let body = match timeout(REQUEST_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT, "the command did not come")),
+        Ok(Err(error)) => return Ok(refusal(StatusCode::BAD_REQUEST, error.to_string())),
     };
     Ok(match serde_json::from_slice::<ControlRequest>(&body) {
         Ok(command) => {
@@ -158,8 +172,8 @@ async fn answer(request: Request<Incoming>, store: AnyStore) -> Result<Answer, I
     })
 }
 
-fn refusal(status: StatusCode, text: String) -> Answer {
-    let mut response = Response::new(Either::Left(Full::new(text.into())));
+fn refusal(status: StatusCode, text: impl Into<String>) -> Answer {
+    let mut response = Response::new(Either::Left(Full::new(text.into().into())));
     *response.status_mut() = status;
     response
 }

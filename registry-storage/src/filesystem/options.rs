@@ -39,7 +39,7 @@ pub enum OpenError {
         known: i64,
     },
     /// The file system refused.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}", path.display())]
     Disk {
         /// The file or folder.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum OpenError {
         cause: io::Error,
     },
     /// The records cannot be read.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}", path.display())]
     Records {
         /// The file.
         path: PathBuf,

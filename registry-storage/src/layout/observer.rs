@@ -1,6 +1,6 @@
 //! Who is told how it goes on.
 
-use std::error::Error;
+use std::error::Error as _;
 use std::fmt;
 
 use async_trait::async_trait;

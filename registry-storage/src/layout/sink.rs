@@ -132,7 +132,7 @@ impl Sink {
         Ok(length == Some(size))
     }
 
-    async fn begin(&mut self, path: &str, size: u64) -> Result<Output, LayoutError> {
+    async fn begin(&self, path: &str, size: u64) -> Result<Output, LayoutError> {
         if let Some(archive) = &self.archive {
             let start = archive.position;
             let mut builder = tar::Builder::new(Vec::new());
@@ -180,7 +180,7 @@ impl Sink {
     }
 
     /// Takes back what was written of a file.
-    async fn undo(&mut self, output: Output) -> Result<(), LayoutError> {
+    async fn undo(&self, output: Output) -> Result<(), LayoutError> {
         let is_archive = self.archive.is_some();
         blocking(&output.path.clone(), move || {
             if is_archive {

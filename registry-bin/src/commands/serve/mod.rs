@@ -84,9 +84,14 @@ async fn serve_until_signal(
     let frontend = frontend(http)?;
     let location = StorageLocation::of(&configuration.storage)?;
     let encryption = Encryption::start(http, self_signed(serve, &location)?)?.map(Arc::new);
-    // The port before the storage: whoever starts a second server by mistake should learn that, not wait.
-    let listeners = listen(http, inherited, encryption.as_deref()).await?;
-    let address = listeners.first().map(|listener| listener.address().clone());
+    // The port before the storage: whoever starts a second server by mistake should learn that. One that waits leaves
+    // the port alone meanwhile, so that clients are refused and go to the server that has the storage.
+    let (listeners, inherited) = if serve.wait {
+        (None, inherited)
+    } else {
+        let listeners = listen(http, inherited, encryption.as_deref()).await?;
+        (Some(listeners), Vec::new())
+    };
     let observation = Observation::start(&configuration.log)?;
     let health = Health::new();
     let debug = debug::start(configuration, &health, &observation.metrics).await?;
@@ -99,6 +104,11 @@ async fn serve_until_signal(
         storage = OpenStorage::open(&location, &configuration.storage.maintenance, serve.wait) => storage?,
         () = signals.next() => return Ok(()),
     };
+    let listeners = match listeners {
+        Some(listeners) => listeners,
+        None => listen(http, inherited, encryption.as_deref()).await?,
+    };
+    let address = listeners.first().map(|listener| listener.address().clone());
     let control = control::start(&location, &storage);
     let mut rules = rules(configuration);
     rules.allow_missing_children = serve.allow_missing_content;

@@ -87,7 +87,7 @@ pub enum BackupError {
         path: PathBuf,
     },
     /// The file system refused.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}", path.display())]
     Disk {
         /// The file or folder.
         path: PathBuf,
@@ -96,7 +96,7 @@ pub enum BackupError {
         cause: io::Error,
     },
     /// The records cannot be copied or read.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}", path.display())]
     Records {
         /// The file.
         path: PathBuf,

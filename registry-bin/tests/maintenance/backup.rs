@@ -1,0 +1,91 @@
+//! Backups.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::support::content::sha256;
+use crate::support::repository::Repository;
+use crate::support::server::Server;
+use crate::{failure, success};
+
+fn large(seed: u32) -> Vec<u8> {
+    seed.to_le_bytes().repeat(10_000)
+}
+
+#[test]
+fn a_backup_beside_pushes_has_all_that_was_answered_before_and_is_sound() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    let server = Server::on(&path.join("root"));
+    let address = server.address();
+    let before = Repository::new(address, "before").push_image("v1", "before");
+    let stop = AtomicBool::new(false);
+    let pushed = thread::scope(|scope| {
+        let pushing = scope.spawn(|| {
+            let mut count = 0_u32;
+            while !stop.load(Ordering::Relaxed) {
+                let repository = Repository::new(address, format!("during/{count}"));
+                // Large enough for a file of its own.
+                repository.push_blob(&large(count));
+                repository.push_image("v1", &count.to_string());
+                count += 1;
+            }
+            count
+        });
+        let said = success(path, &["backup", "copies/one", "--storage", "root"]);
+        assert!(said.contains("is whole"), "{said}");
+        stop.store(true, Ordering::Relaxed);
+        pushing.join().expect("the pushes succeed")
+    });
+    assert!(server.output().contains("a command came through the socket"));
+    let again = failure(path, &["backup", "copies/one", "--storage", "root"]);
+    assert!(again.contains("is not empty"), "{again}");
+    let held = failure(path, &["restore", "copies/one", "--storage", "root"]);
+    assert!(held.contains("is in use by process"), "{held}");
+    // What is deleted and lost afterwards is in the backup all the same.
+    Repository::new(address, "before")
+        .delete(&format!("manifests/{}", before.digest))
+        .expect_status(202);
+    server.kill9();
+    fs::remove_dir_all(path.join("root")).expect("a folder can be removed");
+
+    success(path, &["restore", "copies/one", "--storage", "root"]);
+    let said = success(path, &["check", "--verify-content", "--storage", "root"]);
+    assert!(said.contains("nothing is broken"), "{said}");
+    let server = Server::on(&path.join("root"));
+    let restored = Repository::new(server.address(), "before").get("manifests/v1");
+    assert_eq!(restored.body, before.content);
+    // Each image is there as a whole, or it is not: no push was answered between two of them.
+    let there = (0..pushed).take_while(|count| {
+        let repository = Repository::new(server.address(), format!("during/{count}"));
+        let manifest = repository.get("manifests/v1");
+        manifest.status == 200 && {
+            let digest = sha256(&large(*count));
+            assert_eq!(repository.get(&format!("blobs/{digest}")).body, large(*count));
+            true
+        }
+    });
+    let there = u32::try_from(there.count()).expect("few are pushed in a second");
+    for count in there..pushed {
+        let repository = Repository::new(server.address(), format!("during/{count}"));
+        repository.get("manifests/v1").expect_status(404);
+    }
+    // It serves as any other: what is pushed is kept, and the backup stays as it was.
+    Repository::new(server.address(), "after").push_image("v1", "after");
+    assert!(server.terminate().success());
+    success(path, &["restore", "copies/one", "--storage", "second"]);
+}
+
+#[test]
+fn a_backup_that_was_cut_short_is_not_restored() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    let server = Server::on(&path.join("root"));
+    Repository::new(server.address(), "a").push_image("v1", "x");
+    assert!(server.terminate().success());
+    success(path, &["backup", "copy", "--storage", "root"]);
+    fs::remove_file(path.join("copy/backup.json")).expect("a backup has this file");
+    let said = failure(path, &["restore", "copy", "--storage", "new"]);
+    assert!(said.contains("one that was interrupted"), "{said}");
+}

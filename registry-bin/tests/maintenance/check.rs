@@ -1,0 +1,97 @@
+//! Checks and repairs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::repository::Repository;
+use crate::support::server::Server;
+use crate::{failure, success};
+
+/// Returns the files of the bytes of a store.
+fn byte_files(root: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).expect("the folder is there");
+        entries
+            .map(|entry| entry.expect("it can be listed").path())
+            .collect()
+    };
+    entries(&root.join("bytes"))
+        .iter()
+        .flat_map(|day| entries(day))
+        .collect()
+}
+
+#[test]
+fn damage_is_told_in_words_repaired_beside_the_server_and_mended_by_a_push() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    let server = Server::on(&path.join("root"));
+    let repository = Repository::new(server.address(), "a");
+    repository.push_image("v1", "x");
+    let content = vec![7; 100_000];
+    let digest = repository.push_blob(&content);
+    let check = ["check", "--verify-content", "--storage", "root"];
+    assert!(success(path, &check).contains("nothing is broken"));
+    let [file] = &byte_files(&path.join("root"))[..] else {
+        panic!("only large blobs have files");
+    };
+    let mut damaged = content.clone();
+    damaged[0] = 8;
+    fs::write(file, damaged).expect("the file can be written");
+    // Only who reads it can tell.
+    assert!(success(path, &["check", "--storage", "root"]).contains("nothing is broken"));
+    let said = failure(path, &check);
+    let encoded = digest.split(':').next_back().expect("a digest has a colon");
+    assert!(said.contains(encoded) && said.contains("--repair"), "{said}");
+    let repair = ["check", "--verify-content", "--repair", "--storage", "root"];
+    let said = success(path, &repair);
+    assert!(said.contains("repaired now"), "{said}");
+    repository.get(&format!("blobs/{digest}")).expect_status(404);
+    repository.get("manifests/v1").expect_status(200);
+    assert_eq!(repository.push_blob(&content), digest);
+    assert_eq!(repository.get(&format!("blobs/{digest}")).body, content);
+    assert!(server.terminate().success());
+    success(path, &check);
+}
+
+#[test]
+fn a_bucket_is_checked_from_anywhere_and_exported() {
+    let double = crate::support::bucket::BucketServer::start();
+    let server = Server::on_bucket(&double);
+    Repository::new(server.address(), "a").push_image("v1", "x");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let configuration = format!(
+        "version: 0.1\nstorage: {{s3: {{bucket: bucket, rootdirectory: /registry, region: us-east-1, \
+         regionendpoint: '{}', accesskey: double, secretkey: double, secure: false}}}}\n",
+        double.url()
+    );
+    fs::write(folder.path().join("config.yml"), configuration).expect("a file can be written");
+    let said = success(folder.path(), &["check", "--verify-content", "config.yml"]);
+    assert!(said.contains("nothing is broken"), "{said}");
+    let export = [
+        "export",
+        "--layout",
+        "oci",
+        "a.tar",
+        "a",
+        "--config",
+        "config.yml",
+    ];
+    let said = success(folder.path(), &export);
+    assert!(said.contains("1 tags"), "{said}");
+    let import = [
+        "import",
+        "--layout",
+        "oci",
+        "a.tar",
+        "b",
+        "--config",
+        "config.yml",
+    ];
+    success(folder.path(), &import);
+    Repository::new(server.address(), "b")
+        .get("manifests/v1")
+        .expect_status(200);
+    let said = failure(folder.path(), &["backup", "copy", "config.yml"]);
+    assert!(said.contains("versioning or replication"), "{said}");
+}

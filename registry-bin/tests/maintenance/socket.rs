@@ -1,0 +1,121 @@
+//! The socket through which commands reach a server.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use crate::support::repository::Repository;
+use crate::support::server::Server;
+use crate::{failure, success};
+
+const SOCKET: &str = "registry.sock";
+
+#[test]
+fn only_the_user_of_the_server_may_use_it_and_one_that_was_left_is_replaced() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().join("root");
+    let server = Server::on(&root);
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&root.join(SOCKET)), 0o600);
+    server.kill9();
+    assert!(root.join(SOCKET).exists(), "nobody removed it");
+    // Nobody answers there, so the command takes the folder itself.
+    success(folder.path(), &["check", "--storage", "root"]);
+    let server = Server::on(&root);
+    success(folder.path(), &["check", "--storage", "root"]);
+    assert!(server.output().contains("a command came through the socket"));
+    assert!(server.terminate().success());
+    assert!(!root.join(SOCKET).exists());
+}
+
+#[test]
+fn each_of_two_servers_gets_its_own_commands() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let servers = ["one", "two"].map(|name| {
+        let server = Server::on(&folder.path().join(name));
+        Repository::new(server.address(), name).push_image("v1", name);
+        server
+    });
+    for name in ["one", "two"] {
+        let said = success(
+            folder.path(),
+            &[
+                "export",
+                "--layout",
+                "oci",
+                &format!("{name}.tar"),
+                name,
+                "--storage",
+                name,
+            ],
+        );
+        assert!(said.contains("1 tags"), "{said}");
+    }
+    for server in servers {
+        let commands = server
+            .output()
+            .matches("a command came through the socket")
+            .count();
+        assert_eq!(commands, 1);
+    }
+}
+
+#[test]
+fn where_there_can_be_no_socket_the_server_serves_and_commands_say_why_they_cannot() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let name = "x".repeat(100);
+    let server = Server::on(&folder.path().join(&name));
+    assert!(
+        server.output().contains("use a shorter path"),
+        "{}",
+        server.output()
+    );
+    Repository::new(server.address(), "a").push_image("v1", "x");
+    let said = failure(
+        folder.path(),
+        &[
+            "check",
+            "--storage",
+            &folder.path().join(&name).display().to_string(),
+        ],
+    );
+    assert!(said.contains("takes no commands"), "{said}");
+    assert!(server.terminate().success());
+    success(folder.path(), &["check", "--storage", &name]);
+}
+
+#[test]
+fn whoever_sends_nonsense_or_nothing_is_refused_and_the_next_is_served() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().join("root");
+    let server = Server::on(&root);
+    let connect = || UnixStream::connect(root.join(SOCKET)).expect("the server listens");
+    let answer = |request: &[u8]| {
+        let mut stream = connect();
+        stream.write_all(request).expect("the server reads");
+        let mut answer = String::new();
+        // It may be cut when the server reads no further.
+        stream.read_to_string(&mut answer).ok();
+        answer
+    };
+    let post = |body: &str| {
+        let length = body.len();
+        answer(
+            format!("POST /commands HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}")
+                .as_bytes(),
+        )
+    };
+    assert!(answer(b"GET /commands HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404"));
+    assert!(answer(b"\0\0\0\0\r\n\r\n").starts_with("HTTP/1.1 400"));
+    assert!(post("{").starts_with("HTTP/1.1 400"));
+    assert!(post("{\"command\":\"format-the-disk\"}").contains("does not know this command"));
+    assert!(post("{\"command\":\"backup\",\"target\":\"/x\",\"more\":1}").starts_with("HTTP/1.1 400"));
+    assert!(post(&"x".repeat(100_000)).starts_with("HTTP/1.1 400"));
+    // Fewer than are served at once, so that the next need not wait until they are given up.
+    let idle: Vec<_> = (0..10).map(|_| connect()).collect();
+    success(folder.path(), &["check", "--storage", "root"]);
+    drop(idle);
+    Repository::new(server.address(), "a").push_image("v1", "x");
+}
