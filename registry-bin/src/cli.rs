@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Adopt(Adopt),
     /// Writes what a registry has as files that another program understands.
     Export(Export),
+    /// Stores images from files.
+    Import(Import),
     /// Checks, shows and describes configurations.
     Config {
         #[command(subcommand)]
@@ -39,10 +41,6 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Brings a backup back into an empty folder.
     Restore(Restore),
-    /// Writes what a registry has as files that another program understands.
-    Export(Export),
-    /// Stores images from files.
-    Import(Import),
     /// Changes or shows a file of users and passwords.
     #[command(subcommand)]
     Htpasswd(HtpasswdCommand),

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_core::RepositoryName;
+use registry_storage::distribution::Tree;
 use registry_storage::filesystem::{FilesystemOptions, OpenError};
 use registry_storage::{Progress, Store};
 use serde::{Deserialize, Serialize};
@@ -102,11 +103,17 @@ async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Ou
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
             // Opening it would make an empty registry.
-            let may_be_new = matches!(request, ControlRequest::ImportOci { .. });
-            if !may_be_new && !registry_storage::filesystem::is_root(root) {
-                return Err(
-                    failed().because("there is no registry in this folder; name another one with --storage")
-                );
+            if !registry_storage::filesystem::is_root(root) {
+                if Tree::find(root).is_some() {
+                    return Err(failed().because(
+                        "there is the distribution registry's data in this folder, which was not adopted yet; `serve` does \
+                         so, and `adopt`",
+                    ));
+                }
+                if !matches!(request, ControlRequest::ImportOci { .. }) {
+                    return Err(failed()
+                        .because("there is no registry in this folder; name another one with --storage"));
+                }
             }
             match client::connect(root)
                 .await
