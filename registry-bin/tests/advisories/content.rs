@@ -1,6 +1,11 @@
 //! What is accepted, and what names lead to.
 
-use crate::support::repository::{IMAGE, INDEX, Repository};
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::support::content::sha256;
+use crate::support::repository::{CONFIG, IMAGE, INDEX, Repository, descriptor};
 use crate::support::server::Server;
 
 #[test]
@@ -151,4 +156,82 @@ fn path_traversal_leads_nowhere() {
         .collect();
     entries.sort_unstable();
     assert_eq!(entries, ["data", "outside"]);
+}
+
+#[test]
+fn cve_2020_15157_urls_of_layers_are_never_followed() {
+    let trap = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    trap.set_nonblocking(true).expect("a socket can be set");
+    let url = format!(
+        "http://{}/layer",
+        trap.local_addr().expect("a socket has an address")
+    );
+    let server = Server::memory();
+    let repository = Repository::new(server.address(), "a");
+    repository.push_blob(b"{}");
+    let foreign = serde_json::json!({
+        "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar", "digest": sha256(b"foreign"), "size": 7,
+        "urls": [url],
+    });
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": IMAGE, "config": descriptor(CONFIG, b"{}"), "layers": [foreign],
+    });
+    let manifest = manifest.to_string();
+    let digest = repository.push_manifest("latest", IMAGE, manifest.as_bytes());
+    repository
+        .get("manifests/latest")
+        .expect_header("Docker-Content-Digest", &digest);
+    repository
+        .get(&format!("blobs/{}", sha256(b"foreign")))
+        .expect_error(&[404], &["BLOB_UNKNOWN"]);
+    let asked = trap.accept().expect_err("nobody was sent there");
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// Sends bytes and returns all that is answered until the server hangs up or falls silent.
+fn answers_to(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.address()).expect("it listens");
+    stream
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .expect("a socket can be set");
+    // The server may have hung up by then.
+    std::io::Write::write_all(&mut stream, bytes).ok();
+    let mut answers = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        answers.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8_lossy(&answers).into_owned()
+}
+
+#[test]
+fn request_smuggling_finds_no_two_ways_to_read_a_request() {
+    let server = Server::memory();
+    let smuggled = "GET /v2/smuggled/tags/list HTTP/1.1\r\nHost: a\r\n\r\n";
+    let length = smuggled.len();
+    // With both a length and chunks, the chunks count (RFC 9112, section 6.3); a proxy in front has to see it so, too.
+    for fields in [
+        format!("Content-Length: {length}\r\nContent-Length: 0\r\n"),
+        format!("Content-Length: 0\r\nContent-Length: {length}\r\n"),
+        format!("Content-Length: 0, {length}\r\n"),
+        format!("Content-Length: +{length}\r\n"),
+        format!("Content-Length: 0x{length:x}\r\n"),
+        format!("Content-Length : {length}\r\n"),
+        "Transfer-Encoding: xchunked\r\n".to_owned(),
+        "Transfer-Encoding: chunked, identity\r\n".to_owned(),
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n".to_owned(),
+        "Transfer-Encoding:\u{b}chunked\r\n".to_owned(),
+        "Transfer-Encoding : chunked\r\n".to_owned(),
+        "X: y\r\n Transfer-Encoding: chunked\r\n".to_owned(),
+    ] {
+        for body in [smuggled.to_owned(), format!("0\r\n\r\n{smuggled}")] {
+            let request = format!("POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}");
+            let answers = answers_to(&server, request.as_bytes());
+            assert!(answers.contains("400"), "{fields:?} {body:?}: {answers}");
+            assert!(
+                !answers.contains("NAME_UNKNOWN"),
+                "{fields:?} {body:?}: {answers}"
+            );
+        }
+    }
 }

@@ -52,6 +52,13 @@ impl GuardedServer {
         }
     }
 
+    /// Stops the server, and starts another by a configuration, with the same files.
+    pub(crate) fn restart(self, configuration: &str) -> Self {
+        let Self { server, folder } = self;
+        assert!(server.terminate().success(), "the server stops");
+        Self::start_in(folder, configuration)
+    }
+
     /// Returns a repository as a user sees it; the empty one is nobody.
     pub(crate) fn repository(&self, user: &str, name: &str) -> Repository {
         let repository = Repository::new(self.server.address(), name);
