@@ -335,6 +335,10 @@ fn what_is_taken_away_is_gone_before_the_token_ends() {
     let left: Vec<_> = users.lines().filter(|line| !line.starts_with("alice")).collect();
     std::fs::write(server.users(), left.join("\n")).expect("a file can be written");
     until(|| post(&server.server, &again).status == 401);
+    let refused = alice.get("manifests/latest");
+    refused.expect_error(&[401], &["UNAUTHORIZED"]);
+    let challenge = refused.header("WWW-Authenticate").unwrap_or_default();
+    assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
 }
 
 #[test]

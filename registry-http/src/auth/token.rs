@@ -16,6 +16,8 @@ use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
+#[cfg(feature = "token-server")]
+use super::Passwords;
 use super::{TokenKeys, credentials};
 use crate::{Authenticator, PublicUrl};
 
@@ -71,6 +73,9 @@ pub struct TokenAuthenticator {
     options: TokenOptions,
     trusted: ArcSwap<Trusted>,
     missing: Notify,
+    /// Those whose tokens are good; everybody's where there is nothing.
+    #[cfg(feature = "token-server")]
+    users: Option<Arc<Passwords>>,
 }
 
 #[derive(Debug)]
@@ -123,7 +128,18 @@ impl TokenAuthenticator {
             options,
             trusted: ArcSwap::from_pointee(Trusted::new(keys)),
             missing: Notify::new(),
+            #[cfg(feature = "token-server")]
+            users: None,
         }
+    }
+
+    /// Takes tokens of these users only, and of nobody: where the tokens are of a token server of ours, a user who is
+    /// removed is gone at once.
+    #[cfg(feature = "token-server")]
+    #[must_use]
+    pub fn with_users(mut self, users: Arc<Passwords>) -> Self {
+        self.users = Some(users);
+        self
     }
 
     /// Waits until a token came whose key is not trusted: there may be new keys to trust. Anybody can make such a token, so
@@ -143,6 +159,18 @@ impl TokenAuthenticator {
             // send it here.
             return Ok(Principal::anonymous());
         };
+        let principal = self.principal_of(token)?;
+        #[cfg(feature = "token-server")]
+        if let Some(users) = &self.users
+            && !principal.is_anonymous()
+            && users.table().hash_of(principal.name()).is_none()
+        {
+            return Err(refusal("its user is not known any more"));
+        }
+        Ok(principal)
+    }
+
+    fn principal_of(&self, token: &str) -> Result<Principal, Error> {
         let mut hash = [0; 32];
         for (byte, hashed) in hash.iter_mut().zip(digest(&SHA256, token.as_bytes()).as_ref()) {
             *byte = *hashed;

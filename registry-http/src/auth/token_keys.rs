@@ -7,10 +7,11 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use serde::Deserialize;
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey as CertificateKey;
@@ -52,6 +53,12 @@ pub enum InvalidTokenKeys {
         "key {0} is symmetric: everybody who can check a token could make one; use RSA, EC or Ed25519 keys"
     )]
     Symmetric(usize),
+}
+
+/// A JSON Web Key Set, whose keys are read one by one: those of an unknown kind are no reason to trust none.
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<serde_json::Value>,
 }
 
 /// A public key.
@@ -96,14 +103,18 @@ impl TokenKeys {
     /// # Errors
     /// Where it is none, none of its keys serves, or one is symmetric.
     pub fn from_key_set(json: &[u8]) -> Result<Self, InvalidTokenKeys> {
-        let set: JwkSet =
+        let set: KeySet =
             serde_json::from_slice(json).map_err(|error| InvalidTokenKeys::KeySet(error.to_string()))?;
         let mut keys = Self::default();
-        for (number, jwk) in set.keys.iter().enumerate() {
-            if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
+        for (number, jwk) in set.keys.into_iter().enumerate() {
+            if jwk.get("kty").is_some_and(|kind| kind == "oct") {
                 return Err(InvalidTokenKeys::Symmetric(number + 1));
             }
-            let Some(key) = TokenKey::of_jwk(jwk).map(Arc::new) else {
+            // One that cannot be read is of a kind or on a curve that is not known here.
+            let Ok(jwk) = serde_json::from_value::<Jwk>(jwk) else {
+                continue;
+            };
+            let Some(key) = TokenKey::of_jwk(&jwk).map(Arc::new) else {
                 continue;
             };
             if let Some(id) = &jwk.common.key_id {

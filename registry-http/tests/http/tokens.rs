@@ -304,3 +304,34 @@ async fn a_challenge_says_what_is_wrong_only_where_that_is_true() {
         200
     );
 }
+
+#[tokio::test]
+async fn keys_of_unknown_kinds_do_not_spoil_a_set() {
+    let signer = Signer::new();
+    let ours = serde_json::to_value(signer.jwk()).unwrap();
+    let others = [
+        json!({"kty": "AKP", "alg": "ML-DSA-65", "kid": "a", "pub": "AAAA"}),
+        json!({"kty": "EC", "crv": "secp256k1", "kid": "b", "x": "AAAA", "y": "AAAA"}),
+        json!({"kty": "OKP", "crv": "Ed448", "kid": "c", "x": "AAAA"}),
+        json!({"kty": "RSA", "use": "enc", "alg": "RSA-OAEP-256", "kid": "d", "n": "AAAA", "e": "AQAB"}),
+        json!({"kty": "RSA", "kid": "e"}),
+        json!("a key"),
+        json!(null),
+    ];
+    let mut keys = others.to_vec();
+    keys.push(ours);
+    let set = json!({ "keys": keys }).to_string();
+    let registry = registry(TokenKeys::from_key_set(set.as_bytes()).unwrap()).await;
+    assert_eq!(
+        status(&registry, &signer.sign(&by_id("the-key"), &claims())).await,
+        404
+    );
+    for id in ["a", "b", "c", "d", "e"] {
+        assert_eq!(status(&registry, &signer.sign(&by_id(id), &claims())).await, 401);
+    }
+    let none = json!({ "keys": others }).to_string();
+    assert!(TokenKeys::from_key_set(none.as_bytes()).is_err());
+    for text in ["", "[]", "{}", r#"{"keys":{}}"#, &"[".repeat(10_000)] {
+        assert!(TokenKeys::from_key_set(text.as_bytes()).is_err());
+    }
+}

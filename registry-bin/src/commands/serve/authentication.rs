@@ -246,7 +246,8 @@ fn own_tokens(
         lifetime: builtin.lifetime.0,
         refresh_lifetime: longest_token_life(),
     };
-    let authenticator = Arc::new(TokenAuthenticator::new(options, signing.public_keys()));
+    let authenticator = TokenAuthenticator::new(options, signing.public_keys());
+    let authenticator = Arc::new(authenticator.with_users(Arc::clone(&passwords)));
     let rules = Arc::clone(rules) as Arc<dyn Authorizer>;
     let server = Arc::new(TokenServer::new(server, Arc::clone(&passwords), rules, signing));
     Ok(OwnTokens {
