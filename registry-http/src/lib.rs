@@ -46,6 +46,8 @@ pub use crate::frontend::{
     TrustedProxies,
 };
 pub use crate::limits::Limits;
+#[cfg(feature = "opentelemetry")]
+pub use crate::observe::RequestSpans;
 pub use crate::observe::{AccessLog, EventSink, LineFormat, LineLog, LineSink, Observer, RequestRecord};
 pub use crate::rate_limit::{Rate, RateLimits};
 pub use crate::server::{Listener, Server};

@@ -14,10 +14,10 @@ fn a_failing_check_is_shown_and_refuses_nothing() {
     let configuration = format!(
         "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}}}\n\
          http: {{debug: {{addr: '{debug}', prometheus: {{enabled: true, path: /m}}}}}}\n\
-         health:\n  storagedriver: {{enabled: true, interval: 10ms}}\n  \
+         health:\n  storagedriver: {{enabled: true, interval: 5s}}\n  \
          file: [{{file: FOLDER/down, interval: 10ms}}]\n  \
-         tcp: [{{addr: '{debug}', interval: 10ms}}]\n  \
-         http: [{{uri: 'http://{debug}/livez', interval: 10ms}}]\n"
+         tcp: [{{addr: '{debug}', interval: 10ms, timeout: 5s}}]\n  \
+         http: [{{uri: 'http://{debug}/livez', interval: 10ms, timeout: 5s}}]\n"
     );
     let server = Server::configured(&write(folder.path(), &configuration));
     let get = |path: &str| -> Response { Request::new(debug, "GET", path).send() };

@@ -7,6 +7,8 @@ mod support;
 mod health;
 mod notifications;
 mod secrets;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

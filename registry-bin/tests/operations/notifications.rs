@@ -24,7 +24,7 @@ fn tags(told: &[Told]) -> Vec<String> {
     let mut seen = Vec::new();
     let mut tags = Vec::new();
     for told in told {
-        let event = &told.body["events"][0];
+        let event = &told.json()["events"][0];
         if let (Some(tag), false) = (event["target"]["tag"].as_str(), seen.contains(&event["id"])) {
             tags.push(tag.to_owned());
         }
@@ -81,7 +81,7 @@ fn what_waits_is_sent_before_an_orderly_end() {
     let mut found = tags(&told);
     assert_eq!(found.pop().as_deref(), Some("t3"), "the delete comes last");
     assert_eq!(found, expected);
-    let last = &told.last().expect("there are some").body["events"][0];
+    let last = &told.last().expect("there are some").json()["events"][0];
     assert_eq!(
         (&last["action"], &last["actor"]),
         (&"delete".into(), &serde_json::json!({}))

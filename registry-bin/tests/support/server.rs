@@ -263,7 +263,7 @@ pub(crate) fn guard(process: &Child, folder: &Path) -> Child {
 /// Returns the address in the first complete line that holds one.
 fn announced(output: &str) -> Option<SocketAddr> {
     let complete = output.rsplit_once('\n').map_or("", |(lines, _)| lines);
-    let after = complete.split_once("http://127.0.0.1:")?.1;
+    let after = complete.split_once("Listening on http://127.0.0.1:")?.1;
     let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
     Some(SocketAddr::from(([127, 0, 0, 1], digits.parse().ok()?)))
 }

@@ -1,4 +1,4 @@
-//! A program that is told of events: it takes requests and keeps their bodies.
+//! A program that is told of something by HTTP: it takes requests and keeps their bodies.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,11 +7,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A request as it came: its header, in lower case but for the values, and its body.
+/// A request as it came: its header and its body.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     pub(crate) header: String,
-    pub(crate) body: Value,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Told {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("events are JSON")
+    }
 }
 
 /// Takes notifications until the test ends.
@@ -59,7 +65,12 @@ impl Sink {
             if told.len() >= count {
                 return told;
             }
-            assert!(Instant::now() < end, "{} of {count} events: {told:?}", told.len());
+            assert!(
+                Instant::now() < end,
+                "{} of {count} events: {:?}",
+                told.len(),
+                told.iter().map(|told| &told.header)
+            );
             super::server::pause();
         }
     }
@@ -82,7 +93,6 @@ impl Sink {
             });
             let mut body = vec![0; length.unwrap_or(0)];
             reader.read_exact(&mut body).expect("the body is whole");
-            let body = serde_json::from_slice(&body).expect("events are JSON");
             self.told
                 .lock()
                 .expect("no thread panics with the lock")

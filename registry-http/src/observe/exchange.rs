@@ -20,9 +20,10 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn begin(parts: &http::request::Parts, observer: Arc<dyn Observer>) -> Self {
-        observer.began();
+        let mut record = RequestRecord::new(parts);
+        observer.began(&mut record, &parts.headers);
         Self {
-            record: RequestRecord::new(parts),
+            record,
             received: Arc::default(),
             begin: Instant::now(),
             observer,

@@ -147,6 +147,10 @@ struct Line<'a> {
     event: Option<&'static str>,
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
@@ -186,11 +190,14 @@ impl<'a> Line<'a> {
         let text = |field: Option<&http::HeaderValue>| {
             field.map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned())
         };
+        let (trace_id, span_id) = record.span.identifiers().unzip();
         let forwarded_for = record.forwarded_for.map(|client| client.to_string());
         Self {
             time: timestamp(record.time).to_string(),
             event: None,
             id: record.id.to_string(),
+            trace_id,
+            span_id,
             outcome: None,
             client: forwarded_for.or_else(|| record.peer.map(|peer| peer.to_string())),
             principal: &record.principal,

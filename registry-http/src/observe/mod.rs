@@ -4,24 +4,32 @@ mod access_log;
 mod exchange;
 pub(crate) mod lines;
 mod record;
+#[cfg_attr(not(feature = "opentelemetry"), path = "no_span.rs")]
+mod span;
+#[cfg(feature = "opentelemetry")]
+mod spans;
 
 use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use registry_core::Event;
 
 pub use self::access_log::AccessLog;
 pub(crate) use self::exchange::Exchange;
 pub use self::lines::{LineFormat, LineLog, LineSink};
 pub use self::record::RequestRecord;
+pub(crate) use self::span::RequestSpan;
+#[cfg(feature = "opentelemetry")]
+pub use self::spans::RequestSpans;
 
 /// Is told of each request once, when its response was sent or given up.
 ///
 /// It is called where responses are sent, so it must not block.
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
-    /// A request has begun; [`finished`](Self::finished) follows, whatever becomes of it.
-    fn began(&self) {}
+    /// A request with this header has begun; [`finished`](Self::finished) follows, whatever becomes of it.
+    fn began(&self, _record: &mut RequestRecord, _header: &HeaderMap) {}
 
     /// A request is over.
     fn finished(&self, record: &RequestRecord);
@@ -29,9 +37,9 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
 
 /// Tells several observers, in their order.
 impl Observer for Vec<Arc<dyn Observer>> {
-    fn began(&self) {
+    fn began(&self, record: &mut RequestRecord, header: &HeaderMap) {
         for observer in self {
-            observer.began();
+            observer.began(record, header);
         }
     }
 

@@ -8,6 +8,7 @@ use registry_core::operation::{Action, Operation, Target};
 use registry_core::{Digest, Error, RepositoryName, Request, Tag};
 use uuid::Uuid;
 
+use super::RequestSpan;
 use crate::address::PeerAddress;
 use crate::frontend::{ClientAddress, Mounted, PublicUrl};
 
@@ -83,6 +84,8 @@ pub struct RequestRecord {
     pub is_complete: bool,
     /// Why the request was refused or failed, with the cause.
     pub error: Option<Error>,
+    /// Its span, where requests are traced.
+    pub(crate) span: RequestSpan,
 }
 
 impl RequestRecord {
@@ -123,6 +126,7 @@ impl RequestRecord {
             duration: Duration::ZERO,
             is_complete: false,
             error: None,
+            span: RequestSpan::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::HeaderMap;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -198,7 +199,7 @@ impl Http {
 }
 
 impl Observer for Metrics {
-    fn began(&self) {
+    fn began(&self, _: &mut RequestRecord, _: &HeaderMap) {
         self.http.in_flight.inc();
     }
 

@@ -6,6 +6,8 @@ mod metrics;
 #[cfg(feature = "notifications")]
 mod notifications;
 mod storage;
+#[cfg_attr(not(feature = "opentelemetry"), path = "no_storage_span.rs")]
+mod storage_span;
 #[cfg(test)]
 mod tests;
 

@@ -10,33 +10,47 @@ use registry_core::{
 };
 
 use super::Metrics;
+use super::storage_span::StorageSpans;
 
 /// A storage whose calls are timed, by their names. How long a body takes to arrive is part of the time.
 #[derive(Debug)]
 pub struct MeteredStorage<S: ?Sized> {
     metrics: Arc<Metrics>,
     driver: &'static str,
+    spans: StorageSpans,
     inner: Arc<S>,
 }
 
 impl<S: ?Sized + Storage> MeteredStorage<S> {
     /// Times the calls of `inner`, which the metrics call `driver`.
     #[must_use]
-    pub const fn new(inner: Arc<S>, driver: &'static str, metrics: Arc<Metrics>) -> Self {
+    pub fn new(inner: Arc<S>, driver: &'static str, metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
             driver,
+            spans: StorageSpans::default(),
             inner,
         }
+    }
+
+    /// Makes a span of each call whose caller is in a span, such as a request of
+    /// [`RequestSpans`](crate::RequestSpans).
+    #[cfg(feature = "opentelemetry")]
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: opentelemetry::global::BoxedTracer) -> Self {
+        self.spans = StorageSpans::by(tracer);
+        self
     }
 }
 
 /// Calls the inner storage and notes how long that took.
 macro_rules! timed {
     ($self:ident.$method:ident($($argument:expr),*)) => {{
+        let span = $self.spans.start(stringify!($method), $self.driver);
         let begin = Instant::now();
         let result = $self.inner.$method($($argument),*).await;
         $self.metrics.observe_storage($self.driver, stringify!($method), begin.elapsed());
+        span.end(result.as_ref().err());
         result
     }};
 }

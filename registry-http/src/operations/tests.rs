@@ -128,8 +128,9 @@ fn record(method: &str, target: &str, status: u16) -> RequestRecord {
 async fn metrics_have_the_names_of_the_distribution_registry_and_bounded_labels() {
     let metrics = Arc::new(Metrics::new());
     let service = DebugService::new(Health::new()).with_metrics("/m", Arc::clone(&metrics));
-    metrics.began();
-    for record in [
+    let none = http::HeaderMap::new();
+    metrics.began(&mut record("GET", "/v2/", 200), &none);
+    for mut record in [
         record("GET", "/v2/canary/manifests/canary", 200),
         record("PUT", "/v2/canary/manifests/canary", 409),
         record(
@@ -139,7 +140,7 @@ async fn metrics_have_the_names_of_the_distribution_registry_and_bounded_labels(
         ),
         record("CANARY", "/canary", 401),
     ] {
-        metrics.began();
+        metrics.began(&mut record, &none);
         metrics.finished(&record);
     }
     let storage = registry_storage::Store::new(registry_storage::ObjectStoreBackend::memory());

@@ -208,7 +208,8 @@ impl<S: ?Sized + Storage> Shared<S> {
         let (method, version) = (parts.method.clone(), parts.version);
         let fields = Arc::clone(&self.fields);
         let changes_nothing = matches!(method, Method::GET | Method::HEAD);
-        let work = self.work(parts, body, exchange);
+        let span = exchange.record().span.clone();
+        let work = span.surround(self.work(parts, body, exchange));
         let (response, mut exchange, is_drained) = if changes_nothing {
             work.await
         } else {

@@ -16,6 +16,8 @@ mod service_manager;
 mod signals;
 mod tls;
 mod token_keys;
+#[cfg_attr(not(feature = "opentelemetry"), path = "no_traces.rs")]
+mod traces;
 mod users;
 
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use registry_core::Authorizer;
 use registry_core::registry::Registry;
-use registry_http::operations::{Health, MeteredStorage};
+use registry_http::operations::Health;
 use registry_http::{EventSink, Frontend, Limits, Rate, RateLimits, RegistryService, Server};
 use tokio::runtime;
 
@@ -113,11 +115,7 @@ async fn serve_until_signal(
     let mut rules = rules(configuration);
     rules.allow_missing_children = serve.allow_missing_content;
     debug::watch(configuration, &health, &storage.storage)?;
-    let metered = MeteredStorage::new(
-        Arc::clone(&storage.storage),
-        location.kind(),
-        Arc::clone(&observation.metrics),
-    );
+    let metered = observation.meter(&storage.storage, location.kind());
     let notifications = Notifications::start(configuration, &location, address.as_ref()).await?;
     let authentication = Arc::new(Authentication::start(configuration, &location)?);
     let authorizer = Arc::clone(&authentication.authorizer) as Arc<dyn Authorizer>;
@@ -171,11 +169,15 @@ async fn serve_until_signal(
     if let Some(control) = control {
         control.shutdown().await;
     }
-    if let Some(notifications) = notifications {
-        notifications
-            .shutdown(end.saturating_duration_since(Instant::now()))
-            .await;
-    }
+    let rest = end.saturating_duration_since(Instant::now());
+    tokio::join!(
+        async {
+            if let Some(notifications) = notifications {
+                notifications.shutdown(rest).await;
+            }
+        },
+        observation.traces.shutdown(rest),
+    );
     storage.close().await?;
     if let Some(debug) = debug {
         debug.shutdown(Duration::ZERO).await;

@@ -1,39 +1,56 @@
-//! What watches the requests of a server: logs and metrics.
+//! What watches the requests of a server: logs, metrics and traces.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use registry_http::operations::Metrics;
+use registry_core::Storage;
+use registry_http::operations::{MeteredStorage, Metrics};
 use registry_http::{AccessLog, LineFormat, LineLog, LineSink, Observer, RequestRecord};
 
 use super::reload::{Change, Reloadable};
+use super::traces::Traces;
 use crate::config::Configuration;
 use crate::config::sections::log::{AccessLogFormat, Log};
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
 use crate::logging::AUDIT;
 
-/// The observers of a server, and the logs that they write.
+/// The observers of a server, and what they write.
 pub(super) struct Observation {
     pub(super) metrics: Arc<Metrics>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
+    pub(super) traces: Traces,
     writers: Vec<LineWriter>,
     access: AccessSwitch,
 }
 
 impl Observation {
-    /// Starts the logs that the configuration asks for.
+    /// Starts the logs that the configuration asks for, and the traces that the environment asks for, from within a
+    /// runtime.
     pub(super) fn start(log: &Log) -> Result<Self, Failure> {
         let metrics = Arc::new(Metrics::new());
+        let traces = Traces::start()?;
+        let spans = traces.observer();
         let mut observation = Self {
-            observers: vec![Arc::clone(&metrics) as Arc<dyn Observer>],
+            observers: spans.into_iter().chain([Arc::clone(&metrics) as _]).collect(),
             metrics,
+            traces,
             writers: Vec::new(),
             access: AccessSwitch(Arc::new(AtomicBool::new(!log.access_log.disabled))),
         };
         observation.add_access_log(log)?;
         observation.add_audit_log(log)?;
         Ok(observation)
+    }
+
+    /// Makes the calls of a storage be timed, and traced.
+    pub(super) fn meter(
+        &self,
+        storage: &Arc<dyn Storage>,
+        driver: &'static str,
+    ) -> MeteredStorage<dyn Storage> {
+        let metered = MeteredStorage::new(Arc::clone(storage), driver, Arc::clone(&self.metrics));
+        self.traces.follow(metered)
     }
 
     /// Writes what waits in the logs. It blocks.

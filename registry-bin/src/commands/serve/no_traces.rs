@@ -1,0 +1,39 @@
+//! What stands in for traces without the feature `opentelemetry`: there are none, and whoever asks for them is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry_http::Observer;
+use registry_http::operations::MeteredStorage;
+
+use crate::failure::Failure;
+
+pub(super) struct Traces;
+
+impl Traces {
+    /// Tells whoever asks for traces by the variables of `OpenTelemetry` that there are none.
+    #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
+    pub(super) fn start() -> Result<Self, Failure> {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_wanted = match std::env::var_os("OTEL_TRACES_EXPORTER") {
+            Some(exporter) if !exporter.is_empty() => exporter != "none",
+            _ => is_set("OTEL_EXPORTER_OTLP_ENDPOINT") || is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        };
+        if is_wanted {
+            tracing::warn!(
+                "requests are not traced: the program was built without the feature `opentelemetry`"
+            );
+        }
+        Ok(Self)
+    }
+
+    pub(super) const fn observer(&self) -> Option<Arc<dyn Observer>> {
+        None
+    }
+
+    pub(super) const fn follow<S: ?Sized>(&self, storage: MeteredStorage<S>) -> MeteredStorage<S> {
+        storage
+    }
+
+    pub(super) async fn shutdown(&self, _: Duration) {}
+}

@@ -1,0 +1,157 @@
+//! The way of spans to a collector.
+
+use std::error::Error as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::WithHttpConfig as _;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use tokio::runtime::Handle;
+
+use super::environment::TraceOptions;
+use crate::failure::Failure;
+
+/// The most bytes of a collector's answer.
+const ANSWER: usize = 64 * 1024;
+
+/// Sends spans and says when that begins to fail and when it works again, not each time in between.
+#[derive(Debug)]
+pub(super) struct Exporter {
+    inner: opentelemetry_otlp::SpanExporter,
+    is_failing: AtomicBool,
+    /// Why the last request failed; what the exporter returns does not say.
+    reason: Reason,
+}
+
+type Reason = Arc<Mutex<Option<String>>>;
+
+impl Exporter {
+    /// Makes an exporter whose connections belong to the current runtime; the SDK calls it from a thread of its own.
+    pub(super) fn new(options: &TraceOptions) -> Result<Self, Failure> {
+        let mut client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(options.timeout);
+        if let Some(path) = &options.certificates {
+            client = client.tls_certs_merge(certificates(path)?);
+        }
+        let client = client
+            .build()
+            .map_err(|cause| Failure::new("no HTTP client can be made for traces").because(cause))?;
+        let reason = Reason::default();
+        let client = CollectorClient {
+            client,
+            reason: Arc::clone(&reason),
+            runtime: Handle::current(),
+        };
+        let inner = opentelemetry_otlp::SpanExporter::builder()
+            .with_http()
+            .with_http_client(client)
+            .build()
+            // Its reason quotes values, which may be secret.
+            .map_err(|_| {
+                Failure::new("the variables OTEL_EXPORTER_OTLP_* do not name a collector that can be used")
+            })?;
+        Ok(Self {
+            inner,
+            is_failing: AtomicBool::new(false),
+            reason,
+        })
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, Failure> {
+    let failed = || Failure::new(format!("cannot use the certificates in {}", path.display()));
+    let text = std::fs::read(path).map_err(|cause| failed().because(cause))?;
+    let certificates =
+        reqwest::Certificate::from_pem_bundle(&text).map_err(|cause| failed().because(cause))?;
+    if certificates.is_empty() {
+        return Err(failed().because("it holds no certificate in the form PEM"));
+    }
+    Ok(certificates)
+}
+
+impl SpanExporter for Exporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        match self.inner.export(batch).await {
+            Ok(()) => {
+                if self.is_failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the collector takes traces again");
+                }
+            }
+            Err(error) => {
+                if !self.is_failing.swap(true, Ordering::Relaxed) {
+                    let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    tracing::warn!(%error, reason, spans, "traces cannot be sent; spans are dropped until they can");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// Sends requests by the client that the rest of the program uses, from whatever thread.
+#[derive(Debug)]
+struct CollectorClient {
+    client: reqwest::Client,
+    reason: Reason,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for CollectorClient {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        let exchange = self
+            .runtime
+            .spawn(async move { exchange(&client, request).await });
+        let result = exchange.await?;
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = result.as_ref().err().cloned();
+        Ok(result?)
+    }
+}
+
+async fn exchange(client: &reqwest::Client, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
+    let request = reqwest::Request::try_from(request).map_err(with_causes)?;
+    let mut answer = client.execute(request).await.map_err(with_causes)?;
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(with_causes)? {
+        if body.len() + chunk.len() > ANSWER {
+            return Err(format!("the collector's answer has more than {ANSWER} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = std::mem::take(answer.headers_mut());
+    Ok(response)
+}
+
+/// Returns an error with its causes, but without the URL, which may hold a password.
+fn with_causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,122 @@
+//! Traces for `OpenTelemetry`, where the environment asks for them.
+
+mod environment;
+mod exporter;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::global::BoxedTracer;
+use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{InstrumentationScope, Key, KeyValue};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use registry_http::operations::MeteredStorage;
+use registry_http::{Observer, RequestSpans};
+
+use self::environment::TraceOptions;
+use self::exporter::Exporter;
+use crate::failure::Failure;
+
+const NAME: &str = env!("CARGO_PKG_NAME");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long the last spans may take. A collector that hangs must not hold up the end of a server.
+const END: Duration = Duration::from_secs(5);
+
+/// The spans of requests on their way to a collector. Where nobody asks for them there is none of it.
+pub(super) struct Traces {
+    started: Option<Started>,
+}
+
+struct Started {
+    provider: SdkTracerProvider,
+    joins_traces: bool,
+}
+
+impl Traces {
+    /// Starts what the variables `OTEL_*` ask for. It has to be called from within a runtime.
+    pub(super) fn start() -> Result<Self, Failure> {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let Some(options) = TraceOptions::read(variables)? else {
+            return Ok(Self { started: None });
+        };
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(Exporter::new(&options)?)
+            .with_resource(resource())
+            .build();
+        tracing::info!(endpoint = options.endpoint, "requests are traced");
+        if !options.without_effect.is_empty() {
+            tracing::info!(
+                variables = options.without_effect.join(", "),
+                "these variables of OpenTelemetry have no effect, because nothing here does what they are about"
+            );
+        }
+        Ok(Self {
+            started: Some(Started {
+                provider,
+                joins_traces: options.joins_traces,
+            }),
+        })
+    }
+
+    /// Returns what makes a span of each request.
+    pub(super) fn observer(&self) -> Option<Arc<dyn Observer>> {
+        let started = self.started.as_ref()?;
+        let propagator: Box<dyn TextMapPropagator + Send + Sync> = if started.joins_traces {
+            Box::new(TraceContextPropagator::new())
+        } else {
+            Box::new(TextMapCompositePropagator::new(Vec::new()))
+        };
+        Some(Arc::new(RequestSpans::new(started.tracer(), propagator)))
+    }
+
+    /// Makes a span of each call of the storage, too.
+    pub(super) fn follow<S: ?Sized + registry_core::Storage>(
+        &self,
+        storage: MeteredStorage<S>,
+    ) -> MeteredStorage<S> {
+        match &self.started {
+            Some(started) => storage.with_tracer(started.tracer()),
+            None => storage,
+        }
+    }
+
+    /// Sends what waits, for at most `limit` and never long.
+    pub(super) async fn shutdown(&self, limit: Duration) {
+        let Some(started) = &self.started else {
+            return;
+        };
+        let provider = started.provider.clone();
+        // It waits for the thread that sends.
+        let end = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(limit.min(END)));
+        if !matches!(end.await, Ok(Ok(()))) {
+            tracing::warn!("the last spans were not sent in time");
+        }
+    }
+}
+
+impl Started {
+    fn tracer(&self) -> BoxedTracer {
+        let scope = InstrumentationScope::builder(NAME).with_version(VERSION).build();
+        BoxedTracer::new(Box::new(self.provider.tracer_with_scope(scope)))
+    }
+}
+
+/// Returns what the variables say of this server, which is called by its program's name unless they name it.
+fn resource() -> Resource {
+    let resource = Resource::builder().build();
+    let name = resource.get(&Key::new("service.name"));
+    let is_unnamed = name.is_none_or(|name| name.as_str().starts_with("unknown_service"));
+    let mut builder = Resource::builder();
+    if is_unnamed {
+        builder = builder.with_service_name(NAME);
+    }
+    if resource.get(&Key::new("service.version")).is_none() {
+        builder = builder.with_attribute(KeyValue::new("service.version", VERSION));
+    }
+    builder.build()
+}

@@ -1,0 +1,220 @@
+//! A span of each request, for `OpenTelemetry`.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderValue, Method, Version};
+use opentelemetry::global::BoxedTracer;
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::{Context, KeyValue};
+
+use super::{Observer, RequestRecord, RequestSpan};
+use crate::address::PeerAddress;
+
+/// The most bytes of a text of the client in a span. Spans wait in memory to be sent.
+const TEXT: usize = 1024;
+
+/// The most bytes of a field that tells of the caller's trace; a longer one is passed over, as W3C Trace Context,
+/// section 3.3.1.5, allows for `tracestate`.
+const FIELD: usize = 512;
+
+/// Makes a span of each request, with the attributes of `OpenTelemetry`'s conventions for HTTP servers, and
+/// `registry.repository`, `registry.tag`, `registry.digest` and `registry.request.id`.
+///
+/// Its parent is the span that is current when the request comes in, else what the client says, for example by
+/// `traceparent`. While the request is worked on its span is the current one of
+/// [`Context`], so that a storage can make children, as [`MeteredStorage`] does.
+///
+/// Who the client is does not stand in a span, nor does any secret that it sent.
+///
+/// [`MeteredStorage`]: crate::operations::MeteredStorage
+#[derive(Debug)]
+pub struct RequestSpans {
+    tracer: BoxedTracer,
+    propagator: Box<dyn TextMapPropagator + Send + Sync>,
+}
+
+impl RequestSpans {
+    /// Makes spans by `tracer`, as parts of the traces of clients that `propagator` reads.
+    #[must_use]
+    pub fn new(tracer: BoxedTracer, propagator: Box<dyn TextMapPropagator + Send + Sync>) -> Self {
+        Self { tracer, propagator }
+    }
+}
+
+impl Observer for RequestSpans {
+    fn began(&self, record: &mut RequestRecord, header: &HeaderMap) {
+        let current = Context::current();
+        let parent = if current.has_active_span() {
+            current
+        } else {
+            self.propagator.extract_with_context(&current, &Fields(header))
+        };
+        let builder = SpanBuilder::from_name(method(record))
+            .with_kind(SpanKind::Server)
+            .with_start_time(record.time)
+            .with_attributes(of_request(record));
+        let span = self.tracer.build_with_context(builder, &parent);
+        record.span = RequestSpan::of(parent.with_span(span));
+    }
+
+    fn finished(&self, record: &RequestRecord) {
+        let Some(context) = record.span.context() else {
+            return;
+        };
+        let span = context.span();
+        if span.is_recording() {
+            if let Some(route) = route(record.handler) {
+                span.update_name(format!("{} {route}", method(record)));
+                span.set_attribute(KeyValue::new("http.route", route));
+            }
+            span.set_attributes(of_outcome(record));
+            if let Some(error) = record.error.as_ref().filter(|error| error.code().status() >= 500) {
+                // The cause is in the log; it may tell more than whoever reads traces should know.
+                span.set_status(Status::error(error.code().as_str()));
+            }
+        }
+        span.end_with_timestamp(record.time + record.duration);
+    }
+}
+
+/// Returns what is known when a request begins, and what a sampler may decide by.
+fn of_request(record: &RequestRecord) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", method(record)),
+        KeyValue::new("url.path", shortened(&record.path)),
+        KeyValue::new("url.scheme", if record.is_secure { "https" } else { "http" }),
+        KeyValue::new("registry.request.id", record.id.to_string()),
+    ];
+    if method(record) == OTHER {
+        attributes.push(KeyValue::new(
+            "http.request.method_original",
+            shortened(record.method.as_str()),
+        ));
+    }
+    let optional = [
+        ("url.query", record.query.as_deref().map(shortened)),
+        ("server.address", record.host.as_ref().map(field)),
+        ("user_agent.original", record.user_agent.as_ref().map(field)),
+        (
+            "client.address",
+            record.client().map(|client: IpAddr| client.to_string()),
+        ),
+        (
+            "network.peer.address",
+            record
+                .peer
+                .and_then(|peer| peer.ip())
+                .map(|peer| peer.to_string()),
+        ),
+        (
+            "network.protocol.version",
+            version(record.version).map(str::to_owned),
+        ),
+    ];
+    for (name, value) in optional {
+        attributes.extend(value.map(|value| KeyValue::new(name, value)));
+    }
+    if let Some(PeerAddress::Tcp(peer)) = record.peer {
+        attributes.push(KeyValue::new("network.peer.port", i64::from(peer.port())));
+    }
+    attributes
+}
+
+/// Returns what is known when a request is over.
+fn of_outcome(record: &RequestRecord) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new("http.request.body.size", integer(record.received)),
+        KeyValue::new("http.response.body.size", integer(record.sent)),
+    ];
+    if let Some(status) = record.status {
+        attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));
+    }
+    let optional = [
+        (
+            "registry.repository",
+            record.repository.as_ref().map(ToString::to_string),
+        ),
+        ("registry.tag", record.tag.as_ref().map(ToString::to_string)),
+        ("registry.digest", record.digest.as_ref().map(ToString::to_string)),
+        (
+            "error.type",
+            record
+                .error
+                .as_ref()
+                .map(|error| error.code().as_str().to_owned()),
+        ),
+    ];
+    for (name, value) in optional {
+        attributes.extend(value.map(|value| KeyValue::new(name, value)));
+    }
+    attributes
+}
+
+/// What stands for a method that only this client knows.
+const OTHER: &str = "_OTHER";
+
+fn method(record: &RequestRecord) -> &'static str {
+    match record.method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => OTHER,
+    }
+}
+
+/// Returns the path of a kind of endpoint, with names in place of what differs.
+fn route(handler: &str) -> Option<&'static str> {
+    Some(match handler {
+        "base" => "/v2/",
+        "catalog" => "/v2/_catalog",
+        "tags" => "/v2/{name}/tags/list",
+        "referrers" => "/v2/{name}/referrers/{digest}",
+        "blob" => "/v2/{name}/blobs/{digest}",
+        "blob_upload" => "/v2/{name}/blobs/uploads/",
+        "blob_upload_chunk" => "/v2/{name}/blobs/uploads/{session}",
+        "manifest" => "/v2/{name}/manifests/{reference}",
+        _ => return None,
+    })
+}
+
+const fn version(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_10 => Some("1.0"),
+        Version::HTTP_11 => Some("1.1"),
+        Version::HTTP_2 => Some("2"),
+        _ => None,
+    }
+}
+
+fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn field(value: &HeaderValue) -> String {
+    shortened(&String::from_utf8_lossy(value.as_bytes()))
+}
+
+fn shortened(text: &str) -> String {
+    text.get(..text.floor_char_boundary(TEXT))
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// The fields of a header that tell of a trace.
+struct Fields<'a>(&'a HeaderMap);
+
+impl Extractor for Fields<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        let value = self.0.get(key).filter(|value| value.len() <= FIELD)?;
+        value.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}
