@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::adopt::Adopt;
 use crate::commands::backup::Backup;
 use crate::commands::check::Check;
 use crate::commands::export::Export;
@@ -203,34 +204,6 @@ impl Serve {
         .flatten()
         .collect()
     }
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  registry-bin adopt --dry-run /etc/docker/registry/config.yml     what there is, and what of it is broken
-  registry-bin adopt --storage /var/lib/registry                   before the first start, which is quick then
-  registry-bin adopt --again --storage /var/lib/registry           after the distribution registry was used again
-
-Files get a second name (a hard link) below bytes/; what the distribution registry has is never changed. What is broken
-is logged, line by line, and the rest is adopted. It may be interrupted and started again.")]
-pub(crate) struct Adopt {
-    #[command(flatten)]
-    pub(crate) configuration: ConfigArguments,
-
-    /// Only say what would be adopted and what is broken. Changes nothing, and works beside a running server.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-
-    /// Compare all content with its digest. Without, that is done for manifests, blobs of up to 16 KiB and blobs that
-    /// have another size than a manifest says.
-    #[arg(long)]
-    pub(crate) verify: bool,
-
-    /// Adopt once more, or into a registry that has content: adds what is missing here. Of two tags the newer one wins;
-    /// what was deleted only here comes back.
-    #[arg(long)]
-    pub(crate) again: bool,
 }
 
 /// How a command finds the registry's data: a file, `--storage`, or the environment.

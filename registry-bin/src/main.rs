@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 mod access;
-mod adoption;
 mod bucket;
 mod cli;
 mod commands;
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Config { command } => commands::config::run(&command).map(|()| true),
         Command::Serve(serve) => commands::serve::run(&serve).map(|()| true),
-        Command::Adopt(adopt) => commands::adopt::run(&adopt).map(|()| true),
+        Command::Adopt(adopt) => commands::adopt::run(&adopt),
         Command::Check(check) => commands::check::run(&check),
         Command::Backup(backup) => commands::backup::run(&backup),
         Command::Export(export) => commands::export::run(&export),

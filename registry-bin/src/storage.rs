@@ -9,7 +9,6 @@ use registry_core::Storage;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
 
-use crate::adoption::{adopt_before_serving, refuse_unadopted};
 use crate::bucket::Bucket;
 use crate::config::sections::storage::{self, Maintenance, UploadPurging};
 use crate::failure::Failure;
@@ -123,7 +122,6 @@ impl OpenStorage {
             }
             StorageLocation::Bucket(bucket) => {
                 let store = store(bucket.open()?, purging);
-                refuse_unadopted(&store, location).await?;
                 Ok(Self::over(
                     AnyStore::Objects(store),
                     purging,
@@ -143,7 +141,6 @@ impl OpenStorage {
                     .await
                     .map_err(|cause| failed().because(cause))?;
                 let store = store(backend, purging);
-                adopt_before_serving(&store, root).await?;
                 Ok(Self::over(AnyStore::Disk(store), purging, SWEEP_INTERVAL))
             }
         }

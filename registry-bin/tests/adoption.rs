@@ -4,16 +4,18 @@
 mod support;
 
 use std::fs;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::bucket::BucketServer;
-use support::client::with_query;
+use support::client::{Request, with_query};
 use support::content::{Content, sha256};
 use support::repository::{CONFIG, IMAGE, LAYER, Repository, descriptor, image};
-use support::server::{Server, pause};
+use support::server::{Server, guard, pause};
 
 const REPOSITORIES: u64 = 15;
 const LAYERS: u64 = 40;
@@ -139,14 +141,16 @@ fn an_adoption_that_is_killed_again_and_again_ends_well() {
     let before = count_files(&folder.path().join("docker"));
     let root = folder.path().to_str().expect("a plain path");
     let mut kills = 0;
-    for round in 1.. {
+    let mut patience = Duration::from_millis(30);
+    loop {
         let mut process = ours(&["adopt", "--storage", root])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the program runs");
         // Later each time, so that every part of it is met and it comes to its end.
-        let deadline = Instant::now() + Duration::from_millis(60 * round);
+        let deadline = Instant::now() + patience;
+        patience = patience.mul_f64(1.3);
         let ended = loop {
             if let Some(status) = process.try_wait().expect("an own child can be waited for") {
                 break Some(status);
@@ -192,7 +196,7 @@ fn a_server_goes_on_with_an_adoption_and_says_what_is_broken() {
 
     let (is_success, looked) = run(&["adopt", "--dry-run", "--storage", root]);
     assert!(
-        is_success && looked.contains("would adopt 2 repositories"),
+        is_success && looked.contains("Would adopt 2 repositories"),
         "{looked}"
     );
     assert!(
@@ -239,15 +243,28 @@ fn a_tree_beside_content_of_ones_own_is_added_only_on_request() {
     assert!(server.output().contains("adopt --again"), "{}", server.output());
     let app = Repository::new(server.address(), repository(0));
     app.get("manifests/v1").expect_status(404);
-    let (is_success, text) = run(&["adopt", "--storage", root]);
-    assert!(!is_success && text.contains("in use by process"), "{text}");
-    assert!(server.terminate().success());
-    let (is_success, text) = run(&["adopt", "--storage", root]);
-    assert!(!is_success && text.contains("--again"), "{text}");
+    // Through the server's socket, and without a server.
+    let refused = run(&["adopt", "--storage", root]);
+    assert!(!refused.0 && refused.1.contains("--again adds"), "{}", refused.1);
     let (is_success, text) = run(&["adopt", "--again", "--storage", root]);
-    assert!(is_success && text.contains("adopted 1 repositories"), "{text}");
-    let server = Server::on(folder.path());
+    assert!(is_success && text.contains("Adopted 1 repositories"), "{text}");
     expect_image(&server, 0);
+    assert!(server.terminate().success());
+    Tree::new(folder.path()).push_image(1);
+    let missing = sha256(&layers(1)[3]);
+    fs::remove_file(Tree::new(folder.path()).data(&missing)).expect("a file can be removed");
+    let (is_success, text) = run(&["adopt", "--again", "--storage", root]);
+    assert!(is_success && text.contains("1 manifests"), "{text}");
+    assert!(
+        text.contains(&format!(
+            "not adopted: many/app1: the content of {missing} is missing"
+        )),
+        "{text}"
+    );
+    let server = Server::on(folder.path());
+    Repository::new(server.address(), repository(1))
+        .get("manifests/v1")
+        .expect_status(200);
     Repository::new(server.address(), "own")
         .get("manifests/v1")
         .expect_status(200);
@@ -276,6 +293,76 @@ fn commands_without_anything_to_do_say_what_is_missing() {
             .next()
             .is_none()
     );
+}
+
+/// Clients are refused until it is done, and operators see what goes on.
+#[test]
+fn while_a_server_adopts_it_lives_has_not_started_and_takes_no_connections() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let tree = Tree::new(folder.path());
+    for number in 0..REPOSITORIES {
+        tree.push_image(number);
+    }
+    let (main, debug) = (free_address(), free_address());
+    let log = folder.path().join("log");
+    let mut process = ours(&["serve", "--listen", &main.to_string()])
+        .env("REGISTRY_HTTP_DEBUG_ADDR", debug.to_string())
+        .env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", folder.path())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&log).expect("a file can be made"))
+        .spawn()
+        .expect("the program runs");
+    let guard = guard(&process, &folder.path().join("nothing"));
+    let ask = |path: &str| Request::new(debug, "GET", path).try_send();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut seen = Vec::new();
+    loop {
+        let Ok(startup) = ask("/startup") else {
+            assert!(Instant::now() < deadline, "{:?}", fs::read_to_string(&log));
+            pause();
+            continue;
+        };
+        if startup.status == 200 {
+            break;
+        }
+        startup.expect_status(503);
+        let text = String::from_utf8(startup.body).expect("text");
+        if text.starts_with("adopting") {
+            ask("/live").expect("it answers").expect_status(200);
+            let connected = TcpStream::connect(main).map(drop);
+            // The adoption may have ended in between.
+            if ask("/startup").is_ok_and(|startup| startup.body.starts_with(b"adopting")) {
+                let refused = connected.expect_err("nobody listens").kind();
+                assert_eq!(refused, ErrorKind::ConnectionRefused);
+                seen.push(text);
+            }
+        }
+        assert!(Instant::now() < deadline, "{:?}", fs::read_to_string(&log));
+        pause();
+    }
+    assert!(!seen.is_empty());
+    assert!(
+        seen.iter()
+            .all(|text| text.contains(&format!("of {REPOSITORIES} repositories"))),
+        "{seen:?}"
+    );
+    Request::new(main, "GET", &format!("/v2/{}/manifests/v1", repository(3)))
+        .send()
+        .expect_status(200);
+    stop(guard);
+    process.kill().expect("an own child can be killed");
+    process.wait().expect("an own child can be waited for");
+}
+
+fn stop(mut guard: Child) {
+    guard.kill().ok();
+    guard.wait().ok();
+}
+
+/// Returns an address that nobody listens on.
+fn free_address() -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    socket.local_addr().expect("it has an address")
 }
 
 /// Served, a bucket with the data of the distribution registry would look empty.

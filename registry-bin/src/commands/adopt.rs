@@ -1,65 +1,65 @@
 //! `registry-bin adopt`.
 
-use std::io::Write as _;
-use std::path::Path;
+use clap::Args;
+use registry_storage::distribution::AdoptOptions;
 
-use registry_storage::Store;
-use registry_storage::distribution::{AdoptError, AdoptOptions, Tree, adopt, survey};
-use registry_storage::filesystem::FilesystemBackend;
-
-use crate::adoption::{Show, describe};
-use crate::cli::Adopt;
+use crate::cli::ConfigArguments;
 use crate::config::load;
-use crate::control::block_on;
+use crate::control::adopt::{find, survey};
+use crate::control::{ControlRequest, execute, with_reporter};
 use crate::failure::Failure;
 use crate::logging::Logging;
 use crate::storage::StorageLocation;
 
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  registry-bin adopt --dry-run /etc/docker/registry/config.yml     what there is, and what of it is broken
+  registry-bin adopt --storage /var/lib/registry                   before the first start, which is quick then
+  registry-bin adopt --again --storage /var/lib/registry           after the distribution registry was used again
+
+Files get a second name (a hard link) below bytes/; what the distribution registry has is never changed. What is broken
+is printed, line by line, and the rest is adopted. It may be interrupted and started again. Beside a running server, the
+server does it.")]
+pub(crate) struct Adopt {
+    #[command(flatten)]
+    configuration: ConfigArguments,
+
+    /// Only say what would be adopted and what is broken. Changes nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Compare all content with its digest. Without, that is done for manifests, blobs of up to 16 KiB and blobs that
+    /// have another size than a manifest says.
+    #[arg(long)]
+    verify: bool,
+
+    /// Adopt once more, or into a registry that has content: adds what is missing here. Of two tags the newer one wins;
+    /// what was deleted only here comes back.
+    #[arg(long)]
+    again: bool,
+}
+
 /// Adopts, or looks at what would be adopted.
-pub(crate) fn run(command: &Adopt) -> Result<(), Failure> {
+pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
     let loaded = load(&command.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();
-    let StorageLocation::Folder(root) = StorageLocation::of(&loaded.configuration.storage)? else {
+    let location = StorageLocation::of(&loaded.configuration.storage)?;
+    let StorageLocation::Folder(root) = &location else {
         return Err(Failure::new(
             "only a folder can have data to adopt; name it with --storage FOLDER or by `storage.filesystem` of CONFIG",
         ));
     };
-    let text = block_on(run_in(command, &root))?;
-    writeln!(std::io::stdout(), "{text}")
-        .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
-}
-
-async fn run_in(command: &Adopt, root: &Path) -> Result<String, Failure> {
-    let failed = || Failure::new(format!("cannot adopt what is in {}", root.display()));
-    let tree = Tree::find(root).ok_or_else(|| {
-        failed().because(
-            "there is no folder docker/registry/v2/repositories; name the `rootdirectory` of the distribution registry",
-        )
-    })?;
-    let options = AdoptOptions::new().verify(command.verify).again(command.again);
-    let mut show = Show::new();
+    // Before anything is made in a folder that was named by mistake.
+    find(root)?;
     if command.dry_run {
-        let report = survey(&tree, &options, &mut show).await;
-        show.end();
-        let report = report.map_err(|cause| failed().because(cause))?;
-        return Ok(format!("would adopt {}", describe(&report)));
+        let options = AdoptOptions::new().verify(command.verify);
+        return with_reporter(async |reporter| survey(root, &options, reporter).await).map(|()| true);
     }
-    let backend = FilesystemBackend::open(root)
-        .await
-        .map_err(|cause| failed().because(cause))?;
-    let store = Store::new(backend);
-    let adopted = adopt(&store, &tree, &options, &mut show).await;
-    show.end();
-    store.close().await.map_err(|cause| failed().because(cause))?;
-    match adopted {
-        Ok(report) => Ok(format!("adopted {}", describe(&report))),
-        Err(AdoptError::Finished(when)) => Ok(format!(
-            "it was adopted at {when}; nothing was done. --again adds what came since."
-        )),
-        Err(AdoptError::OwnContent) => Err(failed().because(
-            "this registry has content of its own there already; --again adds what the distribution registry has, and \
-             of two tags the newer one wins",
-        )),
-        Err(cause) => Err(failed().because(cause)),
-    }
+    let request = ControlRequest::Adopt {
+        verify: command.verify,
+        again: command.again,
+    };
+    execute(&location, request)
 }

@@ -4,6 +4,7 @@
 //! A [`ControlRequest`] is all that a command is. [`run`](run::run) does it, on the server's side of the socket or on
 //! this one, and tells a [`Reporter`] what goes on; [`execute`] finds out which, and shows what comes.
 
+pub(crate) mod adopt;
 mod client;
 mod export;
 mod images;
@@ -18,13 +19,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_core::RepositoryName;
-use registry_storage::distribution::Tree;
 use registry_storage::filesystem::{FilesystemOptions, OpenError};
 use registry_storage::{Progress, Store};
 use serde::{Deserialize, Serialize};
 
 use self::message::Outcome;
-use self::reporter::{Messages, Reporter};
+use self::reporter::Messages;
+pub(crate) use self::reporter::Reporter;
 use self::show::Show;
 use crate::failure::Failure;
 use crate::storage::{AnyStore, StorageLocation};
@@ -42,6 +43,8 @@ pub(crate) enum ControlRequest {
     },
     /// Makes a backup in a folder.
     Backup { target: PathBuf },
+    /// Takes over the folders of the distribution registry.
+    Adopt { verify: bool, again: bool },
     /// Writes the folders of the distribution registry.
     ExportDistribution { target: PathBuf },
     /// Writes these repositories, or all where none is named, as an image layout.
@@ -67,8 +70,15 @@ pub(crate) fn execute(location: &StorageLocation, request: ControlRequest) -> Re
 pub(crate) fn with_progress(
     work: impl AsyncFnOnce(Arc<dyn Progress>) -> Result<String, Failure>,
 ) -> Result<(), Failure> {
+    with_reporter(async |reporter| work(Arc::new(reporter)).await)
+}
+
+/// The same, for what also says something on the way.
+pub(crate) fn with_reporter(
+    work: impl AsyncFnOnce(Reporter) -> Result<String, Failure>,
+) -> Result<(), Failure> {
     let (reporter, messages) = Reporter::new();
-    let text = block_on(showing(messages, work(Arc::new(reporter))))?;
+    let text = block_on(showing(messages, work(reporter)))?;
     show::print(&text)
 }
 
@@ -83,8 +93,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
         .map_err(|cause| Failure::new(format!("{} is no path", path.display())).because(cause))
 }
 
-/// Runs a command that does one thing and ends.
-pub(crate) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -103,8 +112,9 @@ async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Ou
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
             // Opening it would make an empty registry.
-            if !registry_storage::filesystem::is_root(root) {
-                if Tree::find(root).is_some() {
+            let may_be_new = matches!(request, ControlRequest::Adopt { .. });
+            if !may_be_new && !registry_storage::filesystem::is_root(root) {
+                if adopt::find_if_there(root)?.is_some() {
                     return Err(failed().because(
                         "there is the distribution registry's data in this folder, which was not adopted yet; `serve` does \
                          so, and `adopt`",

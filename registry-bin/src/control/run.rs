@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use indicatif::HumanBytes;
 use registry_storage::check::CheckOptions;
+use registry_storage::distribution::AdoptOptions;
 use registry_storage::filesystem::backup::BackupReport;
 
-use super::{ControlRequest, Outcome, Reporter, export, images};
+use super::{ControlRequest, Outcome, Reporter, adopt, export, images};
 use crate::failure::Failure;
 use crate::storage::AnyStore;
 
@@ -49,6 +50,10 @@ pub(crate) async fn run(
                 ),
                 is_success: report.missing == 0,
             })
+        }
+        ControlRequest::Adopt { verify, again } => {
+            let options = AdoptOptions::new().verify(verify).again(again);
+            adopt::adopt(&options, store, reporter).await
         }
         ControlRequest::ExportDistribution { target } => {
             export::distribution(&target, store, &reporter).await

@@ -287,7 +287,7 @@ fn fifty_repositories_move_from_the_distribution_registry_and_back() {
 
     let looked = run_ours(&["adopt", "--dry-run", &configured], &root);
     assert!(
-        looked.contains("would adopt 50 repositories") && looked.contains("nothing was broken"),
+        looked.contains("Would adopt 50 repositories") && looked.contains("nothing was broken"),
         "{looked}"
     );
     let ours = Server::run_with(&["serve", &configured], &variables);

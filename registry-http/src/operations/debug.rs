@@ -24,7 +24,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// | `/debug/health` | 200 with `{}`, or 503 with what fails, as the distribution registry has it |
 /// | `/live`, `/livez` | 200 for as long as the process answers |
 /// | `/ready`, `/readyz` | 200 where requests should be sent here |
-/// | `/startup`, `/startupz` | 200 since the first request could be answered |
+/// | `/startup`, `/startupz` | 200 since the first request could be answered; before, 503 with what goes on |
 /// | `POST /debug/health/down`, `…/up` | takes the server out of service, by `/ready`, and puts it back |
 #[derive(Clone, Debug)]
 pub struct DebugService {
@@ -77,10 +77,20 @@ impl DebugService {
                 respond(StatusCode::OK, TEXT, String::new())
             }
             "/live" | "/livez" => respond(StatusCode::OK, TEXT, "ok\n".into()),
-            "/startup" | "/startupz" => word(self.health.is_started()),
-            "/ready" | "/readyz" => word(self.health.is_ready()),
+            "/startup" | "/startupz" => self.word(self.health.is_started()),
+            "/ready" | "/readyz" => self.word(self.health.is_ready()),
             _ => respond(StatusCode::NOT_FOUND, TEXT, "not found\n".into()),
         }
+    }
+
+    fn word(&self, is_well: bool) -> Response<Full<Bytes>> {
+        let mut text = match self.health.phase() {
+            _ if is_well => "ok".to_owned(),
+            Some(phase) => phase,
+            None => "not yet, or not any more".to_owned(),
+        };
+        text.push('\n');
+        respond(status(is_well), TEXT, text)
     }
 }
 
@@ -90,15 +100,6 @@ const fn status(is_well: bool) -> StatusCode {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     }
-}
-
-fn word(is_well: bool) -> Response<Full<Bytes>> {
-    let text = if is_well {
-        "ok\n"
-    } else {
-        "not yet, or not any more\n"
-    };
-    respond(status(is_well), TEXT, text.into())
 }
 
 fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {

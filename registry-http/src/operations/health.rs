@@ -46,6 +46,8 @@ impl Drop for Shared {
 struct State {
     is_started: bool,
     is_stopping: bool,
+    /// What it does before it has started.
+    phase: Option<String>,
     failures: BTreeMap<String, String>,
 }
 
@@ -56,9 +58,16 @@ impl Health {
         Self::default()
     }
 
+    /// The server does this before it can answer requests; it is shown to those who ask whether it has started.
+    pub fn starting(&self, phase: impl Into<String>) {
+        self.state().phase = Some(phase.into());
+    }
+
     /// The server answers requests from now on.
     pub fn started(&self) {
-        self.state().is_started = true;
+        let mut state = self.state();
+        state.is_started = true;
+        state.phase = None;
     }
 
     /// The server takes no more requests: it is not ready any more, and lives until it ends.
@@ -130,6 +139,12 @@ impl Health {
     #[must_use]
     pub fn failures(&self) -> BTreeMap<String, String> {
         self.state().failures.clone()
+    }
+
+    /// Returns what the server does before it has started, where that was said.
+    #[must_use]
+    pub fn phase(&self) -> Option<String> {
+        self.state().phase.clone()
     }
 
     /// Tells whether the server has started.

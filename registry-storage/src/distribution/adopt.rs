@@ -74,10 +74,7 @@ pub enum Adoption {
 #[non_exhaustive]
 pub enum AdoptError {
     /// A file of the tree cannot get a second name, so its bytes would have to be copied.
-    #[error(
-        "{} cannot get a second name beside the records of this registry: {cause}; {}",
-        file.display(), remedy(cause)
-    )]
+    #[error("{} cannot get a second name beside the records of this registry; {}", file.display(), remedy(cause))]
     Link {
         /// The file.
         file: PathBuf,
@@ -90,6 +87,9 @@ pub enum AdoptError {
         "the store has content of its own already; adopt again to add what the tree has, where the newer of two tags wins"
     )]
     OwnContent,
+    /// Another adoption into this store goes on.
+    #[error("an adoption goes on already")]
+    Running,
     /// The tree was adopted before.
     #[error("the tree was adopted at {0} already; adopt again to add what it has since")]
     Finished(Timestamp),
@@ -161,6 +161,8 @@ pub async fn adopt(
     options: &AdoptOptions,
     observer: &mut dyn Observer,
 ) -> Result<AdoptReport, AdoptError> {
+    // Its beginning ends what another one that died left, so there is one at a time.
+    let _running = store.adopting().ok_or(AdoptError::Running)?;
     match adoption(store).await? {
         Adoption::Finished(when) if !options.again => return Err(AdoptError::Finished(when)),
         Adoption::OwnContent if !options.again => return Err(AdoptError::OwnContent),
@@ -212,7 +214,7 @@ impl Run<'_> {
         };
         let (names, defects) = spawn_blocking(list).await.map_err(Error::internal)?;
         for defect in &defects {
-            self.note(defect);
+            self.note(defect).await;
         }
         self.report.repositories = names.len() as u64;
         self.observer.progress(&self.report);

@@ -1,8 +1,8 @@
 //! Checking the blobs of a tree. Everything here blocks.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use registry_core::{Algorithm, Digest, Hasher, RepositoryName};
@@ -52,11 +52,9 @@ pub(super) fn check(
         },
         _ => unreadable(&path, cause),
     };
-    let metadata = fs::metadata(&path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(unreadable(&path, io::Error::other("it is no file")));
-    }
-    let size = metadata.len();
+    // Opened in any case: what cannot be read here could not be served there either.
+    let mut file = tree.open(&path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
     let algorithm = link.digest.algorithm().unwrap_or_default();
     let corrupt = |found, size| Defect::CorruptContent {
         repository: repository.clone(),
@@ -65,7 +63,9 @@ pub(super) fn check(
         size,
     };
     if size <= INLINE_LIMIT as u64 {
-        let content = fs::read(&path).map_err(failed)?;
+        let mut content = Vec::new();
+        let limit = INLINE_LIMIT as u64 + 1;
+        file.take(limit).read_to_end(&mut content).map_err(failed)?;
         let found = Digest::of(algorithm, &content);
         return if found == link.digest {
             Ok(BlobContent::Inline(content.into()))
@@ -75,7 +75,7 @@ pub(super) fn check(
     }
     let is_doubtful = declared_size.is_some_and(|declared| declared != size);
     if verify || is_doubtful || link.target != link.digest {
-        let (found, size) = hash_file(&path, algorithm).map_err(failed)?;
+        let (found, size) = hash_file(&mut file, algorithm).map_err(failed)?;
         if found != link.digest {
             return Err(corrupt(found, size));
         }
@@ -83,9 +83,8 @@ pub(super) fn check(
     Ok(BlobContent::File(path, size))
 }
 
-fn hash_file(path: &Path, algorithm: Algorithm) -> io::Result<(Digest, u64)> {
+fn hash_file(file: &mut File, algorithm: Algorithm) -> io::Result<(Digest, u64)> {
     let mut hasher = Hasher::new(algorithm);
-    let mut file = File::open(path)?;
     let mut buffer = vec![0; CHUNK];
     loop {
         let read = file.read(&mut buffer)?;

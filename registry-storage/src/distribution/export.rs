@@ -71,7 +71,7 @@ pub struct ExportReport {
 #[non_exhaustive]
 pub enum ExportError {
     /// The tree cannot be written.
-    #[error("{}: {cause}", folder.display())]
+    #[error("{} cannot be written", folder.display())]
     Folder {
         /// The folder that the tree is in.
         folder: PathBuf,

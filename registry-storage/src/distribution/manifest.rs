@@ -1,7 +1,6 @@
 //! Reading the manifests of a tree.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read as _};
 
 use bytes::Bytes;
@@ -47,7 +46,7 @@ fn read_data(tree: &Tree, repository: &RepositoryName, link: &Link) -> Result<By
     let limit = DEFAULT_SIZE_LIMIT as u64;
     let read = || {
         let mut bytes = Vec::new();
-        File::open(&path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        tree.open(&path)?.take(limit + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = read().map_err(|cause: io::Error| match cause.kind() {

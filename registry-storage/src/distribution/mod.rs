@@ -10,6 +10,7 @@ mod defect;
 mod export;
 mod layout;
 mod manifest;
+mod plain;
 mod record;
 mod report;
 mod target;

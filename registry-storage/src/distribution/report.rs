@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
+
 use super::defect::{Defect, DefectKind};
 
 /// What an adoption took over in this run, or would take over. What was here before is not counted again.
@@ -31,24 +33,27 @@ pub struct AdoptReport {
 }
 
 /// Is told how an adoption goes on.
+#[async_trait]
 pub trait Observer: Send + Sync {
     /// Takes the report as it stands now; called after each step, which takes up to a second or so.
     fn progress(&mut self, report: &AdoptReport);
 
-    /// Takes something that is broken. There may be any number of them, and the report only counts them.
-    fn defect(&mut self, defect: &Defect);
+    /// Takes something that is broken. There may be any number of them, and the report only counts them; the adoption
+    /// waits until this one is taken.
+    async fn defect(&mut self, defect: &Defect);
 }
 
 /// Takes no notice.
+#[async_trait]
 impl Observer for () {
     fn progress(&mut self, _: &AdoptReport) {}
 
-    fn defect(&mut self, _: &Defect) {}
+    async fn defect(&mut self, _: &Defect) {}
 }
 
 impl AdoptReport {
-    pub(super) fn note(&mut self, observer: &mut dyn Observer, defect: &Defect) {
-        observer.defect(defect);
+    pub(super) async fn note(&mut self, observer: &mut dyn Observer, defect: &Defect) {
+        observer.defect(defect).await;
         let count = self.defects.entry(defect.kind()).or_default();
         *count = count.saturating_add(1);
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use registry_core::{Digest, RepositoryName, Tag};
 
-use super::layout;
+use super::{layout, plain};
 
 /// A tree that is written. Each file appears whole: it is written under another name and then renamed.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ impl Target {
     /// Makes the folders of a tree below `root`, where they are missing.
     pub(super) fn create(root: &Path) -> io::Result<Self> {
         let tree = root.join(layout::TREE);
+        plain::require_no_link_so_far(root, &layout::repositories(&tree))?;
         fs::create_dir_all(layout::repositories(&tree))?;
         fs::create_dir_all(tree.join("blobs"))?;
         Ok(Self { tree })
@@ -27,14 +28,20 @@ impl Target {
     /// Makes the folders by which that registry knows a repository, also one without tags.
     pub(super) fn create_repository(&self, name: &RepositoryName) -> io::Result<()> {
         let repository = layout::repository(&self.tree, name);
-        fs::create_dir_all(layout::layers(&repository))?;
-        fs::create_dir_all(layout::revisions(&repository))?;
-        fs::create_dir_all(layout::tags(&repository))
+        for folder in [
+            layout::layers(&repository),
+            layout::revisions(&repository),
+            layout::tags(&repository),
+        ] {
+            plain::require_no_link_so_far(&self.tree, &folder)?;
+            fs::create_dir_all(folder)?;
+        }
+        Ok(())
     }
 
     /// Tells whether there is content of this size, which is then taken for that of the digest.
     pub(super) fn has_data(&self, digest: &Digest, size: u64) -> io::Result<bool> {
-        match fs::metadata(layout::data(&self.tree, digest)) {
+        match fs::symlink_metadata(layout::data(&self.tree, digest)) {
             Ok(metadata) => Ok(metadata.is_file() && metadata.len() == size),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(cause) => Err(cause),
@@ -44,7 +51,7 @@ impl Target {
     /// Gives a file the name of content.
     pub(super) fn link_data(&self, digest: &Digest, file: &Path) -> io::Result<()> {
         let path = layout::data(&self.tree, digest);
-        let aside = aside(&path)?;
+        let aside = self.aside(&path)?;
         remove(&aside)?;
         fs::hard_link(file, &aside)?;
         fs::rename(aside, path)
@@ -53,8 +60,9 @@ impl Target {
     /// Begins to write content.
     pub(super) fn begin_data(&self) -> io::Result<DataFile> {
         let path = self.tree.join("content.exporting");
+        remove(&path)?;
         Ok(DataFile {
-            file: File::create(&path)?,
+            file: File::create_new(&path)?,
             path,
         })
     }
@@ -63,14 +71,14 @@ impl Target {
     pub(super) fn finish_data(&self, data: DataFile, digest: &Digest) -> io::Result<()> {
         let path = layout::data(&self.tree, digest);
         // What an export that ended early left there.
-        remove(&aside(&path)?)?;
+        remove(&self.aside(&path)?)?;
         data.file.sync_all()?;
         fs::rename(data.path, path)
     }
 
     /// Writes content that is in memory.
     pub(super) fn write_data(&self, digest: &Digest, content: &[u8]) -> io::Result<()> {
-        write(&layout::data(&self.tree, digest), content)
+        self.write(&layout::data(&self.tree, digest), content)
     }
 
     /// Lets a repository read a blob, which is kept as `target`.
@@ -81,7 +89,7 @@ impl Target {
         target: &Digest,
     ) -> io::Result<()> {
         let folder = layout::layers(&layout::repository(&self.tree, name));
-        write(&layout::link(&folder, digest), target.as_str().as_bytes())
+        self.write(&layout::link(&folder, digest), target.as_str().as_bytes())
     }
 
     /// Gives a repository a manifest, which is kept as `target`.
@@ -92,7 +100,7 @@ impl Target {
         target: &Digest,
     ) -> io::Result<()> {
         let folder = layout::revisions(&layout::repository(&self.tree, name));
-        write(&layout::link(&folder, digest), target.as_str().as_bytes())
+        self.write(&layout::link(&folder, digest), target.as_str().as_bytes())
     }
 
     pub(super) fn has_revision(&self, name: &RepositoryName, digest: &Digest) -> bool {
@@ -104,13 +112,41 @@ impl Target {
     pub(super) fn write_tag(&self, name: &RepositoryName, tag: &Tag, target: &Digest) -> io::Result<()> {
         let repository = layout::repository(&self.tree, name);
         let text = target.as_str().as_bytes();
-        write(&layout::tag_entry(&repository, tag, target), text)?;
-        write(&layout::tag(&repository, tag), text)
+        self.write(&layout::tag_entry(&repository, tag, target), text)?;
+        self.write(&layout::tag(&repository, tag), text)
     }
 
     /// Makes everything durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         sync_file_system(&self.tree)
+    }
+
+    /// Writes a file, unless it is there already.
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        plain::require_no_link_so_far(&self.tree, path)?;
+        if let Ok(metadata) = fs::metadata(path)
+            && metadata.is_file()
+            && metadata.len() == content.len() as u64
+            && fs::read(path)? == content
+        {
+            return Ok(());
+        }
+        let aside = self.aside(path)?;
+        // It may be a link to what others keep.
+        remove(&aside)?;
+        fs::write(&aside, content)?;
+        fs::rename(aside, path)
+    }
+
+    /// Returns the name that a file has until it is whole, in a folder that is there.
+    fn aside(&self, path: &Path) -> io::Result<PathBuf> {
+        if let Some(parent) = path.parent() {
+            plain::require_no_link_so_far(&self.tree, parent)?;
+            fs::create_dir_all(parent)?;
+        }
+        let mut name: OsString = path.into();
+        name.push(".exporting");
+        Ok(name.into())
     }
 }
 
@@ -134,33 +170,6 @@ impl DataFile {
     pub(super) fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
         self.file.write_all(chunk)
     }
-}
-
-/// Writes a file, unless it is there already.
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    if let Ok(metadata) = fs::metadata(path)
-        && metadata.len() == content.len() as u64
-        && fs::read(path)? == content
-    {
-        return Ok(());
-    }
-    let aside = aside(path)?;
-    // It may be a link to what others keep.
-    remove(&aside)?;
-    fs::write(&aside, content)?;
-    fs::rename(aside, path)
-}
-
-/// Returns the name that a file has until it is whole, in a folder that is there.
-fn aside(path: &Path) -> io::Result<PathBuf> {
-    create_parent(path)?;
-    let mut name: OsString = path.into();
-    name.push(".exporting");
-    Ok(name.into())
-}
-
-fn create_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

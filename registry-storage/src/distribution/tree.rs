@@ -10,6 +10,7 @@ use registry_core::{Algorithm, Digest, RepositoryName, Tag, Timestamp};
 
 use super::defect::{BrokenLink, Defect};
 use super::layout;
+use super::plain;
 use super::target::sync_file_system;
 
 /// The most bytes of a link that are read; a digest has fewer.
@@ -61,12 +62,30 @@ pub struct RepositoryLinks {
 }
 
 impl Tree {
-    /// Finds the tree below a root, the `rootdirectory` of that registry's configuration.
-    #[must_use]
-    pub fn find(root: &Path) -> Option<Self> {
+    /// Finds the tree below a root, the `rootdirectory` of that registry's configuration. Nothing is found where nothing
+    /// was ever pushed.
+    ///
+    /// # Errors
+    /// Where it cannot be told whether there is a tree, or a symbolic link leads to it. The root itself may be one.
+    pub fn find(root: &Path) -> io::Result<Option<Self>> {
         let folder = root.join(layout::TREE);
-        // Without this folder nothing was ever pushed.
-        layout::repositories(&folder).is_dir().then_some(Self { folder })
+        let repositories = layout::repositories(&folder);
+        match plain::require_no_link(root, &repositories) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(cause),
+            Ok(()) => Ok(repositories.is_dir().then_some(Self { folder })),
+        }
+    }
+
+    /// Returns the folder of the tree.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Opens a file of the tree.
+    pub(super) fn open(&self, path: &Path) -> io::Result<File> {
+        plain::open(&self.folder, path)
     }
 
     /// Tells whether new content came after `when`, by the times of some hundred folders. That content got other tags is
@@ -97,7 +116,7 @@ impl Tree {
         while let Some(parent) = waiting.pop() {
             let path = layout::repositories(&self.folder).join(&parent);
             let mut is_repository = false;
-            for name in folders(&path, defects) {
+            for name in self.folders(&path, defects) {
                 if matches!(name.as_str(), "_manifests" | "_layers") {
                     is_repository = true;
                 } else if !name.starts_with('_') {
@@ -127,9 +146,9 @@ impl Tree {
     pub fn read(&self, name: &RepositoryName) -> RepositoryLinks {
         let folder = layout::repository(&self.folder, name);
         let mut defects = Vec::new();
-        let layers = read_links(&layout::layers(&folder), &mut defects);
-        let mut revisions = read_links(&layout::revisions(&folder), &mut defects);
-        let tags = read_tags(&folder, &mut defects);
+        let layers = self.read_links(&layout::layers(&folder), &mut defects);
+        let mut revisions = self.read_links(&layout::revisions(&folder), &mut defects);
+        let tags = self.read_tags(&folder, &mut defects);
         // Registry 2.1.0 linked manifests as layers, and its successors find them there.
         let known: BTreeSet<Digest> = revisions.iter().map(|link| link.digest.clone()).collect();
         let missing: BTreeSet<&Digest> = tags
@@ -139,10 +158,10 @@ impl Tree {
             .collect();
         let among_layers = layers.iter().filter(|link| missing.contains(&link.digest));
         revisions.extend(among_layers.cloned());
-        let uploads = fs::read_dir(layout::uploads(&folder)).map_or(0, Iterator::count);
+        let uploads = self.folders(&layout::uploads(&folder), &mut defects).len();
         RepositoryLinks {
             name: name.clone(),
-            is_listed: layout::manifests(&folder).is_dir(),
+            is_listed: fs::symlink_metadata(layout::manifests(&folder)).is_ok_and(|found| found.is_dir()),
             layers,
             revisions,
             tags,
@@ -160,134 +179,142 @@ fn written(metadata: &Metadata) -> Timestamp {
     Timestamp(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
-/// Lists the names of the folders in a folder, which need not exist.
-fn folders(path: &Path, defects: &mut Vec<Defect>) -> Vec<String> {
-    let mut names = Vec::new();
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return names,
-        Err(cause) => {
-            defects.push(unreadable(path, cause));
-            return names;
-        }
-    };
-    for entry in entries {
-        let name = match entry.and_then(|entry| Ok((entry.file_name(), fs::metadata(entry.path())?.is_dir())))
-        {
-            Ok((name, true)) => name,
-            Ok((_, false)) => continue,
+impl Tree {
+    /// Lists the names of the folders in a folder, which need not exist.
+    fn folders(&self, path: &Path, defects: &mut Vec<Defect>) -> Vec<String> {
+        let mut names = Vec::new();
+        let listed = plain::require_no_link(&self.folder, path).and_then(|()| fs::read_dir(path));
+        let entries = match listed {
+            Ok(entries) => entries,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return names,
             Err(cause) => {
                 defects.push(unreadable(path, cause));
-                continue;
+                return names;
             }
         };
-        match name.into_string() {
-            Ok(name) => names.push(name),
-            Err(name) => defects.push(Defect::InvalidName {
-                path: path.join(name),
-                expected: "what stands here",
-            }),
+        for entry in entries {
+            let name = match entry.and_then(|entry| Ok((entry.file_name(), entry.file_type()?))) {
+                Ok((name, kind)) if kind.is_dir() => name,
+                Ok((name, kind)) if kind.is_symlink() => {
+                    let place = path.join(name);
+                    let cause = plain::is_link(&place);
+                    defects.push(unreadable(&place, cause));
+                    continue;
+                }
+                Ok(_) => continue,
+                Err(cause) => {
+                    defects.push(unreadable(path, cause));
+                    continue;
+                }
+            };
+            match name.into_string() {
+                Ok(name) => names.push(name),
+                Err(name) => defects.push(Defect::InvalidName {
+                    path: path.join(name),
+                    expected: "what stands here",
+                }),
+            }
         }
+        // In an order of their own, so that two runs report the same.
+        names.sort_unstable();
+        names
     }
-    // In an order of their own, so that two runs report the same.
-    names.sort_unstable();
-    names
-}
 
-/// Reads the links in `_layers` or `revisions`.
-fn read_links(folder: &Path, defects: &mut Vec<Defect>) -> Vec<Link> {
-    let mut links = Vec::new();
-    for algorithm in folders(folder, defects) {
-        let within = folder.join(&algorithm);
-        if algorithm.parse::<Algorithm>().is_err() {
-            defects.push(Defect::InvalidName {
-                path: within,
-                expected: "a digest that this registry can check",
-            });
-            continue;
-        }
-        for encoded in folders(&within, defects) {
-            let path = within.join(&encoded).join("link");
-            let Ok(digest) = format!("{algorithm}:{encoded}").parse::<Digest>() else {
+    /// Reads the links in `_layers` or `revisions`.
+    fn read_links(&self, folder: &Path, defects: &mut Vec<Defect>) -> Vec<Link> {
+        let mut links = Vec::new();
+        for algorithm in self.folders(folder, defects) {
+            let within = folder.join(&algorithm);
+            if algorithm.parse::<Algorithm>().is_err() {
                 defects.push(Defect::InvalidName {
-                    path: within.join(encoded),
-                    expected: "a digest",
+                    path: within,
+                    expected: "a digest that this registry can check",
+                });
+                continue;
+            }
+            for encoded in self.folders(&within, defects) {
+                let path = within.join(&encoded).join("link");
+                let Ok(digest) = format!("{algorithm}:{encoded}").parse::<Digest>() else {
+                    defects.push(Defect::InvalidName {
+                        path: within.join(encoded),
+                        expected: "a digest",
+                    });
+                    continue;
+                };
+                match self.read_link(&path) {
+                    Ok((target, _)) => {
+                        if is_same_content(&digest, &target) {
+                            links.push(Link { digest, target });
+                        } else {
+                            defects.push(Defect::BrokenLink {
+                                path,
+                                reason: BrokenLink::OtherDigest,
+                            });
+                        }
+                    }
+                    // That registry deletes by taking away the link, and leaves the folder.
+                    Err(Defect::BrokenLink {
+                        reason: BrokenLink::Missing,
+                        ..
+                    }) => {}
+                    Err(defect) => defects.push(defect),
+                }
+            }
+        }
+        links
+    }
+
+    fn read_tags(&self, repository: &Path, defects: &mut Vec<Defect>) -> Vec<TagLink> {
+        let mut tags = Vec::new();
+        let folder = layout::tags(repository);
+        for name in self.folders(&folder, defects) {
+            let Ok(tag) = name.parse::<Tag>() else {
+                defects.push(Defect::InvalidName {
+                    path: folder.join(name),
+                    expected: "a tag",
                 });
                 continue;
             };
-            match read_link(&path) {
-                Ok((target, _)) => {
-                    if is_same_content(&digest, &target) {
-                        links.push(Link { digest, target });
-                    } else {
-                        defects.push(Defect::BrokenLink {
-                            path,
-                            reason: BrokenLink::OtherDigest,
-                        });
-                    }
-                }
-                // That registry deletes by taking away the link, and leaves the folder.
-                Err(Defect::BrokenLink {
-                    reason: BrokenLink::Missing,
-                    ..
-                }) => {}
+            match self.read_link(&layout::tag(repository, &tag)) {
+                Ok((target, written)) => tags.push(TagLink { tag, target, written }),
                 Err(defect) => defects.push(defect),
             }
         }
+        tags
     }
-    links
+
+    fn read_link(&self, path: &Path) -> Result<(Digest, Timestamp), Defect> {
+        let broken = |reason| Defect::BrokenLink {
+            path: path.to_owned(),
+            reason,
+        };
+        let read = || {
+            let file = self.open(path)?;
+            let mut text = Vec::new();
+            let written = written(&file.metadata()?);
+            file.take(LINK_LIMIT).read_to_end(&mut text)?;
+            Ok((text, written))
+        };
+        let (text, written) = read().map_err(|cause: io::Error| match cause.kind() {
+            io::ErrorKind::NotFound => broken(BrokenLink::Missing),
+            _ => unreadable(path, cause),
+        })?;
+        if text.is_empty() {
+            return Err(broken(BrokenLink::Empty));
+        }
+        let digest = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.parse::<Digest>().ok())
+            .filter(|digest| digest.algorithm().is_some());
+        digest
+            .map(|digest| (digest, written))
+            .ok_or_else(|| broken(BrokenLink::NotADigest))
+    }
 }
 
 /// Tells whether both may be digests of the same content: two of one algorithm may not.
 fn is_same_content(one: &Digest, other: &Digest) -> bool {
     one == other || one.algorithm() != other.algorithm()
-}
-
-fn read_tags(repository: &Path, defects: &mut Vec<Defect>) -> Vec<TagLink> {
-    let mut tags = Vec::new();
-    let folder = layout::tags(repository);
-    for name in folders(&folder, defects) {
-        let Ok(tag) = name.parse::<Tag>() else {
-            defects.push(Defect::InvalidName {
-                path: folder.join(name),
-                expected: "a tag",
-            });
-            continue;
-        };
-        match read_link(&layout::tag(repository, &tag)) {
-            Ok((target, written)) => tags.push(TagLink { tag, target, written }),
-            Err(defect) => defects.push(defect),
-        }
-    }
-    tags
-}
-
-fn read_link(path: &Path) -> Result<(Digest, Timestamp), Defect> {
-    let broken = |reason| Defect::BrokenLink {
-        path: path.to_owned(),
-        reason,
-    };
-    let read = || {
-        let file = File::open(path)?;
-        let mut text = Vec::new();
-        let written = written(&file.metadata()?);
-        file.take(LINK_LIMIT).read_to_end(&mut text)?;
-        Ok((text, written))
-    };
-    let (text, written) = read().map_err(|cause: io::Error| match cause.kind() {
-        io::ErrorKind::NotFound => broken(BrokenLink::Missing),
-        _ => unreadable(path, cause),
-    })?;
-    if text.is_empty() {
-        return Err(broken(BrokenLink::Empty));
-    }
-    let digest = std::str::from_utf8(&text)
-        .ok()
-        .and_then(|text| text.parse::<Digest>().ok())
-        .filter(|digest| digest.algorithm().is_some());
-    digest
-        .map(|digest| (digest, written))
-        .ok_or_else(|| broken(BrokenLink::NotADigest))
 }
 
 pub(super) fn unreadable(path: &Path, cause: io::Error) -> Defect {

@@ -112,7 +112,7 @@ impl Run<'_> {
     pub(super) async fn take(&mut self, mut window: Vec<Scanned>) -> Result<(), AdoptError> {
         for repository in &mut window {
             for defect in std::mem::take(&mut repository.defects) {
-                self.note(&defect);
+                self.note(&defect).await;
             }
         }
         self.take_blobs(&mut window).await?;
@@ -125,8 +125,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    pub(super) fn note(&mut self, defect: &Defect) {
-        self.report.note(self.observer, defect);
+    pub(super) async fn note(&mut self, defect: &Defect) {
+        self.report.note(self.observer, defect).await;
     }
 
     async fn take_blobs(&mut self, window: &mut [Scanned]) -> Result<(), AdoptError> {
@@ -172,7 +172,7 @@ impl Run<'_> {
         let check = move || check_links(&tree, links, &stored, verify);
         let (candidates, defects) = spawn_blocking(check).await.map_err(Error::internal)?;
         for defect in &defects {
-            self.note(defect);
+            self.note(defect).await;
         }
         let found = candidates.keys().cloned().collect();
         match &mut self.sink {
@@ -218,7 +218,7 @@ impl Run<'_> {
         for repository in window {
             for links in repository.links.revisions.chunks(BATCH) {
                 for read in self.read_manifests(&repository.links.name, links).await? {
-                    let manifest = self.prepare(repository, read);
+                    let manifest = self.prepare(repository, read).await;
                     bytes += manifest.new.manifest.bytes.len();
                     batch.push(manifest);
                     if batch.len() >= BATCH || bytes >= BATCH_BYTES {
@@ -244,7 +244,7 @@ impl Run<'_> {
         Ok(spawn_blocking(read).await.map_err(Error::internal)?)
     }
 
-    fn prepare(
+    async fn prepare(
         &mut self,
         repository: &Scanned,
         (link, read): (Link, manifest::StoredManifest),
@@ -256,7 +256,8 @@ impl Run<'_> {
                     repository: repository.links.name.clone(),
                     digest: link.digest.clone(),
                     child: child.digest.clone(),
-                });
+                })
+                .await;
             }
         }
         let subject = view

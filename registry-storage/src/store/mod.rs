@@ -73,6 +73,8 @@ pub struct Store<B> {
     clock: Arc<dyn Clock>,
     options: StoreOptions,
     sessions: Arc<SessionLocks>,
+    /// Held while something is adopted.
+    adopting: tokio::sync::Mutex<()>,
 }
 
 impl<B: Backend> Store<B> {
@@ -90,6 +92,7 @@ impl<B: Backend> Store<B> {
             clock,
             options,
             sessions: Arc::default(),
+            adopting: tokio::sync::Mutex::default(),
         }
     }
 

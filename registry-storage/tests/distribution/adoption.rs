@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use registry_core::{Algorithm, Digest, ErrorCode, Storage as _};
 use registry_storage::distribution::{
-    AdoptError, AdoptOptions, AdoptReport, Adoption, Tree, adoption, survey,
+    AdoptError, AdoptOptions, AdoptReport, Adoption, Tree, adopt, adoption, survey,
 };
 
 use crate::fixture::{
@@ -351,10 +351,11 @@ async fn what_cannot_be_linked_is_refused_with_a_remedy() {
         .arg(elsewhere.path())
         .status();
     assert!(copied.unwrap().success());
-    fs::remove_dir_all(old.root.path().join("docker")).unwrap();
-    std::os::unix::fs::symlink(elsewhere.path().join("docker"), old.root.path().join("docker")).unwrap();
     let store = old.open().await;
-    let error = old.adopt_with(&store, AdoptOptions::new()).await.err().unwrap();
+    let tree = Tree::find(elsewhere.path()).unwrap().unwrap();
+    let error = adopt(&store, &tree, &AdoptOptions::new(), &mut ())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("one file system"), "{error}");
     assert!(matches!(adoption(&store).await.unwrap(), Adoption::Begun(_)));
 }
@@ -362,7 +363,7 @@ async fn what_cannot_be_linked_is_refused_with_a_remedy() {
 #[test]
 fn a_root_without_a_tree_has_none() {
     let root = tempfile::tempdir().unwrap();
-    assert!(Tree::find(root.path()).is_none());
+    assert!(Tree::find(root.path()).unwrap().is_none());
     fs::create_dir_all(root.path().join("docker/registry/v2")).unwrap();
-    assert!(Tree::find(root.path()).is_none());
+    assert!(Tree::find(root.path()).unwrap().is_none());
 }

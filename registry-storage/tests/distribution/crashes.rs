@@ -52,6 +52,7 @@ struct Steps {
     done: Arc<Notify>,
 }
 
+#[async_trait::async_trait]
 impl Observer for Steps {
     fn progress(&mut self, _: &AdoptReport) {
         self.left = self.left.saturating_sub(1);
@@ -60,7 +61,7 @@ impl Observer for Steps {
         }
     }
 
-    fn defect(&mut self, _: &Defect) {}
+    async fn defect(&mut self, _: &Defect) {}
 }
 
 #[tokio::test]
@@ -124,7 +125,7 @@ async fn what_is_adopted_survives_the_loss_of_power() {
                 assert!(!is_promised, "after {syncs} syncs");
                 unfinished += 1;
                 let mut defects = Defects::default();
-                let found = Tree::find(root.path()).unwrap();
+                let found = Tree::find(root.path()).unwrap().unwrap();
                 adopt(&store, &found, &AdoptOptions::new(), &mut defects)
                     .await
                     .unwrap();

@@ -4,7 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use registry_core::ErrorCode;
-use registry_storage::distribution::{AdoptOptions, DefectKind, DefectKind as Kind};
+use registry_storage::Store;
+use registry_storage::distribution::{
+    AdoptOptions, DefectKind, DefectKind as Kind, ExportError, ExportOptions, Tree, export,
+};
+
+use registry_storage::filesystem::FilesystemBackend;
 
 use crate::fixture::{Defects, LARGE, Old, SMALL, content, get, image, read, sha256};
 
@@ -214,6 +219,140 @@ async fn folders_and_files_cannot_be_read() {
     let unreadable = [Kind::Unreadable; 4];
     let kinds: Vec<_> = unreadable.into_iter().chain([Kind::Incomplete]).collect();
     broken(break_it, &kinds).await;
+}
+
+/// A tree may come from an archive that somebody else made.
+#[tokio::test]
+async fn symbolic_links_lead_nowhere() {
+    let outside = Old::new();
+    outside.push_image("secret", "v1", 50);
+    let secret = content(10_050, LARGE + 50);
+    let link = |to: &Path, at: &Path| {
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(to, at).unwrap();
+    };
+    let break_it = |old: &Old| {
+        // Whole repositories, and circles that would be gone through without end.
+        link(&outside.repository("secret"), &old.repository("stolen"));
+        link(Path::new("."), &old.repository("circle"));
+        link(Path::new("."), &old.repository("zz/circle"));
+        // Parts of one.
+        link(
+            &outside.repository("secret/_manifests"),
+            &old.repository("parts/_manifests"),
+        );
+        fs::create_dir_all(old.repository("parts/_layers")).unwrap();
+        link(
+            outside.tag("secret", "v1").parent().unwrap(),
+            old.tag("app", "stolen").parent().unwrap(),
+        );
+        link(&outside.tag("secret", "v1"), &old.tag("app", "stolen-too"));
+        // Content, large and small, and the folder that it is in.
+        put(&old.layer("app", &sha256(&secret)), sha256(&secret).as_str());
+        link(&outside.data(&sha256(&secret)), &old.data(&sha256(&secret)));
+        let small = content(20_050, SMALL);
+        put(&old.layer("app", &sha256(&small)), sha256(&small).as_str());
+        link(
+            outside.data(&sha256(&small)).parent().unwrap(),
+            old.data(&sha256(&small)).parent().unwrap(),
+        );
+        let manifest = sha256(&image(&content(50, SMALL), &[secret.clone(), small], ""));
+        put(&old.revision("app", &manifest), manifest.as_str());
+        link(&outside.data(&manifest), &old.data(&manifest));
+    };
+    let (old, defects) = broken(break_it, &[Kind::Unreadable; 11]).await;
+    for (_, text) in &defects.0 {
+        assert!(text.contains("is a symbolic link"), "{text}");
+    }
+    let store = old.open().await;
+    for repository in ["app", "stolen", "parts"] {
+        let found = read(&store, repository, &sha256(&secret)).await;
+        assert!(found.is_err(), "{repository}");
+    }
+    assert_eq!(old.files_of_bytes(), 3, "those of the images 1 to 3");
+}
+
+#[tokio::test]
+async fn a_tree_behind_a_symbolic_link_is_refused() {
+    let outside = Old::new();
+    outside.push_image("secret", "v1", 50);
+    for place in ["docker", "docker/registry", "docker/registry/v2/repositories"] {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join(place);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(outside.root.path().join("docker"), &place).unwrap();
+        let refused = Tree::find(root.path()).unwrap_err().to_string();
+        assert!(refused.contains(&place.display().to_string()), "{refused}");
+        // Nor is it written through.
+        let before = outside.snapshot();
+        let store = Store::new(FilesystemBackend::open(root.path()).await.unwrap());
+        let exported = export(&store, root.path(), &ExportOptions::new(), &mut |_| {}).await;
+        assert!(matches!(exported, Err(ExportError::Folder { .. })));
+        assert!(outside.snapshot() == before);
+    }
+}
+
+#[tokio::test]
+async fn an_export_writes_through_no_symbolic_link() {
+    let old = Old::new();
+    old.push_image("app", "v1", 1);
+    let store = old.open().await;
+    old.adopt(&store).await;
+    let outside = tempfile::tempdir().unwrap();
+    let precious = outside.path().join("precious");
+    put(&precious, "precious");
+    // A file is replaced, as it would be if it were one.
+    for place in [
+        "content.exporting".to_owned(),
+        "repositories/app/_manifests/tags/v1/current/link.exporting".to_owned(),
+    ] {
+        let target = tempfile::tempdir().unwrap();
+        let link = target.path().join("docker/registry/v2").join(place);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&precious, &link).unwrap();
+        export(&store, target.path(), &ExportOptions::new(), &mut |_| {})
+            .await
+            .unwrap();
+    }
+    // A folder, or a link that is to stay, ends it.
+    for place in [
+        "blobs",
+        "blobs/sha256",
+        "repositories/app",
+        "repositories/app/_manifests/tags/v1",
+    ] {
+        let target = tempfile::tempdir().unwrap();
+        let link = target.path().join("docker/registry/v2").join(place);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(outside.path(), &link).unwrap();
+        let exported = export(&store, target.path(), &ExportOptions::new(), &mut |_| {}).await;
+        assert!(matches!(exported, Err(ExportError::Folder { .. })), "{place}");
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(precious).unwrap(), b"precious");
+}
+
+/// Whoever opens a pipe waits for its writer.
+#[tokio::test]
+async fn pipes_keep_nobody_waiting() {
+    let pipe = |place: &Path| {
+        fs::remove_file(place).ok();
+        let made = std::process::Command::new("mkfifo").arg(place).status();
+        assert!(made.unwrap().success());
+    };
+    let break_it = |old: &Old| {
+        pipe(&old.data(&sha256(&large())));
+        pipe(&old.layer("app", &sha256(&small())));
+        pipe(&old.tag("app", "v1"));
+    };
+    let mut kinds = vec![Kind::Unreadable; 3];
+    kinds.extend([Kind::Incomplete; 2]);
+    let old = Old::new();
+    old.push_image("app", "v1", 1);
+    break_it(&old);
+    let store = old.open().await;
+    let (_, defects) = old.adopt(&store).await;
+    assert_eq!(defects.kinds(), kinds, "{:?}", defects.0);
 }
 
 #[tokio::test]

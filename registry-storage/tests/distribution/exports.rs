@@ -248,5 +248,5 @@ async fn a_folder_that_cannot_be_written_is_named() {
     let error = export(&store, &file, &ExportOptions::new(), &mut |_| {})
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("file: "), "{error}");
+    assert!(error.to_string().contains("file cannot be written"), "{error}");
 }

@@ -183,7 +183,7 @@ impl Old {
     }
 
     pub(crate) fn found(&self) -> Tree {
-        Tree::find(self.root.path()).unwrap()
+        Tree::find(self.root.path()).unwrap().unwrap()
     }
 
     pub(crate) async fn open(&self) -> Store<FilesystemBackend> {
@@ -229,10 +229,11 @@ pub(crate) fn set_time(path: &Path, millis: u64) {
 #[derive(Default)]
 pub(crate) struct Defects(pub(crate) Vec<(DefectKind, String)>);
 
+#[async_trait::async_trait]
 impl Observer for Defects {
     fn progress(&mut self, _: &AdoptReport) {}
 
-    fn defect(&mut self, defect: &Defect) {
+    async fn defect(&mut self, defect: &Defect) {
         self.0.push((defect.kind(), defect.to_string()));
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::net as unix;
 
 use listenfd::ListenFd;
 use registry_http::Listener;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::tls::Encryption;
 use crate::config::sections::http::{Http, Network};
@@ -40,33 +40,96 @@ pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
         .collect()
 }
 
-/// Takes the port, or what the service manager took.
-pub(super) async fn listen(
-    http: &Http,
-    inherited: Vec<Inherited>,
-    encryption: Option<&Encryption>,
-) -> Result<Vec<Listener>, Failure> {
-    let mut listeners = Vec::new();
-    for socket in inherited {
-        let listener = socket.listener();
-        listeners.push(listener.map_err(|cause| Failure::new("a socket of LISTEN_FDS").because(cause))?);
+/// How many connections wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Where the server will listen. Nobody else can take it, and who connects already is refused: a client should go to
+/// another server, or try again, and not wait for a storage that is not open yet. Sockets of the service manager are its
+/// own, and with them clients wait.
+pub(super) enum Reserved {
+    Inherited(Vec<Inherited>),
+    Tcp(TcpSocket),
+    Unix(String),
+}
+
+impl Reserved {
+    /// Takes the port, or what the service manager took.
+    pub(super) fn new(http: &Http, inherited: Vec<Inherited>) -> Result<Self, Failure> {
+        if !inherited.is_empty() {
+            if let Some(address) = &http.addr {
+                tracing::info!(
+                    address,
+                    "sockets of the service manager are used in place of http.addr"
+                );
+            }
+            return Ok(Self::Inherited(inherited));
+        }
+        if http.net == Some(Network::Unix) {
+            return http
+                .addr
+                .clone()
+                .map(Self::Unix)
+                .ok_or_else(|| Failure::of("http.addr", "is missing; name the path of the unix socket"));
+        }
+        reserve(address_of(http))
+            .map(Self::Tcp)
+            .map_err(|cause| cannot_listen("http.addr", address_of(http)).because(cause))
     }
-    if listeners.is_empty() {
-        listeners.push(bind(http).await?);
-    } else if let Some(address) = &http.addr {
-        tracing::info!(
-            address,
-            "sockets of the service manager are used in place of http.addr"
-        );
+
+    /// Listens.
+    pub(super) async fn listen(
+        self,
+        http: &Http,
+        encryption: Option<&Encryption>,
+    ) -> Result<Vec<Listener>, Failure> {
+        let listeners = match self {
+            Self::Inherited(sockets) => {
+                let listeners: Result<Vec<_>, _> = sockets.into_iter().map(Inherited::listener).collect();
+                listeners.map_err(|cause| Failure::new("a socket of LISTEN_FDS").because(cause))?
+            }
+            Self::Tcp(socket) => {
+                let listener = socket.listen(BACKLOG).and_then(Listener::tcp);
+                let failed = || cannot_listen("http.addr", address_of(http));
+                vec![listener.map_err(|cause| failed().because(cause))?]
+            }
+            Self::Unix(path) => vec![bind_unix(&path).await?],
+        };
+        // Without TLS no switch of distribution's turns HTTP/2 off; `h2c.enabled: false` does here.
+        let has_http2 = http.h2c.enabled.unwrap_or(!http.http2.disabled);
+        let listeners = listeners.into_iter().map(|listener| match encryption {
+            Some(encryption) => listener.with_tls(encryption.tls()),
+            None if has_http2 => listener,
+            None => listener.without_http2(),
+        });
+        Ok(listeners.collect())
     }
-    // Without TLS no switch of distribution's turns HTTP/2 off; `h2c.enabled: false` does here.
-    let has_http2 = http.h2c.enabled.unwrap_or(!http.http2.disabled);
-    let listeners = listeners.into_iter().map(|listener| match encryption {
-        Some(encryption) => listener.with_tls(encryption.tls()),
-        None if has_http2 => listener,
-        None => listener.without_http2(),
-    });
-    Ok(listeners.collect())
+}
+
+fn address_of(http: &Http) -> &str {
+    http.addr.as_deref().unwrap_or(DEFAULT_ADDRESS)
+}
+
+/// Takes the first of the addresses that can be taken.
+fn reserve(text: &str) -> io::Result<TcpSocket> {
+    let mut reserved = Err(io::ErrorKind::AddrNotAvailable.into());
+    for address in resolve(text)? {
+        reserved = reserve_address(address);
+        if reserved.is_ok() {
+            break;
+        }
+    }
+    reserved
+}
+
+fn reserve_address(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Connections that ended a moment ago keep nobody from the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 impl Inherited {
@@ -84,22 +147,14 @@ impl Inherited {
     }
 }
 
-async fn bind(http: &Http) -> Result<Listener, Failure> {
-    if http.net == Some(Network::Unix) {
-        let path = http.addr.as_deref();
-        let path =
-            path.ok_or_else(|| Failure::of("http.addr", "is missing; name the path of the unix socket"))?;
-        return Listener::bind_unix(path, None).await.map_err(|cause| {
-            Failure::of(
-                "http.addr",
-                format!("cannot listen at the unix socket {path}; name another"),
-            )
-            .because(cause)
-        });
-    }
-    let text = http.addr.as_deref().unwrap_or(DEFAULT_ADDRESS);
-    let socket = bind_tcp("http.addr", text).await?;
-    Listener::tcp(socket).map_err(|cause| cannot_listen("http.addr", text).because(cause))
+async fn bind_unix(path: &str) -> Result<Listener, Failure> {
+    Listener::bind_unix(path, None).await.map_err(|cause| {
+        Failure::of(
+            "http.addr",
+            format!("cannot listen at the unix socket {path}; name another"),
+        )
+        .because(cause)
+    })
 }
 
 /// Listens at an address that a key of the configuration names.

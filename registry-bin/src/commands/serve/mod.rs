@@ -1,5 +1,6 @@
 //! `registry-bin serve`.
 
+mod adopt;
 mod announce;
 mod authentication;
 mod control;
@@ -33,7 +34,7 @@ use tokio::runtime;
 use self::announce::announce;
 use self::authentication::{Authentication, KeyRefresh};
 use self::frontend::frontend;
-use self::listen::{Inherited, inherited, listen};
+use self::listen::{Inherited, Reserved, inherited};
 use self::notifications::Notifications;
 use self::observe::Observation;
 use self::reload::{Reload, Reloadable};
@@ -87,12 +88,11 @@ async fn serve_until_signal(
     let location = StorageLocation::of(&configuration.storage)?;
     let encryption = Encryption::start(http, self_signed(serve, &location)?)?.map(Arc::new);
     // The port before the storage: whoever starts a second server by mistake should learn that. One that waits leaves
-    // the port alone meanwhile, so that clients are refused and go to the server that has the storage.
-    let (listeners, inherited) = if serve.wait {
+    // the port alone meanwhile: the server that has the storage may have it.
+    let (reserved, inherited) = if serve.wait {
         (None, inherited)
     } else {
-        let listeners = listen(http, inherited, encryption.as_deref()).await?;
-        (Some(listeners), Vec::new())
+        (Some(Reserved::new(http, inherited)?), Vec::new())
     };
     let observation = Observation::start(&configuration.log)?;
     let health = Health::new();
@@ -106,16 +106,25 @@ async fn serve_until_signal(
         storage = OpenStorage::open(&location, &configuration.storage.maintenance, serve.wait) => storage?,
         () = signals.next() => return Ok(()),
     };
-    let listeners = match listeners {
-        Some(listeners) => listeners,
-        None => listen(http, inherited, encryption.as_deref()).await?,
+    let reserved = match reserved {
+        Some(reserved) => reserved,
+        None => Reserved::new(http, inherited)?,
     };
-    let address = listeners.first().map(|listener| listener.address().clone());
+    let adopted = tokio::select! {
+        adopted = adopt::adopt(&location, &storage.store, &health) => adopted.map(|()| true),
+        () = signals.next() => Ok(false),
+    };
+    if !matches!(adopted, Ok(true)) {
+        storage.close().await?;
+        return adopted.map(drop);
+    }
     let control = control::start(&location, &storage);
     let mut rules = rules(configuration);
     rules.allow_missing_children = serve.allow_missing_content;
     debug::watch(configuration, &health, &storage.storage)?;
     let metered = observation.meter(&storage.storage, location.kind());
+    let listeners = reserved.listen(http, encryption.as_deref()).await?;
+    let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, &location, address.as_ref()).await?;
     let authentication = Arc::new(Authentication::start(configuration, &location)?);
     let authorizer = Arc::clone(&authentication.authorizer) as Arc<dyn Authorizer>;

@@ -1,45 +1,59 @@
-//! Adoption of what the distribution registry left on the same disk, and how it is shown.
+//! Adoption of what the distribution registry left in the same place, before clients are answered.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use async_trait::async_trait;
+use indicatif::{ProgressBar, ProgressStyle};
+use registry_http::operations::Health;
 use registry_storage::distribution::{
-    AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adopt, adoption, is_unadopted,
+    self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, adoption, is_unadopted,
 };
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::{Backend, Store};
 
+use super::service_manager;
+use crate::control::adopt::{describe, failure, find_if_there};
 use crate::failure::Failure;
-use crate::storage::StorageLocation;
+use crate::storage::{AnyStore, StorageLocation};
 
 /// How often the log says how far an adoption came.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Adopts what is below `root` if that was not done and nothing else is in the store, before it is served.
+/// Adopts what is there if that was not done and the store has nothing else.
 ///
 /// # Errors
 /// Why it cannot be adopted. The registry must not be served then: clients would find it empty.
-pub(crate) async fn adopt_before_serving(
-    store: &Store<FilesystemBackend>,
-    root: &Path,
+pub(super) async fn adopt(
+    location: &StorageLocation,
+    store: &AnyStore,
+    health: &Health,
 ) -> Result<(), Failure> {
-    let Some(tree) = Tree::find(root) else {
+    match (location, store) {
+        (StorageLocation::Folder(root), AnyStore::Disk(store)) => adopt_folder(root, store, health).await,
+        (StorageLocation::Bucket(_), AnyStore::Objects(store)) => refuse_unadopted(store, location).await,
+        _ => Ok(()),
+    }
+}
+
+async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &Health) -> Result<(), Failure> {
+    let Some(tree) = find_if_there(root)? else {
         return Ok(());
     };
-    let failed = || Failure::new(format!("cannot adopt what registry:2 left in {}", root.display()));
-    match adoption(store).await.map_err(|cause| failed().because(cause))? {
+    match adoption(store)
+        .await
+        .map_err(|cause| failure(root).because(cause))?
+    {
         Adoption::NotBegun | Adoption::Begun(_) => {
             tracing::info!(
                 root = %root.display(),
                 "adopting what the distribution registry left here; its files stay as they are"
             );
-            let mut show = Show::new();
-            let adopted = adopt(store, &tree, &AdoptOptions::new(), &mut show).await;
+            let mut show = Show::new(health);
+            let adopted = distribution::adopt(store, &tree, &AdoptOptions::new(), &mut show).await;
             show.end();
-            let report = adopted.map_err(|cause| failed().because(cause))?;
+            let report = adopted.map_err(|cause| failure(root).because(cause))?;
             tracing::info!("adopted {}", describe(&report));
         }
         Adoption::Finished(when) => {
@@ -60,13 +74,7 @@ pub(crate) async fn adopt_before_serving(
 }
 
 /// Refuses a bucket that has the distribution registry's data and nothing of ours: served, it would look empty.
-///
-/// # Errors
-/// What to do instead.
-pub(crate) async fn refuse_unadopted<B: Backend>(
-    store: &Store<B>,
-    place: &StorageLocation,
-) -> Result<(), Failure> {
+async fn refuse_unadopted<B: Backend>(store: &Store<B>, place: &StorageLocation) -> Result<(), Failure> {
     let failed = || Failure::new(format!("cannot use {place}"));
     match is_unadopted(store).await {
         Ok(false) => Ok(()),
@@ -78,60 +86,38 @@ pub(crate) async fn refuse_unadopted<B: Backend>(
     }
 }
 
-/// Says what was adopted, and what not.
-pub(crate) fn describe(report: &AdoptReport) -> String {
-    let mut text = format!(
-        "{} repositories, {} manifests, {} tags, {} blobs ({})",
-        report.repositories_done,
-        report.manifests,
-        report.tags,
-        report.blobs,
-        HumanBytes(report.bytes)
-    );
-    // Writing to a string cannot fail.
-    if report.kept_tags > 0 {
-        let _ = write!(text, "; {} tags were newer here and stay", report.kept_tags);
-    }
-    if report.uploads > 0 {
-        let _ = write!(text, "; {} uploads in progress were left", report.uploads);
-    }
-    if report.defects.is_empty() {
-        text.push_str("; nothing was broken");
-    } else {
-        let counts: Vec<_> = report
-            .defects
-            .iter()
-            .map(|(kind, count)| format!("{count} {kind}"))
-            .collect();
-        let _ = write!(text, "; broken, each named above: {}", counts.join(", "));
-    }
-    text
-}
-
-/// Shows an adoption: a bar on a terminal, else lines of the log. What is broken is always in the log.
-pub(crate) struct Show {
+/// Shows an adoption: a bar on a terminal, else lines of the log; and to whoever asks whether the server has started.
+/// What is broken is always in the log.
+struct Show<'h> {
+    health: &'h Health,
     bar: Option<ProgressBar>,
     logged: Instant,
 }
 
-impl Show {
-    pub(crate) fn new() -> Self {
+impl<'h> Show<'h> {
+    fn new(health: &'h Health) -> Self {
         Self {
+            health,
             bar: io::stderr().is_terminal().then(bar),
             logged: Instant::now(),
         }
     }
 
     /// Takes the bar away.
-    pub(crate) fn end(&self) {
+    fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
 }
 
-impl Observer for Show {
+#[async_trait]
+impl Observer for Show<'_> {
     fn progress(&mut self, report: &AdoptReport) {
+        let phase = format!(
+            "adopting {} of {} repositories of the distribution registry",
+            report.repositories_done, report.repositories
+        );
         if let Some(bar) = &self.bar {
             bar.set_length(report.repositories);
             bar.set_position(report.repositories_done);
@@ -150,9 +136,11 @@ impl Observer for Show {
                 "adopting"
             );
         }
+        service_manager::status(&phase);
+        self.health.starting(phase);
     }
 
-    fn defect(&mut self, defect: &Defect) {
+    async fn defect(&mut self, defect: &Defect) {
         let log = || tracing::warn!("not adopted: {defect}");
         match &self.bar {
             Some(bar) => bar.suspend(log),
@@ -162,7 +150,7 @@ impl Observer for Show {
 }
 
 /// A bar of repositories on the standard error.
-pub(crate) fn bar() -> ProgressBar {
+fn bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} repositories, {msg}") {
         bar.set_style(style);

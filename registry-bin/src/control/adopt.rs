@@ -1,0 +1,147 @@
+//! Taking over what the distribution registry left in a folder.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use async_trait::async_trait;
+use indicatif::HumanBytes;
+use registry_storage::distribution::{self, AdoptError, AdoptOptions, AdoptReport, Defect, Observer, Tree};
+use registry_storage::progress::{Progress as _, Step};
+
+use super::{Outcome, Reporter};
+use crate::failure::Failure;
+use crate::storage::AnyStore;
+
+/// Adopts the tree in the root of a store.
+pub(super) async fn adopt(
+    options: &AdoptOptions,
+    store: &AnyStore,
+    mut reporter: Reporter,
+) -> Result<Outcome, Failure> {
+    let AnyStore::Disk(store) = store else {
+        return Err(Failure::new("only what is in a folder can be adopted"));
+    };
+    let root = store.backend().root();
+    let text = match distribution::adopt(store, &find(root)?, options, &mut reporter).await {
+        Ok(report) => format!("Adopted {}.", describe(&report)),
+        Err(AdoptError::Finished(when)) => {
+            format!("It was adopted at {when}; nothing was done. --again adds what came since.")
+        }
+        Err(AdoptError::OwnContent) => {
+            return Err(failure(root).because(
+                "this registry has content of its own there already; --again adds what the distribution registry has, \
+                 and of two tags the newer one wins",
+            ));
+        }
+        Err(cause) => return Err(failure(root).because(cause)),
+    };
+    let is_success = true;
+    Ok(Outcome { text, is_success })
+}
+
+/// Says what would be adopted; nothing is changed.
+pub(crate) async fn survey(
+    root: &Path,
+    options: &AdoptOptions,
+    mut reporter: Reporter,
+) -> Result<String, Failure> {
+    let failed = || failure(root);
+    let tree = find(root)?;
+    let report = distribution::survey(&tree, options, &mut reporter).await;
+    let report = report.map_err(|cause| failed().because(cause))?;
+    let mut text = format!("Would adopt {}.", describe(&report));
+    if !is_on_one_file_system(root, tree.folder()).map_err(|cause| failed().because(cause))? {
+        let _ = write!(
+            text,
+            "\nThis will fail: {} is on another file system than {}, and files cannot get a second name across both. Make \
+             the folder `docker` a plain one on the file system where its files are.",
+            tree.folder().display(),
+            root.display()
+        );
+    }
+    Ok(text)
+}
+
+/// Finds the tree in a root.
+///
+/// # Errors
+/// Where there is none, or it cannot be looked at.
+pub(crate) fn find(root: &Path) -> Result<Tree, Failure> {
+    find_if_there(root)?.ok_or_else(|| {
+        failure(root).because(
+            "there is no folder docker/registry/v2/repositories; name the `rootdirectory` of the distribution registry",
+        )
+    })
+}
+
+/// Finds the tree in a root, which may have none.
+///
+/// # Errors
+/// Where it cannot be looked at.
+pub(crate) fn find_if_there(root: &Path) -> Result<Option<Tree>, Failure> {
+    Tree::find(root).map_err(|cause| {
+        let remedy = match cause.kind() {
+            io::ErrorKind::PermissionDenied => "run this registry as the owner of the files",
+            _ => "name the folder that has docker/registry/v2 itself as `rootdirectory`",
+        };
+        failure(root).because(format!("{cause}; {remedy}"))
+    })
+}
+
+pub(crate) fn failure(root: &Path) -> Failure {
+    Failure::new(format!(
+        "cannot adopt what the distribution registry left in {}",
+        root.display()
+    ))
+}
+
+fn is_on_one_file_system(one: &Path, other: &Path) -> io::Result<bool> {
+    Ok(one.metadata()?.dev() == other.metadata()?.dev())
+}
+
+/// Says what was adopted, and what not.
+pub(crate) fn describe(report: &AdoptReport) -> String {
+    let mut text = format!(
+        "{} repositories, {} manifests, {} tags, {} blobs ({})",
+        report.repositories_done,
+        report.manifests,
+        report.tags,
+        report.blobs,
+        HumanBytes(report.bytes)
+    );
+    // Writing to a string cannot fail.
+    if report.kept_tags > 0 {
+        let _ = write!(text, "; {} tags were newer here and stay", report.kept_tags);
+    }
+    if report.uploads > 0 {
+        let _ = write!(text, "; {} uploads in progress were left", report.uploads);
+    }
+    if report.defects.is_empty() {
+        text.push_str("; nothing was broken");
+    } else {
+        let counts: Vec<_> = report
+            .defects
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        let _ = write!(text, "; broken, each named above: {}", counts.join(", "));
+    }
+    text
+}
+
+#[async_trait]
+impl Observer for Reporter {
+    fn progress(&mut self, report: &AdoptReport) {
+        self.step(
+            Step::Repositories,
+            report.repositories_done,
+            Some(report.repositories),
+        );
+    }
+
+    async fn defect(&mut self, defect: &Defect) {
+        self.say(format!("not adopted: {defect}")).await;
+    }
+}
