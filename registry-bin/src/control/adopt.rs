@@ -25,7 +25,11 @@ pub(super) async fn adopt(
     };
     let root = store.backend().root();
     let text = match distribution::adopt(store, &find(root)?, options, &mut reporter).await {
-        Ok(report) => format!("Adopted {}.", describe(&report)),
+        Ok(report) if report.defects.is_empty() => format!("Adopted {}.", describe(&report)),
+        Ok(report) => format!(
+            "Adopted {}. Once the rest is put right, --again adds it.",
+            describe(&report)
+        ),
         Err(AdoptError::Finished(when)) => {
             format!("It was adopted at {when}; nothing was done. --again adds what came since.")
         }

@@ -55,13 +55,16 @@ async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &He
             show.end();
             let report = adopted.map_err(|cause| failure(root).because(cause))?;
             tracing::info!("adopted {}", describe(&report));
+            if !report.defects.is_empty() {
+                tracing::warn!("once the rest is put right, `registry-bin adopt --again` adds it");
+            }
         }
         Adoption::Finished(when) => {
             if tree.has_changed_since(when) {
                 tracing::warn!(
                     adopted = %when,
-                    "the distribution registry was pushed to after its data was adopted here; `registry-bin adopt --again` \
-                     adds that"
+                    "the distribution registry's folders changed after they were adopted here; `registry-bin adopt --again` \
+                     adds what was pushed there"
                 );
             }
         }
