@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::support::bucket::BucketServer;
 use crate::support::repository::{IMAGE, Repository};
 use crate::support::users::GuardedServer;
 
@@ -57,7 +58,17 @@ fn push_at_once(repository: &Repository, tag: &str, contents: &[Vec<u8>]) -> Vec
 
 #[test]
 fn of_pushes_that_come_at_once_one_makes_an_immutable_tag() {
-    for storage in ["inmemory: {}", "filesystem: {rootdirectory: FOLDER/data}"] {
+    let bucket = BucketServer::start();
+    let on_bucket = format!(
+        "s3: {{region: us-east-1, regionendpoint: '{}', bucket: bucket, accesskey: double, secretkey: double, \
+         forcepathstyle: true}}",
+        bucket.url()
+    );
+    for storage in [
+        "inmemory: {}",
+        "filesystem: {rootdirectory: FOLDER/data}",
+        &on_bucket,
+    ] {
         let server = server(storage);
         let root = server.repository("root", "team/app");
         let images: Vec<_> = (0..8)

@@ -48,4 +48,12 @@ impl DockerDaemon {
             _daemon: daemon,
         })
     }
+
+    /// Returns a client that has the daemon build by `BuildKit`, with the same logins.
+    pub(crate) fn buildkit(&self, folder: &Path) -> Option<Tool> {
+        let config = folder.join("config");
+        let docker = Tool::find("docker", folder)?.with(["--host", &self.host]);
+        let docker = docker.set("DOCKER_CONFIG", config.to_str().expect("a plain path"));
+        Some(docker.set("DOCKER_BUILDKIT", "1"))
+    }
 }

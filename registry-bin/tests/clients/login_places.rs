@@ -41,6 +41,10 @@ enum Running {
 }
 
 impl Place {
+    pub(crate) const fn is_encrypted(&self) -> bool {
+        self.certificates.is_some()
+    }
+
     /// Returns the option that makes a client of containers/image talk to it, such as `--dest-cert-dir`.
     pub(crate) fn option(&self, side: &str) -> Vec<String> {
         match &self.certificates {

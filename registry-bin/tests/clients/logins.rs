@@ -1,6 +1,8 @@
 //! People and machines that log in: to an htpasswd file, to our token server, and to one of somebody else's, each without
 //! encryption, by a private authority, and by the certificate that the server makes.
 
+use std::path::Path;
+
 use crate::docker_daemon::DockerDaemon;
 use crate::login_places::{Place, places};
 use crate::samples::push_image;
@@ -22,12 +24,44 @@ fn docker_logs_in_pushes_and_pulls() {
         "FROM scratch\nCOPY Dockerfile /\nCMD [\"/x\"]\n",
     )
     .expect("a file can be written");
+    let Some(buildkit) = daemon.buildkit(folder.path()) else {
+        return;
+    };
     for place in places() {
         let Some(_trusted) = place.trusted_by_docker() else {
             continue;
         };
         docker_at(&daemon.docker, &place, context.to_str().expect("a plain path"));
+        // It takes registries on loopback for ones without encryption.
+        if !place.is_encrypted() {
+            buildkit_at(&buildkit, &daemon.docker, &place, folder.path());
+        }
     }
+}
+
+/// `BuildKit` asks for its tokens itself, with what Docker keeps of a login.
+fn buildkit_at(buildkit: &Tool, docker: &Tool, place: &Place, folder: &Path) {
+    let (host, name) = (&place.host, &place.name);
+    let context = folder.join(host);
+    std::fs::create_dir(&context).expect("a folder can be made");
+    let file = format!("FROM {host}/team/app:v1\nCOPY Dockerfile /again\n");
+    std::fs::write(context.join("Dockerfile"), file).expect("a file can be written");
+    let build = || {
+        buildkit.try_run([
+            "build",
+            "--no-cache",
+            "--pull",
+            context.to_str().expect("a plain path"),
+        ])
+    };
+    let refused = build().expect_err("nobody is logged in");
+    if refused.contains("buildx component is missing") {
+        return;
+    }
+    docker.run(["login", "--username", "bob", "--password", PASSWORD, host]);
+    build().unwrap_or_else(|error| panic!("{name}: {error}"));
+    docker.run(["logout", host]);
+    docker.run(["system", "prune", "--all", "--force"]);
 }
 
 fn docker_at(docker: &Tool, place: &Place, context: &str) {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::samples::{Layout, blobs_of, expect_sound};
 use crate::support::repository::{Repository, strings};
+use crate::support::server::Server;
 use crate::tools::{Tool, server_and_folder};
 
 /// Lengths of layers at which something may go wrong.
@@ -140,4 +141,34 @@ fn tags_are_listed_synchronised_and_deleted() {
     }
     skopeo.run(["delete", "--tls-verify=false", &format!("docker://{name}:v2")]);
     assert_eq!(list(), ["v1", "v3"]);
+}
+
+#[test]
+fn too_many_requests_are_tried_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let Some(skopeo) = tool(folder.path()) else { return };
+    let configuration = folder.path().join("config.yml");
+    let limit = "{requests: 2, per: 1s, burst: 2}";
+    let written = format!("version: 0.1\nstorage: inmemory\nhttp: {{ratelimit: {{address: {limit}}}}}\n");
+    std::fs::write(&configuration, written).expect("a file can be written");
+    let server = Server::configured(&configuration);
+    let path = folder.path().join("source");
+    let source = Layout::create(&path);
+    let image = source.add_image("amd64", &[1, 1000]);
+    source.finish(&[("x", &image)]);
+    let reference = format!("docker://{}/limited/test:latest", server.address());
+    copy(
+        &skopeo,
+        &(layout(folder.path(), "source") + ":x"),
+        &reference,
+        &[],
+    );
+    copy(
+        &skopeo,
+        &reference,
+        &(layout(folder.path(), "target") + ":x"),
+        &[],
+    );
+    assert!(server.output().contains(" 429 "), "{}", server.output());
+    expect_sound(&folder.path().join("target"));
 }
