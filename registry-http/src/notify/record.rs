@@ -114,7 +114,7 @@ impl EventRecord {
             },
             request: RequestOrigin {
                 id: request.id.to_string(),
-                addr: request.peer.map(|peer| peer.to_string()),
+                addr: request.shown_client(),
                 host: request.host.as_ref().map(text),
                 method: request.method.to_string(),
                 useragent: request.user_agent.as_ref().map(text).unwrap_or_default(),

@@ -191,7 +191,6 @@ impl<'a> Line<'a> {
             field.map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned())
         };
         let (trace_id, span_id) = record.span.identifiers().unzip();
-        let forwarded_for = record.forwarded_for.map(|client| client.to_string());
         Self {
             time: timestamp(record.time).to_string(),
             event: None,
@@ -199,7 +198,7 @@ impl<'a> Line<'a> {
             trace_id,
             span_id,
             outcome: None,
-            client: forwarded_for.or_else(|| record.peer.map(|peer| peer.to_string())),
+            client: record.shown_client(),
             principal: &record.principal,
             action: record.action.map(word),
             repository: record.repository.as_ref().map(|name| name.as_str()),

@@ -148,6 +148,12 @@ impl RequestRecord {
         self.forwarded_for.or_else(|| self.peer?.ip())
     }
 
+    /// Returns the client's address as a trusted proxy told it, else that of the peer with its port.
+    pub(crate) fn shown_client(&self) -> Option<String> {
+        let forwarded_for = self.forwarded_for.map(|client| client.to_string());
+        forwarded_for.or_else(|| self.peer.map(|peer| peer.to_string()))
+    }
+
     /// Returns whether the request would change something.
     #[must_use]
     pub fn is_write(&self) -> bool {

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ServerConfig, version};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -104,12 +105,18 @@ impl TlsOptions {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .map_err(TlsError::Unusable)?;
+        let verifies_clients = self.clients.is_some();
         let builder = match self.clients {
             Some(clients) => builder.with_client_cert_verifier(clients.verifier(&provider)?),
             None => builder.with_no_client_auth(),
         };
         let certificate = SingleCertAndKey::from(self.certificate.into_inner());
         let mut config = builder.with_cert_resolver(Arc::new(certificate));
+        if verifies_clients {
+            // A session that is taken up again is not verified again, though the client's certificate may have ended.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         if self.http2 {
             config.alpn_protocols.push(HTTP2.to_vec());
         }

@@ -21,7 +21,11 @@ pub(super) fn frontend(http: &Http) -> Result<FrontendOptions, Failure> {
     }
     options.is_absolute = !http.relative_urls.unwrap_or_else(|| options.url.is_none());
     if let Some(trusted) = &http.trusted_proxies {
-        options.trusted_proxies = TrustedProxies::new(trusted.iter().map(|range| range.0));
+        options.trusted_proxies = if trusted.is_empty() {
+            TrustedProxies::none()
+        } else {
+            TrustedProxies::new(trusted.iter().map(|range| range.0))
+        };
     }
     Ok(options)
 }

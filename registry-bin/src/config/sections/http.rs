@@ -38,8 +38,8 @@ pub(crate) struct Http {
     pub(crate) http2: Http2,
     /// HTTP/2 without TLS.
     pub(crate) h2c: H2c,
-    /// The proxies whose `Forwarded` and `X-Forwarded-…` are believed: addresses and ranges such as `10.0.0.0/8`. Those
-    /// on the same machine unless given.
+    /// The proxies whose `Forwarded` and `X-Forwarded-…` are believed: addresses and ranges such as `10.0.0.0/8`, and
+    /// whoever comes through a unix socket. Those on the same machine unless given; nobody with `[]`.
     #[serde(rename = "trustedproxies")]
     pub(crate) trusted_proxies: Option<Vec<AddressRange>>,
     /// How many requests are answered.
