@@ -20,5 +20,6 @@ mod samples;
 mod service;
 mod skopeo;
 mod tls;
+mod tls_reload;
 mod tls_server;
 mod tools;

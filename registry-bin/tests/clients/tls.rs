@@ -2,11 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use crate::docker_daemon::DockerDaemon;
 use crate::samples::{FILES, expect_file};
-use crate::support::server::pause;
 use crate::tls_server::{Authority, TlsServer, command, prepare};
 use crate::tools::{Daemon, Tool, find};
 
@@ -244,54 +242,134 @@ fn every_client_works_by_the_certificate_of_a_private_authority() {
     containerd_pulls(&server, &authority);
 }
 
-#[test]
-fn a_certificate_that_changes_is_read_again_and_a_bad_one_is_not() {
-    let (server, _, folder) = private_authority();
-    let Some(curl) = curl(folder.path()) else { return };
-    let url = format!("https://{}/v2/", server.host());
-    let (other, other_file) = (Authority::new("other"), folder.path().join("other.pem"));
-    other.write(&other_file);
-    let ask = |authority: &Path| curl.try_run(["--cacert", text(authority), &url]);
-    ask(&folder.path().join("ca.pem")).expect("the first certificate");
-    other.issue(folder.path(), "server", |_| {});
-    let until = |what: &dyn Fn() -> bool| {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !what() {
-            assert!(Instant::now() < deadline, "it does not happen: {}", server.log());
-            pause();
-        }
-    };
-    until(&|| ask(&other_file).is_ok());
-    ask(&folder.path().join("ca.pem")).expect_err("the first certificate is gone");
-    fs::write(folder.path().join("server.pem"), "nonsense").expect("a file can be written");
-    until(&|| server.log().contains("no certificate"));
-    ask(&other_file).expect("the second certificate stays in force");
+/// Starts a server in memory by a file with these lines below `tls`, and these below `http`.
+fn configured(folder: &Path, tls: &str, http: &str) -> TlsServer {
+    let file = |name: &str| text(&folder.join(name)).to_owned();
+    let config = format!(
+        "version: 0.1\nstorage: inmemory\nhttp:\n{http}  tls:\n    certificate: {}\n    key: {}\n{tls}",
+        file("server.pem"),
+        file("server-key.pem"),
+    );
+    fs::write(file("config.yml"), config).expect("a file can be written");
+    TlsServer::start(folder, &[&file("config.yml")], &[])
 }
 
 #[test]
-fn clients_have_to_show_a_certificate_where_that_is_asked() {
+fn clients_show_certificates_in_four_ways() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = |name: &str| text(&folder.path().join(name)).to_owned();
+    let (authority, others) = (Authority::new("private"), Authority::new("others"));
+    authority.write(&folder.path().join("ca.pem"));
+    authority.issue(folder.path(), "server", |_| {});
+    authority.issue(folder.path(), "known", |_| {});
+    others.issue(folder.path(), "unknown", |_| {});
+    authority.issue(folder.path(), "ended", |params| {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+    });
+    let Some(curl) = curl(folder.path()) else { return };
+    let curl = curl.with(["--cacert", &file("ca.pem")]);
+    // Without a certificate, with one of the authority, with one of another, with one that has ended.
+    for (mode, expected) in [
+        ("request-client-cert", [true, true, true, true]),
+        ("require-any-client-cert", [false, true, true, true]),
+        ("verify-client-cert-if-given", [true, true, false, false]),
+        ("require-and-verify-client-cert", [false, true, false, false]),
+        ("", [false, true, false, false]),
+    ] {
+        let mut tls = format!("    clientcas: [{}]\n", file("ca.pem"));
+        if !mode.is_empty() {
+            tls.push_str(&format!("    clientauth: {mode}\n"));
+        }
+        let server = configured(folder.path(), &tls, "");
+        let url = format!("https://{}/v2/", server.host());
+        let results = ["", "known", "unknown", "ended"].map(|name| {
+            let (certificate, key) = (file(&format!("{name}.pem")), file(&format!("{name}-key.pem")));
+            let own = ["--cert", &certificate, "--key", &key];
+            let own = if name.is_empty() { &[][..] } else { &own };
+            curl.try_run(own.iter().chain([&url.as_str()])).is_ok()
+        });
+        assert_eq!(results, expected, "{mode}");
+    }
+}
+
+#[test]
+fn versions_suites_and_protocols_are_as_configured() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = |name: &str| text(&folder.path().join(name)).to_owned();
     let authority = Authority::new("private");
     authority.write(&folder.path().join("ca.pem"));
     authority.issue(folder.path(), "server", |_| {});
-    authority.issue(folder.path(), "client", |_| {});
-    let file = |name: &str| text(&folder.path().join(name)).to_owned();
-    let config = format!(
-        "version: 0.1\nstorage: inmemory\nhttp:\n  tls:\n    certificate: {}\n    key: {}\n    clientcas: [{}]\n    minimumtls: tls1.3\n",
-        file("server.pem"),
-        file("server-key.pem"),
-        file("ca.pem")
-    );
-    fs::write(file("config.yml"), config).expect("a file can be written");
-    let server = TlsServer::start(folder.path(), &[&file("config.yml")], &[]);
     let Some(curl) = curl(folder.path()) else { return };
-    let url = format!("https://{}/v2/", server.host());
-    let curl = curl.with(["--cacert", &file("ca.pem")]);
-    curl.try_run([&url]).expect_err("there is no certificate");
-    let own = ["--cert", &file("client.pem"), "--key", &file("client-key.pem")];
-    assert_eq!(curl.run(own.into_iter().chain([url.as_str()])), "{}");
-    let own = own.into_iter().chain(["--tls-max", "1.2", &url]);
-    curl.try_run(own).expect_err("TLS 1.2 is too old");
+    let curl = curl.with(["--cacert", &file("ca.pem"), "--write-out", "%{http_version}"]);
+    let strong = "ECDHE-ECDSA-AES256-GCM-SHA384";
+    for (tls, http, arguments, expected) in [
+        ("", "", &[][..], Some("{}2")),
+        ("", "", &["--http1.1"], Some("{}1.1")),
+        ("", "  http2: {disabled: true}\n", &["--http2"], Some("{}1.1")),
+        ("", "", &["--tls-max", "1.2"], Some("{}2")),
+        ("    minimumtls: tls1.2\n", "", &["--tls-max", "1.2"], Some("{}2")),
+        ("    minimumtls: tls1.3\n", "", &["--tls-max", "1.2"], None),
+        ("    minimumtls: tls1.3\n", "", &["--tlsv1.3"], Some("{}2")),
+        ("", "", &["--tls-max", "1.2", "--ciphers", strong], Some("{}2")),
+        (
+            "    ciphersuites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_RSA_WITH_AES_128_CBC_SHA]\n",
+            "",
+            &["--tls-max", "1.2", "--ciphers", strong],
+            None,
+        ),
+    ] {
+        let server = configured(folder.path(), tls, http);
+        let url = format!("https://{}/v2/", server.host());
+        let answer = curl.try_run(arguments.iter().chain([&url.as_str()]));
+        assert_eq!(
+            answer.as_deref().ok(),
+            expected,
+            "{tls}{http}{arguments:?}: {answer:?}"
+        );
+        let has_weak = tls.contains("CBC");
+        assert_eq!(
+            server.log().contains("too weak and not offered"),
+            has_weak,
+            "{}",
+            server.log()
+        );
+    }
+}
+
+#[test]
+fn a_chain_with_an_rsa_key_serves() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let authority = Authority::new("private");
+    authority.write(&folder.path().join("ca.pem"));
+    let between = authority.below("between");
+    let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+    between.issue_for(&key.expect("a key can be made"), folder.path(), "server", |_| {});
+    let file = folder.path().join("server.pem");
+    let chain = fs::read_to_string(&file).expect("it was written") + &between.pem();
+    fs::write(&file, chain).expect("a file can be written");
+    let server = configured(folder.path(), "", "");
+    curl_asks(&server, &folder.path().join("ca.pem"));
+}
+
+#[test]
+fn who_speaks_no_tls_is_told_and_any_name_is_served() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let authority = Authority::new("private");
+    authority.issue(folder.path(), "server", |_| {});
+    let server = configured(folder.path(), "", "");
+    let Some(curl) = Tool::find("curl", folder.path()) else {
+        return;
+    };
+    let curl = curl.with(["--silent", "--max-time", "20"]);
+    let told = curl.run([
+        "--write-out",
+        "%{http_code}",
+        &format!("http://{}/v2/", server.host()),
+    ]);
+    assert!(told.contains("https://") && told.ends_with("400"), "{told}");
+    let resolve = format!("unknown.example:{}:127.0.0.1", server.port);
+    let url = format!("https://unknown.example:{}/v2/", server.port);
+    assert_eq!(curl.run(["--insecure", "--resolve", &resolve, &url]), "{}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
 
 use crate::support::repository::Repository;
 use crate::support::server::Server;
@@ -14,7 +15,7 @@ use crate::tools::Daemon;
 pub(crate) struct TlsServer {
     pub(crate) folder: PathBuf,
     pub(crate) port: u16,
-    _process: Daemon,
+    process: Daemon,
 }
 
 impl TlsServer {
@@ -33,12 +34,17 @@ impl TlsServer {
         Self {
             folder: folder.to_owned(),
             port: port.expect("a port"),
-            _process: process,
+            process,
         }
     }
 
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Sends a signal, for example `-HUP`.
+    pub(crate) fn signal(&self, signal: &str) {
+        self.process.signal(signal);
     }
 
     pub(crate) fn log(&self) -> String {
@@ -66,11 +72,29 @@ pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        let (params, key) = Self::params(name);
+        Self(CertifiedIssuer::self_signed(params, key).expect("an authority can be made"))
+    }
+
+    /// Makes another one, which this one signs.
+    pub(crate) fn below(&self, name: &str) -> Self {
+        let (params, key) = Self::params(name);
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).expect("an authority can be made"))
+    }
+
+    fn params(name: &str) -> (CertificateParams, KeyPair) {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().expect("a key can be made");
-        Self(CertifiedIssuer::self_signed(params, key).expect("an authority can be made"))
+        (params, KeyPair::generate().expect("a key can be made"))
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
     }
 
     /// Writes the authority's certificate.
@@ -80,12 +104,23 @@ impl Authority {
 
     /// Writes a certificate for loopback and its key; `change` may change what it says.
     pub(crate) fn issue(&self, folder: &Path, name: &str, change: impl FnOnce(&mut CertificateParams)) {
+        let key = KeyPair::generate().expect("a key can be made");
+        self.issue_for(&key, folder, name, change);
+    }
+
+    /// As [`Self::issue`], for this key.
+    pub(crate) fn issue_for(
+        &self,
+        key: &KeyPair,
+        folder: &Path,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("names");
         change(&mut params);
-        let key = KeyPair::generate().expect("a key can be made");
         let certificate = params
-            .signed_by(&key, &self.0)
+            .signed_by(key, &self.0)
             .expect("a certificate can be signed");
         let write = |file: String, text: String| {
             // As a careful program replaces a file.

@@ -5,7 +5,9 @@
 mod support;
 
 mod health;
+mod listeners;
 mod notifications;
+mod proxies;
 mod secrets;
 #[cfg(feature = "opentelemetry")]
 mod traces;

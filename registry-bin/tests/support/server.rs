@@ -194,10 +194,11 @@ impl Server {
         loop {
             if let Some(address) = announced(&self.output()) {
                 self.address = address;
+                // 404: all is below a prefix.
                 if self
                     .request("GET", "/v2/")
                     .try_send()
-                    .is_ok_and(|response| matches!(response.status, 200 | 401))
+                    .is_ok_and(|response| matches!(response.status, 200 | 401 | 404))
                 {
                     return;
                 }
