@@ -19,7 +19,8 @@ pub struct Limits {
     pub requests: usize,
     /// How long a request waits for its turn before it is answered 503 with `Retry-After`. 5 seconds.
     pub turn: Duration,
-    /// Connections that a server has open at once; more wait to be accepted. 4096.
+    /// Connections that a server has open at once. More wait until one ends, or one on which nothing happened for a
+    /// second is closed for them. 4096.
     pub connections: usize,
     /// Requests of one HTTP/2 connection at once. 128.
     pub streams: u32,

@@ -3,6 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::Notify;
+
 use crate::limits::Limits;
 
 /// What happens on one connection, noted by its socket, its requests and its response bodies.
@@ -11,7 +13,10 @@ use crate::limits::Limits;
 /// here and not at the socket alone, because an HTTP/2 client can keep the socket busy and yet not open the window of
 /// its streams.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity {
+    state: Mutex<State>,
+    dismissed: Notify,
+}
 
 #[derive(Debug)]
 struct State {
@@ -25,6 +30,8 @@ struct State {
     /// The connection ends with a part of a request's body unread.
     is_unread: bool,
     is_reset: bool,
+    /// Others need the connection's place.
+    is_dismissed: bool,
     last: Instant,
 }
 
@@ -35,21 +42,26 @@ pub(super) enum Verdict {
     AskAt(Instant),
     /// Nobody uses it: say goodbye.
     Close,
-    /// The client takes nothing.
+    /// The client takes nothing, or never asked for anything and others need its place.
     Cut,
 }
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(State {
+        let state = State {
             owed: 0,
             bodies: 0,
             is_writing: false,
             had_request: false,
             is_unread: false,
             is_reset: false,
+            is_dismissed: false,
             last: Instant::now(),
-        }))
+        };
+        Self {
+            state: Mutex::new(state),
+            dismissed: Notify::new(),
+        }
     }
 
     /// Decides what is to be done now.
@@ -59,8 +71,14 @@ impl Activity {
             // Often enough that a silence which begins meanwhile is not much longer than its limit.
             return Verdict::AskAt(now + limits.response_silence / 4);
         }
-        let (limit, verdict) = if state.bodies > 0 || state.is_writing {
+        let (limit, verdict) = if !state.is_idle() {
             (limits.response_silence, Verdict::Cut)
+        } else if state.is_dismissed {
+            return if state.had_request {
+                Verdict::Close
+            } else {
+                Verdict::Cut
+            };
         } else if state.had_request {
             (limits.idle, Verdict::Close)
         } else {
@@ -68,6 +86,23 @@ impl Activity {
         };
         let end = state.last + limit;
         if now < end { Verdict::AskAt(end) } else { verdict }
+    }
+
+    /// Returns since when the client neither asks for anything nor is owed anything, where that is so.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let state = self.lock();
+        state.is_idle().then_some(state.last)
+    }
+
+    /// Asks the connection to make room for another one, unless a request comes first.
+    pub(super) fn dismiss(&self) {
+        self.lock().is_dismissed = true;
+        self.dismissed.notify_one();
+    }
+
+    /// Waits until the connection is asked to make room.
+    pub(super) async fn dismissed(&self) {
+        self.dismissed.notified().await;
     }
 
     /// The socket took bytes, or would not.
@@ -82,6 +117,7 @@ impl Activity {
     pub(super) fn request_began(&self) {
         let mut state = self.lock();
         state.had_request = true;
+        state.is_dismissed = false;
         state.owed += 1;
     }
 
@@ -134,7 +170,13 @@ impl Activity {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    const fn is_idle(&self) -> bool {
+        self.owed == 0 && self.bodies == 0 && !self.is_writing
     }
 }
 
@@ -186,5 +228,22 @@ mod tests {
         assert_eq!(decision(&activity), Some((1000, Verdict::Cut)));
         activity.wrote(false);
         assert_eq!(decision(&activity), Some((3000, Verdict::Close)));
+    }
+
+    #[test]
+    fn only_who_is_idle_makes_room() {
+        let activity = Activity::new();
+        assert!(activity.idle_since().is_some());
+        activity.dismiss();
+        assert_eq!(decision(&activity), Some((0, Verdict::Cut)));
+        activity.request_began();
+        assert_eq!((activity.idle_since(), decision(&activity)), (None, None));
+        activity.dismiss();
+        activity.body_began();
+        activity.request_ended();
+        assert_eq!(activity.idle_since(), None);
+        assert_eq!(decision(&activity), Some((1000, Verdict::Cut)));
+        activity.body_ended();
+        assert_eq!(decision(&activity), Some((0, Verdict::Close)));
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::either::Either;
 
 use super::activity::{Activity, Verdict};
+use super::crowd::Place;
 use super::stopped;
 use super::transport::{Socket, Watched};
 use super::watched::WatchedService;
@@ -83,6 +84,8 @@ pub(super) struct Connection {
     pub(super) limits: Arc<Limits>,
     pub(super) interrupted: Tasks,
     pub(super) stop: watch::Receiver<bool>,
+    /// Held until the connection ended.
+    pub(super) place: Place,
 }
 
 impl Connection {
@@ -105,8 +108,9 @@ impl Connection {
             limits,
             interrupted,
             mut stop,
+            place,
         } = self;
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::clone(place.activity());
         let is_secure = tls.is_some();
         let stream = match tls {
             None => Either::Left(Watched::new(socket, Arc::clone(&activity), limits.drain_time)),
@@ -114,6 +118,7 @@ impl Connection {
                 let handshake = shake_hands(socket, &tls, &activity, &limits);
                 let secured = tokio::select! {
                     () = stopped(&mut stop) => return,
+                    () = activity.dismissed() => return,
                     secured = timeout(limits.handshake, handshake) => secured,
                 };
                 match secured {
@@ -203,10 +208,11 @@ async fn run<T, S, B>(
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
+            () = activity.dismissed() => check_at = Instant::now(),
             () = sleep_until(check_at.into()) => match activity.verdict(Instant::now(), limits) {
                 Verdict::AskAt(time) => check_at = time,
                 Verdict::Cut => {
-                    tracing::debug!(%peer, "a client takes nothing; its connection is cut");
+                    tracing::debug!(%peer, "a client takes nothing or asks for nothing; its connection is cut");
                     return;
                 }
                 Verdict::Close => {

@@ -2,6 +2,7 @@
 
 mod activity;
 mod connection;
+mod crowd;
 mod listener;
 mod transport;
 mod unix;
@@ -9,7 +10,7 @@ mod watched;
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,10 +19,11 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use tokio::net::ToSocketAddrs;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use self::connection::Builders;
+use self::crowd::{Crowd, Place};
 pub use self::listener::Listener;
 use self::transport::Socket;
 #[cfg(feature = "testing")]
@@ -93,14 +95,14 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (connections, interrupted) = (Tasks::default(), Tasks::default());
         let builders = Arc::new(Builders::new(&limits, &connections));
-        let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        let crowd = Arc::new(Crowd::new(limits.connections));
         let limits = Arc::new(limits);
         for listener in listeners {
             let accept = Accept {
                 listener,
                 service: service.clone(),
                 builders: Arc::clone(&builders),
-                slots: Arc::clone(&slots),
+                crowd: Arc::clone(&crowd),
                 limits: Arc::clone(&limits),
                 connections: connections.clone(),
                 interrupted: interrupted.clone(),
@@ -151,7 +153,7 @@ struct Accept<S> {
     service: S,
     builders: Arc<Builders>,
     limits: Arc<Limits>,
-    slots: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     connections: Tasks,
     interrupted: Tasks,
     stop: watch::Receiver<bool>,
@@ -169,9 +171,9 @@ where
         loop {
             let accepted = tokio::select! {
                 () = stopped(&mut self.stop) => return,
-                accepted = accept(&self.listener, &self.slots) => accepted,
+                accepted = accept(&self.listener, &self.crowd) => accepted,
             };
-            let Some((socket, peer, slot)) = accepted else {
+            let Some((socket, peer, place)) = accepted else {
                 continue;
             };
             let connection = connection::Connection {
@@ -183,12 +185,9 @@ where
                 limits: Arc::clone(&self.limits),
                 interrupted: self.interrupted.clone(),
                 stop: self.stop.clone(),
+                place,
             };
-            let served = connection.serve(self.service.clone());
-            self.connections.spawn(async move {
-                served.await;
-                drop(slot);
-            });
+            self.connections.spawn(connection.serve(self.service.clone()));
         }
     }
 }
@@ -199,14 +198,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// Accepts one connection when there is room for it.
-async fn accept(
-    listener: &Listener,
-    slots: &Arc<Semaphore>,
-) -> Option<(Socket, PeerAddress, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+/// Accepts one connection, and waits until there is room for it.
+async fn accept(listener: &Listener, crowd: &Arc<Crowd>) -> Option<(Socket, PeerAddress, Place)> {
     match listener.accept().await {
-        Ok((socket, peer)) => Some((socket, peer, slot)),
+        Ok((socket, peer)) => Some((socket, peer, crowd.enter().await?)),
         Err(error) => {
             // The client gave up before it was accepted; all else does not go away by trying at once.
             let is_of_client = matches!(
@@ -215,6 +210,8 @@ async fn accept(
             );
             if !is_of_client {
                 tracing::error!(%error, "no connection can be accepted");
+                // Mostly because no file can be opened any more.
+                crowd.make_room(Instant::now());
                 sleep(ACCEPT_PAUSE).await;
             }
             None

@@ -303,3 +303,31 @@ async fn connections_beyond_the_limit_wait() {
     drop(first);
     assert_eq!(second.answer("GET").await.status, 200);
 }
+
+#[tokio::test]
+async fn who_connects_and_says_nothing_keeps_nobody_out() {
+    let mut limits = Limits::default();
+    limits.connections = 4;
+    let registry = TestRegistry::builder().limits(limits).start().await;
+    let digest = {
+        let mut client = Client::connect(registry.address()).await;
+        push_blob(&mut client, "a", &vec![7; 16 << 20]).await
+    };
+    // A pull that is slow, a connection that was used, one that says nothing and one that stops within a header.
+    let mut slow = Client::connect(registry.address()).await;
+    slow.head("GET", &format!("/v2/a/blobs/{digest}"), &[]).await;
+    slow.stream.readable().await.unwrap();
+    let mut used = Client::connect(registry.address()).await;
+    assert_eq!(used.get("/v2/").await.status, 200);
+    let _silent = Client::connect(registry.address()).await;
+    let mut stuck = Client::connect(registry.address()).await;
+    stuck.send(b"GET /v2/ HTTP/1.1\r\n").await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(registry.address()).await;
+        let answered = tokio::time::timeout(Duration::from_secs(20), client.get("/v2/"));
+        assert_eq!(answered.await.expect("there is room").status, 200);
+        clients.push(client);
+    }
+    assert_eq!(slow.answer("GET").await.body.len(), 16 << 20, "what runs goes on");
+}

@@ -15,7 +15,7 @@ use registry_http::tls::{
 use registry_http::{Limits, Listener, OverTls, Server};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ProtocolVersion, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -115,7 +115,7 @@ impl Caller {
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    fn config(&self) -> Arc<ClientConfig> {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         if let Some(suite) = self.suites {
             provider.cipher_suites = vec![suite];
@@ -140,15 +140,23 @@ impl Caller {
             .iter()
             .map(|name| name.as_bytes().to_vec())
             .collect();
-        let stream = TcpStream::connect(address).await?;
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        Arc::new(config)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+        connect(self.config(), address).await
     }
 
     /// Connects, asks and returns the first line of the answer.
     async fn ask(&self, address: SocketAddr) -> std::io::Result<String> {
         ask(&mut self.connect(address).await?).await
     }
+}
+
+async fn connect(config: Arc<ClientConfig>, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(config).connect(name, stream).await
 }
 
 /// Asks on an open connection and returns the first line of the answer.
@@ -324,6 +332,41 @@ async fn clients_are_verified_in_four_ways() {
         ClientVerification::default(),
         ClientVerification::RequireAndVerify
     );
+}
+
+/// A session that is taken up again would be one of a client whose certificate has ended or is refused meanwhile.
+#[tokio::test]
+async fn a_client_that_shows_a_certificate_shows_it_each_time() {
+    let issuer = authority("root");
+    let pair = leaf(&issuer, &ecdsa(), |_| {});
+    let (_server, address, tls) = start(options(&pair)).await;
+    let mut caller = Caller::trusting(&issuer);
+    caller.own = Some(client_leaf(&issuer));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        caller.versions = vec![version];
+        for (verification, expected) in [
+            (None, HandshakeKind::Resumed),
+            (Some(ClientVerification::RequireAndVerify), HandshakeKind::Full),
+            (Some(ClientVerification::VerifyIfGiven), HandshakeKind::Full),
+        ] {
+            let mut asking = options(&pair);
+            let authorities = issuer.pem();
+            asking.clients = verification.map(|verification| {
+                ClientCertificates::from_pem([authorities.as_bytes()], verification).unwrap()
+            });
+            tls.replace(asking).unwrap();
+            let config = caller.config();
+            let mut first = connect(Arc::clone(&config), address).await.unwrap();
+            assert_eq!(ask(&mut first).await.unwrap(), OK);
+            let mut second = connect(config, address).await.unwrap();
+            assert_eq!(ask(&mut second).await.unwrap(), OK);
+            assert_eq!(
+                second.get_ref().1.handshake_kind(),
+                Some(expected),
+                "{verification:?}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

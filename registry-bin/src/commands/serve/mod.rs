@@ -10,6 +10,7 @@ mod frontend;
 mod listen;
 mod notifications;
 mod observe;
+mod open_files;
 mod reload;
 mod rules;
 mod self_signed;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 use registry_core::Authorizer;
 use registry_core::registry::Registry;
 use registry_http::operations::Health;
-use registry_http::{EventSink, Frontend, Limits, Rate, RateLimits, RegistryService, Server};
+use registry_http::{EventSink, Frontend, Rate, RateLimits, RegistryService, Server};
 use tokio::runtime;
 
 use self::announce::announce;
@@ -129,7 +130,7 @@ async fn serve_until_signal(
     let authentication = Arc::new(Authentication::start(configuration, &location)?);
     let authorizer = Arc::clone(&authentication.authorizer) as Arc<dyn Authorizer>;
     let registry = Registry::new(Arc::new(metered), rules).with_authorizer(authorizer);
-    let limits = Limits::default();
+    let limits = open_files::limits();
     let mut service = RegistryService::new(registry, limits.clone())
         .with_fields(http.headers.to_map())
         .with_observer(Arc::new(observation.observers.clone()))
