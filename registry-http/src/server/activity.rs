@@ -32,7 +32,10 @@ struct State {
     is_reset: bool,
     /// Others need the connection's place.
     is_dismissed: bool,
+    /// When bytes were taken last.
     last: Instant,
+    /// When anything of a request happened last. Who only pings uses nothing.
+    last_use: Instant,
 }
 
 /// What is to be done with a connection.
@@ -48,6 +51,7 @@ pub(super) enum Verdict {
 
 impl Activity {
     pub(super) fn new() -> Self {
+        let now = Instant::now();
         let state = State {
             owed: 0,
             bodies: 0,
@@ -56,7 +60,8 @@ impl Activity {
             is_unread: false,
             is_reset: false,
             is_dismissed: false,
-            last: Instant::now(),
+            last: now,
+            last_use: now,
         };
         Self {
             state: Mutex::new(state),
@@ -71,8 +76,8 @@ impl Activity {
             // Often enough that a silence which begins meanwhile is not much longer than its limit.
             return Verdict::AskAt(now + limits.response_silence / 4);
         }
-        let (limit, verdict) = if !state.is_idle() {
-            (limits.response_silence, Verdict::Cut)
+        let (since, limit, verdict) = if !state.is_idle() {
+            (state.last, limits.response_silence, Verdict::Cut)
         } else if state.is_dismissed {
             return if state.had_request {
                 Verdict::Close
@@ -80,18 +85,18 @@ impl Activity {
                 Verdict::Cut
             };
         } else if state.had_request {
-            (limits.idle, Verdict::Close)
+            (state.last_use, limits.idle, Verdict::Close)
         } else {
-            (limits.header_time, Verdict::Close)
+            (state.last_use, limits.header_time, Verdict::Close)
         };
-        let end = state.last + limit;
+        let end = since + limit;
         if now < end { Verdict::AskAt(end) } else { verdict }
     }
 
     /// Returns since when the client neither asks for anything nor is owed anything, where that is so.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = self.lock();
-        state.is_idle().then_some(state.last)
+        state.is_idle().then_some(state.last_use)
     }
 
     /// Asks the connection to make room for another one, unless a request comes first.
@@ -108,9 +113,13 @@ impl Activity {
     /// The socket took bytes, or would not.
     pub(super) fn wrote(&self, is_pending: bool) {
         let mut state = self.lock();
+        let had_waited = state.is_writing;
         state.is_writing = is_pending;
         if !is_pending {
             state.last = Instant::now();
+            if had_waited {
+                state.last_use = state.last;
+            }
         }
     }
 
@@ -132,7 +141,7 @@ impl Activity {
     pub(super) fn body_ended(&self) {
         let mut state = self.lock();
         state.bodies = state.bodies.saturating_sub(1);
-        state.last = Instant::now();
+        state.touch();
     }
 
     /// A body has nothing ready.
@@ -144,7 +153,7 @@ impl Activity {
     pub(super) fn ready(&self) {
         let mut state = self.lock();
         state.owed = state.owed.saturating_sub(1);
-        state.last = Instant::now();
+        state.touch();
     }
 
     pub(super) fn leave_unread(&self) {
@@ -175,6 +184,11 @@ impl Activity {
 }
 
 impl State {
+    fn touch(&mut self) {
+        self.last = Instant::now();
+        self.last_use = self.last;
+    }
+
     const fn is_idle(&self) -> bool {
         self.owed == 0 && self.bodies == 0 && !self.is_writing
     }
@@ -228,6 +242,17 @@ mod tests {
         assert_eq!(decision(&activity), Some((1000, Verdict::Cut)));
         activity.wrote(false);
         assert_eq!(decision(&activity), Some((3000, Verdict::Close)));
+    }
+
+    #[test]
+    fn who_only_pings_is_idle() {
+        let activity = Activity::new();
+        let begin = activity.idle_since().unwrap();
+        activity.wrote(false);
+        assert_eq!(activity.idle_since(), Some(begin));
+        activity.wrote(true);
+        activity.wrote(false);
+        assert!(activity.idle_since().unwrap() > begin, "it waited for the client");
     }
 
     #[test]

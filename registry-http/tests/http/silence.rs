@@ -10,6 +10,7 @@ use registry_http::testing::TestRegistry;
 use registry_http::{Limits, RegistryService, Server};
 use registry_storage::Store;
 use registry_storage::filesystem::FilesystemBackend;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::client::{Client, push_blob, start_upload};
 use crate::client_http2::{Pieces, connect, request};
@@ -65,7 +66,7 @@ async fn a_connection_that_says_nothing_or_does_not_finish_its_header_is_closed(
     client.send("GET /v2/ HTTP/1.1\r\n").await;
     eventually(async || {
         tokio::time::sleep(SHORT / 10).await;
-        let end = tokio::io::AsyncWriteExt::write_all(&mut client.stream, b"X").await;
+        let end = client.stream.write_all(b"X").await;
         end.is_err().then_some(())
     })
     .await;
@@ -161,9 +162,7 @@ async fn a_client_that_stops_reading_is_cut_and_a_slow_one_is_not() {
     let mut taken = 0;
     let mut buffer = vec![0; 1024 * 1024];
     while taken < size {
-        let read = tokio::io::AsyncReadExt::read(&mut client.stream, &mut buffer)
-            .await
-            .unwrap();
+        let read = client.stream.read(&mut buffer).await.unwrap();
         assert!(read > 0, "cut after {taken} bytes");
         taken += read;
         tokio::time::sleep(SHORT / 30).await;
@@ -194,6 +193,32 @@ async fn an_http2_client_that_keeps_its_window_shut_is_cut() {
     let record = records.wait(|record| record.path == target).await;
     assert!(!record.is_complete && record.duration >= SHORT, "{record:?}");
     connection.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_http2_client_that_only_pings_is_sent_away() {
+    let (registry, _) = impatient_registry().await;
+    let mut stream = Client::connect(registry.address()).await.stream;
+    // The preface with empty settings, and frames of the type PING (RFC 9113, sections 3.4 and 6.7).
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    stream.write_all(preface).await.unwrap();
+    let pings = async {
+        let mut answer = [0; 4096];
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tokio::select! {
+                read = stream.read(&mut answer) => if matches!(read, Ok(0) | Err(_)) {
+                    return;
+                },
+                _ = ticks.tick() => {}
+            }
+            if stream.write_all(b"\0\0\x08\x06\0\0\0\0\0pingping").await.is_err() {
+                return;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(10), pings).await;
+    ended.expect("the connection is closed");
 }
 
 #[tokio::test]

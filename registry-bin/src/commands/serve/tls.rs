@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use registry_http::tls::{
@@ -26,7 +26,8 @@ const RENEWAL: Duration = Duration::from_hours(6);
 pub(super) struct Encryption {
     tls: Tls,
     self_signed: Option<SelfSigned>,
-    http: Http,
+    /// What is in force, for a certificate that is renewed.
+    http: Arc<Mutex<Http>>,
 }
 
 impl Encryption {
@@ -41,7 +42,7 @@ impl Encryption {
             ));
         }
         let tls = Tls::with_config(config(http, self_signed.as_ref())?);
-        let http = http.clone();
+        let http = Arc::new(Mutex::new(http.clone()));
         Ok(Some(Self {
             tls,
             self_signed,
@@ -51,6 +52,13 @@ impl Encryption {
 
     pub(super) fn tls(&self) -> Tls {
         self.tls.clone()
+    }
+
+    /// Makes a new certificate where the one of our own is about to end.
+    fn renew(&self) -> Result<(), Failure> {
+        let http = self.http.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.tls.replace_config(config(&http, self.self_signed.as_ref())?);
+        Ok(())
     }
 
     /// Returns the certificate of our own, if it is one.
@@ -69,8 +77,12 @@ impl Reloadable for Encryption {
             ));
         }
         let config = config(http, self.self_signed.as_ref())?;
-        let tls = self.tls.clone();
-        Ok(Box::new(move || tls.replace_config(config)))
+        let (tls, http) = (self.tls.clone(), http.clone());
+        let in_force = Arc::clone(&self.http);
+        Ok(Box::new(move || {
+            *in_force.lock().unwrap_or_else(PoisonError::into_inner) = http;
+            tls.replace_config(config);
+        }))
     }
 }
 
@@ -100,12 +112,8 @@ impl Renewal {
         Some(Self(tokio::spawn(async move {
             loop {
                 sleep(RENEWAL).await;
-                let renewed = block_in_place(|| config(&encryption.http, encryption.self_signed.as_ref()));
-                match renewed {
-                    Ok(config) => encryption.tls.replace_config(config),
-                    Err(failure) => {
-                        tracing::error!(%failure, "the certificate cannot be renewed; it stays in force");
-                    }
+                if let Err(failure) = block_in_place(|| encryption.renew()) {
+                    tracing::error!(%failure, "the certificate cannot be renewed; it stays in force");
                 }
             }
         })))
