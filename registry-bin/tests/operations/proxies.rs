@@ -55,7 +55,7 @@ fn the_client_is_the_same_for_limits_logs_and_events() {
             .send()
             .expect_status(201);
 
-        let event = sink.wait(1).remove(0).body;
+        let event = sink.wait(1).remove(0).json();
         expected(event["events"][0]["request"]["addr"].as_str().expect("a text"));
         let line = |text: &str| {
             let line = text.lines().find(|line| line.contains("\"POST\""))?;
