@@ -208,5 +208,7 @@ fn every_example_of_the_documentation_is_good() {
             count += 1;
         }
     }
+    let of_the_image = std::fs::read_to_string(root.join("deploy/config.yml")).unwrap();
+    assert!(assemble(Some(&of_the_image), [], None, &[]).is_ok());
     assert!(count > 2, "the examples were not found");
 }

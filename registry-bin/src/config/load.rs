@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Configuration;
+use super::fingerprint::Fingerprint;
 use super::problem::Problem;
 use super::tree::{Applied, Entry, FILE_VARIABLE, Node, Origin, PREFIX, Value, apply_variables, parse};
 use super::{check, schema};
@@ -20,6 +21,8 @@ pub(crate) struct Loaded {
     pub(crate) tree: Node,
     /// The file, unless there is none.
     pub(crate) file: Option<PathBuf>,
+    /// What the file held.
+    pub(crate) fingerprint: Option<Fingerprint>,
     /// What came of the variables.
     pub(crate) variables: Applied,
 }
@@ -68,6 +71,7 @@ pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded,
         configuration,
         tree,
         file,
+        fingerprint: text.map(|text| Fingerprint::of(text.as_bytes())),
         variables,
     })
 }
@@ -155,6 +159,9 @@ pub(super) fn assemble(
 /// Brings forms that mean the same into one: `storage: inmemory` is a driver without keys, as is `inmemory:` without
 /// a value; some keys have older names.
 fn settle_forms(tree: &mut Node) {
+    if let (Some(level), false) = (tree.child("loglevel").cloned(), tree.has("log.level")) {
+        tree.set("log.level", level);
+    }
     let Value::Map(sections) = &mut tree.value else {
         return;
     };

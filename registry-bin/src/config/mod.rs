@@ -6,6 +6,7 @@
 mod check;
 #[cfg(test)]
 mod documentation;
+pub(crate) mod fingerprint;
 mod load;
 mod problem;
 pub(crate) mod schema;
@@ -114,10 +115,5 @@ impl Configuration {
             files.extend(token.builtin.iter().filter_map(|builtin| builtin.keys.clone()));
         }
         files
-    }
-
-    /// The least level that is logged.
-    pub(crate) fn level(&self) -> LogLevel {
-        self.log.level.or(self.log_level).unwrap_or_default()
     }
 }

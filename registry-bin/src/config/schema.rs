@@ -1,7 +1,7 @@
 //! The JSON Schema of a configuration, made from the types that read it.
 
 use schemars::generate::SchemaSettings;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Configuration;
 
@@ -14,10 +14,76 @@ pub(crate) const OPEN: &str = "x-open";
 /// Describes all keys.
 pub(crate) fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    settings
+    let mut schema = settings
         .into_generator()
         .into_root_schema_for::<Configuration>()
-        .to_value()
+        .to_value();
+    accept_nothing(&mut schema);
+    if let Some(version) = schema.pointer_mut("/properties/version") {
+        // YAML takes it for a number.
+        *version = json!({ "description": version.get("description"), "enum": ["0.1", 0.1] });
+    }
+    for section in ["storage", "auth"] {
+        if let Some(section) = schema.pointer_mut(&format!("/properties/{section}")) {
+            accept_word(section);
+        }
+    }
+    schema
+}
+
+/// Has a key without a value accepted where the key may be missing.
+fn accept_nothing(schema: &mut Value) {
+    let required = schema.get("required").cloned().unwrap_or_default();
+    let is_required = |key: &str| {
+        required
+            .as_array()
+            .is_some_and(|keys| keys.iter().any(|name| name == key))
+    };
+    for (key, value) in schema
+        .get_mut("properties")
+        .and_then(Value::as_object_mut)
+        .into_iter()
+        .flatten()
+    {
+        if !is_required(key) {
+            match value.get_mut("type") {
+                Some(Value::Array(types)) if !types.contains(&"null".into()) => types.push("null".into()),
+                Some(kind @ Value::String(_)) => *kind = json!([kind, "null"]),
+                _ => {}
+            }
+            if let Some(choices) = value.get_mut("oneOf").and_then(Value::as_array_mut) {
+                choices.push(json!({ "type": "null" }));
+            }
+        }
+        accept_nothing(value);
+    }
+    for below in ["items", "additionalProperties"] {
+        if let Some(below) = schema.get_mut(below) {
+            accept_nothing(below);
+        }
+    }
+    for choice in schema
+        .get_mut("anyOf")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        accept_nothing(choice);
+    }
+}
+
+/// Has a section accepted that is one of its keys, as in `storage: inmemory`.
+fn accept_word(section: &mut Value) {
+    let keys = section.get("properties").and_then(Value::as_object);
+    let words: Vec<String> = keys
+        .map(|keys| keys.keys().cloned().collect())
+        .unwrap_or_default();
+    let map = std::mem::take(section);
+    let description = map.get("description").cloned();
+    *section = json!({
+        "description": description,
+        "anyOf": [map, { "type": "string", "enum": words }],
+    });
 }
 
 /// One value's schema.
@@ -59,7 +125,13 @@ impl<'a> Description<'a> {
             (Some(Value::Bool(true)), _) => Below::AnyKey(Self(&Value::Bool(true))),
             (Some(values @ Value::Object(_)), _) => Below::AnyKey(Self::new(values)),
             (_, Some(items)) => Below::Items(Self::new(items)),
-            (_, None) if self.0.get("type").is_none() && self.0.get("enum").is_none() => Below::Anything,
+            (_, None)
+                if ["type", "enum", "oneOf"]
+                    .iter()
+                    .all(|key| self.0.get(key).is_none()) =>
+            {
+                Below::Anything
+            }
             (_, None) => Below::Nothing,
         }
     }

@@ -13,6 +13,7 @@ pub(crate) fn loaded(text: &str, variables: &[(&str, &str)]) -> Loaded {
         configuration,
         tree,
         file: Some("config.yml".into()),
+        fingerprint: None,
         variables,
     }
 }

@@ -41,7 +41,7 @@ impl LogFilter {
     /// What the configuration says of it.
     pub(crate) fn of(configuration: &Configuration) -> Self {
         Self {
-            level: configuration.level(),
+            level: configuration.log.level,
             access: !configuration.log.access_log.disabled,
         }
     }

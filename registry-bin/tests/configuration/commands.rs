@@ -70,4 +70,20 @@ fn the_schema_is_strict_and_knows_the_keys() {
     let http = &schema["properties"]["http"]["properties"];
     assert!(http["tls"]["properties"]["minimumtls"].is_object(), "{http}");
     assert_eq!(http["secret"]["writeOnly"], true);
+    // What is accepted in another form or without a value is not marked by an editor.
+    assert_eq!(
+        schema["properties"]["version"]["enum"],
+        serde_json::json!(["0.1", 0.1])
+    );
+    assert_eq!(
+        http["relativeurls"]["type"],
+        serde_json::json!(["boolean", "null"])
+    );
+    let words = &schema["properties"]["storage"]["anyOf"][1]["enum"];
+    assert!(
+        words
+            .as_array()
+            .is_some_and(|words| words.contains(&"inmemory".into())),
+        "{words}"
+    );
 }

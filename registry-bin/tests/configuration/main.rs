@@ -8,13 +8,18 @@ mod support;
 mod broken;
 mod commands;
 mod images;
+mod places;
 mod reload;
+mod secrets;
 mod starts;
 mod surroundings;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use std::time::{Duration, Instant};
+
+use support::server::pause;
 use tempfile::TempDir;
 
 /// The program, in a folder and an environment of its own.
@@ -35,6 +40,16 @@ fn run(arguments: &[&str], text: &str, variables: &[(&str, &str)]) -> Output {
     let mut command = program(folder.path());
     command.args(arguments).envs(variables.iter().copied());
     command.output().expect("the program can be started")
+}
+
+/// Waits until something holds.
+#[track_caller]
+fn until(mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < end, "it does not come to that");
+        pause();
+    }
 }
 
 /// A folder with `text` as `config.yml`.

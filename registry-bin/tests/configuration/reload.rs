@@ -4,19 +4,16 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::starts::Running;
+use crate::support::server::pause;
 
 const TEXT: &str = "version: 0.1\nstorage: inmemory\nlog:\n  level: error\n";
 
 /// Waits until the log has a line with `text`.
-fn wait_for(server: &Running, text: &str) {
-    let start = Instant::now();
+pub(crate) fn wait_for(server: &Running, text: &str) {
+    let end = Instant::now() + Duration::from_secs(30);
     while !server.log().contains(text) {
-        assert!(
-            start.elapsed() < Duration::from_secs(30),
-            "{text}: {}",
-            server.log()
-        );
-        std::thread::sleep(Duration::from_millis(20));
+        assert!(Instant::now() < end, "{text}: {}", server.log());
+        pause();
     }
 }
 

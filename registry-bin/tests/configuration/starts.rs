@@ -1,12 +1,11 @@
 //! What starts: variables alone.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use tempfile::TempDir;
 
-use crate::{program, with_configuration};
+use crate::{program, until, with_configuration};
 
 /// A server that is killed at its end, and where it listens.
 pub(crate) struct Running {
@@ -18,31 +17,47 @@ pub(crate) struct Running {
 impl Running {
     /// Starts `serve` with `text` as its file and these variables, on a port of the system's choice.
     pub(crate) fn start(text: Option<&str>, variables: &[(&str, &str)]) -> Self {
-        let folder = with_configuration(text.unwrap_or_default());
+        Self::start_in(
+            with_configuration(text.unwrap_or_default()),
+            text.is_some(),
+            variables,
+        )
+    }
+
+    /// The same in a folder that is there, by its `config.yml` or without one.
+    pub(crate) fn start_in(folder: TempDir, has_file: bool, variables: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(folder.path().join("log")).expect("a file can be made");
         let mut command = program(folder.path());
         command.arg("serve").envs(variables.iter().copied());
-        if text.is_some() {
+        if has_file {
             command.arg("config.yml");
         }
-        let mut process = command
+        let path = folder.path().join("output");
+        let output = std::fs::File::create(&path).expect("a file can be made");
+        let process = command
             .env("REGISTRY_HTTP_ADDR", "127.0.0.1:0")
-            .stdout(Stdio::piped())
+            .stdout(output)
             .stderr(log)
             .spawn()
             .expect("the program can be started");
-        let output = process.stdout.take().expect("it was piped");
-        let mut line = String::new();
-        BufReader::new(output)
-            .read_line(&mut line)
-            .expect("it says where it listens");
-        let url = line.trim().strip_prefix("Listening on ").map(str::to_owned);
         let mut running = Self {
             process,
             url: String::new(),
             folder,
         };
-        running.url = url.unwrap_or_else(|| panic!("it did not start: {line}{}", running.log()));
+        until(|| {
+            let output = std::fs::read_to_string(&path).unwrap_or_default();
+            let announced = output
+                .strip_prefix("Listening on ")
+                .and_then(|rest| rest.split_once('\n'));
+            running.url = announced.map(|(url, _)| url.to_owned()).unwrap_or_default();
+            let ended = running
+                .process
+                .try_wait()
+                .expect("an own child can be waited for");
+            assert!(ended.is_none(), "it did not start: {}", running.log());
+            !running.url.is_empty()
+        });
         running
     }
 

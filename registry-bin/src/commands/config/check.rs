@@ -28,7 +28,7 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
         Some(file) => line(format!("{} is good.", file.display())),
         None => line("There is no file; the environment and the defaults are good.".to_owned()),
     }
-    let listen = configuration.http.addr.as_deref().unwrap_or("127.0.0.1:5000");
+    let listen = &configuration.http.addr;
     line(format!(
         "It listens on {listen} and stores in {}.",
         StorageLocation::of(&configuration.storage)?

@@ -12,8 +12,6 @@ use super::tls::Encryption;
 use crate::config::sections::http::{Http, Network};
 use crate::failure::Failure;
 
-const DEFAULT_ADDRESS: &str = "127.0.0.1:5000";
-
 /// A socket that the service manager listens at for this process (systemd.socket(5)).
 pub(super) enum Inherited {
     Tcp(std::net::TcpListener),
@@ -56,24 +54,18 @@ impl Reserved {
     /// Takes the port, or what the service manager took.
     pub(super) fn new(http: &Http, inherited: Vec<Inherited>) -> Result<Self, Failure> {
         if !inherited.is_empty() {
-            if let Some(address) = &http.addr {
-                tracing::info!(
-                    address,
-                    "sockets of the service manager are used in place of http.addr"
-                );
-            }
+            tracing::info!(
+                address = http.addr,
+                "sockets of the service manager are used in place of http.addr"
+            );
             return Ok(Self::Inherited(inherited));
         }
-        if http.net == Some(Network::Unix) {
-            return http
-                .addr
-                .clone()
-                .map(Self::Unix)
-                .ok_or_else(|| Failure::of("http.addr", "is missing; name the path of the unix socket"));
+        if http.net == Network::Unix {
+            return Ok(Self::Unix(http.addr.clone()));
         }
-        reserve(address_of(http))
+        reserve(&http.addr)
             .map(Self::Tcp)
-            .map_err(|cause| cannot_listen("http.addr", address_of(http)).because(cause))
+            .map_err(|cause| cannot_listen("http.addr", &http.addr).because(cause))
     }
 
     /// Listens.
@@ -89,7 +81,7 @@ impl Reserved {
             }
             Self::Tcp(socket) => {
                 let listener = socket.listen(BACKLOG).and_then(Listener::tcp);
-                let failed = || cannot_listen("http.addr", address_of(http));
+                let failed = || cannot_listen("http.addr", &http.addr);
                 vec![listener.map_err(|cause| failed().because(cause))?]
             }
             Self::Unix(path) => vec![bind_unix(&path).await?],
@@ -103,10 +95,6 @@ impl Reserved {
         });
         Ok(listeners.collect())
     }
-}
-
-fn address_of(http: &Http) -> &str {
-    http.addr.as_deref().unwrap_or(DEFAULT_ADDRESS)
 }
 
 /// Takes the first of the addresses that can be taken.

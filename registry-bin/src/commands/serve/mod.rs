@@ -38,7 +38,7 @@ use self::frontend::frontend;
 use self::listen::{Inherited, Reserved, inherited};
 use self::notifications::Notifications;
 use self::observe::Observation;
-use self::reload::{Reload, Reloadable};
+use self::reload::{Reload, Reloadable, Watch};
 use self::rules::rules;
 use self::self_signed::SelfSigned;
 use self::service_manager::Watchdog;
@@ -55,9 +55,6 @@ use crate::storage::{OpenStorage, StorageLocation};
 /// The most threads for calls that block: reads and writes of files, and hashing. A thread more costs memory and wins
 /// nothing, as each call is short.
 const BLOCKING_THREADS: usize = 32;
-
-/// How long running requests may go on after the first signal, unless the configuration says.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// Serves until a signal comes.
 pub(crate) fn run(serve: &Serve) -> Result<(), Failure> {
@@ -82,6 +79,7 @@ async fn serve_until_signal(
     inherited: Vec<Inherited>,
 ) -> Result<(), Failure> {
     let configuration = &loaded.configuration;
+    let watch = Watch::start(loaded)?;
     let mut signals = Signals::listen()?;
     let _watchdog = Watchdog::start();
     let http = &configuration.http;
@@ -157,7 +155,7 @@ async fn serve_until_signal(
         None => Arc::new(Unencrypted),
     });
     let _refresh = KeyRefresh::start(authentication);
-    let reload = Reload::start(serve, loaded, parts)?;
+    let reload = Reload::start(serve, loaded, watch, parts);
     let _renewal = encryption.as_ref().and_then(Renewal::start);
     health.started();
     announce(server.addresses(), &location, encryption.as_deref())?;
@@ -166,7 +164,7 @@ async fn serve_until_signal(
     service_manager::stopping();
     health.stopping();
     reload.shutdown().await;
-    let drain = http.drain_timeout.map_or(DRAIN, |timeout| timeout.0);
+    let drain = http.drain_timeout.0;
     tracing::info!(
         seconds = drain.as_secs(),
         "stopping; requests that run may end, a second signal cuts them"

@@ -4,7 +4,6 @@
 //! of it is good does any of it come into force, so that a bad file leaves the server as it was.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::service_manager;
 use crate::cli::{Serve, StoreArguments};
+use crate::config::fingerprint::Fingerprint;
 use crate::config::{Configuration, Flag, Loaded, load};
 use crate::failure::Failure;
 use crate::logging::{LogFilter, LogHandle};
@@ -54,6 +54,25 @@ impl Reloadable for LogHandle {
     }
 }
 
+/// What has to begin before the server reads what its configuration names, so that no change and no signal is missed.
+pub(super) struct Watch {
+    hangup: Signal,
+    seen: Seen,
+}
+
+impl Watch {
+    /// Looks at the files once and listens to SIGHUP, which would end the process otherwise.
+    ///
+    /// # Errors
+    /// Where the signal cannot be listened to.
+    pub(super) fn start(loaded: &Loaded) -> Result<Self, Failure> {
+        let hangup = signal(SignalKind::hangup())
+            .map_err(|cause| Failure::new("cannot listen to signals").because(cause))?;
+        let seen = Seen::of(loaded);
+        Ok(Self { hangup, seen })
+    }
+}
+
 /// The task that looks for changes. It ends with [`Reload::shutdown`], or soon after it was dropped.
 #[derive(Debug)]
 pub(super) struct Reload {
@@ -63,16 +82,13 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Starts looking for changes of what the server was started with.
-    ///
-    /// # Errors
-    /// Where SIGHUP cannot be listened to.
     pub(super) fn start(
         serve: &Serve,
         loaded: &Loaded,
+        watch: Watch,
         parts: Vec<Arc<dyn Reloadable>>,
-    ) -> Result<Self, Failure> {
-        let failed = |cause| Failure::new("cannot listen to signals").because(cause);
-        let hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    ) -> Self {
+        let Watch { hangup, seen } = watch;
         let server = Arc::new(Running {
             arguments: serve.configuration.store(),
             flags: serve.flags(),
@@ -80,7 +96,7 @@ impl Reload {
         });
         let state = State {
             configuration: loaded.configuration.clone(),
-            seen: fingerprints(&files(loaded)),
+            seen,
         };
         let (stop, mut stopped) = watch::channel(());
         let task = tokio::spawn(async move {
@@ -90,7 +106,7 @@ impl Reload {
                 _ = stopped.changed() => {}
             }
         });
-        Ok(Self { stop, task })
+        Self { stop, task }
     }
 
     /// Stops the task and waits for its end.
@@ -112,11 +128,8 @@ struct Running {
 /// What is in force, and what was looked at last.
 struct State {
     configuration: Configuration,
-    seen: Fingerprints,
+    seen: Seen,
 }
-
-/// What tells a file's content from another, or that it cannot be read.
-type Fingerprints = BTreeMap<PathBuf, Option<u64>>;
 
 async fn watch_for_changes(server: Arc<Running>, mut state: State, mut hangup: Signal) {
     loop {
@@ -150,17 +163,15 @@ async fn watch_for_changes(server: Arc<Running>, mut state: State, mut hangup: S
 impl Running {
     /// Reads everything again if a file changed, or if somebody asks for it.
     fn look(&self, state: &mut State, is_asked: bool) {
-        let paths: Vec<PathBuf> = state.seen.keys().cloned().collect();
-        let now = fingerprints(&paths);
+        let now = state.seen.now();
         if now == state.seen && !is_asked {
             return;
         }
         // Whatever comes of it, the same content is not tried again.
         state.seen = now;
-        match self.reload() {
+        match self.reload(&mut state.seen) {
             Ok(loaded) => {
                 tell_what_waits_for_a_restart(&state.configuration, &loaded.configuration);
-                state.seen = fingerprints(&files(&loaded));
                 state.configuration = loaded.configuration;
                 tracing::info!("the configuration was read again and is in force");
             }
@@ -170,8 +181,9 @@ impl Running {
         }
     }
 
-    fn reload(&self) -> Result<Loaded, Failure> {
+    fn reload(&self, seen: &mut Seen) -> Result<Loaded, Failure> {
         let loaded = load(&self.arguments, &self.flags)?;
+        *seen = Seen::of(&loaded);
         let prepare = |part: &Arc<dyn Reloadable>| {
             let prepared = part.prepare(&loaded.configuration);
             prepared.map_err(|failure| loaded.locate(failure))
@@ -184,27 +196,30 @@ impl Running {
     }
 }
 
-/// The configuration's file, and those that it names and that a running server reads again.
-fn files(loaded: &Loaded) -> Vec<PathBuf> {
-    loaded
-        .file
-        .iter()
-        .cloned()
-        .chain(loaded.configuration.files())
-        .collect()
-}
+/// What the files held that a configuration was read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen(BTreeMap<PathBuf, Fingerprint>);
 
-fn fingerprints(paths: &[PathBuf]) -> Fingerprints {
-    let fingerprint = |path: &PathBuf| {
-        let content = std::fs::read(path).ok()?;
-        let mut hasher = DefaultHasher::new();
-        content.hash(&mut hasher);
-        Some(hasher.finish())
-    };
-    paths
-        .iter()
-        .map(|path| (path.clone(), fingerprint(path)))
-        .collect()
+impl Seen {
+    /// Has to be taken before the files that the configuration names are read: what changes from then on is noticed.
+    fn of(loaded: &Loaded) -> Self {
+        let named = loaded.configuration.files().into_iter();
+        let mut seen: BTreeMap<_, _> = named
+            .map(|path| (path.clone(), Fingerprint::of_file(&path)))
+            .collect();
+        seen.extend(loaded.file.clone().zip(loaded.fingerprint));
+        Self(seen)
+    }
+
+    /// What the same files hold now.
+    fn now(&self) -> Self {
+        let paths = self.0.keys();
+        Self(
+            paths
+                .map(|path| (path.clone(), Fingerprint::of_file(path)))
+                .collect(),
+        )
+    }
 }
 
 /// Says which changed keys a running server does not take over.

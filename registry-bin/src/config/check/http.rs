@@ -6,15 +6,15 @@ use super::Problems;
 use crate::config::sections::http::{Http, Network};
 
 pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
-    let is_unix = http.net == Some(Network::Unix);
-    let address = http.addr.as_deref();
+    let is_unix = http.net == Network::Unix;
+    let is_missing = !problems.tree.has("http.addr");
     problems.required(
         "http.addr",
-        is_unix && address.is_none(),
+        is_unix && is_missing,
         "name the path of the unix socket",
     );
     for (path, address) in [
-        ("http.addr", address.filter(|_| !is_unix)),
+        ("http.addr", Some(http.addr.as_str()).filter(|_| !is_unix)),
         ("http.debug.addr", http.debug.addr.as_deref()),
     ] {
         if address.is_some_and(|address| !has_port(address)) {

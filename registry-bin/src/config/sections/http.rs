@@ -9,13 +9,13 @@ use super::tls::Tls;
 use crate::config::values::{AddressRange, GoDuration, HeaderFields, Secret};
 
 /// Where the registry is reached, and by whom how often.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http {
     /// Where to listen: `ADDRESS:PORT`, `:PORT` for all addresses, or a path where `net` is `unix`.
-    pub(crate) addr: Option<String>,
+    pub(crate) addr: String,
     /// The kind of `addr`.
-    pub(crate) net: Option<Network>,
+    pub(crate) net: Network,
     /// The URL that clients reach the registry by, for the URLs in its responses.
     pub(crate) host: Option<String>,
     /// The path that the registry is below of, such as `/registry/`.
@@ -25,9 +25,9 @@ pub(crate) struct Http {
     /// URLs in responses are paths; so they are without `host` too, unless this is `false`.
     #[serde(rename = "relativeurls")]
     pub(crate) relative_urls: Option<bool>,
-    /// How long running requests may go on after the first signal; 0 cuts them; 30s unless given.
+    /// How long running requests may go on after the first signal; 0 cuts them.
     #[serde(rename = "draintimeout")]
-    pub(crate) drain_timeout: Option<GoDuration>,
+    pub(crate) drain_timeout: GoDuration,
     /// Header fields of every response, such as `X-Content-Type-Options: [nosniff]`.
     pub(crate) headers: HeaderFields,
     /// Encryption.
@@ -45,6 +45,30 @@ pub(crate) struct Http {
     /// How many requests are answered.
     #[serde(rename = "ratelimit")]
     pub(crate) rate_limit: RateLimit,
+}
+
+/// Only for this machine: a registry without users and without encryption is not for a network.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:5000";
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            addr: DEFAULT_ADDRESS.to_owned(),
+            net: Network::default(),
+            host: None,
+            prefix: None,
+            secret: None,
+            relative_urls: None,
+            drain_timeout: GoDuration::from_secs(30),
+            headers: HeaderFields::default(),
+            tls: Tls::default(),
+            debug: Debug::default(),
+            http2: Http2::default(),
+            h2c: H2c::default(),
+            trusted_proxies: None,
+            rate_limit: RateLimit::default(),
+        }
+    }
 }
 
 /// The kind of an address.

@@ -13,8 +13,8 @@ use crate::config::values::Secret;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Log {
-    /// The least level that is logged; `info` unless given.
-    pub(crate) level: Option<LogLevel>,
+    /// The least level that is logged.
+    pub(crate) level: LogLevel,
     /// The form of a line.
     pub(crate) formatter: LogFormat,
     /// What each line of the log says in addition.

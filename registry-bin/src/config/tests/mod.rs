@@ -46,7 +46,7 @@ fn the_smallest_file_has_distributions_defaults() {
     let configuration = load(SMALLEST, &[]);
     assert!(configuration.storage.in_memory.is_some());
     assert!(!configuration.storage.delete.enabled);
-    assert_eq!(configuration.level(), LogLevel::Info);
+    assert_eq!(configuration.log.level, LogLevel::Info);
     assert_eq!(configuration.log.formatter, LogFormat::Text);
     assert_eq!(configuration.catalog.most_entries, 1000);
     assert_eq!(configuration.tags.most_tags, 1000);
@@ -100,8 +100,8 @@ fn variables_replace_what_the_file_says() {
     );
     assert_eq!(root(&configuration), "/new");
     assert!(configuration.storage.delete.enabled);
-    assert_eq!(configuration.level(), LogLevel::Debug);
-    assert_eq!(configuration.http.addr.as_deref(), Some(":5001"));
+    assert_eq!(configuration.log.level, LogLevel::Debug);
+    assert_eq!(configuration.http.addr, ":5001");
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn flags_go_before_variables() {
     let variables = [("REGISTRY_HTTP_ADDR".to_owned(), ":2".to_owned())];
     let (configuration, tree, _) =
         assemble(Some(SMALLEST), variables, Some("s3://images/a/b"), &[flag]).unwrap();
-    assert_eq!(configuration.http.addr.as_deref(), Some(":1"));
+    assert_eq!(configuration.http.addr, ":1");
     assert_eq!(tree.origin_of("http.addr"), Origin::Flag("--listen"));
     let s3 = configuration.storage.s3.expect("a bucket");
     assert_eq!((s3.bucket.as_str(), s3.root.as_deref()), ("images", Some("a/b")));

@@ -1,0 +1,20 @@
+//! What tells one content of a file from another.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+
+/// A content, or none, because the file is missing or cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint(Option<u64>);
+
+impl Fingerprint {
+    pub(crate) fn of(content: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        Self(Some(hasher.finish()))
+    }
+
+    pub(crate) fn of_file(path: &Path) -> Self {
+        std::fs::read(path).map_or(Self(None), |content| Self::of(&content))
+    }
+}
