@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use std::path::PathBuf;
 
-use crate::config::values::Secret;
+use crate::config::values::{Secret, SecretUrl};
 
 /// What was before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -49,7 +49,7 @@ pub(crate) struct Bugsnag {
     #[serde(rename = "releasestage")]
     pub(crate) release_stage: Option<String>,
     /// Where to send.
-    pub(crate) endpoint: Option<String>,
+    pub(crate) endpoint: Option<SecretUrl>,
 }
 
 /// New Relic.

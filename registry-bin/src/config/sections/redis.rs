@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, Secret};
+use crate::config::values::{GoDuration, Secret, SecretUrl};
 
 /// A cache that ours does without; see the documentation of distribution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Redis {
-    pub(crate) addr: Option<String>,
-    pub(crate) addrs: Vec<String>,
+    pub(crate) addr: Option<SecretUrl>,
+    pub(crate) addrs: Vec<SecretUrl>,
     pub(crate) clientname: Option<String>,
     pub(crate) db: Option<i64>,
     pub(crate) protocol: Option<i64>,
