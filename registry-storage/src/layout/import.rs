@@ -5,15 +5,19 @@ use std::path::Path;
 use std::pin::pin;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use registry_core::manifest::ManifestView;
 use registry_core::storage::{ChildKind, Manifest, NewManifest, TagCondition, UploadKey};
 use registry_core::{Digest, ErrorCode, MediaType, RepositoryName, Storage, Tag};
-use serde::de::DeserializeOwned;
 
-use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
+use super::index::Entry;
+use super::plan::plan;
 use super::source::Source;
-use super::{INDEX_LIMIT, LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, Observer, blob_path};
+use super::{LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, Observer, blob_path};
 use crate::progress::Step;
+
+/// How many blobs of a manifest are uploaded at once.
+const BLOBS: usize = 8;
 
 /// The most manifests that wait to be stored because something before them does: some 100 bytes each.
 const WAITING_LIMIT: usize = 200_000;
@@ -64,66 +68,6 @@ pub async fn import(
         import.report.repositories += u64::from(repository.is_some());
     }
     Ok(import.report)
-}
-
-/// Which entries become which repository. The layout need not say it of all.
-type Plan = BTreeMap<Option<RepositoryName>, Vec<Entry>>;
-
-async fn plan(source: &Source, wanted: &[RepositoryName]) -> Result<Plan, LayoutError> {
-    let version: LayoutVersion = json(source, LAYOUT_FILE).await?;
-    if !version.is_known() {
-        let version = version.image_layout_version;
-        let reason = format!("its layout has the version {version}, and this program knows 1.0.0");
-        return Err(source.malformed(reason));
-    }
-    let index: Index = json(source, INDEX_FILE).await?;
-    let entries: Vec<_> = index
-        .manifests
-        .into_iter()
-        .map(|entry| (entry.name().repository, entry))
-        .collect();
-    let names: BTreeSet<_> = entries.iter().filter_map(|(name, _)| name.clone()).collect();
-    let only = match (wanted, names.len()) {
-        ([single], 0 | 1) => Some(single.clone()),
-        ([], 1) => names.first().cloned(),
-        ([], 0) if !entries.is_empty() => {
-            let reason = "it does not say of which repository it is; name the one to import it to";
-            return Err(source.malformed(reason));
-        }
-        _ => None,
-    };
-    if only.is_none()
-        && let Some(missing) = wanted.iter().find(|name| !names.contains(name))
-    {
-        let known: Vec<_> = names.iter().take(10).map(RepositoryName::as_str).collect();
-        let reason = format!(
-            "nothing in it is of {missing}; it has {} repositories: {}{}",
-            names.len(),
-            known.join(", "),
-            if names.len() > known.len() { ", …" } else { "" }
-        );
-        return Err(source.malformed(reason));
-    }
-    let mut plan = Plan::new();
-    for (name, entry) in entries {
-        let name = only.clone().or(name);
-        if only.is_some() || wanted.is_empty() || name.as_ref().is_some_and(|name| wanted.contains(name)) {
-            plan.entry(name).or_default().push(entry);
-        }
-    }
-    Ok(plan)
-}
-
-async fn json<T: DeserializeOwned>(source: &Source, path: &str) -> Result<T, LayoutError> {
-    let Some(text) = source.read(path, INDEX_LIMIT).await? else {
-        let hint = if source.find("manifest.json").await?.is_some() {
-            "; what `docker save` wrote before Docker 25 is converted by `skopeo copy docker-archive:FILE oci:DIR`"
-        } else {
-            ""
-        };
-        return Err(source.malformed(format!("it is no image layout, as it has no file {path}{hint}")));
-    };
-    serde_json::from_slice(&text).map_err(|cause| source.malformed(format!("{path}: {cause}")))
 }
 
 struct Import<'a> {
@@ -230,34 +174,36 @@ impl Import<'_> {
                 return Err(LayoutError::Missing { digest });
             }
             // An entry of an index may be a blob: the caches of BuildKit have such.
-            _ => return self.blob(repository, &next.digest).await.map(|()| true),
+            _ => {
+                let stored = self.blob(repository, &next.digest).await?;
+                self.count(repository, &next.digest, Ok(stored)).await?;
+                return Ok(true);
+            }
         };
         let mut manifests = Vec::new();
+        let mut blobs = Vec::new();
         for child in view.children() {
-            match (child.kind, done.get(&child.digest)) {
-                (_, Some(_)) => {}
-                (ChildKind::Manifest, None) => manifests.push(Waiting {
+            match child.kind {
+                _ if done.contains_key(&child.digest) => {}
+                ChildKind::Manifest => manifests.push(Waiting {
                     digest: child.digest.clone(),
                     media_type: None,
                     has_children: false,
                 }),
-                (ChildKind::Blob, None) => {
-                    let stored = self.blob(repository, &child.digest).await;
-                    done.insert(child.digest.clone(), stored.is_ok());
-                    if let Err(error) = stored {
-                        self.leave_out(Some(repository), &child.digest, error).await?;
-                    }
-                }
+                ChildKind::Blob => blobs.push(&child.digest),
             }
         }
         for child in view.optional_children() {
             let path = blob_path(&child.digest);
             if !done.contains_key(&child.digest) && self.source.find(&path).await?.is_some() {
-                let stored = self.blob(repository, &child.digest).await;
-                done.insert(child.digest.clone(), stored.is_ok());
-                if let Err(error) = stored {
-                    self.leave_out(Some(repository), &child.digest, error).await?;
-                }
+                blobs.push(&child.digest);
+            }
+        }
+        for some in blobs.chunks(BLOBS) {
+            let storing = some.iter().map(|digest| self.blob(repository, digest));
+            for (digest, stored) in some.iter().zip(join_all(storing).await) {
+                done.insert((*digest).clone(), stored.is_ok());
+                self.count(repository, digest, stored).await?;
             }
         }
         if waiting.len() + manifests.len() > WAITING_LIMIT {
@@ -359,10 +305,10 @@ impl Import<'_> {
         Ok(self.storage.put_manifest(repository, new).await?)
     }
 
-    /// Uploads a blob, unless the repository has it.
-    async fn blob(&mut self, repository: &RepositoryName, digest: &Digest) -> Result<(), LayoutError> {
+    /// Uploads a blob and returns its size; nothing where the repository has it.
+    async fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, LayoutError> {
         if self.storage.stat_blob(repository, digest).await.is_ok() {
-            return Ok(());
+            return Ok(None);
         }
         let Some(input) = self.source.find(&blob_path(digest)).await? else {
             let digest = digest.clone();
@@ -386,9 +332,25 @@ impl Import<'_> {
             drop(self.storage.cancel_upload(&upload).await);
             return Err(error.into());
         }
-        self.report.blobs += 1;
-        self.report.size += size;
-        Ok(())
+        Ok(Some(size))
+    }
+
+    /// Counts a blob that was uploaded, or tells why it was not.
+    async fn count(
+        &mut self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        stored: Result<Option<u64>, LayoutError>,
+    ) -> Result<(), LayoutError> {
+        match stored {
+            Ok(None) => Ok(()),
+            Ok(Some(size)) => {
+                self.report.blobs += 1;
+                self.report.size += size;
+                Ok(())
+            }
+            Err(error) => self.leave_out(Some(repository), digest, error).await,
+        }
     }
 
     /// Tells of what is broken in the layout. An error of the storage's own ends the import.

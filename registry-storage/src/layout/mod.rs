@@ -9,6 +9,7 @@ mod export;
 mod import;
 mod index;
 mod observer;
+mod plan;
 mod sink;
 mod source;
 
