@@ -209,6 +209,48 @@ async fn what_was_interrupted_is_no_backup_and_a_restore_can_be_repeated() {
     );
 }
 
+/// Says that files are written, and waits.
+struct Stop {
+    begun: tokio::sync::Notify,
+    go_on: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl registry_storage::Progress for Stop {
+    fn step(&self, step: registry_storage::progress::Step, _: u64, _: Option<u64>) {
+        if step == registry_storage::progress::Step::Files {
+            self.begun.notify_one();
+            // Whoever lets it go on is gone then.
+            self.go_on.lock().unwrap().recv().unwrap_err();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_of_a_backup_that_was_ended_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("backup");
+    let store = open(&folder.path().join("root")).await;
+    push_image(&store, "a", Some("v1"), 1, 20_000).await;
+    push_image(&store, "a", Some("v2"), 2, 20_000).await;
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let stop = Arc::new(Stop {
+        begun: tokio::sync::Notify::new(),
+        go_on: std::sync::Mutex::new(receiver),
+    });
+    tokio::select! {
+        _ = store.backend().backup(&target, Arc::<Stop>::clone(&stop) as _) => panic!("it waits"),
+        () = stop.begun.notified() => {}
+    }
+    assert!(target.join("records.sqlite").exists());
+    drop(sender);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while std::fs::read_dir(&target).unwrap().next().is_some() {
+        assert!(std::time::Instant::now() < deadline, "it is still there");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    store.backend().backup(&target, Arc::new(())).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_upload_that_goes_on_is_not_in_a_backup_and_ends_all_the_same() {
     let folder = tempfile::tempdir().unwrap();

@@ -29,7 +29,10 @@ fn server_with_images(folder: &Path) -> (Server, Repository) {
     let repository = Repository::new(server.address(), "team/app");
     let layout = folder.join("made");
     let made = Layout::create(&layout);
-    let images = [made.add_image("amd64", &[100_000]), made.add_image("arm64", &[10])];
+    let images = [
+        made.add_image("amd64", &[100_000]),
+        made.add_image("arm64", &[10]),
+    ];
     made.finish(&[("amd64", &images[0]), ("arm64", &images[1])]);
     registry(folder, &["import", "--layout", "oci", "made", "team/app"]);
     let index = serde_json::json!({"schemaVersion": 2, "manifests": images}).to_string();
@@ -56,7 +59,9 @@ fn server_with_images(folder: &Path) -> (Server, Repository) {
 fn skopeo_and_podman_read_what_was_exported() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path();
-    let Some(skopeo) = Tool::find("skopeo", path) else { return };
+    let Some(skopeo) = Tool::find("skopeo", path) else {
+        return;
+    };
     let skopeo = skopeo.with(["--insecure-policy"]);
     let (_server, repository) = server_with_images(path);
     for target in ["one", "one.tar"] {
@@ -76,7 +81,11 @@ fn skopeo_and_podman_read_what_was_exported() {
     .into_iter()
     .enumerate()
     {
-        assert_eq!(skopeo.run(["inspect", "--raw", source]).as_bytes(), pushed, "{source}");
+        assert_eq!(
+            skopeo.run(["inspect", "--raw", source]).as_bytes(),
+            pushed,
+            "{source}"
+        );
         let copied = format!("dir:copy-{number}");
         skopeo.run(["copy", "--quiet", "--all", "--preserve-digests", source, &copied]);
     }
@@ -103,7 +112,9 @@ fn skopeo_and_podman_read_what_was_exported() {
 fn what_skopeo_and_buildah_write_is_imported() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path();
-    let Some(skopeo) = Tool::find("skopeo", path) else { return };
+    let Some(skopeo) = Tool::find("skopeo", path) else {
+        return;
+    };
     let skopeo = skopeo.with(["--insecure-policy"]);
     let (server, repository) = server_with_images(path);
     let pushed = repository.get("manifests/v1").body;
@@ -112,19 +123,46 @@ fn what_skopeo_and_buildah_write_is_imported() {
         ("oci:copied:v1", "copied", "back/folder"),
         ("oci-archive:copied.tar:v1", "copied.tar", "back/archive"),
     ] {
-        let copy = ["copy", "--quiet", "--all", "--preserve-digests", "--src-tls-verify=false"];
+        let copy = [
+            "copy",
+            "--quiet",
+            "--all",
+            "--preserve-digests",
+            "--src-tls-verify=false",
+        ];
         skopeo.run(copy.into_iter().chain([source.as_str(), target]));
         registry(path, &["import", "--layout", "oci", name, imported]);
         let back = Repository::new(server.address(), imported);
         assert_eq!(back.get("manifests/v1").body, pushed);
     }
-    let Some(buildah) = Tool::find("buildah", path) else { return };
+    let Some(buildah) = Tool::find("buildah", path) else {
+        return;
+    };
     let (root, run) = (path.join("storage"), path.join("run"));
     let text = |path: &Path| path.to_str().expect("a plain path").to_owned();
-    let buildah = buildah.with(["--root", &text(&root), "--runroot", &text(&run), "--storage-driver", "vfs"]);
+    let buildah = buildah.with([
+        "--root",
+        &text(&root),
+        "--runroot",
+        &text(&run),
+        "--storage-driver",
+        "vfs",
+    ]);
     std::fs::create_dir(path.join("context")).expect("a folder can be made");
-    std::fs::write(path.join("context/Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").expect("a file");
-    buildah.run(["build", "--quiet", "--isolation", "chroot", "--tag", "built:1", "context"]);
+    std::fs::write(
+        path.join("context/Dockerfile"),
+        "FROM scratch\nCOPY Dockerfile /\n",
+    )
+    .expect("a file");
+    buildah.run([
+        "build",
+        "--quiet",
+        "--isolation",
+        "chroot",
+        "--tag",
+        "built:1",
+        "context",
+    ]);
     buildah.run(["push", "--quiet", "built:1", "oci-archive:built.tar:1"]);
     registry(path, &["import", "--layout", "oci", "built.tar", "built"]);
     let reference = format!("docker://{}/built:1", server.address());
@@ -135,11 +173,11 @@ fn what_skopeo_and_buildah_write_is_imported() {
 fn referrers_go_with_what_they_refer_to() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path();
-    let (_server, repository) = server_with_images(path);
+    let (server, repository) = server_with_images(path);
     let digest = crate::support::content::sha256(&repository.get("manifests/amd64").body);
     registry(path, &["export", "--layout", "oci", "one", "team/app"]);
     registry(path, &["import", "--layout", "oci", "one", "moved"]);
-    let moved = repository.sibling("moved");
+    let moved = Repository::new(server.address(), "moved");
     let referrers = moved.get(&format!("referrers/{digest}")).json();
     let referrers = referrers["manifests"].as_array().expect("a list");
     assert_eq!(referrers.len(), 1);

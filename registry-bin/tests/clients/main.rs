@@ -12,6 +12,7 @@ mod curl;
 mod docker;
 mod docker_daemon;
 mod image;
+mod layouts;
 mod login_places;
 mod logins;
 mod moving;

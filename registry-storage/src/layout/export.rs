@@ -9,7 +9,7 @@ use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Storage
 
 use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
 use super::sink::Sink;
-use super::{LayoutError, LayoutReport, LeftOut, Observer, TAG_LIMIT};
+use super::{ENTRY_LIMIT, LayoutError, LayoutReport, LeftOut, Observer};
 use crate::progress::Step;
 
 /// How many names are listed at once.
@@ -60,7 +60,7 @@ async fn plan(
     repositories: &[RepositoryName],
 ) -> Result<Vec<(RepositoryName, Vec<Tag>)>, LayoutError> {
     let mut plan = Vec::new();
-    let mut left = TAG_LIMIT;
+    let mut left = ENTRY_LIMIT;
     if repositories.is_empty() {
         let mut last = None;
         loop {
@@ -100,7 +100,7 @@ async fn tags(
         let Page { items, next } = page.map_err(LayoutError::storage(repository, "listing its tags"))?;
         *left = left
             .checked_sub(items.len())
-            .ok_or(LayoutError::TooMany { limit: TAG_LIMIT })?;
+            .ok_or(LayoutError::TooMany { limit: ENTRY_LIMIT })?;
         tags.extend(items);
         last = next;
         if last.is_none() {
@@ -145,6 +145,14 @@ impl Export<'_> {
             self.observer.step(Step::Tags, self.report.tags, Some(self.total));
         }
         self.report.repositories += 1;
+        Ok(())
+    }
+
+    fn enter(&mut self, entry: Entry) -> Result<(), LayoutError> {
+        if self.entries.len() >= ENTRY_LIMIT {
+            return Err(LayoutError::TooMany { limit: ENTRY_LIMIT });
+        }
+        self.entries.push(entry);
         Ok(())
     }
 
@@ -214,8 +222,7 @@ impl Export<'_> {
                 if !done.contains(&referrer.digest) {
                     let digest = &referrer.digest;
                     let name = (!self.is_one).then(|| format!("{repository}@{digest}"));
-                    self.entries
-                        .push(Entry::new(&referrer.media_type, digest, referrer.size, name));
+                    self.enter(Entry::new(&referrer.media_type, digest, referrer.size, name))?;
                     waiting.push(referrer.digest);
                 }
             }

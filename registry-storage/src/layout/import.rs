@@ -19,8 +19,9 @@ use crate::progress::Step;
 /// How many blobs of a manifest are uploaded at once.
 const BLOBS: usize = 8;
 
-/// The most manifests that wait to be stored because something before them does: some 100 bytes each.
-const WAITING_LIMIT: usize = 200_000;
+/// The most digests that the images of a repository may have, some 150 bytes of memory each: manifests can name more than
+/// there is.
+const DIGEST_LIMIT: usize = 2_000_000;
 
 /// Stores the images of a layout, which is a folder or an archive.
 ///
@@ -199,16 +200,16 @@ impl Import<'_> {
                 blobs.push(&child.digest);
             }
         }
+        if waiting.len() + manifests.len() + done.len() + blobs.len() > DIGEST_LIMIT {
+            let reason = format!("its manifests name more than {DIGEST_LIMIT} digests");
+            return Err(self.source.malformed(reason));
+        }
         for some in blobs.chunks(BLOBS) {
             let storing = some.iter().map(|digest| self.blob(repository, digest));
             for (digest, stored) in some.iter().zip(join_all(storing).await) {
                 done.insert((*digest).clone(), stored.is_ok());
                 self.count(repository, digest, stored).await?;
             }
-        }
-        if waiting.len() + manifests.len() > WAITING_LIMIT {
-            let reason = format!("more than {WAITING_LIMIT} manifests are nested in another");
-            return Err(self.source.malformed(reason));
         }
         waiting.push(Waiting {
             has_children: true,

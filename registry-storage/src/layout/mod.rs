@@ -27,10 +27,11 @@ pub use self::observer::{LeftOut, Observer};
 const MANIFEST_LIMIT: u64 = registry_core::manifest::DEFAULT_SIZE_LIMIT as u64;
 
 /// The largest `index.json` that is read, in bytes.
-const INDEX_LIMIT: u64 = 64 * 1024 * 1024;
+const INDEX_LIMIT: u64 = 128 * 1024 * 1024;
 
-/// The most tags that are written to one layout. Their entries, of some 300 bytes, stay below [`INDEX_LIMIT`].
-const TAG_LIMIT: usize = 150_000;
+/// The most entries that are written to the `index.json` of one layout. With the longest names it stays below
+/// [`INDEX_LIMIT`].
+const ENTRY_LIMIT: usize = 150_000;
 
 /// What was written or stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,8 +92,8 @@ pub enum LayoutError {
         /// The digest of what was left out.
         digest: Digest,
     },
-    /// There are more tags than one layout may have.
-    #[error("there are more than {limit} tags; name some of the repositories")]
+    /// There are more tags and referrers than one layout may have.
+    #[error("there are more than {limit} tags and referrers; name some of the repositories")]
     TooMany {
         /// How many there may be.
         limit: usize,

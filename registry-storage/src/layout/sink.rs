@@ -154,7 +154,7 @@ impl Sink {
             let path = path.clone();
             move || {
                 path.parent().map_or(Ok(()), fs::create_dir_all)?;
-                File::create(path)
+                create(&path)
             }
         })
         .await?;
@@ -214,7 +214,7 @@ impl Archive {
     fn create(target: &Path) -> io::Result<Self> {
         let path = unfinished(target);
         Ok(Self {
-            file: Arc::new(File::create(&path)?),
+            file: Arc::new(create(&path)?),
             position: 0,
             written: BTreeSet::new(),
             unfinished: Some(path),
@@ -237,6 +237,14 @@ impl Output {
         let (file, position) = (Arc::clone(&self.file), self.position);
         self.position += content.len() as u64;
         blocking(&self.path, move || file.write_all_at(&content, position)).await
+    }
+}
+
+/// Makes a file, in place of one that was left. A link that somebody put there is not followed.
+fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => File::create_new(path),
     }
 }
 

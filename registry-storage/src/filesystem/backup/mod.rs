@@ -119,7 +119,7 @@ impl FilesystemBackend {
     /// Makes a backup of the whole store in the folder `target`, which must be empty or not exist.
     ///
     /// What was answered before this is called is in it. Pushes and pulls go on; deletes of bytes wait. Cancel safety: a
-    /// dropped future ends the backup soon, and what it wrote is no backup.
+    /// dropped future ends the backup soon. What was written by one that did not end is removed.
     ///
     /// # Errors
     /// [`BackupError`].
@@ -180,6 +180,19 @@ fn back_up(
     is_wanted: &AtomicBool,
 ) -> Result<BackupReport, BackupError> {
     require_empty(target)?;
+    let made = fill(root, target, progress, is_wanted);
+    if made.is_err() {
+        discard(target);
+    }
+    made
+}
+
+fn fill(
+    root: &Path,
+    target: &Path,
+    progress: &dyn Progress,
+    is_wanted: &AtomicBool,
+) -> Result<BackupReport, BackupError> {
     let made = SystemClock.now();
     let records = target.join(RECORDS_FILE);
     snapshot::copy_records(&root.join(RECORDS_FILE), &records, progress, is_wanted)?;
@@ -200,6 +213,24 @@ fn back_up(
     };
     write_manifest(target, &manifest)?;
     Ok(report)
+}
+
+/// Removes what was written, so that the same folder can be taken again. What cannot be removed is no backup all the same.
+fn discard(target: &Path) {
+    let emptied = std::fs::read_dir(target).and_then(|entries| {
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path)?;
+            } else {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = emptied {
+        tracing::warn!(folder = %target.display(), %error, "a backup that was begun was not removed");
+    }
 }
 
 /// Makes a folder, or takes one that has nothing in it.
