@@ -117,6 +117,14 @@ pub(crate) fn without_effect(tree: &Node) -> Vec<&'static str> {
     WITHOUT_EFFECT.iter().filter_map(given).collect()
 }
 
+/// Neither the key nor what is above it is one of [`WITHOUT_EFFECT`].
+pub(crate) fn has_effect(key: &str) -> bool {
+    WITHOUT_EFFECT.iter().all(|(path, _)| {
+        let below = key.strip_prefix(path);
+        below.is_none_or(|rest| !rest.is_empty() && !rest.starts_with('.'))
+    })
+}
+
 /// Why a key of [`WITHOUT_EFFECT`] needs none.
 pub(crate) fn reason(key: &str) -> &'static str {
     let found = WITHOUT_EFFECT.iter().find(|(path, _)| *path == key);
@@ -198,10 +206,8 @@ fn refuse_unbuilt(configuration: &Configuration, refusals: &mut Refusals<'_>) {
 
 fn refuse_of_s3(s3: &S3, refusals: &mut Refusals<'_>) {
     let usual = |value: &Option<String>, usual: &[&str]| {
-        let value = value.as_deref();
-        value.is_none_or(|value| {
-            value.is_empty() || usual.iter().any(|usual| usual.eq_ignore_ascii_case(value))
-        })
+        let is_usual = |value: &str| usual.iter().any(|usual| usual.eq_ignore_ascii_case(value));
+        value.as_deref().is_none_or(is_usual)
     };
     if !usual(&s3.storage_class, &["STANDARD", "NONE"]) {
         refusals.add(

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::starts::Running;
 use crate::support::server::pause;
+use crate::until;
 
 const TEXT: &str = "version: 0.1\nstorage: inmemory\nlog:\n  level: error\n";
 
@@ -35,6 +36,25 @@ fn a_changed_file_comes_into_force_by_itself_and_a_bad_one_does_not() {
     );
     wait_for(&server, "catalog.maxentries");
     assert!(server.log().contains("wait for a restart"));
+}
+
+#[test]
+fn a_changed_secret_waits_for_a_restart_and_is_told_by_its_key_alone() {
+    let text = |secret: &str, unused: &str, level: &str| {
+        format!(
+            "version: 0.1\nstorage: inmemory\nlog: {{level: {level}}}\nhttp: {{secret: {unused}}}\nnotifications: {{endpoints: [{{name: a, url: 'http://127.0.0.1:1', headers: {{Authorization: [{secret}]}}}}]}}\n"
+        )
+    };
+    let server = Running::start(Some(&text("canary-1", "a", "info")), &[]);
+    write(&server, &text("canary-2", "b", "info"));
+    wait_for(&server, "wait for a restart keys=\"notifications.endpoints\"");
+    // As at the start: nothing waits.
+    let before = server.log().matches("wait for a restart").count();
+    let read = server.log().matches("read again and is in force").count();
+    write(&server, &text("canary-1", "a", "debug"));
+    until(|| server.log().matches("read again and is in force").count() > read);
+    assert_eq!(server.log().matches("wait for a restart").count(), before);
+    assert!(!server.log().contains("canary"), "{}", server.log());
 }
 
 #[test]

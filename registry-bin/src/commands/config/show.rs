@@ -42,6 +42,7 @@ impl Listing<'_> {
             match value {
                 Value::Null => {}
                 Value::Object(below) if below.is_empty() && self.tree.find(&path).is_none() => {}
+                Value::Array(items) if items.is_empty() && self.tree.find(&path).is_none() => {}
                 Value::Object(below) if !below.is_empty() => {
                     let start = self.text.len();
                     self.line(depth, &format!("{}:", word(key)));

@@ -16,6 +16,9 @@ use tokio::task::JoinHandle;
 use super::service_manager;
 use crate::cli::{Serve, StoreArguments};
 use crate::config::fingerprint::Fingerprint;
+use crate::config::supported::has_effect;
+use crate::config::tree::Node;
+use crate::config::values::MASK;
 use crate::config::{Configuration, Flag, Loaded, load};
 use crate::failure::Failure;
 use crate::logging::{LogFilter, LogHandle};
@@ -92,16 +95,13 @@ impl Reload {
         let server = Arc::new(Running {
             arguments: serve.configuration.store(),
             flags: serve.flags(),
+            started: loaded.clone(),
             parts,
         });
-        let state = State {
-            configuration: loaded.configuration.clone(),
-            seen,
-        };
         let (stop, mut stopped) = watch::channel(());
         let task = tokio::spawn(async move {
             tokio::select! {
-                () = watch_for_changes(server, state, hangup) => {}
+                () = watch_for_changes(server, seen, hangup) => {}
                 // An error means that the sender was dropped, and so the handle.
                 _ = stopped.changed() => {}
             }
@@ -122,16 +122,12 @@ impl Reload {
 struct Running {
     arguments: StoreArguments,
     flags: Vec<Flag>,
+    /// What it was started with.
+    started: Loaded,
     parts: Vec<Arc<dyn Reloadable>>,
 }
 
-/// What is in force, and what was looked at last.
-struct State {
-    configuration: Configuration,
-    seen: Seen,
-}
-
-async fn watch_for_changes(server: Arc<Running>, mut state: State, mut hangup: Signal) {
+async fn watch_for_changes(server: Arc<Running>, mut seen: Seen, mut hangup: Signal) {
     loop {
         let is_asked = tokio::select! {
             _ = hangup.recv() => true,
@@ -143,15 +139,15 @@ async fn watch_for_changes(server: Arc<Running>, mut state: State, mut hangup: S
         let server = Arc::clone(&server);
         // Files are read, which blocks.
         let looked = tokio::task::spawn_blocking(move || {
-            server.look(&mut state, is_asked);
-            state
+            server.look(&mut seen, is_asked);
+            seen
         });
         let looked = looked.await;
         if is_asked {
             service_manager::reloaded();
         }
-        state = match looked {
-            Ok(state) => state,
+        seen = match looked {
+            Ok(seen) => seen,
             Err(error) => {
                 tracing::error!(%error, "changes of the configuration are not looked for any more");
                 return;
@@ -162,17 +158,16 @@ async fn watch_for_changes(server: Arc<Running>, mut state: State, mut hangup: S
 
 impl Running {
     /// Reads everything again if a file changed, or if somebody asks for it.
-    fn look(&self, state: &mut State, is_asked: bool) {
-        let now = state.seen.now();
-        if now == state.seen && !is_asked {
+    fn look(&self, seen: &mut Seen, is_asked: bool) {
+        let now = seen.now();
+        if now == *seen && !is_asked {
             return;
         }
         // Whatever comes of it, the same content is not tried again.
-        state.seen = now;
-        match self.reload(&mut state.seen) {
+        *seen = now;
+        match self.reload(seen) {
             Ok(loaded) => {
-                tell_what_waits_for_a_restart(&state.configuration, &loaded.configuration);
-                state.configuration = loaded.configuration;
+                tell_what_waits_for_a_restart(&self.started, &loaded);
                 tracing::info!("the configuration was read again and is in force");
             }
             Err(error) => {
@@ -222,19 +217,17 @@ impl Seen {
     }
 }
 
-/// Says which changed keys a running server does not take over.
-fn tell_what_waits_for_a_restart(old: &Configuration, new: &Configuration) {
-    let fixed = |configuration: &Configuration| {
-        let mut value = serde_json::to_value(configuration).unwrap_or_default();
-        for pointer in RELOADED {
-            if let Some(value) = value.pointer_mut(pointer) {
-                *value = Value::Null;
-            }
-        }
-        value
-    };
+/// Says which keys are other than at the start, and that a running server does not take over.
+fn tell_what_waits_for_a_restart(started: &Loaded, now: &Loaded) {
     let mut changed = Vec::new();
-    differences("", &fixed(old), &fixed(new), &mut changed);
+    differences(
+        "",
+        &fixed(started),
+        &fixed(now),
+        (&started.tree, &now.tree),
+        &mut changed,
+    );
+    changed.retain(|key| has_effect(key));
     if !changed.is_empty() {
         tracing::warn!(
             keys = changed.join(", "),
@@ -243,12 +236,28 @@ fn tell_what_waits_for_a_restart(old: &Configuration, new: &Configuration) {
     }
 }
 
-fn differences(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
-    if old == new {
-        return;
+/// The values that a running server does not take over.
+fn fixed(loaded: &Loaded) -> Value {
+    let mut value = serde_json::to_value(&loaded.configuration).unwrap_or_default();
+    for pointer in RELOADED {
+        if let Some(value) = value.pointer_mut(pointer) {
+            *value = Value::Null;
+        }
     }
+    value
+}
+
+fn differences(path: &str, old: &Value, new: &Value, written: (&Node, &Node), found: &mut Vec<String>) {
     let (Value::Object(old), Value::Object(new)) = (old, new) else {
-        found.push(path.to_owned());
+        // What is masked looks alike whatever it is.
+        let is_masked = old.to_string().contains(MASK);
+        let is_written_alike = || match (written.0.find(path), written.1.find(path)) {
+            (Some(old), Some(new)) => old.says_the_same_as(new),
+            _ => true,
+        };
+        if old != new || (is_masked && !is_written_alike()) {
+            found.push(path.to_owned());
+        }
         return;
     };
     let added = new.keys().filter(|key| !old.contains_key(*key));
@@ -259,6 +268,6 @@ fn differences(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
             format!("{path}.{key}")
         };
         let value = |values: &serde_json::Map<String, Value>| values.get(key).cloned().unwrap_or_default();
-        differences(&below, &value(old), &value(new), found);
+        differences(&below, &value(old), &value(new), written, found);
     }
 }

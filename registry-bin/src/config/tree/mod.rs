@@ -120,6 +120,28 @@ impl Node {
             })
     }
 
+    /// Both hold the same text, wherever it was written.
+    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Value::Scalar { text, .. }, Value::Scalar { text: other, .. }) => text == other,
+            (Value::List(items), Value::List(others)) => {
+                items.len() == others.len()
+                    && items
+                        .iter()
+                        .zip(others)
+                        .all(|(item, other)| item.says_the_same_as(other))
+            }
+            (Value::Map(entries), Value::Map(others)) => {
+                let is_same = |entry: &Entry| {
+                    let other = other.child(&entry.key);
+                    other.is_some_and(|other| entry.node.says_the_same_as(other))
+                };
+                entries.len() == others.len() && entries.iter().all(is_same)
+            }
+            _ => false,
+        }
+    }
+
     /// What stands below a key.
     pub(crate) fn child(&self, key: &str) -> Option<&Self> {
         match &self.value {

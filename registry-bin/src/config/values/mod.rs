@@ -12,6 +12,6 @@ pub(crate) use self::address_range::AddressRange;
 pub(crate) use self::duration::GoDuration;
 pub(crate) use self::file_or_url::FileOrUrl;
 pub(crate) use self::header_fields::HeaderFields;
-pub(crate) use self::secret::Secret;
+pub(crate) use self::secret::{MASK, Secret};
 pub(crate) use self::secret_fields::SecretFields;
 pub(crate) use self::secret_url::SecretUrl;

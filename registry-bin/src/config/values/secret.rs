@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub(crate) struct Secret(String);
 
 /// What stands for a secret where it would be seen.
-const MASK: &str = "********";
+pub(crate) const MASK: &str = "********";
 
 impl Secret {
     /// The secret itself, for whoever it is shown to on purpose.
