@@ -109,7 +109,9 @@ fn remedy(cause: &io::Error) -> &'static str {
              be left for another one"
         }
         io::ErrorKind::Unsupported => "the file system has no hard links; move the data to one that has",
-        io::ErrorKind::TooManyLinks => "the file has as many names as the file system allows",
+        io::ErrorKind::TooManyLinks => {
+            "the file has as many names as the file system allows; put a copy in its place"
+        }
         _ => "nothing was changed in the tree; start again to go on",
     }
 }

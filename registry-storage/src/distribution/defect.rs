@@ -1,8 +1,8 @@
 //! What a tree has that cannot be adopted.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use registry_core::{Digest, Error, RepositoryName, Tag};
 
@@ -11,7 +11,7 @@ use registry_core::{Digest, Error, RepositoryName, Tag};
 #[non_exhaustive]
 pub enum Defect {
     /// A file or folder cannot be read.
-    #[error("{}: cannot be read: {cause}", path.display())]
+    #[error("{}: cannot be read: {cause}", Shown(path))]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
@@ -20,7 +20,7 @@ pub enum Defect {
         cause: io::Error,
     },
     /// A folder among the repositories, or of a tag or digest, has a name that none of these can have.
-    #[error("{}: {expected} cannot have this name", path.display())]
+    #[error("{}: {expected} cannot have this name", Shown(path))]
     InvalidName {
         /// The folder.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum Defect {
         expected: &'static str,
     },
     /// A link does not name what it should.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", Shown(path))]
     BrokenLink {
         /// The link.
         path: PathBuf,
@@ -94,6 +94,22 @@ pub enum Defect {
         /// What it names.
         child: Digest,
     },
+}
+
+/// A path for people to read: whoever named a folder moves no cursor and begins no line of a log.
+pub(super) struct Shown<'p>(pub(super) &'p Path);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.to_string_lossy().chars() {
+            if character.is_control() {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is wrong with a link.

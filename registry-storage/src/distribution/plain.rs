@@ -8,6 +8,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
+use super::defect::Shown;
+
 /// Requires that neither `path` nor a folder between it and `folder` is a symbolic link. `folder` itself may be one.
 ///
 /// # Errors
@@ -53,6 +55,6 @@ pub(super) fn open(folder: &Path, path: &Path) -> io::Result<File> {
 pub(super) fn is_link(place: &Path) -> io::Error {
     io::Error::other(format!(
         "{} is a symbolic link, which is not followed",
-        place.display()
+        Shown(place)
     ))
 }

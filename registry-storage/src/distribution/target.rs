@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use registry_core::{Digest, RepositoryName, Tag};
+use rustix::fs::FlockOperation;
 
 use super::{layout, plain};
 
@@ -13,6 +15,8 @@ use super::{layout, plain};
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     tree: PathBuf,
+    /// Locked, so that one export writes here at a time.
+    _lock: Arc<File>,
 }
 
 impl Target {
@@ -22,7 +26,8 @@ impl Target {
         plain::require_no_link_so_far(root, &layout::repositories(&tree))?;
         fs::create_dir_all(layout::repositories(&tree))?;
         fs::create_dir_all(tree.join("blobs"))?;
-        Ok(Self { tree })
+        let lock = Arc::new(lock(&tree)?);
+        Ok(Self { tree, _lock: lock })
     }
 
     /// Makes the folders by which that registry knows a repository, also one without tags.
@@ -147,6 +152,19 @@ impl Target {
         let mut name: OsString = path.into();
         name.push(".exporting");
         Ok(name.into())
+    }
+}
+
+/// Locks a folder for as long as the file is open (flock(2)).
+fn lock(folder: &Path) -> io::Result<File> {
+    let file = File::open(folder)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(cause) if cause == rustix::io::Errno::WOULDBLOCK => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another export writes there",
+        )),
+        // Some file systems of networks have no locks.
+        _ => Ok(file),
     }
 }
 

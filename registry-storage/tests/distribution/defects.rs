@@ -332,6 +332,20 @@ async fn an_export_writes_through_no_symbolic_link() {
     assert_eq!(fs::read(precious).unwrap(), b"precious");
 }
 
+/// A terminal shows them, and a log has a line for each.
+#[tokio::test]
+async fn names_have_no_effect_where_they_are_shown() {
+    let break_it = |old: &Old| {
+        fs::create_dir_all(old.repository("evil\n\x1b[2Jnot adopted: x")).unwrap();
+        std::os::unix::fs::symlink(".", old.repository("evil\r\x07")).unwrap();
+    };
+    let (_, defects) = broken(break_it, &[Kind::Unreadable, Kind::InvalidName]).await;
+    for (_, text) in &defects.0 {
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+        assert!(text.contains("evil\\"), "{text:?}");
+    }
+}
+
 /// Whoever opens a pipe waits for its writer.
 #[tokio::test]
 async fn pipes_keep_nobody_waiting() {

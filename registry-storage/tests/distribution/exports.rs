@@ -240,6 +240,28 @@ async fn a_store_that_is_no_disk_is_copied() {
 }
 
 #[tokio::test]
+async fn one_export_writes_to_a_folder_at_a_time() {
+    let old = Old::new();
+    old.push_image("app", "v1", 1);
+    let store = old.open().await;
+    old.adopt(&store).await;
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().join("docker/registry/v2");
+    fs::create_dir_all(&folder).unwrap();
+    let other = fs::File::open(&folder).unwrap();
+    other.try_lock().unwrap();
+    let refused = export(&store, target.path(), &ExportOptions::new(), &mut |_| {})
+        .await
+        .unwrap_err();
+    let cause = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(cause.contains("another export"), "{cause}");
+    drop(other);
+    export(&store, target.path(), &ExportOptions::new(), &mut |_| {})
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_folder_that_cannot_be_written_is_named() {
     let old = Old::new();
     let store = old.open().await;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 use registry_http::operations::Health;
 use registry_storage::distribution::{
-    self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, adoption, is_unadopted,
+    self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adoption, is_unadopted,
 };
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::{Backend, Store};
@@ -38,40 +38,55 @@ pub(super) async fn adopt(
 }
 
 async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &Health) -> Result<(), Failure> {
-    let Some(tree) = find_if_there(root)? else {
-        return Ok(());
-    };
-    match adoption(store)
+    let came = adoption(store)
         .await
-        .map_err(|cause| failure(root).because(cause))?
-    {
-        Adoption::NotBegun | Adoption::Begun(_) => {
-            tracing::info!(
-                root = %root.display(),
-                "adopting what the distribution registry left here; its files stay as they are"
-            );
-            let mut show = Show::new(health);
-            let adopted = distribution::adopt(store, &tree, &AdoptOptions::new(), &mut show).await;
-            show.end();
-            let report = adopted.map_err(|cause| failure(root).because(cause))?;
-            tracing::info!("adopted {}", describe(&report));
-            if !report.defects.is_empty() {
-                tracing::warn!("once the rest is put right, `registry-bin adopt --again` adds it");
-            }
-        }
+        .map_err(|cause| failure(root).because(cause))?;
+    match came {
+        Adoption::NotBegun | Adoption::Begun(_) => match find_if_there(root)? {
+            Some(tree) => adopt_tree(&tree, root, store, health).await,
+            None => Ok(()),
+        },
+        // Whatever became of the other's folders is no reason not to serve what is here.
         Adoption::Finished(when) => {
-            if tree.has_changed_since(when) {
+            if matches!(Tree::find(root), Ok(Some(tree)) if tree.has_changed_since(when)) {
                 tracing::warn!(
                     adopted = %when,
                     "the distribution registry's folders changed after they were adopted here; `registry-bin adopt --again` \
                      adds what was pushed there"
                 );
             }
+            Ok(())
         }
-        Adoption::OwnContent => tracing::warn!(
-            root = %root.display(),
-            "there is data of the distribution registry beside that of this one; `registry-bin adopt --again` adds it"
-        ),
+        Adoption::OwnContent => {
+            if matches!(Tree::find(root), Ok(Some(_))) {
+                tracing::warn!(
+                    root = %root.display(),
+                    "there is data of the distribution registry beside that of this one; `registry-bin adopt --again` adds \
+                     it"
+                );
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn adopt_tree(
+    tree: &Tree,
+    root: &Path,
+    store: &Store<FilesystemBackend>,
+    health: &Health,
+) -> Result<(), Failure> {
+    tracing::info!(
+        root = %root.display(),
+        "adopting what the distribution registry left here; its files stay as they are"
+    );
+    let mut show = Show::new(health);
+    let adopted = distribution::adopt(store, tree, &AdoptOptions::new(), &mut show).await;
+    show.end();
+    let report = adopted.map_err(|cause| failure(root).because(cause))?;
+    tracing::info!("adopted {}", describe(&report));
+    if !report.defects.is_empty() {
+        tracing::warn!("once the rest is put right, `registry-bin adopt --again` adds it");
     }
     Ok(())
 }
