@@ -133,8 +133,8 @@ impl<'h> Show<'h> {
 impl Observer for Show<'_> {
     fn progress(&mut self, report: &AdoptReport) {
         let phase = format!(
-            "adopting {} of {} repositories of the distribution registry",
-            report.repositories_done, report.repositories
+            "adopting: {} of {} repositories of the distribution registry are done; {} blobs, {} manifests",
+            report.repositories_done, report.repositories, report.blobs, report.manifests
         );
         if let Some(bar) = &self.bar {
             bar.set_length(report.repositories);
