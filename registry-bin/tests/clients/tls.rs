@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::docker_daemon::DockerDaemon;
 use crate::samples::{FILES, expect_file};
+use crate::tls_reload::until;
 use crate::tls_server::{Authority, TlsServer, command, prepare};
 use crate::tools::{Daemon, Tool, find};
 
@@ -290,6 +291,33 @@ fn clients_show_certificates_in_four_ways() {
         });
         assert_eq!(results, expected, "{mode}");
     }
+}
+
+#[test]
+fn a_client_is_shut_out_by_another_authority_while_the_server_runs() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = |name: &str| text(&folder.path().join(name)).to_owned();
+    let (authority, others) = (Authority::new("private"), Authority::new("others"));
+    authority.write(&folder.path().join("ca.pem"));
+    authority.write(&folder.path().join("clients.pem"));
+    authority.issue(folder.path(), "server", |_| {});
+    authority.issue(folder.path(), "known", |_| {});
+    others.issue(folder.path(), "unknown", |_| {});
+    let Some(curl) = curl(folder.path()) else { return };
+    let curl = curl.with(["--cacert", &file("ca.pem")]);
+    let tls = format!("    clientcas: [{}]\n", file("clients.pem"));
+    let server = configured(folder.path(), &tls, "");
+    let url = format!("https://{}/v2/", server.host());
+    let is_served = |name: &str| {
+        let (certificate, key) = (file(&format!("{name}.pem")), file(&format!("{name}-key.pem")));
+        curl.try_run(["--cert", &certificate, "--key", &key, &url])
+            .is_ok()
+    };
+    assert!(is_served("known") && !is_served("unknown"));
+    others.write(&folder.path().join("clients.pem"));
+    server.signal("-HUP");
+    until(&server, || is_served("unknown"));
+    assert!(!is_served("known"));
 }
 
 #[test]

@@ -67,7 +67,8 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }
 
-fn until(server: &TlsServer, what: impl Fn() -> bool) {
+/// Waits until `what` is true.
+pub(crate) fn until(server: &TlsServer, what: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !what() {
         assert!(Instant::now() < deadline, "it does not happen: {}", server.log());
