@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::run;
 
-const TEXT: &str = "version: 0.1\nstorage:\n  inmemory:\n  cache:\n    blobdescriptor: redis\nredis:\n  password: canary\nhttp:\n  secret: canary\n";
+const TEXT: &str = "version: 0.1\nstorage:\n  inmemory:\n  cache:\n    blobdescriptor: redis\nredis:\n  password: canary\nhttp:\n  secret: canary\ncatalog:\n  maxentries: 100000\ntags:\n  maxtags: 1000\n";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -27,11 +27,13 @@ fn check_says_what_is_good_and_what_has_no_effect() {
         "listens on :5001",
         "redis has no effect: records need no cache",
         "http.secret has no effect",
+        "catalog.maxentries is limited: a page has at most 1000",
         "REGISTRY_HTTP_ADDR is set",
         "REGISTRY_PORT is set in the environment and has no effect: Kubernetes",
     ] {
         assert!(report.contains(expected), "{expected}\n{report}");
     }
+    assert!(!report.contains("maxtags"), "{report}");
 }
 
 #[test]
@@ -53,7 +55,7 @@ fn show_masks_secrets_and_names_origins() {
     for expected in [
         "secret: \"********\"  # config.yml:9",
         "level: warn  # environment variable REGISTRY_LOG_LEVEL",
-        "maxentries: 1000  # default",
+        "limit: 100000  # default",
     ] {
         assert!(listing.contains(expected), "{expected}\n{listing}");
     }

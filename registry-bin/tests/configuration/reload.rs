@@ -1,11 +1,11 @@
 //! Changes of the file while the server runs.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::starts::Running;
 use crate::support::server::pause;
-use crate::until;
+use crate::{program, until};
 
 const TEXT: &str = "version: 0.1\nstorage: inmemory\nlog:\n  level: error\n";
 
@@ -81,13 +81,50 @@ fn a_folder_that_is_swapped_by_a_symbolic_link_is_seen_as_kubernetes_swaps_it() 
     wait_for(&server, "read again and is in force");
 }
 
+fn hang_up(process: u32) {
+    let sent = Command::new("kill").args(["-HUP", &process.to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+}
+
 #[test]
 fn a_hangup_reads_everything_again() {
     let server = Running::start(Some(&TEXT.replace("error", "info")), &[]);
-    let hung_up = Command::new("kill")
-        .args(["-HUP", &server.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(hung_up.success());
+    hang_up(server.id());
     wait_for(&server, "read again and is in force");
+}
+
+#[test]
+fn a_hangup_while_the_data_is_waited_for_does_not_end_the_server() {
+    let text = "version: 0.1\nstorage: {filesystem: {rootdirectory: data}}\n";
+    let first = Running::start(Some(text), &[]);
+    let log = first.folder.path().join("second-log");
+    let mut second = program(first.folder.path())
+        .args(["serve", "--wait", "config.yml"])
+        .env("REGISTRY_HTTP_ADDR", "127.0.0.1:0")
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let has_logged = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    // The signal is listened to soon after this line; before that it ends the process, as it does with any other.
+    until(|| has_logged("configured"));
+    until(|| {
+        std::fs::read_to_string(format!("/proc/{}/status", second.id()))
+            .unwrap()
+            .lines()
+            .any(|line| {
+                let caught = line
+                    .strip_prefix("SigCgt:")
+                    .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+                caught.is_some_and(|mask| mask & 1 == 1)
+            })
+    });
+    hang_up(second.id());
+    hang_up(first.id());
+    wait_for(&first, "read again and is in force");
+    assert!(second.try_wait().unwrap().is_none());
+    let _folder = first.process_ended();
+    until(|| has_logged("read again and is in force"));
+    second.kill().unwrap();
+    second.wait().unwrap();
 }

@@ -72,6 +72,21 @@ impl Running {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// Kills it and returns its folder.
+    pub(crate) fn process_ended(mut self) -> TempDir {
+        self.end();
+        std::mem::replace(
+            &mut self.folder,
+            tempfile::tempdir().expect("a temporary folder can be made"),
+        )
+    }
+
+    fn end(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
@@ -79,9 +94,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.process.kill());
-        drop(self.process.wait());
+        self.end();
     }
 }
 

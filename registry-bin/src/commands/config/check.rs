@@ -2,7 +2,7 @@
 
 use crate::commands::serve::files;
 use crate::config::Loaded;
-use crate::config::supported::{reason, without_effect};
+use crate::config::supported::{limited, reason, without_effect};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
@@ -35,6 +35,9 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     ));
     for key in without_effect(&loaded.tree) {
         line(format!("{key} has no effect: {}.", reason(key)));
+    }
+    for (key, limit) in limited(configuration) {
+        line(format!("{key} is limited: {limit}."));
     }
     for variable in &loaded.variables.used {
         line(format!(

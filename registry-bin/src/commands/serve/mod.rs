@@ -46,7 +46,7 @@ use self::signals::Signals;
 use self::tls::{Encryption, Renewal, Unencrypted};
 use crate::cli::Serve;
 use crate::config::sections::http::RateLimit;
-use crate::config::supported::without_effect;
+use crate::config::supported::{limited, without_effect};
 use crate::config::{DEFAULT_FOLDER, Loaded, load};
 use crate::failure::Failure;
 use crate::logging::{LogHandle, Logging};
@@ -230,6 +230,9 @@ fn tell_what_has_no_effect(loaded: &Loaded) {
             keys = keys.join(", "),
             "these keys of the configuration have no effect, because nothing here needs them"
         );
+    }
+    for (key, limit) in limited(&loaded.configuration) {
+        tracing::info!("{key} is limited: {limit}");
     }
     for variable in &loaded.variables.unused {
         tracing::warn!(
