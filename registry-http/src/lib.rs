@@ -2,7 +2,8 @@
 //!
 //! [`RegistryService`] turns HTTP requests into those of a [`Registry`](registry_core::Registry) and its responses into
 //! HTTP. [`Server`] accepts connections for it, or for any other service, at TCP and unix sockets, and with the feature
-//! `tls` over TLS. [`Frontend`] shows a service below a path, behind proxies and by another URL. The module `testing` has a registry for the tests of other programs, in two lines.
+//! `tls` over TLS. [`Frontend`] shows a service below a path, behind proxies and by another URL. The module `testing` has
+//! a registry for the tests of other programs, in two lines.
 #![forbid(unsafe_code)]
 
 #[cfg(doctest)]
