@@ -72,13 +72,18 @@ impl fmt::Display for Failure {
         for part in [&self.place, &self.key].into_iter().flatten() {
             write!(f, "{part}: ")?;
         }
-        f.write_str(&self.message)?;
+        let mut text = self.message.clone();
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let told = error.to_string();
+            // Some errors tell their causes themselves.
+            if !text.contains(&told) {
+                text.push_str(": ");
+                text.push_str(&told);
+            }
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&text)
     }
 }
 

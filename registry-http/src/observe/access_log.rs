@@ -54,14 +54,18 @@ struct Causes<'a>(&'a Error);
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = OneLine(f);
-        write!(line, "{}", self.0)?;
+        let mut text = self.0.to_string();
         let mut cause = std::error::Error::source(self.0);
         while let Some(error) = cause {
-            write!(line, ": {error}")?;
+            let told = error.to_string();
+            // Some errors tell their causes themselves.
+            if !text.contains(&told) {
+                text.push_str(": ");
+                text.push_str(&told);
+            }
             cause = error.source();
         }
-        Ok(())
+        OneLine(f).write_str(&text)
     }
 }
 

@@ -16,6 +16,11 @@ pub enum LocationError {
     /// The prefix has characters that object stores do not keep as they are.
     #[error(transparent)]
     Prefix(#[from] object_store::path::Error),
+    /// The service has an address that requests cannot go to as it stands. It is not told, as it may hold a password.
+    #[error(
+        "the address of the service has a user, a password or a query; leave them out, an access key is given by itself"
+    )]
+    Endpoint,
     /// The environment's settings for the store do not fit together.
     #[error(transparent)]
     Settings(#[from] object_store::Error),

@@ -97,7 +97,7 @@ impl ObjectStoreBackend {
     }
 }
 
-fn build(bucket: &str, options: &S3Options) -> object_store::Result<AmazonS3> {
+fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
     let client = AmazonS3ConfigKey::Client;
     let mut builder = match &options.access_key {
         Some((name, key)) => AmazonS3Builder::new()
@@ -131,14 +131,19 @@ fn build(bucket: &str, options: &S3Options) -> object_store::Result<AmazonS3> {
         Some(S3Encryption::Key(key)) => builder.with_sse_kms_encryption(key),
         Some(S3Encryption::Service) => builder.with_config("aws_server_side_encryption".parse()?, "AES256"),
     };
-    builder
+    // They would be ignored, but stand in each error that the store tells.
+    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+    if endpoint.is_some_and(|endpoint| endpoint.contains(['@', '?', '#'])) {
+        return Err(LocationError::Endpoint);
+    }
+    Ok(builder
         .with_bucket_name(bucket)
         .with_config(client(ClientConfigKey::Timeout), NO_LIMIT)
         .with_retry(retries())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         // One object is deleted at a time, which every store that speaks S3 understands.
         .with_disable_bulk_delete(true)
-        .build()
+        .build()?)
 }
 
 #[cfg(test)]
@@ -152,6 +157,24 @@ mod tests {
         };
         change(&mut options);
         options.endpoint("images")
+    }
+
+    #[test]
+    fn an_endpoint_with_credentials_is_refused_and_not_told() {
+        for endpoint in [
+            "http://user:canary@minio",
+            "canary@minio:9000",
+            "https://minio/?token=canary",
+        ] {
+            let options = S3Options {
+                access_key: Some(("name".into(), "canary".into())),
+                endpoint: Some(endpoint.into()),
+                ..S3Options::default()
+            };
+            let error = build("images", &options).unwrap_err();
+            assert!(matches!(error, LocationError::Endpoint), "{error:?}");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
     }
 
     #[test]

@@ -128,14 +128,13 @@ mod tests {
     use super::*;
     use crate::config::tests_support::loaded;
 
-    const TEXT: &str = "version: 0.1\nlog:\n  fields:\n    service: registry\nstorage:\n  s3:\n    bucket: images\n    secretkey: canary\n    accesskey: canary\n    regionendpoint: https://user:canary@example.com/\nhttp:\n  secret: canary\n";
+    const TEXT: &str = "version: 0.1\nlog:\n  fields:\n    service: registry\nstorage:\n  s3:\n    bucket: images\n    secretkey: canary\n    accesskey: canary\nhttp:\n  secret: canary\nhealth:\n  http:\n    - uri: https://user:canary@example.com/\n";
 
     #[test]
     fn what_is_shown_is_the_same_configuration() {
         let listing = listing(&loaded(TEXT, &[])).unwrap();
         let again = loaded(&listing, &[]);
-        let mut original = serde_json::to_value(&loaded(TEXT, &[]).configuration).unwrap();
-        original["storage"]["s3"]["regionendpoint"] = "https://********@example.com/".into();
+        let original = serde_json::to_value(&loaded(TEXT, &[]).configuration).unwrap();
         assert_eq!(
             serde_json::to_value(&again.configuration).unwrap(),
             original,

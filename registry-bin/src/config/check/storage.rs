@@ -17,6 +17,13 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems<'_>) {
                 "`accesskey` and `secretkey` go together; give both, or none to take what the environment has",
             );
         }
+        let endpoint = s3.region_endpoint.as_ref();
+        if endpoint.is_some_and(|endpoint| endpoint.reveal().contains(['@', '?', '#'])) {
+            problems.add(
+                "storage.s3.regionendpoint",
+                "takes an address without a user, a password or a query; the access key is `accesskey` and `secretkey`",
+            );
+        }
         if s3.key_id.is_some() && !s3.encrypt {
             problems.add(
                 "storage.s3.keyid",
