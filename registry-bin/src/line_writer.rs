@@ -78,6 +78,7 @@ impl LineSink for LineWriter {
 }
 
 fn write_all(mut sink: impl Write, lines: &Receiver<Option<String>>, left_out: &AtomicU64) {
+    let mut is_failing = false;
     while let Ok(Some(first)) = lines.recv() {
         let mut is_last = false;
         let mut line = Some(first);
@@ -93,8 +94,22 @@ fn write_all(mut sink: impl Write, lines: &Receiver<Option<String>>, left_out: &
                 Err(_) => None,
             };
         }
-        if let Err(error) = result.and_then(|()| sink.flush()) {
-            tracing::warn!(%error, "lines of a log of requests cannot be written");
+        match result.and_then(|()| sink.flush()) {
+            Ok(()) if is_failing => {
+                is_failing = false;
+                tracing::info!("lines of a log of requests can be written again");
+            }
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                tracing::info!("nobody takes the lines of a log of requests any more; it ends");
+                // They are still taken, so that none waits and none counts as left out.
+                while !is_last && matches!(lines.recv(), Ok(Some(_))) {}
+                return;
+            }
+            Err(error) if !is_failing => {
+                is_failing = true;
+                tracing::warn!(%error, "lines of a log of requests cannot be written; they are left out until they can");
+            }
+            _ => {}
         }
         let count = left_out.swap(0, Ordering::Relaxed);
         if count > 0 {
@@ -128,6 +143,19 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let once: String = (0..1000).map(|number| format!("{number}\n")).collect();
         assert_eq!(text, once.repeat(2));
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_ends_the_log_and_holds_up_nobody() {
+        let (reader, pipe) = io::pipe().unwrap();
+        let writer = LineWriter::start(pipe).unwrap();
+        drop(reader);
+        for number in 0..3 * LINES {
+            writer.write(number.to_string());
+        }
+        let begin = std::time::Instant::now();
+        writer.close();
+        assert!(begin.elapsed() < END);
     }
 
     #[test]

@@ -41,6 +41,15 @@ fn a_failing_check_is_shown_and_refuses_nothing() {
     let metrics = String::from_utf8(get("/m").body).expect("metrics are text");
     let counted = "registry_http_requests_total{code=\"200\",handler=\"manifest\",method=\"get\"} 1";
     assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+    for name in [
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_cpu_seconds_total",
+    ] {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+        let value = value.and_then(|value| value.trim().parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value > 0.0), "{name}: {metrics}");
+    }
     get("/metrics").expect_status(404);
     assert!(server.terminate().success());
 }

@@ -2,7 +2,9 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use crate::support::client::Request;
 use crate::support::repository::Repository;
 use crate::support::server::Server;
 use crate::support::sink::{Sink, Told};
@@ -86,4 +88,45 @@ fn what_waits_is_sent_before_an_orderly_end() {
         (&last["action"], &last["actor"]),
         (&"delete".into(), &serde_json::json!({}))
     );
+}
+
+#[test]
+fn an_endpoint_that_hangs_holds_up_no_push_and_fills_no_disk() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let hanging = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = hanging.local_addr().expect("a socket has an address");
+    let (sink, debug) = (Sink::start(), free_address());
+    let configuration = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}}}\n\
+         http: {{debug: {{addr: '{debug}', prometheus: {{enabled: true}}}}}}\n\
+         notifications:\n  outbox: {{limit: 10}}\n  endpoints:\n    \
+         - {{name: hangs, url: 'http://{url}', timeout: 30s, ignore: {{actions: [pull]}}}}\n    \
+         - {{name: takes, url: '{}', ignore: {{actions: [pull]}}}}\n",
+        sink.url()
+    );
+    let server = Server::configured(&write(folder.path(), &configuration));
+    let repository = Repository::new(server.address(), "a");
+    let mut expected = Vec::new();
+    for number in 0..20 {
+        let tag = format!("t{number}");
+        let begin = Instant::now();
+        repository.push_image(&tag, &tag);
+        assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+        expected.push(tag);
+        // Each image is two blobs and a manifest; who takes them in time misses none.
+        sink.wait(3 * (number + 1));
+    }
+    assert_eq!(tags(&sink.told()), expected);
+    let metrics = Request::new(debug, "GET", "/metrics").send().body;
+    let metrics = String::from_utf8(metrics).expect("metrics are text");
+    for line in [
+        "registry_notifications_pending_total{endpoint=\"hangs\"} 10",
+        "registry_notifications_pending_total{endpoint=\"takes\"} 0",
+        "registry_notifications_lost_total 50",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+    let output = server.output();
+    assert_eq!(output.matches("the outbox is full").count(), 1, "{output}");
+    assert!(server.terminate().success());
 }

@@ -16,6 +16,9 @@ const GROUP: usize = 256;
 /// How long what was written may wait to be made safe from the loss of power.
 const SYNC: Duration = Duration::from_secs(1);
 
+/// How often it is told at most that entries are dropped. Once it is full, each append drops some.
+const TELL: Duration = Duration::from_secs(60);
+
 type Reply<T> = oneshot::Sender<Result<T, Arc<rusqlite::Error>>>;
 
 /// What the thread is asked for.
@@ -41,6 +44,9 @@ pub(super) struct Worker {
     end: watch::Sender<u64>,
     /// When something was written first that is not yet synced.
     unsynced: Option<Instant>,
+    /// When it was told last that entries are dropped, and how many were since.
+    told: Option<Instant>,
+    untold: u64,
 }
 
 impl Worker {
@@ -50,6 +56,8 @@ impl Worker {
             state,
             end,
             unsynced: None,
+            told: None,
+            untold: 0,
         };
         worker.tell();
         worker
@@ -78,6 +86,7 @@ impl Worker {
             }
         }
         self.sync();
+        self.tell_dropped();
     }
 
     /// Does what a group of commands asks for; `true` where the thread is to end.
@@ -120,13 +129,23 @@ impl Worker {
         is_closing
     }
 
-    fn note_dropped(&self, dropped: u64) {
+    fn note_dropped(&mut self, dropped: u64) {
+        self.state.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.untold = self.untold.saturating_add(dropped);
+        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+            self.tell_dropped();
+        }
+    }
+
+    fn tell_dropped(&mut self) {
+        let dropped = std::mem::take(&mut self.untold);
         if dropped > 0 {
-            let total = self.state.dropped.fetch_add(dropped, Ordering::Relaxed) + dropped;
+            self.told = Some(Instant::now());
+            let total = self.state.dropped.load(Ordering::Relaxed);
             tracing::warn!(
                 dropped,
                 total,
-                "the outbox is full; its oldest events were dropped"
+                "the outbox is full; its oldest events are dropped until it is not"
             );
         }
     }

@@ -11,6 +11,7 @@ mod listen;
 mod notifications;
 mod observe;
 mod open_files;
+mod process;
 mod reload;
 mod rules;
 mod self_signed;

@@ -7,6 +7,7 @@ use registry_core::Storage;
 use registry_http::operations::{MeteredStorage, Metrics};
 use registry_http::{AccessLog, LineFormat, LineLog, LineSink, Observer, RequestRecord};
 
+use super::process;
 use super::reload::{Change, Reloadable};
 use super::traces::Traces;
 use crate::config::Configuration;
@@ -29,6 +30,7 @@ impl Observation {
     /// runtime.
     pub(super) fn start(log: &Log) -> Result<Self, Failure> {
         let metrics = Arc::new(Metrics::new());
+        process::add(&metrics);
         let traces = Traces::start()?;
         let spans = traces.observer();
         let mut observation = Self {
