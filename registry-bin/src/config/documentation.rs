@@ -167,6 +167,28 @@ fn the_documentation_has_the_keys_of_the_schema() {
     }
 }
 
+#[test]
+fn the_keys_that_matter_first_are_keys() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (before, all) = text.split_once(START).unwrap();
+    let first = before.split_once("## The keys that matter first").unwrap().1;
+    let first = first.split("\n## ").next().unwrap();
+    let rows = first
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let mut count = 0;
+    for key in rows {
+        let is_known = all.lines().any(|row| {
+            let rest = row.strip_prefix("| `").and_then(|row| row.strip_prefix(key));
+            rest.is_some_and(|rest| rest.starts_with(['`', '[', '.']))
+        });
+        assert!(is_known, "{key}");
+        count += 1;
+    }
+    assert_eq!(count, 20);
+}
+
 /// The configurations that a page shows: what is fenced as YAML and begins with a key of ours.
 fn examples(text: &str) -> Vec<String> {
     let schema = schema();
