@@ -74,7 +74,10 @@ impl Connection {
             while let Some(line) = lines.next().await.map_err(|cause| failed().because(cause))? {
                 match serde_json::from_slice(&line).map_err(|cause| failed().because(cause))? {
                     Message::Done(outcome) => return Ok(outcome),
-                    Message::Failed(text) => return Err(Failure::new(text)),
+                    // Its rights count, and its view of the files.
+                    Message::Failed(text) => {
+                        return Err(Failure::new("the running server says").because(text));
+                    }
                     message => show.message(&message),
                 }
             }

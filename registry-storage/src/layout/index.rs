@@ -181,4 +181,32 @@ mod tests {
         );
         assert_eq!(name(&[]), of("", ""));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            repository in "[a-z0-9]{1,8}([._-][a-z0-9]{1,4})?(/[a-z0-9]{1,5}){0,3}",
+            tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}",
+            digest in "[0-9a-f]{64}",
+        ) {
+            let written = |reference: String| {
+                let media_type = index_type().parse().unwrap();
+                let digest = format!("sha256:{digest}").parse().unwrap();
+                let entry = Entry::new(&media_type, &digest, 7, Some(reference));
+                let text = serde_json::to_vec(&Index::new(vec![entry])).unwrap();
+                let mut index: Index = serde_json::from_slice(&text).unwrap();
+                let entry = index.manifests.remove(0);
+                assert_eq!((&entry.digest, entry.size), (&digest, 7));
+                entry.name()
+            };
+            let (repository, tag): (RepositoryName, Tag) = (repository.parse().unwrap(), tag.parse().unwrap());
+            let name = |repository: Option<&RepositoryName>, tag: Option<&Tag>| ImageName {
+                repository: repository.cloned(),
+                tag: tag.cloned(),
+            };
+            assert_eq!(written(tag.to_string()), name(None, Some(&tag)));
+            assert_eq!(written(format!("{repository}:{tag}")), name(Some(&repository), Some(&tag)));
+            assert_eq!(written(format!("{repository}@sha256:{digest}")), name(Some(&repository), None));
+        }
+    }
 }
