@@ -9,7 +9,6 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -218,6 +217,13 @@ async fn a_repository_comes_back_from_a_folder_and_an_archive() {
     }
     // A folder keeps what it has.
     let target = folder.path().join("layout");
+    let held = File::open(&target).unwrap();
+    held.lock().unwrap();
+    let error = export(&storage, &[name("team/app")], &target, &())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, LayoutError::Disk { .. }), "{error}");
+    drop(held);
     let again = written(&storage, &[name("team/app")], &target).await;
     assert_eq!((again.blobs, again.size), (0, 0));
 }
@@ -555,27 +561,47 @@ async fn what_is_gone_or_damaged_in_the_registry_is_left_out_of_the_export() {
     storage.close().await.unwrap();
 }
 
+/// Says that something was written.
+#[derive(Debug, Default)]
+struct Begun(tokio::sync::Notify);
+
+impl Progress for Begun {
+    fn step(&self, _: Step, _: u64, _: Option<u64>) {
+        self.0.notify_one();
+    }
+}
+
+#[async_trait]
+impl Observer for Begun {
+    async fn left_out(&self, _: LeftOut) {}
+}
+
 #[tokio::test]
-async fn an_archive_that_is_not_finished_is_removed() {
+async fn an_archive_is_written_by_one_and_removed_if_it_is_not_finished() {
     let folder = tempfile::tempdir().unwrap();
     let storage = memory();
-    push_image(&storage, "a", Some("v1"), 1, LARGE).await;
+    for number in 0..20 {
+        push_image(&storage, "a", Some(&format!("v{number}")), number, 100).await;
+    }
     let target = folder.path().join("x.tar");
-    let repositories = [name("a")];
+    let (repositories, begun) = ([name("a")], Begun::default());
     {
-        let mut export = std::pin::pin!(export(&storage, &repositories, &target, &()));
-        let unfinished = folder.path().join("x.tar.unfinished");
-        while !unfinished.exists() {
-            let polled = tokio::time::timeout(Duration::from_millis(1), &mut export).await;
-            assert!(polled.is_err(), "it ended before it was seen");
+        let mut first = std::pin::pin!(export(&storage, &repositories, &target, &begun));
+        tokio::select! {
+            biased;
+            () = begun.0.notified() => {}
+            ended = &mut first => panic!("{ended:?}"),
         }
+        assert!(folder.path().join("x.tar.unfinished").exists());
+        let second = export(&storage, &repositories, &target, &()).await.unwrap_err();
+        let LayoutError::Disk { cause, .. } = second else {
+            panic!("{second}");
+        };
+        assert_eq!(cause.kind(), std::io::ErrorKind::ResourceBusy);
     }
-    // A thread may just be making it.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while fs::read_dir(folder.path()).unwrap().next().is_some() {
-        assert!(Instant::now() < deadline, "it is still there");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    written(&storage, &repositories, &target).await;
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 /// A small archive, whose bytes a test changes.

@@ -22,7 +22,7 @@ const PAGE: usize = 500;
 /// pushed meanwhile may be in it or not, and what is deleted meanwhile too. Content is streamed and compared with its
 /// digest; what is gone or damaged is left out, and the manifests that name it are written all the same. A folder keeps
 /// what it has, so this can be repeated; its `index.json` is written anew. Cancel safe: a folder keeps what was written,
-/// and has no new `index.json`; an archive is removed.
+/// and has no new `index.json`; an archive is removed, unless it was just finished.
 ///
 /// # Errors
 /// [`LayoutError`].

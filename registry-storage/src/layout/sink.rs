@@ -1,9 +1,9 @@
 //! Where a layout is written: files in a folder, or an archive.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use registry_core::storage::Blob;
 use registry_core::{Digest, Hasher};
+use rustix::fs::OFlags;
 use tar::{EntryType, Header};
 
 use super::index::LAYOUT_FILE;
@@ -28,6 +29,8 @@ const BLOCK: u64 = 512;
 pub(super) struct Sink {
     target: PathBuf,
     archive: Option<Archive>,
+    /// The folder, or the archive, locked: one export writes there at a time.
+    _lock: Arc<File>,
 }
 
 /// An archive, under another name until it is finished. Dropped before that, it is removed.
@@ -54,22 +57,27 @@ impl Sink {
     /// is added.
     pub(super) async fn create(target: &Path) -> Result<Self, LayoutError> {
         let path = target.to_owned();
-        let archive = blocking(target, move || {
+        let begun = blocking(target, move || {
             if is_archive(&path) {
-                return Archive::create(&path).map(Some);
+                let archive = Archive::create(&path)?;
+                return Ok((Arc::clone(&archive.file), Some(archive)));
             }
             fs::create_dir_all(&path)?;
+            let folder = File::open(&path)?;
+            lock(&folder)?;
             if fs::read_dir(&path)?.next().is_none() || path.join(LAYOUT_FILE).is_file() {
-                return Ok(None);
+                return Ok((Arc::new(folder), None));
             }
             Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 "the folder has something else in it; name another one, or an image layout to add to",
             ))
         });
+        let (lock, archive) = begun.await?;
         Ok(Self {
-            archive: archive.await?,
             target: target.to_owned(),
+            archive,
+            _lock: lock,
         })
     }
 
@@ -123,8 +131,8 @@ impl Sink {
             return Ok(archive.written.contains(digest));
         }
         let path = self.target.join(blob_path(digest));
-        let length = blocking(&path.clone(), move || match fs::metadata(path) {
-            Ok(found) => Ok(Some(found.len())),
+        let length = blocking(&path.clone(), move || match fs::symlink_metadata(path) {
+            Ok(found) => Ok(found.is_file().then_some(found.len())),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(cause) => Err(cause),
         })
@@ -214,7 +222,7 @@ impl Archive {
     fn create(target: &Path) -> io::Result<Self> {
         let path = unfinished(target);
         Ok(Self {
-            file: Arc::new(create(&path)?),
+            file: Arc::new(create_locked(&path)?),
             position: 0,
             written: BTreeSet::new(),
             unfinished: Some(path),
@@ -238,6 +246,37 @@ impl Output {
         self.position += content.len() as u64;
         blocking(&self.path, move || file.write_all_at(&content, position)).await
     }
+}
+
+/// Locks a file or folder for as long as it is open.
+fn lock(file: &File) -> io::Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another export writes there",
+        )),
+        // Some file systems of networks have no locks.
+        _ => Ok(()),
+    }
+}
+
+/// Makes a file that nobody else writes to, or takes one that was left.
+fn create_locked(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(flags);
+    let file = options.open(path)?;
+    lock(&file)?;
+    // It may have been finished between the two, and is no longer what the path names.
+    if fs::symlink_metadata(path)?.ino() != file.metadata()?.ino() {
+        return Err(io::Error::from(io::ErrorKind::ResourceBusy));
+    }
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// Makes a file, in place of one that was left. A link that somebody put there is not followed.
