@@ -10,11 +10,14 @@ mod frontend;
 mod listen;
 mod notifications;
 mod observe;
+mod open;
 mod open_files;
 mod process;
 mod reload;
 mod rules;
+mod running;
 mod self_signed;
+mod service;
 mod service_manager;
 mod signals;
 mod tls;
@@ -25,33 +28,31 @@ mod users;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use registry_core::Authorizer;
-use registry_core::registry::Registry;
 use registry_http::operations::Health;
-use registry_http::{EventSink, Frontend, Rate, RateLimits, RegistryService, Server};
+use registry_http::{Frontend, Server};
 use tokio::runtime;
 
 use self::announce::announce;
 use self::authentication::{Authentication, KeyRefresh};
 use self::frontend::frontend;
-use self::listen::{Inherited, Reserved, inherited};
+use self::listen::{Inherited, inherited};
 use self::notifications::Notifications;
 use self::observe::Observation;
+use self::open::Opening;
 use self::reload::{Reload, Reloadable, Watch};
-use self::rules::rules;
+use self::running::Running;
 use self::self_signed::SelfSigned;
+use self::service::{Around, service};
 use self::service_manager::Watchdog;
 use self::signals::Signals;
 use self::tls::{Encryption, Renewal, Unencrypted};
 use crate::cli::Serve;
-use crate::config::sections::http::RateLimit;
 use crate::config::supported::{limited, without_effect};
 use crate::config::{DEFAULT_FOLDER, Loaded, load};
 use crate::failure::Failure;
 use crate::logging::{LogHandle, Logging};
-use crate::storage::{OpenStorage, StorageLocation};
+use crate::storage::StorageLocation;
 
 /// The most threads for calls that block: reads and writes of files, and hashing. A thread more costs memory and wins
 /// nothing, as each call is short.
@@ -87,125 +88,63 @@ async fn serve_until_signal(
     let frontend = frontend(http)?;
     let location = StorageLocation::of(&configuration.storage)?;
     let encryption = Encryption::start(http, self_signed(serve, &location)?)?.map(Arc::new);
-    // The port before the storage: whoever starts a second server by mistake should learn that. One that waits leaves
-    // the port alone meanwhile: the server that has the storage may have it.
-    let (reserved, inherited) = if serve.wait {
-        (None, inherited)
-    } else {
-        (Some(Reserved::new(http, inherited)?), Vec::new())
-    };
+    let opening = Opening::new(http, inherited, serve.wait)?;
     let observation = Observation::start(&configuration.log)?;
     let health = Health::new();
     let debug = debug::start(configuration, &health, &observation.metrics).await?;
-    service_manager::status(if serve.wait {
-        "opening the storage, waiting for another server that has it"
-    } else {
-        "opening the storage"
-    });
-    let storage = tokio::select! {
-        storage = OpenStorage::open(&location, &configuration.storage.maintenance, serve.wait) => storage?,
-        () = signals.next() => return Ok(()),
+    let opened = opening.storage(configuration, &location, &health, &mut signals);
+    let Some((storage, reserved)) = opened.await? else {
+        return Ok(());
     };
-    let reserved = match reserved {
-        Some(reserved) => reserved,
-        None => Reserved::new(http, inherited)?,
-    };
-    let adopted = tokio::select! {
-        adopted = adopt::adopt(&location, &storage.store, &health) => adopted.map(|()| true),
-        () = signals.next() => Ok(false),
-    };
-    if !matches!(adopted, Ok(true)) {
-        storage.close().await?;
-        return adopted.map(drop);
-    }
     let control = control::start(&location, &storage);
-    let mut rules = rules(configuration);
-    rules.allow_missing_children = serve.allow_missing_content;
     debug::watch(configuration, &health, &storage.storage)?;
-    let metered = observation.meter(&storage.storage, location.kind());
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, &location, address.as_ref()).await?;
     let authentication = Arc::new(Authentication::start(configuration, &location)?);
-    let authorizer = Arc::clone(&authentication.authorizer) as Arc<dyn Authorizer>;
-    let registry = Registry::new(Arc::new(metered), rules).with_authorizer(authorizer);
+    let around = Around {
+        authentication: &authentication,
+        observation: &observation,
+        notifications: notifications.as_ref(),
+    };
     let limits = open_files::limits();
-    let mut service = RegistryService::new(registry, limits.clone())
-        .with_fields(http.headers.to_map())
-        .with_observer(Arc::new(observation.observers.clone()))
-        .with_authenticator(Arc::clone(&authentication.authenticator))
-        .with_rate_limits(rate_limits(&http.rate_limit));
-    if let Some((path, endpoint)) = &authentication.endpoint {
-        service = service.with_endpoint(path.clone(), Arc::clone(endpoint));
-    }
-    if let Some(notifications) = &notifications {
-        let notifier = Arc::clone(&notifications.notifier);
-        observation.metrics.add_notifier(Arc::clone(&notifier));
-        service = service.with_event_sink(notifier as Arc<dyn EventSink>);
-    }
+    let service = service(
+        serve,
+        configuration,
+        (&location, &storage),
+        &around,
+        limits.clone(),
+    );
     let server = Server::serve(listeners, Frontend::new(service, frontend), limits)
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
     // What can change while the server runs; each part reads what it needs of the new configuration.
-    let mut parts: Vec<Arc<dyn Reloadable>> = vec![
+    let parts: Vec<Arc<dyn Reloadable>> = vec![
         Arc::new(log),
         Arc::clone(&authentication) as _,
         observation.reloadable(),
+        match &encryption {
+            Some(encryption) => Arc::clone(encryption) as _,
+            None => Arc::new(Unencrypted),
+        },
     ];
-    parts.push(match &encryption {
-        Some(encryption) => Arc::clone(encryption) as _,
-        None => Arc::new(Unencrypted),
-    });
     let _refresh = KeyRefresh::start(authentication);
     let reload = Reload::start(serve, loaded, watch, parts);
     let _renewal = encryption.as_ref().and_then(Renewal::start);
     health.started();
     announce(server.addresses(), &location, encryption.as_deref())?;
     service_manager::ready(&format!("storing in {location}"));
-    signals.next().await;
-    service_manager::stopping();
-    health.stopping();
-    reload.shutdown().await;
-    let drain = http.drain_timeout.0;
-    tracing::info!(
-        seconds = drain.as_secs(),
-        "stopping; requests that run may end, a second signal cuts them"
-    );
-    let end = Instant::now() + drain;
-    tokio::select! {
-        () = server.shutdown(drain) => {}
-        () = signals.next() => tracing::warn!("running requests were cut"),
-    }
-    if let Some(control) = control {
-        control.shutdown().await;
-    }
-    let rest = end.saturating_duration_since(Instant::now());
-    tokio::join!(
-        async {
-            if let Some(notifications) = notifications {
-                notifications.shutdown(rest).await;
-            }
-        },
-        observation.traces.shutdown(rest),
-    );
-    storage.close().await?;
-    if let Some(debug) = debug {
-        debug.shutdown(Duration::ZERO).await;
-    }
-    // It waits for the logs of requests to be written, and nothing else is left to do.
-    observation.close();
-    tracing::info!("stopped");
-    Ok(())
-}
-
-fn rate_limits(limits: &RateLimit) -> RateLimits {
-    let rate = |rate: &Option<crate::config::sections::http::Rate>| {
-        rate.as_ref().map(|rate| Rate {
-            requests: rate.requests,
-            per: rate.per.0,
-            burst: rate.burst.unwrap_or(rate.requests),
-        })
+    let running = Running {
+        server,
+        debug,
+        health,
+        reload,
+        control,
+        notifications,
+        observation,
+        storage,
     };
-    RateLimits::new(rate(&limits.address), rate(&limits.identity))
+    signals.next().await;
+    running.stop(http.drain_timeout.0, &mut signals).await
 }
 
 /// Returns the certificate of our own that the command line asks for.

@@ -1,0 +1,65 @@
+//! The end of a server.
+
+use std::time::{Duration, Instant};
+
+use registry_http::Server;
+use registry_http::operations::Health;
+
+use super::notifications::Notifications;
+use super::observe::Observation;
+use super::reload::Reload;
+use super::service_manager;
+use super::signals::Signals;
+use crate::control::server::ControlServer;
+use crate::failure::Failure;
+use crate::storage::OpenStorage;
+
+/// What runs, and has to be ended in order.
+pub(super) struct Running {
+    pub(super) server: Server,
+    pub(super) debug: Option<Server>,
+    pub(super) health: Health,
+    pub(super) reload: Reload,
+    pub(super) control: Option<ControlServer>,
+    pub(super) notifications: Option<Notifications>,
+    pub(super) observation: Observation,
+    pub(super) storage: OpenStorage,
+}
+
+impl Running {
+    /// Lets running requests end, for as long as `drain` or until the next signal, and then everything else.
+    pub(super) async fn stop(self, drain: Duration, signals: &mut Signals) -> Result<(), Failure> {
+        service_manager::stopping();
+        self.health.stopping();
+        self.reload.shutdown().await;
+        tracing::info!(
+            seconds = drain.as_secs(),
+            "stopping; requests that run may end, a second signal cuts them"
+        );
+        let end = Instant::now() + drain;
+        tokio::select! {
+            () = self.server.shutdown(drain) => {}
+            () = signals.next() => tracing::warn!("running requests were cut"),
+        }
+        if let Some(control) = self.control {
+            control.shutdown().await;
+        }
+        let rest = end.saturating_duration_since(Instant::now());
+        tokio::join!(
+            async {
+                if let Some(notifications) = self.notifications {
+                    notifications.shutdown(rest).await;
+                }
+            },
+            self.observation.traces.shutdown(rest),
+        );
+        self.storage.close().await?;
+        if let Some(debug) = self.debug {
+            debug.shutdown(Duration::ZERO).await;
+        }
+        // It waits for the logs of requests to be written, and nothing else is left to do.
+        self.observation.close();
+        tracing::info!("stopped");
+        Ok(())
+    }
+}

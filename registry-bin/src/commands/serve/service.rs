@@ -1,0 +1,63 @@
+//! The registry as a service, put together from what the configuration asks for.
+
+use std::sync::Arc;
+
+use registry_core::registry::Registry;
+use registry_core::{Authorizer, Storage};
+use registry_http::{EventSink, Limits, Rate, RateLimits, RegistryService};
+
+use super::authentication::Authentication;
+use super::notifications::Notifications;
+use super::observe::Observation;
+use super::rules::rules;
+use crate::cli::Serve;
+use crate::config::Configuration;
+use crate::config::sections::http::{self, RateLimit};
+use crate::storage::{OpenStorage, StorageLocation};
+
+/// What is asked of each request beside the registry.
+pub(super) struct Around<'a> {
+    pub(super) authentication: &'a Authentication,
+    pub(super) observation: &'a Observation,
+    pub(super) notifications: Option<&'a Notifications>,
+}
+
+/// Makes the service of a registry.
+pub(super) fn service(
+    serve: &Serve,
+    configuration: &Configuration,
+    (location, storage): (&StorageLocation, &OpenStorage),
+    around: &Around<'_>,
+    limits: Limits,
+) -> RegistryService<impl Storage + use<>> {
+    let mut rules = rules(configuration);
+    rules.allow_missing_children = serve.allow_missing_content;
+    let metered = around.observation.meter(&storage.storage, location.kind());
+    let authorizer = Arc::clone(&around.authentication.authorizer) as Arc<dyn Authorizer>;
+    let registry = Registry::new(Arc::new(metered), rules).with_authorizer(authorizer);
+    let mut service = RegistryService::new(registry, limits)
+        .with_fields(configuration.http.headers.to_map())
+        .with_observer(Arc::new(around.observation.observers.clone()))
+        .with_authenticator(Arc::clone(&around.authentication.authenticator))
+        .with_rate_limits(rate_limits(&configuration.http.rate_limit));
+    if let Some((path, endpoint)) = &around.authentication.endpoint {
+        service = service.with_endpoint(path.clone(), Arc::clone(endpoint));
+    }
+    if let Some(notifications) = around.notifications {
+        let notifier = Arc::clone(&notifications.notifier);
+        around.observation.metrics.add_notifier(Arc::clone(&notifier));
+        service = service.with_event_sink(notifier as Arc<dyn EventSink>);
+    }
+    service
+}
+
+fn rate_limits(limits: &RateLimit) -> RateLimits {
+    let rate = |rate: &Option<http::Rate>| {
+        rate.as_ref().map(|rate| Rate {
+            requests: rate.requests,
+            per: rate.per.0,
+            burst: rate.burst.unwrap_or(rate.requests),
+        })
+    };
+    RateLimits::new(rate(&limits.address), rate(&limits.identity))
+}
