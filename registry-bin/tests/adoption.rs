@@ -247,14 +247,14 @@ fn a_tree_beside_content_of_ones_own_is_added_only_on_request() {
     let refused = run(&["adopt", "--storage", root]);
     assert!(!refused.0 && refused.1.contains("--again adds"), "{}", refused.1);
     let (is_success, text) = run(&["adopt", "--again", "--storage", root]);
-    assert!(is_success && text.contains("Adopted 1 repositories"), "{text}");
+    assert!(is_success && text.contains("Adopted 1 repository"), "{text}");
     expect_image(&server, 0);
     assert!(server.terminate().success());
     Tree::new(folder.path()).push_image(1);
     let missing = sha256(&layers(1)[3]);
     fs::remove_file(Tree::new(folder.path()).data(&missing)).expect("a file can be removed");
     let (is_success, text) = run(&["adopt", "--again", "--storage", root]);
-    assert!(is_success && text.contains("1 manifests"), "{text}");
+    assert!(is_success && text.contains("1 manifest"), "{text}");
     assert!(
         text.contains(&format!(
             "not adopted: many/app1: the content of {missing} is missing"

@@ -10,6 +10,7 @@ use indicatif::HumanBytes;
 use registry_storage::distribution::{self, AdoptError, AdoptOptions, AdoptReport, Defect, Observer, Tree};
 use registry_storage::progress::{Progress as _, Step};
 
+use super::count::count;
 use super::{Outcome, Reporter};
 use crate::failure::Failure;
 use crate::storage::AnyStore;
@@ -108,19 +109,19 @@ fn is_on_one_file_system(one: &Path, other: &Path) -> io::Result<bool> {
 /// Says what was adopted, and what not.
 pub(crate) fn describe(report: &AdoptReport) -> String {
     let mut text = format!(
-        "{} repositories, {} manifests, {} tags, {} blobs ({})",
-        report.repositories_done,
-        report.manifests,
-        report.tags,
-        report.blobs,
+        "{}, {}, {}, {} ({})",
+        count(report.repositories_done, "repository"),
+        count(report.manifests, "manifest"),
+        count(report.tags, "tag"),
+        count(report.blobs, "blob"),
         HumanBytes(report.bytes)
     );
     // Writing to a string cannot fail.
     if report.kept_tags > 0 {
-        let _ = write!(text, "; {} tags were newer here and stay", report.kept_tags);
+        let _ = write!(text, "; {} stayed, newer here", count(report.kept_tags, "tag"));
     }
     if report.uploads > 0 {
-        let _ = write!(text, "; {} uploads in progress were left", report.uploads);
+        let _ = write!(text, "; {} in progress left out", count(report.uploads, "upload"));
     }
     if report.defects.is_empty() {
         text.push_str("; nothing was broken");

@@ -6,6 +6,7 @@ use indicatif::HumanBytes;
 use registry_storage::distribution::{self, ExportOptions, ExportReport};
 use registry_storage::progress::{Progress as _, Step};
 
+use super::count::count;
 use super::{Outcome, Reporter};
 use crate::failure::Failure;
 use crate::storage::AnyStore;
@@ -36,12 +37,12 @@ pub(super) async fn distribution(
     let folder = target.display();
     Ok(Outcome {
         text: format!(
-            "Exported {} repositories, {} manifests and {} tags; {} blobs were linked, {} copied ({}).\n\
+            "Exported {}, {} and {}; {} linked, {} copied ({}).\n\
              Serve it with registry:2 and this configuration: storage.filesystem.rootdirectory: {folder}",
-            report.repositories_done,
-            report.manifests,
-            report.tags,
-            report.linked,
+            count(report.repositories_done, "repository"),
+            count(report.manifests, "manifest"),
+            count(report.tags, "tag"),
+            count(report.linked, "blob"),
             report.copied,
             HumanBytes(report.copied_bytes)
         ),

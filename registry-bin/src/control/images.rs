@@ -6,6 +6,7 @@ use indicatif::HumanBytes;
 use registry_core::{RepositoryName, Storage};
 use registry_storage::layout;
 
+use super::count::count;
 use super::{Outcome, Reporter};
 use crate::failure::Failure;
 
@@ -25,18 +26,18 @@ pub(super) async fn export(
         Failure::new(message).because(cause)
     })?;
     let mut text = format!(
-        "Exported {} repositories, {} tags and {} manifests to {}; {} blobs were written ({}).",
-        report.repositories,
-        report.tags,
-        report.manifests,
+        "Exported {}, {} and {} to {}; {} written ({}).",
+        count(report.repositories, "repository"),
+        count(report.tags, "tag"),
+        count(report.manifests, "manifest"),
         target.display(),
-        report.blobs,
+        count(report.blobs, "blob"),
         HumanBytes(report.size)
     );
     if report.left_out > 0 {
         text += &format!(
-            " {} things were left out, as they are gone or damaged: `check` tells more.",
-            report.left_out
+            " {} left out, gone or damaged: `check` tells more.",
+            count(report.left_out, "thing")
         );
     }
     Ok(Outcome {
@@ -61,16 +62,16 @@ pub(super) async fn import(
         Failure::new(message).because(cause)
     })?;
     let mut text = format!(
-        "Imported {} repositories, {} tags and {} manifests from {}; {} blobs were new ({}).",
-        report.repositories,
-        report.tags,
-        report.manifests,
+        "Imported {}, {} and {} from {}; {} stored ({}).",
+        count(report.repositories, "repository"),
+        count(report.tags, "tag"),
+        count(report.manifests, "manifest"),
         source.display(),
-        report.blobs,
+        count(report.blobs, "blob"),
         HumanBytes(report.size)
     );
     if report.left_out > 0 {
-        text += &format!(" {} things were left out.", report.left_out);
+        text += &format!(" {} left out.", count(report.left_out, "thing"));
     }
     Ok(Outcome {
         text,

@@ -6,6 +6,7 @@
 
 pub(crate) mod adopt;
 mod client;
+mod count;
 mod export;
 mod images;
 mod message;

@@ -7,6 +7,7 @@ use registry_storage::check::CheckOptions;
 use registry_storage::distribution::AdoptOptions;
 use registry_storage::filesystem::backup::BackupReport;
 
+use super::count::count;
 use super::{ControlRequest, Outcome, Reporter, adopt, export, images};
 use crate::failure::Failure;
 use crate::storage::AnyStore;
@@ -74,7 +75,7 @@ async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> 
         AnyStore::Objects(store) => store.check(options, &reporter, &mut findings).await,
     };
     let report = checked.map_err(|cause| Failure::new("the check ended early").because(cause))?;
-    let mut text = format!("{} records", report.records);
+    let mut text = count(report.records, "record");
     if options.verify_content {
         text += &format!(" and {} of content", HumanBytes(report.content));
     }
@@ -93,7 +94,7 @@ async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> 
         );
     }
     if report.quarantined > 0 {
-        text += &format!(" {} records are in quarantine.", report.quarantined);
+        text += &format!(" {} in quarantine.", count(report.quarantined, "record"));
     }
     Ok(Outcome {
         text,

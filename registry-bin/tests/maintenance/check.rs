@@ -78,7 +78,7 @@ fn a_bucket_is_checked_from_anywhere_and_exported() {
         "config.yml",
     ];
     let said = success(folder.path(), &export);
-    assert!(said.contains("1 tags"), "{said}");
+    assert!(said.contains("1 tag"), "{said}");
     let import = [
         "import",
         "--layout",

@@ -54,7 +54,7 @@ fn without_a_server_a_registry_is_made_of_a_layout_and_what_is_broken_is_told() 
             "source",
         ],
     );
-    assert!(said.contains("Exported 1 repositories, 2 tags"), "{said}");
+    assert!(said.contains("Exported 1 repository, 2 tags"), "{said}");
     let index = fs::read(path.join("app/index.json")).expect("a layout has an index");
     let index: Value = serde_json::from_slice(&index).expect("it is JSON");
     let name = &index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"];
@@ -77,7 +77,7 @@ fn without_a_server_a_registry_is_made_of_a_layout_and_what_is_broken_is_told() 
         "{said}"
     );
     assert!(said.contains("moved/app: bad was left out"), "{said}");
-    assert!(said.contains("Imported 1 repositories, 1 tags"), "{said}");
+    assert!(said.contains("Imported 1 repository, 1 tag"), "{said}");
     let target = Server::on(&path.join("target"));
     let moved = Repository::new(target.address(), "moved/app");
     assert_eq!(moved.tags(), ["good"]);

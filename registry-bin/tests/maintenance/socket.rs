@@ -51,7 +51,7 @@ fn each_of_two_servers_gets_its_own_commands() {
                 name,
             ],
         );
-        assert!(said.contains("1 tags"), "{said}");
+        assert!(said.contains("1 tag"), "{said}");
     }
     for server in servers {
         let commands = server

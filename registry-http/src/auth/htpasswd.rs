@@ -15,38 +15,41 @@ const USUAL_COST: u32 = 10;
 #[derive(Clone, Default)]
 pub struct Htpasswd {
     users: BTreeMap<String, String>,
+    unusable: Vec<UnusableHash>,
 }
 
-/// What is wrong with a line of an htpasswd file.
+/// A line that is no line of an htpasswd file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidHtpasswd {
-    /// It is no line of one.
-    #[error("line {line}: a line is NAME:HASH")]
-    Malformed {
-        /// The number of the line, from 1.
-        line: usize,
-    },
-    /// Its hash is not one that serves.
-    #[error(
-        "line {line}: the password of {user:?} {reason}; set it again with `htpasswd -B` or `registry-bin htpasswd add`"
-    )]
-    Hash {
-        /// The number of the line, from 1.
-        line: usize,
-        /// The user.
-        user: String,
-        /// What is wrong with the hash.
-        reason: &'static str,
-    },
+#[error("line {line}: a line is NAME:HASH")]
+pub struct InvalidHtpasswd {
+    /// The number of the line, from 1.
+    pub line: usize,
+}
+
+/// A hash that does not serve, so that no password is right for its user: only bcrypt's do, of a cost of at most 16.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "line {line}: the password of {user:?} {reason}, so {user:?} cannot log in; set it again with `htpasswd -B` or `registry-bin htpasswd add`"
+)]
+pub struct UnusableHash {
+    /// The number of the line, from 1.
+    pub line: usize,
+    /// The user.
+    pub user: String,
+    /// What is wrong with the hash.
+    pub reason: &'static str,
 }
 
 impl Htpasswd {
     /// Reads a file. Empty lines and those that begin with `#` are left out; of two lines for one user the last holds.
     ///
+    /// A hash that does not serve refuses its user and nobody else, as in the distribution registry.
+    ///
     /// # Errors
-    /// The first line that is wrong: only bcrypt serves, of a cost of at most 16.
+    /// The first line that is none.
     pub fn parse(text: &str) -> Result<Self, InvalidHtpasswd> {
         let mut users = BTreeMap::new();
+        let mut unusable = BTreeMap::new();
         for (number, content) in text.lines().enumerate() {
             let (line, content) = (number + 1, content.trim());
             if content.is_empty() || content.starts_with('#') {
@@ -55,15 +58,26 @@ impl Htpasswd {
             let (user, hash) = content
                 .split_once(':')
                 .filter(|(user, _)| !user.is_empty())
-                .ok_or(InvalidHtpasswd::Malformed { line })?;
-            check(hash).map_err(|reason| InvalidHtpasswd::Hash {
-                line,
-                user: user.to_owned(),
-                reason,
-            })?;
+                .ok_or(InvalidHtpasswd { line })?;
             users.insert(user.to_owned(), hash.to_owned());
+            match check(hash) {
+                Ok(()) => unusable.remove(user),
+                Err(reason) => unusable.insert(user.to_owned(), (line, reason)),
+            };
         }
-        Ok(Self { users })
+        let unusable = unusable
+            .into_iter()
+            .map(|(user, (line, reason))| UnusableHash { line, user, reason });
+        Ok(Self {
+            users,
+            unusable: unusable.collect(),
+        })
+    }
+
+    /// Returns the users who cannot log in, in order, and why.
+    #[must_use]
+    pub fn unusable(&self) -> &[UnusableHash] {
+        &self.unusable
     }
 
     /// Returns the names of the users, in order.
@@ -88,6 +102,7 @@ impl Htpasswd {
         }
         let hash = bcrypt::non_truncating_hash_with_result(password, USUAL_COST)
             .map_err(|_| InvalidCredentials::Password)?;
+        self.unusable.retain(|unusable| unusable.user != user);
         self.users
             .insert(user.to_owned(), hash.format_for_version(bcrypt::Version::TwoY));
         Ok(())
@@ -95,16 +110,21 @@ impl Htpasswd {
 
     /// Removes a user; `false` where there is none of this name.
     pub fn remove(&mut self, user: &str) -> bool {
+        self.unusable.retain(|unusable| unusable.user != user);
         self.users.remove(user).is_some()
     }
 
     pub(super) fn hash_of(&self, user: &str) -> Option<&str> {
-        self.users.get(user).map(String::as_str)
+        let hash = self.users.get(user).map(String::as_str);
+        hash.filter(|_| !self.unusable.iter().any(|unusable| unusable.user == user))
     }
 
     /// Returns the highest cost of a user's hash.
     pub(super) fn highest_cost(&self) -> u32 {
-        let costs = self.users.values().filter_map(|hash| cost(hash));
+        let costs = self
+            .users
+            .keys()
+            .filter_map(|user| self.hash_of(user).and_then(cost));
         costs.max().unwrap_or(USUAL_COST)
     }
 }
@@ -195,34 +215,44 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_does_not_serve_is_named_with_its_user() {
+    fn a_hash_that_does_not_serve_refuses_its_user_only() {
+        let slow = format!("carol:$2y$31${}", ".".repeat(53));
         for (line, part) in [
             ("carol:$apr1$x$y", "MD5"),
             ("carol:{SHA}x", "SHA-1"),
             ("carol:$6$x", "SHA-2"),
             ("carol:plain", "not hashed by bcrypt"),
             ("carol:$2y$05$short", "malformed"),
+            (&slow, "cost above 16"),
         ] {
-            let message = Htpasswd::parse(&format!("{ALICE}\n{line}"))
-                .unwrap_err()
-                .to_string();
+            let mut read = Htpasswd::parse(&format!("{ALICE}\n{line}")).unwrap();
+            assert!(read.hash_of("alice").is_some() && read.hash_of("carol").is_none());
+            assert_eq!(read.highest_cost(), 5);
+            let message = read.unusable()[0].to_string();
             assert!(
                 message.contains("line 2") && message.contains("carol") && message.contains(part),
                 "{message}"
             );
+            // Changing somebody else loses nothing.
+            assert!(read.to_string().contains(line));
+            read.set("carol", "open sesame").unwrap();
+            assert!(read.unusable().is_empty() && read.hash_of("carol").is_some());
         }
-        let slow = format!("carol:$2y$31${}", ".".repeat(53));
-        assert!(
-            Htpasswd::parse(&slow)
-                .unwrap_err()
-                .to_string()
-                .contains("cost above 16")
-        );
+    }
+
+    #[test]
+    fn of_two_lines_for_one_user_the_last_holds() {
+        let bad = "alice:{SHA}x";
+        let read = Htpasswd::parse(&format!("{bad}\n{ALICE}")).unwrap();
+        assert!(read.unusable().is_empty() && read.hash_of("alice").is_some());
+        let read = Htpasswd::parse(&format!("{ALICE}\n{bad}")).unwrap();
+        assert!(read.hash_of("alice").is_none());
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_named() {
         for line in ["carol", ":hash"] {
-            assert_eq!(
-                Htpasswd::parse(line).unwrap_err(),
-                InvalidHtpasswd::Malformed { line: 1 }
-            );
+            assert_eq!(Htpasswd::parse(line).unwrap_err(), InvalidHtpasswd { line: 1 });
         }
     }
 

@@ -20,7 +20,7 @@ mod token_server;
 #[cfg(feature = "htpasswd")]
 pub use self::basic::BasicAuthenticator;
 #[cfg(feature = "htpasswd")]
-pub use self::htpasswd::{Htpasswd, InvalidCredentials, InvalidHtpasswd};
+pub use self::htpasswd::{Htpasswd, InvalidCredentials, InvalidHtpasswd, UnusableHash};
 #[cfg(feature = "htpasswd")]
 pub use self::passwords::Passwords;
 pub use self::replaceable::ReplaceableAuthorizer;

@@ -75,6 +75,13 @@ impl Table {
     }
 }
 
+/// Says who cannot log in.
+fn warn_of(table: &Htpasswd) {
+    for unusable in table.unusable() {
+        tracing::warn!("file of users, {unusable}");
+    }
+}
+
 impl Passwords {
     /// Begins with the users of `table`.
     ///
@@ -85,6 +92,7 @@ impl Passwords {
     }
 
     fn with_rates(table: Htpasswd, of_user: Rate, of_address: Rate) -> Result<Self, Error> {
+        warn_of(&table);
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|_| Error::from(ErrorCode::Internal).with_cause(NoRandomness))?;
         let turns = available_parallelism().map_or(1, |processors| processors.get().div_ceil(2));
@@ -100,6 +108,9 @@ impl Passwords {
 
     /// Puts the users of `table` in force.
     pub fn replace(&self, table: Htpasswd) {
+        if table.unusable() != self.table().unusable() {
+            warn_of(&table);
+        }
         self.table.store(Arc::new(Table::new(table)));
     }
 

@@ -1,6 +1,9 @@
 //! `registry-bin config check`.
 
+use registry_http::auth::Htpasswd;
+
 use crate::commands::serve::files;
+use crate::commands::serve::files::users;
 use crate::config::Loaded;
 use crate::config::supported::{limited, reason, without_effect};
 use crate::failure::Failure;
@@ -38,6 +41,11 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     }
     for (key, limit) in limited(configuration) {
         line(format!("{key} is limited: {limit}."));
+    }
+    for (key, path) in configuration.auth.files_of_users() {
+        for unusable in users(key, path).iter().flat_map(Htpasswd::unusable) {
+            line(format!("{key}: {}: {unusable}.", path.display()));
+        }
     }
     for variable in &loaded.variables.used {
         line(format!(

@@ -216,7 +216,7 @@ fn authorizer(
 }
 
 /// Reads the file of users that a key names.
-pub(super) fn users(key: &str, path: &Path) -> Result<Htpasswd, Failure> {
+pub(crate) fn users(key: &str, path: &Path) -> Result<Htpasswd, Failure> {
     htpasswd::read(path).map_err(|failure| failure.about(key))
 }
 

@@ -1,6 +1,6 @@
 //! The files that a configuration names, read without anything being started, made or fetched.
 
-use super::authentication::users;
+pub(crate) use super::authentication::users;
 use super::tls;
 use super::token_keys::{KeySource, SigningKeyFile};
 use crate::config::Configuration;
