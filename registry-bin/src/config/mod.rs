@@ -1,6 +1,6 @@
 //! The configuration: distribution's `config.yml` with further keys of ours, and the environment and flags over it.
 //!
-//! [`load`] reads a [tree](tree) whose values know where they were written, lays variables and flags over it, and
+//! [`load()`] reads a [tree] whose values know where they were written, lays variables and flags over it, and
 //! reads the types of [`sections`] from it. What is accepted without effect or refused is said in [`supported`].
 
 mod check;

@@ -74,6 +74,7 @@ pub struct Store<B> {
     options: StoreOptions,
     sessions: Arc<SessionLocks>,
     /// Held while something is adopted.
+    #[cfg(all(feature = "filesystem", unix))]
     adopting: tokio::sync::Mutex<()>,
 }
 
@@ -92,6 +93,7 @@ impl<B: Backend> Store<B> {
             clock,
             options,
             sessions: Arc::default(),
+            #[cfg(all(feature = "filesystem", unix))]
             adopting: tokio::sync::Mutex::default(),
         }
     }
