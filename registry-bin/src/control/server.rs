@@ -162,7 +162,8 @@ async fn answer(request: Request<Incoming>, store: AnyStore) -> Result<Answer, I
     };
     Ok(match serde_json::from_slice::<ControlRequest>(&body) {
         Ok(command) => {
-            tracing::info!(?command, "a command came through the socket");
+            let asked = serde_json::to_string(&command).unwrap_or_default();
+            tracing::info!(command = %asked, "a command came through the socket");
             Response::new(Either::Right(StreamBody::new(Box::pin(lines(command, store)))))
         }
         Err(error) => refusal(
