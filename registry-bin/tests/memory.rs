@@ -10,8 +10,9 @@ use support::content::{Content, Hashed, Tee};
 use support::repository::Repository;
 use support::server::Server;
 
-/// KiB that the server may hold at most.
-const LIMIT: u64 = 40 << 10;
+/// KiB that the server may hold at most, beside the pages of its own program: those are the system's to drop, and a
+/// program that is not optimised has many.
+const LIMIT: u64 = 32 << 10;
 /// Pushes, and as many pulls, at once.
 const CLIENTS: u64 = 8;
 
@@ -50,9 +51,9 @@ fn pull(repository: &Repository, digest: &str) {
 }
 
 #[test]
-fn eight_pushes_and_eight_pulls_at_once_stay_below_40_mebibytes() {
+fn eight_pushes_and_eight_pulls_at_once_take_little_memory() {
     let server = Server::start(&["--storage", "data"]);
-    let idle = server.memory_now();
+    let idle = server.memory_now() - server.mapped_files();
     let repository = Repository::new(server.address(), "large");
     let first = push(&repository, 0);
     thread::scope(|scope| {
@@ -62,7 +63,7 @@ fn eight_pushes_and_eight_pulls_at_once_stay_below_40_mebibytes() {
             scope.spawn(move || pull(repository, first));
         }
     });
-    let peak = server.peak_memory();
+    let peak = server.peak_memory() - server.mapped_files();
     println!(
         "idle {idle} KiB, peak {peak} KiB with {CLIENTS} pushes and {CLIENTS} pulls of {} bytes",
         length()

@@ -297,7 +297,7 @@ fn fifty_repositories_move_from_the_distribution_registry_and_back() {
         ours.output()
     );
     assert!(
-        ours.output().contains("1 uploads in progress"),
+        ours.output().contains("1 upload in progress"),
         "{}",
         ours.output()
     );

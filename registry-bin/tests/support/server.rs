@@ -138,6 +138,11 @@ impl Server {
         self.status("VmHWM:")
     }
 
+    /// Returns how much of the program and of other files is in its memory, in KiB (`RssFile`).
+    pub(crate) fn mapped_files(&self) -> u64 {
+        self.status("RssFile:")
+    }
+
     /// Returns the memory it holds now, in KiB (`VmRSS`).
     pub(crate) fn memory_now(&self) -> u64 {
         self.status("VmRSS:")
