@@ -4,8 +4,6 @@
 //! reads the types of [`sections`] from it. What is accepted without effect or refused is said in [`supported`].
 
 mod check;
-#[cfg(test)]
-mod documentation;
 pub(crate) mod fingerprint;
 mod load;
 mod problem;

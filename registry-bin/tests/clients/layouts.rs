@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::samples::{Layout, expect_sound, push_image};
+use crate::skopeo;
 use crate::support::repository::{IMAGE, Repository, descriptor};
 use crate::support::server::Server;
 use crate::tools::Tool;
@@ -59,10 +60,7 @@ fn server_with_images(folder: &Path) -> (Server, Repository) {
 fn skopeo_and_podman_read_what_was_exported() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path();
-    let Some(skopeo) = Tool::find("skopeo", path) else {
-        return;
-    };
-    let skopeo = skopeo.with(["--insecure-policy"]);
+    let Some(skopeo) = skopeo::tool(path) else { return };
     let (_server, repository) = server_with_images(path);
     for target in ["one", "one.tar"] {
         registry(path, &["export", "--layout", "oci", target, "team/app"]);
@@ -112,10 +110,7 @@ fn skopeo_and_podman_read_what_was_exported() {
 fn what_skopeo_and_buildah_write_is_imported() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path();
-    let Some(skopeo) = Tool::find("skopeo", path) else {
-        return;
-    };
-    let skopeo = skopeo.with(["--insecure-policy"]);
+    let Some(skopeo) = skopeo::tool(path) else { return };
     let (server, repository) = server_with_images(path);
     let pushed = repository.get("manifests/v1").body;
     let source = format!("docker://{}/team/app:v1", server.address());

@@ -111,12 +111,11 @@ fn docker_at(docker: &Tool, place: &Place, context: &str) {
 fn skopeo_and_podman_log_in() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let (Some(skopeo), Some(podman)) = (
-        Tool::find("skopeo", folder.path()),
+        crate::skopeo::tool(folder.path()),
         crate::podman::tool(folder.path()),
     ) else {
         return;
     };
-    let skopeo = skopeo.with(["--insecure-policy"]);
     let open = Server::memory();
     push_image(&Repository::new(open.address(), "source"), "v1");
     let source = format!("docker://{}/source:v1", open.address());

@@ -248,10 +248,9 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn fifty_repositories_move_from_the_distribution_registry_and_back() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let (Some(program), Some(skopeo)) = (find("docker-registry"), Tool::find("skopeo", folder.path())) else {
+    let (Some(program), Some(skopeo)) = (find("docker-registry"), crate::skopeo::tool(folder.path())) else {
         return;
     };
-    let skopeo = skopeo.with(["--insecure-policy"]);
     let docker_files = tempfile::tempdir().expect("a temporary folder can be made");
     let docker = DockerDaemon::start(docker_files.path());
     let (root, configuration) = (folder.path().join("root"), folder.path().join("config.yml"));

@@ -28,30 +28,28 @@ fn layout(folder: &Path, name: &str) -> String {
     format!("oci:{}", folder.join(name).display())
 }
 
-fn tool(folder: &Path) -> Option<Tool> {
+pub(crate) fn tool(folder: &Path) -> Option<Tool> {
     Some(Tool::find("skopeo", folder)?.with(["--insecure-policy"]))
+}
+
+/// Pushes an image with layers of these lengths from the layout `source`, pulls it into the layout `target`, and returns
+/// its descriptor.
+fn push_and_pull(skopeo: &Tool, server: &Server, folder: &Path, lengths: &[u64]) -> Value {
+    let source = folder.join("source");
+    let written = Layout::create(&source);
+    let image = written.add_image("amd64", lengths);
+    written.finish(&[("x", &image)]);
+    let reference = format!("docker://{}/layers/test:latest", server.address());
+    copy(skopeo, &(layout(folder, "source") + ":x"), &reference, &[]);
+    copy(skopeo, &reference, &(layout(folder, "target") + ":x"), &[]);
+    image
 }
 
 fn round_trip(lengths: &[u64]) {
     let (server, folder) = server_and_folder();
     let Some(skopeo) = tool(folder.path()) else { return };
+    let image = push_and_pull(&skopeo, &server, folder.path(), lengths);
     let (source, target) = (folder.path().join("source"), folder.path().join("target"));
-    let written = Layout::create(&source);
-    let image = written.add_image("amd64", lengths);
-    written.finish(&[("x", &image)]);
-    let reference = format!("docker://{}/layers/test:latest", server.address());
-    copy(
-        &skopeo,
-        &(layout(folder.path(), "source") + ":x"),
-        &reference,
-        &[],
-    );
-    copy(
-        &skopeo,
-        &reference,
-        &(layout(folder.path(), "target") + ":x"),
-        &[],
-    );
     assert_eq!(blobs_of(&source), blobs_of(&target));
     expect_sound(&target);
     let repository = Repository::new(server.address(), "layers/test");
@@ -152,23 +150,7 @@ fn too_many_requests_are_tried_again() {
     let written = format!("version: 0.1\nstorage: inmemory\nhttp: {{ratelimit: {{address: {limit}}}}}\n");
     std::fs::write(&configuration, written).expect("a file can be written");
     let server = Server::configured(&configuration);
-    let path = folder.path().join("source");
-    let source = Layout::create(&path);
-    let image = source.add_image("amd64", &[1, 1000]);
-    source.finish(&[("x", &image)]);
-    let reference = format!("docker://{}/limited/test:latest", server.address());
-    copy(
-        &skopeo,
-        &(layout(folder.path(), "source") + ":x"),
-        &reference,
-        &[],
-    );
-    copy(
-        &skopeo,
-        &reference,
-        &(layout(folder.path(), "target") + ":x"),
-        &[],
-    );
+    push_and_pull(&skopeo, &server, folder.path(), &[1, 1000]);
     assert!(server.output().contains(" 429 "), "{}", server.output());
     expect_sound(&folder.path().join("target"));
 }

@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::containerd;
 use crate::docker_daemon::DockerDaemon;
 use crate::samples::{FILES, expect_file};
+use crate::skopeo;
 use crate::tls_reload::until;
 use crate::tls_server::{Authority, TlsServer, command, prepare};
-use crate::tools::{Daemon, Tool, find};
+use crate::tools::Tool;
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
@@ -68,10 +70,9 @@ fn certificates(folder: &Path, authority: &Path) -> PathBuf {
 
 fn skopeo_copies(server: &TlsServer, authority: &Path) {
     let work = tempfile::tempdir().expect("a temporary folder can be made");
-    let Some(skopeo) = Tool::find("skopeo", work.path()) else {
+    let Some(skopeo) = skopeo::tool(work.path()) else {
         return;
     };
-    let skopeo = skopeo.with(["--insecure-policy"]);
     let source = format!("docker://{}/tls/test:v1", server.host());
     let layout = format!("oci:{}", work.path().join("layout").display());
     let refused = skopeo
@@ -145,26 +146,9 @@ fn docker_pulls(server: &TlsServer, authority: &Path) {
 
 fn containerd_pulls(server: &TlsServer, authority: &Path) {
     let work = tempfile::tempdir().expect("a temporary folder can be made");
-    let (Some(program), Some(ctr)) = (find("containerd"), Tool::find("ctr", work.path())) else {
+    let Some(containerd) = containerd::start(work.path()) else {
         return;
     };
-    let file = |name: &str| text(&work.path().join(name)).to_owned();
-    let disabled = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
-    fs::write(file("config.toml"), disabled).expect("a file can be written");
-    let (config, root, state, socket) = (file("config.toml"), file("root"), file("state"), file("socket"));
-    let arguments = [
-        "--config",
-        &config,
-        "--root",
-        &root,
-        "--state",
-        &state,
-        "--address",
-        &socket,
-    ];
-    let mut daemon = Daemon::start(&program, work.path(), &arguments);
-    let ctr = ctr.with(["--address", &socket]);
-    daemon.wait_until(work.path(), || ctr.try_run(["version"]).is_ok());
     let place = server.host();
     let hosts = work.path().join("hosts").join(&place);
     fs::create_dir_all(&hosts).expect("a folder can be made");
@@ -177,7 +161,7 @@ fn containerd_pulls(server: &TlsServer, authority: &Path) {
         format!("{place}/tls/test:v1"),
         format!("{place}/tls/containerd:v1"),
     );
-    let hosts = file("hosts");
+    let (ctr, hosts) = (&containerd.ctr, text(&work.path().join("hosts")).to_owned());
     ctr.run([
         "images",
         "pull",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+mod documentation;
 mod keys;
 
 use super::load::assemble;

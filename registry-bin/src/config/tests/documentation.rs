@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::load::assemble;
-use super::problem::alternatives;
-use super::schema::schema;
-use super::supported::{OURS, REFUSED, WITHOUT_EFFECT};
+use crate::config::load::assemble;
+use crate::config::problem::alternatives;
+use crate::config::schema::schema;
+use crate::config::supported::{OURS, REFUSED, WITHOUT_EFFECT};
 
 /// What is refused by some of its values.
 const REFUSED_IN_PART: &[(&str, &str)] = &[
