@@ -1,6 +1,7 @@
 //! A registry as a service of hyper and tower.
 
 mod finish_on_drop;
+mod framing;
 mod header;
 mod request_body;
 mod response_body;
@@ -238,6 +239,10 @@ impl<S: ?Sized + Storage> Shared<S> {
         B::Error: Into<BoxError>,
     {
         let mut body = pin!(body);
+        if let Err(error) = framing::check(&parts) {
+            // Where it ends is as doubtful as what it says: nothing that follows on the connection is read.
+            return (error.into(), exchange, false);
+        }
         let response = match self.respond(&parts, &mut exchange, body.as_mut()).await {
             Ok(response) => response,
             Err(error) => error.into(),

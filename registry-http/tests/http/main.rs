@@ -3,6 +3,7 @@
 
 mod client;
 mod client_http2;
+mod framing;
 mod frontend;
 mod listeners;
 mod observe;
