@@ -16,6 +16,7 @@ mod file_writer;
 mod files;
 mod health;
 mod lock;
+mod migration;
 mod options;
 mod queries;
 mod readers;

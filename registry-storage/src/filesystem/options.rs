@@ -38,6 +38,20 @@ pub enum OpenError {
         /// The newest format that is understood.
         known: i64,
     },
+    /// The records are of an older format, and could not all be brought to the one of today.
+    #[error(
+        "the records in {} could not be brought to a newer format; nothing is lost, and the next start goes on: \
+         where the disk is full, free {space} MB on it and start again",
+        path.display(),
+        space = super::migration::SPACE_MB
+    )]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        cause: rusqlite::Error,
+    },
     /// The file system refused.
     #[error("{}", path.display())]
     Disk {

@@ -11,15 +11,28 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use crate::backend::{Condition, Entry, Stored, Version};
 use crate::key::Key;
 
-/// The format of the table below, kept in SQLite's `user_version`.
-pub(super) const FORMAT: i64 = 1;
+/// The format of the tables below, kept in SQLite's `user_version`.
+pub(super) const FORMAT: i64 = 2;
+
+/// The most bytes of key and value together that are a row of `records`.
+///
+/// In a tree that is searched by its rows, SQLite keeps up to 1002 bytes of a row in the page (of 4096 bytes). It would
+/// copy a larger row together from other pages each time that a key is compared with it. Tags, hints and grants have 250
+/// to 400 bytes; what is larger has content, and a tree of its own that is searched by number.
+const ROW_LIMIT: usize = 900;
 
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS records (
+    CREATE TABLE records (
         key     TEXT    NOT NULL PRIMARY KEY,
         version INTEGER NOT NULL,
+        size    INTEGER NOT NULL,
+        value   BLOB,
+        large   INTEGER
+    ) WITHOUT ROWID, STRICT;
+    CREATE TABLE large_values (
+        id      INTEGER PRIMARY KEY,
         value   BLOB    NOT NULL
-    ) WITHOUT ROWID, STRICT";
+    ) STRICT";
 
 /// Opens the connection that writes, and makes the store if there is none.
 ///
@@ -57,11 +70,16 @@ pub(super) fn format(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-/// Makes the table, and writes the format last.
+/// Makes the tables, and writes the format last.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {SCHEMA}; PRAGMA user_version = {FORMAT}; COMMIT"
-    ))
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    create_tables(connection)?;
+    execute(connection, "COMMIT")
+}
+
+/// Makes the tables within a transaction.
+pub(super) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("{SCHEMA}; PRAGMA user_version = {FORMAT}"))
 }
 
 /// Writes a page without changing anything, so that a commit has something to sync.
@@ -87,7 +105,10 @@ pub(super) fn execute(connection: &Connection, statement: &str) -> rusqlite::Res
 /// Reads a record.
 pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Stored>> {
     connection
-        .prepare_cached("SELECT version, value FROM records WHERE key = ?1")?
+        .prepare_cached(
+            "SELECT records.version, records.value, large_values.value
+             FROM records LEFT JOIN large_values ON large_values.id = records.large WHERE key = ?1",
+        )?
         .query_row(params![key.as_str()], read_stored)
         .optional()
 }
@@ -106,7 +127,7 @@ pub(super) fn list(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     connection
         .prepare_cached(&format!(
-            "SELECT key, length(value) FROM records WHERE key {comparison} ?1 AND key < ?2 ORDER BY key LIMIT ?3"
+            "SELECT key, size FROM records WHERE key {comparison} ?1 AND key < ?2 ORDER BY key LIMIT ?3"
         ))?
         .query_map(params![from.as_str(), end_of(prefix), limit], read_entry)?
         .collect()
@@ -120,26 +141,56 @@ pub(super) fn put(
     version: i64,
     condition: &Condition,
 ) -> rusqlite::Result<bool> {
-    let key = key.as_str();
-    let written = match condition {
-        Condition::Absent => connection
-            .prepare_cached("INSERT OR IGNORE INTO records (key, version, value) VALUES (?1, ?2, ?3)")?
-            .execute(params![key, version, value])?,
-        Condition::Any => connection
-            .prepare_cached("INSERT OR REPLACE INTO records (key, version, value) VALUES (?1, ?2, ?3)")?
-            .execute(params![key, version, value])?,
-        Condition::Matches(expected) => {
-            let Some(expected) = number_of(expected) else {
-                return Ok(false);
-            };
+    let found = find(connection, key)?;
+    let holds = match condition {
+        Condition::Absent => found.is_none(),
+        Condition::Any => true,
+        Condition::Matches(expected) => found.is_some_and(|found| number_of(expected) == Some(found.version)),
+    };
+    if holds {
+        write(connection, key, value, version, found)?;
+    }
+    Ok(holds)
+}
+
+/// Writes a record over the one that was found.
+pub(super) fn write(
+    connection: &Connection,
+    key: &Key,
+    value: &[u8],
+    version: i64,
+    found: Option<Found>,
+) -> rusqlite::Result<()> {
+    let is_large = key.as_str().len().saturating_add(value.len()) > ROW_LIMIT;
+    let large = match (is_large, found.and_then(|found| found.large)) {
+        (true, Some(id)) => {
             connection
-                .prepare_cached(
-                    "UPDATE records SET version = ?2, value = ?3 WHERE key = ?1 AND version = ?4",
-                )?
-                .execute(params![key, version, value, expected])?
+                .prepare_cached("UPDATE large_values SET value = ?2 WHERE id = ?1")?
+                .execute(params![id, value])?;
+            Some(id)
+        }
+        (true, None) => {
+            connection
+                .prepare_cached("INSERT INTO large_values (value) VALUES (?1)")?
+                .execute(params![value])?;
+            Some(connection.last_insert_rowid())
+        }
+        (false, before) => {
+            delete_large(connection, before)?;
+            None
         }
     };
-    Ok(written > 0)
+    let small = (!is_large).then_some(value);
+    let size = i64::try_from(value.len()).unwrap_or(i64::MAX);
+    let statement = if found.is_some() {
+        "UPDATE records SET version = ?2, size = ?3, value = ?4, large = ?5 WHERE key = ?1"
+    } else {
+        "INSERT INTO records (key, version, size, value, large) VALUES (?1, ?2, ?3, ?4, ?5)"
+    };
+    connection
+        .prepare_cached(statement)?
+        .execute(params![key.as_str(), version, size, small, large])?;
+    Ok(())
 }
 
 /// Removes a record, only if it is of `version` where one is given, and tells whether there was one.
@@ -148,20 +199,57 @@ pub(super) fn delete(
     key: &Key,
     version: Option<&Version>,
 ) -> rusqlite::Result<bool> {
-    let removed = match version {
-        None => connection
-            .prepare_cached("DELETE FROM records WHERE key = ?1")?
-            .execute(params![key.as_str()])?,
-        Some(version) => {
-            let Some(version) = number_of(version) else {
-                return Ok(false);
-            };
-            connection
-                .prepare_cached("DELETE FROM records WHERE key = ?1 AND version = ?2")?
-                .execute(params![key.as_str(), version])?
-        }
+    let Some(found) = find(connection, key)? else {
+        return Ok(false);
     };
-    Ok(removed > 0)
+    if version.is_some_and(|version| number_of(version) != Some(found.version)) {
+        return Ok(false);
+    }
+    delete_large(connection, found.large)?;
+    connection
+        .prepare_cached("DELETE FROM records WHERE key = ?1")?
+        .execute(params![key.as_str()])?;
+    Ok(true)
+}
+
+/// Removes all records whose keys begin with `prefix`.
+pub(super) fn delete_all(connection: &Connection, prefix: &Key) -> rusqlite::Result<()> {
+    let range = params![prefix.as_str(), end_of(prefix)];
+    connection.execute(
+        "DELETE FROM large_values WHERE id IN (SELECT large FROM records WHERE key >= ?1 AND key < ?2)",
+        range,
+    )?;
+    connection.execute("DELETE FROM records WHERE key >= ?1 AND key < ?2", range)?;
+    Ok(())
+}
+
+fn delete_large(connection: &Connection, id: Option<i64>) -> rusqlite::Result<()> {
+    if let Some(id) = id {
+        connection
+            .prepare_cached("DELETE FROM large_values WHERE id = ?1")?
+            .execute(params![id])?;
+    }
+    Ok(())
+}
+
+/// What a write has to know of the record that it replaces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    version: i64,
+    large: Option<i64>,
+}
+
+fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
+    let read = |row: &Row<'_>| {
+        Ok(Found {
+            version: row.get(0)?,
+            large: row.get(1)?,
+        })
+    };
+    connection
+        .prepare_cached("SELECT version, large FROM records WHERE key = ?1")?
+        .query_row(params![key.as_str()], read)
+        .optional()
 }
 
 /// Spells the number that a version is in the table.
@@ -174,9 +262,14 @@ fn number_of(version: &Version) -> Option<i64> {
 }
 
 fn read_stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+    let small: Option<Vec<u8>> = row.get(1)?;
+    let value = match small {
+        Some(value) => value,
+        None => row.get(2)?,
+    };
     Ok(Stored {
         version: version_of(row.get(0)?),
-        value: Bytes::from(row.get::<_, Vec<u8>>(1)?),
+        value: Bytes::from(value),
     })
 }
 

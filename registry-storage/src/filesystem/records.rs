@@ -13,6 +13,7 @@ use super::cache::RecordCache;
 use super::disk::Disk;
 use super::health::{Health, closed};
 use super::lock::RootLock;
+use super::migration::migrate;
 use super::options::OpenError;
 use super::queries;
 use super::readers::Readers;
@@ -151,17 +152,10 @@ fn open_records(path: &Path) -> Result<rusqlite::Connection, OpenError> {
         path: path.to_owned(),
         cause,
     };
-    let connection = queries::open_writer(path).map_err(refused)?;
-    match queries::format(&connection).map_err(refused)? {
-        0 => queries::create(&connection).map_err(refused)?,
-        queries::FORMAT => {}
-        found => {
-            return Err(OpenError::Newer {
-                path: path.to_owned(),
-                found,
-                known: queries::FORMAT,
-            });
-        }
+    let mut connection = queries::open_writer(path).map_err(refused)?;
+    if queries::format(&connection).map_err(refused)? == 0 {
+        queries::create(&connection).map_err(refused)?;
     }
+    migrate(&mut connection, path)?;
     Ok(connection)
 }

@@ -30,8 +30,8 @@ use crate::progress::{Progress, Step};
 /// The file that makes a backup whole.
 const MANIFEST_FILE: &str = "backup.json";
 
-/// The form of a backup.
-const FORMAT: u32 = 1;
+/// The form of a backup: 2, as its records are of format 2, which a program that knows 1 cannot read.
+const FORMAT: u32 = 2;
 
 /// What a backup has, or what was restored of one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,10 +55,13 @@ fn bring_back(
         unfinished(&root.join(BYTES_FOLDER)),
         unfinished(&root.join(RECORDS_FILE)),
     );
+    let source = backup.join(RECORDS_FILE);
+    fs::copy(&source, &records).map_err(disk(&records))?;
+    snapshot::modernize(&records)?;
+    sync(&records)?;
     let mut copier = Copier::new(backup.join(BYTES_FOLDER), bytes.clone())?;
     let mut missing = 0;
-    let source = backup.join(RECORDS_FILE);
-    snapshot::each_bytes_name(&source, |name| {
+    snapshot::each_bytes_name(&records, |name| {
         check_wanted(is_wanted)?;
         if !copier.copy(name)? {
             missing += 1;
@@ -71,8 +74,6 @@ fn bring_back(
         Ok(())
     })?;
     let report = copier.finish()?;
-    fs::copy(&source, &records).map_err(disk(&records))?;
-    sync(&records)?;
     // The bytes first: records without them would be broken, bytes without records are nobody's.
     publish(&bytes, &root.join(BYTES_FOLDER))?;
     sync(root)?;
@@ -87,7 +88,7 @@ fn read_manifest(backup: &Path) -> Result<Manifest, BackupError> {
     };
     let text = fs::read(backup.join(MANIFEST_FILE)).map_err(|_| not_whole())?;
     let manifest: Manifest = serde_json::from_slice(&text).map_err(|_| not_whole())?;
-    if manifest.format == FORMAT {
+    if (1..=FORMAT).contains(&manifest.format) {
         Ok(manifest)
     } else {
         Err(BackupError::Newer {

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use registry_core::Error;
+use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, params};
 
 use super::{BackupError, check_wanted};
 use crate::bytes_name::BytesName;
+use crate::filesystem::migration::migrate;
 use crate::filesystem::queries;
 use crate::key::Key;
 use crate::progress::{Progress, Step};
@@ -53,13 +54,21 @@ pub(super) fn copy_records(
 
 fn leave_uploads_out(target: &Connection) -> rusqlite::Result<()> {
     target.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
-    let uploads = Key::uploads();
-    let end = queries::end_of(&uploads);
-    target.execute(
-        "DELETE FROM records WHERE key >= ?1 AND key < ?2",
-        params![uploads.as_str(), end],
-    )?;
-    Ok(())
+    queries::delete_all(target, &Key::uploads())
+}
+
+/// Brings the copied records of an older backup to the format of today.
+pub(super) fn modernize(path: &Path) -> Result<(), BackupError> {
+    let mut connection = Connection::open(path).map_err(records(path))?;
+    // A copy that does not become whole is made anew, so nothing of it needs to be durable before the end.
+    connection
+        .execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF")
+        .map_err(records(path))?;
+    migrate(&mut connection, path)?;
+    connection
+        .execute_batch("PRAGMA journal_mode = DELETE")
+        .map_err(records(path))?;
+    connection.close().map_err(|(_, cause)| records(path)(cause))
 }
 
 /// Calls `each` with the name of each byte string that the records of a backup name.

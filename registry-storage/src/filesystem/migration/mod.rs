@@ -1,0 +1,132 @@
+//! Bringing the records of an older format to the one of today.
+//!
+//! In format 1 one table had keys and values of any size, so that SQLite copied whole values to compare keys. The first
+//! transaction gives that table another name, makes the new ones and writes the new format, so that an older program
+//! refuses the store. Each further one moves some records, and the last one drops the table, which then is empty. A
+//! record is in one of the two at any time, so a process may end anywhere, and the next one goes on.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::options::OpenError;
+use super::queries;
+use crate::key::Key;
+
+/// How much space one transaction needs on the disk, in the log and in the tables, in megabytes and with some to spare.
+pub(super) const SPACE_MB: u32 = 32;
+
+/// The name that the table of format 1 has until it is empty.
+const OLD_TABLE: &str = "records_of_format_1";
+
+/// How many bytes of values one transaction moves, about: at least one record.
+const CHUNK_BYTES: usize = 4 << 20;
+/// How many records one transaction moves at most.
+const CHUNK_RECORDS: usize = 2000;
+/// How often the log says how far it came.
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Brings the records to the format of today, if they are of an older one.
+///
+/// # Errors
+/// [`OpenError::Newer`], [`OpenError::Migration`].
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let refused = |cause| OpenError::Migration {
+        path: path.to_owned(),
+        cause,
+    };
+    match queries::format(connection).map_err(refused)? {
+        1 => begin(connection).map_err(refused)?,
+        queries::FORMAT => {}
+        found => {
+            return Err(OpenError::Newer {
+                path: path.to_owned(),
+                found,
+                known: queries::FORMAT,
+            });
+        }
+    }
+    if is_unfinished(connection).map_err(refused)? {
+        move_all(connection, path).map_err(refused)?;
+    }
+    Ok(())
+}
+
+fn move_all(connection: &mut Connection, path: &Path) -> rusqlite::Result<()> {
+    let count = format!("SELECT count(*) FROM {OLD_TABLE}");
+    let total: i64 = connection.query_row(&count, [], |row| row.get(0))?;
+    let (path, format) = (path.display(), queries::FORMAT);
+    tracing::info!(%path, total, "bringing the records to format {format}; this happens once");
+    let (mut moved, mut reported) = (0_usize, Instant::now());
+    loop {
+        let chunk = move_chunk(connection)?;
+        if chunk == 0 {
+            break;
+        }
+        moved = moved.saturating_add(chunk);
+        if reported.elapsed() >= REPORT_INTERVAL {
+            reported = Instant::now();
+            tracing::info!(%path, moved, total, "bringing the records to format {format}");
+        }
+    }
+    connection.execute_batch(&format!("DROP TABLE {OLD_TABLE}"))?;
+    tracing::info!(%path, moved, "the records are of format {format}");
+    Ok(())
+}
+
+/// Tells whether there are records, or there were at the last look, that were not moved yet.
+fn is_unfinished(connection: &Connection) -> rusqlite::Result<bool> {
+    let table = connection
+        .query_row(
+            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1",
+            params![OLD_TABLE],
+            |_| Ok(()),
+        )
+        .optional()?;
+    Ok(table.is_some())
+}
+
+fn begin(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(&format!("ALTER TABLE records RENAME TO {OLD_TABLE}"))?;
+    queries::create_tables(&transaction)?;
+    transaction.commit()
+}
+
+/// Moves the next records in one transaction, and returns how many; none where all were moved.
+fn move_chunk(connection: &mut Connection) -> rusqlite::Result<usize> {
+    let transaction = connection.transaction()?;
+    let moved = move_records(&transaction)?;
+    transaction.commit()?;
+    Ok(moved)
+}
+
+fn move_records(connection: &Connection) -> rusqlite::Result<usize> {
+    let (mut moved, mut bytes) = (0, 0);
+    let mut last = None;
+    {
+        let mut old = connection.prepare_cached(&format!(
+            "SELECT key, version, value FROM {OLD_TABLE} ORDER BY key"
+        ))?;
+        let mut rows = old.query([])?;
+        while moved < CHUNK_RECORDS && bytes < CHUNK_BYTES {
+            let Some(row) = rows.next()? else { break };
+            let key = Key::from_stored(row.get_ref(0)?.as_str()?);
+            let value = row.get_ref(2)?.as_blob()?;
+            queries::write(connection, &key, value, row.get(1)?, None)?;
+            moved += 1;
+            bytes = value.len().saturating_add(bytes);
+            last = Some(key);
+        }
+    }
+    if let Some(last) = last {
+        connection
+            .prepare_cached(&format!("DELETE FROM {OLD_TABLE} WHERE key <= ?1"))?
+            .execute(params![last.as_str()])?;
+    }
+    Ok(moved)
+}
+
+#[cfg(test)]
+mod tests;
