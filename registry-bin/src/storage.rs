@@ -166,6 +166,12 @@ fn store<B: Backend>(backend: B, purging: &UploadPurging) -> Arc<Store<B>> {
     let is_purging = purging.enabled && !purging.dry_run;
     let options = StoreOptions {
         upload_idle_limit: if is_purging { purging.age.0 } else { Duration::MAX },
+        empty_upload_idle_limit: if is_purging {
+            StoreOptions::default().empty_upload_idle_limit
+        } else {
+            Duration::MAX
+        },
+        open_uploads_limit: usize::try_from(purging.most_open).unwrap_or(usize::MAX),
         ..StoreOptions::default()
     };
     Arc::new(Store::with_options(

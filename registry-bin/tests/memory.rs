@@ -1,13 +1,15 @@
-//! The most memory that a server on disk ever holds while large blobs are pushed and pulled at once.
+//! The most memory that a server on disk ever holds while large blobs, or large referrers, are pushed and read at once.
 
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
+use std::fmt::Write as _;
 use std::thread;
 
+use serde_json::Value;
 use support::client::with_query;
-use support::content::{Content, Hashed, Tee};
-use support::repository::Repository;
+use support::content::{Content, Hashed, Tee, sha256};
+use support::repository::{EMPTY, IMAGE, Repository, descriptor, image};
 use support::server::Server;
 
 /// KiB that the server may hold at most, beside the pages of its own program: those are the system's to drop, and a
@@ -23,6 +25,85 @@ fn length() -> u64 {
     } else {
         128 << 20
     }
+}
+
+/// Pushes a referrer of `subject` that is as large as a manifest may be, with many annotations.
+fn push_referrer(repository: &Repository, subject: &Value, seed: usize) {
+    let empty = descriptor(EMPTY, b"{}");
+    let mut manifest = image(&empty, std::slice::from_ref(&empty));
+    manifest["subject"] = subject.clone();
+    let mut text = manifest.to_string();
+    text.truncate(text.len() - 1);
+    text.push_str(",\"annotations\":{");
+    for number in 0.. {
+        let separator = if number > 0 { "," } else { "" };
+        write!(text, "{separator}\"{seed:02}-{number}\":\"\"").expect("a string takes all");
+        if text.len() > (4 << 20) - 100 {
+            break;
+        }
+    }
+    text.push_str("}}");
+    repository
+        .put_manifest(&sha256(text.as_bytes()), IMAGE, text.as_bytes())
+        .expect_status(201);
+}
+
+/// Follows the links of a list of referrers, and returns how many are in it.
+fn count_referrers(repository: &Repository, target: &str) -> usize {
+    let (mut target, mut count) = (target.to_owned(), 0);
+    loop {
+        let response = repository.follow("GET", &target).send();
+        response.expect_status(200);
+        count += String::from_utf8_lossy(&response.body)
+            .matches("\"digest\"")
+            .count();
+        match response.header("Link") {
+            Some(link) => {
+                target = link
+                    .trim_start_matches('<')
+                    .split('>')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            }
+            None => return count,
+        }
+    }
+}
+
+#[test]
+fn lists_of_large_referrers_and_their_pushes_take_little_memory() {
+    let server = Server::start(&["--storage", "data"]);
+    let repository = Repository::new(server.address(), "large");
+    repository.push_blob(b"{}");
+    let subject = descriptor(IMAGE, b"subject");
+    let digest = sha256(b"subject");
+    thread::scope(|scope| {
+        for first in 0..4 {
+            let (repository, subject) = (&repository, &subject);
+            scope.spawn(move || {
+                for seed in 0..4 {
+                    push_referrer(repository, subject, first * 4 + seed);
+                }
+            });
+        }
+    });
+    let pushed = server.peak_memory() - server.mapped_files();
+    thread::scope(|scope| {
+        for client in 0..8 {
+            let (repository, digest) = (&repository, &digest);
+            let (query, expected) = if client % 4 == 3 {
+                ("?artifactType=no/such", 0)
+            } else {
+                ("", 16)
+            };
+            let target = format!("/v2/large/referrers/{digest}{query}");
+            scope.spawn(move || assert_eq!(count_referrers(repository, &target), expected));
+        }
+    });
+    let peak = server.peak_memory() - server.mapped_files();
+    println!("peak {pushed} KiB with 4 pushes at once, {peak} KiB with 8 lists of 16 referrers of 4 MiB");
+    assert!(peak < 128 << 10, "{peak} KiB");
 }
 
 fn push(repository: &Repository, seed: u64) -> String {

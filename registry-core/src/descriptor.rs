@@ -1,16 +1,14 @@
 //! Descriptors: what a manifest says of the content that it names.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 
-use serde::{Deserialize, Serialize};
+use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::media_type::MediaType;
 
 /// A content descriptor (image-spec, "OCI Content Descriptors"), with the fields that a registry reads or writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
     /// The type of the content.
     pub media_type: MediaType,
@@ -19,9 +17,35 @@ pub struct Descriptor {
     /// The size of the content in bytes.
     pub size: u64,
     /// The type of an artifact, where the descriptor is of a manifest that has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// Annotations; those of a referrer are the manifest's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Annotations,
+}
+
+/// Annotations as the text of a JSON object, just as a manifest has them; or none.
+///
+/// They may be as large as a manifest, and a registry only passes them on: they are checked once, when the manifest is
+/// read, and never taken apart. Clones share the text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations(Bytes);
+
+impl Annotations {
+    /// Takes the text of a JSON object whose values are strings, as [`Annotations::as_json`] returned it; no text
+    /// means none. It is not looked at, and stands in lists of referrers as it is.
+    #[must_use]
+    pub const fn from_json(text: Bytes) -> Self {
+        Self(text)
+    }
+
+    /// Returns the text of the object; no text where there are none.
+    #[must_use]
+    pub const fn as_json(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Tells whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }

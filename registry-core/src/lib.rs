@@ -51,7 +51,7 @@ pub mod upload;
 pub mod upload_id;
 
 pub use crate::challenge::Challenge;
-pub use crate::descriptor::Descriptor;
+pub use crate::descriptor::{Annotations, Descriptor};
 pub use crate::digest::{Algorithm, Digest};
 pub use crate::error::{Error, ErrorCode};
 pub use crate::event::Event;

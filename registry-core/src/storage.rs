@@ -133,6 +133,31 @@ pub struct PageRequest {
     pub limit: usize,
 }
 
+/// A part of a list of referrers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReferrersRequest {
+    /// Where the page before says to go on.
+    pub last: Option<String>,
+    /// The most descriptors to return.
+    pub limit: usize,
+    /// The most bytes that they take as JSON. One that alone takes more is returned alone.
+    pub size_limit: usize,
+    /// Only those whose artifact has exactly this type.
+    pub artifact_type: Option<String>,
+}
+
+impl From<PageRequest> for ReferrersRequest {
+    /// Asks for referrers of any type and size.
+    fn from(PageRequest { last, limit }: PageRequest) -> Self {
+        Self {
+            last,
+            limit,
+            size_limit: usize::MAX,
+            artifact_type: None,
+        }
+    }
+}
+
 /// A part of an ordered list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
@@ -287,7 +312,7 @@ pub trait Storage: Send + Sync + 'static {
     /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown).
     async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error>;
 
-    /// Lists tags in the order of their bytes.
+    /// Lists tags in the order of their bytes. A page may have fewer than its limit, even none, though more follow.
     ///
     /// # Errors
     /// [`NameUnknown`](crate::ErrorCode::NameUnknown) where the repository was never pushed to.
@@ -295,13 +320,17 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Lists the descriptors of the manifests whose subject is `subject`, of any repository and digest. The order is
     /// that of their digests; `next` is opaque.
+    ///
+    /// What is read for a page is bounded, whatever others pushed: a page may have fewer descriptors than its limits
+    /// allow, even none, though more follow.
     async fn list_referrers(
         &self,
         repository: &RepositoryName,
         subject: &Digest,
-        page: PageRequest,
+        request: ReferrersRequest,
     ) -> Result<Page<Descriptor>, Error>;
 
-    /// Lists the repositories in the order of their names.
+    /// Lists the repositories in the order of their names. A page may have fewer than its limit, even none, though
+    /// more follow.
     async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error>;
 }

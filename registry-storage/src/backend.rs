@@ -161,6 +161,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// to serve older ones.
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
 
+    /// Reads several records, each as [`get`](Self::get) does. The values are in memory at once: the caller knows their
+    /// sizes from a listing, and asks for as many as it may have.
+    fn get_all(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Option<Stored>>, Error>> + Send;
+
+    /// Returns the sizes of several records' values, as a listing has them, without reading the values; nothing for a
+    /// record that is not there.
+    fn sizes(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Option<u64>>, Error>> + Send;
+
     /// Lists records as [`Records::list`] does.
     fn list(
         &self,

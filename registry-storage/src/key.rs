@@ -114,6 +114,12 @@ impl Key {
         Self(format!("uploads/{id}").into())
     }
 
+    /// Returns the upload session that this is the key of.
+    #[must_use]
+    pub fn upload_id(&self) -> Option<UploadId> {
+        self.0.strip_prefix("uploads/")?.parse().ok()
+    }
+
     /// All upload sessions.
     #[must_use]
     pub fn uploads() -> Self {

@@ -5,10 +5,12 @@
 
 use bytes::{Bytes, BytesMut};
 use registry_core::chain::State;
+use registry_core::hash::HashSnapshot;
 use registry_core::upload::UploadSnapshot;
-use registry_core::{Descriptor, Digest, Error, MediaType, RepositoryName, Tag, Timestamp};
+use registry_core::{Annotations, Descriptor, Digest, Error, MediaType, RepositoryName, Tag, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::backend::{Part, Unfinished};
@@ -115,13 +117,60 @@ pub(crate) struct HintRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// An entry in the list of a subject's referrers.
+/// An entry in the list of a subject's referrers; the annotations are the content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ReferrerRecord {
     pub(crate) incarnation: String,
-    pub(crate) descriptor: Descriptor,
+    pub(crate) descriptor: ReferrerFields,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
+}
+
+/// A descriptor in a list of referrers without its annotations, so that it can be looked at without them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReferrerFields {
+    pub(crate) media_type: MediaType,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) artifact_type: Option<String>,
+    /// Versions before 0.1 wrote them here.
+    #[serde(default, skip_serializing)]
+    annotations: Option<Box<RawValue>>,
+}
+
+impl ReferrerRecord {
+    /// Makes an entry; the annotations of `descriptor` are to be written as its content.
+    pub(crate) fn new(incarnation: &str, descriptor: &Descriptor, now: Timestamp) -> Self {
+        Self {
+            incarnation: incarnation.to_owned(),
+            descriptor: ReferrerFields {
+                media_type: descriptor.media_type.clone(),
+                digest: descriptor.digest.clone(),
+                size: descriptor.size,
+                artifact_type: descriptor.artifact_type.clone(),
+                annotations: None,
+            },
+            stamp: Stamp::new(now),
+        }
+    }
+
+    /// Returns the descriptor of an entry with this content.
+    pub(crate) fn into_descriptor(self, content: Bytes) -> Descriptor {
+        let fields = self.descriptor;
+        let annotations = match fields.annotations {
+            Some(text) => Bytes::from(String::from(Box::<str>::from(text))),
+            None => content,
+        };
+        Descriptor {
+            media_type: fields.media_type,
+            digest: fields.digest,
+            size: fields.size,
+            artifact_type: fields.artifact_type,
+            annotations: Annotations::from_json(annotations),
+        }
+    }
 }
 
 /// A repository in the catalog.
@@ -164,6 +213,9 @@ pub(crate) struct SessionRecord {
     /// The bytes were completed, to read them before the commit; nothing can be appended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) completed: bool,
+    /// How far the parts were hashed by the other algorithm, once a commit asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) other_hash: Option<HashSnapshot>,
     /// The epoch of the backend that the parts were written in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) epoch: Option<String>,
@@ -268,6 +320,41 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn descriptor(annotations: &'static str) -> Descriptor {
+        Descriptor {
+            media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
+            digest: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
+            size: 7,
+            artifact_type: Some("a/b".into()),
+            annotations: Annotations::from_json(Bytes::from_static(annotations.as_bytes())),
+        }
+    }
+
+    #[test]
+    fn an_entry_of_a_referrer_reads_back_with_its_annotations_as_they_were() {
+        for annotations in ["", "{ \"a\":\n\"\\u0041\" }"] {
+            let descriptor = descriptor(annotations);
+            let entry = ReferrerRecord::new("i", &descriptor, Timestamp(1));
+            let value = encode(&entry, descriptor.annotations.as_json()).unwrap();
+            let (read, content) = decode::<ReferrerRecord>(&value).unwrap();
+            assert_eq!(read.descriptor.artifact_type.as_deref(), Some("a/b"));
+            assert_eq!(read.into_descriptor(content), descriptor);
+        }
+    }
+
+    #[test]
+    fn an_entry_of_a_referrer_with_annotations_in_its_header_is_read() {
+        let zeros = "0".repeat(64);
+        for (field, annotations) in [("", ""), (r#","annotations":{"a":"b"}"#, r#"{"a":"b"}"#)] {
+            let header = format!(
+                r#"{{"incarnation":"i","descriptor":{{"mediaType":"{}","digest":"sha256:{zeros}","size":7,"artifactType":"a/b"{field}}},"nonce":"67e55044-10b1-426f-9247-bb680e5fe0c8","written":1}}"#,
+                MediaType::OCI_MANIFEST
+            );
+            let (read, content) = decode::<ReferrerRecord>(&Bytes::from(header + "\n")).unwrap();
+            assert_eq!(read.into_descriptor(content), descriptor(annotations));
+        }
+    }
 
     proptest! {
         #[test]

@@ -160,12 +160,12 @@ on_each_backend! {
     async fn a_manifest_is_entered_in_the_list_of_its_subject(sample) {
         let Sample { store, image, referrer, .. } = sample;
         let page = || PageRequest { last: None, limit: 10 };
-        let before = store.list_referrers(&name("a/b"), &image.digest, page()).await.unwrap();
+        let before = store.list_referrers(&name("a/b"), &image.digest, page().into()).await.unwrap();
         let listed = store.backend().list(&Key::referrers(&name("a/b"), &image.digest), None, 10).await.unwrap();
         remove(&store, &listed[0].key).await;
         let key = Key::manifest(&name("a/b"), &referrer.digest);
         expect(&store, &key, Problem::MissingReferrer { subject: image.digest.clone() }).await;
-        let after = store.list_referrers(&name("a/b"), &image.digest, page()).await.unwrap();
+        let after = store.list_referrers(&name("a/b"), &image.digest, page().into()).await.unwrap();
         assert_eq!(before, after);
         assert_eq!(after.items.len(), 1);
     }

@@ -97,7 +97,7 @@ async fn assert_sample(storage: &dyn Storage, repository: &str, sample: &Sample)
             limit: 10,
         };
         let listed = storage
-            .list_referrers(&repository, &subject.digest, page)
+            .list_referrers(&repository, &subject.digest, page.into())
             .await
             .unwrap()
             .items;

@@ -17,7 +17,8 @@ use registry_core::storage::{
     ChildKind, Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, UploadKey,
 };
 use registry_core::{
-    Algorithm, Descriptor, Digest, Error, ErrorCode, Hasher, Reference, RepositoryName, Storage, Tag,
+    Algorithm, Annotations, Descriptor, Digest, Error, ErrorCode, Hasher, Reference, RepositoryName, Storage,
+    Tag,
 };
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::storage_conformance::Random;
@@ -225,7 +226,7 @@ impl Simulation {
             limit: 100,
         };
         let listed = storage
-            .list_referrers(repository, subject, page)
+            .list_referrers(repository, subject, page.into())
             .await
             .unwrap()
             .items;
@@ -311,7 +312,7 @@ fn images(blobs: &[Blob]) -> Arc<[Image]> {
             digest: new.manifest.digest.clone(),
             size: new.manifest.bytes.len() as u64,
             artifact_type: None,
-            annotations: BTreeMap::new(),
+            annotations: Annotations::default(),
         };
         new.subject = Some((subject.manifest.digest.clone(), descriptor));
         new

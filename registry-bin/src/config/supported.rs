@@ -24,6 +24,7 @@ pub(crate) const OURS: &[&str] = &[
     "log.audit",
     "notifications.endpoints[].format",
     "notifications.outbox",
+    "storage.maintenance.uploadpurging.maxopen",
     "storage.s3.sessiontoken",
     "tags.immutable",
 ];
@@ -60,10 +61,6 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     (
         "storage.azure.retry_delay",
         "failed requests are repeated for some seconds",
-    ),
-    (
-        "http.secret",
-        "uploads are kept by the server, not signed and sent around",
     ),
     (
         "log.reportcaller",

@@ -1,14 +1,16 @@
 //! The JSON of a manifest, read for what a registry needs.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use bytes::Bytes;
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::invalid;
+use crate::descriptor::Annotations;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
 
@@ -26,7 +28,7 @@ pub(super) struct Document {
     pub(super) manifests: Option<Vec<DocumentDescriptor>>,
     pub(super) has_fs_layers: bool,
     pub(super) subject: Option<DocumentDescriptor>,
-    pub(super) annotations: BTreeMap<String, String>,
+    pub(super) annotations: Annotations,
 }
 
 /// A descriptor; its size was checked.
@@ -87,9 +89,7 @@ impl<'de> Visitor<'de> for DocumentVisitor {
                 "layers" => document.layers = Some(next_list(map)?),
                 "manifests" => document.manifests = Some(next_list(map)?),
                 "subject" => document.subject = map.next_value()?,
-                "annotations" => {
-                    document.annotations = map.next_value::<Option<_>>()?.unwrap_or_default();
-                }
+                "annotations" => document.annotations = next_annotations(map)?,
                 _ => {
                     document.has_fs_layers = true;
                     map.next_value::<Skipped>()?;
@@ -103,6 +103,67 @@ impl<'de> Visitor<'de> for DocumentVisitor {
 
 fn next_list<'de, M: MapAccess<'de>>(map: &mut M) -> Result<Vec<DocumentDescriptor>, M::Error> {
     Ok(map.next_value::<Option<_>>()?.unwrap_or_default())
+}
+
+/// Reads an object of strings, and keeps its text: that is passed on, and nobody looks a key up.
+fn next_annotations<'de, M: MapAccess<'de>>(map: &mut M) -> Result<Annotations, M::Error> {
+    let Some(text) = map.next_value::<Option<&'de RawValue>>()?.map(RawValue::get) else {
+        return Ok(Annotations::default());
+    };
+    let Strings(count) = serde_json::from_str(text).map_err(de::Error::custom)?;
+    Ok(if count == 0 {
+        Annotations::default()
+    } else {
+        Annotations::from_json(Bytes::copy_from_slice(text.as_bytes()))
+    })
+}
+
+/// How many entries an object of strings has.
+struct Strings(usize);
+
+impl<'de> Deserialize<'de> for Strings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(StringsVisitor)
+    }
+}
+
+struct StringsVisitor;
+
+impl<'de> Visitor<'de> for StringsVisitor {
+    type Value = Strings;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations, which are an object of strings")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Strings, M::Error> {
+        let mut count = 0_usize;
+        while map.next_entry::<Text, Text>()?.is_some() {
+            count = count.saturating_add(1);
+        }
+        Ok(Strings(count))
+    }
+}
+
+/// A string that is only checked.
+struct Text;
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Self)
+    }
+}
+
+impl Visitor<'_> for Text {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
 }
 
 impl<'de> Deserialize<'de> for DocumentDescriptor {
@@ -147,22 +208,23 @@ impl<'de> Visitor<'de> for DescriptorVisitor {
 ///
 /// A key that stands twice is refused, as I-JSON (RFC 7493) asks, and so is one of another case: Go's reader takes
 /// `Layers` for `layers`, and would see content that this registry did not.
-fn read_object<'de, M: MapAccess<'de>>(
+fn read_object<'de, M: MapAccess<'de>, const COUNT: usize>(
     mut map: M,
-    keys: &[&'static str],
+    keys: &[&'static str; COUNT],
     mut read: impl FnMut(&'static str, &mut M) -> Result<(), M::Error>,
 ) -> Result<(), M::Error> {
-    let mut seen = BTreeSet::new();
-    while let Some(name) = map.next_key::<String>()? {
-        let Some(&key) = keys.iter().find(|key| is_spelling(&name, key)) else {
+    let mut seen = [false; COUNT];
+    while let Some(key) = map.next_key_seed(KeyOf(keys))? {
+        let Some(key) = key else {
             map.next_value::<Skipped>()?;
             continue;
         };
-        if key != name {
-            let message = format!("the key `{name}` is written `{key}`");
-            return Err(de::Error::custom(message));
-        }
-        if !seen.insert(key) {
+        let is_new = keys
+            .iter()
+            .zip(&mut seen)
+            .find(|(known, _)| **known == key)
+            .is_some_and(|(_, seen)| !core::mem::replace(seen, true));
+        if !is_new {
             return Err(de::Error::duplicate_field(key));
         }
         read(key, &mut map)?;
@@ -170,8 +232,38 @@ fn read_object<'de, M: MapAccess<'de>>(
     Ok(())
 }
 
+/// Reads a key: one of these, or nothing where it is another. A document may have hundreds of thousands of keys, so
+/// none is copied.
+struct KeyOf<'a>(&'a [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
+    type Value = Option<&'static str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyOf<'_> {
+    type Value = Option<&'static str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+        match self.0.iter().copied().find(|key| is_spelling(name, key)) {
+            Some(key) if key != name => Err(E::custom(format_args!("the key `{name}` is written `{key}`"))),
+            found => Ok(found),
+        }
+    }
+}
+
 /// Returns whether Go's reader of JSON, which compares by Unicode's simple folding, takes `name` for `key`.
 fn is_spelling(name: &str, key: &str) -> bool {
+    if name.is_ascii() {
+        return name.eq_ignore_ascii_case(key);
+    }
     let folded = name
         .chars()
         .flat_map(char::to_uppercase)

@@ -3,13 +3,13 @@
 mod document;
 mod kind;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use self::document::{Document, DocumentDescriptor};
 use self::kind::Kind;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Annotations, Descriptor};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
 use crate::media_type::MediaType;
@@ -23,7 +23,7 @@ pub const DEFAULT_SIZE_LIMIT: usize = 4 * 1024 * 1024;
 
 /// What a registry needs to know of a manifest: an OCI image manifest or image index, or Docker's equivalents.
 ///
-/// The bytes stay as they were pushed; the view holds none of them. Whatever the registry has no use for may be
+/// The bytes stay as they were pushed; the view is apart from them. Whatever the registry has no use for may be
 /// anything: unknown fields, unknown media types of configurations, layers and artifacts, unknown digest algorithms.
 ///
 /// ```
@@ -40,7 +40,7 @@ pub struct ManifestView {
     optional_children: Vec<ManifestChild>,
     subject: Option<Digest>,
     artifact_type: Option<String>,
-    annotations: BTreeMap<String, String>,
+    annotations: Annotations,
 }
 
 impl ManifestView {
@@ -129,9 +129,9 @@ impl ManifestView {
         self.artifact_type.as_deref()
     }
 
-    /// Returns the manifest's own annotations.
+    /// Returns the manifest's own annotations, which are an object of strings.
     #[must_use]
-    pub const fn annotations(&self) -> &BTreeMap<String, String> {
+    pub const fn annotations(&self) -> &Annotations {
         &self.annotations
     }
 

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::Registry;
+use super::places::{CatalogKey, is_sealed};
 use super::unfold::unfold;
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::name::RepositoryName;
 use crate::operation::{Action, Authorizer, Operation, Principal, Target};
 use crate::page::{PageQuery, next_link};
@@ -21,9 +22,11 @@ use crate::response::Response;
 use crate::storage::{Page, PageRequest, Storage};
 use crate::tag::Tag;
 
-/// How many pages of the storage are read for one page of a list of which the client may not see all, if there is anything to
-/// answer with by then.
+/// How many pages of the storage are read for one page of a list of which the client may not see all.
 const MAXIMUM_PAGES: usize = 10;
+
+/// The most repositories on a page of the catalog for a client that does not say how many it wants.
+const MAXIMUM_CATALOG: usize = 10 * PageQuery::MAXIMUM;
 
 /// A list that is read page by page. It owns all it needs, because a response outlives the request.
 #[async_trait]
@@ -35,6 +38,10 @@ trait Source: Send + Sync + 'static {
 
     /// Reads a page, which may have fewer items than asked for though more follow.
     async fn page(&self, page: PageRequest) -> Result<Page<Self::Item>, Error>;
+
+    /// Spells the place that a page of the storage ended at, of which there is nothing to show; nothing where it cannot
+    /// be told.
+    fn place(&self, place: &str) -> Option<String>;
 }
 
 /// The tags of a repository.
@@ -50,6 +57,11 @@ impl<S: ?Sized + Storage> Source for Tags<S> {
     async fn page(&self, page: PageRequest) -> Result<Page<Tag>, Error> {
         self.storage.list_tags(&self.repository, page).await
     }
+
+    /// A tag that was deleted is no secret.
+    fn place(&self, place: &str) -> Option<String> {
+        Some(String::from(place))
+    }
 }
 
 /// The repositories that a principal may see.
@@ -57,13 +69,14 @@ struct Catalog<S: ?Sized> {
     storage: Arc<S>,
     authorizer: Arc<dyn Authorizer>,
     principal: Principal,
+    key: Option<CatalogKey>,
 }
 
 #[async_trait]
 impl<S: ?Sized + Storage> Source for Catalog<S> {
     type Item = RepositoryName;
 
-    const MINIMUM: usize = 100;
+    const MINIMUM: usize = PageQuery::MAXIMUM;
 
     async fn page(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
         let mut page = self.storage.list_repositories(page).await?;
@@ -72,6 +85,10 @@ impl<S: ?Sized + Storage> Source for Catalog<S> {
             self.authorizer.authorize(&self.principal, &operation).is_ok()
         });
         Ok(page)
+    }
+
+    fn place(&self, place: &str) -> Option<String> {
+        self.key.as_ref().map(|key| key.seal(place))
     }
 }
 
@@ -90,7 +107,14 @@ impl<S: ?Sized + Storage> Registry<S> {
             repository: repository.clone(),
             page,
         };
-        list(tags, head, page, self.options.tags_page_limit, request).await
+        match page.page_size() {
+            None => whole_list(tags, head, page.last.clone()).await,
+            Some(size) => {
+                let last = page.last.clone();
+                let tags = fill(&tags, size.min(self.options.tags_page_limit), last).await?;
+                listed(head, &tags, |last| request(page.after(last)))
+            }
+        }
     }
 
     pub(super) async fn list_repositories(
@@ -102,39 +126,54 @@ impl<S: ?Sized + Storage> Registry<S> {
             storage: Arc::clone(&self.storage),
             authorizer: Arc::clone(&self.authorizer),
             principal: principal.clone(),
+            key: self.options.catalog_key.clone(),
         };
+        let size = match page.page_size() {
+            Some(size) => size.min(self.options.catalog_page_limit),
+            None => MAXIMUM_CATALOG,
+        };
+        let last = page
+            .last
+            .as_deref()
+            .map(|last| self.open_place(last))
+            .transpose()?;
+        let repositories = fill(&catalog, size, last).await?;
         let head = String::from("{\"repositories\":[");
-        let limit = self.options.catalog_page_limit;
-        list(catalog, head, page, limit, |page| Request::ListRepositories {
-            page,
+        listed(head, &repositories, |last| Request::ListRepositories {
+            page: page.after(last),
         })
-        .await
+    }
+
+    /// Returns the name that a page of the catalog goes on after.
+    fn open_place(&self, last: &str) -> Result<String, Error> {
+        if !is_sealed(last) {
+            return Ok(String::from(last));
+        }
+        let key = self.options.catalog_key.as_ref();
+        key.and_then(|key| key.open(last)).ok_or_else(|| {
+            let message = "this place of the catalog is not known any more; list it from the start";
+            Error::new(ErrorCode::Unsupported, message)
+        })
     }
 }
 
-/// Answers with a page of at most `limit` items, or with the whole list where no page is asked for. The document is `head`, the items, `]}`.
-async fn list(
-    source: impl Source,
+/// Answers with a page: the document is `head`, the items, `]}`.
+fn listed<T: Serialize>(
     head: String,
-    query: &PageQuery,
-    limit: usize,
-    next: impl FnOnce(PageQuery) -> Request,
+    page: &Page<T>,
+    next: impl FnOnce(&str) -> Request,
 ) -> Result<Response, Error> {
-    let Some(size) = query.page_size() else {
-        return whole_list(source, head, query.last.clone()).await;
-    };
-    let page = fill(&source, size.min(limit), query.last.clone()).await?;
     let mut document = head;
     write_items(&mut document, &page.items, true)?;
     document.push_str("]}");
-    let link = page.next.map(|last| next_link(&next(query.after(last))));
+    let link = page.next.as_deref().map(|last| next_link(&next(last)));
     Ok(Response::json(document.into()).with_link(link.as_deref()))
 }
 
-/// Reads `size` items, or all that are left, or what a bounded number of pages gives.
+/// Reads `size` items, or all that are left, or what a bounded number of pages of the storage gives, which may be none.
 ///
-/// A page is continued after one of its items, never after one that the client may not see: a link would name it. So where
-/// there is nothing to see for long, the pages are read on, as they are for a whole list.
+/// A page is continued after its last item. One without items is continued where the storage's ended, so that each page
+/// costs a bounded number of reads; a place that the client may not see is hidden.
 async fn fill<T: Source>(source: &T, size: usize, last: Option<String>) -> Result<Page<T::Item>, Error> {
     if size == 0 {
         // Nothing is wanted, but the list has to be there.
@@ -145,25 +184,25 @@ async fn fill<T: Source>(source: &T, size: usize, last: Option<String>) -> Resul
         });
     }
     let mut items: Vec<T::Item> = Vec::new();
-    let (mut next, mut pages) = (last, 0);
+    let (mut last, mut pages) = (last, 0);
     loop {
         let missing = size.saturating_sub(items.len());
-        let page = source
-            .page(PageRequest {
-                last: next,
-                limit: missing.max(T::MINIMUM),
-            })
-            .await?;
+        let limit = missing.clamp(T::MINIMUM, PageQuery::MAXIMUM);
+        let page = source.page(PageRequest { last, limit }).await?;
         let is_cut = page.items.len() > missing;
         items.extend(page.items.into_iter().take(missing));
-        (next, pages) = (page.next, pages + 1);
-        let has_more = is_cut || next.is_some();
-        if !has_more || items.len() >= size || (pages >= MAXIMUM_PAGES && !items.is_empty()) {
-            let last = items.last().map(|item| String::from(item.as_ref()));
-            return Ok(Page {
-                items,
-                next: last.filter(|_| has_more),
-            });
+        (last, pages) = (page.next, pages + 1);
+        if last.is_none() && !is_cut {
+            return Ok(Page { items, next: None });
+        }
+        if items.len() >= size || pages >= MAXIMUM_PAGES {
+            let next = match items.last() {
+                Some(item) => Some(String::from(item.as_ref())),
+                None => last.as_deref().and_then(|last| source.place(last)),
+            };
+            if next.is_some() {
+                return Ok(Page { items, next });
+            }
         }
     }
 }

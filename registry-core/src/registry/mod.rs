@@ -5,6 +5,7 @@ mod body;
 mod lists;
 mod manifests;
 mod options;
+mod places;
 mod referrers;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 pub use self::options::Options;
+pub use self::places::CatalogKey;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
 use crate::event::{Event, EventAction, EventTarget};

@@ -2,6 +2,7 @@
 
 use crate::manifest::DEFAULT_SIZE_LIMIT;
 use crate::page::PageQuery;
+use crate::registry::CatalogKey;
 
 /// What an operator may choose of a registry's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub struct Options {
     pub tags_page_limit: usize,
     /// The most repositories on a page of the catalog, up to [`PageQuery::MAXIMUM`], which it is.
     pub catalog_page_limit: usize,
+    /// What hides where a page of the catalog ends that has nothing to show: its link would name a repository that the
+    /// client may not see. Servers of one storage need the same. Without it, and that is the default, such a page is
+    /// read on until there is something to show, however long that takes.
+    pub catalog_key: Option<CatalogKey>,
     /// A tag never moves once it is there; it may be deleted. It does move. For a rule that depends on the tag or on
     /// who pushes, refuse [`Action::Overwrite`](crate::operation::Action::Overwrite) instead.
     pub immutable_tags: bool,
@@ -44,6 +49,7 @@ impl Default for Options {
             read_only: false,
             tags_page_limit: PageQuery::MAXIMUM,
             catalog_page_limit: PageQuery::MAXIMUM,
+            catalog_key: None,
             immutable_tags: false,
             referrers_size_limit: 4 * 1024 * 1024,
             echo_namespace: false,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use registry_core::storage::{Blob, Body, Manifest, NewManifest, Page, PageRequest, TagFilter, UploadKey};
+use registry_core::storage::{
+    Blob, Body, Manifest, NewManifest, Page, PageRequest, ReferrersRequest, TagFilter, UploadKey,
+};
 use registry_core::{
     Algorithm, Descriptor, Digest, Error, Reference, RepositoryName, Storage, Tag, UploadId,
 };
@@ -157,9 +159,9 @@ impl<S: ?Sized + Storage> Storage for MeteredStorage<S> {
         &self,
         repository: &RepositoryName,
         subject: &Digest,
-        page: PageRequest,
+        request: ReferrersRequest,
     ) -> Result<Page<Descriptor>, Error> {
-        timed!(self.list_referrers(repository, subject, page))
+        timed!(self.list_referrers(repository, subject, request))
     }
 
     async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {

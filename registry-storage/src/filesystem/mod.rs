@@ -160,6 +160,14 @@ impl Backend for FilesystemBackend {
         self.records.get(key).await
     }
 
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, Error> {
+        self.records.get_all(keys).await
+    }
+
+    async fn sizes(&self, keys: &[Key]) -> Result<Vec<Option<u64>>, Error> {
+        self.records.sizes(keys).await
+    }
+
     async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
         self.records.list(prefix, after, limit).await
     }

@@ -133,6 +133,12 @@ pub(super) fn list(
         .collect()
 }
 
+/// Returns the size of a value, which is not read.
+pub(super) fn size(connection: &Connection, key: &Key) -> rusqlite::Result<Option<u64>> {
+    let first = list(connection, key, None, 1)?.into_iter().next();
+    Ok(first.filter(|entry| entry.key == *key).map(|entry| entry.size))
+}
+
 /// Writes a record if `condition` holds, and tells whether it did.
 pub(super) fn put(
     connection: &Connection,

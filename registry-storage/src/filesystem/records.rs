@@ -89,6 +89,48 @@ impl RecordStore {
         Ok(found)
     }
 
+    /// Reads several records, those that are not in memory in one go.
+    pub(super) async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, Error> {
+        self.check_open()?;
+        let mut found: Vec<Option<Option<Stored>>> = keys.iter().map(|key| self.cache.get(key)).collect();
+        let unknown = keys.iter().zip(&found).filter(|(_, known)| known.is_none());
+        let (wanted, tickets): (Vec<Key>, Vec<_>) = unknown
+            .map(|(key, _)| (key.clone(), self.cache.begin_read(key)))
+            .unzip();
+        if !wanted.is_empty() {
+            let read = move |connection: &rusqlite::Connection| {
+                let values = wanted.into_iter().map(|key| {
+                    let value = queries::get(connection, &key)?;
+                    Ok((key, value))
+                });
+                values.collect::<rusqlite::Result<Vec<_>>>()
+            };
+            let read = self.readers.read(read).await?;
+            let places = found.iter_mut().filter(|known| known.is_none());
+            for ((place, ticket), (key, value)) in places.zip(tickets).zip(read) {
+                self.cache.end_read(ticket, &key, &value);
+                *place = Some(value);
+            }
+        }
+        Ok(found.into_iter().map(Option::flatten).collect())
+    }
+
+    /// Returns the sizes of several values, in one go.
+    pub(super) async fn sizes(&self, keys: &[Key]) -> Result<Vec<Option<u64>>, Error> {
+        self.check_open()?;
+        let known = keys.iter().map(|key| self.cache.get(key));
+        let known: Option<Vec<Option<u64>>> = known
+            .map(|known| known.map(|stored| stored.map(|stored| stored.value.len() as u64)))
+            .collect();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let keys = keys.to_vec();
+        self.readers
+            .read(move |connection| keys.iter().map(|key| queries::size(connection, key)).collect())
+            .await
+    }
+
     pub(super) async fn list(
         &self,
         prefix: &Key,

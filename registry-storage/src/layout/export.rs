@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use registry_core::manifest::ManifestView;
-use registry_core::storage::{ChildKind, Manifest, Page, PageRequest};
+use registry_core::storage::{ChildKind, Manifest, Page, PageRequest, ReferrersRequest};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Storage, Tag};
 
 use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
@@ -14,6 +14,9 @@ use crate::progress::Step;
 
 /// How many names are listed at once.
 const PAGE: usize = 500;
+
+/// The most bytes of a page of referrers.
+const PAGE_SIZE: usize = 1024 * 1024;
 
 /// Writes repositories, or all where none is named, into the folder `target`, or into an archive where its name ends with
 /// `.tar`.
@@ -215,7 +218,12 @@ impl Export<'_> {
     ) -> Result<(), LayoutError> {
         let mut last = None;
         loop {
-            let request = PageRequest { last, limit: PAGE };
+            let request = ReferrersRequest {
+                last,
+                limit: PAGE,
+                size_limit: PAGE_SIZE,
+                artifact_type: None,
+            };
             let page = self.storage.list_referrers(repository, subject, request).await;
             let page = page.map_err(LayoutError::storage(repository, "listing referrers"))?;
             for referrer in page.items {

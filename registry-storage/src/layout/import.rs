@@ -10,7 +10,7 @@ use registry_core::manifest::ManifestView;
 use registry_core::storage::{ChildKind, Manifest, NewManifest, TagCondition, UploadKey};
 use registry_core::{Digest, ErrorCode, MediaType, RepositoryName, Storage, Tag};
 
-use super::index::Entry;
+use super::index::Listed;
 use super::plan::plan;
 use super::source::Source;
 use super::{LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, Observer, blob_path};
@@ -91,20 +91,20 @@ impl Import<'_> {
     async fn entry(
         &mut self,
         repository: &RepositoryName,
-        entry: &Entry,
+        entry: &Listed,
         done: &mut BTreeMap<Digest, bool>,
         tags: &mut BTreeSet<Tag>,
     ) -> Result<(), LayoutError> {
-        let media_type: Option<MediaType> = entry.media_type.parse().ok();
-        self.tree(repository, entry.digest.clone(), media_type.clone(), done)
+        let media_type = entry.media_type.as_ref();
+        self.tree(repository, entry.digest.clone(), media_type.cloned(), done)
             .await?;
-        let Some(tag) = entry.name().tag else {
+        let Some(tag) = entry.name.tag.clone() else {
             return Ok(());
         };
         let tagged = match done.get(&entry.digest) {
             _ if !tags.insert(tag.clone()) => Err(self.source.malformed("another image in it has this tag")),
             Some(true) => {
-                self.put(repository, &entry.digest, media_type.as_ref(), Some(tag.clone()))
+                self.put(repository, &entry.digest, media_type, Some(tag.clone()))
                     .await
             }
             _ => Err(LayoutError::Incomplete {

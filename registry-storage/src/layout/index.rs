@@ -1,15 +1,16 @@
 //! The two small files of a layout.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use registry_core::{Digest, MediaType, RepositoryName, Tag};
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+
+use super::ENTRY_LIMIT;
 
 /// The annotation that names an image (image-spec, "Pre-Defined Annotation Keys").
 const REFERENCE: &str = "org.opencontainers.image.ref.name";
-
-/// The annotation by which containerd, Docker and BuildKit name an image in full, with a host.
-const FULL_NAME: &str = "io.containerd.image.name";
 
 pub(super) const INDEX_FILE: &str = "index.json";
 pub(super) const LAYOUT_FILE: &str = "oci-layout";
@@ -33,15 +34,13 @@ impl LayoutVersion {
     }
 }
 
-/// `index.json`.
-#[derive(Debug, Serialize, Deserialize)]
+/// `index.json`, to write.
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Index {
     schema_version: u32,
-    #[serde(default = "index_type")]
     media_type: String,
-    #[serde(default)]
-    pub(super) manifests: Vec<Entry>,
+    manifests: Vec<Entry>,
 }
 
 fn index_type() -> String {
@@ -58,14 +57,14 @@ impl Index {
     }
 }
 
-/// An entry of `index.json`.
-#[derive(Debug, Serialize, Deserialize)]
+/// An entry of `index.json`, to write.
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry {
-    pub(super) media_type: String,
-    pub(super) digest: Digest,
+    media_type: String,
+    digest: Digest,
     size: u64,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
 }
 
@@ -81,26 +80,87 @@ impl Entry {
                 .collect(),
         }
     }
+}
 
-    pub(super) fn name(&self) -> ImageName {
-        let short = self.annotations.get(REFERENCE).map(|text| ImageName::parse(text));
-        let full = self
-            .annotations
-            .get(FULL_NAME)
-            .map(|text| ImageName::parse(without_host(text)));
-        let (short, full) = (short.unwrap_or_default(), full.unwrap_or_default());
-        ImageName {
+/// What an import needs of `index.json`. Everything else is skipped as it is read: it may be as large as the file.
+#[derive(Debug, Deserialize)]
+pub(super) struct Listing {
+    #[serde(default, deserialize_with = "entries")]
+    pub(super) manifests: Vec<Listed>,
+}
+
+/// What an import needs of an entry.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Listed {
+    /// None where it is no media type.
+    #[serde(deserialize_with = "media_type")]
+    pub(super) media_type: Option<MediaType>,
+    pub(super) digest: Digest,
+    #[serde(default, rename = "annotations")]
+    pub(super) name: ImageName,
+}
+
+fn media_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MediaType>, D::Error> {
+    String::deserialize(deserializer).map(|text| text.parse().ok())
+}
+
+fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Listed>, D::Error> {
+    deserializer.deserialize_seq(Entries)
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Vec<Listed>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of manifests")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Vec<Listed>, S::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element()? {
+            if entries.len() >= ENTRY_LIMIT {
+                let message = format!("it has more than {ENTRY_LIMIT} entries; import it in parts");
+                return Err(S::Error::custom(message));
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+/// What an entry is called, as far as its annotations say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Names")]
+pub(super) struct ImageName {
+    pub(super) repository: Option<RepositoryName>,
+    pub(super) tag: Option<Tag>,
+}
+
+/// The annotations that name an image.
+#[derive(Deserialize)]
+struct Names {
+    #[serde(default, rename = "org.opencontainers.image.ref.name")]
+    short: Option<String>,
+    /// By it containerd, Docker and BuildKit name an image in full, with a host.
+    #[serde(default, rename = "io.containerd.image.name")]
+    full: Option<String>,
+}
+
+impl From<Names> for ImageName {
+    fn from(names: Names) -> Self {
+        let short = names.short.map(|text| Self::parse(&text)).unwrap_or_default();
+        let full = names
+            .full
+            .map(|text| Self::parse(without_host(&text)))
+            .unwrap_or_default();
+        Self {
             repository: full.repository.or(short.repository),
             tag: full.tag.or(short.tag),
         }
     }
-}
-
-/// What an entry is called, as far as it says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ImageName {
-    pub(super) repository: Option<RepositoryName>,
-    pub(super) tag: Option<Tag>,
 }
 
 impl ImageName {
@@ -134,6 +194,8 @@ fn without_host(name: &str) -> &str {
 mod tests {
     use super::*;
 
+    const FULL_NAME: &str = "io.containerd.image.name";
+
     fn name(annotations: &[(&str, &str)]) -> (Option<String>, Option<String>) {
         let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
         let entry = serde_json::json!({
@@ -142,7 +204,7 @@ mod tests {
             "digest": format!("sha256:{}", "0".repeat(64)),
             "annotations": annotations,
         });
-        let name = serde_json::from_value::<Entry>(entry).unwrap().name();
+        let name = serde_json::from_value::<Listed>(entry).unwrap().name;
         (
             name.repository.map(|name| name.to_string()),
             name.tag.map(|tag| tag.to_string()),
@@ -182,6 +244,19 @@ mod tests {
         assert_eq!(name(&[]), of("", ""));
     }
 
+    #[test]
+    fn an_index_with_too_many_entries_is_refused_as_it_is_read() {
+        let entry = format!(
+            r#"{{"mediaType":"a/b","size":1,"digest":"sha256:{}"}}"#,
+            "0".repeat(64)
+        );
+        let list = |count: usize| format!(r#"{{"manifests":[{}]}}"#, vec![entry.as_str(); count].join(","));
+        let read: Listing = serde_json::from_str(&list(ENTRY_LIMIT)).unwrap();
+        assert_eq!(read.manifests.len(), ENTRY_LIMIT);
+        let error = serde_json::from_str::<Listing>(&list(ENTRY_LIMIT + 1)).unwrap_err();
+        assert!(error.to_string().contains("more than 150000 entries"), "{error}");
+    }
+
     proptest::proptest! {
         #[test]
         fn what_is_written_is_read(
@@ -194,10 +269,10 @@ mod tests {
                 let digest = format!("sha256:{digest}").parse().unwrap();
                 let entry = Entry::new(&media_type, &digest, 7, Some(reference));
                 let text = serde_json::to_vec(&Index::new(vec![entry])).unwrap();
-                let mut index: Index = serde_json::from_slice(&text).unwrap();
+                let mut index: Listing = serde_json::from_slice(&text).unwrap();
                 let entry = index.manifests.remove(0);
-                assert_eq!((&entry.digest, entry.size), (&digest, 7));
-                entry.name()
+                assert_eq!((entry.media_type, entry.digest), (Some(media_type), digest));
+                entry.name
             };
             let (repository, tag): (RepositoryName, Tag) = (repository.parse().unwrap(), tag.parse().unwrap());
             let name = |repository: Option<&RepositoryName>, tag: Option<&Tag>| ImageName {

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use registry_core::RepositoryName;
 use serde::de::DeserializeOwned;
 
-use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
+use super::index::{INDEX_FILE, LAYOUT_FILE, LayoutVersion, Listed, Listing};
 use super::source::Source;
 use super::{INDEX_LIMIT, LayoutError};
 
 /// Which entries become which repository. The layout need not say it of all.
-pub(super) type Plan = BTreeMap<Option<RepositoryName>, Vec<Entry>>;
+pub(super) type Plan = BTreeMap<Option<RepositoryName>, Vec<Listed>>;
 
 pub(super) async fn plan(source: &Source, wanted: &[RepositoryName]) -> Result<Plan, LayoutError> {
     let version: LayoutVersion = json(source, LAYOUT_FILE).await?;
@@ -19,11 +19,11 @@ pub(super) async fn plan(source: &Source, wanted: &[RepositoryName]) -> Result<P
         let reason = format!("its layout has the version {version}, and this program knows 1.0.0");
         return Err(source.malformed(reason));
     }
-    let index: Index = json(source, INDEX_FILE).await?;
+    let index: Listing = json(source, INDEX_FILE).await?;
     let entries: Vec<_> = index
         .manifests
         .into_iter()
-        .map(|entry| (entry.name().repository, entry))
+        .map(|entry| (entry.name.repository.clone(), entry))
         .collect();
     let names: BTreeSet<_> = entries.iter().filter_map(|(name, _)| name.clone()).collect();
     let only = match (wanted, names.len()) {
@@ -57,8 +57,8 @@ pub(super) async fn plan(source: &Source, wanted: &[RepositoryName]) -> Result<P
     Ok(plan)
 }
 
-async fn json<T: DeserializeOwned>(source: &Source, path: &str) -> Result<T, LayoutError> {
-    let Some(text) = source.read(path, INDEX_LIMIT).await? else {
+async fn json<T: DeserializeOwned + Send + 'static>(source: &Source, path: &str) -> Result<T, LayoutError> {
+    let Some(read) = source.read_json(path, INDEX_LIMIT).await? else {
         let hint = if source.find("manifest.json").await?.is_some() {
             "; what `docker save` wrote before Docker 25 is converted by `skopeo copy docker-archive:FILE oci:DIR`"
         } else {
@@ -66,5 +66,5 @@ async fn json<T: DeserializeOwned>(source: &Source, path: &str) -> Result<T, Lay
         };
         return Err(source.malformed(format!("it is no image layout, as it has no file {path}{hint}")));
     };
-    serde_json::from_slice(&text).map_err(|cause| source.malformed(format!("{path}: {cause}")))
+    Ok(read)
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use registry_core::{Error, ErrorCode};
 use rustix::fs::OFlags;
+use serde::de::DeserializeOwned;
 use tokio::task::spawn_blocking;
 
 use super::{LayoutError, blocking, disk};
@@ -95,17 +96,42 @@ impl Source {
 
     /// Reads a file of at most `limit` bytes; nothing where there is none.
     pub(super) async fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>, LayoutError> {
-        let Some(input) = self.find(path).await? else {
+        let Some(input) = self.find_small(path, limit).await? else {
             return Ok(None);
         };
-        if input.size > limit {
-            return Err(self.malformed(format!(
-                "{path} has {} bytes, and {limit} are read at most",
-                input.size
-            )));
-        }
-        let content = input.read(0, input.size).await;
+        let content = input.read_part(0, input.size).await;
         content.map(Some).map_err(disk(&self.path.join(path)))
+    }
+
+    /// Reads a JSON document of at most `limit` bytes, of which only what `T` has is in memory; nothing where there is
+    /// none.
+    pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
+        &self,
+        path: &str,
+        limit: u64,
+    ) -> Result<Option<T>, LayoutError> {
+        let Some(input) = self.find_small(path, limit).await? else {
+            return Ok(None);
+        };
+        let parse = move || serde_json::from_reader(BufReader::with_capacity(64 * 1024, input));
+        let parsed = spawn_blocking(parse).await.map_err(io::Error::other);
+        match parsed.map_err(disk(&self.path.join(path)))? {
+            Ok(document) => Ok(Some(document)),
+            Err(cause) if cause.is_io() => Err(disk(&self.path.join(path))(cause.into())),
+            Err(cause) => Err(self.malformed(format!("{path}: {cause}"))),
+        }
+    }
+
+    /// Opens a file of at most `limit` bytes; nothing where there is none.
+    async fn find_small(&self, path: &str, limit: u64) -> Result<Option<Input>, LayoutError> {
+        let input = self.find(path).await?;
+        match &input {
+            Some(Input { size, .. }) if *size > limit => {
+                let reason = format!("{path} has {size} bytes, and {limit} are read at most");
+                Err(self.malformed(reason))
+            }
+            _ => Ok(input),
+        }
     }
 
     pub(super) fn malformed(&self, reason: impl Into<String>) -> LayoutError {
@@ -118,7 +144,7 @@ impl Source {
 
 impl Input {
     /// Reads `size` bytes from `offset`.
-    async fn read(&self, offset: u64, size: u64) -> io::Result<Bytes> {
+    async fn read_part(&self, offset: u64, size: u64) -> io::Result<Bytes> {
         let (file, start) = (Arc::clone(&self.file), self.start.saturating_add(offset));
         spawn_blocking(move || {
             let mut buffer = vec![0; usize::try_from(size).map_err(io::Error::other)?];
@@ -136,11 +162,22 @@ impl Input {
             if size == 0 {
                 return Ok(None);
             }
-            let chunk = input.read(offset, size).await.map_err(|cause| {
+            let chunk = input.read_part(offset, size).await.map_err(|cause| {
                 Error::new(ErrorCode::BodyInterrupted, "the content cannot be read").with_cause(cause)
             })?;
             Ok(Some((chunk, (input, offset + size))))
         })
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = usize::try_from(self.size).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = buffer.get_mut(..count).unwrap_or_default();
+        let read = self.file.read_at(buffer, self.start)?;
+        self.start = self.start.saturating_add(read as u64);
+        self.size = self.size.saturating_sub(read as u64);
+        Ok(read)
     }
 }
 

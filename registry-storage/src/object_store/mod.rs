@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use ::bytes::Bytes;
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::ObjectStore;
 use object_store::list::PaginatedListStore;
 use object_store::multipart::MultipartStore;
@@ -76,6 +77,9 @@ pub struct ObjectStoreBackend {
 
 /// How long one request on a record or one silence of the store may last, the store's own retries included.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many records are read at once for one caller; a bucket answers each after some milliseconds.
+const PARALLEL_READS: usize = 16;
 
 /// The memory that parts may take unless stated otherwise, in bytes.
 const PART_MEMORY: usize = 256 * 1024 * 1024;
@@ -200,6 +204,16 @@ impl Records for Steps<'_> {
 impl Backend for ObjectStoreBackend {
     async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
         self.get_record(key).await
+    }
+
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, Error> {
+        let reads = stream::iter(keys.to_vec()).map(|key| async move { self.get_record(&key).await });
+        reads.buffered(PARALLEL_READS).try_collect().await
+    }
+
+    async fn sizes(&self, keys: &[Key]) -> Result<Vec<Option<u64>>, Error> {
+        let reads = stream::iter(keys.to_vec()).map(|key| async move { self.record_size(&key).await });
+        reads.buffered(PARALLEL_READS).try_collect().await
     }
 
     async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {

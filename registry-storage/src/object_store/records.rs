@@ -36,6 +36,20 @@ impl ObjectStoreBackend {
         }
     }
 
+    /// Returns the size of a record's value; nothing where there is no record.
+    pub(super) async fn record_size(&self, key: &Key) -> Result<Option<u64>, Error> {
+        let path = self.path(key.as_str())?;
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        match self.run(0, self.store.get_opts(&path, options)).await {
+            Ok(result) => Ok(Some(result.meta.size)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(convert(error)),
+        }
+    }
+
     /// Writes a record. An answer may be lost, and the store's client repeats requests by itself, so that a refusal
     /// may be due to a write of our own. Only what is stored tells: it holds the nonce of whoever wrote it.
     ///

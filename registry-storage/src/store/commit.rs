@@ -50,7 +50,10 @@ impl<B: Backend> Store<B> {
             session,
             now: self.clock.now(),
         };
-        self.transact_held(Durability::Synced, commit, Some(held)).await?
+        self.transact_held(Durability::Synced, commit, Some(held))
+            .await??;
+        self.open_sessions.end(&upload.principal, upload.id);
+        Ok(())
     }
 
     /// Hashes the bytes once more, as the digest is of another algorithm than the one that ran along.
@@ -70,7 +73,8 @@ impl<B: Backend> Store<B> {
             session.tail = Bytes::new();
             self.save_session(session).await?;
         }
-        let hasher = hash(self.hash_parts(session, algorithm).await?, session.tail.clone()).await?;
+        let hasher = self.hash_otherwise(session, algorithm).await?;
+        let hasher = hash(hasher, session.tail.clone()).await?;
         let checked = session
             .upload
             .clone()

@@ -1,21 +1,18 @@
-//! Listing tags, referrers and repositories.
+//! Listing tags and repositories.
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use registry_core::chain::State;
 use registry_core::storage::{Page, PageRequest};
-use registry_core::{Descriptor, Digest, Error, ErrorCode, RepositoryName, Tag};
+use registry_core::{Error, ErrorCode, RepositoryName, Tag};
 
 use super::Store;
-use super::edge::peek;
 use crate::backend::Backend;
 use crate::key::Key;
-use crate::record::{ManifestRecord, ReferrerRecord, state_of_size};
-
-/// How many records of a page are read at once; a bucket answers each after some milliseconds.
-const PARALLEL_READS: usize = 16;
+use crate::record::state_of_size;
 
 /// The most records in a listing of the backend.
 const BACKEND_PAGE: usize = 1000;
+
+/// The most listings of the backend for one page, of which most may be tombstones.
+const LISTINGS: usize = 4;
 
 impl<B: Backend> Store<B> {
     pub(super) async fn list_tags(
@@ -61,75 +58,43 @@ impl<B: Backend> Store<B> {
     where
         T: std::str::FromStr + AsRef<str>,
     {
-        let entries = self.list_visible(prefix, after, limit.saturating_add(1)).await?;
-        let names = entries
-            .iter()
-            .filter_map(|key| key.after(prefix)?.trim_end_matches('!').parse().ok());
+        let name = |key: &Key| Some(key.after(prefix)?.trim_end_matches('!').to_owned());
+        let visible = self.list_visible(prefix, after, limit.saturating_add(1)).await?;
+        let names = visible.items.iter().filter_map(|key| name(key)?.parse().ok());
         let mut items: Vec<T> = names.collect();
         let more = items.len() > limit;
         items.truncate(limit);
-        let next = items.last().filter(|_| more).map(|last| last.as_ref().to_owned());
+        let next = match items.last() {
+            Some(last) if more => Some(last.as_ref().to_owned()),
+            _ => visible.next.and_then(|key| name(&Key::from_stored(&key))),
+        };
         Ok(Page { items, next })
     }
 
-    /// Lists up to `limit` keys of records that readers see, by the sizes of the records alone.
+    /// Lists up to `limit` keys of records that readers see, by the sizes of the records alone. It gives up where there
+    /// are many that readers do not see, and says where.
     async fn list_visible(
         &self,
         prefix: &Key,
         mut after: Option<Key>,
         limit: usize,
-    ) -> Result<Vec<Key>, Error> {
-        let mut keys = Vec::new();
-        while keys.len() < limit {
-            let page = self
-                .backend
-                .list(prefix, after.as_ref(), limit.clamp(1, BACKEND_PAGE))
-                .await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
+    ) -> Result<Page<Key>, Error> {
+        let mut items = Vec::new();
+        let mut size = limit.clamp(1, BACKEND_PAGE);
+        for _ in 0..LISTINGS.max(limit.div_ceil(BACKEND_PAGE)) {
+            let page = self.backend.list(prefix, after.as_ref(), size).await?;
+            let is_last = page.len() < size;
+            after = page.last().map(|last| last.key.clone());
             let visible = page
                 .into_iter()
                 .filter(|entry| state_of_size(entry.size).is_visible());
-            keys.extend(visible.map(|entry| entry.key).take(limit - keys.len()));
+            items.extend(visible.map(|entry| entry.key).take(limit - items.len()));
+            if is_last || items.len() >= limit {
+                return Ok(Page { items, next: None });
+            }
+            size = BACKEND_PAGE;
         }
-        Ok(keys)
-    }
-
-    pub(super) async fn list_referrers(
-        &self,
-        repository: &RepositoryName,
-        subject: &Digest,
-        page: PageRequest,
-    ) -> Result<Page<Descriptor>, Error> {
-        let prefix = Key::referrers(repository, subject);
-        let after = page.last.as_ref().map(|last| prefix.join(last));
-        let mut keys = self
-            .list_visible(&prefix, after, page.limit.saturating_add(1))
-            .await?;
-        let more = keys.len() > page.limit;
-        keys.truncate(page.limit);
-        let next = keys.last().filter(|_| more).and_then(|key| key.after(&prefix));
-        let descriptors = stream::iter(keys).map(|key| self.referrer(repository, key));
-        let items: Vec<_> = descriptors.buffered(PARALLEL_READS).try_collect().await?;
-        Ok(Page {
-            items: items.into_iter().flatten().collect(),
-            next,
-        })
-    }
-
-    /// Reads an entry of a list of referrers; nothing where its manifest is gone, as a delete may have been ended
-    /// before it came to the entry.
-    async fn referrer(&self, repository: &RepositoryName, key: Key) -> Result<Option<Descriptor>, Error> {
-        let entry = peek::<ReferrerRecord>(&*self.backend, &key).await?;
-        let Some((entry, _)) = entry.visible() else {
-            return Ok(None);
-        };
-        let manifest = Key::manifest(repository, &entry.descriptor.digest);
-        let manifest = peek::<ManifestRecord>(&*self.backend, &manifest).await?;
-        let same = manifest
-            .header()
-            .is_some_and(|manifest| manifest.incarnation == entry.incarnation);
-        let visible = matches!(manifest.state(), State::Live | State::Condemned);
-        Ok((visible && same).then_some(entry.descriptor))
+        let next = after.map(|after| after.as_str().to_owned());
+        Ok(Page { items, next })
     }
 }

@@ -14,7 +14,9 @@ mod edge;
 mod lists;
 mod manifests;
 mod mount;
+mod open_sessions;
 mod push;
+mod referrers;
 mod session;
 mod session_lock;
 mod sweep;
@@ -26,9 +28,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use registry_core::storage::{
-    Blob, Body, Manifest, NewManifest, Page, PageRequest, Storage, TagFilter, UploadKey,
+    Blob, Body, Manifest, NewManifest, Page, PageRequest, ReferrersRequest, Storage, TagFilter, UploadKey,
 };
 use registry_core::{Algorithm, Descriptor, Digest, Error, Reference, RepositoryName, Tag, UploadId};
+use tokio::sync::Semaphore;
 
 pub use self::sweep::SweepReport;
 pub use self::sweeper::Sweeper;
@@ -36,6 +39,7 @@ pub use self::sweeper::Sweeper;
 pub(crate) use self::uploads::hash;
 use crate::backend::Backend;
 use crate::clock::{Clock, SystemClock};
+use crate::store::open_sessions::OpenSessions;
 use crate::store::session_lock::SessionLocks;
 
 /// Blobs up to this size are kept in their record: reading one costs a record more and no open file.
@@ -49,16 +53,26 @@ const ATTEMPTS: usize = 32;
 pub struct StoreOptions {
     /// Sessions that nobody wrote to for so long are aborted by the sweeper.
     pub upload_idle_limit: Duration,
+    /// Sessions without a byte are aborted by the sweeper after so long already.
+    pub empty_upload_idle_limit: Duration,
+    /// How many sessions of one principal may be open, all anonymous clients together being one. Beyond that a new one
+    /// takes the place of the one that was not used for the longest: of one without a byte, or else of one that was not
+    /// used for ten minutes. Where there is none, the new one is refused with
+    /// [`TooManyRequests`](registry_core::ErrorCode::TooManyRequests). Each process counts the sessions that it knows of;
+    /// a sweep tells it of the others'.
+    pub open_uploads_limit: usize,
     /// Sessions that ended are remembered for so long, so that a repeated request whose answer was lost is answered.
     pub ended_upload_memory: Duration,
 }
 
 impl Default for StoreOptions {
-    /// Seven days, and one day.
+    /// Seven days, an hour for what has no byte, 10 000 sessions, and one day.
     fn default() -> Self {
         const DAY: Duration = Duration::from_hours(24);
         Self {
             upload_idle_limit: 7 * DAY,
+            empty_upload_idle_limit: Duration::from_hours(1),
+            open_uploads_limit: 10_000,
             ended_upload_memory: DAY,
         }
     }
@@ -73,6 +87,9 @@ pub struct Store<B> {
     clock: Arc<dyn Clock>,
     options: StoreOptions,
     sessions: Arc<SessionLocks>,
+    open_sessions: OpenSessions,
+    /// Memory for entries of lists of referrers, in kibibytes.
+    referrer_memory: Semaphore,
     /// Held while something is adopted.
     #[cfg(all(feature = "filesystem", unix))]
     adopting: tokio::sync::Mutex<()>,
@@ -91,6 +108,8 @@ impl<B: Backend> Store<B> {
         Self {
             backend,
             clock,
+            referrer_memory: Semaphore::new(referrers::MEMORY),
+            open_sessions: OpenSessions::new(options.open_uploads_limit),
             options,
             sessions: Arc::default(),
             #[cfg(all(feature = "filesystem", unix))]
@@ -215,9 +234,9 @@ impl<B: Backend> Storage for Store<B> {
         &self,
         repository: &RepositoryName,
         subject: &Digest,
-        page: PageRequest,
+        request: ReferrersRequest,
     ) -> Result<Page<Descriptor>, Error> {
-        self.list_referrers(repository, subject, page).await
+        self.list_referrers(repository, subject, request).await
     }
 
     async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {

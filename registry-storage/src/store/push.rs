@@ -220,12 +220,9 @@ impl PushManifest {
     async fn add_referrer(&self, records: &mut dyn Records, incarnation: &str) -> Result<(), Error> {
         if let Some((subject, descriptor)) = &self.new.subject {
             let key = Key::referrer(&self.repository, subject, &self.new.manifest.digest, incarnation);
-            let entry = ReferrerRecord {
-                incarnation: incarnation.to_owned(),
-                descriptor: descriptor.clone(),
-                stamp: Stamp::new(self.now),
-            };
-            write(records, &key, &entry, &[], Condition::Absent).await?;
+            let entry = ReferrerRecord::new(incarnation, descriptor, self.now);
+            let annotations = descriptor.annotations.as_json();
+            write(records, &key, &entry, annotations, Condition::Absent).await?;
         }
         Ok(())
     }

@@ -69,17 +69,41 @@ impl<B: Backend> Store<B> {
     ) -> Result<UploadId, Error> {
         let now = self.clock.now();
         let id = UploadId::from_random(uuid::Uuid::new_v4().as_u128());
+        let is_in_use = |id| self.sessions.is_in_use(id);
+        let evicted = self.open_sessions.begin(principal, id, now, is_in_use)?;
         let record = self.new_session(repository, principal, &Upload::new(algorithm), now);
         let put = PutRecord {
             key: Key::upload(id),
             value: encode(&record, &[])?,
             condition: Condition::Absent,
         };
-        self.backend
-            .transact(Durability::Deferred, put)
-            .await?
-            .ok_or_else(contended)?;
-        Ok(id)
+        let create = async {
+            if let Some(evicted) = evicted {
+                self.make_room(evicted).await?;
+            }
+            let written = self.backend.transact(Durability::Deferred, put).await?;
+            written.ok_or_else(contended)
+        };
+        match create.await {
+            Ok(_) => Ok(id),
+            Err(error) => {
+                self.open_sessions.end(principal, id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a session whose place another one takes, unless somebody went on with it.
+    async fn make_room(&self, id: UploadId) -> Result<(), Error> {
+        let key = Key::upload(id);
+        let session = self
+            .backend
+            .transact(Durability::Deferred, ReadSession(key))
+            .await?;
+        if let Some(session) = session.filter(|session| session.upload.length().is_ok()) {
+            self.abort_session(session).await?;
+        }
+        Ok(())
     }
 
     /// Makes the record of a session that names bytes which are not there yet.
@@ -103,6 +127,7 @@ impl<B: Backend> Store<B> {
             parts_size: 0,
             proposed: false,
             completed: false,
+            other_hash: None,
             epoch: self.backend.epoch().map(str::to_owned),
             stamp: Stamp::new(now),
         }
@@ -116,7 +141,20 @@ impl<B: Backend> Store<B> {
         let held = self.sessions.take(upload.id).await;
         let mut session = self.load_session(upload).await?;
         session.held = Some(Arc::clone(&held));
+        self.note_session(upload.id, &session);
         Ok((session, held))
+    }
+
+    /// Counts a session as it is.
+    pub(super) fn note_session(&self, id: UploadId, session: &Session) {
+        let record = &session.record;
+        match session.upload.length() {
+            Ok(length) => {
+                let used = record.stamp.written;
+                self.open_sessions.note(&record.principal, id, used, length > 0);
+            }
+            Err(_) => self.open_sessions.end(&record.principal, id),
+        }
     }
 
     /// Reads a session of the caller's. One of another repository or principal is not known to them.
@@ -155,7 +193,11 @@ impl<B: Backend> Store<B> {
         let version = self
             .transact_held(Durability::Deferred, put, session.held.clone())
             .await?;
-        Ok(version.map(|version| session.version = version).is_some())
+        if let (Some(version), Some(id)) = (&version, session.key.upload_id()) {
+            session.version = version.clone();
+            self.note_session(id, session);
+        }
+        Ok(version.is_some())
     }
 
     /// Runs a sequence that writes to a session. The session is held until the sequence ended, also where the future that
@@ -185,13 +227,18 @@ impl<B: Backend> Store<B> {
     }
 
     /// Ends a session; `false` where somebody else wrote it since it was read. Only the sweeper deletes its bytes: a
-    /// commit in another process may be using them.
+    /// commit in another process may be using them, and looks here once more where it offered them to a blob.
     pub(super) async fn abort_session(&self, mut session: Session) -> Result<bool, Error> {
         session.upload = session.upload.aborted()?;
         session.tail = Bytes::new();
         let is_aborted = self.try_save_session(&mut session).await?;
         if is_aborted {
             self.backend.abort_bytes(&session.record.bytes).await?;
+            if !session.record.proposed {
+                let forget = Forget(session.key);
+                self.transact_held(Durability::Deferred, forget, session.held)
+                    .await?;
+            }
         }
         Ok(is_aborted)
     }
@@ -209,6 +256,17 @@ impl Sequence for PutRecord {
 
     async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
         records.put(&self.key, self.value, self.condition).await
+    }
+}
+
+/// Removes the record of a session that ended, which nobody writes again.
+pub(super) struct Forget(pub(super) Key);
+
+impl Sequence for Forget {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        records.remove(&self.0).await
     }
 }
 

@@ -47,6 +47,11 @@ impl SessionLocks {
         Arc::new(held)
     }
 
+    /// Tells whether a request has a session, or waits for it.
+    pub(super) fn is_in_use(&self, id: UploadId) -> bool {
+        self.slots().contains_key(&id)
+    }
+
     fn enter(&self, id: UploadId) -> Arc<Slot> {
         let mut slots = self.slots();
         let slot = slots.entry(id).or_default();

@@ -7,8 +7,8 @@ use registry_core::chain::may_sweep;
 
 use super::Store;
 use super::edge::{Found, peek};
-use super::session::Session;
-use crate::backend::{Backend, Durability, Records, Sequence};
+use super::session::{Forget, Session};
+use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::record::{BlobRecord, QuarantineRecord, SessionRecord};
@@ -74,13 +74,21 @@ impl<B: Backend> Store<B> {
                 let Some(session) = Session::from_found(&key, found)? else {
                     continue;
                 };
+                if let Some(id) = key.upload_id() {
+                    self.note_session(id, &session);
+                }
                 let idle = now.since(session.record.stamp.written);
-                if session.upload.length().is_err() {
+                let length = session.upload.length();
+                let limit = match length {
+                    Ok(0) => self.options.empty_upload_idle_limit,
+                    _ => self.options.upload_idle_limit,
+                };
+                if length.is_err() {
                     if idle > self.options.ended_upload_memory {
                         self.backend.transact(Durability::Deferred, Forget(key)).await?;
                         report.forgotten_uploads += 1;
                     }
-                } else if idle > self.options.upload_idle_limit {
+                } else if idle > limit.min(self.options.upload_idle_limit) {
                     // Nothing happens where somebody writes to it just now.
                     report.aborted_uploads += u64::from(self.abort_session(session).await?);
                 }
@@ -158,16 +166,5 @@ impl<B: Backend> Store<B> {
         let page = self.backend.list(prefix, after, PAGE).await?;
         let keys: Vec<Key> = page.into_iter().map(|entry| entry.key).collect();
         Ok(keys.last().cloned().map(|last| (keys, last)))
-    }
-}
-
-/// Removes the record of a session that ended, which nobody writes again.
-struct Forget(Key);
-
-impl Sequence for Forget {
-    type Output = ();
-
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
-        records.remove(&self.0).await
     }
 }

@@ -56,8 +56,9 @@ impl<B: Backend> Store<B> {
         if size == 0 || trusted && session.upload.hasher().length() == size {
             return Ok(());
         }
-        let algorithm = session.upload.hasher().algorithm();
-        let hasher = self.hash_parts(session, algorithm).await?;
+        let hasher = Hasher::new(session.upload.hasher().algorithm());
+        let hasher = self.hash_parts(session, hasher, size).await?;
+        session.record.other_hash = None;
         session.upload = session
             .upload
             .clone()
@@ -66,18 +67,38 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Reads the parts of a session and hashes them.
-    pub(super) async fn hash_parts(&self, session: &Session, algorithm: Algorithm) -> Result<Hasher, Error> {
-        let mut hasher = Hasher::new(algorithm);
+    /// Hashes the parts of a session by another algorithm than the one that runs along. How far it came is written down,
+    /// so that none of them is read a second time for a commit that is tried again.
+    pub(super) async fn hash_otherwise(
+        &self,
+        session: &mut Session,
+        algorithm: Algorithm,
+    ) -> Result<Hasher, Error> {
         let size = session.record.parts_size;
-        if size > 0 {
+        let begun = session.record.other_hash.as_ref();
+        let begun = begun.and_then(|begun| Hasher::resume(begun).ok());
+        let mut hasher = begun
+            .filter(|begun| begun.algorithm() == algorithm && begun.length() <= size)
+            .unwrap_or_else(|| Hasher::new(algorithm));
+        while hasher.length() < size {
+            let end = size.min(hasher.length().saturating_add(CHECKPOINT));
+            hasher = self.hash_parts(session, hasher, end).await?;
+            session.record.other_hash = Some(hasher.snapshot());
+            self.save_session(session).await?;
+        }
+        Ok(hasher)
+    }
+
+    /// Goes on to hash the parts of a session, up to `size` bytes of them.
+    async fn hash_parts(&self, session: &Session, mut hasher: Hasher, size: u64) -> Result<Hasher, Error> {
+        if size > hasher.length() {
             let unknown = || Error::from(ErrorCode::BlobUploadUnknown);
             let content = self
                 .backend
                 .open_bytes(&session.record.bytes.name)
                 .await?
                 .ok_or_else(unknown)?;
-            let mut stream = content.read(0..size);
+            let mut stream = content.read(hasher.length()..size);
             while let Some(chunk) = stream.next().await {
                 hasher = hash(hasher, chunk?).await?;
             }

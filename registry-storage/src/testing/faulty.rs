@@ -231,6 +231,14 @@ impl<B: Backend> Backend for Faulty<B> {
         self.plan.call(self.inner.get(key)).await
     }
 
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, Error> {
+        self.plan.call(self.inner.get_all(keys)).await
+    }
+
+    async fn sizes(&self, keys: &[Key]) -> Result<Vec<Option<u64>>, Error> {
+        self.plan.call(self.inner.sizes(keys)).await
+    }
+
     async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
         self.plan.call(self.inner.list(prefix, after, limit)).await
     }

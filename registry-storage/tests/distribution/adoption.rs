@@ -213,7 +213,10 @@ async fn referrers_are_listed_by_their_subject_and_by_tags_of_the_schema() {
     let (_, defects) = old.adopt(&store).await;
     assert!(defects.0.is_empty(), "{:?}", defects.0);
     let list = async |digest: Digest| {
-        let page = store.list_referrers(&name("app"), &digest, all()).await.unwrap();
+        let page = store
+            .list_referrers(&name("app"), &digest, all().into())
+            .await
+            .unwrap();
         let mut types: Vec<_> = page
             .items
             .into_iter()

@@ -1,6 +1,7 @@
 //! The registry's rules, as the configuration states them.
 
-use registry_core::registry::Options;
+use registry_core::registry::{CatalogKey, Options};
+use uuid::Uuid;
 
 use crate::config::Configuration;
 use crate::config::sections::validation::Platforms;
@@ -22,5 +23,17 @@ pub(super) fn rules(configuration: &Configuration) -> Options {
         Ok(limit @ 1..) => limit.min(options.tags_page_limit),
         _ => options.tags_page_limit,
     };
+    options.catalog_key = Some(catalog_key(configuration));
     options
+}
+
+/// Returns what hides places in the catalog: the secret that servers of one storage share, or else one of this process.
+fn catalog_key(configuration: &Configuration) -> CatalogKey {
+    match &configuration.http.secret {
+        Some(secret) => CatalogKey::new(secret.reveal().as_bytes()),
+        None => {
+            let random = [Uuid::new_v4(), Uuid::new_v4()];
+            CatalogKey::new(&random.map(Uuid::into_bytes).concat())
+        }
+    }
 }

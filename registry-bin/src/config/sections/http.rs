@@ -20,7 +20,8 @@ pub(crate) struct Http {
     pub(crate) host: Option<String>,
     /// The path that the registry is below of, such as `/registry/`.
     pub(crate) prefix: Option<String>,
-    /// What distribution signs the state of uploads with. Ours keeps the state itself.
+    /// What hides names of repositories in links of the catalog from those who may not see them; random unless given.
+    /// Servers of one bucket need the same.
     pub(crate) secret: Option<Secret>,
     /// URLs in responses are paths; so they are without `host` too, unless this is `false`.
     #[serde(rename = "relativeurls")]

@@ -43,7 +43,7 @@ storage:
   filesystem: {rootdirectory: /srv}
   delete: {enabled: true}
   maintenance:
-    uploadpurging: {enabled: false, age: 1h, interval: 2h, dryrun: true}
+    uploadpurging: {enabled: false, age: 1h, maxopen: 5, interval: 2h, dryrun: true}
     readonly: {enabled: true}
 auth:
   token:
@@ -61,6 +61,7 @@ access:
 http:
   addr: 127.0.0.1:0
   draintimeout: 5s
+  secret: a
   headers: {X-Content-Type-Options: [nosniff]}
   ratelimit:
     address: {requests: 1, per: 2s, burst: 3}
@@ -177,7 +178,6 @@ storage:
   cache: {blobdescriptor: redis, blobdescriptorsize: 5}
   tag: {concurrencylimit: 8}
   redirect: {disable: true}
-http: {secret: a}
 redis:
   addr: a
   addrs: [a]

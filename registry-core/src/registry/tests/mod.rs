@@ -6,12 +6,14 @@ mod rights;
 mod uploads;
 
 use super::*;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Annotations, Descriptor};
 use crate::digest::Algorithm;
 use crate::media_type::MediaType;
 use crate::page::PageQuery;
 use crate::reference::Reference;
-use crate::storage::{Blob, Manifest, NewManifest, Page, PageRequest, TagCondition, TagFilter, UploadKey};
+use crate::storage::{
+    Blob, Manifest, NewManifest, Page, PageRequest, ReferrersRequest, TagCondition, TagFilter, UploadKey,
+};
 use crate::tag::Tag;
 use crate::testing::{Items, Memory, now, read_all, text_of};
 use crate::upload_id::UploadId;
@@ -238,16 +240,24 @@ impl Storage for Tiny {
         &self,
         _: &RepositoryName,
         _: &Digest,
-        page: PageRequest,
+        request: ReferrersRequest,
     ) -> Result<Page<Descriptor>, Error> {
+        self.note(format_args!("referrers {} {}", request.limit, request.size_limit));
         let all = self
             .referrers
             .iter()
             .map(|referrer| (referrer.digest.to_string(), referrer.clone()));
-        Ok(self.page(&all.collect(), &page))
+        let (last, limit) = (request.last, request.limit);
+        let mut page = self.page(&all.collect(), &PageRequest { last, limit });
+        page.items.retain(|referrer| {
+            let wanted = request.artifact_type.as_ref();
+            wanted.is_none() || wanted == referrer.artifact_type.as_ref()
+        });
+        Ok(page)
     }
 
     async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
+        self.note("repositories");
         Ok(self.names(&page))
     }
 }

@@ -206,13 +206,11 @@ async fn write_referrer(
     let Ok(view) = ManifestView::parse(&content, Some(&manifest.media_type)) else {
         return Ok(false);
     };
-    let entry = ReferrerRecord {
-        incarnation: manifest.incarnation.clone(),
-        descriptor: view.referrer_descriptor(referrer, content.len() as u64),
-        stamp: Stamp::new(now),
-    };
+    let descriptor = view.referrer_descriptor(referrer, content.len() as u64);
+    let entry = ReferrerRecord::new(&manifest.incarnation, &descriptor, now);
     let entry_key = Key::referrer(repository, subject, referrer, &manifest.incarnation);
-    write(records, &entry_key, &entry, &[], Condition::Absent).await?;
+    let annotations = descriptor.annotations.as_json();
+    write(records, &entry_key, &entry, annotations, Condition::Absent).await?;
     // As a push does: a delete may have been faster.
     let after = read::<ManifestRecord>(records, &key).await?;
     let is_same = after

@@ -125,6 +125,28 @@ pub async fn lists_sizes<B: Backend>(backend: Arc<B>) {
     check(&*backend, &model, &key("uploads/"), None, 10).await;
 }
 
+/// Several records are read at once, with nothing in the place of one that is not there; sizes are told without reading.
+pub async fn reads_several<B: Backend>(backend: Arc<B>) {
+    let model = fill(&*backend, repositories()).await;
+    let mut keys: Vec<Key> = model.keys().cloned().collect();
+    for absent in ["catalog/", "catalog/a", "none"] {
+        keys.insert(keys.len() / 2, key(absent));
+    }
+    // Some may be kept in memory.
+    backend.get(&keys[1]).await.unwrap();
+    for _ in 0..2 {
+        let values = backend.get_all(&keys).await.unwrap();
+        let sizes = backend.sizes(&keys).await.unwrap();
+        assert_eq!((values.len(), sizes.len()), (keys.len(), keys.len()));
+        for ((key, value), size) in keys.iter().zip(values).zip(sizes) {
+            assert_eq!(size, model.get(key).copied(), "{key}");
+            assert_eq!(value, backend.get(key).await.unwrap(), "{key}");
+        }
+    }
+    assert!(backend.get_all(&[]).await.unwrap().is_empty());
+    assert!(backend.sizes(&[]).await.unwrap().is_empty());
+}
+
 /// All characters that keys are made of, and the longest keys, come back as they are.
 pub async fn keeps_special_and_long_keys<B: Backend>(backend: Arc<B>) {
     let component = "n".repeat(200);

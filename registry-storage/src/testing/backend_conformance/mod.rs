@@ -54,6 +54,7 @@ macro_rules! backend_conformance_tests {
             lists_by_any_beginning_of_a_key
             lists_after_keys_that_are_not_there
             lists_sizes
+            reads_several
             keeps_special_and_long_keys
             lists_more_than_a_page_of_a_bucket
         }

@@ -6,8 +6,8 @@ use futures_util::{StreamExt as _, stream};
 use registry_core::storage::ChildKind;
 use registry_core::storage::{Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, UploadKey};
 use registry_core::{
-    Algorithm, Descriptor, Digest, Error, ErrorCode, Hasher, MediaType, Reference, RepositoryName, Storage,
-    Tag,
+    Algorithm, Annotations, Descriptor, Digest, Error, ErrorCode, Hasher, MediaType, Reference,
+    RepositoryName, Storage, Tag,
 };
 
 use super::random::Random;
@@ -254,7 +254,7 @@ pub(super) fn descriptor(manifest: &NewManifest) -> Descriptor {
         digest: manifest.manifest.digest.clone(),
         size: manifest.manifest.bytes.len() as u64,
         artifact_type: Some("application/vnd.test".to_owned()),
-        annotations: [("key".to_owned(), "value".to_owned())].into(),
+        annotations: Annotations::from_json(Bytes::from_static(br#"{"key": "value"}"#)),
     }
 }
 
@@ -315,7 +315,7 @@ pub(super) async fn all_referrers(
     loop {
         let request = PageRequest { last, limit };
         let page = storage
-            .list_referrers(repository, subject, request)
+            .list_referrers(repository, subject, request.into())
             .await
             .unwrap();
         assert!(page.items.len() <= limit, "a page has at most its limit");

@@ -3,11 +3,112 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use registry_core::{Algorithm, Storage};
+use registry_core::referrers::referrers_index;
+use registry_core::storage::{NewManifest, ReferrersRequest};
+use registry_core::{Algorithm, Annotations, Digest, Storage};
 
 use super::fixtures::{
     With as _, all_referrers, descriptor, digest, digest_by, manifest, page, repository, tag,
 };
+use super::random::Random;
+
+/// Makes a manifest that refers to `subject`, with annotations of about `size` bytes.
+fn referrer(subject: &Digest, number: usize, artifact_type: &str, size: usize) -> NewManifest {
+    let new = manifest(&format!("referrer {number}")).with_subject(subject);
+    let annotations = format!("{{ \"key\":\n\"{}\" }}", "v".repeat(size));
+    let subject = new.subject.map(|(subject, mut descriptor)| {
+        descriptor.artifact_type = Some(artifact_type.to_owned());
+        descriptor.annotations = Annotations::from_json(annotations.into());
+        (subject, descriptor)
+    });
+    NewManifest { subject, ..new }
+}
+
+/// A page takes no more bytes than asked for, unless it is a single descriptor, and a filter leaves what has the type;
+/// nothing is listed twice or left out, and annotations stay as they are.
+pub async fn pages_by_size_and_type(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let subject = digest(b"subject");
+    let mut random = Random::new(1);
+    let types = ["a/b+c", "x/y"];
+    let mut model = BTreeMap::new();
+    for number in 0..40 {
+        let new = referrer(&subject, number, types[random.below(2)], random.below(3000));
+        storage.put_manifest(&repository, new.clone()).await.unwrap();
+        model.insert(new.manifest.digest.clone(), new.subject.unwrap().1);
+    }
+    for (size_limit, limit, artifact_type) in [
+        (1, 100, None),
+        (1, 100, Some(types[0])),
+        (4000, 3, None),
+        (4000, 100, Some(types[1])),
+        (10_000, 7, Some(types[0])),
+        (usize::MAX, 1, Some(types[0])),
+        (usize::MAX, 100, None),
+        (usize::MAX, 100, Some("a/b")),
+    ] {
+        let mut listed = Vec::new();
+        let mut last = None;
+        loop {
+            let request = ReferrersRequest {
+                last,
+                limit,
+                size_limit,
+                artifact_type: artifact_type.map(str::to_owned),
+            };
+            let page = storage
+                .list_referrers(&repository, &subject, request)
+                .await
+                .unwrap();
+            assert!(page.items.len() <= limit);
+            let bytes = referrers_index(&page.items).unwrap().len() - referrers_index(&[]).unwrap().len();
+            assert!(
+                bytes <= size_limit || page.items.len() == 1,
+                "{bytes} of {size_limit}"
+            );
+            listed.extend(page.items);
+            match page.next {
+                Some(next) => last = Some(next),
+                None => break,
+            }
+        }
+        let mut expected: Vec<_> = model.values().collect();
+        expected.retain(|one| artifact_type.is_none() || one.artifact_type.as_deref() == artifact_type);
+        assert!(
+            listed.iter().eq(expected),
+            "{size_limit}, {limit}, {artifact_type:?}"
+        );
+    }
+}
+
+/// A filter that leaves nothing does not make a page read all that others pushed.
+pub async fn a_filter_that_matches_none_reads_a_few_pages(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    let subject = digest(b"subject");
+    for number in 0..40 {
+        let new = referrer(&subject, number, "a/b", 10_000);
+        storage.put_manifest(&repository, new).await.unwrap();
+    }
+    let mut last = None;
+    for pages in 1.. {
+        let request = ReferrersRequest {
+            last,
+            limit: 1000,
+            size_limit: 20_000,
+            artifact_type: Some("x/y".to_owned()),
+        };
+        let page = storage
+            .list_referrers(&repository, &subject, request)
+            .await
+            .unwrap();
+        assert!(page.items.is_empty());
+        last = page.next;
+        if last.is_none() {
+            assert!(pages >= 5, "{pages} pages read 400 KB");
+            break;
+        }
+    }
+}
 
 /// Referrers are listed in the order of their digests, in pages, with their descriptors; the subject need not exist.
 pub async fn order_and_pages(storage: Arc<dyn Storage>) {
@@ -37,7 +138,7 @@ pub async fn order_and_pages(storage: Arc<dyn Storage>) {
         assert!(listed.iter().eq(model.values()), "pages of {limit}");
     }
     let none = storage
-        .list_referrers(&repository, &subject, page(None, 0))
+        .list_referrers(&repository, &subject, page(None, 0).into())
         .await
         .unwrap();
     assert!(none.items.is_empty() && none.next.is_none());

@@ -122,8 +122,13 @@ pub(crate) struct Maintenance {
 pub(crate) struct UploadPurging {
     /// Uploads that nobody goes on with are ended.
     pub(crate) enabled: bool,
-    /// How long an upload may wait for its next request.
+    /// How long an upload may wait for its next request; one without a byte at most an hour.
     pub(crate) age: GoDuration,
+    /// How many uploads of one user, or of all anonymous clients together, may be open. Beyond that, the one that waited
+    /// the longest makes room: one without a byte, or one that waited for ten minutes. Where there is none, a new upload
+    /// is refused with 429.
+    #[serde(rename = "maxopen")]
+    pub(crate) most_open: u64,
     /// How often such uploads are looked for; 1h on a disk and 24h in a bucket unless given.
     pub(crate) interval: Option<GoDuration>,
     /// Such uploads are only looked for, and stay.
@@ -136,6 +141,7 @@ impl Default for UploadPurging {
         Self {
             enabled: true,
             age: GoDuration::from_secs(7 * 24 * 3600),
+            most_open: 10_000,
             interval: None,
             dry_run: false,
         }
