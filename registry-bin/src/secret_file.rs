@@ -2,20 +2,82 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-/// Writes a file whole or not at all. A new one may be read by its owner alone; one that is replaced keeps its mode.
+/// Writes a file whole or not at all. A new one may be read by its owner alone; one that is replaced keeps its mode and
+/// its owner.
 ///
 /// # Errors
-/// Those of the file system.
+/// Those of the file system; also where the owner is another one, whom this process may not give a file to.
 pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     // A link, as of a mounted secret, stays a link.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mode = fs::metadata(&path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
-    with_temporary(&path, text, mode, |temporary| fs::rename(temporary, &path))
+    let replaced = fs::metadata(&path).ok();
+    let mode = replaced.as_ref().map_or(0o600, |file| file.mode() & 0o777);
+    let owner = replaced.map(|file| (file.uid(), file.gid()));
+    with_temporary(&path, text, mode, owner, |temporary| fs::rename(temporary, &path))
+}
+
+/// Changes a file, or makes it, so that of several processes that do so at once none undoes what another did. `change` gets
+/// the text, which is empty where there is no file, and may be called again.
+///
+/// # Errors
+/// Those of `change` and of the file system.
+pub(crate) fn edit<E: From<io::Error>>(
+    path: &Path,
+    change: impl Fn(&str) -> Result<String, E>,
+) -> Result<(), E> {
+    loop {
+        if let Some(_lock) = lock_in_place(path)? {
+            let text = fs::read_to_string(path)?;
+            return Ok(write(path, &change(&text)?)?);
+        }
+        // Who makes the file first has made it whole.
+        if create(path, &change("")?)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Locks a file against others that edit it, until the result is dropped; nothing where there is no file.
+fn lock_in_place(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        // Some file systems lock only what may be written.
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        let file = match opened.or_else(|_| File::open(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        file.lock()?;
+        // Whoever had the lock may have put another file in its place.
+        let locked = file.metadata()?;
+        match fs::metadata(path) {
+            Ok(now) if (locked.dev(), locked.ino()) == (now.dev(), now.ino()) => return Ok(Some(file)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+/// Locks a file that is there only for that, until the result is dropped. It is made where there is none.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn lock(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// Creates a file that only its owner may read, whole or not at all; `false` where there is one.
@@ -27,7 +89,7 @@ pub(crate) fn create(path: &Path, text: &str) -> io::Result<bool> {
         fs::create_dir_all(folder)?;
     }
     // Unlike a rename, a link replaces nothing: of several processes that start at once, one makes the file.
-    let made = with_temporary(path, text, 0o600, |temporary| {
+    let made = with_temporary(path, text, 0o600, None, |temporary| {
         let linked = fs::hard_link(temporary, path);
         fs::remove_file(temporary)?;
         linked
@@ -44,6 +106,7 @@ fn with_temporary(
     path: &Path,
     text: &str,
     mode: u32,
+    owner: Option<(u32, u32)>,
     finish: impl FnOnce(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     let temporary = temporary(path);
@@ -54,6 +117,10 @@ fn with_temporary(
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(text.as_bytes())?;
+        let made = file.metadata()?;
+        if let Some((user, group)) = owner.filter(|owner| *owner != (made.uid(), made.gid())) {
+            fchown(&file, Some(user), Some(group))?;
+        }
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
         finish(&temporary)?;
@@ -104,6 +171,29 @@ mod tests {
         assert_eq!(made.iter().filter(|made| **made).count(), 1);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn of_several_that_edit_a_file_at_once_each_finds_what_the_others_wrote() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::thread::scope(|scope| {
+            for number in 0..12 {
+                let path = &path;
+                scope.spawn(move || {
+                    let add = |text: &str| Ok::<_, io::Error>(format!("{text}{number}\n"));
+                    edit(path, add).unwrap();
+                });
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        let mut lines: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, (0..12).collect::<Vec<_>>());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let refuse = |_: &str| Err(io::Error::other("no"));
+        edit(&path, refuse).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 
     #[test]

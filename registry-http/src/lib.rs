@@ -22,6 +22,7 @@ mod authenticate;
 mod endpoint;
 mod frontend;
 mod limits;
+mod log_limit;
 #[cfg(feature = "notifications")]
 pub mod notify;
 mod observe;

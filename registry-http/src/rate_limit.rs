@@ -46,13 +46,18 @@ pub(crate) struct RateLimiter<K> {
 
 impl<K: Clone + Eq + Hash> RateLimiter<K> {
     pub(crate) fn new(rate: Rate) -> Self {
+        Self::remembering(rate, REMEMBERED)
+    }
+
+    /// The same with another number of keys that are remembered.
+    pub(crate) fn remembering(rate: Rate, keys: usize) -> Self {
         let per = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
         let interval = per / u64::from(rate.requests.get());
         Self {
             interval,
             tolerance: interval.saturating_mul(u64::from(rate.burst.get())),
             start: Instant::now(),
-            due: Cache::new(REMEMBERED),
+            due: Cache::new(keys),
         }
     }
 

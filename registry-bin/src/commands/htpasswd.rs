@@ -3,14 +3,21 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 
-use registry_http::auth::Htpasswd;
+use registry_http::auth::{Htpasswd, HtpasswdLine};
 
 use crate::cli::HtpasswdCommand;
+use crate::config::values::no_path;
 use crate::failure::Failure;
 use crate::secret_file;
 
 /// Changes or shows a file of users.
 pub(crate) fn run(command: &HtpasswdCommand) -> Result<(), Failure> {
+    let (HtpasswdCommand::Add { file, .. }
+    | HtpasswdCommand::Remove { file, .. }
+    | HtpasswdCommand::List { file }) = command;
+    if let Some(problem) = file.to_str().and_then(no_path) {
+        return Err(Failure::new(format!("the path of the file of users: {problem}")));
+    }
     match command {
         HtpasswdCommand::Add { file, user } => add(file, user),
         HtpasswdCommand::Remove { file, user } => remove(file, user),
@@ -19,27 +26,41 @@ pub(crate) fn run(command: &HtpasswdCommand) -> Result<(), Failure> {
 }
 
 fn add(path: &Path, user: &str) -> Result<(), Failure> {
-    let mut table = if path.exists() {
-        read(path)?
-    } else {
-        Htpasswd::default()
-    };
     let password = password(user)?;
-    table
-        .set(user, &password)
+    let line = HtpasswdLine::new(user, &password)
         .map_err(|cause| Failure::new(format!("cannot add {user:?}")).because(cause))?;
-    write(path, &table)
+    edit(path, |text| Ok(line.put_into(text)))
 }
 
 fn remove(path: &Path, user: &str) -> Result<(), Failure> {
-    let mut table = read(path)?;
-    if !table.remove(user) {
-        return Err(Failure::new(format!(
-            "there is no user {user:?} in {}",
-            path.display()
-        )));
+    if !path.exists() {
+        return read(path).map(drop);
     }
-    write(path, &table)
+    edit(path, |text| {
+        Htpasswd::without(text, user)
+            .ok_or_else(|| Failure::new(format!("there is no user {user:?} in {}", path.display())))
+    })
+}
+
+/// Changes a file of users, whoever else does so at the same time.
+fn edit(path: &Path, change: impl Fn(&str) -> Result<String, Failure>) -> Result<(), Failure> {
+    let changed = secret_file::edit(path, |text| change(text).map_err(EditError::Change));
+    changed.map_err(|error| match error {
+        EditError::Change(failure) => failure,
+        EditError::File(cause) => Failure::new(format!("cannot change {}", path.display())).because(cause),
+    })
+}
+
+/// Why a file was not changed.
+enum EditError {
+    Change(Failure),
+    File(io::Error),
+}
+
+impl From<io::Error> for EditError {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
 }
 
 fn list(path: &Path) -> Result<(), Failure> {
@@ -58,11 +79,6 @@ pub(crate) fn read(path: &Path) -> Result<Htpasswd, Failure> {
         Failure::new(format!("cannot read the users of {}", path.display())).because(cause)
     })?;
     Htpasswd::parse(&text).map_err(|cause| Failure::new(path.display().to_string()).because(cause))
-}
-
-fn write(path: &Path, table: &Htpasswd) -> Result<(), Failure> {
-    secret_file::write(path, &table.to_string())
-        .map_err(|cause| Failure::new(format!("cannot write {}", path.display())).because(cause))
 }
 
 /// Asks for a password on a terminal, twice, or takes the first line of the standard input.

@@ -57,14 +57,71 @@ fn users_are_added_listed_and_removed() {
         ("carol", "", "1 to 72 bytes"),
         ("carol", &*"x".repeat(73), "1 to 72 bytes"),
         ("a:b", "x", "':'"),
+        ("anonymous", "x", "no user can be called"),
+        ("authenticated", "x", "no user can be called"),
+        ("group:developers", "x", "no user can be called"),
+        ("*", "x", "no user can be called"),
         ("", "x", "name"),
     ] {
         let said = fails(&["htpasswd", "add", file, user], password);
         assert!(said.contains(part), "{said}");
     }
     assert!(fails(&["htpasswd", "remove", file, "carol"], "").contains("carol"));
+    let content = "alice:$2y$05$canary";
+    for command in [
+        &["htpasswd", "list", content][..],
+        &["htpasswd", "add", content, "carol"],
+    ] {
+        let said = fails(command, "x");
+        assert!(
+            said.contains("looks like the content") && !said.contains("canary"),
+            "{said}"
+        );
+    }
     succeeds(&["htpasswd", "remove", file, "alice"], "");
     assert_eq!(succeeds(&["htpasswd", "list", file], ""), "bob\n");
+}
+
+#[test]
+fn users_that_are_added_at_once_are_all_kept_and_so_are_the_lines_between_them() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("users");
+    let before = "# people\n\nolduser:$2y$05$old\n# machines\n";
+    std::fs::write(&path, before).expect("a file can be written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("a mode can be set");
+    let add = |number: usize| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_registry-bin"))
+            .args(["htpasswd", "add", text(&path), &format!("user{number}")])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut stdin = command.stdin.take().expect("it has an input");
+        stdin.write_all(b"secret\n").expect("it reads");
+        command
+    };
+    let commands: Vec<_> = (0..12).map(add).collect();
+    for mut command in commands {
+        assert!(command.wait().expect("it ends").success());
+    }
+    let written = std::fs::read_to_string(&path).expect("the file is there");
+    let added = written
+        .strip_prefix(before)
+        .expect("the lines before are as they were");
+    let mut users: Vec<_> = added.lines().filter_map(|line| line.split(':').next()).collect();
+    users.sort_unstable();
+    let mut expected: Vec<_> = (0..12).map(|number| format!("user{number}")).collect();
+    expected.sort_unstable();
+    assert_eq!(users, expected);
+    let mode = std::fs::metadata(&path)
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o640);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    succeeds(&["htpasswd", "remove", text(&path), "user7"], "");
+    let left = std::fs::read_to_string(&path).expect("the file is there");
+    assert!(left.starts_with(before) && left.lines().count() == written.lines().count() - 1);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn cve_2026_2376_no_url_leads_from_a_key_set_or_a_token_to_elsewhere() {
     for (place, said) in [
         ("moved", "302"),
         ("huge", "larger than 1 MiB"),
-        ("none", "missing field `keys`"),
+        ("none", "no JSON Web Key Set"),
     ] {
         let path = configuration(&folder, &issuer.key_set_url(place), "");
         let output = Command::new(env!("CARGO_BIN_EXE_registry-bin"))
@@ -124,6 +124,7 @@ fn with_rules_the_token_and_the_rules_have_to_allow() {
 access:
   rules:
     - {repositories: ['team/**'], identities: ['group:developers'], actions: [pull]}
+    - {repositories: ['shared/**'], identities: [authenticated], actions: [pull]}
     - {repositories: ['**'], identities: [root], actions: ['*']}
 ";
     let path = configuration(&folder, &issuer.key_set_url("keys"), rules);
@@ -143,7 +144,13 @@ access:
         // The name of a group is none of a user, and the other way about.
         ("group:developers", &[], "team/a", "team/a", 403),
         ("alice", &["root"], "other/a", "other/a", 403),
-        ("anonymous", &[], "team/a", "team/a", 403),
+        // Who is called so is nobody.
+        ("anonymous", &[], "team/a", "team/a", 401),
+        ("anonymous", &["developers"], "team/a", "team/a", 401),
+        ("authenticated", &[], "team/a", "team/a", 403),
+        ("anonymous", &[], "shared/a", "shared/a", 401),
+        ("authenticated", &[], "shared/a", "shared/a", 404),
+        ("alice", &[], "shared/a", "shared/a", 404),
         ("", &["developers"], "team/a", "team/a", 401),
     ] {
         let got = status(&server, asked, &token(user, granted, groups));
@@ -155,4 +162,37 @@ access:
         claims[name] = json!(value);
         assert_eq!(status(&server, "a", &issuer.sign(&claims, |_| {})), 401, "{name}");
     }
+}
+
+#[test]
+fn the_log_says_why_a_token_was_refused_and_no_stranger_fills_it() {
+    let (folder, issuer) = (
+        tempfile::tempdir().expect("a temporary folder can be made"),
+        Issuer::start(),
+    );
+    let path = configuration(&folder, &issuer.key_set_url("keys"), "");
+    let server = Server::configured(path.as_ref());
+    let claims = claims("alice", &pull("a"));
+    let forged = |kid: &str| {
+        let kid = kid.to_owned();
+        Key::new("other").sign(&claims, |header| header.kid = Some(kid))
+    };
+    let long = format!("x\n\u{9b}\u{202e}{}", "y".repeat(1000));
+    for token in [forged("canary-key"), forged(&long)] {
+        assert_eq!(status(&server, "a", &token), 401);
+    }
+    until(|| server.output().matches("a token was refused").count() == 2);
+    let output = server.output();
+    for part in ["its key is not trusted", "canary-key", "key-1", "INFO"] {
+        assert!(output.contains(part), "{part}: {output}");
+    }
+    assert!(
+        !output.contains(&"y".repeat(200)) && !output.contains('\u{9b}') && !output.contains('\u{202e}'),
+        "{output}"
+    );
+    for number in 0..100 {
+        assert_eq!(status(&server, "a", &format!("{number}.b.c")), 401);
+    }
+    let lines = server.output().matches("a token was refused").count();
+    assert!((3..30).contains(&lines), "{lines}");
 }

@@ -341,6 +341,92 @@ fn what_is_taken_away_is_gone_before_the_token_ends() {
     assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
 }
 
+/// Runs `htpasswd remove`.
+fn remove(users: &Path, user: &str) {
+    let command = std::process::Command::new(env!("CARGO_BIN_EXE_registry-bin"))
+        .args(["htpasswd", "remove"])
+        .arg(users)
+        .arg(user)
+        .status();
+    assert!(command.expect("the program starts").success());
+}
+
+#[test]
+fn who_is_added_again_under_an_old_name_has_no_use_of_the_tokens_of_before() {
+    let server = GuardedServer::start(CONFIGURATION);
+    let ask = "offline_token=true&scope=repository:team/app:pull,push";
+    for is_removed in [true, false] {
+        let answer = get(&server.server, "alice", ask);
+        let (token, refresh) = (text(&answer, "token"), text(&answer, "refresh_token"));
+        let alice = bearer(&server.server, "team/app", &token);
+        alice.push_image("latest", "image");
+        let root = text(&get(&server.server, "root", ask), "token");
+        if is_removed {
+            remove(&server.users(), "alice");
+        }
+        // Even the same password makes somebody else of it.
+        set_password(&server.users(), "alice", "secret");
+        until(|| alice.get("manifests/latest").status == 401);
+        let again = format!("grant_type=refresh_token&refresh_token={refresh}");
+        post(&server.server, &again).expect_error(&[401], &["UNAUTHORIZED"]);
+        let token = text(&get(&server.server, "alice", ask), "token");
+        let alice = bearer(&server.server, "team/app", &token);
+        alice.get("manifests/latest").expect_status(200);
+        // Nobody else has to come again.
+        let root = bearer(&server.server, "team/app", &root);
+        root.get("manifests/latest").expect_status(200);
+        let output = server.server.output();
+        assert!(output.contains("a token was refused"), "{output}");
+    }
+}
+
+#[test]
+fn a_token_for_another_service_is_not_given() {
+    let server = GuardedServer::start(CONFIGURATION).server;
+    let scope = "scope=repository:team/app:pull";
+    for services in ["service=other", "service=", "service=registry&service=other"] {
+        let refused = get(&server, "alice", &format!("{services}&{scope}"));
+        refused.expect_error(&[400], &["UNSUPPORTED"]);
+        let form = format!("grant_type=password&username=alice&password=secret&{services}&{scope}");
+        post(&server, &form).expect_error(&[400], &["UNSUPPORTED"]);
+    }
+    // A person with curl leaves it out.
+    get(&server, "alice", scope).expect_status(200);
+}
+
+#[test]
+fn a_user_whose_name_means_others_in_a_rule_is_refused_and_nobody_else() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let users = folder.path().join("users");
+    for (name, stands_for) in [
+        ("alice", "alice"),
+        ("bob", "anonymous"),
+        ("root", "authenticated"),
+    ] {
+        set_password(&users, name, "secret");
+        let written = std::fs::read_to_string(&users).expect("there are users");
+        let changed = written.replace(&format!("{name}:"), &format!("{stands_for}:"));
+        std::fs::write(&users, changed).expect("a file can be written");
+    }
+    let server = GuardedServer::start_in(folder, CONFIGURATION).server;
+    get(&server, "alice", "scope=repository:team/app:pull").expect_status(200);
+    for credentials in ["YW5vbnltb3VzOnNlY3JldA==", "YXV0aGVudGljYXRlZDpzZWNyZXQ="] {
+        let request = server.request("GET", "/auth/token?scope=repository:team/app:pull");
+        let answer = request.header("Authorization", &format!("Basic {credentials}"));
+        answer.send().expect_error(&[401], &["UNAUTHORIZED"]);
+    }
+    let output = server.output();
+    for part in [
+        "line 2",
+        "anonymous",
+        "line 3",
+        "authenticated",
+        "give the user another",
+    ] {
+        assert!(output.contains(part), "{part}: {output}");
+    }
+}
+
 #[test]
 fn keys_outlive_the_server_and_are_for_its_eyes_only() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");

@@ -219,6 +219,15 @@ fn describe(operation: &Operation<'_>) -> String {
 #[error("{0:?} is no identity: use anonymous, authenticated, group:NAME or the name of a user")]
 pub struct InvalidIdentity(String);
 
+impl Identity {
+    /// Tells whether a rule can name a user called `name`: no other identity is written like that. Whoever gives names to
+    /// users must refuse all others, so that nobody takes such a user for what the word means in a rule.
+    #[must_use]
+    pub fn is_name_of_user(name: &str) -> bool {
+        matches!(name.parse(), Ok(Self::User(_)))
+    }
+}
+
 impl FromStr for Identity {
     type Err = InvalidIdentity;
 

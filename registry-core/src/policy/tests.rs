@@ -325,3 +325,20 @@ fn rules_that_cannot_be_meant_are_refused() {
         assert_eq!(text.parse::<Identity>().unwrap().to_string(), text);
     }
 }
+
+#[test]
+fn words_with_a_meaning_in_rules_are_no_names_of_users() {
+    for name in [
+        "anonymous",
+        "authenticated",
+        "group:developers",
+        "group:",
+        "*",
+        "",
+    ] {
+        assert!(!Identity::is_name_of_user(name), "{name}");
+    }
+    for name in ["alice", "Anonymous", "groups", "a:b", "robot$ci"] {
+        assert!(Identity::is_name_of_user(name), "{name}");
+    }
+}

@@ -3,10 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+#[cfg(feature = "token-server")]
+use aws_lc_rs::digest::{SHA256, digest};
+#[cfg(feature = "token-server")]
+use base64::Engine as _;
+#[cfg(feature = "token-server")]
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bcrypt::HashParts;
+use registry_core::policy::Identity;
 
 /// The highest cost of a hash: each step doubles the time that one login takes, and this one takes seconds.
 const HIGHEST_COST: u32 = 16;
+
+/// The most bytes of a name that a message shows.
+const LONGEST_SHOWN: usize = 40;
 
 /// The cost where no user tells another.
 const USUAL_COST: u32 = 10;
@@ -14,8 +24,16 @@ const USUAL_COST: u32 = 10;
 /// The users of an htpasswd file and the bcrypt hashes of their passwords.
 #[derive(Clone, Default)]
 pub struct Htpasswd {
-    users: BTreeMap<String, String>,
-    unusable: Vec<UnusableHash>,
+    users: BTreeMap<String, User>,
+    unusable: Vec<UnusableUser>,
+}
+
+#[derive(Clone)]
+struct User {
+    hash: String,
+    #[cfg(feature = "token-server")]
+    credential: String,
+    can_log_in: bool,
 }
 
 /// A line that is no line of an htpasswd file.
@@ -26,24 +44,35 @@ pub struct InvalidHtpasswd {
     pub line: usize,
 }
 
-/// A hash that does not serve, so that no password is right for its user: only bcrypt's do, of a cost of at most 16.
+/// A user who cannot log in, because the hash of the password does not serve (only bcrypt's do, of a cost of at most 16)
+/// or because rules mean others by the name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "line {line}: the password of {user:?} {reason}, so {user:?} cannot log in; set it again with `htpasswd -B` or `registry-bin htpasswd add`"
-)]
-pub struct UnusableHash {
+#[error("line {line}: {} cannot log in: {reason}", self.shown())]
+pub struct UnusableUser {
     /// The number of the line, from 1.
     pub line: usize,
     /// The user.
     pub user: String,
-    /// What is wrong with the hash.
+    /// What is wrong, and what to do.
     pub reason: &'static str,
+}
+
+impl UnusableUser {
+    /// In a file that is broken, a hash or a password may stand where the name belongs.
+    fn shown(&self) -> String {
+        if self.user.len() > LONGEST_SHOWN || self.user.contains('$') {
+            "its user".to_owned()
+        } else {
+            format!("{:?}", self.user)
+        }
+    }
 }
 
 impl Htpasswd {
     /// Reads a file. Empty lines and those that begin with `#` are left out; of two lines for one user the last holds.
     ///
-    /// A hash that does not serve refuses its user and nobody else, as in the distribution registry.
+    /// A hash that does not serve refuses its user and nobody else, as in the distribution registry. So does a name that
+    /// means somebody else in a rule ([`Identity::is_name_of_user`]).
     ///
     /// # Errors
     /// The first line that is none.
@@ -59,15 +88,22 @@ impl Htpasswd {
                 .split_once(':')
                 .filter(|(user, _)| !user.is_empty())
                 .ok_or(InvalidHtpasswd { line })?;
-            users.insert(user.to_owned(), hash.to_owned());
-            match check(hash) {
+            let checked = check_name(user).and_then(|()| check(hash));
+            let entry = User {
+                hash: hash.to_owned(),
+                #[cfg(feature = "token-server")]
+                credential: credential(user, hash),
+                can_log_in: checked.is_ok(),
+            };
+            users.insert(user.to_owned(), entry);
+            match checked {
                 Ok(()) => unusable.remove(user),
                 Err(reason) => unusable.insert(user.to_owned(), (line, reason)),
             };
         }
         let unusable = unusable
             .into_iter()
-            .map(|(user, (line, reason))| UnusableHash { line, user, reason });
+            .map(|(user, (line, reason))| UnusableUser { line, user, reason });
         Ok(Self {
             users,
             unusable: unusable.collect(),
@@ -76,7 +112,7 @@ impl Htpasswd {
 
     /// Returns the users who cannot log in, in order, and why.
     #[must_use]
-    pub fn unusable(&self) -> &[UnusableHash] {
+    pub fn unusable(&self) -> &[UnusableUser] {
         &self.unusable
     }
 
@@ -85,11 +121,61 @@ impl Htpasswd {
         self.users.keys().map(String::as_str)
     }
 
-    /// Sets the password of a user, who is added if there is none of this name.
+    /// Returns the text of a file without a user, all else as it was; `None` where there is no user of this name.
+    #[must_use]
+    pub fn without(text: &str, user: &str) -> Option<String> {
+        let left: String = lines(text).filter(|line| user_of(line) != Some(user)).collect();
+        (left.len() < text.len()).then_some(left)
+    }
+
+    pub(super) fn hash_of(&self, user: &str) -> Option<&str> {
+        Some(self.usable(user)?.hash.as_str())
+    }
+
+    /// Returns what stands for a user's password where nobody may learn its hash: another password, even the same one set
+    /// again, has another.
+    #[cfg(feature = "token-server")]
+    pub(super) fn credential_of(&self, user: &str) -> Option<&str> {
+        Some(self.usable(user)?.credential.as_str())
+    }
+
+    fn usable(&self, user: &str) -> Option<&User> {
+        self.users.get(user).filter(|user| user.can_log_in)
+    }
+
+    /// Returns the highest cost of a user's hash.
+    pub(super) fn highest_cost(&self) -> u32 {
+        let users = self.users.values().filter(|user| user.can_log_in);
+        users
+            .filter_map(|user| cost(&user.hash))
+            .max()
+            .unwrap_or(USUAL_COST)
+    }
+}
+
+/// Half of a digest: enough that no two are alike. Nobody can try passwords on it without the random bits of the hash.
+#[cfg(feature = "token-server")]
+fn credential(name: &str, hash: &str) -> String {
+    let hashed = digest(&SHA256, format!("{name}:{hash}").as_bytes());
+    URL_SAFE_NO_PAD.encode(hashed.as_ref().get(..16).unwrap_or_default())
+}
+
+/// A line of an htpasswd file: a user and the bcrypt hash of a password.
+pub struct HtpasswdLine {
+    user: String,
+    hash: String,
+}
+
+impl HtpasswdLine {
+    /// Hashes a password, which takes a tenth of a second of a processor.
     ///
     /// # Errors
-    /// Where the name cannot stand in such a file, or the password is empty, has more than 72 bytes or a zero byte.
-    pub fn set(&mut self, user: &str, password: &str) -> Result<(), InvalidCredentials> {
+    /// Where the name cannot stand in such a file or means somebody else in a rule, or the password is empty, has more
+    /// than 72 bytes or a zero byte.
+    pub fn new(user: &str, password: &str) -> Result<Self, InvalidCredentials> {
+        if !user.is_empty() && !Identity::is_name_of_user(user) {
+            return Err(InvalidCredentials::Reserved);
+        }
         if user.is_empty()
             || user.starts_with('#')
             || user.contains(|c: char| c == ':' || c.is_control())
@@ -102,31 +188,66 @@ impl Htpasswd {
         }
         let hash = bcrypt::non_truncating_hash_with_result(password, USUAL_COST)
             .map_err(|_| InvalidCredentials::Password)?;
-        self.unusable.retain(|unusable| unusable.user != user);
-        self.users
-            .insert(user.to_owned(), hash.format_for_version(bcrypt::Version::TwoY));
-        Ok(())
+        Ok(Self {
+            user: user.to_owned(),
+            hash: hash.format_for_version(bcrypt::Version::TwoY),
+        })
     }
 
-    /// Removes a user; `false` where there is none of this name.
-    pub fn remove(&mut self, user: &str) -> bool {
-        self.unusable.retain(|unusable| unusable.user != user);
-        self.users.remove(user).is_some()
+    /// Returns the text of a file with this line in place of the last one of the same user, or at its end where there is
+    /// none. Further lines of the user go; all other lines stay as they are, comments and those that are no lines too.
+    #[must_use]
+    pub fn put_into(&self, text: &str) -> String {
+        let mut last = None;
+        for (place, line) in lines(text).enumerate() {
+            if user_of(line) == Some(self.user.as_str()) {
+                last = Some(place);
+            }
+        }
+        let mut result = String::with_capacity(text.len() + self.user.len() + self.hash.len() + 3);
+        for (place, line) in lines(text).enumerate() {
+            if Some(place) == last {
+                let content = line.trim_end_matches(['\n', '\r']);
+                let end = line.strip_prefix(content).filter(|end| !end.is_empty());
+                result.push_str(&format!("{self}{}", end.unwrap_or("\n")));
+            } else if user_of(line) != Some(self.user.as_str()) {
+                result.push_str(line);
+            }
+        }
+        if last.is_none() {
+            if !result.is_empty() && !result.ends_with('\n') {
+                result.push('\n');
+            }
+            result.push_str(&format!("{self}\n"));
+        }
+        result
     }
+}
 
-    pub(super) fn hash_of(&self, user: &str) -> Option<&str> {
-        let hash = self.users.get(user).map(String::as_str);
-        hash.filter(|_| !self.unusable.iter().any(|unusable| unusable.user == user))
+/// Writes the line, without the end of one.
+impl fmt::Display for HtpasswdLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.user, self.hash)
     }
+}
 
-    /// Returns the highest cost of a user's hash.
-    pub(super) fn highest_cost(&self) -> u32 {
-        let costs = self
-            .users
-            .keys()
-            .filter_map(|user| self.hash_of(user).and_then(cost));
-        costs.max().unwrap_or(USUAL_COST)
+/// Without the hash.
+impl fmt::Debug for HtpasswdLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HtpasswdLine").field(&self.user).finish()
     }
+}
+
+/// Returns the lines of a text, each with its end.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive('\n')
+}
+
+/// Returns whose line this is, if it is anybody's.
+fn user_of(line: &str) -> Option<&str> {
+    let content = line.trim();
+    let (user, _) = content.split_once(':').filter(|_| !content.starts_with('#'))?;
+    Some(user)
 }
 
 /// Returns the cost of a hash: each step doubles the time that a comparison takes.
@@ -147,9 +268,33 @@ pub enum InvalidCredentials {
         "a user's name is not empty, does not begin with '#', and has no ':', no control character and no space at its ends"
     )]
     Name,
+    /// The name, which is somebody else's in a rule.
+    #[error(
+        "no user can be called `anonymous`, `authenticated`, `*` or `group:…`, because rules of `access` mean others by it"
+    )]
+    Reserved,
     /// The password.
     #[error("a password has 1 to 72 bytes, all on one line")]
     Password,
+}
+
+fn check_name(user: &str) -> Result<(), &'static str> {
+    if Identity::is_name_of_user(user) {
+        Ok(())
+    } else {
+        Err("rules of `access` mean others by this name; give the user another one")
+    }
+}
+
+/// Says what is wrong with a hash.
+macro_rules! unusable {
+    ($what:literal) => {
+        concat!(
+            "the password ",
+            $what,
+            "; set it again with `htpasswd -B` or `registry-bin htpasswd add`"
+        )
+    };
 }
 
 fn check(hash: &str) -> Result<(), &'static str> {
@@ -159,30 +304,21 @@ fn check(hash: &str) -> Result<(), &'static str> {
     {
         return Err(match hash {
             _ if hash.starts_with("$apr1$") || hash.starts_with("$1$") => {
-                "is hashed by MD5, and only bcrypt serves"
+                unusable!("is hashed by MD5, and only bcrypt serves")
             }
-            _ if hash.starts_with("{SHA}") => "is hashed by SHA-1, and only bcrypt serves",
+            _ if hash.starts_with("{SHA}") => unusable!("is hashed by SHA-1, and only bcrypt serves"),
             _ if hash.starts_with("$5$") || hash.starts_with("$6$") => {
-                "is hashed by SHA-2, and only bcrypt serves"
+                unusable!("is hashed by SHA-2, and only bcrypt serves")
             }
-            _ => "is not hashed by bcrypt",
+            _ => unusable!("is not hashed by bcrypt"),
         });
     }
     match cost(hash) {
-        Some(cost) if cost > HIGHEST_COST => {
-            Err("has a bcrypt hash of a cost above 16, which takes too long")
-        }
+        Some(cost) if cost > HIGHEST_COST => Err(unusable!(
+            "has a bcrypt hash of a cost above 16, which takes too long"
+        )),
         Some(_) => Ok(()),
-        None => Err("has a malformed bcrypt hash"),
-    }
-}
-
-impl fmt::Display for Htpasswd {
-    /// Writes the file.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.users
-            .iter()
-            .try_for_each(|(user, hash)| writeln!(f, "{user}:{hash}"))
+        None => Err(unusable!("has a malformed bcrypt hash")),
     }
 }
 
@@ -200,14 +336,13 @@ mod tests {
     const ALICE: &str = "alice:$2y$05$.....................................................";
 
     #[test]
-    fn a_file_is_read_and_written() {
+    fn a_file_is_read() {
         let text = format!(
             "# users\n\n  {ALICE}  \r\nbob:$2b$04${}\n{ALICE}\n",
             ".".repeat(53)
         );
         let read = Htpasswd::parse(&text).unwrap();
         assert_eq!(read.users().collect::<Vec<_>>(), ["alice", "bob"]);
-        assert_eq!(Htpasswd::parse(&read.to_string()).unwrap().users, read.users);
         assert_eq!(format!("{read:?}"), r#"{"alice", "bob"}"#);
         assert_eq!(read.highest_cost(), 5);
         assert_eq!(cost(&hash_of_nobody(5)), Some(5));
@@ -225,7 +360,8 @@ mod tests {
             ("carol:$2y$05$short", "malformed"),
             (&slow, "cost above 16"),
         ] {
-            let mut read = Htpasswd::parse(&format!("{ALICE}\n{line}")).unwrap();
+            let text = format!("{ALICE}\n{line}");
+            let read = Htpasswd::parse(&text).unwrap();
             assert!(read.hash_of("alice").is_some() && read.hash_of("carol").is_none());
             assert_eq!(read.highest_cost(), 5);
             let message = read.unusable()[0].to_string();
@@ -233,11 +369,40 @@ mod tests {
                 message.contains("line 2") && message.contains("carol") && message.contains(part),
                 "{message}"
             );
-            // Changing somebody else loses nothing.
-            assert!(read.to_string().contains(line));
-            read.set("carol", "open sesame").unwrap();
+            let set = HtpasswdLine::new("carol", "open sesame").unwrap().put_into(&text);
+            let read = Htpasswd::parse(&set).unwrap();
             assert!(read.unusable().is_empty() && read.hash_of("carol").is_some());
         }
+    }
+
+    #[test]
+    fn a_name_that_means_others_in_a_rule_refuses_its_user_only() {
+        let (_, hash) = ALICE.split_once(':').unwrap();
+        for name in ["anonymous", "authenticated", "*", "group"] {
+            // `group:developers` ends at the colon, and what is left is no hash.
+            let line = match name {
+                "group" => format!("group:developers:{hash}"),
+                name => format!("{name}:{hash}"),
+            };
+            let read = Htpasswd::parse(&format!("{ALICE}\n{line}\n")).unwrap();
+            assert!(read.hash_of("alice").is_some() && read.hash_of(name).is_none());
+            let message = read.unusable()[0].to_string();
+            assert!(message.contains("line 2") && message.contains(name), "{message}");
+        }
+        for name in ["anonymous", "authenticated", "*", "group:developers"] {
+            let refused = HtpasswdLine::new(name, "x").unwrap_err();
+            assert_eq!(refused, InvalidCredentials::Reserved, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_hash_in_the_place_of_a_name_is_not_shown() {
+        let read = Htpasswd::parse("$2y$05$canary:alice\n").unwrap();
+        let message = read.unusable()[0].to_string();
+        assert!(
+            message.contains("line 1") && !message.contains("canary"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -257,18 +422,60 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_set_and_a_user_removed() {
-        let mut file = Htpasswd::default();
-        file.set("carol", "open sesame").unwrap();
+    fn a_password_is_hashed() {
+        let line = HtpasswdLine::new("carol", "open sesame").unwrap();
+        let file = Htpasswd::parse(&line.to_string()).unwrap();
         let hash = file.hash_of("carol").unwrap();
         assert_eq!(bcrypt::verify("open sesame", hash).ok(), Some(true));
         assert!(hash.starts_with("$2y$10$"));
-        assert!(file.remove("carol") && !file.remove("carol"));
         for name in ["", "a:b", "a\nb", "#a", " a"] {
-            assert_eq!(file.set(name, "x"), Err(InvalidCredentials::Name));
+            let refused = HtpasswdLine::new(name, "x").unwrap_err();
+            assert_eq!(refused, InvalidCredentials::Name);
         }
         for password in ["", "a\nb", &"x".repeat(73)] {
-            assert_eq!(file.set("carol", password), Err(InvalidCredentials::Password));
+            let refused = HtpasswdLine::new("carol", password).unwrap_err();
+            assert_eq!(refused, InvalidCredentials::Password);
         }
+    }
+
+    #[test]
+    fn whoever_is_changed_all_other_lines_stay_as_they_are() {
+        let text = "# people\r\nbob:1\r\n\nno line\n  alice:2  \nalice:3\r\n#alice:4\ncarol:5";
+        let line = HtpasswdLine {
+            user: "alice".into(),
+            hash: "new".into(),
+        };
+        assert_eq!(
+            line.put_into(text),
+            "# people\r\nbob:1\r\n\nno line\nalice:new\r\n#alice:4\ncarol:5"
+        );
+        let line = HtpasswdLine {
+            user: "dora".into(),
+            ..line
+        };
+        assert_eq!(line.put_into(text), format!("{text}\ndora:new\n"));
+        assert_eq!(line.put_into(""), "dora:new\n");
+        assert_eq!(line.put_into("dora:old"), "dora:new\n");
+        assert_eq!(
+            Htpasswd::without(text, "alice").unwrap(),
+            "# people\r\nbob:1\r\n\nno line\n#alice:4\ncarol:5"
+        );
+        assert_eq!(Htpasswd::without(text, "dora"), None);
+        assert_eq!(Htpasswd::without(text, "#alice"), None);
+    }
+
+    #[cfg(feature = "token-server")]
+    #[test]
+    fn the_same_password_set_again_is_another_credential() {
+        let credential = || {
+            let line = HtpasswdLine::new("carol", "open sesame").unwrap();
+            let file = Htpasswd::parse(&line.to_string()).unwrap();
+            file.credential_of("carol").unwrap().to_owned()
+        };
+        assert_ne!(credential(), credential());
+        let both = format!("{ALICE}\n{}", ALICE.replace("alice", "bob"));
+        let file = Htpasswd::parse(&both).unwrap();
+        assert_ne!(file.credential_of("alice"), file.credential_of("bob"));
+        assert_eq!(file.credential_of("carol"), None);
     }
 }

@@ -5,6 +5,8 @@
 mod basic;
 #[cfg(feature = "htpasswd")]
 mod htpasswd;
+#[cfg(feature = "token")]
+mod libtrust;
 #[cfg(feature = "htpasswd")]
 mod passwords;
 mod replaceable;
@@ -20,7 +22,7 @@ mod token_server;
 #[cfg(feature = "htpasswd")]
 pub use self::basic::BasicAuthenticator;
 #[cfg(feature = "htpasswd")]
-pub use self::htpasswd::{Htpasswd, InvalidCredentials, InvalidHtpasswd, UnusableHash};
+pub use self::htpasswd::{Htpasswd, HtpasswdLine, InvalidCredentials, InvalidHtpasswd, UnusableUser};
 #[cfg(feature = "htpasswd")]
 pub use self::passwords::Passwords;
 pub use self::replaceable::ReplaceableAuthorizer;
@@ -29,7 +31,7 @@ pub use self::signing_keys::{InvalidSigningKeys, SigningKeys};
 #[cfg(feature = "token")]
 pub use self::token::{Realm, SigningAlgorithm, TokenAuthenticator, TokenOptions};
 #[cfg(feature = "token")]
-pub use self::token_keys::{InvalidTokenKeys, TokenKeys};
+pub use self::token_keys::{InvalidTokenKeys, NotJson, TokenKeys};
 #[cfg(feature = "token-server")]
 pub use self::token_server::{TokenServer, TokenServerOptions};
 

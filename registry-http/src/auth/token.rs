@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 pub use jsonwebtoken::Algorithm as SigningAlgorithm;
-use jsonwebtoken::{AlgorithmFamily, Validation};
+use jsonwebtoken::{AlgorithmFamily, Header, Validation};
 use quick_cache::sync::Cache;
 use registry_core::challenge::ChallengeError;
 use registry_core::policy::Claims;
@@ -18,8 +18,10 @@ use tokio::sync::Notify;
 
 #[cfg(feature = "token-server")]
 use super::Passwords;
+use super::token_keys::Missing;
 use super::{TokenKeys, credentials};
-use crate::{Authenticator, PublicUrl};
+use crate::log_limit::LogLimit;
+use crate::{Authenticator, ClientAddress, PublicUrl};
 
 /// Seconds that clocks may differ by.
 const LEEWAY: u64 = 60;
@@ -29,6 +31,12 @@ const REMEMBERED: usize = 4096;
 
 /// The most bytes of a token that is remembered: with this, all of them have a bound.
 const REMEMBERED_LENGTH: usize = 8 * 1024;
+
+/// The most characters of a key's identifier that the log shows, which may be any text of a client's.
+const SHOWN: usize = 100;
+
+/// The subject that some token servers put into the tokens of those who gave no credentials.
+const NOBODY: &str = "anonymous";
 
 /// What tokens have to say, and where clients get them.
 #[derive(Clone, Debug)]
@@ -73,6 +81,7 @@ pub struct TokenAuthenticator {
     options: TokenOptions,
     trusted: ArcSwap<Trusted>,
     missing: Notify,
+    refusals: LogLimit,
     /// Those whose tokens are good; everybody's where there is nothing.
     #[cfg(feature = "token-server")]
     users: Option<Arc<Passwords>>,
@@ -90,6 +99,15 @@ struct Trusted {
 struct Known {
     principal: Principal,
     expires: u64,
+    /// What stands for the password that our own token server gave the token for.
+    #[cfg(feature = "token-server")]
+    credential: Option<String>,
+}
+
+/// Why a token is refused, and the key that it names.
+struct Refusal {
+    reason: &'static str,
+    key: Option<String>,
 }
 
 /// What a token says.
@@ -102,6 +120,10 @@ struct TokenClaims {
     access: Option<Vec<Scope>>,
     #[serde(default)]
     groups: Option<Vec<String>>,
+    /// Text, where our own token server made the token. In others it may be anything.
+    #[cfg(feature = "token-server")]
+    #[serde(default)]
+    credential: serde_json::Value,
 }
 
 impl TokenAuthenticator {
@@ -128,13 +150,15 @@ impl TokenAuthenticator {
             options,
             trusted: ArcSwap::from_pointee(Trusted::new(keys)),
             missing: Notify::new(),
+            refusals: LogLimit::new(),
             #[cfg(feature = "token-server")]
             users: None,
         }
     }
 
-    /// Takes tokens of these users only, and of nobody: where the tokens are of a token server of ours, a user who is
-    /// removed is gone at once.
+    /// Takes tokens of these users only, and of nobody, as long as their passwords are those that the tokens were given
+    /// for: where the tokens are of a token server of ours, they end at once when the user is removed, is another one of
+    /// the same name, or gets another password.
     #[cfg(feature = "token-server")]
     #[must_use]
     pub fn with_users(mut self, users: Arc<Passwords>) -> Self {
@@ -159,18 +183,29 @@ impl TokenAuthenticator {
             // send it here.
             return Ok(Principal::anonymous());
         };
-        let principal = self.principal_of(token)?;
+        let known = self
+            .known(token)
+            .map_err(|refusal| self.refused(request, &refusal))?;
         #[cfg(feature = "token-server")]
-        if let Some(users) = &self.users
-            && !principal.is_anonymous()
-            && users.table().hash_of(principal.name()).is_none()
-        {
-            return Err(refusal("its user is not known any more"));
-        }
-        Ok(principal)
+        self.check_user(&known)
+            .map_err(|reason| self.refused(request, &Refusal { reason, key: None }))?;
+        Ok(known.principal.clone())
     }
 
-    fn principal_of(&self, token: &str) -> Result<Principal, Error> {
+    /// Compares the credential of the token with that of the user now.
+    #[cfg(feature = "token-server")]
+    fn check_user(&self, known: &Known) -> Result<(), &'static str> {
+        let (Some(users), false) = (&self.users, known.principal.is_anonymous()) else {
+            return Ok(());
+        };
+        match users.table().credential_of(known.principal.name()) {
+            None => Err("its user is not known any more"),
+            found if found == known.credential.as_deref() => Ok(()),
+            Some(_) => Err("it was given for another password of its user"),
+        }
+    }
+
+    fn known(&self, token: &str) -> Result<Arc<Known>, Refusal> {
         let mut hash = [0; 32];
         for (byte, hashed) in hash.iter_mut().zip(digest(&SHA256, token.as_bytes()).as_ref()) {
             *byte = *hashed;
@@ -179,26 +214,58 @@ impl TokenAuthenticator {
         if let Some(known) = trusted.known.get(&hash)
             && now() < known.expires.saturating_add(LEEWAY)
         {
-            return Ok(known.principal.clone());
+            return Ok(known);
         }
-        let known = Arc::new(self.verify(&trusted.keys, token).map_err(refusal)?);
+        let known = Arc::new(self.verify(&trusted.keys, token)?);
         if token.len() <= REMEMBERED_LENGTH {
             trusted.known.insert(hash, Arc::clone(&known));
         }
-        Ok(known.principal.clone())
+        Ok(known)
     }
 
-    fn verify(&self, keys: &TokenKeys, token: &str) -> Result<Known, &'static str> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| "it is malformed")?;
+    /// Tells the operator why, which the client cannot change, and makes the answer.
+    fn refused(&self, request: &Parts, refusal: &Refusal) -> Error {
+        let client = ClientAddress::of(request);
+        if let Some(left_out) = self.refusals.take(client) {
+            tracing::info!(
+                client = client.map(tracing::field::display),
+                reason = refusal.reason,
+                kid = refusal.key.as_deref().map(shown),
+                trusted = self.trusted.load().keys.summary(),
+                left_out = (left_out > 0).then_some(left_out),
+                "a token was refused"
+            );
+        }
+        let message = format!("the token is refused: {}", refusal.reason);
+        Error::new(ErrorCode::Unauthorized, message)
+    }
+
+    fn verify(&self, keys: &TokenKeys, token: &str) -> Result<Known, Refusal> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Refusal {
+            reason: "it is malformed",
+            key: None,
+        })?;
+        self.verify_with(keys, token, &header).map_err(|reason| Refusal {
+            reason,
+            key: header.kid,
+        })
+    }
+
+    fn verify_with(&self, keys: &TokenKeys, token: &str, header: &Header) -> Result<Known, &'static str> {
         if header.crit.is_some() {
             return Err("it has critical fields that are not known here");
         }
         if !self.options.algorithms.contains(&header.alg) {
             return Err("its algorithm is not allowed");
         }
-        let key = keys.find(&header).ok_or_else(|| {
-            self.missing.notify_one();
-            "its key is not trusted"
+        let key = keys.find(header).map_err(|missing| match missing {
+            Missing::Untrusted => {
+                self.missing.notify_one();
+                "its key is not trusted"
+            }
+            Missing::Unnamed => {
+                "it does not say which of the trusted keys it is signed with; its server has to put `kid` into its header"
+            }
         })?;
         if !key.algorithms.contains(&header.alg) {
             return Err("its key is not for its algorithm");
@@ -216,7 +283,13 @@ impl TokenAuthenticator {
                 ErrorKind::ImmatureSignature => "it is not valid yet",
                 ErrorKind::InvalidAudience => "it is for another service",
                 ErrorKind::InvalidIssuer => "it is of another issuer",
-                ErrorKind::InvalidSignature => "its signature is wrong",
+                ErrorKind::InvalidSignature => {
+                    if header.kid.is_none() {
+                        // Its key was the only one, and the one that signed may be newer.
+                        self.missing.notify_one();
+                    }
+                    "its signature is wrong"
+                }
                 ErrorKind::MissingRequiredClaim(_) => "it does not say who made it, for whom, and until when",
                 _ => "it cannot be read",
             }
@@ -226,14 +299,23 @@ impl TokenAuthenticator {
             exp,
             access,
             groups,
+            #[cfg(feature = "token-server")]
+            credential,
         } = claims.claims;
         let claims = Claims {
             groups: groups.unwrap_or_default(),
             access: Some(access.unwrap_or_default()),
         };
+        let principal = if sub == NOBODY {
+            Principal::anonymous()
+        } else {
+            Principal::new(sub)
+        };
         Ok(Known {
-            principal: Principal::new(sub).with_claims(Arc::new(claims)),
+            principal: principal.with_claims(Arc::new(claims)),
             expires: exp,
+            #[cfg(feature = "token-server")]
+            credential: credential.as_str().map(str::to_owned),
         })
     }
 }
@@ -247,9 +329,13 @@ impl Trusted {
     }
 }
 
-fn refusal(reason: &'static str) -> Error {
-    tracing::debug!(reason, "a token was refused");
-    Error::new(ErrorCode::Unauthorized, format!("the token is refused: {reason}"))
+/// Returns text of a client's for the log: what cannot be printed is escaped, and a long one is cut.
+fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Returns the seconds since 1970.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
@@ -16,14 +15,16 @@ use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, ExtendedKeyUsageValidator, Ke
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey as CertificateKey;
 
+use super::libtrust;
+
 /// The most certificates that a token may bring along.
 const LONGEST_CHAIN: usize = 10;
 
 /// The keys that tokens are trusted to be signed with: certificates and what they vouch for, and JSON Web Keys.
 ///
 /// A key is found by the token's `x5c` (a chain of certificates up to one of these), by its `jwk` (which has to be one of
-/// these, or to have such a chain), or by its `kid`: that of a key set, the thumbprint of RFC 7638, or, for
-/// certificates, the fingerprint of libtrust that registry:2 knows keys by.
+/// these, or to have such a chain), or by its `kid`: that of a key set, the thumbprint of RFC 7638, or the fingerprint of
+/// libtrust that registry:2 knows keys by. Where a token has none of them and one key is trusted, it is that one.
 #[derive(Clone, Default)]
 pub struct TokenKeys {
     by_id: HashMap<String, Arc<TokenKey>>,
@@ -42,9 +43,9 @@ pub enum InvalidTokenKeys {
     /// A certificate cannot be read.
     #[error("certificate {0} cannot be read")]
     Certificate(usize),
-    /// It is no JSON Web Key Set.
-    #[error("it is no JSON Web Key Set (RFC 7517): {0}")]
-    KeySet(String),
+    /// It is no JSON Web Key Set. What it holds is not told, because it may be secret.
+    #[error("it is no JSON Web Key Set (RFC 7517), which is JSON with a list `keys`: {0}")]
+    KeySet(NotJson),
     /// It has no key that serves.
     #[error("there is no key in it that can check a signature: RSA, P-256, P-384 or Ed25519")]
     NoKey,
@@ -53,6 +54,42 @@ pub enum InvalidTokenKeys {
         "key {0} is symmetric: everybody who can check a token could make one; use RSA, EC or Ed25519 keys"
     )]
     Symmetric(usize),
+}
+
+/// Where text ceases to be the JSON that was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} in line {line}, column {column}")]
+pub struct NotJson {
+    /// What is wrong.
+    pub reason: &'static str,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+}
+
+impl NotJson {
+    fn of(error: &serde_json::Error) -> Self {
+        use serde_json::error::Category;
+        Self {
+            reason: match error.classify() {
+                Category::Eof | Category::Io => "it ends too early",
+                Category::Syntax => "there is no JSON",
+                Category::Data => "the list is missing, or something else is in its place",
+            },
+            line: error.line(),
+            column: error.column(),
+        }
+    }
+}
+
+/// Why the key of a token is none of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is not trusted.
+    Untrusted,
+    /// The token does not name one, and there are several.
+    Unnamed,
 }
 
 /// A JSON Web Key Set, whose keys are read one by one: those of an unknown kind are no reason to trust none.
@@ -67,6 +104,7 @@ pub(super) struct TokenKey {
     /// What it may be used with: the algorithms of its kind, or the one that it is meant for.
     pub(super) algorithms: Vec<Algorithm>,
     thumbprint: String,
+    fingerprint: String,
 }
 
 impl TokenKeys {
@@ -81,12 +119,10 @@ impl TokenKeys {
             let Ok(certificate) = certificate else {
                 return Err(failed);
             };
-            let Some((key, fingerprint)) = TokenKey::of_certificate(&certificate) else {
+            let Some(key) = TokenKey::of_certificate(&certificate) else {
                 return Err(failed);
             };
-            let key = Arc::new(key);
-            keys.by_id.insert(fingerprint, Arc::clone(&key));
-            keys.insert(key);
+            keys.insert(Arc::new(key));
             if let Ok(anchor) = webpki::anchor_from_trusted_cert(&certificate) {
                 keys.anchors.push(anchor.to_owned());
             }
@@ -104,7 +140,7 @@ impl TokenKeys {
     /// Where it is none, none of its keys serves, or one is symmetric.
     pub fn from_key_set(json: &[u8]) -> Result<Self, InvalidTokenKeys> {
         let set: KeySet =
-            serde_json::from_slice(json).map_err(|error| InvalidTokenKeys::KeySet(error.to_string()))?;
+            serde_json::from_slice(json).map_err(|error| InvalidTokenKeys::KeySet(NotJson::of(&error)))?;
         let mut keys = Self::default();
         for (number, jwk) in set.keys.into_iter().enumerate() {
             if jwk.get("kty").is_some_and(|kind| kind == "oct") {
@@ -139,20 +175,54 @@ impl TokenKeys {
     }
 
     fn insert(&mut self, key: Arc<TokenKey>) {
-        self.by_id
-            .entry(key.thumbprint.clone())
-            .or_insert_with(|| Arc::clone(&key));
+        for id in [&key.thumbprint, &key.fingerprint] {
+            self.by_id.entry(id.clone()).or_insert_with(|| Arc::clone(&key));
+        }
         self.by_thumbprint.insert(key.thumbprint.clone(), key);
     }
 
-    /// Finds the key that a token says it is signed with, if that one is trusted now.
-    pub(super) fn find(&self, header: &Header) -> Option<Arc<TokenKey>> {
-        match header {
+    /// Names the keys for the log: a few, and how many more there are.
+    pub(super) fn summary(&self) -> String {
+        /// How many are named.
+        const NAMED: usize = 8;
+        let mut names: Vec<_> = self.by_thumbprint.values().map(|key| self.name_of(key)).collect();
+        names.sort_unstable();
+        let more = names.len().saturating_sub(NAMED);
+        names.truncate(NAMED);
+        let mut summary = names.join(", ");
+        if more > 0 {
+            summary.push_str(&format!(" and {more} more"));
+        }
+        summary
+    }
+
+    /// The identifier that its key set gives a key, or else its fingerprint.
+    fn name_of<'a>(&'a self, key: &'a TokenKey) -> &'a str {
+        let given = |(id, other): &(&String, &Arc<TokenKey>)| {
+            other.thumbprint == key.thumbprint && **id != key.thumbprint && **id != key.fingerprint
+        };
+        let given = self.by_id.iter().find(given);
+        given.map_or(&key.fingerprint, |(id, _)| id)
+    }
+
+    /// Finds the key that a token says it is signed with, or the only one where it says nothing.
+    ///
+    /// # Errors
+    /// Where that one is not trusted now, or one of several is not named.
+    pub(super) fn find(&self, header: &Header) -> Result<Arc<TokenKey>, Missing> {
+        let found = match header {
             Header { x5c: Some(chain), .. } if !chain.is_empty() => self.of_chain(chain).map(Arc::new),
             Header { jwk: Some(jwk), .. } => self.of_jwk(jwk),
             Header { kid: Some(id), .. } => self.by_id.get(id).cloned(),
-            _ => None,
-        }
+            _ => {
+                let mut keys = self.by_thumbprint.values();
+                return match (keys.next(), keys.next()) {
+                    (Some(only), None) => Ok(Arc::clone(only)),
+                    _ => Err(Missing::Unnamed),
+                };
+            }
+        };
+        found.ok_or(Missing::Untrusted)
     }
 
     /// The key that stands in a token is only a name for one of ours: its identifier proves nothing, its thumbprint
@@ -191,7 +261,7 @@ impl TokenKeys {
             verified.is_ok()
         };
         if is_trusted {
-            TokenKey::of_certificate(leaf).map(|(key, _)| key)
+            TokenKey::of_certificate(leaf)
         } else {
             None
         }
@@ -228,13 +298,11 @@ impl TokenKey {
         Some(key)
     }
 
-    /// Returns the key of a certificate and its fingerprint.
-    fn of_certificate(certificate: &CertificateDer<'_>) -> Option<(Self, String)> {
+    fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
         /// The identifier of Ed25519 (RFC 8410, section 3).
         const ED25519: &str = "1.3.101.112";
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let info = certificate.public_key();
-        let fingerprint = fingerprint(info.raw);
         let key = match info.parsed().ok()? {
             CertificateKey::RSA(key) => {
                 let number = |bytes: &[u8]| {
@@ -252,7 +320,7 @@ impl TokenKey {
             }
             _ => return None,
         };
-        Some((Self::new(key)?, fingerprint))
+        Self::new(key)
     }
 
     fn new(key: DecodingKey) -> Option<Self> {
@@ -267,39 +335,16 @@ impl TokenKey {
             AlgorithmFamily::Ed => vec![Algorithm::EdDSA],
             AlgorithmFamily::Hmac => return None,
         };
-        let thumbprint = Jwk::from_decoding_key(&key, None)
-            .and_then(|jwk| jwk.thumbprint(ThumbprintHash::SHA256))
-            .ok()?;
+        let jwk = Jwk::from_decoding_key(&key, None).ok()?;
+        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
+        let fingerprint = libtrust::fingerprint(&jwk)?;
         Some(Self {
             key,
             algorithms,
             thumbprint,
+            fingerprint,
         })
     }
-}
-
-/// Returns the fingerprint of a public key as libtrust writes it: the first 240 bits of its SHA-256 in base 32, in
-/// twelve groups of four.
-fn fingerprint(public_key_info: &[u8]) -> String {
-    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let hash = digest(&SHA256, public_key_info);
-    let mut text = String::with_capacity(59);
-    let (mut buffer, mut bits, mut letters) = (0_u32, 0, 0);
-    for byte in hash.as_ref().iter().take(30) {
-        buffer = buffer << 8 | u32::from(*byte);
-        bits += 8;
-        while bits >= 5 {
-            bits -= 5;
-            if letters > 0 && letters % 4 == 0 {
-                text.push(':');
-            }
-            let letter = usize::try_from(buffer >> bits & 31).unwrap_or_default();
-            text.extend(ALPHABET.get(letter).copied().map(char::from));
-            letters += 1;
-            buffer &= (1 << bits) - 1;
-        }
-    }
-    text
 }
 
 impl fmt::Debug for TokenKeys {

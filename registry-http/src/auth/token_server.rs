@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -61,6 +60,12 @@ struct Keys {
     public: TokenKeys,
 }
 
+/// Who asks, and what stands for the password that was shown.
+struct Login {
+    principal: Principal,
+    credential: Option<String>,
+}
+
 /// What is asked for.
 #[derive(Default)]
 struct Wish {
@@ -82,6 +87,9 @@ struct AccessToken<'a> {
     iat: u64,
     jti: String,
     access: &'a [Scope],
+    /// As in a [`RefreshToken`]; the anonymous principal has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a str>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,7 +99,8 @@ struct RefreshToken {
     /// Not the registry's name, so that this is no token for it.
     aud: String,
     exp: u64,
-    /// A digest of the hash of the password: with another password it is worth nothing.
+    /// What stands for the password that was shown ([`Htpasswd::credential_of`](super::Htpasswd)): with another
+    /// password, and for another user of the same name, the token is worth nothing.
     credential: String,
 }
 
@@ -137,23 +146,44 @@ impl TokenServer {
                 return Err(error);
             }
         };
-        let principal = if request.method == Method::POST {
+        self.check_service(&form)?;
+        let login = if request.method == Method::POST {
             self.by_form(request, &form).await?
         } else {
-            basic::principal(&self.passwords, request).await?
+            self.by_password(request).await?
         };
         let wish = Wish::of(&form)?;
         let refresh =
             value(&form, "refresh_token").filter(|_| value(&form, "grant_type") == Some("refresh_token"));
-        let response = self.grant(
-            &principal,
-            &wish,
-            refresh.filter(|_| request.method == Method::POST),
-        )?;
-        Ok((principal, response))
+        let response = self.grant(&login, &wish, refresh.filter(|_| request.method == Method::POST))?;
+        Ok((login.principal, response))
     }
 
-    async fn by_form(&self, request: &Parts, form: &Form) -> Result<Principal, Error> {
+    /// A token is for this registry alone, so whoever asks for one for another is at the wrong place. Clients send what
+    /// the challenge says; a person may leave it out.
+    fn check_service(&self, form: &Form) -> Result<(), Error> {
+        let own = &self.options.service;
+        let mut named = form.iter().filter(|(name, _)| name == "service");
+        if named.all(|(_, service)| service == own) {
+            return Ok(());
+        }
+        Err(unsupported(format!(
+            "`service` is {own:?} here, as the challenge of the registry says; leave it out, or ask the token server of the other service"
+        )))
+    }
+
+    async fn by_password(&self, request: &Parts) -> Result<Login, Error> {
+        // Taken first: where the password changes meanwhile, the token is worth nothing.
+        let table = self.passwords.table();
+        let principal = basic::principal(&self.passwords, request).await?;
+        let credential = table.credential_of(principal.name()).map(str::to_owned);
+        Ok(Login {
+            principal,
+            credential,
+        })
+    }
+
+    async fn by_form(&self, request: &Parts, form: &Form) -> Result<Login, Error> {
         match value(form, "grant_type") {
             Some("password") => {
                 let (user, password) = (value(form, "username"), value(form, "password"));
@@ -161,8 +191,12 @@ impl TokenServer {
                     return Err(unsupported("a login by password needs `username` and `password`"));
                 };
                 let client = ClientAddress::of(request);
+                let table = self.passwords.table();
                 if self.passwords.verify(client, user, password).await? {
-                    Ok(Principal::new(user))
+                    Ok(Login {
+                        principal: Principal::new(user),
+                        credential: table.credential_of(user).map(str::to_owned),
+                    })
                 } else {
                     Err(Error::new(
                         ErrorCode::Unauthorized,
@@ -175,7 +209,7 @@ impl TokenServer {
         }
     }
 
-    fn by_refresh_token(&self, token: &str) -> Result<Principal, Error> {
+    fn by_refresh_token(&self, token: &str) -> Result<Login, Error> {
         let wrong = || {
             Error::new(
                 ErrorCode::Unauthorized,
@@ -183,26 +217,27 @@ impl TokenServer {
             )
         };
         let header = jsonwebtoken::decode_header(token).map_err(|_| wrong())?;
-        let key = self.keys.load().public.find(&header).ok_or_else(wrong)?;
+        let key = self.keys.load().public.find(&header).map_err(|_| wrong())?;
         let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
         validation.set_audience(&[self.refresh_audience()]);
         validation.set_issuer(&[&self.options.issuer]);
         validation.set_required_spec_claims(&["exp", "aud", "iss"]);
         let token =
             jsonwebtoken::decode::<RefreshToken>(token, &key.key, &validation).map_err(|_| wrong())?;
-        let user = token.claims.sub;
-        if self
-            .credential(&user)
-            .is_some_and(|credential| credential == token.claims.credential)
-        {
-            Ok(Principal::new(user))
+        let RefreshToken { sub, credential, .. } = token.claims;
+        if self.passwords.table().credential_of(&sub) == Some(credential.as_str()) {
+            Ok(Login {
+                principal: Principal::new(sub),
+                credential: Some(credential),
+            })
         } else {
             Err(wrong())
         }
     }
 
     /// Grants what is left of a wish by the rules.
-    fn grant(&self, principal: &Principal, wish: &Wish, refresh: Option<&str>) -> Result<Response, Error> {
+    fn grant(&self, login: &Login, wish: &Wish, refresh: Option<&str>) -> Result<Response, Error> {
+        let principal = &login.principal;
         let reduced = wish
             .scopes
             .iter()
@@ -225,14 +260,13 @@ impl TokenServer {
             iat: now,
             jti: identifier()?,
             access: &access,
+            credential: login.credential.as_deref(),
         });
         let token = token.ok_or_else(cannot_sign)?;
         let refresh_token = match refresh {
             // The one that is in use goes on.
             Some(refresh) => Some(refresh.to_owned()),
-            None if wish.offline && !principal.is_anonymous() => {
-                Some(self.refresh_token(principal.name(), now)?)
-            }
+            None if wish.offline && !principal.is_anonymous() => Some(self.refresh_token(login, now)?),
             None => None,
         };
         let answer = Answer {
@@ -247,11 +281,11 @@ impl TokenServer {
         Ok(Response::json(Bytes::from(json)).with_field("Cache-Control", "no-store"))
     }
 
-    fn refresh_token(&self, user: &str, now: u64) -> Result<String, Error> {
-        let credential = self.credential(user).ok_or_else(cannot_sign)?;
+    fn refresh_token(&self, login: &Login, now: u64) -> Result<String, Error> {
+        let credential = login.credential.clone().ok_or_else(cannot_sign)?;
         let token = self.keys.load().signing.sign(&RefreshToken {
             iss: self.options.issuer.clone(),
-            sub: user.to_owned(),
+            sub: login.principal.name().to_owned(),
             aud: self.refresh_audience(),
             exp: now.saturating_add(self.options.refresh_lifetime.as_secs()),
             credential,
@@ -261,12 +295,6 @@ impl TokenServer {
 
     fn refresh_audience(&self) -> String {
         format!("{} (refresh)", self.options.service)
-    }
-
-    fn credential(&self, user: &str) -> Option<String> {
-        let table = self.passwords.table();
-        let hash = digest(&SHA256, table.hash_of(user)?.as_bytes());
-        Some(URL_SAFE_NO_PAD.encode(hash))
     }
 }
 

@@ -1,5 +1,6 @@
 //! One connection, from its first byte to its last.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +24,7 @@ use super::transport::{Socket, Watched};
 use super::watched::WatchedService;
 use crate::address::PeerAddress;
 use crate::limits::Limits;
+use crate::log_limit::LogLimit;
 use crate::service::{BoxError, InterruptedRequests};
 use crate::tasks::Tasks;
 use crate::tls::{self, Tls, TlsStream};
@@ -40,6 +42,7 @@ pub(super) struct Builders {
     /// HTTP/1.1 or HTTP/2, as the first bytes say.
     any: Builder<Tasks>,
     http1: Builder<Tasks>,
+    failed_handshakes: LogLimit,
 }
 
 impl Builders {
@@ -48,6 +51,7 @@ impl Builders {
         Self {
             any: builder(limits, tasks.clone()),
             http1: builder(limits, tasks.clone()).http1_only(),
+            failed_handshakes: LogLimit::new(),
         }
     }
 }
@@ -119,16 +123,15 @@ impl Connection {
                 let secured = tokio::select! {
                     () = stopped(&mut stop) => return,
                     () = activity.dismissed() => return,
-                    secured = timeout(limits.handshake, handshake) => secured,
+                    secured = handshake => secured,
                 };
                 match secured {
-                    Ok(Some(stream)) => {
+                    Ok(stream) => {
                         http2 = tls::speaks_http2(&stream);
                         Either::Right(stream)
                     }
-                    Ok(None) => return,
-                    Err(_) => {
-                        tracing::debug!(%peer, "a TLS handshake took too long");
+                    Err(failure) => {
+                        failure.tell(peer, &builders.failed_handshakes);
                         return;
                     }
                 }
@@ -146,40 +149,76 @@ impl Connection {
     }
 }
 
+/// Why a connection did not become secure.
+enum HandshakeFailure {
+    /// The client sent nothing, as whoever looks whether the port is open.
+    Nothing,
+    Http,
+    Late,
+    Tls(io::Error),
+}
+
+impl HandshakeFailure {
+    /// Tells the operator, who may have to change the certificate, or what is asked of clients.
+    fn tell(&self, peer: PeerAddress, limit: &LogLimit) {
+        let reason = match self {
+            Self::Nothing => {
+                tracing::debug!(%peer, "a client connected and sent nothing");
+                return;
+            }
+            Self::Http => "the client speaks HTTP where it should speak HTTPS".to_owned(),
+            Self::Late => "it took too long".to_owned(),
+            Self::Tls(error) => error.to_string(),
+        };
+        if let Some(left_out) = limit.take(peer.ip()) {
+            let left_out = (left_out > 0).then_some(left_out);
+            tracing::info!(%peer, reason, left_out, "a TLS handshake failed");
+        }
+    }
+}
+
 /// Makes a connection secure. What fails is the client's affair.
 async fn shake_hands(
     socket: Socket,
     tls: &Tls,
     activity: &Arc<Activity>,
     limits: &Limits,
-) -> Option<TlsStream<Watched<Socket>>> {
-    let is_http = looks_like_http(&socket).await;
+) -> Result<TlsStream<Watched<Socket>>, HandshakeFailure> {
+    let start = Instant::now();
+    let Ok(Some(first)) = timeout(limits.handshake, first_byte(&socket)).await else {
+        return Err(HandshakeFailure::Nothing);
+    };
+    let left = limits.handshake.saturating_sub(start.elapsed());
     let mut stream = Watched::new(socket, Arc::clone(activity), limits.drain_time);
-    let result = if is_http {
+    // A method begins with a letter. TLS begins with the type of a record, which is none (RFC 8446, section 5.1).
+    if first.is_ascii_uppercase() {
         // Its request stays unread: the connection goes on taking it, so that the client gets to read this.
         activity.leave_unread();
         let told = async {
             stream.write_all(NOT_TLS).await?;
             stream.shutdown().await
         };
-        told.await.map(|()| None)
-    } else {
-        tls.accept(stream).await.map(Some)
-    };
-    result.unwrap_or_else(|error| {
-        tracing::debug!(%error, "a TLS handshake failed");
-        None
-    })
+        // Whether it was read changes nothing.
+        drop(timeout(left, told).await);
+        return Err(HandshakeFailure::Http);
+    }
+    match timeout(left, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(HandshakeFailure::Tls(error)),
+        Err(_) => Err(HandshakeFailure::Late),
+    }
 }
 
-/// Tells whether the first byte is that of a method. TLS begins with the type of a record, which is no letter
-/// (RFC 8446, section 5.1).
-async fn looks_like_http(socket: &Socket) -> bool {
+/// Waits for the first byte and leaves it there; nothing where the client closes before. That of a unix socket cannot be
+/// looked at: it is taken for the one that TLS begins with.
+async fn first_byte(socket: &Socket) -> Option<u8> {
+    /// A record of a handshake.
+    const HANDSHAKE: u8 = 22;
     let Either::Left(stream) = socket else {
-        return false;
+        return Some(HANDSHAKE);
     };
     let mut first = [0];
-    matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
+    matches!(stream.peek(&mut first).await, Ok(1)).then_some(first[0])
 }
 
 async fn run<T, S, B>(

@@ -253,6 +253,43 @@ async fn a_bundle_s_key_is_known_by_its_thumbprint_and_by_libtrust_s_fingerprint
 }
 
 #[tokio::test]
+async fn a_key_set_s_key_is_known_by_libtrust_s_fingerprint_too() {
+    let signer = Signer::new();
+    // As Keycloak does: its key set has identifiers of its own, and its tokens for registries have the fingerprint.
+    let ids = format!("{:?}", key_set(&[&signer]));
+    let fingerprint = ids.split('"').find(|id| id.len() == 59).unwrap();
+    let registry = registry(key_set(&[&signer])).await;
+    for (id, expected) in [
+        (fingerprint, 404),
+        (&fingerprint.replace('A', "B").to_lowercase(), 401),
+    ] {
+        let token = signer.sign(&by_id(id), &claims());
+        assert_eq!(status(&registry, &token).await, expected, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_names_no_key_is_of_the_only_one_and_of_none_of_two() {
+    let (signer, other) = (Signer::new(), Signer::new());
+    let token = |signer: &Signer| signer.sign(&Header::new(Algorithm::ES256), &claims());
+    let mut second = other.jwk();
+    second.common.key_id = Some("other".to_owned());
+    let both = json!({ "keys": [signer.jwk(), second] }).to_string();
+    let bundle = TokenKeys::from_certificates(signer.certificate.pem().as_bytes()).unwrap();
+    for keys in [
+        key_set(&[&signer]),
+        bundle.clone(),
+        key_set(&[&signer]).and(bundle),
+    ] {
+        let registry = registry(keys).await;
+        assert_eq!(status(&registry, &token(&signer)).await, 404);
+        assert_eq!(status(&registry, &token(&other)).await, 401);
+    }
+    let registry = registry(TokenKeys::from_key_set(both.as_bytes()).unwrap()).await;
+    assert_eq!(status(&registry, &token(&signer)).await, 401);
+}
+
+#[tokio::test]
 async fn a_challenge_says_what_is_wrong_only_where_that_is_true() {
     let signer = Signer::new();
     let registry = registry(key_set(&[&signer])).await;

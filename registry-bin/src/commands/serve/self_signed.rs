@@ -64,6 +64,8 @@ impl SelfSigned {
     pub(super) fn certificate(&self) -> Result<ServerCertificate, Failure> {
         let failed = || Failure::new(format!("--tls-self-signed: cannot use {}", self.folder.display()));
         let now = SystemTime::now();
+        // A certificate and its key are two files: two servers that make them at once would leave those of both.
+        let _lock = secret_file::lock(&self.folder.join("lock")).map_err(|cause| failed().because(cause))?;
         let is_new = self
             .keep_authority(now)
             .map_err(|cause| failed().because(cause))?;
@@ -104,8 +106,8 @@ impl SelfSigned {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = (now - EARLY).into();
         params.not_after = (now + AUTHORITY_LIFE).into();
-        let key = KeyPair::generate().map_err(io::Error::other)?;
-        let certificate = params.self_signed(&key).map_err(io::Error::other)?;
+        let key = KeyPair::generate().map_err(cannot_make)?;
+        let certificate = params.self_signed(&key).map_err(cannot_make)?;
         self.write("ca", &certificate.pem(), &key)?;
         Ok(true)
     }
@@ -116,9 +118,9 @@ impl SelfSigned {
             return Err(ErrorKind::NotFound.into());
         };
         let text = |bytes| String::from_utf8(bytes).map_err(io::Error::other);
-        let authority_key = KeyPair::from_pem(&text(authority_key)?).map_err(io::Error::other)?;
-        let issuer = Issuer::from_ca_cert_pem(&text(authority)?, authority_key).map_err(io::Error::other)?;
-        let mut params = CertificateParams::new(self.names.clone()).map_err(io::Error::other)?;
+        let authority_key = KeyPair::from_pem(&text(authority_key)?).map_err(cannot_make)?;
+        let issuer = Issuer::from_ca_cert_pem(&text(authority)?, authority_key).map_err(cannot_make)?;
+        let mut params = CertificateParams::new(self.names.clone()).map_err(cannot_make)?;
         let name = self.names.first().map_or("localhost", String::as_str);
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -126,8 +128,8 @@ impl SelfSigned {
         params.use_authority_key_identifier_extension = true;
         params.not_before = (now - EARLY).into();
         params.not_after = (now + LIFE).into();
-        let key = KeyPair::generate().map_err(io::Error::other)?;
-        let certificate = params.signed_by(&key, &issuer).map_err(io::Error::other)?;
+        let key = KeyPair::generate().map_err(cannot_make)?;
+        let certificate = params.signed_by(&key, &issuer).map_err(cannot_make)?;
         self.write("server", &certificate.pem(), &key)?;
         secret_file::write(&self.folder.join("names"), &self.names.join("\n"))
     }
@@ -207,6 +209,11 @@ impl SelfSigned {
     pub(super) fn first_name(&self) -> &str {
         self.names.first().map_or("localhost", String::as_str)
     }
+}
+
+/// The error of the library is not told: it may quote a key.
+fn cannot_make(_: rcgen::Error) -> io::Error {
+    io::Error::other("a certificate cannot be made; remove the folder, and a new authority is made")
 }
 
 /// Tells whether this is a host name (RFC 1123, section 2.1), with `*.` before it or not, or an address.

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use registry_http::auth::Htpasswd;
+use registry_http::auth::HtpasswdLine;
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -21,11 +21,8 @@ pub(super) fn provide(path: &Path) -> Result<(), Failure> {
     let failed = || Failure::new(format!("cannot make a file of users at {}", path.display()));
     // 122 random bits.
     let password = Uuid::new_v4().simple().to_string();
-    let mut table = Htpasswd::default();
-    table
-        .set(USER, &password)
-        .map_err(|cause| failed().because(cause))?;
-    let is_made = secret_file::create(path, &table.to_string()).map_err(|cause| failed().because(cause))?;
+    let line = HtpasswdLine::new(USER, &password).map_err(|cause| failed().because(cause))?;
+    let is_made = secret_file::create(path, &line.put_into("")).map_err(|cause| failed().because(cause))?;
     if is_made {
         let text = format!(
             "There was no file of users, so {} was made, with the user {USER} and the password {password}\n\

@@ -1,5 +1,7 @@
 //! What must hold in `access` and `tags.immutable`.
 
+use registry_core::policy::Identity;
+
 use super::Problems;
 use crate::access;
 use crate::config::Configuration;
@@ -21,6 +23,16 @@ pub(super) fn check(configuration: &Configuration, problems: &mut Problems<'_>) 
         .token
         .as_ref()
         .is_some_and(|token| token.builtin.is_none());
+    for (name, members) in &access.groups {
+        for (index, member) in members.iter().enumerate() {
+            if !Identity::is_name_of_user(member) {
+                problems.add(
+                    &format!("access.groups.{name}[{index}]"),
+                    format!("takes the name of a user, and no user can be called {member:?}"),
+                );
+            }
+        }
+    }
     for (index, rule) in access.rules.iter().enumerate() {
         let path = format!("access.rules[{index}]");
         for (key, is_empty) in [
