@@ -44,8 +44,8 @@ pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};
 pub use crate::endpoint::Endpoint;
 pub use crate::frontend::{
-    ClientAddress, Frontend, FrontendOptions, InvalidPrefix, InvalidPublicUrl, Prefix, PublicUrl,
-    TrustedProxies,
+    ClientAddress, Frontend, FrontendOptions, InvalidPrefix, InvalidPublicUrl, Prefix, ProxyField,
+    ProxyFields, PublicUrl, TrustedProxies,
 };
 pub use crate::limits::Limits;
 #[cfg(feature = "opentelemetry")]

@@ -14,13 +14,25 @@ use crate::{until, write};
 /// Requests of one address that are answered at once.
 const BURST: usize = 30;
 
+/// What a client writes itself, and what the proxies of these tests pass on.
+const FORGED: [(&str, &str); 4] = [
+    ("Forwarded", "for=198.51.100.7"),
+    ("X-Real-IP", "198.51.100.7"),
+    ("X-Client-IP", "198.51.100.7"),
+    ("True-Client-IP", "198.51.100.7"),
+];
+
+/// Asks as a client whose address a proxy tells by `X-Forwarded-For`, and which claims to be another by all other fields.
 fn ask(server: &Server, client: &str) -> Response {
     let request = server.request("GET", "/v2/");
+    let request = FORGED
+        .iter()
+        .fold(request, |request, (name, value)| request.header(name, value));
     request.header("X-Forwarded-For", client).send()
 }
 
 #[test]
-fn the_client_is_the_same_for_limits_logs_and_events() {
+fn the_client_is_the_same_for_limits_logs_and_events_whatever_it_writes_itself() {
     // Whom the file trusts, and whether that is the proxy.
     for (trusted, is_believed) in [
         ("", true),
@@ -51,6 +63,9 @@ fn the_client_is_the_same_for_limits_logs_and_events() {
             .collect();
         let target = format!("/v2/a/blobs/uploads/?digest=sha256:{digest}");
         let push = server.request("POST", &target).body(b"content");
+        let push = FORGED
+            .iter()
+            .fold(push, |push, (name, value)| push.header(name, value));
         push.header("X-Forwarded-For", "192.0.2.1")
             .send()
             .expect_status(201);
@@ -123,16 +138,31 @@ fn tokens_are_where_clients_are_sent_for_them() {
             LISTS,
             "https://registry.example:8443/some/auth/token",
         ),
-        ("", FORWARDED, "https://proxy.example/auth/token"),
+        (
+            "proxyfields: [forwarded], ",
+            FORWARDED,
+            "https://proxy.example/auth/token",
+        ),
+        ("", FORWARDED, "http://OWN/auth/token"),
+        ("proxyfields: [Forwarded], ", LISTS, "http://OWN/auth/token"),
+        (
+            "proxyfields: [X-Forwarded-For, X-Forwarded-Proto], ",
+            LISTS,
+            "https://OWN/auth/token",
+        ),
         ("", LISTS, "https://proxy.example/auth/token"),
         ("", SCHEME, "https://OWN/auth/token"),
         (
-            "prefix: /some, ",
+            "proxyfields: [forwarded], prefix: /some, ",
             FORWARDED,
             "https://proxy.example/some/auth/token",
         ),
         ("trustedproxies: [10.0.0.0/8], ", LISTS, "http://OWN/auth/token"),
-        ("trustedproxies: [], ", FORWARDED, "http://OWN/auth/token"),
+        (
+            "proxyfields: [forwarded], trustedproxies: [], ",
+            FORWARDED,
+            "http://OWN/auth/token",
+        ),
     ] {
         let configuration = format!(
             "version: 0.1\nstorage: {{inmemory: {{}}}}\nhttp: {{{http}draintimeout: 1s}}\n\

@@ -1,5 +1,6 @@
 //! What clients see of a server: below which path it is, by which URL they reach it, and who they are behind a proxy.
 
+mod fields;
 mod origin;
 mod prefix;
 mod public_url;
@@ -15,6 +16,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use hyper::service::Service;
 
+pub use self::fields::{ProxyField, ProxyFields};
 use self::origin::Origin;
 pub(crate) use self::prefix::Mounted;
 pub use self::prefix::{InvalidPrefix, Prefix};
@@ -42,7 +44,7 @@ impl PublicUrl {
     #[must_use]
     pub fn of(request: &Parts) -> Option<Self> {
         let found = request.extensions.get::<Self>().cloned();
-        found.or_else(|| Origin::of(request, &TrustedProxies::none()).url())
+        found.or_else(|| Origin::of(request, &TrustedProxies::none(), &ProxyFields::none()).url())
     }
 }
 
@@ -59,6 +61,8 @@ pub struct FrontendOptions {
     pub is_absolute: bool,
     /// Who is believed what it tells of a request's client.
     pub trusted_proxies: TrustedProxies,
+    /// The fields that those write. Whatever stands in others may be what the client wrote.
+    pub proxy_fields: ProxyFields,
 }
 
 /// A service as clients see it.
@@ -84,7 +88,7 @@ impl<S> Frontend<S> {
 impl FrontendOptions {
     /// Prepares a request. Returns the URL that clients reach the server by, where it is known.
     fn receive(&self, parts: &mut Parts) -> Option<PublicUrl> {
-        let origin = Origin::of(parts, &self.trusted_proxies);
+        let origin = Origin::of(parts, &self.trusted_proxies, &self.proxy_fields);
         if let Some(client) = origin.client {
             parts.extensions.insert(ClientAddress(client));
         }

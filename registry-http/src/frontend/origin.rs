@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, uri};
 use registry_core::forwarded::ForwardedElement;
 
+use super::fields::{ProxyField, ProxyFields};
 use super::public_url::PublicUrl;
 use super::trusted::TrustedProxies;
 use crate::address::PeerAddress;
@@ -36,11 +37,11 @@ struct Told {
 }
 
 impl Origin {
-    pub(super) fn of(parts: &Parts, trusted: &TrustedProxies) -> Self {
+    pub(super) fn of(parts: &Parts, trusted: &TrustedProxies, fields: &ProxyFields) -> Self {
         let peer = parts.extensions.get::<PeerAddress>();
         let told = peer
             .filter(|peer| trusted.contains_peer(peer))
-            .map(|_| Told::of(&parts.headers, trusted))
+            .map(|_| Told::of(&parts.headers, trusted, fields))
             .unwrap_or_default();
         let is_https = match told.scheme.as_deref() {
             Some("https") => true,
@@ -66,23 +67,11 @@ impl Origin {
 }
 
 impl Told {
-    fn of(header: &HeaderMap, trusted: &TrustedProxies) -> Self {
-        let forwarded = header
-            .contains_key(FORWARDED)
-            .then(|| Self::by_forwarded(header, trusted));
-        let by_lists = || Self::by_lists(header, trusted);
-        match forwarded {
-            None => by_lists(),
-            Some(forwarded) if !header.contains_key(X_FORWARDED_FOR) => forwarded,
-            Some(forwarded) => {
-                // Most proxies write one of the two and pass on what the client wrote in the other: only where they
-                // agree is neither of them forged.
-                if forwarded.client == by_lists().client {
-                    forwarded
-                } else {
-                    Self::default()
-                }
-            }
+    fn of(header: &HeaderMap, trusted: &TrustedProxies, fields: &ProxyFields) -> Self {
+        if fields.has(ProxyField::Forwarded) {
+            Self::by_forwarded(header, trusted)
+        } else {
+            Self::by_lists(header, trusted, fields)
         }
     }
 
@@ -104,10 +93,10 @@ impl Told {
     }
 
     /// The fields that came before the RFC: each a list, or only what the proxy that clients talk to wrote.
-    fn by_lists(header: &HeaderMap, trusted: &TrustedProxies) -> Self {
+    fn by_lists(header: &HeaderMap, trusted: &TrustedProxies, fields: &ProxyFields) -> Self {
         let mut client = None;
         let mut hops = 0;
-        for node in members_from_last(header, &X_FORWARDED_FOR).take(HOPS) {
+        for node in written(header, fields, ProxyField::XForwardedFor, &X_FORWARDED_FOR).take(HOPS) {
             hops += 1;
             let Some(from) = address(node) else { break };
             client = Some(from);
@@ -116,16 +105,28 @@ impl Told {
             }
         }
         // The value of the same hop, or of the farthest that there is.
-        let of_hop = |name| {
-            let values = members_from_last(header, name).take(hops.max(1));
+        let of_hop = |field, name: &HeaderName| {
+            let values = written(header, fields, field, name).take(hops.max(1));
             values.last().map(str::to_owned)
         };
+        let scheme = of_hop(ProxyField::XForwardedProto, &X_FORWARDED_PROTO);
         Self {
             client,
-            scheme: of_hop(&X_FORWARDED_PROTO).map(|scheme| scheme.to_ascii_lowercase()),
-            host: of_hop(&X_FORWARDED_HOST),
+            scheme: scheme.map(|scheme| scheme.to_ascii_lowercase()),
+            host: of_hop(ProxyField::XForwardedHost, &X_FORWARDED_HOST),
         }
     }
+}
+
+/// Returns what a field lists, where it is one that proxies write.
+fn written<'a>(
+    header: &'a HeaderMap,
+    fields: &ProxyFields,
+    field: ProxyField,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> {
+    let is_written = fields.has(field);
+    members_from_last(header, name).filter(move |_| is_written)
 }
 
 fn lines_from_last<'a>(header: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
@@ -155,7 +156,18 @@ mod tests {
 
     const PROXY: &str = "10.0.0.1:4000";
 
+    /// `Forwarded` is believed where it is the only field, as of a proxy that writes it.
     fn origin_with(peer: PeerAddress, fields: &[(&str, &str)]) -> Origin {
+        let has_lists = fields.iter().any(|(name, _)| name.starts_with("X-"));
+        let believed = if has_lists {
+            ProxyFields::default()
+        } else {
+            ProxyFields::new([ProxyField::Forwarded])
+        };
+        origin_by(&believed, peer, fields)
+    }
+
+    fn origin_by(believed: &ProxyFields, peer: PeerAddress, fields: &[(&str, &str)]) -> Origin {
         let mut request = Request::builder().uri("/v2/").header("Host", "inner:5000");
         for (name, value) in fields {
             request = request.header(*name, *value);
@@ -163,7 +175,7 @@ mod tests {
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         parts.extensions.insert(peer);
         let trusted = TrustedProxies::new(["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
-        Origin::of(&parts, &trusted)
+        Origin::of(&parts, &trusted, believed)
     }
 
     /// Returns the client and the URL of a request that came from `peer`.
@@ -232,12 +244,41 @@ mod tests {
         assert_eq!(seen(PROXY, &lines).0, "192.0.2.1");
     }
 
+    /// A proxy passes on the fields that it does not know.
     #[test]
-    fn two_fields_that_disagree_are_not_believed() {
-        let fields = [("Forwarded", "for=127.0.0.1"), ("X-Forwarded-For", "192.0.2.1")];
-        assert_eq!(seen(PROXY, &fields).0, "10.0.0.1");
-        let fields = [("Forwarded", "for=192.0.2.1"), ("X-Forwarded-For", "192.0.2.1")];
-        assert_eq!(seen(PROXY, &fields).0, "192.0.2.1");
+    fn a_field_that_the_proxy_does_not_write_is_what_the_client_wrote() {
+        let both = [
+            ("Forwarded", "for=127.0.0.1;proto=https;host=evil"),
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("X-Forwarded-Proto", "http"),
+            ("X-Forwarded-Host", "good"),
+            ("X-Real-IP", "127.0.0.2"),
+            ("X-Forwarded-Prefix", "/evil"),
+        ];
+        let peer = || PeerAddress::Tcp(PROXY.parse().unwrap());
+        let seen = |believed: &ProxyFields, fields: &[_]| {
+            let origin = origin_by(believed, peer(), fields);
+            let url = origin.url().unwrap().to_string();
+            (origin.client.unwrap().to_string(), url)
+        };
+        let default = ProxyFields::default();
+        assert_eq!(seen(&default, &both), pair("192.0.2.1", "http://good"));
+        assert_eq!(seen(&default, &both[..1]), pair("10.0.0.1", "http://inner:5000"));
+        assert_eq!(seen(&default, &both[4..]), pair("10.0.0.1", "http://inner:5000"));
+        let forwarded = ProxyFields::new([ProxyField::Forwarded]);
+        assert_eq!(seen(&forwarded, &both), pair("127.0.0.1", "https://evil"));
+        assert_eq!(
+            seen(&forwarded, &both[1..]),
+            pair("10.0.0.1", "http://inner:5000")
+        );
+        let address = ProxyFields::new([ProxyField::XForwardedFor]);
+        assert_eq!(seen(&address, &both), pair("192.0.2.1", "http://inner:5000"));
+        let host = ProxyFields::new([ProxyField::XForwardedHost]);
+        assert_eq!(seen(&host, &both), pair("10.0.0.1", "http://good"));
+        assert_eq!(
+            seen(&ProxyFields::none(), &both),
+            pair("10.0.0.1", "http://inner:5000")
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use registry_http::{Frontend, FrontendOptions, Limits, Server, TrustedProxies};
+use registry_http::{Frontend, FrontendOptions, Limits, ProxyField, ProxyFields, Server, TrustedProxies};
 
 use crate::Records;
 use crate::client::{Answer, Client};
@@ -30,6 +30,13 @@ async fn post(address: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Ans
     answer
 }
 
+/// Options for proxies that write [`FORWARDED`].
+fn behind_a_proxy() -> FrontendOptions {
+    let mut options = FrontendOptions::default();
+    options.proxy_fields = ProxyFields::new([ProxyField::Forwarded]);
+    options
+}
+
 const FORWARDED: [(&str, &str); 1] = [("Forwarded", "for=192.0.2.1;host=registry.example;proto=https")];
 
 #[tokio::test]
@@ -38,7 +45,7 @@ async fn a_location_is_a_path_unless_it_is_to_be_a_url() {
     let answer = post(address, "/v2/a/blobs/uploads/", &FORWARDED).await;
     assert!(answer.field("Location").starts_with("/v2/a/blobs/uploads/"));
 
-    let mut options = FrontendOptions::default();
+    let mut options = behind_a_proxy();
     options.is_absolute = true;
     let (_server, address, _) = start(options.clone()).await;
     let location = |answer: Answer| answer.field("Location").to_owned();
@@ -123,7 +130,7 @@ async fn records_have_the_client_that_a_trusted_proxy_tells() {
             "127.0.0.1",
         ),
     ] {
-        let mut options = FrontendOptions::default();
+        let mut options = behind_a_proxy();
         options.trusted_proxies = trusted;
         let (_server, address, records) = start(options).await;
         post(address, "/v2/a/blobs/uploads/", &FORWARDED).await;

@@ -1,8 +1,8 @@
 //! What clients see of the server, as the configuration states it.
 
-use registry_http::{FrontendOptions, TrustedProxies};
+use registry_http::{FrontendOptions, ProxyField, ProxyFields, TrustedProxies};
 
-use crate::config::sections::http::Http;
+use crate::config::sections::http::{self, Http};
 use crate::failure::Failure;
 
 /// Without `http.host`, URLs in responses are paths: they are right behind every proxy. `relativeurls` decides where it
@@ -27,5 +27,17 @@ pub(super) fn frontend(http: &Http) -> Result<FrontendOptions, Failure> {
             TrustedProxies::new(trusted.iter().map(|range| range.0))
         };
     }
+    if let Some(fields) = &http.proxy_fields {
+        options.proxy_fields = ProxyFields::new(fields.iter().copied().map(proxy_field));
+    }
     Ok(options)
+}
+
+const fn proxy_field(field: http::ProxyField) -> ProxyField {
+    match field {
+        http::ProxyField::XForwardedFor => ProxyField::XForwardedFor,
+        http::ProxyField::XForwardedProto => ProxyField::XForwardedProto,
+        http::ProxyField::XForwardedHost => ProxyField::XForwardedHost,
+        http::ProxyField::Forwarded => ProxyField::Forwarded,
+    }
 }

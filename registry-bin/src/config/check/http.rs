@@ -3,7 +3,7 @@
 use registry_http::{Prefix, PublicUrl};
 
 use super::Problems;
-use crate::config::sections::http::{Http, Network};
+use crate::config::sections::http::{Http, Network, ProxyField};
 
 pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
     let is_unix = http.net == Network::Unix;
@@ -29,6 +29,13 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
     }
     if let Some(Err(problem)) = http.prefix.as_deref().map(str::parse::<Prefix>) {
         problems.add("http.prefix", problem.to_string());
+    }
+    let fields = http.proxy_fields.as_deref().unwrap_or_default();
+    if fields.contains(&ProxyField::Forwarded) && fields.iter().any(|field| *field != ProxyField::Forwarded) {
+        problems.add(
+            "http.proxyfields",
+            "`forwarded` tells all that the others tell; keep what the proxy writes, because it passes the rest on as the client wrote it",
+        );
     }
     for (kind, rate) in [
         ("address", &http.rate_limit.address),

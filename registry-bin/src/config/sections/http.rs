@@ -39,10 +39,14 @@ pub(crate) struct Http {
     pub(crate) http2: Http2,
     /// HTTP/2 without TLS.
     pub(crate) h2c: H2c,
-    /// The proxies whose `Forwarded` and `X-Forwarded-…` are believed: addresses and ranges such as `10.0.0.0/8`, and
-    /// whoever comes through a unix socket. Those on the same machine unless given; nobody with `[]`.
+    /// The proxies whose `proxyfields` are believed: addresses and ranges such as `10.0.0.0/8`, and whoever comes through
+    /// a unix socket. Those on the same machine unless given; nobody with `[]`.
     #[serde(rename = "trustedproxies")]
     pub(crate) trusted_proxies: Option<Vec<AddressRange>>,
+    /// The header fields that the proxies write or remove; others are the client's own words, and not believed. Those
+    /// that begin with `x-forwarded-` unless given.
+    #[serde(rename = "proxyfields")]
+    pub(crate) proxy_fields: Option<Vec<ProxyField>>,
     /// How many requests are answered.
     #[serde(rename = "ratelimit")]
     pub(crate) rate_limit: RateLimit,
@@ -67,6 +71,7 @@ impl Default for Http {
             http2: Http2::default(),
             h2c: H2c::default(),
             trusted_proxies: None,
+            proxy_fields: None,
             rate_limit: RateLimit::default(),
         }
     }
@@ -82,6 +87,20 @@ pub(crate) enum Network {
     Tcp,
     /// The path of a socket.
     Unix,
+}
+
+/// A header field by which a proxy tells of the request that it got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ProxyField {
+    /// The client's address.
+    XForwardedFor,
+    /// The scheme of the URL that it asked at.
+    XForwardedProto,
+    /// The host of that URL.
+    XForwardedHost,
+    /// All of these, by RFC 7239.
+    Forwarded,
 }
 
 /// A second listener for whoever watches the server.

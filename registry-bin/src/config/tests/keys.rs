@@ -142,6 +142,7 @@ http:
   http2: {disabled: true}
   h2c: {enabled: true}
   trustedproxies: [10.0.0.0/8]
+  proxyfields: [forwarded]
   tls:
     certificate: /certificate
     key: /key
