@@ -129,7 +129,7 @@ fn s3_options(s3: &S3) -> S3Options {
 #[cfg(feature = "gcs")]
 fn gcs_credentials(gcs: &Gcs) -> GcsCredentials {
     match (&gcs.key_file, &gcs.credentials) {
-        (Some(file), _) => GcsCredentials::File(file.clone()),
+        (Some(file), _) => GcsCredentials::File(file.to_path_buf()),
         (None, Some(fields)) => {
             let fields = fields
                 .iter()

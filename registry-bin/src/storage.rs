@@ -28,7 +28,7 @@ impl StorageLocation {
     /// Where it names no storage.
     pub(crate) fn of(storage: &storage::Storage) -> Result<Self, Failure> {
         if let Some(filesystem) = &storage.filesystem {
-            return Ok(Self::Folder(filesystem.root.clone()));
+            return Ok(Self::Folder(filesystem.root.to_path_buf()));
         }
         if let Some(bucket) = Bucket::of(storage) {
             return Ok(Self::Bucket(Box::new(bucket)));

@@ -6,6 +6,7 @@ use super::Configuration;
 use super::fingerprint::Fingerprint;
 use super::problem::Problem;
 use super::tree::{Applied, Entry, FILE_VARIABLE, Node, Origin, PREFIX, Value, apply_variables, parse};
+use super::values::no_path;
 use super::{check, schema};
 use crate::cli::StoreArguments;
 use crate::failure::Failure;
@@ -95,6 +96,10 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
+    // A configuration may hold secrets too.
+    if let Some(problem) = path.to_str().and_then(no_path) {
+        return Err(Failure::new(format!("the path of the configuration: {problem}")));
+    }
     let failed = || Failure::new(format!("cannot read the configuration {}", path.display()));
     std::fs::read_to_string(path).map_err(|cause| failed().because(cause))
 }
@@ -222,7 +227,8 @@ fn set_storage(tree: &mut Node, location: &str) -> Result<(), Problem> {
     };
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() || rest.contains(['?', '#', '@']) {
-        return Err(wrong(format!("{location:?} does not name a bucket")));
+        // It is not shown: what stands before an `@` may be a password.
+        return Err(wrong("it does not name a bucket".to_owned()));
     }
     tree.set(&format!("storage.{driver}.{bucket_key}"), text(bucket));
     if !prefix.is_empty() {

@@ -101,16 +101,17 @@ impl Configuration {
             .iter()
             .chain(&tls.key)
             .chain(&tls.client_authorities)
-            .cloned()
+            .map(|path| path.to_path_buf())
             .collect();
         let users = self.auth.files_of_users();
         files.extend(users.map(|(_, path)| path.to_owned()));
         if let Some(token) = &self.auth.token {
-            files.extend(token.root_certificates.clone());
+            let keys = token.builtin.as_ref().and_then(|builtin| builtin.keys.as_ref());
+            let files_of_keys = token.root_certificates.iter().chain(keys);
+            files.extend(files_of_keys.map(|path| path.to_path_buf()));
             if let Some(FileOrUrl::File(path)) = &token.jwks {
-                files.push(path.clone());
+                files.push(path.to_path_buf());
             }
-            files.extend(token.builtin.iter().filter_map(|builtin| builtin.keys.clone()));
         }
         files
     }

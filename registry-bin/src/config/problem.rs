@@ -5,6 +5,10 @@ use std::fmt;
 use serde::de::{Expected, Unexpected};
 
 use super::tree::Origin;
+use super::values::shown;
+
+/// The most bytes of a key that a message shows.
+const LONGEST_KEY: usize = 64;
 
 /// What is wrong with one value: where it was written, its key, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,7 @@ impl Problem {
     /// Says that the value is below `key`.
     #[must_use]
     pub(crate) fn below(mut self, key: &str) -> Self {
+        let key = shown_key(key);
         self.path = match self.path.as_str() {
             "" => key.to_owned(),
             path if path.starts_with('[') => format!("{key}{path}"),
@@ -78,19 +83,22 @@ impl serde::de::Error for Problem {
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         Self::new(format!(
-            "there is no key `{field}` here; {}",
+            "there is no key `{}` here; {}",
+            shown_key(field),
             suggest(field, expected)
         ))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let words: Vec<&str> = expected.iter().copied().filter(|word| !word.is_empty()).collect();
-        Self::new(format!("{variant:?} is not known; use {}", alternatives(&words)))
+        let variant = shown(variant);
+        Self::new(format!("{variant} is not known; use {}", alternatives(&words)))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         match found {
             Unexpected::Unsigned(0) => Self::new("must be more than 0"),
+            Unexpected::Str(text) => Self::new(format!("takes {expected}, but has {}", shown(text))),
             found => Self::new(format!("takes {expected}, but has {found}")),
         }
     }
@@ -103,6 +111,17 @@ impl serde::de::Error for Problem {
         Self::new(format!(
             "the key `{field}` is given twice, perhaps by another name; keep one"
         ))
+    }
+}
+
+/// Returns a key for a message. In the place of one, a value may stand that is secret: no key of ours is long or has
+/// spaces or colons.
+fn shown_key(key: &str) -> &str {
+    let is_plain = |character: char| character.is_alphanumeric() || "_-./[]<*".contains(character);
+    if key.len() <= LONGEST_KEY && key.chars().all(is_plain) {
+        key
+    } else {
+        "…"
     }
 }
 

@@ -6,7 +6,9 @@
 mod support;
 
 mod broken;
+mod canaries;
 mod commands;
+mod handshakes;
 mod images;
 mod places;
 mod reload;

@@ -101,16 +101,16 @@ fn keys_of_tokens_change_with_a_link() {
 }
 
 /// A certificate for `localhost`, and its key.
-fn certificate() -> (String, String) {
+pub(crate) fn certificate() -> (String, String) {
     let made =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
 
-type Encrypted = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Encrypted = StreamOwned<ClientConnection, TcpStream>;
 
 /// Connects as one who trusts this certificate alone.
-fn connect(server: &Running, certificate: &str) -> std::io::Result<Encrypted> {
+pub(crate) fn connect(server: &Running, certificate: &str) -> std::io::Result<Encrypted> {
     let mut roots = RootCertStore::empty();
     let trusted = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("it is a certificate");
     roots.add(trusted).expect("it can be trusted");

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
-use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::time::ASN1Time;
@@ -57,9 +57,9 @@ impl fmt::Debug for ServerCertificate {
 }
 
 /// Returns the certificates of PEM text, each of which can be read.
-pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let sections = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let certificates = sections.map_err(|error| TlsError::Pem(error.to_string()))?;
+pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let sections = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    let certificates = sections.map_err(|error| no_pem(&error))?;
     for (place, certificate) in certificates.iter().enumerate() {
         parse(place, certificate)?;
     }
@@ -69,8 +69,22 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, T
 fn parse<'a>(place: usize, der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, TlsError> {
     match X509Certificate::from_der(der) {
         Ok((_, certificate)) => Ok(certificate),
-        Err(error) => Err(TlsError::Certificate(place + 1, error.to_string())),
+        Err(_) => Err(TlsError::Certificate(place + 1)),
     }
+}
+
+/// Says what is wrong with PEM text. The error itself holds a part of it, which may be the key.
+const fn no_pem(error: &pem::Error) -> TlsError {
+    TlsError::Pem(match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "a section has no last line -----END …-----; the file was cut, or its line breaks were lost"
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line -----BEGIN …----- holds more or less than that; the file's line breaks were lost"
+        }
+        pem::Error::Base64Decode(_) => "what stands in a section is not in base 64",
+        _ => "a section cannot be read",
+    })
 }
 
 /// Returns when a certificate ends.
@@ -97,17 +111,17 @@ fn time(time: ASN1Time) -> SystemTime {
     time.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     // PKCS#8 (RFC 7468, section 11), and the older form of OpenSSL (RFC 1421, section 4.6.1.1).
-    let is_encrypted = pem.split(|byte| *byte == b'\n').any(|line| {
+    let is_encrypted = text.split(|byte| *byte == b'\n').any(|line| {
         line.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY") || line.starts_with(b"Proc-Type: 4,ENCRYPTED")
     });
     if is_encrypted {
         return Err(TlsError::EncryptedKey);
     }
-    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        rustls_pki_types::pem::Error::NoItemsFound => TlsError::NoKey,
-        error => TlsError::Pem(error.to_string()),
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
+        pem::Error::NoItemsFound => TlsError::NoKey,
+        error => no_pem(&error),
     })
 }
 
@@ -120,7 +134,7 @@ fn certified(
     let key = provider
         .key_provider
         .load_private_key(key)
-        .map_err(TlsError::Key)?;
+        .map_err(|_| TlsError::Key)?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         // A key that cannot tell shows at the first handshake; those of this provider can.
@@ -137,6 +151,6 @@ fn certified(
                 TlsError::KeyOfOther(place + 1)
             }))
         }
-        Err(error) => Err(TlsError::Certificate(1, error.to_string())),
+        Err(_) => Err(TlsError::Certificate(1)),
     }
 }

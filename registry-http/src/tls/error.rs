@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-/// Why TLS cannot be spoken with what was given. The text says what to do.
+/// Why TLS cannot be spoken with what was given. The text says what to do, and holds nothing of a key, a certificate or
+/// what stands in their place.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
@@ -11,10 +12,10 @@ pub enum TlsError {
     NoCertificate,
     /// A section of PEM text cannot be read.
     #[error("this is no PEM text: {0}")]
-    Pem(String),
+    Pem(&'static str),
     /// A certificate cannot be read.
-    #[error("certificate {0} of the chain cannot be read: {1}")]
-    Certificate(usize, String),
+    #[error("certificate {0} of the chain cannot be read")]
+    Certificate(usize),
     /// The server's certificate has ended.
     #[error("the certificate expired on {}; renew it", self::utc(*.0))]
     Expired(SystemTime),
@@ -32,8 +33,10 @@ pub enum TlsError {
     )]
     EncryptedKey,
     /// The key is of a kind that is not known, or is broken.
-    #[error("the private key cannot be used: {0}; ECDSA, Ed25519, and RSA from 2048 bits on can be")]
-    Key(rustls::Error),
+    #[error(
+        "the private key cannot be used: it is broken, or of another kind than ECDSA, Ed25519, and RSA from 2048 bits on"
+    )]
+    Key,
     /// The key is that of another certificate.
     #[error("the private key does not belong to the certificate")]
     KeyMismatch,

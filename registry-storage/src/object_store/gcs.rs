@@ -41,18 +41,24 @@ impl ObjectStoreBackend {
     /// # Errors
     /// Those of [`LocationError`].
     pub fn gcs(bucket: &str, prefix: &str, credentials: &GcsCredentials) -> Result<Self, LocationError> {
+        let by_key = |key: &str| GoogleCloudStorageBuilder::new().with_service_account_key(key);
         let builder = match credentials {
             GcsCredentials::Environment => GoogleCloudStorageBuilder::from_env(),
             GcsCredentials::File(path) => {
-                GoogleCloudStorageBuilder::new().with_service_account_path(path.to_string_lossy())
+                let key = std::fs::read_to_string(path);
+                by_key(&key.map_err(|cause| LocationError::KeyFile {
+                    path: path.clone(),
+                    cause,
+                })?)
             }
-            GcsCredentials::Key(key) => GoogleCloudStorageBuilder::new().with_service_account_key(key),
+            GcsCredentials::Key(key) => by_key(key),
         };
         let store = builder
             .with_bucket_name(bucket)
             .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), NO_LIMIT)
             .with_retry(retries())
-            .build()?;
+            .build()
+            .map_err(|_| LocationError::GoogleSettings)?;
         Ok(Self::new(store, prefix)?)
     }
 }

@@ -21,6 +21,20 @@ pub enum LocationError {
         "the address of the service has a user, a password or a query; leave them out, an access key is given by itself"
     )]
     Endpoint,
+    /// The file of a key cannot be read.
+    #[error("cannot read the file of the key {}: {cause}", path.display())]
+    KeyFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The key of a service account, or the environment's settings in its place, cannot be used. What is wrong is not
+    /// told, as that would quote the key.
+    #[error(
+        "the key of a Google service account, or what the variables GOOGLE_… say, cannot be used; the key is the JSON file that Google's console gives"
+    )]
+    GoogleSettings,
     /// The environment's settings for the store do not fit together.
     #[error(transparent)]
     Settings(#[from] object_store::Error),

@@ -69,7 +69,7 @@ pub(super) fn watch(
     }
     for check in &checks.file {
         let options = options(check.interval, GoDuration::default(), check.threshold);
-        let path: PathBuf = check.file.clone();
+        let path: PathBuf = check.file.to_path_buf();
         health.watch(path.display().to_string(), options, move || {
             let path = path.clone();
             Box::pin(async move {

@@ -22,7 +22,7 @@ pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
         results.push(KeySource::of(token).without_urls().read().map(drop));
         let keys = token.builtin.as_ref().and_then(|builtin| builtin.keys.clone());
         if let Some(path) = keys.filter(|path| path.exists()) {
-            results.push(SigningKeyFile::Shared(path).read().map(drop));
+            results.push(SigningKeyFile::Shared(path.to_path_buf()).read().map(drop));
         }
     }
     results.into_iter().filter_map(Result::err).collect()

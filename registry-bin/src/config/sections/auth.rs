@@ -1,11 +1,11 @@
 //! `auth`: who a client is.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{FileOrUrl, GoDuration};
+use crate::config::values::{FileOrUrl, FilePath, GoDuration};
 
 /// Who a client is: one of the keys, or none to let everybody do everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -27,8 +27,8 @@ impl Auth {
         let htpasswd = self.htpasswd.as_ref();
         let builtin = self.token.as_ref().and_then(|token| token.builtin.as_ref());
         let files = [
-            htpasswd.map(|htpasswd| (HTPASSWD_PATH, htpasswd.path.as_path())),
-            builtin.map(|builtin| (BUILTIN_USERS, builtin.users.as_path())),
+            htpasswd.map(|htpasswd| (HTPASSWD_PATH, &*htpasswd.path)),
+            builtin.map(|builtin| (BUILTIN_USERS, &*builtin.users)),
         ];
         files.into_iter().flatten()
     }
@@ -60,7 +60,7 @@ pub(crate) struct Htpasswd {
     /// What clients show to the person who is asked for a password.
     pub(crate) realm: String,
     /// The file: lines of `USER:HASH` with bcrypt's hashes.
-    pub(crate) path: PathBuf,
+    pub(crate) path: FilePath,
 }
 
 /// Signed tokens.
@@ -75,7 +75,7 @@ pub(crate) struct Token {
     pub(crate) issuer: Option<String>,
     /// The file of certificates whose keys sign tokens, as PEM.
     #[serde(rename = "rootcertbundle")]
-    pub(crate) root_certificates: Option<PathBuf>,
+    pub(crate) root_certificates: Option<FilePath>,
     /// The keys that sign tokens as a JSON Web Key Set: a file or a URL.
     pub(crate) jwks: Option<FileOrUrl>,
     /// The algorithms that tokens may be signed with; all asymmetric ones unless given.
@@ -112,14 +112,14 @@ impl Default for Token {
 #[serde(deny_unknown_fields)]
 pub(crate) struct BuiltinTokens {
     /// The file of users: lines of `USER:HASH` with bcrypt's hashes.
-    pub(crate) users: PathBuf,
+    pub(crate) users: FilePath,
     /// How long a token is valid.
     #[serde(default = "five_minutes")]
     pub(crate) lifetime: GoDuration,
     /// The file of the keys that sign tokens, which is made if it is not there: for replicas that share it. Unless it is
     /// given, the keys are in the data folder and replaced every month.
     #[serde(default)]
-    pub(crate) keys: Option<PathBuf>,
+    pub(crate) keys: Option<FilePath>,
 }
 
 fn five_minutes() -> GoDuration {

@@ -1,11 +1,9 @@
 //! `health`: what is watched.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, SecretFields, SecretUrl};
+use crate::config::values::{FilePath, GoDuration, SecretFields, SecretUrl};
 
 /// What is watched, and shown by `/debug/health`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -54,7 +52,7 @@ impl Default for StorageCheck {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FileCheck {
     /// The file, which is there when something is wrong.
-    pub(crate) file: PathBuf,
+    pub(crate) file: FilePath,
     /// How often it is checked.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
@@ -64,7 +62,7 @@ pub(crate) struct FileCheck {
 impl Default for FileCheck {
     fn default() -> Self {
         Self {
-            file: PathBuf::new(),
+            file: FilePath::default(),
             interval: TEN_SECONDS,
             threshold: 0,
         }

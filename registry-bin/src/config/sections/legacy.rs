@@ -3,9 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use std::path::PathBuf;
-
-use crate::config::values::{Secret, SecretUrl};
+use crate::config::values::{FilePath, Secret, SecretUrl};
 
 /// What was before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -22,7 +20,7 @@ pub(crate) struct Schema1 {
     /// The file of a key that they are signed with.
     #[serde(rename = "signingkeyfile")]
     #[schemars(extend("x-variable" = "TRUSTKEY"))]
-    pub(crate) signing_key_file: Option<PathBuf>,
+    pub(crate) signing_key_file: Option<FilePath>,
     /// They may be pushed.
     pub(crate) enabled: bool,
 }

@@ -1,13 +1,12 @@
 //! `log`: what is logged, and how.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::Secret;
+use crate::config::values::{FilePath, Secret};
 
 /// The log of the server and the log of its requests.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -91,7 +90,7 @@ pub(crate) struct AuditLog {
     /// There is no line for each write and each refused request.
     pub(crate) disabled: bool,
     /// The file that they are appended to; unless given, they go to the log.
-    pub(crate) path: Option<PathBuf>,
+    pub(crate) path: Option<FilePath>,
 }
 
 /// Mail on messages of some levels.

@@ -1,11 +1,9 @@
 //! `redis`: a cache that ours does without. The keys of registry:2 and registry:3.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, Secret, SecretUrl};
+use crate::config::values::{FilePath, GoDuration, Secret, SecretUrl};
 
 /// A cache that ours does without; see the documentation of distribution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -61,7 +59,7 @@ pub(crate) struct RedisPool {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RedisTls {
     pub(crate) enabled: Option<bool>,
-    pub(crate) certificate: Option<PathBuf>,
-    pub(crate) key: Option<PathBuf>,
-    pub(crate) rootcas: Vec<PathBuf>,
+    pub(crate) certificate: Option<FilePath>,
+    pub(crate) key: Option<FilePath>,
+    pub(crate) rootcas: Vec<FilePath>,
 }

@@ -1,21 +1,21 @@
 //! `http.tls`: encryption.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::config::values::FilePath;
 
 /// Encryption; off unless `certificate` and `key` are given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
     /// The file of the certificate and the chain above it, as PEM.
-    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) certificate: Option<FilePath>,
     /// The file of the certificate's key, as PEM.
-    pub(crate) key: Option<PathBuf>,
+    pub(crate) key: Option<FilePath>,
     /// The files of the authorities that clients' certificates come from, as PEM.
     #[serde(rename = "clientcas")]
-    pub(crate) client_authorities: Vec<PathBuf>,
+    pub(crate) client_authorities: Vec<FilePath>,
     /// What clients must show; require-and-verify-client-cert where `clientcas` is given.
     #[serde(rename = "clientauth")]
     pub(crate) client_authentication: Option<ClientAuthentication>,
@@ -62,7 +62,7 @@ pub(crate) enum MinimumTls {
 pub(crate) struct LetsEncrypt {
     /// Where they are kept.
     #[serde(rename = "cachefile")]
-    pub(crate) cache_file: Option<PathBuf>,
+    pub(crate) cache_file: Option<FilePath>,
     /// Whom Let's Encrypt may write to.
     pub(crate) email: Option<String>,
     /// The names that certificates are for.

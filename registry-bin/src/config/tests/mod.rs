@@ -11,6 +11,7 @@ use super::load::assemble;
 use super::sections::log::{LogFormat, LogLevel};
 use super::supported::without_effect;
 use super::tree::{Applied, Node, Origin};
+use super::values::FilePath;
 use super::{Configuration, Flag};
 
 const SMALLEST: &str = "version: 0.1\nstorage:\n  inmemory:\n";
@@ -277,7 +278,7 @@ fn a_value_is_yaml() {
         "nosniff"
     );
     let tls = &configuration.http.tls;
-    assert_eq!(tls.client_authorities, ["/a", "/b"].map(std::path::PathBuf::from));
+    assert_eq!(tls.client_authorities, ["/a", "/b"].map(FilePath::from));
     assert_eq!(tls.certificate.as_deref(), Some("/c".as_ref()));
     assert_eq!(tls.key.as_deref(), Some("/d".as_ref()));
     assert!(configuration.storage.delete.enabled);

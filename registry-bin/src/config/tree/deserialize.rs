@@ -9,6 +9,7 @@ use serde::forward_to_deserialize_any;
 
 use super::{Entry, Node, Value};
 use crate::config::problem::{Problem, alternatives};
+use crate::config::values::shown;
 
 impl Node {
     /// Reads a type.
@@ -61,7 +62,7 @@ impl Node {
     fn number<T: std::str::FromStr>(&self, wanted: &str) -> Result<T, Problem> {
         let text = self.scalar(wanted)?;
         text.parse()
-            .map_err(|_| Problem::new(format!("takes {wanted}, but has {text:?}")).at(&self.origin))
+            .map_err(|_| Problem::new(format!("takes {wanted}, but has {}", shown(text))).at(&self.origin))
     }
 }
 
@@ -114,8 +115,9 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         let wanted = "`true` or `false`";
         let text = self.scalar(wanted)?;
-        let truth = boolean(text)
-            .ok_or_else(|| Problem::new(format!("takes {wanted}, but has {text:?}")).at(&self.origin))?;
+        let truth = boolean(text).ok_or_else(|| {
+            Problem::new(format!("takes {wanted}, but has {}", shown(text))).at(&self.origin)
+        })?;
         visitor.visit_bool(truth)
     }
 

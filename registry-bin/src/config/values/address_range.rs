@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::shown;
+
 /// An address such as `127.0.0.1` or a range such as `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressRange(pub(crate) IpNet);
@@ -30,7 +32,8 @@ impl<'de> Deserialize<'de> for AddressRange {
         let address = text.parse::<IpAddr>().map(IpNet::from).ok();
         let range = address.or_else(|| text.parse().ok()).ok_or_else(|| {
             de::Error::custom(format!(
-                "{text:?} is not an address; write for example 127.0.0.1, 10.0.0.0/8 or fd00::/8"
+                "{} is not an address; write for example 127.0.0.1, 10.0.0.0/8 or fd00::/8",
+                shown(&text)
             ))
         })?;
         Ok(Self(range))

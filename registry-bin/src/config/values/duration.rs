@@ -7,6 +7,8 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::shown;
+
 /// A duration in Go's syntax: `1h30m`, `168h`, `500ms`, `1.5s`. A bare number is nanoseconds, as it is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GoDuration(pub(crate) Duration);
@@ -117,7 +119,8 @@ impl<'de> Deserialize<'de> for GoDuration {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| {
             de::Error::custom(format!(
-                "{text:?} is not a duration; write for example 30s, 10m or 1h30m"
+                "{} is not a duration; write for example 30s, 10m or 1h30m",
+                shown(&text)
             ))
         })
     }

@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::de::{self, IntoDeserializer as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::SecretUrl;
+use super::{FilePath, SecretUrl};
 
 /// A file, or a URL that begins with `http://` or `https://` and whose credentials are neither printed nor logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FileOrUrl {
-    File(PathBuf),
+    File(FilePath),
     Url(SecretUrl),
 }
 
@@ -35,15 +35,15 @@ impl<'de> Deserialize<'de> for FileOrUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         if !text.contains("://") {
-            return Ok(Self::File(text.into()));
+            return FilePath::deserialize(text.into_deserializer()).map(Self::File);
         }
         let url = SecretUrl::from(text);
         if url.is_http() {
             Ok(Self::Url(url))
         } else {
-            Err(de::Error::custom(format!(
-                "{url} is neither a file nor a URL that begins with http:// or https://"
-            )))
+            Err(de::Error::custom(
+                "takes the path of a file, or a URL that begins with http:// or https://",
+            ))
         }
     }
 }

@@ -36,14 +36,20 @@ impl HeaderFields {
     }
 }
 
+/// Reads a name. What is none is not shown: a value, which may be secret, may stand in its place.
+pub(super) fn name_of_field(name: &str) -> Result<HeaderName, &'static str> {
+    HeaderName::try_from(name).map_err(
+        |_| "one of the keys is not the name of a header field; write NAME: [VALUE], with the value on the right",
+    )
+}
+
 fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let field =
-        HeaderName::try_from(name).map_err(|_| format!("{name:?} is not the name of a header field"))?;
+    let field = name_of_field(name)?;
     if OURS.contains(&field) {
         return Err(format!("{name} is set by the server itself; remove it"));
     }
     let value = HeaderValue::try_from(value)
-        .map_err(|_| format!("{name}: {value:?} cannot be in a header: it takes one line of text"))?;
+        .map_err(|_| format!("the value of {name} cannot be in a header: it takes one line of text"))?;
     Ok((field, value))
 }
 
@@ -51,6 +57,7 @@ impl<'de> Deserialize<'de> for HeaderFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fields = BTreeMap::<String, Vec<String>>::deserialize(deserializer)?;
         for (name, values) in &fields {
+            name_of_field(name).map_err(de::Error::custom)?;
             for value in values {
                 field(name, value).map_err(de::Error::custom)?;
             }

@@ -1,16 +1,20 @@
 //! Kinds of single values.
 
 mod address_range;
+mod content;
 mod duration;
 mod file_or_url;
+mod file_path;
 mod header_fields;
 mod secret;
 mod secret_fields;
 mod secret_url;
 
 pub(crate) use self::address_range::AddressRange;
+pub(crate) use self::content::{no_path, shown};
 pub(crate) use self::duration::GoDuration;
 pub(crate) use self::file_or_url::FileOrUrl;
+pub(crate) use self::file_path::FilePath;
 pub(crate) use self::header_fields::HeaderFields;
 pub(crate) use self::secret::{MASK, Secret};
 pub(crate) use self::secret_fields::SecretFields;

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::Secret;
+use super::header_fields::name_of_field;
 
 /// Names and values, such as `Authorization: [Bearer …]`. The values are neither printed nor logged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,8 +30,7 @@ impl SecretFields {
 }
 
 fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let field =
-        HeaderName::try_from(name).map_err(|_| format!("{name:?} is not the name of a header field"))?;
+    let field = name_of_field(name)?;
     let mut value = HeaderValue::try_from(value)
         .map_err(|_| format!("the value of {name} cannot be in a header: it takes one line of text"))?;
     value.set_sensitive(true);
@@ -40,6 +40,9 @@ fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
 impl<'de> Deserialize<'de> for SecretFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fields = Self(BTreeMap::deserialize(deserializer)?);
+        for name in fields.0.keys() {
+            name_of_field(name).map_err(de::Error::custom)?;
+        }
         for (name, value) in fields.revealed() {
             field(name, value).map_err(de::Error::custom)?;
         }

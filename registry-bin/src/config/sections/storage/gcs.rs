@@ -1,12 +1,11 @@
 //! `storage.gcs`: a bucket of Google Cloud Storage.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::Secret;
+use crate::config::values::{FilePath, Secret};
 
 /// A bucket of Google Cloud Storage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -19,7 +18,7 @@ pub(crate) struct Gcs {
     pub(crate) root: Option<String>,
     /// The file of a service account's key.
     #[serde(rename = "keyfile")]
-    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) key_file: Option<FilePath>,
     /// A service account's key itself.
     pub(crate) credentials: Option<BTreeMap<String, Secret>>,
     /// The size of a part.

@@ -4,8 +4,6 @@ mod azure;
 mod gcs;
 mod s3;
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +11,7 @@ pub(crate) use self::azure::{Azure, AzureCredentialKind};
 pub(crate) use self::gcs::Gcs;
 pub(crate) use self::s3::S3;
 use super::auth::Nothing;
-use crate::config::values::GoDuration;
+use crate::config::values::{FilePath, GoDuration};
 
 /// Where everything is kept: one of `filesystem`, `inmemory`, `s3`, `gcs` and `azure`; and what goes for all of them.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -52,7 +50,7 @@ pub(crate) struct Storage {
 pub(crate) struct Filesystem {
     /// The folder.
     #[serde(rename = "rootdirectory")]
-    pub(crate) root: PathBuf,
+    pub(crate) root: FilePath,
     /// How many calls distribution makes at once. Ours bounds them by itself.
     #[serde(rename = "maxthreads")]
     pub(crate) most_threads: Option<u64>,
