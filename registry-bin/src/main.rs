@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod bounded_file;
 mod bucket;
 mod cli;
 mod commands;

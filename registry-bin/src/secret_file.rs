@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::bounded_file;
+
 /// Writes a file whole or not at all. A new one may be read by its owner alone; one that is replaced keeps its mode and
 /// its owner.
 ///
@@ -32,7 +34,7 @@ pub(crate) fn edit<E: From<io::Error>>(
 ) -> Result<(), E> {
     loop {
         if let Some(_lock) = lock_in_place(path)? {
-            let text = fs::read_to_string(path)?;
+            let text = bounded_file::read_to_string(path)?;
             return Ok(write(path, &change(&text)?)?);
         }
         // Who makes the file first has made it whole.

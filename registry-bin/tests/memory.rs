@@ -59,12 +59,8 @@ fn count_referrers(repository: &Repository, target: &str) -> usize {
             .count();
         match response.header("Link") {
             Some(link) => {
-                target = link
-                    .trim_start_matches('<')
-                    .split('>')
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned()
+                let (next, _) = link.split_once('>').expect("a link has an end");
+                target = next.trim_start_matches('<').to_owned();
             }
             None => return count,
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use registry_http::auth::{Htpasswd, HtpasswdLine};
 
+use crate::bounded_file;
 use crate::cli::HtpasswdCommand;
 use crate::config::values::no_path;
 use crate::failure::Failure;
@@ -75,7 +76,7 @@ fn list(path: &Path) -> Result<(), Failure> {
 
 /// Reads a file of users.
 pub(crate) fn read(path: &Path) -> Result<Htpasswd, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|cause| {
+    let text = bounded_file::read_to_string(path).map_err(|cause| {
         Failure::new(format!("cannot read the users of {}", path.display())).because(cause)
     })?;
     Htpasswd::parse(&text).map_err(|cause| Failure::new(path.display().to_string()).because(cause))

@@ -3,6 +3,8 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
+use crate::bounded_file;
+
 /// A content, or none, because the file is missing or cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(Option<u64>);
@@ -15,6 +17,6 @@ impl Fingerprint {
     }
 
     pub(crate) fn of_file(path: &Path) -> Self {
-        std::fs::read(path).map_or(Self(None), |content| Self::of(&content))
+        bounded_file::read(path).map_or(Self(None), |content| Self::of(&content))
     }
 }

@@ -8,6 +8,7 @@ use super::problem::Problem;
 use super::tree::{Applied, Entry, FILE_VARIABLE, Node, Origin, PREFIX, Value, apply_variables, parse};
 use super::values::no_path;
 use super::{check, schema};
+use crate::bounded_file;
 use crate::cli::StoreArguments;
 use crate::failure::Failure;
 
@@ -101,7 +102,7 @@ fn read(path: &Path) -> Result<String, Failure> {
         return Err(Failure::new(format!("the path of the configuration: {problem}")));
     }
     let failed = || Failure::new(format!("cannot read the configuration {}", path.display()));
-    std::fs::read_to_string(path).map_err(|cause| failed().because(cause))
+    bounded_file::read_to_string(path).map_err(|cause| failed().because(cause))
 }
 
 fn failure(problems: &[Problem], file: Option<&str>) -> Failure {

@@ -1,6 +1,5 @@
 //! Encryption: from files that the configuration names, or by a certificate of our own.
 
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -14,6 +13,7 @@ use tokio::time::sleep;
 
 use super::reload::{Change, Reloadable};
 use super::self_signed::SelfSigned;
+use crate::bounded_file;
 use crate::config::Configuration;
 use crate::config::sections::http::Http;
 use crate::config::sections::tls::{ClientAuthentication, MinimumTls};
@@ -185,5 +185,6 @@ fn clients(http: &Http) -> Result<Option<ClientCertificates>, Failure> {
 }
 
 fn read(key: &str, path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|cause| Failure::of(key, format!("cannot read {}", path.display())).because(cause))
+    bounded_file::read(path)
+        .map_err(|cause| Failure::of(key, format!("cannot read {}", path.display())).because(cause))
 }

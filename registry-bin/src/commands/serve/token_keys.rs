@@ -9,6 +9,7 @@ use registry_http::auth::{SigningKeys, TokenKeys};
 
 use tokio::runtime::Handle;
 
+use crate::bounded_file;
 use crate::config::sections::auth::Token;
 use crate::config::values::FileOrUrl;
 use crate::failure::Failure;
@@ -60,7 +61,7 @@ impl<'a> KeySource<'a> {
         let mut keys = TokenKeys::default();
         if let Some(path) = self.certificates {
             let failed = || Failure::of("auth.token.rootcertbundle", path.display().to_string());
-            let bundle = std::fs::read(path).map_err(|cause| failed().because(cause))?;
+            let bundle = bounded_file::read(path).map_err(|cause| failed().because(cause))?;
             keys = keys.and(TokenKeys::from_certificates(&bundle).map_err(|cause| failed().because(cause))?);
         }
         if let Some(place) = self.key_set {
@@ -69,7 +70,7 @@ impl<'a> KeySource<'a> {
                 FileOrUrl::Url(url) => Handle::current()
                     .block_on(fetch(url.reveal()))
                     .map_err(|cause| failed().because(cause))?,
-                FileOrUrl::File(path) => std::fs::read(path).map_err(|cause| failed().because(cause))?,
+                FileOrUrl::File(path) => bounded_file::read(path).map_err(|cause| failed().because(cause))?,
             };
             keys = keys.and(TokenKeys::from_key_set(&set).map_err(|cause| failed().because(cause))?);
         }
@@ -170,7 +171,7 @@ fn read_or_make(path: &Path) -> Result<SigningKeys, Failure> {
         // Where another process was faster, its keys count.
         secret_file::create(path, &keys.to_text()).map_err(|cause| failed().because(cause))?;
     }
-    let text = std::fs::read_to_string(path).map_err(|cause| failed().because(cause))?;
+    let text = bounded_file::read_to_string(path).map_err(|cause| failed().because(cause))?;
     SigningKeys::from_text(&text).map_err(|cause| failed().because(cause))
 }
 

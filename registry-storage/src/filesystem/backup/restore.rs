@@ -1,6 +1,7 @@
 //! Bringing a backup back.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,6 +15,9 @@ use super::{
 use crate::filesystem::options::try_take;
 use crate::filesystem::{BYTES_FOLDER, LOCK_FILE, OpenError, RECORDS_FILE};
 use crate::progress::{Progress, Step};
+
+/// The most bytes of a backup's manifest that are read; it has a few lines.
+const MANIFEST_LIMIT: u64 = 64 * 1024;
 
 /// What is behind the names of what is not there as a whole yet.
 const UNFINISHED: &str = ".restoring";
@@ -86,8 +90,9 @@ fn read_manifest(backup: &Path) -> Result<Manifest, BackupError> {
     let not_whole = || BackupError::NotWhole {
         path: backup.to_owned(),
     };
-    let text = fs::read(backup.join(MANIFEST_FILE)).map_err(|_| not_whole())?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|_| not_whole())?;
+    let file = File::open(backup.join(MANIFEST_FILE)).map_err(|_| not_whole())?;
+    let manifest: Manifest =
+        serde_json::from_reader(BufReader::new(file.take(MANIFEST_LIMIT))).map_err(|_| not_whole())?;
     if (1..=FORMAT).contains(&manifest.format) {
         Ok(manifest)
     } else {

@@ -17,6 +17,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use tokio::runtime::Handle;
 
 use super::environment::TraceOptions;
+use crate::bounded_file;
 use crate::failure::Failure;
 
 /// The most bytes of a collector's answer.
@@ -69,7 +70,7 @@ impl Exporter {
 
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, Failure> {
     let failed = || Failure::new(format!("cannot use the certificates in {}", path.display()));
-    let text = std::fs::read(path).map_err(|cause| failed().because(cause))?;
+    let text = bounded_file::read(path).map_err(|cause| failed().because(cause))?;
     let certificates =
         reqwest::Certificate::from_pem_bundle(&text).map_err(|cause| failed().because(cause))?;
     if certificates.is_empty() {
