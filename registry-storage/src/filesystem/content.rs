@@ -1,6 +1,5 @@
 //! The content of a file on its way out.
 
-use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -11,10 +10,10 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use registry_core::Error;
 use registry_core::storage::{BlobContent, ByteStream};
-use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::disk::DiskFile;
 use super::health::file_error;
+use super::reads::{Reading, Reads};
 
 /// The size of a chunk in bytes. With half of it one client pulled 1.9 instead of 2.2 GiB a second; twice of it would take
 /// more memory than clients that stall should have.
@@ -25,6 +24,7 @@ const CHUNK: u64 = 512 * 1024;
 pub(super) struct FileContent {
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) path: Arc<PathBuf>,
+    pub(super) reads: Arc<Reads>,
 }
 
 impl BlobContent for FileContent {
@@ -43,25 +43,26 @@ struct FileStream {
     content: FileContent,
     /// What no read was begun for.
     rest: Range<u64>,
-    reading: Option<JoinHandle<io::Result<BytesMut>>>,
+    reading: Option<Reading<BytesMut>>,
     /// The chunk that was sent last: once the receiver is done with it, its memory takes the next one.
     sent: Option<Bytes>,
 }
 
 impl FileStream {
     /// Begins to read the next chunk; nothing at the end.
-    fn begin_read(&mut self, buffer: BytesMut) -> Option<JoinHandle<io::Result<BytesMut>>> {
+    fn begin_read(&mut self, buffer: BytesMut) -> Option<Reading<BytesMut>> {
         let start = self.rest.start;
         let end = self.rest.end.min(start.saturating_add(CHUNK));
         let size = usize::try_from(end.checked_sub(start)?)
             .ok()
             .filter(|size| *size > 0)?;
         self.rest.start = end;
-        let file = Arc::clone(&self.content.file);
-        Some(spawn_blocking(move || {
+        let FileContent { file, path, reads } = self.content.clone();
+        Some(reads.begin(&Arc::clone(&path), move || {
             let mut buffer = buffer;
             buffer.resize(size, 0);
-            file.read_at(&mut buffer, start)?;
+            file.read_at(&mut buffer, start)
+                .map_err(|cause| file_error("read", &path, cause))?;
             Ok(buffer)
         }))
     }
@@ -79,9 +80,9 @@ impl Stream for FileStream {
         let Some(reading) = begun else {
             return Poll::Ready(None);
         };
-        let result = ready!(Pin::new(stream.reading.insert(reading)).poll(context));
+        let result = ready!(stream.reading.insert(reading).as_mut().poll(context));
         stream.reading = None;
-        match result.map_err(io::Error::other).flatten() {
+        match result {
             Ok(buffer) => {
                 let chunk = buffer.freeze();
                 let sent = stream.sent.replace(chunk.clone());
@@ -89,9 +90,9 @@ impl Stream for FileStream {
                 stream.reading = stream.begin_read(free);
                 Poll::Ready(Some(Ok(chunk)))
             }
-            Err(cause) => {
+            Err(error) => {
                 stream.rest.start = stream.rest.end;
-                Poll::Ready(Some(Err(file_error("read", &stream.content.path, cause))))
+                Poll::Ready(Some(Err(error)))
             }
         }
     }

@@ -20,6 +20,7 @@ mod migration;
 mod options;
 mod queries;
 mod readers;
+mod reads;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use self::file_writer::FileWriter;
 use self::files::{Files, blocking};
 use self::health::{Health, closed};
 use self::lock::RootLock;
+use self::reads::Reads;
 use self::records::RecordStore;
 use crate::backend::{
     Backend, BytesWriter, Durability, Entry, MemoryPermit, Sequence, Stored, Unfinished, WriteGuard,
@@ -52,6 +54,7 @@ use crate::key::Key;
 pub(crate) use self::files::LinkError;
 pub use self::lock::Holder;
 pub use self::options::{FilesystemOptions, OpenError};
+pub use self::reads::READ_THREADS;
 
 const LOCK_FILE: &str = "registry.lock";
 const RECORDS_FILE: &str = "records.sqlite";
@@ -77,6 +80,7 @@ pub struct FilesystemBackend {
     records: RecordStore,
     /// None once the store was closed, so that the root is released when the last write ends.
     files: RwLock<Option<Arc<Files>>>,
+    reads: Arc<Reads>,
     /// Memory for parts, in kibibytes.
     upload_memory: Arc<Semaphore>,
     epoch: Option<String>,
@@ -131,6 +135,7 @@ impl FilesystemBackend {
         Ok(Self {
             records,
             files: RwLock::new(Some(Arc::new(Files::new(Arc::clone(disk), health, folder, lock)))),
+            reads: Arc::default(),
             upload_memory: Arc::new(Semaphore::new(in_units(options.upload_memory))),
             epoch: disk.epoch(),
             root: root.to_owned(),
@@ -223,17 +228,9 @@ impl Backend for FilesystemBackend {
 
     async fn open_bytes(&self, name: &BytesName) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         let (files, name) = (self.files()?, name.clone());
-        let open = move || {
-            let Some(file) = files.open(&name)? else {
-                return Ok(None);
-            };
-            let content: Arc<dyn BlobContent> = Arc::new(FileContent {
-                file,
-                path: Arc::new(files.path(&name)),
-            });
-            Ok(Some(content))
-        };
-        blocking(open).await
+        let (path, reads) = (Arc::new(files.path(&name)), Arc::clone(&self.reads));
+        let file = self.reads.begin(&path, move || files.open(&name)).await?;
+        Ok(file.map(|file| Arc::new(FileContent { file, path, reads }) as Arc<dyn BlobContent>))
     }
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {

@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use registry_http::operations::Health;
 use registry_http::{Frontend, Server};
+use registry_storage::filesystem::READ_THREADS;
 use tokio::runtime;
 
 use self::announce::announce;
@@ -54,8 +55,8 @@ use crate::failure::Failure;
 use crate::logging::{LogHandle, Logging};
 use crate::storage::StorageLocation;
 
-/// The most threads for calls that block: reads and writes of files, and hashing. A thread more costs memory and wins
-/// nothing, as each call is short.
+/// The most threads for calls that block, such as writes of files and hashing, beside those of reads of files, of which
+/// some may not end. A thread more costs memory and wins nothing, as each call is short.
 const BLOCKING_THREADS: usize = 32;
 
 /// Serves until a signal comes.
@@ -66,7 +67,7 @@ pub(crate) fn run(serve: &Serve) -> Result<(), Failure> {
     // Before there are other threads, which could read the environment meanwhile.
     let inherited = inherited()?;
     let runtime = runtime::Builder::new_multi_thread()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS + READ_THREADS)
         .enable_all()
         .build()
         .map_err(|cause| Failure::new("cannot start threads").because(cause))?;

@@ -1,0 +1,214 @@
+//! A disk of which some files do not answer.
+#![cfg(all(feature = "filesystem", unix))]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use registry_core::{Error, ErrorCode};
+use registry_storage::BytesName;
+use registry_storage::backend::{Backend as _, Unfinished};
+use registry_storage::filesystem::disk::{Access, Disk, DiskFile, RealDisk};
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, READ_THREADS};
+use tokio::time::timeout;
+
+/// A read that takes longer does not come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The files whose reads do not end.
+#[derive(Debug, Default)]
+struct Hanging {
+    paths: Mutex<BTreeSet<PathBuf>>,
+    changed: Condvar,
+}
+
+impl Hanging {
+    fn set(&self, paths: impl IntoIterator<Item = PathBuf>) {
+        *self.paths.lock().unwrap() = paths.into_iter().collect();
+        self.changed.notify_all();
+    }
+
+    fn wait_for(&self, path: &Path) {
+        let paths = self.paths.lock().unwrap();
+        drop(
+            self.changed
+                .wait_while(paths, |paths| paths.contains(path))
+                .unwrap(),
+        );
+    }
+}
+
+#[derive(Debug)]
+struct HangingDisk(Arc<Hanging>);
+
+#[derive(Debug)]
+struct HangingFile {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    hanging: Arc<Hanging>,
+}
+
+impl HangingDisk {
+    fn wrap(&self, path: &Path, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(HangingFile {
+            path: path.to_owned(),
+            file,
+            hanging: Arc::clone(&self.0),
+        })
+    }
+}
+
+impl Disk for HangingDisk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_folder(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_folder(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(path, RealDisk.create(path)?))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(path, RealDisk.open(path, access)?))
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        RealDisk.link(file, name)
+    }
+
+    fn epoch(&self) -> Option<String> {
+        RealDisk.epoch()
+    }
+
+    fn records_synced(&self, path: &Path) {
+        RealDisk.records_synced(path);
+    }
+}
+
+impl DiskFile for HangingFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.hanging.wait_for(&self.path);
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, content: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(content, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.file.set_length(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+fn name(number: usize) -> BytesName {
+    BytesName::parse(&format!("20260101/00000000-0000-4000-8000-{number:012}")).unwrap()
+}
+
+async fn write(backend: &FilesystemBackend, name: &BytesName, content: &Bytes) {
+    let bytes = Unfinished {
+        name: name.clone(),
+        token: None,
+    };
+    let mut writer = backend.write_bytes(&bytes, Arc::new(())).await.unwrap();
+    writer.write(0, 0, content.clone()).await.unwrap();
+    writer.close().await.unwrap();
+    backend.seal_bytes(&bytes, content.len() as u64).await.unwrap();
+}
+
+async fn read(backend: &FilesystemBackend, name: &BytesName, size: usize) -> Result<Bytes, Error> {
+    let content = backend.open_bytes(name).await?.unwrap();
+    let mut stream = content.read(0..size as u64);
+    let mut read = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        read.extend_from_slice(&chunk?);
+    }
+    Ok(read.into())
+}
+
+/// Runs a test as the server would: with as many threads for calls that block as it has.
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32 + READ_THREADS)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(test);
+}
+
+#[test]
+fn forty_reads_that_do_not_end_stop_neither_other_reads_nor_writes() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let hanging = Arc::<Hanging>::default();
+        let disk = Arc::new(HangingDisk(Arc::clone(&hanging)));
+        let backend = FilesystemOptions::new()
+            .disk(disk)
+            .open(folder.path())
+            .await
+            .unwrap();
+        let backend = Arc::new(backend);
+        let content = Bytes::from(vec![7; 100_000]);
+        for number in 0..=40 {
+            write(&backend, &name(number), &content).await;
+        }
+        let path = |number| folder.path().join("bytes").join(name(number).as_str());
+        hanging.set((0..40).map(path));
+        // Each file by itself, and clients that come back for the same.
+        let mut pulls: Vec<_> = (0..80)
+            .map(|number| {
+                let (backend, size) = (Arc::clone(&backend), content.len());
+                tokio::spawn(async move { read(&backend, &name(number % 40), size).await })
+            })
+            .collect();
+        // Half of the clients go.
+        for pull in pulls.drain(40..) {
+            tokio::task::yield_now().await;
+            pull.abort();
+        }
+        for _ in 0..3 {
+            let other = timeout(PATIENCE, read(&backend, &name(40), content.len())).await;
+            assert_eq!(other.expect("other files are read").unwrap(), content);
+        }
+        let written = timeout(PATIENCE, write(&backend, &name(41), &content)).await;
+        written.expect("writes go on");
+        hanging.set([]);
+        for pull in pulls {
+            match pull.await.unwrap() {
+                Ok(read) => assert_eq!(read, content),
+                Err(error) => assert_eq!(error.code(), ErrorCode::Unavailable),
+            }
+        }
+        let again = read(&backend, &name(0), content.len()).await.unwrap();
+        assert_eq!(again, content, "a disk that answers again is read");
+        backend.close().await.unwrap();
+    });
+}
