@@ -121,7 +121,10 @@ fn with_temporary(
         file.write_all(text.as_bytes())?;
         let made = file.metadata()?;
         if let Some((user, group)) = owner.filter(|owner| *owner != (made.uid(), made.gid())) {
-            fchown(&file, Some(user), Some(group))?;
+            fchown(&file, Some(user), Some(group)).map_err(|error| {
+                let text = "the file belongs to somebody else, and would not any more; change it as that user or as root";
+                io::Error::new(error.kind(), text)
+            })?;
         }
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
