@@ -40,14 +40,17 @@ fn a_changed_file_comes_into_force_by_itself_and_a_bad_one_does_not() {
 
 #[test]
 fn a_changed_secret_waits_for_a_restart_and_is_told_by_its_key_alone() {
-    let text = |secret: &str, unused: &str, level: &str| {
+    let text = |secret: &str, other: &str, level: &str| {
         format!(
-            "version: 0.1\nstorage: inmemory\nlog: {{level: {level}}}\nhttp: {{secret: {unused}}}\nnotifications: {{endpoints: [{{name: a, url: 'http://127.0.0.1:1', headers: {{Authorization: [{secret}]}}}}]}}\n"
+            "version: 0.1\nstorage: inmemory\nlog: {{level: {level}}}\nhttp: {{secret: {other}}}\nnotifications: {{endpoints: [{{name: a, url: 'http://127.0.0.1:1', headers: {{Authorization: [{secret}]}}}}]}}\n"
         )
     };
     let server = Running::start(Some(&text("canary-1", "a", "info")), &[]);
     write(&server, &text("canary-2", "b", "info"));
-    wait_for(&server, "wait for a restart keys=\"notifications.endpoints\"");
+    wait_for(
+        &server,
+        "wait for a restart keys=\"http.secret, notifications.endpoints\"",
+    );
     // As at the start: nothing waits.
     let before = server.log().matches("wait for a restart").count();
     let read = server.log().matches("read again and is in force").count();
