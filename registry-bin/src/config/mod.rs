@@ -1,12 +1,14 @@
 //! The configuration: distribution's `config.yml` with further keys of ours, and the environment and flags over it.
 //!
 //! [`load()`] reads a [tree] whose values know where they were written, lays variables and flags over it, and
-//! reads the types of [`sections`] from it. What is accepted without effect or refused is said in [`supported`].
+//! reads the types of [`sections`] from it. What is accepted without effect or refused is said in [`supported`], and what
+//! no empty value takes away in [`protection`].
 
 mod check;
 pub(crate) mod fingerprint;
 mod load;
 mod problem;
+pub(crate) mod protection;
 pub(crate) mod schema;
 pub(crate) mod sections;
 pub(crate) mod supported;

@@ -5,6 +5,7 @@ use registry_http::auth::Htpasswd;
 use crate::commands::serve::files;
 use crate::commands::serve::files::users;
 use crate::config::Loaded;
+use crate::config::protection;
 use crate::config::supported::{limited, reason, without_effect};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
@@ -41,6 +42,11 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     }
     for (key, limit) in limited(configuration) {
         line(format!("{key} is limited: {limit}."));
+    }
+    for (key, origin) in protection::empty(&loaded.tree) {
+        line(format!(
+            "{key} ({origin}) is empty and protects nothing; write `~` if that is meant."
+        ));
     }
     for (key, path) in configuration.auth.files_of_users() {
         for unusable in users(key, path).iter().flat_map(Htpasswd::unusable) {

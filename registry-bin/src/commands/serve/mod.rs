@@ -50,7 +50,7 @@ use self::signals::Signals;
 use self::tls::{Encryption, Renewal, Unencrypted};
 use crate::cli::Serve;
 use crate::config::supported::{limited, without_effect};
-use crate::config::{DEFAULT_FOLDER, Loaded, load};
+use crate::config::{DEFAULT_FOLDER, Loaded, load, protection};
 use crate::failure::Failure;
 use crate::logging::{LogHandle, Logging};
 use crate::storage::StorageLocation;
@@ -174,6 +174,9 @@ fn tell_what_has_no_effect(loaded: &Loaded) {
     }
     for (key, limit) in limited(&loaded.configuration) {
         tracing::info!("{key} is limited: {limit}");
+    }
+    for (key, origin) in protection::empty(&loaded.tree) {
+        tracing::warn!("{key} ({origin}) is empty and protects nothing; write `~` if that is meant");
     }
     for variable in &loaded.variables.unused {
         tracing::warn!(

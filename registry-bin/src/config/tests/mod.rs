@@ -211,6 +211,7 @@ fn an_empty_variable_is_as_good_as_no_key_whatever_the_file_says() {
                 ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", empty),
                 ("REGISTRY_HEALTH_HTTPCHECKERS", empty),
                 ("REGISTRY_HTTP_TLS", empty),
+                ("REGISTRY_ACCESS", empty),
             ],
         );
         assert_eq!(
@@ -221,6 +222,210 @@ fn an_empty_variable_is_as_good_as_no_key_whatever_the_file_says() {
     }
     let message = refusal(text, &[("REGISTRY_STORAGE", "")]);
     assert!(message.contains("where to store is missing"), "{message}");
+}
+
+/// Sets each key that protects.
+const PROTECTED: &str = "\
+version: 0.1
+storage:
+  s3: {bucket: b, region: r, encrypt: true, keyid: k, usefipsendpoint: true}
+  maintenance: {readonly: {enabled: true}}
+auth:
+  token: {realm: 'https://a/t', service: s, issuer: i, rootcertbundle: /b, signingalgorithms: [ES256]}
+access:
+  groups: {g: [u]}
+  rules:
+    - {repositories: [a], identities: ['group:g'], actions: [pull]}
+tags:
+  immutable:
+    - {repositories: ['**'], tags: ['v*']}
+http:
+  headers: {Strict-Transport-Security: [max-age=1]}
+  ratelimit:
+    address: {requests: 1}
+    identity: {requests: 1}
+  tls:
+    certificate: /c
+    key: /k
+    clientcas: [/ca]
+    clientauth: require-and-verify-client-cert
+    minimumtls: tls1.3
+    ciphersuites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]
+  trustedproxies: []
+log:
+  audit: {path: /a}
+";
+
+#[test]
+fn no_empty_variable_takes_away_what_protects() {
+    let empties = ["", " ", "\t", "# nothing", "''", "\"\"", "\" \"", "[]", "{}"];
+    for path in super::protection::PROTECTING {
+        let keys: Vec<&str> = path.split('.').collect();
+        let mut names = vec![path.to_uppercase().replace('.', "_")];
+        // Whatever is above it takes it away too; of the storage that leaves none.
+        names.extend(
+            (1..keys.len())
+                .filter(|_| keys[0] != "storage")
+                .map(|end| keys[..end].join("_").to_uppercase()),
+        );
+        for name in names {
+            for empty in empties {
+                let is_value = *path == "http.trustedproxies" && name.ends_with("PROXIES") && empty == "[]";
+                let variable = format!("REGISTRY_{name}");
+                let loaded = try_load(Some(PROTECTED), &[(&variable, empty)]);
+                if is_value {
+                    assert!(loaded.is_ok());
+                    continue;
+                }
+                let message = loaded.expect_err(&variable);
+                assert!(
+                    message.starts_with(&format!("environment variable {variable}: "))
+                        && message.contains("of the file says")
+                        && message.contains("write `~`"),
+                    "{variable}={empty}: {message}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_variable_is_refused_wherever_it_takes_a_part_of_what_protects() {
+    for (variable, value, said) in [
+        (
+            "REGISTRY_AUTH",
+            "",
+            "REGISTRY_AUTH: auth: is empty, and would take away what line 6 of the file says",
+        ),
+        ("REGISTRY_AUTH_TOKEN", "", "auth.token: is empty"),
+        (
+            "REGISTRY_AUTH_TOKEN_SIGNINGALGORITHMS",
+            "",
+            "auth.token.signingalgorithms: is empty",
+        ),
+        ("REGISTRY_ACCESS_RULES", "", "access.rules: is empty"),
+        ("REGISTRY_ACCESS_RULES_0", "", "access.rules[0]: is empty"),
+        (
+            "REGISTRY_ACCESS_RULES_0_IDENTITIES",
+            "",
+            "access.rules[0].identities: is empty",
+        ),
+        ("REGISTRY_ACCESS", "{rules: }", "access.rules: is empty"),
+        (
+            "REGISTRY_TAGS_IMMUTABLE_0_TAGS",
+            "[]",
+            "tags.immutable[0].tags: is empty",
+        ),
+        (
+            "REGISTRY_HTTP_TLS",
+            "{certificate: /c, key: /k, clientcas: }",
+            "http.tls.clientcas: is empty",
+        ),
+        (
+            "REGISTRY_HTTP_TLS_CLIENTCAS_0",
+            "",
+            "http.tls.clientcas[0]: is empty",
+        ),
+        (
+            "REGISTRY_HTTP_RATELIMIT_ADDRESS",
+            "",
+            "http.ratelimit.address: is empty",
+        ),
+        (
+            "REGISTRY_STORAGE_MAINTENANCE",
+            "",
+            "storage.maintenance.readonly: is empty",
+        ),
+        (
+            "REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED",
+            "",
+            "storage.maintenance.readonly.enabled: is empty",
+        ),
+    ] {
+        let message = refusal(PROTECTED, &[(variable, value)]);
+        assert!(message.contains(said), "{variable}: {message}");
+    }
+    // Of two variables too.
+    let message = refusal(
+        SMALLEST,
+        &[
+            ("REGISTRY_AUTH_HTPASSWD", "{realm: r, path: /users}"),
+            ("REGISTRY_AUTH_HTPASSWD_PATH", ""),
+        ],
+    );
+    assert!(
+        message.contains("what environment variable REGISTRY_AUTH_HTPASSWD says"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_protects_is_taken_away_by_who_says_so() {
+    for none in ["~", "null"] {
+        let configuration = load(
+            PROTECTED,
+            &[
+                ("REGISTRY_AUTH", none),
+                ("REGISTRY_ACCESS", none),
+                ("REGISTRY_TAGS_IMMUTABLE", none),
+                ("REGISTRY_HTTP_TLS", none),
+                ("REGISTRY_HTTP_RATELIMIT", none),
+            ],
+        );
+        assert_eq!(configuration.auth, Default::default());
+        assert_eq!(configuration.access, Default::default());
+        assert!(configuration.tags.immutable.is_empty());
+        assert_eq!(configuration.http.tls, Default::default());
+    }
+    let open = load(PROTECTED, &[("REGISTRY_AUTH", "none")]);
+    assert!(open.auth.none.is_some() && open.auth.token.is_none());
+    // What protects nothing may be empty, and so may what replaces it.
+    load(
+        "version: 0.1\nstorage: inmemory\nauth: none\n",
+        &[("REGISTRY_AUTH", "")],
+    );
+    load(
+        PROTECTED,
+        &[
+            ("REGISTRY_HTTP_TLS", "{certificate: /c, key: /k}"),
+            ("REGISTRY_LOG_LEVEL", ""),
+        ],
+    );
+}
+
+#[test]
+fn an_empty_value_where_nothing_protects_is_told() {
+    let told = |text: &str, variables: Variables<'_>| {
+        let (_, tree, _) = try_load(Some(text), variables).unwrap();
+        let empty = super::protection::empty(&tree);
+        empty
+            .iter()
+            .map(|(key, origin)| format!("{key} ({origin})"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(
+            SMALLEST,
+            &[
+                ("REGISTRY_AUTH", ""),
+                ("REGISTRY_HTTP_TLS_CLIENTCAS", "[]"),
+                ("REGISTRY_ACCESS", "~")
+            ]
+        ),
+        [
+            "auth (environment variable REGISTRY_AUTH)",
+            "http.tls.clientcas (environment variable REGISTRY_HTTP_TLS_CLIENTCAS)"
+        ]
+    );
+    assert_eq!(
+        told(
+            "version: 0.1\nstorage: inmemory\nauth:\naccess: {rules: []}\nhttp: {trustedproxies: []}\n",
+            &[]
+        ),
+        ["access.rules (line 4)", "auth (line 3)"]
+    );
+    assert!(told("version: 0.1\nstorage: inmemory\nauth: none\naccess: ~\n", &[]).is_empty());
+    assert!(told(PROTECTED, &[]).is_empty());
 }
 
 #[test]
@@ -406,7 +611,8 @@ fn every_path_of_the_tables_is_in_the_schema() {
     let paths = super::supported::WITHOUT_EFFECT
         .iter()
         .chain(super::supported::REFUSED)
-        .map(|(path, _)| *path);
+        .map(|(path, _)| *path)
+        .chain(super::protection::PROTECTING.iter().copied());
     for path in paths {
         let mut place = &schema;
         for key in path.split('.') {

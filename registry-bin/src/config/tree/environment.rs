@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Node, Origin, Value, parse};
 use crate::config::problem::{Problem, alternatives, near};
+use crate::config::protection;
 use crate::config::schema::{Below, Description, VARIABLE};
 
 /// What the names of our variables begin with.
@@ -52,7 +53,8 @@ enum Placed {
 /// Applies each variable whose name begins as ours do; the others are not looked at.
 ///
 /// # Errors
-/// A value that is not YAML, and an index that is not one or beyond the end of its list.
+/// A value that is not YAML, an index that is not one or beyond the end of its list, and an empty value in the place of
+/// what [protects](protection).
 pub(crate) fn apply_variables(
     root: &mut Node,
     schema: &serde_json::Value,
@@ -73,10 +75,14 @@ pub(crate) fn apply_variables(
         let origin = Origin::Variable(Arc::from(name.as_str()));
         let value = parse(&text, Some(&origin)).map_err(|problem| problem.at(&origin))?;
         let path: Vec<&str> = name.strip_prefix(PREFIX).unwrap_or_default().split('_').collect();
+        let before = root.clone();
         let placed =
             place(root, Description::new(schema), &path, value).map_err(|problem| problem.at(&origin))?;
         match placed {
-            Placed::Yes => applied.used.push(name),
+            Placed::Yes => {
+                protection::check(&before, root, &origin)?;
+                applied.used.push(name);
+            }
             Placed::Nowhere { left, known } => {
                 let reason = reason(&name, &path, left, &known);
                 applied.unused.push(UnusedVariable { name, reason });

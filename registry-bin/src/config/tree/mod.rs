@@ -153,6 +153,14 @@ impl Node {
         }
     }
 
+    /// An item of a list.
+    pub(crate) fn item(&self, index: usize) -> Option<&Self> {
+        match &self.value {
+            Value::List(items) => items.get(index),
+            Value::Map(_) | Value::Scalar { .. } => None,
+        }
+    }
+
     /// A path has a value.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.find(path).is_some_and(|node| !node.is_null())

@@ -53,7 +53,12 @@ impl<'input> Reader<'_, 'input> {
         loop {
             match self.events.next() {
                 None => return Ok(None),
-                Some(Ok((event, span))) => {
+                Some(Ok((mut event, span))) => {
+                    // The parser writes `~` for what is not there; whoever reads the tree can tell the two apart.
+                    let is_there = span.start.index() < span.end.index();
+                    if let (Event::Scalar(text, ScalarStyle::Plain, ..), false) = (&mut event, is_there) {
+                        *text = "".into();
+                    }
                     let place = self.place(span.start.line());
                     if is_content(&event) {
                         return Ok(Some((event, place)));
