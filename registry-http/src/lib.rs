@@ -15,6 +15,7 @@ struct Readme;
 #[doc = include_str!("../../README.md")]
 struct FrontPage;
 
+mod access;
 mod address;
 #[cfg(any(feature = "htpasswd", feature = "token"))]
 pub mod auth;
@@ -40,6 +41,7 @@ mod tls;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+pub use crate::access::{AccessControl, ReplaceableAccess};
 pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};
 pub use crate::endpoint::Endpoint;

@@ -25,6 +25,8 @@ pub(crate) struct Loaded {
     pub(crate) file: Option<PathBuf>,
     /// What the file held.
     pub(crate) fingerprint: Option<Fingerprint>,
+    /// The file may have been cut within its last line, so that what stands there may mean something else.
+    pub(crate) may_be_cut: bool,
     /// What came of the variables.
     pub(crate) variables: Applied,
 }
@@ -73,6 +75,7 @@ pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded,
         configuration,
         tree,
         file,
+        may_be_cut: text.as_deref().is_some_and(may_be_cut),
         fingerprint: text.map(|text| Fingerprint::of(text.as_bytes())),
         variables,
     })
@@ -103,6 +106,11 @@ fn read(path: &Path) -> Result<String, Failure> {
     }
     let failed = || Failure::new(format!("cannot read the configuration {}", path.display()));
     bounded_file::read_to_string(path).map_err(|cause| failed().because(cause))
+}
+
+/// Tells whether a text may end within a line. One in the form of JSON is not good without its last brace.
+fn may_be_cut(text: &str) -> bool {
+    !text.ends_with('\n') && !text.trim_start().starts_with('{')
 }
 
 fn failure(problems: &[Problem], file: Option<&str>) -> Failure {

@@ -14,6 +14,7 @@ pub(crate) fn loaded(text: &str, variables: &[(&str, &str)]) -> Loaded {
         tree,
         file: Some("config.yml".into()),
         fingerprint: None,
+        may_be_cut: false,
         variables,
     }
 }

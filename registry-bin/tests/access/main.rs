@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod careless_edits;
 mod commands;
 mod key_sets;
 mod live;

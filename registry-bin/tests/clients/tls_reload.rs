@@ -176,3 +176,54 @@ fn a_bad_certificate_is_told_and_the_one_before_stays_in_force() {
         "{log}"
     );
 }
+
+#[test]
+fn whose_certificates_are_asked_for_stays_when_the_key_is_gone() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = |name: &str| folder.path().join(name);
+    let authority = Authority::new("private");
+    authority.issue(folder.path(), "server", |_| {});
+    authority.write(&path("ca.pem"));
+    let write = |rest: &str| {
+        let text = format!(
+            "version: 0.1\nstorage: inmemory\nhttp:\n  tls:\n    certificate: {}\n    key: {}\n{rest}",
+            text(&path("server.pem")),
+            text(&path("server-key.pem"))
+        );
+        fs::write(path("config.yml"), text).expect("a file can be written");
+    };
+    let strict = format!(
+        "    minimumtls: tls1.3\n    ciphersuites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]\n    clientcas: [{}]\n",
+        text(&path("ca.pem"))
+    );
+    write(&strict);
+    let server = TlsServer::start(folder.path(), &[text(&path("config.yml"))], &[]);
+    let is_let_in = || {
+        let mut connection = Secured::open(&server, &authority)?;
+        connection.ask("/v2/")?;
+        connection.0.read_exact(&mut [0])
+    };
+    assert!(is_let_in().is_err());
+    let without = |key: &str| {
+        let lines = strict.lines().filter(|line| !line.contains(key));
+        lines.fold(String::new(), |text, line| text + line + "\n")
+    };
+    for key in ["clientcas", "minimumtls", "ciphersuites"] {
+        write(&without(key));
+        server.signal("-HUP");
+        until(&server, || {
+            server.log().contains(&format!("http.tls.{key}: is gone, empty"))
+        });
+        assert!(is_let_in().is_err(), "{key}");
+    }
+    write("    clientcas: []\n");
+    server.signal("-HUP");
+    until(&server, || {
+        server.log().matches("http.tls.clientcas: is gone, empty").count() == 2
+    });
+    assert!(is_let_in().is_err());
+    // Another authority may be named, and an older version.
+    write(&strict.replace("tls1.3", "tls1.2"));
+    server.signal("-HUP");
+    until(&server, || server.log().contains("is in force"));
+}

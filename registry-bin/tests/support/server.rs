@@ -40,10 +40,15 @@ impl Server {
 
     /// Starts a server by this file.
     pub(crate) fn configured(configuration: &Path) -> Self {
+        Self::configured_with(configuration, &[])
+    }
+
+    /// As [`Self::configured`], with variables of the environment beside those of the test.
+    pub(crate) fn configured_with(configuration: &Path, environment: &[(&str, &str)]) -> Self {
         let path = configuration
             .to_str()
             .expect("temporary folders have plain names");
-        Self::start(&[path])
+        Self::run_with(&["serve", path, "--listen", "127.0.0.1:0"], environment)
     }
 
     /// Asks it to read its configuration again (SIGHUP).
@@ -52,6 +57,17 @@ impl Server {
             .args(["-HUP", &self.process.id().to_string()])
             .status();
         assert!(sent.expect("kill runs").success());
+    }
+
+    /// Has it read its configuration again, and waits until it says what came of that.
+    ///
+    /// # Panics
+    /// If it says nothing in time.
+    pub(crate) fn read_again(&self) {
+        let told = || self.output().matches("the configuration was read again").count();
+        let before = told();
+        self.signal_hangup();
+        until(|| told() > before);
     }
 
     /// Starts a server that stores in memory.

@@ -32,15 +32,20 @@ pub(crate) struct GuardedServer {
 }
 
 impl GuardedServer {
+    /// As [`Self::start`], with variables of the environment.
+    pub(crate) fn start_with(configuration: &str, environment: &[(&str, &str)]) -> Self {
+        let folder = folder_with_users();
+        let path = write(folder.path(), configuration);
+        Self {
+            server: Server::configured_with(&path, environment),
+            folder,
+        }
+    }
+
     /// Starts a server by a configuration, in which `USERS` is the path of the file of users and `FOLDER` that of the
     /// folder it is in.
     pub(crate) fn start(configuration: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let users = folder.path().join("users");
-        for (user, _) in USERS {
-            set_password(&users, user, PASSWORD);
-        }
-        Self::start_in(folder, configuration)
+        Self::start_with(configuration, &[])
     }
 
     /// Starts a server by a configuration, with the files of a folder.
@@ -78,6 +83,15 @@ impl GuardedServer {
     pub(crate) fn users(&self) -> PathBuf {
         self.folder.path().join("users")
     }
+}
+
+fn folder_with_users() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let users = folder.path().join("users");
+    for (user, _) in USERS {
+        set_password(&users, user, PASSWORD);
+    }
+    folder
 }
 
 fn write(folder: &Path, configuration: &str) -> PathBuf {

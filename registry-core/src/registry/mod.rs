@@ -57,6 +57,12 @@ impl<S: ?Sized + Storage> Registry<S> {
         self
     }
 
+    /// Returns who decides who may do what.
+    #[must_use]
+    pub const fn authorizer(&self) -> &Arc<dyn Authorizer> {
+        &self.authorizer
+    }
+
     /// Makes responses say what happened, in [`Response::event`]. Without this no event is even put together.
     #[must_use]
     pub fn with_events(mut self) -> Self {

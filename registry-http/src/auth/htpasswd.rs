@@ -26,6 +26,7 @@ const USUAL_COST: u32 = 10;
 pub struct Htpasswd {
     users: BTreeMap<String, User>,
     unusable: Vec<UnusableUser>,
+    ends_within_a_line: bool,
 }
 
 #[derive(Clone)]
@@ -104,9 +105,12 @@ impl Htpasswd {
         let unusable = unusable
             .into_iter()
             .map(|(user, (line, reason))| UnusableUser { line, user, reason });
+        let unusable: Vec<_> = unusable.collect();
+        let last = text.lines().count();
         Ok(Self {
             users,
-            unusable: unusable.collect(),
+            ends_within_a_line: !text.ends_with('\n') && unusable.iter().any(|hash| hash.line == last),
+            unusable,
         })
     }
 
@@ -114,6 +118,12 @@ impl Htpasswd {
     #[must_use]
     pub fn unusable(&self) -> &[UnusableUser] {
         &self.unusable
+    }
+
+    /// Tells whether the last line has no line break and a hash that does not serve, as where a file was written by half.
+    #[must_use]
+    pub const fn ends_within_a_line(&self) -> bool {
+        self.ends_within_a_line
     }
 
     /// Returns the names of the users, in order.

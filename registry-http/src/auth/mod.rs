@@ -9,7 +9,6 @@ mod htpasswd;
 mod libtrust;
 #[cfg(feature = "htpasswd")]
 mod passwords;
-mod replaceable;
 #[cfg(feature = "token-server")]
 mod signing_keys;
 #[cfg(feature = "token")]
@@ -25,7 +24,6 @@ pub use self::basic::BasicAuthenticator;
 pub use self::htpasswd::{Htpasswd, HtpasswdLine, InvalidCredentials, InvalidHtpasswd, UnusableUser};
 #[cfg(feature = "htpasswd")]
 pub use self::passwords::Passwords;
-pub use self::replaceable::ReplaceableAuthorizer;
 #[cfg(feature = "token-server")]
 pub use self::signing_keys::{InvalidSigningKeys, SigningKeys};
 #[cfg(feature = "token")]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use quick_cache::sync::Cache;
@@ -44,14 +43,19 @@ const FAILURES_OF_ADDRESS: Rate = Rate {
     burst: NonZeroU32::MIN.saturating_add(99),
 };
 
-/// The passwords of an htpasswd file, which can be replaced.
+/// The passwords of an htpasswd file.
 ///
 /// A comparison takes a tenth of a second of one processor, so it runs off the async threads, on half of the processors at
 /// most, and its verdict is kept for a minute under a digest with a key that only this process has. A wrong password takes
 /// as long for an unknown user as for a known one, whatever the cost of that one's hash. One address that tries too many
 /// passwords for one name, or too many at all, is answered 429.
 pub struct Passwords {
-    table: ArcSwap<Table>,
+    table: Arc<Table>,
+    checks: Arc<Checks>,
+}
+
+/// What is known of the passwords that were tried, whatever the users.
+struct Checks {
     verdicts: Cache<[u8; 32], (Instant, bool)>,
     key: hmac::Key,
     turns: Arc<Semaphore>,
@@ -62,7 +66,7 @@ pub struct Passwords {
 /// The users, and the highest cost of their hashes.
 #[derive(Debug)]
 struct Table {
-    users: Arc<Htpasswd>,
+    users: Htpasswd,
     highest_cost: u32,
 }
 
@@ -70,7 +74,7 @@ impl Table {
     fn new(users: Htpasswd) -> Self {
         Self {
             highest_cost: users.highest_cost(),
-            users: Arc::new(users),
+            users,
         }
     }
 }
@@ -97,27 +101,33 @@ impl Passwords {
             .map_err(|_| Error::from(ErrorCode::Internal).with_cause(NoRandomness))?;
         let turns = available_parallelism().map_or(1, |processors| processors.get().div_ceil(2));
         Ok(Self {
-            table: ArcSwap::from_pointee(Table::new(table)),
-            verdicts: Cache::new(VERDICTS),
-            key,
-            turns: Arc::new(Semaphore::new(turns)),
-            failures_of_user: RateLimiter::new(of_user),
-            failures_of_address: RateLimiter::new(of_address),
+            table: Arc::new(Table::new(table)),
+            checks: Arc::new(Checks {
+                verdicts: Cache::new(VERDICTS),
+                key,
+                turns: Arc::new(Semaphore::new(turns)),
+                failures_of_user: RateLimiter::new(of_user),
+                failures_of_address: RateLimiter::new(of_address),
+            }),
         })
     }
 
-    /// Puts the users of `table` in force.
-    pub fn replace(&self, table: Htpasswd) {
+    /// Returns the same for the users of `table`: who guessed too often has to wait at both.
+    #[must_use]
+    pub fn with_table(&self, table: Htpasswd) -> Self {
         if table.unusable() != self.table().unusable() {
             warn_of(&table);
         }
-        self.table.store(Arc::new(Table::new(table)));
+        Self {
+            table: Arc::new(Table::new(table)),
+            checks: Arc::clone(&self.checks),
+        }
     }
 
-    /// Returns the users in force.
+    /// Returns the users.
     #[must_use]
-    pub fn table(&self) -> Arc<Htpasswd> {
-        Arc::clone(&self.table.load().users)
+    pub fn table(&self) -> &Htpasswd {
+        &self.table.users
     }
 
     /// Tells whether a user has this password; `peer` is the address that asks.
@@ -126,17 +136,17 @@ impl Passwords {
     /// [`TooManyRequests`](ErrorCode::TooManyRequests) after too many wrong ones,
     /// [`Unavailable`](ErrorCode::Unavailable) where too many others are checked.
     pub async fn verify(&self, peer: Option<IpAddr>, user: &str, password: &str) -> Result<bool, Error> {
-        let table = self.table.load_full();
+        let (table, checks) = (Arc::clone(&self.table), &*self.checks);
         let hash = table.users.hash_of(user);
-        let digest = self.digest(&[user, hash.unwrap_or_default(), password]);
+        let digest = checks.digest(&[user, hash.unwrap_or_default(), password]);
         // Clients come again with the same wrong password, many times and at once. That is one guess.
-        if let Some(verdict) = self.verdict(&digest) {
+        if let Some(verdict) = checks.verdict(&digest) {
             return Ok(verdict);
         }
         let address = peer.map(network);
-        let failure = (address, self.digest(&[user]));
-        self.check_failures(&failure)?;
-        let turn = timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await;
+        let failure = (address, checks.digest(&[user]));
+        checks.check_failures(&failure)?;
+        let turn = timeout(TURN, Arc::clone(&checks.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
             return Err(Error::new(
                 ErrorCode::Unavailable,
@@ -144,10 +154,10 @@ impl Passwords {
             ));
         };
         // Whoever waited behind the same question finds the verdict, and behind too many wrong ones learns that.
-        if let Some(verdict) = self.verdict(&digest) {
+        if let Some(verdict) = checks.verdict(&digest) {
             return Ok(verdict);
         }
-        self.check_failures(&failure)?;
+        checks.check_failures(&failure)?;
         let (password, hash) = (password.to_owned(), hash.map(str::to_owned));
         let compared = spawn_blocking(move || {
             let is_right = is_right(&password, hash.as_deref(), table.highest_cost);
@@ -155,16 +165,20 @@ impl Passwords {
             (is_right, turn)
         });
         let (is_right, turn) = compared.await.map_err(Error::internal)?;
-        self.verdicts.insert(digest, (Instant::now() + VERDICT, is_right));
+        checks
+            .verdicts
+            .insert(digest, (Instant::now() + VERDICT, is_right));
         if !is_right {
             // Where it is too often now, the next one is told.
-            let _counted = self.failures_of_user.take(&failure, Duration::ZERO);
-            let _counted = self.failures_of_address.take(&address, Duration::ZERO);
+            let _counted = checks.failures_of_user.take(&failure, Duration::ZERO);
+            let _counted = checks.failures_of_address.take(&address, Duration::ZERO);
         }
         drop(turn);
         Ok(is_right)
     }
+}
 
+impl Checks {
     /// Refuses where too many were wrong.
     fn check_failures(&self, failure: &(Option<IpAddr>, [u8; 32])) -> Result<(), Error> {
         let wait = self.failures_of_user.wait(failure);
@@ -255,10 +269,10 @@ mod tests {
     async fn a_new_table_ends_the_verdicts_of_the_old_one() {
         let passwords = Passwords::new(table("alice", "old")).unwrap();
         assert!(passwords.verify(None, "alice", "old").await.unwrap());
-        passwords.replace(table("alice", "new"));
+        let passwords = passwords.with_table(table("alice", "new"));
         assert!(!passwords.verify(None, "alice", "old").await.unwrap());
         assert!(passwords.verify(None, "alice", "new").await.unwrap());
-        passwords.replace(Htpasswd::default());
+        let passwords = passwords.with_table(Htpasswd::default());
         assert!(!passwords.verify(None, "alice", "new").await.unwrap());
     }
 

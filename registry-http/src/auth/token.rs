@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
@@ -79,9 +78,9 @@ impl Realm {
 #[derive(Debug)]
 pub struct TokenAuthenticator {
     options: TokenOptions,
-    trusted: ArcSwap<Trusted>,
-    missing: Notify,
-    refusals: LogLimit,
+    trusted: Trusted,
+    missing: Arc<Notify>,
+    refusals: Arc<LogLimit>,
     /// Those whose tokens are good; everybody's where there is nothing.
     #[cfg(feature = "token-server")]
     users: Option<Arc<Passwords>>,
@@ -148,9 +147,9 @@ impl TokenAuthenticator {
             .retain(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
         Self {
             options,
-            trusted: ArcSwap::from_pointee(Trusted::new(keys)),
-            missing: Notify::new(),
-            refusals: LogLimit::new(),
+            trusted: Trusted::new(keys),
+            missing: Arc::new(Notify::new()),
+            refusals: Arc::new(LogLimit::new()),
             #[cfg(feature = "token-server")]
             users: None,
         }
@@ -172,9 +171,18 @@ impl TokenAuthenticator {
         self.missing.notified().await;
     }
 
-    /// Trusts tokens that these keys signed, and no others any more.
-    pub fn replace(&self, keys: TokenKeys) {
-        self.trusted.store(Arc::new(Trusted::new(keys)));
+    /// Returns the same, trusting the tokens that `keys` signed and no others. Who waits at one of the two for a
+    /// [missing key](Self::key_missing) is told by both.
+    #[must_use]
+    pub fn with_keys(&self, keys: TokenKeys) -> Self {
+        Self {
+            options: self.options.clone(),
+            trusted: Trusted::new(keys),
+            missing: Arc::clone(&self.missing),
+            refusals: Arc::clone(&self.refusals),
+            #[cfg(feature = "token-server")]
+            users: self.users.clone(),
+        }
     }
 
     fn principal(&self, request: &Parts) -> Result<Principal, Error> {
@@ -210,7 +218,7 @@ impl TokenAuthenticator {
         for (byte, hashed) in hash.iter_mut().zip(digest(&SHA256, token.as_bytes()).as_ref()) {
             *byte = *hashed;
         }
-        let trusted = self.trusted.load();
+        let trusted = &self.trusted;
         if let Some(known) = trusted.known.get(&hash)
             && now() < known.expires.saturating_add(LEEWAY)
         {
@@ -231,7 +239,7 @@ impl TokenAuthenticator {
                 client = client.map(tracing::field::display),
                 reason = refusal.reason,
                 kid = refusal.key.as_deref().map(shown),
-                trusted = self.trusted.load().keys.summary(),
+                trusted = self.trusted.keys.summary(),
                 left_out = (left_out > 0).then_some(left_out),
                 "a token was refused"
             );

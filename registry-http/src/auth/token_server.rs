@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -52,7 +51,7 @@ pub struct TokenServer {
     options: TokenServerOptions,
     passwords: Arc<Passwords>,
     rules: Arc<dyn Authorizer>,
-    keys: ArcSwap<Keys>,
+    keys: Keys,
 }
 
 struct Keys {
@@ -128,13 +127,8 @@ impl TokenServer {
             options,
             passwords,
             rules,
-            keys: ArcSwap::from_pointee(Keys::new(keys)),
+            keys: Keys::new(keys),
         }
-    }
-
-    /// Signs with other keys from now on.
-    pub fn replace_keys(&self, keys: SigningKeys) {
-        self.keys.store(Arc::new(Keys::new(keys)));
     }
 
     async fn respond(&self, request: &Parts, body: Body<'_>) -> Result<(Principal, Response), Error> {
@@ -217,7 +211,7 @@ impl TokenServer {
             )
         };
         let header = jsonwebtoken::decode_header(token).map_err(|_| wrong())?;
-        let key = self.keys.load().public.find(&header).map_err(|_| wrong())?;
+        let key = self.keys.public.find(&header).map_err(|_| wrong())?;
         let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
         validation.set_audience(&[self.refresh_audience()]);
         validation.set_issuer(&[&self.options.issuer]);
@@ -249,9 +243,9 @@ impl TokenServer {
                 "log in: nothing of this is open to everybody",
             ));
         }
-        let (keys, now) = (self.keys.load(), now());
+        let now = now();
         let lifetime = self.options.lifetime.max(SHORTEST).as_secs();
-        let token = keys.signing.sign(&AccessToken {
+        let token = self.keys.signing.sign(&AccessToken {
             iss: &self.options.issuer,
             sub: principal.name(),
             aud: &self.options.service,
@@ -283,7 +277,7 @@ impl TokenServer {
 
     fn refresh_token(&self, login: &Login, now: u64) -> Result<String, Error> {
         let credential = login.credential.clone().ok_or_else(cannot_sign)?;
-        let token = self.keys.load().signing.sign(&RefreshToken {
+        let token = self.keys.signing.sign(&RefreshToken {
             iss: self.options.issuer.clone(),
             sub: login.principal.name().to_owned(),
             aud: self.refresh_audience(),

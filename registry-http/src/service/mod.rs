@@ -28,8 +28,8 @@ pub(crate) use self::header::{HeaderFields, response_head};
 use self::header::{add_fields, expects_continue};
 use self::request_body::RequestBody;
 pub use self::response_body::ResponseBody;
+use crate::access::{AccessControl, ReplaceableAccess};
 use crate::authenticate::{self, Anonymous, Authenticator};
-use crate::endpoint::Endpoint;
 use crate::frontend::{ClientAddress, Mounted};
 use crate::limits::Limits;
 use crate::observe::{AccessLog, EventSink, Exchange, Observer};
@@ -63,11 +63,10 @@ pub struct RegistryService<S: ?Sized + Storage> {
 struct Shared<S: ?Sized + Storage> {
     registry: Registry<S>,
     limits: Limits,
-    authenticator: Arc<dyn Authenticator>,
+    access: Arc<ReplaceableAccess>,
     observer: Arc<dyn Observer>,
     events: Option<Arc<dyn EventSink>>,
     rates: Option<Arc<RateLimits>>,
-    endpoints: Vec<(String, Arc<dyn Endpoint>)>,
     fields: Arc<HeaderMap>,
     turns: Arc<Semaphore>,
 }
@@ -89,15 +88,19 @@ impl<S: ?Sized + Storage> RegistryService<S> {
     #[must_use]
     pub fn new(registry: Registry<S>, limits: Limits) -> Self {
         let turns = Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS)));
+        let access = AccessControl {
+            authenticator: Arc::new(Anonymous),
+            authorizer: Arc::clone(registry.authorizer()),
+            endpoints: Vec::new(),
+        };
         Self {
             shared: Arc::new(Shared {
                 registry,
                 limits,
-                authenticator: Arc::new(Anonymous),
+                access: Arc::new(ReplaceableAccess::new(access)),
                 observer: Arc::new(AccessLog),
                 events: None,
                 rates: None,
-                endpoints: Vec::new(),
                 fields: Arc::default(),
                 turns,
             }),
@@ -108,7 +111,17 @@ impl<S: ?Sized + Storage> RegistryService<S> {
     /// Makes `authenticator` find out who makes a request.
     #[must_use]
     pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
-        self.with(|shared| shared.authenticator = authenticator)
+        let access = AccessControl {
+            authenticator,
+            ..self.shared.access.current().as_ref().clone()
+        };
+        self.with_access(Arc::new(ReplaceableAccess::new(access)))
+    }
+
+    /// Makes `access` decide in place of the registry's own authorizer and of an authenticator that was given.
+    #[must_use]
+    pub fn with_access(self, access: Arc<ReplaceableAccess>) -> Self {
+        self.with(|shared| shared.access = access)
     }
 
     /// Makes `observer` be told of each request instead of [`AccessLog`].
@@ -130,12 +143,6 @@ impl<S: ?Sized + Storage> RegistryService<S> {
     #[must_use]
     pub fn with_rate_limits(self, limits: RateLimits) -> Self {
         self.with(|shared| shared.rates = Some(Arc::new(limits)))
-    }
-
-    /// Makes `endpoint` answer the requests of exactly this path, before all else.
-    #[must_use]
-    pub fn with_endpoint(self, path: impl Into<String>, endpoint: Arc<dyn Endpoint>) -> Self {
-        self.with(|shared| shared.endpoints.push((path.into(), endpoint)))
     }
 
     /// Adds header fields to every response that has none of the same name, such as `X-Content-Type-Options`.
@@ -177,11 +184,10 @@ impl<S: ?Sized + Storage> RegistryService<S> {
         let mut shared = Shared {
             registry: self.shared.registry.clone(),
             limits: self.shared.limits.clone(),
-            authenticator: Arc::clone(&self.shared.authenticator),
+            access: Arc::clone(&self.shared.access),
             observer: Arc::clone(&self.shared.observer),
             events: self.shared.events.clone(),
             rates: self.shared.rates.clone(),
-            endpoints: self.shared.endpoints.clone(),
             fields: Arc::clone(&self.shared.fields),
             turns: Arc::clone(&self.shared.turns),
         };
@@ -278,7 +284,8 @@ impl<S: ?Sized + Storage> Shared<S> {
         {
             return Err(ErrorCode::PathUnknown.into());
         }
-        if let Some((_, endpoint)) = self.endpoints.iter().find(|(path, _)| path == parts.uri.path()) {
+        let access = self.access.current();
+        if let Some((_, endpoint)) = access.endpoints.iter().find(|(path, _)| path == parts.uri.path()) {
             let (principal, response) = endpoint.answer(parts, body).await;
             exchange.set_principal(principal.name());
             return Ok(response);
@@ -288,10 +295,10 @@ impl<S: ?Sized + Storage> Shared<S> {
             registry_core::Request::parse(parts.method.as_str(), target, &HeaderFields(&parts.headers));
         let scopes = || request.as_ref().map(Scope::needed_by).unwrap_or_default();
         let refuse = |error: &Error, scopes, hint| {
-            authenticate::challenged(error, &*self.authenticator, parts, scopes, hint)
+            authenticate::challenged(error, &*access.authenticator, parts, scopes, hint)
         };
         // Who may not ask does not learn what is wrong with the question.
-        let principal = match self.authenticator.authenticate(parts).await {
+        let principal = match access.authenticator.authenticate(parts).await {
             Ok(principal) => principal,
             Err(error) => return Err(refuse(&error, scopes(), Some(ChallengeError::InvalidToken))),
         };
@@ -309,7 +316,9 @@ impl<S: ?Sized + Storage> Shared<S> {
         }
         let request = request?;
         exchange.set_request(&request);
-        let response = self.registry.handle(&principal, request, body).await;
+        let registry = self.registry.clone();
+        let registry = registry.with_authorizer(Arc::clone(&access.authorizer));
+        let response = registry.handle(&principal, request, body).await;
         match &response.error {
             Some(error) if error.code() == ErrorCode::Unauthorized => {
                 // Said only where it is true: there is a token, and it is good for less. Clients give up on it.
@@ -335,7 +344,7 @@ impl<S: ?Sized + Storage> fmt::Debug for RegistryService<S> {
         f.debug_struct("RegistryService")
             .field("registry", &self.shared.registry)
             .field("limits", &self.shared.limits)
-            .field("authenticator", &self.shared.authenticator)
+            .field("access", &self.shared.access)
             .field("observer", &self.shared.observer)
             .finish_non_exhaustive()
     }

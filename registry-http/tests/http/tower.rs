@@ -1,16 +1,19 @@
 //! The service without a server.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::Request;
+use http::request::Parts;
 use http_body_util::{BodyExt as _, Empty, Full};
-use registry_core::Registry;
+use registry_core::operation::Operation;
 use registry_core::registry::Options;
 use registry_core::storage::{Storage as _, UploadKey};
+use registry_core::{Authorizer, Error, ErrorCode, Principal, Registry};
 use registry_http::testing::TestStorage;
-use registry_http::{Limits, RegistryService};
+use registry_http::{AccessControl, Anonymous, Authenticator, Limits, RegistryService, ReplaceableAccess};
 use registry_storage::ObjectStoreBackend;
 use tower_service::Service as _;
 
@@ -106,4 +109,57 @@ async fn a_request_that_is_dropped_notes_how_far_it_came() {
         principal: String::new(),
     };
     assert_eq!(storage.upload_status(&upload).await.unwrap(), 3000);
+}
+
+/// Refuses everything, or nothing.
+#[derive(Debug)]
+struct All {
+    is_allowed: bool,
+}
+
+impl Authorizer for All {
+    fn authorize(&self, _: &Principal, _: &Operation<'_>) -> Result<(), Error> {
+        match self.is_allowed {
+            true => Ok(()),
+            false => Err(ErrorCode::Denied.into()),
+        }
+    }
+}
+
+/// Finds out who makes a request, and meanwhile everything is replaced.
+#[derive(Debug)]
+struct Replacing(Arc<OnceLock<Arc<ReplaceableAccess>>>);
+
+impl Authenticator for Replacing {
+    fn authenticate<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Result<Principal, Error>> {
+        Box::pin(async {
+            let access = self.0.get().unwrap();
+            access.replace(access_control(Arc::new(Anonymous), true));
+            Ok(Principal::new("anna"))
+        })
+    }
+}
+
+fn access_control(authenticator: Arc<dyn Authenticator>, is_allowed: bool) -> AccessControl {
+    AccessControl {
+        authenticator,
+        authorizer: Arc::new(All { is_allowed }),
+        endpoints: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn who_was_known_by_the_old_users_is_not_judged_by_the_new_rules() {
+    let (service, _) = service();
+    let known = Arc::new(OnceLock::new());
+    let old = access_control(Arc::new(Replacing(Arc::clone(&known))), false);
+    let access = Arc::new(ReplaceableAccess::new(old));
+    known.set(Arc::clone(&access)).unwrap();
+    let mut service = service.with_access(access);
+    for status in [403, 404] {
+        let request = Request::get("/v2/a/manifests/none")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        assert_eq!(service.call(request).await.unwrap().status(), status);
+    }
 }

@@ -1,160 +1,370 @@
 //! Who a client is, and what it may do, by `auth`, `access` and `tags.immutable`.
+//!
+//! `auth` is that of the start until a restart. The rules, the users and the keys are read again, and all of them come
+//! into force as one [`AccessControl`]: no request is judged by an old and a new half.
 
-use std::future::pending;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use registry_core::Authorizer;
 use registry_core::operation::AllowAll;
-use registry_core::policy::{ImmutableTags, Rules, TokenScopes};
+use registry_core::policy::{ImmutableTagRule, ImmutableTags, Rules, TokenScopes};
 use registry_http::auth::{
-    BasicAuthenticator, Htpasswd, Passwords, Realm, ReplaceableAuthorizer, SigningAlgorithm,
-    TokenAuthenticator, TokenOptions, TokenServer, TokenServerOptions,
+    BasicAuthenticator, Passwords, SigningKeys, TokenAuthenticator, TokenKeys, TokenServer,
+    TokenServerOptions,
 };
-use registry_http::{Anonymous, Authenticator, Endpoint};
+use registry_http::{AccessControl, Anonymous, Authenticator, Endpoint, ReplaceableAccess};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::sleep;
 
-use super::reload::{Change, Reloadable};
+use super::reload::{Change, Reloadable, gone};
 use super::token_keys::{KeySource, SigningKeyFile, longest_token_life};
+use super::token_options::token_options;
 use super::users;
 use crate::access;
-use crate::commands::htpasswd;
-use crate::config::Configuration;
-use crate::config::sections::auth::{self, Token};
+use crate::config::sections::auth::{self, Auth, Kind};
+use crate::config::{Configuration, Loaded};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
 /// Who a client is, and what it may do.
 pub(super) struct Authentication {
-    pub(super) authenticator: Arc<dyn Authenticator>,
-    pub(super) authorizer: Arc<ReplaceableAuthorizer>,
-    /// The token server and its path.
-    pub(super) endpoint: Option<(String, Arc<dyn Endpoint>)>,
-    /// The rules alone, which the token server reduces scopes by.
-    rules: Arc<ReplaceableAuthorizer>,
-    kind: Kind,
-    /// What the server was started with: where users and keys are does not change while it runs.
-    auth: auth::Auth,
+    /// What requests are judged by.
+    pub(super) access: Arc<ReplaceableAccess>,
+    /// What the server was started with.
+    auth: Auth,
+    own_keys: Option<SigningKeyFile>,
+    /// What `access` was made of.
+    in_force: Mutex<Arc<Parts>>,
 }
 
-/// How clients show who they are, and what is read again.
-enum Kind {
+/// What the decision about a request is made of.
+#[derive(Clone)]
+struct Parts {
+    policy: Policy,
+    credentials: Credentials,
+}
+
+/// What the configuration allows, and to whom.
+#[derive(Clone)]
+struct Policy {
+    rules: Arc<Rules>,
+    immutable: Vec<ImmutableTagRule>,
+}
+
+/// How clients show who they are.
+#[derive(Clone)]
+enum Credentials {
     Nobody,
     Users(Arc<Passwords>),
-    OwnTokens(OwnTokens),
-    Tokens(Arc<TokenAuthenticator>),
-}
-
-struct OwnTokens {
-    passwords: Arc<Passwords>,
-    server: Arc<TokenServer>,
-    authenticator: Arc<TokenAuthenticator>,
-    keys: SigningKeyFile,
+    OwnTokens {
+        passwords: Arc<Passwords>,
+        keys: SigningKeys,
+        authenticator: Arc<TokenAuthenticator>,
+    },
+    Tokens {
+        authenticator: Arc<TokenAuthenticator>,
+        /// The keys that were read from files, beside which those of a URL are fetched again and again.
+        from_files: TokenKeys,
+    },
 }
 
 impl Authentication {
     /// Reads what the configuration names.
     pub(super) fn start(configuration: &Configuration, location: &StorageLocation) -> Result<Self, Failure> {
-        let rules = Arc::new(ReplaceableAuthorizer::new(Arc::new(rules(configuration)?)));
-        let auth = &configuration.auth;
-        let (authenticator, kind): (Arc<dyn Authenticator>, _) = match (&auth.htpasswd, &auth.token) {
-            (Some(htpasswd), _) => {
-                let passwords = passwords(auth::HTPASSWD_PATH, &htpasswd.path)?;
-                let basic = BasicAuthenticator::new(htpasswd.realm.clone(), Arc::clone(&passwords));
-                (Arc::new(basic), Kind::Users(passwords))
-            }
-            (None, Some(token)) => match &token.builtin {
-                Some(_) => {
-                    let own = own_tokens(token, location, &rules)?;
-                    (
-                        Arc::clone(&own.authenticator) as Arc<dyn Authenticator>,
-                        Kind::OwnTokens(own),
-                    )
-                }
-                None => {
-                    let keys = block_in_place(|| KeySource::of(token).read())?;
-                    let options = token_options(token);
-                    let tokens = Arc::new(TokenAuthenticator::new(options, keys));
-                    (
-                        Arc::clone(&tokens) as Arc<dyn Authenticator>,
-                        Kind::Tokens(tokens),
-                    )
-                }
-            },
-            (None, None) => (Arc::new(Anonymous), Kind::Nobody),
+        let auth = configuration.auth.clone();
+        let builtin = auth.token.as_ref().and_then(|token| token.builtin.as_ref());
+        let own_keys = builtin.map(|builtin| SigningKeyFile::of(builtin.keys.as_deref(), location));
+        let own_keys = own_keys.transpose()?;
+        let parts = Parts {
+            policy: Policy::of(configuration)?,
+            credentials: Credentials::start(&auth, own_keys.as_ref())?,
         };
-        let endpoint = match &kind {
-            Kind::OwnTokens(own) => {
-                let path = auth.token.as_ref().map(|token| token.auto_redirect_path.clone());
-                path.map(|path| (path, Arc::clone(&own.server) as Arc<dyn Endpoint>))
-            }
-            _ => None,
-        };
-        let authorizer = authorizer(configuration, &rules)?;
         Ok(Self {
-            authenticator,
-            authorizer: Arc::new(ReplaceableAuthorizer::new(authorizer)),
-            endpoint,
-            rules,
-            kind,
-            auth: auth.clone(),
+            access: Arc::new(ReplaceableAccess::new(access_control(&auth, &parts))),
+            auth,
+            own_keys,
+            in_force: Mutex::new(Arc::new(parts)),
         })
     }
 
-    /// Waits until there is reason to look for new keys of the token server.
-    async fn key_missing(&self) {
-        match &self.kind {
-            Kind::Tokens(tokens) => tokens.key_missing().await,
-            Kind::Nobody | Kind::Users(_) | Kind::OwnTokens(_) => pending().await,
+    fn in_force(&self) -> Arc<Parts> {
+        Arc::clone(&self.in_force.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts `credentials` into force with a policy; where `only` is given, in the place of exactly these parts.
+    fn replace(&self, policy: Policy, credentials: Credentials, only: Option<&Arc<Parts>>) {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        if only.is_none_or(|old| Arc::ptr_eq(old, &in_force)) {
+            let parts = Parts { policy, credentials };
+            self.access.replace(access_control(&self.auth, &parts));
+            *in_force = Arc::new(parts);
         }
     }
 
-    /// Reads again the users and keys that the configuration names, and makes a new key where that is due. May block.
-    fn prepare_credentials(&self) -> Result<Change, Failure> {
-        let auth = &self.auth;
-        let token = auth.token.as_ref();
-        let builtin = token.and_then(|token| token.builtin.as_ref());
-        match (&self.kind, &auth.htpasswd, token, builtin) {
-            (Kind::Users(passwords), Some(section), _, _) => {
-                let (passwords, users) = (Arc::clone(passwords), users(auth::HTPASSWD_PATH, &section.path)?);
-                Ok(Box::new(move || passwords.replace(users)))
+    /// Waits until there is reason to look for new keys beside those of files, which are watched.
+    async fn refresh_is_due(&self) {
+        sleep(SOONEST_REFRESH).await;
+        let key_is_missing = async {
+            match &self.in_force().credentials {
+                Credentials::Tokens { authenticator, .. } => authenticator.key_missing().await,
+                _ => std::future::pending().await,
             }
-            (Kind::OwnTokens(own), _, _, Some(builtin)) => {
-                let (users, keys) = (users(auth::BUILTIN_USERS, &builtin.users)?, own.keys.read()?);
-                let (passwords, server) = (Arc::clone(&own.passwords), Arc::clone(&own.server));
-                let authenticator = Arc::clone(&own.authenticator);
-                Ok(Box::new(move || {
-                    passwords.replace(users);
-                    authenticator.replace(keys.public_keys());
-                    server.replace_keys(keys);
-                }))
-            }
-            (Kind::Tokens(tokens), _, Some(token), None) => {
-                let (tokens, keys) = (Arc::clone(tokens), KeySource::of(token).read()?);
-                Ok(Box::new(move || tokens.replace(keys)))
-            }
-            _ => Ok(Box::new(|| {})),
+        };
+        tokio::select! {
+            () = sleep(REFRESH.saturating_sub(SOONEST_REFRESH)) => {}
+            () = key_is_missing => {}
         }
+    }
+
+    /// Fetches the keys of a URL again, and makes a new key of our own where that is due. May block.
+    fn refresh(&self) -> Result<(), Failure> {
+        let old = self.in_force();
+        let credentials = match (&old.credentials, &self.auth.token, &self.own_keys) {
+            (Credentials::Tokens { .. }, Some(token), _) if KeySource::of(token).has_url() => {
+                old.credentials.with_fetched(&KeySource::of(token).fetch()?)
+            }
+            (Credentials::OwnTokens { .. }, _, Some(file)) => old.credentials.with_signing(file.read()?),
+            _ => return Ok(()),
+        };
+        // Where everything was read again meanwhile, that counts.
+        self.replace(old.policy.clone(), credentials, Some(&old));
+        Ok(())
     }
 }
 
 impl Reloadable for Authentication {
-    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
-        let new_rules = rules(configuration)?;
-        let new_authorizer = authorizer(configuration, &self.rules)?;
-        let credentials = self.prepare_credentials()?;
-        let (rules, authorizer) = (Arc::clone(&self.rules), Arc::clone(&self.authorizer));
+    fn prepare(self: Arc<Self>, new: &Loaded) -> Result<Change, Failure> {
+        let (configuration, old) = (&new.configuration, self.in_force());
+        let (kind, new_kind) = (self.auth.kind(), configuration.auth.kind());
+        if kind != Kind::Nobody && new_kind == Kind::Nobody {
+            return Err(gone("auth", "anybody could do anything"));
+        }
+        let policy = Policy::of(configuration)?;
+        let credentials = old.credentials.read_again(&self.auth, self.own_keys.as_ref())?;
+        // Rules for users of one kind say nothing about those of another, even where their names are alike.
+        let is_held_back = kind != new_kind;
+        let policy = if is_held_back {
+            old.policy.clone()
+        } else {
+            policy.in_place_of(&old.policy)?
+        };
         Ok(Box::new(move || {
-            credentials();
-            rules.replace(Arc::new(new_rules));
-            authorizer.replace(new_authorizer);
+            if is_held_back {
+                tracing::warn!(
+                    "another kind of `auth` waits for a restart, and with it `access` and `tags.immutable`"
+                );
+            }
+            old.credentials.tell_who_is_gone(&credentials);
+            self.replace(policy, credentials, None);
         }))
     }
 }
 
-/// How often users and keys are read again though no file has changed: keys from a URL, and our own that get old.
+impl Policy {
+    fn of(configuration: &Configuration) -> Result<Self, Failure> {
+        let failure = |(path, message): access::Problem| Failure::of(path, message);
+        Ok(Self {
+            rules: Arc::new(access::rules(configuration).map_err(failure)?),
+            immutable: access::immutable_tags(configuration).map_err(failure)?,
+        })
+    }
+
+    /// Returns it unless something is gone that protects.
+    fn in_place_of(self, old: &Self) -> Result<Self, Failure> {
+        if self.rules.rules.is_empty() && !old.rules.rules.is_empty() {
+            return Err(gone("access.rules", "what they refuse would be allowed"));
+        }
+        if self.immutable_patterns() < old.immutable_patterns() {
+            return Err(gone("tags.immutable", "tags that are immutable could be moved"));
+        }
+        Ok(self)
+    }
+
+    /// Counts the pairs of a pattern of repositories and one of tags. A file that was cut has fewer.
+    fn immutable_patterns(&self) -> usize {
+        let rules = self.immutable.iter();
+        rules.map(|rule| rule.repositories.len() * rule.tags.len()).sum()
+    }
+}
+
+impl Credentials {
+    /// Reads the files that `auth` names, and makes those that may be missing.
+    fn start(auth: &Auth, own_keys: Option<&SigningKeyFile>) -> Result<Self, Failure> {
+        Ok(match (&auth.htpasswd, &auth.token) {
+            (Some(htpasswd), _) => Self::Users(users::start(auth::HTPASSWD_PATH, &htpasswd.path)?),
+            (None, Some(token)) => match (&token.builtin, own_keys) {
+                (Some(builtin), Some(file)) => {
+                    let passwords = users::start(auth::BUILTIN_USERS, &builtin.users)?;
+                    let keys = file.read()?;
+                    let authenticator = TokenAuthenticator::new(token_options(token), keys.public_keys());
+                    Self::OwnTokens {
+                        authenticator: Arc::new(authenticator.with_users(Arc::clone(&passwords))),
+                        passwords,
+                        keys,
+                    }
+                }
+                _ => {
+                    let source = KeySource::of(token);
+                    let from_files = source.read_files()?;
+                    let keys = from_files.clone().and(block_in_place(|| source.fetch())?);
+                    Self::Tokens {
+                        authenticator: Arc::new(TokenAuthenticator::new(token_options(token), keys)),
+                        from_files,
+                    }
+                }
+            },
+            (None, None) => Self::Nobody,
+        })
+    }
+
+    /// Reads again the users and the keys that `auth` names. May block.
+    fn read_again(&self, auth: &Auth, own_keys: Option<&SigningKeyFile>) -> Result<Self, Failure> {
+        Ok(match (self, &auth.htpasswd, &auth.token, own_keys) {
+            (Self::Users(passwords), Some(section), ..) => {
+                Self::Users(users::read_again(auth::HTPASSWD_PATH, &section.path, passwords)?)
+            }
+            (
+                Self::OwnTokens {
+                    passwords,
+                    authenticator,
+                    ..
+                },
+                _,
+                Some(token),
+                Some(file),
+            ) => {
+                let path = token.builtin.as_ref().map(|builtin| &*builtin.users);
+                let passwords = match path {
+                    Some(path) => users::read_again(auth::BUILTIN_USERS, path, passwords)?,
+                    None => Arc::clone(passwords),
+                };
+                let keys = file.read()?;
+                let authenticator = authenticator.with_keys(keys.public_keys());
+                Self::OwnTokens {
+                    authenticator: Arc::new(authenticator.with_users(Arc::clone(&passwords))),
+                    passwords,
+                    keys,
+                }
+            }
+            (Self::Tokens { authenticator, .. }, _, Some(token), _) => {
+                let source = KeySource::of(token);
+                let from_files = source.read_files()?;
+                let read = Self::Tokens {
+                    authenticator: Arc::clone(authenticator),
+                    from_files,
+                };
+                read.with_fetched(&source.fetch()?)
+            }
+            _ => self.clone(),
+        })
+    }
+
+    /// Returns the same with other keys beside those of files.
+    fn with_fetched(&self, fetched: &TokenKeys) -> Self {
+        match self {
+            Self::Tokens {
+                authenticator,
+                from_files,
+            } => Self::Tokens {
+                authenticator: Arc::new(authenticator.with_keys(from_files.clone().and(fetched.clone()))),
+                from_files: from_files.clone(),
+            },
+            other => other.clone(),
+        }
+    }
+
+    /// Returns the same with other keys of our own.
+    fn with_signing(&self, keys: SigningKeys) -> Self {
+        match self {
+            Self::OwnTokens {
+                passwords,
+                authenticator,
+                ..
+            } => Self::OwnTokens {
+                passwords: Arc::clone(passwords),
+                authenticator: Arc::new(authenticator.with_keys(keys.public_keys())),
+                keys,
+            },
+            other => other.clone(),
+        }
+    }
+
+    const fn passwords(&self) -> Option<&Arc<Passwords>> {
+        match self {
+            Self::Users(passwords) | Self::OwnTokens { passwords, .. } => Some(passwords),
+            Self::Nobody | Self::Tokens { .. } => None,
+        }
+    }
+
+    /// Names the users that `new` does not have, since a file that was cut between two lines looks like that.
+    fn tell_who_is_gone(&self, new: &Self) {
+        if let (Some(old), Some(new)) = (self.passwords(), new.passwords()) {
+            users::tell_who_is_gone(old.table(), new.table());
+        }
+    }
+}
+
+/// Puts the parts together: what nobody may do, then what the rules allow, then what a token grants.
+fn access_control(auth: &Auth, parts: &Parts) -> AccessControl {
+    let has_rules = !parts.policy.rules.rules.is_empty();
+    let rules = Arc::clone(&parts.policy.rules) as Arc<dyn Authorizer>;
+    let (authenticator, authorizer): (Arc<dyn Authenticator>, Arc<dyn Authorizer>) =
+        match (&parts.credentials, &auth.htpasswd) {
+            (Credentials::Users(passwords), htpasswd) => {
+                let realm = htpasswd.as_ref().map(|section| section.realm.clone());
+                let basic = BasicAuthenticator::new(realm.unwrap_or_default(), Arc::clone(passwords));
+                (Arc::new(basic), Arc::clone(&rules))
+            }
+            (Credentials::OwnTokens { authenticator, .. }, _) => (
+                Arc::clone(authenticator) as _,
+                Arc::new(TokenScopes::within(Arc::clone(&rules))),
+            ),
+            (Credentials::Tokens { authenticator, .. }, _) => {
+                let scopes = if has_rules {
+                    TokenScopes::within(Arc::clone(&rules))
+                } else {
+                    TokenScopes::new()
+                };
+                (Arc::clone(authenticator) as _, Arc::new(scopes))
+            }
+            (Credentials::Nobody, _) if has_rules => (Arc::new(Anonymous), Arc::clone(&rules)),
+            (Credentials::Nobody, _) => (Arc::new(Anonymous), Arc::new(AllowAll)),
+        };
+    let authorizer = match parts.policy.immutable.as_slice() {
+        [] => authorizer,
+        immutable => Arc::new(ImmutableTags::new(immutable.to_vec(), authorizer)),
+    };
+    let endpoint = token_server(auth, &parts.credentials, rules);
+    AccessControl {
+        authenticator,
+        authorizer,
+        endpoints: endpoint.into_iter().collect(),
+    }
+}
+
+/// Returns the token server of our own, and its path.
+fn token_server(
+    auth: &Auth,
+    credentials: &Credentials,
+    rules: Arc<dyn Authorizer>,
+) -> Option<(String, Arc<dyn Endpoint>)> {
+    let Credentials::OwnTokens { passwords, keys, .. } = credentials else {
+        return None;
+    };
+    let token = auth.token.as_ref()?;
+    let options = token_options(token);
+    let server = TokenServerOptions {
+        service: options.service,
+        issuer: options.issuer,
+        lifetime: token.builtin.as_ref()?.lifetime.0,
+        refresh_lifetime: longest_token_life(),
+    };
+    let server = TokenServer::new(server, Arc::clone(passwords), rules, keys.clone());
+    Some((token.auto_redirect_path.clone(), Arc::new(server)))
+}
+
+/// How often keys are read again though no file has changed: those from a URL, and our own that get old.
 const REFRESH: Duration = Duration::from_mins(5);
 
 /// How long they are not read again even if there is a token by a key that is not among them. Anybody can send one.
@@ -167,16 +377,9 @@ impl KeyRefresh {
     pub(super) fn start(authentication: Arc<Authentication>) -> Self {
         Self(tokio::spawn(async move {
             loop {
-                sleep(SOONEST_REFRESH).await;
-                tokio::select! {
-                    () = sleep(REFRESH.saturating_sub(SOONEST_REFRESH)) => {}
-                    () = authentication.key_missing() => {}
-                }
-                match block_in_place(|| authentication.prepare_credentials()) {
-                    Ok(change) => change(),
-                    Err(failure) => {
-                        tracing::error!(%failure, "users and keys cannot be read again; the old ones stay in force");
-                    }
+                authentication.refresh_is_due().await;
+                if let Err(failure) = block_in_place(|| authentication.refresh()) {
+                    tracing::error!(%failure, "the keys of tokens cannot be read again; the old ones stay in force");
                 }
             }
         }))
@@ -187,116 +390,4 @@ impl Drop for KeyRefresh {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-fn rules(configuration: &Configuration) -> Result<Rules, Failure> {
-    access::rules(configuration).map_err(|(path, message)| Failure::of(path, message))
-}
-
-/// Puts the rules together: what nobody may do, then what the rules allow, then what a token grants.
-fn authorizer(
-    configuration: &Configuration,
-    rules: &Arc<ReplaceableAuthorizer>,
-) -> Result<Arc<dyn Authorizer>, Failure> {
-    let auth = &configuration.auth;
-    let has_rules = !configuration.access.rules.is_empty();
-    let rules = Arc::clone(rules) as Arc<dyn Authorizer>;
-    let authorizer: Arc<dyn Authorizer> = match &auth.token {
-        Some(token) if token.builtin.is_some() || has_rules => Arc::new(TokenScopes::within(rules)),
-        Some(_) => Arc::new(TokenScopes::new()),
-        None if auth.htpasswd.is_some() || has_rules => rules,
-        None => Arc::new(AllowAll),
-    };
-    let immutable =
-        access::immutable_tags(configuration).map_err(|(path, message)| Failure::of(path, message))?;
-    if immutable.is_empty() {
-        return Ok(authorizer);
-    }
-    Ok(Arc::new(ImmutableTags::new(immutable, authorizer)))
-}
-
-/// Reads the file of users that a key names.
-pub(crate) fn users(key: &str, path: &Path) -> Result<Htpasswd, Failure> {
-    htpasswd::read(path).map_err(|failure| failure.about(key))
-}
-
-fn passwords(key: &str, path: &Path) -> Result<Arc<Passwords>, Failure> {
-    users::provide(path).map_err(|failure| failure.about(key))?;
-    let passwords = Passwords::new(users(key, path)?);
-    let passwords = passwords.map_err(|cause| Failure::new("cannot check passwords").because(cause))?;
-    Ok(Arc::new(passwords))
-}
-
-fn own_tokens(
-    token: &Token,
-    location: &StorageLocation,
-    rules: &Arc<ReplaceableAuthorizer>,
-) -> Result<OwnTokens, Failure> {
-    let builtin = token
-        .builtin
-        .as_ref()
-        .ok_or_else(|| Failure::new("auth.token.builtin is missing"))?;
-    let passwords = passwords(auth::BUILTIN_USERS, &builtin.users)?;
-    let keys = SigningKeyFile::of(builtin.keys.as_deref(), location)?;
-    let signing = keys.read()?;
-    let options = token_options(token);
-    let server = TokenServerOptions {
-        service: options.service.clone(),
-        issuer: options.issuer.clone(),
-        lifetime: builtin.lifetime.0,
-        refresh_lifetime: longest_token_life(),
-    };
-    let authenticator = TokenAuthenticator::new(options, signing.public_keys());
-    let authenticator = Arc::new(authenticator.with_users(Arc::clone(&passwords)));
-    let rules = Arc::clone(rules) as Arc<dyn Authorizer>;
-    let server = Arc::new(TokenServer::new(server, Arc::clone(&passwords), rules, signing));
-    Ok(OwnTokens {
-        passwords,
-        server,
-        authenticator,
-        keys,
-    })
-}
-
-fn token_options(token: &Token) -> TokenOptions {
-    let path = &token.auto_redirect_path;
-    let realm = match &token.realm {
-        Some(url) if !url.is_empty() && !token.auto_redirect => Realm::Url(url.clone()),
-        _ => Realm::Path(path.clone()),
-    };
-    let service = token.service.clone().unwrap_or_default();
-    let algorithms = token
-        .signing_algorithms
-        .iter()
-        .filter_map(|name| algorithm(*name));
-    let mut algorithms: Vec<_> = algorithms.collect();
-    if token.signing_algorithms.is_empty() {
-        algorithms = TokenAuthenticator::ALGORITHMS.to_vec();
-    }
-    if token.builtin.is_some() {
-        algorithms = vec![SigningAlgorithm::ES256];
-    }
-    TokenOptions {
-        realm,
-        issuer: token.issuer.clone().unwrap_or_else(|| service.clone()),
-        service,
-        algorithms,
-    }
-}
-
-const fn algorithm(name: auth::SigningAlgorithm) -> Option<SigningAlgorithm> {
-    use auth::SigningAlgorithm as Name;
-    Some(match name {
-        Name::EdDsa => SigningAlgorithm::EdDSA,
-        Name::RS256 => SigningAlgorithm::RS256,
-        Name::RS384 => SigningAlgorithm::RS384,
-        Name::RS512 => SigningAlgorithm::RS512,
-        Name::ES256 => SigningAlgorithm::ES256,
-        Name::ES384 => SigningAlgorithm::ES384,
-        Name::PS256 => SigningAlgorithm::PS256,
-        Name::PS384 => SigningAlgorithm::PS384,
-        Name::PS512 => SigningAlgorithm::PS512,
-        // The check of the configuration refuses them.
-        Name::ES512 | Name::HS256 | Name::HS384 | Name::HS512 => return None,
-    })
 }

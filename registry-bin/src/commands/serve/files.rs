@@ -1,8 +1,8 @@
 //! The files that a configuration names, read without anything being started, made or fetched.
 
-pub(crate) use super::authentication::users;
 use super::tls;
 use super::token_keys::{KeySource, SigningKeyFile};
+pub(crate) use super::users::read as users;
 use crate::config::Configuration;
 use crate::failure::Failure;
 
@@ -19,7 +19,7 @@ pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
         }
     }
     if let Some(token) = &auth.token {
-        results.push(KeySource::of(token).without_urls().read().map(drop));
+        results.push(KeySource::of(token).read_files().map(drop));
         let keys = token.builtin.as_ref().and_then(|builtin| builtin.keys.clone());
         if let Some(path) = keys.filter(|path| path.exists()) {
             results.push(SigningKeyFile::Shared(path.to_path_buf()).read().map(drop));

@@ -22,6 +22,7 @@ mod service_manager;
 mod signals;
 mod tls;
 mod token_keys;
+mod token_options;
 #[cfg_attr(not(feature = "opentelemetry"), path = "no_traces.rs")]
 mod traces;
 mod users;

@@ -10,7 +10,7 @@ use registry_http::{AccessLog, LineFormat, LineLog, LineSink, Observer, RequestR
 use super::process;
 use super::reload::{Change, Reloadable};
 use super::traces::Traces;
-use crate::config::Configuration;
+use crate::config::Loaded;
 use crate::config::sections::log::{AccessLogFormat, Log};
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
@@ -108,10 +108,9 @@ impl Observation {
 struct AccessSwitch(Arc<AtomicBool>);
 
 impl Reloadable for AccessSwitch {
-    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
-        let is_on = !configuration.log.access_log.disabled;
-        let switch = self.clone();
-        Ok(Box::new(move || switch.0.store(is_on, Ordering::Relaxed)))
+    fn prepare(self: Arc<Self>, new: &Loaded) -> Result<Change, Failure> {
+        let is_on = !new.configuration.log.access_log.disabled;
+        Ok(Box::new(move || self.0.store(is_on, Ordering::Relaxed)))
     }
 }
 

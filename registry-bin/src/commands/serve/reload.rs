@@ -2,6 +2,9 @@
 //!
 //! On SIGHUP, and when the configuration or a file that it names has changed, everything is read again. Only when all
 //! of it is good does any of it come into force, so that a bad file leaves the server as it was.
+//!
+//! A file that somebody is writing is not read: it has to stay the same for a while. A writer may also have died half-way,
+//! so nothing that protects is taken away because it is [gone](gone) from a file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,13 +22,16 @@ use crate::config::fingerprint::Fingerprint;
 use crate::config::supported::has_effect;
 use crate::config::tree::Node;
 use crate::config::values::MASK;
-use crate::config::{Configuration, Flag, Loaded, load};
+use crate::config::{Flag, Loaded, load};
 use crate::failure::Failure;
 use crate::logging::{LogFilter, LogHandle};
 
 /// How often files are looked at. Their content is compared, because the notices of a kernel do not come through
 /// network file systems and the symbolic links that Kubernetes swaps.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a file that changed has to stay the same before it is read.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// The keys that a running server takes over, as pointers into the configuration (RFC 6901).
 const RELOADED: [&str; 7] = [
@@ -46,14 +52,25 @@ pub(super) trait Reloadable: Send + Sync {
     /// Reads and checks all that is needed, and changes nothing yet. May block.
     ///
     /// # Errors
-    /// What is wrong with the configuration or a file that it names.
-    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure>;
+    /// What is wrong with the configuration or a file that it names, and what would be [gone].
+    fn prepare(self: Arc<Self>, new: &Loaded) -> Result<Change, Failure>;
+}
+
+/// Refuses a configuration in which a key that protects is gone or empty: somebody may have cut the file, or mistyped.
+pub(super) fn gone(key: &str, consequence: &str) -> Failure {
+    Failure::of(
+        key,
+        format!(
+            "is gone, empty or shorter than before, so {consequence}; a running server does not take that over: \
+             put it back, or restart the server to remove it"
+        ),
+    )
 }
 
 impl Reloadable for LogHandle {
-    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
-        let (handle, filter) = (self.clone(), LogFilter::of(configuration));
-        Ok(Box::new(move || handle.set(filter)))
+    fn prepare(self: Arc<Self>, new: &Loaded) -> Result<Change, Failure> {
+        let filter = LogFilter::of(&new.configuration);
+        Ok(Box::new(move || self.set(filter)))
     }
 }
 
@@ -127,11 +144,17 @@ struct Running {
     parts: Vec<Arc<dyn Reloadable>>,
 }
 
-async fn watch_for_changes(server: Arc<Running>, mut seen: Seen, mut hangup: Signal) {
+async fn watch_for_changes(server: Arc<Running>, read: Seen, mut hangup: Signal) {
+    let mut files = Files { read, changed: None };
     loop {
+        let pause = if files.changed.is_some() {
+            SETTLED
+        } else {
+            INTERVAL
+        };
         let is_asked = tokio::select! {
             _ = hangup.recv() => true,
-            () = tokio::time::sleep(INTERVAL) => false,
+            () = tokio::time::sleep(pause) => false,
         };
         if is_asked {
             service_manager::reloading();
@@ -139,15 +162,15 @@ async fn watch_for_changes(server: Arc<Running>, mut seen: Seen, mut hangup: Sig
         let server = Arc::clone(&server);
         // Files are read, which blocks.
         let looked = tokio::task::spawn_blocking(move || {
-            server.look(&mut seen, is_asked);
-            seen
+            server.look(&mut files, is_asked);
+            files
         });
         let looked = looked.await;
         if is_asked {
             service_manager::reloaded();
         }
-        seen = match looked {
-            Ok(seen) => seen,
+        files = match looked {
+            Ok(files) => files,
             Err(error) => {
                 tracing::error!(%error, "changes of the configuration are not looked for any more");
                 return;
@@ -156,38 +179,94 @@ async fn watch_for_changes(server: Arc<Running>, mut seen: Seen, mut hangup: Sig
     }
 }
 
+/// What the files hold.
+struct Files {
+    /// What they held when they were last read, whatever came of it.
+    read: Seen,
+    /// What they held at the last look, where that is something else.
+    changed: Option<Seen>,
+}
+
+impl Files {
+    /// Tells whether there is something to read that has stayed the same from one look to the next.
+    fn have_settled(&mut self) -> bool {
+        let known = self.changed.as_ref().unwrap_or(&self.read);
+        let now = known.now();
+        if now == self.read {
+            self.changed = None;
+            return false;
+        }
+        let has_settled = self.changed.as_ref() == Some(&now);
+        self.changed = Some(now);
+        has_settled
+    }
+}
+
+/// What came of reading everything.
+enum Reading {
+    InForce,
+    /// Files changed meanwhile, or others are named now: these have to settle.
+    Unsettled(Seen),
+}
+
 impl Running {
-    /// Reads everything again if a file changed, or if somebody asks for it.
-    fn look(&self, seen: &mut Seen, is_asked: bool) {
-        let now = seen.now();
-        if now == *seen && !is_asked {
+    /// Reads everything again if a file changed and has settled, or if somebody asks for it.
+    fn look(&self, files: &mut Files, is_asked: bool) {
+        if !files.have_settled() && !is_asked {
             return;
         }
-        // Whatever comes of it, the same content is not tried again.
-        *seen = now;
-        match self.reload(seen) {
-            Ok(loaded) => {
-                tell_what_waits_for_a_restart(&self.started, &loaded);
-                tracing::info!("the configuration was read again and is in force");
+        let settled = files.changed.take();
+        let mut read = settled.clone().unwrap_or_else(|| files.read.now());
+        match self.reload(settled.as_ref().filter(|_| !is_asked), &mut read) {
+            Ok(Reading::InForce) => tracing::info!("the configuration was read again and is in force"),
+            Ok(Reading::Unsettled(seen)) => {
+                tracing::debug!(
+                    "a file changes while it is read; it is read when it has stayed the same for a second"
+                );
+                files.changed = Some(seen);
+                return;
             }
             Err(error) => {
                 tracing::error!(%error, "the configuration was read again and is not good; the old one stays in force");
             }
         }
+        // Whatever came of it, the same content is not tried again.
+        files.read = read;
     }
 
-    fn reload(&self, seen: &mut Seen) -> Result<Loaded, Failure> {
+    /// Reads everything and puts it into force, if it is what `settled` says where that is given. Says in `read` what was
+    /// read.
+    fn reload(&self, settled: Option<&Seen>, read: &mut Seen) -> Result<Reading, Failure> {
         let loaded = load(&self.arguments, &self.flags)?;
-        *seen = Seen::of(&loaded);
-        let prepare = |part: &Arc<dyn Reloadable>| {
-            let prepared = part.prepare(&loaded.configuration);
-            prepared.map_err(|failure| loaded.locate(failure))
-        };
-        let changes: Vec<Change> = self.parts.iter().map(prepare).collect::<Result<_, _>>()?;
-        for change in changes {
+        let seen = Seen::of(&loaded);
+        if settled.is_some_and(|settled| *settled != seen) {
+            return Ok(Reading::Unsettled(seen));
+        }
+        let changes = self.prepare(&loaded);
+        let now = seen.now();
+        if now != seen {
+            return Ok(Reading::Unsettled(now));
+        }
+        *read = seen;
+        for change in changes? {
             change();
         }
-        Ok(loaded)
+        tell_what_waits_for_a_restart(&self.started, &loaded);
+        Ok(Reading::InForce)
+    }
+
+    fn prepare(&self, loaded: &Loaded) -> Result<Vec<Change>, Failure> {
+        if let (true, Some(file)) = (loaded.may_be_cut, &loaded.file) {
+            return Err(Failure::new(format!(
+                "{}: its last line has no end, as in a file that is written by half; end it with a line break",
+                file.display()
+            )));
+        }
+        let prepare = |part: &Arc<dyn Reloadable>| {
+            let prepared = Arc::clone(part).prepare(loaded);
+            prepared.map_err(|failure| loaded.locate(failure))
+        };
+        self.parts.iter().map(prepare).collect()
     }
 }
 
@@ -269,5 +348,40 @@ fn differences(path: &str, old: &Value, new: &Value, written: (&Node, &Node), fo
         };
         let value = |values: &serde_json::Map<String, Value>| values.get(key).cloned().unwrap_or_default();
         differences(&below, &value(old), &value(new), written, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_when_it_is_the_same_at_two_looks_and_not_while_somebody_writes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yml");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write("old");
+        let paths = BTreeMap::from([(path.clone(), Fingerprint::of(b"old"))]);
+        let mut files = Files {
+            read: Seen(paths),
+            changed: None,
+        };
+        assert!(!files.have_settled());
+        for half in ["", "n", "ne"] {
+            write(half);
+            assert!(!files.have_settled(), "{half:?}");
+        }
+        write("new");
+        assert!(!files.have_settled());
+        assert!(files.have_settled());
+        // Whoever takes it back has changed nothing.
+        write("newer");
+        assert!(!files.have_settled());
+        write("old");
+        assert!(!files.have_settled());
+        assert!(files.changed.is_none() && !files.have_settled());
+        std::fs::remove_file(&path).unwrap();
+        assert!(!files.have_settled());
+        assert!(files.have_settled());
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use registry_core::Storage;
 use registry_core::registry::Registry;
-use registry_core::{Authorizer, Storage};
 use registry_http::{EventSink, Limits, Rate, RateLimits, RegistryService};
 
 use super::authentication::Authentication;
@@ -33,16 +33,12 @@ pub(super) fn service(
     let mut rules = rules(configuration);
     rules.allow_missing_children = serve.allow_missing_content;
     let metered = around.observation.meter(&storage.storage, location.kind());
-    let authorizer = Arc::clone(&around.authentication.authorizer) as Arc<dyn Authorizer>;
-    let registry = Registry::new(Arc::new(metered), rules).with_authorizer(authorizer);
+    let registry = Registry::new(Arc::new(metered), rules);
     let mut service = RegistryService::new(registry, limits)
         .with_fields(configuration.http.headers.to_map())
         .with_observer(Arc::new(around.observation.observers.clone()))
-        .with_authenticator(Arc::clone(&around.authentication.authenticator))
+        .with_access(Arc::clone(&around.authentication.access))
         .with_rate_limits(rate_limits(&configuration.http.rate_limit));
-    if let Some((path, endpoint)) = &around.authentication.endpoint {
-        service = service.with_endpoint(path.clone(), Arc::clone(endpoint));
-    }
     if let Some(notifications) = around.notifications {
         let notifier = Arc::clone(&notifications.notifier);
         around.observation.metrics.add_notifier(Arc::clone(&notifier));

@@ -11,10 +11,10 @@ use rustls::ServerConfig;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::sleep;
 
-use super::reload::{Change, Reloadable};
+use super::reload::{Change, Reloadable, gone};
 use super::self_signed::SelfSigned;
 use crate::bounded_file;
-use crate::config::Configuration;
+use crate::config::Loaded;
 use crate::config::sections::http::Http;
 use crate::config::sections::tls::{ClientAuthentication, MinimumTls};
 use crate::failure::Failure;
@@ -27,7 +27,7 @@ pub(super) struct Encryption {
     tls: Tls,
     self_signed: Option<SelfSigned>,
     /// What is in force, for a certificate that is renewed.
-    http: Arc<Mutex<Http>>,
+    http: Mutex<Http>,
 }
 
 impl Encryption {
@@ -42,11 +42,10 @@ impl Encryption {
             ));
         }
         let tls = Tls::with_config(config(http, self_signed.as_ref())?);
-        let http = Arc::new(Mutex::new(http.clone()));
         Ok(Some(Self {
             tls,
             self_signed,
-            http,
+            http: Mutex::new(http.clone()),
         }))
     }
 
@@ -54,9 +53,14 @@ impl Encryption {
         self.tls.clone()
     }
 
+    /// What the configuration in force says.
+    fn in_force(&self) -> Http {
+        self.http.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Makes a new certificate where the one of our own is about to end.
     fn renew(&self) -> Result<(), Failure> {
-        let http = self.http.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let http = self.in_force();
         self.tls.replace_config(config(&http, self.self_signed.as_ref())?);
         Ok(())
     }
@@ -68,20 +72,35 @@ impl Encryption {
 }
 
 impl Reloadable for Encryption {
-    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
-        let http = &configuration.http;
+    fn prepare(self: Arc<Self>, new: &Loaded) -> Result<Change, Failure> {
+        let http = &new.configuration.http;
         if http.tls.certificate.is_none() && self.self_signed.is_none() {
             return Err(Failure::of(
                 "http.tls",
-                "encryption cannot be switched off while the server runs; restart it",
+                "encryption cannot be switched off while the server runs: put it back, or restart the server",
             ));
         }
+        let (old, tls) = (self.in_force().tls, &http.tls);
+        if tls.client_authorities.is_empty() && !old.client_authorities.is_empty() {
+            return Err(gone(
+                "http.tls.clientcas",
+                "clients without a certificate would be let in",
+            ));
+        }
+        if old.minimum_version == MinimumTls::Tls13 && !new.tree.has("http.tls.minimumtls") {
+            return Err(gone(
+                "http.tls.minimumtls",
+                "older versions of TLS would be spoken",
+            ));
+        }
+        if tls.cipher_suites.is_empty() && !old.cipher_suites.is_empty() {
+            return Err(gone("http.tls.ciphersuites", "all of them would be offered"));
+        }
         let config = config(http, self.self_signed.as_ref())?;
-        let (tls, http) = (self.tls.clone(), http.clone());
-        let in_force = Arc::clone(&self.http);
+        let http = http.clone();
         Ok(Box::new(move || {
-            *in_force.lock().unwrap_or_else(PoisonError::into_inner) = http;
-            tls.replace_config(config);
+            *self.http.lock().unwrap_or_else(PoisonError::into_inner) = http;
+            self.tls.replace_config(config);
         }))
     }
 }
@@ -90,8 +109,8 @@ impl Reloadable for Encryption {
 pub(super) struct Unencrypted;
 
 impl Reloadable for Unencrypted {
-    fn prepare(&self, configuration: &Configuration) -> Result<Change, Failure> {
-        if configuration.http.tls.certificate.is_some() {
+    fn prepare(self: Arc<Self>, new: &Loaded) -> Result<Change, Failure> {
+        if new.configuration.http.tls.certificate.is_some() {
             return Err(Failure::of(
                 "http.tls",
                 "encryption cannot be switched on while the server runs; restart it",

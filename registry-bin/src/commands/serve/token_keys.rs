@@ -47,34 +47,36 @@ impl<'a> KeySource<'a> {
         }
     }
 
-    /// The same without what would be fetched.
-    pub(super) fn without_urls(self) -> Self {
-        let is_file = |place: &&FileOrUrl| matches!(place, FileOrUrl::File(_));
-        Self {
-            key_set: self.key_set.filter(is_file),
-            ..self
-        }
+    /// There are keys to fetch.
+    pub(super) const fn has_url(&self) -> bool {
+        matches!(self.key_set, Some(FileOrUrl::Url(_)))
     }
 
-    /// Reads the keys. May block.
-    pub(super) fn read(&self) -> Result<TokenKeys, Failure> {
+    /// Reads the keys of files.
+    pub(super) fn read_files(&self) -> Result<TokenKeys, Failure> {
         let mut keys = TokenKeys::default();
         if let Some(path) = self.certificates {
             let failed = || Failure::of("auth.token.rootcertbundle", path.display().to_string());
             let bundle = bounded_file::read(path).map_err(|cause| failed().because(cause))?;
             keys = keys.and(TokenKeys::from_certificates(&bundle).map_err(|cause| failed().because(cause))?);
         }
-        if let Some(place) = self.key_set {
-            let failed = || Failure::of("auth.token.jwks", place.to_string());
-            let set = match place {
-                FileOrUrl::Url(url) => Handle::current()
-                    .block_on(fetch(url.reveal()))
-                    .map_err(|cause| failed().because(cause))?,
-                FileOrUrl::File(path) => bounded_file::read(path).map_err(|cause| failed().because(cause))?,
-            };
+        if let Some(FileOrUrl::File(path)) = self.key_set {
+            let failed = || Failure::of("auth.token.jwks", path.display().to_string());
+            let set = bounded_file::read(path).map_err(|cause| failed().because(cause))?;
             keys = keys.and(TokenKeys::from_key_set(&set).map_err(|cause| failed().because(cause))?);
         }
         Ok(keys)
+    }
+
+    /// Fetches the keys of a URL; there are none where there is no URL. It blocks.
+    pub(super) fn fetch(&self) -> Result<TokenKeys, Failure> {
+        let Some(place @ FileOrUrl::Url(url)) = self.key_set else {
+            return Ok(TokenKeys::default());
+        };
+        let failed = || Failure::of("auth.token.jwks", place.to_string());
+        let set = Handle::current().block_on(fetch(url.reveal()));
+        let set = set.map_err(|cause| failed().because(cause))?;
+        TokenKeys::from_key_set(&set).map_err(|cause| failed().because(cause))
     }
 }
 

@@ -1,20 +1,71 @@
-//! The first user, where the file of users is missing.
+//! The file of users: the first user, where it is missing, and what is read again.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
-use registry_http::auth::HtpasswdLine;
+use registry_http::auth::{Htpasswd, HtpasswdLine, Passwords};
 use uuid::Uuid;
 
+use crate::commands::htpasswd;
 use crate::failure::Failure;
 use crate::secret_file;
 
 /// The user that is made, as distribution calls it.
 const USER: &str = "docker";
 
+/// The most names of users that one line of the log has.
+const NAMES: usize = 20;
+
+/// The most bytes of a name that the log shows.
+const LONGEST_NAME: usize = 64;
+
+/// Reads the file of users that a key names.
+pub(crate) fn read(key: &str, path: &Path) -> Result<Htpasswd, Failure> {
+    htpasswd::read(path).map_err(|failure| failure.about(key))
+}
+
+/// Reads the file of users that a key names, and makes it where it is missing.
+pub(super) fn start(key: &str, path: &Path) -> Result<Arc<Passwords>, Failure> {
+    provide(path).map_err(|failure| failure.about(key))?;
+    let passwords = Passwords::new(read(key, path)?);
+    let passwords = passwords.map_err(|cause| Failure::new("cannot check passwords").because(cause))?;
+    Ok(Arc::new(passwords))
+}
+
+/// Reads the file again for a server that has users, and refuses one that looks as if only a part of it were there.
+pub(super) fn read_again(key: &str, path: &Path, old: &Passwords) -> Result<Arc<Passwords>, Failure> {
+    let table = read(key, path)?;
+    let wrong = |what: &str| Failure::of(key, format!("{}: {what}", path.display()));
+    if table.users().next().is_none() && old.table().users().next().is_some() {
+        return Err(wrong(
+            "there is no user any more, as in a file that is not written yet; restart the server to shut everybody out",
+        ));
+    }
+    if table.ends_within_a_line() {
+        return Err(wrong(
+            "its last line ends within a hash, as in a file that is written by half; write the line whole, with a line break after it",
+        ));
+    }
+    Ok(Arc::new(old.with_table(table)))
+}
+
+/// Names in the log the users that `new` does not have.
+pub(super) fn tell_who_is_gone(old: &Htpasswd, new: &Htpasswd) {
+    let left: BTreeSet<&str> = new.users().collect();
+    let gone: Vec<&str> = old.users().filter(|user| !left.contains(user)).collect();
+    if !gone.is_empty() {
+        // In a file that is broken, a hash or a password may stand where the name belongs.
+        let is_name = |user: &&&str| user.len() <= LONGEST_NAME && !user.contains('$');
+        let named: Vec<_> = gone.iter().filter(is_name).take(NAMES).collect();
+        tracing::info!(count = gone.len(), users = ?named, "users are gone from their file and cannot log in any more");
+    }
+}
+
 /// Makes a file of users with one user, if there is none, and tells the password once, on the standard output and not in
 /// the log.
-pub(super) fn provide(path: &Path) -> Result<(), Failure> {
+fn provide(path: &Path) -> Result<(), Failure> {
     if path.exists() {
         return Ok(());
     }

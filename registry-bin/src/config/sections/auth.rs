@@ -21,7 +21,30 @@ pub(crate) struct Auth {
     pub(crate) token: Option<Token>,
 }
 
+/// How clients show who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// They do not.
+    Nobody,
+    /// By a name and a password.
+    Htpasswd,
+    /// By a token of this registry's own.
+    OwnTokens,
+    /// By a token of somebody else's.
+    Tokens,
+}
+
 impl Auth {
+    /// How clients show who they are.
+    pub(crate) const fn kind(&self) -> Kind {
+        match (&self.htpasswd, &self.token) {
+            (Some(_), _) => Kind::Htpasswd,
+            (None, Some(token)) if token.builtin.is_some() => Kind::OwnTokens,
+            (None, Some(_)) => Kind::Tokens,
+            (None, None) => Kind::Nobody,
+        }
+    }
+
     /// The files of users, each with the key that names it.
     pub(crate) fn files_of_users(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let htpasswd = self.htpasswd.as_ref();
