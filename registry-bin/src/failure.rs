@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use registry_core::printable::Printable;
+
 /// What was wrong, with which value, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -63,8 +65,19 @@ impl Failure {
         reason = "the command's last word is for the terminal, not for the log"
     )]
     pub(crate) fn print(&self) {
-        eprintln!("error: {self}");
+        eprintln!("{}", self.last_word());
     }
+
+    /// The failure and its causes as the last that a command says.
+    pub(crate) fn last_word(&self) -> String {
+        format!("error: {}", printable_lines(&self.to_string()))
+    }
+}
+
+/// Makes a text printable that may have several lines.
+pub(crate) fn printable_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| Printable(line).to_string()).collect();
+    lines.join("\n")
 }
 
 impl fmt::Display for Failure {

@@ -1,67 +1,144 @@
-//! Lines for the standard output or a file, written by a thread of their own.
+//! Lines for the standard streams or a file, written by a thread of their own.
 
-use std::fs::OpenOptions;
+use std::cell::Cell;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use registry_http::LineSink;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::Failure;
 
-/// How many lines wait at most for whoever reads them.
-const LINES: usize = 8192;
+/// How many bytes of lines wait at most for whoever reads them.
+const WAITING: usize = 4 * 1024 * 1024;
+
+/// What a line takes that waits, besides its text.
+const LINE: usize = 64;
+
+/// How many bytes are written at once.
+const BATCH: usize = 64 * 1024;
 
 /// How long the last lines may take.
 const END: Duration = Duration::from_secs(2);
 
-/// Writes lines. Where they are not taken as fast as they come, some are left out and counted; no request waits.
+/// How often it is told at most, in a flood, that lines are dropped.
+const TELL: Duration = Duration::from_secs(1);
+
+/// How long to wait for a reader whose end of the pipe makes writes fail instead of wait.
+const RETRY: Duration = Duration::from_millis(5);
+
+thread_local! {
+    /// This thread writes a log. What it says itself is little, and never dropped.
+    static IS_WRITER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Writes lines. Where they are not taken as fast as they come, some are dropped and counted; nobody waits.
 #[derive(Clone, Debug)]
 pub(crate) struct LineWriter {
-    lines: SyncSender<Option<String>>,
-    left_out: Arc<AtomicU64>,
+    messages: Sender<Message>,
+    queue: Arc<Queue>,
     /// Disconnected when the thread ends.
     ended: Arc<Mutex<Receiver<()>>>,
 }
 
+#[derive(Debug)]
+enum Message {
+    Line(String),
+    /// Write what waits and, whatever waits, this; then end.
+    End(Option<String>),
+}
+
+/// What is known of the lines on both sides.
+#[derive(Debug)]
+struct Queue {
+    /// What the log and the metrics call the lines.
+    name: &'static str,
+    /// Bytes that wait.
+    waiting: AtomicUsize,
+    dropped: AtomicU64,
+}
+
 impl LineWriter {
-    pub(crate) fn stdout() -> Result<Self, Failure> {
-        Self::start(io::stdout())
+    /// Writes to the standard error.
+    pub(crate) fn stderr() -> Result<Self, Failure> {
+        Self::stream("server", &io::stderr())
     }
 
-    /// Appends to a file. It may be cut to nothing while it is written, as `logrotate` does with `copytruncate`.
-    pub(crate) fn file(path: &Path) -> Result<Self, Failure> {
-        let file = OpenOptions::new().create(true).append(true).open(path);
+    /// Writes to the standard output.
+    pub(crate) fn stdout() -> Result<Self, Failure> {
+        Self::stream("access", &io::stdout())
+    }
+
+    /// Appends to a file. It may be cut to nothing while it is written, as `logrotate` does with `copytruncate`, and it
+    /// may be a named pipe, whose reader need not be there yet.
+    pub(crate) fn file(name: &'static str, path: &Path) -> Result<Self, Failure> {
+        // Opened for writing only, a named pipe waits for its reader, and so would the start of the server.
+        let is_pipe = path
+            .metadata()
+            .is_ok_and(|metadata| metadata.file_type().is_fifo());
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .read(is_pipe)
+            .open(path);
         let file =
             file.map_err(|cause| Failure::new(format!("cannot write to {}", path.display())).because(cause))?;
-        Self::start(file)
+        Self::start(name, file)
     }
 
-    fn start(sink: impl Write + Send + 'static) -> Result<Self, Failure> {
-        let (lines, received) = sync_channel(LINES);
+    fn stream(name: &'static str, stream: &impl AsFd) -> Result<Self, Failure> {
+        // Past the buffer and the lock of the standard library, which other threads would wait for.
+        let copy = stream.as_fd().try_clone_to_owned();
+        let copy = copy.map_err(|cause| Failure::new("cannot use the standard streams").because(cause))?;
+        Self::start(name, File::from(copy))
+    }
+
+    fn start(name: &'static str, sink: impl Write + Send + 'static) -> Result<Self, Failure> {
+        let (messages, received) = channel();
         let (running, ended) = sync_channel::<()>(0);
-        let left_out = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&left_out);
+        let queue = Arc::new(Queue {
+            name,
+            waiting: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+        });
+        let output = Output {
+            sink,
+            queue: Arc::clone(&queue),
+            is_torn: false,
+            is_failing: false,
+            told: (0, None),
+        };
         std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || {
-                write_all(io::BufWriter::new(sink), &received, &counted);
-                drop(running);
-            })
+            .spawn(move || output.run(&received, running))
             .map_err(|cause| Failure::new("cannot start a thread for the log").because(cause))?;
         Ok(Self {
-            lines,
-            left_out,
+            messages,
+            queue,
             ended: Arc::new(Mutex::new(ended)),
         })
     }
 
-    /// Writes what waits, and ends. It blocks, for at most two seconds where nobody takes the lines.
-    pub(crate) fn close(&self) {
-        if self.lines.try_send(None).is_ok() {
+    /// What the lines are called.
+    pub(crate) fn name(&self) -> &'static str {
+        self.queue.name
+    }
+
+    /// How many lines were dropped so far.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.queue.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes what waits and `last`, and ends. It blocks, for at most two seconds where nobody takes the lines.
+    pub(crate) fn close(&self, last: Option<String>) {
+        if self.messages.send(Message::End(last)).is_ok() {
             // Nothing is ever sent: it returns when the thread has ended, or when it is too late.
             let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             ended.recv_timeout(END).ok();
@@ -71,61 +148,188 @@ impl LineWriter {
 
 impl LineSink for LineWriter {
     fn write(&self, line: String) {
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Some(line)) {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+        let size = line.len().saturating_add(LINE);
+        let waiting = self.queue.waiting.fetch_add(size, Ordering::Relaxed);
+        let is_full = waiting.saturating_add(size) > WAITING && !IS_WRITER.get();
+        if is_full || self.messages.send(Message::Line(line)).is_err() {
+            self.queue.waiting.fetch_sub(size, Ordering::Relaxed);
+        }
+        if is_full {
+            self.queue.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-fn write_all(mut sink: impl Write, lines: &Receiver<Option<String>>, left_out: &AtomicU64) {
-    let mut is_failing = false;
-    while let Ok(Some(first)) = lines.recv() {
-        let mut is_last = false;
-        let mut line = Some(first);
-        let mut result = Ok(());
-        while let Some(text) = line {
-            result = result.and_then(|()| writeln!(sink, "{text}"));
-            line = match lines.try_recv() {
-                Ok(Some(text)) => Some(text),
-                Ok(None) => {
-                    is_last = true;
-                    None
+impl<'w> MakeWriter<'w> for LineWriter {
+    type Writer = Entry<'w>;
+
+    fn make_writer(&'w self) -> Entry<'w> {
+        Entry(self)
+    }
+}
+
+/// Takes an entry of the program's own log, which comes whole and with its line feed.
+#[derive(Debug)]
+pub(crate) struct Entry<'w>(&'w LineWriter);
+
+impl Write for Entry<'_> {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        let line = String::from_utf8_lossy(entry.strip_suffix(b"\n").unwrap_or(entry));
+        LineSink::write(self.0, line.into_owned());
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The thread's side.
+struct Output<W> {
+    sink: W,
+    queue: Arc<Queue>,
+    /// What was written last is the beginning of a line.
+    is_torn: bool,
+    is_failing: bool,
+    /// How many dropped lines were told of, and when.
+    told: (u64, Option<Instant>),
+}
+
+impl<W: Write> Output<W> {
+    /// Writes until told to end; `running` is dropped then.
+    fn run(mut self, messages: &Receiver<Message>, running: SyncSender<()>) {
+        IS_WRITER.set(true);
+        while let Ok(first) = messages.recv() {
+            let mut batch = Vec::new();
+            let mut message = Some(first);
+            let (mut is_last, mut is_empty) = (false, false);
+            while let Some(taken) = message.take() {
+                match taken {
+                    Message::Line(line) => {
+                        self.queue
+                            .waiting
+                            .fetch_sub(line.len().saturating_add(LINE), Ordering::Relaxed);
+                        push_line(&mut batch, &line);
+                    }
+                    Message::End(last) => {
+                        last.iter().for_each(|last| push_line(&mut batch, last));
+                        is_last = true;
+                        break;
+                    }
                 }
-                Err(_) => None,
-            };
+                if batch.len() < BATCH {
+                    message = messages.try_recv().ok();
+                    is_empty = message.is_none();
+                }
+            }
+            let written = self.write_batch(&batch);
+            if is_last {
+                break;
+            }
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    tracing::info!(
+                        log = self.queue.name,
+                        "nobody takes the lines of a log any more; it ends"
+                    );
+                    self.discard(messages);
+                    break;
+                }
+                written => self.tell(written, is_empty),
+            }
         }
-        match result.and_then(|()| sink.flush()) {
-            Ok(()) if is_failing => {
-                is_failing = false;
-                tracing::info!("lines of a log of requests can be written again");
-            }
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                tracing::info!("nobody takes the lines of a log of requests any more; it ends");
-                // They are still taken, so that none waits and none counts as left out.
-                while !is_last && matches!(lines.recv(), Ok(Some(_))) {}
-                return;
-            }
-            Err(error) if !is_failing => {
-                is_failing = true;
-                tracing::warn!(%error, "lines of a log of requests cannot be written; they are left out until they can");
-            }
-            _ => {}
+        drop(running);
+    }
+
+    /// Takes lines that nobody wants, so that none waits and none counts as dropped.
+    fn discard(&self, messages: &Receiver<Message>) {
+        while let Ok(Message::Line(line)) = messages.recv() {
+            self.queue
+                .waiting
+                .fetch_sub(line.len().saturating_add(LINE), Ordering::Relaxed);
         }
-        let count = left_out.swap(0, Ordering::Relaxed);
-        if count > 0 {
+    }
+
+    /// Tells the program's own log what is wrong with this one, which may be the same.
+    fn tell(&mut self, written: io::Result<()>, is_empty: bool) {
+        let log = self.queue.name;
+        match written {
+            Ok(()) if self.is_failing => {
+                self.is_failing = false;
+                tracing::info!(log, "lines of a log can be written again");
+            }
+            Ok(()) => {}
+            Err(error) if !self.is_failing => {
+                self.is_failing = true;
+                tracing::warn!(log, %error, "lines of a log cannot be written; they are dropped until they can");
+            }
+            Err(_) => {}
+        }
+        let total = self.queue.dropped.load(Ordering::Relaxed);
+        let (told, last) = self.told;
+        if !self.is_failing && total > told && (is_empty || last.is_none_or(|last| last.elapsed() >= TELL)) {
+            self.told = (total, Some(Instant::now()));
+            let lines = total - told;
             tracing::warn!(
-                count,
-                "lines of a log of requests were left out, because they were not taken in time"
+                log,
+                total,
+                "{lines} lines were dropped, because they were not taken in time"
             );
         }
-        if is_last {
-            return;
+    }
+
+    /// Writes lines. Where that fails, those of them that were not written to their end are dropped.
+    fn write_batch(&mut self, batch: &[u8]) -> io::Result<()> {
+        let mut rest = batch;
+        let written = self.end_torn_line().and_then(|()| {
+            while !rest.is_empty() {
+                let count = write_some(&mut self.sink, rest)?;
+                rest = rest.get(count..).unwrap_or_default();
+            }
+            Ok(())
+        });
+        if written.is_err() {
+            let done = batch.len() - rest.len();
+            if done > 0 {
+                self.is_torn = batch.get(done - 1) != Some(&b'\n');
+            }
+            let dropped = rest.iter().filter(|byte| **byte == b'\n').count();
+            self.queue.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn end_torn_line(&mut self) -> io::Result<()> {
+        if self.is_torn {
+            write_some(&mut self.sink, b"\n")?;
+            self.is_torn = false;
+        }
+        Ok(())
+    }
+}
+
+fn push_line(batch: &mut Vec<u8>, line: &str) {
+    batch.extend_from_slice(line.as_bytes());
+    batch.push(b'\n');
+}
+
+/// Writes at least a byte.
+fn write_some(sink: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match sink.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Another program made the pipe so, for all who have it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY),
+            written => return written,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
     use super::*;
 
     #[test]
@@ -133,34 +337,98 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit");
         for _ in 0..2 {
-            let writer = LineWriter::file(&path).unwrap();
+            let writer = LineWriter::file("audit", &path).unwrap();
             for number in 0..1000 {
                 writer.write(number.to_string());
             }
-            writer.close();
+            writer.close(Some("last".into()));
             writer.write("too late".into());
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let once: String = (0..1000).map(|number| format!("{number}\n")).collect();
-        assert_eq!(text, once.repeat(2));
+        assert_eq!(text, (once + "last\n").repeat(2));
     }
 
     #[test]
     fn a_reader_that_goes_away_ends_the_log_and_holds_up_nobody() {
         let (reader, pipe) = io::pipe().unwrap();
-        let writer = LineWriter::start(pipe).unwrap();
+        let writer = LineWriter::start("access", pipe).unwrap();
         drop(reader);
-        for number in 0..3 * LINES {
+        for number in 0..100_000 {
             writer.write(number.to_string());
         }
-        let begin = std::time::Instant::now();
-        writer.close();
+        let begin = Instant::now();
+        writer.close(None);
         assert!(begin.elapsed() < END);
     }
 
     #[test]
+    fn a_reader_that_does_not_read_costs_four_mebibytes_and_no_time() {
+        let (reader, pipe) = io::pipe().unwrap();
+        let writer = LineWriter::start("access", pipe).unwrap();
+        let line = "x".repeat(1000);
+        let written = 10_000;
+        for _ in 0..written {
+            writer.write(line.clone());
+        }
+        assert!(writer.queue.waiting.load(Ordering::Relaxed) <= WAITING);
+        let dropped = writer.dropped();
+        assert!(dropped > written / 2, "{dropped}");
+        // It is read after all.
+        let reading = std::thread::spawn(move || BufReader::new(reader).lines().count());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while writer.queue.waiting.load(Ordering::Relaxed) > 0 {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        writer.close(Some("last".into()));
+        assert_eq!(reading.join().unwrap() as u64, written - dropped + 1);
+    }
+
+    /// Takes bytes until it is full; then nothing, until it is emptied.
+    #[derive(Default)]
+    struct Full(Vec<u8>, usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let free = self.1.saturating_sub(self.0.len()).min(bytes.len());
+            if free == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.extend_from_slice(&bytes[..free]);
+            Ok(free)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_leaves_one_torn_line_and_the_next_is_whole() {
+        let queue = Queue {
+            name: "audit",
+            waiting: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+        };
+        let mut output = Output {
+            sink: Full(Vec::new(), 10),
+            queue: Arc::new(queue),
+            is_torn: false,
+            is_failing: false,
+            told: (0, None),
+        };
+        assert!(output.write_batch(b"first\nsecond\nthird\n").is_err());
+        assert!(output.write_batch(b"fourth\n").is_err());
+        output.sink.1 = 100;
+        output.write_batch(b"fifth\n").unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.sink.0), "first\nseco\nfifth\n");
+        assert_eq!(output.queue.dropped.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
     fn a_file_that_cannot_be_written_is_named() {
-        let error = LineWriter::file(Path::new("/nowhere/audit")).unwrap_err();
+        let error = LineWriter::file("audit", Path::new("/nowhere/audit")).unwrap_err();
         assert!(
             error.to_string().starts_with("cannot write to /nowhere/audit: "),
             "{error}"

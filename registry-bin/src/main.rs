@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
         Command::Config { command } => commands::config::run(&command).map(|()| true),
-        Command::Serve(serve) => commands::serve::run(&serve).map(|()| true),
+        Command::Serve(serve) => commands::serve::run(&serve),
         Command::Adopt(adopt) => commands::adopt::run(&adopt),
         Command::Check(check) => commands::check::run(&check),
         Command::Backup(backup) => commands::backup::run(&backup),

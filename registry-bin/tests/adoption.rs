@@ -206,11 +206,7 @@ fn a_server_goes_on_with_an_adoption_and_says_what_is_broken() {
     assert!(!folder.path().join("records.sqlite").exists());
 
     let server = Server::on(folder.path());
-    let output = server.output();
-    assert!(
-        output.contains("adopted 2 repositories, 2 manifests, 2 tags"),
-        "{output}"
-    );
+    let output = server.output_with("adopted 2 repositories, 2 manifests, 2 tags");
     assert!(
         output.contains(&format!(
             "not adopted: many/app1: the content of {missing} is missing"
@@ -240,7 +236,7 @@ fn a_tree_beside_content_of_ones_own_is_added_only_on_request() {
     assert!(server.terminate().success());
     Tree::new(folder.path()).push_image(0);
     let server = Server::on(folder.path());
-    assert!(server.output().contains("adopt --again"), "{}", server.output());
+    server.output_with("adopt --again");
     let app = Repository::new(server.address(), repository(0));
     app.get("manifests/v1").expect_status(404);
     // Through the server's socket, and without a server.

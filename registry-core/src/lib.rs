@@ -34,6 +34,7 @@ pub mod operation;
 pub mod page;
 mod percent;
 pub mod policy;
+pub mod printable;
 pub mod range;
 pub mod reference;
 pub mod referrers;

@@ -52,7 +52,9 @@ pub use crate::frontend::{
 pub use crate::limits::Limits;
 #[cfg(feature = "opentelemetry")]
 pub use crate::observe::RequestSpans;
-pub use crate::observe::{AccessLog, EventSink, LineFormat, LineLog, LineSink, Observer, RequestRecord};
+pub use crate::observe::{
+    AccessLog, AuditLevel, EventSink, LineFormat, LineLog, LineSink, Observer, RefusalLog, RequestRecord,
+};
 pub use crate::rate_limit::{Rate, RateLimits};
 pub use crate::server::{Listener, Server};
 pub use crate::service::{OverTls, RegistryService, ResponseBody};

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use registry_core::printable::Printable;
 use registry_http::auth::{Htpasswd, HtpasswdLine};
 
 use crate::bounded_file;
@@ -68,7 +69,7 @@ fn list(path: &Path) -> Result<(), Failure> {
     let table = read(path)?;
     let mut output = io::stdout().lock();
     for user in table.users() {
-        writeln!(output, "{user}")
+        writeln!(output, "{}", Printable(user))
             .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))?;
     }
     Ok(())

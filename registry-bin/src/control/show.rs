@@ -5,9 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use registry_core::printable::Printable;
 
 use super::message::{Message, State};
-use crate::failure::Failure;
+use crate::failure::{Failure, printable_lines};
 
 /// How often a line tells the progress where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -34,8 +35,8 @@ impl Show {
             Message::Progress(state) => self.progress(state),
             Message::Say(line) => match &self.bar {
                 // A closed output ends nothing: the command's exit code counts.
-                Some(bar) => bar.suspend(|| drop(print(line))),
-                None => drop(print(line)),
+                Some(bar) => bar.suspend(|| drop(print(&Printable(line).to_string()))),
+                None => drop(print(&Printable(line).to_string())),
             },
             Message::Done(_) | Message::Failed(_) => {}
         }
@@ -78,8 +79,8 @@ impl Show {
     }
 }
 
-/// Writes a line to the standard output.
+/// Writes a line, or several, to the standard output.
 pub(crate) fn print(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}")
+    writeln!(io::stdout(), "{}", printable_lines(line))
         .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
 }

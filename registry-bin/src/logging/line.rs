@@ -1,30 +1,34 @@
-//! Lines of the log.
+//! Lines of the log. Whatever stands in what they tell, each is one line of printable text, of bounded length.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
+use registry_core::printable::{Printable, printable_json, shortened};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+/// The most bytes of a field or a message.
+const FIELD: usize = 8192;
+
 /// A line to read, with the operator's fields at its end.
 pub(super) struct TextLine {
-    line: Format<Full, SystemTime>,
     suffix: String,
+    is_colourful: bool,
 }
 
 impl TextLine {
     pub(super) fn new(fields: &Map<String, Value>, is_colourful: bool) -> Self {
         let suffix = fields.iter().map(|(name, value)| match value {
-            Value::String(text) => format!(" {name}={text}"),
+            Value::String(text) => format!(" {name}={}", Printable(text)),
             other => format!(" {name}={other}"),
         });
         Self {
-            line: Format::default().with_target(false).with_ansi(is_colourful),
             suffix: suffix.collect(),
+            is_colourful,
         }
     }
 }
@@ -36,16 +40,66 @@ where
 {
     fn format_event(
         &self,
-        context: &FmtContext<'_, S, N>,
+        _context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        if self.suffix.is_empty() {
-            return self.line.format_event(context, writer, event);
+        let mut text = Text::default();
+        event.record(&mut text);
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let level = *event.metadata().level();
+        if self.is_colourful {
+            let colour = colour(level);
+            write!(
+                writer,
+                "\u{1b}[2m{time}\u{1b}[0m \u{1b}[{colour}m{level:>5}\u{1b}[0m "
+            )?;
+        } else {
+            write!(writer, "{time} {level:>5} ")?;
         }
-        let mut line = String::new();
-        self.line.format_event(context, Writer::new(&mut line), event)?;
-        writeln!(writer, "{}{}", line.trim_end_matches('\n'), self.suffix)
+        writeln!(writer, "{}{}{}", text.message, text.fields, self.suffix)
+    }
+}
+
+/// The colour of a level on a terminal.
+const fn colour(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    }
+}
+
+/// Takes what an event says, to be read.
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.record_debug(field, &format_args!("{value}"));
+        } else {
+            self.record_debug(field, &shortened(value, FIELD));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let value = format!("{value:?}");
+        let value = shortened(&value, FIELD);
+        let value = Printable(&value);
+        // Nothing fails to be written to a string.
+        let _written = match field.name() {
+            "message" => write!(self.message, "{value}"),
+            // What the crate `log` says of the place in the code.
+            name if name.starts_with("log.") => Ok(()),
+            name => write!(self.fields, " {name}={value}"),
+        };
     }
 }
 
@@ -110,7 +164,11 @@ where
         if let Some(version) = self.names.version {
             add(version, "1");
         }
-        writeln!(writer, "{}", Value::Object(line.object))
+        writeln!(
+            writer,
+            "{}",
+            printable_json(Value::Object(line.object).to_string())
+        )
     }
 }
 
@@ -159,11 +217,11 @@ impl Visit for Line {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, value);
+        self.add(field, shortened(value, FIELD));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, format!("{value:?}"));
+        self.add(field, shortened(&format!("{value:?}"), FIELD));
     }
 }
 
@@ -171,6 +229,8 @@ impl Visit for Line {
 mod tests {
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
+
+    use registry_core::printable::is_printable;
 
     use super::*;
 
@@ -193,12 +253,24 @@ mod tests {
             .collect()
     }
 
-    fn logged(
-        line: impl FormatEvent<tracing_subscriber::Registry, tracing_subscriber::fmt::format::DefaultFields>
+    fn logged(line: impl Form) -> String {
+        logged_by(line, || {
+            tracing::warn!(count = 3, name = "a\"b", "two\nlines");
+        })
+    }
+
+    trait Form:
+        FormatEvent<tracing_subscriber::Registry, tracing_subscriber::fmt::format::DefaultFields>
         + Send
         + Sync
-        + 'static,
-    ) -> String {
+        + 'static
+    {
+    }
+
+    impl Form for TextLine {}
+    impl Form for JsonLine {}
+
+    fn logged_by(line: impl Form, log_something: impl FnOnce()) -> String {
         let output = Output::default();
         let writer = output.clone();
         let log = tracing_subscriber::fmt()
@@ -206,7 +278,7 @@ mod tests {
             .with_writer(move || writer.clone())
             .event_format(line)
             .finish();
-        tracing::subscriber::with_default(log, || tracing::warn!(count = 3, name = "a\"b", "two\nlines"));
+        tracing::subscriber::with_default(log, log_something);
         String::from_utf8(output.0.lock().unwrap().clone()).unwrap()
     }
 
@@ -235,8 +307,38 @@ mod tests {
     fn text_ends_with_the_operators_fields() {
         let text = logged(TextLine::new(&fields(), false));
         assert!(
-            text.contains("WARN") && text.ends_with(" service=registry\n"),
+            text.ends_with("Z  WARN two\\nlines count=3 name=\"a\\\"b\" service=registry\n"),
             "{text}"
         );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_told_is_one_printable_line(text in proptest::prelude::any::<String>()) {
+            let said = format!("{text}\u{85}\u{9b}\u{202e}\u{2066}\u{2028}");
+            let say = || tracing::info!(shown = %said, quoted = &*said, "{said}");
+            let json = || JsonLine::new(fields(), JsonNames::PLAIN);
+            for line in [logged_by(TextLine::new(&fields(), false), say), logged_by(json(), say)] {
+                let line = line.strip_suffix('\n').unwrap();
+                proptest::prop_assert!(line.chars().all(is_printable), "{}", line);
+            }
+            let line: Value = serde_json::from_str(&logged_by(json(), say)).unwrap();
+            for name in ["msg", "shown", "quoted"] {
+                proptest::prop_assert_eq!(line[name].as_str(), Some(&*said));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut() {
+        let long = "x".repeat(100_000);
+        let say = || tracing::info!(shown = %long, quoted = &*long, "{long}");
+        for line in [
+            logged_by(TextLine::new(&fields(), false), say),
+            logged_by(JsonLine::new(fields(), JsonNames::PLAIN), say),
+        ] {
+            assert!(line.len() < 4 * FIELD, "{}", line.len());
+            assert!(line.contains("more bytes]"), "{line}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _};
 
 use serde_json::{Map, Value};
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
@@ -13,12 +14,10 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 use self::line::{JsonLine, JsonNames, TextLine};
 use crate::config::Configuration;
 use crate::config::sections::log::{LogFormat, LogLevel};
+use crate::line_writer::LineWriter;
 
 /// The target of the access log, one line for each request.
 const ACCESS: &str = "registry_http::access";
-
-/// The target of the audit log, where it has no file of its own. It is not for a level of the log to silence.
-pub(crate) const AUDIT: &str = "registry_bin::audit";
 
 /// What is logged.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ impl LogFilter {
         // Below info the libraries underneath tell more of themselves than of the registry.
         let access = if self.access { "info" } else { "off" };
         EnvFilter::new(format!(
-            "warn,registry_core={level},registry_storage={level},registry_http={level},registry_bin={level},{ACCESS}={access},{AUDIT}=info"
+            "warn,registry_core={level},registry_storage={level},registry_http={level},registry_bin={level},{ACCESS}={access}"
         ))
     }
 }
@@ -85,13 +84,25 @@ impl Logging {
         }
     }
 
-    /// Sends the log of this process to the standard error.
+    /// Sends the log of a command to the standard error.
     pub(crate) fn start(self) -> LogHandle {
+        self.start_with(BoxMakeWriter::new(io::stderr))
+    }
+
+    /// Sends the log of a server through `writer`, which writes to the standard error: no request waits for whoever
+    /// reads it. What a thread that panics has to say goes there too.
+    pub(crate) fn start_through(self, writer: LineWriter) -> LogHandle {
+        let handle = self.start_with(BoxMakeWriter::new(writer));
+        std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+        handle
+    }
+
+    fn start_with(self, writer: BoxMakeWriter) -> LogHandle {
         let (filter, handle) = reload::Layer::new(self.filter.build());
         let is_terminal = io::stderr().is_terminal();
         let lines = fmt::layer()
             .with_span_events(FmtSpan::NONE)
-            .with_writer(io::stderr)
+            .with_writer(writer)
             .with_ansi(is_terminal);
         let lines = match self.format {
             LogFormat::Text => lines

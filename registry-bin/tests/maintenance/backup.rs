@@ -38,7 +38,7 @@ fn a_backup_beside_pushes_has_all_that_was_answered_before_and_is_sound() {
         stop.store(true, Ordering::Relaxed);
         pushing.join().expect("the pushes succeed")
     });
-    assert!(server.output().contains("a command came through the socket"));
+    server.output_with("a command came through the socket");
     let again = failure(path, &["backup", "copies/one", "--storage", "root"]);
     assert!(again.contains("is not empty"), "{again}");
     let held = failure(path, &["restore", "copies/one", "--storage", "root"]);

@@ -25,7 +25,7 @@ fn only_the_user_of_the_server_may_use_it_and_one_that_was_left_is_replaced() {
     success(folder.path(), &["check", "--storage", "root"]);
     let server = Server::on(&root);
     success(folder.path(), &["check", "--storage", "root"]);
-    assert!(server.output().contains("a command came through the socket"));
+    server.output_with("a command came through the socket");
     assert!(server.terminate().success());
     assert!(!root.join(SOCKET).exists());
 }
@@ -67,11 +67,7 @@ fn where_there_can_be_no_socket_the_server_serves_and_commands_say_why_they_cann
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let name = "x".repeat(100);
     let server = Server::on(&folder.path().join(&name));
-    assert!(
-        server.output().contains("use a shorter path"),
-        "{}",
-        server.output()
-    );
+    server.output_with("use a shorter path");
     Repository::new(server.address(), "a").push_image("v1", "x");
     let said = failure(
         folder.path(),

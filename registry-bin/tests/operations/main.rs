@@ -7,6 +7,7 @@ mod support;
 mod audit;
 mod health;
 mod listeners;
+mod logs;
 mod notifications;
 mod proxies;
 mod secrets;

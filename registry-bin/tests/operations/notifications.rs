@@ -127,7 +127,7 @@ fn an_endpoint_that_hangs_holds_up_no_push_and_fills_no_disk() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
     }
-    let output = server.output();
+    let output = server.output_with("the outbox is full");
     assert_eq!(output.matches("the outbox is full").count(), 1, "{output}");
     assert!(server.terminate().success());
 }

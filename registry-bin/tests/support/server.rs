@@ -109,9 +109,22 @@ impl Server {
 
     /// As [`Self::run`], with variables of the environment beside those of the test.
     pub(crate) fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::launch(arguments, environment, None)
+    }
+
+    /// Starts a server by this file, whose standard error goes to `errors`.
+    pub(crate) fn configured_with_errors_to(configuration: &Path, errors: Stdio) -> Self {
+        let path = configuration
+            .to_str()
+            .expect("temporary folders have plain names");
+        Self::launch(&["serve", path, "--listen", "127.0.0.1:0"], &[], Some(errors))
+    }
+
+    fn launch(arguments: &[&str], environment: &[(&str, &str)], errors: Option<Stdio>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let output = File::create(folder.path().join("output")).expect("a temporary file can be made");
-        let errors = output.try_clone().expect("a file handle can be copied");
+        let errors =
+            errors.unwrap_or_else(|| Stdio::from(output.try_clone().expect("a file handle can be copied")));
         let program = std::env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_registry-bin").into());
         let process = Command::new(&program)
             .args(arguments)
@@ -149,6 +162,24 @@ impl Server {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Waits until it has printed this, and returns all that it printed so far: a log may come a moment after what it
+    /// tells of.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    #[track_caller]
+    pub(crate) fn output_with(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = self.output();
+            if output.contains(text) {
+                return output;
+            }
+            assert!(Instant::now() < deadline, "{text} is not printed: {output}");
+            pause();
+        }
+    }
+
     /// Returns the most memory it ever held, in KiB (`VmHWM`).
     pub(crate) fn peak_memory(&self) -> u64 {
         self.status("VmHWM:")
@@ -175,6 +206,20 @@ impl Server {
     /// If it does not stop in time.
     pub(crate) fn terminate(mut self) -> ExitStatus {
         self.signal_termination();
+        self.wait_for_end()
+    }
+
+    /// Asks it to stop (SIGTERM), waits until it has, and returns all that it printed.
+    ///
+    /// # Panics
+    /// If it does not stop in time, or says that it failed.
+    pub(crate) fn finish(mut self) -> String {
+        self.signal_termination();
+        assert!(self.wait_for_end().success(), "{}", self.output());
+        self.output()
+    }
+
+    fn wait_for_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.process.try_wait().expect("an own child can be waited for") {

@@ -1,10 +1,14 @@
 //! The log of requests, in the program's own log.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use registry_core::Error;
+use registry_core::printable::{Printable, shortened};
 
 use super::{Observer, RequestRecord};
+
+/// The most bytes of an error with its causes, which may quote what a client or another service sent.
+const CAUSES: usize = 4096;
 
 /// Writes one line per request to [`tracing`], target `registry_http::access`, and one with the causes for each failure
 /// of the registry itself.
@@ -20,9 +24,9 @@ impl AccessLog {
         let causes = Causes(error);
         if error.code() == registry_core::ErrorCode::Unavailable {
             // It comes in floods.
-            tracing::warn!(request = %record.id, method = %record.method, path = %record.path, "{causes}");
+            tracing::warn!(request = %record.id, method = %record.method, path = %Printable(&record.path), "{causes}");
         } else {
-            tracing::error!(request = %record.id, method = %record.method, path = %record.path, "{causes}");
+            tracing::error!(request = %record.id, method = %record.method, path = %Printable(&record.path), "{causes}");
         }
     }
 }
@@ -32,7 +36,7 @@ impl Observer for AccessLog {
         tracing::info!(
             target: "registry_http::access",
             method = %record.method,
-            path = %record.path,
+            path = %Printable(&record.path),
             status = record.status,
             peer = record.peer.map(tracing::field::display),
             client = record.forwarded_for.map(tracing::field::display),
@@ -50,7 +54,7 @@ impl Observer for AccessLog {
 }
 
 /// An error with all that caused it, on one line whatever stands in it.
-struct Causes<'a>(&'a Error);
+pub(super) struct Causes<'a>(pub(super) &'a Error);
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,23 +69,7 @@ impl fmt::Display for Causes<'_> {
             }
             cause = error.source();
         }
-        OneLine(f).write_str(&text)
-    }
-}
-
-/// Writes control characters as escapes, so that no text of a client can begin a line of the log.
-struct OneLine<W>(W);
-
-impl<W: fmt::Write> fmt::Write for OneLine<W> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            if character.is_control() {
-                write!(self.0, "{}", character.escape_default())?;
-            } else {
-                self.0.write_char(character)?;
-            }
-        }
-        Ok(())
+        Printable(shortened(&text, CAUSES).as_ref()).fmt(f)
     }
 }
 

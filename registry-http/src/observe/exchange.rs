@@ -46,7 +46,7 @@ impl Exchange {
     }
 
     pub(crate) fn set_principal(&mut self, name: &str) {
-        name.clone_into(&mut self.record.principal);
+        self.record.set_principal(name);
     }
 
     pub(crate) fn set_request(&mut self, request: &Request) {

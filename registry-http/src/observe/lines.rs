@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use registry_core::Timestamp;
 use registry_core::operation::Action;
+use registry_core::printable::printable_json;
 use serde::Serialize;
 
 use super::{AccessLog, Observer, RequestRecord};
@@ -23,8 +24,21 @@ pub enum LineFormat {
     /// Every request as a JSON object.
     Json,
     /// Every request that would change something, and every one that was refused, as a JSON object: who wanted what,
-    /// from where, and the outcome.
-    Audit,
+    /// from where, and the outcome. Those below the level are left out.
+    Audit(AuditLevel),
+}
+
+/// How much a line of the audit log matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditLevel {
+    /// What was asked for was done.
+    #[default]
+    Info,
+    /// It was refused or invalid, or the client went away before it was answered.
+    Warn,
+    /// It failed.
+    Error,
 }
 
 /// Writes a line per request, as its format says. Whatever a client sends, it stays on one line.
@@ -47,12 +61,12 @@ impl<S: LineSink> Observer for LineLog<S> {
         let line = match self.format {
             LineFormat::Combined => Some(combined(record)),
             LineFormat::Json => json(record),
-            LineFormat::Audit => audit(record),
+            LineFormat::Audit(least) => audit(record, least),
         };
         if let Some(line) = line {
             self.sink.write(line);
         }
-        if self.format != LineFormat::Audit {
+        if !matches!(self.format, LineFormat::Audit(_)) {
             AccessLog::failed(record);
         }
     }
@@ -144,6 +158,8 @@ fn escape(line: &mut String, text: &[u8], is_bare: bool) {
 struct Line<'a> {
     time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<AuditLevel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'static str>,
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,6 +209,7 @@ impl<'a> Line<'a> {
         let (trace_id, span_id) = record.span.identifiers().unzip();
         Self {
             time: timestamp(record.time).to_string(),
+            level: None,
             event: None,
             id: record.id.to_string(),
             trace_id,
@@ -233,31 +250,38 @@ const fn word(action: Action) -> &'static str {
 }
 
 fn json(record: &RequestRecord) -> Option<String> {
-    serde_json::to_string(&Line::of(record)).ok()
+    encode(&Line::of(record))
 }
 
-/// Writes who did or wanted what; nothing where nothing was to be changed or refused.
-fn audit(record: &RequestRecord) -> Option<String> {
+fn encode(line: &Line<'_>) -> Option<String> {
+    serde_json::to_string(line).ok().map(printable_json)
+}
+
+/// Writes who did or wanted what; nothing where nothing was to be changed or refused, or it matters too little.
+fn audit(record: &RequestRecord, least: AuditLevel) -> Option<String> {
     let status = record.status;
-    // What is not there, malformed or at a wrong time is no refusal.
-    let is_refused = matches!(status, Some(401 | 403 | 405 | 409 | 412 | 429));
+    let is_refused = record.is_refused();
     if !is_refused && !record.is_write() {
         return None;
     }
-    let outcome = match status {
-        _ if is_refused => "refused",
-        Some(200..400) => "done",
-        Some(400..500) => "invalid",
+    let (level, outcome) = match status {
+        _ if is_refused => (AuditLevel::Warn, "refused"),
+        Some(200..400) => (AuditLevel::Info, "done"),
+        Some(400..500) => (AuditLevel::Warn, "invalid"),
         // The client went away before it was answered; what it asked for may have been done.
-        None => "unknown",
-        Some(_) => "failed",
+        None => (AuditLevel::Warn, "unknown"),
+        Some(_) => (AuditLevel::Error, "failed"),
     };
+    if level < least {
+        return None;
+    }
     let line = Line {
+        level: Some(level),
         event: Some("audit"),
         outcome: Some(outcome),
         ..Line::of(record)
     };
-    serde_json::to_string(&line).ok()
+    encode(&line)
 }
 
 #[cfg(test)]
@@ -266,6 +290,7 @@ mod tests {
     use std::time::Duration;
 
     use http::Request;
+    use registry_core::printable::is_printable;
     use registry_core::{Error, ErrorCode};
     use serde_json::Value;
 
@@ -316,7 +341,7 @@ mod tests {
 
     fn audit_refused(mut record: RequestRecord) -> String {
         record.status = Some(403);
-        audit(&record).unwrap()
+        audit(&record, AuditLevel::Info).unwrap()
     }
 
     #[test]
@@ -357,7 +382,8 @@ mod tests {
             }
             record.status = status;
             record.error = error.map(Error::from);
-            let line = audit(&record).map(|line| serde_json::from_str::<Value>(&line).unwrap());
+            let line = audit(&record, AuditLevel::Info);
+            let line = line.map(|line| serde_json::from_str::<Value>(&line).unwrap());
             assert_eq!(
                 line.as_ref().map(|line| line["outcome"].as_str().unwrap()),
                 outcome,
@@ -371,6 +397,70 @@ mod tests {
                     (&"push".into(), &"10.0.0.1:4711".into())
                 );
                 assert_eq!(line["error"].as_str(), error.map(ErrorCode::as_str));
+            }
+        }
+    }
+
+    #[test]
+    fn the_audit_log_leaves_out_what_is_below_its_level() {
+        let at = |status, least| {
+            let mut record = record("PUT", "/v2/a/manifests/t", b"x");
+            record.status = Some(status);
+            let line = audit(&record, least)?;
+            Some(serde_json::from_str::<Value>(&line).unwrap()["level"].clone())
+        };
+        for (status, level, kept) in [
+            (201, "info", [true, false, false]),
+            (403, "warn", [true, true, false]),
+            (503, "error", [true, true, true]),
+        ] {
+            let least = [AuditLevel::Info, AuditLevel::Warn, AuditLevel::Error];
+            let found = least.map(|least| at(status, least));
+            assert_eq!(found, kept.map(|is_kept| is_kept.then(|| level.into())));
+        }
+    }
+
+    #[test]
+    fn a_line_is_cut_where_a_client_sends_64_kib() {
+        let agent = "a".repeat(65_536);
+        let half = "b".repeat(30_000);
+        let path = format!("/v2/{half}?n={half}");
+        let mut record = record("PUT", &path, agent.as_bytes());
+        record.set_principal(&agent);
+        for line in [
+            combined(&record),
+            json(&record).unwrap(),
+            audit(&record, AuditLevel::Info).unwrap(),
+        ] {
+            assert!(line.len() < 6000, "{}", line.len());
+            assert!(line.contains("a...[65024 more bytes]"), "{line}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_client_sends_is_one_printable_line(
+            text in proptest::prelude::any::<String>(),
+            field in proptest::collection::vec(0x20_u8..=0xff, 0..64),
+        ) {
+            let mut record = record("PUT", "/v2/", b"x");
+            record.principal.clone_from(&text);
+            record.path.clone_from(&text);
+            record.query = Some(text.clone());
+            let field = http::HeaderValue::from_bytes(&field).ok();
+            record.user_agent.clone_from(&field);
+            record.referer.clone_from(&field);
+            record.host = field;
+            let agent = "\u{80}\u{85}\u{9f}\u{202e}\u{2066}\u{2028}";
+            for agent in [record.user_agent.clone(), http::HeaderValue::from_bytes(agent.as_bytes()).ok()] {
+                record.user_agent = agent;
+                for line in [json(&record).unwrap(), audit(&record, AuditLevel::Info).unwrap()] {
+                    proptest::prop_assert!(line.chars().all(is_printable), "{}", line);
+                    let value: Value = serde_json::from_str(&line).unwrap();
+                    proptest::prop_assert_eq!(value["path"].as_str(), Some(&*text));
+                }
+                let line = combined(&record);
+                proptest::prop_assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{}", line);
             }
         }
     }
@@ -389,7 +479,7 @@ mod tests {
         let (access, audit) = (Lines::default(), Lines::default());
         let observers: Vec<Arc<dyn Observer>> = vec![
             Arc::new(LineLog::new(LineFormat::Json, access.clone())),
-            Arc::new(LineLog::new(LineFormat::Audit, audit.clone())),
+            Arc::new(LineLog::new(LineFormat::Audit(AuditLevel::Info), audit.clone())),
         ];
         observers.finished(&record("GET", "/v2/", b"x"));
         observers.finished(&record("PUT", "/v2/", b"x"));

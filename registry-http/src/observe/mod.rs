@@ -4,6 +4,7 @@ mod access_log;
 mod exchange;
 pub(crate) mod lines;
 mod record;
+mod refusals;
 #[cfg_attr(not(feature = "opentelemetry"), path = "no_span.rs")]
 mod span;
 #[cfg(feature = "opentelemetry")]
@@ -18,8 +19,9 @@ use registry_core::Event;
 
 pub use self::access_log::AccessLog;
 pub(crate) use self::exchange::Exchange;
-pub use self::lines::{LineFormat, LineLog, LineSink};
+pub use self::lines::{AuditLevel, LineFormat, LineLog, LineSink};
 pub use self::record::RequestRecord;
+pub use self::refusals::RefusalLog;
 pub(crate) use self::span::RequestSpan;
 #[cfg(feature = "opentelemetry")]
 pub use self::spans::RequestSpans;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Version};
 use registry_core::operation::{Action, Operation, Target};
+use registry_core::printable::shortened;
 use registry_core::{Digest, Error, RepositoryName, Request, Tag};
 use uuid::Uuid;
 
@@ -29,7 +30,17 @@ const SHOWN_PARAMETERS: [&str; 13] = [
     "service",
 ];
 
-/// A request and what became of it.
+/// The most bytes of what a client chose, far beyond what clients need: a record is written to logs, sent to others and
+/// kept until they take it.
+const METHOD: usize = 32;
+const PATH: usize = 1024;
+const QUERY: usize = 2048;
+const HOST: usize = 300;
+const FIELD: usize = 512;
+const PRINCIPAL: usize = 512;
+
+/// A request and what became of it. Texts that a client chose are cut to some hundred bytes; such a text ends with
+/// `...[N more bytes]`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestRecord {
@@ -59,6 +70,8 @@ pub struct RequestRecord {
     pub user_agent: Option<HeaderValue>,
     /// The field `Referer`.
     pub referer: Option<HeaderValue>,
+    /// The request came with the field `Authorization`.
+    pub has_credentials: bool,
     /// Who the client is; empty for the anonymous principal.
     pub principal: String,
     /// What kind of endpoint the request is for, in the words of the distribution registry's metrics: `base`,
@@ -98,22 +111,23 @@ impl RequestRecord {
         let peer = parts.extensions.get::<PeerAddress>().copied();
         let client = parts.extensions.get::<ClientAddress>().map(|client| client.0);
         let mounted = parts.extensions.get::<Mounted>();
+        let path = mounted.map_or_else(|| parts.uri.path(), |mounted| &mounted.path);
         Self {
             id: Uuid::new_v4(),
             time: SystemTime::now(),
-            method: parts.method.clone(),
-            path: mounted
-                .map_or_else(|| parts.uri.path(), |mounted| &mounted.path)
-                .to_owned(),
+            method: shortened_method(&parts.method),
+            path: shortened(path, PATH).into_owned(),
             query: parts.uri.query().map(shown_query),
             version: parts.version,
             peer,
             forwarded_for: client.filter(|client| peer.and_then(|peer| peer.ip()) != Some(*client)),
             url: parts.extensions.get::<PublicUrl>().cloned(),
             is_secure: parts.extensions.get::<crate::service::OverTls>().is_some(),
-            host,
-            user_agent: field(http::header::USER_AGENT),
-            referer: field(http::header::REFERER).map(|referer| shown_referer(&referer)),
+            host: host.map(|host| shortened_field(host, HOST)),
+            user_agent: field(http::header::USER_AGENT).map(|agent| shortened_field(agent, FIELD)),
+            referer: field(http::header::REFERER)
+                .map(|referer| shortened_field(shown_referer(&referer), FIELD)),
+            has_credentials: parts.headers.contains_key(http::header::AUTHORIZATION),
             principal: String::new(),
             handler: "other",
             action: None,
@@ -128,6 +142,10 @@ impl RequestRecord {
             error: None,
             span: RequestSpan::default(),
         }
+    }
+
+    pub(crate) fn set_principal(&mut self, name: &str) {
+        self.principal = shortened(name, PRINCIPAL).into_owned();
     }
 
     pub(crate) fn set_request(&mut self, request: &Request) {
@@ -152,6 +170,12 @@ impl RequestRecord {
     pub(crate) fn shown_client(&self) -> Option<String> {
         let forwarded_for = self.forwarded_for.map(|client| client.to_string());
         forwarded_for.or_else(|| self.peer.map(|peer| peer.to_string()))
+    }
+
+    /// Returns whether the request was refused: what is not there, malformed or at a wrong time is no refusal.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        matches!(self.status, Some(401 | 403 | 405 | 409 | 412 | 429))
     }
 
     /// Returns whether the request would change something.
@@ -196,7 +220,24 @@ fn shown_query(query: &str) -> String {
         let is_shown = SHOWN_PARAMETERS.contains(&name) || name == "tag" || pair.is_empty();
         shown.push_str(if is_shown { pair } else { "***" });
     }
-    shown
+    shortened(&shown, QUERY).into_owned()
+}
+
+/// Cuts a method that is none of the protocol's.
+fn shortened_method(method: &Method) -> Method {
+    let kept = method.as_str().as_bytes().get(..METHOD);
+    kept.and_then(|kept| Method::from_bytes(kept).ok())
+        .unwrap_or_else(|| method.clone())
+}
+
+fn shortened_field(field: HeaderValue, most: usize) -> HeaderValue {
+    if field.len() <= most {
+        return field;
+    }
+    // What is no text is cut as well.
+    let text = String::from_utf8_lossy(field.as_bytes());
+    HeaderValue::try_from(shortened(&text, most).as_bytes())
+        .unwrap_or_else(|_| HeaderValue::from_static("***"))
 }
 
 /// Cuts off credentials and the query of a referer, which may hold secrets of another site.

@@ -1,9 +1,10 @@
 //! What a tree has that cannot be adopted.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use registry_core::printable::Printable;
 use registry_core::{Digest, Error, RepositoryName, Tag};
 
 /// Something in a tree that is broken or not supported. Everything else is adopted all the same.
@@ -101,14 +102,7 @@ pub(super) struct Shown<'p>(pub(super) &'p Path);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.to_string_lossy().chars() {
-            if character.is_control() {
-                write!(f, "{}", character.escape_default())?;
-            } else {
-                f.write_char(character)?;
-            }
-        }
-        Ok(())
+        Printable(&self.0.to_string_lossy()).fmt(f)
     }
 }
 

@@ -1,20 +1,20 @@
 //! What the person who started the server is told.
 
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
 
-use registry_http::ListenAddress;
+use registry_http::{LineSink as _, ListenAddress};
 
 use super::tls::Encryption;
-use crate::failure::Failure;
+use crate::line_writer::LineWriter;
 use crate::storage::StorageLocation;
 
 /// Tells where the server is, and how to use it.
 pub(super) fn announce(
+    output: &LineWriter,
     addresses: &[ListenAddress],
     location: &StorageLocation,
     encryption: Option<&Encryption>,
-) -> Result<(), Failure> {
+) {
     let scheme = if encryption.is_some() { "https" } else { "http" };
     let mut text = String::new();
     for address in addresses {
@@ -46,13 +46,8 @@ pub(super) fn announce(
             "Push with: docker tag IMAGE {place}/NAME && docker push {place}/NAME\n"
         ));
     }
-    // A server whose standard output is closed serves all the same.
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new("cannot write to the standard output").because(cause))
-        }
-        _ => Ok(()),
-    }
+    // At once, so that no line of a log comes in between.
+    output.write(text.trim_end().to_owned());
 }
 
 fn reachable(address: SocketAddr) -> String {

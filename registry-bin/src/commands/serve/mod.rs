@@ -5,6 +5,7 @@ mod announce;
 mod authentication;
 mod control;
 mod debug;
+mod dropped_lines;
 pub(crate) mod files;
 mod frontend;
 mod listen;
@@ -53,6 +54,7 @@ use crate::cli::Serve;
 use crate::config::supported::{limited, without_effect};
 use crate::config::{DEFAULT_FOLDER, Loaded, load, protection};
 use crate::failure::Failure;
+use crate::line_writer::LineWriter;
 use crate::logging::{LogHandle, Logging};
 use crate::storage::StorageLocation;
 
@@ -60,26 +62,34 @@ use crate::storage::StorageLocation;
 /// some may not end. A thread more costs memory and wins nothing, as each call is short.
 const BLOCKING_THREADS: usize = 32;
 
-/// Serves until a signal comes.
-pub(crate) fn run(serve: &Serve) -> Result<(), Failure> {
+/// Serves until a signal comes; `false` where that failed, and why was said.
+pub(crate) fn run(serve: &Serve) -> Result<bool, Failure> {
+    let errors = LineWriter::stderr()?;
+    let served = load_and_serve(serve, &errors);
+    // It comes after what waits in the log, and waits for nobody who does not read.
+    errors.close(served.as_ref().err().map(Failure::last_word));
+    Ok(served.is_ok())
+}
+
+fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
     let loaded = load(&serve.configuration.store(), &serve.flags())?;
-    let log = Logging::of(&loaded.configuration).start();
+    let log = Logging::of(&loaded.configuration).start_through(errors.clone());
     tell_what_has_no_effect(&loaded);
-    // Before there are other threads, which could read the environment meanwhile.
+    // Before there are threads that could read the environment meanwhile; that of the log does not.
     let inherited = inherited()?;
     let runtime = runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS + READ_THREADS)
         .enable_all()
         .build()
         .map_err(|cause| Failure::new("cannot start threads").because(cause))?;
-    let served = runtime.block_on(serve_until_signal(serve, &loaded, log, inherited));
+    let served = runtime.block_on(serve_until_signal(serve, &loaded, (log, errors), inherited));
     served.map_err(|failure| loaded.locate(failure))
 }
 
 async fn serve_until_signal(
     serve: &Serve,
     loaded: &Loaded,
-    log: LogHandle,
+    (log, errors): (LogHandle, &LineWriter),
     inherited: Vec<Inherited>,
 ) -> Result<(), Failure> {
     let configuration = &loaded.configuration;
@@ -91,7 +101,7 @@ async fn serve_until_signal(
     let location = StorageLocation::of(&configuration.storage)?;
     let encryption = Encryption::start(http, self_signed(serve, &location)?)?.map(Arc::new);
     let opening = Opening::new(http, inherited, serve.wait)?;
-    let observation = Observation::start(&configuration.log)?;
+    let observation = Observation::start(&configuration.log, errors)?;
     let health = Health::new();
     let debug = debug::start(configuration, &health, &observation.metrics).await?;
     let opened = opening.storage(configuration, &location, &health, &mut signals);
@@ -133,7 +143,12 @@ async fn serve_until_signal(
     let reload = Reload::start(serve, loaded, watch, parts);
     let _renewal = encryption.as_ref().and_then(Renewal::start);
     health.started();
-    announce(server.addresses(), &location, encryption.as_deref())?;
+    announce(
+        &observation.output,
+        server.addresses(),
+        &location,
+        encryption.as_deref(),
+    );
     service_manager::ready(&format!("storing in {location}"));
     let running = Running {
         server,

@@ -5,30 +5,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use registry_core::Storage;
 use registry_http::operations::{MeteredStorage, Metrics};
-use registry_http::{AccessLog, LineFormat, LineLog, LineSink, Observer, RequestRecord};
+use registry_http::{AccessLog, AuditLevel, LineFormat, LineLog, Observer, RefusalLog, RequestRecord};
 
-use super::process;
 use super::reload::{Change, Reloadable};
 use super::traces::Traces;
+use super::{dropped_lines, process};
 use crate::config::Loaded;
-use crate::config::sections::log::{AccessLogFormat, Log};
+use crate::config::sections::log::{AccessLogFormat, Log, LogLevel};
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
-use crate::logging::AUDIT;
 
 /// The observers of a server, and what they write.
 pub(super) struct Observation {
     pub(super) metrics: Arc<Metrics>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
     pub(super) traces: Traces,
-    writers: Vec<LineWriter>,
+    /// The log of requests and what a server says to whoever started it.
+    pub(super) output: LineWriter,
+    audit: Option<LineWriter>,
     access: AccessSwitch,
 }
 
 impl Observation {
     /// Starts the logs that the configuration asks for, and the traces that the environment asks for, from within a
-    /// runtime.
-    pub(super) fn start(log: &Log) -> Result<Self, Failure> {
+    /// runtime. `errors` is where the server's own log goes.
+    pub(super) fn start(log: &Log, errors: &LineWriter) -> Result<Self, Failure> {
         let metrics = Arc::new(Metrics::new());
         process::add(&metrics);
         let traces = Traces::start()?;
@@ -37,11 +38,16 @@ impl Observation {
             observers: spans.into_iter().chain([Arc::clone(&metrics) as _]).collect(),
             metrics,
             traces,
-            writers: Vec::new(),
+            output: LineWriter::stdout()?,
+            audit: None,
             access: AccessSwitch(Arc::new(AtomicBool::new(!log.access_log.disabled))),
         };
-        observation.add_access_log(log)?;
-        observation.add_audit_log(log)?;
+        observation.add_access_log(log);
+        observation.add_audit_log(log, errors)?;
+        let writers = [errors, &observation.output]
+            .into_iter()
+            .chain(&observation.audit);
+        dropped_lines::add(&observation.metrics, writers.cloned().collect());
         Ok(observation)
     }
 
@@ -55,44 +61,49 @@ impl Observation {
         self.traces.follow(metered)
     }
 
-    /// Writes what waits in the logs. It blocks.
+    /// Writes what waits in the logs of requests. It blocks.
     pub(super) fn close(&self) {
-        for writer in &self.writers {
-            writer.close();
+        for writer in [&self.output].into_iter().chain(&self.audit) {
+            writer.close(None);
         }
     }
 
-    fn add_access_log(&mut self, log: &Log) -> Result<(), Failure> {
+    fn add_access_log(&mut self, log: &Log) {
         let format = match log.access_log.format {
             AccessLogFormat::Combined => LineFormat::Combined,
             AccessLogFormat::Json => LineFormat::Json,
             AccessLogFormat::Text => {
                 self.observers.push(Arc::new(AccessLog));
-                return Ok(());
+                return;
             }
         };
-        let writer = LineWriter::stdout()?;
         self.observers.push(Arc::new(Switched {
-            log: LineLog::new(format, writer.clone()),
+            log: LineLog::new(format, self.output.clone()),
             access: self.access.clone(),
         }));
-        self.writers.push(writer);
-        Ok(())
     }
 
-    fn add_audit_log(&mut self, log: &Log) -> Result<(), Failure> {
-        match &log.audit.path {
-            _ if log.audit.disabled => {}
-            Some(path) => {
-                let writer = LineWriter::file(path).map_err(|failure| failure.about("log.audit.path"))?;
-                self.observers
-                    .push(Arc::new(LineLog::new(LineFormat::Audit, writer.clone())));
-                self.writers.push(writer);
-            }
-            None => {
-                let audit = LineLog::new(LineFormat::Audit, ProgramLog);
-                self.observers.push(Arc::new(audit));
-            }
+    fn add_audit_log(&mut self, log: &Log, errors: &LineWriter) -> Result<(), Failure> {
+        let level = match log.audit.level {
+            LogLevel::Error => AuditLevel::Error,
+            LogLevel::Warn => AuditLevel::Warn,
+            LogLevel::Info | LogLevel::Debug => AuditLevel::Info,
+        };
+        if log.audit.is_on() {
+            let writer = match &log.audit.path {
+                Some(path) => {
+                    let writer = LineWriter::file("audit", path);
+                    let writer = writer.map_err(|failure| failure.about("log.audit.path"))?;
+                    self.audit.insert(writer).clone()
+                }
+                None => errors.clone(),
+            };
+            let audit = LineLog::new(LineFormat::Audit(level), writer);
+            self.observers.push(Arc::new(audit));
+        }
+        let has_refusals = log.audit.is_on() && log.audit.path.is_none() && level < AuditLevel::Error;
+        if !has_refusals {
+            self.observers.push(Arc::new(RefusalLog::new()));
         }
         Ok(())
     }
@@ -128,15 +139,5 @@ impl Observer for Switched {
         } else {
             AccessLog::failed(record);
         }
-    }
-}
-
-/// Writes lines into the program's own log.
-#[derive(Debug)]
-struct ProgramLog;
-
-impl LineSink for ProgramLog {
-    fn write(&self, line: String) {
-        tracing::info!(target: AUDIT, "{line}");
     }
 }

@@ -87,10 +87,19 @@ pub(crate) enum AccessLogFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AuditLog {
-    /// There is no line for each write and each refused request.
-    pub(crate) disabled: bool,
-    /// The file that they are appended to; unless given, they go to the log.
+    /// There is such a line. Unless given, there is where `path` is.
+    pub(crate) enabled: Option<bool>,
+    /// The least that is written: `info` is all, `warn` what was refused, invalid or failed, `error` what failed.
+    pub(crate) level: LogLevel,
+    /// The file that they are appended to; unless given, they go to the standard error.
     pub(crate) path: Option<FilePath>,
+}
+
+impl AuditLog {
+    /// Tells whether anybody asks for it.
+    pub(crate) fn is_on(&self) -> bool {
+        self.enabled.unwrap_or_else(|| self.path.is_some())
+    }
 }
 
 /// Mail on messages of some levels.

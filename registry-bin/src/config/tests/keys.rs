@@ -38,7 +38,7 @@ log:
   formatter: json
   fields: {service: registry}
   accesslog: {disabled: true, format: json}
-  audit: {disabled: true, path: /var/log/audit}
+  audit: {enabled: true, level: warn, path: /var/log/audit}
 storage:
   filesystem: {rootdirectory: /srv}
   delete: {enabled: true}

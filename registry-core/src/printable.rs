@@ -1,0 +1,134 @@
+//! Text of others, written so that it stays on its line and shows what it is.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
+use core::fmt::{self, Write};
+
+/// Tells whether a character may be shown as it is: it begins no line, moves no cursor, turns no direction and is not
+/// invisible.
+///
+/// Not so are the controls of ASCII and Latin-1 (C0, DEL, C1), the separators of lines and paragraphs, what turns the
+/// direction of writing (UAX #9), and what has no width.
+#[must_use]
+pub fn is_printable(character: char) -> bool {
+    !character.is_control()
+        && !matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Shows a text with an escape, such as `\n` or `\u{202e}`, for each character that is not
+/// [printable](is_printable).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Printable<'a>(pub &'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_escaped(f, self.0, |f, character| {
+            write!(f, "{}", character.escape_default())
+        })
+    }
+}
+
+/// Writes JSON with an escape for each character that is not [printable](is_printable). It means the same: in a text
+/// of JSON without white space such characters stand in strings only.
+#[must_use]
+pub fn printable_json(json: String) -> String {
+    // Most is ASCII, and this is asked of each line of a log.
+    if json.bytes().all(|byte| (b' '..=b'~').contains(&byte)) || json.chars().all(is_printable) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 32);
+    let written = write_escaped(&mut escaped, &json, |escaped, character| {
+        let mut units = [0; 2];
+        (character.encode_utf16(&mut units).iter()).try_for_each(|unit| write!(escaped, "\\u{unit:04x}"))
+    });
+    // Nothing fails to be written to a string.
+    debug_assert!(written.is_ok(), "a string takes what is written");
+    escaped
+}
+
+fn write_escaped<W: Write + ?Sized>(
+    out: &mut W,
+    text: &str,
+    escape: impl Fn(&mut W, char) -> fmt::Result,
+) -> fmt::Result {
+    let mut rest = text;
+    while let Some(place) = rest.find(|character| !is_printable(character)) {
+        let (before, after) = rest.split_at(place);
+        out.write_str(before)?;
+        let mut characters = after.chars();
+        if let Some(character) = characters.next() {
+            escape(out, character)?;
+        }
+        rest = characters.as_str();
+    }
+    out.write_str(rest)
+}
+
+/// Cuts a text to at most `most` bytes, and says how many are missing.
+#[must_use]
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
+    let kept = text.get(..text.floor_char_boundary(most)).unwrap_or_default();
+    Cow::Owned(format!("{kept}...[{} more bytes]", text.len() - kept.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_would_forge_or_hide_text_is_escaped() {
+        for (text, shown) in [
+            ("a b ü 漢 👍", "a b ü 漢 👍"),
+            ("a\nb\t\u{1b}[31m\u{7f}", "a\\nb\\t\\u{1b}[31m\\u{7f}"),
+            ("\u{80}\u{85}\u{9b}31m\u{9f}", "\\u{80}\\u{85}\\u{9b}31m\\u{9f}"),
+            (
+                "\u{202a}\u{202e}\u{2066}\u{2069}",
+                "\\u{202a}\\u{202e}\\u{2066}\\u{2069}",
+            ),
+            ("\u{200e}\u{200f}\u{61c}", "\\u{200e}\\u{200f}\\u{61c}"),
+            ("\u{2028}\u{2029}\u{feff}", "\\u{2028}\\u{2029}\\u{feff}"),
+        ] {
+            assert_eq!(Printable(text).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_says_so() {
+        assert_eq!(shortened("abc", 3), "abc");
+        assert_eq!(shortened("abcde", 3), "abc...[2 more bytes]");
+        assert_eq!(shortened("aüü", 2), "a...[4 more bytes]");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_one_printable_line(text in any::<String>()) {
+            prop_assert!(Printable(&text).to_string().chars().all(is_printable));
+        }
+
+        #[test]
+        fn escaped_json_is_printable_and_means_the_same(text in any::<String>()) {
+            let json = printable_json(serde_json::to_string(&text).unwrap());
+            prop_assert!(json.chars().all(is_printable));
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+}
