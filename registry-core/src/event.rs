@@ -1,7 +1,10 @@
 //! What happened in a registry, for whoever wants to be told.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+
+use async_trait::async_trait;
 
 use crate::digest::Digest;
 use crate::name::RepositoryName;
@@ -20,6 +23,16 @@ pub struct Event {
     pub repository: RepositoryName,
     /// To what.
     pub target: EventTarget,
+}
+
+/// Is told what is about to happen, so that a process that ends right after the storage did it can tell of it later.
+#[async_trait]
+pub trait EventIntents: Send + Sync {
+    /// Notes that this is about to happen. The storage is asked for it when the future is ready. It may fail, and a
+    /// request may try several things one after the other, of which the last one counts.
+    ///
+    /// What happened then stands in [`Response::event`](crate::Response::event).
+    async fn intend(&self, event: &Event);
 }
 
 /// What was done to the target of an [`Event`].

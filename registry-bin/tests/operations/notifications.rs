@@ -1,10 +1,16 @@
 //! Notifications of the program, whatever ends it.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::support::client::Request;
+use crate::support::content::Random;
 use crate::support::repository::Repository;
 use crate::support::server::Server;
 use crate::support::sink::{Sink, Told};
@@ -66,6 +72,136 @@ fn nothing_is_lost_when_the_server_is_killed_before_it_told() {
         count = told.len() + 1;
     }
     assert!(server.terminate().success());
+}
+
+#[test]
+fn no_delete_is_lost_by_a_kill_at_any_moment() {
+    /// How often the server is killed, and how many tags each of them has.
+    const ROUNDS: u64 = 30;
+    const TAGS: u64 = 40;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let sink = Sink::start();
+    let mut random = Random::new(20_261_128);
+    let mut deleted = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let server = start(folder.path(), &sink.url());
+        let repository = Repository::new(server.address(), "a/b");
+        let tags: Vec<String> = (0..TAGS).map(|number| format!("r{round}-t{number}")).collect();
+        let image = repository.push_image(&tags[0], "the same").content;
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        for tag in &tags[1..] {
+            let request = repository.request("PUT", &format!("manifests/{tag}"));
+            request
+                .header("Content-Type", kind)
+                .body(&image)
+                .send()
+                .expect_status(201);
+        }
+        let (steps, begun) = sync_channel(1);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let delete = |tag: &str| {
+                    repository
+                        .request("DELETE", &format!("manifests/{tag}"))
+                        .try_send()
+                };
+                while let Some(tag) = tags.iter().find(|tag| !deleted.contains(*tag)) {
+                    steps.try_send(()).ok();
+                    let Ok(response) = delete(tag) else { break };
+                    response.expect_status(202);
+                    deleted.insert(tag.clone());
+                }
+            });
+            for _ in 0..=random.below(TAGS - 10) {
+                begun
+                    .recv_timeout(Duration::from_secs(60))
+                    .expect("the client makes progress");
+            }
+            thread::sleep(Duration::from_micros(random.below(2500)));
+            server.kill9();
+        });
+    }
+    let server = start(folder.path(), &sink.url());
+    let repository = Repository::new(server.address(), "a/b");
+    // Those too whose delete was done and not answered.
+    let mut left: BTreeSet<String> = BTreeSet::new();
+    let mut last = String::new();
+    loop {
+        let page = repository.get(&format!("tags/list?n=1000&last={last}"));
+        page.expect_status(200);
+        let page: Value = serde_json::from_slice(&page.body).expect("lists are JSON");
+        let tags: Vec<&str> = page["tags"]
+            .as_array()
+            .map_or_else(Vec::new, |tags| tags.iter().filter_map(Value::as_str).collect());
+        let Some(end) = tags.last() else { break };
+        last = (*end).to_owned();
+        left.extend(tags.into_iter().map(str::to_owned));
+    }
+    let all = (0..ROUNDS).flat_map(|round| (0..TAGS).map(move |number| format!("r{round}-t{number}")));
+    let gone: BTreeSet<String> = all.filter(|tag| !left.contains(tag)).collect();
+    assert!(
+        gone.is_superset(&deleted) && gone.len() > ROUNDS as usize,
+        "{}",
+        gone.len()
+    );
+    assert!(server.terminate().success());
+    let mut told = BTreeSet::new();
+    for event in sink.told() {
+        let event = &event.json()["events"][0];
+        if event["action"] == "delete" {
+            told.insert(
+                event["target"]["tag"]
+                    .as_str()
+                    .expect("tags were deleted")
+                    .to_owned(),
+            );
+        }
+    }
+    let lost: Vec<_> = gone.difference(&told).collect();
+    let untrue: Vec<_> = told.difference(&gone).collect();
+    assert!(
+        lost.is_empty() && untrue.is_empty(),
+        "lost: {lost:?}, untrue: {untrue:?}"
+    );
+}
+
+#[test]
+fn pulls_with_long_header_fields_do_not_fill_the_disk() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let address = free_address();
+    let configuration = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}}}\n\
+         notifications: {{outbox: {{bytes: 1048576}}, endpoints: [{{name: sink, url: 'http://{address}/', backoff: 1h}}]}}\n"
+    );
+    let server = Server::configured(&write(folder.path(), &configuration));
+    let repository = Repository::new(server.address(), "a/b");
+    repository.push_image("t1", "one");
+    let long = "a".repeat(60_000);
+    let pull = |count: usize, agent: &str| {
+        for _ in 0..count {
+            let request = repository
+                .request("HEAD", "manifests/t1")
+                .header("User-Agent", agent);
+            request.send().expect_status(200);
+        }
+    };
+    let taken = || -> u64 {
+        let files = std::fs::read_dir(folder.path().join("data")).expect("there is a folder");
+        let files = files.map(|file| file.expect("it can be read"));
+        files
+            .filter(|file| file.file_name().to_string_lossy().starts_with("notifications"))
+            .map(|file| file.metadata().expect("it is there").len())
+            .sum()
+    };
+    // The limit, and the log of the database.
+    let most = 8 * 1024 * 1024;
+    pull(300, &long);
+    assert!(taken() < most, "{}", taken());
+    pull(3000, "agent");
+    assert!(taken() < most, "{}", taken());
+    assert!(server.finish().contains("the outbox is full"));
+    let file = folder.path().join("data/notifications").metadata();
+    assert!(file.expect("it is there").len() <= 1_200_000);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::Registry;
 use crate::digest::Digest;
-use crate::error::Error;
-use crate::event::{EventAction, EventTarget};
+use crate::error::{Error, ErrorCode};
+use crate::event::{EventAction, EventIntents, EventTarget};
 use crate::name::RepositoryName;
 use crate::operation::Principal;
 use crate::range::RangeHeader;
@@ -42,13 +42,25 @@ impl<S: ?Sized + Storage> Registry<S> {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         self.check_delete("GET, HEAD")?;
+        // What is not there is not about to be deleted.
+        if self.has_events {
+            self.storage.stat_blob(repository, digest).await?;
+        }
+        let target = || EventTarget::Blob {
+            digest: digest.clone(),
+            size: None,
+        };
+        let event = self
+            .announce(intents, EventAction::Delete, repository, target)
+            .await;
         self.storage.delete_blob(repository, digest).await?;
-        Ok(self.with_blob_event(Response::deleted(), EventAction::Delete, repository, digest, None))
+        Ok(Response::deleted().with_event(event))
     }
 
-    pub(super) fn with_blob_event(
+    fn with_blob_event(
         &self,
         response: Response,
         action: EventAction,
@@ -70,33 +82,59 @@ impl<S: ?Sized + Storage> Registry<S> {
         repository: &RepositoryName,
         digest: &Digest,
         from: Option<&RepositoryName>,
+        intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         let algorithm = digest.supported_algorithm()?;
-        let source = match from {
-            Some(from)
-                if self.may_pull(principal, from, digest)
-                    && self.storage.mount_blob(from, repository, digest).await? =>
-            {
-                Some(from.clone())
+        let mounted = match from {
+            Some(from) if self.may_pull(principal, from, digest) => {
+                self.mount_from(from, repository, digest, intents).await?
             }
             Some(_) => None,
-            None => self.mount_from_any(principal, repository, digest).await?,
+            None => {
+                self.mount_from_any(principal, repository, digest, intents)
+                    .await?
+            }
         };
-        let Some(from) = source else {
-            return self.start_upload(principal, repository, algorithm).await;
-        };
-        let size = self.size_for_event(repository, digest).await;
-        let response = Response::blob_created(repository, digest);
-        Ok(self.with_blob_event(response, EventAction::Mount { from }, repository, digest, size))
+        match mounted {
+            Some(response) => Ok(response),
+            None => self.start_upload(principal, repository, algorithm).await,
+        }
     }
 
-    /// Mounts a blob from one of the repositories that the principal may read, and returns which it was.
+    /// Mounts a blob from a repository, if that has it.
+    async fn mount_from(
+        &self,
+        from: &RepositoryName,
+        repository: &RepositoryName,
+        digest: &Digest,
+        intents: Option<&dyn EventIntents>,
+    ) -> Result<Option<Response>, Error> {
+        let mut event = None;
+        if self.has_events {
+            let size = match self.storage.stat_blob(from, digest).await {
+                Ok(size) => Some(size),
+                Err(error) if error.code() == ErrorCode::BlobUnknown => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let action = EventAction::Mount { from: from.clone() };
+            let target = || EventTarget::Blob {
+                digest: digest.clone(),
+                size,
+            };
+            event = self.announce(intents, action, repository, target).await;
+        }
+        let is_mounted = self.storage.mount_blob(from, repository, digest).await?;
+        Ok(is_mounted.then(|| Response::blob_created(repository, digest).with_event(event)))
+    }
+
+    /// Mounts a blob from one of the repositories that the principal may read.
     async fn mount_from_any(
         &self,
         principal: &Principal,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Option<RepositoryName>, Error> {
+        intents: Option<&dyn EventIntents>,
+    ) -> Result<Option<Response>, Error> {
         let page = PageRequest {
             last: None,
             limit: MOUNT_CANDIDATES,
@@ -104,9 +142,9 @@ impl<S: ?Sized + Storage> Registry<S> {
         let sources = self.storage.list_blob_repositories(digest, page).await?;
         for from in sources.items {
             if self.may_pull(principal, &from, digest)
-                && self.storage.mount_blob(&from, repository, digest).await?
+                && let Some(response) = self.mount_from(&from, repository, digest, intents).await?
             {
-                return Ok(Some(from));
+                return Ok(Some(response));
             }
         }
         Ok(None)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{Registry, body};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, ErrorCode};
-use crate::event::{EventAction, EventTarget};
+use crate::event::{EventAction, EventIntents, EventTarget};
 use crate::manifest::ManifestView;
 use crate::media_type::MediaType;
 use crate::name::RepositoryName;
@@ -122,6 +122,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         principal: &Principal,
         push: Push<'_>,
         body: Body<'_>,
+        intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         let tags = push.all_tags();
         let (condition, immutable_tags) = self.tag_condition(principal, push, &tags)?;
@@ -146,17 +147,16 @@ impl<S: ?Sized + Storage> Registry<S> {
             principal: principal.name().to_owned(),
             manifest: stored(&view, &digest, bytes),
         };
-        let kept = self
-            .has_events
-            .then(|| (manifest.manifest.clone(), manifest.tags.clone()));
+        let target = || EventTarget::Manifest {
+            manifest: manifest.manifest.clone(),
+            tags: manifest.tags.clone(),
+        };
+        let event = self
+            .announce(intents, EventAction::Push, push.repository, target)
+            .await;
         self.storage.put_manifest(push.repository, manifest).await?;
         let response = Response::manifest_created(push.repository, &digest, subject.as_ref(), push.tags);
-        Ok(match kept {
-            Some((manifest, tags)) => self.with_event(response, EventAction::Push, push.repository, || {
-                EventTarget::Manifest { manifest, tags }
-            }),
-            None => response,
-        })
+        Ok(response.with_event(event))
     }
 
     /// Returns what must be there for the manifest, and what is kept with it if it is there.
@@ -210,18 +210,32 @@ impl<S: ?Sized + Storage> Registry<S> {
         repository: &RepositoryName,
         reference: &Reference,
         if_match: Option<&EntityTags>,
+        intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         self.check_delete("GET, HEAD, PUT")?;
-        let target = match reference {
+        let announced = async {
+            // What is not there is not about to be deleted.
+            if self.has_events {
+                self.storage.get_manifest(repository, reference).await?;
+            }
+            let target = || match reference {
+                Reference::Digest(digest) => EventTarget::DeletedManifest(digest.clone()),
+                Reference::Tag(tag) => EventTarget::DeletedTag(tag.clone()),
+            };
+            let event = self.announce(intents, EventAction::Delete, repository, target);
+            Ok::<_, Error>(event.await)
+        };
+        let event = match reference {
             Reference::Digest(digest) => {
                 if if_match.is_some_and(|tags| !tags.matches(digest)) {
                     return Err(ErrorCode::PreconditionFailed.into());
                 }
                 let may_delete = self.may_delete_tag(principal, repository);
+                let event = announced.await?;
                 self.storage
                     .delete_manifest(repository, digest, Some(may_delete))
                     .await?;
-                EventTarget::DeletedManifest(digest.clone())
+                event
             }
             Reference::Tag(tag) => {
                 // Whether a tag still names that digest is known only while it is deleted.
@@ -231,11 +245,12 @@ impl<S: ?Sized + Storage> Registry<S> {
                         "a tag is deleted without If-Match",
                     ));
                 }
+                let event = announced.await?;
                 self.storage.delete_tag(repository, tag).await?;
-                EventTarget::DeletedTag(tag.clone())
+                event
             }
         };
-        Ok(self.with_event(Response::deleted(), EventAction::Delete, repository, || target))
+        Ok(Response::deleted().with_event(event))
     }
 }
 

@@ -20,7 +20,7 @@ pub use self::options::Options;
 pub use self::places::CatalogKey;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
-use crate::event::{Event, EventAction, EventTarget};
+use crate::event::{Event, EventAction, EventIntents, EventTarget};
 use crate::name::RepositoryName;
 use crate::operation::{Action, AllowAll, Authorizer, Operation, Principal, Target};
 use crate::request::Request;
@@ -87,7 +87,19 @@ impl<S: ?Sized + Storage> Registry<S> {
     /// What is left of `body` was not needed; where the response is an error, that may be all of it. Dropping the
     /// future leaves what [`Storage`] says of cancellation, and at most an upload session that nobody knows of.
     pub async fn handle(&self, principal: &Principal, request: Request, body: Body<'_>) -> Response {
-        let response = match self.dispatch(principal, &request, body).await {
+        self.handle_with_intents(principal, request, body, None).await
+    }
+
+    /// Answers a request as [`handle`](Self::handle) does, and tells `intents` of each event but a pull before it
+    /// happens, where there are [events](Self::with_events) at all.
+    pub async fn handle_with_intents(
+        &self,
+        principal: &Principal,
+        request: Request,
+        body: Body<'_>,
+        intents: Option<&dyn EventIntents>,
+    ) -> Response {
+        let response = match self.dispatch(principal, &request, body, intents).await {
             Ok(response) => response,
             Err(error) => error.into(),
         };
@@ -102,6 +114,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         principal: &Principal,
         request: &Request,
         body: Body<'_>,
+        intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         self.authorizer.authorize(principal, &Operation::of(request))?;
         self.check_write(request)?;
@@ -134,13 +147,13 @@ impl<S: ?Sized + Storage> Registry<S> {
                 if_none_match,
                 ..
             } => self.head_blob(repository, digest, if_none_match.as_ref()).await,
-            Request::DeleteBlob { repository, digest } => self.delete_blob(repository, digest).await,
+            Request::DeleteBlob { repository, digest } => self.delete_blob(repository, digest, intents).await,
             Request::MountBlob {
                 repository,
                 digest,
                 from,
             } => {
-                self.mount_blob(principal, repository, digest, from.as_ref())
+                self.mount_blob(principal, repository, digest, from.as_ref(), intents)
                     .await
             }
             Request::GetManifest {
@@ -179,14 +192,14 @@ impl<S: ?Sized + Storage> Registry<S> {
                     if_match: if_match.as_ref(),
                     if_none_match: if_none_match.as_ref(),
                 };
-                self.put_manifest(principal, push, body).await
+                self.put_manifest(principal, push, body, intents).await
             }
             Request::DeleteManifest {
                 repository,
                 reference,
                 if_match,
             } => {
-                self.delete_manifest(principal, repository, reference, if_match.as_ref())
+                self.delete_manifest(principal, repository, reference, if_match.as_ref(), intents)
                     .await
             }
             Request::StartUpload {
@@ -197,7 +210,8 @@ impl<S: ?Sized + Storage> Registry<S> {
                     .await
             }
             Request::UploadBlob { repository, digest } => {
-                self.upload_blob(principal, repository, digest, body).await
+                self.upload_blob(principal, repository, digest, body, intents)
+                    .await
             }
             Request::AppendUpload {
                 repository,
@@ -215,7 +229,8 @@ impl<S: ?Sized + Storage> Registry<S> {
                 range,
                 length,
             } => {
-                self.finish_upload(principal, repository, *id, digest, (*range, *length), body)
+                let upload = uploads::key(principal, repository, *id);
+                self.finish_upload(&upload, digest, (*range, *length), body, intents)
                     .await
             }
             Request::UploadStatus { repository, id } => self.upload_status(principal, repository, *id).await,
@@ -247,13 +262,26 @@ impl<S: ?Sized + Storage> Registry<S> {
         response
     }
 
-    /// Returns the size of a blob that was just added, where somebody wants to know.
-    async fn size_for_event(&self, repository: &RepositoryName, digest: &Digest) -> Option<u64> {
+    /// Makes the event of something that is about to happen and tells of the intent, if somebody wants to know.
+    async fn announce(
+        &self,
+        intents: Option<&dyn EventIntents>,
+        action: EventAction,
+        repository: &RepositoryName,
+        target: impl FnOnce() -> EventTarget,
+    ) -> Option<Box<Event>> {
         if !self.has_events {
             return None;
         }
-        // What was committed stays committed, whether or not its size can be told.
-        self.storage.stat_blob(repository, digest).await.ok()
+        let event = Box::new(Event {
+            action,
+            repository: repository.clone(),
+            target: target(),
+        });
+        if let Some(intents) = intents {
+            intents.intend(&event).await;
+        }
+        Some(event)
     }
 
     /// Refuses what changes something where nothing may be written.

@@ -1,13 +1,14 @@
 //! Uploads of blobs.
 
 use alloc::borrow::ToOwned as _;
+use alloc::boxed::Box;
 use core::pin::pin;
 
 use super::Registry;
 use super::body::{self, Chunk};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, ErrorCode};
-use crate::event::EventAction;
+use crate::event::{Event, EventAction, EventIntents, EventTarget};
 use crate::name::RepositoryName;
 use crate::operation::Principal;
 use crate::range::ContentRange;
@@ -39,6 +40,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         repository: &RepositoryName,
         digest: &Digest,
         body: Body<'_>,
+        intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         let algorithm = digest.supported_algorithm()?;
         let id = self
@@ -47,19 +49,46 @@ impl<S: ?Sized + Storage> Registry<S> {
             .await?;
         let upload = key(principal, repository, id);
         let result = match self.storage.append_upload(&upload, Some(0), body).await {
-            Ok(size) => self.storage.commit_upload(&upload, digest).await.map(|()| size),
+            Ok(size) => {
+                let event = self.announce_upload(intents, &upload, digest, Some(size)).await;
+                let committed = self.storage.commit_upload(&upload, digest).await;
+                committed.map(|()| event)
+            }
             Err(error) => Err(error),
         };
-        let size = match result {
-            Ok(size) => size,
+        let event = match result {
+            Ok(event) => event,
             Err(error) => {
                 // The error that matters is the first; a session that stays is ended for its age.
                 drop(self.storage.cancel_upload(&upload).await);
                 return Err(error);
             }
         };
-        let response = Response::blob_created(repository, digest);
-        Ok(self.with_blob_event(response, EventAction::Push, repository, digest, Some(size)))
+        Ok(Response::blob_created(repository, digest).with_event(event))
+    }
+
+    /// Makes the event of a session that is about to become a blob.
+    async fn announce_upload(
+        &self,
+        intents: Option<&dyn EventIntents>,
+        upload: &UploadKey,
+        digest: &Digest,
+        size: Option<u64>,
+    ) -> Option<Box<Event>> {
+        let size = match size {
+            None if self.has_events => match self.storage.upload_status(upload).await {
+                Ok(size) => Some(size),
+                // The session may have become the blob before, and the client did not get the answer.
+                Err(_) => self.storage.stat_blob(&upload.repository, digest).await.ok(),
+            },
+            size => size,
+        };
+        let target = || EventTarget::Blob {
+            digest: digest.clone(),
+            size,
+        };
+        self.announce(intents, EventAction::Push, &upload.repository, target)
+            .await
     }
 
     pub(super) async fn append_upload(
@@ -81,16 +110,14 @@ impl<S: ?Sized + Storage> Registry<S> {
     /// Without a chunk nothing is appended, so that a client may repeat the request when it did not get the answer.
     pub(super) async fn finish_upload(
         &self,
-        principal: &Principal,
-        repository: &RepositoryName,
-        id: UploadId,
+        upload: &UploadKey,
         digest: &Digest,
         said: Said,
         mut body: Body<'_>,
+        intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         digest.supported_algorithm()?;
         check_length(said)?;
-        let upload = key(principal, repository, id);
         let (is_empty, first) = match said {
             (None, Some(0)) => (true, None),
             (None, None) => {
@@ -101,14 +128,11 @@ impl<S: ?Sized + Storage> Registry<S> {
         };
         let mut size = None;
         if !is_empty {
-            size = Some(self.append(&upload, said.0, Chunk::new(first, body)).await?);
+            size = Some(self.append(upload, said.0, Chunk::new(first, body)).await?);
         }
-        self.storage.commit_upload(&upload, digest).await?;
-        if size.is_none() {
-            size = self.size_for_event(repository, digest).await;
-        }
-        let response = Response::blob_created(repository, digest);
-        Ok(self.with_blob_event(response, EventAction::Push, repository, digest, size))
+        let event = self.announce_upload(intents, upload, digest, size).await;
+        self.storage.commit_upload(upload, digest).await?;
+        Ok(Response::blob_created(&upload.repository, digest).with_event(event))
     }
 
     /// Appends a chunk where it says that it lies, or else at the end, and returns the new length.
@@ -146,7 +170,7 @@ impl<S: ?Sized + Storage> Registry<S> {
     }
 }
 
-fn key(principal: &Principal, repository: &RepositoryName, id: UploadId) -> UploadKey {
+pub(super) fn key(principal: &Principal, repository: &RepositoryName, id: UploadId) -> UploadKey {
     UploadKey {
         repository: repository.clone(),
         id,

@@ -108,6 +108,13 @@ impl Response {
         self.with_field("OCI-Namespace", namespace)
     }
 
+    /// Says what happened.
+    #[must_use]
+    pub(crate) fn with_event(mut self, event: Option<Box<Event>>) -> Self {
+        self.event = event;
+        self
+    }
+
     /// Adds the place of the next page.
     #[must_use]
     pub(crate) fn with_link(self, link: Option<&str>) -> Self {

@@ -228,7 +228,11 @@ impl Delivery {
                 // All up to the end that was known before are sent.
                 self.sent.fetch_max(known_end, Ordering::Relaxed);
                 if *stop.borrow() {
-                    return;
+                    // What came while the outbox was read is sent too.
+                    if *end.borrow() == known_end {
+                        return;
+                    }
+                    continue;
                 }
                 tokio::select! {
                     changed = end.changed() => if changed.is_err() { return },

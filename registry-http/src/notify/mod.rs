@@ -3,22 +3,26 @@
 //! An event goes into an [`Outbox`] before the client is answered and is sent from there, so no push waits for the
 //! program that is told, and none is forgotten when the server ends in between. Each endpoint gets the events in the
 //! order in which they happened, each at least once: after a crash an event may come again, with the same `id`.
+//!
+//! Before the storage does what an event tells of, the outbox notes it. What was noted when a server was killed is looked
+//! up by the next one, in [`Notifier::recover`].
 
 mod cloudevents;
 mod distribution;
 mod endpoint;
+mod intent;
 mod record;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use registry_core::Event;
 use registry_core::event::EventAction;
-use registry_storage::outbox::{Outbox, OutboxError};
+use registry_core::{Event, Storage};
+use registry_storage::outbox::{IntentName, Outbox, OutboxError};
 use reqwest::redirect;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,6 +30,7 @@ use tokio::time::timeout;
 
 use self::endpoint::{Delivery, Wishes};
 pub use self::endpoint::{EndpointStatistics, NotificationEndpoint, NotificationFormat};
+use self::intent::Intent;
 use self::record::EventRecord;
 use crate::observe::{EventSink, RequestRecord};
 
@@ -46,7 +51,6 @@ pub struct NotificationOptions {
 
 /// Tells endpoints what happens in a registry. It ends with [`Notifier::shutdown`]; dropping it stops the sending, and
 /// what was not sent stays in the outbox.
-#[derive(Debug)]
 pub struct Notifier {
     options: NotificationOptions,
     instance: String,
@@ -56,6 +60,8 @@ pub struct Notifier {
     stop: watch::Sender<bool>,
     tasks: std::sync::Mutex<JoinSet<()>>,
     lost: AtomicU64,
+    /// Where it is looked up what happened.
+    storage: OnceLock<Arc<dyn Storage>>,
 }
 
 /// Why no notifications can be sent.
@@ -110,7 +116,65 @@ impl Notifier {
             stop,
             tasks: std::sync::Mutex::new(tasks),
             lost: AtomicU64::new(0),
+            storage: OnceLock::new(),
         })
+    }
+
+    /// Looks up in `storage` what became of what was about to happen when the last server on this outbox ended, and
+    /// tells of what happened. It has to be ready before the first request comes.
+    ///
+    /// What cannot be looked up stays for the next time.
+    pub async fn recover(&self, storage: Arc<dyn Storage>) {
+        let storage = self.storage.get_or_init(|| storage);
+        let (mut told, mut other) = (0, 0);
+        loop {
+            let intents = match self.outbox.intents(None).await {
+                Ok(intents) if intents.is_empty() => break,
+                Ok(intents) => intents,
+                Err(error) => {
+                    tracing::error!(%error, "it cannot be read which events the last server did not tell of");
+                    return;
+                }
+            };
+            for (name, value) in intents {
+                match self.look_up(name, &value, &**storage).await {
+                    Ok(0) => other += 1,
+                    Ok(count) => told += count,
+                    Err(error) => {
+                        tracing::warn!(
+                            error = %error,
+                            "it cannot be looked up what the last server did without telling of it; the next one tries again"
+                        );
+                        return;
+                    }
+                }
+            }
+        }
+        if told + other > 0 {
+            tracing::info!(
+                told,
+                other,
+                "requests were cut off by the end of the last server; events of what they did are told now, others did nothing"
+            );
+        }
+    }
+
+    /// Settles an intent by what is in the storage, and returns how many events there were.
+    async fn look_up(
+        &self,
+        name: IntentName,
+        value: &[u8],
+        storage: &dyn Storage,
+    ) -> Result<usize, Box<dyn std::error::Error + Send + Sync>> {
+        let records = match serde_json::from_slice::<Intent>(value) {
+            Ok(intent) => intent.happened(storage).await?,
+            Err(error) => {
+                tracing::error!(%error, "an intent of another version is in the outbox; it is not told of");
+                Vec::new()
+            }
+        };
+        self.outbox.settle(name, encode(&records)).await?;
+        Ok(records.len())
     }
 
     /// Returns what became of the events so far, by endpoint.
@@ -151,16 +215,20 @@ impl Notifier {
     async fn keep(&self, event: &Event, request: &RequestRecord) {
         let records = EventRecord::of(event, request, &self.options, &self.instance);
         let count = records.len() as u64;
-        let values = records
-            .iter()
-            .filter_map(|record| serde_json::to_vec(record).ok());
-        let values = values.collect();
+        let values = encode(&records);
         let result = if event.action == EventAction::Pull {
             // Nothing depends on a pull, so its answer waits for nothing.
             self.outbox.append_later(values)
         } else {
             // In time or not, the event is on its way to the file.
-            match timeout(APPEND, self.outbox.append(values)).await {
+            let appended = async {
+                if self.outbox.outlives_process() {
+                    self.outbox.settle(request.id.into_bytes(), values).await
+                } else {
+                    self.outbox.append(values).await
+                }
+            };
+            match timeout(APPEND, appended).await {
                 Ok(result) => result,
                 Err(_) => {
                     tracing::warn!("the outbox is slow; a push was answered before its event was safe");
@@ -177,7 +245,60 @@ impl Notifier {
     }
 }
 
+fn encode(records: &[EventRecord]) -> Vec<Vec<u8>> {
+    let values = records.iter().map(serde_json::to_vec);
+    values.filter_map(Result::ok).collect()
+}
+
+impl std::fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Notifier")
+            .field("options", &self.options)
+            .field("deliveries", &self.deliveries)
+            .finish_non_exhaustive()
+    }
+}
+
 impl EventSink for Notifier {
+    fn intend<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if !self.outbox.outlives_process() || !self.wishes.iter().any(|wishes| wishes.contain(event)) {
+                return;
+            }
+            let records = EventRecord::of(event, request, &self.options, &self.instance);
+            let Ok(value) = serde_json::to_vec(&Intent::new(event, records)) else {
+                return;
+            };
+            let noted = timeout(APPEND, self.outbox.intend(request.id.into_bytes(), value)).await;
+            if !matches!(noted, Ok(Ok(()))) {
+                tracing::warn!("the outbox is slow; a kill just now would lose an event");
+            }
+        })
+    }
+
+    fn abandon<'a>(&'a self, request: &'a RequestRecord, is_unclear: bool) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if !self.outbox.outlives_process() {
+                return;
+            }
+            let name = request.id.into_bytes();
+            let settled = async {
+                match self.storage.get() {
+                    Some(storage) if is_unclear => {
+                        for (name, value) in self.outbox.intents(Some(name)).await? {
+                            self.look_up(name, &value, &**storage).await?;
+                        }
+                        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+                    }
+                    _ => Ok(self.outbox.settle(name, Vec::new()).await?),
+                }
+            };
+            if !matches!(timeout(APPEND, settled).await, Ok(Ok(()))) {
+                tracing::debug!("what became of a request is looked up at the next start");
+            }
+        })
+    }
+
     fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
         if self.wishes.iter().any(|wishes| wishes.contain(event)) {
             Box::pin(self.keep(event, request))

@@ -2,6 +2,7 @@
 
 use http::HeaderValue;
 use registry_core::event::{EventAction, EventTarget};
+use registry_core::printable::shortened;
 use registry_core::{Event, Reference, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,9 +14,13 @@ use crate::observe::lines::timestamp;
 /// The media type that a blob is told to have: a registry does not know what it is.
 const BLOB: &str = "application/octet-stream";
 
-/// The most references of one event. Images have tens of layers; more are left out as a whole, so that an event stays
-/// far smaller than the largest manifest.
+/// The most references of one event, and the most bytes that a manifest says of them. Images have tens of layers; more
+/// are left out as a whole, so that an event stays far smaller than the largest manifest.
 const REFERENCES: usize = 1000;
+const REFERENCE_BYTES: usize = 64 * 1024;
+
+/// The most bytes of what URLs begin with.
+const BASE_URL: usize = 512;
 
 /// An event of one target, as it stands in the outbox. The fields of `target` come in the order in which distribution
 /// writes them.
@@ -98,7 +103,8 @@ impl EventRecord {
         options: &NotificationOptions,
         instance: &str,
     ) -> Vec<Self> {
-        let target = target(event, options, &base_url(request, options));
+        let base_url = base_url(request, options);
+        let target = target(event, options, &shortened(&base_url, BASE_URL));
         let tags: &[Tag] = match &event.target {
             EventTarget::Manifest { tags, .. } => tags,
             EventTarget::DeletedTag(tag) => std::slice::from_ref(tag),
@@ -207,7 +213,8 @@ fn references(manifest: &[u8]) -> Vec<ReferenceRecord> {
         .flatten()
         .flatten();
     let all: Vec<&RawValue> = document.config.into_iter().chain(lists).collect();
-    if all.len() > REFERENCES {
+    let bytes: usize = all.iter().map(|raw| raw.get().len()).sum();
+    if all.len() > REFERENCES || bytes > REFERENCE_BYTES {
         return Vec::new();
     }
     all.into_iter()

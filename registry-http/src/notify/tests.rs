@@ -12,11 +12,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use registry_core::event::EventTarget;
 use registry_core::storage::Manifest;
-use registry_core::{Algorithm, Digest, MediaType};
+use registry_core::{Algorithm, Digest, MediaType, Registry};
+use registry_storage::outbox::OutboxLimits;
+use registry_storage::{ObjectStoreBackend, Store};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::RegistryService;
 use crate::limits::Limits;
 use crate::server::{Listener, Server};
 
@@ -107,7 +110,11 @@ fn start(endpoints: Vec<NotificationEndpoint>, outbox: Outbox) -> Notifier {
 }
 
 fn memory(limit: u64) -> Outbox {
-    Outbox::in_memory(limit, &["sink"]).unwrap()
+    let limits = OutboxLimits {
+        entries: limit,
+        ..OutboxLimits::default()
+    };
+    Outbox::in_memory(limits, &["sink"]).unwrap()
 }
 
 fn request() -> RequestRecord {
@@ -348,7 +355,7 @@ async fn what_is_ignored_is_not_told() {
 async fn an_endpoint_that_is_down_hinders_neither_pushes_nor_others_and_gets_all_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox");
-    let open = || Outbox::open(&path, 1000, &["sink", "other"]).unwrap();
+    let open = || Outbox::open(&path, OutboxLimits::default(), &["sink", "other"]).unwrap();
     let other = Receiver::start(|_| 200).await;
     // Nobody listens there yet, and nobody else takes the port meanwhile.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -425,4 +432,203 @@ async fn an_endpoint_that_cannot_be_used_is_refused_without_its_secrets() {
             "{message} {shown}"
         );
     }
+}
+
+/// Where a server is killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Killed {
+    /// When the intent is noted, and the storage was not asked yet.
+    Before,
+    /// When the storage did it, and the outbox was not told yet.
+    After,
+}
+
+/// Tells a notifier until the moment of the kill; from then on nothing goes on.
+#[derive(Debug)]
+struct UntilKilled {
+    notifier: Notifier,
+    when: Killed,
+    method: http::Method,
+    is_killed: tokio::sync::Notify,
+}
+
+impl UntilKilled {
+    async fn kill(&self) {
+        self.is_killed.notify_one();
+        std::future::pending::<()>().await;
+    }
+}
+
+impl EventSink for UntilKilled {
+    fn intend<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.notifier.intend(event, request).await;
+            if request.method == self.method && self.when == Killed::Before {
+                self.kill().await;
+            }
+        })
+    }
+
+    fn abandon<'a>(&'a self, request: &'a RequestRecord, is_unclear: bool) -> BoxFuture<'a, ()> {
+        self.notifier.abandon(request, is_unclear)
+    }
+
+    fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if request.method == self.method && event.action != EventAction::Pull {
+                self.kill().await;
+            }
+            self.notifier.accept(event, request).await;
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_kill_between_the_commit_and_the_outbox_loses_no_event() {
+    let hello = Digest::of(Algorithm::Sha256, b"hello");
+    let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let of_index = Digest::of(Algorithm::Sha256, index.as_bytes());
+    let push = ("PUT", "/v2/a/b/manifests/t1".to_owned(), index);
+    let upload = ("POST", format!("/v2/a/b/blobs/uploads/?digest={hello}"), "hello");
+    let cases = [
+        (vec![], push.clone(), "push"),
+        (vec![], upload.clone(), "push"),
+        (
+            vec![upload.clone()],
+            ("POST", format!("/v2/c/blobs/uploads/?mount={hello}&from=a/b"), ""),
+            "mount",
+        ),
+        (
+            vec![push.clone()],
+            ("DELETE", "/v2/a/b/manifests/t1".to_owned(), ""),
+            "delete",
+        ),
+        (
+            vec![push.clone()],
+            ("DELETE", format!("/v2/a/b/manifests/{of_index}"), ""),
+            "delete",
+        ),
+        (
+            vec![upload],
+            ("DELETE", format!("/v2/a/b/blobs/{hello}"), ""),
+            "delete",
+        ),
+    ];
+    for (before, (method, target, body), action) in cases {
+        for when in [Killed::Before, Killed::After] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("outbox");
+            let open = || Outbox::open(&path, OutboxLimits::default(), &["sink"]).unwrap();
+            let storage = Arc::new(Store::new(ObjectStoreBackend::memory()));
+            let mut options = registry_core::registry::Options::default();
+            options.delete = true;
+            let send = |service: &RegistryService<_>,
+                        (method, target, body): (&str, String, &'static str)| {
+                let request = Request::builder().method(method).uri(target);
+                let request = request.header("content-type", MediaType::OCI_INDEX);
+                service.answer(request.body(Full::new(Bytes::from(body))).unwrap())
+            };
+            let service =
+                RegistryService::new(Registry::new(Arc::clone(&storage), options), Limits::default());
+            for request in before.clone() {
+                assert_eq!(send(&service, request).await.status(), 201);
+            }
+
+            let mut nowhere = NotificationEndpoint::new("sink", "http://127.0.0.1:1/");
+            nowhere.backoff = Duration::from_secs(3600);
+            let sink = Arc::new(UntilKilled {
+                notifier: start(vec![nowhere], open()),
+                when,
+                method: method.parse().unwrap(),
+                is_killed: tokio::sync::Notify::new(),
+            });
+            let service = service.with_event_sink(Arc::clone(&sink) as Arc<dyn EventSink>);
+            let request = tokio::spawn(send(&service, (method, target.clone(), body)));
+            sink.is_killed.notified().await;
+            request.abort();
+            drop(service);
+
+            let receiver = Receiver::start(|_| 200).await;
+            let notifier = start(vec![receiver.endpoint()], open());
+            notifier.recover(Arc::clone(&storage) as Arc<dyn Storage>).await;
+            notifier.shutdown(Duration::from_secs(10)).await;
+            let told = receiver.bodies();
+            let expected = usize::from(when == Killed::After);
+            assert_eq!(told.len(), expected, "{when:?} {method} {target}: {told:?}");
+            for event in &told {
+                assert_eq!(event["events"][0]["action"], action);
+                assert!(event["events"][0]["target"]["repository"].is_string());
+            }
+            // And only once.
+            notifier.recover(storage).await;
+            assert_eq!(notifier.outbox.intents(None).await.unwrap(), []);
+            assert_eq!(*notifier.outbox.end().borrow(), expected as u64);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_no_intent_and_what_is_done_one_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(&folder.path().join("outbox"), OutboxLimits::default(), &["sink"]).unwrap();
+    let receiver = Receiver::start(|_| 200).await;
+    let notifier = Arc::new(start(vec![receiver.endpoint()], outbox.clone()));
+    let registry = Registry::new(
+        Arc::new(Store::new(ObjectStoreBackend::memory())),
+        registry_core::registry::Options::default(),
+    );
+    let service = RegistryService::new(registry, Limits::default());
+    let service = service.with_event_sink(Arc::clone(&notifier) as Arc<dyn EventSink>);
+    let missing = "0".repeat(64);
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{}","digest":"sha256:{missing}","size":1}}]}}"#,
+        MediaType::OCI_MANIFEST
+    );
+    for (body, status) in [
+        (index, 404),
+        (r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(), 201),
+    ] {
+        let request = Request::builder().method("PUT").uri("/v2/a/manifests/t1");
+        let request = request.header("content-type", MediaType::OCI_INDEX);
+        let answer = service
+            .answer(request.body(Full::new(Bytes::from(body))).unwrap())
+            .await;
+        assert_eq!(answer.status(), status);
+        assert_eq!(outbox.intents(None).await.unwrap(), []);
+    }
+    notifier.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(receiver.bodies().len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_of_a_client_that_sends_64_kib_of_everything_stays_small() {
+    let outbox = memory(10);
+    let notifier = start(
+        vec![NotificationEndpoint::new("sink", "http://127.0.0.1:1/")],
+        outbox.clone(),
+    );
+    let long = "a".repeat(65_000);
+    let request = Request::builder().method("PUT").uri("/v2/a/b/manifests/t1");
+    let request = request.header("host", &long).header("user-agent", &long);
+    let request = request.header("referer", format!("http://{long}/{long}"));
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let mut record = RequestRecord::new(&parts);
+    record.set_principal(&long);
+    let text = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"a/b","digest":"{LAYER}","size":1,"platform":{{"os":"{long}{long}"}}}}]}}"#
+    );
+    let manifest = Manifest {
+        digest: Digest::of(Algorithm::Sha256, text.as_bytes()),
+        media_type: MediaType::OCI_INDEX.parse().unwrap(),
+        bytes: text.into(),
+    };
+    let target = EventTarget::Manifest {
+        manifest,
+        tags: Vec::new(),
+    };
+    notifier.accept(&event(EventAction::Push, target), &record).await;
+    let entries = outbox.read("sink", 0, 10).await.unwrap();
+    let event = String::from_utf8(entries[0].value.clone()).unwrap();
+    assert!(event.len() < 4000, "{}", event.len());
+    assert!(event.contains("...[64488 more bytes]"), "{event}");
 }

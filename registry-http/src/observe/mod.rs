@@ -2,6 +2,7 @@
 
 mod access_log;
 mod exchange;
+mod intents;
 pub(crate) mod lines;
 mod record;
 mod refusals;
@@ -19,6 +20,7 @@ use registry_core::Event;
 
 pub use self::access_log::AccessLog;
 pub(crate) use self::exchange::Exchange;
+pub(crate) use self::intents::RequestIntents;
 pub use self::lines::{AuditLevel, LineFormat, LineLog, LineSink};
 pub use self::record::RequestRecord;
 pub use self::refusals::RefusalLog;
@@ -53,7 +55,23 @@ impl Observer for Vec<Arc<dyn Observer>> {
 }
 
 /// Takes what happened in a registry, for example to notify others.
+///
+/// A process that is killed may have done something and told nobody. Whoever must not miss that notes it before:
+/// [`intend`](Self::intend) is followed by [`accept`](Self::accept) or [`abandon`](Self::abandon), unless the process
+/// ends.
 pub trait EventSink: fmt::Debug + Send + Sync + 'static {
+    /// Notes what a request is about to do, before the storage is asked for it and while it waits. Of several of one
+    /// request, the last one counts. There is none of a pull.
+    fn intend<'a>(&'a self, _event: &'a Event, _request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Takes notice that a request was answered without having done what it intended; where the storage failed
+    /// (`is_unclear`) it may have done it nevertheless.
+    fn abandon<'a>(&'a self, _request: &'a RequestRecord, _is_unclear: bool) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Takes an event after the storage did what it tells of, and before the client is answered, who waits for the
     /// future: what must not get lost when the process ends has to be safe when it is ready, and it has to be ready
     /// soon. It cannot fail, because what happened did.

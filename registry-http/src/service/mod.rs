@@ -32,7 +32,7 @@ use crate::access::{AccessControl, ReplaceableAccess};
 use crate::authenticate::{self, Anonymous, Authenticator};
 use crate::frontend::{ClientAddress, Mounted};
 use crate::limits::Limits;
-use crate::observe::{AccessLog, EventSink, Exchange, Observer};
+use crate::observe::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
 use crate::rate_limit::RateLimits;
 use crate::tasks::Tasks;
 
@@ -253,9 +253,6 @@ impl<S: ?Sized + Storage> Shared<S> {
             Ok(response) => response,
             Err(error) => error.into(),
         };
-        if let (Some(events), Some(event)) = (&self.events, &response.event) {
-            events.accept(event, exchange.record()).await;
-        }
         let is_drained = body.drain(self.limits.drain, self.limits.drain_time).await;
         (response, exchange, is_drained)
     }
@@ -318,7 +315,16 @@ impl<S: ?Sized + Storage> Shared<S> {
         exchange.set_request(&request);
         let registry = self.registry.clone();
         let registry = registry.with_authorizer(Arc::clone(&access.authorizer));
-        let response = registry.handle(&principal, request, body).await;
+        let response = match &self.events {
+            Some(events) => {
+                let intents = RequestIntents::new(&**events, exchange.record());
+                let handled = registry.handle_with_intents(&principal, request, body, Some(&intents));
+                let response = handled.await;
+                intents.settle(response.event.as_deref(), response.status).await;
+                response
+            }
+            None => registry.handle(&principal, request, body).await,
+        };
         match &response.error {
             Some(error) if error.code() == ErrorCode::Unauthorized => {
                 // Said only where it is true: there is a token, and it is good for less. Clients give up on it.

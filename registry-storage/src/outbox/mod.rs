@@ -1,5 +1,10 @@
 //! An outbox: a bounded queue on disk that several consumers read, each at its own pace.
 //!
+//! An entry about something that is done elsewhere can be noted before as an *intent*, with [`Outbox::intend`]. When the
+//! thing was done or not, [`Outbox::settle`] takes the intent away and appends the entries of what was done, at once.
+//! [`Outbox::intents`] are those of a process that ended in between; whoever opens the outbox finds out what became of
+//! them.
+//!
 //! What was appended survives the end of the process, whatever ended it, from the moment that [`Outbox::append`] is
 //! ready; the loss of power takes at most what was appended in the second before. One thread owns the file, and appends that come at once
 //! share one transaction.
@@ -20,8 +25,32 @@ use tokio::sync::{oneshot, watch};
 use self::queue::Queue;
 use self::worker::{Command, Worker};
 
-/// How many commands wait for the thread at most.
+/// How many commands wait for the thread at most, and how many bytes of entries with them.
 const COMMANDS: usize = 4096;
+const WAITING: u64 = 8 * 1024 * 1024;
+
+/// The name of an intent, such as the bytes of a UUID.
+pub type IntentName = [u8; 16];
+
+/// How much an outbox may hold. Beyond it the oldest entries are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxLimits {
+    /// The most entries.
+    pub entries: u64,
+    /// The most bytes that the file takes, or the memory; less than a mebibyte is a mebibyte. Some mebibytes of the
+    /// log of the database come on top, for what is written at once. Intents have at most a quarter of it.
+    pub bytes: u64,
+}
+
+impl Default for OutboxLimits {
+    /// 100 000 entries, 64 MiB.
+    fn default() -> Self {
+        Self {
+            entries: 100_000,
+            bytes: 64 * 1024 * 1024,
+        }
+    }
+}
 
 /// Why an outbox did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +84,7 @@ pub struct Outbox {
     commands: SyncSender<Command>,
     state: Arc<State>,
     end: watch::Receiver<u64>,
+    outlives_process: bool,
 }
 
 /// What is told of a queue without asking its thread.
@@ -63,30 +93,38 @@ struct State {
     /// The place of the oldest entry that is kept.
     first: AtomicU64,
     dropped: AtomicU64,
+    /// Bytes that wait for the thread.
+    waiting: AtomicU64,
     thread: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Outbox {
-    /// Opens the queue in the file at `path`, or makes it. `limit` is the most entries; beyond it the oldest are
-    /// dropped. Consumers that are not named are forgotten; a new one begins at the end.
+    /// Opens the queue in the file at `path`, or makes it. Consumers that are not named are forgotten; a new one begins
+    /// at the end.
     ///
     /// It blocks, so an async program calls it where it may.
     ///
     /// # Errors
     /// The file cannot be used.
-    pub fn open(path: &Path, limit: u64, consumers: &[&str]) -> Result<Self, OutboxError> {
-        Self::start(Queue::open(path, limit, consumers).map_err(Arc::new)?)
+    pub fn open(path: &Path, limits: OutboxLimits, consumers: &[&str]) -> Result<Self, OutboxError> {
+        Self::start(Queue::open(path, limits, consumers).map_err(Arc::new)?, true)
     }
 
     /// Makes a queue that ends with the process.
     ///
     /// # Errors
     /// There are no threads left.
-    pub fn in_memory(limit: u64, consumers: &[&str]) -> Result<Self, OutboxError> {
-        Self::start(Queue::in_memory(limit, consumers).map_err(Arc::new)?)
+    pub fn in_memory(limits: OutboxLimits, consumers: &[&str]) -> Result<Self, OutboxError> {
+        Self::start(Queue::in_memory(limits, consumers).map_err(Arc::new)?, false)
     }
 
-    fn start(queue: Queue) -> Result<Self, OutboxError> {
+    /// Tells whether what it holds outlives the process; otherwise there is no use in intents.
+    #[must_use]
+    pub const fn outlives_process(&self) -> bool {
+        self.outlives_process
+    }
+
+    fn start(queue: Queue, outlives_process: bool) -> Result<Self, OutboxError> {
         let (commands, received) = std::sync::mpsc::sync_channel(COMMANDS);
         let state = Arc::new(State::default());
         let (end, seen) = watch::channel(queue.end());
@@ -100,6 +138,7 @@ impl Outbox {
             commands,
             state,
             end: seen,
+            outlives_process,
         })
     }
 
@@ -117,6 +156,32 @@ impl Outbox {
     /// The queue does not keep up or is closed.
     pub fn append_later(&self, values: Vec<Vec<u8>>) -> Result<(), OutboxError> {
         self.send(Command::Append(values, None))
+    }
+
+    /// Notes what is about to happen, in place of what was noted by this name before. The intent is safe when this is
+    /// ready, as an entry would be.
+    ///
+    /// # Errors
+    /// The file cannot be written, or does not keep up; then nothing was noted.
+    pub async fn intend(&self, name: IntentName, value: Vec<u8>) -> Result<(), OutboxError> {
+        self.ask(|reply| Command::Intend(name, value, reply)).await
+    }
+
+    /// Takes an intent away, if it is there, and appends the entries of what was done; none where nothing was. They are
+    /// safe when this is ready.
+    ///
+    /// # Errors
+    /// The file cannot be written, or does not keep up; then the intent stays and nothing was appended.
+    pub async fn settle(&self, name: IntentName, values: Vec<Vec<u8>>) -> Result<(), OutboxError> {
+        self.ask(|reply| Command::Settle(name, values, reply)).await
+    }
+
+    /// Reads at most 100 intents that were not settled, the oldest first, and only that of a name where one is given.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn intents(&self, name: Option<IntentName>) -> Result<Vec<(IntentName, Vec<u8>)>, OutboxError> {
+        self.ask(|reply| Command::Intents(name, reply)).await
     }
 
     /// Reads at most `limit` of the entries after `after`, and after what the consumer is known to have.
@@ -190,10 +255,20 @@ impl Outbox {
     }
 
     fn send(&self, command: Command) -> Result<(), OutboxError> {
-        self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => OutboxError::Busy,
-            TrySendError::Disconnected(_) => OutboxError::Closed,
-        })
+        let size = command.size();
+        let waiting = self.state.waiting.fetch_add(size, Ordering::Relaxed);
+        let sent = if waiting.saturating_add(size) > WAITING {
+            Err(OutboxError::Busy)
+        } else {
+            self.commands.try_send(command).map_err(|error| match error {
+                TrySendError::Full(_) => OutboxError::Busy,
+                TrySendError::Disconnected(_) => OutboxError::Closed,
+            })
+        };
+        if sent.is_err() {
+            self.state.waiting.fetch_sub(size, Ordering::Relaxed);
+        }
+        sent
     }
 }
 

@@ -3,42 +3,97 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::OutboxEntry;
+use super::{IntentName, OutboxEntry, OutboxLimits};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS entries (sequence INTEGER PRIMARY KEY AUTOINCREMENT, value BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS intents (name BLOB NOT NULL UNIQUE, value BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS consumers (name TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
 /// How long another process that has the file is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// The least bytes that there may be.
+const LEAST: u64 = 1024 * 1024;
+
+/// How many entries are dropped at once where there is no room.
+const DROP: i64 = 16;
+
+/// How long the log of the file may stay, and how much of the file may stay unused after a start.
+const SPARE: u64 = 4 * 1024 * 1024;
+
+/// What is written at once.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// New entries.
+    pub(super) values: Vec<Vec<u8>>,
+    /// Intents, in their order, that are noted or taken away.
+    pub(super) intents: Vec<(IntentName, Option<Vec<u8>>)>,
+    /// How far consumers are.
+    pub(super) acknowledged: Vec<(String, u64)>,
+}
+
+impl Changes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.intents.is_empty() && self.acknowledged.is_empty()
+    }
+
+    fn has_intents(&self) -> bool {
+        self.intents.iter().any(|(_, value)| value.is_some())
+    }
+
+    fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        for (name, value) in &self.intents {
+            match value {
+                Some(value) => transaction
+                    .prepare_cached("INSERT OR REPLACE INTO intents (name, value) VALUES (?1, ?2)")?
+                    .execute(params![name, value])?,
+                None => transaction
+                    .prepare_cached("DELETE FROM intents WHERE name = ?1")?
+                    .execute([name])?,
+            };
+        }
+        let mut insert = transaction.prepare_cached("INSERT INTO entries (value) VALUES (?1)")?;
+        for value in &self.values {
+            insert.execute([value])?;
+        }
+        let mut advance = transaction
+            .prepare_cached("UPDATE consumers SET sequence = max(sequence, ?2) WHERE name = ?1")?;
+        for (consumer, sequence) in &self.acknowledged {
+            advance.execute(params![consumer, signed(*sequence)])?;
+        }
+        Ok(())
+    }
+}
+
 /// Entries and how far each consumer is.
 #[derive(Debug)]
 pub(super) struct Queue {
     connection: Connection,
-    limit: u64,
+    limits: OutboxLimits,
     first: u64,
     end: u64,
 }
 
 impl Queue {
-    pub(super) fn open(path: &Path, limit: u64, consumers: &[&str]) -> rusqlite::Result<Self> {
+    pub(super) fn open(path: &Path, limits: OutboxLimits, consumers: &[&str]) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         // What is committed survives the process; the worker syncs it soon after.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
-        Self::over(connection, limit, consumers)
+        connection.pragma_update(None, "journal_size_limit", signed(SPARE))?;
+        Self::over(connection, limits, consumers)
     }
 
-    pub(super) fn in_memory(limit: u64, consumers: &[&str]) -> rusqlite::Result<Self> {
-        Self::over(Connection::open_in_memory()?, limit, consumers)
+    pub(super) fn in_memory(limits: OutboxLimits, consumers: &[&str]) -> rusqlite::Result<Self> {
+        Self::over(Connection::open_in_memory()?, limits, consumers)
     }
 
-    fn over(mut connection: Connection, limit: u64, consumers: &[&str]) -> rusqlite::Result<Self> {
+    fn over(mut connection: Connection, limits: OutboxLimits, consumers: &[&str]) -> rusqlite::Result<Self> {
         connection.execute_batch(SCHEMA)?;
         let end = end_of(&connection)?;
         let transaction = connection.transaction()?;
@@ -58,12 +113,18 @@ impl Queue {
         transaction.commit()?;
         let mut queue = Self {
             connection,
-            limit: limit.max(1),
+            limits: OutboxLimits {
+                entries: limits.entries.max(1),
+                bytes: limits.bytes.max(LEAST),
+            },
             first: 0,
             end,
         };
         // The limit may be smaller than the last time.
-        queue.write(&[], &[])?;
+        queue.write(&Changes::default())?;
+        if unused_bytes(&queue.connection)? > SPARE {
+            queue.connection.execute_batch("VACUUM")?;
+        }
         Ok(queue)
     }
 
@@ -77,42 +138,43 @@ impl Queue {
         self.end
     }
 
-    /// Appends values, notes how far consumers are, forgets what all have and drops what is too much, at once. Returns
-    /// how many entries were dropped that some consumer did not have.
-    pub(super) fn write(
-        &mut self,
-        values: &[Vec<u8>],
-        acknowledged: &[(String, u64)],
-    ) -> rusqlite::Result<u64> {
+    /// Writes changes, forgets what all consumers have and drops what is too much, at once. Returns how many entries were
+    /// dropped that some consumer did not have.
+    pub(super) fn write(&mut self, changes: &Changes) -> rusqlite::Result<u64> {
+        let limits = self.limits;
         let transaction = self.connection.transaction()?;
-        {
-            let mut insert = transaction.prepare_cached("INSERT INTO entries (value) VALUES (?1)")?;
-            for value in values {
-                insert.execute([value])?;
-            }
-            let mut advance = transaction
-                .prepare_cached("UPDATE consumers SET sequence = max(sequence, ?2) WHERE name = ?1")?;
-            for (consumer, sequence) in acknowledged {
-                advance.execute(params![consumer, signed(*sequence)])?;
-            }
-        }
+        changes.write(&transaction)?;
         let end = end_of(&transaction)?;
         let behind: Option<i64> =
             transaction.query_row("SELECT min(sequence) FROM consumers", [], |row| row.get(0))?;
-        transaction.execute(
-            "DELETE FROM entries WHERE sequence <= ?1",
-            [behind.unwrap_or(i64::MAX)],
-        )?;
-        let dropped = transaction.execute(
-            "DELETE FROM entries WHERE sequence <= ?1",
-            [signed(end.saturating_sub(self.limit))],
-        )?;
-        let first: Option<i64> =
-            transaction.query_row("SELECT min(sequence) FROM entries", [], |row| row.get(0))?;
+        delete_to(&transaction, behind.unwrap_or(i64::MAX))?;
+        let mut dropped = delete_to(&transaction, signed(end.saturating_sub(limits.entries)))?;
+        while changes.has_intents() && intent_bytes(&transaction)? > limits.bytes / 4 {
+            transaction.execute(
+                "DELETE FROM intents WHERE rowid = (SELECT min(rowid) FROM intents)",
+                [],
+            )?;
+        }
+        let mut first = first_of(&transaction)?;
+        while let Some(oldest) = first
+            && used_bytes(&transaction)? > limits.bytes
+        {
+            dropped += delete_to(&transaction, oldest.saturating_add(DROP - 1))?;
+            first = first_of(&transaction)?;
+        }
         transaction.commit()?;
         self.end = end;
         self.first = first.map_or_else(|| end.saturating_add(1), unsigned);
-        Ok(dropped as u64)
+        Ok(dropped)
+    }
+
+    /// Reads intents, the oldest first.
+    pub(super) fn intents(&self, name: Option<IntentName>) -> rusqlite::Result<Vec<(IntentName, Vec<u8>)>> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT name, value FROM intents WHERE ?1 IS NULL OR name = ?1 ORDER BY rowid LIMIT 100",
+        )?;
+        let rows = select.query_map(params![name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect()
     }
 
     pub(super) fn read(
@@ -155,6 +217,45 @@ fn end_of(connection: &Connection) -> rusqlite::Result<u64> {
         .query_row([], |row| row.get(0))
         .optional()?;
     Ok(end.map_or(0, unsigned))
+}
+
+fn first_of(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT min(sequence) FROM entries")?
+        .query_row([], |row| row.get(0))
+}
+
+/// Deletes the entries up to a place, and returns how many there were.
+fn delete_to(connection: &Connection, sequence: i64) -> rusqlite::Result<u64> {
+    let deleted = connection
+        .prepare_cached("DELETE FROM entries WHERE sequence <= ?1")?
+        .execute([sequence])?;
+    Ok(deleted as u64)
+}
+
+fn intent_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let bytes: i64 = connection
+        .prepare_cached("SELECT coalesce(sum(length(value)), 0) FROM intents")?
+        .query_row([], |row| row.get(0))?;
+    Ok(unsigned(bytes))
+}
+
+/// Returns how much of the file holds something, what is not committed yet included.
+fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pages = pragma(connection, "page_count")?.saturating_sub(pragma(connection, "freelist_count")?);
+    Ok(pages.saturating_mul(pragma(connection, "page_size")?))
+}
+
+/// Returns how much of the file holds nothing.
+fn unused_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    Ok(pragma(connection, "freelist_count")?.saturating_mul(pragma(connection, "page_size")?))
+}
+
+fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
+    let value = connection
+        .prepare_cached(&format!("PRAGMA {name}"))?
+        .query_row([], |row| row.get(0))?;
+    Ok(unsigned(value))
 }
 
 fn signed(sequence: u64) -> i64 {

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::queue::Queue;
-use super::{OutboxEntry, State};
+use super::queue::{Changes, Queue};
+use super::{IntentName, OutboxEntry, State};
 
-/// How many commands share one transaction at most.
+/// How many commands share one transaction at most, and how many bytes, but for the last command.
 const GROUP: usize = 256;
+const GROUP_BYTES: u64 = 1024 * 1024;
 
 /// How long what was written may wait to be made safe from the loss of power.
 const SYNC: Duration = Duration::from_secs(1);
@@ -25,6 +26,9 @@ type Reply<T> = oneshot::Sender<Result<T, Arc<rusqlite::Error>>>;
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Vec<Vec<u8>>, Option<Reply<()>>),
+    Intend(IntentName, Vec<u8>, Reply<()>),
+    Settle(IntentName, Vec<Vec<u8>>, Reply<()>),
+    Intents(Option<IntentName>, Reply<Vec<(IntentName, Vec<u8>)>>),
     Read {
         consumer: String,
         after: u64,
@@ -36,6 +40,19 @@ pub(super) enum Command {
         sequence: u64,
     },
     Close,
+}
+
+impl Command {
+    /// The bytes that it brings.
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Self::Append(values, _) | Self::Settle(_, values, _) => {
+                values.iter().map(|value| value.len() as u64).sum()
+            }
+            Self::Intend(_, value, _) => value.len() as u64,
+            Self::Intents(..) | Self::Read { .. } | Self::Acknowledge { .. } | Self::Close => 0,
+        }
+    }
 }
 
 pub(super) struct Worker {
@@ -69,15 +86,22 @@ impl Worker {
             let wait = self
                 .unsynced
                 .map_or(Duration::MAX, |since| SYNC.saturating_sub(since.elapsed()));
-            let mut group = match commands.recv_timeout(wait.min(Duration::from_secs(3600))) {
-                Ok(command) => vec![command],
+            let first = match commands.recv_timeout(wait.min(Duration::from_secs(3600))) {
+                Ok(command) => command,
                 Err(RecvTimeoutError::Timeout) => {
                     self.sync();
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            group.extend(commands.try_iter().take(GROUP - 1));
+            let mut size = first.size();
+            let mut group = vec![first];
+            while group.len() < GROUP && size < GROUP_BYTES {
+                let Ok(command) = commands.try_recv() else { break };
+                size = size.saturating_add(command.size());
+                group.push(command);
+            }
+            self.state.waiting.fetch_sub(size, Ordering::Relaxed);
             if self.work(group) {
                 break;
             }
@@ -92,15 +116,27 @@ impl Worker {
     /// Does what a group of commands asks for; `true` where the thread is to end.
     fn work(&mut self, group: Vec<Command>) -> bool {
         let mut is_closing = false;
-        let (mut values, mut waiting, mut reads) = (Vec::new(), Vec::new(), Vec::new());
-        let mut acknowledged = Vec::new();
+        let (mut waiting, mut reads, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        let mut changes = Changes::default();
         for command in group {
             match command {
                 Command::Append(new, reply) => {
-                    values.extend(new);
+                    changes.values.extend(new);
                     waiting.extend(reply);
                 }
-                Command::Acknowledge { consumer, sequence } => acknowledged.push((consumer, sequence)),
+                Command::Intend(name, value, reply) => {
+                    changes.intents.push((name, Some(value)));
+                    waiting.push(reply);
+                }
+                Command::Settle(name, new, reply) => {
+                    changes.intents.push((name, None));
+                    changes.values.extend(new);
+                    waiting.push(reply);
+                }
+                Command::Intents(name, reply) => asked.push((name, reply)),
+                Command::Acknowledge { consumer, sequence } => {
+                    changes.acknowledged.push((consumer, sequence));
+                }
                 Command::Read {
                     consumer,
                     after,
@@ -110,8 +146,8 @@ impl Worker {
                 Command::Close => is_closing = true,
             }
         }
-        if !values.is_empty() || !acknowledged.is_empty() {
-            let result = self.queue.write(&values, &acknowledged).map_err(Arc::new);
+        if !changes.is_empty() {
+            let result = self.queue.write(&changes).map_err(Arc::new);
             match &result {
                 Ok(dropped) => self.note_dropped(*dropped),
                 Err(error) => tracing::error!(%error, "the outbox cannot be written; events are lost"),
@@ -122,6 +158,9 @@ impl Worker {
                 // Nobody waits any more for some.
                 drop(reply.send(result.clone().map(|_| ())));
             }
+        }
+        for (name, reply) in asked {
+            drop(reply.send(self.queue.intents(name).map_err(Arc::new)));
         }
         for (consumer, after, limit, reply) in reads {
             drop(reply.send(self.queue.read(&consumer, after, limit).map_err(Arc::new)));

@@ -112,7 +112,7 @@ async fn serve_until_signal(
     debug::watch(configuration, &health, &storage.storage)?;
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
-    let notifications = Notifications::start(configuration, &location, address.as_ref()).await?;
+    let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;
     let authentication = Arc::new(Authentication::start(configuration, &location)?);
     let around = Around {
         authentication: &authentication,

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use registry_http::ListenAddress;
 use registry_http::notify::{NotificationEndpoint, NotificationFormat, NotificationOptions, Notifier};
-use registry_storage::outbox::Outbox;
+use registry_storage::outbox::{Outbox, OutboxLimits};
 
 use crate::config::Configuration;
 use crate::config::sections::notifications::{Endpoint, EventAction, EventFormat};
 use crate::config::values::GoDuration;
 use crate::failure::Failure;
-use crate::storage::StorageLocation;
+use crate::storage::{OpenStorage, StorageLocation};
 
 /// The outbox's file, in the folder of the data.
 const FILE: &str = "notifications";
@@ -26,7 +26,7 @@ impl Notifications {
     /// Starts to send, if anybody is to be told.
     pub(super) async fn start(
         configuration: &Configuration,
-        location: &StorageLocation,
+        (location, storage): (&StorageLocation, &OpenStorage),
         address: Option<&ListenAddress>,
     ) -> Result<Option<Self>, Failure> {
         let wanted = &configuration.notifications;
@@ -36,7 +36,11 @@ impl Notifications {
             return Ok(None);
         }
         let names = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-        let outbox = open(location, wanted.outbox.limit.into(), names).await?;
+        let limits = OutboxLimits {
+            entries: wanted.outbox.limit.into(),
+            bytes: wanted.outbox.bytes,
+        };
+        let outbox = open(location, limits, names).await?;
         let mut options = NotificationOptions::default();
         options.include_references = wanted.events.include_references;
         options.source = match address.and_then(ListenAddress::tcp) {
@@ -47,6 +51,7 @@ impl Notifications {
             reqwest::Client::builder().user_agent(concat!("registry-bin/", env!("CARGO_PKG_VERSION")));
         let notifier = Notifier::start(options, endpoints, outbox.clone(), client)
             .map_err(|cause| Failure::of("notifications.endpoints", "cannot be used").because(cause))?;
+        notifier.recover(Arc::clone(&storage.storage)).await;
         Ok(Some(Self {
             notifier: Arc::new(notifier),
             outbox,
@@ -75,7 +80,11 @@ impl Notifications {
 }
 
 /// Opens the outbox beside the data, or in memory where there is no folder.
-async fn open(location: &StorageLocation, limit: u64, names: Vec<String>) -> Result<Outbox, Failure> {
+async fn open(
+    location: &StorageLocation,
+    limits: OutboxLimits,
+    names: Vec<String>,
+) -> Result<Outbox, Failure> {
     let path = match location {
         StorageLocation::Folder(root) => Some(root.join(FILE)),
         _ => {
@@ -90,9 +99,9 @@ async fn open(location: &StorageLocation, limit: u64, names: Vec<String>) -> Res
         match path {
             Some(path) => {
                 let failed = || Failure::new(format!("cannot use the notifications in {}", path.display()));
-                Outbox::open(&path, limit, &names).map_err(|cause| failed().because(cause))
+                Outbox::open(&path, limits, &names).map_err(|cause| failed().because(cause))
             }
-            None => Outbox::in_memory(limit, &names)
+            None => Outbox::in_memory(limits, &names)
                 .map_err(|cause| Failure::new("cannot keep notifications").because(cause)),
         }
     });

@@ -33,11 +33,16 @@ pub(crate) struct Events {
 pub(crate) struct Outbox {
     /// The most events that wait; beyond it the oldest are dropped.
     pub(crate) limit: u32,
+    /// The most bytes that they take, at least 1 MiB; beyond it the oldest are dropped.
+    pub(crate) bytes: u64,
 }
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { limit: 100_000 }
+        Self {
+            limit: 100_000,
+            bytes: 64 * 1024 * 1024,
+        }
     }
 }
 
