@@ -119,6 +119,32 @@ pub const fn publish(parent: State, same: bool) -> Publish {
     }
 }
 
+/// Decides step 3 for a parent that was visible in step 1 and has to be written all the same.
+///
+/// Its own content is damaged, or it names bytes that are lost. `same` says that the record is still the one that was read
+/// in step 1. A visible parent holds its children as a Pending one does, so the rule is the same but for the state.
+#[must_use]
+pub const fn heal(parent: State, same: bool) -> Publish {
+    if parent.is_visible() && same {
+        Publish::Write
+    } else {
+        Publish::Again
+    }
+}
+
+/// Returns the state that a blob counts as for whoever uses its bytes: one whose bytes are lost is Dead.
+///
+/// Bytes are lost where a visible record names them and they are not there, or not in their length. That stays so, as
+/// no name is used twice; so it may be found out before the record is read, and holds for each version that names them.
+#[must_use]
+pub const fn counted(blob: State, is_lost: bool) -> State {
+    if blob.is_visible() && is_lost {
+        State::Dead
+    } else {
+        blob
+    }
+}
+
 /// Tells whether a push that was refused in step 2 makes the parent Dead that it stored or joined.
 ///
 /// Whoever joined the same Pending finds its own step 3 refused and begins again, so nobody is answered by another's
@@ -375,6 +401,23 @@ mod tests {
         assert_eq!(of_each(|state| publish(state, false)), expected);
         expected[1] = Publish::Write;
         assert_eq!(of_each(|state| publish(state, true)), expected);
+    }
+
+    #[test]
+    fn heal_writes_over_the_visible_record_that_was_read_only() {
+        let mut expected = [Publish::Again; 5];
+        assert_eq!(of_each(|state| heal(state, false)), expected);
+        (expected[2], expected[3]) = (Publish::Write, Publish::Write);
+        assert_eq!(of_each(|state| heal(state, true)), expected);
+    }
+
+    #[test]
+    fn a_visible_blob_whose_bytes_are_lost_counts_as_dead() {
+        assert_eq!(of_each(|state| counted(state, false)), STATES);
+        assert_eq!(
+            of_each(|state| counted(state, true)),
+            [Absent, Pending, Dead, Dead, Dead]
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,7 +24,44 @@ pub struct Stored {
     pub value: Bytes,
     /// The version to compare with.
     pub version: Version,
+    pub(crate) checked: Checked,
 }
+
+impl Stored {
+    /// Makes a record as it was read.
+    #[must_use]
+    pub fn new(value: Bytes, version: Version) -> Self {
+        Self {
+            value,
+            version,
+            checked: Checked::default(),
+        }
+    }
+}
+
+/// Remembers of a record that its content was compared with its digest. The clones of what was read share it, so that
+/// a record which a cache keeps is compared once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Checked(Arc<AtomicBool>);
+
+impl Checked {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What is known of a record does not make it another one.
+impl PartialEq for Checked {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Checked {}
 
 /// A record in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +172,17 @@ pub struct Part {
     pub tag: String,
 }
 
+/// What must hold for bytes to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing: the caller looks at what it reads. On a disk this opens unfinished bytes too.
+    Nothing,
+    /// They have this size in bytes. A backend that has to ask for it may answer by what it saw within the last minute.
+    Size(u64),
+    /// They have this size in bytes now.
+    SizeNow(u64),
+}
+
 /// Keeps other writers from a session for as long as a write goes on, even where the future that asked for it is gone.
 pub type WriteGuard = Arc<dyn Send + Sync>;
 
@@ -218,13 +267,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// bytes are there.
     fn seal_bytes(&self, bytes: &Unfinished, size: u64) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Opens bytes for reading, on a disk also unfinished ones; nothing where there are none of that name.
+    /// Opens bytes for reading; nothing where there are none of that name, or not as expected.
     ///
-    /// A backend that would have to ask for that returns content whose streams begin with
-    /// [`BlobUnknown`](registry_core::ErrorCode::BlobUnknown) where there are none, to save a round trip.
+    /// Where [`Expect::Nothing`] is expected, a backend that would have to ask whether they are there returns content
+    /// whose streams begin with [`BlobUnknown`](registry_core::ErrorCode::BlobUnknown) where they are not.
     fn open_bytes(
         &self,
         name: &BytesName,
+        expect: Expect,
     ) -> impl Future<Output = Result<Option<Arc<dyn BlobContent>>, Error>> + Send;
 
     /// Returns how many bytes are there under a name; nothing where there are none, or they are not finished and the

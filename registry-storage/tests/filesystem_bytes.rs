@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use registry_core::ErrorCode;
 use registry_core::storage::BlobContent;
 use registry_storage::BytesName;
-use registry_storage::backend::{Backend as _, Unfinished};
+use registry_storage::backend::{Backend as _, Expect, Unfinished};
 use registry_storage::filesystem::FilesystemBackend;
 
 async fn open() -> (tempfile::TempDir, FilesystemBackend) {
@@ -70,11 +70,11 @@ async fn what_was_written_is_read() {
     let content = pattern(3_000_017);
     write(&backend, &name, 0, &content.slice(..1_500_000)).await;
     write(&backend, &name, 1_500_000, &content.slice(1_500_000..)).await;
-    let unsealed = backend.open_bytes(&name).await.unwrap().unwrap();
+    let unsealed = backend.open_bytes(&name, Expect::Nothing).await.unwrap().unwrap();
     assert_eq!(read(&unsealed, 0..1_500_000).await, content[..1_500_000]);
     backend.seal_bytes(&unfinished(&name), 3_000_017).await.unwrap();
     backend.seal_bytes(&unfinished(&name), 3_000_017).await.unwrap();
-    let opened = backend.open_bytes(&name).await.unwrap().unwrap();
+    let opened = backend.open_bytes(&name, Expect::Nothing).await.unwrap().unwrap();
     for range in [
         0..0,
         0..1,
@@ -97,7 +97,13 @@ async fn what_was_written_is_read() {
     // An opened blob outlives its name.
     backend.delete_bytes(&name).await.unwrap();
     backend.delete_bytes(&name).await.unwrap();
-    assert!(backend.open_bytes(&name).await.unwrap().is_none());
+    assert!(
+        backend
+            .open_bytes(&name, Expect::Nothing)
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert_eq!(read(&opened, 0..3_000_017).await, content);
 }
 
@@ -108,7 +114,7 @@ async fn a_chunk_that_the_receiver_keeps_is_not_written_over() {
     let content = pattern(4_000_000);
     write(&backend, &name, 0, &content).await;
     let mut stream = backend
-        .open_bytes(&name)
+        .open_bytes(&name, Expect::Nothing)
         .await
         .unwrap()
         .unwrap()
@@ -127,7 +133,7 @@ async fn memory_of_chunks_is_used_again() {
     let name = name(20_300_101, 1);
     write(&backend, &name, 0, &pattern(4_000_000)).await;
     let mut stream = backend
-        .open_bytes(&name)
+        .open_bytes(&name, Expect::Nothing)
         .await
         .unwrap()
         .unwrap()
@@ -152,7 +158,7 @@ async fn sealing_cuts_and_refuses_what_is_too_short() {
     assert_eq!(length(root.path(), &name), 1000);
     backend.seal_bytes(&unfinished(&name), 600).await.unwrap();
     assert_eq!(length(root.path(), &name), 600);
-    let opened = backend.open_bytes(&name).await.unwrap().unwrap();
+    let opened = backend.open_bytes(&name, Expect::Nothing).await.unwrap().unwrap();
     assert_eq!(read(&opened, 0..600).await, content[..600]);
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode};
-use registry_storage::backend::{Backend as _, Condition, Durability, Records, Sequence, Unfinished};
+use registry_storage::backend::{Backend as _, Condition, Durability, Expect, Records, Sequence, Unfinished};
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::{BytesName, Key};
@@ -81,7 +81,11 @@ async fn write(backend: &FilesystemBackend, name: &BytesName, content: &Bytes) -
 
 async fn read(backend: &FilesystemBackend, name: &BytesName) -> Option<Vec<u8>> {
     let size = 100_000;
-    let mut stream = backend.open_bytes(name).await.unwrap()?.read(0..size);
+    let mut stream = backend
+        .open_bytes(name, Expect::Nothing)
+        .await
+        .unwrap()?
+        .read(0..size);
     let mut content = Vec::new();
     while let Some(chunk) = stream.next().await {
         content.extend_from_slice(&chunk.ok()?);

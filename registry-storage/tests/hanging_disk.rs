@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode};
 use registry_storage::BytesName;
-use registry_storage::backend::{Backend as _, Unfinished};
+use registry_storage::backend::{Backend as _, Expect, Unfinished};
 use registry_storage::filesystem::disk::{Access, Disk, DiskFile, RealDisk};
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, READ_THREADS};
 use tokio::time::timeout;
@@ -144,7 +144,7 @@ async fn write(backend: &FilesystemBackend, name: &BytesName, content: &Bytes) {
 }
 
 async fn read(backend: &FilesystemBackend, name: &BytesName, size: usize) -> Result<Bytes, Error> {
-    let content = backend.open_bytes(name).await?.unwrap();
+    let content = backend.open_bytes(name, Expect::Nothing).await?.unwrap();
     let mut stream = content.read(0..size as u64);
     let mut read = Vec::new();
     while let Some(chunk) = stream.next().await {

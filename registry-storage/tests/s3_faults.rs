@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode, Timestamp};
-use registry_storage::backend::{Condition, Durability, Part, Records, Sequence, Unfinished, Version};
+use registry_storage::backend::{
+    Condition, Durability, Expect, Part, Records, Sequence, Unfinished, Version,
+};
 use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
 use registry_storage::{Backend as _, BytesName, Key, ObjectStoreBackend};
@@ -57,7 +59,7 @@ async fn put(
 }
 
 async fn read(backend: &ObjectStoreBackend, name: &BytesName, size: u64) -> Result<Vec<u8>, Error> {
-    let content = backend.open_bytes(name).await?.unwrap();
+    let content = backend.open_bytes(name, Expect::Nothing).await?.unwrap();
     let mut stream = content.read(0..size);
     let mut gathered = Vec::new();
     while let Some(chunk) = stream.next().await {

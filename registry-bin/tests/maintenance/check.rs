@@ -54,6 +54,46 @@ fn damage_is_told_in_words_repaired_beside_the_server_and_mended_by_a_push() {
     success(path, &check);
 }
 
+/// Docker asks for a layer by HEAD and sends it only where that is 404.
+#[test]
+fn a_client_that_looks_before_it_pushes_brings_back_what_the_disk_lost() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().join("root");
+    let server = Server::on(&root);
+    let repository = Repository::new(server.address(), "a");
+    let other = repository.sibling("b");
+    let content = vec![7; 100_000];
+    let digest = repository.push_blob(&content);
+    let mount = format!("blobs/uploads/?mount={digest}&from=a");
+    other.request("POST", &mount).send().expect_status(201);
+    let blob = format!("blobs/{digest}");
+    for length in [None, Some(0), Some(99_999), Some(100_001)] {
+        for file in byte_files(&root) {
+            match length {
+                None => fs::remove_file(file).expect("the file can be removed"),
+                Some(length) => fs::File::options()
+                    .write(true)
+                    .open(file)
+                    .and_then(|file| file.set_len(length))
+                    .expect("the file can be cut"),
+            }
+        }
+        for reader in [&repository, &other] {
+            reader.head(&blob).expect_status(404);
+            reader.get(&blob).expect_error(&[404], &["BLOB_UNKNOWN"]);
+        }
+        other.request("POST", &mount).send().expect_status(202);
+        assert_eq!(repository.push_blob(&content), digest);
+        for reader in [&repository, &other] {
+            reader.head(&blob).expect_status(200);
+            assert_eq!(reader.get(&blob).body, content);
+        }
+        other.request("POST", &mount).send().expect_status(201);
+    }
+    let check = ["check", "--verify-content", "--storage", "root"];
+    assert!(success(folder.path(), &check).contains("nothing is broken"));
+}
+
 #[test]
 fn a_bucket_is_checked_from_anywhere_and_exported() {
     let double = crate::support::bucket::BucketServer::start();

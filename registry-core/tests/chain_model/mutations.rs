@@ -44,4 +44,6 @@ breaks! {
     a_push_joins_another: NoJoin (2, 0, 0, 1) { no_tag: true, strict: true } "a push was refused for no reason";
     a_push_begins_again_after_a_delete: TakeBackFirst (2, 0, 1, 2) "an acknowledged tag was lost while its manifest lives";
     a_restored_tag_is_confirmed: NoConfirmOfRestored (1, 0, 1, 2) { previous: true, blob_delete: true } "a tag names nothing after every push and delete ended";
+    an_upload_looks_at_the_bytes: NoLook (0, 1, 0, 1) { loss: true } "an upload was answered 201, and its repository reads bytes that were lost before";
+    a_heal_compares_versions: HealAnyVersion (0, 2, 1, 2) { loss: true, blob_delete: true, deleters: 0 } "an upload was answered 201, and its repository reads bytes that were lost before";
 }

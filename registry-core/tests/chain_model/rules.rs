@@ -45,6 +45,10 @@ pub(crate) enum Mutation {
     TakeBackFirst,
     /// A tag that was restored is not confirmed.
     NoConfirmOfRestored,
+    /// An upload takes a blob for whole whose bytes are lost.
+    NoLook,
+    /// A grant that was visible is healed whatever was written since it was read.
+    HealAnyVersion,
 }
 
 /// The rules of one run.
@@ -89,6 +93,16 @@ impl Rules {
         } else {
             chain::publish(grant, same)
         }
+    }
+
+    /// The step 3 where the grant was visible in step 1.
+    pub(crate) fn heal(&self, grant: State, same: bool) -> Publish {
+        chain::heal(grant, same || self.lacks(Mutation::HealAnyVersion))
+    }
+
+    /// The state of the blob for whoever looked at its bytes.
+    pub(crate) fn counted(&self, blob: State, is_lost: bool) -> State {
+        chain::counted(blob, is_lost && !self.lacks(Mutation::NoLook))
     }
 
     pub(crate) fn confirm(&self, manifest: State, same: bool) -> Confirm {

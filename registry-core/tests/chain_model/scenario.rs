@@ -1,7 +1,7 @@
 //! What a run of the model begins with.
 
 use crate::processes::{
-    BlobDeleter, Canceller, Collector, Deleter, Mounter, Process, Sweeper, Target, Uploader, Writer,
+    BlobDeleter, Canceller, Collector, Deleter, Medium, Mounter, Process, Sweeper, Target, Uploader, Writer,
 };
 use crate::rules::{Mutation, Rules};
 use crate::state::{Model, PROCESSES, Record, World};
@@ -34,6 +34,9 @@ pub(crate) struct Scenario {
     pub(crate) strict: bool,
     /// The tag names another manifest at first, which a user deletes.
     pub(crate) previous: bool,
+    /// The medium loses the bytes of the blob, and whoever uses the blob looks at them. Without this all take it for
+    /// whole.
+    pub(crate) loss: bool,
 }
 
 impl Scenario {
@@ -55,6 +58,7 @@ impl Scenario {
             no_tag: false,
             strict: false,
             previous: false,
+            loss: false,
         }
     }
 
@@ -96,9 +100,12 @@ impl Scenario {
             if self.twins || self.cancel {
                 world.open |= 1 << number;
                 world.bytes |= 1 << number;
-                add(1, Process::Uploader(Uploader::sent(number, self.crash)));
+                add(
+                    1,
+                    Process::Uploader(Uploader::sent(number, self.crash, self.loss)),
+                );
             } else {
-                add(1, Process::Uploader(Uploader::new(number, self.crash)));
+                add(1, Process::Uploader(Uploader::new(number, self.crash, self.loss)));
             }
         }
         add(
@@ -115,8 +122,9 @@ impl Scenario {
             self.blob_delete.into(),
             Process::BlobDeleter(BlobDeleter::default()),
         );
-        add(self.mount.into(), Process::Mounter(Mounter::default()));
+        add(self.mount.into(), Process::Mounter(Mounter::new(self.loss)));
         add(self.cancel.into(), Process::Canceller(Canceller::default()));
+        add(self.loss.into(), Process::Medium(Medium::default()));
         assert!(processes.len() <= PROCESSES, "too many processes");
         processes.resize(PROCESSES, Process::None);
 

@@ -66,6 +66,9 @@ holds! {
     empty_1113(1, 1, 1, 3) { empty: true } 307_493;
     restored_tag_without_delete_1013(1, 0, 1, 3) { previous: true, blob_delete: true, deleters: 0 } 127_890;
     restored_tag_1012(1, 0, 1, 2) { previous: true, blob_delete: true } 392_573;
+    loss_0113(0, 1, 1, 3) { loss: true } 194_952;
+    loss_and_cancel_0112(0, 1, 1, 2) { loss: true, cancel: true } 71_192;
+    loss_and_mount_0013(0, 0, 1, 3) { loss: true, mount: true } 74_175;
 }
 
 holds! {
@@ -78,5 +81,10 @@ holds! {
     full_blob_delete_1113(1, 1, 1, 3) { blob_delete: true } 3_638_751;
     full_cancel_and_crash_0213(0, 2, 1, 3) { cancel: true, crash: true, empty: true } 6_007_626;
     full_mount_0023(0, 0, 2, 3) { mount: true } 1_675_360;
+    full_loss_and_crash_0113(0, 1, 1, 3) { loss: true, crash: true } 555_975;
+    full_loss_and_blob_delete_0113(0, 1, 1, 3) { loss: true, blob_delete: true } 744_461;
+    full_loss_and_mount_0112(0, 1, 1, 2) { loss: true, mount: true } 1_595_181;
+    full_loss_and_push_1112(1, 1, 1, 2) { loss: true } 2_731_600;
+    full_loss_and_two_uploads_0212(0, 2, 1, 2) { loss: true } 7_138_531;
     full_mount_0114(0, 1, 1, 4) { mount: true } 1_365_404;
 }

@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) previous: Record,
     /// The bytes that exist.
     pub(crate) bytes: u8,
+    /// The bytes that the medium lost while a record named them.
+    pub(crate) lost: u8,
     /// The sessions that are open.
     pub(crate) open: u8,
     /// The sessions whose bytes were proposed.
@@ -92,8 +94,14 @@ impl World {
         }
     }
 
+    /// Tells whether the blob names bytes that the medium lost.
+    pub(crate) const fn is_blob_lost(&self) -> bool {
+        self.blob.state.is_visible() && self.lost & (1 << self.blob.value) != 0
+    }
+
+    /// A grant that names lost bytes says nothing of the blob: its reader looks at the blob's record.
     fn has_blob_of(&self, grant: &Record) -> bool {
-        self.blob.state.is_visible() && self.blob.value == grant.value
+        self.lost & (1 << grant.value) != 0 || self.blob.state.is_visible() && self.blob.value == grant.value
     }
 
     fn resolves(&self) -> bool {
@@ -118,7 +126,10 @@ impl Model {
     /// Says which invariant does not hold.
     pub(crate) fn violation(&self, is_strict: bool) -> Option<&'static str> {
         let world = &self.world;
-        if world.blob.state.is_visible() && world.bytes & (1 << world.blob.value) == 0 {
+        if world.blob.state.is_visible()
+            && !world.is_blob_lost()
+            && world.bytes & (1 << world.blob.value) == 0
+        {
             return Some("a visible blob has no bytes");
         }
         if world.grant.state.is_visible() && !world.has_blob_of(&world.grant) {
@@ -129,6 +140,9 @@ impl Model {
         }
         if world.manifest.state.is_visible() && !world.grant.state.is_visible() && !world.is_blob_deleted {
             return Some("a visible manifest misses a child");
+        }
+        if self.processes.iter().any(|process| process.is_deceived(world)) {
+            return Some("an upload was answered 201, and its repository reads bytes that were lost before");
         }
         if is_strict && self.processes.iter().any(Process::is_refused_for_no_reason) {
             return Some("a push was refused for no reason");

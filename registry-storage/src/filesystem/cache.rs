@@ -146,7 +146,7 @@ fn fits(value: &Option<Stored>) -> bool {
 fn detached(stored: Stored) -> Stored {
     Stored {
         value: Bytes::copy_from_slice(&stored.value),
-        version: stored.version,
+        ..stored
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
             Bytes::copy_from_slice(value.as_bytes()),
             Version(Arc::from(value)),
         );
-        Some(Stored { value, version })
+        Some(Stored::new(value, version))
     }
 
     #[test]

@@ -183,8 +183,13 @@ impl Files {
     }
 
     pub(super) fn size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
-        let length = self.open(name)?.map(|file| file.length()).transpose();
-        length.map_err(|cause| file_error("stat", &self.path(name), cause))
+        self.open(name)?.map(|file| self.length(name, &*file)).transpose()
+    }
+
+    /// Returns the length of an open file.
+    pub(super) fn length(&self, name: &BytesName, file: &dyn DiskFile) -> Result<u64, Error> {
+        file.length()
+            .map_err(|cause| file_error("stat", &self.path(name), cause))
     }
 
     pub(super) fn delete(&self, name: &BytesName) -> Result<(), Error> {

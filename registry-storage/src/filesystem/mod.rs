@@ -46,7 +46,7 @@ use self::lock::RootLock;
 use self::reads::Reads;
 use self::records::RecordStore;
 use crate::backend::{
-    Backend, BytesWriter, Durability, Entry, MemoryPermit, Sequence, Stored, Unfinished, WriteGuard,
+    Backend, BytesWriter, Durability, Entry, Expect, MemoryPermit, Sequence, Stored, Unfinished, WriteGuard,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -226,10 +226,20 @@ impl Backend for FilesystemBackend {
         blocking(move || files.seal(&name, size)).await
     }
 
-    async fn open_bytes(&self, name: &BytesName) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+    async fn open_bytes(
+        &self,
+        name: &BytesName,
+        expect: Expect,
+    ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         let (files, name) = (self.files()?, name.clone());
         let (path, reads) = (Arc::new(files.path(&name)), Arc::clone(&self.reads));
-        let file = self.reads.begin(&path, move || files.open(&name)).await?;
+        let open = move || match (files.open(&name)?, expect) {
+            (Some(file), Expect::Size(size) | Expect::SizeNow(size)) => {
+                Ok((files.length(&name, &*file)? == size).then_some(file))
+            }
+            (file, _) => Ok(file),
+        };
+        let file = self.reads.begin(&path, open).await?;
         Ok(file.map(|file| Arc::new(FileContent { file, path, reads }) as Arc<dyn BlobContent>))
     }
 

@@ -273,10 +273,7 @@ fn read_stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
         Some(value) => value,
         None => row.get(2)?,
     };
-    Ok(Stored {
-        version: version_of(row.get(0)?),
-        value: Bytes::from(value),
-    })
+    Ok(Stored::new(Bytes::from(value), version_of(row.get(0)?)))
 }
 
 fn read_entry(row: &Row<'_>) -> rusqlite::Result<Entry> {

@@ -73,13 +73,8 @@ impl<'c> Transaction<'c> {
             return Ok(None);
         }
         let version = queries::version_of(number);
-        self.changes.push((
-            key.clone(),
-            Some(Stored {
-                value,
-                version: version.clone(),
-            }),
-        ));
+        let stored = Stored::new(value, version.clone());
+        self.changes.push((key.clone(), Some(stored)));
         Ok(Some(version))
     }
 

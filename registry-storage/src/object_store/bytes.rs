@@ -100,7 +100,22 @@ impl ObjectStoreBackend {
     }
 
     pub(super) fn content(&self, name: &BytesName) -> Result<Arc<dyn BlobContent>, Error> {
-        Ok(Arc::new(ObjectContent::new(self.clone(), self.bytes_path(name)?)))
+        let path = self.bytes_path(name)?;
+        Ok(Arc::new(ObjectContent::new(self.clone(), path, name.clone())))
+    }
+
+    /// Asks the store whether the bytes are there, in their size.
+    pub(super) async fn open_of_size(
+        &self,
+        name: &BytesName,
+        size: u64,
+    ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+        if self.size(name).await? != Some(size) {
+            self.seen.remove(name);
+            return Ok(None);
+        }
+        self.seen.insert(name);
+        self.content(name).map(Some)
     }
 
     pub(super) async fn size(&self, name: &BytesName) -> Result<Option<u64>, Error> {

@@ -11,6 +11,7 @@ use registry_core::{Error, ErrorCode};
 
 use super::error::{convert, may_have_happened};
 use super::{ObjectStoreBackend, timed_out};
+use crate::bytes_name::BytesName;
 
 /// The most bytes in a chunk.
 const CHUNK: usize = 1024 * 1024;
@@ -23,11 +24,12 @@ const FAILURES: u32 = 3;
 pub(super) struct ObjectContent {
     backend: ObjectStoreBackend,
     path: Path,
+    name: BytesName,
 }
 
 impl ObjectContent {
-    pub(super) fn new(backend: ObjectStoreBackend, path: Path) -> Self {
-        Self { backend, path }
+    pub(super) fn new(backend: ObjectStoreBackend, path: Path, name: BytesName) -> Self {
+        Self { backend, path, name }
     }
 }
 
@@ -36,6 +38,7 @@ impl BlobContent for ObjectContent {
         let reading = Reading {
             backend: self.backend.clone(),
             path: self.path.clone(),
+            name: self.name.clone(),
             left: range,
             body: None,
             chunk: Bytes::new(),
@@ -52,6 +55,7 @@ impl BlobContent for ObjectContent {
 struct Reading {
     backend: ObjectStoreBackend,
     path: Path,
+    name: BytesName,
     left: Range<u64>,
     body: Option<BoxStream<'static, object_store::Result<Bytes>>>,
     chunk: Bytes,
@@ -69,8 +73,12 @@ impl Reading {
                     self.chunk = chunk;
                     self.failures = 0;
                 }
-                Ok(None) => return Err(Error::internal(TooShort)),
+                Ok(None) => {
+                    self.backend.seen.remove(&self.name);
+                    return Err(Error::internal(TooShort));
+                }
                 Err(error @ StoreError::NotFound { .. }) => {
+                    self.backend.seen.remove(&self.name);
                     return Err(Error::from(ErrorCode::BlobUnknown).with_cause(error));
                 }
                 Err(error) if may_have_happened(&error) && self.failures < FAILURES => {

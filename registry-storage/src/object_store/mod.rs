@@ -15,6 +15,7 @@ mod part_size;
 mod records;
 #[cfg(feature = "s3")]
 mod s3;
+mod seen;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,9 +41,10 @@ use self::memory::MemoryStore;
 use self::part_memory::PartMemory;
 #[cfg(feature = "s3")]
 pub use self::s3::{S3Encryption, S3Options};
+use self::seen::SeenBytes;
 use crate::backend::{
-    Backend, BytesWriter, Condition, Durability, Entry, MemoryPermit, Part, Records, Sequence, Stored,
-    Unfinished, Version, WriteGuard,
+    Backend, BytesWriter, Condition, Durability, Entry, Expect, MemoryPermit, Part, Records, Sequence,
+    Stored, Unfinished, Version, WriteGuard,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -73,6 +75,7 @@ pub struct ObjectStoreBackend {
     /// How long a request may take beside the time for its content; nothing where the store never waits.
     patience: Option<Duration>,
     part_memory: PartMemory,
+    seen: Arc<SeenBytes>,
 }
 
 /// How long one request on a record or one silence of the store may last, the store's own retries included.
@@ -121,6 +124,7 @@ impl ObjectStoreBackend {
             memory,
             root,
             part_memory: PartMemory::new(PART_MEMORY),
+            seen: Arc::default(),
         }
     }
 
@@ -262,10 +266,18 @@ impl Backend for ObjectStoreBackend {
         Ok(())
     }
 
-    /// Asks nothing of the store: where there are no such bytes, the content's streams begin with
-    /// [`BlobUnknown`](registry_core::ErrorCode::BlobUnknown).
-    async fn open_bytes(&self, name: &BytesName) -> Result<Option<Arc<dyn BlobContent>>, Error> {
-        self.content(name).map(Some)
+    async fn open_bytes(
+        &self,
+        name: &BytesName,
+        expect: Expect,
+    ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+        match expect {
+            Expect::Size(_) if self.memory.is_none() && self.seen.contains(name) => {
+                self.content(name).map(Some)
+            }
+            Expect::Size(size) | Expect::SizeNow(size) => self.open_of_size(name, size).await,
+            Expect::Nothing => self.content(name).map(Some),
+        }
     }
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {

@@ -27,10 +27,7 @@ impl ObjectStoreBackend {
             Ok((result.bytes().await?, version))
         };
         match self.run(0, request).await {
-            Ok((value, (e_tag, version))) => Ok(Some(Stored {
-                value,
-                version: to_version(e_tag, version)?,
-            })),
+            Ok((value, (e_tag, version))) => Ok(Some(Stored::new(value, to_version(e_tag, version)?))),
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(convert(error)),
         }

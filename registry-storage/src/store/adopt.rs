@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::Store;
 use super::commit::CommitUpload;
-use super::edge::{Found, contended, peek, read, write};
+use super::edge::{Found, contended, read, write};
+use super::looks::{Looked, Looks};
 use super::mount::{GrantKeys, grant_stored_blob};
 use super::push::{PushManifest, add_repository};
 use super::session::Session;
@@ -106,11 +107,11 @@ impl<B: Backend> Store<B> {
             after = Some(last.key.clone());
             let mut left = Vec::new();
             for entry in page {
-                let found: Found<SessionRecord> = peek(&*self.backend, &entry.key).await?;
-                if found
-                    .header()
-                    .is_some_and(|session| session.principal == PRINCIPAL)
-                {
+                let stored = self.backend.get(&entry.key).await?;
+                // One that cannot be read is the check's.
+                let found = Found::<SessionRecord>::new(stored.as_ref()).ok();
+                let session = found.and_then(|found| found.record);
+                if session.is_some_and(|(session, _)| session.principal == PRINCIPAL) {
                     left.push(entry.key);
                 }
             }
@@ -294,7 +295,7 @@ async fn adopt_blob(
         }
         match session.take() {
             None => {
-                grant_stored_blob(records, &keys, now).await?;
+                grant_stored_blob(records, &keys, &digest, &Looks::trusting(), now).await?;
             }
             Some((mut session, content)) => {
                 if let Some(content) = content {
@@ -307,9 +308,13 @@ async fn adopt_blob(
                     digest: digest.clone(),
                     size,
                     session,
+                    looks: Looks::trusting(),
                     now,
                 };
-                commit.run(records).await??;
+                match commit.run(records).await? {
+                    Looked::Done(committed) => committed?,
+                    Looked::LookAt(_) => return Err(contended()),
+                };
                 adopted.blobs += 1;
                 adopted.bytes += size;
             }

@@ -12,28 +12,26 @@ use registry_core::{Digest, Error, ErrorCode, RepositoryName};
 
 use super::Store;
 use super::edge::{Rescue, peek};
-use crate::backend::{Backend, Durability};
+use super::looks::is_content_of;
+use crate::backend::{Backend, Durability, Expect};
 use crate::key::Key;
 use crate::record::{BlobBytes, BlobRecord, GrantRecord};
 
+/// What a blob is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To say that it is there.
+    Stat,
+    /// To read it.
+    Open,
+}
+
 impl<B: Backend> Store<B> {
+    /// Returns the size of a blob whose content is there: a client that is told so does not send it, and so would never
+    /// heal what was lost.
     pub(super) async fn stat_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
-        let key = Key::grant(digest, repository);
-        let grant = peek::<GrantRecord>(&*self.backend, &key).await?;
-        let grant = if grant.state() == State::Condemned {
-            let rescue = Rescue {
-                key,
-                now: self.clock.now(),
-                header: PhantomData,
-            };
-            self.backend.transact(Durability::Synced, rescue).await?
-        } else {
-            grant.visible()
-        };
-        let bytes = grant.and_then(|(grant, _): (GrantRecord, Bytes)| grant.blob);
-        bytes
-            .map(|bytes| bytes.size)
-            .ok_or_else(|| ErrorCode::BlobUnknown.into())
+        let blob = self.find_blob(repository, digest, Purpose::Stat).await?;
+        Ok(blob.size)
     }
 
     pub(super) async fn open_blob(
@@ -41,27 +39,70 @@ impl<B: Backend> Store<B> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Blob, Error> {
+        self.find_blob(repository, digest, Purpose::Open).await
+    }
+
+    async fn find_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        purpose: Purpose,
+    ) -> Result<Blob, Error> {
         let key = Key::grant(digest, repository);
         // Between the read of the grant and that of the bytes a delete and a new push may change the name.
         for _ in 0..super::ATTEMPTS {
-            let grant = peek::<GrantRecord>(&*self.backend, &key).await?;
-            let Some(BlobBytes { size, bytes }) = grant.visible().and_then(|(grant, _)| grant.blob) else {
+            let Some(granted) = self.granted(&key, purpose).await? else {
                 return Err(ErrorCode::BlobUnknown.into());
             };
-            let content: Option<Arc<dyn BlobContent>> = match &bytes {
-                Some(name) => self.backend.open_bytes(name).await?,
-                None => self.inline_content(digest).await?,
-            };
-            if let Some(content) = content {
-                return Ok(Blob { size, content });
+            if let Some(blob) = self.open_content(digest, &granted, purpose).await? {
+                return Ok(blob);
             }
-            let again = peek::<GrantRecord>(&*self.backend, &key).await?;
-            if again.visible().and_then(|(grant, _)| grant.blob) == Some(BlobBytes { size, bytes }) {
-                tracing::error!(%repository, %digest, "the bytes of a blob that is in this repository are gone");
-                return Err(ErrorCode::Internal.into());
+            // Whoever healed the blob may have pushed it to another repository.
+            let blob = peek::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
+            let named = blob.visible().and_then(|(blob, _)| blob.blob);
+            if let Some(named) = named.filter(|named| *named != granted)
+                && let Some(blob) = self.open_content(digest, &named, purpose).await?
+            {
+                return Ok(blob);
+            }
+            if self.granted(&key, purpose).await? == Some(granted) {
+                tracing::error!(%repository, %digest, "the content of a blob was lost; a push of the blob heals it");
+                return Err(ErrorCode::BlobUnknown.into());
             }
         }
         Err(super::edge::contended())
+    }
+
+    /// Returns what a visible grant names. What was asked for without being read is kept from collection.
+    async fn granted(&self, key: &Key, purpose: Purpose) -> Result<Option<BlobBytes>, Error> {
+        let grant = peek::<GrantRecord>(&*self.backend, key).await?;
+        let grant = if purpose == Purpose::Stat && grant.state() == State::Condemned {
+            let rescue = Rescue {
+                key: key.clone(),
+                now: self.clock.now(),
+                header: PhantomData,
+            };
+            self.backend.transact(Durability::Synced, rescue).await?
+        } else {
+            grant.visible()
+        };
+        Ok(grant.and_then(|(grant, _): (GrantRecord, Bytes)| grant.blob))
+    }
+
+    /// Opens content; nothing where it is not there, or not whole.
+    async fn open_content(
+        &self,
+        digest: &Digest,
+        bytes: &BlobBytes,
+        purpose: Purpose,
+    ) -> Result<Option<Blob>, Error> {
+        let size = bytes.size;
+        let content = match (&bytes.bytes, purpose) {
+            (Some(name), Purpose::Stat) => self.backend.open_bytes(name, Expect::SizeNow(size)).await?,
+            (Some(name), Purpose::Open) => self.backend.open_bytes(name, Expect::Size(size)).await?,
+            (None, _) => self.inline_content(digest).await?,
+        };
+        Ok(content.map(|content| Blob { size, content }))
     }
 
     /// Returns where the content of a blob is that a repository may read.
@@ -72,12 +113,21 @@ impl<B: Backend> Store<B> {
         digest: &Digest,
     ) -> Result<Option<BlobBytes>, Error> {
         let grant = peek::<GrantRecord>(&*self.backend, &Key::grant(digest, repository)).await?;
-        Ok(grant.visible().and_then(|(grant, _)| grant.blob))
+        let Some(granted) = grant.visible().and_then(|(grant, _)| grant.blob) else {
+            return Ok(None);
+        };
+        // Where the blob was healed, the grant may still name what was lost.
+        let blob = peek::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
+        let named = blob.visible().and_then(|(blob, _)| blob.blob);
+        Ok(Some(named.unwrap_or(granted)))
     }
 
-    /// Reads a small blob from its record.
+    /// Reads a small blob from its record; nothing where it is not there, or not what its digest says.
     async fn inline_content(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         let blob = peek::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
+        if !is_content_of(digest, &blob).await? {
+            return Ok(None);
+        }
         let inline = blob
             .visible()
             .filter(|(blob, _)| matches!(&blob.blob, Some(BlobBytes { bytes: None, .. })));

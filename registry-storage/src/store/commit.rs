@@ -1,5 +1,7 @@
 //! Making uploaded bytes a blob.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use registry_core::chain::{Join, Offer, Recheck, State, complete, join, offer, recheck};
 use registry_core::storage::UploadKey;
@@ -7,13 +9,15 @@ use registry_core::upload::Commit;
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Timestamp};
 
 use super::edge::{Found, contended, read, rescue, write};
-use super::mount::{Entered, GrantKeys, enter_grant, publish_grant, withdraw_grant};
+use super::looks::{Looked, Looks, Unseen};
+use super::mount::{GrantKeys, enter_grant, point_grant, publish_grant, withdraw_grant};
 use super::session::Session;
 use super::uploads::{hash, send_again};
 use super::{ATTEMPTS, INLINE_LIMIT, Store};
 use crate::backend::{Backend, Condition, Durability, Records, Sequence};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
+use crate::key_kind::KeyKind;
 use crate::record::{BlobBytes, BlobRecord, SessionRecord, Stamp};
 
 impl<B: Backend> Store<B> {
@@ -43,17 +47,50 @@ impl<B: Backend> Store<B> {
         if session.record.parts_size > 0 {
             self.backend.seal_bytes(&session.record.bytes, size).await?;
         }
-        let commit = CommitUpload {
-            keys: GrantKeys::new(&upload.repository, digest),
-            digest: digest.clone(),
-            size,
-            session,
-            now: self.clock.now(),
-        };
-        self.transact_held(Durability::Synced, commit, Some(held))
-            .await??;
-        self.open_sessions.end(&upload.principal, upload.id);
-        Ok(())
+        let mut looks = Looks::default();
+        for _ in 0..ATTEMPTS {
+            let commit = CommitUpload {
+                keys: GrantKeys::new(&upload.repository, digest),
+                digest: digest.clone(),
+                size,
+                session: session.clone(),
+                looks: looks.clone(),
+                now: self.clock.now(),
+            };
+            let committed = self.transact_held(Durability::Synced, commit, Some(Arc::clone(&held)));
+            match committed.await? {
+                Looked::Done(committed) => {
+                    if committed?.has_healed {
+                        self.point_grants(digest).await;
+                    }
+                    self.open_sessions.end(&upload.principal, upload.id);
+                    return Ok(());
+                }
+                Looked::LookAt(unseen) => self.look(&mut looks, unseen).await?,
+            }
+        }
+        Err(contended())
+    }
+
+    /// Makes the grants of other repositories name the bytes that healed a blob. What is not reached here costs its
+    /// readers a look at the blob's record, and a check finds it.
+    async fn point_grants(&self, digest: &Digest) {
+        let mut after = None;
+        loop {
+            let point = PointGrants {
+                digest: digest.clone(),
+                after,
+                now: self.clock.now(),
+            };
+            match self.backend.transact(Durability::Deferred, point).await {
+                Ok(Some(last)) => after = Some(last),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, %digest, "other repositories still name bytes that were lost");
+                    return;
+                }
+            }
+        }
     }
 
     /// Hashes the bytes once more, as the digest is of another algorithm than the one that ran along.
@@ -86,6 +123,31 @@ impl<B: Backend> Store<B> {
     }
 }
 
+/// How many grants are pointed at other bytes in one step.
+const GRANTS: usize = 100;
+
+/// Makes some grants of a blob name its bytes, and returns the last of them.
+struct PointGrants {
+    digest: Digest,
+    after: Option<Key>,
+    now: Timestamp,
+}
+
+impl Sequence for PointGrants {
+    type Output = Option<Key>;
+
+    async fn run(self, records: &mut dyn Records) -> Result<Option<Key>, Error> {
+        let prefix = Key::grants(&self.digest);
+        let page = records.list(&prefix, self.after.as_ref(), GRANTS).await?;
+        for entry in &page {
+            if let Some(KeyKind::Grant(repository, digest)) = KeyKind::of(&entry.key) {
+                point_grant(records, &GrantKeys::new(&repository, &digest), self.now).await?;
+            }
+        }
+        Ok(page.last().map(|entry| entry.key.clone()))
+    }
+}
+
 struct CompleteBytes(SessionRecord, Bytes);
 
 impl Sequence for CompleteBytes {
@@ -102,37 +164,48 @@ pub(super) struct CommitUpload {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) session: Session,
+    pub(super) looks: Looks,
     pub(super) now: Timestamp,
+}
+
+/// An upload that is a blob.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Committed {
+    /// The blob was visible and its content was lost.
+    pub(super) has_healed: bool,
 }
 
 /// What became of the blob.
 enum Offered {
     /// It is Live, with this content.
     Live(BlobBytes),
+    /// It is visible, and somebody has to look at its bytes.
+    LookAt(Unseen),
     /// This session's bytes may not be used: the client has to send them again.
     Refused(Error),
 }
 
 impl Sequence for CommitUpload {
     /// The inner error is a refusal, after which the records stand.
-    type Output = Result<(), Error>;
+    type Output = Looked<Result<Committed, Error>>;
 
     async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
         for _ in 0..ATTEMPTS {
-            let pending = match enter_grant(records, &self.keys, self.now).await? {
-                Entered::Published => return self.finish(records).await.map(Ok),
-                Entered::Again => continue,
-                Entered::Pending(version) => version,
+            let Some(entered) = enter_grant(records, &self.keys, self.now).await? else {
+                continue;
             };
             let bytes = match self.offer(records).await? {
                 Offered::Live(bytes) => bytes,
+                Offered::LookAt(unseen) => return Ok(Looked::LookAt(unseen)),
                 Offered::Refused(error) => {
-                    withdraw_grant(records, &self.keys, pending, self.now).await?;
-                    return Ok(Err(error));
+                    withdraw_grant(records, &self.keys, entered, self.now).await?;
+                    return Ok(Looked::Done(Err(error)));
                 }
             };
-            if publish_grant(records, &self.keys, &pending, bytes, self.now).await? {
-                return self.finish(records).await.map(Ok);
+            if publish_grant(records, &self.keys, &entered, bytes, self.now).await? {
+                self.finish(records).await?;
+                let has_healed = self.looks.has_lost();
+                return Ok(Looked::Done(Ok(Committed { has_healed })));
             }
         }
         Err(contended())
@@ -147,9 +220,13 @@ impl CommitUpload {
             let Some(session) = self.read_session(records).await? else {
                 return Ok(Offered::Refused(ErrorCode::BlobUploadUnknown.into()));
             };
+            let state = match self.looks.counted(&self.digest, &blob) {
+                Ok(state) => state,
+                Err(unseen) => return Ok(Offered::LookAt(unseen)),
+            };
             let open = session.upload.length().is_ok();
             let named = names(&blob, &self.session.record.bytes.name);
-            match offer(blob.state(), named, open, session.record.proposed) {
+            match offer(state, named, open, session.record.proposed) {
                 Offer::Use => return live(blob),
                 Offer::Rescue if rescue(records, &self.keys.blob, &blob, self.now).await? => {
                     return live(blob);
@@ -200,7 +277,11 @@ impl CommitUpload {
     async fn join(&self, records: &mut dyn Records) -> Result<Option<Offered>, Error> {
         for _ in 0..ATTEMPTS {
             let blob = read::<BlobRecord>(records, &self.keys.blob).await?;
-            match join(blob.state()) {
+            let state = match self.looks.counted(&self.digest, &blob) {
+                Ok(state) => state,
+                Err(unseen) => return Ok(Some(Offered::LookAt(unseen))),
+            };
+            match join(state) {
                 Join::Use => return live(blob).map(Some),
                 Join::Rescue => {
                     if rescue(records, &self.keys.blob, &blob, self.now).await? {

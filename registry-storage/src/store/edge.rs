@@ -4,7 +4,7 @@ use bytes::Bytes;
 use registry_core::chain::{Require, State, require};
 use registry_core::{Error, ErrorCode, Timestamp};
 
-use crate::backend::{Backend, Condition, Records, Sequence, Stored, Version};
+use crate::backend::{Backend, Checked, Condition, Records, Sequence, Stored, Version};
 use crate::key::Key;
 use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, Stamp, decode, encode};
 
@@ -14,6 +14,7 @@ pub(super) struct Found<H> {
     /// The header and the content, unless there is no record.
     pub(super) record: Option<(H, Bytes)>,
     version: Option<Version>,
+    pub(super) checked: Checked,
 }
 
 impl<H: Header> Found<H> {
@@ -22,6 +23,7 @@ impl<H: Header> Found<H> {
         Ok(Self {
             record,
             version: stored.map(|stored| stored.version.clone()),
+            checked: stored.map(|stored| stored.checked.clone()).unwrap_or_default(),
         })
     }
 

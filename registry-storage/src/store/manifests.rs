@@ -8,6 +8,7 @@ use registry_core::storage::Manifest;
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 
 use super::edge::{Rescue, contended, peek};
+use super::looks::is_content_of;
 use super::{ATTEMPTS, Store};
 use crate::backend::{Backend, Durability};
 use crate::key::Key;
@@ -73,7 +74,8 @@ impl<B: Backend> Store<B> {
         Err(contended())
     }
 
-    /// Reads a manifest; one of another incarnation than that of the tag is not the tag's.
+    /// Reads a manifest. One of another incarnation than that of the tag is not the tag's, and one whose content is not
+    /// what its digest says is not there: a client that compares them itself would stop at it for ever.
     async fn find_manifest(
         &self,
         repository: &RepositoryName,
@@ -83,6 +85,13 @@ impl<B: Backend> Store<B> {
     ) -> Result<Option<Manifest>, Error> {
         let key = Key::manifest(repository, digest);
         let manifest = peek::<ManifestRecord>(&*self.backend, &key).await?;
+        if manifest.state().is_visible() && !is_content_of(digest, &manifest).await? {
+            tracing::error!(
+                %repository, %digest,
+                "the content of a manifest is not what its digest says; a push of the manifest heals it"
+            );
+            return Ok(None);
+        }
         let manifest = if keep && manifest.state() == State::Condemned {
             let rescue = Rescue {
                 key,

@@ -12,6 +12,7 @@ mod commit;
 mod delete;
 mod edge;
 mod lists;
+mod looks;
 mod manifests;
 mod mount;
 mod open_sessions;

@@ -1,9 +1,12 @@
 //! Mounting: another repository may read a blob.
 
-use registry_core::chain::{Enter, Publish, State, enter, may_mount, publish, withdraw};
+use registry_core::chain::{
+    Enter, Publish, Require, State, enter, heal, may_mount, publish, require, withdraw,
+};
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::edge::{contended, read, require_child, rescue, write};
+use super::looks::{Looked, Looks};
 use super::{ATTEMPTS, Store};
 use crate::backend::{Backend, Condition, Durability, Records, Sequence, Version};
 use crate::key::Key;
@@ -16,12 +19,21 @@ impl<B: Backend> Store<B> {
         to: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, Error> {
-        let mount = MountBlob {
-            source: Key::grant(digest, from),
-            grant: GrantKeys::new(to, digest),
-            now: self.clock.now(),
-        };
-        self.backend.transact(Durability::Synced, mount).await
+        let mut looks = Looks::default();
+        for _ in 0..ATTEMPTS {
+            let mount = MountBlob {
+                source: Key::grant(digest, from),
+                grant: GrantKeys::new(to, digest),
+                digest: digest.clone(),
+                looks: looks.clone(),
+                now: self.clock.now(),
+            };
+            match self.backend.transact(Durability::Synced, mount).await? {
+                Looked::Done(is_mounted) => return Ok(is_mounted),
+                Looked::LookAt(unseen) => self.look(&mut looks, unseen).await?,
+            }
+        }
+        Err(contended())
     }
 }
 
@@ -46,17 +58,19 @@ impl GrantKeys {
 struct MountBlob {
     source: Key,
     grant: GrantKeys,
+    digest: Digest,
+    looks: Looks,
     now: Timestamp,
 }
 
 impl Sequence for MountBlob {
-    type Output = bool;
+    type Output = Looked<bool>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
+    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
         if !may_mount(read::<GrantRecord>(records, &self.source).await?.state()) {
-            return Ok(false);
+            return Ok(Looked::Done(false));
         }
-        grant_stored_blob(records, &self.grant, self.now).await
+        grant_stored_blob(records, &self.grant, &self.digest, &self.looks, self.now).await
     }
 }
 
@@ -64,48 +78,69 @@ impl Sequence for MountBlob {
 pub(super) async fn grant_stored_blob(
     records: &mut dyn Records,
     keys: &GrantKeys,
+    digest: &Digest,
+    looks: &Looks,
+    now: Timestamp,
+) -> Result<Looked<bool>, Error> {
+    for _ in 0..ATTEMPTS {
+        let Some(entered) = enter_grant(records, keys, now).await? else {
+            continue;
+        };
+        let blob = read::<BlobRecord>(records, &keys.blob).await?;
+        let state = match looks.counted(digest, &blob) {
+            Ok(state) => state,
+            Err(unseen) => return Ok(Looked::LookAt(unseen)),
+        };
+        let bytes = blob.header().and_then(|blob| blob.blob.clone());
+        let bytes = match (require(state), bytes) {
+            (Require::Ready, Some(bytes)) => bytes,
+            (Require::Rescue, Some(bytes)) if rescue(records, &keys.blob, &blob, now).await? => bytes,
+            (Require::Rescue, Some(_)) => continue,
+            (Require::Missing, _) | (_, None) => {
+                withdraw_grant(records, keys, entered, now).await?;
+                return Ok(Looked::Done(false));
+            }
+        };
+        if publish_grant(records, keys, &entered, bytes, now).await? {
+            return Ok(Looked::Done(true));
+        }
+    }
+    Err(contended())
+}
+
+/// Makes a visible grant name what its blob names by now; `false` where it is not visible or the blob is not.
+pub(super) async fn point_grant(
+    records: &mut dyn Records,
+    keys: &GrantKeys,
     now: Timestamp,
 ) -> Result<bool, Error> {
     for _ in 0..ATTEMPTS {
-        let pending = match enter_grant(records, keys, now).await? {
-            Entered::Published => return Ok(true),
-            Entered::Again => continue,
-            Entered::Pending(version) => version,
+        let grant = read::<GrantRecord>(records, &keys.grant).await?;
+        let Some(version) = grant.version().filter(|_| grant.state().is_visible()) else {
+            return Ok(false);
         };
         let blob = require_child::<BlobRecord>(records, &keys.blob, now).await?;
         let Some(bytes) = blob.and_then(|(blob, _)| blob.blob) else {
-            withdraw_grant(records, keys, pending, now).await?;
             return Ok(false);
         };
-        if publish_grant(records, keys, &pending, bytes, now).await? {
+        if publish_grant(records, keys, version, bytes, now).await? {
             return Ok(true);
         }
     }
     Err(contended())
 }
 
-/// What became of step 1 for a grant.
-pub(super) enum Entered {
-    /// It is Live: nothing is left to do.
-    Published,
-    /// It is Pending, in this version.
-    Pending(Version),
-    /// Somebody else wrote it: begin again.
-    Again,
-}
-
-/// Stores a grant Pending, or joins the one that is (step 1 of the rule).
+/// Stores a grant Pending, or joins the one that is (step 1 of the rule), and returns its version; nothing where the
+/// next step is to begin again. A grant that is visible is joined too: its blob may have lost its bytes.
 pub(super) async fn enter_grant(
     records: &mut dyn Records,
     keys: &GrantKeys,
     now: Timestamp,
-) -> Result<Entered, Error> {
+) -> Result<Option<Version>, Error> {
     let grant = read::<GrantRecord>(records, &keys.grant).await?;
-    Ok(match enter(grant.state()) {
-        Enter::Published => Entered::Published,
-        Enter::Rescue if rescue(records, &keys.grant, &grant, now).await? => Entered::Published,
-        Enter::Rescue => Entered::Again,
-        Enter::Join => grant.version().cloned().map_or(Entered::Again, Entered::Pending),
+    match enter(grant.state()) {
+        Enter::Published | Enter::Join => Ok(grant.version().cloned()),
+        Enter::Rescue => rescue(records, &keys.grant, &grant, now).await.map(|_| None),
         Enter::Create => {
             // The hint comes first: the collector finds a repository's grants by it.
             let hint = HintRecord {
@@ -119,22 +154,34 @@ pub(super) async fn enter_grant(
                 condemned_in: None,
                 stamp: Stamp::new(now),
             };
-            let written = write(records, &keys.grant, &pending, &[], grant.unchanged()).await?;
-            written.map_or(Entered::Again, Entered::Pending)
+            write(records, &keys.grant, &pending, &[], grant.unchanged()).await
         }
-    })
+    }
 }
 
-/// Makes a Pending grant Live (step 3 of the rule); `false` where it is not that record any more.
+/// Makes a grant Live that names `blob` (step 3 of the rule); `false` where it is not the record any more that was
+/// entered. One that is visible and names `blob` is left.
 pub(super) async fn publish_grant(
     records: &mut dyn Records,
     keys: &GrantKeys,
-    pending: &Version,
+    entered: &Version,
     blob: BlobBytes,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let grant = read::<GrantRecord>(records, &keys.grant).await?;
-    if publish(grant.state(), grant.is(pending)) == Publish::Again {
+    let (state, is_same) = (grant.state(), grant.is(entered));
+    let decision = if state.is_visible() {
+        if grant
+            .header()
+            .is_some_and(|grant| grant.blob.as_ref() == Some(&blob))
+        {
+            return Ok(true);
+        }
+        heal(state, is_same)
+    } else {
+        publish(state, is_same)
+    };
+    if decision == Publish::Again {
         return Ok(false);
     }
     let live = GrantRecord {
@@ -152,11 +199,11 @@ pub(super) async fn publish_grant(
 pub(super) async fn withdraw_grant(
     records: &mut dyn Records,
     keys: &GrantKeys,
-    pending: Version,
+    entered: Version,
     now: Timestamp,
 ) -> Result<(), Error> {
     let grant = read::<GrantRecord>(records, &keys.grant).await?;
-    if withdraw(grant.state(), grant.is(&pending)) {
+    if withdraw(grant.state(), grant.is(&entered)) {
         let dead = GrantRecord {
             state: State::Dead,
             blob: None,

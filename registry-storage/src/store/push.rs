@@ -1,7 +1,7 @@
 //! Storing a manifest and pointing tags at it.
 
 use registry_core::chain::{
-    Confirm, Enter, Publish, State, TakeBack, confirm, enter, names, publish, take_back, withdraw,
+    Confirm, Enter, Publish, State, TakeBack, confirm, enter, heal, names, publish, take_back, withdraw,
 };
 use registry_core::storage::{ChildKind, ManifestChild, NewManifest, TagCondition};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
@@ -141,7 +141,14 @@ impl PushManifest {
     async fn publish(&self, records: &mut dyn Records) -> Result<Published, Error> {
         let manifest = read::<ManifestRecord>(records, &self.key).await?;
         let incarnation = manifest.header().map(|manifest| manifest.incarnation.clone());
+        // Readers are told that it is not there, so whoever pushes it brings its content. It keeps its incarnation, which
+        // its tags name.
+        let content = manifest.record.as_ref().map(|(_, content)| content);
+        let is_damaged = manifest.state().is_visible() && content != Some(&self.new.manifest.bytes);
         let (incarnation, pending) = match (enter(manifest.state()), incarnation) {
+            (Enter::Published | Enter::Rescue, Some(incarnation)) if is_damaged => {
+                (incarnation, manifest.version().cloned())
+            }
             (Enter::Published, Some(incarnation)) => return Ok(Published::Live(incarnation)),
             (Enter::Rescue, Some(incarnation)) => {
                 let rescued = rescue(records, &self.key, &manifest, self.now).await?;
@@ -173,7 +180,13 @@ impl PushManifest {
             self.require(records, child).await?;
         }
         let manifest = read::<ManifestRecord>(records, &self.key).await?;
-        if publish(manifest.state(), manifest.is(&pending)) == Publish::Again {
+        let (state, is_same) = (manifest.state(), manifest.is(&pending));
+        let decision = if is_damaged {
+            heal(state, is_same)
+        } else {
+            publish(state, is_same)
+        };
+        if decision == Publish::Again {
             return Ok(Published::Again);
         }
         let live = self.record(State::Live, &incarnation);

@@ -17,7 +17,7 @@ use crate::key::Key;
 use crate::record::{SessionRecord, Stamp, encode};
 
 /// A session as it was read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) key: Key,
     pub(super) record: SessionRecord,

@@ -1,22 +1,27 @@
 //! Appending to an upload: from the socket, through the hash, to the bytes, one part at a time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _};
 use registry_core::hash::Hasher;
 use registry_core::storage::{Body, UploadKey};
-use registry_core::{Algorithm, Error, ErrorCode};
+use registry_core::{Algorithm, Error, ErrorCode, Timestamp};
 use tokio::task::spawn_blocking;
 
 use super::Store;
 use super::session::Session;
 use super::session_lock::HeldSession;
-use crate::backend::{Backend, BytesWriter, MemoryPermit, Part};
+use crate::backend::{Backend, BytesWriter, Expect, MemoryPermit, Part};
 
 /// A session is written down at least each time that so many bytes were added, so that a server that is killed loses
 /// little of an upload.
 const CHECKPOINT: u64 = 64 * 1024 * 1024;
+
+/// A session is written down at least so often while bytes arrive, however slowly, unless an eighth of an idle limit is
+/// less: the sweepers of other processes take its age from its record.
+const TOUCH_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Smaller pieces are hashed where they are: handing them to another thread costs more.
 const HASH_IN_PLACE: usize = 32 * 1024;
@@ -44,6 +49,7 @@ impl<B: Backend> Store<B> {
             held,
             writer: None,
             unsaved: 0,
+            stored_tail: Bytes::new(),
         };
         append.run(body).await
     }
@@ -95,7 +101,7 @@ impl<B: Backend> Store<B> {
             let unknown = || Error::from(ErrorCode::BlobUploadUnknown);
             let content = self
                 .backend
-                .open_bytes(&session.record.bytes.name)
+                .open_bytes(&session.record.bytes.name, Expect::Nothing)
                 .await?
                 .ok_or_else(unknown)?;
             let mut stream = content.read(hasher.length()..size);
@@ -139,6 +145,15 @@ struct Append<'a, B> {
     writer: Option<Box<dyn BytesWriter>>,
     /// Bytes in parts that the session's record does not count yet.
     unsaved: u64,
+    /// The bytes after the last part that the session's record has, until they are in a part.
+    stored_tail: Bytes,
+}
+
+/// A part whose bytes arrive.
+enum Begun {
+    /// Nothing but what came after the part before, in the same chunk.
+    Start(Bytes),
+    Gathered(BytesMut, MemoryPermit),
 }
 
 /// What the body gave.
@@ -147,6 +162,8 @@ enum Filled {
     Part(Bytes, Bytes, MemoryPermit),
     /// The rest, and why there is no more.
     Rest(Bytes, Result<(), Error>, Option<MemoryPermit>),
+    /// A part of which more is to come, and it is time to write the session down.
+    Due(BytesMut, MemoryPermit),
 }
 
 impl<B: Backend> Append<'_, B> {
@@ -159,13 +176,16 @@ impl<B: Backend> Append<'_, B> {
         };
         let store = self.store;
         let backend = &*store.backend;
-        let mut start = std::mem::take(&mut self.session.tail);
+        self.stored_tail = std::mem::take(&mut self.session.tail);
+        let mut begun = Begun::Start(self.stored_tail.clone());
         let mut offset = self.session.record.parts_size;
         let mut full: Option<(Bytes, MemoryPermit)> = None;
         let ending = loop {
             let size = backend.part_size(offset);
             // The part before is written while the next one arrives.
-            let fill = async { Ok(fill(backend, std::mem::take(&mut start), size, &mut incoming).await) };
+            let due = self.due();
+            let is_due = || store.clock.now() >= due;
+            let fill = async { Ok(fill(backend, begun, size, &mut incoming, is_due).await) };
             let write = async {
                 match full.take() {
                     Some((part, _permit)) => self.write_part(part).await,
@@ -177,7 +197,11 @@ impl<B: Backend> Append<'_, B> {
                 Filled::Part(part, rest, permit) => {
                     offset += part.len() as u64;
                     full = Some((part, permit));
-                    start = rest;
+                    begun = Begun::Start(rest);
+                }
+                Filled::Due(gathered, permit) => {
+                    self.touch().await?;
+                    begun = Begun::Gathered(gathered, permit);
                 }
                 Filled::Rest(rest, ending, _permit) => {
                     if rest.len() > backend.tail_limit(offset) {
@@ -217,12 +241,32 @@ impl<B: Backend> Append<'_, B> {
         let (tag, hasher) = tokio::try_join!(write, hash(hasher, part))?;
         record.parts.extend(tag.map(|tag| Part { size, tag }));
         record.parts_size += size;
+        // It was the first that came into a part.
+        self.stored_tail = Bytes::new();
         self.unsaved += size;
         let upload = self.session.upload.clone();
         self.session.upload = upload.with_progress(self.session.record.parts_size, hasher)?;
-        if backend.must_reserve_parts() || self.unsaved >= CHECKPOINT {
+        if backend.must_reserve_parts() || self.unsaved >= CHECKPOINT || self.store.clock.now() >= self.due()
+        {
             self.save().await?;
         }
+        Ok(())
+    }
+
+    /// Returns when the session has to be written down again, so that its record tells others that bytes arrive.
+    fn due(&self) -> Timestamp {
+        let options = &self.store.options;
+        let limit = options.upload_idle_limit.min(options.empty_upload_idle_limit);
+        let interval = (limit / 8).min(TOUCH_INTERVAL);
+        let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        Timestamp(self.session.record.stamp.written.0.saturating_add(interval))
+    }
+
+    /// Writes the session down while bytes arrive that are in no part yet. It keeps the tail that it has.
+    async fn touch(&mut self) -> Result<(), Error> {
+        self.session.tail = self.stored_tail.clone();
+        self.save().await?;
+        self.session.tail = Bytes::new();
         Ok(())
     }
 
@@ -237,24 +281,37 @@ impl<B: Backend> Append<'_, B> {
 }
 
 /// Gathers the body's chunks until there is a part, the body ends or another request takes the session.
-async fn fill(backend: &impl Backend, start: Bytes, size: usize, incoming: &mut Incoming<'_>) -> Filled {
-    let mut chunk = start;
-    if chunk.is_empty() {
-        // A client that sends nothing has no memory.
-        match incoming.next().await {
-            Ok(Some(next)) => chunk = next,
-            Ok(None) => return Filled::Rest(chunk, Ok(()), None),
-            Err(error) => return Filled::Rest(chunk, Err(error), None),
+async fn fill(
+    backend: &impl Backend,
+    begun: Begun,
+    size: usize,
+    incoming: &mut Incoming<'_>,
+    is_due: impl Fn() -> bool,
+) -> Filled {
+    let (mut gathered, permit) = match begun {
+        Begun::Gathered(gathered, permit) => (gathered, permit),
+        Begun::Start(mut chunk) => {
+            if chunk.is_empty() {
+                // A client that sends nothing has no memory.
+                match incoming.next().await {
+                    Ok(Some(next)) => chunk = next,
+                    Ok(None) => return Filled::Rest(chunk, Ok(()), None),
+                    Err(error) => return Filled::Rest(chunk, Err(error), None),
+                }
+            }
+            let permit = backend.reserve_memory(size).await;
+            if chunk.len() >= permit.size() {
+                return Filled::Part(chunk.split_to(permit.size()), chunk, permit);
+            }
+            // Small uploads take little memory, and large ones are copied once.
+            (BytesMut::from(&*chunk), permit)
         }
-    }
-    let permit = backend.reserve_memory(size).await;
+    };
     let size = permit.size();
-    if chunk.len() >= size {
-        return Filled::Part(chunk.split_to(size), chunk, permit);
-    }
-    // Small uploads take little memory, and large ones are copied once.
-    let mut gathered = BytesMut::from(&*chunk);
     loop {
+        if is_due() {
+            return Filled::Due(gathered, permit);
+        }
         let mut chunk = match incoming.next().await {
             Ok(Some(next)) => next,
             Ok(None) => return Filled::Rest(gathered.freeze(), Ok(()), Some(permit)),

@@ -12,8 +12,8 @@ use registry_core::storage::BlobContent;
 use registry_core::{Error, ErrorCode};
 
 use crate::backend::{
-    Backend, BytesWriter, Condition, Durability, Entry, MemoryPermit, Part, Records, Sequence, Stored,
-    Unfinished, Version, WriteGuard,
+    Backend, BytesWriter, Condition, Durability, Entry, Expect, MemoryPermit, Part, Records, Sequence,
+    Stored, Unfinished, Version, WriteGuard,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -287,8 +287,12 @@ impl<B: Backend> Backend for Faulty<B> {
         self.plan.call(self.inner.seal_bytes(bytes, size)).await
     }
 
-    async fn open_bytes(&self, name: &BytesName) -> Result<Option<Arc<dyn BlobContent>>, Error> {
-        self.plan.call(self.inner.open_bytes(name)).await
+    async fn open_bytes(
+        &self,
+        name: &BytesName,
+        expect: Expect,
+    ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+        self.plan.call(self.inner.open_bytes(name, expect)).await
     }
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {

@@ -2,6 +2,7 @@
 
 mod collector;
 mod deleter;
+mod medium;
 mod mounter;
 mod sweeper;
 mod uploader;
@@ -9,6 +10,7 @@ mod writer;
 
 pub(crate) use self::collector::Collector;
 pub(crate) use self::deleter::{BlobDeleter, Canceller, Deleter, Target};
+pub(crate) use self::medium::Medium;
 pub(crate) use self::mounter::Mounter;
 pub(crate) use self::sweeper::Sweeper;
 pub(crate) use self::uploader::Uploader;
@@ -31,6 +33,7 @@ pub(crate) enum Process {
     BlobDeleter(BlobDeleter),
     Mounter(Mounter),
     Canceller(Canceller),
+    Medium(Medium),
 }
 
 impl Process {
@@ -48,6 +51,7 @@ impl Process {
             }
             Self::Mounter(process) => process.steps(world, rules, &mut |w, p| emit(w, Self::Mounter(p))),
             Self::Canceller(process) => process.steps(world, rules, &mut |w, p| emit(w, Self::Canceller(p))),
+            Self::Medium(process) => process.steps(world, &mut |w, p| emit(w, Self::Medium(p))),
         }
     }
 
@@ -59,7 +63,7 @@ impl Process {
             Self::Collector(process) => process.rename(versions, incarnations),
             Self::Deleter(process) => process.rename(versions, incarnations),
             Self::Mounter(process) => process.rename(versions),
-            Self::None | Self::Sweeper(_) | Self::BlobDeleter(_) | Self::Canceller(_) => {}
+            Self::None | Self::Sweeper(_) | Self::BlobDeleter(_) | Self::Canceller(_) | Self::Medium(_) => {}
         }
     }
 
@@ -78,6 +82,11 @@ impl Process {
             Self::Writer(process) => process.acknowledged(),
             _ => None,
         }
+    }
+
+    /// Tells whether an upload that began after bytes were lost was answered 201 and left its repository with them.
+    pub(crate) const fn is_deceived(&self, world: &World) -> bool {
+        matches!(self, Self::Uploader(process) if process.is_deceived(world))
     }
 
     /// Tells whether a push was refused though nothing that it needs is missing.

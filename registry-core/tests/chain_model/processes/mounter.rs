@@ -22,9 +22,18 @@ pub(crate) struct Mounter {
     grant: Version,
     rescued: Version,
     bytes: u8,
+    /// It looks whether the bytes that records name are there.
+    looks: bool,
 }
 
 impl Mounter {
+    pub(crate) fn new(looks: bool) -> Self {
+        Self {
+            looks,
+            ..Self::default()
+        }
+    }
+
     pub(crate) const fn rename(&mut self, versions: &mut Renaming) {
         versions.apply(&mut self.grant);
         versions.apply(&mut self.rescued);
@@ -41,14 +50,16 @@ impl Mounter {
                 };
             }
             Step::Enter => self.enter(&mut next, rules),
-            Step::Require => match chain::require(world.blob.state) {
-                Require::Ready => self.take(world),
-                Require::Rescue => {
-                    self.rescued = world.blob.version;
-                    self.step = Step::RescueBlob;
+            Step::Require => {
+                match chain::require(rules.counted(world.blob.state, self.looks && world.is_blob_lost())) {
+                    Require::Ready => self.take(world),
+                    Require::Rescue => {
+                        self.rescued = world.blob.version;
+                        self.step = Step::RescueBlob;
+                    }
+                    Require::Missing => self.step = Step::Withdraw,
                 }
-                Require::Missing => self.step = Step::Withdraw,
-            },
+            }
             Step::RescueBlob => {
                 self.step = Step::Require;
                 if world.blob.version == self.rescued {
@@ -59,6 +70,19 @@ impl Mounter {
             }
             Step::Publish => {
                 let same = world.mounted.version == self.grant;
+                if self.looks && world.mounted.state.is_visible() {
+                    self.step = Step::Enter;
+                    if world.mounted.value == self.bytes {
+                        self.step = Step::Done;
+                    } else if rules.heal(world.mounted.state, same) == Publish::Write {
+                        next.mounted = next.write(rules, State::Live, self.bytes, 0);
+                        self.step = Step::Done;
+                    }
+                    self.grant = 0;
+                    self.bytes = 0;
+                    emit(next, self);
+                    return;
+                }
                 self.step = match rules.publish_grant(world.mounted.state, same, Mutation::LateMount) {
                     Publish::Write => {
                         next.mounted = next.write(rules, State::Live, self.bytes, 0);
@@ -84,12 +108,14 @@ impl Mounter {
     fn enter(&mut self, world: &mut World, rules: &Rules) {
         self.step = Step::Done;
         match chain::enter(world.mounted.state) {
-            Enter::Published => return,
+            Enter::Published if !self.looks => return,
             Enter::Rescue => {
                 world.mounted = world.write(rules, State::Live, world.mounted.value, 0);
-                return;
+                if !self.looks {
+                    return;
+                }
             }
-            Enter::Join => {}
+            Enter::Published | Enter::Join => {}
             Enter::Create => world.mounted = world.write(rules, State::Pending, 0, 0),
         }
         self.grant = world.mounted.version;

@@ -38,23 +38,38 @@ pub(crate) struct Uploader {
     has_crashed: bool,
     /// It may die.
     may_crash: bool,
+    /// It looks whether the bytes that records name are there.
+    looks: bool,
+    /// It began after the medium lost bytes.
+    is_after_loss: bool,
+    /// It was answered 201.
+    is_acknowledged: bool,
 }
 
 impl Uploader {
-    pub(crate) fn new(number: u8, may_crash: bool) -> Self {
+    pub(crate) fn new(number: u8, may_crash: bool, looks: bool) -> Self {
         Self {
             number,
             may_crash,
+            looks,
             ..Self::default()
         }
     }
 
     /// An upload whose session is open and whose bytes are there.
-    pub(crate) fn sent(number: u8, may_crash: bool) -> Self {
+    pub(crate) fn sent(number: u8, may_crash: bool, looks: bool) -> Self {
         Self {
             step: Step::Enter,
-            ..Self::new(number, may_crash)
+            ..Self::new(number, may_crash, looks)
         }
+    }
+
+    /// The upload began after bytes were lost, was answered 201, and the repository reads lost bytes.
+    pub(crate) const fn is_deceived(&self, world: &World) -> bool {
+        self.is_acknowledged
+            && self.is_after_loss
+            && world.grant.state.is_visible()
+            && world.lost & (1 << world.grant.value) != 0
     }
 
     pub(crate) const fn rename(&mut self, versions: &mut Renaming) {
@@ -70,12 +85,14 @@ impl Uploader {
         if self.may_crash && !self.has_crashed && self.is_in_commit() {
             let resumed = Self {
                 has_crashed: true,
-                ..Self::sent(self.number, true)
+                is_after_loss: self.is_after_loss,
+                ..Self::sent(self.number, true, self.looks)
             };
             emit(next, resumed);
         }
         match self.step {
             Step::Open => {
+                self.is_after_loss = world.lost != 0;
                 if !rules.lacks(Mutation::NoSession) {
                     next.open |= bit;
                 }
@@ -93,7 +110,7 @@ impl Uploader {
             Step::Offer => {
                 let is_proposed = world.proposed & bit != 0;
                 match rules.offer(
-                    world.blob.state,
+                    self.counted(world, rules),
                     is_named,
                     is_open,
                     is_proposed,
@@ -111,7 +128,7 @@ impl Uploader {
                     }
                 }
             }
-            Step::Join => match rules.join(world.blob.state) {
+            Step::Join => match rules.join(self.counted(world, rules)) {
                 Join::Use => self.take(world),
                 Join::Rescue => self.rescue(world),
                 Join::Write => {
@@ -148,6 +165,7 @@ impl Uploader {
             Step::Publish => self.publish(&mut next, rules),
             Step::Finish => {
                 next.open &= !bit;
+                self.is_acknowledged = self.looks;
                 self.finish();
             }
             Step::SendAgain => self.finish(),
@@ -164,12 +182,14 @@ impl Uploader {
     fn enter(&mut self, world: &mut World, rules: &Rules) {
         self.step = Step::Finish;
         match chain::enter(world.grant.state) {
-            Enter::Published => return,
+            Enter::Published if !self.looks => return,
             Enter::Rescue => {
                 world.grant = world.write(rules, State::Live, world.grant.value, 0);
-                return;
+                if !self.looks {
+                    return;
+                }
             }
-            Enter::Join => {}
+            Enter::Published | Enter::Join => {}
             Enter::Create => world.grant = world.write(rules, State::Pending, 0, 0),
         }
         self.grant = world.grant.version;
@@ -179,6 +199,18 @@ impl Uploader {
     /// Step 3 of the rule for the grant.
     fn publish(&mut self, world: &mut World, rules: &Rules) {
         let same = world.grant.version == self.grant;
+        if self.looks && world.grant.state.is_visible() {
+            self.step = Step::Enter;
+            if world.grant.value == self.bytes {
+                self.step = Step::Finish;
+            } else if rules.heal(world.grant.state, same) == Publish::Write {
+                world.grant = world.write(rules, State::Live, self.bytes, 0);
+                self.step = Step::Finish;
+            }
+            self.grant = 0;
+            self.bytes = 0;
+            return;
+        }
         self.step = match rules.publish_grant(world.grant.state, same, Mutation::LateGrant) {
             Publish::Write => {
                 world.grant = world.write(rules, State::Live, self.bytes, 0);
@@ -188,6 +220,11 @@ impl Uploader {
         };
         self.grant = 0;
         self.bytes = 0;
+    }
+
+    /// The state of the blob, with a look at its bytes.
+    fn counted(&self, world: &World, rules: &Rules) -> State {
+        rules.counted(world.blob.state, self.looks && world.is_blob_lost())
     }
 
     const fn take(&mut self, world: &World) {

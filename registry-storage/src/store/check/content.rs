@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::examine::{Read, other_content};
 use super::finding::Problem;
-use crate::backend::{Backend, Stored, Version};
+use crate::backend::{Backend, Expect, Stored, Version};
 use crate::key::Key;
 use crate::record::{BlobBytes, BlobRecord, SessionRecord};
 use crate::store::Store;
@@ -99,7 +99,7 @@ impl<B: Backend> Store<B> {
             Some(_) => {}
         }
         let Some(pace) = pace else { return Ok(None) };
-        match self.backend.open_bytes(&name).await? {
+        match self.backend.open_bytes(&name, Expect::Nothing).await? {
             Some(content) => verify(digest, content, size, pace).await,
             None => Ok(Some(Problem::MissingBytes)),
         }

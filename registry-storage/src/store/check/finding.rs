@@ -152,7 +152,9 @@ impl Problem {
     pub const fn consequence(&self) -> &'static str {
         match self {
             Self::UnknownKey => "nothing: no request looks for it",
-            Self::Unreadable => "requests that come to it are answered with 500, and the sweeper stops at it",
+            Self::Unreadable => {
+                "requests that come to it are answered with 500, and the sweeper deletes no bytes, as it may name them"
+            }
             Self::WrongSize => "lists show what is deleted, or hide what is there",
             Self::DeadTag { .. } => "the tag is listed, and a pull of it is answered with 404",
             Self::MissingTagHint { .. } => "a delete of the manifest leaves the tag in the list",
@@ -164,15 +166,16 @@ impl Problem {
             Self::DeadReferrer => "nothing: lists leave it out",
             Self::MissingRepository { .. } => "the catalog does not show it, and its list of tags is 404",
             Self::MissingBlob => "a pull fails, or will once the sweeper took the bytes",
-            Self::OtherBytes => "a pull fails, or will once the sweeper took those bytes",
+            Self::OtherBytes => "nothing: a pull looks at the blob where those bytes are lost",
             Self::MissingGrantHint => {
                 "the collector will not find the grant, so its bytes are never given back"
             }
-            Self::MissingBytes => {
-                "a pull of it is answered with 500, and pushes of it are told that it is there"
+            Self::MissingBytes | Self::OtherLength { .. } => {
+                "it is answered with 404, and a push brings it back"
             }
-            Self::OtherLength { .. } | Self::OtherContent { .. } => {
-                "clients refuse what they pull, and pushes of it are told that it is there"
+            Self::OtherContent { .. } => {
+                "a manifest or small blob is answered with 404, and a push brings it back; a large blob is refused by \
+                 who pulls it, and pushes of it are told that it is there"
             }
             Self::UnreadableBytes { .. } => "a pull of it breaks off",
             Self::ShortUpload { .. } => "the client has to start this upload again",
@@ -192,7 +195,8 @@ impl Problem {
             Self::MissingReferrer { .. } => "the entry is written",
             Self::DeadReferrer => "the entry is removed",
             Self::MissingRepository { .. } => "the entry is written",
-            Self::MissingBlob | Self::OtherBytes => "the grant goes into quarantine; a push brings it back",
+            Self::MissingBlob => "the grant goes into quarantine; a push brings it back",
+            Self::OtherBytes => "the grant is written anew, with the bytes of the blob",
             Self::MissingBytes | Self::OtherLength { .. } | Self::OtherContent { .. } => {
                 "it goes into quarantine, so it is 404 and a push brings it back"
             }

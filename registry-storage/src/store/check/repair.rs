@@ -16,6 +16,7 @@ use crate::record::{
 };
 use crate::store::delete::bury_tag;
 use crate::store::edge::{read, write};
+use crate::store::mount::{GrantKeys, point_grant};
 
 /// Looks at a record once more, now as one step where the backend has transactions, and repairs what is still wrong.
 pub(super) struct Recheck {
@@ -89,7 +90,10 @@ impl Recheck {
             (Problem::DeadReferrer, _) => records.remove(&self.key).await.map(|()| true),
             (Problem::WrongSize, kind) => self.rewrite(records, kind).await,
             (Problem::Unreadable, kind) => self.replace(records, kind).await,
-            (Problem::MissingBlob | Problem::OtherBytes, KeyKind::Grant(repository, digest)) => {
+            (Problem::OtherBytes, KeyKind::Grant(repository, digest)) => {
+                point_grant(records, &GrantKeys::new(repository, digest), now).await
+            }
+            (Problem::MissingBlob, KeyKind::Grant(repository, digest)) => {
                 quarantine::grant(records, repository, digest, problem, now).await
             }
             (Problem::OtherContent { .. }, KeyKind::Manifest(repository, digest)) => {

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode, Timestamp};
 
 use super::steps::complete;
-use crate::backend::{Backend, Part, Unfinished};
+use crate::backend::{Backend, Expect, Part, Unfinished};
 use crate::bytes_name::BytesName;
 
 /// Any day.
@@ -94,7 +94,7 @@ async fn finish<B: Backend>(backend: &B, written: &Written) -> Result<(), Error>
 
 /// Reads a range; nothing where there are no such bytes.
 async fn read<B: Backend>(backend: &B, name: &BytesName, range: Range<u64>) -> Option<Bytes> {
-    let opened = backend.open_bytes(name).await.unwrap()?;
+    let opened = backend.open_bytes(name, Expect::Nothing).await.unwrap()?;
     let mut stream = opened.read(range);
     let mut gathered = Vec::new();
     while let Some(chunk) = stream.next().await {

@@ -1,0 +1,65 @@
+//! Which bytes were seen whole lately, so that a pull in many ranges asks for their size once.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::bytes_name::BytesName;
+
+/// How long it is remembered at most: for so long an object that was lost may be opened and then not be read.
+const AGE: Duration = Duration::from_mins(1);
+
+/// How many names are in a generation at most; some hundred bytes each.
+const LIMIT: usize = 4096;
+
+/// Names in two generations: the one before is forgotten when there is a new one.
+#[derive(Debug, Default)]
+pub(super) struct SeenBytes(Mutex<Generations>);
+
+#[derive(Debug, Default)]
+struct Generations {
+    begun: Option<Instant>,
+    current: BTreeSet<BytesName>,
+    before: BTreeSet<BytesName>,
+}
+
+impl SeenBytes {
+    pub(super) fn contains(&self, name: &BytesName) -> bool {
+        self.with(|seen| seen.current.contains(name) || seen.before.contains(name))
+    }
+
+    pub(super) fn insert(&self, name: &BytesName) {
+        self.with(|seen| {
+            if seen.current.len() >= LIMIT {
+                seen.begin();
+            }
+            seen.current.insert(name.clone());
+        });
+    }
+
+    pub(super) fn remove(&self, name: &BytesName) {
+        self.with(|seen| {
+            seen.current.remove(name);
+            seen.before.remove(name);
+        });
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Generations) -> T) -> T {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = seen.begun.map(|begun| begun.elapsed());
+        if age.is_none_or(|age| age >= AGE / 2) {
+            seen.begin();
+        }
+        if age.is_some_and(|age| age >= AGE) {
+            seen.before.clear();
+        }
+        act(&mut seen)
+    }
+}
+
+impl Generations {
+    fn begin(&mut self) {
+        self.begun = Some(Instant::now());
+        self.before = std::mem::take(&mut self.current);
+    }
+}

@@ -1,0 +1,107 @@
+//! Whether the content that records name is there, as far as somebody looked.
+
+use registry_core::chain::{State, counted};
+use registry_core::{Digest, Error, Hasher};
+
+use super::Store;
+use super::edge::Found;
+use super::uploads::hash;
+use crate::backend::Backend;
+use crate::bytes_name::BytesName;
+use crate::record::{BlobBytes, BlobRecord, Header};
+
+/// What is known of bytes that records name.
+///
+/// A sequence does not look itself: on a disk it runs on the thread that all writes share. It ends with what it has to
+/// know, and is run again with the answer. Bytes that are lost stay so, as no name is used twice.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Looks {
+    seen: Vec<(BytesName, bool)>,
+    trusts: bool,
+}
+
+/// Bytes that a sequence has to know of before it goes on.
+#[derive(Clone, Debug)]
+pub(super) struct Unseen {
+    name: BytesName,
+    size: u64,
+}
+
+/// How a sequence ended that uses content which is there.
+#[derive(Debug)]
+pub(super) enum Looked<T> {
+    Done(T),
+    /// It has to be run again. Its steps stand.
+    LookAt(Unseen),
+}
+
+impl Looks {
+    /// Takes for whole what nobody looked at: an adoption, which runs many sequences as one step.
+    #[cfg(all(feature = "filesystem", unix))]
+    pub(super) const fn trusting() -> Self {
+        Self {
+            seen: Vec::new(),
+            trusts: true,
+        }
+    }
+
+    /// Tells whether bytes were found lost.
+    pub(super) fn has_lost(&self) -> bool {
+        self.seen.iter().any(|(_, is_whole)| !is_whole)
+    }
+
+    /// Returns the state that a blob counts as.
+    pub(super) fn counted(&self, digest: &Digest, blob: &Found<BlobRecord>) -> Result<State, Unseen> {
+        let state = blob.state();
+        let Some((record, content)) = blob.record.as_ref().filter(|_| state.is_visible()) else {
+            return Ok(state);
+        };
+        let is_lost = match &record.blob {
+            Some(BlobBytes {
+                size,
+                bytes: Some(name),
+            }) => match self.seen.iter().find(|(seen, _)| seen == name) {
+                Some((_, is_whole)) => !is_whole,
+                None if self.trusts => false,
+                None => {
+                    let (name, size) = (name.clone(), *size);
+                    return Err(Unseen { name, size });
+                }
+            },
+            Some(BlobBytes { bytes: None, .. }) => digest
+                .algorithm()
+                .is_some_and(|algorithm| Digest::of(algorithm, content) != *digest),
+            None => true,
+        };
+        Ok(counted(state, is_lost))
+    }
+}
+
+impl<B: Backend> Store<B> {
+    /// Looks at bytes that a sequence has to know of.
+    pub(super) async fn look(&self, looks: &mut Looks, unseen: Unseen) -> Result<(), Error> {
+        let Unseen { name, size } = unseen;
+        let found = self.backend.bytes_size(&name).await?;
+        if found != Some(size) {
+            tracing::error!(bytes = %name, size, ?found, "bytes of a blob were lost; a push of the blob heals it");
+        }
+        looks.seen.push((name, found == Some(size)));
+        Ok(())
+    }
+}
+
+/// Tells whether the content of a record is what its digest says. That is compared once for each time that the record
+/// came from the medium. A digest of an unknown algorithm is believed.
+pub(super) async fn is_content_of<H: Header>(digest: &Digest, found: &Found<H>) -> Result<bool, Error> {
+    let (Some((_, content)), Some(algorithm)) = (&found.record, digest.algorithm()) else {
+        return Ok(true);
+    };
+    if found.checked.is_set() {
+        return Ok(true);
+    }
+    let is_same = hash(Hasher::new(algorithm), content.clone()).await?.finish() == *digest;
+    if is_same {
+        found.checked.set();
+    }
+    Ok(is_same)
+}

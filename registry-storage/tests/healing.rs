@@ -1,0 +1,415 @@
+//! Content that the medium lost: nobody is told that it is there, and a push of it brings it back.
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use registry_core::storage::{Storage, UploadKey};
+use registry_core::{Error, ErrorCode, Reference};
+use registry_storage::backend::{Durability, Records, Sequence, Unfinished};
+use registry_storage::check::{CheckOptions, Finding};
+use registry_storage::testing::Faulty;
+use registry_storage::testing::faulty::Fault;
+use registry_storage::{Backend, BytesName, Key, ObjectStoreBackend, Store};
+
+use crate::support::images::{digest, name, push_blob, push_image, start_upload, try_push};
+use crate::support::tamper::put_raw;
+
+/// Larger than what is kept in a record.
+const LARGE: usize = 40_000;
+
+/// Content that is kept in a record.
+const SMALL: usize = 100;
+
+fn content(fill: u8, size: usize) -> Bytes {
+    vec![fill; size].into()
+}
+
+/// A store whose bytes a test can change.
+struct World<B> {
+    store: Arc<Store<B>>,
+    /// Where the bytes are files.
+    files: Option<PathBuf>,
+}
+
+impl<B: Backend> World<B> {
+    fn new(backend: B, files: Option<PathBuf>) -> Self {
+        Self {
+            store: Arc::new(Store::new(backend)),
+            files,
+        }
+    }
+
+    fn storage(&self) -> &dyn Storage {
+        &*self.store
+    }
+
+    async fn names(&self) -> Vec<BytesName> {
+        self.store.backend().list_bytes(None, 1000).await.unwrap()
+    }
+
+    /// Puts other bytes, or none, in the place of bytes.
+    async fn damage(&self, name: &BytesName, bytes: Option<&Bytes>) {
+        match (bytes, &self.files) {
+            (None, _) => self.store.backend().delete_bytes(name).await.unwrap(),
+            (Some(bytes), Some(files)) => std::fs::write(files.join(name.as_str()), bytes).unwrap(),
+            (Some(bytes), None) => {
+                let overwrite = Overwrite(name.clone(), bytes.clone());
+                self.store
+                    .backend()
+                    .transact(Durability::Synced, overwrite)
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+
+    /// Asks for a blob as a client does before it sends one, and reads it. Both must say the same.
+    async fn read(&self, repository: &str, content: &Bytes) -> Result<Bytes, Error> {
+        let (repository, digest) = (name(repository), digest(content));
+        let size = self.storage().stat_blob(&repository, &digest).await;
+        let blob = self.storage().open_blob(&repository, &digest).await;
+        assert_eq!(
+            size.as_ref().err().map(Error::code),
+            blob.as_ref().err().map(Error::code)
+        );
+        let blob = blob?;
+        assert_eq!(size?, blob.size);
+        let mut chunks = blob.content.read(0..blob.size);
+        let mut read = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            read.extend_from_slice(&chunk?);
+        }
+        Ok(read.into())
+    }
+
+    async fn assert_lost(&self, repository: &str, content: &Bytes) {
+        let error = self.read(repository, content).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::BlobUnknown, "{error:?}");
+    }
+
+    async fn assert_whole(&self, repository: &str, content: &Bytes) {
+        assert!(self.read(repository, content).await.unwrap() == *content);
+    }
+
+    async fn mount(&self, from: &str, to: &str, content: &Bytes) -> bool {
+        self.storage()
+            .mount_blob(&name(from), &name(to), &digest(content))
+            .await
+            .unwrap()
+    }
+
+    async fn assert_sound(&self) {
+        let mut options = CheckOptions::default();
+        options.verify_content = true;
+        options.settle = std::time::Duration::ZERO;
+        let mut findings = Vec::new();
+        let mut found = |finding: Finding| findings.push(finding);
+        self.store.check(&options, &(), &mut found).await.unwrap();
+        assert_eq!(findings, []);
+    }
+}
+
+struct Overwrite(BytesName, Bytes);
+
+impl Sequence for Overwrite {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        let bytes = Unfinished {
+            name: self.0,
+            token: None,
+        };
+        records.complete_bytes(&bytes, &[], self.1).await
+    }
+}
+
+/// Makes a test of a behaviour on memory, on a disk and on a bucket.
+macro_rules! on_each_backend {
+    ($($behaviour:ident)*) => {
+        mod on_memory {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                super::$behaviour(super::World::new(super::ObjectStoreBackend::memory(), None)).await;
+            })*
+        }
+        #[cfg(all(feature = "filesystem", unix))]
+        mod on_a_disk {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                let folder = tempfile::tempdir().unwrap();
+                let backend = registry_storage::filesystem::FilesystemBackend::open(folder.path()).await.unwrap();
+                super::$behaviour(super::World::new(backend, Some(folder.path().join("bytes")))).await;
+            })*
+        }
+        mod on_a_bucket {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                let double = registry_storage::testing::S3Double::start().await.unwrap();
+                super::$behaviour(super::World::new(double.backend("p").unwrap(), None)).await;
+            })*
+        }
+    };
+}
+
+on_each_backend! {
+    bytes_that_are_gone_or_of_another_length_are_404_and_a_push_heals_them
+    a_blob_is_healed_by_each_way_of_pushing_it
+    a_mount_of_lost_bytes_is_refused_and_the_upload_heals
+    an_upload_whose_answer_was_lost_is_not_told_that_lost_bytes_are_there
+    a_small_blob_whose_record_rotted_is_404_and_a_push_heals_it
+    a_manifest_whose_record_rotted_is_404_and_a_push_heals_it_with_its_tags
+    pushes_at_once_heal_once
+}
+
+/// Missing, empty, cut and longer.
+fn damages(content: &Bytes) -> [Option<Bytes>; 4] {
+    let longer = [content.as_ref(), b"more"].concat();
+    [
+        None,
+        Some(Bytes::new()),
+        Some(content.slice(..content.len() - 1)),
+        Some(longer.into()),
+    ]
+}
+
+async fn bytes_that_are_gone_or_of_another_length_are_404_and_a_push_heals_them<B: Backend>(world: World<B>) {
+    let content = content(1, LARGE);
+    push_blob(world.storage(), "a", &content).await;
+    assert!(world.mount("a", "other", &content).await);
+    for damage in damages(&content) {
+        world.store.sweep().await.unwrap();
+        let [name] = &world.names().await[..] else {
+            panic!("one blob has bytes")
+        };
+        world.damage(name, damage.as_ref()).await;
+        world.assert_lost("a", &content).await;
+        world.assert_lost("other", &content).await;
+        push_blob(world.storage(), "a", &content).await;
+        world.assert_whole("a", &content).await;
+        // Who did not push it reads it all the same.
+        world.assert_whole("other", &content).await;
+        world.assert_sound().await;
+        world.store.sweep().await.unwrap();
+        assert!(
+            !world.names().await.contains(name),
+            "what is left of lost bytes is swept"
+        );
+        world.assert_whole("other", &content).await;
+    }
+}
+
+async fn a_blob_is_healed_by_each_way_of_pushing_it<B: Backend>(world: World<B>) {
+    let content = content(2, LARGE);
+    push_blob(world.storage(), "a", &content).await;
+    for (index, pushed_to) in ["a", "b", "a", "c"].into_iter().enumerate() {
+        world.store.sweep().await.unwrap();
+        let name = world.names().await.pop().unwrap();
+        world.damage(&name, None).await;
+        if index % 2 == 0 {
+            push_blob(world.storage(), pushed_to, &content).await;
+        } else {
+            let upload = start_upload(world.storage(), pushed_to, &content.slice(..30_000)).await;
+            let mut rest = pin!(stream::iter([Ok(content.slice(30_000..))]));
+            world
+                .storage()
+                .append_upload(&upload, Some(30_000), rest.as_mut())
+                .await
+                .unwrap();
+            world
+                .storage()
+                .commit_upload(&upload, &digest(&content))
+                .await
+                .unwrap();
+        }
+        world.assert_whole("a", &content).await;
+        world.assert_whole(pushed_to, &content).await;
+        world.assert_sound().await;
+    }
+}
+
+async fn a_mount_of_lost_bytes_is_refused_and_the_upload_heals<B: Backend>(world: World<B>) {
+    for size in [SMALL, LARGE] {
+        let content = content(3, size);
+        push_blob(world.storage(), "a", &content).await;
+        assert!(world.mount("a", "mounted", &content).await);
+        match world.names().await.pop() {
+            Some(name) => world.damage(&name, None).await,
+            None => rot(&world, &Key::blob(&digest(&content)), b'x').await,
+        }
+        for to in ["new", "mounted"] {
+            assert!(!world.mount("a", to, &content).await, "there is nothing to mount");
+        }
+        push_blob(world.storage(), "new", &content).await;
+        for repository in ["a", "mounted", "new"] {
+            world.assert_whole(repository, &content).await;
+        }
+        assert!(world.mount("a", "mounted", &content).await);
+        world.assert_sound().await;
+    }
+}
+
+async fn an_upload_whose_answer_was_lost_is_not_told_that_lost_bytes_are_there<B: Backend>(world: World<B>) {
+    let content = content(4, LARGE);
+    let upload = start_upload(world.storage(), "a", &content).await;
+    let digest = digest(&content);
+    let commit = || world.storage().commit_upload(&upload, &digest);
+    commit().await.unwrap();
+    commit().await.unwrap();
+    world.damage(&world.names().await[0], None).await;
+    assert_eq!(commit().await.unwrap_err().code(), ErrorCode::BlobUploadUnknown);
+}
+
+/// Changes the last byte of a record's content.
+async fn rot<B: Backend>(world: &World<B>, key: &Key, last: u8) {
+    let mut value = world
+        .store
+        .backend()
+        .get(key)
+        .await
+        .unwrap()
+        .unwrap()
+        .value
+        .to_vec();
+    *value.last_mut().unwrap() = last;
+    put_raw(&world.store, key, value.into()).await;
+}
+
+async fn a_small_blob_whose_record_rotted_is_404_and_a_push_heals_it<B: Backend>(world: World<B>) {
+    let content = content(5, SMALL);
+    let key = Key::blob(&digest(&content));
+    push_blob(world.storage(), "a", &content).await;
+    assert!(world.mount("a", "other", &content).await);
+    for pushed_to in ["a", "b", "a"] {
+        rot(&world, &key, b'x').await;
+        world.assert_lost("a", &content).await;
+        world.assert_lost("other", &content).await;
+        push_blob(world.storage(), pushed_to, &content).await;
+        for repository in ["a", "other", pushed_to] {
+            world.assert_whole(repository, &content).await;
+        }
+        world.assert_sound().await;
+    }
+}
+
+async fn a_manifest_whose_record_rotted_is_404_and_a_push_heals_it_with_its_tags<B: Backend>(
+    world: World<B>,
+) {
+    let image = push_image(world.storage(), "a", Some("v1"), 1, SMALL).await;
+    let by_tag = Reference::Tag("v1".parse().unwrap());
+    let by_digest = Reference::Digest(image.digest.clone());
+    let key = Key::manifest(&name("a"), &image.digest);
+    for tag in [None, Some("v1"), Some("v2")] {
+        rot(&world, &key, b' ').await;
+        for reference in [&by_tag, &by_digest] {
+            let got = world.storage().get_manifest(&name("a"), reference).await;
+            assert_eq!(got.unwrap_err().code(), ErrorCode::ManifestUnknown);
+            let head = world.storage().stat_manifest(&name("a"), reference).await;
+            assert_eq!(head.unwrap_err().code(), ErrorCode::ManifestUnknown);
+        }
+        try_push(world.storage(), "a", tag, &image).await.unwrap();
+        for reference in [&by_tag, &by_digest] {
+            let got = world.storage().get_manifest(&name("a"), reference).await.unwrap();
+            assert_eq!(got.bytes, image.bytes);
+        }
+        world.assert_sound().await;
+    }
+}
+
+async fn pushes_at_once_heal_once<B: Backend>(world: World<B>) {
+    let content = content(6, LARGE);
+    push_blob(world.storage(), "a", &content).await;
+    world.damage(&world.names().await[0], None).await;
+    let pushes = ["a", "b", "c", "d"].map(|repository| push_blob(world.storage(), repository, &content));
+    let sweeps = async {
+        for _ in 0..5 {
+            world.store.sweep().await.unwrap();
+        }
+    };
+    futures_util::future::join(futures_util::future::join_all(pushes), sweeps).await;
+    for repository in ["a", "b", "c", "d"] {
+        world.assert_whole(repository, &content).await;
+    }
+    world.store.sweep().await.unwrap();
+    assert_eq!(world.names().await.len(), 1);
+    world.assert_sound().await;
+}
+
+/// A commit that heals dies at each of its steps, with a sweep after it: the next push heals.
+#[tokio::test]
+async fn a_heal_that_dies_at_any_step_leaves_what_the_next_push_heals() {
+    let content = content(7, LARGE);
+    for steps in 0.. {
+        let backend = Faulty::new(ObjectStoreBackend::memory());
+        for call in 0..500 {
+            // A request is polled once for each call.
+            backend.fault_at(call, Fault::Delay(1));
+        }
+        let world = World::new(backend, None);
+        push_blob(world.storage(), "a", &content).await;
+        assert!(world.mount("a", "other", &content).await);
+        world.damage(&world.names().await[0], None).await;
+        let upload = start_upload(world.storage(), "a", &content).await;
+        let is_done = {
+            let digest = digest(&content);
+            let commit = pin!(world.storage().commit_upload(&upload, &digest));
+            poll_times(commit, steps).await.is_some()
+        };
+        world.store.sweep().await.unwrap();
+        // Whole or not there, whatever was done of it.
+        for repository in ["a", "other"] {
+            match world.read(repository, &content).await {
+                Ok(read) => assert!(read == content),
+                Err(error) => assert_eq!(
+                    error.code(),
+                    ErrorCode::BlobUnknown,
+                    "after {steps} steps: {error:?}"
+                ),
+            }
+        }
+        if is_done {
+            assert!(steps > 10);
+            world.assert_whole("a", &content).await;
+            return;
+        }
+        resume(&world, &upload, &content).await;
+        world.assert_whole("a", &content).await;
+        world.assert_whole("other", &content).await;
+        world.store.sweep().await.unwrap();
+        world.assert_whole("other", &content).await;
+    }
+}
+
+/// Goes on as a client: the same request again, and where that is refused, the blob once more.
+async fn resume<B: Backend>(world: &World<B>, upload: &UploadKey, content: &Bytes) {
+    if let Err(error) = world.storage().commit_upload(upload, &digest(content)).await {
+        let refusals = [ErrorCode::BlobUploadInvalid, ErrorCode::BlobUploadUnknown];
+        assert!(refusals.contains(&error.code()), "{error:?}");
+        push_blob(world.storage(), "a", content).await;
+    }
+}
+
+/// Polls a future so often at most.
+async fn poll_times<F: Future>(mut future: std::pin::Pin<&mut F>, mut times: usize) -> Option<F::Output> {
+    std::future::poll_fn(|context| {
+        if times == 0 {
+            return Poll::Ready(None);
+        }
+        times -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
