@@ -56,5 +56,5 @@ pub use crate::observe::{
     AccessLog, AuditLevel, EventSink, LineFormat, LineLog, LineSink, Observer, RefusalLog, RequestRecord,
 };
 pub use crate::rate_limit::{Rate, RateLimits};
-pub use crate::server::{Listener, Server};
+pub use crate::server::{Listener, Server, check_clock};
 pub use crate::service::{OverTls, RegistryService, ResponseBody};

@@ -16,6 +16,8 @@ impl BytesName {
     #[must_use]
     pub fn random(now: Timestamp) -> Self {
         let (year, month, day) = now.date();
+        // A name has room for four digits, and one that could not be read back would be lost.
+        let year = year.min(9999);
         Self(format!("{year:04}{month:02}{day:02}/{}", Uuid::new_v4()).into())
     }
 

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[expect(dead_code, reason = "each test program uses its own part")]
+#[path = "support/tamper.rs"]
+mod tamper;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -11,9 +15,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use registry_core::storage::UploadKey;
 use registry_core::{Algorithm, Digest, ErrorCode, Hasher, RepositoryName};
+use registry_storage::check::{CheckOptions, Finding};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
-use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper};
+use registry_storage::{Backend, Key, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper};
+
+use crate::tamper::put_raw;
 
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -125,8 +132,8 @@ fn digest(content: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// Makes a test of a behaviour on memory and on a disk.
-macro_rules! on_memory_and_disk {
+/// Makes a test of a behaviour on memory, on a disk and on a bucket.
+macro_rules! on_each_backend {
     ($($behaviour:ident)*) => {
         mod on_memory {
             $(#[tokio::test]
@@ -143,10 +150,17 @@ macro_rules! on_memory_and_disk {
                 super::$behaviour(super::world(backend)).await;
             })*
         }
+        mod on_a_bucket {
+            $(#[tokio::test]
+            async fn $behaviour() {
+                let double = registry_storage::testing::S3Double::start().await.unwrap();
+                super::$behaviour(super::world(double.backend("p").unwrap())).await;
+            })*
+        }
     };
 }
 
-on_memory_and_disk! {
+on_each_backend! {
     an_idle_session_is_aborted_and_one_that_is_written_to_is_not
     bytes_of_blobs_and_open_sessions_stay
     bytes_of_ended_sessions_go
@@ -154,6 +168,9 @@ on_memory_and_disk! {
     bytes_that_are_hashed_again_stay
     an_ended_session_is_forgotten_in_time
     sweeps_at_once_do_no_harm
+    an_upload_whose_bytes_trickle_in_is_not_swept
+    an_upload_in_the_hands_of_a_request_is_not_swept
+    a_record_that_cannot_be_read_is_stepped_over_and_what_it_may_name_stays
 }
 
 async fn an_idle_session_is_aborted_and_one_that_is_written_to_is_not<B: Backend>(world: World<B>) {
@@ -281,6 +298,116 @@ async fn sweeps_at_once_do_no_harm<B: Backend>(world: World<B>) {
     futures_util::future::join_all(sweeps).await;
     world.assert_blob(&kept).await;
     assert_eq!(world.bytes().await, 1);
+}
+
+/// Slower than the idle limit from one part to the next, with a sweeper in this process and one in another.
+async fn an_upload_whose_bytes_trickle_in_is_not_swept<B: Backend>(world: World<B>) {
+    let options = StoreOptions {
+        upload_idle_limit: 2 * HOUR,
+        ended_upload_memory: HOUR,
+        ..StoreOptions::default()
+    };
+    let other = Store::with_options(Arc::clone(&world.backend), Arc::clone(&world.clock) as _, options);
+    // With a tail in its record, and with none.
+    for before in [0, 10] {
+        let upload = world.upload(&content(1, before)).await;
+        let (clock, store, other) = (&world.clock, &world.store, &other);
+        let trickle = stream::iter(0..20).then(|_| async move {
+            clock.advance(HOUR);
+            assert_eq!(store.sweep().await.unwrap().aborted_uploads, 0);
+            assert_eq!(other.sweep().await.unwrap().aborted_uploads, 0);
+            Ok(content(1, 1000))
+        });
+        let mut body = pin!(trickle);
+        let length = world.storage().append_upload(&upload, None, body.as_mut()).await;
+        let size = before + 20_000;
+        assert_eq!(length.unwrap(), size as u64);
+        world.clock.advance(2 * HOUR);
+        assert_eq!(
+            other.sweep().await.unwrap().aborted_uploads,
+            0,
+            "it counts from the last byte"
+        );
+        let whole = content(1, size);
+        world
+            .storage()
+            .commit_upload(&upload, &digest(&whole))
+            .await
+            .unwrap();
+        world.assert_blob(&whole).await;
+        world.clock.advance(100 * HOUR);
+        world.sweep().await;
+        world.assert_blob(&whole).await;
+    }
+}
+
+/// Whoever holds it ends by the limits on silence; a sweep does not take it away.
+async fn an_upload_in_the_hands_of_a_request_is_not_swept<B: Backend>(world: World<B>) {
+    let upload = world.upload(&content(1, 10)).await;
+    let (clock, store) = (&world.clock, &world.store);
+    let mut body = pin!(stream::once(async move {
+        clock.advance(10 * HOUR);
+        assert_eq!(store.sweep().await.unwrap().aborted_uploads, 0);
+        Ok(content(1, 10))
+    }));
+    world
+        .storage()
+        .append_upload(&upload, None, body.as_mut())
+        .await
+        .unwrap();
+    assert_eq!(world.storage().upload_status(&upload).await.unwrap(), 20);
+    world.clock.advance(2 * HOUR + MINUTE);
+    assert_eq!(world.sweep().await.aborted_uploads, 1);
+    world.assert_unknown(&upload).await;
+}
+
+async fn a_record_that_cannot_be_read_is_stepped_over_and_what_it_may_name_stays<B: Backend>(
+    world: World<B>,
+) {
+    let kept = content(1, 20_000);
+    let lost = digest(&content(2, 20_000));
+    world.push(&kept).await;
+    world.push(&content(2, 20_000)).await;
+    let upload = world.upload(&content(3, 20_000)).await;
+    let key = |upload: &UploadKey| Key::from_stored(&format!("uploads/{}", upload.id));
+    let records = [Key::blob(&lost), key(&upload), Key::blob(&lost).quarantined()];
+    for (round, record) in records.into_iter().enumerate() {
+        let before = world.store.backend().get(&record).await.unwrap();
+        for damage in ["no line", "{}\n", ""] {
+            put_raw(&world.store, &record, Bytes::from(damage)).await;
+            let idle = world.upload(&content(4, 20_000)).await;
+            world.clock.advance(2 * HOUR + MINUTE);
+            // Others go on being written to.
+            if round != 1 {
+                world.append(&upload, &content(3, 1)).await;
+            }
+            let report = world.sweep().await;
+            assert_eq!(report.unreadable_records, 1, "{record} {damage:?}");
+            assert_eq!((report.aborted_uploads, report.deleted_bytes), (1, 0));
+            world.assert_unknown(&idle).await;
+            world.assert_blob(&kept).await;
+        }
+        match before {
+            Some(before) => put_raw(&world.store, &record, before.value).await,
+            None => tamper::remove(&world.store, &record).await,
+        }
+    }
+    world.assert_blob(&content(2, 20_000)).await;
+
+    // Once a repair put it aside, the sweeper deletes what nothing names, but for the bytes that the grants name.
+    put_raw(&world.store, &Key::blob(&lost), Bytes::from("no line")).await;
+    put_raw(&world.store, &key(&upload), Bytes::from("no line")).await;
+    let mut options = CheckOptions::default();
+    options.repair = true;
+    options.settle = Duration::ZERO;
+    let mut found = |_: Finding| {};
+    world.store.check(&options, &(), &mut found).await.unwrap();
+    let report = world.sweep().await;
+    assert_eq!(report.unreadable_records, 0);
+    assert_eq!(world.bytes().await, 2);
+    world.assert_blob(&kept).await;
+    world.push(&content(2, 20_000)).await;
+    world.assert_blob(&content(2, 20_000)).await;
 }
 
 #[tokio::test(start_paused = true)]

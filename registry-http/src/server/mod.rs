@@ -1,6 +1,7 @@
 //! The accept loop.
 
 mod activity;
+mod clock;
 mod connection;
 mod crowd;
 mod listener;
@@ -10,7 +11,7 @@ mod watched;
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -22,6 +23,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use self::clock::ClockWatch;
+pub use self::clock::check_clock;
 use self::connection::Builders;
 use self::crowd::{Crowd, Place};
 pub use self::listener::Listener;
@@ -69,7 +72,7 @@ impl Server {
     /// Serves the connections of all `listeners`, which share the limits, from within a tokio runtime.
     ///
     /// # Errors
-    /// Where there is no runtime, and no listener.
+    /// Where there is no runtime, and no listener, or the clock of the machine is one of [`check_clock`]'s.
     pub fn serve<S, B>(
         listeners: impl IntoIterator<Item = Listener>,
         service: S,
@@ -83,6 +86,7 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         Handle::try_current().map_err(io::Error::other)?;
+        check_clock(SystemTime::now())?;
         let listeners: Vec<Listener> = listeners.into_iter().collect();
         if listeners.is_empty() {
             return Err(io::Error::new(
@@ -168,6 +172,7 @@ where
     B::Error: Into<BoxError>,
 {
     async fn run(mut self) {
+        let mut clock = ClockWatch::default();
         loop {
             let accepted = tokio::select! {
                 () = stopped(&mut self.stop) => return,
@@ -176,6 +181,9 @@ where
             let Some((socket, peer, place)) = accepted else {
                 continue;
             };
+            if !clock.is_usable(SystemTime::now()) {
+                continue;
+            }
             let connection = connection::Connection {
                 socket,
                 peer,

@@ -1,6 +1,7 @@
 //! Keeps two requests of this process from writing to one upload session at once.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,6 +51,23 @@ impl SessionLocks {
     /// Tells whether a request has a session, or waits for it.
     pub(super) fn is_in_use(&self, id: UploadId) -> bool {
         self.slots().contains_key(&id)
+    }
+
+    /// Takes a session that nobody holds or waits for.
+    pub(super) fn try_take(self: &Arc<Self>, id: UploadId) -> Option<Arc<HeldSession>> {
+        let slot = Arc::<Slot>::default();
+        let guard = Arc::clone(&slot.lock).try_lock_owned().ok()?;
+        slot.users.fetch_add(1, Ordering::Relaxed);
+        match self.slots().entry(id) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(free) => free.insert(Arc::clone(&slot)),
+        };
+        Some(Arc::new(HeldSession {
+            id,
+            slot,
+            locks: Arc::clone(self),
+            guard: Some(guard),
+        }))
     }
 
     fn enter(&self, id: UploadId) -> Arc<Slot> {
@@ -111,6 +129,23 @@ mod tests {
             assert!(!next.await.unwrap(), "nobody waits for the session");
         }
         assert!(locks.slots().is_empty(), "nobody uses the session");
+    }
+
+    #[tokio::test]
+    async fn a_session_in_use_is_not_taken_by_who_can_do_without() {
+        let locks = Arc::new(SessionLocks::default());
+        let id = UploadId::from_random(1);
+        let held = locks.take(id).await;
+        assert!(locks.try_take(id).is_none());
+        assert!(
+            held.taken_over().now_or_never().is_none(),
+            "its holder does not notice"
+        );
+        drop(held);
+        let held = locks.try_take(id).unwrap();
+        assert!(locks.take(id).now_or_never().is_none());
+        drop(held);
+        assert!(locks.slots().is_empty());
     }
 
     #[tokio::test]

@@ -6,12 +6,12 @@ use registry_core::Error;
 use registry_core::chain::may_sweep;
 
 use super::Store;
-use super::edge::{Found, peek};
+use super::edge::Found;
 use super::session::{Forget, Session};
 use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
-use crate::record::{BlobRecord, QuarantineRecord, SessionRecord};
+use crate::record::{BlobRecord, Header, QuarantineRecord, SessionRecord};
 
 /// How many names of bytes are looked at in one go; each go reads all sessions and all blobs.
 pub(super) const NAMES: usize = 50_000;
@@ -28,6 +28,30 @@ pub struct SweepReport {
     pub forgotten_uploads: u64,
     /// Bytes that nothing named and were deleted.
     pub deleted_bytes: u64,
+    /// Records that cannot be read and were stepped over; a thousand at most are counted.
+    pub unreadable_records: u64,
+}
+
+/// Records that cannot be read: nobody knows what they name, so what they may name stays.
+#[derive(Debug, Default)]
+pub(super) struct Unreadable(BTreeSet<Key>);
+
+impl Unreadable {
+    /// How many are remembered, and told of.
+    const LIMIT: usize = 1000;
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn note(&mut self, key: &Key) {
+        if self.0.len() < Self::LIMIT && self.0.insert(key.clone()) {
+            tracing::error!(
+                %key,
+                "a record cannot be read, so no bytes are swept, as it may name them; a check with repair puts it aside"
+            );
+        }
+    }
 }
 
 impl<B: Backend> Store<B> {
@@ -37,78 +61,126 @@ impl<B: Backend> Store<B> {
     /// sessions, then the blobs, then what is in quarantine, and a name only ever moves in that direction. Nothing
     /// depends on a clock but how long a session may be idle. Cancel safe.
     ///
+    /// A record that cannot be read is stepped over. While there is one that may name bytes, none are deleted.
+    ///
     /// # Errors
     /// Those of the medium; what was swept stays swept.
     pub async fn sweep(&self) -> Result<SweepReport, Error> {
         let mut report = SweepReport::default();
-        self.sweep_sessions(&mut report).await?;
+        let mut unreadable = Unreadable::default();
+        self.sweep_sessions(&mut report, &mut unreadable).await?;
         let mut after: Option<BytesName> = None;
         loop {
             let page = self.backend.list_bytes(after.as_ref(), NAMES).await?;
-            let Some(last) = page.last() else {
-                return Ok(report);
-            };
+            let Some(last) = page.last() else { break };
             after = Some(last.clone());
             let listed: BTreeSet<BytesName> = page.into_iter().collect();
-            let by_sessions = self.named_by_sessions(&listed).await?;
-            let by_blobs = self.named_by_blobs(&listed).await?;
-            let by_quarantine = self.named_by_quarantine(&listed).await?;
+            let by_sessions = self.named_by_sessions(&listed, &mut unreadable).await?;
+            let by_blobs = self.named_by_blobs(&listed, &mut unreadable).await?;
+            let by_quarantine = self.named_by_quarantine(&listed, &mut unreadable).await?;
             for name in &listed {
                 let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
-                if may_sweep(by_sessions.contains(name), by_blob) {
+                if unreadable.is_empty() && may_sweep(by_sessions.contains(name), by_blob) {
                     self.backend.delete_bytes(name).await?;
                     tracing::debug!(%name, "deleted bytes that nothing names");
                     report.deleted_bytes += 1;
                 }
             }
         }
+        report.unreadable_records = unreadable.0.len() as u64;
+        Ok(report)
     }
 
-    async fn sweep_sessions(&self, report: &mut SweepReport) -> Result<(), Error> {
-        let now = self.clock.now();
+    async fn sweep_sessions(
+        &self,
+        report: &mut SweepReport,
+        unreadable: &mut Unreadable,
+    ) -> Result<(), Error> {
         let mut after = None;
         while let Some((keys, last)) = self.page(&Key::uploads(), after.as_ref()).await? {
             after = Some(last);
             for key in keys {
-                let found: Found<SessionRecord> = peek(&*self.backend, &key).await?;
-                let Some(session) = Session::from_found(&key, found)? else {
+                let Some(session) = self.read_session(&key, unreadable).await? else {
                     continue;
                 };
                 if let Some(id) = key.upload_id() {
                     self.note_session(id, &session);
                 }
-                let idle = now.since(session.record.stamp.written);
-                let length = session.upload.length();
-                let limit = match length {
-                    Ok(0) => self.options.empty_upload_idle_limit,
-                    _ => self.options.upload_idle_limit,
-                };
-                if length.is_err() {
-                    if idle > self.options.ended_upload_memory {
+                let age = self.clock.now().since(session.record.stamp.written);
+                if session.upload.length().is_err() {
+                    if age > self.options.ended_upload_memory {
                         self.backend.transact(Durability::Deferred, Forget(key)).await?;
                         report.forgotten_uploads += 1;
                     }
-                } else if idle > limit.min(self.options.upload_idle_limit) {
-                    // Nothing happens where somebody writes to it just now.
-                    report.aborted_uploads += u64::from(self.abort_session(session).await?);
+                } else if self.is_idle(&session) {
+                    report.aborted_uploads += u64::from(self.abort_idle_session(&key, unreadable).await?);
                 }
             }
         }
         Ok(())
     }
 
+    /// Tells whether a session is open and nobody wrote to it for longer than it may wait.
+    fn is_idle(&self, session: &Session) -> bool {
+        let idle = self.clock.now().since(session.record.stamp.written);
+        let limit = match session.upload.length() {
+            Ok(0) => self.options.empty_upload_idle_limit,
+            Ok(_) => self.options.upload_idle_limit,
+            Err(_) => return false,
+        };
+        idle > limit.min(self.options.upload_idle_limit)
+    }
+
+    /// Aborts a session that is idle still, unless a request has it: bytes may arrive that its record does not count
+    /// yet. Nothing happens either where another process writes to it just now.
+    async fn abort_idle_session(&self, key: &Key, unreadable: &mut Unreadable) -> Result<bool, Error> {
+        let Some(held) = key.upload_id().and_then(|id| self.sessions.try_take(id)) else {
+            return Ok(false);
+        };
+        let Some(mut session) = self.read_session(key, unreadable).await? else {
+            return Ok(false);
+        };
+        if !self.is_idle(&session) {
+            return Ok(false);
+        }
+        session.held = Some(held);
+        self.abort_session(session).await
+    }
+
+    /// Reads a session; nothing where there is none, or it cannot be read.
+    async fn read_session(&self, key: &Key, unreadable: &mut Unreadable) -> Result<Option<Session>, Error> {
+        let Some(found) = self.read_readable::<SessionRecord>(key, unreadable).await? else {
+            return Ok(None);
+        };
+        Ok(Session::from_found(key, found).unwrap_or_else(|_| {
+            unreadable.note(key);
+            None
+        }))
+    }
+
+    /// Reads a record; nothing where it cannot be read.
+    async fn read_readable<H: Header>(
+        &self,
+        key: &Key,
+        unreadable: &mut Unreadable,
+    ) -> Result<Option<Found<H>>, Error> {
+        let stored = self.backend.get(key).await?;
+        let found = Found::new(stored.as_ref());
+        Ok(found.inspect_err(|_| unreadable.note(key)).ok())
+    }
+
     /// Returns which of `listed` an open session names.
     pub(super) async fn named_by_sessions(
         &self,
         listed: &BTreeSet<BytesName>,
+        unreadable: &mut Unreadable,
     ) -> Result<BTreeSet<BytesName>, Error> {
         let mut named = BTreeSet::new();
         let mut after = None;
         while let Some((keys, last)) = self.page(&Key::uploads(), after.as_ref()).await? {
             after = Some(last);
             for key in keys {
-                let found: Found<SessionRecord> = peek(&*self.backend, &key).await?;
-                let Some(session) = Session::from_found(&key, found)? else {
+                let Some(session) = self.read_session(&key, unreadable).await? else {
                     continue;
                 };
                 if session.upload.length().is_ok() && listed.contains(&session.record.bytes.name) {
@@ -123,14 +195,17 @@ impl<B: Backend> Store<B> {
     pub(super) async fn named_by_blobs(
         &self,
         listed: &BTreeSet<BytesName>,
+        unreadable: &mut Unreadable,
     ) -> Result<BTreeSet<BytesName>, Error> {
         let mut named = BTreeSet::new();
         let mut after = None;
         while let Some((keys, last)) = self.page(&Key::blobs(), after.as_ref()).await? {
             after = Some(last);
             for key in keys.into_iter().filter(|key| key.as_str().ends_with("/record")) {
-                let found: Found<BlobRecord> = peek(&*self.backend, &key).await?;
-                let Some((blob, _)) = found.record else { continue };
+                let found = self.read_readable::<BlobRecord>(&key, unreadable).await?;
+                let Some((blob, _)) = found.and_then(|found| found.record) else {
+                    continue;
+                };
                 let content = blob.blob.and_then(|blob| blob.bytes);
                 let names = blob.proposals.into_iter().chain(blob.dropped).chain(content);
                 named.extend(names.filter(|name| listed.contains(name)));
@@ -143,14 +218,16 @@ impl<B: Backend> Store<B> {
     pub(super) async fn named_by_quarantine(
         &self,
         listed: &BTreeSet<BytesName>,
+        unreadable: &mut Unreadable,
     ) -> Result<BTreeSet<BytesName>, Error> {
         let mut named = BTreeSet::new();
         let mut after = None;
         while let Some((keys, last)) = self.page(&Key::quarantine(), after.as_ref()).await? {
             after = Some(last);
             for key in keys {
-                let found: Found<QuarantineRecord> = peek(&*self.backend, &key).await?;
-                let names = found.record.map(|(record, _)| record.bytes).unwrap_or_default();
+                let found = self.read_readable::<QuarantineRecord>(&key, unreadable).await?;
+                let record = found.and_then(|found| found.record);
+                let names = record.map(|(record, _)| record.bytes).unwrap_or_default();
                 named.extend(names.into_iter().filter(|name| listed.contains(name)));
             }
         }

@@ -30,6 +30,7 @@ impl Sweeper {
                             aborted_uploads = report.aborted_uploads,
                             forgotten_uploads = report.forgotten_uploads,
                             deleted_bytes = report.deleted_bytes,
+                            unreadable_records = report.unreadable_records,
                             "swept"
                         ),
                         Err(error) => {

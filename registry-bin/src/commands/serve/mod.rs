@@ -30,9 +30,10 @@ mod users;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use registry_http::operations::Health;
-use registry_http::{Frontend, Server};
+use registry_http::{Frontend, Server, check_clock};
 use registry_storage::filesystem::READ_THREADS;
 use tokio::runtime;
 
@@ -72,6 +73,7 @@ pub(crate) fn run(serve: &Serve) -> Result<bool, Failure> {
 }
 
 fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
+    check_clock(SystemTime::now()).map_err(|cause| Failure::new("cannot serve").because(cause))?;
     let loaded = load(&serve.configuration.store(), &serve.flags())?;
     let log = Logging::of(&loaded.configuration).start_through(errors.clone());
     tell_what_has_no_effect(&loaded);

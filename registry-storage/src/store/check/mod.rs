@@ -23,7 +23,7 @@ pub use self::finding::{Finding, Findings, Problem, Repair, Severity};
 use self::quarantine::SuspectBlob;
 use self::repair::{Recheck, outcome};
 use super::Store;
-use super::sweep::NAMES;
+use super::sweep::{NAMES, Unreadable};
 use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -305,13 +305,14 @@ impl<B: Backend> Check<'_, B> {
             after = Some(last.clone());
             done = done.saturating_add(page.len() as u64);
             let listed: BTreeSet<BytesName> = page.into_iter().collect();
-            let by_sessions = self.store.named_by_sessions(&listed).await;
-            let by_blobs = self.store.named_by_blobs(&listed).await;
-            let (Ok(by_sessions), Ok(by_blobs)) = (by_sessions, by_blobs) else {
-                // A record cannot be read, which was reported, so nobody knows what it names.
+            let mut unreadable = Unreadable::default();
+            let by_sessions = self.store.named_by_sessions(&listed, &mut unreadable).await?;
+            let by_blobs = self.store.named_by_blobs(&listed, &mut unreadable).await?;
+            let by_quarantine = self.store.named_by_quarantine(&listed, &mut unreadable).await?;
+            if !unreadable.is_empty() {
+                // That was reported, and nobody knows what the record names.
                 return Ok(());
-            };
-            let by_quarantine = self.store.named_by_quarantine(&listed).await?;
+            }
             for name in &listed {
                 let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
                 self.report.unnamed_bytes += u64::from(may_sweep(by_sessions.contains(name), by_blob));

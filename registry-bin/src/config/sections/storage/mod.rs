@@ -120,7 +120,7 @@ pub(crate) struct Maintenance {
 pub(crate) struct UploadPurging {
     /// Uploads that nobody goes on with are ended.
     pub(crate) enabled: bool,
-    /// How long an upload may wait for its next request; one without a byte at most an hour.
+    /// How long an upload may wait for its next byte; one without a byte at most an hour.
     pub(crate) age: GoDuration,
     /// How many uploads of one user, or of all anonymous clients together, may be open. Beyond that, the one that waited
     /// the longest makes room: one without a byte, or one that waited for ten minutes. Where there is none, a new upload

@@ -1,0 +1,69 @@
+//! The clock of the machine, which HTTP asks for the date of each answer.
+
+use std::io;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The first second of the year 10000, which no date of HTTP can say.
+const END: Duration = Duration::from_secs(253_402_300_800);
+
+/// How often connections that are refused for the clock are told of.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// Refuses a time that no date of HTTP can say: one before 1970 or after 9999. On such a clock nobody can be answered.
+///
+/// # Errors
+/// One that says which it is and what to do.
+pub fn check_clock(now: SystemTime) -> io::Result<()> {
+    let wrong = match now.duration_since(UNIX_EPOCH) {
+        Err(_) => "before 1970",
+        Ok(since) if since >= END => "after 9999",
+        Ok(_) => return Ok(()),
+    };
+    Err(io::Error::other(format!(
+        "the clock of this machine says that it is {wrong}, which no date of HTTP can say; set the clock"
+    )))
+}
+
+/// Tells, now and then, that connections are refused because of the clock.
+#[derive(Debug, Default)]
+pub(super) struct ClockWatch {
+    told: Option<Instant>,
+}
+
+impl ClockWatch {
+    /// Tells whether a connection can be answered.
+    pub(super) fn is_usable(&mut self, now: SystemTime) -> bool {
+        let Err(error) = check_clock(now) else {
+            return true;
+        };
+        if self.told.is_none_or(|told| told.elapsed() >= SILENCE) {
+            self.told = Some(Instant::now());
+            tracing::error!(%error, "connections are refused");
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_no_date_of_http_can_say_is_refused() {
+        let second = Duration::from_secs(1);
+        for (time, said) in [
+            (UNIX_EPOCH - second, Some("before 1970")),
+            (UNIX_EPOCH, None),
+            (SystemTime::now(), None),
+            (UNIX_EPOCH + END - second, None),
+            (UNIX_EPOCH + END, Some("after 9999")),
+        ] {
+            let refused = check_clock(time).map_err(|error| error.to_string());
+            match said {
+                Some(said) => assert!(refused.unwrap_err().contains(said)),
+                None => assert_eq!(refused, Ok(())),
+            }
+            assert_eq!(ClockWatch::default().is_usable(time), said.is_none());
+        }
+    }
+}
