@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -76,8 +76,8 @@ impl LineWriter {
         Self::stream("access", &io::stdout())
     }
 
-    /// Appends to a file. It may be cut to nothing while it is written, as `logrotate` does with `copytruncate`, and it
-    /// may be a named pipe, whose reader need not be there yet.
+    /// Appends to a file, which only its owner may read if it is made here. It may be cut to nothing while it is
+    /// written, as `logrotate` does with `copytruncate`, and it may be a named pipe, whose reader need not be there yet.
     pub(crate) fn file(name: &'static str, path: &Path) -> Result<Self, Failure> {
         // Opened for writing only, a named pipe waits for its reader, and so would the start of the server.
         let is_pipe = path
@@ -87,6 +87,7 @@ impl LineWriter {
             .create(true)
             .append(true)
             .read(is_pipe)
+            .mode(0o600)
             .open(path);
         let file =
             file.map_err(|cause| Failure::new(format!("cannot write to {}", path.display())).because(cause))?;
@@ -329,6 +330,7 @@ fn write_some(sink: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -345,6 +347,8 @@ mod tests {
             writer.write("too late".into());
         }
         let text = std::fs::read_to_string(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let once: String = (0..1000).map(|number| format!("{number}\n")).collect();
         assert_eq!(text, (once + "last\n").repeat(2));
     }

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use registry_storage::filesystem::create_private_folder;
 use uuid::Uuid;
 
 use crate::bounded_file;
@@ -88,7 +89,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
 /// Those of the file system.
 pub(crate) fn create(path: &Path, text: &str) -> io::Result<bool> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        create_private_folder(folder)?;
     }
     // Unlike a rename, a link replaces nothing: of several processes that start at once, one makes the file.
     let made = with_temporary(path, text, 0o600, None, |temporary| {
@@ -175,7 +176,9 @@ mod tests {
         });
         assert_eq!(made.iter().filter(|made| **made).count(), 1);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for (path, mode) in [(path.as_path(), 0o600), (path.parent().unwrap(), 0o700)] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::Storage;
-use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, create_private_folder};
 use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
 
 use crate::bucket::Bucket;
@@ -77,6 +77,23 @@ impl AnyStore {
         }
     }
 
+    /// Passes where it can be read, and on a disk written; else says what is wrong.
+    pub(crate) async fn probe(&self) -> Result<(), String> {
+        let probed = match self {
+            Self::Disk(store) => store.probe().await,
+            Self::Objects(store) => store.probe().await,
+        };
+        probed.map_err(|error| error.to_string())
+    }
+
+    /// Tells whether it writes nothing until something was put right.
+    pub(crate) fn is_stopped(&self) -> bool {
+        match self {
+            Self::Disk(store) => store.backend().writes_stopped().is_some(),
+            Self::Objects(_) => false,
+        }
+    }
+
     /// Ends background work and makes everything durable.
     pub(crate) async fn close(&self) -> Result<(), Failure> {
         let closed = match self {
@@ -108,10 +125,11 @@ pub(crate) struct OpenStorage {
 }
 
 impl OpenStorage {
-    /// Opens a storage. With `wait`, waits for another process that has it.
+    /// Opens a storage, which may have `open_files` files of blobs open. With `wait`, waits for another process that has it.
     pub(crate) async fn open(
         location: &StorageLocation,
         maintenance: &Maintenance,
+        open_files: usize,
         wait: bool,
     ) -> Result<Self, Failure> {
         let purging = &maintenance.upload_purging;
@@ -133,9 +151,12 @@ impl OpenStorage {
                     let key = "storage.filesystem.rootdirectory";
                     Failure::of(key, format!("cannot store in {}", root.display()))
                 };
-                std::fs::create_dir_all(root).map_err(|cause| failed().because(cause))?;
-                let options =
-                    FilesystemOptions::new().wait(if wait { Duration::MAX } else { Duration::ZERO });
+                create_private_folder(root).map_err(|cause| failed().because(cause))?;
+                let options = FilesystemOptions::new().open_files(open_files).wait(if wait {
+                    Duration::MAX
+                } else {
+                    Duration::ZERO
+                });
                 let backend = options
                     .open(root)
                     .await

@@ -149,7 +149,16 @@ pub trait Sequence: Send + 'static {
     /// What it returns.
     type Output: Send + 'static;
 
-    /// Runs the steps. An error undoes them where the backend has transactions.
+    /// Returns a copy of a sequence that makes room: a delete. A disk that is full runs the copy with the space that it keeps
+    /// for that, and takes nothing else until there is room again.
+    fn freeing(&self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Runs the steps. An error undoes them where the backend has transactions; it must not hide one of `records`.
     fn run(self, records: &mut dyn Records) -> impl Future<Output = Result<Self::Output, Error>> + Send;
 }
 
@@ -293,6 +302,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         after: Option<&BytesName>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<BytesName>, Error>> + Send;
+
+    /// Passes where records and bytes can be read, and, on a disk, written, as far as that can be told without writing.
+    /// It asks the medium, not a cache; the error says what is wrong.
+    fn probe(&self) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Ends background work and makes everything durable. What is asked for afterwards may fail.
     fn close(&self) -> impl Future<Output = Result<(), Error>> + Send;

@@ -5,7 +5,9 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use registry_storage::backend::Backend as _;
+use registry_core::{Error, ErrorCode};
+use registry_storage::Key;
+use registry_storage::backend::{Backend as _, Condition, Durability, Records, Sequence};
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError};
 
 const ROOT: &str = "REGISTRY_TEST_ROOT";
@@ -57,6 +59,56 @@ async fn a_second_process_is_refused_and_takes_over_when_the_first_is_killed() {
     println!("taken over after {:?}", killed.elapsed());
     assert!(killed.elapsed() < Duration::from_secs(2));
     backend.close().await.unwrap();
+}
+
+struct Put;
+
+impl Sequence for Put {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        let key = Key::from_stored("a");
+        records.put(&key, "1".into(), Condition::Any).await.map(drop)
+    }
+}
+
+#[tokio::test]
+async fn a_lock_file_that_was_removed_lets_nobody_in_and_is_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let lock = root.path().join("registry.lock");
+    let first = FilesystemBackend::open(root.path()).await.unwrap();
+    std::fs::remove_file(&lock).unwrap();
+    let error = FilesystemBackend::open(root.path()).await.unwrap_err();
+    assert!(matches!(error, OpenError::Held { .. }), "{error:?}");
+    assert!(!lock.exists(), "the second one left no lock of its own");
+    first.transact(Durability::Synced, Put).await.unwrap();
+    let error = FilesystemBackend::open(root.path()).await.unwrap_err();
+    let holder = format!("process {}", std::process::id());
+    assert!(error.to_string().contains(&holder), "{error}");
+    first.close().await.unwrap();
+    FilesystemBackend::open(root.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_replaced_while_it_was_open_is_not_written_to() {
+    for name in ["bytes", "records.sqlite", "registry.lock", ""] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        let backend = FilesystemBackend::open(&root).await.unwrap();
+        backend.transact(Durability::Synced, Put).await.unwrap();
+        let path = root.join(name);
+        std::fs::rename(&path, folder.path().join("aside")).unwrap();
+        match name {
+            "bytes" => std::fs::create_dir(&path).unwrap(),
+            "" => drop(FilesystemBackend::open(&root).await.unwrap()),
+            _ => std::fs::write(&path, "").unwrap(),
+        }
+        let error = backend.transact(Durability::Synced, Put).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Unavailable);
+        assert!(error.message().contains("replaced"), "{name}: {error}");
+        assert!(backend.probe().await.is_err());
+        assert!(backend.close().await.is_err());
+    }
 }
 
 #[tokio::test]

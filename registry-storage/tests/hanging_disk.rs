@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode};
 use registry_storage::BytesName;
 use registry_storage::backend::{Backend as _, Expect, Unfinished};
-use registry_storage::filesystem::disk::{Access, Disk, DiskFile, RealDisk};
+use registry_storage::filesystem::disk::{Access, Disk, DiskFile, DiskFolder, RealDisk};
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, READ_THREADS};
 use tokio::time::timeout;
 
@@ -64,20 +64,20 @@ impl HangingDisk {
 }
 
 impl Disk for HangingDisk {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_folder(path)
+    fn create_folder(&self, path: &Path, mode: u32) -> io::Result<()> {
+        RealDisk.create_folder(path, mode)
     }
 
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_folder(path)
+    fn open_folder(&self, path: &Path) -> io::Result<Box<dyn DiskFolder>> {
+        RealDisk.open_folder(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         RealDisk.list(path)
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(path, RealDisk.create(path)?))
+    fn create(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(path, RealDisk.create(path, mode)?))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {

@@ -122,6 +122,14 @@ impl RecordCache {
         }
     }
 
+    /// Forgets everything, also what is being read. Only the writer may call it, and not during a write.
+    pub(super) fn clear(&self) {
+        for at in 0..GENERATIONS {
+            self.with_generation(at, |generation| *generation = generation.wrapping_add(2));
+        }
+        self.entries.clear();
+    }
+
     fn generation_of(&self, key: &Key) -> usize {
         let hash = self.hasher.hash_one(key) % GENERATIONS as u64;
         usize::try_from(hash).unwrap_or_default()

@@ -1,7 +1,6 @@
 //! The content of a file on its way out.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,8 +10,8 @@ use futures_core::Stream;
 use registry_core::Error;
 use registry_core::storage::{BlobContent, ByteStream};
 
-use super::disk::DiskFile;
-use super::health::file_error;
+use super::failure::file_error;
+use super::opened::OpenedBytes;
 use super::reads::{Reading, Reads};
 
 /// The size of a chunk in bytes. With half of it one client pulled 1.9 instead of 2.2 GiB a second; twice of it would take
@@ -22,8 +21,7 @@ const CHUNK: u64 = 512 * 1024;
 /// An open file.
 #[derive(Clone, Debug)]
 pub(super) struct FileContent {
-    pub(super) file: Arc<dyn DiskFile>,
-    pub(super) path: Arc<PathBuf>,
+    pub(super) opened: Arc<OpenedBytes>,
     pub(super) reads: Arc<Reads>,
 }
 
@@ -57,12 +55,12 @@ impl FileStream {
             .ok()
             .filter(|size| *size > 0)?;
         self.rest.start = end;
-        let FileContent { file, path, reads } = self.content.clone();
-        Some(reads.begin(&Arc::clone(&path), move || {
+        let FileContent { opened, reads } = self.content.clone();
+        Some(reads.begin(&Arc::clone(&opened.path), move || {
             let mut buffer = buffer;
             buffer.resize(size, 0);
-            file.read_at(&mut buffer, start)
-                .map_err(|cause| file_error("read", &path, cause))?;
+            let read = opened.file.read_at(&mut buffer, start);
+            read.map_err(|cause| file_error("read", &opened.path, cause))?;
             Ok(buffer)
         }))
     }

@@ -8,19 +8,21 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::rights;
+
 /// A file system. Every method blocks, and its errors are those of the system call that it names.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
-    /// Makes a folder whose parent is there.
+    /// Makes a folder with a mode, whatever the umask. Its parent is there.
     ///
     /// # Errors
     /// `AlreadyExists`, and those of mkdir(2).
-    fn create_folder(&self, path: &Path) -> io::Result<()>;
+    fn create_folder(&self, path: &Path, mode: u32) -> io::Result<()>;
 
-    /// Makes the names in a folder durable.
+    /// Opens a folder, so that the names in it can be made durable.
     ///
     /// # Errors
-    /// Those of fsync(2).
-    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// Those of open(2). Nothing is lost by one.
+    fn open_folder(&self, path: &Path) -> io::Result<Box<dyn DiskFolder>>;
 
     /// Returns the names in a folder, in no order. A name that is not UTF-8 is left out.
     ///
@@ -28,11 +30,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Those of readdir(3).
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
-    /// Makes an empty file for reading and writing.
+    /// Makes an empty file for reading and writing, with a mode, whatever the umask.
     ///
     /// # Errors
     /// `AlreadyExists`, and those of open(2).
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    fn create(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>>;
 
     /// Opens a file.
     ///
@@ -67,6 +69,15 @@ pub enum Access {
     Read,
     /// Reading and writing.
     Write,
+}
+
+/// An open folder.
+pub trait DiskFolder: fmt::Debug {
+    /// Makes the names in the folder durable.
+    ///
+    /// # Errors
+    /// Those of fsync(2). After one the names must be taken for lost, even if a later sync succeeds.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file. It is closed when the last handle is dropped.
@@ -113,12 +124,12 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
 pub struct RealDisk;
 
 impl Disk for RealDisk {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir(path)
+    fn create_folder(&self, path: &Path, mode: u32) -> io::Result<()> {
+        rights::create_folder(path, mode)
     }
 
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+    fn open_folder(&self, path: &Path) -> io::Result<Box<dyn DiskFolder>> {
+        Ok(Box::new(File::open(path)?))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -131,8 +142,8 @@ impl Disk for RealDisk {
         Ok(names)
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(File::create_new(path)?))
+    fn create(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(rights::create_file(path, mode)?))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
@@ -157,6 +168,12 @@ impl Disk for RealDisk {
     }
 
     fn records_synced(&self, _path: &Path) {}
+}
+
+impl DiskFolder for File {
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
 }
 
 impl DiskFile for File {

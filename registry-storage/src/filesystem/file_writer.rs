@@ -5,8 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use registry_core::Error;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::disk::DiskFile;
+use super::failure::file_error;
 use super::files::{Files, OpenedFile, blocking};
 use crate::backend::{BytesWriter, WriteGuard};
 use crate::bytes_name::BytesName;
@@ -17,6 +19,7 @@ pub(super) struct FileWriter {
     name: BytesName,
     guard: WriteGuard,
     file: Option<Arc<dyn DiskFile>>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl FileWriter {
@@ -26,6 +29,7 @@ impl FileWriter {
             name,
             guard,
             file: None,
+            permit: None,
         }
     }
 }
@@ -38,17 +42,21 @@ impl BytesWriter for FileWriter {
             self.name.clone(),
             Arc::clone(&self.guard),
         );
+        if self.permit.is_none() {
+            self.permit = Some(files.opened.may_write().await?);
+        }
         let file = self.file.clone();
         let write = move || {
             // The write goes on if the future is dropped, and so must the exclusion of others.
             let _guard = guard;
             files.health.check()?;
+            files.reserve.check()?;
             let opened = match file {
                 Some(file) => OpenedFile { file, is_new: false },
-                None => files.open_for_writing(&name)?,
+                None => files.open_for_writing(&name, offset)?,
             };
             if let Err(cause) = opened.file.write_at(&content, offset) {
-                let answer = files.health.write_failed(&files.path(&name), cause);
+                let answer = file_error("write", &files.path(&name), cause);
                 files.take_back(&name, &opened, offset);
                 return Err(answer);
             }
@@ -64,10 +72,11 @@ impl BytesWriter for FileWriter {
             name,
             guard,
             file,
+            permit,
         } = *self;
         let Some(file) = file else { return Ok(()) };
         let sync = move || {
-            let _guard = guard;
+            let (_guard, _permit) = (guard, permit);
             files.health.check()?;
             // Before the descriptor closes: an error of writing back may be forgotten with it.
             file.sync_data().map_err(|cause| {

@@ -6,11 +6,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use registry_core::{Error, ErrorCode};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 
-use super::disk::{Access, Disk, DiskFile};
-use super::health::{Health, file_error};
+use super::disk::{Access, Disk, DiskFile, DiskFolder};
+use super::failure::file_error;
+use super::health::{Cure, Health};
 use super::lock::RootLock;
+use super::opened::{OpenedBytes, OpenedFiles};
+use super::reserve::Reserve;
+use super::rights::Rights;
 use crate::bytes_name::BytesName;
 
 /// How many days are remembered as durable; more only cost a sync.
@@ -21,13 +26,21 @@ const DAYS_LIMIT: usize = 32;
 pub(super) struct Files {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) health: Arc<Health>,
+    pub(super) opened: OpenedFiles,
+    pub(super) reserve: Arc<Reserve>,
+    rights: Rights,
     /// The folder `bytes`.
     folder: PathBuf,
     /// Days whose folder is known to be named durably in `folder`.
     durable_days: Mutex<BTreeSet<Box<str>>>,
+    /// Bytes that a probe found.
+    probed: Mutex<Option<BytesName>>,
     /// Held for as long as a write may go on.
     _lock: Arc<RootLock>,
 }
+
+/// A folder with its path.
+type OpenedFolder = (PathBuf, Box<dyn DiskFolder>);
 
 /// Why files did not get second names.
 #[derive(Debug)]
@@ -55,14 +68,21 @@ impl Files {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         health: Arc<Health>,
+        opened: OpenedFiles,
+        reserve: Arc<Reserve>,
+        rights: Rights,
         folder: PathBuf,
         lock: Arc<RootLock>,
     ) -> Self {
         Self {
             disk,
             health,
+            opened,
+            reserve,
+            rights,
             folder,
             durable_days: Mutex::default(),
+            probed: Mutex::default(),
             _lock: lock,
         }
     }
@@ -71,18 +91,29 @@ impl Files {
         self.folder.join(name.as_str())
     }
 
-    /// Opens a file for writing, and makes it and the folder of its day if they are not there.
-    pub(super) fn open_for_writing(&self, name: &BytesName) -> Result<OpenedFile, Error> {
+    /// Opens a file to write at `offset`. One that begins is made, with the folder of its day; one that goes on must have
+    /// what was written before: where a sync failed it was taken away, and a hole must not take its place.
+    pub(super) fn open_for_writing(&self, name: &BytesName, offset: u64) -> Result<OpenedFile, Error> {
         let path = self.path(name);
         match self.disk.open(&path, Access::Write) {
-            Ok(file) => return Ok(OpenedFile { file, is_new: false }),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Ok(file) => {
+                let length = file.length().map_err(|cause| file_error("stat", &path, cause))?;
+                if length < offset {
+                    return Err(ErrorCode::BlobUploadUnknown.into());
+                }
+                return Ok(OpenedFile { file, is_new: false });
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                if offset > 0 {
+                    return Err(ErrorCode::BlobUploadUnknown.into());
+                }
+            }
             Err(cause) => return Err(file_error("open", &path, cause)),
         }
-        let created = match self.disk.create(&path) {
+        let created = match self.disk.create(&path, self.rights.file()) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 self.create_day(name)?;
-                self.disk.create(&path)
+                self.disk.create(&path, self.rights.file())
             }
             other => other,
         };
@@ -116,7 +147,7 @@ impl Files {
         }
         let days: BTreeMap<&str, &BytesName> = links.iter().map(|(name, _)| (name.day(), name)).collect();
         for name in days.into_values() {
-            self.sync_day(name)?;
+            self.sync_folders(name, self.open_folders(name)?)?;
         }
         Ok(())
     }
@@ -155,11 +186,13 @@ impl Files {
                 file
             }
         };
+        // Before the sync: a folder that cannot be opened is no reason to give the bytes up.
+        let folders = self.open_folders(name)?;
         let synced = file
             .sync_all()
             .map_err(|cause| self.health.sync_failed(&path, cause));
         synced
-            .and_then(|()| self.sync_day(name))
+            .and_then(|()| self.sync_folders(name, folders))
             .inspect_err(|_| self.discard(name))
     }
 
@@ -167,9 +200,47 @@ impl Files {
     /// process, would prove nothing.
     pub(super) fn discard(&self, name: &BytesName) {
         let path = self.path(name);
+        self.opened.forget(name);
         if let Err(cause) = self.disk.unlink(&path) {
             drop(file_error("unlink", &path, cause));
+            let reason = "a sync of uploaded bytes failed, and their file cannot be removed";
+            self.health.end_writing(reason, Cure::Restart);
         }
+    }
+
+    /// Opens a file for all who read it.
+    pub(super) fn open_shared(
+        &self,
+        name: &BytesName,
+        size: Option<u64>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Option<Arc<OpenedBytes>>, Error> {
+        let file = match (self.open(name)?, size) {
+            (Some(file), Some(size)) => (self.length(name, &*file)? == size).then_some(file),
+            (file, _) => file,
+        };
+        Ok(file.map(|file| self.opened.keep(name, Arc::new(self.path(name)), file, permit)))
+    }
+
+    /// Reads a byte of some file, if there is any.
+    pub(super) fn probe(&self) -> Result<(), Error> {
+        let known = self.probed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = match known.as_ref().map(|name| self.open(name)).transpose()?.flatten() {
+            Some(file) => known.zip(Some(file)),
+            None => match self.list(None, 1)?.pop() {
+                Some(name) => self.open(&name)?.map(|file| (name, file)),
+                None => None,
+            },
+        };
+        let Some((name, file)) = found else { return Ok(()) };
+        let read = match file.length() {
+            Ok(0) => Ok(()),
+            Ok(_) => file.read_at(&mut [0], 0),
+            Err(cause) => Err(cause),
+        };
+        read.map_err(|cause| file_error("read", &self.path(&name), cause))?;
+        *self.probed.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+        Ok(())
     }
 
     /// Opens a file for reading.
@@ -195,6 +266,7 @@ impl Files {
     pub(super) fn delete(&self, name: &BytesName) -> Result<(), Error> {
         self.health.check()?;
         let path = self.path(name);
+        self.opened.forget(name);
         match self.disk.unlink(&path) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(file_error("unlink", &path, cause)),
             _ => Ok(()),
@@ -245,7 +317,7 @@ impl Files {
 
     fn create_day(&self, name: &BytesName) -> Result<(), Error> {
         let path = self.folder.join(name.day());
-        match self.disk.create_folder(&path) {
+        match self.disk.create_folder(&path, self.rights.folder()) {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
                 Err(file_error("mkdir", &path, cause))
             }
@@ -253,18 +325,26 @@ impl Files {
         }
     }
 
-    /// Makes the names in the folder of a day durable, and once the name of that folder.
-    fn sync_day(&self, name: &BytesName) -> Result<(), Error> {
-        let day = self.folder.join(name.day());
-        self.disk
-            .sync_folder(&day)
-            .map_err(|cause| self.health.sync_failed(&day, cause))?;
-        if self.durable_days().contains(name.day()) {
-            return Ok(());
+    /// Opens the folder of a day, and the one above until the day's name is known to be durable.
+    fn open_folders(&self, name: &BytesName) -> Result<Vec<OpenedFolder>, Error> {
+        let mut paths = vec![self.folder.join(name.day())];
+        if !self.durable_days().contains(name.day()) {
+            paths.push(self.folder.clone());
         }
-        self.disk
-            .sync_folder(&self.folder)
-            .map_err(|cause| self.health.sync_failed(&self.folder, cause))?;
+        let open = |path: PathBuf| match self.disk.open_folder(&path) {
+            Ok(folder) => Ok((path, folder)),
+            Err(cause) => Err(file_error("open", &path, cause)),
+        };
+        paths.into_iter().map(open).collect()
+    }
+
+    /// Makes the names in the folder of a day durable, and the name of that folder.
+    fn sync_folders(&self, name: &BytesName, folders: Vec<OpenedFolder>) -> Result<(), Error> {
+        for (path, folder) in folders {
+            folder
+                .sync()
+                .map_err(|cause| self.health.folder_sync_failed(&path, cause))?;
+        }
         let mut days = self.durable_days();
         if days.len() >= DAYS_LIMIT {
             days.clear();

@@ -1,87 +1,172 @@
-//! Errors of the disk: how they are logged and answered, and which of them end all writing.
+//! Whether the store may write, and why not.
 
-use std::io;
-use std::path::Path;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use registry_core::{Error, ErrorCode};
-use rusqlite::ffi;
+use registry_core::{Error, ErrorCode, Timestamp};
+use tokio::sync::mpsc::WeakSender;
+
+use super::writer::Command;
+use crate::clock::{Clock as _, SystemClock};
+
+/// How often the log says that nothing is written.
+const TELL: Duration = Duration::from_secs(60);
+
+/// After how many seconds a client should try again.
+const RETRY_AFTER: &str = "5";
 
 /// Whether the store may still write.
 ///
 /// After a failed sync nobody knows what the disk holds, and a second sync that succeeds proves nothing (the kernel
-/// drops the pages that it could not write). So the first such error ends writing until the store is opened again.
+/// drops the pages that it could not write). So such an error ends writing until the records were opened again and
+/// are known to be whole. Whatever else fails concerns the requests that met it, and nobody else.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    failed: AtomicBool,
+    is_stopped: AtomicBool,
+    state: Mutex<State>,
+    writer: OnceLock<WeakSender<Command>>,
 }
+
+#[derive(Debug, Default)]
+struct State {
+    stop: Option<Stop>,
+    /// How often writing ended.
+    stops: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Stop {
+    since: Timestamp,
+    reason: &'static str,
+    cure: Cure,
+    told: Instant,
+}
+
+/// What lets the store write again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cure {
+    /// The writer opens the records again and finds what it acknowledged.
+    Reopen,
+    /// Somebody looks after it and starts the program again.
+    Restart,
+}
+
+/// Names one end of writing, so that a cure of it is none of a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StopNumber(u64);
 
 impl Health {
+    /// Says whom to wake when writing ends.
+    pub(super) fn set_writer(&self, writer: WeakSender<Command>) {
+        drop(self.writer.set(writer));
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
     /// Passes while the store may write.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if !self.failed.load(Ordering::Acquire) {
-            return Ok(());
+        if self.is_stopped() {
+            Err(self.refusal())
+        } else {
+            Ok(())
         }
-        let message = "The registry stopped writing after an error of its disk; its log says why.";
-        Err(Error::new(ErrorCode::Unavailable, message))
     }
 
-    /// Answers an error of a record store, which ends writing unless the disk is full.
-    pub(super) fn records_failed(&self, path: &Path, cause: rusqlite::Error) -> Error {
-        if cause.sqlite_error_code() == Some(ffi::ErrorCode::DiskFull) {
-            tracing::error!(path = %path.display(), %cause, "the disk is full");
-            return Error::from(ErrorCode::StorageFull).with_cause(cause);
+    /// Ends writing.
+    pub(super) fn end_writing(&self, reason: &'static str, cure: Cure) {
+        let mut state = self.state();
+        state.stops = state.stops.wrapping_add(1);
+        if state.stop.as_ref().is_some_and(|stop| stop.cure >= cure) {
+            return;
         }
-        self.end_writing();
-        tracing::error!(path = %path.display(), %cause, "records cannot be written");
-        Error::internal(cause)
+        let stop = Stop {
+            since: SystemClock.now(),
+            reason,
+            cure,
+            told: Instant::now(),
+        };
+        tracing::error!("{stop}");
+        state.stop = Some(stop);
+        self.is_stopped.store(true, Ordering::Release);
+        drop(state);
+        // It tries to go on even if nobody asks it to write. Where its queue is full, it is awake.
+        if let Some(writer) = self.writer.get().and_then(WeakSender::upgrade) {
+            drop(writer.try_send(Command::Wake));
+        }
     }
 
-    /// Answers an error of a write to a file, which ends writing unless the space is used up.
-    pub(super) fn write_failed(&self, path: &Path, cause: io::Error) -> Error {
-        if !is_full(&cause) {
-            self.end_writing();
-        }
-        file_error("write", path, cause)
+    /// Returns the end of writing that the writer can cure.
+    pub(super) fn curable(&self) -> Option<StopNumber> {
+        let state = self.state();
+        let is_curable = state.stop.as_ref()?.cure == Cure::Reopen;
+        is_curable.then_some(StopNumber(state.stops))
     }
 
-    /// Answers an error of a sync, which ends writing.
-    pub(super) fn sync_failed(&self, path: &Path, cause: io::Error) -> Error {
-        self.end_writing();
-        file_error("sync", path, cause)
+    /// Lets the store write again, unless something failed since.
+    pub(super) fn resume(&self, number: StopNumber) {
+        let mut state = self.state();
+        if state.stops == number.0 {
+            state.stop = None;
+            self.is_stopped.store(false, Ordering::Release);
+            tracing::warn!("the records were opened again and are whole; the store writes again");
+        }
     }
 
-    fn end_writing(&self) {
-        if !self.failed.swap(true, Ordering::AcqRel) {
-            tracing::error!("the store writes nothing more until it is opened again");
+    /// Says in the log once a minute that nothing is written.
+    pub(super) fn tell_again(&self) {
+        if let Some(stop) = &mut self.state().stop
+            && stop.told.elapsed() >= TELL
+        {
+            stop.told = Instant::now();
+            tracing::error!("{stop}");
         }
+    }
+
+    /// Returns why nothing is written, and what helps.
+    pub(super) fn reason(&self) -> Option<String> {
+        self.state().stop.as_ref().map(Stop::to_string)
+    }
+
+    /// The answer to a write while nothing is written.
+    pub(super) fn refusal(&self) -> Error {
+        let reason = self.reason().map_or(Cow::Borrowed(PASSED), Cow::Owned);
+        Error::new(ErrorCode::Unavailable, reason).with_field("Retry-After", RETRY_AFTER)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Logs an error of a call to the file system and makes the answer to it.
-pub(super) fn file_error(call: &'static str, path: &Path, cause: io::Error) -> Error {
-    tracing::error!(call, path = %path.display(), %cause, "a call to the file system failed");
-    if is_full(&cause) {
-        Error::from(ErrorCode::StorageFull).with_cause(cause)
-    } else {
-        Error::internal(cause)
+/// What is said of trouble that passed while it was asked for.
+const PASSED: &str = "The registry could not write; try again.";
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cure = match self.cure {
+            Cure::Reopen => "The registry tries to go on by itself; its operator should look after the disk.",
+            Cure::Restart => {
+                "Its operator has to look at the log, put that right and start the registry again."
+            }
+        };
+        let (since, reason) = (self.since, self.reason);
+        write!(
+            f,
+            "Nothing is written since {since}, because {reason}; pulls are served. {cure}"
+        )
     }
 }
 
-/// Logs an error of a read of records and makes the answer to it.
-pub(super) fn read_error(path: &Path, cause: rusqlite::Error) -> Error {
-    tracing::error!(path = %path.display(), %cause, "records cannot be read");
-    Error::internal(cause)
+/// The answer to what will succeed when it is tried again.
+pub(super) fn try_again(message: &'static str) -> Error {
+    Error::new(ErrorCode::Unavailable, message).with_field("Retry-After", RETRY_AFTER)
 }
 
 /// The answer to what is asked for after the store was closed.
 pub(super) fn closed() -> Error {
     Error::new(ErrorCode::Unavailable, "The registry is shutting down.")
-}
-
-fn is_full(cause: &io::Error) -> bool {
-    matches!(
-        cause.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
 }

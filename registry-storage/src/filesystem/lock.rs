@@ -1,10 +1,18 @@
-//! The lock by which one process owns a root.
+//! The locks by which one process owns a root.
+//!
+//! Two files are locked. `registry.lock` says who has the root, and somebody may take it for a leftover and remove it;
+//! so the folder of bytes is locked too, and first, which nobody removes and expects the registry to go on.
 
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::failure::is_full;
+use super::rights::PRIVATE_FILE;
+use super::{BYTES_FOLDER, LOCK_FILE, RECORDS_FILE};
 use crate::clock::{Clock as _, SystemClock};
 
 /// The longest description of a holder that is read.
@@ -13,7 +21,33 @@ const HOLDER_LIMIT: u64 = 4096;
 /// Ownership of a root. It ends when this is dropped, or the process ends in any way.
 #[derive(Debug)]
 pub(super) struct RootLock {
-    _file: File,
+    root: PathBuf,
+    file: Mutex<Locked>,
+    bytes: OnceLock<Locked>,
+    records: OnceLock<Identity>,
+}
+
+/// A file or folder that this process has locked.
+#[derive(Debug)]
+struct Locked {
+    file: File,
+    identity: Identity,
+}
+
+/// What tells one file from another, whatever their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl From<Metadata> for Identity {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
 }
 
 /// What another process wrote about itself when it took the lock.
@@ -31,27 +65,166 @@ impl fmt::Display for Holder {
 }
 
 impl RootLock {
-    /// Takes the lock if it is free, else tells who holds it. Does not wait.
-    pub(super) fn try_take(path: &Path) -> io::Result<Result<Self, Holder>> {
-        let mut file = File::options()
+    /// Takes the locks of a root if they are free, else tells who holds them. Does not wait.
+    ///
+    /// The folder of bytes is locked where it is there; [`hold_bytes`](Self::hold_bytes) locks one that was made.
+    pub(super) fn try_take(root: &Path) -> io::Result<Result<Self, Holder>> {
+        let path = root.join(LOCK_FILE);
+        let bytes = OnceLock::new();
+        match lock_bytes(root)? {
+            // Before the file of the other one is touched, which may not be there any more.
+            Err(Taken) => return Ok(Err(holder(&path))),
+            Ok(Some(locked)) => drop(bytes.set(locked)),
+            Ok(None) => {}
+        }
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(path)?;
-        match file.try_lock() {
-            Ok(()) => {
-                file.set_len(0)?;
-                writeln!(file, "{}", describe_this_process())?;
-                Ok(Ok(Self { _file: file }))
+            .mode(PRIVATE_FILE)
+            .open(&path)?;
+        match lock(file)? {
+            Err(Taken) => Ok(Err(holder(&path))),
+            Ok(mut locked) => {
+                describe(&mut locked)?;
+                Ok(Ok(Self {
+                    root: root.to_owned(),
+                    file: Mutex::new(locked),
+                    bytes,
+                    records: OnceLock::new(),
+                }))
             }
-            Err(TryLockError::WouldBlock) => {
-                let mut text = Vec::new();
-                file.take(HOLDER_LIMIT).read_to_end(&mut text)?;
-                Ok(Err(Holder(String::from_utf8_lossy(&text).trim().to_owned())))
-            }
-            Err(TryLockError::Error(cause)) => Err(cause),
         }
+    }
+
+    /// Locks the folder of bytes, which is there now.
+    pub(super) fn hold_bytes(&self) -> io::Result<Result<(), Holder>> {
+        if self.bytes.get().is_none() {
+            match lock_bytes(&self.root)? {
+                Err(Taken) => return Ok(Err(holder(&self.root.join(LOCK_FILE)))),
+                Ok(Some(locked)) => drop(self.bytes.set(locked)),
+                Ok(None) => {}
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Notes which file the records are, which are there now.
+    pub(super) fn know_records(&self) -> io::Result<()> {
+        let records = std::fs::metadata(self.root.join(RECORDS_FILE))?;
+        self.records.get_or_init(|| records.into());
+        Ok(())
+    }
+
+    /// Passes while the root is the one that was opened; else says what became of it. It costs three calls to the file
+    /// system, and no file.
+    ///
+    /// A lock file that was removed is made again: the folder of bytes kept others out meanwhile.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let is_same = |name: &str, expected: Option<Identity>| {
+            expected.is_none_or(|expected| identity(&self.root.join(name)) == Some(expected))
+        };
+        if !is_same(BYTES_FOLDER, self.bytes.get().map(|bytes| bytes.identity)) {
+            return Err("its folder of bytes was removed or replaced");
+        }
+        if !is_same(RECORDS_FILE, self.records.get().copied()) {
+            return Err("the file of its records was removed or replaced");
+        }
+        let path = self.root.join(LOCK_FILE);
+        let mut held = self.file();
+        match identity(&path) {
+            Some(found) if found == held.identity => Ok(()),
+            Some(_) => Err("its lock file was replaced, so another process may write to the same folder"),
+            None => match make_again(&path) {
+                Ok(locked) => {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "the lock file was removed, and is made again; nobody else could take the folder meanwhile"
+                    );
+                    *held = locked;
+                    Ok(())
+                }
+                Err(cause) => {
+                    tracing::error!(path = %path.display(), %cause, "the lock file was removed and cannot be made again");
+                    Err("its lock file was removed")
+                }
+            },
+        }
+    }
+
+    fn file(&self) -> MutexGuard<'_, Locked> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Another process has the lock.
+struct Taken;
+
+fn lock(file: File) -> io::Result<Result<Locked, Taken>> {
+    match file.try_lock() {
+        Ok(()) => {
+            let identity = file.metadata()?.into();
+            Ok(Ok(Locked { file, identity }))
+        }
+        Err(TryLockError::WouldBlock) => Ok(Err(Taken)),
+        Err(TryLockError::Error(cause)) => Err(cause),
+    }
+}
+
+/// Locks the folder of bytes, if it is there. Some network file systems cannot lock a folder; there the file has to do.
+fn lock_bytes(root: &Path) -> io::Result<Result<Option<Locked>, Taken>> {
+    let path = root.join(BYTES_FOLDER);
+    let folder = match File::open(&path) {
+        Ok(folder) => folder,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
+        Err(cause) => return Err(cause),
+    };
+    match folder.try_lock() {
+        Err(TryLockError::WouldBlock) => return Ok(Err(Taken)),
+        Err(TryLockError::Error(cause)) => {
+            tracing::debug!(path = %path.display(), %cause, "this folder cannot be locked");
+        }
+        Ok(()) => {}
+    }
+    let identity = folder.metadata()?.into();
+    Ok(Ok(Some(Locked {
+        file: folder,
+        identity,
+    })))
+}
+
+fn make_again(path: &Path) -> io::Result<Locked> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE_FILE)
+        .open(path)?;
+    let mut locked = lock(file)?.map_err(|Taken| io::Error::from(io::ErrorKind::WouldBlock))?;
+    describe(&mut locked)?;
+    Ok(locked)
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    std::fs::metadata(path).ok().map(Identity::from)
+}
+
+/// Reads who holds a root. It is for people, so what cannot be read is nothing.
+fn holder(path: &Path) -> Holder {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(HOLDER_LIMIT).read_to_end(&mut text));
+    drop(read);
+    Holder(String::from_utf8_lossy(&text).trim().to_owned())
+}
+
+/// Writes into the lock file who holds it. A full disk has no room for that, and is no reason not to start.
+fn describe(locked: &mut Locked) -> io::Result<()> {
+    let file = &mut locked.file;
+    file.set_len(0)?;
+    match writeln!(file, "{}", describe_this_process()) {
+        Err(cause) if !is_full(&cause) => Err(cause),
+        _ => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! <root>/registry.lock              held by the process that owns the root, and says which one it is
 //! <root>/records.sqlite             records, with SQLite's log beside it
 //! <root>/bytes/<yyyymmdd>/<uuid>    bytes
+//! <root>/reserve                    space that deletes may use on a full disk
 //! ```
 //! A sequence of record steps is one savepoint in a transaction that concurrent sequences share. Bytes and the names
 //! of their files are synced before the commit that makes them visible, and a sequence is answered after its commit.
@@ -12,16 +13,21 @@ pub mod backup;
 mod cache;
 mod content;
 pub mod disk;
+mod failure;
 mod file_writer;
 mod files;
 mod health;
 mod lock;
 mod migration;
+mod opened;
 mod options;
 mod queries;
 mod readers;
 mod reads;
 mod records;
+mod reopen;
+mod reserve;
+mod rights;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -35,16 +41,22 @@ use std::sync::{Arc, RwLock};
 
 use registry_core::Error;
 use registry_core::storage::BlobContent;
+use rusqlite::Connection;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use self::content::FileContent;
+use self::failure::lacks_space;
 use self::file_writer::FileWriter;
 use self::files::{Files, blocking};
 use self::health::{Health, closed};
 use self::lock::RootLock;
+use self::opened::OpenedFiles;
 use self::reads::Reads;
-use self::records::RecordStore;
+use self::records::{RecordStore, WriterParts};
+use self::reserve::Reserve;
+pub use self::rights::create_private_folder;
+use self::rights::{Rights, create_file_if_missing};
 use crate::backend::{
     Backend, BytesWriter, Durability, Entry, Expect, MemoryPermit, Sequence, Stored, Unfinished, WriteGuard,
 };
@@ -78,6 +90,7 @@ pub fn is_root(root: &Path) -> bool {
 #[derive(Debug)]
 pub struct FilesystemBackend {
     records: RecordStore,
+    health: Arc<Health>,
     /// None once the store was closed, so that the root is released when the last write ends.
     files: RwLock<Option<Arc<Files>>>,
     reads: Arc<Reads>,
@@ -110,31 +123,66 @@ impl FilesystemBackend {
         self.records.commits()
     }
 
+    /// Returns why nothing is written at the moment, and what helps; nothing while the store writes.
+    ///
+    /// After a failed sync the store writes again by itself once its records were opened again and are whole; what else
+    /// ends writing takes somebody to look after it.
+    #[must_use]
+    pub fn writes_stopped(&self) -> Option<String> {
+        self.health.reason()
+    }
+
     /// Opens a root that this process owns. Blocks.
     fn open_locked(root: &Path, lock: RootLock, options: &FilesystemOptions) -> Result<Self, OpenError> {
         let (lock, health) = (Arc::new(lock), Arc::new(Health::default()));
         let disk = &options.disk;
         let folder = root.join(BYTES_FOLDER);
-        match disk.create_folder(&folder) {
+        let failed = |cause| OpenError::Disk {
+            path: root.to_owned(),
+            cause,
+        };
+        let rights = Rights::below(root).map_err(failed)?;
+        rights.tighten(root);
+        match disk.create_folder(&folder, rights.folder()) {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(OpenError::Disk { path: folder, cause });
             }
             _ => {}
         }
-        let records = RecordStore::open(
-            root.join(RECORDS_FILE),
-            options.record_cache,
-            Arc::clone(&health),
+        lock.hold_bytes()
+            .map_err(failed)?
+            .map_err(|holder| OpenError::Held {
+                root: root.to_owned(),
+                holder,
+            })?;
+        // SQLite gives its other files the mode of this one.
+        create_file_if_missing(&root.join(RECORDS_FILE), rights.file()).map_err(failed)?;
+        let connection = open_records(root)?;
+        lock.know_records().map_err(failed)?;
+        let reserve = Arc::new(Reserve::new(root, options.reserve));
+        let parts = WriterParts {
+            health: Arc::clone(&health),
+            disk: Arc::clone(disk),
+            lock: Arc::clone(&lock),
+            reserve: Arc::clone(&reserve),
+        };
+        let records = RecordStore::start(connection, root.join(RECORDS_FILE), options.record_cache, parts)?;
+        let synced = disk.open_folder(root).and_then(|folder| folder.sync());
+        synced.map_err(failed)?;
+        let opened = OpenedFiles::new(options.open_files);
+        let files = Files::new(
             Arc::clone(disk),
-            Arc::clone(&lock),
-        )?;
-        disk.sync_folder(root).map_err(|cause| OpenError::Disk {
-            path: root.to_owned(),
-            cause,
-        })?;
+            Arc::clone(&health),
+            opened,
+            reserve,
+            rights,
+            folder,
+            lock,
+        );
         Ok(Self {
             records,
-            files: RwLock::new(Some(Arc::new(Files::new(Arc::clone(disk), health, folder, lock)))),
+            health,
+            files: RwLock::new(Some(Arc::new(files))),
             reads: Arc::default(),
             upload_memory: Arc::new(Semaphore::new(in_units(options.upload_memory))),
             epoch: disk.epoch(),
@@ -231,16 +279,34 @@ impl Backend for FilesystemBackend {
         name: &BytesName,
         expect: Expect,
     ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
-        let (files, name) = (self.files()?, name.clone());
-        let (path, reads) = (Arc::new(files.path(&name)), Arc::clone(&self.reads));
-        let open = move || match (files.open(&name)?, expect) {
-            (Some(file), Expect::Size(size) | Expect::SizeNow(size)) => {
-                Ok((files.length(&name, &*file)? == size).then_some(file))
-            }
-            (file, _) => Ok(file),
+        let files = self.files()?;
+        let reads = Arc::clone(&self.reads);
+        let (path, name) = (Arc::new(files.path(name)), name.clone());
+        let size = match expect {
+            Expect::Nothing => None,
+            Expect::Size(size) | Expect::SizeNow(size) => Some(size),
         };
-        let file = self.reads.begin(&path, open).await?;
-        Ok(file.map(|file| Arc::new(FileContent { file, path, reads }) as Arc<dyn BlobContent>))
+        // A file that somebody reads is still there for new readers after its name is gone.
+        let shared = match expect {
+            Expect::SizeNow(_) => None,
+            Expect::Nothing | Expect::Size(_) => files.opened.find(&name),
+        };
+        let opened = match (shared, size) {
+            (Some(opened), None) => Some(opened),
+            (Some(opened), Some(size)) => {
+                let check = move || {
+                    let length = files.length(&name, &*opened.file)?;
+                    Ok((length == size).then_some(opened))
+                };
+                self.reads.begin(&path, check).await?
+            }
+            (None, size) => {
+                let permit = files.opened.may_read().await?;
+                let open = move || files.open_shared(&name, size, permit);
+                self.reads.begin(&path, open).await?
+            }
+        };
+        Ok(opened.map(|opened| Arc::new(FileContent { opened, reads }) as _))
     }
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
@@ -269,11 +335,31 @@ impl Backend for FilesystemBackend {
         blocking(move || files.list(after.as_ref(), limit)).await
     }
 
+    /// Reads a record and a byte from their files, and asks the thread that writes whether it does.
+    async fn probe(&self) -> Result<(), Error> {
+        self.health.check()?;
+        self.records.probe().await?;
+        let files = self.files()?;
+        blocking(move || files.probe()).await
+    }
+
     async fn close(&self) -> Result<(), Error> {
         if let Ok(mut files) = self.files.write() {
             *files = None;
         }
         self.records.close().await
+    }
+}
+
+/// Opens the records, on a full disk with the space that is kept for deletes.
+fn open_records(root: &Path) -> Result<Connection, OpenError> {
+    let path = root.join(RECORDS_FILE);
+    match records::open(&path) {
+        Err(cause) if lacks_space(root) && Reserve::remove(root) => {
+            tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to open the records");
+            records::open(&path)
+        }
+        opened => opened,
     }
 }
 

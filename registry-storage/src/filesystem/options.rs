@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::disk::{Disk, RealDisk};
 use super::lock::{Holder, RootLock};
-use super::{FilesystemBackend, LOCK_FILE};
+use super::{FilesystemBackend, LOCK_FILE, create_private_folder};
 
 /// How often a root that another process holds is tried.
 const WAIT_INTERVAL: Duration = Duration::from_millis(15);
@@ -87,6 +87,8 @@ pub struct FilesystemOptions {
     wait: Duration,
     pub(super) record_cache: u64,
     pub(super) upload_memory: usize,
+    pub(super) open_files: usize,
+    pub(super) reserve: u64,
     pub(super) disk: Arc<dyn Disk>,
 }
 
@@ -96,6 +98,8 @@ impl Default for FilesystemOptions {
             wait: Duration::ZERO,
             record_cache: 8 << 20,
             upload_memory: 32 << 20,
+            open_files: 512,
+            reserve: 8 << 20,
             disk: Arc::new(RealDisk),
         }
     }
@@ -126,6 +130,24 @@ impl FilesystemOptions {
     #[must_use]
     pub fn upload_memory(mut self, bytes: usize) -> Self {
         self.upload_memory = bytes;
+        self
+    }
+
+    /// Lets at most `limit` files of bytes be open at once, a quarter of them for writing. All who read the same bytes share
+    /// one. Whoever needs one more waits for at most five seconds and gets
+    /// [`Unavailable`](registry_core::ErrorCode::Unavailable). The default is 512, which fits a process that may have
+    /// 1024 files open; some 32 more are opened for moments or for good.
+    #[must_use]
+    pub fn open_files(mut self, limit: usize) -> Self {
+        self.open_files = limit;
+        self
+    }
+
+    /// Keeps `bytes` of the disk for deletes, which have to write before they free anything. Once the disk is full and they
+    /// use it, nothing else may write until there is room for it again. The default is 8 MiB; 0 keeps nothing.
+    #[must_use]
+    pub fn reserve(mut self, bytes: u64) -> Self {
+        self.reserve = bytes;
         self
     }
 
@@ -178,10 +200,12 @@ impl FilesystemOptions {
 }
 
 pub(super) fn try_take(root: &Path) -> Result<Result<RootLock, Holder>, OpenError> {
-    std::fs::create_dir_all(root).map_err(|cause| OpenError::Disk {
+    create_private_folder(root).map_err(|cause| OpenError::Disk {
         path: root.to_owned(),
         cause,
     })?;
-    let path = root.join(LOCK_FILE);
-    RootLock::try_take(&path).map_err(|cause| OpenError::Disk { path, cause })
+    RootLock::try_take(root).map_err(|cause| OpenError::Disk {
+        path: root.join(LOCK_FILE),
+        cause,
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::config::DbConfig;
@@ -10,6 +11,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 use crate::backend::{Condition, Entry, Stored, Version};
 use crate::key::Key;
+
+/// How long a connection waits for another process that has the records locked, such as somebody's shell.
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 
 /// The format of the tables below, kept in SQLite's `user_version`.
 pub(super) const FORMAT: i64 = 2;
@@ -41,6 +45,7 @@ pub(super) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
@@ -57,6 +62,7 @@ pub(super) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY;
          PRAGMA mmap_size = 0;
@@ -87,9 +93,11 @@ pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
     execute(connection, &format!("PRAGMA user_version = {FORMAT}"))
 }
 
-/// Copies the log back and empties it.
-pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+/// Copies the log back and empties it; `false` where a reader kept it from that.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        Ok(row.get::<_, i64>(0)? == 0)
+    })
 }
 
 /// Leaves the log as it is when the connection closes.
@@ -111,6 +119,12 @@ pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option
         )?
         .query_row(params![key.as_str()], read_stored)
         .optional()
+}
+
+/// Reads the first record, if there is one.
+pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    let mut first = connection.prepare_cached("SELECT version FROM records ORDER BY key LIMIT 1")?;
+    first.exists([]).map(drop)
 }
 
 /// Lists records in the order of their keys; see [`Records::list`](crate::backend::Records::list).

@@ -1,6 +1,6 @@
 //! The connections that read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use registry_core::Error;
@@ -8,27 +8,39 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::health::{closed, read_error};
+use super::failure::read_error;
+use super::health::closed;
 use super::queries;
 
 /// How many reads go on at once.
 const READERS: usize = 4;
 
-/// A few connections, opened when they are needed first.
+/// A few connections, opened before there is anything to read: later there may be no file left that can be opened.
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Idle>,
     permits: Arc<Semaphore>,
 }
 
+#[derive(Debug, Default)]
+struct Idle {
+    connections: Vec<Connection>,
+    /// How often all connections were replaced.
+    generation: u64,
+}
+
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self {
+    pub(super) fn open(path: PathBuf) -> rusqlite::Result<Self> {
+        let connections = open_all(&path)?;
+        Ok(Self {
             path,
-            idle: Mutex::default(),
+            idle: Mutex::new(Idle {
+                connections,
+                generation: 0,
+            }),
             permits: Arc::new(Semaphore::new(READERS)),
-        }
+        })
     }
 
     /// Reads on a thread that may block. Each statement is a read transaction of its own.
@@ -60,18 +72,43 @@ impl Readers {
             self.permits.close();
             drop(permits);
         }
-        self.idle().clear();
+        self.idle().connections.clear();
+    }
+
+    /// Closes the connections, those in use when they are not any more. Until they are opened again, each read opens
+    /// its own.
+    pub(super) fn close_idle(&self) {
+        let mut idle = self.idle();
+        idle.connections.clear();
+        idle.generation = idle.generation.wrapping_add(1);
+    }
+
+    /// Opens connections in place of those that were closed.
+    pub(super) fn open_idle(&self) -> rusqlite::Result<()> {
+        let connections = open_all(&self.path)?;
+        self.idle().connections = connections;
+        Ok(())
     }
 
     fn run<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        let idle = self.idle().pop();
-        let connection = idle.map_or_else(|| queries::open_reader(&self.path), Ok)?;
-        let result = query(&connection)?;
-        self.idle().push(connection);
-        Ok(result)
+        let (connection, generation) = {
+            let mut idle = self.idle();
+            (idle.connections.pop(), idle.generation)
+        };
+        let connection = connection.map_or_else(|| queries::open_reader(&self.path), Ok)?;
+        let result = query(&connection);
+        let mut idle = self.idle();
+        if idle.generation == generation && idle.connections.len() < READERS {
+            idle.connections.push(connection);
+        }
+        result
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn open_all(path: &Path) -> rusqlite::Result<Vec<Connection>> {
+    (0..READERS).map(|_| queries::open_reader(path)).collect()
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use registry_core::Error;
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -17,9 +18,19 @@ use super::migration::migrate;
 use super::options::OpenError;
 use super::queries;
 use super::readers::Readers;
+use super::reserve::Reserve;
 use super::writer::{Command, Job, QUEUE_LIMIT, Request, Writer};
-use crate::backend::{Durability, Entry, Sequence, Stored};
+use crate::backend::{Durability, Entry, Records, Sequence, Stored};
 use crate::key::Key;
+
+/// What the thread shares with others.
+#[derive(Debug)]
+pub(super) struct WriterParts {
+    pub(super) health: Arc<Health>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) lock: Arc<RootLock>,
+    pub(super) reserve: Arc<Reserve>,
+}
 
 /// The records of one root. When it is dropped, the thread runs what waits and ends.
 #[derive(Debug)]
@@ -33,33 +44,46 @@ pub(super) struct RecordStore {
 }
 
 impl RecordStore {
-    /// Opens the records at `path`, or makes them, and starts the thread. Blocks.
-    pub(super) fn open(
+    /// Starts the thread that writes by a connection to the records at `path`. Blocks.
+    pub(super) fn start(
+        connection: Connection,
         path: PathBuf,
         cache_capacity: u64,
-        health: Arc<Health>,
-        disk: Arc<dyn Disk>,
-        lock: Arc<RootLock>,
+        parts: WriterParts,
     ) -> Result<Self, OpenError> {
-        let connection = open_records(&path)?;
+        let WriterParts {
+            health,
+            disk,
+            lock,
+            reserve,
+        } = parts;
         disk.records_synced(&path);
         let cache = Arc::new(RecordCache::new(cache_capacity));
-        let readers = Arc::new(Readers::new(path.clone()));
+        let readers = Readers::open(path.clone()).map_err(|cause| OpenError::Records {
+            path: path.clone(),
+            cause,
+        })?;
+        let readers = Arc::new(readers);
         let commits = Arc::new(AtomicU64::new(0));
         let (commands, waiting) = mpsc::channel(QUEUE_LIMIT);
+        health.set_writer(commands.downgrade());
         let (end, ended) = watch::channel(None);
         let writer = Writer {
-            connection,
+            connection: Some(connection),
             path: path.clone(),
+            readers: Arc::clone(&readers),
             cache: Arc::clone(&cache),
             health,
             disk,
             lock,
+            reserve,
             next_version: Uuid::new_v4().as_u64_pair().0.cast_signed(),
             is_syncing: true,
             has_unsynced: false,
             last_batch: 0,
             commits: Arc::clone(&commits),
+            last_change: None,
+            tried: None,
         };
         thread::Builder::new()
             .name("records".to_owned())
@@ -98,7 +122,7 @@ impl RecordStore {
             .map(|(key, _)| (key.clone(), self.cache.begin_read(key)))
             .unzip();
         if !wanted.is_empty() {
-            let read = move |connection: &rusqlite::Connection| {
+            let read = move |connection: &Connection| {
                 let values = wanted.into_iter().map(|key| {
                     let value = queries::get(connection, &key)?;
                     Ok((key, value))
@@ -155,6 +179,13 @@ impl RecordStore {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
+    /// Reads something from the file, not from the cache, by a connection that reads and by the thread that writes.
+    pub(super) async fn probe(&self) -> Result<(), Error> {
+        self.check_open()?;
+        self.readers.read(queries::probe).await?;
+        self.transact(Durability::Deferred, Probe).await
+    }
+
     /// Queues a job, and waits while the queue is full.
     pub(super) async fn submit(&self, durability: Durability, job: Box<dyn Job>) -> Result<(), Error> {
         self.commands
@@ -189,7 +220,19 @@ impl RecordStore {
     }
 }
 
-fn open_records(path: &Path) -> Result<rusqlite::Connection, OpenError> {
+/// Asks the thread that writes whether it does.
+struct Probe;
+
+impl Sequence for Probe {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        records.get(&Key::registry()).await.map(drop)
+    }
+}
+
+/// Opens the records at `path`, or makes them. Blocks.
+pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
     let refused = |cause| OpenError::Records {
         path: path.to_owned(),
         cause,

@@ -1,6 +1,9 @@
 //! Faults of the record store that only its inside can be made to have.
 
+use std::time::{Duration, Instant};
+
 use registry_core::{Error, ErrorCode};
+use rusqlite::ffi;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -103,8 +106,8 @@ async fn a_full_disk_is_told_and_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_commit_that_fails_ends_writing_until_the_root_is_opened_again() {
-    let (root, backend) = open().await;
+async fn a_commit_that_is_refused_concerns_nobody_else() {
+    let (_root, backend) = open().await;
     put(&backend, "a", 10).await.unwrap();
     inside(
         &backend,
@@ -119,13 +122,157 @@ async fn a_commit_that_fails_ends_writing_until_the_root_is_opened_again() {
     assert_eq!(failed.unwrap_err().code(), ErrorCode::Internal);
     let expected = if sharing.is_ok() { 20 } else { 10 };
     assert_eq!(size(&backend, "a").await, Some(expected));
-    assert_eq!(put(&backend, "a", 30).await, Err(ErrorCode::Unavailable));
-    assert_eq!(size(&backend, "a").await, Some(expected), "reads go on");
-    assert_eq!(backend.close().await.unwrap_err().code(), ErrorCode::Unavailable);
-
-    let backend = FilesystemBackend::open(root.path()).await.unwrap();
-    assert_eq!(size(&backend, "a").await, Some(expected));
     put(&backend, "a", 30).await.unwrap();
+    backend.close().await.unwrap();
+}
+
+/// Fails as SQLite does, with this code.
+struct Fail(i32, oneshot::Sender<Result<(), Error>>);
+
+impl Job for Fail {
+    fn run(&mut self, records: &mut Transaction<'_>) -> bool {
+        records.fail(rusqlite::Error::SqliteFailure(ffi::Error::new(self.0), None));
+        true
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), Error>) {
+        drop(self.1.send(outcome));
+    }
+}
+
+async fn fail(backend: &FilesystemBackend, code: i32) -> Error {
+    let (sender, answer) = oneshot::channel();
+    let job = Box::new(Fail(code, sender));
+    backend.records.submit(Durability::Synced, job).await.unwrap();
+    answer.await.unwrap().unwrap_err()
+}
+
+#[tokio::test]
+async fn trouble_that_passes_is_answered_and_does_not_end_writing() {
+    let (_root, backend) = open().await;
+    for (code, answer) in [
+        (ffi::SQLITE_BUSY, ErrorCode::Unavailable),
+        (ffi::SQLITE_CANTOPEN, ErrorCode::Unavailable),
+        (ffi::SQLITE_NOMEM, ErrorCode::Unavailable),
+        (ffi::SQLITE_IOERR_WRITE, ErrorCode::Unavailable),
+        (ffi::SQLITE_IOERR_READ, ErrorCode::Unavailable),
+        (ffi::SQLITE_FULL, ErrorCode::StorageFull),
+    ] {
+        let error = fail(&backend, code).await;
+        assert_eq!(error.code(), answer, "{code}");
+        put(&backend, "a", 10).await.unwrap();
+        backend.probe().await.unwrap();
+    }
+    backend.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn records_that_somebody_has_locked_are_waited_for() {
+    let (root, backend) = open().await;
+    let shell = rusqlite::Connection::open(root.path().join("records.sqlite")).unwrap();
+    shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut waiting = std::pin::pin!(put(&backend, "a", 10));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut waiting).await;
+    assert!(early.is_err(), "it waits");
+    shell.execute_batch("ROLLBACK").unwrap();
+    waiting.await.unwrap();
+}
+
+/// A read in another process, which keeps the log from being copied back.
+fn read_elsewhere(root: &TempDir) -> rusqlite::Connection {
+    let shell = rusqlite::Connection::open(root.path().join("records.sqlite")).unwrap();
+    shell.execute_batch("BEGIN").unwrap();
+    let count: i64 = shell
+        .query_row("SELECT count(*) FROM records", [], |row| row.get(0))
+        .unwrap();
+    assert!(count > 0);
+    shell
+}
+
+/// Puts until that is done, or until only a restart would help.
+async fn put_until_it_is_known(backend: &FilesystemBackend, key: &'static str) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match put(backend, key, 40).await {
+            Ok(()) => return Ok(()),
+            Err(code) => assert_eq!(code, ErrorCode::Unavailable),
+        }
+        let reason = backend.writes_stopped().unwrap_or_default();
+        if reason.contains("start the registry again") {
+            return Err(reason);
+        }
+        assert!(Instant::now() < deadline, "{reason}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn after_a_lost_sync_nothing_is_written_until_the_records_were_opened_again_and_are_whole() {
+    let (root, backend) = open().await;
+    put(&backend, "a", 10).await.unwrap();
+    let shell = read_elsewhere(&root);
+    put(&backend, "a", 20).await.unwrap();
+    let error = fail(&backend, ffi::SQLITE_IOERR_FSYNC).await;
+    for error in [error, backend.probe().await.unwrap_err()] {
+        assert_eq!(error.code(), ErrorCode::Unavailable);
+        assert!(error.message().starts_with("Nothing is written since"), "{error}");
+        assert!(
+            error.message().contains("a sync of its records failed"),
+            "{error}"
+        );
+        assert_eq!(error.fields(), [("Retry-After", "5".to_owned())]);
+    }
+    assert_eq!(put(&backend, "a", 30).await, Err(ErrorCode::Unavailable));
+    assert_eq!(size(&backend, "a").await, Some(20), "reads go on");
+    assert!(backend.writes_stopped().is_some());
+
+    shell.execute_batch("COMMIT").unwrap();
+    put_until_it_is_known(&backend, "a").await.unwrap();
+    assert_eq!(backend.writes_stopped(), None);
+    backend.probe().await.unwrap();
+    assert_eq!(size(&backend, "a").await, Some(40));
+    backend.close().await.unwrap();
+    let backend = FilesystemBackend::open(root.path()).await.unwrap();
+    assert_eq!(size(&backend, "a").await, Some(40));
+}
+
+#[tokio::test]
+async fn records_that_lost_what_was_acknowledged_are_not_written_to_again() {
+    let (root, backend) = open().await;
+    put(&backend, "a", 10).await.unwrap();
+    put(&backend, "b", 10).await.unwrap();
+    let shell = read_elsewhere(&root);
+    put(&backend, "a", 20).await.unwrap();
+    fail(&backend, ffi::SQLITE_IOERR_FSYNC).await;
+    let other = rusqlite::Connection::open(root.path().join("records.sqlite")).unwrap();
+    other.execute("DELETE FROM records WHERE key = 'a'", []).unwrap();
+    drop(other);
+    shell.execute_batch("COMMIT").unwrap();
+    let reason = put_until_it_is_known(&backend, "b").await.unwrap_err();
+    assert!(
+        reason.contains("what was acknowledged is not in its records"),
+        "{reason}"
+    );
+    assert_eq!(backend.close().await.unwrap_err().code(), ErrorCode::Unavailable);
+}
+
+#[tokio::test]
+async fn damaged_records_are_not_written_to_until_somebody_looked_after_them() {
+    let (root, backend) = open().await;
+    put(&backend, "a", 10).await.unwrap();
+    assert_eq!(
+        fail(&backend, ffi::SQLITE_CORRUPT).await.code(),
+        ErrorCode::Unavailable
+    );
+    assert_eq!(put(&backend, "a", 20).await, Err(ErrorCode::Unavailable));
+    let reason = backend.writes_stopped().unwrap();
+    assert!(
+        reason.contains("damaged") && reason.contains("start the registry again"),
+        "{reason}"
+    );
+    drop(backend.close().await);
+    let backend = FilesystemBackend::open(root.path()).await.unwrap();
+    put(&backend, "a", 20).await.unwrap();
 }
 
 #[tokio::test]

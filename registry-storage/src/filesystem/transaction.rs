@@ -21,6 +21,8 @@ pub(super) struct Transaction<'c> {
     changes: Vec<(Key, Option<Stored>)>,
     /// The first error of the store. The whole transaction must then be rolled back.
     failure: Option<rusqlite::Error>,
+    /// Whether there is room for what a sequence writes.
+    room: Result<(), Error>,
 }
 
 impl<'c> Transaction<'c> {
@@ -30,6 +32,7 @@ impl<'c> Transaction<'c> {
             next_version,
             changes: Vec::new(),
             failure: None,
+            room: Ok(()),
         }
     }
 
@@ -39,6 +42,11 @@ impl<'c> Transaction<'c> {
 
     pub(super) fn changes(&self) -> usize {
         self.changes.len()
+    }
+
+    /// Says whether there is room for what is written from now on.
+    pub(super) fn set_room(&mut self, room: Result<(), Error>) {
+        self.room = room;
     }
 
     /// Forgets all but the first `count` changes, which were rolled back.
@@ -60,12 +68,18 @@ impl<'c> Transaction<'c> {
     /// Keeps an error of the store. Its cause is logged and answered with the whole transaction.
     fn note<T>(&mut self, result: rusqlite::Result<T>) -> Result<T, Error> {
         result.map_err(|cause| {
-            self.failure.get_or_insert(cause);
+            self.fail(cause);
             Error::from(ErrorCode::Internal)
         })
     }
 
+    /// Makes the whole transaction fail.
+    pub(super) fn fail(&mut self, cause: rusqlite::Error) {
+        self.failure.get_or_insert(cause);
+    }
+
     fn write(&mut self, key: &Key, value: Bytes, condition: &Condition) -> Result<Option<Version>, Error> {
+        self.room.clone()?;
         let number = *self.next_version;
         *self.next_version = number.wrapping_add(1);
         let result = queries::put(self.connection, key, &value, number, condition);

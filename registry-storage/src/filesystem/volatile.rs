@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::disk::{Access, Disk, DiskFile, RealDisk};
+use super::disk::{Access, Disk, DiskFile, DiskFolder, RealDisk};
 
 /// The file system below one folder, which remembers what of it is durable.
 ///
@@ -180,18 +180,18 @@ fn is_records(name: &Path) -> bool {
 }
 
 impl Disk for VolatileDisk {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
+    fn create_folder(&self, path: &Path, mode: u32) -> io::Result<()> {
         self.call()?;
-        RealDisk.create_folder(path)
+        RealDisk.create_folder(path, mode)
     }
 
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+    fn open_folder(&self, path: &Path) -> io::Result<Box<dyn DiskFolder>> {
         self.call()?;
-        let names = RealDisk.list(path)?.into_iter().collect();
-        self.sync(|state| {
-            state.names.insert(path.to_owned(), names);
-            Ok(())
-        })
+        RealDisk.open_folder(path)?;
+        Ok(Box::new(VolatileFolder {
+            disk: self.clone(),
+            path: path.to_owned(),
+        }))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -199,9 +199,9 @@ impl Disk for VolatileDisk {
         RealDisk.list(path)
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    fn create(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
         self.call()?;
-        Ok(self.file(path, RealDisk.create(path)?))
+        Ok(self.file(path, RealDisk.create(path, mode)?))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
@@ -245,6 +245,23 @@ impl Disk for VolatileDisk {
         if let Err(cause) = copied {
             tracing::error!(path = %path.display(), %cause, "the records could not be copied");
         }
+    }
+}
+
+#[derive(Debug)]
+struct VolatileFolder {
+    disk: VolatileDisk,
+    path: PathBuf,
+}
+
+impl DiskFolder for VolatileFolder {
+    fn sync(&self) -> io::Result<()> {
+        self.disk.call()?;
+        let names = RealDisk.list(&self.path)?.into_iter().collect();
+        self.disk.sync(|state| {
+            state.names.insert(self.path.clone(), names);
+            Ok(())
+        })
     }
 }
 

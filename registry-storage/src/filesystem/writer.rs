@@ -11,13 +11,17 @@ use std::time::{Duration, Instant};
 
 use registry_core::{Error, ErrorCode};
 use rusqlite::Connection;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::RecordCache;
 use super::disk::Disk;
-use super::health::{Health, closed};
+use super::health::{Cure, Health, closed};
 use super::lock::RootLock;
 use super::queries;
+use super::readers::Readers;
+use super::reopen::{LastChange, busy};
+use super::reserve::Reserve;
 use super::transaction::Transaction;
 use crate::backend::{Durability, Records, Sequence, Stored};
 use crate::key::Key;
@@ -26,11 +30,15 @@ use crate::key::Key;
 pub(super) const QUEUE_LIMIT: usize = 256;
 /// How long a commit waits at most for as many sequences as the last one took.
 const REGATHER_LIMIT: Duration = Duration::from_micros(100);
+/// How long the thread sleeps between two looks at its queue while writing is ended.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the thread is told.
 pub(super) enum Command {
     /// Run a sequence.
     Run(Durability, Box<dyn Job>),
+    /// Look at whether writing ended.
+    Wake,
     /// Run what waits, then end.
     Stop,
 }
@@ -43,6 +51,16 @@ pub(super) trait Job: Send {
     /// Runs the steps and tells whether they are to be kept.
     fn run(&mut self, records: &mut Transaction<'_>) -> bool;
 
+    /// Tells whether it may use the space that is kept for what frees space.
+    fn is_freeing(&self) -> bool {
+        false
+    }
+
+    /// Gets ready to run once more, if it frees space; else `false`.
+    fn run_again(&mut self) -> bool {
+        false
+    }
+
     /// Answers, after the end of the transaction.
     fn answer(self: Box<Self>, outcome: Result<(), Error>);
 }
@@ -50,14 +68,20 @@ pub(super) trait Job: Send {
 /// A sequence and who waits for it.
 pub(super) struct Request<S: Sequence> {
     sequence: Option<S>,
+    /// What runs where the disk was full.
+    copy: Option<S>,
+    is_freeing: bool,
     result: Result<S::Output, Error>,
     requester: oneshot::Sender<Result<S::Output, Error>>,
 }
 
 impl<S: Sequence> Request<S> {
     pub(super) fn new(sequence: S, requester: oneshot::Sender<Result<S::Output, Error>>) -> Self {
+        let copy = sequence.freeing();
         Self {
             sequence: Some(sequence),
+            is_freeing: copy.is_some(),
+            copy,
             result: Err(closed()),
             requester,
         }
@@ -75,6 +99,15 @@ impl<S: Sequence> Job for Request<S> {
             });
         }
         self.result.is_ok()
+    }
+
+    fn is_freeing(&self) -> bool {
+        self.is_freeing
+    }
+
+    fn run_again(&mut self) -> bool {
+        self.sequence = self.copy.take();
+        self.sequence.is_some()
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), Error>) {
@@ -109,6 +142,7 @@ fn take_waiting(
     while batch.len() < QUEUE_LIMIT {
         match next.or_else(|| commands.try_recv().ok()) {
             Some(Command::Run(durability, job)) => batch.push((durability, job)),
+            Some(Command::Wake) => {}
             Some(Command::Stop) => commands.close(),
             None if batch.len() >= expected || !is_synced(batch) => return,
             None if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + REGATHER_LIMIT) => {
@@ -126,15 +160,24 @@ fn is_synced(batch: &[Waiting]) -> bool {
         .any(|(durability, _)| *durability == Durability::Synced)
 }
 
+fn answer(batch: Vec<Waiting>, outcome: &Result<(), Error>) {
+    for (_, job) in batch {
+        job.answer(outcome.clone());
+    }
+}
+
 /// The state of the thread.
 pub(super) struct Writer {
-    pub(super) connection: Connection,
+    /// Nothing only while it is opened again.
+    pub(super) connection: Option<Connection>,
     pub(super) path: PathBuf,
+    pub(super) readers: Arc<Readers>,
     pub(super) cache: Arc<RecordCache>,
     pub(super) health: Arc<Health>,
     pub(super) disk: Arc<dyn Disk>,
     /// Held until the last write is done.
     pub(super) lock: Arc<RootLock>,
+    pub(super) reserve: Arc<Reserve>,
     /// The version of the next write: random at first, then counted, so that none comes twice.
     pub(super) next_version: i64,
     /// Whether the connection syncs its commits.
@@ -145,13 +188,17 @@ pub(super) struct Writer {
     pub(super) last_batch: usize,
     /// How many commits there were.
     pub(super) commits: Arc<AtomicU64>,
+    /// What the last of them wrote.
+    pub(super) last_change: Option<LastChange>,
+    /// When it was tried last to write again.
+    pub(super) tried: Option<Instant>,
 }
 
 impl Writer {
     /// Runs until it is told to stop or nobody can ask any more, then copies the log back and closes the store.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Error> {
         let mut batch = Vec::new();
-        while let Some(command) = commands.blocking_recv() {
+        while let Some(command) = self.next(&mut commands) {
             let expected = std::mem::take(&mut self.last_batch);
             take_waiting(command, &mut commands, &mut batch, expected);
             self.last_batch = batch.len();
@@ -162,31 +209,76 @@ impl Writer {
         self.close()
     }
 
-    fn run_batch(&mut self, batch: &mut Vec<Waiting>) {
-        let outcome = self.health.check().and_then(|()| {
-            self.commit(batch).map_err(|cause| {
-                self.roll_back();
-                self.health.records_failed(&self.path, cause)
-            })
-        });
-        for (_, job) in batch.drain(..) {
-            job.answer(outcome.clone());
+    /// Waits for a command, and tries to write again while writing is ended.
+    fn next(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        while self.health.is_stopped() {
+            self.try_to_go_on();
+            match commands.try_recv() {
+                Ok(command) => return Some(command),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => thread::sleep(PAUSE),
+            }
         }
+        commands.blocking_recv()
     }
 
-    /// Runs a batch as one transaction.
+    fn run_batch(&mut self, batch: &mut Vec<Waiting>) {
+        if let Err(reason) = self.lock.check() {
+            self.health.end_writing(reason, Cure::Restart);
+        }
+        let is_freeing = batch.iter().any(|(_, job)| job.is_freeing());
+        if is_freeing {
+            self.reserve.release_if_low();
+        }
+        let mut outcome = self.run_as_one(batch);
+        let is_full = outcome
+            .as_ref()
+            .is_err_and(|error| error.code() == ErrorCode::StorageFull);
+        if is_freeing && is_full && self.reserve.release() {
+            // What frees space runs once more, with the space that was kept for it.
+            let (again, rest) = std::mem::take(batch)
+                .into_iter()
+                .partition(|(_, job)| job.is_freeing());
+            answer(rest, &outcome);
+            *batch = again;
+            batch.retain_mut(|(_, job)| job.run_again());
+            outcome = self.run_as_one(batch);
+        }
+        answer(std::mem::take(batch), &outcome);
+    }
+
+    fn run_as_one(&mut self, batch: &mut [Waiting]) -> Result<(), Error> {
+        self.health.check()?;
+        self.commit(batch)
+            .map_err(|cause| self.health.records_failed(&self.path, cause))
+    }
+
+    /// Runs a batch as one transaction, which is rolled back where it fails.
     fn commit(&mut self, batch: &mut [Waiting]) -> rusqlite::Result<()> {
-        let is_synced = batch
-            .iter()
-            .any(|(durability, _)| *durability == Durability::Synced);
-        self.sync_commits(is_synced)?;
-        queries::execute(&self.connection, "BEGIN IMMEDIATE")?;
-        let changes = self.run_steps(batch)?;
+        let mut connection = self.connection.take().ok_or_else(busy)?;
+        let result = self.commit_on(&mut connection, batch);
+        // A full disk or an I/O error may have ended the transaction already.
+        if !connection.is_autocommit()
+            && let Err(cause) = queries::execute(&connection, "ROLLBACK")
+        {
+            tracing::error!(path = %self.path.display(), %cause, "a transaction cannot be rolled back");
+            self.health
+                .end_writing("a transaction of its records cannot be ended", Cure::Reopen);
+        }
+        self.connection = Some(connection);
+        result
+    }
+
+    fn commit_on(&mut self, connection: &mut Connection, batch: &mut [Waiting]) -> rusqlite::Result<()> {
+        let is_synced = is_synced(batch);
+        self.sync_commits(connection, is_synced)?;
+        queries::execute(connection, "BEGIN IMMEDIATE")?;
+        let changes = self.run_steps(connection, batch)?;
         let is_empty = changes.is_empty();
         if is_empty && is_synced && self.has_unsynced {
-            queries::touch(&self.connection)?;
+            queries::touch(connection)?;
         }
-        self.commit_changes(changes)?;
+        self.commit_changes(connection, changes)?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         if is_synced {
             self.has_unsynced = false;
@@ -198,9 +290,15 @@ impl Writer {
     }
 
     /// Runs each sequence in a savepoint of its own.
-    fn run_steps(&mut self, batch: &mut [Waiting]) -> rusqlite::Result<Vec<(Key, Option<Stored>)>> {
-        let mut records = Transaction::new(&mut self.connection, &mut self.next_version);
+    fn run_steps(
+        &mut self,
+        connection: &mut Connection,
+        batch: &mut [Waiting],
+    ) -> rusqlite::Result<Vec<(Key, Option<Stored>)>> {
+        let room = self.reserve.check();
+        let mut records = Transaction::new(connection, &mut self.next_version);
         for (_, job) in batch {
+            records.set_room(if job.is_freeing() { Ok(()) } else { room.clone() });
             queries::execute(records.connection(), "SAVEPOINT sequence")?;
             let changes = records.changes();
             let is_kept = job.run(&mut records);
@@ -215,32 +313,37 @@ impl Writer {
     }
 
     /// Commits, and shows the changes to the cache.
-    fn commit_changes(&self, changes: Vec<(Key, Option<Stored>)>) -> rusqlite::Result<()> {
+    fn commit_changes(
+        &mut self,
+        connection: &Connection,
+        changes: Vec<(Key, Option<Stored>)>,
+    ) -> rusqlite::Result<()> {
         let mark = self.cache.begin_write(&changes);
-        let result = queries::execute(&self.connection, "COMMIT");
-        let committed = if result.is_ok() { changes } else { Vec::new() };
+        let result = queries::execute(connection, "COMMIT");
+        let committed = if result.is_ok() {
+            if let Some(change) = changes.last() {
+                self.last_change = Some(LastChange::committed(change));
+            }
+            changes
+        } else {
+            if let Some(last) = &mut self.last_change {
+                last.failed(&changes);
+            }
+            Vec::new()
+        };
         self.cache.end_write(mark, committed);
         result
     }
 
     /// Chooses whether commits are synced. SQLite takes that only outside of a transaction.
-    fn sync_commits(&mut self, is_syncing: bool) -> rusqlite::Result<()> {
+    fn sync_commits(&mut self, connection: &Connection, is_syncing: bool) -> rusqlite::Result<()> {
         if self.is_syncing != is_syncing {
             // The log is still synced before it is copied back, so an unsynced commit can be lost, never torn.
             let level = if is_syncing { "FULL" } else { "NORMAL" };
-            self.connection.pragma_update(None, "synchronous", level)?;
+            connection.pragma_update(None, "synchronous", level)?;
             self.is_syncing = is_syncing;
         }
         Ok(())
-    }
-
-    fn roll_back(&self) {
-        // A full disk or an I/O error may have ended the transaction already.
-        if !self.connection.is_autocommit()
-            && let Err(cause) = queries::execute(&self.connection, "ROLLBACK")
-        {
-            drop(self.health.records_failed(&self.path, cause));
-        }
     }
 
     fn close(self) -> Result<(), Error> {
@@ -252,14 +355,20 @@ impl Writer {
             lock,
             ..
         } = self;
-        let result = health.check().and_then(|()| {
-            queries::checkpoint(&connection).map_err(|cause| health.records_failed(&path, cause))
+        if let Err(reason) = lock.check() {
+            health.end_writing(reason, Cure::Restart);
+        }
+        let result = health.check().and_then(|()| match &connection {
+            Some(connection) => queries::checkpoint(connection)
+                .map(drop)
+                .map_err(|cause| health.records_failed(&path, cause)),
+            None => Ok(()),
         });
         if result.is_ok() {
             disk.records_synced(&path);
-        } else {
+        } else if let Some(connection) = &connection {
             // What could not be written is not copied back either.
-            drop(queries::keep_log(&connection));
+            drop(queries::keep_log(connection));
         }
         drop(connection);
         drop(lock);

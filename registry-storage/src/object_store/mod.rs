@@ -296,6 +296,10 @@ impl Backend for ObjectStoreBackend {
         self.list_names(after, limit).await
     }
 
+    async fn probe(&self) -> Result<(), Error> {
+        self.list_records(&Key::repositories(), None, 1).await.map(drop)
+    }
+
     async fn close(&self) -> Result<(), Error> {
         Ok(())
     }

@@ -80,6 +80,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn open(path: &Path, limits: OutboxLimits, consumers: &[&str]) -> rusqlite::Result<Self> {
+        keep_private(path);
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         // What is committed survives the process; the worker syncs it soon after.
@@ -207,6 +208,25 @@ impl Queue {
         // In memory this does nothing.
         self.connection
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    }
+}
+
+/// Makes the file so that only its owner reads it, or takes that right from others; SQLite gives its other files the same
+/// mode. What cannot be made, SQLite complains of.
+fn keep_private(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+
+        let private = std::fs::Permissions::from_mode(0o600);
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path);
+        if let Err(cause) = file.and_then(|file| file.set_permissions(private)) {
+            tracing::warn!(path = %path.display(), %cause, "others than its owner may read this");
+        }
     }
 }
 

@@ -64,6 +64,7 @@ impl<B: Backend> Store<B> {
     }
 }
 
+#[derive(Clone)]
 struct DeleteGrant {
     keys: GrantKeys,
     now: Timestamp,
@@ -71,6 +72,10 @@ struct DeleteGrant {
 
 impl Sequence for DeleteGrant {
     type Output = bool;
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
 
     async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
         for _ in 0..ATTEMPTS {
@@ -98,6 +103,7 @@ impl Sequence for DeleteGrant {
     }
 }
 
+#[derive(Clone)]
 struct DeleteManifest {
     repository: RepositoryName,
     digest: Digest,
@@ -107,6 +113,10 @@ struct DeleteManifest {
 
 impl Sequence for DeleteManifest {
     type Output = bool;
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
 
     async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
         let key = Key::manifest(&self.repository, &self.digest);
@@ -255,6 +265,7 @@ pub(super) fn tombstone(tag: TagRecord, now: Timestamp) -> TagRecord {
     }
 }
 
+#[derive(Clone)]
 struct DeleteTag {
     repository: RepositoryName,
     tag: Tag,
@@ -263,6 +274,10 @@ struct DeleteTag {
 
 impl Sequence for DeleteTag {
     type Output = bool;
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
 
     async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
         let key = Key::tag(&self.repository, &self.tag);

@@ -124,6 +124,15 @@ impl<B: Backend> Store<B> {
         &self.backend
     }
 
+    /// Passes where records and bytes can be read, and, on a disk, written: what a check of health asks. It asks the
+    /// medium, not a cache.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.backend.probe().await
+    }
+
     /// Ends background work and makes everything durable. What is asked for afterwards fails.
     ///
     /// # Errors

@@ -76,6 +76,7 @@ impl<B: Backend> Store<B> {
             key: Key::upload(id),
             value: encode(&record, &[])?,
             condition: Condition::Absent,
+            is_freeing: false,
         };
         let create = async {
             if let Some(evicted) = evicted {
@@ -189,6 +190,8 @@ impl<B: Backend> Store<B> {
             key: session.key.clone(),
             value: session.encode(self.clock.now())?,
             condition: Condition::Matches(session.version.clone()),
+            // Whoever aborts an upload makes room.
+            is_freeing: session.upload.length().is_err(),
         };
         let version = self
             .transact_held(Durability::Deferred, put, session.held.clone())
@@ -245,14 +248,20 @@ impl<B: Backend> Store<B> {
 }
 
 /// Writes one record.
+#[derive(Clone)]
 struct PutRecord {
     key: Key,
     value: Bytes,
     condition: Condition,
+    is_freeing: bool,
 }
 
 impl Sequence for PutRecord {
     type Output = Option<Version>;
+
+    fn freeing(&self) -> Option<Self> {
+        self.is_freeing.then(|| self.clone())
+    }
 
     async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
         records.put(&self.key, self.value, self.condition).await
@@ -260,10 +269,15 @@ impl Sequence for PutRecord {
 }
 
 /// Removes the record of a session that ended, which nobody writes again.
+#[derive(Clone)]
 pub(super) struct Forget(pub(super) Key);
 
 impl Sequence for Forget {
     type Output = ();
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
 
     async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
         records.remove(&self.0).await
@@ -290,6 +304,12 @@ struct Held<S> {
 
 impl<S: Sequence> Sequence for Held<S> {
     type Output = (S::Output, Option<Arc<HeldSession>>);
+
+    fn freeing(&self) -> Option<Self> {
+        let sequence = self.sequence.freeing()?;
+        let held = self.held.clone();
+        Some(Self { sequence, held })
+    }
 
     async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
         Ok((self.sequence.run(records).await?, self.held))

@@ -167,6 +167,11 @@ struct FaultySequence<S> {
 impl<S: Sequence> Sequence for FaultySequence<S> {
     type Output = S::Output;
 
+    fn freeing(&self) -> Option<Self> {
+        let (sequence, plan) = (self.sequence.freeing()?, Arc::clone(&self.plan));
+        Some(Self { sequence, plan })
+    }
+
     async fn run(self, records: &mut dyn Records) -> Result<S::Output, Error> {
         let mut records = FaultyRecords {
             inner: records,
@@ -309,6 +314,10 @@ impl<B: Backend> Backend for Faulty<B> {
 
     async fn list_bytes(&self, after: Option<&BytesName>, limit: usize) -> Result<Vec<BytesName>, Error> {
         self.plan.call(self.inner.list_bytes(after, limit)).await
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        self.plan.call(self.inner.probe()).await
     }
 
     async fn close(&self) -> Result<(), Error> {

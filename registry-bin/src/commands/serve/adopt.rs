@@ -85,6 +85,12 @@ async fn adopt_tree(
     show.end();
     let report = adopted.map_err(|cause| failure(root).because(cause))?;
     tracing::info!("adopted {}", describe(&report));
+    if report.blobs > 0 {
+        tracing::info!(
+            "what was adopted is shared with the distribution registry's folders and keeps its owner and modes: whoever may \
+             read it there, may read it still"
+        );
+    }
     if !report.defects.is_empty() {
         tracing::warn!("once the rest is put right, `registry-bin adopt --again` adds it");
     }

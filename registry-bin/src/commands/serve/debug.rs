@@ -4,8 +4,6 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use registry_core::Storage;
-use registry_core::storage::PageRequest;
 use registry_http::operations::{CheckOptions, DebugService, Health, Metrics};
 use registry_http::{Limits, Listener, Server};
 use tokio::net::TcpStream;
@@ -15,6 +13,7 @@ use crate::config::Configuration;
 use crate::config::sections::health::HttpCheck;
 use crate::config::values::GoDuration;
 use crate::failure::Failure;
+use crate::storage::AnyStore;
 
 /// Starts the listener, if the configuration asks for one.
 pub(super) async fn start(
@@ -42,29 +41,20 @@ pub(super) async fn start(
 }
 
 /// Starts the checks that the configuration asks for.
-pub(super) fn watch(
-    configuration: &Configuration,
-    health: &Health,
-    storage: &Arc<dyn Storage>,
-) -> Result<(), Failure> {
+pub(super) fn watch(configuration: &Configuration, health: &Health, store: &AnyStore) -> Result<(), Failure> {
     let checks = &configuration.health;
-    if checks.storage.enabled {
+    // At a bucket each check is a request that costs.
+    let is_folder = matches!(store, AnyStore::Disk(_));
+    if checks.storage.enabled.unwrap_or(is_folder) {
         let options = options(
             checks.storage.interval,
             GoDuration::default(),
             checks.storage.threshold,
         );
-        let storage = Arc::clone(storage);
+        let store = store.clone();
         health.watch("storagedriver", options, move || {
-            let storage = Arc::clone(&storage);
-            Box::pin(async move {
-                let page = PageRequest { last: None, limit: 1 };
-                storage
-                    .list_repositories(page)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                Ok(())
-            })
+            let store = store.clone();
+            Box::pin(async move { store.probe().await })
         });
     }
     for check in &checks.file {

@@ -21,6 +21,7 @@ mod self_signed;
 mod service;
 mod service_manager;
 mod signals;
+mod storage_state;
 mod tls;
 mod token_keys;
 mod token_options;
@@ -44,6 +45,7 @@ use self::listen::{Inherited, inherited};
 use self::notifications::Notifications;
 use self::observe::Observation;
 use self::open::Opening;
+use self::open_files::OpenFiles;
 use self::reload::{Reload, Reloadable, Watch};
 use self::running::Running;
 use self::self_signed::SelfSigned;
@@ -106,12 +108,14 @@ async fn serve_until_signal(
     let observation = Observation::start(&configuration.log, errors)?;
     let health = Health::new();
     let debug = debug::start(configuration, &health, &observation.metrics).await?;
-    let opened = opening.storage(configuration, &location, &health, &mut signals);
+    let files = OpenFiles::divide();
+    let opened = opening.storage(configuration, &location, files.blobs, &health, &mut signals);
     let Some((storage, reserved)) = opened.await? else {
         return Ok(());
     };
     let control = control::start(&location, &storage);
-    debug::watch(configuration, &health, &storage.storage)?;
+    debug::watch(configuration, &health, &storage.store)?;
+    storage_state::add(&observation.metrics, storage.store.clone());
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;
@@ -121,7 +125,7 @@ async fn serve_until_signal(
         observation: &observation,
         notifications: notifications.as_ref(),
     };
-    let limits = open_files::limits();
+    let limits = files.limits;
     let service = service(
         serve,
         configuration,

@@ -32,6 +32,7 @@ impl Opening {
         self,
         configuration: &Configuration,
         location: &StorageLocation,
+        open_files: usize,
         health: &Health,
         signals: &mut Signals,
     ) -> Result<Option<(OpenStorage, Reserved)>, Failure> {
@@ -42,7 +43,7 @@ impl Opening {
             "opening the storage"
         });
         let storage = tokio::select! {
-            storage = OpenStorage::open(location, &configuration.storage.maintenance, wait) => storage?,
+            storage = OpenStorage::open(location, &configuration.storage.maintenance, open_files, wait) => storage?,
             () = signals.next() => return Ok(None),
         };
         let reserved = match self {

@@ -2,29 +2,47 @@
 
 use registry_http::Limits;
 
-/// Files that are open beside those of connections: of the storage, of logs, and sockets that listen.
-const OTHERS: u64 = 64;
+/// Files that are open beside those of connections and blobs: records, logs, sockets that listen, and what is opened for a
+/// moment only.
+const OTHERS: u64 = 128;
 
-/// Raises the limit of this process as far as it may go, as programs in Go do, and returns the limits that fit it: each
-/// connection may need a file of the storage beside its own.
-pub(super) fn limits() -> Limits {
-    let mut limits = Limits::default();
-    // Where the limit cannot be asked for, whoever forbids that has set it too.
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(files) => {
-            let connections = (files.saturating_sub(OTHERS) / 2).max(1);
-            limits.connections = limits
-                .connections
-                .min(usize::try_from(connections).unwrap_or(usize::MAX));
-            if limits.connections < Limits::default().connections {
-                tracing::warn!(
-                    files,
-                    connections = limits.connections,
-                    "few files may be open (ulimit -n), so there are fewer connections at once"
-                );
-            }
+/// The most files of blobs that are open at once. Requests are bounded too, so more are never asked for.
+const BLOBS: usize = 16_384;
+
+/// What the limit on open files leaves room for. Nothing of it is taken by another part, so clients that stall keep
+/// nobody from connecting, from pushing or from the log.
+#[derive(Debug)]
+pub(super) struct OpenFiles {
+    pub(super) limits: Limits,
+    /// How many files of blobs may be open.
+    pub(super) blobs: usize,
+}
+
+impl OpenFiles {
+    /// Raises the limit of this process as far as it may go, as programs in Go do, and divides it.
+    pub(super) fn divide() -> Self {
+        let mut limits = Limits::default();
+        // Where the limit cannot be asked for, whoever forbids that has set it too.
+        let files = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
+            tracing::debug!(%error, "the limit on open files stays as it is");
+            rlimit::getrlimit(rlimit::Resource::NOFILE).map(|(soft, _)| soft)
+        });
+        let free = count(files.unwrap_or(1024).saturating_sub(OTHERS).max(2));
+        limits.connections = limits.connections.min(free / 2);
+        if limits.connections < Limits::default().connections {
+            tracing::warn!(
+                files = free,
+                connections = limits.connections,
+                "few files may be open (ulimit -n), so there are fewer connections at once"
+            );
         }
-        Err(error) => tracing::debug!(%error, "the limit on open files stays as it is"),
+        Self {
+            blobs: free.saturating_sub(limits.connections).min(BLOBS),
+            limits,
+        }
     }
-    limits
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -13,6 +13,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use registry_http::tls::ServerCertificate;
+use registry_storage::filesystem::create_private_folder;
 
 use crate::failure::Failure;
 use crate::secret_file;
@@ -159,7 +160,7 @@ impl SelfSigned {
     }
 
     fn write(&self, name: &str, certificate: &str, key: &KeyPair) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
+        create_private_folder(&self.folder)?;
         secret_file::write(&self.folder.join(format!("{name}-key.pem")), &key.serialize_pem())?;
         let path = self.folder.join(format!("{name}.pem"));
         secret_file::write(&path, certificate)?;

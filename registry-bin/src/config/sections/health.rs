@@ -29,8 +29,9 @@ const TEN_SECONDS: GoDuration = GoDuration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StorageCheck {
-    /// The storage is checked.
-    pub(crate) enabled: bool,
+    /// The storage is checked: that the disk reads and takes writes, or the bucket lists. Unset, a folder is checked, and a
+    /// bucket, where each check is a request, is not.
+    pub(crate) enabled: Option<bool>,
     /// How often it is checked.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
@@ -40,7 +41,7 @@ pub(crate) struct StorageCheck {
 impl Default for StorageCheck {
     fn default() -> Self {
         Self {
-            enabled: false,
+            enabled: None,
             interval: TEN_SECONDS,
             threshold: 0,
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::{BackupError, BackupReport, disk, sync};
 use crate::bytes_name::BytesName;
+use crate::filesystem::rights::{Rights, create_folder};
 
 /// Takes bytes from one folder to another.
 #[derive(Debug)]
@@ -14,16 +15,18 @@ pub(super) struct Copier {
     from: PathBuf,
     to: PathBuf,
     days: BTreeSet<String>,
+    rights: Rights,
     report: BackupReport,
 }
 
 impl Copier {
     /// Makes the folder `to`, whose parent is there.
-    pub(super) fn new(from: PathBuf, to: PathBuf) -> Result<Self, BackupError> {
-        fs::create_dir(&to).map_err(disk(&to))?;
+    pub(super) fn new(from: PathBuf, to: PathBuf, rights: Rights) -> Result<Self, BackupError> {
+        create_folder(&to, rights.folder()).map_err(disk(&to))?;
         Ok(Self {
             from,
             to,
+            rights,
             days: BTreeSet::new(),
             report: BackupReport::default(),
         })
@@ -37,7 +40,7 @@ impl Copier {
     pub(super) fn copy(&mut self, name: &BytesName) -> Result<bool, BackupError> {
         if self.days.insert(name.day().to_owned()) {
             let day = self.to.join(name.day());
-            fs::create_dir(&day).map_err(disk(&day))?;
+            create_folder(&day, self.rights.folder()).map_err(disk(&day))?;
         }
         let (from, to) = (self.from.join(name.as_str()), self.to.join(name.as_str()));
         match fs::hard_link(&from, &to) {

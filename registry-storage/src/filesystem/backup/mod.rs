@@ -12,7 +12,7 @@ mod copy;
 mod restore;
 mod snapshot;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,7 @@ use tokio::task::spawn_blocking;
 
 use self::copy::Copier;
 pub use self::restore::restore;
+use super::rights::{Rights, create_file, create_file_if_missing, create_private_folder};
 use super::{BYTES_FOLDER, FilesystemBackend, RECORDS_FILE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::progress::{Progress, Step};
@@ -194,9 +195,11 @@ fn fill(
     is_wanted: &AtomicBool,
 ) -> Result<BackupReport, BackupError> {
     let made = SystemClock.now();
+    let rights = Rights::below(target).map_err(disk(target))?;
     let records = target.join(RECORDS_FILE);
+    create_file_if_missing(&records, rights.file()).map_err(disk(&records))?;
     snapshot::copy_records(&root.join(RECORDS_FILE), &records, progress, is_wanted)?;
-    let mut copier = Copier::new(root.join(BYTES_FOLDER), target.join(BYTES_FOLDER))?;
+    let mut copier = Copier::new(root.join(BYTES_FOLDER), target.join(BYTES_FOLDER), rights)?;
     snapshot::each_bytes_name(&records, |name| {
         check_wanted(is_wanted)?;
         copier.copy(name)?;
@@ -211,7 +214,7 @@ fn fill(
         made,
         report,
     };
-    write_manifest(target, &manifest)?;
+    write_manifest(target, &manifest, rights)?;
     Ok(report)
 }
 
@@ -235,7 +238,7 @@ fn discard(target: &Path) {
 
 /// Makes a folder, or takes one that has nothing in it.
 fn require_empty(path: &Path) -> Result<(), BackupError> {
-    std::fs::create_dir_all(path).map_err(disk(path))?;
+    create_private_folder(path).map_err(disk(path))?;
     match std::fs::read_dir(path).map_err(disk(path))?.next() {
         None => Ok(()),
         Some(_) => Err(BackupError::NotEmpty {
@@ -245,13 +248,15 @@ fn require_empty(path: &Path) -> Result<(), BackupError> {
 }
 
 /// Writes the file that makes the backup whole, under another name first.
-fn write_manifest(target: &Path, manifest: &Manifest) -> Result<(), BackupError> {
+fn write_manifest(target: &Path, manifest: &Manifest, rights: Rights) -> Result<(), BackupError> {
     let text = serde_json::to_vec_pretty(manifest).map_err(Error::internal)?;
     let (unfinished, path) = (
         target.join(format!("{MANIFEST_FILE}.unfinished")),
         target.join(MANIFEST_FILE),
     );
-    std::fs::write(&unfinished, text).map_err(disk(&unfinished))?;
+    create_file(&unfinished, rights.file())
+        .and_then(|mut file| file.write_all(&text))
+        .map_err(disk(&unfinished))?;
     sync(&unfinished)?;
     std::fs::rename(&unfinished, &path).map_err(disk(&path))?;
     sync(target)

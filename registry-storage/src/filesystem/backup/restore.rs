@@ -13,6 +13,7 @@ use super::{
     BackupError, BackupReport, FORMAT, MANIFEST_FILE, Manifest, Wanted, check_wanted, disk, snapshot, sync,
 };
 use crate::filesystem::options::try_take;
+use crate::filesystem::rights::Rights;
 use crate::filesystem::{BYTES_FOLDER, LOCK_FILE, OpenError, RECORDS_FILE};
 use crate::progress::{Progress, Step};
 
@@ -63,7 +64,8 @@ fn bring_back(
     fs::copy(&source, &records).map_err(disk(&records))?;
     snapshot::modernize(&records)?;
     sync(&records)?;
-    let mut copier = Copier::new(backup.join(BYTES_FOLDER), bytes.clone())?;
+    let rights = Rights::below(root).map_err(disk(root))?;
+    let mut copier = Copier::new(backup.join(BYTES_FOLDER), bytes.clone(), rights)?;
     let mut missing = 0;
     snapshot::each_bytes_name(&records, |name| {
         check_wanted(is_wanted)?;
