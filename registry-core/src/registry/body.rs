@@ -1,6 +1,5 @@
 //! Bodies of requests.
 
-use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -40,11 +39,17 @@ pub(super) async fn collect(mut body: Body<'_>, length: Option<u64>, limit: usiz
     let Some(second) = next(&mut body).await? else {
         return Ok(first);
     };
-    let mut collected = Vec::from(first);
+    // The chunk is a part of a buffer that may be much larger.
+    let mut collected = first.to_vec();
+    drop(first);
     let mut chunk = Some(second);
     while let Some(bytes) = chunk {
         if bytes.len() > limit.saturating_sub(collected.len()) {
             return Err(too_large());
+        }
+        if bytes.len() > collected.capacity() - collected.len() {
+            // By a quarter and no more: many clients may stop in the middle.
+            collected.reserve_exact(bytes.len().max(collected.len() / 4));
         }
         collected.extend_from_slice(&bytes);
         chunk = next(&mut body).await?;

@@ -1,17 +1,20 @@
 //! The exact cache of records.
+//!
+//! Small values are kept for as long as there is room. Large ones are kept for as long as somebody uses them, so that
+//! a thousand clients that read one value have one copy of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use crate::backend::Stored;
+use crate::backend::{Stored, Version};
 use crate::key::Key;
 
-/// The largest value that is kept, in bytes.
+/// The largest value that is kept although nobody uses it, in bytes.
 const VALUE_LIMIT: usize = 64 * 1024;
 /// What an entry costs beside key and value, in bytes, about.
 const ENTRY_OVERHEAD: u64 = 256;
@@ -28,9 +31,36 @@ const SHARDS: usize = 8;
 #[derive(Debug)]
 pub(super) struct RecordCache {
     entries: Cache<Key, Option<Stored>, EntryWeight>,
+    /// The large values that are in use.
+    large: Mutex<HashMap<Key, LargeValue>>,
     /// Odd while a key of this generation is being written.
     generations: Box<[Mutex<u64>]>,
     hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct LargeValue {
+    value: Weak<Bytes>,
+    version: Version,
+}
+
+/// The owner of a value that is in use.
+struct InUse(Arc<Bytes>);
+
+impl AsRef<[u8]> for InUse {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl LargeValue {
+    fn get(&self) -> Option<Stored> {
+        let value = self.value.upgrade()?;
+        Some(Stored {
+            value: Bytes::from_owner(InUse(value)),
+            version: self.version.clone(),
+        })
+    }
 }
 
 /// What a fill must show: the generation of its key when the read began.
@@ -69,6 +99,7 @@ impl RecordCache {
         let generations = (0..GENERATIONS).map(|_| Mutex::default()).collect();
         Self {
             entries,
+            large: Mutex::default(),
             generations,
             hasher: RandomState::new(),
         }
@@ -76,7 +107,8 @@ impl RecordCache {
 
     /// Returns what is known of a key: a record, or that there is none.
     pub(super) fn get(&self, key: &Key) -> Option<Option<Stored>> {
-        self.entries.get(key)
+        let kept = self.entries.get(key);
+        kept.or_else(|| self.large().get(key)?.get().map(Some))
     }
 
     /// Begins a read of a key from the store.
@@ -84,16 +116,48 @@ impl RecordCache {
         Ticket(self.with_generation(self.generation_of(key), |generation| *generation))
     }
 
-    /// Keeps what was read, unless the key may have been written since.
-    pub(super) fn end_read(&self, ticket: Ticket, key: &Key, value: &Option<Stored>) {
-        if !fits(value) || ticket.0 % 2 == 1 {
-            return;
+    /// Keeps what was read, unless the key may have been written since, and returns it.
+    pub(super) fn end_read(&self, ticket: Ticket, key: &Key, value: Option<Stored>) -> Option<Stored> {
+        if ticket.0 % 2 == 1 {
+            return value;
         }
+        let mut value = value;
         self.with_generation(self.generation_of(key), |generation| {
             if *generation == ticket.0 {
-                self.entries.insert(key.clone(), value.clone());
+                value = self.keep(key, value.take());
             }
         });
+        value
+    }
+
+    fn keep(&self, key: &Key, value: Option<Stored>) -> Option<Stored> {
+        match value {
+            Some(stored) if !fits(Some(&stored)) => Some(self.share(key, stored)),
+            value => {
+                self.entries.insert(key.clone(), value.clone());
+                value
+            }
+        }
+    }
+
+    /// Lets others use a large value for as long as the result is there.
+    fn share(&self, key: &Key, stored: Stored) -> Stored {
+        let mut large = self.large();
+        // Another one read it at the same time.
+        if let Some(known) = large.get(key).and_then(LargeValue::get) {
+            return known;
+        }
+        large.retain(|_, unused| unused.value.strong_count() > 0);
+        let value = Arc::new(stored.value);
+        let weak = LargeValue {
+            value: Arc::downgrade(&value),
+            version: stored.version.clone(),
+        };
+        large.insert(key.clone(), weak);
+        Stored {
+            value: Bytes::from_owner(InUse(value)),
+            version: stored.version,
+        }
     }
 
     /// Takes keys out before they are committed.
@@ -104,6 +168,7 @@ impl RecordCache {
         }
         for (key, _) in changes {
             self.entries.remove(key);
+            self.large().remove(key);
         }
         WriteMark(touched)
     }
@@ -111,7 +176,7 @@ impl RecordCache {
     /// Puts the values in that were committed, one of each key.
     pub(super) fn end_write(&self, mark: WriteMark, committed: Vec<(Key, Option<Stored>)>) {
         for (key, value) in committed {
-            if fits(&value) {
+            if fits(value.as_ref()) {
                 self.entries.insert(key, value.map(detached));
             } else {
                 self.entries.remove(&key);
@@ -128,6 +193,11 @@ impl RecordCache {
             self.with_generation(at, |generation| *generation = generation.wrapping_add(2));
         }
         self.entries.clear();
+        self.large().clear();
+    }
+
+    fn large(&self) -> MutexGuard<'_, HashMap<Key, LargeValue>> {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn generation_of(&self, key: &Key) -> usize {
@@ -144,10 +214,8 @@ impl RecordCache {
     }
 }
 
-fn fits(value: &Option<Stored>) -> bool {
-    value
-        .as_ref()
-        .is_none_or(|stored| stored.value.len() <= VALUE_LIMIT)
+fn fits(value: Option<&Stored>) -> bool {
+    value.is_none_or(|stored| stored.value.len() <= VALUE_LIMIT)
 }
 
 /// Copies the value out of the buffer that it came in, which may be larger.
@@ -160,10 +228,8 @@ fn detached(stored: Stored) -> Stored {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
-    use crate::backend::Version;
 
     fn stored(value: &str) -> Option<Stored> {
         let (value, version) = (
@@ -177,18 +243,18 @@ mod tests {
     fn a_read_is_kept_unless_a_write_passed() {
         let (cache, key) = (RecordCache::new(1 << 20), Key::from_stored("a"));
         let before = cache.begin_read(&key);
-        cache.end_read(before, &key, &stored("old"));
+        assert_eq!(cache.end_read(before, &key, stored("old")), stored("old"));
         assert_eq!(cache.get(&key), Some(stored("old")));
 
         let change = vec![(key.clone(), stored("new"))];
         let mark = cache.begin_write(&change);
         assert_eq!(cache.get(&key), None, "it may be either while it is committed");
         let during = cache.begin_read(&key);
-        cache.end_read(during, &key, &stored("old"));
+        cache.end_read(during, &key, stored("old"));
         assert_eq!(cache.get(&key), None);
         cache.end_write(mark, change);
         for late in [before, during] {
-            cache.end_read(late, &key, &stored("old"));
+            cache.end_read(late, &key, stored("old"));
             assert_eq!(cache.get(&key), Some(stored("new")));
         }
 
@@ -203,8 +269,45 @@ mod tests {
         let mark = cache.begin_write(&[(key.clone(), stored("lost"))]);
         cache.end_write(mark, Vec::new());
         assert_eq!(cache.get(&key), None);
-        cache.end_read(cache.begin_read(&key), &key, &stored("kept"));
+        cache.end_read(cache.begin_read(&key), &key, stored("kept"));
         assert_eq!(cache.get(&key), Some(stored("kept")));
+    }
+
+    #[test]
+    fn a_large_value_is_there_once_while_it_is_used_and_no_longer() {
+        let (cache, key) = (RecordCache::new(1 << 20), Key::from_stored("a"));
+        let large = |filler: &str| stored(&filler.repeat(VALUE_LIMIT + 1));
+        let ticket = cache.begin_read(&key);
+        let first = cache.end_read(ticket, &key, large("x")).unwrap();
+        // One that read at the same time, and one that comes later.
+        let second = cache.end_read(ticket, &key, large("x")).unwrap();
+        let third = cache.get(&key).flatten().unwrap();
+        assert_eq!(first, large("x").unwrap());
+        for other in [&second, &third] {
+            assert_eq!(other.value.as_ptr(), first.value.as_ptr());
+        }
+        // A part of it is a use, too.
+        let part = first.value.slice(1..2);
+        drop((first, second, third));
+        assert!(cache.get(&key).is_some());
+        drop(part);
+        assert_eq!(cache.get(&key), None);
+
+        let old = cache.end_read(cache.begin_read(&key), &key, large("x"));
+        let change = vec![(key.clone(), large("y"))];
+        let mark = cache.begin_write(&change);
+        assert_eq!(cache.get(&key), None, "it may be either while it is committed");
+        cache.end_read(ticket, &key, large("x"));
+        cache.end_write(mark, change);
+        assert_eq!(cache.get(&key), None);
+        assert_eq!(
+            cache.end_read(ticket, &key, large("x")),
+            old,
+            "who read before gets what it read"
+        );
+        assert_eq!(cache.get(&key), None);
+        let new = cache.end_read(cache.begin_read(&key), &key, large("y"));
+        assert_eq!(cache.get(&key), Some(new));
     }
 
     #[test]

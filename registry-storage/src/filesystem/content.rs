@@ -10,19 +10,17 @@ use futures_core::Stream;
 use registry_core::Error;
 use registry_core::storage::{BlobContent, ByteStream};
 
+use super::chunk_memory::{ChunkMemory, Chunks};
 use super::failure::file_error;
 use super::opened::OpenedBytes;
 use super::reads::{Reading, Reads};
-
-/// The size of a chunk in bytes. With half of it one client pulled 1.9 instead of 2.2 GiB a second; twice of it would take
-/// more memory than clients that stall should have.
-const CHUNK: u64 = 512 * 1024;
 
 /// An open file.
 #[derive(Clone, Debug)]
 pub(super) struct FileContent {
     pub(super) opened: Arc<OpenedBytes>,
     pub(super) reads: Arc<Reads>,
+    pub(super) memory: ChunkMemory,
 }
 
 impl BlobContent for FileContent {
@@ -32,11 +30,12 @@ impl BlobContent for FileContent {
             rest: range,
             reading: None,
             sent: None,
+            chunks: None,
         })
     }
 }
 
-/// Reads chunk by chunk, one of them ahead, so that a client that stalls holds two.
+/// Reads chunk by chunk, where there is memory one of them ahead, so that a client that stalls holds two or one.
 struct FileStream {
     content: FileContent,
     /// What no read was begun for.
@@ -44,20 +43,32 @@ struct FileStream {
     reading: Option<Reading<BytesMut>>,
     /// The chunk that was sent last: once the receiver is done with it, its memory takes the next one.
     sent: Option<Bytes>,
+    chunks: Option<Chunks>,
 }
 
 impl FileStream {
     /// Begins to read the next chunk; nothing at the end.
     fn begin_read(&mut self, buffer: BytesMut) -> Option<Reading<BytesMut>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let chunks = self.content.memory.renew(self.chunks.take());
+        let most = chunks.size();
+        self.chunks = Some(chunks);
         let start = self.rest.start;
-        let end = self.rest.end.min(start.saturating_add(CHUNK));
+        let end = self.rest.end.min(start.saturating_add(most as u64));
         let size = usize::try_from(end.checked_sub(start)?)
             .ok()
             .filter(|size| *size > 0)?;
         self.rest.start = end;
-        let FileContent { opened, reads } = self.content.clone();
+        let FileContent { opened, reads, .. } = self.content.clone();
         Some(reads.begin(&Arc::clone(&opened.path), move || {
-            let mut buffer = buffer;
+            // One that held a larger chunk would go on holding its memory.
+            let mut buffer = if buffer.capacity() > 2 * most {
+                BytesMut::new()
+            } else {
+                buffer
+            };
             buffer.resize(size, 0);
             let read = opened.file.read_at(&mut buffer, start);
             read.map_err(|cause| file_error("read", &opened.path, cause))?;
@@ -83,9 +94,12 @@ impl Stream for FileStream {
         match result {
             Ok(buffer) => {
                 let chunk = buffer.freeze();
-                let sent = stream.sent.replace(chunk.clone());
-                let free = sent.and_then(|sent| sent.try_into_mut().ok()).unwrap_or_default();
-                stream.reading = stream.begin_read(free);
+                let sent = stream.sent.take();
+                if stream.chunks.as_ref().is_some_and(Chunks::are_two) {
+                    stream.sent = Some(chunk.clone());
+                    let free = sent.and_then(|sent| sent.try_into_mut().ok()).unwrap_or_default();
+                    stream.reading = stream.begin_read(free);
+                }
                 Poll::Ready(Some(Ok(chunk)))
             }
             Err(error) => {

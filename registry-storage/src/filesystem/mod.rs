@@ -11,6 +11,7 @@
 
 pub mod backup;
 mod cache;
+mod chunk_memory;
 mod content;
 pub mod disk;
 mod failure;
@@ -45,6 +46,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use self::chunk_memory::ChunkMemory;
 use self::content::FileContent;
 use self::failure::lacks_space;
 use self::file_writer::FileWriter;
@@ -77,6 +79,8 @@ pub(crate) const BYTES_FOLDER: &str = "bytes";
 const PART_SIZE: usize = 256 * 1024;
 /// The size of a part in bytes where the memory for uploads is used up.
 const SMALL_PART: usize = 32 * 1024;
+/// A part is at most so small a share of the memory for uploads that is free.
+const SHARE: usize = 8;
 /// The largest blob in bytes that is kept in its record.
 const TAIL_LIMIT: usize = 16 * 1024;
 
@@ -96,6 +100,7 @@ pub struct FilesystemBackend {
     reads: Arc<Reads>,
     /// Memory for parts, in kibibytes.
     upload_memory: Arc<Semaphore>,
+    download_memory: ChunkMemory,
     epoch: Option<String>,
     root: PathBuf,
     /// Deletes of bytes share it; a backup has it alone.
@@ -185,6 +190,7 @@ impl FilesystemBackend {
             files: RwLock::new(Some(Arc::new(files))),
             reads: Arc::default(),
             upload_memory: Arc::new(Semaphore::new(in_units(options.upload_memory))),
+            download_memory: ChunkMemory::new(options.download_memory),
             epoch: disk.epoch(),
             root: root.to_owned(),
             deletes: Arc::default(),
@@ -246,6 +252,10 @@ impl Backend for FilesystemBackend {
     }
 
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {
+        // A client that stops in the middle of a part holds it. The less there is, the less each gets, so that it is
+        // never used up by those who send nothing.
+        let free = self.upload_memory.available_permits().saturating_mul(1024);
+        let size = size.min((free / SHARE).max(SMALL_PART));
         let units = u32::try_from(in_units(size)).unwrap_or(u32::MAX);
         match Arc::clone(&self.upload_memory).try_acquire_many_owned(units) {
             Ok(permit) => MemoryPermit::new(size, Some(permit)),
@@ -306,7 +316,13 @@ impl Backend for FilesystemBackend {
                 self.reads.begin(&path, open).await?
             }
         };
-        Ok(opened.map(|opened| Arc::new(FileContent { opened, reads }) as _))
+        let memory = self.download_memory.clone();
+        let content = |opened| FileContent {
+            opened,
+            reads,
+            memory,
+        };
+        Ok(opened.map(|opened| Arc::new(content(opened)) as _))
     }
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {

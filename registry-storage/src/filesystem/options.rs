@@ -89,6 +89,7 @@ pub struct FilesystemOptions {
     pub(super) upload_memory: usize,
     pub(super) open_files: usize,
     pub(super) reserve: u64,
+    pub(super) download_memory: usize,
     pub(super) disk: Arc<dyn Disk>,
 }
 
@@ -97,7 +98,8 @@ impl Default for FilesystemOptions {
         Self {
             wait: Duration::ZERO,
             record_cache: 8 << 20,
-            upload_memory: 32 << 20,
+            upload_memory: 16 << 20,
+            download_memory: 24 << 20,
             open_files: 512,
             reserve: 8 << 20,
             disk: Arc::new(RealDisk),
@@ -126,7 +128,17 @@ impl FilesystemOptions {
         self
     }
 
-    /// Lets all uploads together have at most `bytes` in memory. The default is 32 MiB.
+    /// Lets the chunks of all downloads together take `bytes` of memory, and 16 KiB each where that is used up. The less
+    /// is left, the smaller are the chunks, so that clients that stall do not keep others from reading. The default is 24
+    /// MiB.
+    #[must_use]
+    pub fn download_memory(mut self, bytes: usize) -> Self {
+        self.download_memory = bytes;
+        self
+    }
+
+    /// Lets the parts of all uploads together take `bytes` of memory, and 32 KiB each where that is used up. The less is
+    /// left, the smaller are the parts. The default is 16 MiB.
     #[must_use]
     pub fn upload_memory(mut self, bytes: usize) -> Self {
         self.upload_memory = bytes;

@@ -103,14 +103,17 @@ impl RecordStore {
         if let Some(known) = self.cache.get(key) {
             return Ok(known);
         }
-        let ticket = self.cache.begin_read(key);
-        let wanted = key.clone();
-        let found = self
-            .readers
-            .read(move |connection| queries::get(connection, &wanted))
-            .await?;
-        self.cache.end_read(ticket, key, &found);
-        Ok(found)
+        let (cache, wanted) = (Arc::clone(&self.cache), key.clone());
+        let read = move |connection: &rusqlite::Connection| {
+            // Another one may have read it while this one waited.
+            if let Some(known) = cache.get(&wanted) {
+                return Ok(known);
+            }
+            let ticket = cache.begin_read(&wanted);
+            let found = queries::get(connection, &wanted)?;
+            Ok(cache.end_read(ticket, &wanted, found))
+        };
+        self.readers.read(read).await
     }
 
     /// Reads several records, those that are not in memory in one go.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use registry_core::hash::Hasher;
 use registry_core::storage::{Body, UploadKey};
@@ -153,7 +153,7 @@ struct Append<'a, B> {
 enum Begun {
     /// Nothing but what came after the part before, in the same chunk.
     Start(Bytes),
-    Gathered(BytesMut, MemoryPermit),
+    Gathered(Vec<u8>, MemoryPermit),
 }
 
 /// What the body gave.
@@ -163,7 +163,7 @@ enum Filled {
     /// The rest, and why there is no more.
     Rest(Bytes, Result<(), Error>, Option<MemoryPermit>),
     /// A part of which more is to come, and it is time to write the session down.
-    Due(BytesMut, MemoryPermit),
+    Due(Vec<u8>, MemoryPermit),
 }
 
 impl<B: Backend> Append<'_, B> {
@@ -304,7 +304,7 @@ async fn fill(
                 return Filled::Part(chunk.split_to(permit.size()), chunk, permit);
             }
             // Small uploads take little memory, and large ones are copied once.
-            (BytesMut::from(&*chunk), permit)
+            (chunk.to_vec(), permit)
         }
     };
     let size = permit.size();
@@ -314,14 +314,18 @@ async fn fill(
         }
         let mut chunk = match incoming.next().await {
             Ok(Some(next)) => next,
-            Ok(None) => return Filled::Rest(gathered.freeze(), Ok(()), Some(permit)),
-            Err(error) => return Filled::Rest(gathered.freeze(), Err(error), Some(permit)),
+            Ok(None) => return Filled::Rest(gathered.into(), Ok(()), Some(permit)),
+            Err(error) => return Filled::Rest(gathered.into(), Err(error), Some(permit)),
         };
-        gathered.reserve(size - gathered.len());
+        // As bytes come, and no sooner: a client may stop in the middle of a part.
+        if chunk.len() > gathered.capacity() - gathered.len() {
+            let wanted = chunk.len().max(gathered.len());
+            gathered.reserve_exact(wanted.min(size - gathered.len()));
+        }
         let rest = chunk.split_off(chunk.len().min(size - gathered.len()));
         gathered.extend_from_slice(&chunk);
         if gathered.len() == size {
-            return Filled::Part(gathered.freeze(), rest, permit);
+            return Filled::Part(gathered.into(), rest, permit);
         }
     }
 }

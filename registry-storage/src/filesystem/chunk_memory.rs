@@ -1,0 +1,83 @@
+//! The memory that chunks on their way to clients take.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The largest chunk in bytes. With half of it one client pulled 1.9 instead of 2.2 GiB a second; twice of it would take
+/// more memory than clients that stall should have.
+const LARGEST: usize = 512 * 1024;
+
+/// The smallest chunk in bytes, which needs no permit.
+const SMALLEST: usize = 16 * 1024;
+
+/// A chunk is at most so small a share of what is free, so that clients that stall use up what is there more and more
+/// slowly, and there is something for the next one.
+const SHARE: usize = 16;
+
+/// A budget of memory that all streams share, in kibibytes.
+#[derive(Clone, Debug)]
+pub(super) struct ChunkMemory(Arc<Semaphore>);
+
+/// What a stream may have in memory: two chunks of one size.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    /// None stands for a chunk of the smallest size, of which there is one.
+    permit: Option<OwnedSemaphorePermit>,
+    size: usize,
+}
+
+impl ChunkMemory {
+    /// Makes a budget of `size` bytes.
+    pub(super) fn new(size: usize) -> Self {
+        Self(Arc::new(Semaphore::new(
+            (size / 1024).min(Semaphore::MAX_PERMITS),
+        )))
+    }
+
+    /// Gives a stream what is there for it in place of what it had.
+    pub(super) fn renew(&self, before: Option<Chunks>) -> Chunks {
+        drop(before);
+        let free = self.0.available_permits().saturating_mul(1024);
+        let size = (free / SHARE / SMALLEST * SMALLEST).min(LARGEST);
+        let units = u32::try_from(2 * size / 1024).unwrap_or_default();
+        let permit = if size > SMALLEST {
+            Arc::clone(&self.0).try_acquire_many_owned(units).ok()
+        } else {
+            None
+        };
+        let size = if permit.is_some() { size } else { SMALLEST };
+        Chunks { permit, size }
+    }
+}
+
+impl Chunks {
+    /// Returns the size of a chunk in bytes.
+    pub(super) const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Tells whether there is memory for a second one.
+    pub(super) const fn are_two(&self) -> bool {
+        self.permit.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_stall_leave_something_for_the_next_one() {
+        let memory = ChunkMemory::new(24 << 20);
+        let stalled: Vec<Chunks> = (0..1000).map(|_| memory.renew(None)).collect();
+        let sizes: Vec<usize> = stalled.iter().map(Chunks::size).collect();
+        assert!(sizes.is_sorted_by(|one, next| one >= next), "{sizes:?}");
+        assert_eq!((sizes[0], sizes[999]), (LARGEST, SMALLEST));
+        assert!(!stalled[999].are_two());
+        drop(stalled);
+        let last = memory.renew(None);
+        let again = memory.renew(Some(last));
+        assert_eq!((again.size(), memory.0.available_permits()), (LARGEST, 23 << 10));
+    }
+}
