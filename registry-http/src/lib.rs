@@ -24,6 +24,7 @@ mod endpoint;
 mod frontend;
 mod limits;
 mod log_limit;
+mod memory;
 #[cfg(feature = "notifications")]
 pub mod notify;
 mod observe;
@@ -50,6 +51,7 @@ pub use crate::frontend::{
     ProxyFields, PublicUrl, TrustedProxies,
 };
 pub use crate::limits::Limits;
+pub use crate::memory::{MemoryBudget, MemoryUse};
 #[cfg(feature = "opentelemetry")]
 pub use crate::observe::RequestSpans;
 pub use crate::observe::{

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::memory::MemoryBudget;
+
 /// The bounds of a server and its service. No request has a limit on its whole time, only on silence.
 ///
 /// ```
@@ -14,22 +16,27 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Requests that are worked on at once, by one service; more wait. A pull
-    /// holds two chunks of its storage, a push two parts and what the connection buffers. 1024.
+    /// What clients can make the server and its service hold, of connections, headers, requests, bodies of manifests and
+    /// answers; with more, who holds most is refused. What a storage buffers of blobs is its own. Clones of these limits
+    /// share it. 48 MiB.
+    pub memory: MemoryBudget,
+    /// Requests that are worked on at once, by one service; more wait. A request that waits for its client, to send more
+    /// of its body or to take more of the answer, does not count. 1024.
     pub requests: usize,
     /// How long a request waits for its turn before it is answered 503 with `Retry-After`. 5 seconds.
     pub turn: Duration,
     /// Connections that a server has open at once. More wait until one ends, or one on which nothing happened for a
-    /// second is closed for them. 4096.
+    /// second is closed for them. One address may have three times as many as are free, and eight. 4096.
     pub connections: usize,
     /// Requests of one HTTP/2 connection at once. 128.
     pub streams: u32,
     /// Fields in the header of a request; one with more is answered 431. 100.
     pub fields: usize,
-    /// Bytes in the header of an HTTP/2 request; one with more is answered 431. 64 KiB.
+    /// Bytes in the header of a request; one with more is answered 431. At least 16 KiB for HTTP/1.1. 64 KiB.
     pub header: u32,
-    /// Bytes that an HTTP/1.1 connection buffers in each direction, at least 8 KiB: the most that one read brings of
-    /// a body, and the longest header. 256 KiB.
+    /// Bytes that a connection buffers in each direction, at least 8 KiB: the most that one read brings of a body of
+    /// HTTP/1.1, to who sends so fast and while there is memory, and the most of an answer that waits for the socket.
+    /// 256 KiB.
     pub buffer: usize,
     /// Bytes of request bodies that an HTTP/2 connection buffers: its flow control window, and that of each of its
     /// streams, at most 2 GiB - 1. 1 MiB.
@@ -44,7 +51,8 @@ pub struct Limits {
     /// How long no byte of a request body may arrive before the request is answered 408. What arrived is kept. 60
     /// seconds.
     pub request_silence: Duration,
-    /// How long a client may take nothing of what is ready to be sent before its connection is cut. 60 seconds.
+    /// How long a client may take nothing of an answer that is ready before its connection is cut, or its HTTP/2 stream
+    /// reset where it takes others. Pings do not count. 60 seconds.
     pub response_silence: Duration,
     /// Bytes of a request body that are read and thrown away when the request was refused early, so that the
     /// connection can be used again; with more left it is closed. 256 KiB.
@@ -57,6 +65,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            memory: MemoryBudget::new(48 << 20),
             requests: 1024,
             turn: Duration::from_secs(5),
             connections: 4096,

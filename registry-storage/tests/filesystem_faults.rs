@@ -345,20 +345,40 @@ async fn readers_of_the_same_bytes_share_a_descriptor_and_leave_some_to_those_wh
     let before = disk.calls();
     let mut same = Vec::new();
     for _ in 0..2000 {
-        same.push(backend.open_bytes(&names[0]).await.unwrap().unwrap());
+        same.push(
+            backend
+                .open_bytes(&names[0], Expect::Nothing)
+                .await
+                .unwrap()
+                .unwrap(),
+        );
     }
     assert_eq!(disk.calls() - before, 1);
-    let second = backend.open_bytes(&names[1]).await.unwrap().unwrap();
-    let third = backend.open_bytes(&names[2]).await.unwrap().unwrap();
+    let second = backend
+        .open_bytes(&names[1], Expect::Nothing)
+        .await
+        .unwrap()
+        .unwrap();
+    let third = backend
+        .open_bytes(&names[2], Expect::Nothing)
+        .await
+        .unwrap()
+        .unwrap();
 
     // Nobody gets one more, and pushes go on.
     tokio::time::pause();
-    let refused = backend.open_bytes(&names[3]).await.unwrap_err();
+    let refused = backend.open_bytes(&names[3], Expect::Nothing).await.unwrap_err();
     tokio::time::resume();
     assert_eq!(refused.code(), ErrorCode::Unavailable);
     push(&backend, &name(20_300_101, 5)).await.unwrap();
     drop(second);
-    drop(backend.open_bytes(&names[3]).await.unwrap().unwrap());
+    drop(
+        backend
+            .open_bytes(&names[3], Expect::Nothing)
+            .await
+            .unwrap()
+            .unwrap(),
+    );
     drop((same, third));
 
     // One that is read no more is closed, and the next reader opens it.

@@ -14,7 +14,7 @@ use registry_core::{Algorithm, Digest, RepositoryName, Storage as _};
 use registry_storage::Store;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::filesystem::backup::restore;
-use registry_storage::outbox::Outbox;
+use registry_storage::outbox::{Outbox, OutboxLimits};
 
 /// Returns the modes of all that is below a folder, and of itself.
 fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
@@ -69,7 +69,7 @@ async fn what_is_made_is_for_its_owner_alone() {
     let root = folder.path().join("above/root");
     let store = open(&root).await;
     push(&store).await;
-    let outbox = Outbox::open(&root.join("outbox"), 10, &["a"]).unwrap();
+    let outbox = Outbox::open(&root.join("outbox"), OutboxLimits::default(), &["a"]).unwrap();
     outbox.append(vec![vec![1]]).await.unwrap();
     assert!(root.join("records.sqlite-wal").exists() && root.join("outbox-wal").exists());
     assert_private(&root);

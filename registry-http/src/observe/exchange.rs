@@ -1,21 +1,52 @@
 //! A request that goes on.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use registry_core::{Error, Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Observer, RequestRecord};
+use crate::memory::{Charge, MemoryUse, Refused};
 
-/// A request that goes on: its record, which is told when this is dropped, and its turn.
+/// A request that goes on: its record, which is told when this is dropped, and what it holds.
 pub(crate) struct Exchange {
     record: RequestRecord,
-    received: Arc<AtomicU64>,
+    intake: Arc<Intake>,
     begin: Instant,
     observer: Arc<dyn Observer>,
-    turn: Option<OwnedSemaphorePermit>,
+    header: Option<Charge>,
+}
+
+/// What a request and its body share.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    received: AtomicU64,
+    /// The right to be worked on. It is given back as soon as the client is waited for.
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
+    is_kept: AtomicBool,
+    kept: Mutex<Option<Charge>>,
+}
+
+impl Intake {
+    /// The client is waited for.
+    pub(crate) fn waits(&self) {
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Counts bytes that arrived, and charges the client for those that are kept.
+    pub(crate) fn arrived(&self, length: usize) -> Result<(), Refused> {
+        self.received.fetch_add(length as u64, Ordering::Relaxed);
+        if !self.is_kept.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.as_mut() {
+            Some(charge) => charge.grow(length, MemoryUse::Manifest),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Exchange {
@@ -24,10 +55,10 @@ impl Exchange {
         observer.began(&mut record, &parts.headers);
         Self {
             record,
-            received: Arc::default(),
+            intake: Arc::default(),
             begin: Instant::now(),
             observer,
-            turn: None,
+            header: None,
         }
     }
 
@@ -36,13 +67,40 @@ impl Exchange {
         &self.record
     }
 
-    /// Returns the count of bytes that arrived.
-    pub(crate) fn received(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.received)
+    /// Returns what the body tells of itself.
+    pub(crate) fn intake(&self) -> Arc<Intake> {
+        Arc::clone(&self.intake)
     }
 
-    pub(crate) fn take_turn(&mut self, turn: OwnedSemaphorePermit) {
-        self.turn = Some(turn);
+    pub(crate) fn take_turn(&self, turn: OwnedSemaphorePermit) {
+        *self.intake.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+    }
+
+    /// The work is done: from here on the client is waited for.
+    pub(crate) fn end_turn(&self) {
+        self.intake.waits();
+    }
+
+    /// Holds the memory of the header.
+    pub(crate) fn hold_header(&mut self, charge: Charge) {
+        self.header = Some(charge);
+    }
+
+    /// Makes the body be charged as it arrives, for as long as the request goes on.
+    pub(crate) fn keep_body(&self, charge: Charge) {
+        *self.intake.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(charge);
+        self.intake.is_kept.store(true, Ordering::Relaxed);
+    }
+
+    /// The body was used, and is not kept any more.
+    pub(crate) fn release_body(&self) {
+        drop(
+            self.intake
+                .kept
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
     }
 
     pub(crate) fn set_principal(&mut self, name: &str) {
@@ -83,8 +141,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.turn = None;
-        self.record.received = self.received.load(Ordering::Relaxed);
+        self.record.received = self.intake.received.load(Ordering::Relaxed);
         self.record.duration = self.begin.elapsed();
         self.observer.finished(&self.record);
     }

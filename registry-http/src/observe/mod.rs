@@ -19,7 +19,7 @@ use http::HeaderMap;
 use registry_core::Event;
 
 pub use self::access_log::AccessLog;
-pub(crate) use self::exchange::Exchange;
+pub(crate) use self::exchange::{Exchange, Intake};
 pub(crate) use self::intents::RequestIntents;
 pub use self::lines::{AuditLevel, LineFormat, LineLog, LineSink};
 pub use self::record::RequestRecord;

@@ -2,6 +2,7 @@
 
 mod debug;
 mod health;
+mod memory;
 mod metrics;
 #[cfg(feature = "notifications")]
 mod notifications;

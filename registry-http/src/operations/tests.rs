@@ -8,6 +8,7 @@ use hyper::service::Service as _;
 use registry_core::{Algorithm, Storage as _};
 
 use super::*;
+use crate::memory::{MemoryBudget, MemoryUse};
 use crate::observe::{Observer as _, RequestRecord};
 
 async fn ask(service: &DebugService, method: Method, path: &str) -> (u16, String) {
@@ -173,4 +174,23 @@ async fn metrics_have_the_names_of_the_distribution_registry_and_bounded_labels(
         404,
         "the path is the operator's choice"
     );
+}
+
+#[test]
+fn what_clients_hold_and_what_was_refused_are_metrics() {
+    let budget = MemoryBudget::new(1000);
+    let metrics = Metrics::new();
+    metrics.add_memory(budget.clone());
+    let account = budget.account(None);
+    let _held = account.charge(300, MemoryUse::Connection).unwrap();
+    account.charge(900, MemoryUse::Manifest).unwrap_err();
+    let text = metrics.encode();
+    for line in [
+        "registry_http_memory_bytes 300",
+        "registry_http_memory_limit_bytes 1000",
+        "registry_http_memory_refused_total{use=\"connection\"} 0",
+        "registry_http_memory_refused_total{use=\"manifest\"} 1",
+    ] {
+        assert!(text.lines().any(|written| written == line), "{line}: {text}");
+    }
 }

@@ -22,7 +22,7 @@ pub(super) struct Activity {
 struct State {
     /// Handlers and bodies that the client waits for: as long as there are some, silence is this side's.
     owed: usize,
-    /// Response bodies that were not sent whole.
+    /// Response bodies that the client did not take whole.
     bodies: usize,
     /// Bytes wait for the socket to take them.
     is_writing: bool,
@@ -32,7 +32,7 @@ struct State {
     is_reset: bool,
     /// Others need the connection's place.
     is_dismissed: bool,
-    /// When bytes were taken last.
+    /// When bytes of a body, or any that waited, were taken last.
     last: Instant,
     /// When anything of a request happened last. Who only pings uses nothing.
     last_use: Instant,
@@ -115,12 +115,15 @@ impl Activity {
         let mut state = self.lock();
         let had_waited = state.is_writing;
         state.is_writing = is_pending;
-        if !is_pending {
-            state.last = Instant::now();
-            if had_waited {
-                state.last_use = state.last;
-            }
+        // Answers to pings fit in at once, and are nothing that the client waits for.
+        if !is_pending && had_waited {
+            state.touch();
         }
+    }
+
+    /// A part of a body was taken.
+    pub(super) fn body_taken(&self) {
+        self.lock().last = Instant::now();
     }
 
     pub(super) fn request_began(&self) {

@@ -19,7 +19,9 @@ use tokio_util::either::Either;
 
 use super::activity::{Activity, Verdict};
 use super::crowd::Place;
+use super::metered::{self, ConnectionMemory, Metered};
 use super::stopped;
+use super::stream::StreamTasks;
 use super::transport::{Socket, Watched};
 use super::watched::WatchedService;
 use crate::address::PeerAddress;
@@ -37,27 +39,9 @@ const NOT_TLS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
     This is an HTTPS server: ask it with https:// in place of http://.\n";
 
-/// What all connections of a server are configured with.
-pub(super) struct Builders {
-    /// HTTP/1.1 or HTTP/2, as the first bytes say.
-    any: Builder<Tasks>,
-    http1: Builder<Tasks>,
-    failed_handshakes: LogLimit,
-}
-
-impl Builders {
-    /// The tasks of HTTP/2 streams run in `tasks`.
-    pub(super) fn new(limits: &Limits, tasks: &Tasks) -> Self {
-        Self {
-            any: builder(limits, tasks.clone()),
-            http1: builder(limits, tasks.clone()).http1_only(),
-            failed_handshakes: LogLimit::new(),
-        }
-    }
-}
-
-fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
-    let mut builder = Builder::new(tasks);
+/// Makes what hyper is configured with: HTTP/1.1, or with `http2` what the first bytes say.
+fn builder(limits: &Limits, streams: StreamTasks, http2: bool) -> Builder<StreamTasks> {
+    let mut builder = Builder::new(streams);
     // Vectored writes are on where the transport has them: a blob's chunk goes to the socket without a copy.
     builder
         .http1()
@@ -74,7 +58,7 @@ fn builder(limits: &Limits, tasks: Tasks) -> Builder<Tasks> {
         .initial_connection_window_size(limits.window.min(i32::MAX.unsigned_abs()))
         .max_frame_size(FRAME)
         .max_send_buf_size(limits.buffer);
-    builder
+    if http2 { builder } else { builder.http1_only() }
 }
 
 /// A connection that was accepted.
@@ -84,8 +68,9 @@ pub(super) struct Connection {
     pub(super) tls: Option<Tls>,
     /// HTTP/2 is spoken without TLS.
     pub(super) http2: bool,
-    pub(super) builders: Arc<Builders>,
     pub(super) limits: Arc<Limits>,
+    pub(super) streams: StreamTasks,
+    pub(super) failed_handshakes: Arc<LogLimit>,
     pub(super) interrupted: Tasks,
     pub(super) stop: watch::Receiver<bool>,
     /// Held until the connection ended.
@@ -108,14 +93,20 @@ impl Connection {
             peer,
             tls,
             mut http2,
-            builders,
             limits,
+            streams,
+            failed_handshakes,
             interrupted,
             mut stop,
             place,
         } = self;
         let activity = Arc::clone(place.activity());
         let is_secure = tls.is_some();
+        let Some(charge) = metered::charge_connection(place.account(), is_secure) else {
+            tracing::debug!(%peer, "there is no memory for a connection; it is closed");
+            place.crowd().relieve(Instant::now());
+            return;
+        };
         let stream = match tls {
             None => Either::Left(Watched::new(socket, Arc::clone(&activity), limits.drain_time)),
             Some(tls) => {
@@ -131,21 +122,32 @@ impl Connection {
                         Either::Right(stream)
                     }
                     Err(failure) => {
-                        failure.tell(peer, &builders.failed_handshakes);
+                        failure.tell(peer, &failed_handshakes);
                         return;
                     }
                 }
             }
         };
+        let memory = Arc::new(ConnectionMemory::new(Arc::clone(place.account())));
+        let stream = Metered::new(
+            stream,
+            Arc::clone(&memory),
+            Arc::clone(&activity),
+            charge,
+            &limits,
+        );
+        let builder = builder(&limits, streams.clone(), http2);
         let service = WatchedService {
             service,
             activity: Arc::clone(&activity),
+            memory,
+            crowd: Arc::clone(place.crowd()),
+            streams,
             peer,
             is_secure,
             interrupted: InterruptedRequests(interrupted),
         };
-        let builder = if http2 { &builders.any } else { &builders.http1 };
-        run(stream, service, builder, peer, &activity, &limits, stop).await;
+        run(stream, service, &builder, peer, &activity, &limits, stop).await;
     }
 }
 
@@ -224,7 +226,7 @@ async fn first_byte(socket: &Socket) -> Option<u8> {
 async fn run<T, S, B>(
     stream: T,
     service: WatchedService<S>,
-    builder: &Builder<Tasks>,
+    builder: &Builder<StreamTasks>,
     peer: PeerAddress,
     activity: &Activity,
     limits: &Limits,

@@ -5,6 +5,8 @@ mod clock;
 mod connection;
 mod crowd;
 mod listener;
+mod metered;
+mod stream;
 mod transport;
 mod unix;
 mod watched;
@@ -25,14 +27,16 @@ use tokio::time::{sleep, timeout};
 
 use self::clock::ClockWatch;
 pub use self::clock::check_clock;
-use self::connection::Builders;
 use self::crowd::{Crowd, Place};
 pub use self::listener::Listener;
+pub(crate) use self::metered::ConnectionMemory;
+use self::stream::StreamTasks;
 use self::transport::Socket;
 #[cfg(feature = "testing")]
 pub(crate) use self::watched::ConnectionReset;
 use crate::address::{ListenAddress, PeerAddress};
 use crate::limits::Limits;
+use crate::log_limit::LogLimit;
 use crate::service::BoxError;
 use crate::tasks::Tasks;
 
@@ -98,15 +102,15 @@ impl Server {
         let addresses = addresses.collect();
         let (stop, stopped) = watch::channel(false);
         let (connections, interrupted) = (Tasks::default(), Tasks::default());
-        let builders = Arc::new(Builders::new(&limits, &connections));
-        let crowd = Arc::new(Crowd::new(limits.connections));
+        let crowd = Arc::new(Crowd::new(limits.connections, limits.memory.clone()));
         let limits = Arc::new(limits);
+        let failed_handshakes = Arc::new(LogLimit::new());
         for listener in listeners {
             let accept = Accept {
                 listener,
                 service: service.clone(),
-                builders: Arc::clone(&builders),
                 crowd: Arc::clone(&crowd),
+                failed_handshakes: Arc::clone(&failed_handshakes),
                 limits: Arc::clone(&limits),
                 connections: connections.clone(),
                 interrupted: interrupted.clone(),
@@ -155,8 +159,8 @@ impl Drop for Server {
 struct Accept<S> {
     listener: Listener,
     service: S,
-    builders: Arc<Builders>,
     limits: Arc<Limits>,
+    failed_handshakes: Arc<LogLimit>,
     crowd: Arc<Crowd>,
     connections: Tasks,
     interrupted: Tasks,
@@ -189,8 +193,9 @@ where
                 peer,
                 tls: self.listener.tls().cloned(),
                 http2: self.listener.has_http2(),
-                builders: Arc::clone(&self.builders),
                 limits: Arc::clone(&self.limits),
+                failed_handshakes: Arc::clone(&self.failed_handshakes),
+                streams: StreamTasks::new(self.connections.clone(), self.limits.response_silence),
                 interrupted: self.interrupted.clone(),
                 stop: self.stop.clone(),
                 place,
@@ -209,7 +214,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// Accepts one connection, and waits until there is room for it.
 async fn accept(listener: &Listener, crowd: &Arc<Crowd>) -> Option<(Socket, PeerAddress, Place)> {
     match listener.accept().await {
-        Ok((socket, peer)) => Some((socket, peer, crowd.enter().await?)),
+        Ok((socket, peer)) => Some((socket, peer, crowd.enter(peer.ip()).await?)),
         Err(error) => {
             // The client gave up before it was accepted; all else does not go away by trying at once.
             let is_of_client = matches!(

@@ -3,17 +3,29 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::CONNECTION;
-use http::{Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::service::Service;
 
 use super::activity::Activity;
+use super::crowd::Crowd;
+use super::metered::ConnectionMemory;
+use super::stream::{Stream, StreamTasks, WatchedData};
 use crate::address::PeerAddress;
+use crate::memory::{MemoryUse, Refused};
 use crate::service::{BoxError, InterruptedRequests, OverTls};
+
+/// What a request and its answer hold beside their header and bodies, in bytes, about: futures, tasks and the record.
+const REQUEST: usize = 8 * 1024;
+
+/// The longest answer in bytes that HTTP/2 is told the end of before it is sent. The end of a longer one is a frame of
+/// its own, so that the stream can still be reset.
+const SMALL_ANSWER: u64 = 16 * 1024;
 
 /// Lets a handler reset the connection of its request, which it finds in the request's extensions.
 #[derive(Clone, Debug)]
@@ -41,6 +53,9 @@ impl ConnectionReset {
 pub(super) struct WatchedService<S> {
     pub(super) service: S,
     pub(super) activity: Arc<Activity>,
+    pub(super) memory: Arc<ConnectionMemory>,
+    pub(super) crowd: Arc<Crowd>,
+    pub(super) streams: StreamTasks,
     pub(super) peer: PeerAddress,
     pub(super) is_secure: bool,
     pub(super) interrupted: InterruptedRequests,
@@ -50,12 +65,30 @@ impl<S, A, B> Service<Request<A>> for WatchedService<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
+    A: Body,
+    B: Body,
 {
     type Response = Response<WatchedBody<B>>;
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
 
     fn call(&self, mut request: Request<A>) -> Self::Future {
+        let version = request.version();
+        let charge = match self.memory.account().charge(REQUEST, MemoryUse::Request) {
+            Ok(charge) => charge,
+            Err(refused) => {
+                self.crowd.relieve(Instant::now());
+                // What follows on an HTTP/1.1 connection is not read.
+                self.activity.leave_unread();
+                return Box::pin(async move { Ok(refusal(refused, version)) });
+            }
+        };
+        let stream = Arc::new(Stream::new(Arc::clone(&self.activity), charge));
+        if version == Version::HTTP_2 {
+            self.streams.begin(&stream);
+        }
+        let body = (!request.body().is_end_stream()).then(|| self.memory.body_begins());
+        self.memory.request_begins();
         let extensions = request.extensions_mut();
         extensions.insert(self.peer);
         if self.is_secure {
@@ -63,18 +96,35 @@ where
         }
         extensions.insert(self.interrupted.clone());
         extensions.insert(ConnectionReset(Arc::clone(&self.activity)));
+        extensions.insert(Arc::clone(&self.memory));
         let running = Running::new(&self.activity);
         let response = self.service.call(request);
         Box::pin(async move {
             let response = response.await?;
+            drop(body);
             let activity = &running.0;
             if response.headers().contains_key(CONNECTION) {
                 activity.leave_unread();
             }
-            let body = |body| WatchedBody::new(body, Arc::clone(activity));
-            Ok(response.map(body))
+            Ok(response.map(|body| WatchedBody::new(body, stream, version)))
         })
     }
+}
+
+/// Makes an answer that holds nothing.
+fn refusal<B>(refused: Refused, version: Version) -> Response<WatchedBody<B>> {
+    let mut response = Response::new(WatchedBody::none());
+    *response.status_mut() = match refused {
+        Refused::Greedy => StatusCode::TOO_MANY_REQUESTS,
+        Refused::Full => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let header = response.headers_mut();
+    header.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    header.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if version < Version::HTTP_2 {
+        header.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// A handler that runs.
@@ -93,22 +143,37 @@ impl Drop for Running {
     }
 }
 
-/// A response body that notes when it is read, and when it has nothing to give.
+/// A response body that notes when it is read, when it has nothing to give, and when the client took it.
 #[derive(Debug)]
-pub(super) struct WatchedBody<B> {
+pub(super) struct WatchedBody<B>(Option<Watched<B>>);
+
+#[derive(Debug)]
+struct Watched<B> {
     inner: Pin<Box<B>>,
-    activity: Arc<Activity>,
+    stream: Arc<Stream>,
     is_waiting: bool,
+    /// The end is told when the socket took what comes before.
+    ends_late: bool,
+    is_read: bool,
 }
 
 impl<B> WatchedBody<B> {
-    fn new(inner: B, activity: Arc<Activity>) -> Self {
-        activity.body_began();
-        Self {
+    const fn none() -> Self {
+        Self(None)
+    }
+}
+
+impl<B: Body> WatchedBody<B> {
+    fn new(inner: B, stream: Arc<Stream>, version: Version) -> Self {
+        stream.body_began();
+        let is_small = inner.size_hint().upper().is_some_and(|size| size <= SMALL_ANSWER);
+        Self(Some(Watched {
             inner: Box::pin(inner),
-            activity,
+            stream,
             is_waiting: false,
-        }
+            ends_late: version == Version::HTTP_2 && !is_small,
+            is_read: false,
+        }))
     }
 }
 
@@ -117,37 +182,60 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    type Data = Bytes;
+    type Data = WatchedData;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let result = self.inner.as_mut().poll_frame(context);
-        match (result.is_pending(), self.is_waiting) {
-            (true, false) => self.activity.waits(),
-            (false, true) => self.activity.ready(),
-            (true, true) | (false, false) => {}
+    ) -> Poll<Option<Result<Frame<WatchedData>, B::Error>>> {
+        let Some(body) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        if !body.is_read {
+            let result = body.inner.as_mut().poll_frame(context);
+            body.note(result.is_pending());
+            match result {
+                Poll::Ready(None) => body.is_read = true,
+                result => {
+                    let watched = |data| WatchedData::new(data, &body.stream);
+                    return result.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(watched))));
+                }
+            }
         }
-        self.is_waiting = result.is_pending();
-        result
+        if body.ends_late {
+            body.stream.poll_taken(context).map(|()| None)
+        } else {
+            Poll::Ready(None)
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.0
+            .as_ref()
+            .is_none_or(|body| body.inner.is_end_stream() && (!body.ends_late || body.stream.is_taken()))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.0
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), |body| body.inner.size_hint())
     }
 }
 
-impl<B> Drop for WatchedBody<B> {
-    fn drop(&mut self) {
-        if self.is_waiting {
-            self.activity.ready();
+impl<B> Watched<B> {
+    fn note(&mut self, is_waiting: bool) {
+        match (is_waiting, self.is_waiting) {
+            (true, false) => self.stream.activity().waits(),
+            (false, true) => self.stream.activity().ready(),
+            (true, true) | (false, false) => {}
         }
-        self.activity.body_ended();
+        self.is_waiting = is_waiting;
+    }
+}
+
+impl<B> Drop for Watched<B> {
+    fn drop(&mut self) {
+        self.note(false);
     }
 }

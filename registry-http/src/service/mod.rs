@@ -19,6 +19,7 @@ use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use registry_core::challenge::ChallengeError;
 use registry_core::policy::Claims;
+use registry_core::response::ResponseBody as Content;
 use registry_core::{Error, ErrorCode, Registry, Response, Scope, Storage};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -32,9 +33,17 @@ use crate::access::{AccessControl, ReplaceableAccess};
 use crate::authenticate::{self, Anonymous, Authenticator};
 use crate::frontend::{ClientAddress, Mounted};
 use crate::limits::Limits;
+use crate::memory::{Account, MemoryUse};
 use crate::observe::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
 use crate::rate_limit::RateLimits;
+use crate::server::ConnectionMemory;
 use crate::tasks::Tasks;
+
+/// What a field takes in memory beside its bytes, about.
+const FIELD: usize = 64;
+
+/// Answers of up to so many bytes are part of what each request takes.
+const SMALL_ANSWER: usize = 4 * 1024;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -209,7 +218,8 @@ impl<S: ?Sized + Storage> Shared<S> {
         let body = RequestBody::new(
             body,
             self.limits.request_silence,
-            exchange.received(),
+            exchange.intake(),
+            parts.extensions.get::<Arc<ConnectionMemory>>().cloned(),
             expects_continue(&parts.headers),
         );
         let (method, version) = (parts.method.clone(), parts.version);
@@ -222,6 +232,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         } else {
             FinishOnDrop::new(work, tasks).await
         };
+        exchange.end_turn();
         let response = if method == Method::HEAD {
             response.without_body()
         } else {
@@ -264,16 +275,13 @@ impl<S: ?Sized + Storage> Shared<S> {
         exchange: &mut Exchange,
         body: registry_core::storage::Body<'_>,
     ) -> Result<Response, Error> {
+        let account = self.account(parts);
+        exchange.hold_header(account.charge(header_size(parts), MemoryUse::Request)?);
         let writes = !matches!(parts.method, Method::GET | Method::HEAD);
         if let Some(rates) = &self.rates {
             let client = ClientAddress::of(parts);
             rates.check_address(client, writes).await?;
         }
-        let turn = Arc::clone(&self.turns).acquire_owned();
-        let Ok(Ok(turn)) = timeout(self.limits.turn, turn).await else {
-            return Err(ErrorCode::Unavailable.into());
-        };
-        exchange.take_turn(turn);
         if parts
             .extensions
             .get::<Mounted>()
@@ -283,6 +291,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         }
         let access = self.access.current();
         if let Some((_, endpoint)) = access.endpoints.iter().find(|(path, _)| path == parts.uri.path()) {
+            self.wait_for_turn(exchange).await?;
             let (principal, response) = endpoint.answer(parts, body).await;
             exchange.set_principal(principal.name());
             return Ok(response);
@@ -313,9 +322,13 @@ impl<S: ?Sized + Storage> Shared<S> {
         }
         let request = request?;
         exchange.set_request(&request);
+        if matches!(request, registry_core::Request::PutManifest { .. }) {
+            exchange.keep_body(account.charge(0, MemoryUse::Manifest)?);
+        }
+        self.wait_for_turn(exchange).await?;
         let registry = self.registry.clone();
         let registry = registry.with_authorizer(Arc::clone(&access.authorizer));
-        let response = match &self.events {
+        let mut response = match &self.events {
             Some(events) => {
                 let intents = RequestIntents::new(&**events, exchange.record());
                 let handled = registry.handle_with_intents(&principal, request, body, Some(&intents));
@@ -325,6 +338,12 @@ impl<S: ?Sized + Storage> Shared<S> {
             }
             None => registry.handle(&principal, request, body).await,
         };
+        exchange.release_body();
+        if let Content::Bytes(bytes) = &mut response.body
+            && bytes.len() > SMALL_ANSWER
+        {
+            *bytes = account.hold(std::mem::take(bytes))?;
+        }
         match &response.error {
             Some(error) if error.code() == ErrorCode::Unauthorized => {
                 // Said only where it is true: there is a token, and it is good for less. Clients give up on it.
@@ -334,6 +353,37 @@ impl<S: ?Sized + Storage> Shared<S> {
             _ => Ok(response),
         }
     }
+
+    /// Waits until the request may be worked on.
+    async fn wait_for_turn(&self, exchange: &Exchange) -> Result<(), Error> {
+        let turn = Arc::clone(&self.turns).acquire_owned();
+        match timeout(self.limits.turn, turn).await {
+            Ok(Ok(turn)) => exchange.take_turn(turn),
+            _ => return Err(ErrorCode::Unavailable.into()),
+        }
+        Ok(())
+    }
+
+    /// Returns whose memory a request takes: its client's, or that of whoever passes it on and does not tell.
+    fn account(&self, parts: &Parts) -> Arc<Account> {
+        let client = ClientAddress::of(parts);
+        let connection = parts.extensions.get::<Arc<ConnectionMemory>>();
+        match connection.map(|connection| connection.account()) {
+            Some(account) if account.is_of(client) => Arc::clone(account),
+            _ => self.limits.memory.account(client),
+        }
+    }
+}
+
+/// Returns what a header takes in memory, about.
+fn header_size(parts: &Parts) -> usize {
+    let fields = parts.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    fields.sum::<usize>() + target
 }
 
 impl<S: ?Sized + Storage> Clone for RegistryService<S> {

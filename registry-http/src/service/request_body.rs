@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +12,8 @@ use http_body::Body;
 use registry_core::{Error, ErrorCode};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::observe::Intake;
+use crate::server::ConnectionMemory;
 use crate::service::BoxError;
 
 /// A body as the stream that a registry takes: its data, and an error where it stops arriving or ends early.
@@ -23,7 +24,9 @@ pub(super) struct RequestBody<B> {
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer runs: the body was asked for data and had none.
     is_waiting: bool,
-    received: Arc<AtomicU64>,
+    intake: Arc<Intake>,
+    /// The connection that it comes from, where that is of this crate.
+    connection: Option<Arc<ConnectionMemory>>,
     /// Nothing more is read.
     is_ended: bool,
     /// It came to its proper end.
@@ -37,7 +40,13 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn new(inner: B, silence: Duration, received: Arc<AtomicU64>, expects_continue: bool) -> Self {
+    pub(super) fn new(
+        inner: B,
+        silence: Duration,
+        intake: Arc<Intake>,
+        connection: Option<Arc<ConnectionMemory>>,
+        expects_continue: bool,
+    ) -> Self {
         Self {
             is_ended: inner.is_end_stream(),
             is_whole: inner.is_end_stream(),
@@ -45,7 +54,8 @@ where
             silence,
             timer: None,
             is_waiting: false,
-            received,
+            intake,
+            connection,
             is_held_back: expects_continue,
         }
     }
@@ -81,6 +91,7 @@ where
             .get_or_insert_with(|| Box::pin(sleep_until(deadline())));
         if !self.is_waiting {
             self.is_waiting = true;
+            self.intake.waits();
             timer.as_mut().reset(Instant::now() + self.silence);
         }
         if timer.as_mut().poll(context).is_pending() {
@@ -112,8 +123,12 @@ where
                     // Trailers say nothing that a registry wants to know.
                     let data = frame.into_data().unwrap_or_default();
                     if !data.is_empty() {
-                        self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
-                        return Poll::Ready(Some(Ok(data)));
+                        if let Some(connection) = &self.connection {
+                            connection.body_used(data.len());
+                        }
+                        let arrived = self.intake.arrived(data.len());
+                        self.is_ended |= arrived.is_err();
+                        return Poll::Ready(Some(arrived.map(|()| data).map_err(Error::from)));
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {

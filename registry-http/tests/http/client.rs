@@ -39,11 +39,19 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::of(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub(crate) const fn of(stream: TcpStream) -> Self {
         Self {
             stream,
             read: Vec::new(),
         }
+    }
+
+    /// Sends what may not be taken to its end.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -6,6 +6,7 @@ mod client_http2;
 mod framing;
 mod frontend;
 mod listeners;
+mod memory;
 mod observe;
 mod protocol;
 mod pull;

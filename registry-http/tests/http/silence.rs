@@ -4,16 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
+use http_body_util::BodyExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use registry_core::registry::Options;
-use registry_core::{ErrorCode, Registry};
+use registry_core::{ErrorCode, Event, Registry};
 use registry_http::testing::TestRegistry;
-use registry_http::{Limits, RegistryService, Server};
+use registry_http::{EventSink, Limits, RegistryService, RequestRecord, Server};
 use registry_storage::Store;
 use registry_storage::filesystem::FilesystemBackend;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
 
 use crate::client::{Client, push_blob, start_upload};
-use crate::client_http2::{Pieces, connect, request};
+use crate::client_http2::{Pieces, WINDOW, connect, request};
 use crate::{Records, eventually, noise};
 
 /// Shorter than a test may take, longer than what is done at once.
@@ -171,10 +175,10 @@ async fn a_client_that_stops_reading_is_cut_and_a_slow_one_is_not() {
 }
 
 #[tokio::test]
-async fn an_http2_client_that_keeps_its_window_shut_is_cut() {
+async fn an_http2_client_that_keeps_its_window_shut_loses_what_it_asked_for() {
     let records = Records::default();
     let mut limits = impatient();
-    // It is not for want of requests that it is cut.
+    // It is not for want of requests.
     limits.idle = Duration::from_secs(60);
     let registry = TestRegistry::builder()
         .limits(limits)
@@ -184,7 +188,7 @@ async fn an_http2_client_that_keeps_its_window_shut_is_cut() {
     let mut client = Client::connect(registry.address()).await;
     let digest = push_blob(&mut client, "a", &noise(32 * 1024 * 1024)).await;
     let target = format!("/v2/a/blobs/{digest}");
-    let (mut sender, connection) = connect(registry.address()).await;
+    let (mut sender, _connection) = connect(registry.address()).await;
     let answer = sender
         .send_request(request("GET", &target, Pieces::empty()))
         .await
@@ -192,7 +196,65 @@ async fn an_http2_client_that_keeps_its_window_shut_is_cut() {
     assert_eq!(answer.status(), 200);
     let record = records.wait(|record| record.path == target).await;
     assert!(!record.is_complete && record.duration >= SHORT, "{record:?}");
-    connection.await.unwrap();
+    answer.into_body().collect().await.unwrap_err();
+}
+
+/// Neither pings nor other streams are progress of a stream.
+#[tokio::test]
+async fn an_http2_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
+    let records = Records::default();
+    let mut limits = impatient();
+    limits.idle = Duration::from_secs(60);
+    let registry = TestRegistry::builder()
+        .limits(limits)
+        .observer(Arc::new(records.clone()))
+        .start()
+        .await;
+    let mut client = Client::connect(registry.address()).await;
+    let (large, whole) = (noise(1 << 20), noise(100_000));
+    let large = push_blob(&mut client, "a", &large).await;
+    let whole = push_blob(&mut client, "a", &whole).await;
+    // The client's connection has a window that lets more than one stream through.
+    let stream = tokio::net::TcpStream::connect(registry.address()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(1 << 24)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let target = format!("/v2/a/blobs/{large}");
+    let other = format!("/v2/a/blobs/{whole}");
+    // Of one the end is ready and the last bytes wait, of the other there is more to come.
+    let mut stalled = Vec::new();
+    for target in [&target, &other] {
+        let pull = sender.send_request(request("GET", target, Pieces::empty()));
+        let answer = pull.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        stalled.push(answer);
+    }
+    let is_reset = async {
+        for answer in stalled {
+            let record = records.wait(|record| record.path == target).await;
+            assert!(record.duration >= SHORT, "{record:?}");
+            answer.into_body().collect().await.unwrap_err();
+        }
+    };
+    let goes_on = async {
+        loop {
+            let pull = sender
+                .clone()
+                .send_request(request("GET", &other, Pieces::empty()));
+            let answer = pull.await.unwrap().into_body().collect().await.unwrap();
+            assert_eq!(answer.to_bytes().len(), 100_000);
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    tokio::select! {
+        () = goes_on => {}
+        () = is_reset => {}
+    }
+    assert!(!connection.is_finished());
 }
 
 #[tokio::test]
@@ -291,15 +353,32 @@ async fn interrupt_an_upload(address: SocketAddr) {
     assert_eq!(client.call("PUT", &target, &[], b"").await.status, 201);
 }
 
+/// Lets requests in when a test says so.
+#[derive(Debug)]
+struct Gate(Semaphore);
+
+impl EventSink for Gate {
+    fn accept<'a>(&'a self, _: &'a Event, _: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        Box::pin(async { self.0.acquire().await.unwrap().forget() })
+    }
+}
+
 #[tokio::test]
 async fn requests_beyond_the_limit_wait_and_are_then_told_to_come_back() {
     let mut limits = impatient();
     limits.requests = 1;
-    limits.request_silence = Duration::from_secs(60);
-    let registry = TestRegistry::builder().limits(limits).start().await;
+    let gate = Arc::new(Gate(Semaphore::new(0)));
+    let registry = TestRegistry::builder()
+        .limits(limits)
+        .event_sink(Arc::clone(&gate) as _)
+        .start()
+        .await;
+    // The server works on it until its event was taken.
     let mut first = Client::connect(registry.address()).await;
-    let location = start_upload(&mut first, "a").await;
-    first.head("PATCH", &location, &[("Content-Length", "10")]).await;
+    let target = format!("/v2/a/blobs/uploads/?digest={}", crate::digest(b"hello"));
+    let length = [("Content-Length", "5")];
+    first.head("POST", &target, &length).await;
+    first.send("hello").await;
     let mut second = Client::connect(registry.address()).await;
     let answer = eventually(async || {
         let answer = second.get("/v2/").await;
@@ -309,9 +388,53 @@ async fn requests_beyond_the_limit_wait_and_are_then_told_to_come_back() {
     assert_eq!((answer.status.as_u16(), answer.field("Retry-After")), (503, "1"));
     // One that waits for its turn gets it.
     second.head("GET", "/v2/", &[]).await;
-    first.send([0; 10]).await;
-    assert_eq!(first.answer("PATCH").await.status, 202);
+    gate.0.add_permits(1);
+    assert_eq!(first.answer("POST").await.status, 201);
     assert_eq!(second.answer("GET").await.status, 200);
+}
+
+/// A turn is for the work of the server, not for the time that a client takes.
+#[tokio::test]
+async fn who_sends_nothing_or_takes_nothing_keeps_nobody_from_having_a_turn() {
+    let mut limits = Limits::default();
+    limits.requests = 1;
+    limits.turn = SHORT;
+    let registry = TestRegistry::builder().limits(limits).start().await;
+    let mut client = Client::connect(registry.address()).await;
+    let digest = push_blob(&mut client, "a", &noise(32 << 20)).await;
+    let location = start_upload(&mut client, "a").await;
+    let pull = format!("/v2/a/blobs/{digest}");
+    let manifest = "/v2/a/manifests/latest";
+    let length = ("Content-Length", "1000");
+    let mut stalled = Vec::new();
+    for (method, target) in [("PATCH", &*location), ("PUT", manifest), ("GET", &pull)] {
+        for sent in [&b""[..], b"{"] {
+            let mut client = Client::connect(registry.address()).await;
+            client
+                .head(method, target, &[length][..usize::from(method != "GET")])
+                .await;
+            if method != "GET" {
+                client.send(sent).await;
+            }
+            stalled.push(client);
+        }
+    }
+    // By HTTP/2, with windows that stay shut.
+    let (mut sender, _connection) = connect(registry.address()).await;
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        let answer = sender
+            .send_request(request("GET", &pull, Pieces::empty()))
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        answers.push(answer);
+    }
+    let mut other = Client::connect(registry.address()).await;
+    for _ in 0..20 {
+        assert_eq!(other.get("/v2/").await.status, 200);
+    }
+    drop((stalled, answers));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use crate::backend::{Stored, Version};
+use crate::backend::{Checked, Stored, Version};
 use crate::key::Key;
 
 /// The largest value that is kept although nobody uses it, in bytes.
@@ -42,6 +42,7 @@ pub(super) struct RecordCache {
 struct LargeValue {
     value: Weak<Bytes>,
     version: Version,
+    checked: Checked,
 }
 
 /// The owner of a value that is in use.
@@ -59,6 +60,7 @@ impl LargeValue {
         Some(Stored {
             value: Bytes::from_owner(InUse(value)),
             version: self.version.clone(),
+            checked: self.checked.clone(),
         })
     }
 }
@@ -152,11 +154,13 @@ impl RecordCache {
         let weak = LargeValue {
             value: Arc::downgrade(&value),
             version: stored.version.clone(),
+            checked: stored.checked.clone(),
         };
         large.insert(key.clone(), weak);
         Stored {
             value: Bytes::from_owner(InUse(value)),
             version: stored.version,
+            checked: stored.checked,
         }
     }
 

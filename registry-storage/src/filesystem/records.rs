@@ -104,7 +104,7 @@ impl RecordStore {
             return Ok(known);
         }
         let (cache, wanted) = (Arc::clone(&self.cache), key.clone());
-        let read = move |connection: &rusqlite::Connection| {
+        let read = move |connection: &Connection| {
             // Another one may have read it while this one waited.
             if let Some(known) = cache.get(&wanted) {
                 return Ok(known);
@@ -135,8 +135,7 @@ impl RecordStore {
             let read = self.readers.read(read).await?;
             let places = found.iter_mut().filter(|known| known.is_none());
             for ((place, ticket), (key, value)) in places.zip(tickets).zip(read) {
-                self.cache.end_read(ticket, &key, &value);
-                *place = Some(value);
+                *place = Some(self.cache.end_read(ticket, &key, value));
             }
         }
         Ok(found.into_iter().map(Option::flatten).collect())

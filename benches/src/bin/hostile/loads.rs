@@ -119,7 +119,7 @@ impl Load {
                 all(8, end, |_| {
                     list_referrers(server, "?artifactType=application/none")
                 })
-                .await
+                .await;
             }
             Self::LongFields => all(8, end, |_| ask_with_long_fields(server)).await,
         }

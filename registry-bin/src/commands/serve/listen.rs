@@ -38,8 +38,9 @@ pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
         .collect()
 }
 
-/// How many connections wait to be accepted.
-const BACKLOG: u32 = 1024;
+/// How many connections wait to be accepted, as far as the system allows. Where there is no room, a client tries again after
+/// a second, because somebody else connects a thousand times at once.
+const BACKLOG: u32 = 4096;
 
 /// Where the server will listen. Nobody else can take it, and who connects already is refused: a client should go to
 /// another server, or try again, and not wait for a storage that is not open yet. Sockets of the service manager are its

@@ -108,7 +108,7 @@ async fn serve_until_signal(
     let observation = Observation::start(&configuration.log, errors)?;
     let health = Health::new();
     let debug = debug::start(configuration, &health, &observation.metrics).await?;
-    let files = OpenFiles::divide();
+    let files = OpenFiles::divide(&http.limits);
     let opened = opening.storage(configuration, &location, files.blobs, &health, &mut signals);
     let Some((storage, reserved)) = opened.await? else {
         return Ok(());
@@ -126,6 +126,7 @@ async fn serve_until_signal(
         notifications: notifications.as_ref(),
     };
     let limits = files.limits;
+    observation.metrics.add_memory(limits.memory.clone());
     let service = service(
         serve,
         configuration,

@@ -1,6 +1,8 @@
-//! How many files may be open: connections are files too.
+//! What is bounded: what the configuration says, and how many files may be open, because connections are files too.
 
-use registry_http::Limits;
+use registry_http::{Limits, MemoryBudget};
+
+use crate::config::sections::http;
 
 /// Files that are open beside those of connections and blobs: records, logs, sockets that listen, and what is opened for a
 /// moment only.
@@ -20,8 +22,13 @@ pub(super) struct OpenFiles {
 
 impl OpenFiles {
     /// Raises the limit of this process as far as it may go, as programs in Go do, and divides it.
-    pub(super) fn divide() -> Self {
+    pub(super) fn divide(asked: &http::Limits) -> Self {
         let mut limits = Limits::default();
+        limits.memory = MemoryBudget::new(asked.memory.get());
+        limits.connections = asked.connections.get();
+        limits.requests = asked.requests.get();
+        limits.streams = asked.streams.get();
+        limits.header = asked.header.get();
         // Where the limit cannot be asked for, whoever forbids that has set it too.
         let files = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
             tracing::debug!(%error, "the limit on open files stays as it is");
@@ -29,7 +36,7 @@ impl OpenFiles {
         });
         let free = count(files.unwrap_or(1024).saturating_sub(OTHERS).max(2));
         limits.connections = limits.connections.min(free / 2);
-        if limits.connections < Limits::default().connections {
+        if limits.connections < asked.connections.get() {
             tracing::warn!(
                 files = free,
                 connections = limits.connections,

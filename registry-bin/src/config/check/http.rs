@@ -48,7 +48,25 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
             );
         }
     }
+    if http.limits.memory.get() < LEAST_MEMORY {
+        problems.add(
+            "http.limits.memory",
+            format!("is in bytes, at least {LEAST_MEMORY}, which is 8 MiB: a manifest may have 4 MiB"),
+        );
+    }
+    if http.limits.header.get() < LEAST_HEADER {
+        problems.add(
+            "http.limits.header",
+            format!("is in bytes, at least {LEAST_HEADER}: tokens are long"),
+        );
+    }
 }
+
+/// The least memory that a manifest of the largest size fits into, three times as much as is free being one client's.
+const LEAST_MEMORY: usize = 8 << 20;
+
+/// What a header is read in.
+const LEAST_HEADER: u32 = 16 << 10;
 
 fn has_port(address: &str) -> bool {
     let port = address.rsplit_once(':').map(|(_, port)| port);

@@ -1,6 +1,6 @@
 //! `http`: where the registry is reached.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,8 @@ pub(crate) struct Http {
     /// How many requests are answered.
     #[serde(rename = "ratelimit")]
     pub(crate) rate_limit: RateLimit,
+    /// What clients can make the server hold.
+    pub(crate) limits: Limits,
 }
 
 /// Only for this machine: a registry without users and without encryption is not for a network.
@@ -73,6 +75,7 @@ impl Default for Http {
             trusted_proxies: None,
             proxy_fields: None,
             rate_limit: RateLimit::default(),
+            limits: Limits::default(),
         }
     }
 }
@@ -174,4 +177,35 @@ pub(crate) struct Rate {
 
 fn one_second() -> GoDuration {
     GoDuration::from_secs(1)
+}
+
+/// What clients can make the server hold.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// Bytes for connections, headers, requests, bodies of manifests and answers, of all clients together. One address
+    /// may hold three times as much as is free.
+    pub(crate) memory: NonZeroUsize,
+    /// Connections at once. One address may have three times as many as are free.
+    pub(crate) connections: NonZeroUsize,
+    /// Requests that are worked on at once; more wait for at most 5 s. Who is waited for does not count.
+    pub(crate) requests: NonZeroUsize,
+    /// Requests of one HTTP/2 connection at once.
+    pub(crate) streams: NonZeroU32,
+    /// Bytes in the header of a request, at least 16384.
+    pub(crate) header: NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let ours = registry_http::Limits::default();
+        let least = NonZeroUsize::MIN;
+        Self {
+            memory: NonZeroUsize::new(ours.memory.capacity()).unwrap_or(least),
+            connections: NonZeroUsize::new(ours.connections).unwrap_or(least),
+            requests: NonZeroUsize::new(ours.requests).unwrap_or(least),
+            streams: NonZeroU32::new(ours.streams).unwrap_or(NonZeroU32::MIN),
+            header: NonZeroU32::new(ours.header).unwrap_or(NonZeroU32::MIN),
+        }
+    }
 }

@@ -1,0 +1,103 @@
+//! Answers from memory: many clients may be sent the same bytes, which are held once.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::{Account, MemoryUse, Refused, share};
+
+/// The answers that are being sent. The bytes of each are alive, so their place in memory names them.
+#[derive(Debug, Default)]
+pub(super) struct Answers(Mutex<HashMap<Place, Holders>>);
+
+type Place = (usize, usize);
+
+/// Who is sent an answer, by the place of the account in memory, and how often.
+type Holders = HashMap<usize, usize>;
+
+/// The bytes of an answer, held for a client.
+struct HeldAnswer {
+    // It goes first: what is not alive has no place.
+    _hold: Hold,
+    bytes: Bytes,
+}
+
+struct Hold {
+    account: Arc<Account>,
+    place: Place,
+}
+
+impl AsRef<[u8]> for HeldAnswer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Account {
+    /// Holds the bytes of an answer for as long as the result or a part of it is there.
+    ///
+    /// The budget counts them once, and each client once.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes, Refused> {
+        let place = (bytes.as_ptr().addr(), bytes.len());
+        let hold = Hold::begin(self, place).inspect_err(|_| self.refused(MemoryUse::Answer))?;
+        Ok(Bytes::from_owner(HeldAnswer { _hold: hold, bytes }))
+    }
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<Place, Holders>> {
+        let answers = &self.budget.0.answers.0;
+        answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hold {
+    fn begin(account: &Arc<Account>, place: Place) -> Result<Self, Refused> {
+        let (mut answers, size) = (account.answers(), place.1);
+        let client = Arc::as_ptr(account).addr();
+        match answers.entry(place) {
+            Entry::Vacant(vacant) => {
+                account.take(size, share)?;
+                vacant.insert(Holders::from([(client, 1)]));
+            }
+            Entry::Occupied(mut holders) => {
+                let count = holders.get_mut().entry(client).or_default();
+                if *count == 0 {
+                    // The budget has it already.
+                    account.used.fetch_add(size, Ordering::Relaxed);
+                }
+                *count += 1;
+            }
+        }
+        drop(answers);
+        Ok(Self {
+            account: Arc::clone(account),
+            place,
+        })
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut answers = self.account.answers();
+        let Some(holders) = answers.get_mut(&self.place) else {
+            return;
+        };
+        let client = Arc::as_ptr(&self.account).addr();
+        let Some(count) = holders.get_mut(&client) else {
+            return;
+        };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        holders.remove(&client);
+        self.account.used.fetch_sub(self.place.1, Ordering::Relaxed);
+        if holders.is_empty() {
+            answers.remove(&self.place);
+            let budget = &self.account.budget.0;
+            budget.used.fetch_sub(self.place.1, Ordering::Relaxed);
+        }
+    }
+}

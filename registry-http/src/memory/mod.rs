@@ -1,0 +1,407 @@
+//! The memory that clients can make a server hold, and who holds how much of it.
+
+mod answers;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use registry_core::{Error, ErrorCode};
+
+use self::answers::Answers;
+use crate::rate_limit::network;
+
+/// A client may hold so many times what is free: three quarters of what it finds, so that a quarter is left for the next
+/// one. Nothing is taken from who holds it already.
+const SHARE: usize = 3;
+
+/// What only makes a client faster is a smaller share of what is free: its inverse.
+const SPARE: usize = 2;
+
+/// A budget of memory for what clients can make a server hold: connections, headers, requests that wait, bodies of
+/// manifests, and answers that are not taken. Clones are the same budget.
+///
+/// Each address (each /64 network of IPv6) may hold at most three times as much as is free, so that the greediest is
+/// refused first. Several addresses together can use it up, until what they withhold takes too long. A proxy that all clients come through is one address, unless it is trusted and tells
+/// theirs.
+///
+/// ```
+/// let budget = registry_http::MemoryBudget::new(16 << 20);
+/// let mut limits = registry_http::Limits::default();
+/// limits.memory = budget.clone();
+/// assert_eq!((budget.capacity(), budget.used()), (16 << 20, 0));
+/// ```
+#[derive(Clone)]
+pub struct MemoryBudget(Arc<Shared>);
+
+struct Shared {
+    capacity: usize,
+    used: AtomicUsize,
+    accounts: Mutex<HashMap<Option<IpAddr>, Weak<Account>>>,
+    answers: Answers,
+    refused: [AtomicU64; MemoryUse::ALL.len()],
+}
+
+/// What memory is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MemoryUse {
+    /// A connection. One that is refused is closed.
+    Connection,
+    /// The header of an HTTP/1.1 request that has not arrived whole. Its connection is closed.
+    Header,
+    /// A request, with its answer for as long as the client does not take that. It is answered 429 or 503, and where
+    /// not even that can be held, its HTTP/2 stream is reset or its HTTP/1.1 connection closed.
+    Request,
+    /// The body of a manifest. Its push is answered 429 or 503.
+    Manifest,
+    /// An answer that is sent from memory. The request is answered 429 or 503.
+    Answer,
+}
+
+impl MemoryUse {
+    /// Every use.
+    pub const ALL: [Self; 5] = [
+        Self::Connection,
+        Self::Header,
+        Self::Request,
+        Self::Manifest,
+        Self::Answer,
+    ];
+
+    /// Returns its name, as metrics have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Header => "header",
+            Self::Request => "request",
+            Self::Manifest => "manifest",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+impl MemoryBudget {
+    /// Makes a budget of `capacity` bytes.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self(Arc::new(Shared {
+            // Far from where sums overflow.
+            capacity: capacity.min(usize::MAX / 16),
+            used: AtomicUsize::new(0),
+            accounts: Mutex::default(),
+            answers: Answers::default(),
+            refused: [const { AtomicU64::new(0) }; MemoryUse::ALL.len()],
+        }))
+    }
+
+    /// Returns how many bytes may be held.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.0.capacity
+    }
+
+    /// Returns how many bytes are held.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// Returns how often something was refused to a client.
+    #[must_use]
+    pub fn refused(&self, wanted: MemoryUse) -> u64 {
+        self.counter(wanted)
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Returns the account of a client, none of which stands for those at a unix socket.
+    pub(crate) fn account(&self, client: Option<IpAddr>) -> Arc<Account> {
+        let client = client.map(network);
+        let mut accounts = self.accounts();
+        if let Some(account) = accounts.get(&client).and_then(Weak::upgrade) {
+            return account;
+        }
+        let account = Arc::new(Account {
+            budget: self.clone(),
+            client,
+            used: AtomicUsize::new(0),
+        });
+        accounts.insert(client, Arc::downgrade(&account));
+        account
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, Weak<Account>>> {
+        self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counter(&self, wanted: MemoryUse) -> Option<&AtomicU64> {
+        let at = MemoryUse::ALL.iter().position(|other| *other == wanted)?;
+        self.0.refused.get(at)
+    }
+}
+
+impl fmt::Debug for MemoryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBudget")
+            .field("capacity", &self.capacity())
+            .field("used", &self.used())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one client holds.
+pub(crate) struct Account {
+    budget: MemoryBudget,
+    client: Option<IpAddr>,
+    used: AtomicUsize,
+}
+
+/// There is no more memory for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It holds much itself.
+    Greedy,
+    /// Others do.
+    Full,
+}
+
+impl Account {
+    /// Returns whose it is: an address, or a network.
+    pub(crate) const fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    /// Tells whether this is the account of `client`.
+    pub(crate) fn is_of(&self, client: Option<IpAddr>) -> bool {
+        self.client == client.map(network)
+    }
+
+    /// Takes `bytes` for as long as the result is held.
+    pub(crate) fn charge(self: &Arc<Self>, bytes: usize, wanted: MemoryUse) -> Result<Charge, Refused> {
+        let mut charge = Charge {
+            account: Arc::clone(self),
+            bytes: 0,
+        };
+        charge.grow(bytes, wanted)?;
+        Ok(charge)
+    }
+
+    /// Takes `bytes` from the budget and for the client, if it then has no more than `most` of what is free.
+    fn take(&self, bytes: usize, most: impl Fn(usize) -> usize) -> Result<(), Refused> {
+        let shared = &self.budget.0;
+        let others_and_own = shared.used.fetch_add(bytes, Ordering::Relaxed);
+        let own = self.used.fetch_add(bytes, Ordering::Relaxed);
+        let free = shared.capacity.saturating_sub(others_and_own);
+        if bytes <= free && own.saturating_add(bytes) <= most(free) {
+            return Ok(());
+        }
+        self.give_back(bytes);
+        Err(if own > free {
+            Refused::Greedy
+        } else {
+            Refused::Full
+        })
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.0.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts that something was refused.
+    pub(crate) fn refused(&self, wanted: MemoryUse) {
+        if let Some(count) = self.budget.counter(wanted) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Returns what a client may have of what is free.
+const fn share(free: usize) -> usize {
+    free.saturating_mul(SHARE)
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let mut accounts = self.budget.accounts();
+        // Another one may have taken its place since.
+        if accounts
+            .get(&self.client)
+            .is_some_and(|account| account.strong_count() == 0)
+        {
+            accounts.remove(&self.client);
+        }
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("client", &self.client)
+            .field("used", &self.used)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory that a client holds, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Takes more.
+    pub(crate) fn grow(&mut self, more: usize, wanted: MemoryUse) -> Result<(), Refused> {
+        let taken = self.account.take(more, share);
+        match taken {
+            Ok(()) => self.bytes += more,
+            Err(_) => self.account.refused(wanted),
+        }
+        taken
+    }
+
+    /// Takes more where there is plenty, for what only makes the client faster.
+    pub(crate) fn try_grow(&mut self, more: usize) -> bool {
+        let is_taken = self.account.take(more, |free| free / SPARE).is_ok();
+        if is_taken {
+            self.bytes += more;
+        }
+        is_taken
+    }
+
+    /// Gives back all but `rest` bytes.
+    pub(crate) fn shrink(&mut self, rest: usize) {
+        let spare = self.bytes.saturating_sub(rest);
+        self.bytes -= spare;
+        self.account.give_back(spare);
+    }
+
+    /// Returns how much is held.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.give_back(self.bytes);
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let error = match refused {
+            Refused::Greedy => Self::new(
+                ErrorCode::TooManyRequests,
+                "too much goes on for this address; come again when some of it is done",
+            ),
+            Refused::Full => ErrorCode::Unavailable.into(),
+        };
+        match refused {
+            Refused::Greedy => error.with_field("Retry-After", "1"),
+            Refused::Full => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn client(last: u8) -> Option<IpAddr> {
+        Some([192, 0, 2, last].into())
+    }
+
+    /// Takes as many pieces as it gets.
+    fn grab(account: &Arc<Account>, piece: usize) -> Vec<Charge> {
+        std::iter::from_fn(|| account.charge(piece, MemoryUse::Request).ok()).collect()
+    }
+
+    #[test]
+    fn the_greediest_is_refused_and_the_next_one_is_served() {
+        let budget = MemoryBudget::new(1000);
+        let greedy = budget.account(client(1));
+        let held = grab(&greedy, 10);
+        assert_eq!(
+            (held.len(), budget.used()),
+            (75, 750),
+            "who is alone gets three quarters"
+        );
+        assert_eq!(
+            greedy.charge(10, MemoryUse::Request).unwrap_err(),
+            Refused::Greedy
+        );
+        let other = budget.account(client(2));
+        let charge = other.charge(100, MemoryUse::Request).unwrap();
+        assert_eq!(other.charge(500, MemoryUse::Answer).unwrap_err(), Refused::Full);
+        assert_eq!(
+            (
+                budget.refused(MemoryUse::Request),
+                budget.refused(MemoryUse::Answer)
+            ),
+            (2, 1)
+        );
+        drop((held, charge));
+        assert_eq!(budget.used(), 0);
+        other.charge(500, MemoryUse::Answer).unwrap();
+    }
+
+    #[test]
+    fn each_that_is_greedy_leaves_a_quarter_of_what_it_found() {
+        let budget = MemoryBudget::new(100_000);
+        let mut held = Vec::new();
+        for (number, used) in [(1, 75_000), (2, 93_750), (3, 98_440)] {
+            held.push(grab(&budget.account(client(number)), 10));
+            assert_eq!(budget.used(), used);
+        }
+        drop(budget.account(client(99)).charge(10, MemoryUse::Request).unwrap());
+        drop(held);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_only_makes_faster_is_taken_from_plenty() {
+        let budget = MemoryBudget::new(1000);
+        let mut charge = budget.account(None).charge(200, MemoryUse::Connection).unwrap();
+        assert!(charge.try_grow(100));
+        assert!(!charge.try_grow(100));
+        assert_eq!(budget.refused(MemoryUse::Connection), 0);
+        charge.grow(100, MemoryUse::Header).unwrap();
+        charge.shrink(50);
+        assert_eq!((charge.bytes(), budget.used()), (50, 50));
+    }
+
+    #[test]
+    fn an_account_is_kept_for_as_long_as_it_is_used() {
+        let budget = MemoryBudget::new(1000);
+        let one = budget.account(Some("2001:db8::1".parse().unwrap()));
+        let other = budget.account(Some("2001:db8::2".parse().unwrap()));
+        assert!(Arc::ptr_eq(&one, &other), "a network is one client");
+        assert!(one.is_of(Some("2001:db8::3".parse().unwrap())) && !one.is_of(None));
+        drop((one, other));
+        assert!(budget.accounts().is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_many_are_sent_is_held_once() {
+        let budget = MemoryBudget::new(1000);
+        let (one, other) = (budget.account(client(1)), budget.account(client(2)));
+        let bytes = Bytes::from(vec![7; 300]);
+        let sent: Vec<Bytes> = (0..100).map(|_| one.hold(bytes.clone()).unwrap()).collect();
+        assert_eq!((budget.used(), sent[0].as_ptr()), (300, bytes.as_ptr()));
+        let also = other.hold(bytes).unwrap();
+        assert_eq!(budget.used(), 300);
+        // Both hold it, whoever was first.
+        drop(sent);
+        assert_eq!(budget.used(), 300);
+        assert_eq!(other.hold(Bytes::from(vec![7; 701])).unwrap_err(), Refused::Full);
+        drop(also);
+        assert_eq!((budget.used(), other.used.load(Ordering::Relaxed)), (0, 0));
+    }
+}

@@ -1,0 +1,319 @@
+//! The bytes that come in on a connection, and the memory that they take until they are used.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::activity::Activity;
+use crate::limits::Limits;
+use crate::memory::{Account, Charge, MemoryUse};
+
+/// What a connection holds as long as nothing comes, in bytes, about: its task, a buffer of 8 KiB in each direction, and
+/// what TLS keeps.
+const CONNECTION: usize = 16 * 1024;
+const TLS: usize = 16 * 1024;
+
+/// What is read at once of a body before the client has shown that it sends fast, and of a header without a charge.
+const SMALL_READ: usize = 16 * 1024;
+
+/// The steps in which unread bodies of HTTP/2 are charged.
+const STEP: usize = 64 * 1024;
+
+/// How long a connection is not read where there is no memory for what it would bring.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What an HTTP/2 client sends first (RFC 9113, section 3.4), as far as no method begins so.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+const TOO_LARGE: &[u8] =
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const UNAVAILABLE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
+
+/// What a connection's requests tell of the memory that they use. Its handlers find it in the extensions.
+#[derive(Debug)]
+pub(crate) struct ConnectionMemory {
+    account: Arc<Account>,
+    /// Requests since the connection began.
+    requests: AtomicUsize,
+    /// Requests whose bodies may be unread.
+    bodies: AtomicUsize,
+    /// Bytes of bodies that were used since there were any to be read.
+    used: AtomicUsize,
+}
+
+/// A body of a request that may be unread, until this is dropped.
+pub(super) struct UnreadBody(Arc<ConnectionMemory>);
+
+impl ConnectionMemory {
+    pub(super) fn new(account: Arc<Account>) -> Self {
+        Self {
+            account,
+            requests: AtomicUsize::new(0),
+            bodies: AtomicUsize::new(0),
+            used: AtomicUsize::new(0),
+        }
+    }
+
+    /// Returns who holds it: the other end of the connection.
+    pub(crate) const fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// Bytes of a body were taken out of the connection.
+    pub(crate) fn body_used(&self, length: usize) {
+        self.used.fetch_add(length, Ordering::Relaxed);
+    }
+
+    pub(super) fn request_begins(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn body_begins(self: &Arc<Self>) -> UnreadBody {
+        if self.bodies.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.used.store(0, Ordering::Relaxed);
+        }
+        UnreadBody(Arc::clone(self))
+    }
+}
+
+impl Drop for UnreadBody {
+    fn drop(&mut self) {
+        self.0.bodies.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Charges a connection for what it begins with.
+pub(super) fn charge_connection(account: &Arc<Account>, has_tls: bool) -> Option<Charge> {
+    let size = if has_tls { CONNECTION + TLS } else { CONNECTION };
+    account.charge(size, MemoryUse::Connection).ok()
+}
+
+/// A stream of plain bytes that charges what comes in.
+#[derive(Debug)]
+pub(super) struct Metered<T> {
+    inner: T,
+    memory: Arc<ConnectionMemory>,
+    activity: Arc<Activity>,
+    charge: Charge,
+    /// What the connection began with.
+    base: usize,
+    header_limit: usize,
+    read_limit: usize,
+    window: usize,
+    protocol: Protocol,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+enum Protocol {
+    /// So many bytes of the preface have come.
+    Unknown(usize),
+    Http1(Http1),
+    Http2 {
+        /// Bytes that came in since there are bodies to be read.
+        received: usize,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Http1 {
+    /// Requests up to now.
+    requests: usize,
+    /// Bytes of a header, or of what may be one.
+    header: usize,
+    /// What may be read at once of a body, more than [`SMALL_READ`]. Buffers do not become smaller again.
+    fast: usize,
+}
+
+impl<T> Metered<T> {
+    pub(super) fn new(
+        inner: T,
+        memory: Arc<ConnectionMemory>,
+        activity: Arc<Activity>,
+        charge: Charge,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            inner,
+            memory,
+            activity,
+            base: charge.bytes(),
+            charge,
+            header_limit: limits.header as usize,
+            read_limit: limits.buffer,
+            window: limits.window as usize,
+            protocol: Protocol::Unknown(0),
+            pause: None,
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Metered<T> {
+    fn poll_http1(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Protocol::Http1(state) = &mut self.protocol else {
+            return Pin::new(&mut self.inner).poll_read(context, buffer);
+        };
+        let requests = self.memory.requests.load(Ordering::Relaxed);
+        if requests != state.requests {
+            state.requests = requests;
+            state.header = 0;
+            self.charge.shrink(self.base + state.fast);
+        }
+        let is_body = self.memory.bodies.load(Ordering::Relaxed) > 0;
+        // A header comes with the begin of the body, which says nothing of how long the header is.
+        let most = if is_body {
+            SMALL_READ + state.fast
+        } else {
+            SMALL_READ
+        };
+        let read = ready!(poll_read_some(&mut self.inner, context, buffer, most))?;
+        if is_body {
+            // Who fills what it may sends faster than this reads.
+            if read == most && most < self.read_limit && self.charge.try_grow(most) {
+                state.fast += most;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        state.header += read;
+        let refusal = if self.activity.idle_since().is_none() {
+            // The next header comes before the answer to the one before was taken.
+            return Poll::Ready(Ok(()));
+        } else if state.header > self.header_limit.max(SMALL_READ) {
+            TOO_LARGE
+        } else if state.header > SMALL_READ && self.charge.grow(2 * read, MemoryUse::Header).is_err() {
+            UNAVAILABLE
+        } else {
+            return Poll::Ready(Ok(()));
+        };
+        // To the parser the client has gone away. What else it sends is taken, so that it gets to read this.
+        self.activity.leave_unread();
+        buffer.set_filled(buffer.filled().len() - read);
+        drop(Pin::new(&mut self.inner).poll_write(context, refusal));
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_http2(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Protocol::Http2 { received } = &mut self.protocol else {
+            return Pin::new(&mut self.inner).poll_read(context, buffer);
+        };
+        if self.memory.bodies.load(Ordering::Relaxed) == 0 {
+            *received = 0;
+            self.charge.shrink(self.base);
+        } else {
+            let unread = received.saturating_sub(self.memory.used.load(Ordering::Relaxed));
+            // More than the window is none of bodies.
+            let wanted = unread.min(self.window).next_multiple_of(STEP);
+            let held = self.charge.bytes() - self.base;
+            if wanted + STEP < held {
+                self.charge.shrink(self.base + wanted);
+            } else if wanted > held && self.charge.grow(wanted - held, MemoryUse::Request).is_err() {
+                // It goes on when handlers have used what is there.
+                let pause = self.pause.insert(Box::pin(sleep(PAUSE)));
+                return pause.as_mut().poll(context).map(Ok);
+            }
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        *received += buffer.filled().len() - before;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads the first bytes, which say what is spoken.
+    fn poll_unknown(
+        &mut self,
+        matched: usize,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = ready!(poll_read_some(&mut self.inner, context, buffer, SMALL_READ))?;
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        let expected = PREFACE.get(matched..).unwrap_or_default();
+        let compared = new.len().min(expected.len());
+        self.protocol = if new.get(..compared) != expected.get(..compared) {
+            Protocol::Http1(Http1 {
+                header: matched + read,
+                ..Http1::default()
+            })
+        } else if compared == expected.len() {
+            Protocol::Http2 { received: 0 }
+        } else {
+            Protocol::Unknown(matched + compared)
+        };
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads at most `most` bytes, and returns how many came.
+fn poll_read_some<T: AsyncRead + Unpin>(
+    inner: &mut T,
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<usize>> {
+    if buffer.remaining() <= most {
+        let before = buffer.filled().len();
+        ready!(Pin::new(inner).poll_read(context, buffer))?;
+        return Poll::Ready(Ok(buffer.filled().len() - before));
+    }
+    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+    ready!(Pin::new(inner).poll_read(context, &mut part))?;
+    let read = part.filled().len();
+    buffer.advance(read);
+    Poll::Ready(Ok(read))
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Metered<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        match self.protocol {
+            Protocol::Unknown(matched) => self.poll_unknown(matched, context, buffer),
+            Protocol::Http1(_) => self.poll_http1(context, buffer),
+            Protocol::Http2 { .. } => self.poll_http2(context, buffer),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,217 @@
+//! One request and its answer, for as long as anything of it is held.
+
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
+use hyper::rt::Executor;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use tokio::time::{Sleep, sleep_until};
+
+use super::activity::Activity;
+use crate::memory::Charge;
+use crate::tasks::Tasks;
+
+/// A request and its answer, from its header to the moment that the socket took the last byte.
+#[derive(Debug)]
+pub(super) struct Stream {
+    activity: Arc<Activity>,
+    begin: Instant,
+    has_body: AtomicBool,
+    /// Bytes of the answer that were made, and that the socket did not take yet.
+    untaken: AtomicUsize,
+    /// When the socket took some last, in milliseconds after `begin`.
+    taken_at: AtomicU64,
+    /// Who waits until all is taken.
+    waiting: AtomicWaker,
+    _charge: Charge,
+}
+
+impl Stream {
+    pub(super) fn new(activity: Arc<Activity>, charge: Charge) -> Self {
+        Self {
+            activity,
+            begin: Instant::now(),
+            has_body: AtomicBool::new(false),
+            untaken: AtomicUsize::new(0),
+            taken_at: AtomicU64::new(0),
+            waiting: AtomicWaker::new(),
+            _charge: charge,
+        }
+    }
+
+    pub(super) const fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// There is an answer. It has ended when nothing holds the stream any more.
+    pub(super) fn body_began(&self) {
+        if !self.has_body.swap(true, Ordering::Relaxed) {
+            self.activity.body_began();
+        }
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        self.untaken.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until the socket took all that was made.
+    pub(super) fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
+        self.waiting.register(context.waker());
+        if self.is_taken() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Waits until the client has taken nothing of what is ready for `silence`.
+    fn poll_stalled(
+        &self,
+        context: &mut Context<'_>,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+        silence: Duration,
+    ) -> Poll<()> {
+        // Whatever is made next is made by the task that asks this.
+        while !self.is_taken() {
+            let taken_at = Duration::from_millis(self.taken_at.load(Ordering::Relaxed));
+            let end = self.begin + taken_at + silence;
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(end.into())));
+            if timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if Instant::now() >= end {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end.into());
+        }
+        Poll::Pending
+    }
+
+    fn made(&self, length: usize) {
+        if self.untaken.fetch_add(length, Ordering::Relaxed) == 0 {
+            self.note_time();
+        }
+    }
+
+    fn took(&self, length: usize) {
+        self.note_time();
+        self.activity.body_taken();
+        if self.untaken.fetch_sub(length, Ordering::Release) == length {
+            self.waiting.wake();
+        }
+    }
+
+    fn note_time(&self) {
+        let now = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.taken_at.store(now, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if *self.has_body.get_mut() {
+            self.activity.body_ended();
+        }
+    }
+}
+
+/// Bytes of an answer on their way into the socket.
+///
+/// What an HTTP/2 client does not let through waits in the connection, long after the body was read to its end.
+#[derive(Debug)]
+pub(super) struct WatchedData {
+    bytes: Bytes,
+    stream: Arc<Stream>,
+}
+
+impl WatchedData {
+    pub(super) fn new(bytes: Bytes, stream: &Arc<Stream>) -> Self {
+        stream.made(bytes.len());
+        Self {
+            bytes,
+            stream: Arc::clone(stream),
+        }
+    }
+}
+
+impl Buf for WatchedData {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.bytes.chunks_vectored(slices)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.stream.took(count);
+    }
+}
+
+impl Drop for WatchedData {
+    fn drop(&mut self) {
+        let rest = self.bytes.len();
+        if rest > 0 {
+            self.stream.took(rest);
+        }
+    }
+}
+
+/// Runs the HTTP/2 streams of one connection, each in a task, and resets those whose client takes nothing.
+#[derive(Clone, Debug)]
+pub(super) struct StreamTasks {
+    tasks: Tasks,
+    silence: Duration,
+    /// The stream whose task is started next: hyper calls the service, and then gives the task away.
+    next: Arc<Mutex<Option<Arc<Stream>>>>,
+}
+
+impl StreamTasks {
+    pub(super) fn new(tasks: Tasks, silence: Duration) -> Self {
+        Self {
+            tasks,
+            silence,
+            next: Arc::default(),
+        }
+    }
+
+    pub(super) fn begin(&self, stream: &Arc<Stream>) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(stream));
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
+    fn execute(&self, future: F) {
+        let stream = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let silence = self.silence;
+        self.tasks.spawn(async move {
+            let Some(stream) = stream else {
+                return future.await;
+            };
+            let mut future = pin!(future);
+            let mut timer = None;
+            poll_fn(|context| {
+                if future.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                let stalled = stream.poll_stalled(context, &mut timer, silence);
+                if stalled.is_ready() {
+                    tracing::debug!("a client takes nothing of an answer; its stream is reset");
+                }
+                stalled
+            })
+            .await;
+        });
+    }
+}

@@ -1,0 +1,195 @@
+//! What clients that withhold something make a server hold.
+
+use std::time::Duration;
+
+use registry_http::testing::TestRegistry;
+use registry_http::{Limits, MemoryBudget, MemoryUse};
+
+use crate::client::{Client, push_blob};
+use crate::client_http2::{Pieces, connect, request};
+use crate::eventually;
+
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Starts a registry with so many bytes for what its clients hold.
+async fn registry(memory: usize) -> (TestRegistry, MemoryBudget) {
+    let mut limits = Limits::default();
+    limits.memory = MemoryBudget::new(memory);
+    let budget = limits.memory.clone();
+    (TestRegistry::builder().limits(limits).start().await, budget)
+}
+
+async fn is_given_back(budget: &MemoryBudget) {
+    eventually(async || (budget.used() == 0).then_some(())).await;
+}
+
+/// A client at another address of the loopback interface, as all clients but one are at 127.0.0.1.
+async fn neighbour(registry: &TestRegistry) -> Client {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    Client::of(socket.connect(registry.address()).await.unwrap())
+}
+
+#[tokio::test]
+async fn requests_take_memory_until_their_answers_are_taken() {
+    let (registry, budget) = registry(8 << 20).await;
+    assert_eq!(budget.used(), 0);
+    let mut client = Client::connect(registry.address()).await;
+    assert_eq!(client.get("/v2/").await.status, 200);
+    let idle = eventually(async || (budget.used() < 20_000).then(|| budget.used())).await;
+    assert!(idle > 0, "a connection takes some");
+    let digest = push_blob(&mut client, "a", &vec![7; 1 << 20]).await;
+    let target = format!("/v2/a/blobs/{digest}");
+    let (mut sender, connection) = connect(registry.address()).await;
+    let mut answers = Vec::new();
+    for _ in 0..50 {
+        answers.push(
+            sender
+                .send_request(request("GET", &target, Pieces::empty()))
+                .await
+                .unwrap(),
+        );
+    }
+    assert!(budget.used() > 50 * 8000, "{budget:?}");
+    drop((answers, sender, client));
+    connection.abort();
+    is_given_back(&budget).await;
+}
+
+#[tokio::test]
+async fn connections_that_hold_headers_leave_memory_for_others() {
+    let (registry, budget) = registry(2 << 20).await;
+    let mut holding = Vec::new();
+    for _ in 0..100 {
+        let mut client = Client::connect(registry.address()).await;
+        let sent = client.try_send(format!(
+            "GET /v2/ HTTP/1.1\r\nHost: a\r\nX: {}",
+            "x".repeat(60_000)
+        ));
+        drop(sent.await);
+        holding.push(client);
+    }
+    eventually(async || (budget.refused(MemoryUse::Header) > 0).then_some(())).await;
+    assert!(budget.used() < budget.capacity(), "{budget:?}");
+    let mut other = neighbour(&registry).await;
+    assert_eq!(other.get("/v2/").await.status, 200);
+    drop((holding, other));
+    is_given_back(&budget).await;
+}
+
+#[tokio::test]
+async fn a_header_that_is_too_long_is_answered_431() {
+    let (registry, _) = registry(8 << 20).await;
+    let mut client = Client::connect(registry.address()).await;
+    let long = "x".repeat(70_000);
+    drop(
+        client
+            .try_send(format!("GET /v2/ HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"))
+            .await,
+    );
+    assert_eq!(client.answer("GET").await.status, 431);
+    let mut client = Client::connect(registry.address()).await;
+    client.head("GET", "/v2/", &[("X", &long[..50_000])]).await;
+    assert_eq!(client.answer("GET").await.status, 200);
+}
+
+#[tokio::test]
+async fn too_many_streams_of_one_client_are_refused_and_others_are_served() {
+    let (registry, budget) = registry(1 << 20).await;
+    let mut client = Client::connect(registry.address()).await;
+    let digest = push_blob(&mut client, "a", &vec![7; 1 << 20]).await;
+    let target = format!("/v2/a/blobs/{digest}");
+    let (mut sender, connection) = connect(registry.address()).await;
+    let (mut held, mut refused) = (Vec::new(), Vec::new());
+    for _ in 0..120 {
+        let answer = sender
+            .send_request(request("GET", &target, Pieces::empty()))
+            .await
+            .unwrap();
+        if answer.status() == 200 {
+            held.push(answer);
+        } else {
+            refused.push(answer);
+        }
+    }
+    assert!(
+        held.len() > 50 && refused.len() > 10,
+        "{} {}",
+        held.len(),
+        refused.len()
+    );
+    for answer in refused {
+        assert!(matches!(answer.status().as_u16(), 429 | 503), "{answer:?}");
+        assert_eq!(answer.headers()["Retry-After"], "1");
+    }
+    let mut other = neighbour(&registry).await;
+    for _ in 0..20 {
+        assert_eq!(other.get("/v2/").await.status, 200);
+    }
+    drop((held, sender, client, other));
+    connection.abort();
+    is_given_back(&budget).await;
+}
+
+#[tokio::test]
+async fn stalled_pushes_of_manifests_are_bounded_and_others_push() {
+    let (registry, budget) = registry(8 << 20).await;
+    let large = vec![b' '; 1 << 20];
+    let length = (large.len() + 1).to_string();
+    let mut stalled = Vec::new();
+    for number in 0..20 {
+        let mut client = Client::connect(registry.address()).await;
+        let fields = [("Content-Type", IMAGE), ("Content-Length", &*length)];
+        client
+            .head("PUT", &format!("/v2/a/manifests/{number}"), &fields)
+            .await;
+        drop(client.try_send(&large).await);
+        stalled.push(client);
+    }
+    eventually(async || (budget.refused(MemoryUse::Manifest) > 5).then_some(())).await;
+    assert!(budget.used() < budget.capacity(), "{budget:?}");
+    let mut other = neighbour(&registry).await;
+    let config = push_blob(&mut other, "b", b"{}").await;
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{config}","size":2}},"layers":[]}}"#
+    );
+    let fields = [("Content-Type", IMAGE)];
+    let pushed = other.call("PUT", "/v2/b/manifests/1", &fields, manifest.as_bytes());
+    assert_eq!(pushed.await.status, 201);
+    // Who was refused is told.
+    let mut answers = 0;
+    for client in &mut stalled {
+        let answer = tokio::time::timeout(Duration::from_millis(50), client.try_answer("PUT")).await;
+        if let Ok(Ok(answer)) = answer {
+            assert!(matches!(answer.status.as_u16(), 429 | 503), "{answer:?}");
+            assert_eq!(answer.field("Retry-After"), "1");
+            answers += 1;
+        }
+    }
+    assert!(answers > 5, "{answers}");
+    drop((stalled, other));
+    is_given_back(&budget).await;
+}
+
+#[tokio::test]
+async fn bodies_that_wait_in_an_http2_connection_are_counted() {
+    let (registry, budget) = registry(8 << 20).await;
+    let mut client = Client::connect(registry.address()).await;
+    let location = crate::client::start_upload(&mut client, "a").await;
+    let (sender, connection) = connect(registry.address()).await;
+    let before = budget.used();
+    // The first holds the session; the others are not read.
+    let (pieces, body) = Pieces::new();
+    let mut sending = sender.clone();
+    let push = tokio::spawn(async move { sending.send_request(request("PATCH", &location, body)).await });
+    for _ in 0..100 {
+        pieces.send(vec![7; 100_000].into()).await.unwrap();
+    }
+    // What was used is not held.
+    eventually(async || (budget.used() < before + 300_000).then_some(())).await;
+    drop(pieces);
+    assert_eq!(push.await.unwrap().unwrap().status(), 202);
+    drop((client, sender));
+    connection.abort();
+    is_given_back(&budget).await;
+}
