@@ -29,6 +29,7 @@ pub(crate) const OURS: &[&str] = &[
     "storage.maintenance.uploadpurging.maxopen",
     "storage.s3.sessiontoken",
     "tags.immutable",
+    "validation.manifests.maxdescriptors",
 ];
 
 /// What has no effect, and why it needs none.

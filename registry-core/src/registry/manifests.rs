@@ -1,6 +1,7 @@
 //! Manifests: reading, pushing and deleting them.
 
 use alloc::borrow::ToOwned as _;
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -131,6 +132,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         }
         let bytes = body::collect(body, push.length, self.options.manifest_size_limit).await?;
         let view = ManifestView::parse(&bytes, push.media_type)?;
+        self.check_descriptors(&view)?;
         let digest = push.digest(&bytes)?;
         let subject = view.subject().cloned();
         let (children, optional_children) = self.children(&view);
@@ -157,6 +159,22 @@ impl<S: ?Sized + Storage> Registry<S> {
         self.storage.put_manifest(push.repository, manifest).await?;
         let response = Response::manifest_created(push.repository, &digest, subject.as_ref(), push.tags);
         Ok(response.with_event(event))
+    }
+
+    /// Refuses a manifest that names more than is looked for in acceptable time.
+    fn check_descriptors(&self, view: &ManifestView) -> Result<(), Error> {
+        let limit = self.options.manifest_descriptor_limit;
+        let count = view
+            .children()
+            .len()
+            .saturating_add(view.optional_children().len());
+        if count <= limit {
+            return Ok(());
+        }
+        let message = format!(
+            "the manifest names {count} contents, and this registry takes {limit}: split it into several"
+        );
+        Err(Error::new(ErrorCode::ManifestInvalid, message))
     }
 
     /// Returns what must be there for the manifest, and what is kept with it if it is there.

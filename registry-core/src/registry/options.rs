@@ -10,6 +10,9 @@ use crate::registry::CatalogKey;
 pub struct Options {
     /// The most bytes of a manifest; a larger one is refused with 413. 4 MiB, which the specification asks for.
     pub manifest_size_limit: usize,
+    /// The most contents that a manifest may name (configuration, layers, manifests of an index), each counted once; one
+    /// that names more is refused with 400. 10 000, far above what any known client makes.
+    pub manifest_descriptor_limit: usize,
     /// Deleting is allowed, of blobs, manifests and tags alike. It is.
     pub delete: bool,
     /// A manifest may name content that the repository does not have, such as the other platforms of an index of which
@@ -43,6 +46,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             manifest_size_limit: DEFAULT_SIZE_LIMIT,
+            manifest_descriptor_limit: 10_000,
             delete: true,
             allow_missing_children: false,
             allow_sparse_indexes: false,

@@ -4,7 +4,7 @@
 //! of it is good does any of it come into force, so that a bad file leaves the server as it was.
 //!
 //! A file that somebody is writing is not read: it has to stay the same for a while. A writer may also have died half-way,
-//! so nothing that protects is taken away because it is [gone](gone) from a file.
+//! so nothing that protects is taken away because it is [gone] from a file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -15,6 +15,10 @@ pub(super) fn rules(configuration: &Configuration) -> Options {
     options.delete = configuration.storage.delete.enabled;
     options.read_only = configuration.storage.maintenance.read_only.enabled;
     options.allow_sparse_indexes = !is_validated || validation.manifests.indexes.platforms == Platforms::None;
+    options.manifest_descriptor_limit = match usize::try_from(validation.manifests.most_descriptors) {
+        Ok(limit @ 1..) => limit,
+        _ => options.manifest_descriptor_limit,
+    };
     options.catalog_page_limit = match usize::try_from(configuration.catalog.most_entries) {
         Ok(limit @ 1..) => limit.min(options.catalog_page_limit),
         _ => options.catalog_page_limit,

@@ -16,13 +16,26 @@ pub(crate) struct Validation {
 }
 
 /// Rules for manifests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ValidationManifests {
+    /// The most contents that a manifest may name, each counted once; also where `disabled`. 0 means 10000.
+    #[serde(rename = "maxdescriptors")]
+    pub(crate) most_descriptors: u32,
     /// Rules for the URLs of layers that are elsewhere.
     pub(crate) urls: ValidationUrls,
     /// Rules for indexes.
     pub(crate) indexes: ValidationIndexes,
+}
+
+impl Default for ValidationManifests {
+    fn default() -> Self {
+        Self {
+            most_descriptors: 10_000,
+            urls: ValidationUrls::default(),
+            indexes: ValidationIndexes::default(),
+        }
+    }
 }
 
 /// Rules for the URLs of layers that are elsewhere.

@@ -63,6 +63,7 @@ http:
   draintimeout: 5s
   secret: a
   headers: {X-Content-Type-Options: [nosniff]}
+  limits: {memory: 50000000, connections: 100, requests: 100, streams: 10, header: 20000}
   ratelimit:
     address: {requests: 1, per: 2s, burst: 3}
     identity: {requests: 1, per: 2s, burst: 3}
@@ -95,7 +96,7 @@ tags:
 validation:
   enabled: true
   disabled: true
-  manifests: {indexes: {platforms: none}}
+  manifests: {indexes: {platforms: none}, maxdescriptors: 100}
 ",
     "
 version: 0.1

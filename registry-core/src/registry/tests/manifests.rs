@@ -62,6 +62,34 @@ fn a_manifest_is_compared_with_its_digest() {
 }
 
 #[test]
+fn a_manifest_that_names_too_much_is_refused() {
+    let mut registry = registry(Tiny::default());
+    registry.options.manifest_descriptor_limit = 3;
+    for (count, status) in [(0, 201), (3, 201), (4, 400)] {
+        let entries = (0..count).flat_map(|number| {
+            let digest = Digest::of(Algorithm::Sha256, &[number]);
+            // One that is named twice counts once.
+            let entry = format!("{{\"mediaType\":\"a/b\",\"digest\":\"{digest}\",\"size\":1}}");
+            [entry.clone(), entry]
+        });
+        let entries: Vec<String> = entries.collect();
+        let body = format!("{{\"schemaVersion\":2,\"manifests\":[{}]}}", entries.join(","));
+        let body: &'static str = Box::leak(body.into_boxed_str());
+        let fields = [("content-type", MediaType::OCI_INDEX)];
+        let (response, _) = send(
+            &registry,
+            "PUT",
+            "/v2/a/manifests/v1",
+            &fields,
+            &[body.as_bytes()],
+        );
+        assert_eq!(response.status, status, "{count}");
+        let expected = (status == 400).then_some(ErrorCode::ManifestInvalid);
+        assert_eq!(code(&response), expected);
+    }
+}
+
+#[test]
 fn a_manifest_beyond_the_limit_is_not_read() {
     let mut registry = registry(Tiny::default());
     registry.options.manifest_size_limit = INDEX.len();
