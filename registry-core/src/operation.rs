@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::name::RepositoryName;
 use crate::reference::Reference;
 use crate::request::Request;
+use crate::storage::TagFilter;
 use crate::tag::Tag;
 use crate::upload_id::UploadId;
 
@@ -212,6 +213,14 @@ pub trait Authorizer: fmt::Debug + Send + Sync {
     /// `WWW-Authenticate`, where other credentials could help; [`Denied`](crate::ErrorCode::Denied); or
     /// [`NameUnknown`](crate::ErrorCode::NameUnknown), to hide that there is something.
     fn authorize(&self, principal: &Principal, operation: &Operation<'_>) -> Result<(), Error>;
+
+    /// Returns what says which tags of a repository nobody may move or delete, so that what they reach stays too; nothing
+    /// where there are no such tags, and then a delete of content looks at no tag. There are none unless this is
+    /// implemented; an authorizer that asks another one passes its answer on.
+    fn immutable_tags(&self, repository: &RepositoryName) -> Option<TagFilter> {
+        let _ = repository;
+        None
+    }
 }
 
 /// Lets everybody do everything.

@@ -121,7 +121,7 @@ pub enum TagCondition {
     Matches(Vec<Digest>),
 }
 
-/// Says of a tag whether something may be done to it. It answers from memory.
+/// Says something of a tag: whether it may be deleted, whether it is immutable. It answers from memory.
 pub type TagFilter = Arc<dyn Fn(&Tag) -> bool + Send + Sync>;
 
 /// A part of an ordered list: at most `limit` items after `last`.
@@ -212,9 +212,20 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Takes a blob from a repository. Other repositories keep it; its bytes go when none has it.
     ///
+    /// What the tags reach that `immutable` names stays: their manifests, the manifests of an index at any depth, layers
+    /// and configurations. A tag that is pushed at the same time with its [`NewManifest`] saying that it must not move
+    /// reaches all that it names, or its push is refused. The time that this takes grows with the tags of the repository
+    /// that are immutable.
+    ///
     /// # Errors
-    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown).
-    async fn delete_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error>;
+    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown); [`TagConflict`](crate::ErrorCode::TagConflict) where an immutable
+    /// tag reaches it.
+    async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        immutable: Option<TagFilter>,
+    ) -> Result<(), Error>;
 
     /// Starts an upload. `algorithm` is the one that the digest will have, where the client said so.
     async fn create_upload(
@@ -294,7 +305,9 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Deletes a manifest and every tag that names it, unless `may_delete` says of one of them that it stays.
     ///
-    /// A tag that is pushed at the same time is deleted too, or is there afterwards with the manifest.
+    /// A tag that is pushed at the same time is deleted too, or is there afterwards with the manifest. What `immutable`
+    /// tags reach stays, as for [`delete_blob`](Self::delete_blob). Cancel safety: once the manifest is gone, entries of
+    /// its tags may stay in their list for a while; they name nothing.
     ///
     /// # Errors
     /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown);
@@ -304,6 +317,7 @@ pub trait Storage: Send + Sync + 'static {
         repository: &RepositoryName,
         digest: &Digest,
         may_delete: Option<TagFilter>,
+        immutable: Option<TagFilter>,
     ) -> Result<(), Error>;
 
     /// Deletes a tag; the manifest stays.

@@ -63,6 +63,15 @@ impl PartialEq for Checked {
 
 impl Eq for Checked {}
 
+/// What is known of a record without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The version to compare with.
+    pub version: Version,
+    /// The size of the value in bytes.
+    pub size: u64,
+}
+
 /// A record in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -100,6 +109,12 @@ pub trait Records: Send {
     /// # Errors
     /// Those of the medium.
     async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error>;
+
+    /// Reads the version and the size of a record, and so its state, without the value.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn stat(&mut self, key: &Key) -> Result<Option<Stat>, Error>;
 
     /// Writes a record if `condition` holds, and returns its new version; nothing where it does not hold, or where
     /// the backend cannot tell because the answer was lost and the record was replaced since.
@@ -144,7 +159,8 @@ pub trait Records: Send {
 /// A sequence of record steps: a durable, atomic step where the backend has transactions, else one after the other.
 ///
 /// A sequence must leave the records in a state that another one can go on from after any of its steps, because a
-/// crash may end it there. Its future may only wait for `records`.
+/// crash may end it there. Its future may only wait for `records`. On a disk others wait for it meanwhile: one whose
+/// length a client chooses is cut into several.
 pub trait Sequence: Send + 'static {
     /// What it returns.
     type Output: Send + 'static;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use registry_core::{Digest, RepositoryName, Tag, UploadId};
+use uuid::Uuid;
 
 /// The key of a record, or the beginning of the keys of several.
 ///
@@ -142,6 +143,36 @@ impl Key {
     #[must_use]
     pub fn adoption() -> Self {
         Self("adoption/distribution".into())
+    }
+
+    /// The note of a long push to a repository.
+    #[must_use]
+    pub fn push(repository: &RepositoryName, id: Uuid) -> Self {
+        Self(format!("pushes/{}!/{id}", Split(repository.as_str())).into())
+    }
+
+    /// The notes of all long pushes.
+    #[must_use]
+    pub fn pushes() -> Self {
+        Self("pushes/".into())
+    }
+
+    /// The note of a delete in a repository.
+    #[must_use]
+    pub fn delete(repository: &RepositoryName, id: Uuid) -> Self {
+        Self::deletes_of(repository).join(&id.to_string())
+    }
+
+    /// The notes of all deletes in a repository.
+    #[must_use]
+    pub fn deletes_of(repository: &RepositoryName) -> Self {
+        Self(format!("deletes/{}!/", Split(repository.as_str())).into())
+    }
+
+    /// The notes of all deletes.
+    #[must_use]
+    pub fn deletes() -> Self {
+        Self("deletes/".into())
     }
 
     /// All manifests of a repository.

@@ -1,6 +1,7 @@
 //! What a key is the key of: the way back from its spelling.
 
 use registry_core::{Digest, RepositoryName, Tag, UploadId};
+use uuid::Uuid;
 
 use crate::key::Key;
 
@@ -24,6 +25,10 @@ pub(crate) enum KeyKind {
     },
     Repository(RepositoryName),
     Upload(UploadId),
+    /// The note of a delete.
+    Delete(RepositoryName, Uuid),
+    /// The note of a long push.
+    Push(RepositoryName, Uuid),
     Adoption,
 }
 
@@ -37,6 +42,8 @@ impl KeyKind {
             "repositories" => of_repository(rest),
             "catalog" => Some(Self::Repository(name(rest.strip_suffix('!')?)?)),
             "uploads" => Some(Self::Upload(rest.parse().ok()?)),
+            "deletes" => note(rest).map(|(repository, id)| Self::Delete(repository, id)),
+            "pushes" => note(rest).map(|(repository, id)| Self::Push(repository, id)),
             "adoption" => Some(Self::Adoption),
             _ => None,
         }?;
@@ -61,6 +68,8 @@ impl KeyKind {
             } => Key::referrer(repository, subject, referrer, incarnation),
             Self::Repository(repository) => Key::repository(repository),
             Self::Upload(id) => Key::upload(*id),
+            Self::Delete(repository, id) => Key::delete(repository, *id),
+            Self::Push(repository, id) => Key::push(repository, *id),
             Self::Adoption => Key::adoption(),
         }
     }
@@ -106,6 +115,12 @@ fn of_repository(rest: &str) -> Option<KeyKind> {
         }
         _ => None,
     }
+}
+
+/// Reads `<repository>!/<id>`.
+fn note(rest: &str) -> Option<(RepositoryName, Uuid)> {
+    let (repository, id) = rest.rsplit_once("!/")?;
+    Some((name(repository)?, id.parse().ok()?))
 }
 
 fn name(text: &str) -> Option<RepositoryName> {
@@ -164,7 +179,9 @@ mod tests {
                 KeyKind::Tagged(repository.clone(), digest.clone(), tag),
                 KeyKind::RepositoryBlob(repository.clone(), digest.clone()),
                 KeyKind::Referrer { repository: repository.clone(), subject: digest, referrer: other, incarnation },
-                KeyKind::Repository(repository),
+                KeyKind::Repository(repository.clone()),
+                KeyKind::Delete(repository.clone(), Uuid::from_u128(id)),
+                KeyKind::Push(repository, Uuid::from_u128(id)),
                 KeyKind::Upload(UploadId::from_random(id)),
                 KeyKind::Adoption,
             ];
@@ -174,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|adoption|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|deletes|pushes|adoption|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

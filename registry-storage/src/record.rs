@@ -181,6 +181,26 @@ pub(crate) struct RepositoryRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// A note of what goes on in several transactions, for those whom it concerns and for the sweeper, which ends what was
+/// interrupted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NoteRecord {
+    pub(crate) repository: RepositoryName,
+    pub(crate) digest: Digest,
+    pub(crate) kind: NoteKind,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// What goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NoteKind {
+    DeleteBlob,
+    DeleteManifest,
+    PushManifest,
+}
+
 /// How far the adoption of another program's data came.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AdoptionRecord {
@@ -258,6 +278,7 @@ always_live!(
     HintRecord,
     ReferrerRecord,
     RepositoryRecord,
+    NoteRecord,
     QuarantineRecord,
     AdoptionRecord
 );

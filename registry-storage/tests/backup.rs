@@ -69,11 +69,11 @@ async fn keep_pushing(store: Arc<Disk>, seed: u64, stop: Arc<AtomicBool>) -> u64
             .unwrap();
         if pushed % 3 == 2 {
             store
-                .delete_manifest(&name(&repository), &image.digest, None)
+                .delete_manifest(&name(&repository), &image.digest, None, None)
                 .await
                 .unwrap();
             let layer = support::images::digest(&image.layer);
-            store.delete_blob(&name(&repository), &layer).await.unwrap();
+            store.delete_blob(&name(&repository), &layer, None).await.unwrap();
         }
         if pushed % 5 == 4 {
             store.sweep().await.unwrap();
@@ -124,7 +124,7 @@ async fn all_that_was_answered_before_is_in_a_backup_that_is_made_beside_pushes(
         // It is a store of its own.
         push_image(&restored, "new", Some("v1"), 900, 30_000).await;
         restored
-            .delete_manifest(&name("last"), &last.digest, None)
+            .delete_manifest(&name("last"), &last.digest, None, None)
             .await
             .unwrap();
         restored.sweep().await.unwrap();

@@ -141,18 +141,18 @@ on_each_backend! {
         let problem = Problem::MissingTagHint { digest: image.digest.clone() };
         expect(&store, &Key::tag(&name("a/b"), &tag("v1")), problem).await;
         // A delete by digest finds the tag by its hint.
-        store.delete_manifest(&name("a/b"), &image.digest, None).await.unwrap();
+        store.delete_manifest(&name("a/b"), &image.digest, None, None).await.unwrap();
         let page = PageRequest { last: None, limit: 10 };
         assert_eq!(store.list_tags(&name("a/b"), page).await.unwrap().items, [tag("all")]);
     }
 
     async fn a_manifest_whose_child_is_not_there_is_told(sample) {
         let Sample { store, image, index, .. } = sample;
-        store.delete_blob(&name("a/b"), &digest(&image.layer)).await.unwrap();
+        store.delete_blob(&name("a/b"), &digest(&image.layer), None).await.unwrap();
         let key = Key::manifest(&name("a/b"), &image.digest);
         expect(&store, &key, Problem::MissingChildren { digests: vec![digest(&image.layer)] }).await;
         push_blob(&store, "a/b", &image.layer).await;
-        store.delete_manifest(&name("a/b"), &image.digest, None).await.unwrap();
+        store.delete_manifest(&name("a/b"), &image.digest, None, None).await.unwrap();
         let key = Key::manifest(&name("a/b"), &index);
         expect(&store, &key, Problem::MissingChildren { digests: vec![image.digest] }).await;
     }

@@ -40,14 +40,22 @@ async fn client<B: Backend>(store: Arc<Store<B>>, seed: u64, stop: Arc<AtomicBoo
         let result = match random.below(8) {
             0 | 1 => try_push(&*store, repository, Some(tag_name), &base).await,
             2 => try_push(&*store, repository, None, &referrer).await,
-            3 => store.delete_manifest(&name(repository), &base.digest, None).await,
+            3 => {
+                store
+                    .delete_manifest(&name(repository), &base.digest, None, None)
+                    .await
+            }
             4 => {
                 store
-                    .delete_manifest(&name(repository), &referrer.digest, None)
+                    .delete_manifest(&name(repository), &referrer.digest, None, None)
                     .await
             }
             5 => store.delete_tag(&name(repository), &tag(tag_name)).await,
-            6 => store.delete_blob(&name(repository), &digest(&base.layer)).await,
+            6 => {
+                store
+                    .delete_blob(&name(repository), &digest(&base.layer), None)
+                    .await
+            }
             _ => store
                 .mount_blob(&name("a"), &name("b/c"), &digest(&base.config))
                 .await

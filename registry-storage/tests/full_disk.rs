@@ -142,12 +142,12 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
     }
     world
         .store
-        .delete_manifest(&repository(), &digest, None)
+        .delete_manifest(&repository(), &digest, None, None)
         .await
         .unwrap();
     world.store.delete_tag(&repository(), &tag).await.unwrap();
     let blob = Digest::of(Algorithm::Sha256, &vec![9; 100_000]);
-    world.store.delete_blob(&repository(), &blob).await.unwrap();
+    world.store.delete_blob(&repository(), &blob, None).await.unwrap();
     assert!(!root.join("reserve").exists(), "it was used");
     // What deletes were given is for deletes.
     full(world.push(1 << 20).await);

@@ -535,7 +535,7 @@ async fn what_is_gone_or_damaged_in_the_registry_is_left_out_of_the_export() {
     push_image(&storage, "a", Some("damaged"), 2, LARGE).await;
     let whole = push_image(&storage, "a", Some("whole"), 3, 100).await;
     storage
-        .delete_blob(&name("a"), &digest(&gone.layer))
+        .delete_blob(&name("a"), &digest(&gone.layer), None)
         .await
         .unwrap();
     for day in fs::read_dir(root.join("bytes")).unwrap() {

@@ -542,7 +542,7 @@ impl Client {
         let blobs = Arc::clone(&self.world.blobs);
         assert!(blobs[at].is_deleted);
         if let Err(error) = self
-            .request(|| process.delete_blob(&repository, &blobs[at].digest))
+            .request(|| process.delete_blob(&repository, &blobs[at].digest, None))
             .await
         {
             assert_eq!(error.code(), ErrorCode::BlobUnknown, "{error:?}");
@@ -625,7 +625,7 @@ impl Client {
         let process = Arc::clone(self.process());
         let digest = &image.new.manifest.digest;
         if let Err(error) = self
-            .request(|| process.delete_manifest(&repository, digest, None))
+            .request(|| process.delete_manifest(&repository, digest, None, None))
             .await
         {
             assert!(is_unknown(&error), "{error:?}");

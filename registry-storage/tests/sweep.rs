@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use registry_core::storage::UploadKey;
-use registry_core::{Algorithm, Digest, ErrorCode, Hasher, RepositoryName};
+use registry_core::storage::{
+    ChildKind, Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, TagFilter, UploadKey,
+};
+use registry_core::{Algorithm, Digest, ErrorCode, Hasher, Reference, RepositoryName, Tag};
 use registry_storage::check::{CheckOptions, Finding};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
@@ -516,5 +518,137 @@ async fn bytes_that_are_hashed_again_stay<B: Backend>(world: World<B>) {
             .unwrap();
         let first = blob.content.read(0..1).next().await.unwrap().unwrap();
         assert_eq!(first, content.slice(..1));
+    }
+}
+
+/// A delete of a manifest with many tags takes several transactions. Where its client leaves or its process dies in
+/// between, the tags name nothing already; the sweeper takes them out of their list.
+#[tokio::test]
+async fn a_delete_that_was_interrupted_is_ended() {
+    let world = world(Faulty::new(ObjectStoreBackend::memory()));
+    let storage = world.storage();
+    let bytes = Bytes::from_static(b"image");
+    let digest = digest(&bytes);
+    let mut names = Vec::new();
+    for batch in 0..4 {
+        let tags: Vec<Tag> = (0..60)
+            .map(|number| format!("t{batch}-{number:02}").parse().unwrap())
+            .collect();
+        names.extend(tags.iter().map(ToString::to_string));
+        let new = NewManifest {
+            tags,
+            ..image(&bytes)
+        };
+        storage.put_manifest(&world.repository, new).await.unwrap();
+    }
+    let before = world.backend.calls();
+    world.backend.fault_at(before + 1200, Fault::Fail);
+    let deleted = storage
+        .delete_manifest(&world.repository, &digest, None, None)
+        .await;
+    assert_eq!(deleted.unwrap_err().code(), ErrorCode::Unavailable);
+    let list = async || {
+        let page = PageRequest {
+            last: None,
+            limit: 1000,
+        };
+        let page = storage.list_tags(&world.repository, page).await.unwrap();
+        page.items.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let left = list().await;
+    assert!(
+        !left.is_empty() && left.len() < names.len(),
+        "{} are left",
+        left.len()
+    );
+    for tag in &names {
+        let tag = Reference::Tag(tag.parse().unwrap());
+        let read = storage.get_manifest(&world.repository, &tag).await;
+        assert_eq!(read.unwrap_err().code(), ErrorCode::ManifestUnknown);
+    }
+    world.sweep().await;
+    assert_eq!(list().await, left, "it may go on yet");
+    world.clock.advance(HOUR + MINUTE);
+    world.sweep().await;
+    assert!(list().await.is_empty());
+    let notes = world.backend.list(&Key::deletes(), None, 10).await.unwrap();
+    assert!(notes.is_empty());
+}
+
+/// A delete that was given up before it deleted anything leaves what it was about.
+#[tokio::test]
+async fn the_note_of_a_delete_that_deleted_nothing_goes() {
+    let world = world(Faulty::new(ObjectStoreBackend::memory()));
+    let content = Bytes::from_static(b"content");
+    let blob = world.push(&content).await;
+    let immutable: TagFilter = Arc::new(|_| true);
+    let before = world.backend.calls();
+    // The transaction, a look at the grant, the note, the grant, the list of tags.
+    world.backend.fault_at(before + 4, Fault::Fail);
+    let deleted = world
+        .storage()
+        .delete_blob(&world.repository, &blob, Some(immutable))
+        .await;
+    assert_eq!(deleted.unwrap_err().code(), ErrorCode::Unavailable);
+    let notes = async || world.backend.list(&Key::deletes(), None, 10).await.unwrap().len();
+    assert_eq!(notes().await, 1);
+    world.clock.advance(HOUR + MINUTE);
+    world.sweep().await;
+    assert_eq!(notes().await, 0);
+    world.assert_blob(&content).await;
+}
+
+/// A push of a manifest that names thousands of contents takes several transactions, and leaves nothing where it is cut
+/// off in between.
+#[tokio::test]
+async fn a_push_that_was_interrupted_leaves_nothing() {
+    let world = world(Faulty::new(ObjectStoreBackend::memory()));
+    let bytes = Bytes::from_static(b"image");
+    let child = |number: u32| ManifestChild {
+        digest: digest(&Bytes::copy_from_slice(&number.to_le_bytes())),
+        kind: ChildKind::Blob,
+    };
+    let new = NewManifest {
+        optional_children: (0..2000).map(child).collect(),
+        ..image(&bytes)
+    };
+    let before = world.backend.calls();
+    world.backend.fault_at(before + 1200, Fault::Fail);
+    let pushed = world.storage().put_manifest(&world.repository, new.clone()).await;
+    assert_eq!(pushed.unwrap_err().code(), ErrorCode::Unavailable);
+    let records = async || world.backend.list(&Key::from_stored(""), None, 10).await.unwrap();
+    assert_eq!(
+        records().await.len(),
+        2,
+        "the manifest, Pending, and a note of its push"
+    );
+    world.clock.advance(HOUR + MINUTE);
+    world.sweep().await;
+    assert_eq!(records().await, []);
+    world
+        .storage()
+        .put_manifest(&world.repository, new)
+        .await
+        .unwrap();
+    world.sweep().await;
+    let notes = world.backend.list(&Key::pushes(), None, 10).await.unwrap();
+    assert_eq!(notes, []);
+}
+
+fn image(bytes: &Bytes) -> NewManifest {
+    NewManifest {
+        manifest: Manifest {
+            digest: digest(bytes),
+            media_type: "application/vnd.oci.image.manifest.v1+json".parse().unwrap(),
+            bytes: bytes.clone(),
+        },
+        children: Vec::new(),
+        allow_missing: false,
+        optional_children: Vec::new(),
+        subject: None,
+        tags: Vec::new(),
+        condition: TagCondition::Any,
+        immutable_tags: Vec::new(),
+        principal: String::new(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::support::bucket::BucketServer;
-use crate::support::repository::{IMAGE, Repository};
+use crate::support::repository::{IMAGE, INDEX, Repository, descriptor, image, index};
 use crate::support::users::GuardedServer;
 
 const DENIED: &[&str] = &["DENIED"];
@@ -40,6 +40,37 @@ fn an_immutable_tag_stays_whoever_asks() {
         .expect_header("Docker-Content-Digest", &first.digest);
     root.delete(&format!("manifests/{}", second.digest))
         .expect_status(202);
+}
+
+#[test]
+fn what_an_immutable_tag_reaches_can_not_be_deleted() {
+    for storage in ["inmemory: {}", "filesystem: {rootdirectory: FOLDER/data}"] {
+        let server = server(storage);
+        let root = server.repository("root", "team/app");
+        let (config, layer) = (b"{}".as_slice(), b"layer".as_slice());
+        let blobs = [root.push_blob(config), root.push_blob(layer)];
+        let unnamed = root.push_blob(b"nobody's");
+        let image = image(
+            &descriptor("application/vnd.oci.image.config.v1+json", config),
+            &[descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
+        );
+        let image = image.to_string().into_bytes();
+        let image_digest = root.push_manifest("latest", IMAGE, &image);
+        let index = index(&[descriptor(IMAGE, &image)]).to_string().into_bytes();
+        root.push_manifest("v1", INDEX, &index);
+        let children = blobs.iter().map(|blob| format!("blobs/{blob}"));
+        for path in children.chain([format!("manifests/{image_digest}")]) {
+            let refused = root.delete(&path);
+            refused.expect_error(&[409], DENIED);
+            assert!(refused.summary().contains("the tag v1 "), "{}", refused.summary());
+            root.head(&path).expect_status(200);
+        }
+        root.delete(&format!("blobs/{unnamed}")).expect_status(202);
+        // Elsewhere no tag is immutable.
+        let open = server.repository("root", "open/app");
+        let blob = open.push_blob(layer);
+        open.delete(&format!("blobs/{blob}")).expect_status(202);
+    }
 }
 
 /// Pushes different images to one tag at once, and returns how each was answered.

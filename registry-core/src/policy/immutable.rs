@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Glob;
 use crate::operation::{Action, Authorizer, Operation, Principal, Target};
+use crate::storage::TagFilter;
 use crate::{Error, ErrorCode, RepositoryName, Tag};
 
 /// Tags that never move once they are there, by pattern.
@@ -30,8 +31,8 @@ impl ImmutableTagRule {
 /// Refuses to everybody to move or delete some tags, and leaves all else to the next authorizer.
 ///
 /// Whether a tag would move is decided by the storage when it is written, so two pushes cannot both be the first. A
-/// deleted tag could be pushed anew with other content, so a delete is refused too, and with it that of the manifest that the
-/// tag names.
+/// deleted tag could be pushed anew with other content, so a delete is refused too, and with it that of all that the tag
+/// reaches: its manifest, the manifests of an index at any depth, layers and configurations.
 #[derive(Clone, Debug)]
 pub struct ImmutableTags {
     rules: Vec<ImmutableTagRule>,
@@ -57,5 +58,21 @@ impl Authorizer for ImmutableTags {
             return Err(Error::new(ErrorCode::TagConflict, message));
         }
         Ok(())
+    }
+
+    fn immutable_tags(&self, repository: &RepositoryName) -> Option<TagFilter> {
+        let next = self.next.immutable_tags(repository);
+        let of_repository = |rule: &&ImmutableTagRule| {
+            let mut globs = rule.repositories.iter();
+            globs.any(|glob| glob.matches(repository.as_str()))
+        };
+        let rules = self.rules.iter().filter(of_repository);
+        let globs: Vec<Glob> = rules.flat_map(|rule| rule.tags.iter().cloned()).collect();
+        if globs.is_empty() {
+            return next;
+        }
+        Some(Arc::new(move |tag| {
+            globs.iter().any(|glob| glob.matches(tag.as_str())) || next.as_ref().is_some_and(|next| next(tag))
+        }))
     }
 }

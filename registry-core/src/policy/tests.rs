@@ -302,6 +302,26 @@ fn an_immutable_tag_is_neither_moved_nor_deleted_by_anybody() {
 }
 
 #[test]
+fn a_delete_of_content_learns_which_tags_are_immutable() {
+    let rules =
+        r#"[{"repositories": ["team/**"], "tags": ["v*"]}, {"repositories": ["team/app"], "tags": ["x"]}]"#;
+    let inner = r#"[{"repositories": ["team/app"], "tags": ["inner"]}]"#;
+    let inner = ImmutableTags::new(serde_json::from_str(inner).unwrap(), Arc::new(AllowAll));
+    let authorizer = ImmutableTags::new(serde_json::from_str(rules).unwrap(), Arc::new(inner));
+    assert!(authorizer.immutable_tags(&"other/app".parse().unwrap()).is_none());
+    for (repository, immutable) in [("team/app", &["v1", "x", "inner"][..]), ("team/other", &["v1"])] {
+        let filter = authorizer.immutable_tags(&repository.parse().unwrap()).unwrap();
+        for tag in ["v1", "x", "inner", "latest"] {
+            assert_eq!(
+                filter(&tag.parse().unwrap()),
+                immutable.contains(&tag),
+                "{repository} {tag}"
+            );
+        }
+    }
+}
+
+#[test]
 fn rules_that_cannot_be_meant_are_refused() {
     let rule = r#"{"repositories": ["a"], "identities": ["anonymous"], "actions": ["pull"]}"#;
     assert!(serde_json::from_str::<Rule>(rule).is_ok());

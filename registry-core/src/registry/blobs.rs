@@ -56,7 +56,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         let event = self
             .announce(intents, EventAction::Delete, repository, target)
             .await;
-        self.storage.delete_blob(repository, digest).await?;
+        let immutable = self.authorizer.immutable_tags(repository);
+        self.storage.delete_blob(repository, digest, immutable).await?;
         Ok(Response::deleted().with_event(event))
     }
 

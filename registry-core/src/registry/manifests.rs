@@ -250,8 +250,9 @@ impl<S: ?Sized + Storage> Registry<S> {
                 }
                 let may_delete = self.may_delete_tag(principal, repository);
                 let event = announced.await?;
+                let immutable = self.authorizer.immutable_tags(repository);
                 self.storage
-                    .delete_manifest(repository, digest, Some(may_delete))
+                    .delete_manifest(repository, digest, Some(may_delete), immutable)
                     .await?;
                 event
             }

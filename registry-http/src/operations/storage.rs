@@ -84,8 +84,13 @@ impl<S: ?Sized + Storage> Storage for MeteredStorage<S> {
         timed!(self.list_blob_repositories(digest, page))
     }
 
-    async fn delete_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
-        timed!(self.delete_blob(repository, digest))
+    async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        immutable: Option<TagFilter>,
+    ) -> Result<(), Error> {
+        timed!(self.delete_blob(repository, digest, immutable))
     }
 
     async fn create_upload(
@@ -143,8 +148,9 @@ impl<S: ?Sized + Storage> Storage for MeteredStorage<S> {
         repository: &RepositoryName,
         digest: &Digest,
         may_delete: Option<TagFilter>,
+        immutable: Option<TagFilter>,
     ) -> Result<(), Error> {
-        timed!(self.delete_manifest(repository, digest, may_delete))
+        timed!(self.delete_manifest(repository, digest, may_delete, immutable))
     }
 
     async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {

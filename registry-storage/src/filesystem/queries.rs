@@ -9,7 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
-use crate::backend::{Condition, Entry, Stored, Version};
+use crate::backend::{Condition, Entry, Stat, Stored, Version};
 use crate::key::Key;
 
 /// How long a connection waits for another process that has the records locked, such as somebody's shell.
@@ -127,6 +127,21 @@ pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     first.exists([]).map(drop)
 }
 
+/// Reads the version and the size of a record.
+pub(super) fn stat(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Stat>> {
+    let read = |row: &Row<'_>| {
+        let size: i64 = row.get(1)?;
+        Ok(Stat {
+            version: version_of(row.get(0)?),
+            size: size.cast_unsigned(),
+        })
+    };
+    connection
+        .prepare_cached("SELECT version, size FROM records WHERE key = ?1")?
+        .query_row(params![key.as_str()], read)
+        .optional()
+}
+
 /// Lists records in the order of their keys; see [`Records::list`](crate::backend::Records::list).
 pub(super) fn list(
     connection: &Connection,
@@ -145,12 +160,6 @@ pub(super) fn list(
         ))?
         .query_map(params![from.as_str(), end_of(prefix), limit], read_entry)?
         .collect()
-}
-
-/// Returns the size of a value, which is not read.
-pub(super) fn size(connection: &Connection, key: &Key) -> rusqlite::Result<Option<u64>> {
-    let first = list(connection, key, None, 1)?.into_iter().next();
-    Ok(first.filter(|entry| entry.key == *key).map(|entry| entry.size))
 }
 
 /// Writes a record if `condition` holds, and tells whether it did.

@@ -153,7 +153,11 @@ impl RecordStore {
         }
         let keys = keys.to_vec();
         self.readers
-            .read(move |connection| keys.iter().map(|key| queries::size(connection, key)).collect())
+            .read(move |connection| {
+                keys.iter()
+                    .map(|key| Ok(queries::stat(connection, key)?.map(|stat| stat.size)))
+                    .collect()
+            })
             .await
     }
 

@@ -8,7 +8,7 @@ use registry_core::{Error, ErrorCode};
 use rusqlite::Connection;
 
 use super::queries;
-use crate::backend::{Condition, Entry, Part, Records, Stored, Unfinished, Version};
+use crate::backend::{Condition, Entry, Part, Records, Stat, Stored, Unfinished, Version};
 use crate::key::Key;
 
 /// A transaction that merges several sequences. Nothing here waits: each call is done when its future is first polled.
@@ -19,6 +19,8 @@ pub(super) struct Transaction<'c> {
     next_version: &'c mut i64,
     /// What was written, the newest last.
     changes: Vec<(Key, Option<Stored>)>,
+    /// How many bytes were written, also by sequences that were rolled back.
+    written: usize,
     /// The first error of the store. The whole transaction must then be rolled back.
     failure: Option<rusqlite::Error>,
     /// Whether there is room for what a sequence writes.
@@ -31,6 +33,7 @@ impl<'c> Transaction<'c> {
             connection,
             next_version,
             changes: Vec::new(),
+            written: 0,
             failure: None,
             room: Ok(()),
         }
@@ -47,6 +50,11 @@ impl<'c> Transaction<'c> {
     /// Says whether there is room for what is written from now on.
     pub(super) fn set_room(&mut self, room: Result<(), Error>) {
         self.room = room;
+    }
+
+    /// Returns how many bytes were written, also by sequences that were rolled back.
+    pub(super) const fn written(&self) -> usize {
+        self.written
     }
 
     /// Forgets all but the first `count` changes, which were rolled back.
@@ -86,6 +94,7 @@ impl<'c> Transaction<'c> {
         if !self.note(result)? {
             return Ok(None);
         }
+        self.written = self.written.saturating_add(value.len());
         let version = queries::version_of(number);
         let stored = Stored::new(value, version.clone());
         self.changes.push((key.clone(), Some(stored)));
@@ -105,6 +114,11 @@ impl<'c> Transaction<'c> {
 impl Records for Transaction<'_> {
     async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
         let result = queries::get(self.connection, key);
+        self.note(result)
+    }
+
+    async fn stat(&mut self, key: &Key) -> Result<Option<Stat>, Error> {
+        let result = queries::stat(self.connection, key);
         self.note(result)
     }
 

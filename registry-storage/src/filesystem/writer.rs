@@ -33,6 +33,12 @@ const REGATHER_LIMIT: Duration = Duration::from_micros(100);
 /// How long the thread sleeps between two looks at its queue while writing is ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a commit runs sequences at most. Those that wait still are left to the next one, so that who came first is
+/// answered soon.
+const RUN_LIMIT: Duration = Duration::from_millis(20);
+/// How many bytes the records have, about, that a commit writes at most: they are in memory until it ends.
+const WRITE_LIMIT: usize = 8 << 20;
+
 /// What the thread is told.
 pub(super) enum Command {
     /// Run a sequence.
@@ -42,6 +48,9 @@ pub(super) enum Command {
     /// Run what waits, then end.
     Stop,
 }
+
+/// The last change of each key.
+type Changes = Vec<(Key, Option<Stored>)>;
 
 /// A sequence that waits for its commit.
 type Waiting = (Durability, Box<dyn Job>);
@@ -160,12 +169,6 @@ fn is_synced(batch: &[Waiting]) -> bool {
         .any(|(durability, _)| *durability == Durability::Synced)
 }
 
-fn answer(batch: Vec<Waiting>, outcome: &Result<(), Error>) {
-    for (_, job) in batch {
-        job.answer(outcome.clone());
-    }
-}
-
 /// The state of the thread.
 pub(super) struct Writer {
     /// Nothing only while it is opened again.
@@ -230,31 +233,35 @@ impl Writer {
         if is_freeing {
             self.reserve.release_if_low();
         }
-        let mut outcome = self.run_as_one(batch);
-        let is_full = outcome
-            .as_ref()
-            .is_err_and(|error| error.code() == ErrorCode::StorageFull);
-        if is_freeing && is_full && self.reserve.release() {
-            // What frees space runs once more, with the space that was kept for it.
-            let (again, rest) = std::mem::take(batch)
-                .into_iter()
-                .partition(|(_, job)| job.is_freeing());
-            answer(rest, &outcome);
-            *batch = again;
-            batch.retain_mut(|(_, job)| job.run_again());
-            outcome = self.run_as_one(batch);
+        while !batch.is_empty() {
+            match self.run_some(batch) {
+                Ok(count) => batch.drain(..count).for_each(|(_, job)| job.answer(Ok(()))),
+                Err(error) => {
+                    // What frees space runs once more, with the space that was kept for it.
+                    let is_full = error.code() == ErrorCode::StorageFull;
+                    let has_room = is_freeing && is_full && self.reserve.release();
+                    for (durability, mut job) in std::mem::take(batch) {
+                        if has_room && job.run_again() {
+                            batch.push((durability, job));
+                        } else {
+                            job.answer(Err(error.clone()));
+                        }
+                    }
+                }
+            }
         }
-        answer(std::mem::take(batch), &outcome);
     }
 
-    fn run_as_one(&mut self, batch: &mut [Waiting]) -> Result<(), Error> {
+    /// Runs the first sequences of a batch as one transaction. Returns how many.
+    fn run_some(&mut self, batch: &mut [Waiting]) -> Result<usize, Error> {
         self.health.check()?;
         self.commit(batch)
             .map_err(|cause| self.health.records_failed(&self.path, cause))
     }
 
-    /// Runs a batch as one transaction, which is rolled back where it fails.
-    fn commit(&mut self, batch: &mut [Waiting]) -> rusqlite::Result<()> {
+    /// Runs a batch, or as much of it as a transaction should be, which is rolled back where it fails. Returns how many
+    /// sequences that is.
+    fn commit(&mut self, batch: &mut [Waiting]) -> rusqlite::Result<usize> {
         let mut connection = self.connection.take().ok_or_else(busy)?;
         let result = self.commit_on(&mut connection, batch);
         // A full disk or an I/O error may have ended the transaction already.
@@ -269,11 +276,11 @@ impl Writer {
         result
     }
 
-    fn commit_on(&mut self, connection: &mut Connection, batch: &mut [Waiting]) -> rusqlite::Result<()> {
+    fn commit_on(&mut self, connection: &mut Connection, batch: &mut [Waiting]) -> rusqlite::Result<usize> {
         let is_synced = is_synced(batch);
         self.sync_commits(connection, is_synced)?;
         queries::execute(connection, "BEGIN IMMEDIATE")?;
-        let changes = self.run_steps(connection, batch)?;
+        let (count, changes) = self.run_steps(connection, batch)?;
         let is_empty = changes.is_empty();
         if is_empty && is_synced && self.has_unsynced {
             queries::touch(connection)?;
@@ -286,18 +293,24 @@ impl Writer {
         } else if !is_empty {
             self.has_unsynced = true;
         }
-        Ok(())
+        Ok(count)
     }
 
-    /// Runs each sequence in a savepoint of its own.
+    /// Runs each sequence in a savepoint of its own. Returns how many it ran, at least one, and what they changed.
     fn run_steps(
         &mut self,
         connection: &mut Connection,
         batch: &mut [Waiting],
-    ) -> rusqlite::Result<Vec<(Key, Option<Stored>)>> {
+    ) -> rusqlite::Result<(usize, Changes)> {
+        let begun = Instant::now();
         let room = self.reserve.check();
         let mut records = Transaction::new(connection, &mut self.next_version);
+        let mut count = 0;
         for (_, job) in batch {
+            if count > 0 && (begun.elapsed() >= RUN_LIMIT || records.written() >= WRITE_LIMIT) {
+                break;
+            }
+            count += 1;
             records.set_room(if job.is_freeing() { Ok(()) } else { room.clone() });
             queries::execute(records.connection(), "SAVEPOINT sequence")?;
             let changes = records.changes();
@@ -309,15 +322,11 @@ impl Writer {
             }
             queries::execute(records.connection(), "RELEASE sequence")?;
         }
-        Ok(records.into_changes())
+        Ok((count, records.into_changes()))
     }
 
     /// Commits, and shows the changes to the cache.
-    fn commit_changes(
-        &mut self,
-        connection: &Connection,
-        changes: Vec<(Key, Option<Stored>)>,
-    ) -> rusqlite::Result<()> {
+    fn commit_changes(&mut self, connection: &Connection, changes: Changes) -> rusqlite::Result<()> {
         let mark = self.cache.begin_write(&changes);
         let result = queries::execute(connection, "COMMIT");
         let committed = if result.is_ok() {

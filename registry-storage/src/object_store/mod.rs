@@ -43,7 +43,7 @@ use self::part_memory::PartMemory;
 pub use self::s3::{S3Encryption, S3Options};
 use self::seen::SeenBytes;
 use crate::backend::{
-    Backend, BytesWriter, Condition, Durability, Entry, Expect, MemoryPermit, Part, Records, Sequence,
+    Backend, BytesWriter, Condition, Durability, Entry, Expect, MemoryPermit, Part, Records, Sequence, Stat,
     Stored, Unfinished, Version, WriteGuard,
 };
 use crate::bytes_name::BytesName;
@@ -184,6 +184,10 @@ impl Records for Steps<'_> {
         self.0.get_record(key).await
     }
 
+    async fn stat(&mut self, key: &Key) -> Result<Option<Stat>, Error> {
+        self.0.stat_record(key).await
+    }
+
     async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error> {
         self.0.put_record(key, value, condition).await
     }
@@ -216,7 +220,8 @@ impl Backend for ObjectStoreBackend {
     }
 
     async fn sizes(&self, keys: &[Key]) -> Result<Vec<Option<u64>>, Error> {
-        let reads = stream::iter(keys.to_vec()).map(|key| async move { self.record_size(&key).await });
+        let reads = stream::iter(keys.to_vec())
+            .map(|key| async move { Ok(self.stat_record(&key).await?.map(|stat| stat.size)) });
         reads.buffered(PARALLEL_READS).try_collect().await
     }
 

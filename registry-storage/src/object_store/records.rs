@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::list::PaginatedListOptions;
-use object_store::{Error as StoreError, GetOptions, ObjectMeta, PutMode, UpdateVersion};
+use object_store::{
+    Error as StoreError, GetOptions, ObjectMeta, ObjectStoreExt as _, PutMode, UpdateVersion,
+};
 use registry_core::{Error, ErrorCode};
 
 use super::ObjectStoreBackend;
 use super::error::{convert, may_have_happened};
-use crate::backend::{Condition, Entry, Stored, Version};
+use crate::backend::{Condition, Entry, Stat, Stored, Version};
 use crate::key::Key;
 
 /// How often a write is tried whose condition still holds after the store refused it.
@@ -33,15 +35,13 @@ impl ObjectStoreBackend {
         }
     }
 
-    /// Returns the size of a record's value; nothing where there is no record.
-    pub(super) async fn record_size(&self, key: &Key) -> Result<Option<u64>, Error> {
+    pub(super) async fn stat_record(&self, key: &Key) -> Result<Option<Stat>, Error> {
         let path = self.path(key.as_str())?;
-        let options = GetOptions {
-            head: true,
-            ..GetOptions::default()
-        };
-        match self.run(0, self.store.get_opts(&path, options)).await {
-            Ok(result) => Ok(Some(result.meta.size)),
+        match self.run(0, self.store.head(&path)).await {
+            Ok(object) => Ok(Some(Stat {
+                version: to_version(object.e_tag, object.version)?,
+                size: object.size,
+            })),
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(convert(error)),
         }

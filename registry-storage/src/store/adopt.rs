@@ -366,8 +366,8 @@ async fn adopt_manifest(
     let mut incarnation = found.header().map(|manifest| manifest.incarnation.clone());
     if !found.state().is_visible() {
         PushManifest::new(&repository, new.clone(), now)
-            .run(records)
-            .await??;
+            .run_whole(records)
+            .await?;
         adopted.manifests += 1;
         incarnation = None;
     }
@@ -383,8 +383,8 @@ async fn adopt_manifest(
                 };
                 // By the time that the other program wrote it, so that the later of two changes is known.
                 PushManifest::new(&repository, tagged, written)
-                    .run(records)
-                    .await??;
+                    .run_whole(records)
+                    .await?;
                 adopted.tags += 1;
             }
         }

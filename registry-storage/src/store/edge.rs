@@ -6,7 +6,7 @@ use registry_core::{Error, ErrorCode, Timestamp};
 
 use crate::backend::{Backend, Checked, Condition, Records, Sequence, Stored, Version};
 use crate::key::Key;
-use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, Stamp, decode, encode};
+use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, Stamp, decode, encode, state_of_size};
 
 /// A record that was read, or the absence of one.
 #[derive(Clone, Debug)]
@@ -130,6 +130,20 @@ pub(super) async fn require_child<H: Stateful>(
         }
     }
     Err(contended())
+}
+
+/// Tells whether a child is there that a Pending parent needs, as [`require_child`] does, but does not read a value that
+/// nobody looks at: a child may be a manifest of some megabytes.
+pub(super) async fn has_child<H: Stateful>(
+    records: &mut dyn Records,
+    key: &Key,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    match records.stat(key).await? {
+        None => Ok(false),
+        Some(stat) if require(state_of_size(stat.size)) == Require::Ready => Ok(true),
+        Some(_) => Ok(require_child::<H>(records, key, now).await?.is_some()),
+    }
 }
 
 /// Keeps a visible record from collection: the promise of a HEAD that was answered with 200.

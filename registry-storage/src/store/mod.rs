@@ -20,6 +20,7 @@ mod push;
 mod referrers;
 mod session;
 mod session_lock;
+mod steps;
 mod sweep;
 mod sweeper;
 mod uploads;
@@ -169,8 +170,13 @@ impl<B: Backend> Storage for Store<B> {
         self.list_blob_repositories(digest, page).await
     }
 
-    async fn delete_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
-        self.delete_blob(repository, digest).await
+    async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        immutable: Option<TagFilter>,
+    ) -> Result<(), Error> {
+        self.delete_blob(repository, digest, immutable).await
     }
 
     async fn create_upload(
@@ -228,8 +234,10 @@ impl<B: Backend> Storage for Store<B> {
         repository: &RepositoryName,
         digest: &Digest,
         may_delete: Option<TagFilter>,
+        immutable: Option<TagFilter>,
     ) -> Result<(), Error> {
-        self.delete_manifest(repository, digest, may_delete).await
+        self.delete_manifest(repository, digest, may_delete, immutable)
+            .await
     }
 
     async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Sweeping: idle sessions, and bytes that nothing names.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use registry_core::Error;
 use registry_core::chain::may_sweep;
@@ -11,10 +12,13 @@ use super::session::{Forget, Session};
 use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
-use crate::record::{BlobRecord, Header, QuarantineRecord, SessionRecord};
+use crate::record::{BlobRecord, Header, NoteRecord, QuarantineRecord, SessionRecord};
 
 /// How many names of bytes are looked at in one go; each go reads all sessions and all blobs.
 pub(super) const NAMES: usize = 50_000;
+
+/// After how long a delete or a push is taken for interrupted.
+const NOTE_LIMIT: Duration = Duration::from_hours(1);
 
 /// How many records are listed at once.
 const PAGE: usize = 1000;
@@ -55,7 +59,8 @@ impl Unreadable {
 }
 
 impl<B: Backend> Store<B> {
-    /// Aborts idle upload sessions, forgets old ended ones, and deletes bytes that nothing names.
+    /// Aborts idle upload sessions, forgets old ended ones, ends deletes and pushes that were interrupted, and deletes
+    /// bytes that nothing names.
     ///
     /// Safe beside everything else, at any time and any number of times at once: the bytes are listed first, then the
     /// sessions, then the blobs, then what is in quarantine, and a name only ever moves in that direction. Nothing
@@ -69,6 +74,8 @@ impl<B: Backend> Store<B> {
         let mut report = SweepReport::default();
         let mut unreadable = Unreadable::default();
         self.sweep_sessions(&mut report, &mut unreadable).await?;
+        self.sweep_notes(&Key::deletes(), &mut unreadable).await?;
+        self.sweep_notes(&Key::pushes(), &mut unreadable).await?;
         let mut after: Option<BytesName> = None;
         loop {
             let page = self.backend.list_bytes(after.as_ref(), NAMES).await?;
@@ -167,6 +174,25 @@ impl<B: Backend> Store<B> {
         let stored = self.backend.get(key).await?;
         let found = Found::new(stored.as_ref());
         Ok(found.inspect_err(|_| unreadable.note(key)).ok())
+    }
+
+    /// Ends the deletes and pushes of notes that were interrupted. One that goes on yet is not harmed: it begins again.
+    async fn sweep_notes(&self, notes: &Key, unreadable: &mut Unreadable) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut after = None;
+        while let Some((keys, last)) = self.page(notes, after.as_ref()).await? {
+            after = Some(last);
+            for key in keys {
+                let note = self.read_readable::<NoteRecord>(&key, unreadable).await?;
+                let Some((note, _)) = note.and_then(Found::visible) else {
+                    continue;
+                };
+                if now.since(note.stamp.written) > NOTE_LIMIT {
+                    self.end(&key, note).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns which of `listed` an open session names.

@@ -12,7 +12,7 @@ use registry_core::storage::BlobContent;
 use registry_core::{Error, ErrorCode};
 
 use crate::backend::{
-    Backend, BytesWriter, Condition, Durability, Entry, Expect, MemoryPermit, Part, Records, Sequence,
+    Backend, BytesWriter, Condition, Durability, Entry, Expect, MemoryPermit, Part, Records, Sequence, Stat,
     Stored, Unfinished, Version, WriteGuard,
 };
 use crate::bytes_name::BytesName;
@@ -190,6 +190,10 @@ struct FaultyRecords<'a> {
 impl Records for FaultyRecords<'_> {
     async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
         self.plan.call(self.inner.get(key)).await
+    }
+
+    async fn stat(&mut self, key: &Key) -> Result<Option<Stat>, Error> {
+        self.plan.call(self.inner.stat(key)).await
     }
 
     async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error> {

@@ -98,11 +98,11 @@ async fn deletes_and_sweeps_leave_the_tree() {
     let repository = name("app");
     store.delete_tag(&repository, &tag("v1")).await.unwrap();
     store
-        .delete_manifest(&repository, &sha256(&manifest), None)
+        .delete_manifest(&repository, &sha256(&manifest), None, None)
         .await
         .unwrap();
     store
-        .delete_blob(&repository, &sha256(&content(10_001, LARGE + 1)))
+        .delete_blob(&repository, &sha256(&content(10_001, LARGE + 1)), None)
         .await
         .unwrap();
     store.sweep().await.unwrap();
@@ -229,7 +229,7 @@ async fn referrers_are_listed_by_their_subject_and_by_tags_of_the_schema() {
     assert!(list(sha256(&several)).await.is_empty());
     assert_eq!(get(&store, "app", &schema_tag).await.unwrap().bytes, listing);
     store
-        .delete_manifest(&name("app"), &sha256(&listed), None)
+        .delete_manifest(&name("app"), &sha256(&listed), None, None)
         .await
         .unwrap();
     assert_eq!(list(sha256(&subject)).await, ["a/named"]);
@@ -297,7 +297,10 @@ async fn the_later_tag_counts_where_both_sides_changed_and_nothing_is_lost() {
     };
     store.put_manifest(&app, retag.clone()).await.unwrap();
     let fourth = get(&store, "app", "deleted-here").await.unwrap();
-    store.delete_manifest(&app, &fourth.digest, None).await.unwrap();
+    store
+        .delete_manifest(&app, &fourth.digest, None, None)
+        .await
+        .unwrap();
     // There: one tag moves to something new, one is new, and a blob goes.
     let moved = old.push_image("app", "moved-there", 6);
     set_time(&old.tag("app", "moved-there"), 2_000_000);

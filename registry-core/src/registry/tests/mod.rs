@@ -131,7 +131,7 @@ impl Storage for Tiny {
         })
     }
 
-    async fn delete_blob(&self, _: &RepositoryName, _: &Digest) -> Result<(), Error> {
+    async fn delete_blob(&self, _: &RepositoryName, _: &Digest, _: Option<TagFilter>) -> Result<(), Error> {
         self.note("delete blob");
         Ok(())
     }
@@ -217,6 +217,7 @@ impl Storage for Tiny {
         &self,
         _: &RepositoryName,
         _: &Digest,
+        _: Option<TagFilter>,
         _: Option<TagFilter>,
     ) -> Result<(), Error> {
         self.note("delete manifest");

@@ -12,7 +12,7 @@ use crate::backend::{Backend, Records, Stored, Version};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptionRecord, BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, ReferrerRecord,
+    AdoptionRecord, BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, NoteRecord, ReferrerRecord,
     RepositoryRecord, SessionRecord, TagRecord, decode, state_of_size,
 };
 
@@ -20,6 +20,10 @@ use crate::record::{
 #[async_trait]
 pub(super) trait Reads: Send {
     async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error>;
+
+    /// Tells whether the children of manifests are looked at. Within a sequence they are not: there may be many, and they
+    /// are no matter of a repair.
+    fn sees_children(&self) -> bool;
 }
 
 /// Reads within a sequence.
@@ -30,6 +34,10 @@ impl Reads for Within<'_> {
     async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
         self.0.get(key).await
     }
+
+    fn sees_children(&self) -> bool {
+        false
+    }
 }
 
 /// Reads beside everything else; what several reads return may be of different times.
@@ -39,6 +47,10 @@ pub(super) struct Beside<'a, B>(pub(super) &'a B);
 impl<B: Backend> Reads for Beside<'_, B> {
     async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
         self.0.get(key).await
+    }
+
+    fn sees_children(&self) -> bool {
+        true
     }
 }
 
@@ -134,6 +146,8 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &Stored) -> Result<V
         | KeyKind::Repository(_)
         | KeyKind::Blob(_)
         | KeyKind::Upload(_)
+        | KeyKind::Delete(..)
+        | KeyKind::Push(..)
         | KeyKind::Adoption => Ok(Vec::new()),
     }
 }
@@ -170,6 +184,9 @@ async fn manifest(
                 subject: subject.clone(),
             });
         }
+    }
+    if !reads.sees_children() {
+        return Ok(problems);
     }
     let mut missing = Vec::new();
     for child in view.children() {
@@ -238,6 +255,9 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         KeyKind::Repository(name) => malformed_as::<RepositoryRecord>(value, |record| record.name == *name),
         KeyKind::Upload(_) => {
             malformed_as::<SessionRecord>(value, |session| Upload::resume(session.upload.clone()).is_ok())
+        }
+        KeyKind::Delete(repository, _) | KeyKind::Push(repository, _) => {
+            malformed_as::<NoteRecord>(value, |note| note.repository == *repository)
         }
         KeyKind::Adoption => malformed_as::<AdoptionRecord>(value, |_| true),
         KeyKind::Referrer {

@@ -144,6 +144,8 @@ impl<B: Backend> Check<'_, B> {
                 Key::blobs(),
                 Key::all_repositories(),
                 Key::repositories(),
+                Key::deletes(),
+                Key::pushes(),
             ] {
                 self.records(&prefix).await?;
             }
@@ -192,6 +194,21 @@ impl<B: Backend> Check<'_, B> {
     }
 
     async fn recheck(&mut self, key: &Key, suspected: Examined) -> Result<(), Error> {
+        let is_missing = |problem: &Problem| matches!(problem, Problem::MissingChildren { .. });
+        if suspected.problems.iter().any(is_missing) {
+            let again = examine(&mut Beside(&*self.store.backend), key).await?;
+            let again = again.filter(|again| again.version == suspected.version);
+            for problem in again
+                .into_iter()
+                .flat_map(|again| again.problems)
+                .filter(is_missing)
+            {
+                self.report(key.clone(), problem, Repair::None).await;
+            }
+        }
+        if suspected.problems.iter().all(is_missing) {
+            return Ok(());
+        }
         let recheck = Recheck {
             key: key.clone(),
             suspected,

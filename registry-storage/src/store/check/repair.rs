@@ -11,7 +11,7 @@ use crate::backend::{Condition, Records, Sequence, Stored};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptionRecord, BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, ReferrerRecord,
+    AdoptionRecord, BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, NoteRecord, ReferrerRecord,
     RepositoryRecord, SessionRecord, Stamp, TagRecord, decode,
 };
 use crate::store::delete::bury_tag;
@@ -120,6 +120,7 @@ impl Recheck {
             KeyKind::Referrer { .. } => rewrite_as::<ReferrerRecord>(records, key, stored).await,
             KeyKind::Repository(_) => rewrite_as::<RepositoryRecord>(records, key, stored).await,
             KeyKind::Upload(_) => rewrite_as::<SessionRecord>(records, key, stored).await,
+            KeyKind::Delete(..) | KeyKind::Push(..) => rewrite_as::<NoteRecord>(records, key, stored).await,
             KeyKind::Adoption => rewrite_as::<AdoptionRecord>(records, key, stored).await,
         }
     }

@@ -47,6 +47,7 @@ macro_rules! backend_conformance_tests {
             forgets_only_the_version_compared
             removes_whatever_is_there
             keeps_large_values
+            tells_versions_and_sizes
             returns_the_error_of_a_sequence
         }
         $crate::backend_conformance_tests! { @module listings, $attributes, $constructor,

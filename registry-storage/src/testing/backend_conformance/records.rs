@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use registry_core::{Error, ErrorCode};
 
-use super::steps::{forget, get, key, list, put, remove, try_put, value};
-use crate::backend::{Backend, Condition, Durability, Records, Sequence, Version};
+use super::steps::{forget, get, key, list, put, remove, stat, try_put, value};
+use crate::backend::{Backend, Condition, Durability, Records, Sequence, Stat, Version};
 use crate::key::Key;
 
 const WRITERS: usize = 16;
@@ -15,6 +15,21 @@ const WRITERS: usize = 16;
 pub async fn absent_records_read_as_nothing<B: Backend>(backend: Arc<B>) {
     assert_eq!(backend.get(&key("uploads/none")).await.unwrap(), None);
     assert_eq!(get(&*backend, key("uploads/none")).await.unwrap(), None);
+}
+
+/// Version and size are told without the value, whatever its size is and was.
+pub async fn tells_versions_and_sizes<B: Backend>(backend: Arc<B>) {
+    let key = key("uploads/a");
+    assert_eq!(stat(&*backend, key.clone()).await.unwrap(), None);
+    for size in [0, 100, 900, 100_000, 10] {
+        let value = Bytes::from([value("v"), vec![b'x'; size].into()].concat());
+        let version = put(&*backend, &key, &value, Condition::Any).await.unwrap();
+        let size = value.len() as u64;
+        let expected = Some(Stat { version, size });
+        assert_eq!(stat(&*backend, key.clone()).await.unwrap(), expected);
+    }
+    remove(&*backend, key.clone()).await.unwrap();
+    assert_eq!(stat(&*backend, key).await.unwrap(), None);
 }
 
 /// [`Condition::Absent`] writes once.

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use registry_core::Error;
 use uuid::Uuid;
 
-use crate::backend::{Backend, Condition, Durability, Part, Records, Sequence, Stored, Unfinished, Version};
+use crate::backend::{
+    Backend, Condition, Durability, Part, Records, Sequence, Stat, Stored, Unfinished, Version,
+};
 use crate::key::Key;
 
 /// Returns a key below `folder`.
@@ -37,6 +39,7 @@ macro_rules! step {
     };
 }
 
+step!(ReadStat, stat(key: Key) -> Option<Stat>, records => records.stat(&key));
 step!(Get, get(key: Key) -> Option<Stored>, records => records.get(&key));
 step!(
     Put,

@@ -45,7 +45,7 @@ pub async fn unknown_blob(storage: Arc<dyn Storage>) {
     let digest = digest(b"never pushed");
     assert_no_blob(&*storage, &repository, &digest).await;
     assert_code(
-        storage.delete_blob(&repository, &digest).await,
+        storage.delete_blob(&repository, &digest, None).await,
         ErrorCode::BlobUnknown,
     );
 }
@@ -111,15 +111,18 @@ pub async fn delete(storage: Arc<dyn Storage>) {
         let content = content(3, size);
         let digest = push_blob(&*storage, &a, &content).await;
         push_blob(&*storage, &b, &content).await;
-        storage.delete_blob(&a, &digest).await.unwrap();
+        storage.delete_blob(&a, &digest, None).await.unwrap();
         assert_no_blob(&*storage, &a, &digest).await;
-        assert_code(storage.delete_blob(&a, &digest).await, ErrorCode::BlobUnknown);
+        assert_code(
+            storage.delete_blob(&a, &digest, None).await,
+            ErrorCode::BlobUnknown,
+        );
         assert_blob(&*storage, &b, &content).await;
         push_blob(&*storage, &a, &content).await;
-        storage.delete_blob(&b, &digest).await.unwrap();
+        storage.delete_blob(&b, &digest, None).await.unwrap();
         assert_no_blob(&*storage, &b, &digest).await;
         assert_blob(&*storage, &a, &content).await;
-        storage.delete_blob(&a, &digest).await.unwrap();
+        storage.delete_blob(&a, &digest, None).await.unwrap();
         push_blob(&*storage, &a, &content).await;
         assert_blob(&*storage, &a, &content).await;
     }
@@ -132,7 +135,7 @@ pub async fn delete_while_open(storage: Arc<dyn Storage>) {
         let content = content(4, size);
         let digest = push_blob(&*storage, &repository, &content).await;
         let blob = storage.open_blob(&repository, &digest).await.unwrap();
-        storage.delete_blob(&repository, &digest).await.unwrap();
+        storage.delete_blob(&repository, &digest, None).await.unwrap();
         let mut read = BytesMut::new();
         let mut stream = blob.content.read(0..blob.size);
         while let Some(chunk) = stream.next().await {
@@ -155,7 +158,7 @@ pub async fn mount(storage: Arc<dyn Storage>) {
         );
         assert!(storage.mount_blob(&a, &a, &digest).await.unwrap());
         assert_blob(&*storage, &b, &content).await;
-        storage.delete_blob(&a, &digest).await.unwrap();
+        storage.delete_blob(&a, &digest, None).await.unwrap();
         assert_blob(&*storage, &b, &content).await;
         assert_no_blob(&*storage, &a, &digest).await;
         assert!(storage.mount_blob(&b, &a, &digest).await.unwrap());
@@ -173,7 +176,7 @@ pub async fn mount_of_what_is_not_there(storage: Arc<dyn Storage>) {
     assert!(!storage.mount_blob(&a, &b, &digest).await.unwrap());
     assert_no_blob(&*storage, &b, &digest).await;
     push_blob(&*storage, &a, &content).await;
-    storage.delete_blob(&a, &digest).await.unwrap();
+    storage.delete_blob(&a, &digest, None).await.unwrap();
     assert!(!storage.mount_blob(&a, &b, &digest).await.unwrap());
     assert_no_blob(&*storage, &b, &digest).await;
 }
@@ -191,7 +194,10 @@ pub async fn repositories_of_a_blob(storage: Arc<dyn Storage>) {
     for name in names {
         push_blob(&*storage, &repository(name), &content).await;
     }
-    storage.delete_blob(&repository("gone"), &digest).await.unwrap();
+    storage
+        .delete_blob(&repository("gone"), &digest, None)
+        .await
+        .unwrap();
     names.sort_unstable();
     let expected: Vec<&str> = names.into_iter().filter(|name| *name != "gone").collect();
     for limit in [1, 2, 3, 7, 100] {

@@ -199,7 +199,10 @@ pub async fn readers_of_a_moving_tag(storage: Arc<dyn Storage>) {
                     let before = manifest(&format!("image {round}")).manifest.digest;
                     storage.put_manifest(&repository, next).await.unwrap();
                     pause(&mut random).await;
-                    storage.delete_manifest(&repository, &before, None).await.unwrap();
+                    storage
+                        .delete_manifest(&repository, &before, None, None)
+                        .await
+                        .unwrap();
                 }
                 stop.store(true, Ordering::Relaxed);
             }
@@ -245,7 +248,7 @@ pub async fn uploads_mounts_and_deletes_of_one_blob(storage: Arc<dyn Storage>) {
                         1 => drop(storage.mount_blob(&a, &b, &digest).await.unwrap()),
                         _ => {
                             let from = if number == 2 { &a } else { &b };
-                            if let Err(error) = storage.delete_blob(from, &digest).await {
+                            if let Err(error) = storage.delete_blob(from, &digest, None).await {
                                 assert_eq!(error.code(), ErrorCode::BlobUnknown);
                             }
                         }
@@ -290,7 +293,7 @@ pub async fn delete_against_push(storage: Arc<dyn Storage>) {
                         }
                         _ => {
                             let deleted = storage
-                                .delete_manifest(&repository, &new.manifest.digest, None)
+                                .delete_manifest(&repository, &new.manifest.digest, None, None)
                                 .await;
                             if let Err(error) = deleted {
                                 let known = [ErrorCode::ManifestUnknown, ErrorCode::NameUnknown];
@@ -315,7 +318,10 @@ pub async fn delete_against_push(storage: Arc<dyn Storage>) {
             new.manifest
         );
         assert_eq!(all_referrers(&*storage, &repository, &subject, 10).await.len(), 1);
-        storage.delete_manifest(&repository, &digest, None).await.unwrap();
+        storage
+            .delete_manifest(&repository, &digest, None, None)
+            .await
+            .unwrap();
         assert_consistent(&*storage, &repository).await;
     }
 }
@@ -358,7 +364,7 @@ pub async fn refused_pushes_against_deletes(storage: Arc<dyn Storage>) {
                         _ => {
                             let which = manifest(&format!("image {}", random.below(2)));
                             storage
-                                .delete_manifest(&repository, &which.manifest.digest, None)
+                                .delete_manifest(&repository, &which.manifest.digest, None, None)
                                 .await
                         }
                     };
@@ -439,10 +445,10 @@ pub async fn pushes_against_deletes_elsewhere(storage: Arc<dyn Storage>) {
                     storage.put_manifest(&own, new.clone()).await.unwrap();
                     assert_blob(&*storage, &own, &content).await;
                     storage
-                        .delete_manifest(&own, &new.manifest.digest, None)
+                        .delete_manifest(&own, &new.manifest.digest, None, None)
                         .await
                         .unwrap();
-                    storage.delete_blob(&own, &blob).await.unwrap();
+                    storage.delete_blob(&own, &blob, None).await.unwrap();
                     assert_no_blob(&*storage, &own, &blob).await;
                 }
             }

@@ -142,7 +142,10 @@ impl Case {
                 }
                 if operation == Operation::PushAgain {
                     let image = case.image().manifest.digest;
-                    storage.delete_manifest(repository, &image, None).await.unwrap();
+                    storage
+                        .delete_manifest(repository, &image, None, None)
+                        .await
+                        .unwrap();
                 }
             }
         }
@@ -182,7 +185,7 @@ impl Case {
                 assert!(storage.mount_blob(&self.other, repository, digest).await?);
                 Ok(())
             }
-            (Operation::DeleteBlob, _) => storage.delete_blob(repository, digest).await,
+            (Operation::DeleteBlob, _) => storage.delete_blob(repository, digest, None).await,
             (Operation::PushManifest | Operation::Retag | Operation::PushAgain, _) => {
                 storage.put_manifest(repository, self.image()).await
             }
@@ -192,7 +195,7 @@ impl Case {
             }
             (Operation::DeleteManifest, _) => {
                 storage
-                    .delete_manifest(repository, &self.image().manifest.digest, None)
+                    .delete_manifest(repository, &self.image().manifest.digest, None, None)
                     .await
             }
             (Operation::DeleteTag, _) => storage.delete_tag(repository, &tag("image")).await,

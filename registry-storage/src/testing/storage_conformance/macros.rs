@@ -30,6 +30,9 @@ macro_rules! storage_conformance_tests {
             two_digests_of_the_same_bytes delete_of_a_blob_that_is_named);
         $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor tags
             tags_move several_tags immutable some_immutable absent if_match delete_by_tag delete_by_digest);
+        $crate::storage_conformance_tests!(@storage $attributes "multi_thread" $constructor immutable
+            what_a_tag_reaches_stays hollow_images_get_no_immutable_tag pushes_against_deletes
+            many_children_and_tags);
         $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor listings
             tags_like_a_sorted_set odd_pages tags_of_no_repository catalog);
         $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor referrers

@@ -69,7 +69,9 @@ pub async fn unknown_manifest(storage: Arc<dyn Storage>) {
             );
         }
         assert_code(
-            storage.delete_manifest(&other, &new.manifest.digest, None).await,
+            storage
+                .delete_manifest(&other, &new.manifest.digest, None, None)
+                .await,
             ErrorCode::NameUnknown,
         );
         assert_code(
@@ -84,7 +86,7 @@ pub async fn unknown_manifest(storage: Arc<dyn Storage>) {
         ErrorCode::ManifestUnknown,
     );
     assert_code(
-        storage.delete_manifest(&a, &never, None).await,
+        storage.delete_manifest(&a, &never, None, None).await,
         ErrorCode::ManifestUnknown,
     );
     assert_code(
@@ -99,7 +101,7 @@ pub async fn missing_children(storage: Arc<dyn Storage>) {
     let here = push_blob(&*storage, &a, &content(1, 10)).await;
     let elsewhere = push_blob(&*storage, &b, &content(2, 10)).await;
     let deleted = push_blob(&*storage, &a, &content(3, 10)).await;
-    storage.delete_blob(&a, &deleted).await.unwrap();
+    storage.delete_blob(&a, &deleted, None).await.unwrap();
     let child = manifest("child");
     storage.put_manifest(&b, child.clone()).await.unwrap();
     let latest = tag("latest");
@@ -121,7 +123,7 @@ pub async fn missing_children(storage: Arc<dyn Storage>) {
         storage.put_manifest(&a, new.clone()).await.unwrap();
         assert!(get_tag(&*storage, &a, &latest).await.unwrap() == new.manifest);
         storage
-            .delete_manifest(&a, &new.manifest.digest, None)
+            .delete_manifest(&a, &new.manifest.digest, None, None)
             .await
             .unwrap();
         assert_absent(&*storage, &a, &new).await;
@@ -166,7 +168,7 @@ pub async fn child_manifests(storage: Arc<dyn Storage>) {
         .await
         .unwrap();
     storage
-        .delete_manifest(&repository, &child.manifest.digest, None)
+        .delete_manifest(&repository, &child.manifest.digest, None, None)
         .await
         .unwrap();
     let late = manifest("late").with_child(&child.manifest.digest);
@@ -209,10 +211,13 @@ pub async fn delete_and_push_again(storage: Arc<dyn Storage>) {
             .unwrap();
         storage.put_manifest(&repository, new.clone()).await.unwrap();
         assert!(get_tag(&*storage, &repository, &one).await.unwrap() == new.manifest);
-        storage.delete_manifest(&repository, digest, None).await.unwrap();
+        storage
+            .delete_manifest(&repository, digest, None, None)
+            .await
+            .unwrap();
         assert_absent(&*storage, &repository, &new.clone().with_tag(&one).with_tag(&two)).await;
         assert_code(
-            storage.delete_manifest(&repository, digest, None).await,
+            storage.delete_manifest(&repository, digest, None, None).await,
             ErrorCode::ManifestUnknown,
         );
     }
@@ -244,7 +249,7 @@ pub async fn two_digests_of_the_same_bytes(storage: Arc<dyn Storage>) {
     );
     storage.put_manifest(&repository, other.clone()).await.unwrap();
     storage
-        .delete_manifest(&repository, &new.manifest.digest, None)
+        .delete_manifest(&repository, &new.manifest.digest, None, None)
         .await
         .unwrap();
     assert!(get(&*storage, &repository, &other.manifest.digest).await.unwrap() == other.manifest);
@@ -257,7 +262,7 @@ pub async fn delete_of_a_blob_that_is_named(storage: Arc<dyn Storage>) {
     let blob: Digest = push_blob(&*storage, &repository, &content).await;
     let image = manifest("image").with_blob(&blob);
     storage.put_manifest(&repository, image.clone()).await.unwrap();
-    storage.delete_blob(&repository, &blob).await.unwrap();
+    storage.delete_blob(&repository, &blob, None).await.unwrap();
     assert!(get(&*storage, &repository, &image.manifest.digest).await.unwrap() == image.manifest);
     storage.put_manifest(&repository, image).await.unwrap();
 }

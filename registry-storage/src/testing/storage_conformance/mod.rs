@@ -20,6 +20,7 @@
 pub mod blobs;
 pub mod concurrency;
 pub mod crash;
+pub mod immutable;
 pub mod listings;
 pub mod manifests;
 pub mod referrers;

@@ -182,7 +182,7 @@ pub async fn delete_and_push_again(storage: Arc<dyn Storage>) {
         storage.put_manifest(&repository, one.clone()).await.unwrap();
         assert_eq!(all_referrers(&*storage, &repository, digest, 1).await.len(), 2);
         storage
-            .delete_manifest(&repository, &one.manifest.digest, None)
+            .delete_manifest(&repository, &one.manifest.digest, None, None)
             .await
             .unwrap();
         assert_eq!(
@@ -195,7 +195,10 @@ pub async fn delete_and_push_again(storage: Arc<dyn Storage>) {
         all_referrers(&*storage, &repository, digest, 5).await,
         [descriptor(&two)]
     );
-    storage.delete_manifest(&repository, digest, None).await.unwrap();
+    storage
+        .delete_manifest(&repository, digest, None, None)
+        .await
+        .unwrap();
     assert_eq!(
         all_referrers(&*storage, &repository, digest, 5).await,
         [descriptor(&two)]

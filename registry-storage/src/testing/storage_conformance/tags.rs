@@ -75,7 +75,7 @@ pub async fn immutable(storage: Arc<dyn Storage>) {
     storage.delete_tag(&repository, &tag).await.unwrap();
     push("two").await.unwrap();
     storage
-        .delete_manifest(&repository, &manifest("two").manifest.digest, None)
+        .delete_manifest(&repository, &manifest("two").manifest.digest, None, None)
         .await
         .unwrap();
     push("three").await.unwrap();
@@ -106,7 +106,7 @@ pub async fn some_immutable(storage: Arc<dyn Storage>) {
         let (storage, repository) = (Arc::clone(&storage), repository.clone());
         async move {
             storage
-                .delete_manifest(&repository, &digest, Some(may_delete))
+                .delete_manifest(&repository, &digest, Some(may_delete), None)
                 .await
         }
     };
@@ -135,7 +135,7 @@ pub async fn absent(storage: Arc<dyn Storage>) {
     storage.delete_tag(&repository, &tag).await.unwrap();
     push("two").await.unwrap();
     storage
-        .delete_manifest(&repository, &manifest("two").manifest.digest, None)
+        .delete_manifest(&repository, &manifest("two").manifest.digest, None, None)
         .await
         .unwrap();
     push("two").await.unwrap();
@@ -166,7 +166,7 @@ pub async fn if_match(storage: Arc<dyn Storage>) {
     assert_code(push("three", of(&["one"])).await, ErrorCode::PreconditionFailed);
     assert_tag(&*storage, &repository, &tag, "two").await;
     storage
-        .delete_manifest(&repository, &manifest("two").manifest.digest, None)
+        .delete_manifest(&repository, &manifest("two").manifest.digest, None, None)
         .await
         .unwrap();
     assert_code(push("three", of(&["two"])).await, ErrorCode::PreconditionFailed);
@@ -221,14 +221,14 @@ pub async fn delete_by_digest(storage: Arc<dyn Storage>) {
         .await
         .unwrap();
     storage
-        .delete_manifest(&repository, &new.manifest.digest, None)
+        .delete_manifest(&repository, &new.manifest.digest, None, None)
         .await
         .unwrap();
     assert_eq!(all_tags(&*storage, &repository, 10).await, ["v7", "w"]);
     assert_tag(&*storage, &repository, &tag("v7"), "other").await;
     assert_code(
         storage
-            .delete_manifest(&repository, &digest(b"image"), None)
+            .delete_manifest(&repository, &digest(b"image"), None, None)
             .await,
         ErrorCode::ManifestUnknown,
     );

@@ -51,7 +51,7 @@ pub async fn any_split_is_the_whole(storage: Arc<dyn Storage>) {
         assert_no_blob(&*storage, &repository, &digest).await;
         storage.commit_upload(&upload, &digest).await.unwrap();
         assert_blob(&*storage, &repository, &content).await;
-        storage.delete_blob(&repository, &digest).await.unwrap();
+        storage.delete_blob(&repository, &digest, None).await.unwrap();
     }
 }
 
@@ -250,7 +250,7 @@ pub async fn repeated_commit(storage: Arc<dyn Storage>) {
                 ErrorCode::BlobUploadUnknown,
             );
         }
-        storage.delete_blob(&repository, &digest).await.unwrap();
+        storage.delete_blob(&repository, &digest, None).await.unwrap();
         assert_code(
             storage.commit_upload(&upload, &digest).await,
             ErrorCode::BlobUploadUnknown,

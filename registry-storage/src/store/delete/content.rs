@@ -1,0 +1,363 @@
+//! Deleting manifests and blobs of a repository.
+
+use registry_core::chain::{State, delete};
+use registry_core::storage::TagFilter;
+use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
+
+use super::bury_tag;
+use super::notes::{Begun, write_note};
+use crate::backend::{Condition, Durability, Records, Sequence, Version};
+use crate::key::Key;
+use crate::record::{GrantRecord, HintRecord, ManifestRecord, NoteKind, TagRecord};
+use crate::store::ATTEMPTS;
+use crate::store::edge::{Stateful as _, contended, read, rescue, write};
+use crate::store::mount::GrantKeys;
+use crate::store::steps::{Counted, PAGE, Step};
+
+/// What became of a delete.
+pub(super) enum Outcome {
+    Deleted,
+    /// There is nothing to delete.
+    Absent,
+    /// A tag that stays names it.
+    Refused(Error),
+    /// It was written since it was looked for in what immutable tags reach: begin again.
+    Changed,
+}
+
+/// Takes a blob from a repository.
+#[derive(Clone)]
+pub(super) struct DeleteGrant {
+    pub(super) keys: GrantKeys,
+    pub(super) begun: Option<Begun>,
+    pub(super) now: Timestamp,
+}
+
+impl Sequence for DeleteGrant {
+    type Output = Outcome;
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    async fn run(self, records: &mut dyn Records) -> Result<Outcome, Error> {
+        let outcome = self.delete(records).await?;
+        if let Some(note) = self.begun.as_ref().and_then(|begun| begun.note.as_ref()) {
+            records.remove(note).await?;
+        }
+        Ok(outcome)
+    }
+}
+
+impl DeleteGrant {
+    async fn delete(&self, records: &mut dyn Records) -> Result<Outcome, Error> {
+        for _ in 0..ATTEMPTS {
+            // The hint is read before the kill: whoever publishes the grant anew writes the hint anew first, and then
+            // it is not this version that would be forgotten.
+            let hint = records.get(&self.keys.hint).await?;
+            let grant = read::<GrantRecord>(records, &self.keys.grant).await?;
+            let condition = grant.unchanged();
+            let Some((visible, _)) = grant.record.clone().filter(|_| delete(grant.state())) else {
+                return Ok(Outcome::Absent);
+            };
+            if self.begun.as_ref().is_some_and(|begun| !grant.is(&begun.version)) {
+                return Ok(Outcome::Changed);
+            }
+            let dead = GrantRecord {
+                blob: None,
+                ..visible.in_state(State::Dead, self.now)
+            };
+            if let Some(dead) = write(records, &self.keys.grant, &dead, &[], condition).await? {
+                records.forget(&self.keys.grant, &dead).await?;
+                if let Some(hint) = hint {
+                    records.forget(&self.keys.hint, &hint.version).await?;
+                }
+                return Ok(Outcome::Deleted);
+            }
+        }
+        Err(contended())
+    }
+}
+
+/// Deletes a manifest and its tags, in as many transactions as the tags take.
+#[derive(Clone)]
+pub(super) struct DeleteManifest {
+    repository: RepositoryName,
+    digest: Digest,
+    key: Key,
+    may_delete: Option<TagFilter>,
+    now: Timestamp,
+    /// The note of this delete, where there is one.
+    note: Option<Key>,
+    /// The version to delete, where another one has to be looked for anew in what immutable tags reach.
+    version: Option<Version>,
+    /// Only what was begun is ended, and what is there stays.
+    is_end: bool,
+    attempts: usize,
+    stage: Stage,
+}
+
+/// What a delete does next.
+#[derive(Clone)]
+enum Stage {
+    /// Read the manifest.
+    Read,
+    /// Look for tags of this manifest that stay, after this hint.
+    Check(ManifestRecord, Version, Option<Key>),
+    /// Make it Dead.
+    Kill(ManifestRecord, Version),
+    /// Delete its tags, after this hint.
+    Bury(Dead, Option<Key>),
+}
+
+/// A manifest that is dead.
+#[derive(Clone)]
+struct Dead {
+    record: ManifestRecord,
+    version: Version,
+    /// This delete made it so.
+    is_own: bool,
+}
+
+/// What a look through the tags of a manifest found.
+enum Checked {
+    /// This tag stays.
+    Stays(Tag),
+    /// None up to this hint.
+    Upto(Key),
+    /// None at all.
+    All,
+}
+
+impl Sequence for DeleteManifest {
+    type Output = Step<Self, Outcome>;
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    async fn run(mut self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        let mut records = Counted::new(records);
+        while !records.is_enough() {
+            if let Some(outcome) = self.advance(&mut records).await? {
+                if let Some(note) = &self.note {
+                    records.remove(note).await?;
+                }
+                return Ok(Step::Done(outcome));
+            }
+        }
+        Ok(Step::More(self))
+    }
+}
+
+impl DeleteManifest {
+    pub(super) fn new(repository: &RepositoryName, digest: &Digest, now: Timestamp) -> Self {
+        Self {
+            repository: repository.clone(),
+            digest: digest.clone(),
+            key: Key::manifest(repository, digest),
+            may_delete: None,
+            now,
+            note: None,
+            version: None,
+            is_end: false,
+            attempts: 0,
+            stage: Stage::Read,
+        }
+    }
+
+    pub(super) fn with(mut self, may_delete: Option<TagFilter>, begun: Option<Begun>) -> Self {
+        self.may_delete = may_delete;
+        if let Some(begun) = begun {
+            self.note = begun.note;
+            self.version = Some(begun.version);
+        }
+        self
+    }
+
+    /// Makes a sequence that only ends the delete of this note. Where the manifest is there still, it is written anew, so
+    /// that whoever would delete it yet begins again.
+    pub(super) fn end_of(mut self, note: Key) -> Self {
+        self.note = Some(note);
+        self.is_end = true;
+        self
+    }
+
+    /// Once the manifest is dead, what is left of its tags counts for nothing, and need not be durable.
+    pub(super) fn durability(&self) -> Durability {
+        match self.stage {
+            Stage::Bury(..) => Durability::Deferred,
+            Stage::Read | Stage::Check(..) | Stage::Kill(..) => Durability::Synced,
+        }
+    }
+
+    /// Does what is next. Returns the outcome at the end.
+    async fn advance(&mut self, records: &mut dyn Records) -> Result<Option<Outcome>, Error> {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Read) {
+            Stage::Read => match self.read(records).await? {
+                Ok(next) => next,
+                Err(outcome) => return Ok(Some(outcome)),
+            },
+            Stage::Check(manifest, version, after) => {
+                match self.check_tags(records, &manifest, after.as_ref()).await? {
+                    Checked::Stays(tag) => {
+                        let message = format!("the tag {tag} names this manifest and may not be deleted");
+                        let refusal = Error::new(ErrorCode::TagConflict, message);
+                        return Ok(Some(Outcome::Refused(refusal)));
+                    }
+                    Checked::Upto(last) => Stage::Check(manifest, version, Some(last)),
+                    Checked::All => Stage::Kill(manifest, version),
+                }
+            }
+            Stage::Kill(manifest, version) => self.kill(records, manifest, version).await?,
+            Stage::Bury(dead, after) => match self.bury_tags(records, &dead, after.as_ref()).await? {
+                Some(last) => Stage::Bury(dead, Some(last)),
+                None => return self.bury(records, dead).await.map(Some),
+            },
+        };
+        Ok(None)
+    }
+
+    async fn read(&mut self, records: &mut dyn Records) -> Result<Result<Stage, Outcome>, Error> {
+        self.attempts += 1;
+        if self.attempts > ATTEMPTS {
+            return Err(contended());
+        }
+        let manifest = read::<ManifestRecord>(records, &self.key).await?;
+        let (state, header) = (manifest.state(), manifest.header().cloned());
+        Ok(match (state, header, manifest.version().cloned()) {
+            // A delete that was ended before it came to the tags is ended here.
+            (State::Dead, Some(record), Some(version)) => {
+                let dead = Dead {
+                    record,
+                    version,
+                    is_own: false,
+                };
+                Ok(Stage::Bury(dead, None))
+            }
+            (state, Some(_), _) if delete(state) && self.is_end => {
+                if rescue(records, &self.key, &manifest, self.now).await? {
+                    Err(Outcome::Absent)
+                } else {
+                    Ok(Stage::Read)
+                }
+            }
+            (state, _, version) if delete(state) && self.version.is_some() && version != self.version => {
+                Err(Outcome::Changed)
+            }
+            (state, Some(record), Some(version)) if delete(state) => Ok(Stage::Check(record, version, None)),
+            _ => Err(Outcome::Absent),
+        })
+    }
+
+    /// Looks through a page of the tags that name the manifest for one that stays.
+    async fn check_tags(
+        &self,
+        records: &mut dyn Records,
+        manifest: &ManifestRecord,
+        after: Option<&Key>,
+    ) -> Result<Checked, Error> {
+        let Some(may_delete) = &self.may_delete else {
+            return Ok(Checked::All);
+        };
+        let hints = Key::all_tagged(&self.repository, &self.digest);
+        let page = records.list(&hints, after, PAGE).await?;
+        let last = page.last().map(|entry| entry.key.clone());
+        for entry in page {
+            let hint = read::<HintRecord>(records, &entry.key).await?;
+            let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
+                continue;
+            };
+            if may_delete(&tag) {
+                continue;
+            }
+            let named = read::<TagRecord>(records, &Key::tag(&self.repository, &tag))
+                .await?
+                .visible();
+            let names_it = named.is_some_and(|(named, _)| {
+                named.digest == self.digest && named.incarnation == manifest.incarnation
+            });
+            if names_it {
+                return Ok(Checked::Stays(tag));
+            }
+        }
+        Ok(last.map_or(Checked::All, Checked::Upto))
+    }
+
+    async fn kill(
+        &mut self,
+        records: &mut dyn Records,
+        manifest: ManifestRecord,
+        version: Version,
+    ) -> Result<Stage, Error> {
+        if self.note.is_none() {
+            let hints = Key::all_tagged(&self.repository, &self.digest);
+            // What takes more than a transaction may be interrupted: by the note the sweeper ends it.
+            if records.list(&hints, None, PAGE).await?.len() == PAGE {
+                let note = write_note(
+                    records,
+                    &self.repository,
+                    &self.digest,
+                    NoteKind::DeleteManifest,
+                    self.now,
+                );
+                self.note = Some(note.await?);
+            }
+        }
+        let record = manifest.in_state(State::Dead, self.now);
+        let condition = Condition::Matches(version);
+        Ok(match write(records, &self.key, &record, &[], condition).await? {
+            Some(version) => {
+                let dead = Dead {
+                    record,
+                    version,
+                    is_own: true,
+                };
+                Stage::Bury(dead, None)
+            }
+            None => Stage::Read,
+        })
+    }
+
+    /// Deletes tags that name the manifest. Returns the last hint of the page that was looked at.
+    async fn bury_tags(
+        &self,
+        records: &mut dyn Records,
+        dead: &Dead,
+        after: Option<&Key>,
+    ) -> Result<Option<Key>, Error> {
+        let hints = Key::all_tagged(&self.repository, &self.digest);
+        let page = records.list(&hints, after, PAGE).await?;
+        let last = page.last().map(|entry| entry.key.clone());
+        for entry in page {
+            let hint = read::<HintRecord>(records, &entry.key).await?;
+            let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
+                continue;
+            };
+            bury_tag(records, &self.repository, &self.digest, &tag, self.now).await?;
+            // A push of this manifest writes the hint after it saw the manifest Live. While the manifest is the dead
+            // record still, every such push either wrote before, and will find it dead, or has yet to write.
+            let still_dead = read::<ManifestRecord>(records, &self.key)
+                .await?
+                .is(&dead.version);
+            if let Some(version) = hint.version().filter(|_| still_dead) {
+                records.forget(&entry.key, version).await?;
+            }
+        }
+        Ok(last)
+    }
+
+    /// Removes what else names the manifest, then its record.
+    async fn bury(&self, records: &mut dyn Records, dead: Dead) -> Result<Outcome, Error> {
+        if let Some(subject) = &dead.record.subject {
+            let entry = Key::referrer(&self.repository, subject, &self.digest, &dead.record.incarnation);
+            records.remove(&entry).await?;
+        }
+        records.forget(&self.key, &dead.version).await?;
+        Ok(if dead.is_own {
+            Outcome::Deleted
+        } else {
+            Outcome::Absent
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! Deletes by a user.
+
+mod content;
+mod notes;
+mod reach;
+
+use registry_core::chain::State;
+use registry_core::storage::TagFilter;
+use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
+
+use self::content::{DeleteGrant, DeleteManifest, Outcome};
+use super::edge::{contended, read, write};
+use super::mount::GrantKeys;
+use super::steps::transact_all;
+use super::{ATTEMPTS, Store};
+use crate::backend::{Backend, Durability, Records, Sequence};
+use crate::key::Key;
+use crate::record::{ManifestRecord, NoteKind, Stamp, TagRecord};
+
+pub(super) use self::notes::write_note;
+
+impl<B: Backend> Store<B> {
+    pub(super) async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        immutable: Option<TagFilter>,
+    ) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            let begun = self.begin_delete(repository, digest, NoteKind::DeleteBlob, immutable.as_ref());
+            let delete = DeleteGrant {
+                keys: GrantKeys::new(repository, digest),
+                begun: begun.await?,
+                now: self.clock.now(),
+            };
+            match self.backend.transact(Durability::Synced, delete).await? {
+                Outcome::Deleted => return Ok(()),
+                Outcome::Absent => return Err(ErrorCode::BlobUnknown.into()),
+                Outcome::Refused(error) => return Err(error),
+                Outcome::Changed => {}
+            }
+        }
+        Err(contended())
+    }
+
+    pub(super) async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        may_delete: Option<TagFilter>,
+        immutable: Option<TagFilter>,
+    ) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            let begun = self.begin_delete(repository, digest, NoteKind::DeleteManifest, immutable.as_ref());
+            let begun = begun.await?;
+            let delete =
+                DeleteManifest::new(repository, digest, self.clock.now()).with(may_delete.clone(), begun);
+            match transact_all(&*self.backend, DeleteManifest::durability, delete).await? {
+                Outcome::Deleted => return Ok(()),
+                Outcome::Absent => return Err(self.unknown_manifest(repository).await?),
+                Outcome::Refused(error) => return Err(error),
+                Outcome::Changed => {}
+            }
+        }
+        Err(contended())
+    }
+
+    pub(super) async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
+        let delete = DeleteTag {
+            repository: repository.clone(),
+            tag: tag.clone(),
+            now: self.clock.now(),
+        };
+        let deleted = self.backend.transact(Durability::Synced, delete).await?;
+        if deleted {
+            Ok(())
+        } else {
+            Err(self.unknown_manifest(repository).await?)
+        }
+    }
+}
+
+/// Makes a tag a tombstone if it names an incarnation of a manifest that is gone: the one that was deleted now, or one
+/// before it whose delete has not come to the tag yet and will not find the hint.
+pub(super) async fn bury_tag(
+    records: &mut dyn Records,
+    repository: &RepositoryName,
+    digest: &Digest,
+    tag: &Tag,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let key = Key::tag(repository, tag);
+    let manifest = Key::manifest(repository, digest);
+    for _ in 0..ATTEMPTS {
+        let found = read::<TagRecord>(records, &key).await?;
+        let condition = found.unchanged();
+        let Some((record, _)) = found.visible().filter(|(tag, _)| tag.digest == *digest) else {
+            return Ok(());
+        };
+        // Read after the tag: an incarnation that a tag names was visible before, and never is again once it is not.
+        let manifest = read::<ManifestRecord>(records, &manifest).await?.visible();
+        if manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation) {
+            return Ok(());
+        }
+        let tombstone = tombstone(record, now);
+        if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
+            return records.forget(&key, &version).await;
+        }
+    }
+    Err(contended())
+}
+
+/// Returns the tombstone of a tag.
+pub(super) fn tombstone(tag: TagRecord, now: Timestamp) -> TagRecord {
+    TagRecord {
+        state: State::Dead,
+        stamp: Stamp::new(now),
+        ..tag
+    }
+}
+
+#[derive(Clone)]
+struct DeleteTag {
+    repository: RepositoryName,
+    tag: Tag,
+    now: Timestamp,
+}
+
+impl Sequence for DeleteTag {
+    type Output = bool;
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
+        let key = Key::tag(&self.repository, &self.tag);
+        for _ in 0..ATTEMPTS {
+            let found = read::<TagRecord>(records, &key).await?;
+            let condition = found.unchanged();
+            let Some((record, _)) = found.visible() else {
+                return Ok(false);
+            };
+            let manifest = Key::manifest(&self.repository, &record.digest);
+            let manifest = read::<ManifestRecord>(records, &manifest).await?.visible();
+            // A tag of a manifest that is gone counts as absent already, but nothing is lost by removing it.
+            let counted = manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation);
+            let tombstone = tombstone(record, self.now);
+            if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
+                records.forget(&key, &version).await?;
+                return Ok(counted);
+            }
+        }
+        Err(contended())
+    }
+}

@@ -1,0 +1,304 @@
+//! Notes of deletes that go on.
+//!
+//! What an immutable tag reaches must stay, and nothing says of content which tags reach it. So a delete writes a note,
+//! reads the version of the content, and looks through the tags after that. A push writes its tag, looks for notes after
+//! that, and then for all that the tag reaches. A delete that did not see the tag wrote its note before there was one. If
+//! its note is there still, the push writes the content anew, and the delete, which needs the version that it read, begins
+//! again. If it is gone, so is the content; the push finds that out, and is refused.
+//!
+//! A note is also what the sweeper ends a delete by that was interrupted, or a push that takes several transactions.
+
+use registry_core::chain::{State, withdraw};
+use registry_core::storage::{NewManifest, TagFilter};
+use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
+use uuid::Uuid;
+
+use super::content::DeleteManifest;
+use crate::backend::{Backend, Condition, Durability, Records, Sequence, Version};
+use crate::key::Key;
+use crate::record::{GrantRecord, ManifestRecord, NoteKind, NoteRecord, Stamp};
+use crate::store::edge::{Stateful, contended, peek, read, rescue, write};
+use crate::store::steps::transact_all;
+use crate::store::{ATTEMPTS, Store};
+
+/// A delete that may go on, as no immutable tag reached the content when it began.
+#[derive(Clone)]
+pub(super) struct Begun {
+    /// None where there was no such content. If there is by now, the delete has to begin again.
+    pub(super) note: Option<Key>,
+    /// The version of the content that was read after the note was written; of what was not there, none that is.
+    pub(super) version: Version,
+}
+
+impl Begun {
+    fn of_nothing() -> Self {
+        Self {
+            note: None,
+            version: Version("".into()),
+        }
+    }
+}
+
+impl<B: Backend> Store<B> {
+    /// Begins a delete where there may be immutable tags: refuses it where one reaches the content. Nothing where
+    /// there are no such tags.
+    pub(super) async fn begin_delete(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        kind: NoteKind,
+        immutable: Option<&TagFilter>,
+    ) -> Result<Option<Begun>, Error> {
+        let Some(immutable) = immutable else {
+            return Ok(None);
+        };
+        let begin = BeginDelete {
+            repository: repository.clone(),
+            digest: digest.clone(),
+            kind,
+            now: self.clock.now(),
+        };
+        let begun = self.backend.transact(Durability::Deferred, begin).await?;
+        let Some(note) = &begun.note else {
+            return Ok(Some(begun));
+        };
+        let Some(tag) = self.immutable_tag_reaching(repository, digest, immutable).await? else {
+            return Ok(Some(begun));
+        };
+        self.backend
+            .transact(Durability::Deferred, RemoveNote(note.clone()))
+            .await?;
+        let message = format!("the tag {tag} is immutable and needs {digest}, which therefore stays");
+        Err(Error::new(ErrorCode::TagConflict, message))
+    }
+
+    /// Ends what a note is about: a delete that made its manifest dead comes to the tags, any other and a push are given
+    /// up.
+    pub(in crate::store) async fn end(&self, note: &Key, record: NoteRecord) -> Result<(), Error> {
+        let NoteRecord {
+            repository,
+            digest,
+            kind,
+            ..
+        } = record;
+        let now = self.clock.now();
+        match kind {
+            NoteKind::PushManifest => {
+                let withdraw = WithdrawPush {
+                    manifest: Key::manifest(&repository, &digest),
+                    note: note.clone(),
+                    now,
+                };
+                self.backend.transact(Durability::Deferred, withdraw).await
+            }
+            NoteKind::DeleteBlob => {
+                let hold = HoldContent {
+                    repository,
+                    kind,
+                    digest,
+                    now,
+                };
+                self.backend.transact(Durability::Deferred, hold).await?;
+                let remove = RemoveNote(note.clone());
+                self.backend.transact(Durability::Deferred, remove).await
+            }
+            NoteKind::DeleteManifest => {
+                let end = DeleteManifest::new(&repository, &digest, now).end_of(note.clone());
+                transact_all(&*self.backend, |_| Durability::Deferred, end).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps what a manifest with an immutable tag reaches from the deletes that go on. Returns what it needs and is gone
+    /// already.
+    pub(in crate::store) async fn hold_content(
+        &self,
+        repository: &RepositoryName,
+        new: &NewManifest,
+    ) -> Result<Option<Digest>, Error> {
+        let noted = self.noted_deletes(repository).await?;
+        if !noted.is_empty() {
+            let wanted = noted.iter().map(|(_, digest)| digest.clone()).collect();
+            let reached = self.reached_by(repository, &new.manifest.digest, &wanted).await?;
+            for (kind, digest) in noted.into_iter().filter(|(_, digest)| reached.contains(digest)) {
+                let hold = HoldContent {
+                    repository: repository.clone(),
+                    kind,
+                    digest,
+                    now: self.clock.now(),
+                };
+                self.backend.transact(Durability::Synced, hold).await?;
+            }
+        }
+        if new.allow_missing {
+            return Ok(None);
+        }
+        self.missing_below(repository, &new.children).await
+    }
+
+    /// Returns what the deletes of a repository that go on are about.
+    async fn noted_deletes(&self, repository: &RepositoryName) -> Result<Vec<(NoteKind, Digest)>, Error> {
+        let prefix = Key::deletes_of(repository);
+        let (mut noted, mut after) = (Vec::new(), None);
+        while let Some((keys, last)) = self.page(&prefix, after.as_ref()).await? {
+            after = Some(last);
+            for key in keys {
+                let note = peek::<NoteRecord>(&*self.backend, &key).await?;
+                noted.extend(note.visible().map(|(note, _)| (note.kind, note.digest)));
+            }
+        }
+        Ok(noted)
+    }
+}
+
+/// Writes a note.
+pub(in crate::store) async fn write_note(
+    records: &mut dyn Records,
+    repository: &RepositoryName,
+    digest: &Digest,
+    kind: NoteKind,
+    now: Timestamp,
+) -> Result<Key, Error> {
+    let id = Uuid::new_v4();
+    let key = match kind {
+        NoteKind::DeleteBlob | NoteKind::DeleteManifest => Key::delete(repository, id),
+        NoteKind::PushManifest => Key::push(repository, id),
+    };
+    let note = NoteRecord {
+        repository: repository.clone(),
+        digest: digest.clone(),
+        kind,
+        stamp: Stamp::new(now),
+    };
+    let written = write(records, &key, &note, &[], Condition::Absent).await?;
+    written.map(|_| key).ok_or_else(contended)
+}
+
+/// Returns where content is.
+fn key_of(repository: &RepositoryName, kind: NoteKind, digest: &Digest) -> Key {
+    match kind {
+        NoteKind::DeleteManifest | NoteKind::PushManifest => Key::manifest(repository, digest),
+        NoteKind::DeleteBlob => Key::grant(digest, repository),
+    }
+}
+
+/// Writes a note, and reads the content to delete after that.
+#[derive(Clone)]
+struct BeginDelete {
+    repository: RepositoryName,
+    digest: Digest,
+    kind: NoteKind,
+    now: Timestamp,
+}
+
+impl Sequence for BeginDelete {
+    type Output = Begun;
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    async fn run(self, records: &mut dyn Records) -> Result<Begun, Error> {
+        let key = key_of(&self.repository, self.kind, &self.digest);
+        if records.stat(&key).await?.is_none() {
+            return Ok(Begun::of_nothing());
+        }
+        let note = write_note(records, &self.repository, &self.digest, self.kind, self.now).await?;
+        let (state, version) = match self.kind {
+            NoteKind::DeleteManifest | NoteKind::PushManifest => {
+                state_of::<ManifestRecord>(records, &key).await?
+            }
+            NoteKind::DeleteBlob => state_of::<GrantRecord>(records, &key).await?,
+        };
+        match version.filter(|_| state.is_visible()) {
+            Some(version) => {
+                let note = Some(note);
+                Ok(Begun { note, version })
+            }
+            None => {
+                records.remove(&note).await?;
+                Ok(Begun::of_nothing())
+            }
+        }
+    }
+}
+
+async fn state_of<H: Stateful>(
+    records: &mut dyn Records,
+    key: &Key,
+) -> Result<(State, Option<Version>), Error> {
+    let found = read::<H>(records, key).await?;
+    Ok((found.state(), found.version().cloned()))
+}
+
+#[derive(Clone)]
+struct RemoveNote(Key);
+
+impl Sequence for RemoveNote {
+    type Output = ();
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        records.remove(&self.0).await
+    }
+}
+
+/// Makes a manifest Dead that is Pending still, as its push was interrupted. One that goes on yet begins again.
+struct WithdrawPush {
+    manifest: Key,
+    note: Key,
+    now: Timestamp,
+}
+
+impl Sequence for WithdrawPush {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        let manifest = read::<ManifestRecord>(records, &self.manifest).await?;
+        let (condition, state) = (manifest.unchanged(), manifest.state());
+        if let Some((pending, _)) = manifest.record.filter(|_| withdraw(state, true)) {
+            let dead = pending.in_state(State::Dead, self.now);
+            if let Some(dead) = write(records, &self.manifest, &dead, &[], condition).await? {
+                records.forget(&self.manifest, &dead).await?;
+            }
+        }
+        records.remove(&self.note).await
+    }
+}
+
+/// Writes content anew, if it is there, so that a delete that read it begins again.
+#[derive(Clone)]
+struct HoldContent {
+    repository: RepositoryName,
+    kind: NoteKind,
+    digest: Digest,
+    now: Timestamp,
+}
+
+impl Sequence for HoldContent {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        let key = key_of(&self.repository, self.kind, &self.digest);
+        match self.kind {
+            NoteKind::DeleteManifest | NoteKind::PushManifest => {
+                hold::<ManifestRecord>(records, &key, self.now).await
+            }
+            NoteKind::DeleteBlob => hold::<GrantRecord>(records, &key, self.now).await,
+        }
+    }
+}
+
+async fn hold<H: Stateful>(records: &mut dyn Records, key: &Key, now: Timestamp) -> Result<(), Error> {
+    for _ in 0..ATTEMPTS {
+        let found = read::<H>(records, key).await?;
+        if !found.state().is_visible() || rescue(records, key, &found, now).await? {
+            return Ok(());
+        }
+    }
+    Err(contended())
+}

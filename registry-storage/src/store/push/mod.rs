@@ -1,0 +1,434 @@
+//! Storing a manifest and pointing tags at it.
+
+mod tags;
+
+use registry_core::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, publish, withdraw};
+use registry_core::storage::{ChildKind, ManifestChild, NewManifest, TagCondition};
+use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
+use uuid::Uuid;
+
+use self::tags::WrittenTag;
+use super::delete::write_note;
+use super::edge::{contended, has_child, read, rescue, write};
+use super::steps::{Counted, Step};
+use super::{ATTEMPTS, Store};
+use crate::backend::{Backend, Condition, Durability, Records, Sequence, Version};
+use crate::key::Key;
+use crate::record::{GrantRecord, ManifestRecord, NoteKind, ReferrerRecord, RepositoryRecord, Stamp};
+
+impl<B: Backend> Store<B> {
+    pub(super) async fn put_manifest(
+        &self,
+        repository: &RepositoryName,
+        manifest: NewManifest,
+    ) -> Result<(), Error> {
+        let mut push = PushManifest::new(repository, manifest, self.clock.now());
+        loop {
+            match self.backend.transact(Durability::Synced, push).await? {
+                Step::Done(outcome) => return outcome,
+                Step::More(rest) => push = rest,
+            }
+            if push.is_to_hold() {
+                let missing = self.hold_content(repository, &push.new).await?;
+                push.held(missing);
+            }
+        }
+    }
+}
+
+/// Stores a manifest and points its tags at it, in as many transactions as its children and tags take.
+pub(super) struct PushManifest {
+    repository: RepositoryName,
+    key: Key,
+    new: NewManifest,
+    now: Timestamp,
+    /// The tags that this push wrote so far, in case it has to take them back.
+    written: Vec<WrittenTag>,
+    /// How often it began.
+    attempts: usize,
+    stage: Stage,
+    /// The note of this push, where it takes several transactions.
+    note: Option<Key>,
+}
+
+/// What a push does next.
+enum Stage {
+    /// Check the condition on the tag of this number, before anything is written: a push that its condition refuses
+    /// leaves nothing.
+    Check(usize),
+    /// Store the manifest Pending (step 1 of the rule).
+    Enter,
+    /// Look for the child of this number (step 2).
+    Require(Entered, usize),
+    /// Make the manifest Live (step 3).
+    Publish(Entered),
+    /// Enter the manifest, which is Live in this incarnation, in the lists that it belongs to.
+    Enlist(String),
+    /// Point the tag of this number at it.
+    Tag(String, usize),
+    /// Stop until what an immutable tag reaches is kept from the deletes that go on, between two transactions.
+    Hold(String),
+    /// Read it once more: a delete or the collector may have been faster than the tags.
+    Confirm(String),
+    /// Take back a tag, as the push is refused.
+    TakeBack(Error),
+}
+
+/// A manifest whose children are looked for.
+struct Entered {
+    incarnation: String,
+    /// The version that it is Pending in, or visible where it is damaged.
+    version: Version,
+    /// Its content is not what its digest says. Readers are told that it is not there, so whoever pushes it brings its
+    /// content. It keeps its incarnation, which its tags name.
+    is_damaged: bool,
+}
+
+impl Sequence for PushManifest {
+    /// The inner error is a refusal. It is not the sequence's, whose steps must stand: they took back what was done.
+    type Output = Step<Self, Result<(), Error>>;
+
+    async fn run(mut self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+        let mut records = Counted::new(records);
+        while !(records.is_enough() || self.is_to_hold()) {
+            if let Some(outcome) = self.advance(&mut records).await? {
+                if let Some(note) = &self.note {
+                    records.remove(note).await?;
+                }
+                return Ok(Step::Done(outcome));
+            }
+        }
+        self.leave_note(&mut records).await?;
+        Ok(Step::More(self))
+    }
+}
+
+/// Why a push stopped.
+enum Stop {
+    /// By a rule; what was written is taken back.
+    Refused(Error),
+    /// By the medium.
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl PushManifest {
+    pub(super) fn new(repository: &RepositoryName, manifest: NewManifest, now: Timestamp) -> Self {
+        Self {
+            key: Key::manifest(repository, &manifest.manifest.digest),
+            repository: repository.clone(),
+            new: manifest,
+            now,
+            written: Vec::new(),
+            attempts: 0,
+            stage: Stage::Check(0),
+            note: None,
+        }
+    }
+
+    /// Runs the whole push as a part of another sequence.
+    pub(super) async fn run_whole(mut self, records: &mut dyn Records) -> Result<(), Error> {
+        loop {
+            if let Some(outcome) = self.advance(records).await? {
+                return outcome;
+            }
+        }
+    }
+
+    /// Writes a note of a manifest that is left Pending until the next transaction, in case there is none.
+    async fn leave_note(&mut self, records: &mut dyn Records) -> Result<(), Error> {
+        let is_pending = match &self.stage {
+            Stage::Require(entered, _) | Stage::Publish(entered) => !entered.is_damaged,
+            _ => false,
+        };
+        if is_pending && self.note.is_none() {
+            let (digest, kind) = (&self.new.manifest.digest, NoteKind::PushManifest);
+            self.note = Some(write_note(records, &self.repository, digest, kind, self.now).await?);
+        }
+        Ok(())
+    }
+
+    /// Does what is next. Returns the outcome at the end.
+    async fn advance(&mut self, records: &mut dyn Records) -> Result<Option<Result<(), Error>>, Error> {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Enter) {
+            Stage::TakeBack(refusal) => {
+                let Some(written) = self.written.pop() else {
+                    return Ok(Some(Err(refusal)));
+                };
+                self.take_back_tag(records, written).await?;
+                Stage::TakeBack(refusal)
+            }
+            Stage::Confirm(incarnation) => {
+                if confirm_incarnation(records, &self.key, &incarnation, self.now).await? {
+                    return Ok(Some(Ok(())));
+                }
+                self.remove_referrer(records, &incarnation).await?;
+                self.again()
+            }
+            stage => match self.after(records, stage).await {
+                Ok(next) => next,
+                Err(Stop::Refused(refusal)) => Stage::TakeBack(refusal),
+                Err(Stop::Failed(error)) => return Err(error),
+            },
+        };
+        Ok(None)
+    }
+
+    /// Does a stage that is not the last one, and returns the next one.
+    async fn after(&mut self, records: &mut dyn Records, stage: Stage) -> Result<Stage, Stop> {
+        Ok(match stage {
+            Stage::Check(at) => match self.new.tags.get(at).cloned() {
+                Some(tag) => {
+                    self.check_tag(records, &tag).await?;
+                    Stage::Check(at + 1)
+                }
+                None => Stage::Enter,
+            },
+            Stage::Enter => self.enter(records).await?,
+            Stage::Require(entered, at) => self.require(records, entered, at).await?,
+            Stage::Publish(entered) => self.publish(records, entered).await?,
+            Stage::Enlist(incarnation) => {
+                self.add_referrer(records, &incarnation).await?;
+                add_repository(records, &self.repository, self.now).await?;
+                Stage::Tag(incarnation, 0)
+            }
+            Stage::Tag(incarnation, at) => match self.new.tags.get(at).cloned() {
+                Some(tag) if self.write_tag(records, &tag, &incarnation).await? => {
+                    Stage::Tag(incarnation, at + 1)
+                }
+                Some(_) => self.again(),
+                None if self.has_immutable_tag() => Stage::Hold(incarnation),
+                None => Stage::Confirm(incarnation),
+            },
+            // An adoption has no immutable tags, and a push does this between two transactions.
+            Stage::Hold(incarnation) => Stage::Confirm(incarnation),
+            last @ (Stage::Confirm(_) | Stage::TakeBack(_)) => last,
+        })
+    }
+
+    const fn is_to_hold(&self) -> bool {
+        matches!(self.stage, Stage::Hold(_))
+    }
+
+    /// Goes on after what the manifest reaches was kept from deletes, or was found to be `missing`.
+    fn held(&mut self, missing: Option<Digest>) {
+        if let Stage::Hold(incarnation) = &mut self.stage {
+            let incarnation = std::mem::take(incarnation);
+            self.stage = match missing {
+                None => Stage::Confirm(incarnation),
+                Some(digest) => Stage::TakeBack(missing_content(&digest)),
+            };
+        }
+    }
+
+    fn has_immutable_tag(&self) -> bool {
+        self.new.tags.iter().any(|tag| self.is_immutable(tag))
+    }
+
+    fn is_immutable(&self, tag: &Tag) -> bool {
+        self.new.condition == TagCondition::Immutable || self.new.immutable_tags.contains(tag)
+    }
+
+    /// Begins again, as somebody else wrote the same records.
+    fn again(&mut self) -> Stage {
+        self.attempts += 1;
+        if self.attempts < ATTEMPTS {
+            Stage::Check(0)
+        } else {
+            Stage::TakeBack(contended())
+        }
+    }
+
+    /// Step 1 of the rule.
+    async fn enter(&mut self, records: &mut dyn Records) -> Result<Stage, Error> {
+        let manifest = read::<ManifestRecord>(records, &self.key).await?;
+        let incarnation = manifest.header().map(|manifest| manifest.incarnation.clone());
+        let content = manifest.record.as_ref().map(|(_, content)| content);
+        let is_damaged = manifest.state().is_visible() && content != Some(&self.new.manifest.bytes);
+        let (incarnation, version) = match (enter(manifest.state()), incarnation) {
+            (Enter::Published | Enter::Rescue, Some(incarnation)) if is_damaged => {
+                (incarnation, manifest.version().cloned())
+            }
+            (Enter::Published, Some(incarnation)) => return Ok(Stage::Enlist(incarnation)),
+            (Enter::Rescue, Some(incarnation)) => {
+                let rescued = rescue(records, &self.key, &manifest, self.now).await?;
+                return Ok(if rescued {
+                    Stage::Enlist(incarnation)
+                } else {
+                    self.again()
+                });
+            }
+            (Enter::Join, Some(incarnation)) => (incarnation, manifest.version().cloned()),
+            (Enter::Create, _) | (_, None) => {
+                let incarnation = Uuid::new_v4().simple().to_string();
+                let pending = self.record(State::Pending, &incarnation);
+                let bytes = &self.new.manifest.bytes;
+                let version = write(records, &self.key, &pending, bytes, manifest.unchanged()).await?;
+                (incarnation, version)
+            }
+        };
+        Ok(match version {
+            Some(version) => {
+                let entered = Entered {
+                    incarnation,
+                    version,
+                    is_damaged,
+                };
+                Stage::Require(entered, 0)
+            }
+            None => self.again(),
+        })
+    }
+
+    /// Step 2 of the rule, for one child: those that must be there come first.
+    async fn require(
+        &self,
+        records: &mut dyn Records,
+        entered: Entered,
+        at: usize,
+    ) -> Result<Stage, Stop> {
+        let required = self.new.children.len();
+        let child = match self.new.children.get(at) {
+            Some(child) => child,
+            None => match self.new.optional_children.get(at.saturating_sub(required)) {
+                Some(child) => child,
+                None => return Ok(Stage::Publish(entered)),
+            },
+        };
+        let is_there = self.has(records, child).await?;
+        if is_there || at >= required || self.new.allow_missing {
+            return Ok(Stage::Require(entered, at + 1));
+        }
+        let refusal = missing_content(&child.digest);
+        self.withdraw(records, entered).await?;
+        Err(Stop::Refused(refusal))
+    }
+
+    /// Step 3 of the rule.
+    async fn publish(&mut self, records: &mut dyn Records, entered: Entered) -> Result<Stage, Error> {
+        let manifest = read::<ManifestRecord>(records, &self.key).await?;
+        let (state, is_same) = (manifest.state(), manifest.is(&entered.version));
+        let decision = if entered.is_damaged {
+            heal(state, is_same)
+        } else {
+            publish(state, is_same)
+        };
+        if decision == Publish::Again {
+            return Ok(self.again());
+        }
+        let incarnation = entered.incarnation;
+        let live = self.record(State::Live, &incarnation);
+        let bytes = &self.new.manifest.bytes;
+        let written = write(records, &self.key, &live, bytes, manifest.unchanged()).await?;
+        Ok(match written {
+            Some(_) => Stage::Enlist(incarnation),
+            None => self.again(),
+        })
+    }
+
+    /// Tells whether a child is there. An entry of an index may be a blob: the cache indexes of `BuildKit` name layers.
+    async fn has(&self, records: &mut dyn Records, child: &ManifestChild) -> Result<bool, Error> {
+        if child.kind == ChildKind::Manifest {
+            let key = Key::manifest(&self.repository, &child.digest);
+            if has_child::<ManifestRecord>(records, &key, self.now).await? {
+                return Ok(true);
+            }
+        }
+        let key = Key::grant(&child.digest, &self.repository);
+        has_child::<GrantRecord>(records, &key, self.now).await
+    }
+
+    /// Takes the Pending manifest back, unless it is somebody else's by now.
+    async fn withdraw(&self, records: &mut dyn Records, entered: Entered) -> Result<(), Error> {
+        let manifest = read::<ManifestRecord>(records, &self.key).await?;
+        if withdraw(manifest.state(), manifest.is(&entered.version)) {
+            let dead = self.record(State::Dead, &entered.incarnation);
+            if let Some(dead) = write(records, &self.key, &dead, &[], manifest.unchanged()).await? {
+                records.forget(&self.key, &dead).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters the manifest in the list of its subject.
+    async fn add_referrer(&self, records: &mut dyn Records, incarnation: &str) -> Result<(), Error> {
+        if let Some((subject, descriptor)) = &self.new.subject {
+            let key = Key::referrer(&self.repository, subject, &self.new.manifest.digest, incarnation);
+            let entry = ReferrerRecord::new(incarnation, descriptor, self.now);
+            let annotations = descriptor.annotations.as_json();
+            write(records, &key, &entry, annotations, Condition::Absent).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_referrer(&self, records: &mut dyn Records, incarnation: &str) -> Result<(), Error> {
+        if let Some((subject, _)) = &self.new.subject {
+            let key = Key::referrer(&self.repository, subject, &self.new.manifest.digest, incarnation);
+            records.remove(&key).await?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, state: State, incarnation: &str) -> ManifestRecord {
+        ManifestRecord {
+            state,
+            incarnation: incarnation.to_owned(),
+            media_type: self.new.manifest.media_type.clone(),
+            subject: self.new.subject.as_ref().map(|(subject, _)| subject.clone()),
+            condemned_in: None,
+            stamp: Stamp::new(self.now),
+        }
+    }
+}
+
+fn missing_content(digest: &Digest) -> Error {
+    let message = format!("the manifest names {digest}, which is not in this repository; push it first");
+    Error::new(ErrorCode::ManifestBlobUnknown, message)
+}
+
+/// Enters a repository in the catalog, if it is not there.
+pub(super) async fn add_repository(
+    records: &mut dyn Records,
+    name: &RepositoryName,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let key = Key::repository(name);
+    if records.get(&key).await?.is_none() {
+        let record = RepositoryRecord {
+            name: name.clone(),
+            stamp: Stamp::new(now),
+        };
+        write(records, &key, &record, &[], Condition::Absent).await?;
+    }
+    Ok(())
+}
+
+/// Reads a manifest once more, after a tag was pointed at it, and rescues it; `false` where it is gone.
+async fn confirm_incarnation(
+    records: &mut dyn Records,
+    key: &Key,
+    incarnation: &str,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    for _ in 0..ATTEMPTS {
+        let manifest = read::<ManifestRecord>(records, key).await?;
+        let same = manifest
+            .header()
+            .is_some_and(|manifest| manifest.incarnation == incarnation);
+        match confirm(manifest.state(), same) {
+            Confirm::Done => return Ok(true),
+            Confirm::Again => return Ok(false),
+            Confirm::Rescue => {
+                if rescue(records, key, &manifest, now).await? {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Err(contended())
+}

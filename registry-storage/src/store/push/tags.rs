@@ -1,0 +1,193 @@
+//! The tags of a push: their conditions, their writes, and the way back.
+
+use registry_core::chain::{State, TakeBack, names, take_back};
+use registry_core::storage::TagCondition;
+use registry_core::{Error, ErrorCode, Tag};
+
+use super::{PushManifest, Stop, confirm_incarnation};
+use crate::backend::{Condition, Records, Version};
+use crate::key::Key;
+use crate::record::{HintRecord, ManifestRecord, Stamp, TagRecord, encode};
+use crate::store::ATTEMPTS;
+use crate::store::delete::tombstone;
+use crate::store::edge::{Found, contended, read, write};
+
+/// A tag that was written, and what it was before.
+pub(super) struct WrittenTag {
+    key: Key,
+    version: Version,
+    record: TagRecord,
+    before: Option<TagRecord>,
+}
+
+/// A tag as a push finds it.
+pub(super) struct FoundTag {
+    key: Key,
+    /// The tag as it counts: a tag of a manifest that is gone is none.
+    current: Option<TagRecord>,
+    /// The condition that nobody wrote it since.
+    unchanged: Condition,
+    /// This push wrote it.
+    is_own: bool,
+}
+
+impl PushManifest {
+    /// Checks the condition on a tag, and returns the tag as it was found.
+    pub(super) async fn check_tag(&self, records: &mut dyn Records, tag: &Tag) -> Result<FoundTag, Stop> {
+        let key = Key::tag(&self.repository, tag);
+        let found = read::<TagRecord>(records, &key).await?;
+        let is_own = self
+            .written
+            .iter()
+            .any(|written| written.key == key && found.is(&written.version));
+        let unchanged = found.unchanged();
+        let mut current = found.visible().map(|(tag, _)| tag);
+        if let Some(record) = &current
+            && !self.is_named_manifest_visible(records, record).await?
+        {
+            current = None;
+        }
+        let digest = &self.new.manifest.digest;
+        let is_immutable = self.is_immutable(tag);
+        let refusal = match (&self.new.condition, &current) {
+            // What this push wrote itself, before it had to begin again, met the condition.
+            _ if is_own => None,
+            (TagCondition::Absent, Some(_)) => Some(Error::new(
+                ErrorCode::PreconditionFailed,
+                format!("the tag {tag} exists"),
+            )),
+            (TagCondition::Matches(digests), current)
+                if !current
+                    .as_ref()
+                    .is_some_and(|record| digests.contains(&record.digest)) =>
+            {
+                let message = format!("the tag {tag} is not what If-Match says");
+                Some(Error::new(ErrorCode::PreconditionFailed, message))
+            }
+            (_, Some(record)) if is_immutable && record.digest != *digest => {
+                let message = format!(
+                    "the tag {tag} names {} and may not be moved; push another tag",
+                    record.digest
+                );
+                Some(Error::new(ErrorCode::TagConflict, message))
+            }
+            _ => None,
+        };
+        match refusal {
+            Some(refusal) => Err(Stop::Refused(refusal)),
+            None => Ok(FoundTag {
+                key,
+                current,
+                unchanged,
+                is_own,
+            }),
+        }
+    }
+
+    /// Tells whether the manifest that a tag names is there, in the incarnation that it names.
+    async fn is_named_manifest_visible(
+        &self,
+        records: &mut dyn Records,
+        tag: &TagRecord,
+    ) -> Result<bool, Error> {
+        let manifest = read::<ManifestRecord>(records, &Key::manifest(&self.repository, &tag.digest)).await?;
+        Ok(names_visible(tag, &manifest))
+    }
+
+    /// Writes the hint and the tag; `false` where the tag was written by somebody else since it was checked.
+    pub(super) async fn write_tag(
+        &mut self,
+        records: &mut dyn Records,
+        tag: &Tag,
+        incarnation: &str,
+    ) -> Result<bool, Stop> {
+        let found = self.check_tag(records, tag).await?;
+        let hint = HintRecord {
+            tag: Some(tag.clone()),
+            stamp: Stamp::new(self.now),
+        };
+        let hint_key = Key::tagged(&self.repository, &self.new.manifest.digest, tag);
+        write(records, &hint_key, &hint, &[], Condition::Any).await?;
+        let record = TagRecord {
+            state: State::Live,
+            digest: self.new.manifest.digest.clone(),
+            incarnation: incarnation.to_owned(),
+            principal: self.new.principal.clone(),
+            stamp: Stamp::new(self.now),
+        };
+        // By compare-and-swap also where the last writer wins: a refusal later on must know what was replaced.
+        let Some(version) = write(records, &found.key, &record, &[], found.unchanged).await? else {
+            return Ok(false);
+        };
+        match self.written.iter_mut().find(|written| written.key == found.key) {
+            Some(written) => {
+                (written.version, written.record) = (version, record);
+                if !found.is_own {
+                    written.before = found.current;
+                }
+            }
+            None => self.written.push(WrittenTag {
+                key: found.key,
+                version,
+                record,
+                before: found.current,
+            }),
+        }
+        Ok(true)
+    }
+
+    /// Takes back a tag of a push that is refused, to what it replaced if that is still there.
+    pub(super) async fn take_back_tag(
+        &self,
+        records: &mut dyn Records,
+        mut written: WrittenTag,
+    ) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            let now = read::<TagRecord>(records, &written.key).await?;
+            let (replaced, same) = match &written.before {
+                Some(before) => {
+                    let key = Key::manifest(&self.repository, &before.digest);
+                    let manifest = read::<ManifestRecord>(records, &key).await?;
+                    (manifest.state(), names_visible(before, &manifest))
+                }
+                None => (State::Absent, false),
+            };
+            let restored = match (
+                take_back(now.is(&written.version), replaced, same),
+                &written.before,
+            ) {
+                (TakeBack::Leave, _) => return Ok(()),
+                (TakeBack::Restore, Some(before)) => Some(TagRecord {
+                    stamp: Stamp::new(self.now),
+                    ..before.clone()
+                }),
+                (TakeBack::Restore | TakeBack::Bury, _) => None,
+            };
+            let value = restored
+                .clone()
+                .unwrap_or_else(|| tombstone(written.record.clone(), self.now));
+            let condition = Condition::Matches(written.version.clone());
+            let Some(version) = records.put(&written.key, encode(&value, &[])?, condition).await? else {
+                return Ok(());
+            };
+            let Some(restored) = restored else { return Ok(()) };
+            // A delete may have ended between the look at the manifest and the tag.
+            let key = Key::manifest(&self.repository, &restored.digest);
+            if confirm_incarnation(records, &key, &restored.incarnation, self.now).await? {
+                return Ok(());
+            }
+            written = WrittenTag {
+                version,
+                record: restored,
+                ..written
+            };
+        }
+        Err(contended())
+    }
+}
+
+/// Tells whether a tag names what was read of its manifest.
+fn names_visible(tag: &TagRecord, manifest: &Found<ManifestRecord>) -> bool {
+    let incarnation = manifest.header().map(|manifest| &manifest.incarnation);
+    manifest.state().is_visible() && names(incarnation, &tag.incarnation)
+}

@@ -1,0 +1,113 @@
+//! Sequences of any length, cut into transactions that hold up nobody.
+//!
+//! On a disk one thread writes, and what others push waits for the transaction that goes on. So a sequence whose length
+//! a client chooses (the children of a manifest, the tags of one that is deleted) stops after some records and goes on
+//! in the next transaction, after those who wait. The protocol allows that: each of its steps may be the last one, and
+//! on a bucket each stands alone.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry_core::Error;
+
+use crate::backend::{
+    Backend, Condition, Durability, Entry, Part, Records, Sequence, Stat, Stored, Unfinished, Version,
+};
+use crate::key::Key;
+
+/// How many calls one transaction makes, about: a disk answers that many in some milliseconds. A push with the most tags
+/// that a request may have, and with as many layers as images have, is one transaction.
+const CALLS: usize = 512;
+
+/// How many bytes of a value count as a call more.
+const BYTES: usize = 16 * 1024;
+
+/// How many keys are listed at once: their records are read in the same transaction.
+pub(super) const PAGE: usize = 64;
+
+/// How a transaction of a long sequence ended.
+pub(super) enum Step<S, T> {
+    /// There is more to do, in another transaction.
+    More(S),
+    /// It is done.
+    Done(T),
+}
+
+/// Records whose use is counted.
+pub(super) struct Counted<'a> {
+    records: &'a mut dyn Records,
+    calls: usize,
+}
+
+impl<'a> Counted<'a> {
+    pub(super) fn new(records: &'a mut dyn Records) -> Self {
+        Self { records, calls: 0 }
+    }
+
+    /// Tells whether the transaction did enough.
+    pub(super) const fn is_enough(&self) -> bool {
+        self.calls >= CALLS
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.calls = self.calls.saturating_add(1).saturating_add(bytes / BYTES);
+    }
+}
+
+#[async_trait]
+impl Records for Counted<'_> {
+    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+        let found = self.records.get(key).await?;
+        self.count(found.as_ref().map_or(0, |stored| stored.value.len()));
+        Ok(found)
+    }
+
+    async fn stat(&mut self, key: &Key) -> Result<Option<Stat>, Error> {
+        self.count(0);
+        self.records.stat(key).await
+    }
+
+    async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error> {
+        self.count(value.len());
+        self.records.put(key, value, condition).await
+    }
+
+    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+        self.count(0);
+        self.records.forget(key, version).await
+    }
+
+    async fn remove(&mut self, key: &Key) -> Result<(), Error> {
+        self.count(0);
+        self.records.remove(key).await
+    }
+
+    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+        self.count(0);
+        self.records.list(prefix, after, limit).await
+    }
+
+    async fn complete_bytes(&mut self, bytes: &Unfinished, parts: &[Part], tail: Bytes) -> Result<(), Error> {
+        self.count(0);
+        self.records.complete_bytes(bytes, parts, tail).await
+    }
+}
+
+/// Runs a sequence in as many transactions as it takes, each as durable as `durability` says of what is left to do.
+///
+/// Cancel safety: a dropped future may leave it after any of them.
+pub(super) async fn transact_all<S, T>(
+    backend: &impl Backend,
+    durability: impl Fn(&S) -> Durability + Send,
+    mut sequence: S,
+) -> Result<T, Error>
+where
+    S: Sequence<Output = Step<S, T>>,
+    T: Send + 'static,
+{
+    loop {
+        match backend.transact(durability(&sequence), sequence).await? {
+            Step::More(rest) => sequence = rest,
+            Step::Done(result) => return Ok(result),
+        }
+    }
+}
