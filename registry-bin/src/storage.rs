@@ -94,6 +94,14 @@ impl AnyStore {
         }
     }
 
+    /// Returns what is wrong with the space on its disk, and what helps.
+    pub(crate) fn lacks_space(&self) -> Option<String> {
+        match self {
+            Self::Disk(store) => store.backend().lacks_space(),
+            Self::Objects(_) => None,
+        }
+    }
+
     /// Ends background work and makes everything durable.
     pub(crate) async fn close(&self) -> Result<(), Failure> {
         let closed = match self {

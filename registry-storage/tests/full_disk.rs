@@ -2,8 +2,6 @@
 #![cfg(all(feature = "filesystem", target_os = "linux"))]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -12,49 +10,27 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::stream;
 use registry_core::storage::{Manifest, NewManifest, TagCondition, UploadKey};
-use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Storage as _, Tag};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Storage as _, Tag};
 use registry_storage::filesystem::FilesystemBackend;
-use registry_storage::testing::ManualClock;
+use registry_storage::testing::{ManualClock, SmallDisk};
 use registry_storage::{Store, StoreOptions};
 
-/// A file system of its own, which ends with the test.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
-            .arg(folder.path())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(folder));
-        }
+/// A disk of `megabytes` over a folder.
+fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<SmallDisk> {
+    let disk = SmallDisk::mount(folder, megabytes, files);
+    if disk.is_none() {
         println!("skipped: a file system cannot be mounted here");
-        None
     }
-
-    /// Takes all space that is left.
-    fn fill(&self) {
-        let mut file = File::options()
-            .create(true)
-            .append(true)
-            .open(self.0.path().join("filler"))
-            .unwrap();
-        while file.write_all(&[7; 4096]).is_ok() {}
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
+    disk
 }
 
 struct World {
     store: Store<FilesystemBackend>,
     clock: Arc<ManualClock>,
 }
+
+/// More files than a test makes.
+const FILES: u32 = 10_000;
 
 fn repository() -> RepositoryName {
     "full/disk".parse().unwrap()
@@ -119,10 +95,11 @@ impl World {
 
 #[tokio::test]
 async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
-    let Some(disk) = SmallDisk::mount(40) else {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = mount(folder.path(), 40, FILES) else {
         return;
     };
-    let root = disk.0.path().join("root");
+    let root = folder.path().join("root");
     let world = World::open(&root).await;
     let digest = world.push_manifest("one").await.unwrap();
     let tag: Tag = "two".parse().unwrap();
@@ -130,7 +107,7 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
     world.push(100_000).await.unwrap();
     let (abandoned, _) = world.upload(12 << 20).await.unwrap();
 
-    disk.fill();
+    disk.fill(0).unwrap();
     let full = |result: Result<(), Error>| assert_eq!(result.unwrap_err().code(), ErrorCode::StorageFull);
     full(world.push(1 << 20).await);
     // As many as the log had room for, and more.
@@ -167,9 +144,122 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
     world.push_manifest("three").await.unwrap();
 
     // A start finds no room, and has what was kept.
-    disk.fill();
+    disk.fill(0).unwrap();
     drop(world.store.close().await);
     let world = World::open(&root).await;
     let tag: Tag = "three".parse().unwrap();
     world.store.delete_tag(&repository(), &tag).await.unwrap();
+}
+
+/// The reserve was used up, or somebody removed it for the space, and then the server ended: in order, or killed.
+#[tokio::test]
+async fn a_start_on_a_full_disk_without_its_reserve_serves_what_can_be_served() {
+    for is_killed in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(disk) = mount(folder.path(), 40, FILES) else {
+            return;
+        };
+        let root = folder.path().join("root");
+        let world = World::open(&root).await;
+        let digest = world.push_manifest("one").await.unwrap();
+        world.push(100_000).await.unwrap();
+        let blob = Digest::of(Algorithm::Sha256, &vec![9; 100_000]);
+        let root = if is_killed {
+            let copy = folder.path().join("left");
+            assert!(
+                Command::new("cp")
+                    .arg("-a")
+                    .args([&root, &copy])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            copy
+        } else {
+            world.store.close().await.unwrap();
+            root
+        };
+        std::fs::remove_file(root.join("reserve")).unwrap();
+        disk.fill(0).unwrap();
+
+        let world = World::open(&root).await;
+        let reference = Reference::Digest(digest.clone());
+        let pulled = world.store.get_manifest(&repository(), &reference).await.unwrap();
+        assert_eq!(pulled.digest, digest);
+        world.store.open_blob(&repository(), &blob).await.unwrap();
+        let full = |result: Result<(), Error>| assert_eq!(result.unwrap_err().code(), ErrorCode::StorageFull);
+        full(world.push(100_000).await);
+        full(world.push_manifest("two").await.map(drop));
+        assert_eq!(world.store.backend().writes_stopped(), None);
+        world.store.probe().await.unwrap();
+        let said = world.store.backend().lacks_space().unwrap();
+        assert!(
+            said.contains("full") && said.contains(root.to_str().unwrap()),
+            "{said}"
+        );
+
+        // Some room, and not enough for a push: the delete is taken.
+        disk.fill(256 << 10).unwrap();
+        world
+            .store
+            .delete_manifest(&repository(), &digest, None, None)
+            .await
+            .unwrap();
+        full(world.push_manifest("two").await.map(drop));
+        disk.clear().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // Nobody writes: the look at the health of the store finds the room.
+        while world.store.backend().lacks_space().is_some() {
+            assert!(Instant::now() < deadline, "there is room, and it is not used");
+            world.store.probe().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let reserve = std::fs::metadata(root.join("reserve")).unwrap();
+        assert_eq!(reserve.len(), 8 << 20, "it is kept again");
+        world.push_manifest("two").await.unwrap();
+        world.push(1 << 20).await.unwrap();
+        world.store.close().await.unwrap();
+        World::open(&root).await.push_manifest("three").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_start_on_a_disk_that_takes_no_more_files_serves_and_takes_deletes() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = mount(folder.path(), 40, 200) else {
+        return;
+    };
+    let root = folder.path().join("root");
+    let world = World::open(&root).await;
+    let digest = world.push_manifest("one").await.unwrap();
+    world.store.close().await.unwrap();
+    std::fs::remove_file(root.join("reserve")).unwrap();
+    disk.take_all_files().unwrap();
+    let world = World::open(&root).await;
+    let reference = Reference::Digest(digest.clone());
+    world.store.get_manifest(&repository(), &reference).await.unwrap();
+    world
+        .store
+        .delete_manifest(&repository(), &digest, None, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        world.push_manifest("two").await.unwrap_err().code(),
+        ErrorCode::StorageFull
+    );
+}
+
+#[tokio::test]
+async fn a_start_with_little_room_keeps_what_there_is_for_deletes() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = mount(folder.path(), 40, FILES) else {
+        return;
+    };
+    let root = folder.path().join("root");
+    World::open(&root).await.store.close().await.unwrap();
+    std::fs::remove_file(root.join("reserve")).unwrap();
+    disk.fill(5 << 20).unwrap();
+    let world = World::open(&root).await;
+    assert_eq!(std::fs::metadata(root.join("reserve")).unwrap().len(), 4 << 20);
+    world.push(100_000).await.unwrap();
 }

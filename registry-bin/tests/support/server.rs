@@ -1,5 +1,6 @@
 //! The server as a process of its own, which ends with the test, however that ends.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,6 +50,22 @@ impl Server {
             .to_str()
             .expect("temporary folders have plain names");
         Self::run_with(&["serve", path, "--listen", "127.0.0.1:0"], environment)
+    }
+
+    /// Starts a server by this file from a shell that runs `limits` before, such as `ulimit -n 1024`.
+    pub(crate) fn configured_under(configuration: &Path, limits: &str) -> Self {
+        let path = configuration
+            .to_str()
+            .expect("temporary folders have plain names");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limits}\nexec \"$@\""), "sh"]);
+        command.arg(program());
+        Self::launch(command, &["serve", path, "--listen", "127.0.0.1:0"], &[], None)
+    }
+
+    /// Returns the identifier of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.process.id()
     }
 
     /// Asks it to read its configuration again (SIGHUP).
@@ -109,7 +126,7 @@ impl Server {
 
     /// As [`Self::run`], with variables of the environment beside those of the test.
     pub(crate) fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        Self::launch(arguments, environment, None)
+        Self::launch(Command::new(program()), arguments, environment, None)
     }
 
     /// Starts a server by this file, whose standard error goes to `errors`.
@@ -117,16 +134,21 @@ impl Server {
         let path = configuration
             .to_str()
             .expect("temporary folders have plain names");
-        Self::launch(&["serve", path, "--listen", "127.0.0.1:0"], &[], Some(errors))
+        let arguments = ["serve", path, "--listen", "127.0.0.1:0"];
+        Self::launch(Command::new(program()), &arguments, &[], Some(errors))
     }
 
-    fn launch(arguments: &[&str], environment: &[(&str, &str)], errors: Option<Stdio>) -> Self {
+    fn launch(
+        mut command: Command,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        errors: Option<Stdio>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let output = File::create(folder.path().join("output")).expect("a temporary file can be made");
         let errors =
             errors.unwrap_or_else(|| Stdio::from(output.try_clone().expect("a file handle can be copied")));
-        let program = std::env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_registry-bin").into());
-        let process = Command::new(&program)
+        let process = command
             .args(arguments)
             .envs(environment.iter().copied())
             .current_dir(folder.path())
@@ -134,7 +156,7 @@ impl Server {
             .stdout(output)
             .stderr(errors)
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let guard = guard(&process, folder.path());
         let mut server = Self {
             process,
@@ -325,6 +347,10 @@ pub(crate) fn guard(process: &Child, folder: &Path) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("a shell runs")
+}
+
+fn program() -> OsString {
+    std::env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_registry-bin").into())
 }
 
 /// Returns the address in the first complete line that holds one.

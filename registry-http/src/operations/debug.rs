@@ -23,7 +23,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// | the one of the metrics | the metrics, as `OpenMetrics` text |
 /// | `/debug/health` | 200 with `{}`, or 503 with what fails, as the distribution registry has it |
 /// | `/live`, `/livez` | 200 for as long as the process answers |
-/// | `/ready`, `/readyz` | 200 where requests should be sent here |
+/// | `/ready`, `/readyz` | 200 where requests should be sent here, with [remarks](Health::add_remark) for operators |
 /// | `/startup`, `/startupz` | 200 since the first request could be answered; before, 503 with what goes on |
 /// | `POST /debug/health/down`, `…/up` | takes the server out of service, by `/ready`, and puts it back |
 #[derive(Clone, Debug)]
@@ -78,9 +78,21 @@ impl DebugService {
             }
             "/live" | "/livez" => respond(StatusCode::OK, TEXT, "ok\n".into()),
             "/startup" | "/startupz" => self.word(self.health.is_started()),
-            "/ready" | "/readyz" => self.word(self.health.is_ready()),
+            "/ready" | "/readyz" => self.readiness(),
             _ => respond(StatusCode::NOT_FOUND, TEXT, "not found\n".into()),
         }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        if !self.health.is_ready() {
+            return self.word(false);
+        }
+        let mut text = "ok\n".to_owned();
+        for remark in self.health.remarks() {
+            text.push_str(&remark);
+            text.push('\n');
+        }
+        respond(StatusCode::OK, TEXT, text)
     }
 
     fn word(&self, is_well: bool) -> Response<Full<Bytes>> {

@@ -1,6 +1,7 @@
 //! Health: what is watched, and whether it is well.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,13 +43,28 @@ impl Drop for Shared {
     }
 }
 
-#[derive(Debug, Default)]
+/// What operators should know of a server that is well.
+type Remark = Box<dyn Fn() -> Option<String> + Send>;
+
+#[derive(Default)]
 struct State {
     is_started: bool,
     is_stopping: bool,
     /// What it does before it has started.
     phase: Option<String>,
     failures: BTreeMap<String, String>,
+    remarks: Vec<Remark>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("is_started", &self.is_started)
+            .field("is_stopping", &self.is_stopping)
+            .field("phase", &self.phase)
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Health {
@@ -133,6 +149,22 @@ impl Health {
                 sleep(interval).await;
             }
         });
+    }
+
+    /// Asks `remark` each time that somebody asks whether the server is ready: what it returns is shown, and nothing more.
+    /// It is for what others than the clients have to put right, while requests are still best sent here. It must not block.
+    pub fn add_remark(&self, remark: impl Fn() -> Option<String> + Send + 'static) {
+        self.state().remarks.push(Box::new(remark));
+    }
+
+    /// Returns what operators should know of a server that is well.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        self.state()
+            .remarks
+            .iter()
+            .filter_map(|remark| remark())
+            .collect()
     }
 
     /// Returns what fails, and why.

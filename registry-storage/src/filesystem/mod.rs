@@ -54,6 +54,7 @@ use self::files::{Files, blocking};
 use self::health::{Health, closed};
 use self::lock::RootLock;
 use self::opened::OpenedFiles;
+use self::queries::LogIndex;
 use self::reads::Reads;
 use self::records::{RecordStore, WriterParts};
 use self::reserve::Reserve;
@@ -137,6 +138,16 @@ impl FilesystemBackend {
         self.health.reason()
     }
 
+    /// Returns what is wrong with the space on the disk, and what helps; nothing while there is enough.
+    ///
+    /// While it says something, pulls are served, deletes are taken as far as there is room for them, and pushes get
+    /// [`StorageFull`](registry_core::ErrorCode::StorageFull).
+    #[must_use]
+    pub fn lacks_space(&self) -> Option<String> {
+        let files = self.files().ok()?;
+        files.reserve.shortage()
+    }
+
     /// Opens a root that this process owns. Blocks.
     fn open_locked(root: &Path, lock: RootLock, options: &FilesystemOptions) -> Result<Self, OpenError> {
         let (lock, health) = (Arc::new(lock), Arc::new(Health::default()));
@@ -162,16 +173,22 @@ impl FilesystemBackend {
             })?;
         // SQLite gives its other files the mode of this one.
         create_file_if_missing(&root.join(RECORDS_FILE), rights.file()).map_err(failed)?;
-        let connection = open_records(root)?;
+        let opened = open_records(root)?;
         lock.know_records().map_err(failed)?;
-        let reserve = Arc::new(Reserve::new(root, options.reserve));
+        let reserve = Reserve::new(root, options.reserve);
+        if !reserve.is_held() {
+            // What the log takes can be had for the reserve once it is copied back, which mostly needs no space.
+            drop(queries::checkpoint(&opened.0));
+            reserve.make();
+        }
+        let reserve = Arc::new(reserve);
         let parts = WriterParts {
             health: Arc::clone(&health),
             disk: Arc::clone(disk),
             lock: Arc::clone(&lock),
             reserve: Arc::clone(&reserve),
         };
-        let records = RecordStore::start(connection, root.join(RECORDS_FILE), options.record_cache, parts)?;
+        let records = RecordStore::start(opened, root.join(RECORDS_FILE), options.record_cache, parts)?;
         let synced = disk.open_folder(root).and_then(|folder| folder.sync());
         synced.map_err(failed)?;
         let opened = OpenedFiles::new(options.open_files);
@@ -356,7 +373,11 @@ impl Backend for FilesystemBackend {
         self.health.check()?;
         self.records.probe().await?;
         let files = self.files()?;
-        blocking(move || files.probe()).await
+        let probe = move || {
+            files.reserve.look();
+            files.probe()
+        };
+        blocking(probe).await
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -367,13 +388,27 @@ impl Backend for FilesystemBackend {
     }
 }
 
-/// Opens the records, on a full disk with the space that is kept for deletes.
-fn open_records(root: &Path) -> Result<Connection, OpenError> {
+/// Opens the records, on a full disk with the space that is kept for deletes, and else with what SQLite needs in memory.
+fn open_records(root: &Path) -> Result<(Connection, LogIndex), OpenError> {
     let path = root.join(RECORDS_FILE);
-    match records::open(&path) {
-        Err(cause) if lacks_space(root) && Reserve::remove(root) => {
-            tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to open the records");
-            records::open(&path)
+    let open = |index| records::open(&path, index).map(|connection| (connection, index));
+    match open(LogIndex::File) {
+        Err(OpenError::Records { cause, .. }) if lacks_space(root) => {
+            if Reserve::remove(root) {
+                tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to open the records");
+                if let Ok(opened) = open(LogIndex::File) {
+                    return Ok(opened);
+                }
+            }
+            tracing::warn!(
+                %cause,
+                "the disk is full; the records are opened so that they need no space, and no other process can read them"
+            );
+            open(LogIndex::Memory)
+        }
+        Err(cause @ OpenError::Migration { .. }) if lacks_space(root) && Reserve::remove(root) => {
+            tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to go on");
+            open(LogIndex::File)
         }
         opened => opened,
     }

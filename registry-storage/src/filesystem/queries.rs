@@ -38,14 +38,31 @@ const SCHEMA: &str = "
         value   BLOB    NOT NULL
     ) STRICT";
 
+/// Where SQLite keeps the index of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogIndex {
+    /// In a file of 32 KiB that is made anew at each start, so that other processes can read the records.
+    File,
+    /// In memory. It takes no space on the disk, and locks other processes out.
+    Memory,
+}
+
+fn open(path: &Path, flags: OpenFlags, index: LogIndex) -> rusqlite::Result<Connection> {
+    let connection = match index {
+        LogIndex::File => Connection::open_with_flags(path, flags),
+        LogIndex::Memory => Connection::open_with_flags_and_vfs(path, flags, c"unix-excl"),
+    }?;
+    connection.busy_timeout(BUSY)?;
+    Ok(connection)
+}
+
 /// Opens the connection that writes, and makes the store if there is none.
 ///
 /// 2 MiB of pages are cached, and the log is copied back every 1000 pages (4 MiB).
-pub(super) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn open_writer(path: &Path, index: LogIndex) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
+    let connection = open(path, flags, index)?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
@@ -59,10 +76,9 @@ pub(super) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Opens a connection that reads, with 256 KiB of pages.
-pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn open_reader(path: &Path, index: LogIndex) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
+    let connection = open(path, flags, index)?;
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY;
          PRAGMA mmap_size = 0;

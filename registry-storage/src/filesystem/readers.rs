@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::failure::read_error;
 use super::health::closed;
-use super::queries;
+use super::queries::{self, LogIndex};
 
 /// How many reads go on at once.
 const READERS: usize = 4;
@@ -19,6 +19,7 @@ const READERS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
+    index: LogIndex,
     idle: Mutex<Idle>,
     permits: Arc<Semaphore>,
 }
@@ -31,16 +32,22 @@ struct Idle {
 }
 
 impl Readers {
-    pub(super) fn open(path: PathBuf) -> rusqlite::Result<Self> {
-        let connections = open_all(&path)?;
+    pub(super) fn open(path: PathBuf, index: LogIndex) -> rusqlite::Result<Self> {
+        let connections = open_all(&path, index)?;
         Ok(Self {
             path,
+            index,
             idle: Mutex::new(Idle {
                 connections,
                 generation: 0,
             }),
             permits: Arc::new(Semaphore::new(READERS)),
         })
+    }
+
+    /// Returns where the index of the log is.
+    pub(super) const fn index(&self) -> LogIndex {
+        self.index
     }
 
     /// Reads on a thread that may block. Each statement is a read transaction of its own.
@@ -85,7 +92,7 @@ impl Readers {
 
     /// Opens connections in place of those that were closed.
     pub(super) fn open_idle(&self) -> rusqlite::Result<()> {
-        let connections = open_all(&self.path)?;
+        let connections = open_all(&self.path, self.index)?;
         self.idle().connections = connections;
         Ok(())
     }
@@ -95,7 +102,7 @@ impl Readers {
             let mut idle = self.idle();
             (idle.connections.pop(), idle.generation)
         };
-        let connection = connection.map_or_else(|| queries::open_reader(&self.path), Ok)?;
+        let connection = connection.map_or_else(|| queries::open_reader(&self.path, self.index), Ok)?;
         let result = query(&connection);
         let mut idle = self.idle();
         if idle.generation == generation && idle.connections.len() < READERS {
@@ -109,6 +116,6 @@ impl Readers {
     }
 }
 
-fn open_all(path: &Path) -> rusqlite::Result<Vec<Connection>> {
-    (0..READERS).map(|_| queries::open_reader(path)).collect()
+fn open_all(path: &Path, index: LogIndex) -> rusqlite::Result<Vec<Connection>> {
+    (0..READERS).map(|_| queries::open_reader(path, index)).collect()
 }

@@ -16,7 +16,7 @@ use super::health::{Health, closed};
 use super::lock::RootLock;
 use super::migration::migrate;
 use super::options::OpenError;
-use super::queries;
+use super::queries::{self, LogIndex};
 use super::readers::Readers;
 use super::reserve::Reserve;
 use super::writer::{Command, Job, QUEUE_LIMIT, Request, Writer};
@@ -46,7 +46,7 @@ pub(super) struct RecordStore {
 impl RecordStore {
     /// Starts the thread that writes by a connection to the records at `path`. Blocks.
     pub(super) fn start(
-        connection: Connection,
+        (connection, index): (Connection, LogIndex),
         path: PathBuf,
         cache_capacity: u64,
         parts: WriterParts,
@@ -59,7 +59,7 @@ impl RecordStore {
         } = parts;
         disk.records_synced(&path);
         let cache = Arc::new(RecordCache::new(cache_capacity));
-        let readers = Readers::open(path.clone()).map_err(|cause| OpenError::Records {
+        let readers = Readers::open(path.clone(), index).map_err(|cause| OpenError::Records {
             path: path.clone(),
             cause,
         })?;
@@ -238,12 +238,12 @@ impl Sequence for Probe {
 }
 
 /// Opens the records at `path`, or makes them. Blocks.
-pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
+pub(super) fn open(path: &Path, index: LogIndex) -> Result<Connection, OpenError> {
     let refused = |cause| OpenError::Records {
         path: path.to_owned(),
         cause,
     };
-    let mut connection = queries::open_writer(path).map_err(refused)?;
+    let mut connection = queries::open_writer(path, index).map_err(refused)?;
     if queries::format(&connection).map_err(refused)? == 0 {
         queries::create(&connection).map_err(refused)?;
     }

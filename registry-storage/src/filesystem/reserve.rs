@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::iter::{once, successors};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,46 +17,70 @@ use super::rights::PRIVATE_FILE;
 const FILE: &str = "reserve";
 
 /// With so little free space, in bytes, what frees space gets the reserve at once: what is told of it, in the audit log
-/// for example, needs room as well.
+/// for example, needs room as well. A smaller reserve is none.
 const LOW: u64 = 1 << 20;
 
 /// How often it is tried to set the space aside again.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is tried to set more aside, where there was little room at first.
+const GROW: Duration = Duration::from_secs(60);
+
+/// How often the log says that there is no room.
+const TELL: Duration = Duration::from_secs(60);
+
 /// A file of blocks that nothing else can use, until it is given up.
 #[derive(Debug)]
 pub(super) struct Reserve {
     root: PathBuf,
+    /// How many bytes are kept where there is room for them; 0 where nothing is kept.
     size: u64,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    is_held: bool,
+    /// How many bytes are set aside; 0 where they are given up.
+    held: u64,
+    /// How many are needed to take everything again: as many as there were. 0 where there never were any, and so any
+    /// will do.
+    needed: u64,
     tried: Instant,
+    told: Instant,
+    /// Whether hardly any space was left at the last look.
+    is_low: bool,
 }
 
 impl Reserve {
-    /// Sets `size` bytes aside, if there is room for them. Nothing is kept of 0 bytes.
+    /// Sets `size` bytes aside, or fewer where there is no room for them. Nothing is kept of 0 bytes.
     pub(super) fn new(root: &Path, size: u64) -> Self {
-        // A disk that never had much room has less to keep.
-        let mut sizes = std::iter::successors(Some(size), |size| Some(size / 2).filter(|size| *size >= LOW));
-        let fitting = sizes.find(|size| make(root, *size));
-        if fitting.is_none() {
-            tracing::warn!(
-                root = %root.display(),
-                bytes = size,
-                "there is no room to keep for deletes; nothing but deletes is taken until there is"
-            );
-        }
+        let held = make_largest(root, size);
+        let now = Instant::now();
         Self {
             root: root.to_owned(),
-            size: fitting.unwrap_or(size),
+            size,
             state: Mutex::new(State {
-                is_held: fitting.is_some(),
-                tried: Instant::now(),
+                held,
+                needed: held,
+                tried: now,
+                told: now,
+                is_low: false,
             }),
+        }
+    }
+
+    /// Tells whether anything is set aside that should be.
+    pub(super) fn is_held(&self) -> bool {
+        self.size == 0 || self.state().held > 0
+    }
+
+    /// Sets the space aside at a start, once there may be more of it, or says that there is none.
+    pub(super) fn make(&self) {
+        let mut state = self.state();
+        state.held = make_largest(&self.root, self.size);
+        state.needed = state.held;
+        if state.held == 0 {
+            tracing::error!("{}", self.describe(&state));
         }
     }
 
@@ -67,43 +92,97 @@ impl Reserve {
     /// Gives the space to what frees space; `false` where it is given already, or there is none.
     pub(super) fn release(&self) -> bool {
         let mut state = self.state();
-        if self.size == 0 || !state.is_held || !Self::remove(&self.root) {
+        if state.held == 0 || !Self::remove(&self.root) {
             return false;
         }
-        *state = State {
-            is_held: false,
-            tried: Instant::now(),
-        };
-        tracing::warn!(
-            root = %self.root.display(),
-            "the disk is full: deletes get the space that was kept for them, and nothing else is written until there is room"
-        );
+        let now = Instant::now();
+        (state.held, state.tried, state.told) = (0, now, now);
+        tracing::error!("{}", self.describe(&state));
         true
     }
 
     /// Gives the space to what frees space if hardly any is left.
     pub(super) fn release_if_low(&self) {
-        let free = statvfs(&self.root).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        if free.is_ok_and(|free| free < LOW) {
+        if self.is_low() {
             self.release();
         }
     }
 
     /// Passes unless the space is given up, and cannot be set aside again.
     pub(super) fn check(&self) -> Result<(), Error> {
+        if self.size == 0 {
+            return Ok(());
+        }
         let mut state = self.state();
-        if !state.is_held && state.tried.elapsed() >= INTERVAL {
-            state.tried = Instant::now();
-            state.is_held = make(&self.root, self.size);
-            if state.is_held {
-                tracing::info!(root = %self.root.display(), "there is room again, and everything is taken");
+        self.refresh(&mut state);
+        if state.held > 0 {
+            return Ok(());
+        }
+        if state.told.elapsed() >= TELL {
+            state.told = Instant::now();
+            tracing::error!("{}", self.describe(&state));
+        }
+        Err(ErrorCode::StorageFull.into())
+    }
+
+    /// Looks how much room there is, where nobody writes too.
+    pub(super) fn look(&self) {
+        drop(self.check());
+        let is_low = self.is_low();
+        self.state().is_low = is_low;
+    }
+
+    /// Returns what was wrong with the space at the last look, and what helps; nothing while there is enough. It does not
+    /// wait for the disk.
+    pub(super) fn shortage(&self) -> Option<String> {
+        let state = self.state.try_lock().ok()?;
+        let is_short = state.is_low || (self.size > 0 && state.held == 0);
+        is_short.then(|| self.describe(&state))
+    }
+
+    fn refresh(&self, state: &mut State) {
+        let interval = if state.held == 0 { INTERVAL } else { GROW };
+        if state.held >= self.size || state.tried.elapsed() < interval {
+            return;
+        }
+        state.tried = Instant::now();
+        if state.held > 0 {
+            if allocate(&self.root.join(FILE), self.size).is_ok() {
+                (state.held, state.needed) = (self.size, self.size);
             }
+            return;
         }
-        if state.is_held {
-            Ok(())
-        } else {
-            Err(ErrorCode::StorageFull.into())
+        state.held = match state.needed {
+            0 => make_largest(&self.root, self.size),
+            needed if make(&self.root, needed) => needed,
+            _ => 0,
+        };
+        if state.held > 0 {
+            state.needed = state.held;
+            tracing::info!(root = %self.root.display(), "there is room again, and everything is taken");
         }
+    }
+
+    fn is_low(&self) -> bool {
+        let free = statvfs(&self.root).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        free.is_ok_and(|free| free < LOW)
+    }
+
+    fn describe(&self, state: &State) -> String {
+        let root = self.root.display();
+        let kibibytes = |bytes: u64| bytes.div_ceil(1024);
+        if state.held > 0 || self.size == 0 {
+            return format!(
+                "The disk of {root} is full: pulls are served, pushes get 507, and deletes have {} KiB that are kept for \
+                 them. Make room on it: delete images, or files of others.",
+                kibibytes(state.held)
+            );
+        }
+        format!(
+            "The disk of {root} is full, and nothing is kept for deletes: pulls are served, deletes are taken as far as there is \
+             room, and pushes get 507 until {} KiB can be kept again. Make room on it: delete images, or files of others.",
+            kibibytes(state.needed.max(self.size.min(LOW)))
+        )
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,9 +190,17 @@ impl Reserve {
     }
 }
 
+/// Sets aside as much of `size` as there is room for: it, a half, a quarter and so on. Returns how much that was.
+fn make_largest(root: &Path, size: u64) -> u64 {
+    // A disk that never had much room has less to keep.
+    let smaller = successors(Some(size / 2), |size| Some(size / 2)).take_while(|size| *size >= LOW);
+    let mut sizes = once(size).chain(smaller);
+    sizes.find(|size| *size == 0 || make(root, *size)).unwrap_or(0)
+}
+
 fn make(root: &Path, size: u64) -> bool {
     let path = root.join(FILE);
-    let made = size == 0 || allocate(&path, size).is_ok();
+    let made = allocate(&path, size).is_ok();
     if !made {
         // What was made of it is not enough, and in the way of what frees space.
         drop(fs::remove_file(path));

@@ -375,12 +375,18 @@ impl Writer {
         });
         if result.is_ok() {
             disk.records_synced(&path);
-        } else if let Some(connection) = &connection {
-            // What could not be written is not copied back either.
+        }
+        if let Some(connection) = &connection {
+            // What could not be copied back stays in it. Where it is empty, its file is there for a start that cannot
+            // make one.
             drop(queries::keep_log(connection));
         }
         drop(connection);
         drop(lock);
-        result
+        match result {
+            // The log has all of it, and a start reads it.
+            Err(error) if error.code() == ErrorCode::StorageFull => Ok(()),
+            result => result,
+        }
     }
 }

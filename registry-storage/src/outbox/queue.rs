@@ -83,6 +83,8 @@ impl Queue {
         keep_private(path);
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
+        // The index of the log is in memory then: on a full disk there would be no room to make it.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         // What is committed survives the process; the worker syncs it soon after.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;

@@ -5,9 +5,13 @@ pub mod clock;
 pub mod faulty;
 #[cfg(feature = "s3")]
 pub mod s3;
+#[cfg(target_os = "linux")]
+pub mod small_disk;
 pub mod storage_conformance;
 
 pub use self::clock::ManualClock;
 pub use self::faulty::Faulty;
 #[cfg(feature = "s3")]
 pub use self::s3::S3Double;
+#[cfg(target_os = "linux")]
+pub use self::small_disk::SmallDisk;

@@ -43,6 +43,8 @@ pub(super) async fn start(
 /// Starts the checks that the configuration asks for.
 pub(super) fn watch(configuration: &Configuration, health: &Health, store: &AnyStore) -> Result<(), Failure> {
     let checks = &configuration.health;
+    let storage = store.clone();
+    health.add_remark(move || storage.lacks_space());
     // At a bucket each check is a request that costs.
     let is_folder = matches!(store, AnyStore::Disk(_));
     if checks.storage.enabled.unwrap_or(is_folder) {

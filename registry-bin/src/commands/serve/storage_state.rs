@@ -1,4 +1,4 @@
-//! A metric of whether the storage writes.
+//! Metrics of whether the storage writes.
 
 use std::fmt;
 
@@ -26,6 +26,13 @@ impl Collector for StorageState {
             None,
             MetricType::Gauge,
         )?;
-        ConstGauge::new(i64::from(self.0.is_stopped())).encode(gauge)
+        ConstGauge::new(i64::from(self.0.is_stopped())).encode(gauge)?;
+        let gauge = encoder.encode_descriptor(
+            "registry_storage_full",
+            "1 while pushes are refused because the disk is full, or hardly any space is left, else 0",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::from(self.0.lacks_space().is_some())).encode(gauge)
     }
 }

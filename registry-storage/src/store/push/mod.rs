@@ -286,12 +286,7 @@ impl PushManifest {
     }
 
     /// Step 2 of the rule, for one child: those that must be there come first.
-    async fn require(
-        &self,
-        records: &mut dyn Records,
-        entered: Entered,
-        at: usize,
-    ) -> Result<Stage, Stop> {
+    async fn require(&self, records: &mut dyn Records, entered: Entered, at: usize) -> Result<Stage, Stop> {
         let required = self.new.children.len();
         let child = match self.new.children.get(at) {
             Some(child) => child,

@@ -1,0 +1,76 @@
+//! A small file system that is really full when it is full.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A file system in memory that is mounted over a folder until this is dropped. That takes root.
+#[derive(Debug)]
+pub struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts one of so many megabytes and files over an empty folder; nothing where that is not allowed.
+    #[must_use]
+    pub fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<Self> {
+        let options = format!("size={megabytes}m,nr_inodes={files}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(folder)
+            .status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// Takes all space but `free` bytes.
+    ///
+    /// # Errors
+    /// Those of the file system, but for the one of a full disk.
+    pub fn fill(&self, free: u64) -> io::Result<()> {
+        let path = self.folder.join("filler");
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        loop {
+            match file.write_all(&[7; 4096]) {
+                Ok(()) => {}
+                Err(cause) if cause.kind() == io::ErrorKind::StorageFull => break,
+                Err(cause) => return Err(cause),
+            }
+        }
+        let length = file.metadata()?.len();
+        file.set_len(length.saturating_sub(free))
+    }
+
+    /// Gives back what [`fill`](Self::fill) took.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub fn clear(&self) -> io::Result<()> {
+        fs::remove_file(self.folder.join("filler"))
+    }
+
+    /// Makes empty files until there can be no more.
+    ///
+    /// # Errors
+    /// Those of the file system, but for the one of a full disk.
+    pub fn take_all_files(&self) -> io::Result<()> {
+        let folder = self.folder.join("files");
+        fs::create_dir(&folder)?;
+        for number in 0_u64.. {
+            match File::create(folder.join(number.to_string())) {
+                Ok(_) => {}
+                Err(cause) if cause.kind() == io::ErrorKind::StorageFull => break,
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.folder).status());
+    }
+}
