@@ -16,6 +16,8 @@ use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::{BytesName, Key};
 
 const FULL: i32 = 28;
+const QUOTA: i32 = 122;
+const TOO_LARGE: i32 = 27;
 const BROKEN: i32 = 5;
 const FORBIDDEN: i32 = 13;
 const NO_DESCRIPTOR: i32 = 24;
@@ -234,7 +236,7 @@ async fn push(backend: &FilesystemBackend, name: &BytesName) -> Result<(), Error
 
 #[tokio::test]
 async fn an_error_of_any_call_is_answered_and_leaves_no_debris() {
-    for code in [FULL, BROKEN, FORBIDDEN, NO_DESCRIPTOR] {
+    for code in [FULL, QUOTA, TOO_LARGE, BROKEN, FORBIDDEN, NO_DESCRIPTOR] {
         let mut failed = 0;
         let mut ended_writing = 0;
         for call in 0.. {
@@ -247,7 +249,7 @@ async fn an_error_of_any_call_is_answered_and_leaves_no_debris() {
             };
             failed += 1;
             let expected = match code {
-                FULL => ErrorCode::StorageFull,
+                FULL | QUOTA | TOO_LARGE => ErrorCode::StorageFull,
                 NO_DESCRIPTOR => ErrorCode::Unavailable,
                 _ => ErrorCode::Internal,
             };

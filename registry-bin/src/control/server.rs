@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct ControlServer {
     path: PathBuf,
+    /// Device and inode of the socket: another server may have come to own a folder of the same path.
+    identity: Option<(u64, u64)>,
     task: JoinHandle<()>,
 }
 
@@ -57,7 +59,11 @@ impl ControlServer {
         let path = socket::path(root)?;
         let listener = listen(root, &path)?;
         let task = tokio::spawn(accept(listener, store));
-        Ok(Self { path, task })
+        Ok(Self {
+            identity: identity(&path),
+            path,
+            task,
+        })
     }
 
     /// Ends the commands that are going on, and removes the socket.
@@ -71,10 +77,18 @@ impl ControlServer {
 impl Drop for ControlServer {
     fn drop(&mut self) {
         self.task.abort();
+        if identity(&self.path) != self.identity {
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the socket for commands was not removed");
         }
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Makes a socket that only this user can connect to, from its first moment on: it is made where nobody else comes to,

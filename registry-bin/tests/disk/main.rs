@@ -6,6 +6,7 @@
 mod support;
 
 mod full;
+mod owners;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

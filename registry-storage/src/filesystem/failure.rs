@@ -8,6 +8,7 @@ use registry_core::{Error, ErrorCode};
 use rusqlite::ffi;
 use rustix::io::Errno;
 
+use super::RECORDS_FILE;
 use super::health::{Cure, Health, try_again};
 
 /// What the probe for space writes, in bytes: more than a transaction that failed for want of it.
@@ -65,7 +66,15 @@ impl Health {
     /// Logs an error of writing records and makes the answer to it. It ends writing where it has to.
     pub(super) fn records_failed(&self, path: &Path, cause: rusqlite::Error) -> Error {
         let trouble = trouble(&cause, path.parent().unwrap_or(path));
-        tracing::error!(path = %path.display(), %cause, "records cannot be written");
+        if trouble == Trouble::Full {
+            tracing::error!(
+                path = %path.display(),
+                %cause,
+                "records cannot be written: the disk is full, or a quota or the limit on the size of a file (ulimit -f) is used up"
+            );
+        } else {
+            tracing::error!(path = %path.display(), %cause, "records cannot be written");
+        }
         let answer = match trouble {
             Trouble::Full => Error::from(ErrorCode::StorageFull),
             Trouble::Passing => {
@@ -152,7 +161,17 @@ pub(super) fn lacks_space(folder: &Path) -> bool {
     let path = folder.join("space-probe");
     let written = File::create(&path).and_then(|mut file| file.write_all(&vec![0; PROBE]));
     drop(std::fs::remove_file(&path));
-    written.is_err_and(|cause| is_full(&cause))
+    written.is_err_and(|cause| is_full(&cause)) || is_too_large(folder)
+}
+
+/// Tells whether the records are as large as a file of this process may be.
+fn is_too_large(folder: &Path) -> bool {
+    let limit = rlimit::getrlimit(rlimit::Resource::FSIZE).map_or(u64::MAX, |(soft, _)| soft);
+    let files = [RECORDS_FILE.to_owned(), format!("{RECORDS_FILE}-wal")];
+    files.iter().any(|file| {
+        let length = std::fs::metadata(folder.join(file)).map_or(0, |file| file.len());
+        length.saturating_add(PROBE as u64) > limit
+    })
 }
 
 #[cfg(test)]

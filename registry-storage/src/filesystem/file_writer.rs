@@ -1,5 +1,6 @@
 //! Writes an upload's parts into its file.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,23 +10,28 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::disk::DiskFile;
 use super::failure::file_error;
-use super::files::{Files, OpenedFile, blocking};
+use super::files::{Files, OpenedFile};
+use super::reads::Reads;
 use crate::backend::{BytesWriter, WriteGuard};
 use crate::bytes_name::BytesName;
 
 /// The file of an upload, opened by the first write.
 pub(super) struct FileWriter {
     files: Arc<Files>,
+    writes: Arc<Reads>,
     name: BytesName,
+    path: Arc<PathBuf>,
     guard: WriteGuard,
     file: Option<Arc<dyn DiskFile>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl FileWriter {
-    pub(super) fn new(files: Arc<Files>, name: BytesName, guard: WriteGuard) -> Self {
+    pub(super) fn new(files: Arc<Files>, writes: Arc<Reads>, name: BytesName, guard: WriteGuard) -> Self {
         Self {
+            path: Arc::new(files.path(&name)),
             files,
+            writes,
             name,
             guard,
             file: None,
@@ -62,14 +68,16 @@ impl BytesWriter for FileWriter {
             }
             Ok(opened.file)
         };
-        self.file = Some(blocking(write).await?);
+        self.file = Some(self.writes.begin(&self.path, write).await?);
         Ok(None)
     }
 
     async fn close(self: Box<Self>) -> Result<(), Error> {
         let Self {
             files,
+            writes,
             name,
+            path,
             guard,
             file,
             permit,
@@ -85,6 +93,6 @@ impl BytesWriter for FileWriter {
                 answer
             })
         };
-        blocking(sync).await
+        writes.begin(&path, sync).await
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Files {
     /// Bytes that a probe found.
     probed: Mutex<Option<BytesName>>,
     /// Held for as long as a write may go on.
-    _lock: Arc<RootLock>,
+    lock: Arc<RootLock>,
 }
 
 /// A folder with its path.
@@ -83,7 +83,7 @@ impl Files {
             folder,
             durable_days: Mutex::default(),
             probed: Mutex::default(),
-            _lock: lock,
+            lock,
         }
     }
 
@@ -265,6 +265,11 @@ impl Files {
 
     pub(super) fn delete(&self, name: &BytesName) -> Result<(), Error> {
         self.health.check()?;
+        // Where another folder is in the place of the one that was opened, what is in it is none of this store's.
+        if let Err(reason) = self.lock.check() {
+            self.health.end_writing(reason, Cure::Restart);
+            return Err(self.health.refusal());
+        }
         let path = self.path(name);
         self.opened.forget(name);
         match self.disk.unlink(&path) {

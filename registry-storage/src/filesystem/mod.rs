@@ -69,7 +69,7 @@ use crate::key::Key;
 pub(crate) use self::files::LinkError;
 pub use self::lock::Holder;
 pub use self::options::{FilesystemOptions, OpenError};
-pub use self::reads::READ_THREADS;
+pub use self::reads::FILE_THREADS;
 
 const LOCK_FILE: &str = "registry.lock";
 const RECORDS_FILE: &str = "records.sqlite";
@@ -99,6 +99,7 @@ pub struct FilesystemBackend {
     /// None once the store was closed, so that the root is released when the last write ends.
     files: RwLock<Option<Arc<Files>>>,
     reads: Arc<Reads>,
+    writes: Arc<Reads>,
     /// Memory for parts, in kibibytes.
     upload_memory: Arc<Semaphore>,
     download_memory: ChunkMemory,
@@ -205,7 +206,8 @@ impl FilesystemBackend {
             records,
             health,
             files: RwLock::new(Some(Arc::new(files))),
-            reads: Arc::default(),
+            reads: Arc::new(Reads::new()),
+            writes: Arc::new(Reads::of_writes()),
             upload_memory: Arc::new(Semaphore::new(in_units(options.upload_memory))),
             download_memory: ChunkMemory::new(options.download_memory),
             epoch: disk.epoch(),
@@ -291,6 +293,7 @@ impl Backend for FilesystemBackend {
     ) -> Result<Box<dyn BytesWriter>, Error> {
         Ok(Box::new(FileWriter::new(
             self.files()?,
+            Arc::clone(&self.writes),
             bytes.name.clone(),
             guard,
         )))
@@ -298,7 +301,8 @@ impl Backend for FilesystemBackend {
 
     async fn seal_bytes(&self, bytes: &Unfinished, size: u64) -> Result<(), Error> {
         let (files, name) = (self.files()?, bytes.name.clone());
-        blocking(move || files.seal(&name, size)).await
+        let path = Arc::new(files.path(&name));
+        self.writes.begin(&path, move || files.seal(&name, size)).await
     }
 
     async fn open_bytes(
@@ -344,7 +348,8 @@ impl Backend for FilesystemBackend {
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
         let (files, name) = (self.files()?, name.clone());
-        blocking(move || files.size(&name)).await
+        let path = Arc::new(files.path(&name));
+        self.reads.begin(&path, move || files.size(&name)).await
     }
 
     /// Does nothing: the file is listed as bytes, and the sweeper deletes it.
@@ -377,7 +382,7 @@ impl Backend for FilesystemBackend {
             files.reserve.look();
             files.probe()
         };
-        blocking(probe).await
+        self.reads.begin(&Arc::new(self.root.clone()), probe).await
     }
 
     async fn close(&self) -> Result<(), Error> {

@@ -1,7 +1,9 @@
-//! How many reads of files go on at once, and what is done about those that do not end.
+//! How many calls for files go on at once, and what is done about those that do not end.
 //!
-//! A read of a disk that does not answer (a network file system whose server is gone) keeps its thread until it does.
-//! Such reads leave their turns to others, up to a bound, so that the reads of other files go on.
+//! A call to a disk that does not answer (a network file system whose server is gone) keeps its thread until it does,
+//! whether it opens a file, asks for its length, reads or writes. Such calls leave their turns to others, up to a bound,
+//! so that those for other files go on. Reads and writes have turns of their own. Where the bound is reached and none of
+//! them ends, more are refused at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,8 +24,12 @@ const TURNS: usize = 16;
 /// How many reads that do not end may leave their turns to others.
 const HANGING: usize = 128;
 
-/// The most threads that reads of files take: those of a runtime should be more by what everything else needs.
-pub const READ_THREADS: usize = TURNS + HANGING;
+/// How many writes have a turn at once, and how many that do not end may leave theirs to others.
+const WRITE_TURNS: usize = 16;
+const WRITES_HANGING: usize = 48;
+
+/// The most threads that calls for files take: those of a runtime should be more by what everything else needs.
+pub const FILE_THREADS: usize = TURNS + HANGING + WRITE_TURNS + WRITES_HANGING;
 
 /// A read that has its turn for so long leaves it, if somebody waits for one.
 const TURN: Duration = Duration::from_millis(250);
@@ -34,15 +40,27 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// How many such reads of a file there may be before another one is refused at once.
 const SILENT_READS: usize = 4;
 
-/// How long somebody waits for a read.
+/// The same for a write: a sync of a large file may take long.
+const WRITE_SILENCE: Duration = Duration::from_secs(60);
+
+/// How long somebody waits for a read, or for a turn.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the log says that the disk does not answer.
+const TELL: Duration = Duration::from_secs(1);
 
 /// A read that was begun. It goes on if this is dropped.
 pub(super) type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
-/// The reads of the files of a root.
+/// The reads of the files of a root, or the writes.
 #[derive(Debug)]
 pub(super) struct Reads {
+    /// How many there may be, with those that do not end.
+    limit: usize,
+    /// How long one may take before its file counts as one that does not answer.
+    silence: Duration,
+    /// How long somebody waits for one that was begun.
+    patience: Option<Duration>,
     turns: Arc<Semaphore>,
     hanging: Arc<Semaphore>,
     going_on: Mutex<GoingOn>,
@@ -51,6 +69,7 @@ pub(super) struct Reads {
 #[derive(Debug, Default)]
 struct GoingOn {
     last: u64,
+    told: Option<Instant>,
     reads: BTreeMap<u64, Read>,
 }
 
@@ -64,17 +83,28 @@ struct Read {
     permit: OwnedSemaphorePermit,
 }
 
-impl Default for Reads {
-    fn default() -> Self {
+impl Reads {
+    /// Makes the turns of reads.
+    pub(super) fn new() -> Self {
+        Self::with(TURNS, HANGING, SILENCE, Some(PATIENCE))
+    }
+
+    /// Makes the turns of writes. One that was begun is waited for, however long that takes.
+    pub(super) fn of_writes() -> Self {
+        Self::with(WRITE_TURNS, WRITES_HANGING, WRITE_SILENCE, None)
+    }
+
+    fn with(turns: usize, hanging: usize, silence: Duration, patience: Option<Duration>) -> Self {
         Self {
-            turns: Arc::new(Semaphore::new(TURNS)),
-            hanging: Arc::new(Semaphore::new(HANGING)),
+            limit: turns.saturating_add(hanging),
+            silence,
+            patience,
+            turns: Arc::new(Semaphore::new(turns)),
+            hanging: Arc::new(Semaphore::new(hanging)),
             going_on: Mutex::default(),
         }
     }
-}
 
-impl Reads {
     /// Begins a read of a file on a thread that may block: at once, or when it has its turn and is polled.
     ///
     /// The future returns [`ErrorCode::Unavailable`] where the file does not answer, or no turn comes.
@@ -85,17 +115,17 @@ impl Reads {
     ) -> Reading<T> {
         let (reads, path) = (Arc::clone(self), Arc::clone(path));
         if reads.is_silent(&path) {
-            return Box::pin(std::future::ready(Err(no_answer(&path))));
+            return Box::pin(std::future::ready(Err(reads.no_answer(&path))));
         }
         match Arc::clone(&reads.turns).try_acquire_owned() {
             Ok(turn) => {
                 let running = reads.run(turn, &path, read);
-                Box::pin(wait(running, path))
+                Box::pin(async move { reads.wait(running, &path).await })
             }
             Err(_) => Box::pin(async move {
                 let turn = reads.turn(&path).await?;
                 let running = reads.run(turn, &path, read);
-                wait(running, path).await
+                reads.wait(running, &path).await
             }),
         }
     }
@@ -122,11 +152,25 @@ impl Reads {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             self.set_aside();
+            if self.is_exhausted() {
+                break;
+            }
             if let Ok(turn) = timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await {
                 return turn.map_err(|_| closed());
             }
         }
-        Err(no_answer(path))
+        Err(self.no_answer(path))
+    }
+
+    async fn wait<T>(&self, running: JoinHandle<Result<T, Error>>, path: &Path) -> Result<T, Error> {
+        let joined = match self.patience {
+            Some(patience) => match timeout(patience, running).await {
+                Ok(joined) => joined,
+                Err(_) => return Err(self.no_answer(path)),
+            },
+            None => running.await,
+        };
+        joined.unwrap_or_else(|cause| Err(Error::internal(cause)))
     }
 
     /// Lets reads that have their turn for long leave it.
@@ -148,8 +192,38 @@ impl Reads {
     fn is_silent(&self, path: &Path) -> bool {
         let going_on = self.lock();
         let of_file = going_on.reads.values().filter(|read| read.path.as_path() == path);
-        let silent = of_file.filter(|read| read.begun.elapsed() > SILENCE);
+        let silent = of_file.filter(|read| read.begun.elapsed() > self.silence);
         silent.take(SILENT_READS).count() == SILENT_READS
+    }
+
+    /// Tells whether there are as many as there may be, and none of them ends.
+    fn is_exhausted(&self) -> bool {
+        let going_on = self.lock();
+        let mut reads = going_on.reads.values();
+        going_on.reads.len() >= self.limit && reads.all(|read| read.begun.elapsed() > self.silence)
+    }
+
+    /// Says in the log which file does not answer, and makes the answer to who asked for it.
+    fn no_answer(&self, path: &Path) -> Error {
+        let mut going_on = self.lock();
+        if going_on.told.is_none_or(|told| told.elapsed() >= TELL) {
+            going_on.told = Some(Instant::now());
+            let oldest = going_on.reads.values().next();
+            let hangs = oldest.map_or(path, |read| read.path.as_path());
+            let seconds = oldest.map_or(0, |read| read.begun.elapsed().as_secs());
+            tracing::warn!(
+                path = %path.display(),
+                hangs = %hangs.display(),
+                seconds,
+                calls = going_on.reads.len(),
+                "the disk does not answer"
+            );
+        }
+        Error::new(
+            ErrorCode::Unavailable,
+            "the registry's disk does not answer; try again later",
+        )
+        .with_field("Retry-After", "10")
     }
 
     fn lock(&self) -> MutexGuard<'_, GoingOn> {
@@ -182,20 +256,4 @@ impl Drop for Entered {
         let ended = self.reads.lock().reads.remove(&self.number);
         drop(ended.map(|read| read.permit));
     }
-}
-
-async fn wait<T>(running: JoinHandle<Result<T, Error>>, path: Arc<PathBuf>) -> Result<T, Error> {
-    match timeout(PATIENCE, running).await {
-        Ok(result) => result.unwrap_or_else(|cause| Err(Error::internal(cause))),
-        Err(_) => Err(no_answer(&path)),
-    }
-}
-
-fn no_answer(path: &Path) -> Error {
-    tracing::warn!(path = %path.display(), "the disk does not answer a read");
-    Error::new(
-        ErrorCode::Unavailable,
-        "the registry's disk does not answer; try again later",
-    )
-    .with_field("Retry-After", "10")
 }

@@ -36,6 +36,8 @@ pub(super) struct Reserve {
     /// How many bytes are kept where there is room for them; 0 where nothing is kept.
     size: u64,
     state: Mutex<State>,
+    /// What is wrong with the space: who asks for it does not wait for those who wait for the disk.
+    shortage: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,7 @@ impl Reserve {
                 told: now,
                 is_low: false,
             }),
+            shortage: Mutex::default(),
         }
     }
 
@@ -79,6 +82,7 @@ impl Reserve {
         let mut state = self.state();
         state.held = make_largest(&self.root, self.size);
         state.needed = state.held;
+        self.note(&state);
         if state.held == 0 {
             tracing::error!("{}", self.describe(&state));
         }
@@ -97,6 +101,7 @@ impl Reserve {
         }
         let now = Instant::now();
         (state.held, state.tried, state.told) = (0, now, now);
+        self.note(&state);
         tracing::error!("{}", self.describe(&state));
         true
     }
@@ -129,15 +134,24 @@ impl Reserve {
     pub(super) fn look(&self) {
         drop(self.check());
         let is_low = self.is_low();
-        self.state().is_low = is_low;
+        let mut state = self.state();
+        state.is_low = is_low;
+        self.note(&state);
     }
 
     /// Returns what was wrong with the space at the last look, and what helps; nothing while there is enough. It does not
     /// wait for the disk.
     pub(super) fn shortage(&self) -> Option<String> {
-        let state = self.state.try_lock().ok()?;
+        self.shortage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn note(&self, state: &State) {
         let is_short = state.is_low || (self.size > 0 && state.held == 0);
-        is_short.then(|| self.describe(&state))
+        let shortage = is_short.then(|| self.describe(state));
+        *self.shortage.lock().unwrap_or_else(PoisonError::into_inner) = shortage;
     }
 
     fn refresh(&self, state: &mut State) {
@@ -159,6 +173,7 @@ impl Reserve {
         };
         if state.held > 0 {
             state.needed = state.held;
+            self.note(state);
             tracing::info!(root = %self.root.display(), "there is room again, and everything is taken");
         }
     }

@@ -35,7 +35,7 @@ use std::time::SystemTime;
 
 use registry_http::operations::Health;
 use registry_http::{Frontend, Server, check_clock};
-use registry_storage::filesystem::READ_THREADS;
+use registry_storage::filesystem::FILE_THREADS;
 use tokio::runtime;
 
 use self::announce::announce;
@@ -61,7 +61,7 @@ use crate::line_writer::LineWriter;
 use crate::logging::{LogHandle, Logging};
 use crate::storage::StorageLocation;
 
-/// The most threads for calls that block, such as writes of files and hashing, beside those of reads of files, of which
+/// The most threads for calls that block, such as reads of records and hashing, beside those for files of bytes, of which
 /// some may not end. A thread more costs memory and wins nothing, as each call is short.
 const BLOCKING_THREADS: usize = 32;
 
@@ -82,7 +82,7 @@ fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
     // Before there are threads that could read the environment meanwhile; that of the log does not.
     let inherited = inherited()?;
     let runtime = runtime::Builder::new_multi_thread()
-        .max_blocking_threads(BLOCKING_THREADS + READ_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS + FILE_THREADS)
         .enable_all()
         .build()
         .map_err(|cause| Failure::new("cannot start threads").because(cause))?;

@@ -4,6 +4,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 
+/// SIGXFSZ, which has this number on Linux, the BSDs and macOS.
+const FILE_SIZE: i32 = 25;
+
 /// The signals that end a server.
 pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -14,6 +17,8 @@ impl Signals {
     pub(super) fn listen() -> Result<Self, Failure> {
         let listen =
             |kind| signal(kind).map_err(|cause| Failure::new("cannot listen to signals").because(cause));
+        // Without somebody who listens, a write beyond the limit on the size of a file (`ulimit -f`) ends the process.
+        drop(listen(SignalKind::from_raw(FILE_SIZE))?);
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
