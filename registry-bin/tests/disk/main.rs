@@ -6,7 +6,10 @@
 mod support;
 
 mod full;
+mod limits;
+mod locked;
 mod owners;
+mod stalls;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
