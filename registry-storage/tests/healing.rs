@@ -1,6 +1,9 @@
 //! Content that the medium lost: nobody is told that it is there, and a push of it brings it back.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+#[macro_use]
+#[path = "support/backends.rs"]
+mod backends;
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
@@ -39,14 +42,14 @@ struct World<B> {
     files: Option<PathBuf>,
 }
 
-impl<B: Backend> World<B> {
-    fn new(backend: B, files: Option<PathBuf>) -> Self {
-        Self {
-            store: Arc::new(Store::new(backend)),
-            files,
-        }
+fn world<B: Backend>(backend: B, files: Option<PathBuf>) -> World<B> {
+    World {
+        store: Arc::new(Store::new(backend)),
+        files,
     }
+}
 
+impl<B: Backend> World<B> {
     fn storage(&self) -> &dyn Storage {
         &*self.store
     }
@@ -129,34 +132,6 @@ impl Sequence for Overwrite {
         };
         records.complete_bytes(&bytes, &[], self.1).await
     }
-}
-
-/// Makes a test of a behaviour on memory, on a disk and on a bucket.
-macro_rules! on_each_backend {
-    ($($behaviour:ident)*) => {
-        mod on_memory {
-            $(#[tokio::test]
-            async fn $behaviour() {
-                super::$behaviour(super::World::new(super::ObjectStoreBackend::memory(), None)).await;
-            })*
-        }
-        #[cfg(all(feature = "filesystem", unix))]
-        mod on_a_disk {
-            $(#[tokio::test]
-            async fn $behaviour() {
-                let folder = tempfile::tempdir().unwrap();
-                let backend = registry_storage::filesystem::FilesystemBackend::open(folder.path()).await.unwrap();
-                super::$behaviour(super::World::new(backend, Some(folder.path().join("bytes")))).await;
-            })*
-        }
-        mod on_a_bucket {
-            $(#[tokio::test]
-            async fn $behaviour() {
-                let double = registry_storage::testing::S3Double::start().await.unwrap();
-                super::$behaviour(super::World::new(double.backend("p").unwrap(), None)).await;
-            })*
-        }
-    };
 }
 
 on_each_backend! {
@@ -352,7 +327,7 @@ async fn a_heal_that_dies_at_any_step_leaves_what_the_next_push_heals() {
             // A request is polled once for each call.
             backend.fault_at(call, Fault::Delay(1));
         }
-        let world = World::new(backend, None);
+        let world = world(backend, None);
         push_blob(world.storage(), "a", &content).await;
         assert!(world.mount("a", "other", &content).await);
         world.damage(&world.names().await[0], None).await;

@@ -2,6 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[expect(unused_macros, reason = "each test program uses its own part")]
+#[macro_use]
+#[path = "support/backends.rs"]
+mod backends;
+
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use registry_core::storage::UploadKey;
-use registry_core::{Algorithm, Digest, Error, ErrorCode, Hasher, RepositoryName, Storage};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Storage};
 use registry_storage::testing::ManualClock;
-use registry_storage::{Backend, Key, ObjectStoreBackend, Store, StoreOptions};
+use registry_storage::{Backend, Key, Store, StoreOptions};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -25,7 +31,7 @@ struct World<B> {
     repository: RepositoryName,
 }
 
-fn world<B: Backend>(backend: B) -> World<B> {
+fn world<B: Backend>(backend: B, _files: Option<PathBuf>) -> World<B> {
     let (backend, clock) = (Arc::new(backend), Arc::<ManualClock>::default());
     World {
         store: Arc::new(open(&backend, &clock)),
@@ -85,35 +91,8 @@ impl<B: Backend> World<B> {
     }
 }
 
-fn digest(algorithm: Algorithm, content: &[u8]) -> Digest {
-    let mut hasher = Hasher::new(algorithm);
-    hasher.update(content);
-    hasher.finish()
-}
-
 fn content(size: usize) -> Bytes {
     vec![7; size].into()
-}
-
-/// Makes a test of a behaviour on memory and on a disk.
-macro_rules! on_memory_and_disk {
-    ($($behaviour:ident)*) => {
-        mod on_memory {
-            $(#[tokio::test]
-            async fn $behaviour() {
-                super::$behaviour(super::world(super::ObjectStoreBackend::memory())).await;
-            })*
-        }
-        #[cfg(all(feature = "filesystem", unix))]
-        mod on_disk {
-            $(#[tokio::test]
-            async fn $behaviour() {
-                let folder = tempfile::tempdir().unwrap();
-                let backend = registry_storage::filesystem::FilesystemBackend::open(folder.path()).await.unwrap();
-                super::$behaviour(super::world(backend)).await;
-            })*
-        }
-    };
 }
 
 on_memory_and_disk! {
@@ -179,7 +158,7 @@ async fn what_ended_counts_no_more<B: Backend>(world: World<B>) {
         world.append(&upload, &content).await;
         if number % 2 == 0 {
             world
-                .commit(&upload, &digest(Algorithm::Sha256, &content))
+                .commit(&upload, &Digest::of(Algorithm::Sha256, &content))
                 .await
                 .unwrap();
         } else {
@@ -239,7 +218,7 @@ async fn a_digest_of_another_algorithm_reads_an_upload_once<B: Backend>(world: W
     let content = content(6 << 20);
     let upload = world.start().await;
     world.append(&upload, &content).await;
-    let wrong = digest(Algorithm::Sha512, b"something else");
+    let wrong = Digest::of(Algorithm::Sha512, b"something else");
     let refused = world.commit(&upload, &wrong).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::DigestInvalid);
     // Whoever reads the bytes from now on sees that they are gone.

@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[macro_use]
+#[path = "support/backends.rs"]
+mod backends;
 #[expect(dead_code, reason = "each test program uses its own part")]
 #[path = "support/tamper.rs"]
 mod tamper;
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -37,7 +41,7 @@ struct World<B> {
     repository: RepositoryName,
 }
 
-fn world<B: Backend>(backend: B) -> World<B> {
+fn world<B: Backend>(backend: B, _files: Option<PathBuf>) -> World<B> {
     let clock = Arc::new(ManualClock::default());
     let backend = Arc::new(backend);
     let options = StoreOptions {
@@ -58,7 +62,7 @@ fn world<B: Backend>(backend: B) -> World<B> {
 }
 
 fn memory() -> World<ObjectStoreBackend> {
-    world(ObjectStoreBackend::memory())
+    world(ObjectStoreBackend::memory(), None)
 }
 
 impl<B: Backend> World<B> {
@@ -129,37 +133,7 @@ fn content(fill: u8, size: usize) -> Bytes {
 }
 
 fn digest(content: &[u8]) -> Digest {
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    hasher.update(content);
-    hasher.finish()
-}
-
-/// Makes a test of a behaviour on memory, on a disk and on a bucket.
-macro_rules! on_each_backend {
-    ($($behaviour:ident)*) => {
-        mod on_memory {
-            $(#[tokio::test]
-            async fn $behaviour() {
-                super::$behaviour(super::memory()).await;
-            })*
-        }
-        #[cfg(all(feature = "filesystem", unix))]
-        mod on_disk {
-            $(#[tokio::test]
-            async fn $behaviour() {
-                let folder = tempfile::tempdir().unwrap();
-                let backend = registry_storage::filesystem::FilesystemBackend::open(folder.path()).await.unwrap();
-                super::$behaviour(super::world(backend)).await;
-            })*
-        }
-        mod on_a_bucket {
-            $(#[tokio::test]
-            async fn $behaviour() {
-                let double = registry_storage::testing::S3Double::start().await.unwrap();
-                super::$behaviour(super::world(double.backend("p").unwrap())).await;
-            })*
-        }
-    };
+    Digest::of(Algorithm::Sha256, content)
 }
 
 on_each_backend! {
@@ -442,7 +416,7 @@ async fn a_cancel_and_a_sweep_at_any_steps_of_a_commit_leave_no_blob_without_byt
                 // A request is polled once for each call.
                 backend.fault_at(call, Fault::Delay(1));
             }
-            let world = world(backend);
+            let world = world(backend, None);
             let other = Store::with_options(
                 Arc::clone(&world.backend),
                 Arc::clone(&world.clock) as _,
@@ -525,7 +499,7 @@ async fn bytes_that_are_hashed_again_stay<B: Backend>(world: World<B>) {
 /// between, the tags name nothing already; the sweeper takes them out of their list.
 #[tokio::test]
 async fn a_delete_that_was_interrupted_is_ended() {
-    let world = world(Faulty::new(ObjectStoreBackend::memory()));
+    let world = world(Faulty::new(ObjectStoreBackend::memory()), None);
     let storage = world.storage();
     let bytes = Bytes::from_static(b"image");
     let digest = digest(&bytes);
@@ -578,7 +552,7 @@ async fn a_delete_that_was_interrupted_is_ended() {
 /// A delete that was given up before it deleted anything leaves what it was about.
 #[tokio::test]
 async fn the_note_of_a_delete_that_deleted_nothing_goes() {
-    let world = world(Faulty::new(ObjectStoreBackend::memory()));
+    let world = world(Faulty::new(ObjectStoreBackend::memory()), None);
     let content = Bytes::from_static(b"content");
     let blob = world.push(&content).await;
     let immutable: TagFilter = Arc::new(|_| true);
@@ -602,7 +576,7 @@ async fn the_note_of_a_delete_that_deleted_nothing_goes() {
 /// off in between.
 #[tokio::test]
 async fn a_push_that_was_interrupted_leaves_nothing() {
-    let world = world(Faulty::new(ObjectStoreBackend::memory()));
+    let world = world(Faulty::new(ObjectStoreBackend::memory()), None);
     let bytes = Bytes::from_static(b"image");
     let child = |number: u32| ManifestChild {
         digest: digest(&Bytes::copy_from_slice(&number.to_le_bytes())),
