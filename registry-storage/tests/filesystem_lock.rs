@@ -3,12 +3,13 @@
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use registry_core::{Error, ErrorCode};
-use registry_storage::Key;
-use registry_storage::backend::{Backend as _, Condition, Durability, Records, Sequence};
+use registry_storage::backend::{Backend as _, Condition, Durability, Records, Sequence, Unfinished};
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError};
+use registry_storage::{BytesName, Key};
 
 const ROOT: &str = "REGISTRY_TEST_ROOT";
 
@@ -109,6 +110,33 @@ async fn what_was_replaced_while_it_was_open_is_not_written_to() {
         assert!(backend.probe().await.is_err());
         assert!(backend.close().await.is_err());
     }
+}
+
+/// The sweeper of a store whose folder was moved away lists the files of the store that took its place.
+#[tokio::test]
+async fn a_store_whose_folder_was_moved_away_deletes_no_bytes_of_the_one_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let first = FilesystemBackend::open(&root).await.unwrap();
+    std::fs::rename(&root, folder.path().join("aside")).unwrap();
+    let second = FilesystemBackend::open(&root).await.unwrap();
+    let name = BytesName::parse("20260101/00000000-0000-4000-8000-000000000001").unwrap();
+    let bytes = Unfinished {
+        name: name.clone(),
+        token: None,
+    };
+    let mut writer = second.write_bytes(&bytes, Arc::new(())).await.unwrap();
+    writer.write(0, 0, "content".into()).await.unwrap();
+    writer.close().await.unwrap();
+    second.seal_bytes(&bytes, 7).await.unwrap();
+
+    let listed = first.list_bytes(None, 10).await.unwrap();
+    assert_eq!(listed, std::slice::from_ref(&name));
+    let error = first.delete_bytes(&name).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unavailable);
+    assert!(error.message().contains("removed or replaced"), "{error}");
+    assert_eq!(second.bytes_size(&name).await.unwrap(), Some(7));
+    second.delete_bytes(&name).await.unwrap();
 }
 
 #[tokio::test]
