@@ -18,6 +18,8 @@ behaviours![
     a_chunk_whose_length_is_not_that_of_its_range_is_refused,
     a_malformed_content_range_is_refused,
     an_old_location_may_be_used_again,
+    a_chunk_that_is_sent_again_is_not_appended_again,
+    a_closing_put_that_is_sent_again_with_its_chunk_is_201_again,
 ];
 
 const CHUNK: usize = 1024;
@@ -249,4 +251,39 @@ fn an_old_location_may_be_used_again(repository: &Repository) {
         &repository.close_upload(&opened, &sha256(&content)),
         &content,
     );
+}
+
+/// A client that lost the answer, or got a 503 on the way, sends the same request to the same URL.
+fn a_chunk_that_is_sent_again_is_not_appended_again(repository: &Repository) {
+    let content = content(20);
+    let (first, last) = content.split_at(CHUNK);
+    let location = repository.open_upload();
+    let patch = |location: &str| repository.follow("PATCH", location).body(first).send();
+    let accepted = patch(&location);
+    accepted.expect_status(202);
+    let again = patch(&location);
+    expect_out_of_order(&again);
+    again.expect_header("Range", &format!("0-{}", CHUNK - 1));
+    assert_eq!(again.location(), accepted.location());
+    let digest = sha256(&content);
+    let close = |location: &str| {
+        let target = with_query(location, "digest", &digest);
+        repository.follow("PUT", &target).body(last).send()
+    };
+    expect_out_of_order(&close(&location));
+    expect_stored(repository, &close(&again.location()), &content);
+}
+
+fn a_closing_put_that_is_sent_again_with_its_chunk_is_201_again(repository: &Repository) {
+    let content = content(21);
+    let (first, last) = content.split_at(CHUNK);
+    let location = repository.patch(&repository.open_upload(), 0, first).location();
+    let target = with_query(&location, "digest", &sha256(&content));
+    for _ in 0..2 {
+        let put = repository.follow("PUT", &target).body(last).send();
+        expect_stored(repository, &put, &content);
+    }
+    let other = with_query(&location, "digest", &sha256(b"other"));
+    let put = repository.follow("PUT", &other).body(last).send();
+    put.expect_error(&[404], &["BLOB_UPLOAD_UNKNOWN"]);
 }

@@ -41,8 +41,7 @@ fn every_name_of_the_grammar_can_be_pushed_to_and_pulled_from(repository: &Repos
 
 fn names_outside_the_grammar_are_refused(repository: &Repository) {
     for name in [
-        "A", "a/B", "-a", "a-", ".a", "a.", "_a", "a_", "a..b", "a___b", "a._b", "a//b", "a/-b", "a%20b",
-        "%C3%A4",
+        "A", "a/B", "-a", "a-", ".a", "a.", "_a", "a_", "a..b", "a___b", "a._b", "a/-b", "a%20b", "%C3%A4",
     ] {
         let repository = repository.sibling(name);
         for (method, rest) in [

@@ -19,6 +19,8 @@ behaviours![
     an_unknown_unit_is_ignored,
     a_range_of_the_empty_blob_is_never_a_server_error,
     several_ranges_are_multipart,
+    a_thousand_ranges_are_as_many_parts,
+    more_ranges_than_are_served_are_416,
     a_range_applies_if_the_blob_is_the_expected_one,
     a_download_can_be_resumed_at_any_byte,
     parts_of_a_large_blob_in_parallel_make_the_whole,
@@ -214,4 +216,35 @@ fn parts_of_a_large_blob_in_parallel_make_the_whole(repository: &Repository) {
             });
         }
     });
+}
+
+/// podman asks for the hundreds of chunks of a layer that it lacks.
+fn a_thousand_ranges_are_as_many_parts(repository: &Repository) {
+    let ranges: Vec<String> = (0..1024_u32)
+        .map(|number| format!("{0}-{0}", number * 2))
+        .collect();
+    let (content, response) = ask(repository, &format!("bytes={}", ranges.join(",")));
+    response.expect_status(206);
+    let kind = response.header("Content-Type").expect("it has a type");
+    let boundary = kind
+        .split("boundary=")
+        .nth(1)
+        .expect("a boundary")
+        .trim_matches('"');
+    let expected: Vec<u8> = (0..1024_usize)
+        .flat_map(|number| {
+            let (at, before) = (number * 2, if number == 0 { "" } else { "\r\n" });
+            let head = format!(
+                "{before}--{boundary}\r\nContent-Type: application/octet-stream\r\n\
+                 Content-Range: bytes {at}-{at}/{LENGTH}\r\n\r\n"
+            );
+            [head.as_bytes(), &content[at..=at]].concat()
+        })
+        .chain(format!("\r\n--{boundary}--\r\n").into_bytes())
+        .collect();
+    assert!(response.body == expected);
+}
+
+fn more_ranges_than_are_served_are_416(repository: &Repository) {
+    expect_unsatisfiable(repository, &format!("bytes={}", vec!["0-0"; 2049].join(",")));
 }

@@ -134,11 +134,19 @@ impl fmt::Display for ByteRange {
 
 /// The parts of a blob that a read asks for: the field `Range` in the unit `bytes` (RFC 9110, section 14.2).
 ///
-/// It has 1 to [`RangeHeader::MAXIMUM`] parts. A field that does not parse is to be ignored, which means that the
-/// whole content is sent. `bytes=500-0` parses, though the RFC calls it malformed: the conformance suite asks that
-/// it be answered 416.
+/// A field that does not parse is to be ignored, which means that the whole content is sent. `bytes=500-0` parses, though
+/// the RFC calls it malformed: the conformance suite asks that it be answered 416. So does a field of more than
+/// [`RangeHeader::MAXIMUM`] parts: podman asks for the hundreds of chunks of a layer that it lacks, and whoever asks for
+/// some parts of a large layer does not want the whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RangeHeader(Vec<ByteRange>);
+pub struct RangeHeader(Parts);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Parts {
+    /// 1 to [`RangeHeader::MAXIMUM`].
+    Some(Vec<ByteRange>),
+    TooMany,
+}
 
 /// What a read sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,21 +155,23 @@ pub enum Selection {
     Whole,
     /// These parts, none of them empty, in the order asked for: 206.
     Parts(Vec<Range<u64>>),
-    /// None of the parts exists: 416.
+    /// None of the parts exists, or they are too many: 416.
     NotSatisfiable,
 }
 
 impl RangeHeader {
-    /// The most parts that are served. A field with more is ignored.
-    pub const MAXIMUM: usize = 16;
+    /// The most parts that are served.
+    pub const MAXIMUM: usize = 2048;
 
     /// Makes a field of 1 to [`RangeHeader::MAXIMUM`] parts; nothing for another number.
     #[must_use]
     pub fn new(parts: Vec<ByteRange>) -> Option<Self> {
-        (1..=Self::MAXIMUM).contains(&parts.len()).then_some(Self(parts))
+        (1..=Self::MAXIMUM)
+            .contains(&parts.len())
+            .then_some(Self(Parts::Some(parts)))
     }
 
-    /// Parses a field's value; nothing where it has another unit, is malformed or has too many parts.
+    /// Parses a field's value; nothing where it has another unit or is malformed.
     ///
     /// A number that does not fit 64 bits counts as the largest that does.
     #[must_use]
@@ -177,40 +187,60 @@ impl RangeHeader {
             .filter(|part| !part.is_empty())
         {
             if parts.len() == Self::MAXIMUM {
-                return None;
+                return Some(Self(Parts::TooMany));
             }
             parts.push(parse_part(part)?);
         }
         Self::new(parts)
     }
 
-    /// Returns the parts.
+    /// Returns the parts; none where they are too many.
     #[must_use]
     pub fn parts(&self) -> &[ByteRange] {
-        &self.0
+        match &self.0 {
+            Parts::Some(parts) => parts,
+            Parts::TooMany => &[],
+        }
     }
 
     /// Decides what is sent of content of `size` bytes.
     ///
-    /// Parts that do not exist are left out. Parts that together have more bytes than the content overlap, and get
-    /// the whole of it, so that a small request never costs more than the content. Empty content has no parts to
-    /// send: it is always sent whole.
+    /// Parts that do not exist are left out. Those that overlap or follow each other are joined, and are then in the order
+    /// of the content, so that a request never costs more than the content. Empty content has no parts to send: it
+    /// is always sent whole.
     #[must_use]
     pub fn resolve(&self, size: u64) -> Selection {
         if size == 0 {
             return Selection::Whole;
         }
-        let parts: Vec<_> = self.0.iter().filter_map(|part| part.resolve(size)).collect();
-        let lengths = parts.iter().map(|part| part.end.saturating_sub(part.start));
-        let total: u128 = lengths.map(u128::from).sum();
+        let parts: Vec<_> = self
+            .parts()
+            .iter()
+            .filter_map(|part| part.resolve(size))
+            .collect();
         if parts.is_empty() {
-            Selection::NotSatisfiable
-        } else if total > u128::from(size) {
-            Selection::Whole
-        } else {
-            Selection::Parts(parts)
+            return Selection::NotSatisfiable;
+        }
+        let joined = join(parts.clone());
+        match joined.as_slice() {
+            _ if joined.len() == parts.len() => Selection::Parts(parts),
+            [all] if *all == (0..size) => Selection::Whole,
+            _ => Selection::Parts(joined),
         }
     }
+}
+
+/// Joins ranges that overlap or follow each other.
+fn join(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    parts.sort_unstable_by_key(|part| part.start);
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(parts.len());
+    for part in parts {
+        match joined.last_mut() {
+            Some(last) if part.start <= last.end => last.end = last.end.max(part.end),
+            _ => joined.push(part),
+        }
+    }
+    joined
 }
 
 fn parse_part(text: &str) -> Option<ByteRange> {
@@ -232,7 +262,7 @@ fn parse_part(text: &str) -> Option<ByteRange> {
 impl fmt::Display for RangeHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("bytes=")?;
-        self.0.iter().enumerate().try_for_each(|(at, part)| {
+        self.parts().iter().enumerate().try_for_each(|(at, part)| {
             let comma = if at == 0 { "" } else { "," };
             write!(f, "{comma}{part}")
         })

@@ -1,7 +1,7 @@
 //! Blobs: reading, mounting and deleting them.
 
 use super::Registry;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, ErrorCode};
 use crate::event::{EventAction, EventIntents, EventTarget};
 use crate::name::RepositoryName;
@@ -85,7 +85,11 @@ impl<S: ?Sized + Storage> Registry<S> {
         from: Option<&RepositoryName>,
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
-        let algorithm = digest.supported_algorithm()?;
+        let Ok(algorithm) = digest.supported_algorithm() else {
+            return self
+                .start_upload(principal, repository, Algorithm::default())
+                .await;
+        };
         let mounted = match from {
             Some(from) if self.may_pull(principal, from, digest) => {
                 self.mount_from(from, repository, digest, intents).await?

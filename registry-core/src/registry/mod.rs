@@ -18,6 +18,7 @@ use core::fmt;
 
 pub use self::options::Options;
 pub use self::places::CatalogKey;
+use self::uploads::Said;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
 use crate::event::{Event, EventAction, EventIntents, EventTarget};
@@ -216,22 +217,25 @@ impl<S: ?Sized + Storage> Registry<S> {
             Request::AppendUpload {
                 repository,
                 id,
+                offset,
                 range,
                 length,
             } => {
-                self.append_upload(principal, repository, *id, (*range, *length), body)
-                    .await
+                let upload = uploads::key(principal, repository, *id);
+                let said = Said::new(*offset, *range, *length);
+                self.append_upload(&upload, said, body).await
             }
             Request::FinishUpload {
                 repository,
                 id,
                 digest,
+                offset,
                 range,
                 length,
             } => {
                 let upload = uploads::key(principal, repository, *id);
-                self.finish_upload(&upload, digest, (*range, *length), body, intents)
-                    .await
+                let said = Said::new(*offset, *range, *length);
+                self.finish_upload(&upload, digest, said, body, intents).await
             }
             Request::UploadStatus { repository, id } => self.upload_status(principal, repository, *id).await,
             Request::CancelUpload { repository, id } => self.cancel_upload(principal, repository, *id).await,

@@ -12,12 +12,41 @@ use crate::event::{Event, EventAction, EventIntents, EventTarget};
 use crate::name::RepositoryName;
 use crate::operation::Principal;
 use crate::range::ContentRange;
-use crate::response::Response;
+use crate::request::upload_location;
+use crate::response::{Response, upload_range};
 use crate::storage::{Body, Storage, UploadKey};
 use crate::upload_id::UploadId;
 
-/// What the header says of a chunk: where it lies, and the bytes of the body.
-type Said = (Option<ContentRange>, Option<u64>);
+/// What a request says of its chunk.
+#[derive(Clone, Copy)]
+pub(super) struct Said {
+    /// Where it begins, by its range or by the URL.
+    offset: Option<u64>,
+    range: Option<ContentRange>,
+    /// The bytes of the body.
+    length: Option<u64>,
+}
+
+impl Said {
+    pub(super) fn new(offset: Option<u64>, range: Option<ContentRange>, length: Option<u64>) -> Self {
+        Self {
+            offset: range.map(ContentRange::start).or(offset),
+            range,
+            length,
+        }
+    }
+
+    /// Refuses a chunk whose two lengths differ.
+    fn check_length(self) -> Result<(), Error> {
+        match (self.range.map(ContentRange::length), self.length) {
+            (Some(range), Some(length)) if range != length => Err(Error::new(
+                ErrorCode::SizeInvalid,
+                "Content-Range and Content-Length say different lengths",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
 
 impl<S: ?Sized + Storage> Registry<S> {
     pub(super) async fn start_upload(
@@ -93,16 +122,13 @@ impl<S: ?Sized + Storage> Registry<S> {
 
     pub(super) async fn append_upload(
         &self,
-        principal: &Principal,
-        repository: &RepositoryName,
-        id: UploadId,
+        upload: &UploadKey,
         said: Said,
         body: Body<'_>,
     ) -> Result<Response, Error> {
-        check_length(said)?;
-        let upload = key(principal, repository, id);
-        let length = self.append(&upload, said.0, Chunk::new(None, body)).await?;
-        Ok(Response::upload_accepted(repository, id, length))
+        said.check_length()?;
+        let length = self.append(upload, said, Chunk::new(None, body)).await?;
+        Ok(Response::upload_accepted(&upload.repository, upload.id, length))
     }
 
     /// Appends the last chunk, if there is one, and makes the session a blob.
@@ -117,8 +143,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         digest.supported_algorithm()?;
-        check_length(said)?;
-        let (is_empty, first) = match said {
+        said.check_length()?;
+        let (is_empty, first) = match (said.range, said.length) {
             (None, Some(0)) => (true, None),
             (None, None) => {
                 let first = body::next(&mut body).await?;
@@ -128,23 +154,36 @@ impl<S: ?Sized + Storage> Registry<S> {
         };
         let mut size = None;
         if !is_empty {
-            size = Some(self.append(upload, said.0, Chunk::new(first, body)).await?);
+            size = match self.append(upload, said, Chunk::new(first, body)).await {
+                Ok(size) => Some(size),
+                // The session may have become the blob before, and the client sends the chunk again.
+                Err(error) if error.code() == ErrorCode::BlobUploadUnknown => {
+                    let committed = self.storage.commit_upload(upload, digest).await;
+                    committed.map_err(|_| error)?;
+                    return Ok(Response::blob_created(&upload.repository, digest));
+                }
+                Err(error) => return Err(error),
+            };
         }
         let event = self.announce_upload(intents, upload, digest, size).await;
         self.storage.commit_upload(upload, digest).await?;
         Ok(Response::blob_created(&upload.repository, digest).with_event(event))
     }
 
-    /// Appends a chunk where it says that it lies, or else at the end, and returns the new length.
-    async fn append(
-        &self,
-        upload: &UploadKey,
-        range: Option<ContentRange>,
-        chunk: Chunk<'_>,
-    ) -> Result<u64, Error> {
-        let chunk = pin!(chunk.limited(range.map(ContentRange::length)));
-        let offset = range.map(ContentRange::start);
-        self.storage.append_upload(upload, offset, chunk).await
+    /// Appends a chunk where it says that it lies, or else at the end, and returns the new length. Where the session stands
+    /// elsewhere, the error says where, so that the client can go on.
+    async fn append(&self, upload: &UploadKey, said: Said, chunk: Chunk<'_>) -> Result<u64, Error> {
+        let chunk = pin!(chunk.limited(said.range.map(ContentRange::length)));
+        let appended = self.storage.append_upload(upload, said.offset, chunk).await;
+        match appended {
+            Err(error) if error.code() == ErrorCode::RangeInvalid => {
+                let length = self.storage.upload_status(upload).await?;
+                let location = upload_location(&upload.repository, upload.id, length);
+                let error = error.with_field("Location", location);
+                Err(error.with_field("Range", upload_range(length)))
+            }
+            appended => appended,
+        }
     }
 
     pub(super) async fn upload_status(
@@ -175,16 +214,5 @@ pub(super) fn key(principal: &Principal, repository: &RepositoryName, id: Upload
         repository: repository.clone(),
         id,
         principal: principal.name().to_owned(),
-    }
-}
-
-/// Refuses a chunk whose two lengths differ.
-fn check_length((range, length): Said) -> Result<(), Error> {
-    match (range.map(ContentRange::length), length) {
-        (Some(range), Some(length)) if range != length => Err(Error::new(
-            ErrorCode::SizeInvalid,
-            "Content-Range and Content-Length say different lengths",
-        )),
-        _ => Ok(()),
     }
 }

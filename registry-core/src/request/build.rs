@@ -5,7 +5,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt::Display;
 
-use super::{Namespace, Request};
+use super::{Namespace, Request, UPLOAD_OFFSET};
 use crate::digest::Digest;
 use crate::name::RepositoryName;
 use crate::page::PageQuery;
@@ -43,6 +43,13 @@ pub fn manifest_path(repository: &RepositoryName, reference: &Reference) -> Stri
 #[must_use]
 pub fn upload_path(repository: &RepositoryName, id: UploadId) -> String {
     format!("/v2/{repository}/blobs/uploads/{id}")
+}
+
+/// Returns the URL by which a session goes on that has `length` bytes. A request by it is refused once the session has
+/// more, so what is sent again is not appended again.
+#[must_use]
+pub fn upload_location(repository: &RepositoryName, id: UploadId, length: u64) -> String {
+    format!("{}?{UPLOAD_OFFSET}={length}", upload_path(repository, id))
 }
 
 impl Request {
@@ -154,9 +161,11 @@ impl Request {
             Self::AppendUpload {
                 repository,
                 id,
+                offset,
                 range,
                 length,
             } => Builder::new("PATCH", upload_path(repository, *id))
+                .parameter(UPLOAD_OFFSET, offset.as_ref())
                 .field("Content-Type", Some("application/octet-stream"))
                 .field("Content-Range", range.as_ref())
                 .field("Content-Length", length.as_ref())
@@ -165,9 +174,11 @@ impl Request {
                 repository,
                 id,
                 digest,
+                offset,
                 range,
                 length,
             } => Builder::new("PUT", upload_path(repository, *id))
+                .parameter(UPLOAD_OFFSET, offset.as_ref())
                 .parameter("digest", Some(digest))
                 .field("Content-Type", Some("application/octet-stream"))
                 .field("Content-Range", range.as_ref())

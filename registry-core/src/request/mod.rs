@@ -23,10 +23,11 @@ mod tests;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-pub use self::build::{RequestParts, blob_path, manifest_path, upload_path};
+pub use self::build::{RequestParts, blob_path, manifest_path, upload_location, upload_path};
 pub use self::entity_tags::EntityTags;
 pub use self::fields::Fields;
 pub use self::namespace::Namespace;
+pub use self::route::{allowed_methods, clean_target};
 use crate::digest::{Algorithm, Digest};
 use crate::media_type::MediaType;
 use crate::name::RepositoryName;
@@ -38,6 +39,10 @@ use crate::upload_id::UploadId;
 
 /// The most `tag` parameters of one push of a manifest; the specification asks for at least 10.
 pub const MAXIMUM_TAGS: usize = 64;
+
+/// The parameter of a session's URL that says where the session stood when the URL was given, so that a request that is
+/// sent again is not appended again. The distribution registry has one of this name too.
+const UPLOAD_OFFSET: &str = "_state";
 
 /// A request to a registry (distribution-spec, "Endpoints"; the numbers are those of its table).
 ///
@@ -113,6 +118,8 @@ pub enum Request {
         repository: RepositoryName,
         /// The session.
         id: UploadId,
+        /// `_state`: where the session stood when the client was given its URL.
+        offset: Option<u64>,
         /// Where the chunk lies, if the client says.
         range: Option<ContentRange>,
         /// `Content-Length`: the bytes of the body, if the client says.
@@ -126,6 +133,8 @@ pub enum Request {
         id: UploadId,
         /// The digest of the whole blob.
         digest: Digest,
+        /// `_state`: where the session stood when the client was given its URL.
+        offset: Option<u64>,
         /// Where the chunk lies, if the client says.
         range: Option<ContentRange>,
         /// `Content-Length`: the bytes of the body, if the client says.

@@ -8,7 +8,7 @@ use super::entity_tags::EntityTags;
 use super::fields::Fields;
 use super::query::Query;
 use super::route::Route;
-use super::{MAXIMUM_TAGS, Namespace, Request};
+use super::{MAXIMUM_TAGS, Namespace, Request, UPLOAD_OFFSET};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
 use crate::name::RepositoryName;
@@ -36,7 +36,8 @@ impl Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = percent::decode(path).ok_or_else(|| Error::from(ErrorCode::PathUnknown))?;
         let route = Route::of(&path)?;
-        if !route.methods().split(", ").any(|allowed| allowed == method) {
+        let mut methods = route.methods().split(", ");
+        if method == "OPTIONS" || !methods.any(|allowed| allowed == method) {
             return Err(Error::from(ErrorCode::MethodNotAllowed).with_field("Allow", route.methods()));
         }
         let input = Input {
@@ -136,11 +137,15 @@ impl<F: Fields + ?Sized> Input<'_, F> {
     }
 
     fn uploads(&self, repository: RepositoryName) -> Result<Request, Error> {
-        if let Some(digest) = self.query.first("mount") {
+        // Where a mount is not possible an upload starts, also because there can be no such source: containerify sends
+        // `from=base:v3`.
+        let mount = self.query.first("mount").and_then(|digest| digest.parse().ok());
+        let from = parsed(self.query.first("from"));
+        if let (Some(digest), Ok(from)) = (mount, from) {
             return Ok(Request::MountBlob {
                 repository,
-                digest: digest.parse()?,
-                from: parsed(self.query.first("from"))?,
+                digest,
+                from,
             });
         }
         Ok(match self.query.first("digest") {
@@ -161,6 +166,7 @@ impl<F: Fields + ?Sized> Input<'_, F> {
             "PATCH" => Request::AppendUpload {
                 repository,
                 id,
+                offset: self.offset()?,
                 range: parsed(self.fields.field("Content-Range"))?,
                 length: self.length()?,
             },
@@ -173,11 +179,25 @@ impl<F: Fields + ?Sized> Input<'_, F> {
                         "an upload is closed with the parameter digest",
                     )
                 })?,
+                offset: self.offset()?,
                 range: parsed(self.fields.field("Content-Range"))?,
                 length: self.length()?,
             },
             "DELETE" => Request::CancelUpload { repository, id },
             _ => Request::UploadStatus { repository, id },
+        })
+    }
+
+    /// Returns where the session stood when the client was given the URL.
+    fn offset(&self) -> Result<Option<u64>, Error> {
+        let Some(text) = self.query.first(UPLOAD_OFFSET) else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| {
+            Error::new(
+                ErrorCode::BlobUploadInvalid,
+                "an upload goes on at the Location of the last answer, as it stands there",
+            )
         })
     }
 

@@ -7,6 +7,9 @@ use crate::error::{Error, ErrorCode};
 use crate::percent;
 
 /// The parameters of a query, decoded, in their order. A parameter without a value is as good as absent.
+///
+/// A question mark parts parameters like an ampersand: scripts append `?digest=` to the `Location` of an upload, which has a
+/// query already.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
@@ -15,7 +18,7 @@ impl<'a> Query<'a> {
     /// # Errors
     /// [`ErrorCode::Unsupported`] where an escape is malformed.
     pub(super) fn parse(text: &'a str) -> Result<Self, Error> {
-        text.split('&')
+        text.split(['&', '?'])
             .filter_map(|parameter| parameter.split_once('='))
             .filter(|(_, value)| !value.is_empty())
             .map(|(key, value)| Some((percent::decode(key)?, percent::decode(value)?)))

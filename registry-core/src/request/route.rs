@@ -1,6 +1,11 @@
 //! Which endpoint a path means.
 
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::error::{Error, ErrorCode};
+use crate::percent;
 
 /// The resource that a path names; what stands in `name`, `digest` and so on is not checked yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +65,43 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Returns the methods of the resource as the field `Allow` lists them.
+    /// Returns the methods of the resource as the field `Allow` lists them. `OPTIONS` is the transport's.
     pub(super) const fn methods(self) -> &'static str {
         match self {
-            Self::Version | Self::Catalog | Self::Tags { .. } | Self::Referrers { .. } => "GET, HEAD",
-            Self::Manifest { .. } => "GET, HEAD, PUT, DELETE",
-            Self::Blob { .. } => "GET, HEAD, DELETE",
-            Self::Uploads { .. } => "POST",
-            Self::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
+            Self::Version | Self::Catalog | Self::Tags { .. } | Self::Referrers { .. } => {
+                "GET, HEAD, OPTIONS"
+            }
+            Self::Manifest { .. } => "GET, HEAD, PUT, DELETE, OPTIONS",
+            Self::Blob { .. } => "GET, HEAD, DELETE, OPTIONS",
+            Self::Uploads { .. } => "POST, OPTIONS",
+            Self::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE, OPTIONS",
         }
     }
+}
+
+/// Returns the methods of a target as the field `Allow` lists them; nothing where no endpoint has its path.
+///
+/// It is the answer to `OPTIONS`, which a browser asks before a page of another origin may do something.
+#[must_use]
+pub fn allowed_methods(target: &str) -> Option<&'static str> {
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let path = percent::decode(path)?;
+    Route::of(&path).ok().map(Route::methods)
+}
+
+/// Returns the target without the slashes that are too many, where that makes it one of an endpoint.
+///
+/// `//v2/` and `/v2/_catalog/` are sent to `/v2/` and `/v2/_catalog`, as the distribution registry does. Nothing for a target
+/// that is as it should be, or of no endpoint either way.
+#[must_use]
+pub fn clean_target(target: &str) -> Option<String> {
+    let (path, query) = target.find('?').map_or((target, ""), |at| target.split_at(at));
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let mut clean = format!("/{}", segments.join("/"));
+    allowed_methods(&clean)?;
+    if segments == ["v2"] {
+        clean.push('/');
+    }
+    let is_wrong = path.contains("//") || allowed_methods(path).is_none();
+    (clean != path && is_wrong).then(|| clean + query)
 }

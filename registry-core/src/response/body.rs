@@ -1,9 +1,10 @@
 //! Bodies of responses.
 
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec;
-use alloc::vec::{IntoIter, Vec};
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use core::pin::Pin;
@@ -12,7 +13,9 @@ use core::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::digest::Digest;
 use crate::error::Error;
+use crate::media_type::MediaType;
 use crate::storage::{BlobContent, ByteStream};
 
 /// What the body of a response is.
@@ -32,16 +35,26 @@ pub enum ResponseBody {
     Multipart {
         /// The blob.
         content: Arc<dyn BlobContent>,
-        /// The body, piece by piece; few.
-        pieces: Vec<Piece>,
+        /// The parts.
+        parts: Multipart,
     },
     /// Bytes that are made while they are sent; their number is not known.
     Stream(ByteStream),
 }
 
+/// Parts of a blob as `multipart/byteranges` (RFC 9110, section 14.6). What stands between the parts is written while it is
+/// sent, so that a thousand of them take little memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Multipart {
+    parts: Vec<Range<u64>>,
+    /// The bytes of the whole blob.
+    size: u64,
+    boundary: String,
+}
+
 /// A piece of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+enum Piece {
     /// These bytes.
     Bytes(Bytes),
     /// These bytes of the blob.
@@ -49,14 +62,67 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// Returns the number of bytes.
-    #[must_use]
-    pub fn length(&self) -> u64 {
+    fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Content(range) => range.end.saturating_sub(range.start),
         }
     }
+}
+
+impl Multipart {
+    pub(super) fn new(parts: Vec<Range<u64>>, size: u64, digest: &Digest) -> Self {
+        Self {
+            parts,
+            size,
+            // At most 70 characters (RFC 2046). It must not occur in the content, and no content is known to hold its own
+            // digest.
+            boundary: digest.encoded().chars().take(64).collect(),
+        }
+    }
+
+    /// Returns the parts, within the blob.
+    #[must_use]
+    pub fn parts(&self) -> &[Range<u64>] {
+        &self.parts
+    }
+
+    /// Returns the value of the field `Content-Type`.
+    #[must_use]
+    pub fn content_type(&self) -> String {
+        format!("multipart/byteranges; boundary=\"{}\"", self.boundary)
+    }
+
+    /// Returns the number of bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        let pieces = (0..).map_while(|number| self.piece(number));
+        pieces.fold(0_u64, |sum, piece| sum.saturating_add(piece.length()))
+    }
+
+    /// Returns the piece of this number: two for each part, and the end.
+    fn piece(&self, number: usize) -> Option<Piece> {
+        let Some(part) = self.parts.get(number / 2) else {
+            let end = || Bytes::from(format!("\r\n--{}--\r\n", self.boundary));
+            return (number == self.parts.len().saturating_mul(2)).then(|| Piece::Bytes(end()));
+        };
+        if number % 2 == 1 {
+            return Some(Piece::Content(part.clone()));
+        }
+        let before = if number == 0 { "" } else { "\r\n" };
+        let head = format!(
+            "{before}--{}\r\nContent-Type: {}\r\nContent-Range: {}\r\n\r\n",
+            self.boundary,
+            MediaType::OCTET_STREAM,
+            content_range(part, self.size)
+        );
+        Some(Piece::Bytes(Bytes::from(head)))
+    }
+}
+
+/// Writes the field `Content-Range` of a part of content of `size` bytes.
+pub(super) fn content_range(part: &Range<u64>, size: u64) -> String {
+    format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1))
 }
 
 impl ResponseBody {
@@ -67,11 +133,7 @@ impl ResponseBody {
             Self::Empty => Some(0),
             Self::Bytes(bytes) => Some(bytes.len() as u64),
             Self::Blob { range, .. } => Some(range.end.saturating_sub(range.start)),
-            Self::Multipart { pieces, .. } => Some(
-                pieces
-                    .iter()
-                    .fold(0_u64, |sum, piece| sum.saturating_add(piece.length())),
-            ),
+            Self::Multipart { parts, .. } => Some(parts.length()),
             Self::Stream(_) => None,
         }
     }
@@ -80,11 +142,16 @@ impl ResponseBody {
     #[must_use]
     pub fn into_stream(self) -> ByteStream {
         match self {
-            Self::Empty => Pieces::boxed(None, Vec::new()),
-            Self::Bytes(bytes) => Pieces::boxed(None, vec![Piece::Bytes(bytes)]),
-            Self::Blob { range, .. } if range.is_empty() => Pieces::boxed(None, Vec::new()),
+            Self::Empty => Box::pin(Once(None)),
+            Self::Bytes(bytes) => Box::pin(Once(Some(bytes))),
+            Self::Blob { range, .. } if range.is_empty() => Box::pin(Once(None)),
             Self::Blob { content, range } => content.read(range),
-            Self::Multipart { content, pieces } => Pieces::boxed(Some(content), pieces),
+            Self::Multipart { content, parts } => Box::pin(Pieces {
+                content,
+                parts,
+                next: 0,
+                reading: None,
+            }),
             Self::Stream(stream) => stream,
         }
     }
@@ -96,27 +163,29 @@ impl fmt::Debug for ResponseBody {
             Self::Empty => f.write_str("Empty"),
             Self::Bytes(bytes) => f.debug_tuple("Bytes").field(bytes).finish(),
             Self::Blob { range, .. } => f.debug_tuple("Blob").field(range).finish(),
-            Self::Multipart { pieces, .. } => f.debug_tuple("Multipart").field(pieces).finish(),
+            Self::Multipart { parts, .. } => f.debug_tuple("Multipart").field(parts).finish(),
             Self::Stream(_) => f.write_str("Stream"),
         }
     }
 }
 
-/// The pieces of a body, one after the other; one is read at a time.
-struct Pieces {
-    content: Option<Arc<dyn BlobContent>>,
-    rest: IntoIter<Piece>,
-    reading: Option<ByteStream>,
+/// Bytes that are in memory, if there are any.
+struct Once(Option<Bytes>);
+
+impl Stream for Once {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.take().map(Ok))
+    }
 }
 
-impl Pieces {
-    fn boxed(content: Option<Arc<dyn BlobContent>>, pieces: Vec<Piece>) -> ByteStream {
-        Box::pin(Self {
-            content,
-            rest: pieces.into_iter(),
-            reading: None,
-        })
-    }
+/// The pieces of several parts, one after the other; one is read at a time.
+struct Pieces {
+    content: Arc<dyn BlobContent>,
+    parts: Multipart,
+    next: usize,
+    reading: Option<ByteStream>,
 }
 
 impl Stream for Pieces {
@@ -130,13 +199,12 @@ impl Stream for Pieces {
                     ready_or_pending => return ready_or_pending,
                 }
             }
-            match (self.rest.next(), &self.content) {
-                (Some(Piece::Bytes(bytes)), _) => return Poll::Ready(Some(Ok(bytes))),
-                (Some(Piece::Content(range)), Some(content)) => {
-                    let reading = content.read(range);
-                    self.reading = Some(reading);
-                }
-                (Some(Piece::Content(_)), None) | (None, _) => return Poll::Ready(None),
+            let piece = self.parts.piece(self.next);
+            self.next = self.next.saturating_add(1);
+            match piece {
+                Some(Piece::Bytes(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                Some(Piece::Content(range)) => self.reading = Some(self.content.read(range)),
+                None => return Poll::Ready(None),
             }
         }
     }

@@ -1,14 +1,12 @@
 //! Responses with a blob or a manifest.
 
 use alloc::format;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use bytes::Bytes;
-
-use super::{Piece, Response, ResponseBody, entity_tag};
+use super::body::content_range;
+use super::{Multipart, Response, ResponseBody, entity_tag};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
 use crate::media_type::MediaType;
@@ -49,7 +47,7 @@ impl Response {
             }
             Selection::Parts(parts) => match parts.as_slice() {
                 [part] => Self::one_part(digest, blob, part.clone()),
-                parts => Self::several_parts(digest, blob, parts),
+                _ => Self::several_parts(digest, blob, parts),
             },
             Selection::NotSatisfiable => Error::from(ErrorCode::RangeNotSatisfiable)
                 .with_field("Content-Range", format!("bytes */{}", blob.size))
@@ -124,45 +122,17 @@ impl Response {
     }
 
     /// Several parts as `multipart/byteranges` (RFC 9110, section 14.6).
-    fn several_parts(digest: &Digest, blob: &Blob, parts: &[Range<u64>]) -> Self {
-        let boundary = boundary(digest);
-        let mut pieces = Vec::new();
-        for (at, part) in parts.iter().enumerate() {
-            let before = if at == 0 { "" } else { "\r\n" };
-            let head = format!(
-                "{before}--{boundary}\r\nContent-Type: {}\r\nContent-Range: {}\r\n\r\n",
-                MediaType::OCTET_STREAM,
-                content_range(part, blob.size)
-            );
-            pieces.push(Piece::Bytes(Bytes::from(head)));
-            pieces.push(Piece::Content(part.clone()));
-        }
-        pieces.push(Piece::Bytes(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
-        let length = pieces
-            .iter()
-            .fold(0_u64, |sum, piece| sum.saturating_add(piece.length()));
+    fn several_parts(digest: &Digest, blob: &Blob, parts: Vec<Range<u64>>) -> Self {
+        let parts = Multipart::new(parts, blob.size, digest);
         let mut response = Self::bare(206)
-            .with_field(
-                "Content-Type",
-                format_args!("multipart/byteranges; boundary=\"{boundary}\""),
-            )
-            .with_field("Content-Length", length)
+            .with_field("Content-Type", parts.content_type())
+            .with_field("Content-Length", parts.length())
             .with_field("Accept-Ranges", "bytes")
             .with_identity(digest, IMMUTABLE);
         response.body = ResponseBody::Multipart {
             content: Arc::clone(&blob.content),
-            pieces,
+            parts,
         };
         response
     }
-}
-
-fn content_range(part: &Range<u64>, size: u64) -> String {
-    format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1))
-}
-
-/// Makes the text that stands between parts, at most 70 characters of RFC 2046. It must not occur in the content, and
-/// no content is known to hold its own digest.
-fn boundary(digest: &Digest) -> String {
-    digest.encoded().chars().take(64).collect()
 }

@@ -14,14 +14,14 @@ use core::fmt;
 
 use bytes::Bytes;
 
-pub use self::body::{Piece, ResponseBody};
+pub use self::body::{Multipart, ResponseBody};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::event::Event;
 use crate::media_type::MediaType;
 use crate::name::RepositoryName;
 use crate::reference::Reference;
-use crate::request::{Namespace, blob_path, manifest_path, upload_path};
+use crate::request::{Namespace, blob_path, manifest_path, upload_location};
 use crate::storage::ByteStream;
 use crate::tag::Tag;
 use crate::upload_id::UploadId;
@@ -124,6 +124,24 @@ impl Response {
         }
     }
 
+    /// The root of the host, where load balancers and probes look whether somebody is there: 200 and nothing.
+    #[must_use]
+    pub fn root() -> Self {
+        Self::empty(200).with_field("Cache-Control", "no-cache")
+    }
+
+    /// The methods of a path: the answer to `OPTIONS`.
+    #[must_use]
+    pub fn options(methods: &'static str) -> Self {
+        Self::empty(200).with_field("Allow", methods)
+    }
+
+    /// What is asked for is at the path `location`. A method other than GET and HEAD is kept by 308 alone.
+    #[must_use]
+    pub fn moved(location: String, keeps_method: bool) -> Self {
+        Self::empty(if keeps_method { 308 } else { 301 }).with_field("Location", location)
+    }
+
     /// This is a registry (end-1).
     #[must_use]
     pub(crate) fn version() -> Self {
@@ -174,10 +192,8 @@ impl Response {
     }
 
     fn with_upload(self, repository: &RepositoryName, id: UploadId, length: u64) -> Self {
-        // Nothing is written like one byte: clients refuse an end that lies before the start.
-        let end = length.saturating_sub(1);
-        self.with_field("Location", upload_path(repository, id))
-            .with_field("Range", format_args!("0-{end}"))
+        self.with_field("Location", upload_location(repository, id, length))
+            .with_field("Range", upload_range(length))
             .with_field("Docker-Upload-UUID", id)
     }
 
@@ -213,6 +229,12 @@ impl Response {
     pub(crate) fn deleted() -> Self {
         Self::empty(202)
     }
+}
+
+/// Writes which bytes a session has.
+pub(crate) fn upload_range(length: u64) -> String {
+    // Nothing is written like one byte: clients refuse an end that lies before the start.
+    format!("0-{}", length.saturating_sub(1))
 }
 
 /// Writes the entity tag of content: its digest, quoted.

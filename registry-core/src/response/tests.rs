@@ -61,11 +61,11 @@ fn check(response: &Response, status: u16, expected: &[(&str, &str)]) {
 #[test]
 fn each_outcome_of_a_write_has_its_header() {
     let (repository, digest, id) = (repository(), digest(), upload());
-    let location = format!("/v2/a/b/blobs/uploads/{id}");
     let (uuid, hash) = (id.to_string(), digest.to_string());
-    let progress = |range| {
+    let location = |length: u64| format!("/v2/a/b/blobs/uploads/{id}?_state={length}");
+    let progress = |location, range| {
         vec![
-            ("Location", location.as_str()),
+            ("Location", location),
             ("Range", range),
             ("Docker-Upload-UUID", uuid.as_str()),
         ]
@@ -80,15 +80,16 @@ fn each_outcome_of_a_write_has_its_header() {
         all
     };
     for (length, range) in [(0, "0-0"), (1, "0-0"), (2, "0-1"), (1 << 40, "0-1099511627775")] {
+        let location: &str = String::leak(location(length));
         check(
             &Response::upload_accepted(&repository, id, length),
             202,
-            &with_length(progress(range)),
+            &with_length(progress(location, range)),
         );
         check(
             &Response::upload_status(&repository, id, length),
             204,
-            &progress(range),
+            &progress(location, range),
         );
     }
     check(&Response::upload_cancelled(), 204, &[]);

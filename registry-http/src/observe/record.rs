@@ -209,16 +209,18 @@ fn host_of(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-/// Writes a query with the values of known parameters only.
+/// Writes a query with the values of known parameters only. A question mark parts parameters too, as a request is read.
 fn shown_query(query: &str) -> String {
     let mut shown = String::new();
-    for pair in query.split('&') {
-        if !shown.is_empty() {
-            shown.push('&');
-        }
+    for part in query.split_inclusive(['&', '?']) {
+        let (pair, sign) = match part.strip_suffix(['&', '?']) {
+            Some(pair) => part.split_at(pair.len()),
+            None => (part, ""),
+        };
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         let is_shown = SHOWN_PARAMETERS.contains(&name) || name == "tag" || pair.is_empty();
         shown.push_str(if is_shown { pair } else { "***" });
+        shown.push_str(sign);
     }
     shortened(&shown, QUERY).into_owned()
 }

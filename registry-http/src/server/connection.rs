@@ -46,6 +46,8 @@ fn builder(limits: &Limits, streams: StreamTasks, http2: bool) -> Builder<Stream
     builder
         .http1()
         .timer(TokioTimer::new())
+        // As Go's servers write them: scripts look for `Docker-Content-Digest:` and `Location:` as they stand there.
+        .title_case_headers(true)
         .header_read_timeout(limits.header_time)
         .max_buf_size(limits.buffer.max(8 * 1024))
         .max_headers(limits.fields);

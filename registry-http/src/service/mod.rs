@@ -19,6 +19,7 @@ use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use registry_core::challenge::ChallengeError;
 use registry_core::policy::Claims;
+use registry_core::request::{allowed_methods, clean_target};
 use registry_core::response::ResponseBody as Content;
 use registry_core::{Error, ErrorCode, Registry, Response, Scope, Storage};
 use tokio::sync::Semaphore;
@@ -224,7 +225,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         );
         let (method, version) = (parts.method.clone(), parts.version);
         let fields = Arc::clone(&self.fields);
-        let changes_nothing = matches!(method, Method::GET | Method::HEAD);
+        let changes_nothing = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
         let span = exchange.record().span.clone();
         let work = span.surround(self.work(parts, body, exchange));
         let (response, mut exchange, is_drained) = if changes_nothing {
@@ -277,7 +278,7 @@ impl<S: ?Sized + Storage> Shared<S> {
     ) -> Result<Response, Error> {
         let account = self.account(parts);
         exchange.hold_header(account.charge(header_size(parts), MemoryUse::Request)?);
-        let writes = !matches!(parts.method, Method::GET | Method::HEAD);
+        let writes = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if let Some(rates) = &self.rates {
             let client = ClientAddress::of(parts);
             rates.check_address(client, writes).await?;
@@ -290,13 +291,17 @@ impl<S: ?Sized + Storage> Shared<S> {
             return Err(ErrorCode::PathUnknown.into());
         }
         let access = self.access.current();
-        if let Some((_, endpoint)) = access.endpoints.iter().find(|(path, _)| path == parts.uri.path()) {
+        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        let endpoint = access.endpoints.iter().find(|(path, _)| path == parts.uri.path());
+        if let Some(answer) = without_identity(parts, target, endpoint.is_some()) {
+            return answer;
+        }
+        if let Some((_, endpoint)) = endpoint {
             self.wait_for_turn(exchange).await?;
             let (principal, response) = endpoint.answer(parts, body).await;
             exchange.set_principal(principal.name());
             return Ok(response);
         }
-        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let request =
             registry_core::Request::parse(parts.method.as_str(), target, &HeaderFields(&parts.headers));
         let scopes = || request.as_ref().map(Scope::needed_by).unwrap_or_default();
@@ -373,6 +378,29 @@ impl<S: ?Sized + Storage> Shared<S> {
             _ => self.limits.memory.account(client),
         }
     }
+}
+
+/// Answers what is the same for everybody, so that probes and browsers need not log in: the root, which methods a path
+/// has, and where the path of an endpoint is that has slashes too many.
+fn without_identity(parts: &Parts, target: &str, is_endpoint: bool) -> Option<Result<Response, Error>> {
+    let path = parts.uri.path();
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if path == "/" || parts.method == Method::OPTIONS {
+        let methods = match path {
+            "/" => Some("GET, HEAD, OPTIONS"),
+            _ if is_endpoint => Some("GET, HEAD, POST, OPTIONS"),
+            _ => allowed_methods(target),
+        };
+        return Some(match methods {
+            Some(_) if reads => Ok(Response::root()),
+            Some(methods) if parts.method == Method::OPTIONS => Ok(Response::options(methods)),
+            Some(methods) => Err(Error::from(ErrorCode::MethodNotAllowed).with_field("Allow", methods)),
+            None => Err(ErrorCode::PathUnknown.into()),
+        });
+    }
+    let may_be_unclean = path.contains("//") || path.ends_with('/');
+    let clean = may_be_unclean.then(|| clean_target(target)).flatten()?;
+    Some(Ok(Response::moved(clean, !reads)))
 }
 
 /// Returns what a header takes in memory, about.

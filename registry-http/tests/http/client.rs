@@ -201,13 +201,14 @@ impl Client {
     }
 }
 
-/// Starts an upload and returns its location.
+/// Starts an upload and returns the path of its session, by which it goes on wherever it stands.
 pub(crate) async fn start_upload(client: &mut Client, repository: &str) -> String {
     let answer = client
         .call("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], b"")
         .await;
     assert_eq!(answer.status, 202, "{answer:?}");
-    answer.field("Location").to_owned()
+    let location = answer.field("Location");
+    location.split('?').next().unwrap().to_owned()
 }
 
 /// Pushes a blob and returns its digest.

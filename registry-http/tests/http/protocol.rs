@@ -27,7 +27,7 @@ async fn unknown_paths_and_methods_are_answered_with_the_documents_of_the_specif
         (answer.status.as_u16(), answer.code().as_str()),
         (405, "UNSUPPORTED")
     );
-    assert_eq!(answer.field("Allow"), "GET, HEAD");
+    assert_eq!(answer.field("Allow"), "GET, HEAD, OPTIONS");
     let answer = client.get("/v2/a/manifests/missing").await;
     assert_eq!(
         (answer.status.as_u16(), answer.code().as_str()),
