@@ -14,7 +14,7 @@ use crate::support::content::Random;
 use crate::support::repository::Repository;
 use crate::support::server::Server;
 use crate::support::sink::{Sink, Told};
-use crate::{free_address, write};
+use crate::{free_address, until, write};
 
 fn configuration(url: &str) -> String {
     format!(
@@ -256,14 +256,17 @@ fn an_endpoint_that_hangs_holds_up_no_push_and_fills_no_disk() {
         sink.wait(3 * (number + 1));
     }
     assert_eq!(tags(&sink.told()), expected);
-    let metrics = Request::new(debug, "GET", "/metrics").send().body;
-    let metrics = String::from_utf8(metrics).expect("metrics are text");
+    let metrics = || {
+        let metrics = Request::new(debug, "GET", "/metrics").send().body;
+        String::from_utf8(metrics).expect("metrics are text")
+    };
     for line in [
         "registry_notifications_pending_total{endpoint=\"hangs\"} 10",
         "registry_notifications_pending_total{endpoint=\"takes\"} 0",
         "registry_notifications_lost_total 50",
     ] {
-        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+        // What was taken is written down a moment later.
+        until(|| metrics().lines().any(|found| found == line));
     }
     let output = server.output_with("the outbox is full");
     assert_eq!(output.matches("the outbox is full").count(), 1, "{output}");
