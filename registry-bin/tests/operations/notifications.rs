@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -97,7 +97,7 @@ fn no_delete_is_lost_by_a_kill_at_any_moment() {
                 .send()
                 .expect_status(201);
         }
-        let (steps, begun) = sync_channel(1);
+        let (steps, begun) = channel();
         thread::scope(|scope| {
             scope.spawn(|| {
                 let delete = |tag: &str| {
@@ -106,7 +106,7 @@ fn no_delete_is_lost_by_a_kill_at_any_moment() {
                         .try_send()
                 };
                 while let Some(tag) = tags.iter().find(|tag| !deleted.contains(*tag)) {
-                    steps.try_send(()).ok();
+                    steps.send(()).ok();
                     let Ok(response) = delete(tag) else { break };
                     response.expect_status(202);
                     deleted.insert(tag.clone());
