@@ -252,23 +252,41 @@ impl Visitor<'_> for KeyOf<'_> {
     }
 
     fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        match self.0.iter().copied().find(|key| is_spelling(name, key)) {
+        let mut folded = [0; LONGEST_KEY];
+        let Some(folded) = fold(name, &mut folded) else {
+            return Ok(None);
+        };
+        let is_spelling = |key: &&str| key.as_bytes().eq_ignore_ascii_case(folded);
+        match self.0.iter().copied().find(is_spelling) {
             Some(key) if key != name => Err(E::custom(format_args!("the key `{name}` is written `{key}`"))),
             found => Ok(found),
         }
     }
 }
 
-/// Returns whether Go's reader of JSON, which compares by Unicode's simple folding, takes `name` for `key`.
-fn is_spelling(name: &str, key: &str) -> bool {
-    if name.is_ascii() {
-        return name.eq_ignore_ascii_case(key);
+/// The length of the longest key, and some.
+const LONGEST_KEY: usize = 16;
+
+/// Folds a name as Go's reader of JSON does, which compares by Unicode's simple folding: it takes `ſubject` for `subject`.
+/// Returns nothing where the result is not ASCII or is too long, as no key is either.
+fn fold<'a>(name: &str, folded: &'a mut [u8; LONGEST_KEY]) -> Option<&'a [u8]> {
+    let mut length = 0;
+    let mut push = |byte: u8| {
+        *folded.get_mut(length)? = byte;
+        length += 1;
+        Some(())
+    };
+    for character in name.chars() {
+        match u8::try_from(character) {
+            Ok(byte) if byte.is_ascii() => push(byte)?,
+            _ => {
+                for folded in character.to_uppercase().flat_map(char::to_lowercase) {
+                    push(u8::try_from(folded).ok().filter(u8::is_ascii)?)?;
+                }
+            }
+        }
     }
-    let folded = name
-        .chars()
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase);
-    folded.eq(key.chars().flat_map(char::to_lowercase))
+    folded.get(..length)
 }
 
 /// A value that nobody needs. It is read level by level, unlike [`IgnoredAny`](serde::de::IgnoredAny), so that
