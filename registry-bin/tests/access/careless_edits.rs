@@ -220,6 +220,36 @@ fn no_section_that_is_gone_or_empty_gives_anybody_a_right() {
 }
 
 #[test]
+fn a_pattern_of_immutable_tags_is_not_exchanged_for_another() {
+    let guarded = Guarded::start(&good(), &[]);
+    for (old, new) in [
+        ("        - stable\n", "        - other\n"),
+        (
+            "        - stable\n",
+            "        - other\n        - stables\n        - stabl\n",
+        ),
+        ("        - stable\n", "        - '*/stable'\n"),
+        ("tags:\n        - v*", "tags:\n        - w*"),
+        (
+            "immutable:\n    - repositories: ['**']",
+            "immutable:\n    - repositories: [team/*, else/*]",
+        ),
+        (
+            "immutable:\n    - repositories: ['**']",
+            "immutable:\n    - repositories: ['*']",
+        ),
+    ] {
+        let text = good().replace(old, new);
+        assert_ne!(text, good(), "{old}");
+        guarded.refuses(&text, "tags.immutable");
+    }
+    // One that covers it may take its place.
+    let text = good().replace("        - stable\n", "        - s*\n");
+    guarded.edit(&text);
+    assert!(guarded.write(&text), "{}", guarded.told());
+}
+
+#[test]
 fn a_section_of_the_environment_stays_whatever_the_file_says() {
     let rules = "[{repositories: ['**'], identities: [root], actions: ['*']}]";
     let guarded = Guarded::start(&good(), &[("REGISTRY_ACCESS_RULES", rules)]);

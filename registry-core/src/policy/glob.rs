@@ -2,6 +2,8 @@
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
@@ -41,6 +43,67 @@ impl Glob {
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         matches(self.0.as_bytes(), name.as_bytes())
+    }
+
+    /// Tells whether each name that has `other` has this pattern too. Of pairs such as `*b*` and `b*`, where that is so in
+    /// another way than star for star, it may say no.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let narrow: Vec<Part> = other.parts().collect();
+        let mut reached = vec![false; narrow.len() + 1];
+        if let Some(start) = reached.first_mut() {
+            *start = true;
+        }
+        for wide in self.parts() {
+            // Whether a part of the other one may be reached after this one, from where that was possible before it.
+            let mut before = false;
+            let mut is_reached = false;
+            for (at, reached) in reached.iter_mut().enumerate() {
+                let taken = at.checked_sub(1).and_then(|at| narrow.get(at));
+                is_reached = match wide {
+                    Part::Byte(_) => before && taken == Some(&wide),
+                    Part::Star => {
+                        *reached || is_reached && taken.is_some_and(|taken| taken.is_in_component())
+                    }
+                    Part::Stars => *reached || is_reached,
+                };
+                before = core::mem::replace(reached, is_reached);
+            }
+        }
+        reached.last().copied().unwrap_or_default()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let mut rest = self.0.as_bytes();
+        core::iter::from_fn(move || {
+            let (part, length) = match rest {
+                [b'*', b'*', ..] => (Part::Stars, 2),
+                [b'*', ..] => (Part::Star, 1),
+                [byte, ..] => (Part::Byte(*byte), 1),
+                [] => return None,
+            };
+            rest = rest.get(length..).unwrap_or_default();
+            Some(part)
+        })
+    }
+}
+
+/// A part of a pattern.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Byte(u8),
+    Star,
+    Stars,
+}
+
+impl Part {
+    /// Tells whether it stands for nothing beyond one component.
+    const fn is_in_component(self) -> bool {
+        match self {
+            Self::Star => true,
+            Self::Byte(byte) => byte != b'/',
+            Self::Stars => false,
+        }
     }
 }
 
@@ -160,6 +223,30 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_covers_those_that_say_less() {
+        for (wide, narrow, other) in [
+            ("**", &["**", "*", "a", "a/b/*", "*/**"][..], &[][..]),
+            ("*", &["*", "a", "a*", "*a"], &["**", "a/b", "*/*"]),
+            ("v*", &["v*", "v1.*", "v*.*", "v1"], &["*", "v**", "w*", "v*/*"]),
+            (
+                "team/**",
+                &["team/*", "team/a/b", "team/**/x"],
+                &["**", "team", "*/a"],
+            ),
+            ("*/*", &["a/*", "*/b"], &["**", "*", "a/**"]),
+            ("stable", &["stable"], &["*", "other"]),
+        ] {
+            let wide: Glob = wide.parse().unwrap();
+            for text in narrow {
+                assert!(wide.covers(&text.parse().unwrap()), "{wide} {text}");
+            }
+            for text in other {
+                assert!(!wide.covers(&text.parse().unwrap()), "{wide} {text}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_pattern_is_refused() {
         for text in ["", "a b", "***", "a?", "[a]", "a\u{e4}", &"x".repeat(256)] {
             assert!(text.parse::<Glob>().is_err(), "{text}");
@@ -190,10 +277,23 @@ mod tests {
         #[test]
         fn it_matches_what_the_definition_matches(glob in "([ab/]|\\*|\\*\\*){1,8}", name in "[ab/]{0,10}") {
             if let Ok(parsed) = glob.parse::<Glob>() {
-                let (pattern, chars): (alloc::vec::Vec<_>, alloc::vec::Vec<_>) =
+                let (pattern, chars): (Vec<_>, Vec<_>) =
                     (glob.chars().collect(), name.chars().collect());
                 prop_assert_eq!(parsed.matches(&name), model(&pattern, &chars));
                 prop_assert_eq!(parsed.to_string(), glob);
+            }
+        }
+
+        #[test]
+        fn what_is_covered_matches_nothing_more(
+            wide in "([ab/]|\\*|\\*\\*){1,5}",
+            narrow in "([ab/]|\\*|\\*\\*){1,5}",
+            names in prop::collection::vec("[ab/]{0,6}", 20),
+        ) {
+            if let (Ok(wide), Ok(narrow)) = (wide.parse::<Glob>(), narrow.parse::<Glob>()) {
+                prop_assert!(wide.covers(&wide));
+                let mut matched = names.iter().filter(|name| narrow.matches(name));
+                prop_assert!(!wide.covers(&narrow) || matched.all(|name| wide.matches(name)));
             }
         }
     }

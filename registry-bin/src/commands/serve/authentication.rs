@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use registry_core::Authorizer;
 use registry_core::operation::AllowAll;
-use registry_core::policy::{ImmutableTagRule, ImmutableTags, Rules, TokenScopes};
+use registry_core::policy::{Glob, ImmutableTagRule, ImmutableTags, Rules, TokenScopes};
 use registry_http::auth::{
     BasicAuthenticator, Passwords, SigningKeys, TokenAuthenticator, TokenKeys, TokenServer,
     TokenServerOptions,
@@ -175,16 +175,24 @@ impl Policy {
         if self.rules.rules.is_empty() && !old.rules.rules.is_empty() {
             return Err(gone("access.rules", "what they refuse would be allowed"));
         }
-        if self.immutable_patterns() < old.immutable_patterns() {
-            return Err(gone("tags.immutable", "tags that are immutable could be moved"));
+        let lost = old.immutable_tags().find(|(repositories, tags)| {
+            let mut covering = self.immutable_tags();
+            !covering.any(|(others, other)| others.covers(repositories) && other.covers(tags))
+        });
+        if let Some((repositories, tags)) = lost {
+            let consequence =
+                format!("immutable tags like {tags} of repositories like {repositories} could be moved");
+            return Err(gone("tags.immutable", &consequence));
         }
         Ok(self)
     }
 
-    /// Counts the pairs of a pattern of repositories and one of tags. A file that was cut has fewer.
-    fn immutable_patterns(&self) -> usize {
-        let rules = self.immutable.iter();
-        rules.map(|rule| rule.repositories.len() * rule.tags.len()).sum()
+    /// Returns the pairs of a pattern of repositories and one of tags.
+    fn immutable_tags(&self) -> impl Iterator<Item = (&Glob, &Glob)> {
+        self.immutable.iter().flat_map(|rule| {
+            let repositories = rule.repositories.iter();
+            repositories.flat_map(|repositories| rule.tags.iter().map(move |tags| (repositories, tags)))
+        })
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn gone(key: &str, consequence: &str) -> Failure {
     Failure::of(
         key,
         format!(
-            "is gone, empty or shorter than before, so {consequence}; a running server does not take that over: \
+            "is gone, empty or says less than before, so {consequence}; a running server does not take that over: \
              put it back, or restart the server to remove it"
         ),
     )
