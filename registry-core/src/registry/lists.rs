@@ -70,6 +70,8 @@ struct Catalog<S: ?Sized> {
     authorizer: Arc<dyn Authorizer>,
     principal: Principal,
     key: Option<CatalogKey>,
+    /// The place that the client asks for.
+    start: String,
 }
 
 #[async_trait]
@@ -88,7 +90,7 @@ impl<S: ?Sized + Storage> Source for Catalog<S> {
     }
 
     fn place(&self, place: &str) -> Option<String> {
-        self.key.as_ref().map(|key| key.seal(place))
+        self.key.as_ref().map(|key| key.seal(place, &self.start))
     }
 }
 
@@ -127,6 +129,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             authorizer: Arc::clone(&self.authorizer),
             principal: principal.clone(),
             key: self.options.catalog_key.clone(),
+            start: page.last.clone().unwrap_or_default(),
         };
         let size = match page.page_size() {
             Some(size) => size.min(self.options.catalog_page_limit),

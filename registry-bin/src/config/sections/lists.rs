@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Catalog {
-    /// The most repositories on a page, up to 1000. What is not above 0 means 1000.
+    /// The most repositories on a page, up to 1000. What is not above 0 means 1000. Whoever does not ask for a number gets up to 10 000, and a `Link` to the rest.
     #[serde(rename = "maxentries")]
     pub(crate) most_entries: i64,
 }
