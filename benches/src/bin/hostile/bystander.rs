@@ -1,10 +1,10 @@
 //! A client like any other, at an address of its own, that notes how long it waits.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::slow::{Client, blob_of, manifest_of};
@@ -41,10 +41,10 @@ impl Waits {
     }
 }
 
-/// The task of the client.
+/// The client, on a thread of its own: it waits for the server, not for those that trouble it.
 pub(crate) struct Bystander {
     stop: watch::Sender<bool>,
-    task: JoinHandle<Waits>,
+    thread: JoinHandle<Result<Waits, String>>,
 }
 
 impl Bystander {
@@ -61,33 +61,46 @@ impl Bystander {
 
     pub(crate) fn start(server: SocketAddr) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(async move {
-            let mut waits = Waits::default();
-            let mut client = None;
-            let mut round = 0_u64;
-            while !*stopped.borrow() {
-                let began = Instant::now();
-                let step = timeout(PATIENCE, step(&mut client, server, round)).await;
-                waits.times.push(began.elapsed());
-                match step {
-                    Ok(Ok(())) => {}
-                    _ => {
-                        waits.refused += 1;
-                        client = None;
-                    }
-                }
-                round += 1;
-                tokio::time::sleep(PAUSE).await;
-            }
-            waits
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| error.to_string())?;
+            Ok(runtime.block_on(ask(server, stopped)))
         });
-        Self { stop, task }
+        Self { stop, thread }
     }
 
-    pub(crate) async fn end(self) -> Waits {
+    pub(crate) fn end(self) -> Result<Waits, String> {
         self.stop.send_replace(true);
-        self.task.await.unwrap_or_default()
+        self.thread
+            .join()
+            .map_err(|_| String::from("the bystander panicked"))?
     }
+}
+
+/// Asks until it is stopped, and says why a request was refused.
+async fn ask(server: SocketAddr, stopped: watch::Receiver<bool>) -> Waits {
+    let mut waits = Waits::default();
+    let mut client = None;
+    let mut round = 0_u64;
+    while !*stopped.borrow() {
+        let began = Instant::now();
+        let step = timeout(PATIENCE, step(&mut client, server, round)).await;
+        let waited = began.elapsed();
+        waits.times.push(waited);
+        let reason = match step {
+            Ok(Ok(())) => None,
+            Ok(Err(reason)) => Some(reason),
+            Err(_) => Some("no answer".to_owned()),
+        };
+        if let Some(reason) = reason {
+            eprintln!("request {round} of the bystander was refused after {waited:.1?}: {reason}");
+            waits.refused += 1;
+            client = None;
+        }
+        round += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+    waits
 }
 
 /// One request: a pull of a manifest, a pull of a blob, or a push of a tag, and now and then on a new connection.

@@ -95,8 +95,8 @@ impl Load {
         let end = Instant::now() + time;
         match self {
             Self::Nothing => sleep(time).await,
-            Self::ManyLayers => all(4, end, |_| push_again_and_again(server)).await,
-            Self::LargeManifests => all(2, end, |number| push_small_manifests(server, number)).await,
+            Self::ManyLayers => all(4, end, move |_| push_again_and_again(server)).await,
+            Self::LargeManifests => all(2, end, move |number| push_small_manifests(server, number)).await,
             Self::ManyTags => {
                 let digest = blob_of(&manifest_of(CONTENT, ""));
                 let mut client = Client::connect(server, ADDRESS).await?;
@@ -107,21 +107,21 @@ impl Load {
                     .expect(&[202])?;
                 sleep(Duration::from_secs(1)).await;
             }
-            Self::StalledStreams => all(9, end, |_| stall_streams(server, Stall::Answers)).await,
-            Self::StalledBodies => all(9, end, |_| stall_streams(server, Stall::Bodies)).await,
-            Self::FullStreams => all(400, end, |_| stall_streams(server, Stall::Full)).await,
-            Self::UnfinishedHeaders => all(3500, end, |_| begin_header(server)).await,
-            Self::StalledPulls => all(900, end, |_| ask_for_large_manifest(server)).await,
-            Self::StalledPushes => all(600, end, |_| push_all_but_a_byte(server)).await,
-            Self::StalledUploads => all(600, end, |_| upload_all_but_a_byte(server)).await,
-            Self::LargeReferrers => all(8, end, |_| list_referrers(server, "")).await,
+            Self::StalledStreams => all(9, end, move |_| stall_streams(server, Stall::Answers)).await,
+            Self::StalledBodies => all(9, end, move |_| stall_streams(server, Stall::Bodies)).await,
+            Self::FullStreams => all(400, end, move |_| stall_streams(server, Stall::Full)).await,
+            Self::UnfinishedHeaders => all(3500, end, move |_| begin_header(server)).await,
+            Self::StalledPulls => all(900, end, move |_| ask_for_large_manifest(server)).await,
+            Self::StalledPushes => all(600, end, move |_| push_all_but_a_byte(server)).await,
+            Self::StalledUploads => all(600, end, move |_| upload_all_but_a_byte(server)).await,
+            Self::LargeReferrers => all(8, end, move |_| list_referrers(server, "")).await,
             Self::ManyReferrers => {
-                all(8, end, |_| {
+                all(8, end, move |_| {
                     list_referrers(server, "?artifactType=application/none")
                 })
                 .await;
             }
-            Self::LongFields => all(8, end, |_| ask_with_long_fields(server)).await,
+            Self::LongFields => all(8, end, move |_| ask_with_long_fields(server)).await,
         }
         Ok(())
     }
@@ -148,17 +148,27 @@ where
     Ok(())
 }
 
-/// Runs `count` clients until `end`. That the server ends their connections is its right.
-async fn all<F>(count: usize, end: Instant, each: impl Fn(usize) -> F)
+/// How long a client whose connection the server ended waits before it comes again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs `count` clients until `end`. That the server ends their connections is its right; they come again.
+async fn all<F>(count: usize, end: Instant, each: impl Fn(usize) -> F + Clone + Send + Sync + 'static)
 where
-    F: Future<Output = Result<(), String>> + Send + 'static,
+    F: Future<Output = Result<(), String>> + Send,
 {
     let clients = (0..count).map(|number| {
-        let client = each(number);
-        tokio::spawn(async move { timeout_at(end, client).await.is_ok_and(|result| result.is_ok()) })
+        let each = each.clone();
+        tokio::spawn(async move {
+            let again = async {
+                loop {
+                    each(number).await.ok();
+                    sleep(AGAIN).await;
+                }
+            };
+            timeout_at(end, again).await.unwrap_or(());
+        })
     });
     join_all(clients.collect::<Vec<_>>()).await;
-    tokio::time::sleep_until(end).await;
 }
 
 async fn push(server: SocketAddr, reference: String, manifest: Vec<u8>) -> Result<(), String> {
@@ -285,14 +295,16 @@ async fn begin_header(server: SocketAddr) -> Result<(), String> {
         let line = format!("field-{field}: {}\r\n", "x".repeat(3000));
         client.send(line.as_bytes()).await?;
     }
-    std::future::pending().await
+    client.closed().await;
+    Ok(())
 }
 
 async fn ask_for_large_manifest(server: SocketAddr) -> Result<(), String> {
     let mut client = Client::connect(server, ADDRESS).await?;
     let target = format!("{REPOSITORY}/manifests/large");
     client.begin("GET", &target, &[], 0).await?;
-    std::future::pending().await
+    client.closed().await;
+    Ok(())
 }
 
 async fn push_all_but_a_byte(server: SocketAddr) -> Result<(), String> {
@@ -301,7 +313,8 @@ async fn push_all_but_a_byte(server: SocketAddr) -> Result<(), String> {
     let target = format!("{REPOSITORY}/manifests/stalled");
     client.begin("PUT", &target, &fields, LARGE).await?;
     client.send(&vec![b' '; LARGE - 1]).await?;
-    std::future::pending().await
+    client.closed().await;
+    Ok(())
 }
 
 async fn upload_all_but_a_byte(server: SocketAddr) -> Result<(), String> {
@@ -310,7 +323,8 @@ async fn upload_all_but_a_byte(server: SocketAddr) -> Result<(), String> {
     let target = format!("{REPOSITORY}/blobs/uploads/?digest={}", blob_of(b"other"));
     client.begin("POST", &target, &[], SIZE).await?;
     client.send(&vec![b' '; SIZE - 1]).await?;
-    std::future::pending().await
+    client.closed().await;
+    Ok(())
 }
 
 async fn list_referrers(server: SocketAddr, query: &str) -> Result<(), String> {

@@ -5,7 +5,11 @@
 //! ```text
 //! cargo run --release -p registry-benches --bin hostile
 //! ```
-#![expect(clippy::print_stdout, reason = "a program that prints a table")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that prints a table, and what went wrong"
+)]
 
 mod bystander;
 mod loads;
@@ -13,7 +17,7 @@ mod server;
 mod slow;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -48,7 +52,7 @@ fn main() -> Result<ExitCode, String> {
     let options = Options::parse();
     let program = match &options.server {
         Some(path) => path.clone(),
-        None => build()?,
+        None => registry_benches::build_server()?,
     };
     rlimit::increase_nofile_limit(u64::MAX).map_err(|error| format!("open files: {error}"))?;
     let folder = options
@@ -124,29 +128,12 @@ fn run(
         server.reset_peak()?;
         let bystander = Bystander::start(address);
         let attack = load.run(address, time).await;
-        let waits = bystander.end().await;
+        let waits = bystander.end();
         attack?;
         Ok(Outcome {
             peak: server.peak()?,
-            waits,
+            waits: waits?,
             left: server.stored()? - before,
         })
     })
-}
-
-/// Builds the server beside this program, with the same profile, and returns its path.
-fn build() -> Result<PathBuf, String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "-p", "registry-bin"])
-        .status();
-    let built = status.map_err(|error| format!("cargo: {error}"))?.success();
-    let program = std::env::current_exe()
-        .map_err(|error| error.to_string())?
-        .with_file_name("registry-bin");
-    if built && program.is_file() {
-        Ok(program)
-    } else {
-        Err("registry-bin was not built; name it by --server".into())
-    }
 }

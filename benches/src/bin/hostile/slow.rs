@@ -1,10 +1,12 @@
 //! A client over HTTP/1.1 that can leave what it began.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
 
 /// The media type of an image's manifest.
 pub(crate) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -78,6 +80,18 @@ impl Client {
             .write_all(bytes)
             .await
             .map_err(|error| error.to_string())
+    }
+
+    /// Takes nothing, and waits until the server has closed the connection.
+    pub(crate) async fn closed(&self) {
+        let stream = self.stream.get_ref();
+        loop {
+            match stream.ready(Interest::READABLE | Interest::WRITABLE).await {
+                Ok(ready) if !ready.is_read_closed() && !ready.is_write_closed() => {}
+                _ => return,
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Reads an answer; one to `HEAD` has no body.

@@ -17,7 +17,6 @@ mod subject;
 mod table;
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use clap::Parser;
 use measure::{Measure, Run};
@@ -57,7 +56,7 @@ fn main() -> Result<(), String> {
     let options = Options::parse();
     let ours = match &options.ours {
         Some(path) => path.clone(),
-        None => build()?,
+        None => registry_benches::build_server()?,
     };
     let folder = options
         .folder
@@ -66,23 +65,6 @@ fn main() -> Result<(), String> {
     let result = run(&options, ours, &folder);
     std::fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     result
-}
-
-/// Builds this server beside this program, with the same profile, and returns its path.
-fn build() -> Result<PathBuf, String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "-p", "registry-bin"])
-        .status();
-    let built = status.map_err(|error| format!("cargo: {error}"))?.success();
-    let program = std::env::current_exe()
-        .map_err(|error| error.to_string())?
-        .with_file_name("registry-bin");
-    if built && program.is_file() {
-        Ok(program)
-    } else {
-        Err("registry-bin was not built; name it by --ours".into())
-    }
 }
 
 fn run(options: &Options, ours: PathBuf, folder: &std::path::Path) -> Result<(), String> {
