@@ -10,47 +10,58 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::media_type::MediaType;
 
-/// About how many bytes a descriptor takes beside its annotations.
-const DESCRIPTOR_SIZE: usize = 256;
+/// Annotations of at least so many bytes stand in the list as they are in memory. They may be as large as a manifest, and
+/// many clients may be sent them.
+const LARGE: usize = 16 * 1024;
 
 /// Writes the body of a list of referrers: an image index of `descriptors`, in their order, which may be empty
 /// (distribution-spec 1.1, "Listing Referrers"). Its media type is [`MediaType::OCI_INDEX`].
 ///
+/// It comes in pieces, as large annotations are not copied.
+///
 /// # Errors
 /// [`Internal`](crate::ErrorCode::Internal) where JSON cannot be written, which no descriptor causes.
-pub fn referrers_index(descriptors: &[Descriptor]) -> Result<Bytes, Error> {
-    let size = descriptors.iter().fold(DESCRIPTOR_SIZE, |sum, descriptor| {
-        let annotations = descriptor.annotations.as_json().len();
-        sum.saturating_add(annotations).saturating_add(DESCRIPTOR_SIZE)
-    });
-    let mut index = Vec::with_capacity(size);
-    index.extend_from_slice(br#"{"schemaVersion":2,"mediaType":""#);
-    index.extend_from_slice(MediaType::OCI_INDEX.as_bytes());
-    index.extend_from_slice(br#"","manifests":["#);
+pub fn referrers_index(descriptors: &[Descriptor]) -> Result<Vec<Bytes>, Error> {
+    let mut pieces = Vec::new();
+    let mut text = Vec::new();
+    text.extend_from_slice(br#"{"schemaVersion":2,"mediaType":""#);
+    text.extend_from_slice(MediaType::OCI_INDEX.as_bytes());
+    text.extend_from_slice(br#"","manifests":["#);
     for (at, descriptor) in descriptors.iter().enumerate() {
         if at > 0 {
-            index.push(b',');
+            text.push(b',');
         }
-        write_descriptor(&mut index, descriptor)?;
+        write_descriptor(&mut text, &mut pieces, descriptor)?;
     }
-    index.extend_from_slice(b"]}");
-    Ok(index.into())
+    text.extend_from_slice(b"]}");
+    pieces.push(text.into());
+    Ok(pieces)
 }
 
-fn write_descriptor(index: &mut Vec<u8>, descriptor: &Descriptor) -> Result<(), Error> {
+fn write_descriptor(
+    text: &mut Vec<u8>,
+    pieces: &mut Vec<Bytes>,
+    descriptor: &Descriptor,
+) -> Result<(), Error> {
     let fields = Fields {
         media_type: &descriptor.media_type,
         digest: &descriptor.digest,
         size: descriptor.size,
         artifact_type: descriptor.artifact_type.as_deref(),
     };
-    index.extend_from_slice(&serde_json::to_vec(&fields).map_err(Error::internal)?);
-    if !descriptor.annotations.is_empty() {
+    text.extend_from_slice(&serde_json::to_vec(&fields).map_err(Error::internal)?);
+    let annotations = descriptor.annotations.as_json();
+    if !annotations.is_empty() {
         // Into the object, whose last byte is its end.
-        index.pop();
-        index.extend_from_slice(br#","annotations":"#);
-        index.extend_from_slice(descriptor.annotations.as_json());
-        index.push(b'}');
+        text.pop();
+        text.extend_from_slice(br#","annotations":"#);
+        if annotations.len() < LARGE {
+            text.extend_from_slice(annotations);
+        } else {
+            pieces.push(core::mem::take(text).into());
+            pieces.push(annotations.clone());
+        }
+        text.push(b'}');
     }
     Ok(())
 }

@@ -482,7 +482,7 @@ fn the_list_of_referrers_has_their_own_annotations_and_types() {
     );
 
     let descriptors = vec![first, second, bare];
-    let body: Value = serde_json::from_slice(&referrers_index(&descriptors).unwrap()).unwrap();
+    let body: Value = serde_json::from_slice(&referrers_index(&descriptors).unwrap().concat()).unwrap();
     assert_eq!(
         body,
         json!({
@@ -514,8 +514,25 @@ fn the_list_of_referrers_has_their_own_annotations_and_types() {
         })
     );
     let empty: Vec<Descriptor> = Vec::new();
-    let body: Value = serde_json::from_slice(&referrers_index(&empty).unwrap()).unwrap();
+    let body: Value = serde_json::from_slice(&referrers_index(&empty).unwrap().concat()).unwrap();
     assert_eq!(body["manifests"], json!([]));
+}
+
+#[test]
+fn large_annotations_are_not_copied_into_a_list_of_referrers() {
+    let digest = Digest::of(registry_core::Algorithm::Sha256, b"");
+    let descriptors = ["x", "y"].map(|padding| {
+        let text = format!(r#","annotations":{{"a":"{}"}}"#, padding.repeat(100_000));
+        let view = parse(image(&text), None).unwrap();
+        view.referrer_descriptor(&digest, 1)
+    });
+    let index = referrers_index(&descriptors).unwrap();
+    let places: Vec<_> = index.iter().map(|piece| piece.as_ptr()).collect();
+    for descriptor in &descriptors {
+        assert!(places.contains(&descriptor.annotations.as_json().as_ptr()));
+    }
+    let body: Value = serde_json::from_slice(&index.concat()).unwrap();
+    assert_eq!(body["manifests"][1]["annotations"]["a"], "y".repeat(100_000));
 }
 
 #[test]
@@ -523,7 +540,9 @@ fn annotations_stand_in_the_list_of_referrers_as_they_were_written() {
     let text = "{ \"a\" : \"\\u0041\\/\",\n\t\"a\":\"\u{e9}\" }";
     let view = parse(image(&format!(r#","annotations":{text}"#)), None).unwrap();
     let digest = Digest::of(registry_core::Algorithm::Sha256, b"");
-    let index = referrers_index(&[view.referrer_descriptor(&digest, 1)]).unwrap();
+    let index = referrers_index(&[view.referrer_descriptor(&digest, 1)])
+        .unwrap()
+        .concat();
     let index = core::str::from_utf8(&index).unwrap();
     assert!(
         index.ends_with(&format!(r#","annotations":{text}}}]}}"#)),

@@ -4,7 +4,8 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+use alloc::vec;
+use alloc::vec::{IntoIter, Vec};
 use core::fmt;
 use core::ops::Range;
 use core::pin::Pin;
@@ -24,6 +25,8 @@ pub enum ResponseBody {
     Empty,
     /// Bytes that are in memory.
     Bytes(Bytes),
+    /// Bytes that are in memory, in pieces.
+    Pieces(Vec<Bytes>),
     /// The bytes `range` of a blob.
     Blob {
         /// The blob.
@@ -132,6 +135,7 @@ impl ResponseBody {
         match self {
             Self::Empty => Some(0),
             Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Pieces(pieces) => Some(pieces.iter().map(|piece| piece.len() as u64).sum()),
             Self::Blob { range, .. } => Some(range.end.saturating_sub(range.start)),
             Self::Multipart { parts, .. } => Some(parts.length()),
             Self::Stream(_) => None,
@@ -142,9 +146,10 @@ impl ResponseBody {
     #[must_use]
     pub fn into_stream(self) -> ByteStream {
         match self {
-            Self::Empty => Box::pin(Once(None)),
-            Self::Bytes(bytes) => Box::pin(Once(Some(bytes))),
-            Self::Blob { range, .. } if range.is_empty() => Box::pin(Once(None)),
+            Self::Empty => InMemory::boxed(Vec::new()),
+            Self::Bytes(bytes) => InMemory::boxed(vec![bytes]),
+            Self::Pieces(pieces) => InMemory::boxed(pieces),
+            Self::Blob { range, .. } if range.is_empty() => InMemory::boxed(Vec::new()),
             Self::Blob { content, range } => content.read(range),
             Self::Multipart { content, parts } => Box::pin(Pieces {
                 content,
@@ -162,6 +167,7 @@ impl fmt::Debug for ResponseBody {
         match self {
             Self::Empty => f.write_str("Empty"),
             Self::Bytes(bytes) => f.debug_tuple("Bytes").field(bytes).finish(),
+            Self::Pieces(pieces) => f.debug_tuple("Pieces").field(pieces).finish(),
             Self::Blob { range, .. } => f.debug_tuple("Blob").field(range).finish(),
             Self::Multipart { parts, .. } => f.debug_tuple("Multipart").field(parts).finish(),
             Self::Stream(_) => f.write_str("Stream"),
@@ -169,14 +175,20 @@ impl fmt::Debug for ResponseBody {
     }
 }
 
-/// Bytes that are in memory, if there are any.
-struct Once(Option<Bytes>);
+/// Bytes that are in memory, piece by piece.
+struct InMemory(IntoIter<Bytes>);
 
-impl Stream for Once {
+impl InMemory {
+    fn boxed(pieces: Vec<Bytes>) -> ByteStream {
+        Box::pin(Self(pieces.into_iter()))
+    }
+}
+
+impl Stream for InMemory {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(self.0.take().map(Ok))
+        Poll::Ready(self.0.next().map(Ok))
     }
 }
 

@@ -71,10 +71,15 @@ impl Response {
     }
 
     fn bytes(status: u16, content_type: &str, bytes: Bytes) -> Self {
+        Self::with_body(status, content_type, ResponseBody::Bytes(bytes))
+    }
+
+    /// Answers with a body whose length is known.
+    fn with_body(status: u16, content_type: &str, body: ResponseBody) -> Self {
         let mut response = Self::bare(status)
             .with_field("Content-Type", content_type)
-            .with_field("Content-Length", bytes.len());
-        response.body = ResponseBody::Bytes(bytes);
+            .with_field("Content-Length", body.length().unwrap_or_default());
+        response.body = body;
         response
     }
 
@@ -164,8 +169,12 @@ impl Response {
 
     /// A list of referrers (end-12), an image index.
     #[must_use]
-    pub(crate) fn referrers(index: Bytes, is_filtered: bool) -> Self {
-        let response = Self::bytes(200, MediaType::OCI_INDEX, index);
+    pub(crate) fn referrers(index: Vec<Bytes>, is_filtered: bool) -> Self {
+        let body = match <[Bytes; 1]>::try_from(index) {
+            Ok([index]) => ResponseBody::Bytes(index),
+            Err(pieces) => ResponseBody::Pieces(pieces),
+        };
+        let response = Self::with_body(200, MediaType::OCI_INDEX, body);
         if is_filtered {
             response.with_field("OCI-Filters-Applied", "artifactType")
         } else {

@@ -130,15 +130,16 @@ fn lists_and_version_have_their_types() {
         200,
         &[("Content-Type", "application/json"), ("Content-Length", "2")],
     );
-    let index = Bytes::from_static(b"{}");
+    let index = vec![Bytes::from_static(b"{}")];
     let index_type = ("Content-Type", "application/vnd.oci.image.index.v1+json");
     check(
-        &Response::referrers(index.clone(), false),
+        &Response::referrers(index, false),
         200,
         &[index_type, ("Content-Length", "2")],
     );
     check(
-        &Response::referrers(index, true).with_link(Some("<x>")),
+        &Response::referrers(vec![Bytes::from_static(b"{"), Bytes::from_static(b"}")], true)
+            .with_link(Some("<x>")),
         200,
         &[
             index_type,

@@ -1,21 +1,32 @@
 //! The memory that clients can make a server hold, and who holds how much of it.
 
 mod answers;
+mod turns;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use registry_core::{Error, ErrorCode};
+use tokio::sync::Notify;
 
 use self::answers::Answers;
+pub(crate) use self::turns::{Turn, Turns};
 use crate::rate_limit::network;
 
 /// A client may hold so many times what is free: three quarters of what it finds, so that a quarter is left for the next
-/// one. Nothing is taken from who holds it already.
+/// one.
 const SHARE: usize = 3;
+
+/// Which part of the budget is a reserve: who holds much gets nothing of it, and where it is used, who holds most is put
+/// out.
+const RESERVE: usize = 8;
+
+/// How long it is believed who holds most. Looking for it takes a look at every client.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What only makes a client faster is a smaller share of what is free: its inverse.
 const SPARE: usize = 2;
@@ -24,8 +35,10 @@ const SPARE: usize = 2;
 /// manifests, and answers that are not taken. Clones are the same budget.
 ///
 /// Each address (each /64 network of IPv6) may hold at most three times as much as is free, so that the greediest is
-/// refused first. Several addresses together can use it up, until what they withhold takes too long. A proxy that all clients come through is one address, unless it is trusted and tells
-/// theirs.
+/// refused first. Several addresses together could use it up so. Hence an eighth of it is a reserve, for those who hold less
+/// than half of what the greediest holds, and as long as that is used, a [`Server`](crate::Server) cuts connections of the
+/// greediest. A proxy that all clients come through is one address, unless it is trusted and tells theirs; what they
+/// hold through it is refused in time, but not cut.
 ///
 /// ```
 /// let budget = registry_http::MemoryBudget::new(16 << 20);
@@ -41,6 +54,10 @@ struct Shared {
     used: AtomicUsize,
     accounts: Mutex<HashMap<Option<IpAddr>, Weak<Account>>>,
     answers: Answers,
+    /// When it was looked who holds most, and how much that was.
+    most: Mutex<Option<(Instant, usize)>>,
+    /// Tells servers that the reserve is used.
+    pressed: Notify,
     refused: [AtomicU64; MemoryUse::ALL.len()],
 }
 
@@ -94,6 +111,8 @@ impl MemoryBudget {
             used: AtomicUsize::new(0),
             accounts: Mutex::default(),
             answers: Answers::default(),
+            most: Mutex::default(),
+            pressed: Notify::new(),
             refused: [const { AtomicU64::new(0) }; MemoryUse::ALL.len()],
         }))
     }
@@ -128,9 +147,49 @@ impl MemoryBudget {
             budget: self.clone(),
             client,
             used: AtomicUsize::new(0),
+            turns: AtomicUsize::new(0),
         });
         accounts.insert(client, Arc::downgrade(&account));
         account
+    }
+
+    /// Waits until a part of the reserve is used, and returns how much is missing of it.
+    pub(crate) async fn pressed(&self) -> usize {
+        loop {
+            // It counts from here on.
+            let pressed = self.0.pressed.notified();
+            let missing = self.missing();
+            if missing > 0 {
+                return missing;
+            }
+            pressed.await;
+        }
+    }
+
+    /// Returns how much is missing of the reserve.
+    pub(crate) fn missing(&self) -> usize {
+        let free = self.capacity().saturating_sub(self.used());
+        self.reserve().saturating_sub(free)
+    }
+
+    fn reserve(&self) -> usize {
+        self.capacity() / RESERVE
+    }
+
+    /// Returns how much the one holds that holds most.
+    fn most(&self) -> usize {
+        let mut most = self.0.most.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match *most {
+            Some((at, most)) if now.saturating_duration_since(at) < LOOK => most,
+            _ => {
+                let accounts: Vec<_> = self.accounts().values().filter_map(Weak::upgrade).collect();
+                let found = accounts.iter().map(|account| account.used()).max();
+                let found = found.unwrap_or_default();
+                *most = Some((now, found));
+                found
+            }
+        }
     }
 
     fn accounts(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, Weak<Account>>> {
@@ -157,6 +216,8 @@ pub(crate) struct Account {
     budget: MemoryBudget,
     client: Option<IpAddr>,
     used: AtomicUsize,
+    /// How many of its requests are worked on.
+    turns: AtomicUsize,
 }
 
 /// There is no more memory for the client.
@@ -174,6 +235,11 @@ impl Account {
         self.client
     }
 
+    /// Returns how many bytes it holds.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// Tells whether this is the account of `client`.
     pub(crate) fn is_of(&self, client: Option<IpAddr>) -> bool {
         self.client == client.map(network)
@@ -189,17 +255,24 @@ impl Account {
         Ok(charge)
     }
 
-    /// Takes `bytes` from the budget and for the client, if it then has no more than `most` of what is free.
+    /// Takes `bytes` from the budget and for the client, if it then has no more than `most` of what is free, and where
+    /// that takes of the reserve, no more than is free and half of what the greediest has.
     fn take(&self, bytes: usize, most: impl Fn(usize) -> usize) -> Result<(), Refused> {
         let shared = &self.budget.0;
         let others_and_own = shared.used.fetch_add(bytes, Ordering::Relaxed);
         let own = self.used.fetch_add(bytes, Ordering::Relaxed);
         let free = shared.capacity.saturating_sub(others_and_own);
-        if bytes <= free && own.saturating_add(bytes) <= most(free) {
+        let then = own.saturating_add(bytes);
+        let is_scarce = free < bytes.saturating_add(self.budget.reserve());
+        if is_scarce {
+            shared.pressed.notify_waiters();
+        }
+        let is_greedy = then > most(free) || is_scarce && (then > free || then > self.budget.most() / 2);
+        if bytes <= free && !is_greedy {
             return Ok(());
         }
         self.give_back(bytes);
-        Err(if own > free {
+        Err(if own > free || is_greedy && bytes <= free {
             Refused::Greedy
         } else {
             Refused::Full
@@ -353,10 +426,10 @@ mod tests {
     }
 
     #[test]
-    fn each_that_is_greedy_leaves_a_quarter_of_what_it_found() {
+    fn of_the_reserve_each_that_is_greedy_leaves_half_of_what_it_found() {
         let budget = MemoryBudget::new(100_000);
         let mut held = Vec::new();
-        for (number, used) in [(1, 75_000), (2, 93_750), (3, 98_440)] {
+        for (number, used) in [(1, 75_000), (2, 87_500), (3, 93_750), (4, 96_880)] {
             held.push(grab(&budget.account(client(number)), 10));
             assert_eq!(budget.used(), used);
         }

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use registry_core::{Error, Request, Response};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Observer, RequestRecord};
-use crate::memory::{Charge, MemoryUse, Refused};
+use crate::memory::{Charge, MemoryUse, Refused, Turn};
 
 /// A request that goes on: its record, which is told when this is dropped, and what it holds.
 pub(crate) struct Exchange {
@@ -24,7 +23,7 @@ pub(crate) struct Exchange {
 pub(crate) struct Intake {
     received: AtomicU64,
     /// The right to be worked on. It is given back as soon as the client is waited for.
-    turn: Mutex<Option<OwnedSemaphorePermit>>,
+    turn: Mutex<Option<Turn>>,
     is_kept: AtomicBool,
     kept: Mutex<Option<Charge>>,
 }
@@ -72,7 +71,7 @@ impl Exchange {
         Arc::clone(&self.intake)
     }
 
-    pub(crate) fn take_turn(&self, turn: OwnedSemaphorePermit) {
+    pub(crate) fn take_turn(&self, turn: Turn) {
         *self.intake.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
     }
 

@@ -32,6 +32,8 @@ struct State {
     is_reset: bool,
     /// Others need the connection's place.
     is_dismissed: bool,
+    /// Others need what its client holds.
+    is_put_out: bool,
     /// When bytes of a body, or any that waited, were taken last.
     last: Instant,
     /// When anything of a request happened last. Who only pings uses nothing.
@@ -45,7 +47,7 @@ pub(super) enum Verdict {
     AskAt(Instant),
     /// Nobody uses it: say goodbye.
     Close,
-    /// The client takes nothing, or never asked for anything and others need its place.
+    /// The client takes nothing, or others need what it has.
     Cut,
 }
 
@@ -60,6 +62,7 @@ impl Activity {
             is_unread: false,
             is_reset: false,
             is_dismissed: false,
+            is_put_out: false,
             last: now,
             last_use: now,
         };
@@ -72,6 +75,9 @@ impl Activity {
     /// Decides what is to be done now.
     pub(super) fn verdict(&self, now: Instant, limits: &Limits) -> Verdict {
         let state = self.lock();
+        if state.is_put_out {
+            return Verdict::Cut;
+        }
         if state.owed > 0 {
             // Often enough that a silence which begins meanwhile is not much longer than its limit.
             return Verdict::AskAt(now + limits.response_silence / 4);
@@ -103,6 +109,19 @@ impl Activity {
     pub(super) fn dismiss(&self) {
         self.lock().is_dismissed = true;
         self.dismissed.notify_one();
+    }
+
+    /// Ends the connection, whatever goes on there.
+    pub(super) fn put_out(&self) {
+        self.lock().is_put_out = true;
+        self.dismissed.notify_one();
+    }
+
+    /// Returns whether the server has something to do for the client, and when the client did something last. What is
+    /// the least of this is missed least.
+    pub(super) fn usefulness(&self) -> (bool, Instant) {
+        let state = self.lock();
+        (state.owed > 0, state.last)
     }
 
     /// Waits until the connection is asked to make room.

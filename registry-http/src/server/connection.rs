@@ -106,7 +106,6 @@ impl Connection {
         let is_secure = tls.is_some();
         let Some(charge) = metered::charge_connection(place.account(), is_secure) else {
             tracing::debug!(%peer, "there is no memory for a connection; it is closed");
-            place.crowd().relieve(Instant::now());
             return;
         };
         let stream = match tls {
@@ -143,7 +142,6 @@ impl Connection {
             service,
             activity: Arc::clone(&activity),
             memory,
-            crowd: Arc::clone(place.crowd()),
             streams,
             peer,
             is_secure,
@@ -255,7 +253,7 @@ async fn run<T, S, B>(
             () = sleep_until(check_at.into()) => match activity.verdict(Instant::now(), limits) {
                 Verdict::AskAt(time) => check_at = time,
                 Verdict::Cut => {
-                    tracing::debug!(%peer, "a client takes nothing or asks for nothing; its connection is cut");
+                    tracing::debug!(%peer, "a client takes nothing, or others need what it has; its connection is cut");
                     return;
                 }
                 Verdict::Close => {

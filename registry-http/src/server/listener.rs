@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, ToSocketAddrs, UnixListener};
 use tokio_util::either::Either;
 
@@ -11,6 +12,10 @@ use super::transport::Socket;
 use super::unix::SocketFile;
 use crate::address::{ListenAddress, PeerAddress};
 use crate::tls::Tls;
+
+/// How many connections wait to be accepted, as far as the system allows. Where there is no room, a client tries again
+/// after a second, because somebody else connects a thousand times at once.
+const BACKLOG: i32 = 4096;
 
 /// A socket that listens, and what is spoken on its connections.
 ///
@@ -31,7 +36,9 @@ impl Listener {
     /// # Errors
     /// Those of the socket, for example that the address is in use.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        Self::tcp(TcpListener::bind(address).await?)
+        let socket = TcpListener::bind(address).await?;
+        SockRef::from(&socket).listen(BACKLOG)?;
+        Self::tcp(socket)
     }
 
     /// Listens at a unix socket that is made at `path`, with the permissions `mode`, or with those that the process
@@ -106,6 +113,21 @@ impl Listener {
     pub(super) const fn has_http2(&self) -> bool {
         self.http2
     }
+
+    /// Bounds what the system holds of an answer beside what is on its way: it would take 4 MiB from each of a thousand
+    /// clients that take nothing, and all the time of the processors meanwhile. Connections inherit it.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    pub(super) fn limit_unsent(&self, bytes: usize) {
+        if let Either::Left(socket) = &self.socket
+            && let Err(error) =
+                SockRef::from(socket).set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX))
+        {
+            tracing::debug!(%error, "what the system holds of an answer cannot be bounded");
+        }
+    }
+
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    pub(super) const fn limit_unsent(&self, _: usize) {}
 
     pub(super) async fn accept(&self) -> io::Result<(Socket, PeerAddress)> {
         match &self.socket {

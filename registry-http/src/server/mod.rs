@@ -13,7 +13,7 @@ mod watched;
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -103,9 +103,17 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (connections, interrupted) = (Tasks::default(), Tasks::default());
         let crowd = Arc::new(Crowd::new(limits.connections, limits.memory.clone()));
+        let (relieved, mut ended) = (Arc::clone(&crowd), stopped.clone());
+        connections.spawn(async move {
+            tokio::select! {
+                () = self::stopped(&mut ended) => {}
+                () = relieved.relieve() => {}
+            }
+        });
         let limits = Arc::new(limits);
         let failed_handshakes = Arc::new(LogLimit::new());
         for listener in listeners {
+            listener.limit_unsent(limits.buffer);
             let accept = Accept {
                 listener,
                 service: service.clone(),
@@ -224,7 +232,7 @@ async fn accept(listener: &Listener, crowd: &Arc<Crowd>) -> Option<(Socket, Peer
             if !is_of_client {
                 tracing::error!(%error, "no connection can be accepted");
                 // Mostly because no file can be opened any more.
-                crowd.make_room(Instant::now());
+                crowd.make_room();
                 sleep(ACCEPT_PAUSE).await;
             }
             None

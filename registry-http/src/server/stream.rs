@@ -23,6 +23,8 @@ pub(super) struct Stream {
     activity: Arc<Activity>,
     begin: Instant,
     has_body: AtomicBool,
+    /// There is nothing to send at the moment, which is not the client's affair.
+    is_waited_for: AtomicBool,
     /// Bytes of the answer that were made, and that the socket did not take yet.
     untaken: AtomicUsize,
     /// When the socket took some last, in milliseconds after `begin`.
@@ -38,6 +40,7 @@ impl Stream {
             activity,
             begin: Instant::now(),
             has_body: AtomicBool::new(false),
+            is_waited_for: AtomicBool::new(false),
             untaken: AtomicUsize::new(0),
             taken_at: AtomicU64::new(0),
             waiting: AtomicWaker::new(),
@@ -45,15 +48,31 @@ impl Stream {
         }
     }
 
-    pub(super) const fn activity(&self) -> &Arc<Activity> {
-        &self.activity
-    }
-
     /// There is an answer. It has ended when nothing holds the stream any more.
     pub(super) fn body_began(&self) {
         if !self.has_body.swap(true, Ordering::Relaxed) {
             self.activity.body_began();
+            self.note_time();
         }
+    }
+
+    /// The answer has nothing to send.
+    pub(super) fn waits(&self) {
+        self.is_waited_for.store(true, Ordering::Relaxed);
+        self.activity.waits();
+    }
+
+    /// The answer has something to send again.
+    pub(super) fn ready(&self) {
+        self.is_waited_for.store(false, Ordering::Relaxed);
+        self.activity.ready();
+        self.note_time();
+    }
+
+    /// Tells whether it is the client's turn: to take what was made, or to let more be made.
+    fn waits_for_client(&self) -> bool {
+        let has_some = self.has_body.load(Ordering::Relaxed) && !self.is_waited_for.load(Ordering::Relaxed);
+        has_some || !self.is_taken()
     }
 
     pub(super) fn is_taken(&self) -> bool {
@@ -70,7 +89,7 @@ impl Stream {
         }
     }
 
-    /// Waits until the client has taken nothing of what is ready for `silence`.
+    /// Waits until the client has taken nothing of what is ready for `silence`, or has let nothing be sent.
     fn poll_stalled(
         &self,
         context: &mut Context<'_>,
@@ -78,7 +97,7 @@ impl Stream {
         silence: Duration,
     ) -> Poll<()> {
         // Whatever is made next is made by the task that asks this.
-        while !self.is_taken() {
+        while self.waits_for_client() {
             let taken_at = Duration::from_millis(self.taken_at.load(Ordering::Relaxed));
             let end = self.begin + taken_at + silence;
             let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(end.into())));
@@ -168,7 +187,8 @@ impl Drop for WatchedData {
     }
 }
 
-/// Runs the HTTP/2 streams of one connection, each in a task, and resets those whose client takes nothing.
+/// Runs the HTTP/2 streams of one connection, each in a task, and resets those whose client takes nothing. A stream whose
+/// end was told already cannot be reset: the connection is closed in its place.
 #[derive(Clone, Debug)]
 pub(super) struct StreamTasks {
     tasks: Tasks,
@@ -199,14 +219,24 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
             let Some(stream) = stream else {
                 return future.await;
             };
-            let mut future = pin!(future);
+            let mut future = pin!(Some(future));
             let mut timer = None;
             poll_fn(|context| {
-                if future.as_mut().poll(context).is_ready() {
+                if let Some(making) = future.as_mut().as_pin_mut()
+                    && making.poll(context).is_ready()
+                {
+                    // It keeps what is to be sent, even where the connection has ended.
+                    future.set(None);
+                }
+                let is_made = future.is_none();
+                if is_made && stream.poll_taken(context).is_ready() {
                     return Poll::Ready(());
                 }
                 let stalled = stream.poll_stalled(context, &mut timer, silence);
-                if stalled.is_ready() {
+                if stalled.is_ready() && is_made {
+                    tracing::debug!("a client takes nothing of a short answer; its connection is cut");
+                    stream.activity.put_out();
+                } else if stalled.is_ready() {
                     tracing::debug!("a client takes nothing of an answer; its stream is reset");
                 }
                 stalled

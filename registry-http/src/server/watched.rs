@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -13,7 +12,6 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::service::Service;
 
 use super::activity::Activity;
-use super::crowd::Crowd;
 use super::metered::ConnectionMemory;
 use super::stream::{Stream, StreamTasks, WatchedData};
 use crate::address::PeerAddress;
@@ -24,7 +22,7 @@ use crate::service::{BoxError, InterruptedRequests, OverTls};
 const REQUEST: usize = 8 * 1024;
 
 /// The longest answer in bytes that HTTP/2 is told the end of before it is sent. The end of a longer one is a frame of
-/// its own, so that the stream can still be reset.
+/// its own, so that the stream can still be reset. A shorter one that is not taken costs the connection.
 const SMALL_ANSWER: u64 = 16 * 1024;
 
 /// Lets a handler reset the connection of its request, which it finds in the request's extensions.
@@ -54,7 +52,6 @@ pub(super) struct WatchedService<S> {
     pub(super) service: S,
     pub(super) activity: Arc<Activity>,
     pub(super) memory: Arc<ConnectionMemory>,
-    pub(super) crowd: Arc<Crowd>,
     pub(super) streams: StreamTasks,
     pub(super) peer: PeerAddress,
     pub(super) is_secure: bool,
@@ -77,7 +74,6 @@ where
         let charge = match self.memory.account().charge(REQUEST, MemoryUse::Request) {
             Ok(charge) => charge,
             Err(refused) => {
-                self.crowd.relieve(Instant::now());
                 // What follows on an HTTP/1.1 connection is not read.
                 self.activity.leave_unread();
                 return Box::pin(async move { Ok(refusal(refused, version)) });
@@ -226,8 +222,8 @@ where
 impl<B> Watched<B> {
     fn note(&mut self, is_waiting: bool) {
         match (is_waiting, self.is_waiting) {
-            (true, false) => self.stream.activity().waits(),
-            (false, true) => self.stream.activity().ready(),
+            (true, false) => self.stream.waits(),
+            (false, true) => self.stream.ready(),
             (true, true) | (false, false) => {}
         }
         self.is_waiting = is_waiting;

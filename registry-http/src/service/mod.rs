@@ -22,7 +22,6 @@ use registry_core::policy::Claims;
 use registry_core::request::{allowed_methods, clean_target};
 use registry_core::response::ResponseBody as Content;
 use registry_core::{Error, ErrorCode, Registry, Response, Scope, Storage};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::finish_on_drop::FinishOnDrop;
@@ -34,7 +33,7 @@ use crate::access::{AccessControl, ReplaceableAccess};
 use crate::authenticate::{self, Anonymous, Authenticator};
 use crate::frontend::{ClientAddress, Mounted};
 use crate::limits::Limits;
-use crate::memory::{Account, MemoryUse};
+use crate::memory::{Account, MemoryUse, Turns};
 use crate::observe::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
 use crate::rate_limit::RateLimits;
 use crate::server::ConnectionMemory;
@@ -78,7 +77,7 @@ struct Shared<S: ?Sized + Storage> {
     events: Option<Arc<dyn EventSink>>,
     rates: Option<Arc<RateLimits>>,
     fields: Arc<HeaderMap>,
-    turns: Arc<Semaphore>,
+    turns: Turns,
 }
 
 /// Tasks that are aborted with the last service.
@@ -97,7 +96,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
     /// Makes a service that takes everybody for the anonymous principal and logs by [`AccessLog`].
     #[must_use]
     pub fn new(registry: Registry<S>, limits: Limits) -> Self {
-        let turns = Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS)));
+        let turns = Turns::new(limits.requests);
         let access = AccessControl {
             authenticator: Arc::new(Anonymous),
             authorizer: Arc::clone(registry.authorizer()),
@@ -199,7 +198,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
             events: self.shared.events.clone(),
             rates: self.shared.rates.clone(),
             fields: Arc::clone(&self.shared.fields),
-            turns: Arc::clone(&self.shared.turns),
+            turns: self.shared.turns.clone(),
         };
         change(&mut shared);
         Self {
@@ -297,7 +296,7 @@ impl<S: ?Sized + Storage> Shared<S> {
             return answer;
         }
         if let Some((_, endpoint)) = endpoint {
-            self.wait_for_turn(exchange).await?;
+            self.wait_for_turn(exchange, &account).await?;
             let (principal, response) = endpoint.answer(parts, body).await;
             exchange.set_principal(principal.name());
             return Ok(response);
@@ -330,7 +329,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         if matches!(request, registry_core::Request::PutManifest { .. }) {
             exchange.keep_body(account.charge(0, MemoryUse::Manifest)?);
         }
-        self.wait_for_turn(exchange).await?;
+        self.wait_for_turn(exchange, &account).await?;
         let registry = self.registry.clone();
         let registry = registry.with_authorizer(Arc::clone(&access.authorizer));
         let mut response = match &self.events {
@@ -344,9 +343,12 @@ impl<S: ?Sized + Storage> Shared<S> {
             None => registry.handle(&principal, request, body).await,
         };
         exchange.release_body();
-        if let Content::Bytes(bytes) = &mut response.body
-            && bytes.len() > SMALL_ANSWER
-        {
+        let held = match &mut response.body {
+            Content::Bytes(bytes) => std::slice::from_mut(bytes),
+            Content::Pieces(pieces) => pieces,
+            _ => &mut [],
+        };
+        for bytes in held.iter_mut().filter(|bytes| bytes.len() > SMALL_ANSWER) {
             *bytes = account.hold(std::mem::take(bytes))?;
         }
         match &response.error {
@@ -360,12 +362,9 @@ impl<S: ?Sized + Storage> Shared<S> {
     }
 
     /// Waits until the request may be worked on.
-    async fn wait_for_turn(&self, exchange: &Exchange) -> Result<(), Error> {
-        let turn = Arc::clone(&self.turns).acquire_owned();
-        match timeout(self.limits.turn, turn).await {
-            Ok(Ok(turn)) => exchange.take_turn(turn),
-            _ => return Err(ErrorCode::Unavailable.into()),
-        }
+    async fn wait_for_turn(&self, exchange: &Exchange, account: &Arc<Account>) -> Result<(), Error> {
+        let turn = timeout(self.limits.turn, self.turns.take(account)).await;
+        exchange.take_turn(turn.map_err(|_| ErrorCode::Unavailable)?);
         Ok(())
     }
 

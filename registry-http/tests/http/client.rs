@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use registry_http::testing::TestRegistry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -199,6 +200,13 @@ impl Client {
             .collect();
         (status, header)
     }
+}
+
+/// Connects from another address of the loopback interface, as all clients but such are at 127.0.0.1.
+pub(crate) async fn connect_from(address: u8, registry: &TestRegistry) -> Client {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, address], 0).into()).unwrap();
+    Client::of(socket.connect(registry.address()).await.unwrap())
 }
 
 /// Starts an upload and returns the path of its session, by which it goes on wherever it stands.

@@ -47,9 +47,14 @@ impl Body for Pieces {
 
 /// Connects by HTTP/2 without an upgrade. The task is the connection; aborting it cuts it.
 pub(crate) async fn connect(address: SocketAddr) -> (SendRequest<Pieces>, JoinHandle<()>) {
+    connect_with(address, WINDOW).await
+}
+
+/// Connects with so large a window for each stream.
+pub(crate) async fn connect_with(address: SocketAddr, window: u32) -> (SendRequest<Pieces>, JoinHandle<()>) {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) = Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(WINDOW)
+        .initial_stream_window_size(window)
         .initial_connection_window_size(WINDOW)
         .handshake(TokioIo::new(stream))
         .await

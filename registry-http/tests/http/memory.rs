@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use registry_http::testing::TestRegistry;
-use registry_http::{Limits, MemoryBudget, MemoryUse};
+use registry_http::{Limits, MemoryBudget, MemoryUse, RequestRecord};
 
-use crate::client::{Client, push_blob};
+use crate::client::{Client, connect_from, push_blob};
 use crate::client_http2::{Pieces, connect, request};
-use crate::eventually;
+use crate::{Records, eventually};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -21,13 +21,6 @@ async fn registry(memory: usize) -> (TestRegistry, MemoryBudget) {
 
 async fn is_given_back(budget: &MemoryBudget) {
     eventually(async || (budget.used() == 0).then_some(())).await;
-}
-
-/// A client at another address of the loopback interface, as all clients but one are at 127.0.0.1.
-async fn neighbour(registry: &TestRegistry) -> Client {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-    Client::of(socket.connect(registry.address()).await.unwrap())
 }
 
 #[tokio::test]
@@ -71,10 +64,64 @@ async fn connections_that_hold_headers_leave_memory_for_others() {
     }
     eventually(async || (budget.refused(MemoryUse::Header) > 0).then_some(())).await;
     assert!(budget.used() < budget.capacity(), "{budget:?}");
-    let mut other = neighbour(&registry).await;
+    let mut other = connect_from(2, &registry).await;
     assert_eq!(other.get("/v2/").await.status, 200);
     drop((holding, other));
     is_given_back(&budget).await;
+}
+
+/// Each address may have three times as much as is free: six of them would leave nothing.
+#[tokio::test]
+async fn many_greedy_addresses_leave_memory_for_a_new_one_because_the_greediest_is_put_out() {
+    let (registry, budget) = registry(4 << 20).await;
+    let hold = async |address| {
+        let mut clients = Vec::new();
+        for _ in 0..50 {
+            let mut client = connect_from(address, &registry).await;
+            let header = format!("GET /v2/ HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(60_000));
+            drop(client.try_send(header).await);
+            clients.push(client);
+        }
+        clients
+    };
+    let mut holding = Vec::new();
+    for address in 10..30 {
+        holding.push(hold(address).await);
+        // Whoever comes between is served at once, and with more than a little.
+        let mut other = connect_from(100 + address, &registry).await;
+        assert_eq!(other.get("/v2/").await.status, 200, "{address} {budget:?}");
+        let field = "x".repeat(50_000);
+        let answer = other.call("GET", "/v2/", &[("X", &field)], b"").await;
+        assert_eq!(answer.status, 200, "{address} {budget:?}");
+    }
+    // Soon there is some to spare again.
+    eventually(async || (budget.used() <= budget.capacity() / 8 * 7).then_some(())).await;
+    drop(holding);
+    is_given_back(&budget).await;
+}
+
+#[tokio::test]
+async fn the_system_holds_little_of_an_answer_that_nobody_takes() {
+    let records = Records::default();
+    let registry = TestRegistry::builder()
+        .observer(std::sync::Arc::new(records.clone()))
+        .start()
+        .await;
+    let mut client = Client::connect(registry.address()).await;
+    let digest = push_blob(&mut client, "a", &vec![7; 16 << 20]).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stalled = Client::of(socket.connect(registry.address()).await.unwrap());
+    stalled.head("GET", &format!("/v2/a/blobs/{digest}"), &[]).await;
+    stalled.stream.readable().await.unwrap();
+    // What is asked for next waits as well.
+    for _ in 0..20 {
+        assert_eq!(client.get("/v2/").await.status, 200);
+    }
+    drop(stalled);
+    let of_blob = |record: &RequestRecord| record.digest.is_some() && record.method == "GET";
+    let sent = records.wait(of_blob).await.sent;
+    assert!((1..3 << 20).contains(&sent), "{sent}");
 }
 
 #[tokio::test]
@@ -122,7 +169,7 @@ async fn too_many_streams_of_one_client_are_refused_and_others_are_served() {
         assert!(matches!(answer.status().as_u16(), 429 | 503), "{answer:?}");
         assert_eq!(answer.headers()["Retry-After"], "1");
     }
-    let mut other = neighbour(&registry).await;
+    let mut other = connect_from(2, &registry).await;
     for _ in 0..20 {
         assert_eq!(other.get("/v2/").await.status, 200);
     }
@@ -148,7 +195,7 @@ async fn stalled_pushes_of_manifests_are_bounded_and_others_push() {
     }
     eventually(async || (budget.refused(MemoryUse::Manifest) > 5).then_some(())).await;
     assert!(budget.used() < budget.capacity(), "{budget:?}");
-    let mut other = neighbour(&registry).await;
+    let mut other = connect_from(2, &registry).await;
     let config = push_blob(&mut other, "b", b"{}").await;
     let manifest = format!(
         r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{config}","size":2}},"layers":[]}}"#

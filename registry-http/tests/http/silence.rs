@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,8 +17,8 @@ use registry_storage::filesystem::FilesystemBackend;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
-use crate::client::{Client, push_blob, start_upload};
-use crate::client_http2::{Pieces, WINDOW, connect, request};
+use crate::client::{Client, connect_from, push_blob, start_upload};
+use crate::client_http2::{Pieces, WINDOW, connect, connect_with, request};
 use crate::{Records, eventually, noise};
 
 /// Shorter than a test may take, longer than what is done at once.
@@ -437,6 +438,40 @@ async fn who_sends_nothing_or_takes_nothing_keeps_nobody_from_having_a_turn() {
     drop((stalled, answers));
 }
 
+/// Asks for a short answer with so large a window, and goes on with requests that need none until `is_over`.
+async fn take_nothing(window: u32, mut is_over: impl FnMut(&mut BoxFuture<'_, bool>, bool) -> bool) {
+    let (registry, _) = impatient_registry().await;
+    let (mut sender, connection) = connect_with(registry.address(), window).await;
+    let get = request("GET", "/v2/", Pieces::empty());
+    let answer = sender.send_request(get).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut body: BoxFuture<'_, bool> = Box::pin(async { answer.into_body().collect().await.is_err() });
+    eventually(async || {
+        let head = request("HEAD", "/v2/", Pieces::empty());
+        drop(sender.send_request(head).await);
+        tokio::time::sleep(SHORT / 10).await;
+        is_over(&mut body, connection.is_finished()).then_some(())
+    })
+    .await;
+}
+
+/// The end of a short answer is told with its bytes, so that its stream cannot be reset. Other requests of the connection
+/// do not keep it alive.
+#[tokio::test]
+async fn a_short_answer_that_is_not_taken_costs_an_http2_connection() {
+    take_nothing(1, |_, is_finished| is_finished).await;
+}
+
+/// Nothing of the answer was made yet.
+#[tokio::test]
+async fn a_stream_whose_window_stays_shut_is_reset_whatever_else_the_connection_does() {
+    take_nothing(0, |body, is_finished| {
+        assert!(!is_finished);
+        body.now_or_never() == Some(true)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait() {
     let mut limits = Limits::default();
@@ -450,6 +485,33 @@ async fn connections_beyond_the_limit_wait() {
     assert!(wait.is_err(), "it was answered");
     drop(first);
     assert_eq!(second.answer("GET").await.status, 200);
+}
+
+#[tokio::test]
+async fn many_addresses_whose_pulls_stand_still_keep_nobody_out() {
+    let mut limits = Limits::default();
+    limits.connections = 100;
+    let registry = TestRegistry::builder().limits(limits).start().await;
+    let digest = {
+        let mut client = Client::connect(registry.address()).await;
+        push_blob(&mut client, "a", &vec![7; 16 << 20]).await
+    };
+    let target = format!("/v2/a/blobs/{digest}");
+    let mut stalled = Vec::new();
+    for address in 2..8 {
+        for _ in 0..60 {
+            let mut client = connect_from(address, &registry).await;
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            drop(client.try_send(head).await);
+            stalled.push(client);
+        }
+    }
+    for address in 100..104 {
+        let mut client = connect_from(address, &registry).await;
+        let answered = tokio::time::timeout(Duration::from_secs(20), client.get("/v2/"));
+        assert_eq!(answered.await.expect("there is room").status, 200);
+        stalled.push(client);
+    }
 }
 
 #[tokio::test]

@@ -61,7 +61,8 @@ pub async fn pages_by_size_and_type(storage: Arc<dyn Storage>) {
                 .await
                 .unwrap();
             assert!(page.items.len() <= limit);
-            let bytes = referrers_index(&page.items).unwrap().len() - referrers_index(&[]).unwrap().len();
+            let length = |items| referrers_index(items).unwrap().concat().len();
+            let bytes = length(&page.items) - length(&[]);
             assert!(
                 bytes <= size_limit || page.items.len() == 1,
                 "{bytes} of {size_limit}"

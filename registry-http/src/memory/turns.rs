@@ -1,0 +1,201 @@
+//! The requests that are worked on, and those that wait for it.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::{Account, share};
+
+/// How many turns a client may have beside its share of those that are free.
+const FEW: usize = 8;
+
+/// A number of turns, shared out by address as memory is: each client may have three times as many as are free, and a few.
+/// Where others wait, the next turn is for the client that has fewest.
+#[derive(Clone, Debug)]
+pub(crate) struct Turns(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    next: u64,
+    waiting: HashMap<Option<IpAddr>, Queue>,
+}
+
+/// The requests of one client that wait.
+#[derive(Debug)]
+struct Queue {
+    account: Arc<Account>,
+    requests: VecDeque<(u64, oneshot::Sender<Turn>)>,
+}
+
+/// The right to be worked on, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    turns: Turns,
+    account: Arc<Account>,
+}
+
+impl Turns {
+    pub(crate) fn new(count: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            free: count,
+            next: 0,
+            waiting: HashMap::new(),
+        })))
+    }
+
+    /// Waits for a turn. Cancel safe: whoever goes away leaves the queue.
+    pub(crate) async fn take(&self, account: &Arc<Account>) -> Turn {
+        loop {
+            let waiting = {
+                let mut state = self.lock();
+                if state.has_one_for(account) {
+                    return self.give(&mut state, Arc::clone(account));
+                }
+                state.wait(account)
+            };
+            // The other end goes away with the queue alone, which is there as long as this is.
+            if let Ok(turn) = waiting.await {
+                return turn;
+            }
+        }
+    }
+
+    fn give(&self, state: &mut State, account: Arc<Account>) -> Turn {
+        state.free -= 1;
+        account.turns.fetch_add(1, Ordering::Relaxed);
+        Turn {
+            turns: self.clone(),
+            account,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn has_one_for(&self, account: &Account) -> bool {
+        self.free > 0 && account.turns.load(Ordering::Relaxed) < FEW + share(self.free)
+    }
+
+    fn wait(&mut self, account: &Arc<Account>) -> oneshot::Receiver<Turn> {
+        let (sender, receiver) = oneshot::channel();
+        let number = self.next;
+        self.next += 1;
+        let queue = self.waiting.entry(account.client()).or_insert_with(|| Queue {
+            account: Arc::clone(account),
+            requests: VecDeque::new(),
+        });
+        queue.requests.push_back((number, sender));
+        receiver
+    }
+
+    /// Takes the request out of its queue that is next.
+    fn next(&mut self) -> Option<(Arc<Account>, oneshot::Sender<Turn>)> {
+        self.waiting.retain(|_, queue| {
+            while let Some((_, sender)) = queue.requests.front()
+                && sender.is_closed()
+            {
+                queue.requests.pop_front();
+            }
+            !queue.requests.is_empty()
+        });
+        let waiting = self.waiting.values().filter_map(|queue| {
+            let first = queue.requests.front()?.0;
+            let turns = queue.account.turns.load(Ordering::Relaxed);
+            self.has_one_for(&queue.account)
+                .then(|| (turns, first, queue.account.client()))
+        });
+        let (_, _, client) = waiting.min()?;
+        let Entry::Occupied(mut queue) = self.waiting.entry(client) else {
+            return None;
+        };
+        let (_, sender) = queue.get_mut().requests.pop_front()?;
+        let account = Arc::clone(&queue.get().account);
+        if queue.get().requests.is_empty() {
+            queue.remove();
+        }
+        Some((account, sender))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = self.turns.lock();
+        state.free += 1;
+        self.account.turns.fetch_sub(1, Ordering::Relaxed);
+        if state.waiting.is_empty() {
+            return;
+        }
+        if let Some((account, sender)) = state.next() {
+            let turn = self.turns.give(&mut state, account);
+            drop(state);
+            // Whoever went away meanwhile gives it to the next one.
+            drop(sender.send(turn));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::memory::MemoryBudget;
+
+    fn clients<const COUNT: usize>() -> [Arc<Account>; COUNT] {
+        let budget = MemoryBudget::new(1000);
+        std::array::from_fn(|last| budget.account(Some([192, 0, 2, last as u8].into())))
+    }
+
+    /// Takes as many turns as there are at once.
+    fn grab(turns: &Turns, client: &Arc<Account>) -> Vec<Turn> {
+        std::iter::from_fn(|| turns.take(client).now_or_never()).collect()
+    }
+
+    #[test]
+    fn who_has_many_turns_leaves_some_for_others() {
+        let (turns, [greedy, other]) = (Turns::new(100), clients());
+        let held = grab(&turns, &greedy);
+        assert_eq!(held.len(), 77);
+        assert!(turns.take(&other).now_or_never().is_some());
+        drop(held);
+        assert_eq!(grab(&turns, &other).len(), 77);
+    }
+
+    #[tokio::test]
+    async fn the_next_turn_is_for_who_has_fewest_however_many_wait() {
+        let (turns, [greedy, other]) = (Turns::new(4), clients());
+        let mut held = grab(&turns, &greedy);
+        assert_eq!(held.len(), 4);
+        let mut queued: Vec<_> = (0..100).map(|_| Box::pin(turns.take(&greedy))).collect();
+        assert!(
+            queued
+                .iter_mut()
+                .all(|waiting| waiting.as_mut().now_or_never().is_none())
+        );
+        let mut late = Box::pin(turns.take(&other));
+        assert!(late.as_mut().now_or_never().is_none());
+        held.pop();
+        let turn = late.now_or_never().unwrap();
+        assert!(
+            queued
+                .iter_mut()
+                .all(|waiting| waiting.as_mut().now_or_never().is_none())
+        );
+        // Then it is the turn of who waits longest, and who went away is passed over.
+        let mut queued = queued.into_iter();
+        drop(queued.next());
+        drop(turn);
+        let got = queued.next().unwrap().now_or_never();
+        assert!(got.is_some());
+        drop((queued, got, held));
+        assert_eq!(grab(&turns, &other).len(), 4);
+    }
+}
