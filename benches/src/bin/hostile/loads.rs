@@ -14,6 +14,8 @@ const REPOSITORY: &str = "/v2/hostile/app";
 const CONTENT: &[u8] = b"content of the hostile client";
 /// The size of a large manifest in bytes, a little below the default limit.
 const LARGE: usize = (4 << 20) - 4096;
+/// What is sent in place of a large manifest; one for all, as it costs the machine nothing.
+static SPACES: [u8; LARGE] = [b' '; LARGE];
 /// Streams of one HTTP/2 connection.
 const STREAMS: usize = 128;
 
@@ -249,7 +251,9 @@ async fn stall_streams(server: SocketAddr, stall: Stall) -> Result<(), String> {
     let opened = builder.handshake::<_, bytes::Bytes>(stream).await;
     let (mut sender, mut connection) = opened.map_err(|error| error.to_string())?;
     let mut pings = connection.ping_pong().ok_or("no pings")?;
-    let driver = tokio::spawn(connection);
+    // It ends with this.
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(connection);
     let mut held = Vec::new();
     let count = if matches!(stall, Stall::Full) { 16 } else { STREAMS };
     for number in 0..count {
@@ -273,7 +277,7 @@ async fn stall_streams(server: SocketAddr, stall: Stall) -> Result<(), String> {
         let sent = sender.send_request(request, has_no_body);
         let (answer, mut body) = sent.map_err(|error| error.to_string())?;
         if matches!(stall, Stall::Full) {
-            body.send_data(bytes::Bytes::from(vec![b' '; LARGE]), false).ok();
+            body.send_data(bytes::Bytes::from_static(&SPACES), false).ok();
         }
         held.push((answer, body));
     }
@@ -281,7 +285,6 @@ async fn stall_streams(server: SocketAddr, stall: Stall) -> Result<(), String> {
         sleep(Duration::from_millis(500)).await;
         let pinged = pings.ping(h2::Ping::opaque()).await;
         if pinged.is_err() {
-            driver.abort();
             return Err("the connection was closed".into());
         }
     }
@@ -312,7 +315,7 @@ async fn push_all_but_a_byte(server: SocketAddr) -> Result<(), String> {
     let fields = [("Content-Type", crate::slow::IMAGE)];
     let target = format!("{REPOSITORY}/manifests/stalled");
     client.begin("PUT", &target, &fields, LARGE).await?;
-    client.send(&vec![b' '; LARGE - 1]).await?;
+    client.send(&SPACES[1..]).await?;
     client.closed().await;
     Ok(())
 }
