@@ -8,6 +8,8 @@ use crate::commands::adopt::Adopt;
 use crate::commands::backup::Backup;
 use crate::commands::check::Check;
 use crate::commands::export::Export;
+use crate::commands::garbage_collect::GarbageCollect;
+use crate::commands::health::Health;
 use crate::commands::import::Import;
 use crate::commands::restore::Restore;
 use crate::config::Flag;
@@ -47,6 +49,10 @@ pub(crate) enum Command {
     Htpasswd(HtpasswdCommand),
     /// Says which rule of `access` lets somebody do something, or that none does.
     Explain(Explain),
+    /// Asks a running server whether it answers: 0 if it does, else 1. For health checks of containers.
+    Health(Health),
+    /// Is there for the jobs of registry:2, and collects nothing: it says what is so.
+    GarbageCollect(GarbageCollect),
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@ mod access;
 mod bounded_file;
 mod bucket;
 mod cli;
+mod command_line;
 mod commands;
 mod config;
 mod control;
@@ -23,7 +24,7 @@ use clap::Parser as _;
 use crate::cli::{Arguments, Command};
 
 fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
+    let Arguments { command } = Arguments::parse_from(command_line::arguments(std::env::args_os()));
     let result = match command {
         Command::Config { command } => commands::config::run(&command).map(|()| true),
         Command::Serve(serve) => commands::serve::run(&serve),
@@ -34,6 +35,11 @@ fn main() -> ExitCode {
         Command::Import(import) => commands::import::run(&import),
         Command::Restore(restore) => commands::restore::run(&restore).map(|()| true),
         Command::Htpasswd(command) => commands::htpasswd::run(&command).map(|()| true),
+        Command::Health(health) => commands::health::run(&health).map(|()| true),
+        Command::GarbageCollect(command) => {
+            commands::garbage_collect::run(&command);
+            Ok(true)
+        }
         Command::Explain(explain) => commands::explain::run(&explain).map(|()| true),
     };
     match result {

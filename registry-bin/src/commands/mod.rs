@@ -6,6 +6,8 @@ pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod explain;
 pub(crate) mod export;
+pub(crate) mod garbage_collect;
+pub(crate) mod health;
 pub(crate) mod htpasswd;
 pub(crate) mod import;
 pub(crate) mod restore;

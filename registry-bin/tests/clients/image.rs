@@ -49,6 +49,8 @@ fn the_image_serves_as_nobody_keeps_its_volume_and_stops_in_order() {
         "--read-only",
         "--cap-drop",
         "ALL",
+        "--health-interval",
+        "1s",
         "--volume",
         "images:/var/lib/registry",
         "--env",
@@ -57,6 +59,19 @@ fn the_image_serves_as_nobody_keeps_its_volume_and_stops_in_order() {
     ]);
     let logs = || bash.run(["-c", "docker logs registry 2>&1"]);
     wait_until_ready(docker, port, &logs);
+
+    wait_until_healthy(docker, "registry", &logs);
+    // Program and data are found without a flag, by the name that registry:2's image has for them.
+    let checked = docker.run(["exec", "registry", "registry", "check"]);
+    assert!(checked.contains("nothing is broken"), "{checked}");
+    docker.run([
+        "exec",
+        "registry",
+        "registry",
+        "garbage-collect",
+        "/etc/docker/registry/config.yml",
+    ]);
+    starts_by_the_command_lines_of_registry_2(docker, &bash);
 
     let context = folder.path().join("context");
     write_files(&context);
@@ -84,6 +99,58 @@ fn the_image_serves_as_nobody_keeps_its_volume_and_stops_in_order() {
         expect_file(&out, name);
     }
     docker.run(["rm", "--force", "--volumes", "probe", "registry"]);
+}
+
+/// Charts and compose files name program and command in many ways, some with an entry point of their own.
+fn starts_by_the_command_lines_of_registry_2(docker: &Tool, bash: &Tool) {
+    const FILE: &str = "/etc/docker/registry/config.yml";
+    for (entry, command) in [
+        (None, &[FILE][..]),
+        (None, &["serve", FILE]),
+        (None, &["registry", "serve", FILE]),
+        (None, &["/bin/registry", "serve", FILE]),
+        (None, &["/entrypoint.sh", FILE]),
+        (Some("/bin/registry"), &["serve", FILE]),
+        (Some("/registry-bin"), &["serve", FILE]),
+    ] {
+        let address = format!("REGISTRY_HTTP_ADDR=127.0.0.1:{}", free_port());
+        let mut arguments = vec![
+            "run",
+            "--detach",
+            "--name",
+            "other",
+            "--network",
+            "host",
+            "--health-interval",
+            "1s",
+            "--env",
+            &address,
+        ];
+        arguments.extend(entry.iter().flat_map(|entry| ["--entrypoint", entry]));
+        arguments.push("registry-bin:test");
+        arguments.extend(command);
+        docker.run(&arguments);
+        let logs = || bash.run(["-c", "docker logs other 2>&1"]);
+        wait_until_healthy(docker, "other", &logs);
+        docker.run(["rm", "--force", "--volumes", "other"]);
+    }
+}
+
+/// Waits until the health check of the image says so.
+fn wait_until_healthy(docker: &Tool, name: &str, logs: &dyn Fn() -> String) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let health = docker.run(["inspect", "--format", "{{.State.Running}} {{.State.Health.Status}}", name]);
+        match health.trim() {
+            "true healthy" => return,
+            other => assert!(
+                other == "true starting" && std::time::Instant::now() < deadline,
+                "{other}: {}",
+                logs()
+            ),
+        }
+        crate::support::server::pause();
+    }
 }
 
 /// A port that nothing listens at. The container takes it a moment later.

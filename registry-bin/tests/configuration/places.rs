@@ -25,7 +25,14 @@ const COMMANDS: &[(&[&str], &str)] = &[
 const BY_FLAGS_ONLY: &[&str] = &["export", "import"];
 
 /// The commands that have tests of their own: the server's, that which fills an empty folder, and those without data.
-const OTHERS: &[&str] = &["serve", "restore", "htpasswd", "help"];
+const OTHERS: &[&str] = &[
+    "serve",
+    "restore",
+    "htpasswd",
+    "health",
+    "garbage-collect",
+    "help",
+];
 
 /// What names the data: arguments and variables.
 type Way = (&'static [&'static str], &'static [(&'static str, &'static str)]);

@@ -1,5 +1,6 @@
 //! Kinds of single values.
 
+mod address;
 mod address_range;
 mod content;
 mod duration;
@@ -10,6 +11,7 @@ mod secret;
 mod secret_fields;
 mod secret_url;
 
+pub(crate) use self::address::split_address;
 pub(crate) use self::address_range::AddressRange;
 pub(crate) use self::content::{no_path, shown};
 pub(crate) use self::duration::GoDuration;

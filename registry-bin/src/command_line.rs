@@ -1,0 +1,65 @@
+//! The command lines of registry:2's image, as this program takes them.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// What the program is called in the image, beside its own name. Charts and compose files name one of these as the
+/// command, which comes behind the image's own entry point then.
+const NAMES: [&str; 3] = ["registry-bin", "registry", "entrypoint.sh"];
+
+/// Turns the arguments of registry:2's image into those of this program; its own stay as they are. There as here,
+/// `FILE.yml` alone is served.
+pub(crate) fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut given = given.into_iter().peekable();
+    let mut arguments: Vec<OsString> = given.next().into_iter().collect();
+    while given.next_if(|argument| is_program(argument)).is_some() {}
+    match given.peek() {
+        Some(first) if is_configuration(first) => arguments.push("serve".into()),
+        Some(first) if first == "-v" => {
+            given.next();
+            arguments.push("--version".into());
+        }
+        _ => {}
+    }
+    arguments.extend(given);
+    arguments
+}
+
+fn is_program(argument: &OsStr) -> bool {
+    let name = Path::new(argument).file_name();
+    NAMES.iter().any(|known| name == Some(OsStr::new(known)))
+}
+
+fn is_configuration(argument: &OsStr) -> bool {
+    let extension = Path::new(argument).extension();
+    extension.is_some_and(|extension| extension == "yml" || extension == "yaml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines_of_registry_2_and_its_image_are_taken() {
+        for (given, taken) in [
+            ("/entrypoint.sh /etc/c.yml", "serve /etc/c.yml"),
+            ("registry /etc/c.yaml", "serve /etc/c.yaml"),
+            ("registry serve /etc/c.yml", "serve /etc/c.yml"),
+            ("registry /bin/registry serve c", "serve c"),
+            (
+                "registry registry garbage-collect -m c.yml",
+                "garbage-collect -m c.yml",
+            ),
+            ("registry /entrypoint.sh c.yml", "serve c.yml"),
+            ("registry -v", "--version"),
+            ("registry-bin", ""),
+            ("registry-bin serve registry", "serve registry"),
+            ("registry-bin check --config c.yml", "check --config c.yml"),
+        ] {
+            let given = given.split(' ').map(OsString::from);
+            let found = arguments(given);
+            let found: Vec<_> = found.iter().skip(1).map(|part| part.to_string_lossy()).collect();
+            assert_eq!(found.join(" "), taken);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! `registry-bin health`: asks a running server whether it answers. For containers, in which there is no other program.
+
+use std::error::Error as _;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::{StatusCode, Url};
+use rustls::AlertDescription;
+
+use crate::cli::StoreArguments;
+use crate::config::sections::http::{Http, Network};
+use crate::config::values::split_address;
+use crate::config::{Loaded, load};
+use crate::failure::Failure;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  registry-bin health                                    the server that the configuration tells of
+  registry-bin health --config /etc/registry/config.yml
+  registry-bin health https://registry.lan:5000/v2/
+
+Without URL, /ready of http.debug.addr is asked where there is one, which tells most, and else /v2/ of http.addr. The exit
+code is 0 where the answer is 200, where it is 401 or 429, or where a client's certificate is asked for, as a server
+answers then; it is 1 else. A certificate is not verified, whoever made it: it may be for another name.")]
+pub(crate) struct Health {
+    /// What to ask: http://… or https://….
+    #[arg(value_name = "URL")]
+    url: Option<String>,
+
+    #[command(flatten)]
+    configuration: StoreArguments,
+}
+
+/// What is asked.
+struct Question {
+    /// The URLs; the next one is tried where one fails.
+    urls: Vec<Url>,
+    /// The unix socket to ask through.
+    socket: Option<PathBuf>,
+}
+
+/// Asks, and says in one line what came.
+pub(crate) fn run(health: &Health) -> Result<(), Failure> {
+    let question = match &health.url {
+        Some(url) => Question {
+            urls: vec![url_of(url)?],
+            socket: None,
+        },
+        None => {
+            let loaded = load(&health.configuration, &[])?;
+            Question::of(&loaded).map_err(|failure| loaded.locate(failure))?
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Failure::new("cannot start").because(cause))?;
+    let answer = runtime.block_on(question.ask())?;
+    writeln!(io::stdout(), "{answer}")
+        .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+}
+
+fn url_of(text: &str) -> Result<Url, Failure> {
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| Failure::new("takes a URL such as http://127.0.0.1:5000/v2/"))
+}
+
+impl Question {
+    /// What to ask the server that a configuration tells of.
+    fn of(loaded: &Loaded) -> Result<Self, Failure> {
+        let http = &loaded.configuration.http;
+        if let Some(address) = &http.debug.addr {
+            let place = reachable("http.debug.addr", address)?;
+            return Ok(Self {
+                urls: vec![url_of(&format!("http://{place}/ready"))?],
+                socket: None,
+            });
+        }
+        let prefix = http.prefix.as_deref().unwrap_or_default().trim_matches('/');
+        let path = match prefix {
+            "" => "/v2/".to_owned(),
+            prefix => format!("/{prefix}/v2/"),
+        };
+        let (place, socket) = match http.net {
+            Network::Unix => ("localhost".to_owned(), Some(PathBuf::from(&http.addr))),
+            Network::Tcp => (reachable("http.addr", &http.addr)?, None),
+        };
+        let urls = schemes(http)
+            .iter()
+            .map(|scheme| url_of(&format!("{scheme}://{place}{path}")));
+        Ok(Self {
+            urls: urls.collect::<Result<_, _>>()?,
+            socket,
+        })
+    }
+
+    async fn ask(&self) -> Result<String, Failure> {
+        let mut failed = None;
+        for url in &self.urls {
+            match self.ask_at(url).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failed = failed.or(Some(failure)),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Failure::new("there is nothing to ask")))
+    }
+
+    async fn ask_at(&self, url: &Url) -> Result<String, Failure> {
+        // Its user, password and query may be secret.
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or_default();
+        let shown = format!("{}://{host}:{port}{}", url.scheme(), url.path());
+        let shown = match &self.socket {
+            Some(socket) => format!("{} through {}", url.path(), socket.display()),
+            None => shown,
+        };
+        let mut client = reqwest::Client::builder()
+            // Variables of a proxy are for what is outside.
+            .no_proxy()
+            .tls_danger_accept_invalid_certs(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+            .user_agent(concat!("registry-bin-health/", env!("CARGO_PKG_VERSION")));
+        if let Some(socket) = &self.socket {
+            client = client.unix_socket(socket.as_path());
+        }
+        let failed = || Failure::new(format!("unhealthy: {shown}"));
+        let client = client.build().map_err(|cause| failed().because(cause))?;
+        match client.get(url.clone()).send().await {
+            Ok(response) => match response.status() {
+                status @ (StatusCode::OK | StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS) => {
+                    Ok(format!("healthy: {shown} answered {status}"))
+                }
+                status => Err(Failure::new(format!("unhealthy: {shown} answered {status}"))),
+            },
+            Err(error) if wants_certificate(&error) => {
+                Ok(format!("healthy: {shown} asks for a client's certificate"))
+            }
+            Err(error) => Err(failed().because(error.without_url())),
+        }
+    }
+}
+
+/// By which scheme the server may be reached: a configuration does not tell of `--tls-self-signed`.
+const fn schemes(http: &Http) -> &'static [&'static str] {
+    if http.tls.certificate.is_some() {
+        &["https"]
+    } else {
+        &["http", "https"]
+    }
+}
+
+/// Returns where a server that listens at `address` can be reached from this machine.
+fn reachable(key: &str, address: &str) -> Result<String, Failure> {
+    let (host, port) = split_address(address).map_err(|problem| Failure::of(key, problem))?;
+    if port == 0 {
+        return Err(Failure::of(
+            key,
+            "port 0 is any port; say the URL that the server has told: registry-bin health URL",
+        ));
+    }
+    Ok(match host.parse::<IpAddr>() {
+        _ if host.is_empty() => SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string(),
+        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => {
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string()
+        }
+        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => {
+            SocketAddr::from((Ipv6Addr::LOCALHOST, port)).to_string()
+        }
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    })
+}
+
+/// Tells whether a server ended a handshake because it lets in only who shows a certificate. HTTP/2 keeps no more of the
+/// alert than its text.
+fn wants_certificate(error: &reqwest::Error) -> bool {
+    let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired).to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.to_string().contains(&alert) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_at_all_addresses_is_reached_by_that_of_this_machine() {
+        for (address, place) in [
+            (":5000", "127.0.0.1:5000"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("[fe80::1]:80", "[fe80::1]:80"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+            ("localhost:5000", "localhost:5000"),
+        ] {
+            assert_eq!(reachable("http.addr", address).unwrap(), place);
+        }
+        assert!(reachable("http.addr", ":0").is_err());
+    }
+}
