@@ -170,7 +170,7 @@ impl HandshakeFailure {
             }
             Self::Http => "the client speaks HTTP where it should speak HTTPS".to_owned(),
             Self::Late => "it took too long".to_owned(),
-            Self::Tls(error) => error.to_string(),
+            Self::Tls(error) => tls::handshake_failure(error),
         };
         if let Some(left_out) = limit.take(peer.ip()) {
             let left_out = (left_out > 0).then_some(left_out);

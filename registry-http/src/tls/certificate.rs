@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
 use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -135,22 +134,21 @@ fn certified(
         .key_provider
         .load_private_key(key)
         .map_err(|_| TlsError::Key)?;
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
+    // Not by rustls, which takes no certificate of version 1 (OpenSSL's own without `-extfile`). Clients do.
+    let Some(public) = key.public_key() else {
         // A key that cannot tell shows at the first handshake; those of this provider can.
-        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
-        Err(Error::InconsistentKeys(_)) => {
-            let others = certified.cert.iter().enumerate().skip(1);
-            let other = others
-                .map(|(place, other)| (place, vec![other.clone()]))
-                .find(|(_, other)| {
-                    let other = CertifiedKey::new(other.clone(), std::sync::Arc::clone(&certified.key));
-                    other.keys_match().is_ok()
-                });
-            Err(other.map_or(TlsError::KeyMismatch, |(place, _)| {
-                TlsError::KeyOfOther(place + 1)
-            }))
+        return Ok(CertifiedKey::new(chain, key));
+    };
+    let mut place = None;
+    for (index, certificate) in chain.iter().enumerate() {
+        if parse(index, certificate)?.public_key().raw == public.as_ref() {
+            place = Some(index);
+            break;
         }
-        Err(_) => Err(TlsError::Certificate(1)),
+    }
+    match place {
+        Some(0) => Ok(CertifiedKey::new(chain, key)),
+        Some(index) => Err(TlsError::KeyOfOther(index + 1)),
+        None => Err(TlsError::KeyMismatch),
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
 };
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 use super::certificate::certificates;
 use super::error::TlsError;
@@ -130,7 +132,14 @@ impl ClientCertVerifier for Unverified {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        // Any certificate, those of version 1 too, which cannot be verified otherwise.
+        match X509Certificate::from_der(certificate) {
+            Ok((_, read)) if read.version() == X509Version::V1 => {
+                let key = SubjectPublicKeyInfoDer::from(read.public_key().raw);
+                verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
+            }
+            _ => verify_tls13_signature(message, certificate, signature, &self.algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

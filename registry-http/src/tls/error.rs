@@ -1,5 +1,6 @@
 //! What can be wrong with certificates and keys.
 
+use std::io;
 use std::time::SystemTime;
 
 /// Why TLS cannot be spoken with what was given. The text says what to do, and holds nothing of a key, a certificate or
@@ -66,6 +67,18 @@ pub enum TlsError {
     /// No cipher suite fits the version.
     #[error("the cipher suites and the least version leave nothing to speak: {0}")]
     Unusable(rustls::Error),
+}
+
+/// Says why a handshake failed.
+pub(crate) fn handshake_failure(error: &io::Error) -> String {
+    let told = error.to_string();
+    // The name that webpki has for it, which says nothing to whoever made the certificate.
+    if told.contains("UnsupportedCertVersion") {
+        return "the client's certificate is of X.509 version 1 and cannot be verified; make it with `-extfile` and at least \
+                basicConstraints=CA:FALSE, which makes it one of version 3"
+            .to_owned();
+    }
+    told
 }
 
 /// Writes a time as people and certificates do.

@@ -40,6 +40,7 @@ pub use self::certificate::ServerCertificate;
 pub use self::cipher_suites::CipherSuites;
 pub use self::clients::{ClientCertificates, ClientVerification};
 pub use self::error::TlsError;
+pub(crate) use self::error::handshake_failure;
 
 /// HTTP/2 among the protocols of ALPN (RFC 9113, section 3.1).
 const HTTP2: &[u8] = b"h2";
