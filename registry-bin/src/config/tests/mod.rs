@@ -182,7 +182,8 @@ fn unknown_variables_are_told_and_do_nothing() {
         ),
         (
             "REGISTRY_PORT",
-            "Kubernetes sets it for a service that is called `registry`",
+            "Kubernetes sets it for the service `registry`; write `enableServiceLinks: false` in the pod's `spec` to be \
+             without such variables",
         ),
         (
             "REGISTRY_VERSION",

@@ -4,6 +4,7 @@
 //! names, so that a longer one goes into what a shorter one set. A number is the index of a list, at most one past its
 //! end.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Node, Origin, Value, parse};
@@ -72,6 +73,14 @@ pub(crate) fn apply_variables(
             applied.unused.push(UnusedVariable { name, reason });
             continue;
         }
+        if let Some(service) = service_of_kubernetes(&name, &text) {
+            let reason = format!(
+                "Kubernetes sets it for the service `{service}`; write `enableServiceLinks: false` in the pod's `spec` to be \
+                 without such variables"
+            );
+            applied.unused.push(UnusedVariable { name, reason });
+            continue;
+        }
         let origin = Origin::Variable(Arc::from(name.as_str()));
         let value = parse(&text, Some(&origin)).map_err(|problem| problem.at(&origin))?;
         let path: Vec<&str> = name.strip_prefix(PREFIX).unwrap_or_default().split('_').collect();
@@ -84,7 +93,7 @@ pub(crate) fn apply_variables(
                 applied.used.push(name);
             }
             Placed::Nowhere { left, known } => {
-                let reason = reason(&name, &path, left, &known);
+                let reason = reason(&path, left, &known);
                 applied.unused.push(UnusedVariable { name, reason });
             }
         }
@@ -93,11 +102,7 @@ pub(crate) fn apply_variables(
 }
 
 /// Says why a variable has no effect, and which one may have been meant.
-fn reason(name: &str, path: &[&str], left: usize, known: &[String]) -> String {
-    if name == "REGISTRY_PORT" || name.starts_with("REGISTRY_PORT_") || name.starts_with("REGISTRY_SERVICE_")
-    {
-        return "Kubernetes sets it for a service that is called `registry`".to_owned();
-    }
+fn reason(path: &[&str], left: usize, known: &[String]) -> String {
     let (above, unknown) = path
         .split_at_checked(path.len().saturating_sub(left))
         .unwrap_or((path, &[]));
@@ -116,6 +121,44 @@ fn reason(name: &str, path: &[&str], left: usize, known: &[String]) -> String {
         full => format!("; did you mean {}?", alternatives(full)),
     };
     format!("there is no key `{}`{place}{meant}", unknown.to_lowercase())
+}
+
+/// Returns the service that Kubernetes tells of by a variable: it does so for each one of the namespace, and one that is
+/// called `registry-auth` looks like the key `auth`. Name and value both have the form that only such variables have.
+fn service_of_kubernetes(name: &str, value: &str) -> Option<String> {
+    let is_number = |text: &str| text.parse::<u16>().is_ok();
+    let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
+    let is_url = |text: &str| {
+        let rest = ["tcp://", "udp://", "sctp://"]
+            .iter()
+            .find_map(|scheme| text.strip_prefix(scheme));
+        rest.is_some_and(|rest| rest.parse::<SocketAddr>().is_ok())
+    };
+    let service = if let Some((service, _)) = name.split_once("_SERVICE_PORT").filter(|_| is_number(value)) {
+        service
+    } else if let Some(service) = name.strip_suffix("_SERVICE_HOST").filter(|_| is_address(value)) {
+        service
+    } else if let Some(service) = name.strip_suffix("_PORT").filter(|_| is_url(value)) {
+        service
+    } else {
+        // REGISTRY_PORT_5000_TCP, and the same with _PROTO, _PORT and _ADDR behind it.
+        let (service, port) = name.split_once("_PORT_")?;
+        let mut parts = port.split('_');
+        let (number, protocol, what) = (parts.next()?, parts.next()?, parts.next());
+        let fits = match what {
+            None => is_url(value),
+            Some("PROTO") => value.eq_ignore_ascii_case(protocol),
+            Some("PORT") => is_number(value),
+            Some("ADDR") => is_address(value),
+            Some(_) => false,
+        };
+        let is_protocol = matches!(protocol, "TCP" | "UDP" | "SCTP");
+        if !(fits && is_protocol && is_number(number) && parts.next().is_none()) {
+            return None;
+        }
+        service
+    };
+    Some(service.to_lowercase().replace('_', "-"))
 }
 
 /// Puts a value where a path leads from `node`.
