@@ -11,6 +11,7 @@ mod commands;
 mod handshakes;
 mod images;
 mod places;
+mod registry2;
 mod reload;
 mod secrets;
 mod starts;

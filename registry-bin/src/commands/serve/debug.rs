@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::storage::AnyStore;
 
 /// Starts the listener, if the configuration asks for one.
-pub(super) async fn start(
+pub(super) fn start(
     configuration: &Configuration,
     health: &Health,
     metrics: &Arc<Metrics>,
@@ -26,7 +26,7 @@ pub(super) async fn start(
         return Ok(None);
     };
     let failed = || Failure::of("http.debug.addr", format!("cannot listen on {text}"));
-    let listener = bind_tcp("http.debug.addr", text).await?;
+    let listener = bind_tcp("http.debug.addr", text)?;
     let address = listener.local_addr().map_err(|cause| failed().because(cause))?;
     let mut service = DebugService::new(health.clone());
     if debug.prometheus.enabled {

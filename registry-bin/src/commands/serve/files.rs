@@ -1,15 +1,25 @@
-//! The files that a configuration names, read without anything being started, made or fetched.
+//! What a start would fail at, found without anything being started, made or fetched: files that the configuration names,
+//! names of this machine, and what cannot go together with where it stores.
 
-use super::tls;
 use super::token_keys::{KeySource, SigningKeyFile};
+use super::traces::Traces;
 pub(crate) use super::users::read as users;
+use super::{listen, tls};
 use crate::config::Configuration;
+use crate::config::sections::http::Network;
 use crate::failure::Failure;
+use crate::storage::StorageLocation;
 
-/// Reads each file as a server does at its start and returns what is wrong. Files that it would make may be missing.
+/// Reads each file and resolves each name as a server does at its start and returns what is wrong. Files that it would make may be missing.
 pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
     let (http, auth) = (&configuration.http, &configuration.auth);
-    let mut results = Vec::new();
+    let mut results = vec![Traces::check()];
+    if http.net == Network::Tcp {
+        results.push(listen::check("http.addr", &http.addr));
+    }
+    if let Some(address) = &http.debug.addr {
+        results.push(listen::check("http.debug.addr", address));
+    }
     if http.tls.certificate.is_some() {
         results.push(tls::config(http, None).map(drop));
     }
@@ -20,7 +30,11 @@ pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
     }
     if let Some(token) = &auth.token {
         results.push(KeySource::of(token).read_files().map(drop));
-        let keys = token.builtin.as_ref().and_then(|builtin| builtin.keys.clone());
+        let builtin = token.builtin.as_ref();
+        if let (Some(builtin), Ok(location)) = (builtin, StorageLocation::of(&configuration.storage)) {
+            results.push(SigningKeyFile::of(builtin.keys.as_deref(), &location).map(drop));
+        }
+        let keys = builtin.and_then(|builtin| builtin.keys.clone());
         if let Some(path) = keys.filter(|path| path.exists()) {
             results.push(SigningKeyFile::Shared(path.to_path_buf()).read().map(drop));
         }

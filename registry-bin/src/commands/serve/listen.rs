@@ -1,15 +1,17 @@
 //! Where a server listens.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::net as unix;
 
 use listenfd::ListenFd;
 use registry_http::Listener;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::tls::Encryption;
 use crate::config::sections::http::{Http, Network};
+use crate::config::values::split_address;
 use crate::failure::Failure;
 
 /// A socket that the service manager listens at for this process (systemd.socket(5)).
@@ -98,13 +100,15 @@ impl Reserved {
     }
 }
 
-/// Takes the first of the addresses that can be taken.
+/// Takes the first of the addresses that this machine has.
 fn reserve(text: &str) -> io::Result<TcpSocket> {
     let mut reserved = Err(io::ErrorKind::AddrNotAvailable.into());
     for address in resolve(text)? {
         reserved = reserve_address(address);
-        if reserved.is_ok() {
-            break;
+        match &reserved {
+            // What somebody has for IPv6 alone is no reason to be there for IPv4 alone.
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {}
+            _ => break,
         }
     }
     reserved
@@ -115,6 +119,10 @@ fn reserve_address(address: SocketAddr) -> io::Result<TcpSocket> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // All addresses are those of IPv4 too, whatever the system makes of a socket that does not say (`bindv6only`).
+        SockRef::from(&socket).set_only_v6(false)?;
+    }
     // Connections that ended a moment ago keep nobody from the port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -147,10 +155,16 @@ async fn bind_unix(path: &str) -> Result<Listener, Failure> {
 }
 
 /// Listens at an address that a key of the configuration names.
-pub(super) async fn bind_tcp(key: &str, text: &str) -> Result<TcpListener, Failure> {
-    let addresses = resolve(text).map_err(|cause| cannot_listen(key, text).because(cause))?;
-    TcpListener::bind(addresses.as_slice())
-        .await
+pub(super) fn bind_tcp(key: &str, text: &str) -> Result<TcpListener, Failure> {
+    reserve(text)
+        .and_then(|socket| socket.listen(BACKLOG))
+        .map_err(|cause| cannot_listen(key, text).because(cause))
+}
+
+/// Looks whether there is such an address: a name may have none. Nothing is taken.
+pub(super) fn check(key: &str, text: &str) -> Result<(), Failure> {
+    resolve(text)
+        .map(drop)
         .map_err(|cause| cannot_listen(key, text).because(cause))
 }
 
@@ -161,14 +175,16 @@ fn cannot_listen(key: &str, text: &str) -> Failure {
 /// Finds the addresses that may be listened on; the first one that can be is. As in Go, no host means all addresses, and
 /// a name that has several means that of IPv4.
 fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
-    if let Some(port) = text.strip_prefix(':') {
+    let (host, port) =
+        split_address(text).map_err(|problem| io::Error::new(io::ErrorKind::InvalidInput, problem))?;
+    if host.is_empty() {
         // A machine may be without IPv6.
-        return Ok(format!("[::]:{port}")
-            .to_socket_addrs()?
-            .chain(format!("0.0.0.0:{port}").to_socket_addrs()?)
-            .collect());
+        return Ok(vec![
+            (Ipv6Addr::UNSPECIFIED, port).into(),
+            (Ipv4Addr::UNSPECIFIED, port).into(),
+        ]);
     }
-    let mut addresses: Vec<SocketAddr> = text.to_socket_addrs()?.collect();
+    let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     addresses.sort_by_key(SocketAddr::is_ipv6);
     addresses.truncate(1);
     Ok(addresses)

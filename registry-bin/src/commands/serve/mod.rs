@@ -107,7 +107,7 @@ async fn serve_until_signal(
     let opening = Opening::new(http, inherited, serve.wait)?;
     let observation = Observation::start(&configuration.log, errors)?;
     let health = Health::new();
-    let debug = debug::start(configuration, &health, &observation.metrics).await?;
+    let debug = debug::start(configuration, &health, &observation.metrics)?;
     let files = OpenFiles::divide(&http.limits);
     let opened = opening.storage(configuration, &location, files.blobs, &health, &mut signals);
     let Some((storage, reserved)) = opened.await? else {

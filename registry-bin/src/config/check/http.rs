@@ -4,6 +4,7 @@ use registry_http::{Prefix, PublicUrl};
 
 use super::Problems;
 use crate::config::sections::http::{Http, Network, ProxyField};
+use crate::config::values::split_address;
 
 pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
     let is_unix = http.net == Network::Unix;
@@ -17,11 +18,8 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
         ("http.addr", Some(http.addr.as_str()).filter(|_| !is_unix)),
         ("http.debug.addr", http.debug.addr.as_deref()),
     ] {
-        if address.is_some_and(|address| !has_port(address)) {
-            problems.add(
-                path,
-                "takes ADDRESS:PORT with a port from 0 to 65535, such as 127.0.0.1:5000 or :5000",
-            );
+        if let Some(Err(problem)) = address.map(split_address) {
+            problems.add(path, problem);
         }
     }
     if let Some(Err(problem)) = http.host.as_deref().map(str::parse::<PublicUrl>) {
@@ -67,8 +65,3 @@ const LEAST_MEMORY: usize = 8 << 20;
 
 /// What a header is read in.
 const LEAST_HEADER: u32 = 16 << 10;
-
-fn has_port(address: &str) -> bool {
-    let port = address.rsplit_once(':').map(|(_, port)| port);
-    port.is_some_and(|port| port.parse::<u16>().is_ok())
-}

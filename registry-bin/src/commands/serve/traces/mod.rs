@@ -36,12 +36,20 @@ struct Started {
     joins_traces: bool,
 }
 
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 impl Traces {
+    /// Looks whether the variables `OTEL_*` are good.
+    pub(super) fn check() -> Result<(), Failure> {
+        TraceOptions::read(variables()).map(drop)
+    }
+
     /// Starts what the variables `OTEL_*` ask for. It has to be called from within a runtime.
     pub(super) fn start() -> Result<Self, Failure> {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let Some(options) = TraceOptions::read(variables)? else {
+        let Some(options) = TraceOptions::read(variables())? else {
             return Ok(Self { started: None });
         };
         let provider = SdkTracerProvider::builder()
