@@ -14,6 +14,7 @@ mod control;
 mod failure;
 mod line_writer;
 mod logging;
+mod ownership;
 mod secret_file;
 mod storage;
 

@@ -12,6 +12,7 @@ use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, Sweeper
 use crate::bucket::Bucket;
 use crate::config::sections::storage::{self, Maintenance, UploadPurging};
 use crate::failure::Failure;
+use crate::ownership;
 
 /// Where a registry keeps its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +161,7 @@ impl OpenStorage {
                     Failure::of(key, format!("cannot store in {}", root.display()))
                 };
                 create_private_folder(root).map_err(|cause| failed().because(cause))?;
+                ownership::tell_of_others(root);
                 let options = FilesystemOptions::new().open_files(open_files).wait(if wait {
                     Duration::MAX
                 } else {

@@ -184,6 +184,45 @@ fn an_adoption_that_is_killed_again_and_again_ends_well() {
 }
 
 #[test]
+fn an_adoption_that_leaves_something_out_fails_unless_that_is_allowed() {
+    for (more, expected) in [(None, false), (Some("--allow-defects"), true)] {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let tree = Tree::new(folder.path());
+        tree.push_image(0);
+        fs::remove_file(tree.data(&sha256(&layers(0)[3]))).expect("a file can be removed");
+        let root = folder.path().to_str().expect("a plain path");
+        let mut arguments = vec!["adopt", "--storage", root];
+        arguments.extend(more);
+        let (is_success, text) = run(&arguments);
+        assert!(
+            is_success == expected && text.contains("Adopted 1 repository"),
+            "{text}"
+        );
+        assert!(text.contains("not adopted: many/app0"), "{text}");
+    }
+}
+
+/// What root made there, the service could not write to any more.
+#[test]
+fn a_command_of_root_in_the_folder_of_another_user_is_refused_with_the_line_to_type() {
+    const SOMEBODY: u32 = 65532;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    Tree::new(folder.path()).push_image(0);
+    let is_root = std::os::unix::fs::chown(folder.path(), Some(SOMEBODY), None).is_ok();
+    if !is_root {
+        eprintln!("skipped: only root can give a folder away");
+        return;
+    }
+    let root = folder.path().to_str().expect("a plain path");
+    let (is_success, text) = run(&["adopt", "--storage", root]);
+    assert!(!is_success && text.contains("type: sudo -u "), "{text}");
+    assert!(text.contains(&format!("adopt --storage {root}")), "{text}");
+    assert!(!folder.path().join("records.sqlite").exists());
+    let (is_success, text) = run(&["adopt", "--dry-run", "--storage", root]);
+    assert!(is_success, "what only reads is for everybody: {text}");
+}
+
+#[test]
 fn a_server_goes_on_with_an_adoption_and_says_what_is_broken() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let tree = Tree::new(folder.path());
@@ -196,9 +235,11 @@ fn a_server_goes_on_with_an_adoption_and_says_what_is_broken() {
 
     let (is_success, looked) = run(&["adopt", "--dry-run", "--storage", root]);
     assert!(
-        is_success && looked.contains("Would adopt 2 repositories"),
+        !is_success && looked.contains("Would adopt 2 repositories"),
         "{looked}"
     );
+    let (is_success, looked) = run(&["adopt", "--dry-run", "--allow-defects", "--storage", root]);
+    assert!(is_success, "{looked}");
     assert!(
         looked.contains(&missing) && looked.contains("1 links whose content is missing"),
         "{looked}"
@@ -250,7 +291,7 @@ fn a_tree_beside_content_of_ones_own_is_added_only_on_request() {
     let missing = sha256(&layers(1)[3]);
     fs::remove_file(Tree::new(folder.path()).data(&missing)).expect("a file can be removed");
     let (is_success, text) = run(&["adopt", "--again", "--storage", root]);
-    assert!(is_success && text.contains("1 manifest"), "{text}");
+    assert!(!is_success && text.contains("1 manifest"), "{text}");
     assert!(
         text.contains(&format!(
             "not adopted: many/app1: the content of {missing} is missing"

@@ -20,7 +20,7 @@ Examples:
   registry-bin adopt --again --storage /var/lib/registry           after the distribution registry was used again
 
 Files get a second name (a hard link) below bytes/; what the distribution registry has is never changed. What is broken
-is printed, line by line, and the rest is adopted. It may be interrupted and started again. Beside a running server, the
+is printed, line by line, and the rest is adopted; the exit code is 1 then, unless --allow-defects is given. It may be interrupted and started again. Beside a running server, the
 server does it.")]
 pub(crate) struct Adopt {
     #[command(flatten)]
@@ -39,9 +39,13 @@ pub(crate) struct Adopt {
     /// what was deleted only here comes back.
     #[arg(long)]
     again: bool,
+
+    /// End with exit code 0 although something is broken and left out.
+    #[arg(long)]
+    allow_defects: bool,
 }
 
-/// Adopts, or looks at what would be adopted.
+/// Adopts, or looks at what would be adopted; `false` where that is not all that there is.
 pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
     let loaded = load(&command.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();
@@ -55,11 +59,17 @@ pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
     find(root)?;
     if command.dry_run {
         let options = AdoptOptions::new().verify(command.verify);
-        return with_reporter(async |reporter| survey(root, &options, reporter).await).map(|()| true);
+        let mut is_all = true;
+        with_reporter(async |reporter| {
+            let (text, all) = survey(root, &options, reporter).await?;
+            is_all = all;
+            Ok(text)
+        })?;
+        return Ok(is_all || command.allow_defects);
     }
     let request = ControlRequest::Adopt {
         verify: command.verify,
         again: command.again,
     };
-    execute(&location, request)
+    Ok(execute(&location, request)? || command.allow_defects)
 }

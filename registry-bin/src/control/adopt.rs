@@ -25,12 +25,16 @@ pub(super) async fn adopt(
         return Err(Failure::new("only what is in a folder can be adopted"));
     };
     let root = store.backend().root();
+    let mut is_success = true;
     let text = match distribution::adopt(store, &find(root)?, options, &mut reporter).await {
         Ok(report) if report.defects.is_empty() => format!("Adopted {}.", describe(&report)),
-        Ok(report) => format!(
-            "Adopted {}. Once the rest is put right, --again adds it.",
-            describe(&report)
-        ),
+        Ok(report) => {
+            is_success = false;
+            format!(
+                "Adopted {}. Once the rest is put right, --again adds it.",
+                describe(&report)
+            )
+        }
         Err(AdoptError::Finished(when)) => {
             format!("It was adopted at {when}; nothing was done. --again adds what came since.")
         }
@@ -42,22 +46,23 @@ pub(super) async fn adopt(
         }
         Err(cause) => return Err(failure(root).because(cause)),
     };
-    let is_success = true;
     Ok(Outcome { text, is_success })
 }
 
-/// Says what would be adopted; nothing is changed.
+/// Says what would be adopted, and whether that is all; nothing is changed.
 pub(crate) async fn survey(
     root: &Path,
     options: &AdoptOptions,
     mut reporter: Reporter,
-) -> Result<String, Failure> {
+) -> Result<(String, bool), Failure> {
     let failed = || failure(root);
     let tree = find(root)?;
     let report = distribution::survey(&tree, options, &mut reporter).await;
     let report = report.map_err(|cause| failed().because(cause))?;
     let mut text = format!("Would adopt {}.", describe(&report));
+    let mut is_all = report.defects.is_empty();
     if !is_on_one_file_system(root, tree.folder()).map_err(|cause| failed().because(cause))? {
+        is_all = false;
         let _ = write!(
             text,
             "\nThis will fail: {} is on another file system than {}, and files cannot get a second name across both. Make \
@@ -66,7 +71,7 @@ pub(crate) async fn survey(
             root.display()
         );
     }
-    Ok(text)
+    Ok((text, is_all))
 }
 
 /// Finds the tree in a root.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_core::RepositoryName;
-use registry_storage::filesystem::{FilesystemOptions, OpenError};
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError};
 use registry_storage::{Progress, Store};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,7 @@ use self::reporter::Messages;
 pub(crate) use self::reporter::Reporter;
 use self::show::Show;
 use crate::failure::Failure;
+use crate::ownership;
 use crate::storage::{AnyStore, StorageLocation};
 
 /// A command for a store. Paths are absolute: the server may run elsewhere in the tree of folders.
@@ -131,7 +132,7 @@ async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Ou
                 .map_err(|cause| failed().because(cause))?
             {
                 Some(connection) => connection.ask(&request, &Show::new()).await,
-                None => match FilesystemOptions::new().open(root).await {
+                None => match open(root).await? {
                     Ok(backend) => here(AnyStore::Disk(Store::new(backend).into()), request).await,
                     Err(cause @ OpenError::Held { .. }) => {
                         let message = format!(
@@ -146,6 +147,12 @@ async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Ou
             }
         }
     }
+}
+
+/// Opens a folder for a command, unless that would leave there what its server could not use.
+async fn open(root: &Path) -> Result<Result<FilesystemBackend, OpenError>, Failure> {
+    ownership::require_user_of(root)?;
+    Ok(FilesystemOptions::new().open(root).await)
 }
 
 /// Does a command in this process, which has the store.

@@ -140,7 +140,12 @@ fn starts_by_the_command_lines_of_registry_2(docker: &Tool, bash: &Tool) {
 fn wait_until_healthy(docker: &Tool, name: &str, logs: &dyn Fn() -> String) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
-        let health = docker.run(["inspect", "--format", "{{.State.Running}} {{.State.Health.Status}}", name]);
+        let health = docker.run([
+            "inspect",
+            "--format",
+            "{{.State.Running}} {{.State.Health.Status}}",
+            name,
+        ]);
         match health.trim() {
             "true healthy" => return,
             other => assert!(

@@ -6,6 +6,7 @@ use crate::commands::serve::files;
 use crate::commands::serve::files::users;
 use crate::config::Loaded;
 use crate::config::protection;
+use crate::config::sections::notifications::EventFormat;
 use crate::config::supported::{limited, reason, without_effect};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
@@ -43,6 +44,9 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     for (key, limit) in limited(configuration) {
         line(format!("{key} is limited: {limit}."));
     }
+    for (key, difference) in differences(loaded) {
+        line(format!("{key}: {difference}."));
+    }
     for (key, origin) in protection::empty(&loaded.tree) {
         line(format!(
             "{key} ({origin}) is empty and protects nothing; write `~` if that is meant."
@@ -65,4 +69,37 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
         ));
     }
     Ok(report)
+}
+
+/// What will be other than at registry:2 with the same keys, for those who have scripts, probes and proxies for it.
+fn differences(loaded: &Loaded) -> Vec<(&'static str, &'static str)> {
+    let configuration = &loaded.configuration;
+    let endpoints = &configuration.notifications.endpoints;
+    let of_registry_3 = endpoints
+        .iter()
+        .any(|endpoint| !endpoint.disabled && endpoint.format == EventFormat::Distribution);
+    let http = &configuration.http;
+    let is_behind_proxy =
+        http.tls.certificate.is_none() && http.host.is_some() && http.trusted_proxies.is_none();
+    let has_checks = loaded.tree.has("health");
+    [
+        (
+            of_registry_3,
+            "notifications.endpoints",
+            "events have the content type of registry:3; `format: distribution-v1` gives them that of registry:2",
+        ),
+        (
+            is_behind_proxy,
+            "http.trustedproxies",
+            "what proxies tell (X-Forwarded-For) is believed from this machine only; name those on others",
+        ),
+        (
+            has_checks,
+            "health",
+            "a failing check refuses no request, unlike at registry:2; it shows at http.debug.addr",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(is_so, key, difference)| is_so.then_some((key, difference)))
+    .collect()
 }
