@@ -24,9 +24,10 @@ const TURNS: usize = 16;
 /// How many reads that do not end may leave their turns to others.
 const HANGING: usize = 128;
 
-/// How many writes have a turn at once, and how many that do not end may leave theirs to others.
-const WRITE_TURNS: usize = 16;
-const WRITES_HANGING: usize = 48;
+/// How many writes have a turn at once, and how many that do not end may leave theirs to others. An upload that waits for
+/// its turn holds its part and what comes after it, so there are as many as hundreds of uploads at once need.
+const WRITE_TURNS: usize = 64;
+const WRITES_HANGING: usize = 64;
 
 /// The most threads that calls for files take: those of a runtime should be more by what everything else needs.
 pub const FILE_THREADS: usize = TURNS + HANGING + WRITE_TURNS + WRITES_HANGING;
