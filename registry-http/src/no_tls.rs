@@ -22,3 +22,7 @@ impl Tls {
 pub(crate) const fn speaks_http2<IO>(_: &TlsStream<IO>) -> bool {
     false
 }
+
+pub(crate) fn handshake_failure(error: &io::Error) -> String {
+    error.to_string()
+}

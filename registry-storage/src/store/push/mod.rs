@@ -132,6 +132,7 @@ impl PushManifest {
     }
 
     /// Runs the whole push as a part of another sequence.
+    #[cfg(all(feature = "filesystem", unix))]
     pub(super) async fn run_whole(mut self, records: &mut dyn Records) -> Result<(), Error> {
         loop {
             if let Some(outcome) = self.advance(records).await? {
