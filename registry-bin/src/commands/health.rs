@@ -1,14 +1,20 @@
 //! `registry-bin health`: asks a running server whether it answers. For containers, in which there is no other program.
 
-use std::error::Error as _;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use reqwest::{StatusCode, Url};
-use rustls::AlertDescription;
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::cli::StoreArguments;
 use crate::config::sections::http::{Http, Network};
@@ -124,17 +130,20 @@ impl Question {
             Some(socket) => format!("{} through {}", url.path(), socket.display()),
             None => shown,
         };
+        let failed = || Failure::new(format!("unhealthy: {shown}"));
+        let handshake = Arc::new(Handshake::default());
+        let tls = handshake.clone().configuration();
+        let tls = tls.map_err(|cause| failed().because(cause))?;
         let mut client = reqwest::Client::builder()
             // Variables of a proxy are for what is outside.
             .no_proxy()
-            .tls_danger_accept_invalid_certs(true)
+            .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .timeout(PATIENCE)
             .user_agent(concat!("registry-bin-health/", env!("CARGO_PKG_VERSION")));
         if let Some(socket) = &self.socket {
             client = client.unix_socket(socket.as_path());
         }
-        let failed = || Failure::new(format!("unhealthy: {shown}"));
         let client = client.build().map_err(|cause| failed().because(cause))?;
         match client.get(url.clone()).send().await {
             Ok(response) => match response.status() {
@@ -143,7 +152,7 @@ impl Question {
                 }
                 status => Err(Failure::new(format!("unhealthy: {shown} answered {status}"))),
             },
-            Err(error) if wants_certificate(&error) => {
+            Err(error) if handshake.wanted_certificate() && !error.is_timeout() => {
                 Ok(format!("healthy: {shown} asks for a client's certificate"))
             }
             Err(error) => Err(failed().because(error.without_url())),
@@ -182,18 +191,73 @@ fn reachable(key: &str, address: &str) -> Result<String, Failure> {
     })
 }
 
-/// Tells whether a server ended a handshake because it lets in only who shows a certificate. HTTP/2 keeps no more of the
-/// alert than its text.
-fn wants_certificate(error: &reqwest::Error) -> bool {
-    let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired).to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.to_string().contains(&alert) {
-            return true;
-        }
-        cause = error.source();
+/// A handshake that takes whatever certificate a server shows, and sees whether the server wants the client's. The alert
+/// of a server that got none is no sign to go by: it comes after the request was sent, or is lost as the server closes.
+#[derive(Debug, Default)]
+struct Handshake {
+    wanted: AtomicBool,
+}
+
+impl Handshake {
+    fn configuration(self: Arc<Self>) -> Result<ClientConfig, rustls::Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let configuration = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(self.clone());
+        Ok(configuration.with_client_cert_resolver(self))
     }
-    false
+
+    fn wanted_certificate(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+}
+
+impl ResolvesClientCert for Handshake {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.wanted.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+impl ServerCertVerifier for Handshake {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let provider = aws_lc_rs::default_provider();
+        provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[cfg(test)]
