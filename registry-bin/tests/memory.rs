@@ -14,7 +14,7 @@ use support::server::Server;
 
 /// KiB that the server may hold at most, beside the pages of its own program: those are the system's to drop, and a
 /// program that is not optimised has many.
-const LIMIT: u64 = 48 << 10;
+const LIMIT: u64 = 32 << 10;
 /// Pushes, and as many pulls, at once.
 const CLIENTS: u64 = 8;
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The largest chunk in bytes. With half of it one client pulled 1.9 instead of 2.2 GiB a second; twice of it would take
-/// more memory than clients that stall should have.
-const LARGEST: usize = 512 * 1024;
+/// The largest chunk in bytes. With 256 KiB one client pulled a seventh slower, with 512 KiB no faster; more would be more
+/// memory than clients that stall should have.
+const LARGEST: usize = 384 * 1024;
 
 /// The smallest chunk in bytes, which needs no permit.
 const SMALLEST: usize = 16 * 1024;
@@ -19,10 +19,14 @@ const SHARE: usize = 16;
 #[derive(Clone, Debug)]
 pub(super) struct ChunkMemory(Arc<Semaphore>);
 
-/// What a stream may have in memory: two chunks of one size.
+/// The chunks that a stream has at once: one that the receiver still sends the end of, the next one that it has, and one that
+/// is read ahead.
+const AT_ONCE: usize = 3;
+
+/// What a stream may have in memory: three chunks of one size.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    /// None stands for a chunk of the smallest size, of which there is one.
+    /// None stands for chunks of the smallest size, of which none is read ahead.
     permit: Option<OwnedSemaphorePermit>,
     size: usize,
 }
@@ -40,7 +44,7 @@ impl ChunkMemory {
         drop(before);
         let free = self.0.available_permits().saturating_mul(1024);
         let size = (free / SHARE / SMALLEST * SMALLEST).min(LARGEST);
-        let units = u32::try_from(2 * size / 1024).unwrap_or_default();
+        let units = u32::try_from(AT_ONCE * size / 1024).unwrap_or_default();
         let permit = if size > SMALLEST {
             Arc::clone(&self.0).try_acquire_many_owned(units).ok()
         } else {
@@ -57,8 +61,8 @@ impl Chunks {
         self.size
     }
 
-    /// Tells whether there is memory for a second one.
-    pub(super) const fn are_two(&self) -> bool {
+    /// Tells whether there is memory for one that is read ahead.
+    pub(super) const fn may_read_ahead(&self) -> bool {
         self.permit.is_some()
     }
 }
@@ -74,10 +78,13 @@ mod tests {
         let sizes: Vec<usize> = stalled.iter().map(Chunks::size).collect();
         assert!(sizes.is_sorted_by(|one, next| one >= next), "{sizes:?}");
         assert_eq!((sizes[0], sizes[999]), (LARGEST, SMALLEST));
-        assert!(!stalled[999].are_two());
+        assert!(!stalled[999].may_read_ahead());
         drop(stalled);
         let last = memory.renew(None);
         let again = memory.renew(Some(last));
-        assert_eq!((again.size(), memory.0.available_permits()), (LARGEST, 23 << 10));
+        assert_eq!(
+            (again.size(), memory.0.available_permits()),
+            (LARGEST, (24 << 10) - 3 * 384)
+        );
     }
 }

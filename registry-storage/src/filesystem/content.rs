@@ -29,20 +29,21 @@ impl BlobContent for FileContent {
             content: self.clone(),
             rest: range,
             reading: None,
-            sent: None,
+            sent: [None, None],
             chunks: None,
         })
     }
 }
 
-/// Reads chunk by chunk, where there is memory one of them ahead, so that a client that stalls holds two or one.
+/// Reads chunk by chunk, where there is memory one of them ahead: see [`Chunks`] for how many a client that stalls holds.
 struct FileStream {
     content: FileContent,
     /// What no read was begun for.
     rest: Range<u64>,
     reading: Option<Reading<BytesMut>>,
-    /// The chunk that was sent last: once the receiver is done with it, its memory takes the next one.
-    sent: Option<Bytes>,
+    /// The chunks that were sent last: once the receiver is done with one, its memory takes the next. It asks for a chunk
+    /// while it still sends the end of the one before.
+    sent: [Option<Bytes>; 2],
     chunks: Option<Chunks>,
 }
 
@@ -94,11 +95,11 @@ impl Stream for FileStream {
         match result {
             Ok(buffer) => {
                 let chunk = buffer.freeze();
-                let sent = stream.sent.take();
-                if stream.chunks.as_ref().is_some_and(Chunks::are_two) {
-                    stream.sent = Some(chunk.clone());
-                    let free = sent.and_then(|sent| sent.try_into_mut().ok()).unwrap_or_default();
-                    stream.reading = stream.begin_read(free);
+                let [before, last] = std::mem::take(&mut stream.sent);
+                if stream.chunks.as_ref().is_some_and(Chunks::may_read_ahead) {
+                    stream.sent = [last, Some(chunk.clone())];
+                    let free = before.and_then(|sent| sent.try_into_mut().ok());
+                    stream.reading = stream.begin_read(free.unwrap_or_default());
                 }
                 Poll::Ready(Some(Ok(chunk)))
             }
