@@ -19,8 +19,8 @@ const BUSY: Duration = Duration::from_secs(5);
 /// The least bytes that there may be.
 const LEAST: u64 = 1024 * 1024;
 
-/// How many entries are dropped at once where there is no room.
-const DROP: i64 = 16;
+/// How many entries are written, and are dropped where there is no room for them, before it is looked again.
+const STEP: usize = 16;
 
 /// How long the log of the file may stay, and how much of the file may stay unused after a start.
 const SPARE: u64 = 4 * 1024 * 1024;
@@ -55,10 +55,6 @@ impl Changes {
                     .prepare_cached("DELETE FROM intents WHERE name = ?1")?
                     .execute([name])?,
             };
-        }
-        let mut insert = transaction.prepare_cached("INSERT INTO entries (value) VALUES (?1)")?;
-        for value in &self.values {
-            insert.execute([value])?;
         }
         let mut advance = transaction
             .prepare_cached("UPDATE consumers SET sequence = max(sequence, ?2) WHERE name = ?1")?;
@@ -159,24 +155,26 @@ impl Queue {
         let limits = self.limits;
         let transaction = self.connection.transaction()?;
         changes.write(&transaction)?;
-        let end = end_of(&transaction)?;
-        let behind: Option<i64> =
-            transaction.query_row("SELECT min(sequence) FROM consumers", [], |row| row.get(0))?;
-        delete_to(&transaction, behind.unwrap_or(i64::MAX))?;
-        let mut dropped = delete_to(&transaction, signed(end.saturating_sub(limits.entries)))?;
         while changes.has_intents() && intent_bytes(&transaction)? > limits.bytes / 4 {
             transaction.execute(
                 "DELETE FROM intents WHERE rowid = (SELECT min(rowid) FROM intents)",
                 [],
             )?;
         }
-        let mut first = first_of(&transaction)?;
-        while let Some(oldest) = first
-            && used_bytes(&transaction)? > limits.bytes
-        {
-            dropped += delete_to(&transaction, oldest.saturating_add(DROP - 1))?;
-            first = first_of(&transaction)?;
+        forget(&transaction)?;
+        // Step by step, so that the file takes no more than it may meanwhile: it does not become smaller again.
+        let mut dropped = make_room(&transaction, limits)?;
+        for values in changes.values.chunks(STEP) {
+            for value in values {
+                transaction
+                    .prepare_cached("INSERT INTO entries (value) VALUES (?1)")?
+                    .execute([value])?;
+            }
+            forget(&transaction)?;
+            dropped += make_room(&transaction, limits)?;
         }
+        let end = end_of(&transaction)?;
+        let first = first_of(&transaction)?;
         transaction.commit()?;
         self.end = end;
         self.first = first.map_or_else(|| end.saturating_add(1), unsigned);
@@ -272,6 +270,26 @@ fn delete_to(connection: &Connection, sequence: i64) -> rusqlite::Result<u64> {
         .prepare_cached("DELETE FROM entries WHERE sequence <= ?1")?
         .execute([sequence])?;
     Ok(deleted as u64)
+}
+
+/// Deletes the entries that all consumers have.
+fn forget(connection: &Connection) -> rusqlite::Result<()> {
+    let behind: Option<i64> = connection
+        .prepare_cached("SELECT min(sequence) FROM consumers")?
+        .query_row([], |row| row.get(0))?;
+    delete_to(connection, behind.unwrap_or(i64::MAX)).map(drop)
+}
+
+/// Deletes the oldest entries until there are as many and as large ones as may be, and returns how many there were.
+fn make_room(connection: &Connection, limits: OutboxLimits) -> rusqlite::Result<u64> {
+    let end = end_of(connection)?;
+    let mut dropped = delete_to(connection, signed(end.saturating_sub(limits.entries)))?;
+    while let Some(oldest) = first_of(connection)?
+        && used_bytes(connection)? > limits.bytes
+    {
+        dropped += delete_to(connection, oldest.saturating_add(signed(STEP as u64) - 1))?;
+    }
+    Ok(dropped)
 }
 
 fn intent_bytes(connection: &Connection) -> rusqlite::Result<u64> {
