@@ -132,7 +132,7 @@ impl Question {
         };
         let failed = || Failure::new(format!("unhealthy: {shown}"));
         let handshake = Arc::new(Handshake::default());
-        let tls = handshake.clone().configuration();
+        let tls = Arc::clone(&handshake).configuration();
         let tls = tls.map_err(|cause| failed().because(cause))?;
         let mut client = reqwest::Client::builder()
             // Variables of a proxy are for what is outside.
@@ -204,7 +204,7 @@ impl Handshake {
         let configuration = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(self.clone());
+            .with_custom_certificate_verifier(Arc::<Self>::clone(&self));
         Ok(configuration.with_client_cert_resolver(self))
     }
 
