@@ -267,6 +267,22 @@ pub trait Storage: Send + Sync + 'static {
     /// on; [`BlobUploadInvalid`](crate::ErrorCode::BlobUploadInvalid) where the bytes have to be sent again.
     async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error>;
 
+    /// Appends `body` as [`append_upload`](Self::append_upload) does, makes all a blob as
+    /// [`commit_upload`](Self::commit_upload) does, and returns its size.
+    ///
+    /// Where either fails or the future is dropped, the session has the bytes that it had before: a client repeats its
+    /// last request as it was.
+    ///
+    /// # Errors
+    /// Those of both; [`BlobUploadInvalid`](crate::ErrorCode::BlobUploadInvalid) also where the session cannot go back.
+    async fn finish_upload(
+        &self,
+        upload: &UploadKey,
+        digest: &Digest,
+        offset: Option<u64>,
+        body: Body<'_>,
+    ) -> Result<u64, Error>;
+
     /// Ends a session without a blob.
     ///
     /// # Errors

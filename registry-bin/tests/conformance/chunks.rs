@@ -20,6 +20,7 @@ behaviours![
     an_old_location_may_be_used_again,
     a_chunk_that_is_sent_again_is_not_appended_again,
     a_closing_put_that_is_sent_again_with_its_chunk_is_201_again,
+    a_closing_put_that_is_refused_for_its_digest_leaves_the_session_as_it_was,
 ];
 
 const CHUNK: usize = 1024;
@@ -286,4 +287,18 @@ fn a_closing_put_that_is_sent_again_with_its_chunk_is_201_again(repository: &Rep
     let other = with_query(&location, "digest", &sha256(b"other"));
     let put = repository.follow("PUT", &other).body(last).send();
     put.expect_error(&[404], &["BLOB_UPLOAD_UNKNOWN"]);
+}
+
+fn a_closing_put_that_is_refused_for_its_digest_leaves_the_session_as_it_was(repository: &Repository) {
+    let content = content(22);
+    let (first, last) = content.split_at(CHUNK);
+    let location = repository.patch(&repository.open_upload(), 0, first).location();
+    let target = with_query(&location, "digest", &sha256(&content));
+    for wrong in [&content[..], b"x", &last[..last.len() - 1]] {
+        let refused = repository.follow("PUT", &target).body(wrong).send();
+        refused.expect_error(&[400], &["DIGEST_INVALID"]);
+        expect_offset(repository, &location, CHUNK);
+    }
+    let put = repository.follow("PUT", &target).body(last).send();
+    expect_stored(repository, &put, &content);
 }

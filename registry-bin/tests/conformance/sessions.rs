@@ -18,6 +18,7 @@ behaviours![
     a_session_belongs_to_its_repository,
     a_session_survives_a_client_that_vanishes,
     a_put_that_breaks_off_stores_nothing,
+    a_put_that_breaks_off_may_be_sent_again,
     a_post_that_breaks_off_stores_nothing,
     many_sessions_may_be_open_at_once,
 ];
@@ -216,6 +217,29 @@ fn a_put_that_breaks_off_stores_nothing(repository: &Repository) {
         repository.head(&format!("blobs/{digest}")).expect_status(404);
     }
     repository.push_blob(&content);
+    assert!(repository.get(&format!("blobs/{}", sha256(&content))).body == content);
+}
+
+/// containerd and crane send the very same request again, to the same URL.
+fn a_put_that_breaks_off_may_be_sent_again(repository: &Repository) {
+    let content = Content::new(4, 600_000).bytes();
+    let (first, last) = content.split_at(200_000);
+    let location = repository.patch(&repository.open_upload(), 0, first).location();
+    let target = with_query(&location, "digest", &sha256(&content));
+    for _ in 0..3 {
+        break_off(repository, "PUT", &target, last);
+    }
+    // The server may read of what broke off after it took this, and then what broke off has the session.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let put = repository.follow("PUT", &target).body(last).send();
+        if put.status == 201 {
+            break;
+        }
+        put.expect_error(&[400], &["BLOB_UPLOAD_INVALID"]);
+        assert!(Instant::now() < deadline, "{}", put.summary());
+        pause();
+    }
     assert!(repository.get(&format!("blobs/{}", sha256(&content))).body == content);
 }
 

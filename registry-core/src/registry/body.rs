@@ -1,8 +1,9 @@
 //! Bodies of requests.
 
+use alloc::boxed::Box;
 use core::future::poll_fn;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -63,6 +64,8 @@ pub(super) struct Chunk<'a> {
     first: Option<Bytes>,
     rest: Body<'a>,
     remaining: Option<u64>,
+    /// What is done when all arrived, before the end is told.
+    last: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
 
 impl<'a> Chunk<'a> {
@@ -71,12 +74,19 @@ impl<'a> Chunk<'a> {
             first,
             rest,
             remaining: None,
+            last: None,
         }
     }
 
     /// Gives it a length, in bytes.
     pub(super) fn limited(mut self, length: Option<u64>) -> Self {
         self.remaining = length;
+        self
+    }
+
+    /// Makes it end only after `last` did.
+    pub(super) fn and_then(mut self, last: Pin<Box<dyn Future<Output = ()> + Send + 'a>>) -> Self {
+        self.last = Some(last);
         self
     }
 }
@@ -90,7 +100,7 @@ impl Stream for Chunk<'_> {
             None => self.rest.as_mut().poll_next(context),
         };
         let Some(remaining) = self.remaining else {
-            return item;
+            return self.end_with(item, context);
         };
         let wrong = || {
             Poll::Ready(Some(Err(Error::new(
@@ -110,7 +120,17 @@ impl Stream for Chunk<'_> {
                 self.remaining = None;
                 wrong()
             }
-            item => item,
+            item => self.end_with(item, context),
         }
+    }
+}
+
+impl Chunk<'_> {
+    fn end_with<T>(&mut self, item: Poll<Option<T>>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        if let (Poll::Ready(None), Some(last)) = (&item, &mut self.last) {
+            ready!(last.as_mut().poll(context));
+            self.last = None;
+        }
+        item
     }
 }

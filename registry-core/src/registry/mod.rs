@@ -274,18 +274,27 @@ impl<S: ?Sized + Storage> Registry<S> {
         repository: &RepositoryName,
         target: impl FnOnce() -> EventTarget,
     ) -> Option<Box<Event>> {
-        if !self.has_events {
-            return None;
+        let event = self.event(action, repository, target);
+        if let (Some(intents), Some(event)) = (intents, &event) {
+            intents.intend(event).await;
         }
-        let event = Box::new(Event {
-            action,
-            repository: repository.clone(),
-            target: target(),
-        });
-        if let Some(intents) = intents {
-            intents.intend(&event).await;
-        }
-        Some(event)
+        event
+    }
+
+    /// Makes an event, if anybody wants to know.
+    fn event(
+        &self,
+        action: EventAction,
+        repository: &RepositoryName,
+        target: impl FnOnce() -> EventTarget,
+    ) -> Option<Box<Event>> {
+        self.has_events.then(|| {
+            Box::new(Event {
+                action,
+                repository: repository.clone(),
+                target: target(),
+            })
+        })
     }
 
     /// Refuses what changes something where nothing may be written.

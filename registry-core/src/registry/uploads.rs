@@ -8,7 +8,7 @@ use super::Registry;
 use super::body::{self, Chunk};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, ErrorCode};
-use crate::event::{Event, EventAction, EventIntents, EventTarget};
+use crate::event::{EventAction, EventIntents, EventTarget};
 use crate::name::RepositoryName;
 use crate::operation::Principal;
 use crate::range::ContentRange;
@@ -34,6 +34,11 @@ impl Said {
             range,
             length,
         }
+    }
+
+    /// Returns the bytes of the chunk, where that is known before they came.
+    fn chunk(self) -> Option<u64> {
+        self.range.map(ContentRange::length).or(self.length)
     }
 
     /// Refuses a chunk whose two lengths differ.
@@ -79,7 +84,13 @@ impl<S: ?Sized + Storage> Registry<S> {
         let upload = key(principal, repository, id);
         let result = match self.storage.append_upload(&upload, Some(0), body).await {
             Ok(size) => {
-                let event = self.announce_upload(intents, &upload, digest, Some(size)).await;
+                let target = || EventTarget::Blob {
+                    digest: digest.clone(),
+                    size: Some(size),
+                };
+                let event = self
+                    .announce(intents, EventAction::Push, repository, target)
+                    .await;
                 let committed = self.storage.commit_upload(&upload, digest).await;
                 committed.map(|()| event)
             }
@@ -96,30 +107,6 @@ impl<S: ?Sized + Storage> Registry<S> {
         Ok(Response::blob_created(repository, digest).with_event(event))
     }
 
-    /// Makes the event of a session that is about to become a blob.
-    async fn announce_upload(
-        &self,
-        intents: Option<&dyn EventIntents>,
-        upload: &UploadKey,
-        digest: &Digest,
-        size: Option<u64>,
-    ) -> Option<Box<Event>> {
-        let size = match size {
-            None if self.has_events => match self.storage.upload_status(upload).await {
-                Ok(size) => Some(size),
-                // The session may have become the blob before, and the client did not get the answer.
-                Err(_) => self.storage.stat_blob(&upload.repository, digest).await.ok(),
-            },
-            size => size,
-        };
-        let target = || EventTarget::Blob {
-            digest: digest.clone(),
-            size,
-        };
-        self.announce(intents, EventAction::Push, &upload.repository, target)
-            .await
-    }
-
     pub(super) async fn append_upload(
         &self,
         upload: &UploadKey,
@@ -127,13 +114,17 @@ impl<S: ?Sized + Storage> Registry<S> {
         body: Body<'_>,
     ) -> Result<Response, Error> {
         said.check_length()?;
-        let length = self.append(upload, said, Chunk::new(None, body)).await?;
-        Ok(Response::upload_accepted(&upload.repository, upload.id, length))
+        let chunk = pin!(Chunk::new(None, body).limited(said.range.map(ContentRange::length)));
+        match self.storage.append_upload(upload, said.offset, chunk).await {
+            Ok(length) => Ok(Response::upload_accepted(&upload.repository, upload.id, length)),
+            Err(error) => Err(self.tell_offset(upload, error).await),
+        }
     }
 
     /// Appends the last chunk, if there is one, and makes the session a blob.
     ///
-    /// Without a chunk nothing is appended, so that a client may repeat the request when it did not get the answer.
+    /// A client may repeat the request as it was: where it failed, the chunk is not there, and where it did not, the session
+    /// is known still.
     pub(super) async fn finish_upload(
         &self,
         upload: &UploadKey,
@@ -152,37 +143,74 @@ impl<S: ?Sized + Storage> Registry<S> {
             }
             _ => (false, None),
         };
-        let mut size = None;
-        if !is_empty {
-            size = match self.append(upload, said, Chunk::new(first, body)).await {
-                Ok(size) => Some(size),
-                // The session may have become the blob before, and the client sends the chunk again.
-                Err(error) if error.code() == ErrorCode::BlobUploadUnknown => {
-                    let committed = self.storage.commit_upload(upload, digest).await;
-                    committed.map_err(|_| error)?;
-                    return Ok(Response::blob_created(&upload.repository, digest));
-                }
-                Err(error) => return Err(error),
-            };
+        let size = self
+            .size_of(upload, digest, if is_empty { Some(0) } else { said.chunk() })
+            .await;
+        let target = || EventTarget::Blob {
+            digest: digest.clone(),
+            size,
+        };
+        let mut event = self.event(EventAction::Push, &upload.repository, target);
+        let intend = async {
+            if let (Some(intents), Some(event)) = (intents, &event) {
+                intents.intend(event).await;
+            }
+        };
+        if is_empty {
+            intend.await;
+            self.storage.commit_upload(upload, digest).await?;
+            return Ok(Response::blob_created(&upload.repository, digest).with_event(event));
         }
-        let event = self.announce_upload(intents, upload, digest, size).await;
-        self.storage.commit_upload(upload, digest).await?;
-        Ok(Response::blob_created(&upload.repository, digest).with_event(event))
+        let chunk = Chunk::new(first, body).limited(said.range.map(ContentRange::length));
+        let finished = {
+            // A body that is cut makes nothing happen.
+            let chunk = pin!(chunk.and_then(Box::pin(intend)));
+            self.storage
+                .finish_upload(upload, digest, said.offset, chunk)
+                .await
+        };
+        match finished {
+            Ok(finished) => {
+                if let Some(EventTarget::Blob { size, .. }) = event.as_mut().map(|event| &mut event.target) {
+                    *size = Some(finished);
+                }
+                Ok(Response::blob_created(&upload.repository, digest).with_event(event))
+            }
+            // The session may have become the blob before, and the client sends the chunk again.
+            Err(error) if error.code() == ErrorCode::BlobUploadUnknown => {
+                let committed = self.storage.commit_upload(upload, digest).await;
+                committed.map_err(|_| error)?;
+                Ok(Response::blob_created(&upload.repository, digest))
+            }
+            Err(error) => Err(self.tell_offset(upload, error).await),
+        }
     }
 
-    /// Appends a chunk where it says that it lies, or else at the end, and returns the new length. Where the session stands
-    /// elsewhere, the error says where, so that the client can go on.
-    async fn append(&self, upload: &UploadKey, said: Said, chunk: Chunk<'_>) -> Result<u64, Error> {
-        let chunk = pin!(chunk.limited(said.range.map(ContentRange::length)));
-        let appended = self.storage.append_upload(upload, said.offset, chunk).await;
-        match appended {
-            Err(error) if error.code() == ErrorCode::RangeInvalid => {
-                let length = self.storage.upload_status(upload).await?;
+    /// Returns the size that a session will have with a chunk, for an event.
+    async fn size_of(&self, upload: &UploadKey, digest: &Digest, chunk: Option<u64>) -> Option<u64> {
+        if !self.has_events {
+            return None;
+        }
+        match self.storage.upload_status(upload).await {
+            Ok(length) => length.checked_add(chunk?),
+            // The session may have become the blob before, and the client did not get the answer.
+            Err(_) => self.storage.stat_blob(&upload.repository, digest).await.ok(),
+        }
+    }
+
+    /// Where a session does not stand where a chunk begins, makes the error say where it stands, so that the client can go
+    /// on.
+    async fn tell_offset(&self, upload: &UploadKey, error: Error) -> Error {
+        if error.code() != ErrorCode::RangeInvalid {
+            return error;
+        }
+        match self.storage.upload_status(upload).await {
+            Ok(length) => {
                 let location = upload_location(&upload.repository, upload.id, length);
                 let error = error.with_field("Location", location);
-                Err(error.with_field("Range", upload_range(length)))
+                error.with_field("Range", upload_range(length))
             }
-            appended => appended,
+            Err(error) => error,
         }
     }
 

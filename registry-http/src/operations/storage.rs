@@ -119,6 +119,16 @@ impl<S: ?Sized + Storage> Storage for MeteredStorage<S> {
         timed!(self.commit_upload(upload, digest))
     }
 
+    async fn finish_upload(
+        &self,
+        upload: &UploadKey,
+        digest: &Digest,
+        offset: Option<u64>,
+        body: Body<'_>,
+    ) -> Result<u64, Error> {
+        timed!(self.finish_upload(upload, digest, offset, body))
+    }
+
     async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
         timed!(self.cancel_upload(upload))
     }

@@ -159,6 +159,7 @@ impl<B: Backend> Store<B> {
             tail: Bytes::new(),
             version: crate::backend::Version("".into()),
             held: None,
+            standing: None,
         })
     }
 

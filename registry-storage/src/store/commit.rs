@@ -12,6 +12,7 @@ use super::edge::{Found, contended, read, rescue, write};
 use super::looks::{Looked, Looks, Unseen};
 use super::mount::{GrantKeys, enter_grant, point_grant, publish_grant, withdraw_grant};
 use super::session::Session;
+use super::session_lock::HeldSession;
 use super::uploads::{hash, send_again};
 use super::{ATTEMPTS, INLINE_LIMIT, Store};
 use crate::backend::{Backend, Condition, Durability, Records, Sequence};
@@ -22,7 +23,17 @@ use crate::record::{BlobBytes, BlobRecord, SessionRecord, Stamp};
 
 impl<B: Backend> Store<B> {
     pub(super) async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
-        let (mut session, held) = self.take_session(upload).await?;
+        let (session, held) = self.take_session(upload).await?;
+        self.commit_session(session, held, upload, digest).await
+    }
+
+    pub(super) async fn commit_session(
+        &self,
+        mut session: Session,
+        held: Arc<HeldSession>,
+        upload: &UploadKey,
+        digest: &Digest,
+    ) -> Result<(), Error> {
         if session.upload.finished_digest().is_none() {
             self.catch_up_hash(&mut session).await?;
             let hasher = hash(session.upload.hasher().clone(), session.tail.clone()).await?;
@@ -108,6 +119,7 @@ impl<B: Backend> Store<B> {
             session.record.parts_size = session.upload.length()?;
             session.record.completed = true;
             session.tail = Bytes::new();
+            session.standing = None;
             self.save_session(session).await?;
         }
         let hasher = self.hash_otherwise(session, algorithm).await?;

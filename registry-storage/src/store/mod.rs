@@ -205,6 +205,16 @@ impl<B: Backend> Storage for Store<B> {
         self.commit_upload(upload, digest).await
     }
 
+    async fn finish_upload(
+        &self,
+        upload: &UploadKey,
+        digest: &Digest,
+        offset: Option<u64>,
+        body: Body<'_>,
+    ) -> Result<u64, Error> {
+        self.finish_upload(upload, digest, offset, body).await
+    }
+
     async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
         self.cancel_upload(upload).await
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use registry_core::chain::State;
+use registry_core::hash::Hasher;
 use registry_core::storage::UploadKey;
 use registry_core::upload::Upload;
 use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, UploadId};
@@ -27,11 +28,47 @@ pub(super) struct Session {
     pub(super) version: Version,
     /// Keeps others from the session, where the request is one that writes.
     pub(super) held: Option<Arc<HeldSession>>,
+    /// What the session goes back to, unless the bytes that were added since become a blob: only this is written down.
+    pub(super) standing: Option<Box<Standing>>,
+}
+
+/// What a session had before its last chunk.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    record: SessionRecord,
+    tail: Bytes,
 }
 
 impl Session {
+    /// Keeps what the session has: what is added from here on counts only once it is a blob.
+    pub(super) fn stand(&mut self) {
+        self.record.upload = self.upload.snapshot();
+        self.standing = Some(Box::new(Standing {
+            record: self.record.clone(),
+            tail: self.tail.clone(),
+        }));
+    }
+
+    /// Keeps how far another algorithm came, if what it saw will stay.
+    pub(super) fn note_other_hash(&mut self, hasher: &Hasher) {
+        let snapshot = hasher.snapshot();
+        if let Some(standing) = &mut self.standing
+            && hasher.length() <= standing.record.parts_size
+        {
+            standing.record.other_hash = Some(snapshot.clone());
+        }
+        self.record.other_hash = Some(snapshot);
+    }
+
     /// Writes the session's record.
     pub(super) fn encode(&mut self, now: Timestamp) -> Result<Bytes, Error> {
+        if let Some(standing) = &mut self.standing {
+            self.record.stamp = Stamp::new(now);
+            standing.record.stamp = Stamp::new(now);
+            // What was begun for the bytes has to be ended some day.
+            standing.record.bytes = self.record.bytes.clone();
+            return encode(&standing.record, &standing.tail);
+        }
         self.record.state = if self.upload.length().is_ok() {
             State::Live
         } else {
@@ -56,6 +93,7 @@ impl Session {
             tail,
             version,
             held: None,
+            standing: None,
         }))
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use registry_core::hash::Hasher;
 use registry_core::storage::{Body, UploadKey};
-use registry_core::{Algorithm, Error, ErrorCode, Timestamp};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, Timestamp};
 use tokio::task::spawn_blocking;
 
 use super::Store;
@@ -33,12 +33,45 @@ impl<B: Backend> Store<B> {
         offset: Option<u64>,
         body: Body<'_>,
     ) -> Result<u64, Error> {
+        let (mut append, ending) = self.append(upload, offset, body, false).await?;
+        append.save().await?;
+        ending?;
+        append.session.upload.length()
+    }
+
+    pub(super) async fn finish_upload(
+        &self,
+        upload: &UploadKey,
+        digest: &Digest,
+        offset: Option<u64>,
+        body: Body<'_>,
+    ) -> Result<u64, Error> {
+        let (append, ending) = self.append(upload, offset, body, true).await?;
+        ending?;
+        let Append { session, held, .. } = append;
+        let size = session.upload.length()?;
+        self.commit_session(session, held, upload, digest).await?;
+        Ok(size)
+    }
+
+    /// Appends a body, and returns what there is now and how the body ended. Where it `is_last`, its bytes are not written
+    /// down as the session's.
+    async fn append(
+        &self,
+        upload: &UploadKey,
+        offset: Option<u64>,
+        body: Body<'_>,
+        is_last: bool,
+    ) -> Result<(Append<'_, B>, Result<(), Error>), Error> {
         let (mut session, held) = self.take_session(upload).await?;
         session.upload.append_at(offset)?;
         if session.record.completed {
             return Err(send_again());
         }
         self.catch_up_hash(&mut session).await?;
+        if is_last {
+            session.stand();
+        }
         if self.backend.must_reserve_parts() {
             // From here on, whoever else holds the session fails to write it.
             self.save_session(&mut session).await?;
@@ -51,7 +84,8 @@ impl<B: Backend> Store<B> {
             unsaved: 0,
             stored_tail: Bytes::new(),
         };
-        append.run(body).await
+        let ending = append.run(body).await?;
+        Ok((append, ending))
     }
 
     /// Hashes the parts again where the state of the hash cannot be trusted or read.
@@ -89,7 +123,7 @@ impl<B: Backend> Store<B> {
         while hasher.length() < size {
             let end = size.min(hasher.length().saturating_add(CHECKPOINT));
             hasher = self.hash_parts(session, hasher, end).await?;
-            session.record.other_hash = Some(hasher.snapshot());
+            session.note_other_hash(&hasher);
             self.save_session(session).await?;
         }
         Ok(hasher)
@@ -167,8 +201,8 @@ enum Filled {
 }
 
 impl<B: Backend> Append<'_, B> {
-    /// Takes the body to its end. What arrived before an error is kept.
-    async fn run(&mut self, body: Body<'_>) -> Result<u64, Error> {
+    /// Takes the body to its end, and returns how it ended.
+    async fn run(&mut self, body: Body<'_>) -> Result<Result<(), Error>, Error> {
         let mut incoming = Incoming {
             body,
             held: Arc::clone(&self.held),
@@ -216,9 +250,8 @@ impl<B: Backend> Append<'_, B> {
         if let Some(writer) = self.writer.take() {
             writer.close().await?;
         }
-        self.save().await?;
-        ending?;
-        self.session.upload.length()
+        self.count()?;
+        Ok(ending)
     }
 
     /// Stores and hashes a part.
@@ -270,10 +303,16 @@ impl<B: Backend> Append<'_, B> {
         Ok(())
     }
 
-    async fn save(&mut self) -> Result<(), Error> {
+    /// Makes the session as long as what it has.
+    fn count(&mut self) -> Result<(), Error> {
         let length = self.session.record.parts_size + self.session.tail.len() as u64;
         let hasher = self.session.upload.hasher().clone();
         self.session.upload = self.session.upload.clone().with_progress(length, hasher)?;
+        Ok(())
+    }
+
+    async fn save(&mut self) -> Result<(), Error> {
+        self.count()?;
         self.store.save_session(&mut self.session).await?;
         self.unsaved = 0;
         Ok(())

@@ -184,6 +184,26 @@ impl Storage for Tiny {
         }
     }
 
+    async fn finish_upload(
+        &self,
+        upload: &UploadKey,
+        digest: &Digest,
+        offset: Option<u64>,
+        body: Body<'_>,
+    ) -> Result<u64, Error> {
+        let before = self.upload.lock().unwrap().clone();
+        let finished = async {
+            let size = self.append_upload(upload, offset, body).await?;
+            self.commit_upload(upload, digest).await?;
+            Ok(size)
+        };
+        let result = finished.await;
+        if result.is_err() {
+            *self.upload.lock().unwrap() = before;
+        }
+        result
+    }
+
     async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
         Self::key(upload)?;
         self.note("cancel");

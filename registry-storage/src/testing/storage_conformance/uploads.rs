@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
 use registry_core::storage::UploadKey;
-use registry_core::{Algorithm, Error, ErrorCode, Storage};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, Storage};
 use tokio::sync::Notify;
 
 use super::fixtures::{
@@ -371,8 +372,88 @@ pub async fn other_bytes_after_a_dropped_append(storage: Arc<dyn Storage>) {
     }
 }
 
+/// A last request that fails, or is dropped at any point, leaves the session with what it had before, so that the same
+/// request can be sent again: none of the bytes of those that failed are left.
+pub async fn a_finish_that_fails_leaves_the_session_as_it_was(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for before in [0, 10, SMALL + 1, PART + 10] {
+        for last in [10, SMALL + 1, PART + 10] {
+            let whole = content((3 * before + last) as u64, before + last);
+            let (start_of_it, rest) = (whole.slice(..before), whole.slice(before..));
+            let (at, digest) = (Some(before as u64), digest(&whole));
+            let upload = start(&*storage, &repository).await;
+            append(&*storage, &upload, None, &start_of_it).await.unwrap();
+            let other = content(1, last + 5);
+
+            let interruption = Error::from(ErrorCode::BodyInterrupted);
+            let cut = stream::iter([Ok(other.clone()), Err(interruption)]);
+            let result = finish(&*storage, &upload, &digest, at, cut).await;
+            assert_code(result, ErrorCode::BodyInterrupted);
+            assert_eq!(storage.upload_status(&upload).await.unwrap(), before as u64);
+
+            let result = finish(&*storage, &upload, &digest, at, body([other.clone()])).await;
+            assert_code(result, ErrorCode::DigestInvalid);
+            assert_eq!(storage.upload_status(&upload).await.unwrap(), before as u64);
+
+            let elsewhere = Some(before as u64 + 1);
+            let result = finish(&*storage, &upload, &digest, elsewhere, body([rest.clone()])).await;
+            assert_code(result, ErrorCode::RangeInvalid);
+
+            for polls in 1..8 {
+                let chunks: Vec<Bytes> = other.chunks(SMALL).map(Bytes::copy_from_slice).collect();
+                let dropped = finish(&*storage, &upload, &digest, at, slow_body(chunks));
+                let ended = poll_times(dropped, polls).await;
+                assert!(ended.is_none_or(|ended| ended.is_err()));
+                assert_eq!(storage.upload_status(&upload).await.unwrap(), before as u64);
+            }
+            assert_no_blob(&*storage, &repository, &digest).await;
+
+            let size = finish(&*storage, &upload, &digest, at, body([rest])).await;
+            assert_eq!(size.unwrap(), (before + last) as u64);
+            assert_blob(&*storage, &repository, &whole).await;
+            storage.commit_upload(&upload, &digest).await.unwrap();
+            assert_unknown(&*storage, &upload).await;
+        }
+    }
+}
+
+/// After a last request that failed, the session goes on, or ends with what it has.
+pub async fn a_session_goes_on_after_a_finish_that_failed(storage: Arc<dyn Storage>) {
+    let repository = repository("a");
+    for before in [10, PART + 10] {
+        for goes_on in [false, true] {
+            let mut whole = content(before as u64, before);
+            let upload = start(&*storage, &repository).await;
+            append(&*storage, &upload, None, &whole).await.unwrap();
+            let other = digest(b"other");
+            let failed = finish(&*storage, &upload, &other, None, body([content(2, PART + 20)]));
+            assert_code(failed.await, ErrorCode::DigestInvalid);
+            if goes_on {
+                let more = content(3, PART);
+                append(&*storage, &upload, Some(before as u64), &more)
+                    .await
+                    .unwrap();
+                whole = [whole, more].concat().into();
+            }
+            storage.commit_upload(&upload, &digest(&whole)).await.unwrap();
+            assert_blob(&*storage, &repository, &whole).await;
+        }
+    }
+}
+
+async fn finish(
+    storage: &dyn Storage,
+    upload: &UploadKey,
+    digest: &Digest,
+    offset: Option<u64>,
+    body: impl Stream<Item = Result<Bytes, Error>> + Send,
+) -> Result<u64, Error> {
+    let mut body = std::pin::pin!(body);
+    storage.finish_upload(upload, digest, offset, body.as_mut()).await
+}
+
 /// Makes a body that is Pending once before each chunk.
-fn slow_body(chunks: Vec<Bytes>) -> Pin<Box<dyn futures_core::Stream<Item = Result<Bytes, Error>> + Send>> {
+fn slow_body(chunks: Vec<Bytes>) -> Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>> {
     let slow = stream::iter(chunks).then(|chunk| async {
         tokio::task::yield_now().await;
         Ok(chunk)
