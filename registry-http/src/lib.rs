@@ -47,7 +47,7 @@ pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};
 pub use crate::endpoint::Endpoint;
 pub use crate::frontend::{
-    ClientAddress, Frontend, FrontendOptions, InvalidPrefix, InvalidPublicUrl, Prefix, ProxyField,
+    ClientAddress, Frontend, FrontendOptions, InvalidPrefix, InvalidPublicUrl, Locations, Prefix, ProxyField,
     ProxyFields, PublicUrl, TrustedProxies,
 };
 pub use crate::limits::Limits;

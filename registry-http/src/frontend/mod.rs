@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
+use http::header::{HeaderMap, USER_AGENT};
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::service::Service;
@@ -48,6 +49,37 @@ impl PublicUrl {
     }
 }
 
+/// What stands in `Location` (RFC 9110, section 10.2.2: a URL, or a reference that is relative to the request's).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locations {
+    /// A path, which is right also behind a proxy for TLS that does not tell of it; a whole URL for the clients that are
+    /// known to take nothing else.
+    #[default]
+    ByClient,
+    /// A path.
+    Paths,
+    /// A whole URL.
+    Urls,
+}
+
+/// What the field `User-Agent` of clients begins with that take a path for a URL without a host: ollama up to 0.17.4, at
+/// least, so pushes nothing.
+const URLS_ONLY: [&str; 1] = ["ollama/"];
+
+impl Locations {
+    fn are_urls(self, header: &HeaderMap) -> bool {
+        let takes_urls_only = || {
+            let agent = header.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+            agent.is_some_and(|agent| URLS_ONLY.iter().any(|prefix| agent.starts_with(prefix)))
+        };
+        match self {
+            Self::ByClient => takes_urls_only(),
+            Self::Paths => false,
+            Self::Urls => true,
+        }
+    }
+}
+
 /// How a [`Frontend`] shows a server; the default is a server at the root of its host, with paths for URLs.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -57,8 +89,8 @@ pub struct FrontendOptions {
     pub url: Option<PublicUrl>,
     /// The path that everything is below of.
     pub prefix: Prefix,
-    /// `Location` is a whole URL. A path serves every client, and behind every proxy.
-    pub is_absolute: bool,
+    /// What stands in `Location`.
+    pub locations: Locations,
     /// Who is believed what it tells of a request's client.
     pub trusted_proxies: TrustedProxies,
     /// The fields that those write. Whatever stands in others may be what the client wrote.
@@ -86,7 +118,7 @@ impl<S> Frontend<S> {
 }
 
 impl FrontendOptions {
-    /// Prepares a request. Returns the URL that clients reach the server by, where it is known.
+    /// Prepares a request. Returns the URL that the paths of its response are below of, where they are to be whole URLs.
     fn receive(&self, parts: &mut Parts) -> Option<PublicUrl> {
         let origin = Origin::of(parts, &self.trusted_proxies, &self.proxy_fields);
         if let Some(client) = origin.client {
@@ -98,7 +130,7 @@ impl FrontendOptions {
             parts.extensions.insert(url.clone());
         }
         self.prefix.strip(parts);
-        url
+        url.filter(|_| self.locations.are_urls(&parts.headers))
     }
 }
 

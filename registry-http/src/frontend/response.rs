@@ -5,11 +5,11 @@ use http::header::{HeaderMap, HeaderValue, LINK, LOCATION};
 use super::FrontendOptions;
 use super::public_url::PublicUrl;
 
-/// Makes the paths in a response those that clients see.
+/// Makes the paths in a response those that clients see: whole URLs below `url`, where there is one.
 pub(super) fn finish(header: &mut HeaderMap, options: &FrontendOptions, url: Option<&PublicUrl>) {
     let base = match url {
-        Some(url) if options.is_absolute => url.to_string(),
-        _ => options.prefix.as_str().to_owned(),
+        Some(url) => url.to_string(),
+        None => options.prefix.as_str().to_owned(),
     };
     if !base.is_empty() {
         change(header, LOCATION, |location| {

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use registry_http::{Frontend, FrontendOptions, Limits, ProxyField, ProxyFields, Server, TrustedProxies};
+use registry_http::{
+    Frontend, FrontendOptions, Limits, Locations, ProxyField, ProxyFields, Server, TrustedProxies,
+};
 
 use crate::Records;
 use crate::client::{Answer, Client};
@@ -46,7 +48,7 @@ async fn a_location_is_a_path_unless_it_is_to_be_a_url() {
     assert!(answer.field("Location").starts_with("/v2/a/blobs/uploads/"));
 
     let mut options = behind_a_proxy();
-    options.is_absolute = true;
+    options.locations = Locations::Urls;
     let (_server, address, _) = start(options.clone()).await;
     let location = |answer: Answer| answer.field("Location").to_owned();
     let found = location(post(address, "/v2/a/blobs/uploads/", &[]).await);
@@ -71,6 +73,41 @@ async fn a_location_is_a_path_unless_it_is_to_be_a_url() {
         found.starts_with("https://fixed.example:8443/below/v2/a/"),
         "{found}"
     );
+}
+
+/// ollama takes the path for a URL without a host, and gives up. Others survive a proxy for TLS that tells nothing because
+/// of the path.
+#[tokio::test]
+async fn a_client_that_takes_no_path_gets_a_url() {
+    const OLLAMA: (&str, &str) = ("User-Agent", "ollama/0.17.4 (amd64 linux) Go/go1.24.1");
+    const NGINX: [(&str, &str); 2] = [
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "registry.example"),
+    ];
+    let location = async |options: &FrontendOptions, fields: &[(&str, &str)]| {
+        let (_server, address, _) = start(options.clone()).await;
+        let answer = post(address, "/v2/a/blobs/uploads/", fields).await;
+        answer.field("Location").to_owned()
+    };
+    let by_client = FrontendOptions::default();
+    let found = location(&by_client, &[OLLAMA]).await;
+    assert!(
+        found.starts_with("http://registry/v2/a/blobs/uploads/"),
+        "{found}"
+    );
+    let found = location(&by_client, &[OLLAMA, NGINX[0], NGINX[1]]).await;
+    assert!(found.starts_with("https://registry.example/v2/a/"), "{found}");
+    for agent in ["docker/27.0.3 go/go1.21.11", "not-ollama/1", "ollama"] {
+        for fields in [&NGINX[..], &[]] {
+            let fields = [&[("User-Agent", agent)], fields].concat();
+            let found = location(&by_client, &fields).await;
+            assert!(found.starts_with("/v2/a/blobs/uploads/"), "{agent}: {found}");
+        }
+    }
+    let mut paths = FrontendOptions::default();
+    paths.locations = Locations::Paths;
+    let found = location(&paths, &[OLLAMA]).await;
+    assert!(found.starts_with("/v2/a/blobs/uploads/"), "{found}");
 }
 
 #[tokio::test]

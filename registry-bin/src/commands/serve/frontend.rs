@@ -1,12 +1,12 @@
 //! What clients see of the server, as the configuration states it.
 
-use registry_http::{FrontendOptions, ProxyField, ProxyFields, TrustedProxies};
+use registry_http::{FrontendOptions, Locations, ProxyField, ProxyFields, TrustedProxies};
 
 use crate::config::sections::http::{self, Http};
 use crate::failure::Failure;
 
-/// Without `http.host`, URLs in responses are paths: they are right behind every proxy. `relativeurls` decides where it
-/// is given.
+/// Without `http.host`, URLs in responses are paths for most clients: they are right behind every proxy. `relativeurls`
+/// decides where it is given.
 pub(super) fn frontend(http: &Http) -> Result<FrontendOptions, Failure> {
     let mut options = FrontendOptions::default();
     if let Some(host) = &http.host {
@@ -19,7 +19,11 @@ pub(super) fn frontend(http: &Http) -> Result<FrontendOptions, Failure> {
         options.prefix =
             parsed.map_err(|cause| Failure::of("http.prefix", format!("{prefix:?}")).because(cause))?;
     }
-    options.is_absolute = !http.relative_urls.unwrap_or_else(|| options.url.is_none());
+    options.locations = match (http.relative_urls, &options.url) {
+        (Some(true), _) => Locations::Paths,
+        (Some(false), _) | (None, Some(_)) => Locations::Urls,
+        (None, None) => Locations::ByClient,
+    };
     if let Some(trusted) = &http.trusted_proxies {
         options.trusted_proxies = if trusted.is_empty() {
             TrustedProxies::none()

@@ -23,7 +23,8 @@ pub(crate) struct Http {
     /// What hides names of repositories in links of the catalog from those who may not see them; random unless given.
     /// Servers of one bucket need the same.
     pub(crate) secret: Option<Secret>,
-    /// URLs in responses are paths; so they are without `host` too, unless this is `false`.
+    /// URLs in responses are paths. Unless given, they are whole with `host`, and without it paths for all clients but
+    /// ollama, which takes no path.
     #[serde(rename = "relativeurls")]
     pub(crate) relative_urls: Option<bool>,
     /// How long running requests may go on after the first signal; 0 cuts them.
