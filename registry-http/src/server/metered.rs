@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use super::watched::FULL;
 use crate::limits::Limits;
 use crate::memory::{Account, Charge, MemoryUse};
 
@@ -31,10 +32,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4), as far as no method begins so.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
-const TOO_LARGE: &[u8] =
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-const UNAVAILABLE: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
+const TOO_LARGE: &str =
+    "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// Returns the answer where there is no memory for a header.
+fn unavailable() -> String {
+    let length = FULL.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Retry-After: 1\r\nConnection: close\r\n\r\n{FULL}"
+    )
+}
 
 /// What a connection's requests tell of the memory that they use. Its handlers find it in the extensions.
 #[derive(Debug)]
@@ -186,16 +193,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Metered<T> {
             // The next header comes before the answer to the one before was taken.
             return Poll::Ready(Ok(()));
         } else if state.header > self.header_limit.max(SMALL_READ) {
-            TOO_LARGE
+            TOO_LARGE.into()
         } else if state.header > SMALL_READ && self.charge.grow(2 * read, MemoryUse::Header).is_err() {
-            UNAVAILABLE
+            unavailable()
         } else {
             return Poll::Ready(Ok(()));
         };
         // To the parser the client has gone away. What else it sends is taken, so that it gets to read this.
         self.activity.leave_unread();
         buffer.set_filled(buffer.filled().len() - read);
-        drop(Pin::new(&mut self.inner).poll_write(context, refusal));
+        drop(Pin::new(&mut self.inner).poll_write(context, refusal.as_bytes()));
         Poll::Ready(Ok(()))
     }
 

@@ -146,15 +146,26 @@ impl Drop for Stream {
 #[derive(Debug)]
 pub(super) struct WatchedData {
     bytes: Bytes,
-    stream: Arc<Stream>,
+    stream: Option<Arc<Stream>>,
 }
 
 impl WatchedData {
+    /// Bytes that nobody waits for.
+    pub(super) const fn of_nobody(bytes: Bytes) -> Self {
+        Self { bytes, stream: None }
+    }
+
     pub(super) fn new(bytes: Bytes, stream: &Arc<Stream>) -> Self {
         stream.made(bytes.len());
         Self {
             bytes,
-            stream: Arc::clone(stream),
+            stream: Some(Arc::clone(stream)),
+        }
+    }
+
+    fn took(&self, count: usize) {
+        if let Some(stream) = &self.stream {
+            stream.took(count);
         }
     }
 }
@@ -174,7 +185,7 @@ impl Buf for WatchedData {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        self.stream.took(count);
+        self.took(count);
     }
 }
 
@@ -182,7 +193,7 @@ impl Drop for WatchedData {
     fn drop(&mut self) {
         let rest = self.bytes.len();
         if rest > 0 {
-            self.stream.took(rest);
+            self.took(rest);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{CONNECTION, CONTENT_LENGTH, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::service::Service;
@@ -107,17 +107,27 @@ where
     }
 }
 
-/// Makes an answer that holds nothing.
+/// The body of 503 where there is no memory for a request: crane tries again because of its code.
+pub(super) const FULL: &str = r#"{"errors":[{"code":"UNAVAILABLE","message":"the server has no memory left for this request; try again"}]}"#;
+
+/// The body of 429 where one address has most of the memory.
+const GREEDY: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"requests of this address hold too much of the server's memory; try again"}]}"#;
+
+/// Makes an answer that holds nothing: a body that an HTTP/2 client does not let through would stay.
 fn refusal<B>(refused: Refused, version: Version) -> Response<WatchedBody<B>> {
-    let mut response = Response::new(WatchedBody::none());
-    *response.status_mut() = match refused {
-        Refused::Greedy => StatusCode::TOO_MANY_REQUESTS,
-        Refused::Full => StatusCode::SERVICE_UNAVAILABLE,
+    let (status, body) = match refused {
+        Refused::Greedy => (StatusCode::TOO_MANY_REQUESTS, GREEDY),
+        Refused::Full => (StatusCode::SERVICE_UNAVAILABLE, FULL),
     };
+    let is_alone = version < Version::HTTP_2;
+    let body = if is_alone { body } else { "" };
+    let mut response = Response::new(WatchedBody::Refusal(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
     let header = response.headers_mut();
-    header.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    header.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     header.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    if version < Version::HTTP_2 {
+    if is_alone {
+        header.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         header.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -141,10 +151,14 @@ impl Drop for Running {
 
 /// A response body that notes when it is read, when it has nothing to give, and when the client took it.
 #[derive(Debug)]
-pub(super) struct WatchedBody<B>(Option<Watched<B>>);
+pub(super) enum WatchedBody<B> {
+    Watched(Watched<B>),
+    /// What is left of a refusal.
+    Refusal(Bytes),
+}
 
 #[derive(Debug)]
-struct Watched<B> {
+pub(super) struct Watched<B> {
     inner: Pin<Box<B>>,
     stream: Arc<Stream>,
     is_waiting: bool,
@@ -153,23 +167,17 @@ struct Watched<B> {
     is_read: bool,
 }
 
-impl<B> WatchedBody<B> {
-    const fn none() -> Self {
-        Self(None)
-    }
-}
-
 impl<B: Body> WatchedBody<B> {
     fn new(inner: B, stream: Arc<Stream>, version: Version) -> Self {
         stream.body_began();
         let is_small = inner.size_hint().upper().is_some_and(|size| size <= SMALL_ANSWER);
-        Self(Some(Watched {
+        Self::Watched(Watched {
             inner: Box::pin(inner),
             stream,
             is_waiting: false,
             ends_late: version == Version::HTTP_2 && !is_small,
             is_read: false,
-        }))
+        })
     }
 }
 
@@ -185,8 +193,13 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<WatchedData>, B::Error>>> {
-        let Some(body) = &mut self.0 else {
-            return Poll::Ready(None);
+        let body = match &mut *self {
+            Self::Watched(body) => body,
+            Self::Refusal(rest) if rest.is_empty() => return Poll::Ready(None),
+            Self::Refusal(rest) => {
+                let frame = Frame::data(WatchedData::of_nobody(std::mem::take(rest)));
+                return Poll::Ready(Some(Ok(frame)));
+            }
         };
         if !body.is_read {
             let result = body.inner.as_mut().poll_frame(context);
@@ -207,15 +220,17 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|body| body.inner.is_end_stream() && (!body.ends_late || body.stream.is_taken()))
+        match self {
+            Self::Watched(body) => body.inner.is_end_stream() && (!body.ends_late || body.stream.is_taken()),
+            Self::Refusal(rest) => rest.is_empty(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), |body| body.inner.size_hint())
+        match self {
+            Self::Watched(body) => body.inner.size_hint(),
+            Self::Refusal(rest) => SizeHint::with_exact(rest.len() as u64),
+        }
     }
 }
 

@@ -25,6 +25,18 @@ impl Answer {
             .unwrap()
     }
 
+    /// Requires that crane repeats the request: it looks at the code, and at `Retry-After` does not.
+    pub(crate) fn expect_refusal_that_passes(&self) {
+        let code = match self.status.as_u16() {
+            429 => "TOOMANYREQUESTS",
+            503 => "UNAVAILABLE",
+            _ => panic!("{self:?}"),
+        };
+        assert_eq!(self.code(), code);
+        assert_eq!(self.field("Content-Type"), "application/json");
+        assert_eq!(self.field("Retry-After"), "1");
+    }
+
     pub(crate) fn code(&self) -> String {
         let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
         document["errors"][0]["code"].as_str().unwrap().to_owned()
