@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use http::Method;
+use http::request::Parts;
 use quick_cache::sync::Cache;
 use registry_core::{Error, ErrorCode};
 use tokio::sync::Semaphore;
@@ -120,10 +122,32 @@ impl<K> fmt::Debug for RateLimiter<K> {
     }
 }
 
+/// What a request is held back for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// It reads, and is refused at once.
+    Reads,
+    /// It writes: it is refused where it would have to wait for too long.
+    Writes,
+    /// It goes on with an upload, which was counted when it began: it waits, and is refused only where too many wait.
+    GoesOn,
+}
+
+impl Pace {
+    pub(crate) fn of(parts: &Parts) -> Self {
+        match parts.method {
+            Method::GET | Method::HEAD | Method::OPTIONS => Self::Reads,
+            Method::PATCH | Method::PUT if parts.uri.path().contains("/blobs/uploads/") => Self::GoesOn,
+            _ => Self::Writes,
+        }
+    }
+}
+
 /// The limits on the rate of requests of a service.
 ///
 /// A request that reads too often is answered 429 with `Retry-After`. One that writes is held back for up to ten seconds
-/// first, because builders do not come back after a 429.
+/// first, because containerd and what is made of it come back at once, five times, and then give up. One that goes on with
+/// an upload is held back and then served: most clients take a refusal there for the end of the push.
 #[derive(Debug)]
 pub struct RateLimits {
     address: Option<RateLimiter<IpAddr>>,
@@ -142,16 +166,16 @@ impl RateLimits {
         }
     }
 
-    pub(crate) async fn check_address(&self, address: Option<IpAddr>, writes: bool) -> Result<(), Error> {
+    pub(crate) async fn check_address(&self, address: Option<IpAddr>, pace: Pace) -> Result<(), Error> {
         match (&self.address, address) {
-            (Some(limiter), Some(address)) => self.check(limiter, &network(address), writes).await,
+            (Some(limiter), Some(address)) => self.check(limiter, &network(address), pace).await,
             _ => Ok(()),
         }
     }
 
-    pub(crate) async fn check_identity(&self, name: &str, writes: bool) -> Result<(), Error> {
+    pub(crate) async fn check_identity(&self, name: &str, pace: Pace) -> Result<(), Error> {
         match &self.identity {
-            Some(limiter) if !name.is_empty() => self.check(limiter, &name.to_owned(), writes).await,
+            Some(limiter) if !name.is_empty() => self.check(limiter, &name.to_owned(), pace).await,
             _ => Ok(()),
         }
     }
@@ -160,12 +184,11 @@ impl RateLimits {
         &self,
         limiter: &RateLimiter<K>,
         key: &K,
-        writes: bool,
+        pace: Pace,
     ) -> Result<(), Error> {
-        let place = if writes {
-            self.delayed.try_acquire().ok()
-        } else {
-            None
+        let place = match pace {
+            Pace::Reads => None,
+            Pace::Writes | Pace::GoesOn => self.delayed.try_acquire().ok(),
         };
         let patience = if place.is_some() {
             LONGEST_DELAY
@@ -175,6 +198,7 @@ impl RateLimits {
         match limiter.take(key, patience) {
             Ok(Duration::ZERO) => {}
             Ok(wait) => sleep(wait).await,
+            Err(_) if pace == Pace::GoesOn && place.is_some() => sleep(LONGEST_DELAY).await,
             Err(wait) => return Err(too_many(wait)),
         }
         drop(place);
@@ -240,16 +264,52 @@ mod tests {
         assert_eq!(network_of("::ffff:192.0.2.1"), "192.0.2.1");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn reads_are_refused_and_writes_held_back() {
         let limits = RateLimits::new(Some(rate(1, Duration::from_secs(1), 1)), None);
         let address = Some("192.0.2.1".parse().unwrap());
-        limits.check_address(address, false).await.unwrap();
-        let refused = limits.check_address(address, false).await.unwrap_err();
+        limits.check_address(address, Pace::Reads).await.unwrap();
+        let refused = limits.check_address(address, Pace::Reads).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::TooManyRequests);
         assert_eq!(refused.fields(), [("Retry-After", "1".to_owned())]);
-        limits.check_address(address, true).await.unwrap();
-        limits.check_address(None, false).await.unwrap();
-        limits.check_identity("alice", false).await.unwrap();
+        limits.check_address(address, Pace::Writes).await.unwrap();
+        limits.check_address(None, Pace::Reads).await.unwrap();
+        limits.check_identity("alice", Pace::Reads).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_on_with_an_upload_is_held_back_and_never_refused_alone() {
+        let hour = Duration::from_secs(3600);
+        let limits = RateLimits::new(Some(rate(1, hour, 1)), None);
+        let address = Some("192.0.2.1".parse().unwrap());
+        limits.check_address(address, Pace::Writes).await.unwrap();
+        limits.check_address(address, Pace::Writes).await.unwrap_err();
+        let begun = tokio::time::Instant::now();
+        limits.check_address(address, Pace::GoesOn).await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), LONGEST_DELAY.as_secs());
+        // So many wait that more would be what the limit is against.
+        let waiting = (0..=DELAYED).map(|_| limits.check_address(address, Pace::GoesOn));
+        let results = futures_util::future::join_all(waiting).await;
+        assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
+    }
+
+    #[test]
+    fn an_upload_goes_on_with_its_own_requests() {
+        for (method, path, pace) in [
+            ("GET", "/v2/a/blobs/uploads/1", Pace::Reads),
+            ("OPTIONS", "/v2/", Pace::Reads),
+            ("POST", "/v2/a/blobs/uploads/", Pace::Writes),
+            ("PUT", "/v2/a/manifests/1", Pace::Writes),
+            ("DELETE", "/v2/a/blobs/uploads/1", Pace::Writes),
+            ("PATCH", "/v2/a/blobs/uploads/1?_state=3", Pace::GoesOn),
+            ("PUT", "/v2/a/blobs/uploads/1?digest=x", Pace::GoesOn),
+        ] {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(path)
+                .body(())
+                .unwrap();
+            assert_eq!(Pace::of(&request.into_parts().0), pace, "{method} {path}");
+        }
     }
 }

@@ -35,7 +35,7 @@ use crate::frontend::{ClientAddress, Mounted};
 use crate::limits::Limits;
 use crate::memory::{Account, MemoryUse, Turns};
 use crate::observe::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
-use crate::rate_limit::RateLimits;
+use crate::rate_limit::{Pace, RateLimits};
 use crate::server::ConnectionMemory;
 use crate::tasks::Tasks;
 
@@ -277,10 +277,10 @@ impl<S: ?Sized + Storage> Shared<S> {
     ) -> Result<Response, Error> {
         let account = self.account(parts);
         exchange.hold_header(account.charge(header_size(parts), MemoryUse::Request)?);
-        let writes = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let pace = Pace::of(parts);
         if let Some(rates) = &self.rates {
             let client = ClientAddress::of(parts);
-            rates.check_address(client, writes).await?;
+            rates.check_address(client, pace).await?;
         }
         if parts
             .extensions
@@ -314,7 +314,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         };
         exchange.set_principal(principal.name());
         if let Some(rates) = &self.rates {
-            rates.check_identity(principal.name(), writes).await?;
+            rates.check_identity(principal.name(), pace).await?;
         }
         let scopes = scopes();
         let is_unknown = principal.is_anonymous() && principal.claims::<Claims>().is_none();
