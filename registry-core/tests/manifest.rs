@@ -195,6 +195,58 @@ fn empty_lists_may_be_written_as_null() {
     assert!(view.annotations().is_empty());
 }
 
+/// registry:2 takes and serves both.
+#[test]
+fn a_list_that_is_not_there_is_empty() {
+    let config = format!(r#"{{"schemaVersion":2,"config":{CONFIG}}}"#);
+    for (header, media_type) in [
+        (None, MediaType::OCI_MANIFEST),
+        (Some(MediaType::OCI_MANIFEST), MediaType::OCI_MANIFEST),
+        (Some(MediaType::DOCKER_MANIFEST), MediaType::DOCKER_MANIFEST),
+    ] {
+        let view = parse(&config, header).unwrap();
+        assert_eq!(view.media_type().as_str(), media_type);
+        assert_eq!(view.children().len(), 1);
+    }
+    for media_type in [MediaType::OCI_INDEX, MediaType::DOCKER_LIST] {
+        let field = format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}"}}"#);
+        for (text, header) in [
+            (field.as_str(), None),
+            (r#"{"schemaVersion":2}"#, Some(media_type)),
+        ] {
+            let view = parse(text, header).unwrap();
+            assert_eq!(view.media_type().as_str(), media_type);
+            assert_eq!(view.children(), []);
+        }
+    }
+}
+
+#[test]
+fn the_header_may_be_of_any_case_and_the_type_is_as_it_is_written() {
+    for (document, media_type) in [
+        (image(""), MediaType::OCI_MANIFEST),
+        (image(""), MediaType::DOCKER_MANIFEST),
+        (r#"{"manifests":[]}"#.to_owned(), MediaType::OCI_INDEX),
+        (r#"{"manifests":[]}"#.to_owned(), MediaType::DOCKER_LIST),
+    ] {
+        for header in [media_type.to_uppercase(), media_type.replace("vnd", "VND") + "; charset=UTF-8"] {
+            let view = parse(&document, Some(&header)).unwrap();
+            assert_eq!(view.media_type().as_str(), media_type);
+        }
+        let with_field = document.replacen('{', &format!(r#"{{"mediaType":"{media_type}","#), 1);
+        for header in [media_type.to_uppercase(), "Application/JSON".to_owned()] {
+            let view = parse(&with_field, Some(&header)).unwrap();
+            assert_eq!(view.media_type().as_str(), media_type);
+        }
+        // Clients compare the field as it stands.
+        let field_of_other_case = with_field.replace("vnd", "VND");
+        refused(&field_of_other_case, Some(media_type));
+        refused(&field_of_other_case, None);
+    }
+    let schema_1 = MediaType::DOCKER_SCHEMA_1.to_uppercase();
+    assert!(refused(image(""), Some(&schema_1)).contains("schema 1"));
+}
+
 #[test]
 fn the_type_is_that_of_the_header_the_field_or_the_shape() {
     let accepted = [MediaType::OCI_MANIFEST, MediaType::DOCKER_MANIFEST];
@@ -306,13 +358,11 @@ fn what_is_an_image_and_an_index_is_refused() {
 fn a_manifest_has_the_content_of_its_type() {
     refused(r#"{"manifests":[]}"#, Some(MediaType::OCI_MANIFEST));
     refused(image(""), Some(MediaType::OCI_INDEX));
+    refused(format!(r#"{{"config":{CONFIG}}}"#), Some(MediaType::OCI_INDEX));
     refused(r#"{"layers":[]}"#, Some(MediaType::OCI_MANIFEST));
-    refused(
-        format!(r#"{{"config":{CONFIG}}}"#),
-        Some(MediaType::DOCKER_MANIFEST),
-    );
+    refused(r#"{"layers":null}"#, Some(MediaType::DOCKER_LIST));
     refused(r#"{"config":null,"layers":[]}"#, Some(MediaType::DOCKER_MANIFEST));
-    refused("{}", Some(MediaType::DOCKER_LIST));
+    refused("{}", Some(MediaType::DOCKER_MANIFEST));
 }
 
 #[test]

@@ -20,6 +20,8 @@ behaviours![
     tags_follow_their_grammar,
     unknown_fields_and_types_are_accepted,
     empty_lists_are_accepted,
+    lists_that_are_not_there_are_accepted,
+    a_content_type_may_be_of_any_case,
     non_distributable_layers_may_be_missing,
     missing_content_is_accepted_or_named_as_the_reason,
     embedded_data_is_kept,
@@ -208,6 +210,29 @@ fn unknown_fields_and_types_are_accepted(repository: &Repository) {
 fn empty_lists_are_accepted(repository: &Repository) {
     put(repository, IMAGE, &base(repository)).expect_status(201);
     put(repository, INDEX, &index(&[])).expect_status(201);
+}
+
+/// registry:2 takes and serves them.
+fn lists_that_are_not_there_are_accepted(repository: &Repository) {
+    let mut manifest = base(repository);
+    manifest.as_object_mut().expect("an object").remove("layers");
+    let mut list = index(&[]);
+    list.as_object_mut().expect("an object").remove("manifests");
+    let mut docker = manifest.clone();
+    docker["mediaType"] = DOCKER_IMAGE.into();
+    for (media_type, manifest) in [(IMAGE, manifest), (INDEX, list), (DOCKER_IMAGE, docker)] {
+        put(repository, media_type, &manifest).expect_status(201);
+        let found = repository.get("manifests/latest");
+        found.expect_status(200);
+        assert_eq!(found.header("content-type"), Some(media_type));
+    }
+}
+
+fn a_content_type_may_be_of_any_case(repository: &Repository) {
+    let header = IMAGE.replace("application/vnd", "Application/VND") + "; charset=utf-8";
+    put(repository, &header, &base(repository)).expect_status(201);
+    let found = repository.get("manifests/latest");
+    assert_eq!(found.header("content-type"), Some(IMAGE));
 }
 
 fn non_distributable_layers_may_be_missing(repository: &Repository) {

@@ -24,10 +24,15 @@ const ACCEPTED: [(&str, Kind); 4] = [
     (MediaType::DOCKER_LIST, Kind::Index),
 ];
 
+/// The types of Docker's schema 1.
+const SCHEMA_1: [&str; 2] = [MediaType::DOCKER_SCHEMA_1, MediaType::DOCKER_SCHEMA_1_SIGNED];
+
 /// Content types that say nothing of the type of a manifest.
 const UNSPECIFIC: [&str; 2] = [MediaType::OCTET_STREAM, "application/json"];
 
 /// Finds the type of `document` by the header, its own field and its shape, in that order.
+///
+/// The header's case does not count (RFC 6838, section 4.2). That of the field does: clients compare it as it stands.
 pub(super) fn resolve(
     document: &Document,
     content_type: Option<&MediaType>,
@@ -35,7 +40,8 @@ pub(super) fn resolve(
     let field = document.media_type.as_deref().filter(|text| !text.is_empty());
     let header = content_type
         .map(MediaType::as_str)
-        .filter(|text| !UNSPECIFIC.contains(text));
+        .filter(|text| !UNSPECIFIC.iter().any(|name| name.eq_ignore_ascii_case(text)))
+        .map(canonical);
     refuse_schema_1(field)?;
     refuse_ambiguous(document)?;
     let name = match (header, field) {
@@ -56,7 +62,7 @@ pub(super) fn resolve(
 /// Refuses the types of Docker's schema 1.
 pub(super) fn refuse_schema_1(media_type: Option<&str>) -> Result<(), Error> {
     match media_type {
-        Some(MediaType::DOCKER_SCHEMA_1 | MediaType::DOCKER_SCHEMA_1_SIGNED) => Err(schema_1()),
+        Some(text) if SCHEMA_1.iter().any(|name| name.eq_ignore_ascii_case(text)) => Err(schema_1()),
         _ => Ok(()),
     }
 }
@@ -70,6 +76,15 @@ pub(super) fn is_non_distributable(media_type: &str) -> bool {
     .iter()
     .filter_map(|base| media_type.strip_prefix(base))
     .any(|rest| rest.is_empty() || rest.starts_with(['+', '.']))
+}
+
+/// Returns an accepted type as it is written, whatever its case here.
+fn canonical(media_type: &str) -> &str {
+    ACCEPTED
+        .iter()
+        .map(|(name, _)| *name)
+        .find(|name| name.eq_ignore_ascii_case(media_type))
+        .unwrap_or(media_type)
 }
 
 fn accepted(media_type: &str) -> Option<Kind> {

@@ -48,12 +48,12 @@ impl ManifestView {
     ///
     /// `content_type` is what the client's `Content-Type` said. The type of the manifest is that, and a `mediaType`
     /// field must agree with it; without the header, or with one that says no more than bytes or JSON, it is that of
-    /// the field, and without either it follows from the shape of the document.
+    /// the field, and without either it follows from the shape of the document. The header may be of any case.
     ///
     /// The document is a JSON object in UTF-8 and nests at most 127 levels deep. Known keys of the document and its
     /// descriptors stand once and in their own case: some clients read `Layers` as `layers`, and what two readers
     /// understand differently is refused (as is, for CVE-2021-41190, what is both an image and an index). Go writes
-    /// `null` for an empty list, so that is one.
+    /// `null` for an empty list, so that is one, and so is a list that is not there, as in the distribution registry.
     ///
     /// # Errors
     /// [`ErrorCode::ManifestInvalid`], with a message that says what is wrong.
@@ -65,21 +65,21 @@ impl ManifestView {
         let mut children = Children::default();
         let artifact_type = match kind {
             Kind::Image => {
-                let (Some(config), Some(layers)) = (document.config, document.layers) else {
-                    return Err(invalid("an image manifest has a config and layers"));
+                let Some(config) = document.config else {
+                    return Err(invalid("an image manifest has a config"));
                 };
                 let config_type = config.media_type.clone();
                 children.add(config, ChildKind::Blob);
-                for layer in layers {
+                for layer in document.layers.unwrap_or_default() {
                     children.add(layer, ChildKind::Blob);
                 }
                 own_artifact_type.or_else(|| Some(config_type).filter(|text| !text.is_empty()))
             }
             Kind::Index => {
-                let Some(manifests) = document.manifests else {
-                    return Err(invalid("an image index has manifests"));
-                };
-                for manifest in manifests {
+                if document.config.is_some() || document.layers.is_some() {
+                    return Err(invalid("an image index has manifests, and no config or layers"));
+                }
+                for manifest in document.manifests.unwrap_or_default() {
                     children.add(manifest, ChildKind::Manifest);
                 }
                 own_artifact_type
