@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::Storage;
-use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, create_private_folder};
+use registry_storage::filesystem::{
+    FilesystemBackend, FilesystemOptions, create_private_folder, is_writable,
+};
 use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
 
 use crate::bucket::Bucket;
@@ -87,6 +89,14 @@ impl AnyStore {
         probed.map_err(|error| error.to_string())
     }
 
+    /// Tells whether it is in a folder where nothing can be written.
+    pub(crate) fn is_read_only(&self) -> bool {
+        match self {
+            Self::Disk(store) => store.backend().is_read_only(),
+            Self::Objects(_) => false,
+        }
+    }
+
     /// Tells whether it writes nothing until something was put right.
     pub(crate) fn is_stopped(&self) -> bool {
         match self {
@@ -130,7 +140,8 @@ const BUCKET_SWEEP_INTERVAL: Duration = Duration::from_hours(24);
 pub(crate) struct OpenStorage {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) store: AnyStore,
-    sweeper: Sweeper,
+    /// None where nothing can be written.
+    sweeper: Option<Sweeper>,
 }
 
 impl OpenStorage {
@@ -160,13 +171,20 @@ impl OpenStorage {
                     let key = "storage.filesystem.rootdirectory";
                     Failure::of(key, format!("cannot store in {}", root.display()))
                 };
-                create_private_folder(root).map_err(|cause| failed().because(cause))?;
-                ownership::tell_of_others(root);
-                let options = FilesystemOptions::new().open_files(open_files).wait(if wait {
-                    Duration::MAX
-                } else {
-                    Duration::ZERO
-                });
+                let is_read_only = !is_writable(root);
+                if !is_read_only {
+                    create_private_folder(root).map_err(|cause| failed().because(cause))?;
+                    ownership::tell_of_others(root);
+                } else if !maintenance.read_only.enabled {
+                    return Err(failed().because(
+                        "this process may not write there; to serve pulls from it all the same, say \
+                         `storage.maintenance.readonly.enabled: true`",
+                    ));
+                }
+                let options = FilesystemOptions::new()
+                    .open_files(open_files)
+                    .read_only(is_read_only)
+                    .wait(if wait { Duration::MAX } else { Duration::ZERO });
                 let backend = options
                     .open(root)
                     .await
@@ -181,14 +199,16 @@ impl OpenStorage {
         let interval = purging.interval.map_or(usual_interval, |interval| interval.0);
         Self {
             storage: store.storage(),
-            sweeper: store.sweep_each(interval),
+            sweeper: (!store.is_read_only()).then(|| store.sweep_each(interval)),
             store,
         }
     }
 
     /// Ends background work and makes everything durable.
     pub(crate) async fn close(self) -> Result<(), Failure> {
-        self.sweeper.shutdown().await;
+        if let Some(sweeper) = self.sweeper {
+            sweeper.shutdown().await;
+        }
         self.store.close().await
     }
 }

@@ -262,6 +262,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// disk; nothing where it is not known. A session of another epoch is hashed again from its bytes.
     fn epoch(&self) -> Option<&str>;
 
+    /// Tells whether no transaction may write, ever.
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
     /// Returns the size of the part that begins at `offset` of an upload. Only the last part may be smaller.
     fn part_size(&self, offset: u64) -> usize;
 

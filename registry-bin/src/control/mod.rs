@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_core::RepositoryName;
-use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError};
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError, is_writable};
 use registry_storage::{Progress, Store};
 use serde::{Deserialize, Serialize};
 
@@ -132,7 +132,7 @@ async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Ou
                 .map_err(|cause| failed().because(cause))?
             {
                 Some(connection) => connection.ask(&request, &Show::new()).await,
-                None => match open(root).await? {
+                None => match open(root, &request).await? {
                     Ok(backend) => here(AnyStore::Disk(Store::new(backend).into()), request).await,
                     Err(cause @ OpenError::Held { .. }) => {
                         let message = format!(
@@ -150,9 +150,20 @@ async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Ou
 }
 
 /// Opens a folder for a command, unless that would leave there what its server could not use.
-async fn open(root: &Path) -> Result<Result<FilesystemBackend, OpenError>, Failure> {
-    ownership::require_user_of(root)?;
-    Ok(FilesystemOptions::new().open(root).await)
+async fn open(
+    root: &Path,
+    request: &ControlRequest,
+) -> Result<Result<FilesystemBackend, OpenError>, Failure> {
+    let only_reads = match request {
+        ControlRequest::Check { repair, .. } => !repair,
+        ControlRequest::ExportOci { .. } => true,
+        _ => false,
+    };
+    let is_read_only = only_reads && !is_writable(root);
+    if !is_read_only {
+        ownership::require_user_of(root)?;
+    }
+    Ok(FilesystemOptions::new().read_only(is_read_only).open(root).await)
 }
 
 /// Does a command in this process, which has the store.

@@ -9,6 +9,7 @@ mod full;
 mod limits;
 mod locked;
 mod owners;
+mod read_only;
 mod stalls;
 
 use std::net::{SocketAddr, TcpListener};

@@ -7,4 +7,5 @@ pub(crate) mod issuer;
 pub(crate) mod repository;
 pub(crate) mod server;
 pub(crate) mod sink;
+pub(crate) mod tree;
 pub(crate) mod users;

@@ -14,6 +14,7 @@ use super::failure::file_error;
 use super::health::{Cure, Health};
 use super::lock::RootLock;
 use super::opened::{OpenedBytes, OpenedFiles};
+use super::records::WriterParts;
 use super::reserve::Reserve;
 use super::rights::Rights;
 use crate::bytes_name::BytesName;
@@ -65,25 +66,17 @@ pub(super) struct OpenedFile {
 }
 
 impl Files {
-    pub(super) fn new(
-        disk: Arc<dyn Disk>,
-        health: Arc<Health>,
-        opened: OpenedFiles,
-        reserve: Arc<Reserve>,
-        rights: Rights,
-        folder: PathBuf,
-        lock: Arc<RootLock>,
-    ) -> Self {
+    pub(super) fn new(parts: &WriterParts, opened: OpenedFiles, rights: Rights, folder: PathBuf) -> Self {
         Self {
-            disk,
-            health,
+            disk: Arc::clone(&parts.disk),
+            health: Arc::clone(&parts.health),
             opened,
-            reserve,
+            reserve: Arc::clone(&parts.reserve),
             rights,
             folder,
             durable_days: Mutex::default(),
             probed: Mutex::default(),
-            lock,
+            lock: Arc::clone(&parts.lock),
         }
     }
 

@@ -8,7 +8,7 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::failure::is_full;
 use super::rights::PRIVATE_FILE;
@@ -22,7 +22,10 @@ const HOLDER_LIMIT: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct RootLock {
     root: PathBuf,
-    file: Mutex<Locked>,
+    /// None where the root is only read.
+    file: Option<Mutex<Locked>>,
+    /// What keeps away those who write, where the root is only read.
+    _shared: Vec<File>,
     bytes: OnceLock<Locked>,
     records: OnceLock<Identity>,
 }
@@ -90,12 +93,42 @@ impl RootLock {
                 describe(&mut locked)?;
                 Ok(Ok(Self {
                     root: root.to_owned(),
-                    file: Mutex::new(locked),
+                    file: Some(Mutex::new(locked)),
+                    _shared: Vec::new(),
                     bytes,
                     records: OnceLock::new(),
                 }))
             }
         }
+    }
+
+    /// Keeps those who write away from a root that is only read, and lets any number of others read it; tells who writes to
+    /// it where somebody does. Does not wait, and writes nothing.
+    ///
+    /// A file system that cannot lock what is only read has nobody who writes, or an operator who knows.
+    pub(super) fn try_share(root: &Path) -> io::Result<Result<Self, Holder>> {
+        let path = root.join(LOCK_FILE);
+        let mut shared = Vec::new();
+        for locked in [root.join(BYTES_FOLDER), path.clone()] {
+            let file = match File::open(&locked) {
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            match file.try_lock_shared() {
+                Err(TryLockError::WouldBlock) => return Ok(Err(holder(&path))),
+                Err(TryLockError::Error(cause)) => {
+                    tracing::debug!(path = %locked.display(), %cause, "this cannot be locked");
+                }
+                Ok(()) => shared.push(file),
+            }
+        }
+        Ok(Ok(Self {
+            root: root.to_owned(),
+            file: None,
+            _shared: shared,
+            bytes: OnceLock::new(),
+            records: OnceLock::new(),
+        }))
     }
 
     /// Locks the folder of bytes, which is there now.
@@ -131,8 +164,9 @@ impl RootLock {
         if !is_same(RECORDS_FILE, self.records.get().copied()) {
             return Err("the file of its records was removed or replaced");
         }
+        let Some(file) = &self.file else { return Ok(()) };
         let path = self.root.join(LOCK_FILE);
-        let mut held = self.file();
+        let mut held = file.lock().unwrap_or_else(PoisonError::into_inner);
         match identity(&path) {
             Some(found) if found == held.identity => Ok(()),
             Some(_) => Err("its lock file was replaced, so another process may write to the same folder"),
@@ -151,10 +185,6 @@ impl RootLock {
                 }
             },
         }
-    }
-
-    fn file(&self) -> MutexGuard<'_, Locked> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

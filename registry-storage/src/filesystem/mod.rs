@@ -18,11 +18,13 @@ mod failure;
 mod file_writer;
 mod files;
 mod health;
+mod linked;
 mod lock;
 mod migration;
 mod opened;
 mod options;
 mod queries;
+mod read_only;
 mod readers;
 mod reads;
 mod records;
@@ -54,9 +56,9 @@ use self::files::{Files, blocking};
 use self::health::{Health, closed};
 use self::lock::RootLock;
 use self::opened::OpenedFiles;
-use self::queries::LogIndex;
+use self::queries::Medium;
 use self::reads::Reads;
-use self::records::{RecordStore, WriterParts};
+use self::records::{Opened, RecordStore, WriterParts};
 use self::reserve::Reserve;
 pub use self::rights::create_private_folder;
 use self::rights::{Rights, create_file_if_missing};
@@ -69,6 +71,7 @@ use crate::key::Key;
 pub(crate) use self::files::LinkError;
 pub use self::lock::Holder;
 pub use self::options::{FilesystemOptions, OpenError};
+pub use self::read_only::is_writable;
 pub use self::reads::FILE_THREADS;
 
 const LOCK_FILE: &str = "registry.lock";
@@ -105,6 +108,7 @@ pub struct FilesystemBackend {
     download_memory: ChunkMemory,
     epoch: Option<String>,
     root: PathBuf,
+    is_read_only: bool,
     /// Deletes of bytes share it; a backup has it alone.
     deletes: Arc<tokio::sync::RwLock<()>>,
 }
@@ -122,6 +126,12 @@ impl FilesystemBackend {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Tells whether nothing in the root is written, whatever happens: see [`FilesystemOptions::read_only`].
+    #[must_use]
+    pub const fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     /// Returns how many commits the records had since the store was opened. Concurrent sequences share one.
@@ -151,7 +161,7 @@ impl FilesystemBackend {
 
     /// Opens a root that this process owns. Blocks.
     fn open_locked(root: &Path, lock: RootLock, options: &FilesystemOptions) -> Result<Self, OpenError> {
-        let (lock, health) = (Arc::new(lock), Arc::new(Health::default()));
+        let lock = Arc::new(lock);
         let disk = &options.disk;
         let folder = root.join(BYTES_FOLDER);
         let failed = |cause| OpenError::Disk {
@@ -174,44 +184,58 @@ impl FilesystemBackend {
             })?;
         // SQLite gives its other files the mode of this one.
         create_file_if_missing(&root.join(RECORDS_FILE), rights.file()).map_err(failed)?;
-        let opened = open_records(root)?;
+        let (connection, medium) = open_records(root)?;
         lock.know_records().map_err(failed)?;
         let reserve = Reserve::new(root, options.reserve);
         if !reserve.is_held() {
             // What the log takes can be had for the reserve once it is copied back, which mostly needs no space.
-            drop(queries::checkpoint(&opened.0));
+            drop(queries::checkpoint(&connection));
             reserve.make();
         }
-        let reserve = Arc::new(reserve);
         let parts = WriterParts {
-            health: Arc::clone(&health),
+            health: Arc::default(),
             disk: Arc::clone(disk),
-            lock: Arc::clone(&lock),
-            reserve: Arc::clone(&reserve),
+            lock,
+            reserve: Arc::new(reserve),
         };
-        let records = RecordStore::start(opened, root.join(RECORDS_FILE), options.record_cache, parts)?;
+        let records = Opened {
+            connection,
+            medium,
+            path: root.join(RECORDS_FILE),
+        };
+        let backend = Self::start(root, records, rights, parts, options)?;
         let synced = disk.open_folder(root).and_then(|folder| folder.sync());
         synced.map_err(failed)?;
-        let opened = OpenedFiles::new(options.open_files);
+        Ok(backend)
+    }
+
+    /// Starts what reads and writes records that were opened.
+    fn start(
+        root: &Path,
+        records: Opened,
+        rights: Rights,
+        parts: WriterParts,
+        options: &FilesystemOptions,
+    ) -> Result<Self, OpenError> {
+        let (health, epoch) = (Arc::clone(&parts.health), parts.disk.epoch());
         let files = Files::new(
-            Arc::clone(disk),
-            Arc::clone(&health),
-            opened,
-            reserve,
+            &parts,
+            OpenedFiles::new(options.open_files),
             rights,
-            folder,
-            lock,
+            root.join(BYTES_FOLDER),
         );
+        let is_read_only = options.read_only;
         Ok(Self {
-            records,
+            records: RecordStore::start(records, options.record_cache, parts)?,
             health,
             files: RwLock::new(Some(Arc::new(files))),
             reads: Arc::new(Reads::new()),
             writes: Arc::new(Reads::of_writes()),
             upload_memory: Arc::new(Semaphore::new(in_units(options.upload_memory))),
             download_memory: ChunkMemory::new(options.download_memory),
-            epoch: disk.epoch(),
+            epoch,
             root: root.to_owned(),
+            is_read_only,
             deletes: Arc::default(),
         })
     }
@@ -256,6 +280,10 @@ impl Backend for FilesystemBackend {
 
     fn epoch(&self) -> Option<&str> {
         self.epoch.as_deref()
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     fn part_size(&self, _offset: u64) -> usize {
@@ -394,14 +422,14 @@ impl Backend for FilesystemBackend {
 }
 
 /// Opens the records, on a full disk with the space that is kept for deletes, and else with what SQLite needs in memory.
-fn open_records(root: &Path) -> Result<(Connection, LogIndex), OpenError> {
+fn open_records(root: &Path) -> Result<(Connection, Medium), OpenError> {
     let path = root.join(RECORDS_FILE);
-    let open = |index| records::open(&path, index).map(|connection| (connection, index));
-    match open(LogIndex::File) {
+    let open = |medium| records::open(&path, medium).map(|connection| (connection, medium));
+    match open(Medium::Files) {
         Err(OpenError::Records { cause, .. }) if lacks_space(root) => {
             if Reserve::remove(root) {
                 tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to open the records");
-                if let Ok(opened) = open(LogIndex::File) {
+                if let Ok(opened) = open(Medium::Files) {
                     return Ok(opened);
                 }
             }
@@ -409,11 +437,11 @@ fn open_records(root: &Path) -> Result<(Connection, LogIndex), OpenError> {
                 %cause,
                 "the disk is full; the records are opened so that they need no space, and no other process can read them"
             );
-            open(LogIndex::Memory)
+            open(Medium::Alone)
         }
         Err(cause @ OpenError::Migration { .. }) if lacks_space(root) && Reserve::remove(root) => {
             tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to go on");
-            open(LogIndex::File)
+            open(Medium::Files)
         }
         opened => opened,
     }

@@ -38,6 +38,14 @@ pub enum OpenError {
         /// The newest format that is understood.
         known: i64,
     },
+    /// The records are of an older format, and the root is only read.
+    #[error("{} has format {found} of an older version; start this one once where it may write", path.display())]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
     /// The records are of an older format, and could not all be brought to the one of today.
     #[error(
         "the records in {} could not be brought to a newer format; nothing is lost, and the next start goes on: \
@@ -85,6 +93,7 @@ impl From<OpenError> for Error {
 #[derive(Clone, Debug)]
 pub struct FilesystemOptions {
     wait: Duration,
+    pub(super) read_only: bool,
     pub(super) record_cache: u64,
     pub(super) upload_memory: usize,
     pub(super) open_files: usize,
@@ -97,6 +106,7 @@ impl Default for FilesystemOptions {
     fn default() -> Self {
         Self {
             wait: Duration::ZERO,
+            read_only: false,
             record_cache: 8 << 20,
             upload_memory: 16 << 20,
             download_memory: 24 << 20,
@@ -118,6 +128,15 @@ impl FilesystemOptions {
     #[must_use]
     pub fn wait(mut self, limit: Duration) -> Self {
         self.wait = limit;
+        self
+    }
+
+    /// Writes nothing below the root, so that it may be on a read-only medium; any number of processes may read it so, and
+    /// none may write to it meanwhile. Where there are no records in the root, there are some in memory, which are empty at
+    /// first; an adoption of a [`Tree`](crate::distribution::Tree) fills them. The default is to write.
+    #[must_use]
+    pub fn read_only(mut self, is_read_only: bool) -> Self {
+        self.read_only = is_read_only;
         self
     }
 
@@ -179,7 +198,10 @@ impl FilesystemOptions {
     pub async fn open(self, root: impl AsRef<Path>) -> Result<FilesystemBackend, OpenError> {
         let root = root.as_ref().to_owned();
         let lock = self.take_lock(&root).await?;
-        let open = move || FilesystemBackend::open_locked(&root, lock, &self);
+        let open = move || match self.read_only {
+            true => FilesystemBackend::open_read_only(&root, lock, &self),
+            false => FilesystemBackend::open_locked(&root, lock, &self),
+        };
         spawn_blocking(open).await.unwrap_or(Err(OpenError::Stopped))
     }
 
@@ -188,10 +210,15 @@ impl FilesystemOptions {
         let deadline = Instant::now().checked_add(self.wait);
         let mut is_announced = false;
         loop {
-            let path = root.to_owned();
-            let taken = spawn_blocking(move || try_take(&path))
-                .await
-                .unwrap_or(Err(OpenError::Stopped))?;
+            let (path, is_read_only) = (root.to_owned(), self.read_only);
+            let take = move || {
+                if is_read_only {
+                    try_share(&path)
+                } else {
+                    try_take(&path)
+                }
+            };
+            let taken = spawn_blocking(take).await.unwrap_or(Err(OpenError::Stopped))?;
             let holder = match taken {
                 Ok(lock) => return Ok(lock),
                 Err(holder) => holder,
@@ -218,6 +245,13 @@ pub(super) fn try_take(root: &Path) -> Result<Result<RootLock, Holder>, OpenErro
     })?;
     RootLock::try_take(root).map_err(|cause| OpenError::Disk {
         path: root.join(LOCK_FILE),
+        cause,
+    })
+}
+
+fn try_share(root: &Path) -> Result<Result<RootLock, Holder>, OpenError> {
+    RootLock::try_share(root).map_err(|cause| OpenError::Disk {
+        path: root.to_owned(),
         cause,
     })
 }

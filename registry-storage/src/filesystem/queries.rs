@@ -1,5 +1,6 @@
 //! What is said to SQLite.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,31 +39,79 @@ const SCHEMA: &str = "
         value   BLOB    NOT NULL
     ) STRICT";
 
-/// Where SQLite keeps the index of its log.
+/// Where SQLite keeps the records, and the index of its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LogIndex {
-    /// In a file of 32 KiB that is made anew at each start, so that other processes can read the records.
-    File,
-    /// In memory. It takes no space on the disk, and locks other processes out.
+pub(super) enum Medium {
+    /// Both in files. That of the index has 32 KiB and is made anew at each start, so that other processes can read the
+    /// records.
+    Files,
+    /// The index in memory. It takes no space on the disk, and locks other processes out.
+    Alone,
+    /// A file that nobody writes to, whose log is empty or gone.
+    Settled,
+    /// Files that nobody writes to, with a log that was not copied back; each connection has an index of its own.
+    WithLog,
+    /// All in the memory of this process, whose connections share what has the same path.
     Memory,
 }
 
-fn open(path: &Path, flags: OpenFlags, index: LogIndex) -> rusqlite::Result<Connection> {
-    let connection = match index {
-        LogIndex::File => Connection::open_with_flags(path, flags),
-        LogIndex::Memory => Connection::open_with_flags_and_vfs(path, flags, c"unix-excl"),
+impl Medium {
+    /// Tells how to open records that nobody writes to.
+    pub(super) fn unwritten(path: &Path) -> Self {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+            Self::WithLog
+        } else {
+            Self::Settled
+        }
+    }
+
+    /// Tells whether nothing can be written.
+    pub(super) const fn is_read_only(self) -> bool {
+        matches!(self, Self::Settled | Self::WithLog)
+    }
+}
+
+fn open(path: &Path, flags: OpenFlags, medium: Medium) -> rusqlite::Result<Connection> {
+    let connection = match medium {
+        Medium::Files => Connection::open_with_flags(path, flags),
+        Medium::Alone => Connection::open_with_flags_and_vfs(path, flags, c"unix-excl"),
+        Medium::Memory => Connection::open_with_flags_and_vfs(path, flags, c"memdb"),
+        Medium::Settled => {
+            Connection::open_with_flags(unchanging_uri(path), flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        Medium::WithLog => {
+            // There is no lock to take, and the index of the log is in memory where a connection has it alone.
+            let connection = Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?;
+            connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
+            Ok(connection)
+        }
     }?;
     connection.busy_timeout(BUSY)?;
     Ok(connection)
 }
 
+/// Names a file as one that does not change while it is open.
+fn unchanging_uri(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    uri + "?immutable=1"
+}
+
 /// Opens the connection that writes, and makes the store if there is none.
 ///
 /// 2 MiB of pages are cached, and the log is copied back every 1000 pages (4 MiB).
-pub(super) fn open_writer(path: &Path, index: LogIndex) -> rusqlite::Result<Connection> {
+pub(super) fn open_writer(path: &Path, medium: Medium) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = open(path, flags, index)?;
+    let connection = open(path, flags, medium)?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
@@ -76,9 +125,9 @@ pub(super) fn open_writer(path: &Path, index: LogIndex) -> rusqlite::Result<Conn
 }
 
 /// Opens a connection that reads, with 256 KiB of pages.
-pub(super) fn open_reader(path: &Path, index: LogIndex) -> rusqlite::Result<Connection> {
+pub(super) fn open_reader(path: &Path, medium: Medium) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = open(path, flags, index)?;
+    let connection = open(path, flags, medium)?;
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY;
          PRAGMA mmap_size = 0;

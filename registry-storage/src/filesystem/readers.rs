@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::failure::read_error;
 use super::health::closed;
-use super::queries::{self, LogIndex};
+use super::queries::{self, Medium};
 
 /// How many reads go on at once.
 const READERS: usize = 4;
@@ -19,7 +19,7 @@ const READERS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
-    index: LogIndex,
+    medium: Medium,
     idle: Mutex<Idle>,
     permits: Arc<Semaphore>,
 }
@@ -32,11 +32,11 @@ struct Idle {
 }
 
 impl Readers {
-    pub(super) fn open(path: PathBuf, index: LogIndex) -> rusqlite::Result<Self> {
-        let connections = open_all(&path, index)?;
+    pub(super) fn open(path: PathBuf, medium: Medium) -> rusqlite::Result<Self> {
+        let connections = open_all(&path, medium)?;
         Ok(Self {
             path,
-            index,
+            medium,
             idle: Mutex::new(Idle {
                 connections,
                 generation: 0,
@@ -45,9 +45,9 @@ impl Readers {
         })
     }
 
-    /// Returns where the index of the log is.
-    pub(super) const fn index(&self) -> LogIndex {
-        self.index
+    /// Returns where the records are.
+    pub(super) const fn medium(&self) -> Medium {
+        self.medium
     }
 
     /// Reads on a thread that may block. Each statement is a read transaction of its own.
@@ -92,7 +92,7 @@ impl Readers {
 
     /// Opens connections in place of those that were closed.
     pub(super) fn open_idle(&self) -> rusqlite::Result<()> {
-        let connections = open_all(&self.path, self.index)?;
+        let connections = open_all(&self.path, self.medium)?;
         self.idle().connections = connections;
         Ok(())
     }
@@ -102,7 +102,7 @@ impl Readers {
             let mut idle = self.idle();
             (idle.connections.pop(), idle.generation)
         };
-        let connection = connection.map_or_else(|| queries::open_reader(&self.path, self.index), Ok)?;
+        let connection = connection.map_or_else(|| queries::open_reader(&self.path, self.medium), Ok)?;
         let result = query(&connection);
         let mut idle = self.idle();
         if idle.generation == generation && idle.connections.len() < READERS {
@@ -116,6 +116,6 @@ impl Readers {
     }
 }
 
-fn open_all(path: &Path, index: LogIndex) -> rusqlite::Result<Vec<Connection>> {
-    (0..READERS).map(|_| queries::open_reader(path, index)).collect()
+fn open_all(path: &Path, medium: Medium) -> rusqlite::Result<Vec<Connection>> {
+    (0..READERS).map(|_| queries::open_reader(path, medium)).collect()
 }

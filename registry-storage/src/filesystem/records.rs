@@ -14,9 +14,9 @@ use super::cache::RecordCache;
 use super::disk::Disk;
 use super::health::{Health, closed};
 use super::lock::RootLock;
-use super::migration::migrate;
+use super::migration::{is_unfinished, migrate};
 use super::options::OpenError;
-use super::queries::{self, LogIndex};
+use super::queries::{self, Medium};
 use super::readers::Readers;
 use super::reserve::Reserve;
 use super::writer::{Command, Job, QUEUE_LIMIT, Request, Writer};
@@ -32,6 +32,15 @@ pub(super) struct WriterParts {
     pub(super) reserve: Arc<Reserve>,
 }
 
+/// Records that were opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The connection that writes.
+    pub(super) connection: Connection,
+    pub(super) medium: Medium,
+    pub(super) path: PathBuf,
+}
+
 /// The records of one root. When it is dropped, the thread runs what waits and ends.
 #[derive(Debug)]
 pub(super) struct RecordStore {
@@ -44,13 +53,13 @@ pub(super) struct RecordStore {
 }
 
 impl RecordStore {
-    /// Starts the thread that writes by a connection to the records at `path`. Blocks.
-    pub(super) fn start(
-        (connection, index): (Connection, LogIndex),
-        path: PathBuf,
-        cache_capacity: u64,
-        parts: WriterParts,
-    ) -> Result<Self, OpenError> {
+    /// Starts the thread that writes. Blocks.
+    pub(super) fn start(opened: Opened, cache_capacity: u64, parts: WriterParts) -> Result<Self, OpenError> {
+        let Opened {
+            connection,
+            medium,
+            path,
+        } = opened;
         let WriterParts {
             health,
             disk,
@@ -59,7 +68,7 @@ impl RecordStore {
         } = parts;
         disk.records_synced(&path);
         let cache = Arc::new(RecordCache::new(cache_capacity));
-        let readers = Readers::open(path.clone(), index).map_err(|cause| OpenError::Records {
+        let readers = Readers::open(path.clone(), medium).map_err(|cause| OpenError::Records {
             path: path.clone(),
             cause,
         })?;
@@ -238,15 +247,36 @@ impl Sequence for Probe {
 }
 
 /// Opens the records at `path`, or makes them. Blocks.
-pub(super) fn open(path: &Path, index: LogIndex) -> Result<Connection, OpenError> {
+pub(super) fn open(path: &Path, medium: Medium) -> Result<Connection, OpenError> {
     let refused = |cause| OpenError::Records {
         path: path.to_owned(),
         cause,
     };
-    let mut connection = queries::open_writer(path, index).map_err(refused)?;
+    let mut connection = queries::open_writer(path, medium).map_err(refused)?;
     if queries::format(&connection).map_err(refused)? == 0 {
         queries::create(&connection).map_err(refused)?;
     }
     migrate(&mut connection, path)?;
     Ok(connection)
+}
+
+/// Opens records that are there and that nobody writes to. Blocks.
+pub(super) fn open_unwritten(path: &Path, medium: Medium) -> Result<Connection, OpenError> {
+    let refused = |cause| OpenError::Records {
+        path: path.to_owned(),
+        cause,
+    };
+    let connection = queries::open_reader(path, medium).map_err(refused)?;
+    match queries::format(&connection).map_err(refused)? {
+        queries::FORMAT if !is_unfinished(&connection).map_err(refused)? => Ok(connection),
+        found if found > queries::FORMAT => Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known: queries::FORMAT,
+        }),
+        found => Err(OpenError::Older {
+            path: path.to_owned(),
+            found,
+        }),
+    }
 }

@@ -88,7 +88,7 @@ impl Writer {
             // A log whose sync failed is not copied back on the way out: that would be a sync that nobody looks at.
             drop(queries::keep_log(&connection));
         }
-        let connection = queries::open_writer(&self.path, self.readers.index())?;
+        let connection = queries::open_writer(&self.path, self.readers.medium())?;
         // Those who ask for writes meanwhile are answered before long.
         connection.busy_timeout(PATIENCE)?;
         if !queries::checkpoint(&connection)? {

@@ -35,6 +35,8 @@ pub(super) struct Reserve {
     root: PathBuf,
     /// How many bytes are kept where there is room for them; 0 where nothing is kept.
     size: u64,
+    /// Whether it matters how much room there is.
+    is_watched: bool,
     state: Mutex<State>,
     /// What is wrong with the space: who asks for it does not wait for those who wait for the disk.
     shortage: Mutex<Option<String>>,
@@ -56,11 +58,23 @@ struct State {
 impl Reserve {
     /// Sets `size` bytes aside, or fewer where there is no room for them. Nothing is kept of 0 bytes.
     pub(super) fn new(root: &Path, size: u64) -> Self {
-        let held = make_largest(root, size);
+        Self {
+            is_watched: true,
+            ..Self::holding(root, size, make_largest(root, size))
+        }
+    }
+
+    /// Keeps nothing and looks at nothing: nobody writes there.
+    pub(super) fn unneeded(root: &Path) -> Self {
+        Self::holding(root, 0, 0)
+    }
+
+    fn holding(root: &Path, size: u64, held: u64) -> Self {
         let now = Instant::now();
         Self {
             root: root.to_owned(),
             size,
+            is_watched: false,
             state: Mutex::new(State {
                 held,
                 needed: held,
@@ -179,6 +193,9 @@ impl Reserve {
     }
 
     fn is_low(&self) -> bool {
+        if !self.is_watched {
+            return false;
+        }
         let free = statvfs(&self.root).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         free.is_ok_and(|free| free < LOW)
     }

@@ -359,6 +359,7 @@ impl Writer {
         let Self {
             connection,
             path,
+            readers,
             health,
             disk,
             lock,
@@ -368,10 +369,10 @@ impl Writer {
             health.end_writing(reason, Cure::Restart);
         }
         let result = health.check().and_then(|()| match &connection {
-            Some(connection) => queries::checkpoint(connection)
+            Some(connection) if !readers.medium().is_read_only() => queries::checkpoint(connection)
                 .map(drop)
                 .map_err(|cause| health.records_failed(&path, cause)),
-            None => Ok(()),
+            _ => Ok(()),
         });
         if result.is_ok() {
             disk.records_synced(&path);

@@ -76,7 +76,8 @@ impl<B: Backend> Store<B> {
     /// Returns what a visible grant names. What was asked for without being read is kept from collection.
     async fn granted(&self, key: &Key, purpose: Purpose) -> Result<Option<BlobBytes>, Error> {
         let grant = peek::<GrantRecord>(&*self.backend, key).await?;
-        let grant = if purpose == Purpose::Stat && grant.state() == State::Condemned {
+        let is_kept = purpose == Purpose::Stat && !self.backend.is_read_only();
+        let grant = if is_kept && grant.state() == State::Condemned {
             let rescue = Rescue {
                 key: key.clone(),
                 now: self.clock.now(),

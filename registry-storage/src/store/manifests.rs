@@ -92,7 +92,8 @@ impl<B: Backend> Store<B> {
             );
             return Ok(None);
         }
-        let manifest = if keep && manifest.state() == State::Condemned {
+        let is_kept = keep && !self.backend.is_read_only();
+        let manifest = if is_kept && manifest.state() == State::Condemned {
             let rescue = Rescue {
                 key,
                 now: self.clock.now(),

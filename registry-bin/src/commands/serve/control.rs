@@ -9,6 +9,10 @@ pub(super) fn start(location: &StorageLocation, storage: &OpenStorage) -> Option
         // Whoever can reach a bucket needs no server.
         return None;
     };
+    if storage.store.is_read_only() {
+        // What may be done there, each process may do beside the others.
+        return None;
+    }
     ControlServer::start(root, storage.store.clone())
         .inspect_err(|error| {
             tracing::warn!(%error, "check, backup and other commands cannot work while this server runs");

@@ -40,7 +40,7 @@ impl Notifications {
             entries: wanted.outbox.limit.into(),
             bytes: wanted.outbox.bytes,
         };
-        let outbox = open(location, limits, names).await?;
+        let outbox = open(location, storage.store.is_read_only(), limits, names).await?;
         let mut options = NotificationOptions::default();
         options.include_references = wanted.events.include_references;
         options.source = match address.and_then(ListenAddress::tcp) {
@@ -82,14 +82,16 @@ impl Notifications {
 /// Opens the outbox beside the data, or in memory where there is no folder.
 async fn open(
     location: &StorageLocation,
+    is_read_only: bool,
     limits: OutboxLimits,
     names: Vec<String>,
 ) -> Result<Outbox, Failure> {
     let path = match location {
-        StorageLocation::Folder(root) => Some(root.join(FILE)),
+        StorageLocation::Folder(root) if !is_read_only => Some(root.join(FILE)),
         _ => {
             tracing::warn!(
-                "notifications that wait are kept in memory, as the data is in no folder; they are lost when the server ends"
+                "notifications that wait are kept in memory, as there is no folder to write them to; they are lost when the \
+                 server ends"
             );
             None
         }

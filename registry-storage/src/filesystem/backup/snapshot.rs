@@ -10,7 +10,7 @@ use rusqlite::backup::{Backup, StepResult};
 use super::{BackupError, check_wanted};
 use crate::bytes_name::BytesName;
 use crate::filesystem::migration::migrate;
-use crate::filesystem::queries::{self, LogIndex};
+use crate::filesystem::queries::{self, Medium};
 use crate::key::Key;
 use crate::progress::{Progress, Step};
 use crate::record::{BlobRecord, QuarantineRecord, decode};
@@ -28,7 +28,7 @@ pub(super) fn copy_records(
     progress: &dyn Progress,
     is_wanted: &AtomicBool,
 ) -> Result<(), BackupError> {
-    let source = queries::open_reader(from, LogIndex::File).map_err(records(from))?;
+    let source = queries::open_reader(from, Medium::Files).map_err(records(from))?;
     // One read transaction for the whole copy: it would begin anew with each commit of the server.
     queries::execute(&source, "BEGIN").map_err(records(from))?;
     queries::format(&source).map_err(records(from))?;
@@ -76,7 +76,7 @@ pub(super) fn each_bytes_name(
     path: &Path,
     mut each: impl FnMut(&BytesName) -> Result<(), BackupError>,
 ) -> Result<(), BackupError> {
-    let connection = queries::open_reader(path, LogIndex::File).map_err(records(path))?;
+    let connection = queries::open_reader(path, Medium::Files).map_err(records(path))?;
     for prefix in [Key::blobs(), Key::quarantine()] {
         let mut after = None;
         loop {

@@ -76,7 +76,7 @@ fn move_all(connection: &mut Connection, path: &Path) -> rusqlite::Result<()> {
 }
 
 /// Tells whether there are records, or there were at the last look, that were not moved yet.
-fn is_unfinished(connection: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn is_unfinished(connection: &Connection) -> rusqlite::Result<bool> {
     let table = connection
         .query_row(
             "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1",

@@ -41,7 +41,7 @@ fn records() -> Records {
 
 /// Makes a store of format 1, as the versions made it that knew no other.
 fn make_format_1(path: &Path, records: &Records) -> Connection {
-    let mut connection = queries::open_writer(path, queries::LogIndex::File).unwrap();
+    let mut connection = queries::open_writer(path, queries::Medium::Files).unwrap();
     connection
         .execute_batch(
             "CREATE TABLE records (

@@ -150,6 +150,6 @@ impl Default for UploadPurging {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReadOnly {
-    /// Nothing may be written.
+    /// Nothing may be written; a folder may be on a read-only mount then.
     pub(crate) enabled: bool,
 }
