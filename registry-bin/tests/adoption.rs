@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,59 +14,24 @@ use serde_json::json;
 use support::bucket::BucketServer;
 use support::client::{Request, with_query};
 use support::content::{Content, sha256};
-use support::repository::{CONFIG, IMAGE, LAYER, Repository, descriptor, image};
-use support::server::{Server, guard, pause};
+use support::repository::{CONFIG, DOCKER_IMAGE, IMAGE, LAYER, Repository, descriptor, image};
+use support::server::{Server, guard, pause, until};
+use support::tree::Tree;
 
 const REPOSITORIES: u64 = 15;
 const LAYERS: u64 = 40;
 /// Above what is kept in records.
 const LENGTH: u64 = 17_000;
 
-fn write(path: &Path, content: &[u8]) {
-    fs::create_dir_all(path.parent().expect("a parent")).expect("a folder can be made");
-    fs::write(path, content).expect("a file can be written");
-}
-
-/// A tree as the distribution registry writes it.
-struct Tree(PathBuf);
-
-impl Tree {
-    fn new(root: &Path) -> Self {
-        Self(root.join("docker/registry/v2"))
+/// Pushes an image with the tag `v1`.
+fn push_image(tree: &Tree, number: u64) {
+    let repository = repository(number);
+    let config = json!({"number": number}).to_string().into_bytes();
+    tree.push_blob(&repository, &config);
+    for layer in layers(number) {
+        tree.push_blob(&repository, &layer);
     }
-
-    fn data(&self, digest: &str) -> PathBuf {
-        let hex = digest.strip_prefix("sha256:").expect("a digest");
-        self.0.join(format!("blobs/sha256/{}/{hex}/data", &hex[..2]))
-    }
-
-    fn link(&self, repository: &str, folder: &str, digest: &str) {
-        let place = format!(
-            "repositories/{repository}/{folder}/{}/link",
-            digest.replace(':', "/")
-        );
-        write(&self.0.join(place), digest.as_bytes());
-    }
-
-    fn push_blob(&self, repository: &str, content: &[u8]) {
-        write(&self.data(&sha256(content)), content);
-        self.link(repository, "_layers", &sha256(content));
-    }
-
-    /// Pushes an image with the tag `v1`.
-    fn push_image(&self, number: u64) {
-        let repository = repository(number);
-        let config = json!({"number": number}).to_string().into_bytes();
-        self.push_blob(&repository, &config);
-        for layer in layers(number) {
-            self.push_blob(&repository, &layer);
-        }
-        let manifest = manifest(number);
-        write(&self.data(&sha256(&manifest)), &manifest);
-        self.link(&repository, "_manifests/revisions", &sha256(&manifest));
-        let tag = format!("repositories/{repository}/_manifests/tags/v1/current/link");
-        write(&self.0.join(tag), sha256(&manifest).as_bytes());
-    }
+    tree.push_manifest(&repository, "v1", &manifest(number));
 }
 
 fn repository(number: u64) -> String {
@@ -136,7 +101,7 @@ fn an_adoption_that_is_killed_again_and_again_ends_well() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let tree = Tree::new(folder.path());
     for number in 0..REPOSITORIES {
-        tree.push_image(number);
+        push_image(&tree, number);
     }
     let before = count_files(&folder.path().join("docker"));
     let root = folder.path().to_str().expect("a plain path");
@@ -188,7 +153,7 @@ fn an_adoption_that_leaves_something_out_fails_unless_that_is_allowed() {
     for (more, expected) in [(None, false), (Some("--allow-defects"), true)] {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let tree = Tree::new(folder.path());
-        tree.push_image(0);
+        push_image(&tree, 0);
         fs::remove_file(tree.data(&sha256(&layers(0)[3]))).expect("a file can be removed");
         let root = folder.path().to_str().expect("a plain path");
         let mut arguments = vec!["adopt", "--storage", root];
@@ -202,12 +167,32 @@ fn an_adoption_that_leaves_something_out_fails_unless_that_is_allowed() {
     }
 }
 
+/// registry:2 takes and serves such a manifest.
+#[test]
+fn an_image_without_the_key_layers_is_adopted() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let tree = Tree::new(folder.path());
+    let config = b"{}";
+    tree.push_blob("app", config);
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": DOCKER_IMAGE, "config": descriptor(CONFIG, config)});
+    let manifest = manifest.to_string().into_bytes();
+    tree.push_manifest("app", "v1", &manifest);
+    let root = folder.path().to_str().expect("a plain path");
+    let (is_success, text) = run(&["adopt", "--storage", root]);
+    assert!(is_success && text.contains("1 manifest, 1 tag"), "{text}");
+    let server = Server::on(folder.path());
+    let found = Repository::new(server.address(), "app").get("manifests/v1");
+    found.expect_status(200);
+    assert!(found.body == manifest && found.header("content-type") == Some(DOCKER_IMAGE));
+}
+
 /// What root made there, the service could not write to any more.
 #[test]
 fn a_command_of_root_in_the_folder_of_another_user_is_refused_with_the_line_to_type() {
     const SOMEBODY: u32 = 65532;
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    Tree::new(folder.path()).push_image(0);
+    push_image(&Tree::new(folder.path()), 0);
     let is_root = std::os::unix::fs::chown(folder.path(), Some(SOMEBODY), None).is_ok();
     if !is_root {
         eprintln!("skipped: only root can give a folder away");
@@ -227,7 +212,7 @@ fn a_server_goes_on_with_an_adoption_and_says_what_is_broken() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let tree = Tree::new(folder.path());
     for number in 0..2 {
-        tree.push_image(number);
+        push_image(&tree, number);
     }
     let missing = sha256(&layers(1)[3]);
     fs::remove_file(tree.data(&missing)).expect("a file can be removed");
@@ -268,6 +253,47 @@ fn a_server_goes_on_with_an_adoption_and_says_what_is_broken() {
     expect_image(&server, 1);
 }
 
+/// It was adopted early, and the distribution registry went on.
+#[test]
+fn a_start_adopts_what_came_since_and_says_how_much() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let tree = Tree::new(folder.path());
+    push_image(&tree, 0);
+    let root = folder.path().to_str().expect("a plain path");
+    let (is_success, text) = run(&["adopt", "--storage", root]);
+    assert!(is_success, "{text}");
+    // The times of files are those of the kernel's last tick.
+    until(|| tree.is_older_than(Duration::from_millis(100)));
+    push_image(&tree, 1);
+    push_image(&tree, 2);
+    let missing = sha256(&layers(2)[3]);
+    fs::remove_file(tree.data(&missing)).expect("a file can be removed");
+    until(|| tree.is_older_than(Duration::from_millis(100)));
+    let server = Server::on(folder.path());
+    let output = server
+        .output_with("used after its folders were adopted; adopted 2 repositories, 2 manifests, 2 tags");
+    assert!(
+        output.contains(&format!(
+            "not adopted: many/app2: the content of {missing} is missing"
+        )),
+        "{output}"
+    );
+    expect_image(&server, 0);
+    expect_image(&server, 1);
+    let deleted = Repository::new(server.address(), repository(1));
+    deleted.delete("manifests/v1").expect_status(202);
+    // Back there for a while: what is written to the folder by this registry is nothing new.
+    let (is_success, text) = run(&["export", "--layout", "distribution", root, "--storage", root]);
+    assert!(is_success, "{text}");
+    assert!(server.terminate().success());
+    let server = Server::on(folder.path());
+    assert!(!server.output().contains("adopted 2"), "{}", server.output());
+    expect_image(&server, 0);
+    Repository::new(server.address(), repository(1))
+        .get("manifests/v1")
+        .expect_status(404);
+}
+
 #[test]
 fn a_tree_beside_content_of_ones_own_is_added_only_on_request() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -275,7 +301,7 @@ fn a_tree_beside_content_of_ones_own_is_added_only_on_request() {
     let server = Server::on(folder.path());
     Repository::new(server.address(), "own").push_image("v1", "own");
     assert!(server.terminate().success());
-    Tree::new(folder.path()).push_image(0);
+    push_image(&Tree::new(folder.path()), 0);
     let server = Server::on(folder.path());
     server.output_with("adopt --again");
     let app = Repository::new(server.address(), repository(0));
@@ -287,7 +313,7 @@ fn a_tree_beside_content_of_ones_own_is_added_only_on_request() {
     assert!(is_success && text.contains("Adopted 1 repository"), "{text}");
     expect_image(&server, 0);
     assert!(server.terminate().success());
-    Tree::new(folder.path()).push_image(1);
+    push_image(&Tree::new(folder.path()), 1);
     let missing = sha256(&layers(1)[3]);
     fs::remove_file(Tree::new(folder.path()).data(&missing)).expect("a file can be removed");
     let (is_success, text) = run(&["adopt", "--again", "--storage", root]);
@@ -338,7 +364,7 @@ fn while_a_server_adopts_it_lives_has_not_started_and_takes_no_connections() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let tree = Tree::new(folder.path());
     for number in 0..REPOSITORIES {
-        tree.push_image(number);
+        push_image(&tree, number);
     }
     let (main, debug) = (free_address(), free_address());
     let log = folder.path().join("log");

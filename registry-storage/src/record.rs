@@ -208,6 +208,12 @@ pub(crate) struct AdoptionRecord {
     /// None while it goes on, or where its process died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) finished: Option<Timestamp>,
+    /// When the last of what was adopted was written, by the clock of its file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) newest: Option<Timestamp>,
+    /// What tells the folder that was adopted from a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) folder: Option<u64>,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
 }

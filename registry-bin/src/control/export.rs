@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use indicatif::HumanBytes;
-use registry_storage::distribution::{self, ExportOptions, ExportReport};
+use registry_storage::Store;
+use registry_storage::distribution::{self, ExportOptions, ExportReport, Tree};
+use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::progress::{Progress as _, Step};
 
 use super::count::count;
@@ -26,8 +28,16 @@ pub(super) async fn distribution(
     };
     let exported = match store {
         AnyStore::Disk(store) => {
-            let options = ExportOptions::new().link_from(store.backend().root());
-            distribution::export(store, target, &options, &mut progress).await
+            let root = store.backend().root();
+            let adopted = adopted_tree(store, target).await?;
+            let options = ExportOptions::new().link_from(root);
+            let exported = distribution::export(store, target, &options, &mut progress).await;
+            if let (Some(tree), Ok(_)) = (adopted, &exported) {
+                distribution::wrote_here(store, &tree)
+                    .await
+                    .map_err(|cause| failure(target).because(cause))?;
+            }
+            exported
         }
         AnyStore::Objects(store) => {
             distribution::export(store, target, &ExportOptions::new(), &mut progress).await
@@ -48,6 +58,20 @@ pub(super) async fn distribution(
         ),
         is_success: true,
     })
+}
+
+/// Returns the tree that is written to, if it is the one that was adopted and has nothing new: what is written to it is
+/// nothing to adopt.
+async fn adopted_tree(store: &Store<FilesystemBackend>, target: &Path) -> Result<Option<Tree>, Failure> {
+    let root = store.backend().root();
+    let is_same = target.canonicalize().ok() == root.canonicalize().ok();
+    let Some(tree) = Tree::find(root).ok().flatten().filter(|_| is_same) else {
+        return Ok(None);
+    };
+    let is_adopted = distribution::is_adopted(store, &tree)
+        .await
+        .map_err(|cause| failure(target).because(cause))?;
+    Ok(is_adopted.then_some(tree))
 }
 
 fn failure(target: &Path) -> Failure {

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
-use registry_core::{Error, Timestamp};
+use registry_core::{Error, RepositoryName, Timestamp};
 use tokio::task::spawn_blocking;
 
 use super::layout;
 use super::record;
 use super::report::{AdoptReport, Observer};
-use super::tree::Tree;
+use super::tree::{Look, Tree};
 use super::window::{Run, Scanned, Sink};
 use crate::backend::Backend;
 use crate::filesystem::FilesystemBackend;
@@ -172,18 +172,96 @@ pub async fn adopt(
     }
     store.drop_adoption_sessions().await?;
     let begun = store.now();
-    record::write(store, begun, None).await?;
-    let run = Run {
-        tree,
-        sink: Sink::Store(store),
-        options,
-        is_synced: false,
-        report: AdoptReport::default(),
-        observer,
-    };
+    record::write(store, record::begun(begun)).await?;
+    // Before anything is read: what is written meanwhile is seen by the next start.
+    let looked = look(tree, Timestamp(0)).await?;
+    let run = Run::new(tree, Sink::Store(store), options, observer);
     let report = run.all().await?;
-    record::write(store, begun, Some(store.now())).await?;
+    record::write(store, record::finished(begun, store.now(), &looked)).await?;
     Ok(report)
+}
+
+/// What became of a tree that was adopted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// It has nothing new, or was not adopted yet.
+    None,
+    /// It had something new, which was adopted.
+    Adopted(AdoptReport),
+    /// It is not the folder that was adopted, but a copy of it, whose files may have other times.
+    Copied,
+}
+
+/// Gives a store what came into a tree since it was adopted: the links that were written since, and what they name. What was
+/// deleted here stays deleted, unless it was pushed there again.
+///
+/// Repositories to which nothing was written cost a look at the times of their folders and tags. It may be ended at any
+/// point and begun anew.
+///
+/// # Errors
+/// [`AdoptError`]; what was adopted before an error stays, and the rest is tried again at the next call.
+pub async fn update(
+    store: &Store<FilesystemBackend>,
+    tree: &Tree,
+    observer: &mut dyn Observer,
+) -> Result<Update, AdoptError> {
+    let _running = store.adopting().ok_or(AdoptError::Running)?;
+    let Some(before) = record::read(store)
+        .await?
+        .filter(|before| before.finished.is_some())
+    else {
+        return Ok(Update::None);
+    };
+    let since = record::since(&before);
+    let looked = look(tree, since).await?;
+    if before.folder.is_some() && before.folder != looked.folder {
+        return Ok(Update::Copied);
+    }
+    if looked.changed.is_empty() {
+        return Ok(Update::None);
+    }
+    store.drop_adoption_sessions().await?;
+    let options = AdoptOptions::new();
+    let mut run = Run::new(tree, Sink::Store(store), &options, observer);
+    run.since = Some(since);
+    let report = run.repositories(looked.changed.clone()).await?;
+    record::write(store, record::finished(before.begun, store.now(), &looked)).await?;
+    Ok(Update::Adopted(report))
+}
+
+/// Tells whether a tree was adopted and has nothing new, so that [`wrote_here`] may follow what is about to be written to it.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_adopted(store: &Store<FilesystemBackend>, tree: &Tree) -> Result<bool, AdoptError> {
+    let Some(before) = record::read(store)
+        .await?
+        .filter(|before| before.finished.is_some())
+    else {
+        return Ok(false);
+    };
+    let looked = look(tree, record::since(&before)).await?;
+    Ok(looked.changed.is_empty() && before.folder.is_none_or(|folder| Some(folder) == looked.folder))
+}
+
+/// Notes that what was written last to an adopted tree is this store's own, and nothing to adopt.
+///
+/// # Errors
+/// Those of the store.
+pub async fn wrote_here(store: &Store<FilesystemBackend>, tree: &Tree) -> Result<(), AdoptError> {
+    if let Some(before) = record::read(store).await? {
+        let looked = look(tree, Timestamp(0)).await?;
+        let mut record = record::finished(before.begun, store.now(), &looked);
+        record.newest = Some(looked.newest);
+        record::write(store, record).await?;
+    }
+    Ok(())
+}
+
+async fn look(tree: &Tree, since: Timestamp) -> Result<Look, AdoptError> {
+    let tree = tree.clone();
+    let looked = spawn_blocking(move || tree.look(since)).await;
+    Ok(looked.map_err(Error::internal)?)
 }
 
 /// Looks at what an adoption of `tree` would find, without changing anything. It has the digest of each blob in memory.
@@ -195,18 +273,28 @@ pub async fn survey(
     options: &AdoptOptions,
     observer: &mut dyn Observer,
 ) -> Result<AdoptReport, AdoptError> {
-    let run = Run {
-        tree,
-        sink: Sink::Nowhere(BTreeSet::new()),
-        options,
-        is_synced: false,
-        report: AdoptReport::default(),
-        observer,
-    };
-    run.all().await
+    let sink = Sink::Nowhere(BTreeSet::new());
+    Run::new(tree, sink, options, observer).all().await
 }
 
-impl Run<'_> {
+impl<'r> Run<'r> {
+    fn new(
+        tree: &'r Tree,
+        sink: Sink<'r>,
+        options: &'r AdoptOptions,
+        observer: &'r mut dyn Observer,
+    ) -> Self {
+        Self {
+            tree,
+            sink,
+            options,
+            since: None,
+            is_synced: false,
+            report: AdoptReport::default(),
+            observer,
+        }
+    }
+
     async fn all(mut self) -> Result<AdoptReport, AdoptError> {
         let tree = self.tree.clone();
         let list = move || {
@@ -218,12 +306,16 @@ impl Run<'_> {
         for defect in &defects {
             self.note(defect).await;
         }
+        self.repositories(names).await
+    }
+
+    async fn repositories(mut self, names: Vec<RepositoryName>) -> Result<AdoptReport, AdoptError> {
         self.report.repositories = names.len() as u64;
         self.observer.progress(&self.report);
         let mut window: Vec<Scanned> = Vec::new();
         for name in names {
-            let tree = self.tree.clone();
-            let scanned = spawn_blocking(move || Scanned::read(&tree, &name));
+            let (tree, since) = (self.tree.clone(), self.since);
+            let scanned = spawn_blocking(move || Scanned::read(&tree, &name, since));
             window.push(scanned.await.map_err(Error::internal)?);
             let weight: usize = window.iter().map(Scanned::weight).sum();
             if weight >= WINDOW || window.len() >= WINDOW_REPOSITORIES {

@@ -17,7 +17,10 @@ mod target;
 mod tree;
 mod window;
 
-pub use self::adopt::{AdoptError, AdoptOptions, Adoption, adopt, adoption, is_unadopted, survey};
+pub use self::adopt::{
+    AdoptError, AdoptOptions, Adoption, Update, adopt, adoption, is_adopted, is_unadopted, survey, update,
+    wrote_here,
+};
 pub use self::defect::{BrokenLink, Defect, DefectKind};
 pub use self::export::{ExportError, ExportOptions, ExportReport, export};
 pub use self::report::{AdoptReport, Observer};

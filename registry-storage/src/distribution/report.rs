@@ -52,6 +52,13 @@ impl Observer for () {
 }
 
 impl AdoptReport {
+    /// Tells whether nothing was taken over or left out in this run.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let done = [self.manifests, self.tags, self.blobs, self.grants];
+        done.iter().all(|count| *count == 0) && self.defects.is_empty()
+    }
+
     pub(super) async fn note(&mut self, observer: &mut dyn Observer, defect: &Defect) {
         observer.defect(defect).await;
         let count = self.defects.entry(defect.kind()).or_default();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -29,6 +30,19 @@ pub struct Link {
     pub digest: Digest,
     /// The digest that its content is kept by: that registry keeps all content by SHA-256.
     pub target: Digest,
+    /// When the link was written.
+    pub written: Timestamp,
+}
+
+/// What was written last in a tree.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// The repositories with something that was written after the time that was asked for.
+    pub(super) changed: Vec<RepositoryName>,
+    /// When the last of all was written.
+    pub(super) newest: Timestamp,
+    /// What tells the folder of the tree from a copy of it, where it can be told.
+    pub(super) folder: Option<u64>,
 }
 
 /// A tag.
@@ -97,6 +111,48 @@ impl Tree {
         folders
             .filter_map(|folder| folder.metadata().ok())
             .any(|metadata| written(&metadata) > when)
+    }
+
+    /// Looks when the repositories were written to, by the times of some folders of each and of its tags' links. A tag is
+    /// moved in its link alone.
+    pub(super) fn look(&self, since: Timestamp) -> Look {
+        let names = self.repositories(&mut Vec::new());
+        let mut look = Look {
+            changed: Vec::new(),
+            newest: Timestamp(0),
+            folder: self.identity(),
+        };
+        for name in names {
+            let newest = self.newest(&name);
+            look.newest = look.newest.max(newest);
+            if newest > since {
+                look.changed.push(name);
+            }
+        }
+        look
+    }
+
+    /// Returns what tells the folder of the tree from a copy of it, where it can be told.
+    pub(super) fn identity(&self) -> Option<u64> {
+        let metadata = fs::metadata(layout::repositories(&self.folder)).ok()?;
+        Some(metadata.ino())
+    }
+
+    fn newest(&self, name: &RepositoryName) -> Timestamp {
+        let folder = layout::repository(&self.folder, name);
+        let mut paths = vec![layout::tags(&folder)];
+        for links in [layout::layers(&folder), layout::revisions(&folder)] {
+            let algorithms = self.folders(&links, &mut Vec::new());
+            paths.extend(algorithms.iter().map(|algorithm| links.join(algorithm)));
+        }
+        let tags = self.folders(&layout::tags(&folder), &mut Vec::new());
+        let tags = tags.iter().filter_map(|tag| tag.parse().ok());
+        paths.extend(tags.map(|tag| layout::tag(&folder, &tag)));
+        let times = paths.iter().filter_map(|path| fs::symlink_metadata(path).ok());
+        times
+            .map(|metadata| written(&metadata))
+            .max()
+            .unwrap_or(Timestamp(0))
     }
 
     /// Makes the files durable, all at once. One by one, files that were copied a moment ago take five times as long.
@@ -242,9 +298,13 @@ impl Tree {
                     continue;
                 };
                 match self.read_link(&path) {
-                    Ok((target, _)) => {
+                    Ok((target, written)) => {
                         if is_same_content(&digest, &target) {
-                            links.push(Link { digest, target });
+                            links.push(Link {
+                                digest,
+                                target,
+                                written,
+                            });
                         } else {
                             defects.push(Defect::BrokenLink {
                                 path,

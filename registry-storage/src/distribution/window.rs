@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use registry_core::storage::{Manifest, NewManifest, TagCondition};
+use registry_core::storage::{ChildKind, Manifest, NewManifest, TagCondition};
 use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
 use tokio::task::spawn_blocking;
 
@@ -45,9 +45,13 @@ pub(super) struct Scanned {
 }
 
 impl Scanned {
-    /// Reads the links of a repository, and its manifests for what they say of other content. Blocks.
-    pub(super) fn read(tree: &Tree, name: &RepositoryName) -> Self {
+    /// Reads the links of a repository, and its manifests for what they say of other content. With `since`, only what was
+    /// written after it, and what that names. Blocks.
+    pub(super) fn read(tree: &Tree, name: &RepositoryName, since: Option<Timestamp>) -> Self {
         let mut links = tree.read(name);
+        if let Some(since) = since {
+            leave_old(tree, &mut links, since);
+        }
         let mut defects = std::mem::take(&mut links.defects);
         let mut tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>> = BTreeMap::new();
         for link in &links.tags {
@@ -90,11 +94,46 @@ impl Scanned {
     }
 }
 
+/// Leaves out what was written before, unless something that came later names it: what was deleted here stays so.
+fn leave_old(tree: &Tree, links: &mut RepositoryLinks, since: Timestamp) {
+    links.tags.retain(|tag| tag.written > since);
+    let tagged: BTreeSet<Digest> = links.tags.iter().map(|tag| tag.target.clone()).collect();
+    let is_new = |link: &&Link| link.written > since || tagged.contains(&link.digest);
+    let mut wanted: BTreeSet<Digest> = BTreeSet::new();
+    let mut waiting: Vec<Link> = links.revisions.iter().filter(is_new).cloned().collect();
+    while let Some(link) = waiting.pop() {
+        if !wanted.insert(link.digest.clone()) {
+            continue;
+        }
+        let Ok(manifest) = manifest::read(tree, &links.name, &link) else {
+            continue;
+        };
+        let (children, optional) = (manifest.view.children(), manifest.view.optional_children());
+        for child in children.iter().chain(optional) {
+            match child.kind {
+                ChildKind::Manifest => {
+                    let named = links.revisions.iter().find(|link| link.digest == child.digest);
+                    waiting.extend(named.cloned());
+                }
+                ChildKind::Blob => {
+                    wanted.insert(child.digest.clone());
+                }
+            }
+        }
+    }
+    links.revisions.retain(|link| wanted.contains(&link.digest));
+    links
+        .layers
+        .retain(|link| link.written > since || wanted.contains(&link.digest));
+}
+
 /// The state of an adoption.
 pub(super) struct Run<'r> {
     pub(super) tree: &'r Tree,
     pub(super) sink: Sink<'r>,
     pub(super) options: &'r AdoptOptions,
+    /// Nothing that was written before, unless something that came later names it.
+    pub(super) since: Option<Timestamp>,
     /// The file system was synced as a whole.
     pub(super) is_synced: bool,
     pub(super) report: AdoptReport,

@@ -214,6 +214,19 @@ impl Old {
     }
 }
 
+/// Sets when all files and folders below a folder were last written.
+pub(crate) fn set_all_times(folder: &Path, millis: u64) {
+    let time = UNIX_EPOCH + Duration::from_millis(millis);
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).unwrap();
+            waiting.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+        File::open(&path).unwrap().set_modified(time).unwrap();
+    }
+}
+
 /// Sets when a file was last written.
 pub(crate) fn set_time(path: &Path, millis: u64) {
     let time = UNIX_EPOCH + Duration::from_millis(millis);

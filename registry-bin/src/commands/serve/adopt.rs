@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
+use registry_core::Timestamp;
 use registry_http::operations::Health;
 use registry_storage::distribution::{
-    self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adoption, is_unadopted,
+    self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, Update, adoption, is_unadopted,
 };
-use registry_storage::filesystem::FilesystemBackend;
+use registry_storage::filesystem::{FilesystemBackend, is_root};
 use registry_storage::{Backend, Store};
 
 use super::service_manager;
@@ -41,6 +42,9 @@ async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &He
     let came = adoption(store)
         .await
         .map_err(|cause| failure(root).because(cause))?;
+    if store.backend().is_read_only() && is_root(root) {
+        return require_adopted(root, &came);
+    }
     match came {
         Adoption::NotBegun | Adoption::Begun(_) => match find_if_there(root)? {
             Some(tree) => adopt_tree(&tree, root, store, health).await,
@@ -48,12 +52,8 @@ async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &He
         },
         // Whatever became of the other's folders is no reason not to serve what is here.
         Adoption::Finished(when) => {
-            if matches!(Tree::find(root), Ok(Some(tree)) if tree.has_changed_since(when)) {
-                tracing::warn!(
-                    adopted = %when,
-                    "the distribution registry's folders changed after they were adopted here; `registry-bin adopt --again` \
-                     adds what was pushed there"
-                );
+            if let Ok(Some(tree)) = Tree::find(root) {
+                update(&tree, when, store, health).await;
             }
             Ok(())
         }
@@ -68,6 +68,38 @@ async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &He
             Ok(())
         }
     }
+}
+
+/// Adopts what the distribution registry took since its folders were adopted.
+async fn update(tree: &Tree, when: Timestamp, store: &Store<FilesystemBackend>, health: &Health) {
+    let mut show = Show::new(health);
+    let updated = distribution::update(store, tree, &mut show).await;
+    show.end();
+    match updated {
+        Ok(Update::Adopted(report)) if report.is_empty() => {}
+        Ok(Update::Adopted(report)) => {
+            tracing::info!(
+                adopted = %when,
+                "the distribution registry was used after its folders were adopted; adopted {}",
+                describe(&report)
+            );
+        }
+        Ok(Update::Copied) if tree.has_changed_since(when) => tell_of_change(when),
+        Ok(_) => {}
+        Err(cause) => tracing::error!(
+            adopted = %when,
+            error = %Failure::new("what the distribution registry took since cannot be adopted").because(cause),
+            "the next start tries it again"
+        ),
+    }
+}
+
+fn tell_of_change(when: Timestamp) {
+    tracing::warn!(
+        adopted = %when,
+        "the distribution registry's folders changed after they were adopted here; `registry-bin adopt --again` adds what was \
+         pushed there"
+    );
 }
 
 async fn adopt_tree(
@@ -85,16 +117,49 @@ async fn adopt_tree(
     show.end();
     let report = adopted.map_err(|cause| failure(root).because(cause))?;
     tracing::info!("adopted {}", describe(&report));
+    if store.backend().is_read_only() {
+        tracing::info!("the records of it are in memory, so each start adopts it anew");
+        return Ok(());
+    }
     if report.blobs > 0 {
         tracing::info!(
             "what was adopted is shared with the distribution registry's folders and keeps its owner and modes: whoever may \
              read it there, may read it still"
         );
     }
+    tracing::info!(
+        "a copy of this folder that is made while the server runs is no backup, unlike one of the distribution registry's; \
+         `registry-bin backup DIR` makes one, and the key `backup` makes them regularly"
+    );
     if !report.defects.is_empty() {
         tracing::warn!("once the rest is put right, `registry-bin adopt --again` adds it");
     }
     Ok(())
+}
+
+/// Refuses records whose folder would look empty, or emptier than it is, and cannot be written.
+///
+/// # Errors
+/// Where an adoption was not begun, though there is something to adopt, or not finished.
+fn require_adopted(root: &Path, came: &Adoption) -> Result<(), Failure> {
+    let is_whole = match came {
+        Adoption::Finished(when) => {
+            if matches!(Tree::find(root), Ok(Some(tree)) if tree.has_changed_since(*when)) {
+                tell_of_change(*when);
+            }
+            true
+        }
+        Adoption::OwnContent => true,
+        Adoption::Begun(_) => false,
+        Adoption::NotBegun => find_if_there(root)?.is_none(),
+    };
+    if is_whole {
+        return Ok(());
+    }
+    Err(failure(root).because(
+        "it was not adopted as a whole, and nothing can be written there now; run `registry-bin adopt` where this folder can \
+         be written",
+    ))
 }
 
 /// Refuses a bucket that has the distribution registry's data and nothing of ours: served, it would look empty.
