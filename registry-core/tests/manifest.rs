@@ -229,7 +229,10 @@ fn the_header_may_be_of_any_case_and_the_type_is_as_it_is_written() {
         (r#"{"manifests":[]}"#.to_owned(), MediaType::OCI_INDEX),
         (r#"{"manifests":[]}"#.to_owned(), MediaType::DOCKER_LIST),
     ] {
-        for header in [media_type.to_uppercase(), media_type.replace("vnd", "VND") + "; charset=UTF-8"] {
+        for header in [
+            media_type.to_uppercase(),
+            media_type.replace("vnd", "VND") + "; charset=UTF-8",
+        ] {
             let view = parse(&document, Some(&header)).unwrap();
             assert_eq!(view.media_type().as_str(), media_type);
         }

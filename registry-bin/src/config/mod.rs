@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::load::{DEFAULT_FOLDER, Flag, Loaded, load};
 use self::sections::access::Access;
 use self::sections::auth::Auth;
+use self::sections::backup::Backup;
 use self::sections::health::Health;
 use self::sections::http::Http;
 use self::sections::legacy::{Compatibility, Reporting};
@@ -54,6 +55,8 @@ pub(crate) struct Configuration {
     /// Where everything is kept.
     #[schemars(extend("x-open" = true))]
     pub(crate) storage: Storage,
+    /// Backups of a folder that are made while the server runs.
+    pub(crate) backup: Backup,
     /// Who a client is.
     #[schemars(extend("x-open" = true))]
     pub(crate) auth: Auth,

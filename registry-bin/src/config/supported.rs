@@ -18,6 +18,7 @@ use super::tree::Node;
 pub(crate) const OURS: &[&str] = &[
     "access",
     "auth.token.builtin",
+    "backup",
     "http.limits",
     "http.proxyfields",
     "http.ratelimit",

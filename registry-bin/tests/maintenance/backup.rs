@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::support::content::sha256;
 use crate::support::repository::Repository;
-use crate::support::server::Server;
+use crate::support::server::{Server, until};
 use crate::{failure, success};
 
 fn large(seed: u32) -> Vec<u8> {
@@ -93,4 +93,66 @@ fn a_backup_that_was_cut_short_is_not_restored() {
     fs::remove_file(path.join("root/backup/one/backup.json")).expect("a backup has this file");
     let said = failure(path, &["restore", "root/backup/one", "--storage", "new"]);
     assert!(said.contains("one that was interrupted"), "{said}");
+}
+
+/// A copy of the running folder was a backup at registry:2; this takes its place.
+#[test]
+fn a_schedule_makes_backups_that_can_be_restored_and_keeps_the_newest() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    let backups = path.join("backups");
+    let old = [
+        "backup-2020-01-01T00-00-00.000Z",
+        "backup-2020-01-02T00-00-00.000Z",
+    ];
+    for name in old {
+        fs::create_dir_all(backups.join(name)).expect("a folder can be made");
+        let said =
+            r#"{"format": 2, "made": 1577836800000, "linked": 0, "copied": 0, "size": 0, "missing": 0}"#;
+        fs::write(backups.join(name).join("backup.json"), said).expect("a file can be written");
+    }
+    for other in ["backup-2020-01-03T00-00-00.000Z", "monday", "backup-by-hand"] {
+        fs::create_dir_all(backups.join(other)).expect("a folder can be made");
+    }
+    let server = Server::on(&path.join("root"));
+    Repository::new(server.address(), "a").push_image("v1", "x");
+    assert!(server.terminate().success());
+    let configuration = path.join("config.yml");
+    let text = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\nbackup: {{folder: '{}', every: 1h, keep: 2}}\n",
+        path.join("root").display(),
+        backups.display()
+    );
+    fs::write(&configuration, text).expect("a file can be written");
+    let names = || {
+        let entries = fs::read_dir(&backups).expect("it can be read");
+        let mut names: Vec<String> = entries
+            .map(|entry| {
+                entry
+                    .expect("it can be read")
+                    .file_name()
+                    .into_string()
+                    .expect("a plain name")
+            })
+            .collect();
+        names.sort_unstable();
+        names
+    };
+    let server = Server::configured(&configuration);
+    server.output_with("a backup was made");
+    until(|| names().len() == 4);
+    let names = names();
+    assert_eq!(names[0], old[1]);
+    assert_eq!(names[2..], ["backup-by-hand", "monday"]);
+    assert!(server.terminate().success());
+    // The next start finds a young one, and makes none.
+    let server = Server::configured(&configuration);
+    Repository::new(server.address(), "a")
+        .get("manifests/v1")
+        .expect_status(200);
+    assert!(!server.output().contains("a backup was made"));
+    let made = format!("backups/{}", names[1]);
+    success(path, &["restore", &made, "--storage", "restored"]);
+    let said = success(path, &["check", "--verify-content", "--storage", "restored"]);
+    assert!(said.contains("nothing is broken"), "{said}");
 }

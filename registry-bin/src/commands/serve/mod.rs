@@ -3,6 +3,7 @@
 mod adopt;
 mod announce;
 mod authentication;
+mod backups;
 mod control;
 mod debug;
 mod dropped_lines;
@@ -40,6 +41,7 @@ use tokio::runtime;
 
 use self::announce::announce;
 use self::authentication::{Authentication, KeyRefresh};
+use self::backups::Backups;
 use self::frontend::frontend;
 use self::listen::{Inherited, inherited};
 use self::notifications::Notifications;
@@ -159,6 +161,7 @@ async fn serve_until_signal(
     service_manager::ready(&format!("storing in {location}"));
     let running = Running {
         server,
+        backups: Backups::start(&configuration.backup, &storage.store),
         debug,
         health,
         reload,

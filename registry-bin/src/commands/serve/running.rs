@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use registry_http::Server;
 use registry_http::operations::Health;
 
+use super::backups::Backups;
 use super::notifications::Notifications;
 use super::observe::Observation;
 use super::reload::Reload;
@@ -17,6 +18,7 @@ use crate::storage::OpenStorage;
 /// What runs, and has to be ended in order.
 pub(super) struct Running {
     pub(super) server: Server,
+    pub(super) backups: Option<Backups>,
     pub(super) debug: Option<Server>,
     pub(super) health: Health,
     pub(super) reload: Reload,
@@ -40,6 +42,9 @@ impl Running {
         tokio::select! {
             () = self.server.shutdown(drain) => {}
             () = signals.next() => tracing::warn!("running requests were cut"),
+        }
+        if let Some(backups) = self.backups {
+            backups.shutdown().await;
         }
         if let Some(control) = self.control {
             control.shutdown().await;

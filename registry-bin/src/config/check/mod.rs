@@ -2,6 +2,7 @@
 
 mod access;
 mod auth;
+mod backup;
 mod health;
 mod http;
 mod notifications;
@@ -52,6 +53,7 @@ pub(super) fn problems(configuration: &Configuration, tree: &Node) -> Vec<Proble
     storage::check(&configuration.storage, &mut problems);
     auth::check(&configuration.auth, &mut problems);
     access::check(configuration, &mut problems);
+    backup::check(configuration, &mut problems);
     http::check(&configuration.http, &mut problems);
     tls::check(&configuration.http.tls, &mut problems);
     notifications::check(&configuration.notifications, &mut problems);

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod auth;
+pub(crate) mod backup;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod legacy;

@@ -45,6 +45,7 @@ storage:
   maintenance:
     uploadpurging: {enabled: false, age: 1h, maxopen: 5, interval: 2h, dryrun: true}
     readonly: {enabled: true}
+backup: {folder: /srv/backups, every: 1h, keep: 2}
 auth:
   token:
     realm: https://example.com/token

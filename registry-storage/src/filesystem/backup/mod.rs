@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use self::copy::Copier;
-pub use self::restore::restore;
+pub use self::restore::{made_at, restore};
 use super::rights::{Rights, create_file, create_file_if_missing, create_private_folder};
 use super::{BYTES_FOLDER, FilesystemBackend, RECORDS_FILE};
 use crate::clock::{Clock as _, SystemClock};
@@ -30,6 +30,12 @@ use crate::progress::{Progress, Step};
 
 /// The file that makes a backup whole.
 const MANIFEST_FILE: &str = "backup.json";
+
+/// Tells whether there is a whole backup in a folder.
+#[must_use]
+pub fn is_backup(path: &Path) -> bool {
+    path.join(MANIFEST_FILE).is_file()
+}
 
 /// The form of a backup: 2, as its records are of format 2, which a program that knows 1 cannot read.
 const FORMAT: u32 = 2;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use registry_core::Timestamp;
 use tokio::task::spawn_blocking;
 
 use super::copy::Copier;
@@ -86,6 +87,12 @@ fn bring_back(
     publish(&records, &root.join(RECORDS_FILE))?;
     sync(root)?;
     Ok(report)
+}
+
+/// Returns when the whole backup in a folder was made; nothing where there is none that this program can read. Blocks.
+#[must_use]
+pub fn made_at(backup: &Path) -> Option<Timestamp> {
+    Some(read_manifest(backup).ok()?.made)
 }
 
 fn read_manifest(backup: &Path) -> Result<Manifest, BackupError> {
