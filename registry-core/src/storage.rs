@@ -349,10 +349,11 @@ pub trait Storage: Send + Sync + 'static {
     async fn list_tags(&self, repository: &RepositoryName, page: PageRequest) -> Result<Page<Tag>, Error>;
 
     /// Lists the descriptors of the manifests whose subject is `subject`, of any repository and digest. The order is
-    /// that of their digests; `next` is opaque.
+    /// the storage's own, the same for all pages of one `size_limit`; `next` is opaque.
     ///
-    /// What is read for a page is bounded, whatever others pushed: a page may have fewer descriptors than its limits
-    /// allow, even none, though more follow.
+    /// A page is filled: where it ends because of `size_limit`, less than a sixteenth of that is left, or less than two of
+    /// the descriptors that follow would take. What is read for a page is bounded nevertheless, whatever others pushed: where a
+    /// filter leaves few, it may have fewer descriptors than its limits allow, even none, though more follow.
     async fn list_referrers(
         &self,
         repository: &RepositoryName,

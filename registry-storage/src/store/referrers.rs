@@ -27,6 +27,47 @@ const SMALL: u64 = 64;
 /// How many times the size of a page is read for it at most.
 const READ_FACTOR: usize = 4;
 
+/// The steps of size that a list is in the order of: what is larger comes later, so that nothing large stands before what
+/// would still fit on a page. Most clients read the first page alone. Within a step the order is that of the digests.
+const STEPS: u32 = 5;
+
+/// How the place in a step begins, which no digest does. A place without it is in the first step, as nearly all are.
+const STEP_MARK: char = '~';
+
+/// A place in a list: everything up to this key, of the entries of this step and of all steps before.
+struct Place {
+    step: u32,
+    key: Option<Key>,
+}
+
+impl Place {
+    /// Reads what [`spell`](Self::spell) wrote, and takes anything else for a place in the first step.
+    fn read(text: Option<&str>, prefix: &Key) -> Self {
+        let key = |place: &str| (!place.is_empty()).then(|| prefix.join(place));
+        let marked = text
+            .and_then(|text| text.strip_prefix(STEP_MARK)?.split_at_checked(1))
+            .and_then(|(step, place)| Some((step.parse().ok().filter(|step| *step < STEPS)?, place)));
+        match marked {
+            Some((step, place)) => Self {
+                step,
+                key: key(place),
+            },
+            None => Self {
+                step: 0,
+                key: text.and_then(key),
+            },
+        }
+    }
+
+    fn spell(&self, prefix: &Key) -> Option<String> {
+        let place = self.key.as_ref().and_then(|key| key.after(prefix));
+        match self.step {
+            0 => place,
+            step => Some(format!("{STEP_MARK}{step}{}", place.unwrap_or_default())),
+        }
+    }
+}
+
 impl<B: Backend> Store<B> {
     /// Reads entries, whose sizes the listing tells before, and never a manifest: it may be a thousand times as large.
     pub(super) async fn list_referrers(
@@ -36,41 +77,76 @@ impl<B: Backend> Store<B> {
         request: ReferrersRequest,
     ) -> Result<Page<Descriptor>, Error> {
         let prefix = Key::referrers(repository, subject);
-        let mut after = request.last.as_ref().map(|last| prefix.join(last));
+        let mut place = Place::read(request.last.as_deref(), &prefix);
         let mut reading = Reading::new(request);
-        // Until the page is made, so that many lists at once have no more in memory than a few do.
-        let mut held = None;
-        while reading.request.limit > 0 {
-            let listed = self.backend.list(&prefix, after.as_ref(), BACKEND_PAGE).await?;
-            let is_last = listed.len() < BACKEND_PAGE;
-            let mut rest = &*listed;
-            while !rest.is_empty() {
-                let batch = reading.next_batch(rest);
-                if batch.is_empty() {
-                    let next = after.and_then(|after| after.after(&prefix));
-                    let items = reading.items;
+        // The steps that have entries, once all of the list was seen.
+        let mut steps = None;
+        while reading.request.limit > 0 && place.step < STEPS {
+            if steps.is_none_or(|steps| steps & (1 << place.step) != 0) {
+                let is_whole = place.key.is_none();
+                let Some(seen) = self
+                    .read_step(repository, &prefix, &mut reading, &mut place)
+                    .await?
+                else {
+                    let (items, next) = (reading.items, place.spell(&prefix));
                     return Ok(Page { items, next });
-                }
-                // What was read before is in memory nevertheless; whoever waited for more with it would stop the others.
-                drop(held.take());
-                held = self.reserve_for(&reading, batch).await?;
-                let taken = self
-                    .read_referrers(repository, &mut reading, batch, after.as_ref())
-                    .await?;
-                after = taken
-                    .checked_sub(1)
-                    .and_then(|last| batch.get(last))
-                    .map(|last| last.key.clone());
-                rest = rest.get(taken..).unwrap_or_default();
+                };
+                steps = steps.or(is_whole.then_some(seen));
             }
-            if is_last {
-                break;
-            }
+            let step = place.step.saturating_add(1);
+            place = Place { step, key: None };
         }
         Ok(Page {
             items: reading.items,
             next: None,
         })
+    }
+
+    /// Reads the rest of a step. Returns the steps of what it saw, also of other ones; nothing where the page is full
+    /// before the step ends.
+    async fn read_step(
+        &self,
+        repository: &RepositoryName,
+        prefix: &Key,
+        reading: &mut Reading,
+        place: &mut Place,
+    ) -> Result<Option<u32>, Error> {
+        let (mut listed_to, mut seen) = (place.key.clone(), 0);
+        // Until the page is made, so that many lists at once have no more in memory than a few do.
+        let mut held = None;
+        loop {
+            let listed = self
+                .backend
+                .list(prefix, listed_to.as_ref(), BACKEND_PAGE)
+                .await?;
+            let is_last = listed.len() < BACKEND_PAGE;
+            listed_to = listed.last().map(|entry| entry.key.clone());
+            let of_step = |entry: &Entry| {
+                let step = reading.step_of(entry);
+                seen |= 1 << step;
+                step == place.step
+            };
+            let listed: Vec<Entry> = listed.into_iter().filter(of_step).collect();
+            let mut rest = &*listed;
+            while !rest.is_empty() {
+                let batch = reading.next_batch(rest);
+                if batch.is_empty() {
+                    return Ok(None);
+                }
+                // What was read before is in memory nevertheless; whoever waited for more with it would stop the others.
+                drop(held.take());
+                held = self.reserve_for(reading, batch).await?;
+                let taken = self
+                    .read_referrers(repository, reading, batch, place.key.as_ref())
+                    .await?;
+                let last = taken.checked_sub(1).and_then(|last| batch.get(last));
+                place.key = last.map(|last| last.key.clone());
+                rest = rest.get(taken..).unwrap_or_default();
+            }
+            if is_last {
+                return Ok(Some(seen));
+            }
+        }
     }
 
     /// Waits for the memory that a page takes with a batch, where it is large.
@@ -165,6 +241,15 @@ impl Reading {
             entries: 0,
             read: 0,
         }
+    }
+
+    /// Returns the step of an entry: the first has those of up to a sixteenth of a page, each other one up to twice as much
+    /// as the one before, and the last all that is larger.
+    fn step_of(&self, entry: &Entry) -> u32 {
+        let most = |step: &u32| self.request.size_limit >> (STEPS - 1 - step);
+        (0..STEPS - 1)
+            .find(|step| size_of(entry) <= most(step))
+            .unwrap_or(STEPS - 1)
     }
 
     /// Returns how many of `listed` may be read next; none where the page is full, or enough was read for it.
