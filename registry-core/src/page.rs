@@ -18,8 +18,12 @@ pub struct PageQuery {
 }
 
 impl PageQuery {
-    /// The most items of a page, whatever `n` says: a client that wants more follows `Link`.
+    /// The most items of a page, whatever `n` says, unless the registry's options say otherwise: a client that wants more
+    /// follows `Link`.
     pub const MAXIMUM: usize = 1000;
+
+    /// The most items of a page that options may allow.
+    pub const LARGEST: usize = 100_000;
 
     /// Reads `n`. A number that does not fit 64 bits counts as the largest that does.
     ///
@@ -36,11 +40,11 @@ impl PageQuery {
         }
     }
 
-    /// Returns how many items the page has at most, up to [`PageQuery::MAXIMUM`]; nothing where all are wanted.
+    /// Returns how many items the page has, up to `most`; nothing where all are wanted.
     #[must_use]
-    pub fn page_size(&self) -> Option<usize> {
+    pub fn page_size(&self, most: usize) -> Option<usize> {
         self.limit
-            .map(|limit| usize::try_from(limit).unwrap_or(Self::MAXIMUM).min(Self::MAXIMUM))
+            .map(|limit| usize::try_from(limit).unwrap_or(most).min(most))
     }
 
     /// Returns the query for the page after an item.
@@ -78,7 +82,7 @@ mod tests {
                 limit: Some(limit),
                 last: None,
             };
-            assert_eq!(page.page_size(), Some(size));
+            assert_eq!(page.page_size(1000), Some(size));
         }
         for text in ["", "-1", "+1", "1.5", "ten", "0x10", " 1"] {
             let error = PageQuery::parse_limit(text).unwrap_err();
@@ -87,7 +91,7 @@ mod tests {
                 (ErrorCode::Unsupported, 400)
             );
         }
-        assert_eq!(PageQuery::default().page_size(), None);
+        assert_eq!(PageQuery::default().page_size(1000), None);
     }
 
     proptest! {

@@ -26,7 +26,7 @@ fn check_says_what_is_good_and_what_has_no_effect() {
         "config.yml is good.",
         "listens on :5001",
         "redis has no effect: records need no cache",
-        "catalog.maxentries is limited: a page has at most 1000",
+        "catalog.maxentries is limited: a page has at most 100000",
         "REGISTRY_HTTP_ADDR is set",
         "REGISTRY_PORT is set in the environment and has no effect: Kubernetes",
     ] {

@@ -22,7 +22,8 @@ use crate::response::Response;
 use crate::storage::{Page, PageRequest, Storage};
 use crate::tag::Tag;
 
-/// How many pages of the storage are read for one page of a list of which the client may not see all.
+/// How many pages of the storage are read at most for one page of a list of which the client may not see all, unless the
+/// operator allows pages that need more.
 const MAXIMUM_PAGES: usize = 10;
 
 /// The most repositories on a page of the catalog for a client that does not say how many it wants.
@@ -109,12 +110,12 @@ impl<S: ?Sized + Storage> Registry<S> {
             repository: repository.clone(),
             page,
         };
-        match page.page_size() {
+        let most = self.options.tags_page_limit.min(PageQuery::LARGEST);
+        match page.page_size(most) {
             None => whole_list(tags, head, page.last.clone()).await,
             Some(size) => {
-                let last = page.last.clone();
-                let tags = fill(&tags, size.min(self.options.tags_page_limit), last).await?;
-                listed(head, &tags, |last| request(page.after(last)))
+                let next = |last: &str| request(page.after(last));
+                one_page(tags, head, size, page.last.clone(), next).await
             }
         }
     }
@@ -131,20 +132,18 @@ impl<S: ?Sized + Storage> Registry<S> {
             key: self.options.catalog_key.clone(),
             start: page.last.clone().unwrap_or_default(),
         };
-        let size = match page.page_size() {
-            Some(size) => size.min(self.options.catalog_page_limit),
-            None => MAXIMUM_CATALOG,
-        };
+        let most = self.options.catalog_page_limit.min(PageQuery::LARGEST);
+        let size = page.page_size(most).unwrap_or(most.max(MAXIMUM_CATALOG));
         let last = page
             .last
             .as_deref()
             .map(|last| self.open_place(last))
             .transpose()?;
-        let repositories = fill(&catalog, size, last).await?;
         let head = String::from("{\"repositories\":[");
-        listed(head, &repositories, |last| Request::ListRepositories {
+        let next = |last: &str| Request::ListRepositories {
             page: page.after(last),
-        })
+        };
+        one_page(catalog, head, size, last, next).await
     }
 
     /// Returns the name that a page of the catalog goes on after.
@@ -160,51 +159,85 @@ impl<S: ?Sized + Storage> Registry<S> {
     }
 }
 
-/// Answers with a page: the document is `head`, the items, `]}`.
-fn listed<T: Serialize>(
-    head: String,
-    page: &Page<T>,
-    next: impl FnOnce(&str) -> Request,
-) -> Result<Response, Error> {
-    let mut document = head;
-    write_items(&mut document, &page.items, true)?;
-    document.push_str("]}");
-    let link = page.next.as_deref().map(|last| next_link(&next(last)));
-    Ok(Response::json(document.into()).with_link(link.as_deref()))
+/// What is found out of a page before it is sent.
+struct Outline<T> {
+    /// The first items of it, no more than a page of the storage has.
+    items: Vec<T>,
+    /// Where the rest is read from, which is not in memory.
+    rest: Option<String>,
+    /// The place to go on from, where there may be more.
+    next: Option<String>,
 }
 
-/// Reads `size` items, or all that are left, or what a bounded number of pages of the storage gives, which may be none.
+/// Answers with a page of `size` items: the document is `head`, the items, `]}`.
+///
+/// Its `Link` comes before it. Where the page is long, it is read once to find its end, and again as it is sent, so that
+/// it is never in memory whole.
+async fn one_page<T: Source>(
+    source: T,
+    head: String,
+    size: usize,
+    last: Option<String>,
+    next: impl FnOnce(&str) -> Request,
+) -> Result<Response, Error> {
+    let page = outline(&source, size, last).await?;
+    let link = page.next.as_deref().map(|last| next_link(&next(last)));
+    let response = written(source, head, &page.items, page.rest, page.next)?;
+    Ok(response.with_link(link.as_deref()))
+}
+
+/// Looks for the end of a page of `size` items, of all that are left, or of what a bounded number of pages of the storage
+/// gives, which may be none.
 ///
 /// A page is continued after its last item. One without items is continued where the storage's ended, so that each page
 /// costs a bounded number of reads; a place that the client may not see is hidden.
-async fn fill<T: Source>(source: &T, size: usize, last: Option<String>) -> Result<Page<T::Item>, Error> {
+async fn outline<T: Source>(
+    source: &T,
+    size: usize,
+    mut last: Option<String>,
+) -> Result<Outline<T::Item>, Error> {
+    let mut page = Outline {
+        items: Vec::new(),
+        rest: None,
+        next: None,
+    };
     if size == 0 {
         // Nothing is wanted, but the list has to be there.
         source.page(PageRequest { last, limit: 1 }).await?;
-        return Ok(Page {
-            items: Vec::new(),
-            next: None,
-        });
+        return Ok(page);
     }
-    let mut items: Vec<T::Item> = Vec::new();
-    let (mut last, mut pages) = (last, 0);
+    let most_pages = size.div_ceil(PageQuery::MAXIMUM).max(MAXIMUM_PAGES);
+    let (mut count, mut pages) = (0_usize, 0);
+    let mut last_item = None;
     loop {
-        let missing = size.saturating_sub(items.len());
+        let missing = size.saturating_sub(count);
         let limit = missing.clamp(T::MINIMUM, PageQuery::MAXIMUM);
-        let page = source.page(PageRequest { last, limit }).await?;
-        let is_cut = page.items.len() > missing;
-        items.extend(page.items.into_iter().take(missing));
-        (last, pages) = (page.next, pages + 1);
-        if last.is_none() && !is_cut {
-            return Ok(Page { items, next: None });
+        let begin = last.clone();
+        let mut read = source.page(PageRequest { last, limit }).await?;
+        let is_cut = read.items.len() > missing;
+        read.items.truncate(missing);
+        count = count.saturating_add(read.items.len());
+        if let Some(item) = read.items.last() {
+            last_item = Some(String::from(item.as_ref()));
         }
-        if items.len() >= size || pages >= MAXIMUM_PAGES {
-            let next = match items.last() {
-                Some(item) => Some(String::from(item.as_ref())),
-                None => last.as_deref().and_then(|last| source.place(last)),
-            };
-            if next.is_some() {
-                return Ok(Page { items, next });
+        if page.rest.is_none() {
+            let kept = page.items.len().saturating_add(read.items.len());
+            if kept <= PageQuery::MAXIMUM {
+                page.items.append(&mut read.items);
+            } else {
+                page.rest = begin;
+            }
+        }
+        (last, pages) = (read.next, pages + 1);
+        if last.is_none() && !is_cut {
+            return Ok(page);
+        }
+        if count >= size || pages >= most_pages {
+            page.next = last_item
+                .take()
+                .or_else(|| last.as_deref().and_then(|last| source.place(last)));
+            if page.next.is_some() {
+                return Ok(page);
             }
         }
     }
@@ -214,25 +247,37 @@ async fn fill<T: Source>(source: &T, size: usize, last: Option<String>) -> Resul
 async fn whole_list(source: impl Source, head: String, last: Option<String>) -> Result<Response, Error> {
     let limit = PageQuery::MAXIMUM;
     let first = source.page(PageRequest { last, limit }).await?;
+    written(source, head, &first.items, first.next, None)
+}
+
+/// Writes the first items, and reads the rest as it is sent: all after `rest`, up to the item `end` where there is one.
+fn written<T: Source>(
+    source: T,
+    head: String,
+    items: &[T::Item],
+    rest: Option<String>,
+    end: Option<String>,
+) -> Result<Response, Error> {
     let mut document = head;
-    write_items(&mut document, &first.items, true)?;
-    let Some(next) = first.next else {
+    write_items(&mut document, items, true)?;
+    let Some(last) = rest else {
         document.push_str("]}");
         return Ok(Response::json(document.into()));
     };
     let source = Arc::new(source);
     let start = Progress::Begin {
         document,
-        is_first: first.items.is_empty(),
-        last: next,
+        is_first: items.is_empty(),
+        last,
     };
+    let end = end.map(Arc::<str>::from);
     Ok(Response::json_stream(unfold(start, move |progress| {
-        let source = Arc::clone(&source);
-        Box::pin(async move { step(&*source, progress).await })
+        let (source, end) = (Arc::clone(&source), end.clone());
+        Box::pin(async move { step(&*source, end.as_deref(), progress).await })
     })))
 }
 
-/// Where the writing of a whole list stands.
+/// Where the writing of a list stands.
 enum Progress {
     /// This is to be sent first.
     Begin {
@@ -244,7 +289,11 @@ enum Progress {
     Continue { is_first: bool, last: String },
 }
 
-async fn step<T: Source>(source: &T, progress: Progress) -> Result<(Bytes, Option<Progress>), Error> {
+async fn step<T: Source>(
+    source: &T,
+    end: Option<&str>,
+    progress: Progress,
+) -> Result<(Bytes, Option<Progress>), Error> {
     let (mut is_first, last) = match progress {
         Progress::Begin {
             document,
@@ -257,11 +306,16 @@ async fn step<T: Source>(source: &T, progress: Progress) -> Result<(Bytes, Optio
         last: Some(last),
         limit: PageQuery::MAXIMUM,
     };
-    let page = source.page(page).await?;
+    let mut page = source.page(page).await?;
+    let is_within = |place: &str| end.is_none_or(|end| place <= end);
+    page.items.retain(|item| is_within(item.as_ref()));
+    // The last item may be gone since it was looked for.
+    let is_ended = |last: &String| end.is_some_and(|end| last.as_str() >= end);
     let mut document = String::new();
     write_items(&mut document, &page.items, is_first)?;
     is_first &= page.items.is_empty();
-    let next = page.next.map(|last| Progress::Continue { is_first, last });
+    let next = page.next.filter(|last| !is_ended(last));
+    let next = next.map(|last| Progress::Continue { is_first, last });
     if next.is_none() {
         document.push_str("]}");
     }
@@ -269,7 +323,14 @@ async fn step<T: Source>(source: &T, progress: Progress) -> Result<(Bytes, Optio
 }
 
 /// Writes items of a JSON array.
-fn write_items(document: &mut String, items: &[impl Serialize], mut is_first: bool) -> Result<(), Error> {
+fn write_items(
+    document: &mut String,
+    items: &[impl Serialize + AsRef<str>],
+    mut is_first: bool,
+) -> Result<(), Error> {
+    // Each with quotes and a comma, and the end of the document.
+    let size = items.iter().map(|item| item.as_ref().len().saturating_add(3));
+    document.reserve_exact(size.fold(2, usize::saturating_add));
     for item in items {
         if !is_first {
             document.push(',');

@@ -23,9 +23,11 @@ pub struct Options {
     pub allow_sparse_indexes: bool,
     /// Nothing may be written or deleted: such requests are refused with 405. It may.
     pub read_only: bool,
-    /// The most tags on a page of their list, up to [`PageQuery::MAXIMUM`], which it is.
+    /// The most tags on a page of their list, up to [`PageQuery::LARGEST`]. It is [`PageQuery::MAXIMUM`]. A client that
+    /// does not say how many it wants gets all.
     pub tags_page_limit: usize,
-    /// The most repositories on a page of the catalog, up to [`PageQuery::MAXIMUM`], which it is.
+    /// The most repositories on a page of the catalog, up to [`PageQuery::LARGEST`]. It is [`PageQuery::MAXIMUM`]. A
+    /// client that does not say how many it wants gets ten times that, or this where it is more.
     pub catalog_page_limit: usize,
     /// What hides where a page of the catalog ends that has nothing to show: its link would name a repository that the
     /// client may not see. Servers of one storage need the same. Without it, and that is the default, such a page is

@@ -26,7 +26,7 @@ impl<S: ?Sized + Storage> Registry<S> {
     ) -> Result<Response, Error> {
         let request = ReferrersRequest {
             last: query.last.clone(),
-            limit: query.page_size().unwrap_or(MAXIMUM),
+            limit: query.page_size(PageQuery::MAXIMUM).unwrap_or(MAXIMUM),
             size_limit: self.options.referrers_size_limit,
             artifact_type: artifact_type.map(String::from),
         };

@@ -16,6 +16,7 @@ pub(crate) struct Exchange {
     begin: Instant,
     observer: Arc<dyn Observer>,
     header: Option<Charge>,
+    answer: Option<Charge>,
 }
 
 /// What a request and its body share.
@@ -58,6 +59,7 @@ impl Exchange {
             begin: Instant::now(),
             observer,
             header: None,
+            answer: None,
         }
     }
 
@@ -83,6 +85,11 @@ impl Exchange {
     /// Holds the memory of the header.
     pub(crate) fn hold_header(&mut self, charge: Charge) {
         self.header = Some(charge);
+    }
+
+    /// Holds the memory of an answer that is made as it is sent.
+    pub(crate) fn hold_answer(&mut self, charge: Charge) {
+        self.answer = Some(charge);
     }
 
     /// Makes the body be charged as it arrives, for as long as the request goes on.

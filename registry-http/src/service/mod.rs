@@ -45,6 +45,9 @@ const FIELD: usize = 64;
 /// Answers of up to so many bytes are part of what each request takes.
 const SMALL_ANSWER: usize = 4 * 1024;
 
+/// What an answer holds that is made as it is sent: a page of the longest names.
+const STREAM: usize = 256 * 1024;
+
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The request came over TLS: a server puts it into the extensions of the request.
@@ -343,6 +346,9 @@ impl<S: ?Sized + Storage> Shared<S> {
             None => registry.handle(&principal, request, body).await,
         };
         exchange.release_body();
+        if matches!(response.body, Content::Stream(_)) {
+            exchange.hold_answer(account.charge(STREAM, MemoryUse::Answer)?);
+        }
         let held = match &mut response.body {
             Content::Bytes(bytes) => std::slice::from_mut(bytes),
             Content::Pieces(pieces) => pieces,

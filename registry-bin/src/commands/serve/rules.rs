@@ -1,5 +1,6 @@
 //! The registry's rules, as the configuration states them.
 
+use registry_core::page::PageQuery;
 use registry_core::registry::{CatalogKey, Options};
 use uuid::Uuid;
 
@@ -15,16 +16,17 @@ pub(super) fn rules(configuration: &Configuration) -> Options {
     options.delete = configuration.storage.delete.enabled;
     options.read_only = configuration.storage.maintenance.read_only.enabled;
     options.allow_sparse_indexes = !is_validated || validation.manifests.indexes.platforms == Platforms::None;
+    options.allow_missing_children = validation.allow_missing_content;
     options.manifest_descriptor_limit = match usize::try_from(validation.manifests.most_descriptors) {
         Ok(limit @ 1..) => limit,
         _ => options.manifest_descriptor_limit,
     };
     options.catalog_page_limit = match usize::try_from(configuration.catalog.most_entries) {
-        Ok(limit @ 1..) => limit.min(options.catalog_page_limit),
+        Ok(limit @ 1..) => limit.min(PageQuery::LARGEST),
         _ => options.catalog_page_limit,
     };
     options.tags_page_limit = match usize::try_from(configuration.tags.most_tags) {
-        Ok(limit @ 1..) => limit.min(options.tags_page_limit),
+        Ok(limit @ 1..) => limit.min(PageQuery::LARGEST),
         _ => options.tags_page_limit,
     };
     options.catalog_key = Some(catalog_key(configuration));

@@ -153,6 +153,59 @@ fn without_a_key_the_catalog_is_read_on_until_there_is_something_to_show() {
     assert_eq!(items(response, "repositories"), ["seen"]);
 }
 
+#[test]
+fn a_page_of_thousands_comes_whole_where_the_operator_allows_it_and_is_never_in_memory_whole() {
+    let names: Vec<String> = (0..7000).map(|at| format!("name{at:04}")).collect();
+    let mut registry = registry(Tiny {
+        names: names.clone(),
+        largest_page: 1000,
+        ..Tiny::default()
+    });
+    registry.options.tags_page_limit = 2500;
+    registry.options.catalog_page_limit = 2500;
+    for (target, key) in [("/v2/a/tags/list", "tags"), ("/v2/_catalog", "repositories")] {
+        for (query, expected, link) in [
+            ("?n=2500", &names[..2500], Some("?n=2500&last=name2499")),
+            ("?n=9000", &names[..2500], Some("?n=9000&last=name2499")),
+            (
+                "?n=2500&last=name2499",
+                &names[2500..5000],
+                Some("?n=2500&last=name4999"),
+            ),
+            ("?n=2500&last=name4999", &names[5000..], None),
+            ("?n=1001&last=name5998", &names[5999..], None),
+            (
+                "?n=1001&last=name5997",
+                &names[5998..6999],
+                Some("?n=1001&last=name6998"),
+            ),
+            ("", &names[..], None),
+        ] {
+            let response = get(&registry, &format!("{target}{query}"));
+            let link = link.map(|link| format!("{target}{link}"));
+            assert_eq!(
+                response.field("link").map(target_of),
+                link.as_deref(),
+                "{target}{query}"
+            );
+            let mut stream = response.body.into_stream();
+            let mut document = Vec::new();
+            while let Some(piece) = now(core::future::poll_fn(|context| {
+                stream.as_mut().poll_next(context)
+            })) {
+                let piece = piece.unwrap();
+                assert!(piece.len() < 16 * 1024, "{} bytes at once", piece.len());
+                document.extend_from_slice(&piece);
+            }
+            let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+            assert_eq!(document[key], serde_json::json!(expected), "{target}{query}");
+        }
+    }
+    // Whoever does not ask for a number gets at least what the file allows.
+    registry.options.catalog_page_limit = 20_000;
+    assert_eq!(items(get(&registry, "/v2/_catalog"), "repositories").len(), 7000);
+}
+
 fn referrer(at: usize, size: usize, kind: &str) -> Descriptor {
     Descriptor {
         media_type: MediaType::OCI_MANIFEST.parse().unwrap(),
