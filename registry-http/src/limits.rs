@@ -43,10 +43,13 @@ pub struct Limits {
     pub window: u32,
     /// How long a TLS handshake may take. 10 seconds.
     pub handshake: Duration,
-    /// How long the header of a request may take to arrive, and how long an HTTP/1.1 connection may wait for one.
-    /// 60 seconds.
+    /// How long the header of an HTTP/1.1 request may take to arrive from its first byte on, and how long a connection may
+    /// wait for its first request. 60 seconds.
     pub header_time: Duration,
-    /// How long an HTTP/2 connection may be without requests before it is told to go away. 2 minutes.
+    /// How long a connection may be without requests before it is closed, of HTTP/2 before it is told to go away. Longer
+    /// than clients and proxies keep one that they do not use (60 seconds at nginx and Amazon's load balancers, 90 in
+    /// programs of Go, 2 minutes at Caddy), so that it is they who close: a request that is sent just when the server
+    /// closes has no answer. 3 minutes.
     pub idle: Duration,
     /// How long no byte of a request body may arrive before the request is answered 408. What arrived is kept. 60
     /// seconds.
@@ -76,7 +79,7 @@ impl Default for Limits {
             window: 1024 * 1024,
             handshake: Duration::from_secs(10),
             header_time: Duration::from_secs(60),
-            idle: Duration::from_secs(120),
+            idle: Duration::from_secs(180),
             request_silence: Duration::from_secs(60),
             response_silence: Duration::from_secs(60),
             drain: 256 * 1024,

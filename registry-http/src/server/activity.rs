@@ -34,6 +34,11 @@ struct State {
     is_dismissed: bool,
     /// Others need what its client holds.
     is_put_out: bool,
+    speaks_http2: bool,
+    /// When the client was last told, or is to be, that the connection ends.
+    leaving: Option<Instant>,
+    /// When the first byte of a header came that is not whole.
+    header_since: Option<Instant>,
     /// When bytes of a body, or any that waited, were taken last.
     last: Instant,
     /// When anything of a request happened last. Who only pings uses nothing.
@@ -63,6 +68,9 @@ impl Activity {
             is_reset: false,
             is_dismissed: false,
             is_put_out: false,
+            speaks_http2: false,
+            leaving: None,
+            header_since: None,
             last: now,
             last_use: now,
         };
@@ -84,19 +92,29 @@ impl Activity {
         }
         let (since, limit, verdict) = if !state.is_idle() {
             (state.last, limits.response_silence, Verdict::Cut)
+        } else if let Some(leaving) = state.leaving {
+            // What came before the client knew is answered; then it has some time to go.
+            (leaving.max(state.last_use), limits.drain_time, Verdict::Cut)
         } else if state.is_dismissed {
             return if state.had_request {
                 Verdict::Close
             } else {
                 Verdict::Cut
             };
+        } else if let Some(begin) = state.header_since {
+            (begin, limits.header_time, Verdict::Close)
         } else if state.had_request {
             (state.last_use, limits.idle, Verdict::Close)
         } else {
             (state.last_use, limits.header_time, Verdict::Close)
         };
         let end = since + limit;
-        if now < end { Verdict::AskAt(end) } else { verdict }
+        if now < end {
+            // A header that begins meanwhile has a limit that comes sooner.
+            Verdict::AskAt(end.min(now + limits.header_time / 4))
+        } else {
+            verdict
+        }
     }
 
     /// Returns since when the client neither asks for anything nor is owed anything, where that is so.
@@ -109,6 +127,30 @@ impl Activity {
     pub(super) fn dismiss(&self) {
         self.lock().is_dismissed = true;
         self.dismissed.notify_one();
+    }
+
+    /// The connection ends as soon as nothing goes on there: see [`may_end`](Self::may_end).
+    pub(super) fn leave(&self) {
+        self.lock().leaving = Some(Instant::now());
+    }
+
+    /// Tells whether an HTTP/1.1 connection ends where nothing more has come. HTTP/2 has a way to agree on the last request.
+    pub(super) fn may_end(&self) -> bool {
+        let state = self.lock();
+        state.leaving.is_some() && !state.speaks_http2 && state.is_idle()
+    }
+
+    pub(super) fn begin_http2(&self) {
+        self.lock().speaks_http2 = true;
+    }
+
+    pub(super) fn speaks_http2(&self) -> bool {
+        self.lock().speaks_http2
+    }
+
+    /// A part of a header of HTTP/1.1 came.
+    pub(super) fn header_came(&self) {
+        self.lock().header_since.get_or_insert_with(Instant::now);
     }
 
     /// Ends the connection, whatever goes on there.
@@ -149,6 +191,7 @@ impl Activity {
         let mut state = self.lock();
         state.had_request = true;
         state.is_dismissed = false;
+        state.header_since = None;
         state.owed += 1;
     }
 
@@ -227,6 +270,7 @@ mod tests {
             response_silence: Duration::from_secs(1),
             header_time: Duration::from_secs(2),
             idle: Duration::from_secs(3),
+            drain_time: Duration::from_secs(4),
             ..Limits::default()
         }
     }
@@ -264,6 +308,32 @@ mod tests {
         assert_eq!(decision(&activity), Some((1000, Verdict::Cut)));
         activity.wrote(false);
         assert_eq!(decision(&activity), Some((3000, Verdict::Close)));
+    }
+
+    #[test]
+    fn a_header_that_has_begun_waits_for_its_rest_and_no_longer() {
+        let activity = Activity::new();
+        activity.request_began();
+        activity.request_ended();
+        activity.header_came();
+        assert_eq!(decision(&activity), Some((2000, Verdict::Close)));
+        activity.request_began();
+        activity.request_ended();
+        assert_eq!(decision(&activity), Some((3000, Verdict::Close)));
+    }
+
+    #[test]
+    fn who_leaves_is_answered_what_came_before() {
+        let activity = Activity::new();
+        activity.request_began();
+        activity.leave();
+        assert!(!activity.may_end());
+        assert_eq!(decision(&activity), None);
+        activity.request_ended();
+        assert!(activity.may_end());
+        assert_eq!(decision(&activity), Some((4000, Verdict::Cut)));
+        activity.begin_http2();
+        assert!(!activity.may_end());
     }
 
     #[test]

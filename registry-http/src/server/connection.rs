@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its last.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::conn::auto::{self, Builder};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
@@ -45,10 +45,10 @@ fn builder(limits: &Limits, streams: StreamTasks, http2: bool) -> Builder<Stream
     // Vectored writes are on where the transport has them: a blob's chunk goes to the socket without a copy.
     builder
         .http1()
-        .timer(TokioTimer::new())
         // As Go's servers write them: scripts look for `Docker-Content-Digest:` and `Location:` as they stand there.
         .title_case_headers(true)
-        .header_read_timeout(limits.header_time)
+        // It would count the time without a request too, and close though one has come: see `Activity`.
+        .header_read_timeout(None)
         .max_buf_size(limits.buffer.max(8 * 1024))
         .max_headers(limits.fields);
     builder
@@ -247,7 +247,8 @@ async fn run<T, S, B>(
             result = &mut connection => break result,
             () = stopped(&mut stop), if !is_stopping => {
                 is_stopping = true;
-                connection.as_mut().graceful_shutdown();
+                say_goodbye(connection.as_mut(), activity);
+                check_at = Instant::now();
             }
             () = activity.dismissed() => check_at = Instant::now(),
             () = sleep_until(check_at.into()) => match activity.verdict(Instant::now(), limits) {
@@ -256,18 +257,31 @@ async fn run<T, S, B>(
                     tracing::debug!(%peer, "a client takes nothing, or others need what it has; its connection is cut");
                     return;
                 }
-                Verdict::Close => {
-                    connection.as_mut().graceful_shutdown();
-                    match timeout(limits.drain_time, &mut connection).await {
-                        Ok(result) => break result,
-                        Err(_) => return,
-                    }
-                }
+                Verdict::Close => say_goodbye(connection.as_mut(), activity),
             },
         }
     };
     if let Err(error) = result {
         // Mostly a client that went away; what matters was told of the request.
         tracing::debug!(%peer, error, "a connection ended with an error");
+    }
+}
+
+/// Ends a connection once what the client asked for is answered.
+fn say_goodbye<T, S, B>(
+    connection: Pin<&mut auto::Connection<'_, TokioIo<T>, WatchedService<S>, StreamTasks>>,
+    activity: &Activity,
+) where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    activity.leave();
+    // HTTP/1.1 without a request would be closed though one has come; so it ends where the next read finds nothing.
+    if activity.speaks_http2() || activity.idle_since().is_none() {
+        connection.graceful_shutdown();
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
 use super::watched::FULL;
+use super::transport::Carrier;
 use crate::limits::Limits;
 use crate::memory::{Account, Charge, MemoryUse};
 
@@ -162,7 +163,7 @@ impl<T> Metered<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Metered<T> {
+impl<T: Carrier> Metered<T> {
     fn poll_http1(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Protocol::Http1(state) = &mut self.protocol else {
             return Pin::new(&mut self.inner).poll_read(context, buffer);
@@ -189,6 +190,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Metered<T> {
             return Poll::Ready(Ok(()));
         }
         state.header += read;
+        self.activity.header_came();
         let refusal = if self.activity.idle_since().is_none() {
             // The next header comes before the answer to the one before was taken.
             return Poll::Ready(Ok(()));
@@ -250,6 +252,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Metered<T> {
                 ..Http1::default()
             })
         } else if compared == expected.len() {
+            self.activity.begin_http2();
             Protocol::Http2 { received: 0 }
         } else {
             Protocol::Unknown(matched + compared)
@@ -277,7 +280,7 @@ fn poll_read_some<T: AsyncRead + Unpin>(
     Poll::Ready(Ok(read))
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Metered<T> {
+impl<T: Carrier> AsyncRead for Metered<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -287,11 +290,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Metered<T> {
             ready!(pause.as_mut().poll(context));
             self.pause = None;
         }
-        match self.protocol {
+        let result = match self.protocol {
             Protocol::Unknown(matched) => self.poll_unknown(matched, context, buffer),
             Protocol::Http1(_) => self.poll_http1(context, buffer),
             Protocol::Http2 { .. } => self.poll_http2(context, buffer),
+        };
+        // A request that is there by now is answered: nobody may send one again that changes something. The rest is the
+        // moment in which neither side can know of the other.
+        if result.is_pending() && self.activity.may_end() && !self.inner.has_unread() {
+            return Poll::Ready(Ok(()));
         }
+        result
     }
 }
 

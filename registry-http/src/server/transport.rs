@@ -1,22 +1,28 @@
 //! The socket of a connection, watched.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 use tokio_util::either::Either;
 
 use super::activity::Activity;
+use crate::tls::TlsStream;
 
 /// A stream of bytes that a connection can run on.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes the other side see an error when the stream is closed, where the transport can do that.
     fn reset_on_close(&self);
+
+    /// Tells whether bytes have come that nobody read, as the system knows at this moment.
+    fn has_unread(&self) -> bool;
 }
 
 /// The socket of a connection.
@@ -29,6 +35,42 @@ impl Transport for Socket {
             && let Err(error) = stream.set_zero_linger()
         {
             tracing::debug!(%error, "the connection cannot be reset");
+        }
+    }
+
+    fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match self {
+            Self::Left(stream) => SockRef::from(stream).peek(&mut byte),
+            Self::Right(stream) => SockRef::from(stream).peek(&mut byte),
+        };
+        peeked.is_ok_and(|length| length > 0)
+    }
+}
+
+/// What a connection runs on: the socket itself, or TLS over it.
+pub(super) trait Carrier: AsyncRead + AsyncWrite + Unpin {
+    /// Tells whether bytes have come to the socket that nobody read.
+    fn has_unread(&self) -> bool;
+}
+
+impl<T: Transport> Carrier for Watched<T> {
+    fn has_unread(&self) -> bool {
+        self.inner.has_unread()
+    }
+}
+
+impl<T: Transport> Carrier for TlsStream<Watched<T>> {
+    fn has_unread(&self) -> bool {
+        self.get_ref().0.has_unread()
+    }
+}
+
+impl<L: Carrier, R: Carrier> Carrier for Either<L, R> {
+    fn has_unread(&self) -> bool {
+        match self {
+            Self::Left(carrier) => carrier.has_unread(),
+            Self::Right(carrier) => carrier.has_unread(),
         }
     }
 }

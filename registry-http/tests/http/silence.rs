@@ -93,6 +93,64 @@ async fn a_connection_without_requests_is_closed() {
     connection.await.unwrap();
 }
 
+/// Makes the server's timers run out before it can see what came, on the one thread that both run on.
+fn hold_up_the_server(since: Instant, idle: Duration) {
+    while since.elapsed() < idle + idle / 2 {
+        std::hint::spin_loop();
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_has_come_when_an_idle_connection_would_be_closed_is_answered() {
+    let (registry, _) = impatient_registry().await;
+    for first in [true, false].repeat(3) {
+        let mut client = Client::connect(registry.address()).await;
+        let begin = Instant::now();
+        if !first {
+            assert_eq!(client.get("/v2/").await.status, 200);
+        } else {
+            client.send("G").await;
+            tokio::time::sleep(SHORT / 10).await;
+        }
+        hold_up_the_server(begin, SHORT);
+        let rest = if first { "ET" } else { "GET" };
+        client
+            .send(format!("{rest} /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"))
+            .await;
+        assert_eq!(client.answer("GET").await.status, 200);
+        assert_eq!(client.rest().await.unwrap(), b"");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_has_come_when_the_server_stops_is_answered() {
+    for _ in 0..8 {
+        let (registry, _) = impatient_registry().await;
+        let mut client = Client::connect(registry.address()).await;
+        assert_eq!(client.get("/v2/").await.status, 200);
+        client.send("GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let (answer, ()) = tokio::join!(client.answer("GET"), registry.shutdown(SHORT * 10));
+        assert_eq!(answer.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_stays_as_long_as_idle_says_and_a_header_as_long_as_its_own_limit() {
+    let mut limits = impatient();
+    limits.idle = Duration::from_secs(60);
+    let registry = TestRegistry::builder().limits(limits).start().await;
+    let mut client = Client::connect(registry.address()).await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/v2/").await.status, 200);
+        // Longer than a header may take.
+        tokio::time::sleep(SHORT * 2).await;
+    }
+    let begin = Instant::now();
+    client.send("GET /v2/ HTTP/1.1\r\n").await;
+    assert_eq!(client.rest().await.unwrap_or_default(), b"");
+    assert!(begin.elapsed() >= SHORT);
+}
+
 #[tokio::test]
 async fn a_body_that_stops_arriving_is_answered_408_and_what_came_is_kept() {
     let (registry, records) = impatient_registry().await;

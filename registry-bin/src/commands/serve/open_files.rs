@@ -22,13 +22,20 @@ pub(super) struct OpenFiles {
 
 impl OpenFiles {
     /// Raises the limit of this process as far as it may go, as programs in Go do, and divides it.
-    pub(super) fn divide(asked: &http::Limits) -> Self {
+    pub(super) fn divide(http: &http::Http) -> Self {
+        let asked = &http.limits;
         let mut limits = Limits::default();
         limits.memory = MemoryBudget::new(asked.memory.get());
         limits.connections = asked.connections.get();
         limits.requests = asked.requests.get();
         limits.streams = asked.streams.get();
         limits.header = asked.header.get();
+        let timeouts = &http.timeouts;
+        limits.handshake = timeouts.handshake.0;
+        limits.header_time = timeouts.header.0;
+        limits.request_silence = timeouts.body.0;
+        limits.response_silence = timeouts.answer.0;
+        limits.idle = timeouts.idle.0;
         // Where the limit cannot be asked for, whoever forbids that has set it too.
         let files = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
             tracing::debug!(%error, "the limit on open files stays as it is");
