@@ -7,16 +7,29 @@ use std::path::Path;
 /// The largest file that is read whole, in bytes: far more than a configuration, a file of keys or of users needs.
 const LIMIT: u64 = 16 << 20;
 
-/// Reads a file whole.
+/// What editors of Windows write before text in UTF-8. It is no part of the text.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The same before text in UTF-16, as PowerShell writes it.
+const OTHER_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
+/// Reads a file whole, without a byte order mark.
 ///
 /// # Errors
-/// Those of the file system, and where it is larger than 16 MiB.
+/// Those of the file system, and where it is larger than 16 MiB or is text in UTF-16.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(LIMIT + 1).read_to_end(&mut content)?;
     if content.len() as u64 > LIMIT {
         let message = format!("it is larger than the {} MiB that are read at most", LIMIT >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    if OTHER_MARKS.iter().any(|mark| content.starts_with(mark)) {
+        let message = "it is text in UTF-16; save it as UTF-8";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    if content.starts_with(MARK) {
+        content.drain(..MARK.len());
     }
     Ok(content)
 }
@@ -42,6 +55,22 @@ mod tests {
             let error = result.unwrap_err();
             assert!(error.to_string().contains("16 MiB"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for (content, expected) in [
+            ("\u{feff}text", "text"),
+            ("\u{feff}", ""),
+            ("a\u{feff}", "a\u{feff}"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(read_to_string(&path).unwrap(), expected);
+        }
+        std::fs::write(&path, b"\xff\xfet\0").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("UTF-16"));
     }
 
     #[test]

@@ -164,7 +164,8 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Accept manifests that name content which the repository does not have.
+    /// Accept manifests that name content which the repository does not have. [default: validation.allowmissingcontent of
+    /// CONFIG]
     #[arg(long)]
     pub(crate) allow_missing_content: bool,
 
@@ -194,6 +195,11 @@ impl Serve {
                 "http.draintimeout",
                 "--drain",
                 self.drain.map(|seconds| format!("{seconds}s")),
+            ),
+            flag(
+                "validation.allowmissingcontent",
+                "--allow-missing-content",
+                self.allow_missing_content.then(|| "true".to_owned()),
             ),
             flag(
                 "log.formatter",

@@ -89,6 +89,19 @@ fn passwd() -> io::Result<String> {
     bounded_file::read_to_string(Path::new("/etc/passwd"))
 }
 
+/// The number of a group, which may be given itself, where this machine's own file has it.
+pub(crate) fn group_id(group: &str) -> Option<u32> {
+    if let Ok(number) = group.parse() {
+        return Some(number);
+    }
+    let groups = bounded_file::read_to_string(Path::new("/etc/group")).ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, id) = (fields.next()?, fields.next()?, fields.next()?);
+        (name == group).then(|| id.parse().ok())?
+    })
+}
+
 /// Writes arguments as a shell reads them.
 fn shell_line(arguments: impl Iterator<Item = OsString>) -> String {
     let quoted = arguments.map(|argument| {

@@ -47,6 +47,13 @@ impl Problem {
         self
     }
 
+    /// Says what to do.
+    #[must_use]
+    pub(crate) fn with_remedy(mut self, remedy: &str) -> Self {
+        self.message = format!("{}; {remedy}", self.message);
+        self
+    }
+
     /// Says that the value is an item of a list.
     #[must_use]
     pub(crate) fn below_index(self, index: usize) -> Self {

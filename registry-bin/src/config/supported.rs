@@ -22,7 +22,9 @@ pub(crate) const OURS: &[&str] = &[
     "http.limits",
     "http.proxyfields",
     "http.ratelimit",
+    "http.timeouts",
     "http.trustedproxies",
+    "http.unix",
     "log.accesslog.format",
     "log.audit",
     "notifications.endpoints[].format",
@@ -30,6 +32,7 @@ pub(crate) const OURS: &[&str] = &[
     "storage.maintenance.uploadpurging.maxopen",
     "storage.s3.sessiontoken",
     "tags.immutable",
+    "validation.allowmissingcontent",
     "validation.manifests.maxdescriptors",
 ];
 
@@ -121,7 +124,7 @@ pub(crate) fn without_effect(tree: &Node) -> Vec<&'static str> {
 
 /// The keys that ask for more than there is, and what there is.
 pub(crate) fn limited(configuration: &Configuration) -> Vec<(&'static str, String)> {
-    let most = PageQuery::MAXIMUM;
+    let most = PageQuery::LARGEST;
     let is_more = |wanted: i64| usize::try_from(wanted).is_ok_and(|wanted| wanted > most);
     [
         ("catalog.maxentries", configuration.catalog.most_entries),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::run;
 
-const TEXT: &str = "version: 0.1\nstorage:\n  inmemory:\n  cache:\n    blobdescriptor: redis\nredis:\n  password: canary\nhttp:\n  secret: canary\ncatalog:\n  maxentries: 100000\ntags:\n  maxtags: 1000\n";
+const TEXT: &str = "version: 0.1\nstorage:\n  inmemory:\n  cache:\n    blobdescriptor: redis\nredis:\n  password: canary\nhttp:\n  secret: canary\ncatalog:\n  maxentries: 500000\ntags:\n  maxtags: 1000\n";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

@@ -50,7 +50,10 @@ impl Running {
             let announced = output
                 .strip_prefix("Listening on ")
                 .and_then(|rest| rest.split_once('\n'));
-            running.url = announced.map(|(url, _)| url.to_owned()).unwrap_or_default();
+            running.url = announced
+                .map(|(url, _)| url.to_owned())
+                .or_else(|| running.logged_url())
+                .unwrap_or_default();
             let ended = running
                 .process
                 .try_wait()
@@ -65,6 +68,14 @@ impl Running {
     pub(crate) fn address(&self) -> SocketAddr {
         let address = self.url.strip_prefix("http://").expect("it is not encrypted");
         address.parse().expect("it is an address and a port")
+    }
+
+    /// Where it listens, as a log says it that is JSON.
+    fn logged_url(&self) -> Option<String> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let mut listening = lines.filter(|line: &serde_json::Value| line["msg"] == "listening");
+        Some(listening.next()?["address"].as_str()?.to_owned())
     }
 
     /// What it logged so far.
@@ -104,4 +115,18 @@ const PLACE: (&str, &str) = ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", "data"
 fn variables_alone_are_enough() {
     let server = Running::start(None, &[PLACE, ("REGISTRY_LOG_FORMATTER", "json")]);
     assert!(server.folder.path().join("data").is_dir());
+}
+
+#[test]
+fn with_a_log_of_json_nothing_is_prose() {
+    let server = Running::start(None, &[PLACE, ("REGISTRY_LOG_FORMATTER", "json")]);
+    assert!(server.url.starts_with("http://127.0.0.1:"), "{}", server.url);
+    let output = std::fs::read_to_string(server.folder.path().join("output"));
+    for line in [output.expect("it is text"), server.log()]
+        .iter()
+        .flat_map(|text| text.lines())
+    {
+        let parsed: Result<serde_json::Value, _> = serde_json::from_str(line);
+        assert!(parsed.is_ok(), "{line}");
+    }
 }

@@ -356,7 +356,13 @@ fn program() -> OsString {
 /// Returns the address in the first complete line that holds one.
 fn announced(output: &str) -> Option<SocketAddr> {
     let complete = output.rsplit_once('\n').map_or("", |(lines, _)| lines);
-    let after = complete.split_once("Listening on http://127.0.0.1:")?.1;
+    // As it is printed, or logged as JSON.
+    let after = [
+        "Listening on http://127.0.0.1:",
+        "\"address\":\"http://127.0.0.1:",
+    ]
+    .iter()
+    .find_map(|before| Some(complete.split_once(before)?.1))?;
     let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
     Some(SocketAddr::from(([127, 0, 0, 1], digits.parse().ok()?)))
 }

@@ -133,7 +133,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             start: page.last.clone().unwrap_or_default(),
         };
         let most = self.options.catalog_page_limit.min(PageQuery::LARGEST);
-        let size = page.page_size(most).unwrap_or(most.max(MAXIMUM_CATALOG));
+        let size = page.page_size(most).unwrap_or_else(|| most.max(MAXIMUM_CATALOG));
         let last = page
             .last
             .as_deref()

@@ -11,6 +11,8 @@ pub enum ProxyField {
     XForwardedProto,
     /// `X-Forwarded-Host`: the host of that URL.
     XForwardedHost,
+    /// `X-Forwarded-Port`: the port of that URL, where its host comes without one.
+    XForwardedPort,
     /// `Forwarded` (RFC 7239), which tells all of these.
     Forwarded,
 }
@@ -18,7 +20,7 @@ pub enum ProxyField {
 /// The header fields that proxies write or remove. A proxy passes on all others as the client wrote them, so they are not
 /// looked at.
 ///
-/// By default those that begin with `X-Forwarded-`.
+/// By default `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyFields(BTreeSet<ProxyField>);
 

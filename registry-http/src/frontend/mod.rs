@@ -24,6 +24,7 @@ pub use self::prefix::{InvalidPrefix, Prefix};
 pub use self::public_url::{InvalidPublicUrl, PublicUrl};
 pub use self::trusted::TrustedProxies;
 use crate::address::PeerAddress;
+use crate::log_limit::LogLimit;
 
 /// The client of a request, seen through trusted proxies: [`Frontend`] puts it into the extensions of the request. There
 /// is none where the request came through a unix socket and no proxy told.
@@ -104,6 +105,7 @@ pub struct FrontendOptions {
 pub struct Frontend<S> {
     inner: S,
     options: Arc<FrontendOptions>,
+    disbelieved: Arc<LogLimit>,
 }
 
 impl<S> Frontend<S> {
@@ -113,24 +115,36 @@ impl<S> Frontend<S> {
         Self {
             inner,
             options: Arc::new(options),
+            disbelieved: Arc::new(LogLimit::new()),
         }
     }
-}
 
-impl FrontendOptions {
     /// Prepares a request. Returns the URL that the paths of its response are below of, where they are to be whole URLs.
     fn receive(&self, parts: &mut Parts) -> Option<PublicUrl> {
-        let origin = Origin::of(parts, &self.trusted_proxies, &self.proxy_fields);
+        let options = &self.options;
+        let origin = Origin::of(parts, &options.trusted_proxies, &options.proxy_fields);
+        if let Some(disbelieved) = origin.disbelieved
+            && let Some(left_out) = self.disbelieved.take(origin.client)
+        {
+            tracing::warn!(
+                client = origin.client.map(tracing::field::display),
+                field = disbelieved.field,
+                told = %disbelieved.client,
+                left_out = (left_out > 0).then_some(left_out),
+                "a trusted proxy passed on a field that tells of another client, and is not among the fields that it writes \
+                 (`http.proxyfields`)"
+            );
+        }
         if let Some(client) = origin.client {
             parts.extensions.insert(ClientAddress(client));
         }
-        let url = self.url.clone().or_else(|| origin.url());
-        let url = url.map(|url| url.below(&self.prefix));
+        let url = options.url.clone().or_else(|| origin.url());
+        let url = url.map(|url| url.below(&options.prefix));
         if let Some(url) = &url {
             parts.extensions.insert(url.clone());
         }
-        self.prefix.strip(parts);
-        url.filter(|_| self.locations.are_urls(&parts.headers))
+        options.prefix.strip(parts);
+        url.filter(|_| options.locations.are_urls(&parts.headers))
     }
 }
 
@@ -145,7 +159,7 @@ where
 
     fn call(&self, request: Request<A>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let url = self.options.receive(&mut parts);
+        let url = self.receive(&mut parts);
         let response = self.inner.call(Request::from_parts(parts, body));
         let options = Arc::clone(&self.options);
         Box::pin(async move {
@@ -171,7 +185,7 @@ where
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let url = self.options.receive(&mut parts);
+        let url = self.receive(&mut parts);
         let response = self.inner.call(Request::from_parts(parts, body));
         let options = Arc::clone(&self.options);
         Box::pin(async move {

@@ -15,6 +15,7 @@ use crate::service::OverTls;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Proxies in a row that are looked at; a longer list is none of proxies.
@@ -26,6 +27,17 @@ pub(super) struct Origin {
     pub(super) client: Option<IpAddr>,
     is_https: bool,
     host: Option<String>,
+    /// The port that the host comes without.
+    port: Option<u16>,
+    /// A trusted proxy sent another address of the client in a field that it is not believed to write.
+    pub(super) disbelieved: Option<Disbelieved>,
+}
+
+/// What is not believed of a trusted proxy, for whoever wonders why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Disbelieved {
+    pub(super) field: &'static str,
+    pub(super) client: IpAddr,
 }
 
 /// What proxies tell.
@@ -34,15 +46,20 @@ struct Told {
     client: Option<IpAddr>,
     scheme: Option<String>,
     host: Option<String>,
+    port: Option<u16>,
 }
 
 impl Origin {
     pub(super) fn of(parts: &Parts, trusted: &TrustedProxies, fields: &ProxyFields) -> Self {
         let peer = parts.extensions.get::<PeerAddress>();
-        let told = peer
-            .filter(|peer| trusted.contains_peer(peer))
-            .map(|_| Told::of(&parts.headers, trusted, fields))
-            .unwrap_or_default();
+        let is_trusted = peer.is_some_and(|peer| trusted.contains_peer(peer));
+        let (told, disbelieved) = if is_trusted {
+            let told = Told::of(&parts.headers, trusted, fields);
+            let disbelieved = told.disbelieved(&parts.headers, trusted, fields);
+            (told, disbelieved)
+        } else {
+            (Told::default(), None)
+        };
         let is_https = match told.scheme.as_deref() {
             Some("https") => true,
             Some("http") => false,
@@ -57,12 +74,20 @@ impl Origin {
             client: told.client.or_else(|| peer?.ip()),
             is_https,
             host: told.host.or_else(own_host),
+            port: told.port,
+            disbelieved,
         }
     }
 
     /// Returns the URL that the client asked at, without a path.
     pub(super) fn url(&self) -> Option<PublicUrl> {
-        PublicUrl::of_host(self.is_https, self.host.as_deref()?)
+        let url = PublicUrl::of_host(self.is_https, self.host.as_deref()?)?;
+        // Of a proxy that speaks HTTP behind one that speaks HTTPS the port says nothing.
+        let port = self.port.filter(|port| !matches!(port, 80 | 443));
+        Some(match port {
+            Some(port) => url.with_port(port),
+            None => url,
+        })
     }
 }
 
@@ -73,6 +98,28 @@ impl Told {
         } else {
             Self::by_lists(header, trusted, fields)
         }
+    }
+
+    /// Looks whether the fields that are not believed tell of another client. Mostly it wrote them itself, but where it is
+    /// the proxy that writes them, `http.proxyfields` is not as it should be.
+    fn disbelieved(
+        &self,
+        header: &HeaderMap,
+        trusted: &TrustedProxies,
+        fields: &ProxyFields,
+    ) -> Option<Disbelieved> {
+        let (field, other) = if !fields.has(ProxyField::Forwarded) && header.contains_key(FORWARDED) {
+            ("Forwarded", Self::by_forwarded(header, trusted))
+        } else if (fields.has(ProxyField::Forwarded) || !fields.has(ProxyField::XForwardedFor))
+            && header.contains_key(X_FORWARDED_FOR)
+        {
+            let all = ProxyFields::default();
+            ("X-Forwarded-For", Self::by_lists(header, trusted, &all))
+        } else {
+            return None;
+        };
+        let client = other.client.filter(|client| self.client != Some(*client))?;
+        Some(Disbelieved { field, client })
     }
 
     /// RFC 7239.
@@ -114,6 +161,7 @@ impl Told {
             client,
             scheme: scheme.map(|scheme| scheme.to_ascii_lowercase()),
             host: of_hop(ProxyField::XForwardedHost, &X_FORWARDED_HOST),
+            port: of_hop(ProxyField::XForwardedPort, &X_FORWARDED_PORT).and_then(|port| port.parse().ok()),
         }
     }
 }
@@ -278,6 +326,54 @@ mod tests {
         assert_eq!(
             seen(&ProxyFields::none(), &both),
             pair("10.0.0.1", "http://inner:5000")
+        );
+    }
+
+    #[test]
+    fn a_port_is_told_where_the_host_comes_without_one() {
+        let peer = || PeerAddress::Tcp(PROXY.parse().unwrap());
+        let (proto, has_host) = (ProxyField::XForwardedProto, ProxyField::XForwardedHost);
+        let with_port = ProxyFields::new([proto, has_host, ProxyField::XForwardedPort]);
+        let url_by = |believed: &ProxyFields, fields: &[_]| {
+            let fields = [&[("X-Forwarded-Proto", "https")], fields].concat();
+            let url = origin_by(believed, peer(), &fields).url();
+            url.map(|url| url.to_string()).unwrap()
+        };
+        let url = |fields: &[_]| url_by(&with_port, fields);
+        let host = |host| ("X-Forwarded-Host", host);
+        let port = |port| ("X-Forwarded-Port", port);
+        assert_eq!(url(&[host("a"), port("8443")]), "https://a:8443");
+        assert_eq!(url(&[host("[::1]"), port("8443")]), "https://[::1]:8443");
+        assert_eq!(url(&[host("a:9000"), port("8443")]), "https://a:9000");
+        assert_eq!(url(&[port("8443")]), "https://inner:5000");
+        for other in ["443", "80", "", "x", "0", "70000"] {
+            assert_eq!(url(&[host("a"), port(other)]), "https://a", "{other}");
+        }
+        // Many proxies pass on what the client wrote, so it is believed only where it is asked for.
+        let url = url_by(&ProxyFields::default(), &[host("a"), port("8443")]);
+        assert_eq!(url, "https://a");
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_is_not_believed_is_noticed() {
+        let peer = |peer: &str| PeerAddress::Tcp(peer.parse().unwrap());
+        let disbelieved = |believed: &ProxyFields, from, fields: &[_]| {
+            let found = origin_by(believed, peer(from), fields).disbelieved;
+            found.map(|found| (found.field, found.client.to_string()))
+        };
+        let default = ProxyFields::default();
+        let forwarded = ("Forwarded", "for=192.0.2.1");
+        let expected = Some(("Forwarded", "192.0.2.1".to_owned()));
+        assert_eq!(disbelieved(&default, PROXY, &[forwarded]), expected);
+        let same = ("X-Forwarded-For", "192.0.2.1");
+        assert_eq!(disbelieved(&default, PROXY, &[forwarded, same]), None);
+        let other = ("X-Forwarded-For", "192.0.2.2");
+        assert_eq!(disbelieved(&default, PROXY, &[forwarded, other]), expected);
+        assert_eq!(disbelieved(&default, "203.0.113.9:1", &[forwarded]), None);
+        let by_rfc = ProxyFields::new([ProxyField::Forwarded]);
+        assert_eq!(
+            disbelieved(&by_rfc, PROXY, &[other]),
+            Some(("X-Forwarded-For", "192.0.2.2".to_owned()))
         );
     }
 

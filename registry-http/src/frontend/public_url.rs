@@ -43,6 +43,17 @@ impl PublicUrl {
         })
     }
 
+    /// Adds a port, where there is none.
+    pub(super) fn with_port(mut self, port: u16) -> Self {
+        if self.authority.port().is_none()
+            && port != 0
+            && let Ok(authority) = format!("{}:{port}", self.authority).parse()
+        {
+            self.authority = authority;
+        }
+        self
+    }
+
     pub(super) fn below(mut self, prefix: &Prefix) -> Self {
         self.path.push_str(prefix.as_str());
         self

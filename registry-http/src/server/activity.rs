@@ -153,6 +153,10 @@ impl Activity {
         self.lock().header_since.get_or_insert_with(Instant::now);
     }
 
+    pub(super) fn has_part_of_header(&self) -> bool {
+        self.lock().header_since.is_some()
+    }
+
     /// Ends the connection, whatever goes on there.
     pub(super) fn put_out(&self) {
         self.lock().is_put_out = true;

@@ -41,15 +41,19 @@ impl Listener {
         Self::tcp(socket)
     }
 
-    /// Listens at a unix socket that is made at `path`, with the permissions `mode`, or with those that the process
-    /// gives to new files. A socket that is there and at which nobody answers is replaced. The file is removed when
+    /// Listens at a unix socket that is made at `path`, with the permissions `mode` and of the group with the number `group`,
+    /// or with those that the process gives to new files. A socket that is there and at which nobody answers is replaced. The file is removed when
     /// the listener ends.
     ///
     /// # Errors
-    /// Those of the socket; [`AddrInUse`](io::ErrorKind::AddrInUse) where somebody answers at it, and
+    /// Those of the socket and its file; [`AddrInUse`](io::ErrorKind::AddrInUse) where somebody answers at it, and
     /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) where another kind of file is there.
-    pub async fn bind_unix(path: impl AsRef<Path>, mode: Option<u32>) -> io::Result<Self> {
-        let (socket, file) = SocketFile::bind(path.as_ref(), mode).await?;
+    pub async fn bind_unix(
+        path: impl AsRef<Path>,
+        mode: Option<u32>,
+        group: Option<u32>,
+    ) -> io::Result<Self> {
+        let (socket, file) = SocketFile::bind(path.as_ref(), mode, group).await?;
         let mut listener = Self::unix(socket)?;
         listener.address = ListenAddress::Unix(path.as_ref().to_owned());
         listener._file = Some(file);

@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
-use super::watched::FULL;
 use super::transport::Carrier;
+use super::watched::FULL;
 use crate::limits::Limits;
 use crate::memory::{Account, Charge, MemoryUse};
 
@@ -243,6 +243,7 @@ impl<T: Carrier> Metered<T> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = ready!(poll_read_some(&mut self.inner, context, buffer, SMALL_READ))?;
+        self.activity.header_came();
         let new = buffer.filled().get(before..).unwrap_or_default();
         let expected = PREFACE.get(matched..).unwrap_or_default();
         let compared = new.len().min(expected.len());
@@ -298,7 +299,12 @@ impl<T: Carrier> AsyncRead for Metered<T> {
         // A request that is there by now is answered: nobody may send one again that changes something. The rest is the
         // moment in which neither side can know of the other.
         if result.is_pending() && self.activity.may_end() && !self.inner.has_unread() {
-            return Poll::Ready(Ok(()));
+            let is_late = self.activity.has_part_of_header();
+            return Poll::Ready(if is_late {
+                Err(io::ErrorKind::TimedOut.into())
+            } else {
+                Ok(())
+            });
         }
         result
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -20,23 +20,28 @@ type Identity = (u64, u64);
 
 impl SocketFile {
     /// Makes a socket at `path`.
-    pub(super) async fn bind(path: &Path, mode: Option<u32>) -> io::Result<(UnixListener, Self)> {
+    pub(super) async fn bind(
+        path: &Path,
+        mode: Option<u32>,
+        group: Option<u32>,
+    ) -> io::Result<(UnixListener, Self)> {
         remove_stale(path).await?;
         let owned = path.to_owned();
         let bind = move || {
             let socket = std::os::unix::net::UnixListener::bind(&owned)?;
+            let file = Self {
+                identity: identity(&owned)?,
+                path: owned,
+            };
+            // Who is let in by the mode is so by its group too.
+            if group.is_some() {
+                chown(&file.path, None, group)?;
+            }
             if let Some(mode) = mode {
-                fs::set_permissions(&owned, Permissions::from_mode(mode))?;
+                fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
             }
             socket.set_nonblocking(true)?;
-            let identity = identity(&owned)?;
-            io::Result::Ok((
-                socket,
-                Self {
-                    path: owned,
-                    identity,
-                },
-            ))
+            io::Result::Ok((socket, file))
         };
         let (socket, file) = spawn_blocking(bind).await.map_err(io::Error::other)??;
         Ok((UnixListener::from_std(socket)?, file))

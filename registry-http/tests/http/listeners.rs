@@ -1,7 +1,7 @@
 //! The kinds of sockets that a server listens at.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ async fn a_unix_socket_is_served_with_its_mode_and_removed_at_the_end() {
     let path = folder.path().join("socket");
     let records = Records::default();
     let service = service().with_observer(Arc::new(records.clone()));
-    let listener = Listener::bind_unix(&path, Some(0o620)).await.unwrap();
+    let listener = Listener::bind_unix(&path, Some(0o620), None).await.unwrap();
     let server = Server::serve([listener], service, Limits::default()).unwrap();
     assert_eq!(server.addresses(), [ListenAddress::Unix(path.clone())]);
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
@@ -52,13 +52,32 @@ async fn a_unix_socket_is_served_with_its_mode_and_removed_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_unix_socket_belongs_to_the_group_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    // One of the process' own, or any at all for root.
+    let own = std::fs::metadata(folder.path()).unwrap();
+    let group = if own.uid() == 0 { 4711 } else { own.gid() };
+    let listener = Listener::bind_unix(&path, Some(0o660), Some(group))
+        .await
+        .unwrap();
+    let file = std::fs::metadata(&path).unwrap();
+    assert_eq!((file.gid(), file.mode() & 0o777), (group, 0o660));
+    drop(listener);
+    if own.uid() != 0 {
+        Listener::bind_unix(&path, None, Some(0)).await.unwrap_err();
+        assert!(!path.exists(), "what cannot be used is taken away again");
+    }
+}
+
+#[tokio::test]
 async fn a_socket_that_was_left_behind_is_replaced_and_one_that_is_in_use_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    let first = Listener::bind_unix(&path, None).await.unwrap();
-    let second = Listener::bind_unix(&path, None).await.unwrap_err();
+    let first = Listener::bind_unix(&path, None, None).await.unwrap();
+    let second = Listener::bind_unix(&path, None, None).await.unwrap_err();
     assert_eq!(second.kind(), ErrorKind::AddrInUse);
     // Whose socket was replaced by another leaves that alone.
     std::fs::remove_file(&path).unwrap();
@@ -73,7 +92,7 @@ async fn a_file_that_is_no_socket_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     std::fs::write(&path, "precious").unwrap();
-    let error = Listener::bind_unix(&path, None).await.unwrap_err();
+    let error = Listener::bind_unix(&path, None, None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
@@ -84,7 +103,7 @@ async fn several_listeners_share_a_server() {
     let path = folder.path().join("socket");
     let listeners = [
         Listener::bind("127.0.0.1:0").await.unwrap(),
-        Listener::bind_unix(&path, None).await.unwrap(),
+        Listener::bind_unix(&path, None, None).await.unwrap(),
     ];
     let server = Server::serve(listeners, service(), Limits::default()).unwrap();
     let address = server.addresses()[0].tcp().unwrap();

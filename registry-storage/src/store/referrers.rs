@@ -91,7 +91,7 @@ impl<B: Backend> Store<B> {
                     let (items, next) = (reading.items, place.spell(&prefix));
                     return Ok(Page { items, next });
                 };
-                steps = steps.or(is_whole.then_some(seen));
+                steps = steps.or_else(|| is_whole.then_some(seen));
             }
             let step = place.step.saturating_add(1);
             place = Place { step, key: None };

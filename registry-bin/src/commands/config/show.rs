@@ -59,7 +59,7 @@ impl Listing<'_> {
                     }
                 }
                 value => {
-                    let origin = self.origin(&path);
+                    let origin = self.origins(&path, value);
                     self.line(depth, &format!("{}: {}  # {origin}", word(key), single(value)));
                 }
             }
@@ -83,6 +83,21 @@ impl Listing<'_> {
         self.text.push_str(&"  ".repeat(depth));
         self.text.push_str(text);
         self.text.push('\n');
+    }
+
+    /// Where a value was written, or the items of a list, which variables may add to.
+    fn origins(&self, path: &str, value: &Value) -> String {
+        let count = value.as_array().map_or(0, Vec::len);
+        let mut origins: Vec<String> = (0..count)
+            .map(|index| format!("{path}[{index}]"))
+            .filter(|item| self.tree.find(item).is_some())
+            .map(|item| self.origin(&item))
+            .collect();
+        origins.dedup();
+        if origins.is_empty() {
+            origins.push(self.origin(path));
+        }
+        origins.join(", ")
     }
 
     fn origin(&self, path: &str) -> String {
@@ -154,5 +169,14 @@ mod tests {
         ] {
             assert!(listing.lines().any(|other| other == line), "{line}\n{listing}");
         }
+    }
+
+    #[test]
+    fn an_item_of_a_list_that_came_by_a_variable_has_its_origin() {
+        let text = "version: 0.1\nstorage: inmemory\nhttp:\n  trustedproxies: [10.0.0.1]\n";
+        let listing = listing(&loaded(text, &[("REGISTRY_HTTP_TRUSTEDPROXIES_1", "10.0.0.2")])).unwrap();
+        let expected = "  trustedproxies: [\"10.0.0.1/32\", \"10.0.0.2/32\"]  \
+                        # config.yml:4, environment variable REGISTRY_HTTP_TRUSTEDPROXIES_1";
+        assert!(listing.lines().any(|line| line == expected), "{listing}");
     }
 }

@@ -1,5 +1,6 @@
 //! Adoption of what the distribution registry left in the same place, before clients are answered.
 
+use std::error::Error as _;
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -171,7 +172,32 @@ async fn refuse_unadopted<B: Backend>(store: &Store<B>, place: &StorageLocation)
             "it has the data of the distribution registry, which is adopted from a folder only, not from a bucket; \
              copy the images with a client (`skopeo sync`), or name another prefix (`rootdirectory`) to begin empty",
         )),
-        Err(cause) => Err(failed().because(cause)),
+        Err(error) => Err(failed().because(of_service(&error))),
+    }
+}
+
+/// Says why a service failed, without what a registry tells its clients then ("busy"), and what to do where that is known.
+fn of_service(error: &registry_core::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (**cause).source());
+    let mut text = String::new();
+    for cause in causes.map(ToString::to_string) {
+        // Some errors tell their causes themselves.
+        if !text.contains(&cause) {
+            text = if text.is_empty() {
+                cause
+            } else {
+                format!("{text}: {cause}")
+            };
+        }
+    }
+    match text.as_str() {
+        "" => error.to_string(),
+        // What a TLS client makes of an answer in HTTP.
+        _ if text.contains("InvalidContentType") => format!(
+            "the service speaks HTTP and is asked by HTTPS; write http:// in its address (`regionendpoint`, `serviceurl`), or \
+             `secure: false`: {text}"
+        ),
+        _ => text,
     }
 }
 

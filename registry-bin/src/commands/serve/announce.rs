@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use registry_http::{LineSink as _, ListenAddress};
 
 use super::tls::Encryption;
+use crate::config::sections::log::LogFormat;
 use crate::line_writer::LineWriter;
 use crate::storage::StorageLocation;
 
-/// Tells where the server is, and how to use it.
+/// Tells where the server is, and how to use it: in the log, and on the standard output unless that is for programs.
 pub(super) fn announce(
     output: &LineWriter,
+    format: LogFormat,
     addresses: &[ListenAddress],
     location: &StorageLocation,
     encryption: Option<&Encryption>,
@@ -18,10 +20,16 @@ pub(super) fn announce(
     let scheme = if encryption.is_some() { "https" } else { "http" };
     let mut text = String::new();
     for address in addresses {
-        text.push_str(&match address {
-            ListenAddress::Tcp(address) => format!("Listening on {scheme}://{address}\n"),
-            ListenAddress::Unix(_) => format!("Listening on {address}\n"),
-        });
+        let address = match address {
+            ListenAddress::Tcp(address) => format!("{scheme}://{address}"),
+            ListenAddress::Unix(_) => address.to_string(),
+        };
+        tracing::info!(address, storage = %location, "listening");
+        text.push_str(&format!("Listening on {address}\n"));
+    }
+    if format != LogFormat::Text {
+        // Whatever reads the lines of requests there expects nothing else.
+        return;
     }
     text.push_str(&format!("Storing in {location}\n"));
     let tcp = addresses.iter().find_map(ListenAddress::tcp);

@@ -16,6 +16,8 @@ pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
     let mut results = vec![Traces::check()];
     if http.net == Network::Tcp {
         results.push(listen::check("http.addr", &http.addr));
+    } else {
+        results.push(listen::check_unix(&http.unix));
     }
     if let Some(address) = &http.debug.addr {
         results.push(listen::check("http.debug.addr", address));

@@ -42,6 +42,7 @@ const fn proxy_field(field: http::ProxyField) -> ProxyField {
         http::ProxyField::XForwardedFor => ProxyField::XForwardedFor,
         http::ProxyField::XForwardedProto => ProxyField::XForwardedProto,
         http::ProxyField::XForwardedHost => ProxyField::XForwardedHost,
+        http::ProxyField::XForwardedPort => ProxyField::XForwardedPort,
         http::ProxyField::Forwarded => ProxyField::Forwarded,
     }
 }

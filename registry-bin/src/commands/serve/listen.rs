@@ -10,9 +10,10 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::tls::Encryption;
-use crate::config::sections::http::{Http, Network};
+use crate::config::sections::http::{Http, Network, UnixSocket};
 use crate::config::values::split_address;
 use crate::failure::Failure;
+use crate::ownership;
 
 /// A socket that the service manager listens at for this process (systemd.socket(5)).
 pub(super) enum Inherited {
@@ -87,7 +88,7 @@ impl Reserved {
                 let failed = || cannot_listen("http.addr", &http.addr);
                 vec![listener.map_err(|cause| failed().because(cause))?]
             }
-            Self::Unix(path) => vec![bind_unix(&path).await?],
+            Self::Unix(path) => vec![bind_unix(&path, &http.unix).await?],
         };
         // Without TLS no switch of distribution's turns HTTP/2 off; `h2c.enabled: false` does here.
         let has_http2 = http.h2c.enabled.unwrap_or(!http.http2.disabled);
@@ -144,13 +145,28 @@ impl Inherited {
     }
 }
 
-async fn bind_unix(path: &str) -> Result<Listener, Failure> {
-    Listener::bind_unix(path, None).await.map_err(|cause| {
+async fn bind_unix(path: &str, file: &UnixSocket) -> Result<Listener, Failure> {
+    let group = file.group.as_deref().map(group_id).transpose()?;
+    let mode = file.mode.map(|mode| mode.0);
+    Listener::bind_unix(path, mode, group).await.map_err(|cause| {
+        let of_group = match &file.group {
+            Some(group) if cause.kind() == io::ErrorKind::PermissionDenied => {
+                format!(" as one of the group {group}, which the server's user has to be in")
+            }
+            _ => String::new(),
+        };
+        let message = format!("cannot listen at the unix socket {path}{of_group}; name another");
+        Failure::of("http.addr", message).because(cause)
+    })
+}
+
+/// Finds the number of a group.
+fn group_id(group: &str) -> Result<u32, Failure> {
+    ownership::group_id(group).ok_or_else(|| {
         Failure::of(
-            "http.addr",
-            format!("cannot listen at the unix socket {path}; name another"),
+            "http.unix.group",
+            format!("/etc/group has no group {group}; write its number"),
         )
-        .because(cause)
     })
 }
 
@@ -159,6 +175,11 @@ pub(super) fn bind_tcp(key: &str, text: &str) -> Result<TcpListener, Failure> {
     reserve(text)
         .and_then(|socket| socket.listen(BACKLOG))
         .map_err(|cause| cannot_listen(key, text).because(cause))
+}
+
+/// Looks whether there is such a group.
+pub(super) fn check_unix(file: &UnixSocket) -> Result<(), Failure> {
+    file.group.as_deref().map(group_id).transpose().map(drop)
 }
 
 /// Looks whether there is such an address: a name may have none. Nothing is taken.

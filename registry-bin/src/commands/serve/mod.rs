@@ -110,7 +110,7 @@ async fn serve_until_signal(
     let observation = Observation::start(&configuration.log, errors)?;
     let health = Health::new();
     let debug = debug::start(configuration, &health, &observation.metrics)?;
-    let files = OpenFiles::divide(&http.limits);
+    let files = OpenFiles::divide(http);
     let opened = opening.storage(configuration, &location, files.blobs, &health, &mut signals);
     let Some((storage, reserved)) = opened.await? else {
         return Ok(());
@@ -129,13 +129,7 @@ async fn serve_until_signal(
     };
     let limits = files.limits;
     observation.metrics.add_memory(limits.memory.clone());
-    let service = service(
-        serve,
-        configuration,
-        (&location, &storage),
-        &around,
-        limits.clone(),
-    );
+    let service = service(configuration, (&location, &storage), &around, limits.clone());
     let server = Server::serve(listeners, Frontend::new(service, frontend), limits)
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
     // What can change while the server runs; each part reads what it needs of the new configuration.
@@ -154,6 +148,7 @@ async fn serve_until_signal(
     health.started();
     announce(
         &observation.output,
+        configuration.log.formatter,
         server.addresses(),
         &location,
         encryption.as_deref(),

@@ -10,7 +10,6 @@ use super::authentication::Authentication;
 use super::notifications::Notifications;
 use super::observe::Observation;
 use super::rules::rules;
-use crate::cli::Serve;
 use crate::config::Configuration;
 use crate::config::sections::http::{self, RateLimit};
 use crate::storage::{OpenStorage, StorageLocation};
@@ -24,16 +23,13 @@ pub(super) struct Around<'a> {
 
 /// Makes the service of a registry.
 pub(super) fn service(
-    serve: &Serve,
     configuration: &Configuration,
     (location, storage): (&StorageLocation, &OpenStorage),
     around: &Around<'_>,
     limits: Limits,
 ) -> RegistryService<impl Storage + use<>> {
-    let mut rules = rules(configuration);
-    rules.allow_missing_children = serve.allow_missing_content;
     let metered = around.observation.meter(&storage.storage, location.kind());
-    let registry = Registry::new(Arc::new(metered), rules);
+    let registry = Registry::new(Arc::new(metered), rules(configuration));
     let mut service = RegistryService::new(registry, limits)
         .with_fields(configuration.http.headers.to_map())
         .with_observer(Arc::new(around.observation.observers.clone()))

@@ -1,9 +1,11 @@
 //! What must hold in `http`.
 
+use std::time::Duration;
+
 use registry_http::{Prefix, PublicUrl};
 
 use super::Problems;
-use crate::config::sections::http::{Http, Network, ProxyField};
+use crate::config::sections::http::{Http, Network, ProxyField, UnixSocket};
 use crate::config::values::split_address;
 
 pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
@@ -14,6 +16,12 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
         is_unix && is_missing,
         "name the path of the unix socket",
     );
+    if !is_unix && http.unix != UnixSocket::default() {
+        problems.add(
+            "http.unix",
+            "says who may connect to a unix socket; add `net: unix` and its path as `addr`, or remove the key",
+        );
+    }
     for (path, address) in [
         ("http.addr", Some(http.addr.as_str()).filter(|_| !is_unix)),
         ("http.debug.addr", http.debug.addr.as_deref()),
@@ -46,6 +54,22 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
             );
         }
     }
+    let timeouts = &http.timeouts;
+    for (key, time) in [
+        ("handshake", timeouts.handshake),
+        ("header", timeouts.header),
+        ("body", timeouts.body),
+        ("answer", timeouts.answer),
+        ("idle", timeouts.idle),
+    ] {
+        // A number without a unit is nanoseconds.
+        if time.0 < LEAST_TIME {
+            problems.add(
+                &format!("http.timeouts.{key}"),
+                format!("is {time}, and must be at least 100ms; write for example 90s"),
+            );
+        }
+    }
     if http.limits.memory.get() < LEAST_MEMORY {
         problems.add(
             "http.limits.memory",
@@ -62,6 +86,9 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
 
 /// The least memory that a manifest of the largest size fits into, three times as much as is free being one client's.
 const LEAST_MEMORY: usize = 8 << 20;
+
+/// Less is no time for a client that is far away.
+const LEAST_TIME: Duration = Duration::from_millis(100);
 
 /// What a header is read in.
 const LEAST_HEADER: u32 = 16 << 10;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tls::Tls;
-use crate::config::values::{AddressRange, GoDuration, HeaderFields, Secret};
+use crate::config::values::{AddressRange, FileMode, GoDuration, HeaderFields, Secret};
 
 /// Where the registry is reached, and by whom how often.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -16,6 +16,8 @@ pub(crate) struct Http {
     pub(crate) addr: String,
     /// The kind of `addr`.
     pub(crate) net: Network,
+    /// The file of the socket where `net` is `unix`.
+    pub(crate) unix: UnixSocket,
     /// The URL that clients reach the registry by, for the URLs in its responses.
     pub(crate) host: Option<String>,
     /// The path that the registry is below of, such as `/registry/`.
@@ -44,8 +46,8 @@ pub(crate) struct Http {
     /// a unix socket. Those on the same machine unless given; nobody with `[]`.
     #[serde(rename = "trustedproxies")]
     pub(crate) trusted_proxies: Option<Vec<AddressRange>>,
-    /// The header fields that the proxies write or remove; others are the client's own words, and not believed. Those
-    /// that begin with `x-forwarded-` unless given.
+    /// The header fields that the proxies write or remove; others are the client's own words, and not believed.
+    /// `x-forwarded-for`, `x-forwarded-proto` and `x-forwarded-host` unless given.
     #[serde(rename = "proxyfields")]
     pub(crate) proxy_fields: Option<Vec<ProxyField>>,
     /// How many requests are answered.
@@ -53,6 +55,8 @@ pub(crate) struct Http {
     pub(crate) rate_limit: RateLimit,
     /// What clients can make the server hold.
     pub(crate) limits: Limits,
+    /// How long clients may be silent.
+    pub(crate) timeouts: Timeouts,
 }
 
 /// Only for this machine: a registry without users and without encryption is not for a network.
@@ -63,6 +67,7 @@ impl Default for Http {
         Self {
             addr: DEFAULT_ADDRESS.to_owned(),
             net: Network::default(),
+            unix: UnixSocket::default(),
             host: None,
             prefix: None,
             secret: None,
@@ -77,6 +82,7 @@ impl Default for Http {
             proxy_fields: None,
             rate_limit: RateLimit::default(),
             limits: Limits::default(),
+            timeouts: Timeouts::default(),
         }
     }
 }
@@ -93,6 +99,16 @@ pub(crate) enum Network {
     Unix,
 }
 
+/// The file of a unix socket, which says who may connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct UnixSocket {
+    /// Its permissions in octal digits, such as `0660`; those of a new file unless given.
+    pub(crate) mode: Option<FileMode>,
+    /// The group that it belongs to, a name or a number; the server's user has to be in it.
+    pub(crate) group: Option<String>,
+}
+
 /// A header field by which a proxy tells of the request that it got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -103,6 +119,8 @@ pub(crate) enum ProxyField {
     XForwardedProto,
     /// The host of that URL.
     XForwardedHost,
+    /// The port of that URL, where its host comes without one.
+    XForwardedPort,
     /// All of these, by RFC 7239.
     Forwarded,
 }
@@ -207,6 +225,35 @@ impl Default for Limits {
             requests: NonZeroUsize::new(ours.requests).unwrap_or(least),
             streams: NonZeroU32::new(ours.streams).unwrap_or(NonZeroU32::MIN),
             header: NonZeroU32::new(ours.header).unwrap_or(NonZeroU32::MIN),
+        }
+    }
+}
+
+/// How long clients may be silent. No request has a limit on its whole time.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Timeouts {
+    /// How long a TLS handshake may take.
+    pub(crate) handshake: GoDuration,
+    /// How long the header of an HTTP/1.1 request may take from its first byte on, and how long a new connection may be without a request.
+    pub(crate) header: GoDuration,
+    /// How long no byte of a request's body may come before it is answered 408.
+    pub(crate) body: GoDuration,
+    /// How long a client may take nothing of an answer before it is cut off.
+    pub(crate) answer: GoDuration,
+    /// How long a connection may be without requests. Longer than proxies in front keep one, so that it is they who close: a request that is sent just when the server closes has no answer.
+    pub(crate) idle: GoDuration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let ours = registry_http::Limits::default();
+        Self {
+            handshake: GoDuration(ours.handshake),
+            header: GoDuration(ours.header_time),
+            body: GoDuration(ours.request_silence),
+            answer: GoDuration(ours.response_silence),
+            idle: GoDuration(ours.idle),
         }
     }
 }

@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Validation {
     /// The old form of `disabled`: true goes before it.
     pub(crate) enabled: bool,
-    /// The rules below do not apply, and a manifest may name what is not there.
+    /// The rules for indexes and URLs do not apply: an index may name manifests that are not there, and no other manifest may.
     pub(crate) disabled: bool,
+    /// Any manifest may name content that the repository does not have.
+    #[serde(rename = "allowmissingcontent")]
+    pub(crate) allow_missing_content: bool,
     /// Rules for manifests.
     pub(crate) manifests: ValidationManifests,
 }

@@ -65,6 +65,7 @@ http:
   secret: a
   headers: {X-Content-Type-Options: [nosniff]}
   limits: {memory: 50000000, connections: 100, requests: 100, streams: 10, header: 20000}
+  timeouts: {handshake: 1s, header: 2s, body: 3s, answer: 4s, idle: 5s}
   ratelimit:
     address: {requests: 1, per: 2s, burst: 3}
     identity: {requests: 1, per: 2s, burst: 3}
@@ -97,6 +98,7 @@ tags:
 validation:
   enabled: true
   disabled: true
+  allowmissingcontent: true
   manifests: {indexes: {platforms: none}, maxdescriptors: 100}
 ",
     "
@@ -138,6 +140,7 @@ auth: none
 http:
   addr: /run/registry.sock
   net: unix
+  unix: {mode: 0660, group: staff}
   host: https://example.com
   prefix: /registry/
   relativeurls: true

@@ -82,13 +82,19 @@ pub(crate) fn apply_variables(
             continue;
         }
         let origin = Origin::Variable(Arc::from(name.as_str()));
-        let value = parse(&text, Some(&origin)).map_err(|problem| problem.at(&origin))?;
+        let (value, wrong) = match read(&text, &origin) {
+            Ok(value) => (value, None),
+            Err(problem) => (Node::null(&origin), Some(problem)),
+        };
         let path: Vec<&str> = name.strip_prefix(PREFIX).unwrap_or_default().split('_').collect();
         let before = root.clone();
         let placed =
             place(root, Description::new(schema), &path, value).map_err(|problem| problem.at(&origin))?;
         match placed {
             Placed::Yes => {
+                if let Some(problem) = wrong {
+                    return Err(problem.at(&origin));
+                }
                 protection::check(&before, root, &origin)?;
                 applied.used.push(name);
             }
@@ -100,6 +106,29 @@ pub(crate) fn apply_variables(
     }
     Ok(applied)
 }
+
+/// Reads the value of a variable.
+///
+/// # Errors
+/// What is not YAML, and text that to YAML is none: `#abc` is a comment, `!abc` a type, `&abc` a name. Passwords and keys
+/// begin with any character, and whoever writes one in a shell thinks of the shell's quotes alone.
+fn read(text: &str, origin: &Origin) -> Result<Node, Problem> {
+    let written = text.trim();
+    let mut characters = written.chars();
+    if let Some(first) = characters.next().filter(|first| "#!&".contains(*first))
+        && characters
+            .next()
+            .is_some_and(|second| second != '!' && !second.is_whitespace())
+    {
+        return Err(Problem::new(format!(
+            "begins with `{first}`, which YAML takes for something else than text; {IN_QUOTES}"
+        )));
+    }
+    parse(text, Some(origin)).map_err(|problem| problem.with_remedy(&format!("if it is text, {IN_QUOTES}")))
+}
+
+/// What to do with text that YAML understands otherwise.
+const IN_QUOTES: &str = "put the value in quotes of its own, inside those of a shell: `'\"…\"'`";
 
 /// Says why a variable has no effect, and which one may have been meant.
 fn reason(path: &[&str], left: usize, known: &[String]) -> String {
