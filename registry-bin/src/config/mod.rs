@@ -4,6 +4,7 @@
 //! reads the types of [`sections`] from it. What is accepted without effect or refused is said in [`supported`], and what
 //! no empty value takes away in [`protection`].
 
+mod bare_durations;
 mod check;
 pub(crate) mod fingerprint;
 mod load;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::bare_durations::bare_durations;
 pub(crate) use self::load::{DEFAULT_FOLDER, Flag, Loaded, load};
 use self::sections::access::Access;
 use self::sections::auth::Auth;

@@ -4,10 +4,9 @@ use registry_http::auth::Htpasswd;
 
 use crate::commands::serve::files;
 use crate::commands::serve::files::users;
-use crate::config::Loaded;
-use crate::config::protection;
 use crate::config::sections::notifications::EventFormat;
 use crate::config::supported::{limited, reason, without_effect};
+use crate::config::{Loaded, bare_durations, protection};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
@@ -43,6 +42,11 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     }
     for (key, limit) in limited(configuration) {
         line(format!("{key} is limited: {limit}."));
+    }
+    for (key, origin, number) in bare_durations(configuration, &loaded.tree) {
+        line(format!(
+            "{key} ({origin}) is {number} nanoseconds, as in Go; write {number}s if seconds are meant."
+        ));
     }
     for (key, difference) in differences(loaded) {
         line(format!("{key}: {difference}."));

@@ -57,7 +57,7 @@ use self::signals::Signals;
 use self::tls::{Encryption, Renewal, Unencrypted};
 use crate::cli::Serve;
 use crate::config::supported::{limited, without_effect};
-use crate::config::{DEFAULT_FOLDER, Loaded, load, protection};
+use crate::config::{DEFAULT_FOLDER, Loaded, bare_durations, load, protection};
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
 use crate::logging::{LogHandle, Logging};
@@ -195,6 +195,9 @@ fn tell_what_has_no_effect(loaded: &Loaded) {
     }
     for (key, limit) in limited(&loaded.configuration) {
         tracing::info!("{key} is limited: {limit}");
+    }
+    for (key, origin, number) in bare_durations(&loaded.configuration, &loaded.tree) {
+        tracing::warn!("{key} ({origin}) is {number} nanoseconds; write {number}s if seconds are meant");
     }
     for (key, origin) in protection::empty(&loaded.tree) {
         tracing::warn!("{key} ({origin}) is empty and protects nothing; write `~` if that is meant");
