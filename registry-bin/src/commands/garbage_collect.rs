@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// The arguments of registry:2's command.
+/// The arguments of registry:2's command, whose flags take `=true` and `=false`.
 #[derive(Debug, Args)]
 pub(crate) struct GarbageCollect {
     /// The configuration of the registry.
@@ -12,16 +12,16 @@ pub(crate) struct GarbageCollect {
     _file: Option<PathBuf>,
 
     /// Has no effect, as nothing is collected.
-    #[arg(short = 'd', long = "dry-run")]
-    _dry_run: bool,
+    #[arg(short = 'd', long = "dry-run", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    _dry_run: Option<bool>,
 
     /// Has no effect, as nothing is collected.
-    #[arg(short = 'm', long = "delete-untagged")]
-    _delete_untagged: bool,
+    #[arg(short = 'm', long = "delete-untagged", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    _delete_untagged: Option<bool>,
 
     /// Has no effect: what there is to say is one sentence.
-    #[arg(short = 'q', long = "quiet")]
-    _quiet: bool,
+    #[arg(short = 'q', long = "quiet", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    _quiet: Option<bool>,
 }
 
 /// Says what is so. It does not fail: the usual job stops the registry, collects and starts it again, and one that stops

@@ -140,6 +140,13 @@ fn garbage_collect_says_what_is_so_and_does_not_end_the_job_that_calls_it() {
             "config.yml",
         ],
         &["/bin/registry", "garbage-collect", "-m", "config.yml"],
+        &[
+            "garbage-collect",
+            "--delete-untagged=true",
+            "--dry-run=false",
+            "-q=true",
+            "config.yml",
+        ],
     ] {
         let output = run(arguments, "version: 0.1\nstorage: inmemory\n", &[]);
         assert!(output.status.success(), "{}", text(&output));

@@ -29,7 +29,7 @@ pub(super) struct Stream {
     untaken: AtomicUsize,
     /// When the socket took some last, in milliseconds after `begin`.
     taken_at: AtomicU64,
-    /// Who waits until all is taken.
+    /// Who waits until so much is taken.
     waiting: AtomicWaker,
     _charge: Charge,
 }
@@ -79,10 +79,10 @@ impl Stream {
         self.untaken.load(Ordering::Acquire) == 0
     }
 
-    /// Waits until the socket took all that was made.
-    pub(super) fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
+    /// Waits until the socket took all that was made but for `rest` bytes.
+    pub(super) fn poll_taken(&self, context: &Context<'_>, rest: usize) -> Poll<()> {
         self.waiting.register(context.waker());
-        if self.is_taken() {
+        if self.untaken.load(Ordering::Acquire) <= rest {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -121,9 +121,8 @@ impl Stream {
     fn took(&self, length: usize) {
         self.note_time();
         self.activity.body_taken();
-        if self.untaken.fetch_sub(length, Ordering::Release) == length {
-            self.waiting.wake();
-        }
+        self.untaken.fetch_sub(length, Ordering::Release);
+        self.waiting.wake();
     }
 
     fn note_time(&self) {
@@ -240,7 +239,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
                     future.set(None);
                 }
                 let is_made = future.is_none();
-                if is_made && stream.poll_taken(context).is_ready() {
+                if is_made && stream.poll_taken(context, 0).is_ready() {
                     return Poll::Ready(());
                 }
                 let stalled = stream.poll_stalled(context, &mut timer, silence);

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const LARGEST: usize = 384 * 1024;
 
 /// The smallest chunk in bytes, which needs no permit.
-const SMALLEST: usize = 16 * 1024;
+const SMALLEST: usize = 8 * 1024;
 
 /// A chunk is at most so small a share of what is free, so that clients that stall use up what is there more and more
 /// slowly, and there is something for the next one.
