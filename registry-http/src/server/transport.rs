@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::either::Either;
 
 use super::activity::Activity;
+#[cfg(feature = "tls")]
 use crate::tls::TlsStream;
 
 /// A stream of bytes that a connection can run on.
@@ -60,6 +61,8 @@ impl<T: Transport> Carrier for Watched<T> {
     }
 }
 
+// Without TLS it is the socket itself.
+#[cfg(feature = "tls")]
 impl<T: Transport> Carrier for TlsStream<Watched<T>> {
     fn has_unread(&self) -> bool {
         self.get_ref().0.has_unread()
