@@ -19,6 +19,19 @@ async fn registry(memory: usize) -> (TestRegistry, MemoryBudget) {
     (TestRegistry::builder().limits(limits).start().await, budget)
 }
 
+/// Counts the clients that were told that they are refused. The others have no answer.
+async fn count_refusals(clients: &mut [Client], method: &str) -> usize {
+    let mut count = 0;
+    for client in clients {
+        let answer = tokio::time::timeout(Duration::from_millis(50), client.try_answer(method)).await;
+        if let Ok(Ok(answer)) = answer {
+            answer.expect_refusal_that_passes();
+            count += 1;
+        }
+    }
+    count
+}
+
 async fn is_given_back(budget: &MemoryBudget) {
     eventually(async || (budget.used() == 0).then_some(())).await;
 }
@@ -64,15 +77,7 @@ async fn connections_that_hold_headers_leave_memory_for_others() {
     }
     eventually(async || (budget.refused(MemoryUse::Header) > 0).then_some(())).await;
     assert!(budget.used() < budget.capacity(), "{budget:?}");
-    let mut refused = 0;
-    for client in &mut holding {
-        let answer = tokio::time::timeout(Duration::from_millis(20), client.try_answer("GET")).await;
-        if let Ok(Ok(answer)) = answer {
-            answer.expect_refusal_that_passes();
-            refused += 1;
-        }
-    }
-    assert!(refused > 0);
+    assert!(count_refusals(&mut holding, "GET").await > 0);
     let mut other = connect_from(2, &registry).await;
     assert_eq!(other.get("/v2/").await.status, 200);
     drop((holding, other));
@@ -215,14 +220,7 @@ async fn stalled_pushes_of_manifests_are_bounded_and_others_push() {
     let pushed = other.call("PUT", "/v2/b/manifests/1", &fields, manifest.as_bytes());
     assert_eq!(pushed.await.status, 201);
     // Who was refused is told.
-    let mut answers = 0;
-    for client in &mut stalled {
-        let answer = tokio::time::timeout(Duration::from_millis(50), client.try_answer("PUT")).await;
-        if let Ok(Ok(answer)) = answer {
-            answer.expect_refusal_that_passes();
-            answers += 1;
-        }
-    }
+    let answers = count_refusals(&mut stalled, "PUT").await;
     assert!(answers > 5, "{answers}");
     drop((stalled, other));
     is_given_back(&budget).await;
