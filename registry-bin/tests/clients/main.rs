@@ -6,9 +6,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accepts;
 mod buildah;
 mod containerd;
 mod curl;
+mod distribution;
 mod docker;
 mod docker_daemon;
 mod image;

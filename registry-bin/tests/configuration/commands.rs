@@ -36,6 +36,49 @@ fn check_says_what_is_good_and_what_has_no_effect() {
 }
 
 #[test]
+fn check_says_what_will_be_other_than_at_the_old_registry_where_the_file_has_it() {
+    let base = "version: 0.1\nstorage: inmemory\n";
+    let endpoint = |more: &str| {
+        format!("{base}notifications: {{endpoints: [{{name: a, url: 'http://127.0.0.1:1/'{more}}}]}}\n")
+    };
+    let (events, proxies, checks) = (
+        "notifications.endpoints: events have the content type of registry:3; `format: distribution-v1` gives",
+        "http.trustedproxies: what proxies tell (X-Forwarded-For) is believed from this machine only",
+        "health: a failing check refuses no request, unlike at registry:2; it shows at http.debug.addr",
+    );
+    for (configuration, said) in [
+        (base.to_owned(), None),
+        (endpoint(""), Some(events)),
+        (endpoint(", format: distribution-v1"), None),
+        (endpoint(", format: cloudevents"), None),
+        (endpoint(", disabled: true"), None),
+        (
+            format!("{base}http: {{host: 'https://a.example'}}\n"),
+            Some(proxies),
+        ),
+        (
+            format!("{base}http: {{host: 'https://a.example', trustedproxies: [10.0.0.0/8]}}\n"),
+            None,
+        ),
+        (
+            format!("{base}health: {{storagedriver: {{enabled: true}}}}\n"),
+            Some(checks),
+        ),
+    ] {
+        let output = run(&["config", "check", "config.yml"], &configuration, &[]);
+        let report = text(&output.stdout);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        for expected in [events, proxies, checks] {
+            assert_eq!(
+                report.contains(expected),
+                said == Some(expected),
+                "{configuration}{report}"
+            );
+        }
+    }
+}
+
+#[test]
 fn check_fails_as_serve_does() {
     let output = run(&["config", "check", "config.yml"], "version: 0.1\n", &[]);
     assert_eq!(output.status.code(), Some(1));

@@ -1,6 +1,6 @@
 //! Pushing and pulling manifests (end-3, end-7a, end-7b).
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::backend::behaviours;
 use crate::support::content::{sha256, sha512};
@@ -18,6 +18,8 @@ behaviours![
     every_media_type_is_returned_without_parameters,
     a_manifest_without_a_media_type_field_takes_the_content_type,
     the_stored_type_is_returned_whatever_is_accepted,
+    a_client_that_takes_no_list_gets_its_linux_image,
+    an_oci_index_is_returned_to_who_takes_images_alone,
     a_manifest_of_unknown_length_can_be_pushed,
     a_tag_moves_and_the_old_manifest_stays,
     a_manifest_can_be_pushed_twice,
@@ -180,6 +182,70 @@ fn the_stored_type_is_returned_whatever_is_accepted(repository: &Repository) {
         .header("Accept", IMAGE)
         .send()
         .expect_header("Content-Type", IMAGE);
+}
+
+/// Pushes a list of two platforms by `tag` and returns its digest and that of the image for `linux/amd64`.
+fn push_list(repository: &Repository, tag: &str, list: &str, image: &str) -> (String, String) {
+    let entries = ["arm64", "amd64"].map(|architecture| {
+        let mut content: Value = serde_json::from_slice(&simple(repository, architecture)).expect("JSON");
+        content["mediaType"] = json!(image);
+        let content = content.to_string();
+        repository.push_manifest(&sha256(content.as_bytes()), image, content.as_bytes());
+        let mut entry = descriptor(image, content.as_bytes());
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        entry
+    });
+    let mut content = index(&entries);
+    content["mediaType"] = json!(list);
+    let digest = repository.push_manifest(tag, list, content.to_string().as_bytes());
+    let [_, amd64] = entries;
+    (digest, amd64["digest"].as_str().expect("a digest").to_owned())
+}
+
+fn a_client_that_takes_no_list_gets_its_linux_image(repository: &Repository) {
+    let (list, amd64) = push_list(repository, "many", DOCKER_LIST, DOCKER_IMAGE);
+    let ask = |method, reference: &str, accept: &str, known: &str| {
+        let request = repository.request(method, &format!("manifests/{reference}"));
+        let request = request.header("Accept", accept);
+        request.header("If-None-Match", &format!("\"{known}\"")).send()
+    };
+    for method in ["GET", "HEAD"] {
+        let found = ask(method, "many", DOCKER_IMAGE, "");
+        found.expect_status(200);
+        found.expect_header("Content-Type", DOCKER_IMAGE);
+        found.expect_header("Docker-Content-Digest", &amd64);
+        found.expect_header("ETag", &format!("\"{amd64}\""));
+        found.expect_header("Vary", "Accept");
+        // What is the same is what would be sent, and not what the tag names.
+        ask(method, "many", DOCKER_IMAGE, &amd64).expect_status(304);
+        ask(method, "many", DOCKER_IMAGE, &list).expect_status(200);
+        ask(method, "many", DOCKER_LIST, &list).expect_status(304);
+        for accept in [DOCKER_LIST, "*/*", &format!("{DOCKER_IMAGE}, {DOCKER_LIST}")] {
+            ask(method, "many", accept, "").expect_header("Docker-Content-Digest", &list);
+        }
+        // What is asked for by digest has that digest.
+        ask(method, &list, DOCKER_IMAGE, "").expect_header("Docker-Content-Digest", &list);
+    }
+    let got = ask("GET", "many", DOCKER_IMAGE, "");
+    assert_eq!(sha256(&got.body), amd64);
+    assert!(got.json()["config"]["digest"].is_string(), "scripts read it");
+    repository
+        .delete(&format!("manifests/{amd64}"))
+        .expect_status(202);
+    ask("GET", "many", DOCKER_IMAGE, "").expect_error(&[404], &["MANIFEST_UNKNOWN"]);
+    ask("GET", "many", DOCKER_LIST, "").expect_status(200);
+}
+
+fn an_oci_index_is_returned_to_who_takes_images_alone(repository: &Repository) {
+    let (index, _) = push_list(repository, "many", INDEX, IMAGE);
+    for method in ["GET", "HEAD"] {
+        let request = repository.request(method, "manifests/many");
+        let found = request
+            .header("Accept", &format!("{IMAGE}, {DOCKER_IMAGE}"))
+            .send();
+        found.expect_header("Docker-Content-Digest", &index);
+        found.expect_header("Content-Type", INDEX);
+    }
 }
 
 fn a_manifest_of_unknown_length_can_be_pushed(repository: &Repository) {

@@ -2,6 +2,7 @@
 
 mod document;
 mod kind;
+mod platform;
 
 use alloc::collections::BTreeSet;
 use alloc::string::String;
@@ -9,6 +10,7 @@ use alloc::vec::Vec;
 
 use self::document::{Document, DocumentDescriptor};
 use self::kind::Kind;
+pub use self::platform::default_image;
 use crate::descriptor::{Annotations, Descriptor};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};

@@ -11,17 +11,26 @@ use super::{Registry, body};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, ErrorCode};
 use crate::event::{EventAction, EventIntents, EventTarget};
-use crate::manifest::ManifestView;
+use crate::manifest::{ManifestView, default_image};
 use crate::media_type::MediaType;
 use crate::name::RepositoryName;
 use crate::operation::{Action, Operation, Principal, Target};
 use crate::reference::Reference;
-use crate::request::EntityTags;
+use crate::request::{AcceptedManifests, EntityTags};
 use crate::response::Response;
 use crate::storage::{
     Body, ChildKind, Manifest, ManifestChild, NewManifest, Storage, TagCondition, TagFilter,
 };
 use crate::tag::Tag;
+
+/// A request for a manifest.
+#[derive(Clone, Copy)]
+pub(super) struct Pull<'a> {
+    pub(super) repository: &'a RepositoryName,
+    pub(super) reference: &'a Reference,
+    pub(super) accepted: AcceptedManifests,
+    pub(super) if_none_match: Option<&'a EntityTags>,
+}
 
 /// A request to push a manifest.
 #[derive(Clone, Copy)]
@@ -82,24 +91,65 @@ impl Push<'_> {
 impl<S: ?Sized + Storage> Registry<S> {
     pub(super) async fn get_manifest(
         &self,
-        repository: &RepositoryName,
-        reference: &Reference,
-        if_none_match: Option<&EntityTags>,
+        principal: &Principal,
+        pull: Pull<'_>,
     ) -> Result<Response, Error> {
-        let manifest = self.storage.get_manifest(repository, reference).await?;
-        let response = Response::manifest(reference, &manifest, if_none_match);
-        Ok(self.with_pull_event(response, repository, reference, manifest))
+        let manifest = self.storage.get_manifest(pull.repository, pull.reference).await?;
+        let Some(image) = self.default_image(principal, &pull, &manifest)? else {
+            return Ok(self.manifest_response(&pull, manifest));
+        };
+        let image = self.storage.get_manifest(pull.repository, &image).await?;
+        Ok(self.manifest_response(&pull, image).with_field("Vary", "Accept"))
     }
 
     pub(super) async fn head_manifest(
         &self,
-        repository: &RepositoryName,
-        reference: &Reference,
-        if_none_match: Option<&EntityTags>,
+        principal: &Principal,
+        pull: Pull<'_>,
     ) -> Result<Response, Error> {
-        let manifest = self.storage.stat_manifest(repository, reference).await?;
-        let response = Response::manifest(reference, &manifest, if_none_match).without_body();
-        Ok(self.with_pull_event(response, repository, reference, manifest))
+        let manifest = self
+            .storage
+            .stat_manifest(pull.repository, pull.reference)
+            .await?;
+        let Some(image) = self.default_image(principal, &pull, &manifest)? else {
+            return Ok(self.manifest_response(&pull, manifest).without_body());
+        };
+        let image = self.storage.stat_manifest(pull.repository, &image).await?;
+        let response = self.manifest_response(&pull, image).without_body();
+        Ok(response.with_field("Vary", "Accept"))
+    }
+
+    /// Returns the image to answer with in place of `manifest`, as the distribution registry does: where that is a manifest
+    /// list, got by tag, and the client takes images alone. Scripts that ask for one read its `config`.
+    ///
+    /// An OCI index stays what it is. The distribution registry answers 404 there, so nobody expects an image, and who
+    /// looks for the digest to delete would delete the image of one platform and keep the tag.
+    fn default_image(
+        &self,
+        principal: &Principal,
+        pull: &Pull<'_>,
+        manifest: &Manifest,
+    ) -> Result<Option<Reference>, Error> {
+        if pull.accepted == AcceptedManifests::Any
+            || matches!(pull.reference, Reference::Digest(_))
+            || manifest.media_type.as_str() != MediaType::DOCKER_LIST
+        {
+            return Ok(None);
+        }
+        let digest = default_image(&manifest.bytes).ok_or_else(|| {
+            let message =
+                "the tag names a manifest list without an image for linux/amd64; accept manifest lists";
+            Error::new(ErrorCode::ManifestUnknown, message)
+        })?;
+        let target = Target::Manifest(&digest);
+        let operation = Operation::within(pull.repository, Action::Pull, target);
+        self.authorizer.authorize(principal, &operation)?;
+        Ok(Some(Reference::Digest(digest)))
+    }
+
+    fn manifest_response(&self, pull: &Pull<'_>, manifest: Manifest) -> Response {
+        let response = Response::manifest(pull.reference, &manifest, pull.if_none_match);
+        self.with_pull_event(response, pull.repository, pull.reference, manifest)
     }
 
     fn with_pull_event(

@@ -160,20 +160,32 @@ impl<S: ?Sized + Storage> Registry<S> {
             Request::GetManifest {
                 repository,
                 reference,
+                accepted,
                 if_none_match,
                 ..
             } => {
-                self.get_manifest(repository, reference, if_none_match.as_ref())
-                    .await
+                let pull = manifests::Pull {
+                    repository,
+                    reference,
+                    accepted: *accepted,
+                    if_none_match: if_none_match.as_ref(),
+                };
+                self.get_manifest(principal, pull).await
             }
             Request::HeadManifest {
                 repository,
                 reference,
+                accepted,
                 if_none_match,
                 ..
             } => {
-                self.head_manifest(repository, reference, if_none_match.as_ref())
-                    .await
+                let pull = manifests::Pull {
+                    repository,
+                    reference,
+                    accepted: *accepted,
+                    if_none_match: if_none_match.as_ref(),
+                };
+                self.head_manifest(principal, pull).await
             }
             Request::PutManifest {
                 repository,

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt::Display;
 
-use super::{Namespace, Request, UPLOAD_OFFSET};
+use super::{AcceptedManifests, Namespace, Request, UPLOAD_OFFSET};
 use crate::digest::Digest;
 use crate::name::RepositoryName;
 use crate::page::PageQuery;
@@ -100,19 +100,23 @@ impl Request {
             Self::GetManifest {
                 repository,
                 reference,
+                accepted,
                 if_none_match,
                 namespace,
             } => Builder::new("GET", manifest_path(repository, reference))
                 .namespace(namespace.as_ref())
+                .accepted(*accepted)
                 .field("If-None-Match", if_none_match.as_ref())
                 .finish(),
             Self::HeadManifest {
                 repository,
                 reference,
+                accepted,
                 if_none_match,
                 namespace,
             } => Builder::new("HEAD", manifest_path(repository, reference))
                 .namespace(namespace.as_ref())
+                .accepted(*accepted)
                 .field("If-None-Match", if_none_match.as_ref())
                 .finish(),
             Self::PutManifest {
@@ -232,6 +236,11 @@ impl Builder {
 
     fn namespace(self, namespace: Option<&Namespace>) -> Self {
         self.parameter("ns", namespace)
+    }
+
+    fn accepted(self, accepted: AcceptedManifests) -> Self {
+        let types = (accepted == AcceptedManifests::Images).then(|| AcceptedManifests::IMAGES.join(", "));
+        self.field("Accept", types)
     }
 
     fn field(mut self, name: &'static str, value: Option<impl Display>) -> Self {

@@ -10,6 +10,7 @@
 //! # Ok::<(), registry_core::Error>(())
 //! ```
 
+mod accept;
 mod build;
 mod entity_tags;
 mod fields;
@@ -23,6 +24,7 @@ mod tests;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use self::accept::AcceptedManifests;
 pub use self::build::{RequestParts, blob_path, manifest_path, upload_location, upload_path};
 pub use self::entity_tags::EntityTags;
 pub use self::fields::Fields;
@@ -47,7 +49,7 @@ const UPLOAD_OFFSET: &str = "_state";
 /// A request to a registry (distribution-spec, "Endpoints"; the numbers are those of its table).
 ///
 /// `HEAD` of what is neither a blob nor a manifest is the request that `GET` would be: the transport leaves the body
-/// of the response out. What a client may say without a change of meaning, such as `Accept`, is not kept.
+/// of the response out. What a client may say without a change of meaning is not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// `GET /v2/` (end-1): is this a registry, and am I logged in?
@@ -82,6 +84,8 @@ pub enum Request {
         repository: RepositoryName,
         /// The manifest.
         reference: Reference,
+        /// `Accept`: the manifests that the client takes.
+        accepted: AcceptedManifests,
         /// `If-None-Match`: what the client has already.
         if_none_match: Option<EntityTags>,
         /// `ns`: the registry that a mirror is asked to act for.
@@ -93,6 +97,8 @@ pub enum Request {
         repository: RepositoryName,
         /// The manifest.
         reference: Reference,
+        /// `Accept`: the manifests that the client takes.
+        accepted: AcceptedManifests,
         /// `If-None-Match`: what the client has already.
         if_none_match: Option<EntityTags>,
         /// `ns`: the registry that a mirror is asked to act for.

@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::str::FromStr;
 
+use super::accept::AcceptedManifests;
 use super::entity_tags::EntityTags;
 use super::fields::Fields;
 use super::query::Query;
@@ -105,12 +106,14 @@ impl<F: Fields + ?Sized> Input<'_, F> {
             "HEAD" => Request::HeadManifest {
                 repository,
                 reference,
+                accepted: self.accepted(),
                 if_none_match: self.if_none_match(),
                 namespace: self.namespace(),
             },
             _ => Request::GetManifest {
                 repository,
                 reference,
+                accepted: self.accepted(),
                 if_none_match: self.if_none_match(),
                 namespace: self.namespace(),
             },
@@ -264,6 +267,11 @@ impl<F: Fields + ?Sized> Input<'_, F> {
     fn if_none_match(&self) -> Option<EntityTags> {
         let field = self.fields.field("If-None-Match")?;
         Some(EntityTags::parse(&field, true))
+    }
+
+    fn accepted(&self) -> AcceptedManifests {
+        let field = self.fields.field("Accept");
+        field.map_or(AcceptedManifests::Any, |field| AcceptedManifests::parse(&field))
     }
 
     /// Returns `ns`. It may be ignored, so one that names no host is.

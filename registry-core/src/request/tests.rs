@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::{Error, ErrorCode};
+use alloc::borrow::ToOwned as _;
 use alloc::format;
 use alloc::string::ToString as _;
 use alloc::vec;
@@ -452,6 +453,37 @@ fn conditions_name_digests() {
     assert_eq!(if_none_match, Some(both));
 }
 
+#[test]
+fn only_a_client_that_names_images_and_nothing_else_takes_no_index() {
+    let (image, docker) = (MediaType::OCI_MANIFEST, MediaType::DOCKER_MANIFEST);
+    let images = [
+        image.to_owned(),
+        format!("{docker};q=0.5"),
+        docker.to_uppercase(),
+        format!("{docker}, {image}"),
+        format!("text/html, ,{docker}"),
+        format!("{},{docker}", MediaType::DOCKER_SCHEMA_1),
+    ];
+    for text in images {
+        assert_eq!(
+            AcceptedManifests::parse(&text),
+            AcceptedManifests::Images,
+            "{text}"
+        );
+    }
+    let any = ["", "text/html", "application/json", MediaType::DOCKER_LIST, "*/*"];
+    let wide = [
+        "*/*",
+        "application/*;q=0.1",
+        MediaType::OCI_INDEX,
+        MediaType::DOCKER_LIST,
+    ];
+    let wide = wide.map(|name| format!("{docker}, {name}"));
+    for text in any.map(String::from).into_iter().chain(wide) {
+        assert_eq!(AcceptedManifests::parse(&text), AcceptedManifests::Any, "{text}");
+    }
+}
+
 fn repository() -> impl Strategy<Value = RepositoryName> {
     let component = prop_oneof![
         "[a-z0-9]{1,4}([._-][a-z0-9]{1,4}){0,2}",
@@ -550,24 +582,44 @@ fn read() -> impl Strategy<Value = Request> {
                 namespace
             }
         ),
-        (repository(), reference(), entity_tags(), namespace()).prop_map(
-            |(repository, reference, if_none_match, namespace)| Request::GetManifest {
-                repository,
-                reference,
-                if_none_match,
-                namespace
-            }
-        ),
-        (repository(), reference(), entity_tags(), namespace()).prop_map(
-            |(repository, reference, if_none_match, namespace)| Request::HeadManifest {
-                repository,
-                reference,
-                if_none_match,
-                namespace
-            }
-        ),
+        (
+            repository(),
+            reference(),
+            accepted_manifests(),
+            entity_tags(),
+            namespace()
+        )
+            .prop_map(|(repository, reference, accepted, if_none_match, namespace)| {
+                Request::GetManifest {
+                    repository,
+                    reference,
+                    accepted,
+                    if_none_match,
+                    namespace,
+                }
+            }),
+        (
+            repository(),
+            reference(),
+            accepted_manifests(),
+            entity_tags(),
+            namespace()
+        )
+            .prop_map(|(repository, reference, accepted, if_none_match, namespace)| {
+                Request::HeadManifest {
+                    repository,
+                    reference,
+                    accepted,
+                    if_none_match,
+                    namespace,
+                }
+            }),
         (repository(), upload()).prop_map(|(repository, id)| Request::UploadStatus { repository, id }),
     ]
+}
+
+fn accepted_manifests() -> impl Strategy<Value = AcceptedManifests> {
+    prop::sample::select(vec![AcceptedManifests::Any, AcceptedManifests::Images])
 }
 
 fn offset() -> impl Strategy<Value = Option<u64>> {

@@ -283,3 +283,36 @@ fn conditions_and_rights_become_one_condition_on_the_tags() {
         }
     }
 }
+
+#[test]
+fn an_image_of_a_list_is_found_by_its_platform() {
+    use crate::manifest::default_image;
+    let digest = |seed: &[u8]| Digest::of(Algorithm::Sha256, seed);
+    let entry = |seed: &[u8], platform: &str| {
+        let digest = digest(seed);
+        format!("{{\"mediaType\":\"a/b\",\"size\":1,\"digest\":\"{digest}\"{platform}}}")
+    };
+    let amd64 = r#","platform":{"architecture":"amd64","os":"linux","os.version":"1"}"#;
+    let windows = r#","platform":{"architecture":"amd64","os":"windows"}"#;
+    let escaped = r#","platform":{"os":"linu\u0078","architecture":"am\u006464"}"#;
+    for (entries, expected) in [
+        (vec![], None),
+        (vec![entry(b"a", ""), entry(b"b", windows)], None),
+        (
+            vec![
+                entry(b"a", windows),
+                entry(b"b", r#","platform":null"#),
+                entry(b"c", amd64),
+                entry(b"d", amd64),
+            ],
+            Some(digest(b"c")),
+        ),
+        (vec![entry(b"a", escaped)], Some(digest(b"a"))),
+        (vec![entry(b"a", r#","platform":7"#), entry(b"b", amd64)], None),
+    ] {
+        let list = format!("{{\"schemaVersion\":2,\"manifests\":[{}]}}", entries.join(","));
+        assert_eq!(default_image(list.as_bytes()), expected, "{list}");
+    }
+    assert_eq!(default_image(b"{}"), None);
+    assert_eq!(default_image(b"no JSON"), None);
+}
