@@ -351,6 +351,15 @@ pub const fn may_sweep(named_by_session: bool, named_by_blob: bool) -> bool {
     !named_by_session && !named_by_blob
 }
 
+/// Tells whether a blob may be made Dead at once, where it and its grants are read and it is written as one step: no
+/// grant, Pending ones too, holds it, so nobody reads it and no push needs it.
+///
+/// Where steps of others come between, that takes two cycles ([`collect`]).
+#[must_use]
+pub const fn may_drop(blob: State, is_held: bool) -> bool {
+    blob.is_visible() && !is_held
+}
+
 #[cfg(test)]
 mod tests {
     use super::State::{Absent, Condemned, Dead, Live, Pending};
@@ -530,6 +539,15 @@ mod tests {
             });
             assert_eq!(decisions, expected, "{is_root} {is_sealed} {is_old}");
         }
+    }
+
+    #[test]
+    fn a_visible_blob_without_a_grant_may_be_dropped() {
+        assert_eq!(of_each(|state| may_drop(state, true)), [false; 5]);
+        assert_eq!(
+            of_each(|state| may_drop(state, false)),
+            [false, false, true, true, false]
+        );
     }
 
     #[test]

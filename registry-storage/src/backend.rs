@@ -267,6 +267,17 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Tells whether a sequence is one step: nobody reads or writes records between two of its calls, and an error undoes
+    /// all of them.
+    fn is_atomic(&self) -> bool {
+        false
+    }
+
+    /// Tells whether pushes are refused because there is no space, as far as was seen last. It asks nobody.
+    fn is_short_of_space(&self) -> bool {
+        false
+    }
+
     /// Returns the size of the part that begins at `offset` of an upload. Only the last part may be smaller.
     fn part_size(&self, offset: u64) -> usize;
 

@@ -13,7 +13,7 @@ use registry_core::storage::{Manifest, NewManifest, TagCondition, UploadKey};
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Storage as _, Tag};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::{ManualClock, SmallDisk};
-use registry_storage::{Store, StoreOptions};
+use registry_storage::{Store, StoreOptions, Sweeper};
 
 /// A disk of `megabytes` over a folder.
 fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<SmallDisk> {
@@ -25,7 +25,7 @@ fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<SmallDisk> {
 }
 
 struct World {
-    store: Store<FilesystemBackend>,
+    store: Arc<Store<FilesystemBackend>>,
     clock: Arc<ManualClock>,
 }
 
@@ -45,7 +45,10 @@ impl World {
             Arc::clone(&clock) as _,
             StoreOptions::default(),
         );
-        Self { store, clock }
+        Self {
+            store: Arc::new(store),
+            clock,
+        }
     }
 
     async fn upload(&self, size: usize) -> Result<(UploadKey, Digest), Error> {
@@ -149,6 +152,53 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
     let world = World::open(&root).await;
     let tag: Tag = "three".parse().unwrap();
     world.store.delete_tag(&repository(), &tag).await.unwrap();
+}
+
+/// The regular sweep is days away.
+#[tokio::test]
+async fn on_a_full_disk_what_was_deleted_is_free_within_seconds_and_pushes_work_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = mount(folder.path(), 60, FILES) else {
+        return;
+    };
+    let world = World::open(&folder.path().join("root")).await;
+    let sweeper = Sweeper::start(Arc::clone(&world.store), Duration::from_hours(24));
+    for is_cancelled in [false, true] {
+        let size = 12 << 20;
+        let (upload, digest) = world.upload(size).await.unwrap();
+        if !is_cancelled {
+            world.store.commit_upload(&upload, &digest).await.unwrap();
+        }
+        disk.fill(1 << 20).unwrap();
+        let refused = world.push(size / 2).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::StorageFull);
+        if is_cancelled {
+            world.store.cancel_upload(&upload).await.unwrap();
+        } else {
+            world
+                .store
+                .delete_blob(&repository(), &digest, None)
+                .await
+                .unwrap();
+        }
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = world.push(size / 2).await {
+            assert_eq!(error.code(), ErrorCode::StorageFull);
+            assert!(
+                Instant::now() < deadline,
+                "what was deleted is not free, and the disk full"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let digest = Digest::of(Algorithm::Sha256, &vec![9; size / 2]);
+        world
+            .store
+            .delete_blob(&repository(), &digest, None)
+            .await
+            .unwrap();
+        disk.clear().unwrap();
+    }
+    sweeper.shutdown().await;
 }
 
 /// The reserve was used up, or somebody removed it for the space, and then the server ended: in order, or killed.

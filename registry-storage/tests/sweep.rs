@@ -276,6 +276,109 @@ async fn sweeps_at_once_do_no_harm<B: Backend>(world: World<B>) {
     assert_eq!(world.bytes().await, 1);
 }
 
+/// What a client deletes is a grant; without one nobody finds the blob, and its bytes go with the next sweep.
+#[cfg(all(feature = "filesystem", unix))]
+#[tokio::test]
+async fn on_a_disk_a_blob_that_no_repository_has_any_more_goes_and_its_bytes_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = registry_storage::filesystem::FilesystemBackend::open(folder.path())
+        .await
+        .unwrap();
+    let world = world(backend, None);
+    let other: RepositoryName = "b".parse().unwrap();
+    for (fill, size) in (1..).zip(SIZES) {
+        let content = content(fill, size);
+        let digest = world.push(&content).await;
+        let storage = world.storage();
+        assert!(
+            storage
+                .mount_blob(&world.repository, &other, &digest)
+                .await
+                .unwrap()
+        );
+        storage.delete_blob(&other, &digest, None).await.unwrap();
+        assert_eq!(world.sweep().await.dropped_blobs, 0, "a repository has it");
+        world.assert_blob(&content).await;
+        storage
+            .delete_blob(&world.repository, &digest, None)
+            .await
+            .unwrap();
+        // The session remembers its answer, and names no bytes any more.
+        assert_eq!(world.sweep().await.dropped_blobs, 1);
+        assert_eq!(world.bytes().await, 0);
+        assert_eq!(world.backend.get(&Key::blob(&digest)).await.unwrap(), None);
+        world.push(&content).await;
+        world.assert_blob(&content).await;
+        assert_eq!(world.sweep().await.dropped_blobs, 0);
+        storage
+            .delete_blob(&world.repository, &digest, None)
+            .await
+            .unwrap();
+        world.sweep().await;
+    }
+}
+
+/// Several repositories push, mount and delete one blob while it is swept: who was answered finds it.
+#[cfg(all(feature = "filesystem", unix))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_a_disk_a_blob_that_is_pushed_while_it_is_dropped_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = registry_storage::filesystem::FilesystemBackend::open(folder.path())
+        .await
+        .unwrap();
+    let mut world = world(backend, None);
+    let content = content(1, 20_000);
+    let digest = digest(&content);
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let sweeping = tokio::spawn({
+        let (store, done) = (Arc::clone(&world.store), Arc::clone(&done));
+        async move {
+            let mut dropped = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                dropped += store.sweep().await.unwrap().dropped_blobs;
+            }
+            dropped
+        }
+    });
+    let mut tasks = Vec::new();
+    for name in ["a", "b", "c"] {
+        world.repository = name.parse().unwrap();
+        let world = World {
+            store: Arc::clone(&world.store),
+            backend: Arc::clone(&world.backend),
+            clock: Arc::clone(&world.clock),
+            repository: name.parse().unwrap(),
+        };
+        let (content, digest) = (content.clone(), digest.clone());
+        tasks.push(tokio::spawn(async move {
+            let source: RepositoryName = "a".parse().unwrap();
+            for _ in 0..60 {
+                let storage = world.storage();
+                if world.repository == source
+                    || !storage
+                        .mount_blob(&source, &world.repository, &digest)
+                        .await
+                        .unwrap()
+                {
+                    world.push(&content).await;
+                }
+                world.assert_blob(&content).await;
+                storage
+                    .delete_blob(&world.repository, &digest, None)
+                    .await
+                    .unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    let dropped = sweeping.await.unwrap() + world.sweep().await.dropped_blobs;
+    assert!(dropped > 0);
+    assert_eq!(world.bytes().await, 0);
+}
+
 /// Slower than the idle limit from one part to the next, with a sweeper in this process and one in another.
 async fn an_upload_whose_bytes_trickle_in_is_not_swept<B: Backend>(world: World<B>) {
     let options = StoreOptions {

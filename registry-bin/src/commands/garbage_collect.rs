@@ -32,7 +32,7 @@ pub(crate) struct GarbageCollect {
 )]
 pub(crate) fn run(_: &GarbageCollect) {
     eprintln!(
-        "nothing was collected: the running server frees what was deleted by itself, and layers that no manifest names any \
-         more stay until each is deleted (DELETE /v2/NAME/blobs/DIGEST)"
+        "nothing was collected: on a disk the running server frees the layers that were deleted by itself, and layers that no \
+         manifest names any more stay until each is deleted from its repositories (DELETE /v2/NAME/blobs/DIGEST)"
     );
 }

@@ -60,3 +60,29 @@ fn a_server_whose_disk_is_full_and_whose_reserve_is_gone_starts_and_says_what_to
     repository.push_image("v3", "y");
     assert!(world.server.terminate().success());
 }
+
+/// An image of 20 MB is deleted on a disk that is full, as an operator would: the next push is taken within seconds.
+#[test]
+fn a_server_whose_disk_is_full_takes_pushes_soon_after_something_was_deleted() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let mount = folder.path().join("disk");
+    std::fs::create_dir(&mount).expect("a folder can be made");
+    let Some(disk) = SmallDisk::mount(&mount, 60, 10_000) else {
+        println!("skipped: a file system cannot be mounted here");
+        return;
+    };
+    let world = World::start(folder.path(), &mount.join("root"), "");
+    let repository = Repository::new(world.server.address(), "a");
+    let layer = repository.push_blob(&vec![7; 20 << 20]);
+    disk.fill(1 << 20).expect("the disk can be filled");
+    let push = || {
+        let content = vec![8; 8 << 20];
+        let digest = registry_core::Digest::of(registry_core::Algorithm::Sha256, &content);
+        let target = format!("blobs/uploads/?digest={digest}");
+        repository.request("POST", &target).body(&content).send().status
+    };
+    assert_eq!(push(), 507);
+    repository.delete(&format!("blobs/{layer}")).expect_status(202);
+    until(|| push() == 201);
+    assert!(world.server.output().contains("dropped_blobs=1"));
+}

@@ -286,6 +286,14 @@ impl Backend for FilesystemBackend {
         self.is_read_only
     }
 
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
+    fn is_short_of_space(&self) -> bool {
+        self.files().is_ok_and(|files| files.reserve.is_short())
+    }
+
     fn part_size(&self, _offset: u64) -> usize {
         PART_SIZE
     }

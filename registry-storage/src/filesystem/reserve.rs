@@ -162,6 +162,12 @@ impl Reserve {
             .clone()
     }
 
+    /// Tells whether something was wrong with the space at the last look, without waiting for the disk.
+    pub(super) fn is_short(&self) -> bool {
+        let shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner);
+        shortage.is_some()
+    }
+
     fn note(&self, state: &State) {
         let is_short = state.is_low || (self.size > 0 && state.held == 0);
         let shortage = is_short.then(|| self.describe(state));

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use registry_core::storage::NewManifest;
 use registry_core::{Algorithm, Digest, Error, Hasher, RepositoryName, Tag, Timestamp, Upload, UploadId};
-use tokio::sync::MutexGuard;
+use tokio::sync::SemaphorePermit;
 use uuid::Uuid;
 
 use super::Store;
@@ -89,8 +89,8 @@ impl<B: Backend> Store<B> {
     }
 
     /// Lets one adoption into this store at a time; nothing where there is one.
-    pub(crate) fn adopting(&self) -> Option<MutexGuard<'_, ()>> {
-        self.adopting.try_lock().ok()
+    pub(crate) fn adopting(&self) -> Option<SemaphorePermit<'_>> {
+        self.adopting.try_acquire().ok()
     }
 
     /// Returns the current time of this store's clock.

@@ -18,11 +18,13 @@ mod mount;
 mod open_sessions;
 mod push;
 mod referrers;
+mod room;
 mod session;
 mod session_lock;
 mod steps;
 mod sweep;
 mod sweeper;
+mod ungranted;
 mod uploads;
 
 use std::sync::Arc;
@@ -42,6 +44,7 @@ pub(crate) use self::uploads::hash;
 use crate::backend::Backend;
 use crate::clock::{Clock, SystemClock};
 use crate::store::open_sessions::OpenSessions;
+use crate::store::room::Room;
 use crate::store::session_lock::SessionLocks;
 
 /// Blobs up to this size are kept in their record: reading one costs a record more and no open file.
@@ -92,9 +95,10 @@ pub struct Store<B> {
     open_sessions: OpenSessions,
     /// Memory for entries of lists of referrers, in kibibytes.
     referrer_memory: Semaphore,
-    /// Held while something is adopted.
+    room: Room,
+    /// Its only permit is held while something is adopted.
     #[cfg(all(feature = "filesystem", unix))]
-    adopting: tokio::sync::Mutex<()>,
+    adopting: Arc<Semaphore>,
 }
 
 impl<B: Backend> Store<B> {
@@ -114,8 +118,9 @@ impl<B: Backend> Store<B> {
             open_sessions: OpenSessions::new(options.open_uploads_limit),
             options,
             sessions: Arc::default(),
+            room: Room::default(),
             #[cfg(all(feature = "filesystem", unix))]
-            adopting: tokio::sync::Mutex::default(),
+            adopting: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -159,7 +164,7 @@ impl<B: Backend> Storage for Store<B> {
         to: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, Error> {
-        self.mount_blob(from, to, digest).await
+        self.note_room(self.mount_blob(from, to, digest).await)
     }
 
     async fn list_blob_repositories(
@@ -176,7 +181,7 @@ impl<B: Backend> Storage for Store<B> {
         digest: &Digest,
         immutable: Option<TagFilter>,
     ) -> Result<(), Error> {
-        self.delete_blob(repository, digest, immutable).await
+        self.note_room(self.delete_blob(repository, digest, immutable).await)
     }
 
     async fn create_upload(
@@ -185,7 +190,7 @@ impl<B: Backend> Storage for Store<B> {
         principal: &str,
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
-        self.create_upload(repository, principal, algorithm).await
+        self.note_room(self.create_upload(repository, principal, algorithm).await)
     }
 
     async fn append_upload(
@@ -194,7 +199,7 @@ impl<B: Backend> Storage for Store<B> {
         offset: Option<u64>,
         body: Body<'_>,
     ) -> Result<u64, Error> {
-        self.append_upload(upload, offset, body).await
+        self.note_room(self.append_upload(upload, offset, body).await)
     }
 
     async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error> {
@@ -202,7 +207,7 @@ impl<B: Backend> Storage for Store<B> {
     }
 
     async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
-        self.commit_upload(upload, digest).await
+        self.note_room(self.commit_upload(upload, digest).await)
     }
 
     async fn finish_upload(
@@ -212,11 +217,11 @@ impl<B: Backend> Storage for Store<B> {
         offset: Option<u64>,
         body: Body<'_>,
     ) -> Result<u64, Error> {
-        self.finish_upload(upload, digest, offset, body).await
+        self.note_room(self.finish_upload(upload, digest, offset, body).await)
     }
 
     async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
-        self.cancel_upload(upload).await
+        self.note_room(self.cancel_upload(upload).await)
     }
 
     async fn get_manifest(
@@ -236,7 +241,7 @@ impl<B: Backend> Storage for Store<B> {
     }
 
     async fn put_manifest(&self, repository: &RepositoryName, manifest: NewManifest) -> Result<(), Error> {
-        self.put_manifest(repository, manifest).await
+        self.note_room(self.put_manifest(repository, manifest).await)
     }
 
     async fn delete_manifest(
@@ -246,12 +251,12 @@ impl<B: Backend> Storage for Store<B> {
         may_delete: Option<TagFilter>,
         immutable: Option<TagFilter>,
     ) -> Result<(), Error> {
-        self.delete_manifest(repository, digest, may_delete, immutable)
-            .await
+        let deleted = self.delete_manifest(repository, digest, may_delete, immutable);
+        self.note_room(deleted.await)
     }
 
     async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
-        self.delete_tag(repository, tag).await
+        self.note_room(self.delete_tag(repository, tag).await)
     }
 
     async fn list_tags(&self, repository: &RepositoryName, page: PageRequest) -> Result<Page<Tag>, Error> {

@@ -280,6 +280,7 @@ impl<B: Backend> Store<B> {
                 self.transact_held(Durability::Deferred, forget, session.held)
                     .await?;
             }
+            self.note_freed();
         }
         Ok(is_aborted)
     }

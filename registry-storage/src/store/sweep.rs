@@ -30,6 +30,8 @@ pub struct SweepReport {
     pub aborted_uploads: u64,
     /// Sessions that ended long ago and were forgotten.
     pub forgotten_uploads: u64,
+    /// Blobs that no repository could read any more and were dropped; on a bucket they stay.
+    pub dropped_blobs: u64,
     /// Bytes that nothing named and were deleted.
     pub deleted_bytes: u64,
     /// Records that cannot be read and were stepped over; a thousand at most are counted.
@@ -59,8 +61,8 @@ impl Unreadable {
 }
 
 impl<B: Backend> Store<B> {
-    /// Aborts idle upload sessions, forgets old ended ones, ends deletes and pushes that were interrupted, and deletes
-    /// bytes that nothing names.
+    /// Aborts idle upload sessions, forgets old ended ones, ends deletes and pushes that were interrupted, drops blobs that
+    /// no repository may read any more, and deletes bytes that nothing names.
     ///
     /// Safe beside everything else, at any time and any number of times at once: the bytes are listed first, then the
     /// sessions, then the blobs, then what is in quarantine, and a name only ever moves in that direction. Nothing
@@ -69,22 +71,42 @@ impl<B: Backend> Store<B> {
     /// A record that cannot be read is stepped over. While there is one that may name bytes, none are deleted.
     ///
     /// # Errors
-    /// Those of the medium; what was swept stays swept.
+    /// Those of the medium; what was swept stays swept. One of writing records keeps no bytes from being deleted: a full
+    /// disk may have room for nothing else.
     pub async fn sweep(&self) -> Result<SweepReport, Error> {
+        self.room.begin_sweep();
         let mut report = SweepReport::default();
         let mut unreadable = Unreadable::default();
-        self.sweep_sessions(&mut report, &mut unreadable).await?;
-        self.sweep_notes(&Key::deletes(), &mut unreadable).await?;
-        self.sweep_notes(&Key::pushes(), &mut unreadable).await?;
+        let records = self.sweep_records(&mut report, &mut unreadable).await;
+        self.sweep_bytes(&mut report, &mut unreadable).await?;
+        records?;
+        report.unreadable_records = unreadable.0.len() as u64;
+        Ok(report)
+    }
+
+    async fn sweep_records(
+        &self,
+        report: &mut SweepReport,
+        unreadable: &mut Unreadable,
+    ) -> Result<(), Error> {
+        self.sweep_sessions(report, unreadable).await?;
+        self.sweep_notes(&Key::deletes(), unreadable).await?;
+        self.sweep_notes(&Key::pushes(), unreadable).await?;
+        report.dropped_blobs = self.drop_ungranted_blobs().await?;
+        Ok(())
+    }
+
+    /// Deletes bytes that nothing names.
+    async fn sweep_bytes(&self, report: &mut SweepReport, unreadable: &mut Unreadable) -> Result<(), Error> {
         let mut after: Option<BytesName> = None;
         loop {
             let page = self.backend.list_bytes(after.as_ref(), NAMES).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.clone());
             let listed: BTreeSet<BytesName> = page.into_iter().collect();
-            let by_sessions = self.named_by_sessions(&listed, &mut unreadable).await?;
-            let by_blobs = self.named_by_blobs(&listed, &mut unreadable).await?;
-            let by_quarantine = self.named_by_quarantine(&listed, &mut unreadable).await?;
+            let by_sessions = self.named_by_sessions(&listed, unreadable).await?;
+            let by_blobs = self.named_by_blobs(&listed, unreadable).await?;
+            let by_quarantine = self.named_by_quarantine(&listed, unreadable).await?;
             for name in &listed {
                 let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
                 if unreadable.is_empty() && may_sweep(by_sessions.contains(name), by_blob) {
@@ -94,8 +116,7 @@ impl<B: Backend> Store<B> {
                 }
             }
         }
-        report.unreadable_records = unreadable.0.len() as u64;
-        Ok(report)
+        Ok(())
     }
 
     async fn sweep_sessions(

@@ -262,6 +262,14 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.epoch()
     }
 
+    fn is_atomic(&self) -> bool {
+        self.inner.is_atomic()
+    }
+
+    fn is_short_of_space(&self) -> bool {
+        self.inner.is_short_of_space()
+    }
+
     fn part_size(&self, offset: u64) -> usize {
         self.inner.part_size(offset)
     }

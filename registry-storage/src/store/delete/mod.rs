@@ -34,7 +34,10 @@ impl<B: Backend> Store<B> {
                 now: self.clock.now(),
             };
             match self.backend.transact(Durability::Synced, delete).await? {
-                Outcome::Deleted => return Ok(()),
+                Outcome::Deleted => {
+                    self.note_freed();
+                    return Ok(());
+                }
                 Outcome::Absent => return Err(ErrorCode::BlobUnknown.into()),
                 Outcome::Refused(error) => return Err(error),
                 Outcome::Changed => {}

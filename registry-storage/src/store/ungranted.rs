@@ -1,0 +1,182 @@
+//! Blobs that no repository may read any more.
+//!
+//! A blob is reached through a grant alone, so one without a grant is found by nobody, and no promise is kept by it. On a
+//! bucket a push may be about to use it all the same: that takes two cycles of the collector. On a disk a sequence is one
+//! step, which no push is in the middle of.
+
+use registry_core::chain::{State, may_drop};
+use registry_core::{Digest, Error, Timestamp};
+
+use super::Store;
+use super::edge::{Found, Stateful as _, write};
+use crate::backend::{Backend, Durability, Records, Sequence};
+use crate::key::Key;
+use crate::key_kind::KeyKind;
+use crate::record::{BlobRecord, state_of_size};
+
+/// How many records are listed at once.
+const PAGE: usize = 1000;
+
+/// How many blobs are dropped in one transaction: some hundred calls.
+const BLOBS: usize = 100;
+
+impl<B: Backend> Store<B> {
+    /// Drops the blobs that no repository may read. Returns how many. Their bytes are then nobody's, and the sweeper's.
+    pub(super) async fn drop_ungranted_blobs(&self) -> Result<u64, Error> {
+        let mut dropped = 0;
+        if !self.backend.is_atomic() {
+            return Ok(dropped);
+        }
+        let mut after: Option<Key> = None;
+        let mut granted: Option<Key> = None;
+        let mut ungranted = Vec::new();
+        loop {
+            let page = self.backend.list(&Key::blobs(), after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            for entry in page {
+                let state = state_of_size(entry.size);
+                let Some(folder) = entry.key.as_str().strip_suffix("record") else {
+                    // The grants of a blob come before its record. One that cannot be read may be one.
+                    if state != State::Dead {
+                        granted = Some(entry.key);
+                    }
+                    continue;
+                };
+                let is_granted = |grant: &Key| grant.as_str().starts_with(folder);
+                if may_drop(state, granted.as_ref().is_some_and(is_granted))
+                    && let Some(KeyKind::Blob(digest)) = KeyKind::of(&entry.key)
+                {
+                    ungranted.push(digest);
+                }
+            }
+            while ungranted.len() >= BLOBS {
+                dropped += self.drop_blobs(ungranted.drain(..BLOBS).collect()).await?;
+            }
+        }
+        dropped += self.drop_blobs(ungranted).await?;
+        Ok(dropped)
+    }
+
+    async fn drop_blobs(&self, blobs: Vec<Digest>) -> Result<u64, Error> {
+        if blobs.is_empty() {
+            return Ok(0);
+        }
+        let drop = DropBlobs {
+            blobs,
+            #[cfg(all(feature = "filesystem", unix))]
+            adopting: std::sync::Arc::clone(&self.adopting),
+            now: self.clock.now(),
+        };
+        // A record that comes back with the power would name bytes that are gone.
+        self.backend.transact(Durability::Synced, drop).await
+    }
+}
+
+/// Drops blobs that still have no grant, and returns how many.
+#[derive(Clone)]
+struct DropBlobs {
+    blobs: Vec<Digest>,
+    #[cfg(all(feature = "filesystem", unix))]
+    adopting: std::sync::Arc<tokio::sync::Semaphore>,
+    now: Timestamp,
+}
+
+impl Sequence for DropBlobs {
+    type Output = u64;
+
+    fn freeing(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    async fn run(self, records: &mut dyn Records) -> Result<u64, Error> {
+        // An adoption looks which blobs are there in one transaction, and lets repositories read them in the next.
+        #[cfg(all(feature = "filesystem", unix))]
+        if self.adopting.available_permits() == 0 {
+            return Ok(0);
+        }
+        let mut dropped = 0;
+        for digest in &self.blobs {
+            dropped += u64::from(drop_blob(records, digest, self.now).await?);
+        }
+        Ok(dropped)
+    }
+}
+
+async fn drop_blob(records: &mut dyn Records, digest: &Digest, now: Timestamp) -> Result<bool, Error> {
+    let key = Key::blob(digest);
+    let stored = records.get(&key).await?;
+    // One that cannot be read is told of by the sweep, and is the check's.
+    let Ok(found) = Found::<BlobRecord>::new(stored.as_ref()) else {
+        return Ok(false);
+    };
+    if !may_drop(found.state(), is_granted(records, digest).await?) {
+        return Ok(false);
+    }
+    let Some(blob) = found.header().cloned() else {
+        return Ok(false);
+    };
+    let dead = BlobRecord {
+        blob: None,
+        ..blob.in_state(State::Dead, now)
+    };
+    if let Some(dead) = write(records, &key, &dead, &[], found.unchanged()).await? {
+        records.forget(&key, &dead).await?;
+    }
+    Ok(true)
+}
+
+/// Tells whether a repository may read a blob, or may soon.
+async fn is_granted(records: &mut dyn Records, digest: &Digest) -> Result<bool, Error> {
+    let (grants, mut after) = (Key::grants(digest), None);
+    loop {
+        let page = records.list(&grants, after.as_ref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(false) };
+        after = Some(last.key.clone());
+        if page.iter().any(|grant| state_of_size(grant.size) != State::Dead) {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(all(test, feature = "filesystem", unix))]
+mod tests {
+    use registry_core::Algorithm;
+
+    use super::*;
+    use crate::filesystem::FilesystemBackend;
+    use crate::record::{BlobBytes, Stamp};
+
+    struct Put(Key, BlobRecord);
+
+    impl Sequence for Put {
+        type Output = ();
+
+        async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+            let Self(key, record) = self;
+            write(records, &key, &record, b"x", crate::backend::Condition::Any).await?;
+            Ok(())
+        }
+    }
+
+    /// It found the blob there, and is about to let a repository read it.
+    #[tokio::test]
+    async fn no_blob_is_dropped_while_something_is_adopted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(FilesystemBackend::open(folder.path()).await.unwrap());
+        let record = BlobRecord {
+            state: State::Live,
+            blob: Some(BlobBytes { size: 1, bytes: None }),
+            proposals: Vec::new(),
+            dropped: Vec::new(),
+            condemned_in: None,
+            stamp: Stamp::new(Timestamp(0)),
+        };
+        let put = Put(Key::blob(&Digest::of(Algorithm::Sha256, b"x")), record);
+        store.backend.transact(Durability::Synced, put).await.unwrap();
+        let adopting = store.adopting().unwrap();
+        assert_eq!(store.sweep().await.unwrap().dropped_blobs, 0);
+        drop(adopting);
+        assert_eq!(store.sweep().await.unwrap().dropped_blobs, 1);
+    }
+}
