@@ -77,7 +77,8 @@ pub enum Action {
     Connect,
     /// Reads content.
     Pull,
-    /// Adds content, or points a tag that is not there yet at it.
+    /// Adds content, points a tag that is not there yet at it, or lets one that
+    /// [lists referrers](Tag::lists_referrers) gain entries.
     Push,
     /// Points a tag elsewhere. It is asked beside [`Action::Push`]: where it is refused, the push goes on and fails
     /// with [`TagConflict`](crate::ErrorCode::TagConflict) if the tag would move.

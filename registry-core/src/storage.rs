@@ -101,7 +101,7 @@ pub struct NewManifest {
     pub tags: Vec<Tag>,
     /// What each of the tags must be for the push to be accepted.
     pub condition: TagCondition,
-    /// Those of the tags that must not move, whatever the condition.
+    /// Those of the tags that must not move, as [`TagCondition::Immutable`] says, whatever the condition.
     pub immutable_tags: Vec<Tag>,
     /// Who pushes; it is kept with the tags.
     pub principal: String,
@@ -113,7 +113,8 @@ pub enum TagCondition {
     /// Anything: the last writer wins.
     #[default]
     Any,
-    /// Absent, or the same digest already: the tag never moves.
+    /// Absent, or the same digest already: the tag never moves, unless it [lists referrers](Tag::lists_referrers) and only
+    /// gains some: it names an OCI index, and the push is another one that names all that this one does.
     Immutable,
     /// Absent (`If-None-Match: *`).
     Absent,

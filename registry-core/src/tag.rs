@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::digest::Algorithm;
 use crate::error::{Error, ErrorCode};
 
 /// A tag: one to 128 of letters, digits, `_`, `.` and `-`, the first of them not `.` or `-` (distribution-spec 1.1).
@@ -24,6 +25,22 @@ impl Tag {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Tells whether clients keep a list of referrers under this tag, for registries that have none of their own: it is an
+    /// algorithm and the first 64 characters of the digest that is referred to (distribution-spec 1.1, "Referrers Tag
+    /// Schema").
+    #[must_use]
+    pub fn lists_referrers(&self) -> bool {
+        let is_digest = |text: &str| {
+            let is_hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            text.len() == 64 && text.bytes().all(is_hexadecimal)
+        };
+        Algorithm::ALL.iter().any(|algorithm| {
+            let rest = self.0.strip_prefix(algorithm.as_str());
+            rest.and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(is_digest)
+        })
     }
 }
 

@@ -190,3 +190,23 @@ fn dates_follow_one_another_as_in_the_calendar() {
         };
     }
 }
+
+#[test]
+fn tags_that_list_referrers_are_told_by_their_form() {
+    let hexadecimal = "0123456789abcdef".repeat(4);
+    for text in [format!("sha256-{hexadecimal}"), format!("sha512-{hexadecimal}")] {
+        assert!(text.parse::<Tag>().unwrap().lists_referrers(), "{text}");
+    }
+    for text in [
+        "v1".to_owned(),
+        "sha256-".to_owned(),
+        format!("sha256-{}", &hexadecimal[1..]),
+        format!("sha256-{hexadecimal}0"),
+        format!("sha256-{hexadecimal}.sig"),
+        format!("sha256-{}", hexadecimal.to_uppercase()),
+        format!("sha256_{hexadecimal}"),
+        format!("md5-{hexadecimal}"),
+    ] {
+        assert!(!text.parse::<Tag>().unwrap().lists_referrers(), "{text}");
+    }
+}

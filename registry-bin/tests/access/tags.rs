@@ -73,6 +73,39 @@ fn what_an_immutable_tag_reaches_can_not_be_deleted() {
     }
 }
 
+#[test]
+fn notation_signs_twice_where_no_tag_may_move() {
+    let everywhere = CONFIGURATION.replace("['v*']", "['*']");
+    for configuration in [everywhere.as_str(), CONFIGURATION] {
+        // By a rule for tags, or by one who may not overwrite.
+        let server = GuardedServer::start(
+            &configuration.replace("STORAGE", "filesystem: {rootdirectory: FOLDER/data}"),
+        );
+        let (root, alice) = (
+            server.repository("root", "team/app"),
+            server.repository("alice", "team/app"),
+        );
+        let signed = alice.push_image("v1", "signed");
+        let list = signed.digest.replace(':', "-");
+        let signatures = ["one", "two"].map(|seed| alice.push_image(seed, seed).content);
+        let [one, two] = signatures.each_ref().map(|content| descriptor(IMAGE, content));
+        let index = |entries: &[_]| index(entries).to_string().into_bytes();
+        let old = alice.push_manifest(&list, INDEX, &index(std::slice::from_ref(&one)));
+        alice
+            .put_manifest(&list, INDEX, &index(std::slice::from_ref(&two)))
+            .expect_error(&[409], DENIED);
+        let new = alice.push_manifest(&list, INDEX, &index(&[one, two]));
+        alice
+            .head(&format!("manifests/{list}"))
+            .expect_header("Docker-Content-Digest", &new);
+        root.delete(&format!("manifests/{old}")).expect_status(202);
+        alice
+            .put_manifest(&list, IMAGE, &signed.content)
+            .expect_error(&[409], DENIED);
+        alice.delete(&format!("manifests/{new}")).expect_status(403);
+    }
+}
+
 /// Pushes different images to one tag at once, and returns how each was answered.
 fn push_at_once(repository: &Repository, tag: &str, contents: &[Vec<u8>]) -> Vec<u16> {
     std::thread::scope(|scope| {

@@ -30,6 +30,8 @@ impl ImmutableTagRule {
 
 /// Refuses to everybody to move or delete some tags, and leaves all else to the next authorizer.
 ///
+/// A tag that [lists referrers](Tag::lists_referrers) may gain entries nevertheless, as for whoever may not overwrite.
+///
 /// Whether a tag would move is decided by the storage when it is written, so two pushes cannot both be the first. A
 /// deleted tag could be pushed anew with other content, so a delete is refused too, and with it that of all that the tag
 /// reaches: its manifest, the manifests of an index at any depth, layers and configurations.

@@ -261,11 +261,14 @@ impl<S: ?Sized + Storage> Registry<S> {
             if overwrite.is_err() {
                 immutable_tags.push(tag.clone());
             }
-            may_overwrite = may_overwrite.and(overwrite);
+            // Such a tag may gain entries, which is known only when it is written.
+            if !tag.lists_referrers() {
+                may_overwrite = may_overwrite.and(overwrite);
+            }
         }
         match (asked, may_overwrite) {
             (TagCondition::Matches(_), Err(error)) => Err(error),
-            (TagCondition::Any, Err(_)) if immutable_tags.len() == tags.len() => {
+            (TagCondition::Any, _) if !tags.is_empty() && immutable_tags.len() == tags.len() => {
                 Ok((TagCondition::Immutable, Vec::new()))
             }
             (asked, _) => Ok((asked, immutable_tags)),

@@ -179,6 +179,7 @@ fn conditions_and_rights_become_one_condition_on_the_tags() {
     let by_digest_with_tag = format!("{by_digest}?tag=x");
     let matches = format!("\"{}\"", hello());
     let some = TagCondition::Matches(vec![hello()]);
+    let list = format!("/v2/a/manifests/sha256-{}", "ab".repeat(32));
     let cases = [
         (
             "/v2/a/manifests/v1",
@@ -228,7 +229,7 @@ fn conditions_and_rights_become_one_condition_on_the_tags() {
             vec![("if-match", &matches)],
             allowed,
             false,
-            Ok(some),
+            Ok(some.clone()),
         ),
         (
             "/v2/a/manifests/v1",
@@ -243,6 +244,14 @@ fn conditions_and_rights_become_one_condition_on_the_tags() {
             allowed,
             true,
             Err(ErrorCode::TagConflict),
+        ),
+        // Whether it only gains entries is known when it is written.
+        (
+            &list,
+            vec![("if-match", &matches)],
+            refused,
+            true,
+            Ok(some.clone()),
         ),
         (
             "/v2/a/manifests/v1",

@@ -1,8 +1,11 @@
 //! The tags of a push: their conditions, their writes, and the way back.
 
+use std::collections::BTreeSet;
+
 use registry_core::chain::{State, TakeBack, names, take_back};
-use registry_core::storage::TagCondition;
-use registry_core::{Error, ErrorCode, Tag};
+use registry_core::manifest::ManifestView;
+use registry_core::storage::{ManifestChild, TagCondition};
+use registry_core::{Digest, Error, ErrorCode, MediaType, Tag};
 
 use super::{PushManifest, Stop, confirm_incarnation};
 use crate::backend::{Condition, Records, Version};
@@ -47,8 +50,13 @@ impl PushManifest {
         {
             current = None;
         }
-        let digest = &self.new.manifest.digest;
-        let is_immutable = self.is_immutable(tag);
+        let moved_from = current
+            .as_ref()
+            .filter(|record| record.digest != self.new.manifest.digest && !is_own && self.is_immutable(tag));
+        let may_not_move = match moved_from {
+            Some(record) => !self.adds_referrers(records, tag, record).await?,
+            None => false,
+        };
         let refusal = match (&self.new.condition, &current) {
             // What this push wrote itself, before it had to begin again, met the condition.
             _ if is_own => None,
@@ -64,7 +72,7 @@ impl PushManifest {
                 let message = format!("the tag {tag} is not what If-Match says");
                 Some(Error::new(ErrorCode::PreconditionFailed, message))
             }
-            (_, Some(record)) if is_immutable && record.digest != *digest => {
+            (_, Some(record)) if may_not_move => {
                 let message = format!(
                     "the tag {tag} names {} and may not be moved; push another tag",
                     record.digest
@@ -82,6 +90,31 @@ impl PushManifest {
                 is_own,
             }),
         }
+    }
+
+    /// Tells whether the push only adds to the list of referrers that a tag names. notation keeps such a list beside the
+    /// registry's own, and moves the tag with each signature.
+    async fn adds_referrers(
+        &self,
+        records: &mut dyn Records,
+        tag: &Tag,
+        before: &TagRecord,
+    ) -> Result<bool, Error> {
+        if !tag.lists_referrers() || self.new.manifest.media_type.as_str() != MediaType::OCI_INDEX {
+            return Ok(false);
+        }
+        let key = Key::manifest(&self.repository, &before.digest);
+        let Some((record, content)) = read::<ManifestRecord>(records, &key).await?.visible() else {
+            // Deleted since it was looked at: the tag names nothing any more.
+            return Ok(true);
+        };
+        let Ok(listed) = ManifestView::parse(&content, Some(&record.media_type)) else {
+            return Ok(false);
+        };
+        let children = self.new.children.iter().chain(&self.new.optional_children);
+        let kept: BTreeSet<&Digest> = children.map(|child| &child.digest).collect();
+        let is_kept = |child: &ManifestChild| kept.contains(&child.digest);
+        Ok(record.media_type.as_str() == MediaType::OCI_INDEX && listed.children().iter().all(is_kept))
     }
 
     /// Tells whether the manifest that a tag names is there, in the incarnation that it names.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use registry_core::storage::{ManifestChild, NewManifest, TagCondition, TagFilter};
-use registry_core::{Digest, Error, ErrorCode, RepositoryName, Storage};
+use registry_core::{Digest, Error, ErrorCode, RepositoryName, Storage, Tag};
 use tokio::task::yield_now;
 
 use super::fixtures::{
@@ -115,6 +115,106 @@ pub async fn what_a_tag_reaches_stays(storage: Arc<dyn Storage>) {
     assert_eq!(all_tags(storage, &name, 10).await, ["v1"]);
     // Where no tag is immutable, whatever is named may go.
     storage.delete_blob(&name, layer, None).await.unwrap();
+}
+
+/// The tag under which clients list what refers to something.
+fn list_tag() -> Tag {
+    tag(&format!("sha256-{}", "ab".repeat(32)))
+}
+
+/// Pushes images that stand for signatures.
+async fn push_signatures(storage: &dyn Storage, name: &RepositoryName, count: u64) -> Vec<Digest> {
+    let mut signatures = Vec::new();
+    for seed in 0..count {
+        let envelope = push_blob(storage, name, &content(seed, 100)).await;
+        signatures.push(push(storage, name, &image(&[&envelope])).await);
+    }
+    signatures
+}
+
+/// An immutable tag that lists referrers moves to an index that names all that the one before did, and to nothing else;
+/// the index that it left can be deleted.
+pub async fn a_list_of_referrers_may_grow(storage: Arc<dyn Storage>) {
+    let (storage, name) = (&*storage, &repository("a"));
+    let listing: TagFilter = Arc::new(Tag::lists_referrers);
+    let signatures = push_signatures(storage, name, 3).await;
+    let [one, two, three] = &signatures[..] else {
+        unreachable!()
+    };
+    let list = list_tag();
+    let push_list = async |mut new: NewManifest, is_alone: bool| {
+        new = new.with_tag(&list);
+        if is_alone {
+            new.condition = TagCondition::Immutable;
+        } else {
+            // Others of its tags may move.
+            new.tags.push(tag("other"));
+            new.immutable_tags = vec![list.clone()];
+        }
+        storage.put_manifest(name, new).await
+    };
+    push_list(index(&[one]), true).await.unwrap();
+    push_list(index(&[two, one]), false).await.unwrap();
+    for refused in [index(&[one, three]), index(&[]), image(&[one, two])] {
+        for is_alone in [true, false] {
+            let pushed = push_list(refused.clone(), is_alone).await;
+            assert_code(pushed, ErrorCode::TagConflict);
+        }
+    }
+    let mut docker = index(&[one, two, three]);
+    docker.manifest.media_type = media_type("application/vnd.docker.distribution.manifest.list.v2+json");
+    assert_code(push_list(docker, true).await, ErrorCode::TagConflict);
+    let largest = index(&[one, two, three]);
+    push_list(largest.clone(), true).await.unwrap();
+    assert_eq!(get_tag(storage, name, &list).await.unwrap(), largest.manifest);
+    // What the list reaches stays; what it left goes.
+    let deleted = storage.delete_manifest(name, one, None, Some(Arc::clone(&listing)));
+    assert_stays(deleted.await, list.as_str());
+    for left in [index(&[one]), index(&[two, one])] {
+        let digest = left.manifest.digest;
+        let deleted = storage.delete_manifest(name, &digest, None, Some(Arc::clone(&listing)));
+        deleted.await.unwrap();
+    }
+    // A tag of another form does not grow, nor does what is no index.
+    let short = format!("sha256-{}", "a".repeat(63));
+    for (tag, first) in [
+        ("v1", index(&[one])),
+        (&short, index(&[one])),
+        (&*format!("{list}.sig"), index(&[one])),
+    ] {
+        push(storage, name, &fixed(first, tag)).await;
+        let grown = storage.put_manifest(name, fixed(index(&[one, two]), tag)).await;
+        assert_code(grown, ErrorCode::TagConflict);
+    }
+}
+
+/// Of clients that add to a list at once, from the same beginning, what one added is never lost to another.
+pub async fn lists_of_referrers_that_grow_at_once(storage: Arc<dyn Storage>) {
+    for seed in 0..24 {
+        let name = repository(&format!("growing/{seed}"));
+        let signatures = push_signatures(&*storage, &name, 5).await;
+        let (first, rest) = signatures.split_first().unwrap();
+        push(&*storage, &name, &fixed(index(&[first]), list_tag().as_str())).await;
+        let pushes = rest.iter().zip(0..).map(|(added, number)| {
+            let new = fixed(index(&[first, added]), list_tag().as_str());
+            let (storage, name) = (Arc::clone(&storage), name.clone());
+            tokio::spawn(async move {
+                pause(seed, number).await;
+                storage.put_manifest(&name, new).await
+            })
+        });
+        let pushes: Vec<_> = pushes.collect();
+        let mut accepted = Vec::new();
+        for (pushing, added) in pushes.into_iter().zip(rest) {
+            match pushing.await.unwrap() {
+                Ok(()) => accepted.push(index(&[first, added]).manifest),
+                Err(error) => assert_eq!(error.code(), ErrorCode::TagConflict, "seed {seed}: {error:?}"),
+            }
+        }
+        assert_eq!(accepted.len(), 1, "seed {seed}: what was added first is not lost");
+        let read = get_tag(&*storage, &name, &list_tag()).await.unwrap();
+        assert_eq!(Some(&read), accepted.first(), "seed {seed}");
+    }
 }
 
 /// An immutable tag is not pointed at what cannot be pulled whole.

@@ -33,6 +33,7 @@ macro_rules! storage_conformance_tests {
         $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor tags
             tags_move several_tags immutable some_immutable absent if_match delete_by_tag delete_by_digest);
         $crate::storage_conformance_tests!(@storage $attributes "multi_thread" $constructor immutable
+            a_list_of_referrers_may_grow lists_of_referrers_that_grow_at_once
             what_a_tag_reaches_stays hollow_images_get_no_immutable_tag pushes_against_deletes
             many_children_and_tags);
         $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor listings
