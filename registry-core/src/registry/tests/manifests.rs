@@ -246,13 +246,7 @@ fn conditions_and_rights_become_one_condition_on_the_tags() {
             Err(ErrorCode::TagConflict),
         ),
         // Whether it only gains entries is known when it is written.
-        (
-            &list,
-            vec![("if-match", &matches)],
-            refused,
-            true,
-            Ok(some.clone()),
-        ),
+        (&list, vec![("if-match", &matches)], refused, true, Ok(some)),
         (
             "/v2/a/manifests/v1",
             vec![("if-match", "*")],
