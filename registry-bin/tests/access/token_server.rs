@@ -341,6 +341,77 @@ fn what_is_taken_away_is_gone_before_the_token_ends() {
     assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
 }
 
+/// Returns the claims of a token.
+fn claims_of(token: &str) -> Value {
+    use base64::Engine as _;
+    let payload = token.split('.').nth(1).expect("a token has three parts");
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload);
+    serde_json::from_slice(&payload.expect("base64")).expect("JSON")
+}
+
+#[test]
+fn a_token_gives_others_that_grant_no_more_and_end_no_later() {
+    let server = GuardedServer::start(CONFIGURATION);
+    let with_token = |token: &str, query: &str| {
+        let request = server.server.request("GET", &format!("/auth/token?{query}"));
+        request.header("Authorization", &format!("Bearer {token}")).send()
+    };
+    let scope = "scope=repository:team/app:pull,push";
+    let first = text(&get(&server.server, "root", scope), "token");
+    let answer = with_token(&first, &format!("{scope}&offline_token=true"));
+    let second = text(&answer, "access_token");
+    assert_eq!(answer.json()["refresh_token"], Value::Null);
+    bearer(&server.server, "team/app", &second).push_image("latest", "image");
+    let (first_claims, second_claims) = (claims_of(&first), claims_of(&second));
+    for key in ["exp", "sub", "access", "credential", "aud", "iss"] {
+        assert_eq!(second_claims[key], first_claims[key], "{key}");
+    }
+    assert!(answer.json()["expires_in"].as_u64() <= Some(300));
+    // Nothing is added: not by the rules, which allow root everything, and not step by step.
+    for (asked, granted) in [
+        ("repository:team/app:*", "repository:team/app:pull,push"),
+        ("repository:team/app:delete", ""),
+        ("repository:team/app:pull,delete", "repository:team/app:pull"),
+        ("repository:team/other:pull", ""),
+        ("repository(plugin):team/app:pull", ""),
+        ("registry:catalog:*", ""),
+    ] {
+        let answer = with_token(&second, &format!("scope={asked}"));
+        assert_eq!(text(&answer, "scope"), granted, "{asked}");
+    }
+    let narrow = text(&with_token(&second, "scope=repository:team/app:pull"), "token");
+    assert_eq!(
+        text(&with_token(&narrow, scope), "scope"),
+        "repository:team/app:pull"
+    );
+    // Nobody's token is nobody's.
+    let nobody = text(
+        &get(&server.server, "", "scope=repository:public/app:pull"),
+        "token",
+    );
+    let again = with_token(&nobody, "scope=repository:public/app:pull,push");
+    assert_eq!(text(&again, "scope"), "repository:public/app:pull");
+    with_token(&nobody, "scope=repository:team/app:pull").expect_error(&[401], &["UNAUTHORIZED"]);
+    // A refresh token is none for this, and neither is what nobody signed, or what is no token.
+    let refresh = text(
+        &get(&server.server, "root", "offline_token=true"),
+        "refresh_token",
+    );
+    let unsigned = first.rsplit_once('.').expect("three parts").0;
+    for wrong in [&*refresh, &format!("{unsigned}.AAAA"), unsigned, "secret", ""] {
+        let refused = with_token(wrong, scope);
+        refused.expect_error(&[401], &["UNAUTHORIZED"]);
+        assert!(
+            refused
+                .header("WWW-Authenticate")
+                .is_some_and(|field| field.starts_with("Basic "))
+        );
+    }
+    // With another password it ends as the token would.
+    set_password(&server.users(), "root", "another");
+    until(|| with_token(&first, scope).status == 401);
+}
+
 /// Runs `htpasswd remove`.
 fn remove(users: &Path, user: &str) {
     let command = std::process::Command::new(env!("CARGO_BIN_EXE_registry-bin"))

@@ -15,10 +15,11 @@ use jsonwebtoken::Validation;
 use registry_core::policy::reduce;
 use registry_core::storage::Body;
 use registry_core::{Authorizer, Error, ErrorCode, Principal, Response, Scope, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::token::now;
-use super::{Passwords, SigningKeys, TokenKeys, basic};
+use super::{Passwords, SigningKeys, TokenKeys, basic, credentials};
 use crate::{ClientAddress, Endpoint};
 
 /// The most bytes of a form.
@@ -46,7 +47,8 @@ pub struct TokenServerOptions {
 /// Gives tokens, by GET with a name and a password and by POST with a form (distribution's "Token Authentication
 /// Specification" and that by `OAuth2`).
 ///
-/// A token grants what was asked for as far as the rules allow it; the registry asks them again with each request.
+/// A token grants what was asked for as far as the rules allow it; the registry asks them again with each request. A GET
+/// with a token of this server, as `Bearer`, gives another one that grants no more and ends no later.
 pub struct TokenServer {
     options: TokenServerOptions,
     passwords: Arc<Passwords>,
@@ -62,6 +64,19 @@ struct Keys {
 /// Who asks, and what stands for the password that was shown.
 struct Login {
     principal: Principal,
+    credential: Option<String>,
+    /// A token was shown in place of the password: what is given grants no more, and ends no later.
+    token: Option<PresentedToken>,
+}
+
+/// A token of this server for the registry, which a client shows to get another one: oras-java sends the one that it has
+/// when it asks for the next.
+#[derive(Deserialize)]
+struct PresentedToken {
+    sub: String,
+    exp: u64,
+    access: Vec<Scope>,
+    #[serde(default)]
     credential: Option<String>,
 }
 
@@ -144,7 +159,7 @@ impl TokenServer {
         let login = if request.method == Method::POST {
             self.by_form(request, &form).await?
         } else {
-            self.by_password(request).await?
+            self.by_header(request).await?
         };
         let wish = Wish::of(&form)?;
         let refresh =
@@ -166,7 +181,13 @@ impl TokenServer {
         )))
     }
 
-    async fn by_password(&self, request: &Parts) -> Result<Login, Error> {
+    async fn by_header(&self, request: &Parts) -> Result<Login, Error> {
+        if let Some(token) = credentials(&request.headers, "bearer") {
+            return self.by_token(token).ok_or_else(|| {
+                let message = "the token is not valid here; log in with a name and a password";
+                Error::new(ErrorCode::Unauthorized, message)
+            });
+        }
         // Taken first: where the password changes meanwhile, the token is worth nothing.
         let table = self.passwords.table();
         let principal = basic::principal(&self.passwords, request).await?;
@@ -174,7 +195,36 @@ impl TokenServer {
         Ok(Login {
             principal,
             credential,
+            token: None,
         })
+    }
+
+    /// Takes a token that is valid now, without a leeway.
+    fn by_token(&self, token: &str) -> Option<Login> {
+        let token: PresentedToken = self.verified(token, &self.options.service)?;
+        let credential = self
+            .passwords
+            .table()
+            .credential_of(&token.sub)
+            .map(str::to_owned);
+        (token.credential == credential).then(|| Login {
+            principal: Principal::new(token.sub.clone()),
+            credential,
+            token: Some(token),
+        })
+    }
+
+    /// Reads a token that this server signed.
+    fn verified<T: DeserializeOwned>(&self, token: &str, audience: &str) -> Option<T> {
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        let key = self.keys.public.find(&header).ok()?;
+        let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
+        validation.leeway = 0;
+        validation.set_audience(&[audience]);
+        validation.set_issuer(&[&self.options.issuer]);
+        validation.set_required_spec_claims(&["exp", "aud", "iss"]);
+        let token = jsonwebtoken::decode::<T>(token, &key.key, &validation).ok()?;
+        Some(token.claims)
     }
 
     async fn by_form(&self, request: &Parts, form: &Form) -> Result<Login, Error> {
@@ -190,6 +240,7 @@ impl TokenServer {
                     Ok(Login {
                         principal: Principal::new(user),
                         credential: table.credential_of(user).map(str::to_owned),
+                        token: None,
                     })
                 } else {
                     Err(Error::new(
@@ -210,19 +261,13 @@ impl TokenServer {
                 "the refresh token is not valid; log in again",
             )
         };
-        let header = jsonwebtoken::decode_header(token).map_err(|_| wrong())?;
-        let key = self.keys.public.find(&header).map_err(|_| wrong())?;
-        let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
-        validation.set_audience(&[self.refresh_audience()]);
-        validation.set_issuer(&[&self.options.issuer]);
-        validation.set_required_spec_claims(&["exp", "aud", "iss"]);
-        let token =
-            jsonwebtoken::decode::<RefreshToken>(token, &key.key, &validation).map_err(|_| wrong())?;
-        let RefreshToken { sub, credential, .. } = token.claims;
+        let token: RefreshToken = self.verified(token, &self.refresh_audience()).ok_or_else(wrong)?;
+        let RefreshToken { sub, credential, .. } = token;
         if self.passwords.table().credential_of(&sub) == Some(credential.as_str()) {
             Ok(Login {
                 principal: Principal::new(sub),
                 credential: Some(credential),
+                token: None,
             })
         } else {
             Err(wrong())
@@ -232,10 +277,13 @@ impl TokenServer {
     /// Grants what is left of a wish by the rules.
     fn grant(&self, login: &Login, wish: &Wish, refresh: Option<&str>) -> Result<Response, Error> {
         let principal = &login.principal;
-        let reduced = wish
-            .scopes
-            .iter()
-            .map(|scope| reduce(scope, &*self.rules, principal));
+        let reduced = wish.scopes.iter().map(|scope| {
+            let mut reduced = reduce(scope, &*self.rules, principal);
+            if let Some(token) = &login.token {
+                reduced.actions.retain(|action| token.grants(scope, action));
+            }
+            reduced
+        });
         let access: Vec<_> = reduced.filter(|scope| !scope.actions.is_empty()).collect();
         if principal.is_anonymous() && access.is_empty() {
             return Err(Error::new(
@@ -244,7 +292,9 @@ impl TokenServer {
             ));
         }
         let now = now();
-        let lifetime = self.options.lifetime.max(SHORTEST).as_secs();
+        let longest = self.options.lifetime.max(SHORTEST).as_secs();
+        let left = login.token.as_ref().map(|token| token.exp.saturating_sub(now));
+        let lifetime = left.map_or(longest, |left| left.min(longest));
         let token = self.keys.signing.sign(&AccessToken {
             iss: &self.options.issuer,
             sub: principal.name(),
@@ -260,7 +310,9 @@ impl TokenServer {
         let refresh_token = match refresh {
             // The one that is in use goes on.
             Some(refresh) => Some(refresh.to_owned()),
-            None if wish.offline && !principal.is_anonymous() => Some(self.refresh_token(login, now)?),
+            None if wish.offline && !principal.is_anonymous() && login.token.is_none() => {
+                Some(self.refresh_token(login, now)?)
+            }
             None => None,
         };
         let answer = Answer {
@@ -289,6 +341,17 @@ impl TokenServer {
 
     fn refresh_audience(&self) -> String {
         format!("{} (refresh)", self.options.service)
+    }
+}
+
+impl PresentedToken {
+    /// Tells whether it grants an action on what a scope is about.
+    fn grants(&self, scope: &Scope, action: &str) -> bool {
+        self.access.iter().any(|granted| {
+            let is_same = (&granted.resource_type, &granted.class, &granted.name)
+                == (&scope.resource_type, &scope.class, &scope.name);
+            is_same && granted.actions.contains(action)
+        })
     }
 }
 
