@@ -295,3 +295,64 @@ async fn to_another_file_system_bytes_are_copied() {
         .unwrap();
     assert_image(&open(&back).await, "a", "v1", &image).await;
 }
+
+/// Copies a folder as `cp -r` does.
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Tells whether a folder says that it is a copy.
+async fn is_copy(root: &Path) -> bool {
+    let store = open(root).await;
+    let is_copy = store.backend().is_copy();
+    store.close().await.unwrap();
+    is_copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_folder_is_told_from_one_that_was_moved_or_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let image = image(1, 100_000, None);
+    let store = open(&path("root")).await;
+    assert!(!store.backend().is_copy());
+    try_push(&store, "a", Some("v1"), &image).await.unwrap();
+    store
+        .backend()
+        .backup(&path("backup"), Arc::new(()))
+        .await
+        .unwrap();
+    // While it is open, as a job does that copied the folder of the distribution registry.
+    copy_folder(&path("root"), &path("copy"));
+    store.close().await.unwrap();
+    std::fs::rename(path("root"), path("moved")).unwrap();
+    restore(&path("backup"), &path("restored"), Arc::new(()))
+        .await
+        .unwrap();
+    copy_folder(&path("backup"), &path("unpacked"));
+    std::fs::remove_file(path("unpacked").join("backup.json")).unwrap();
+    for whole in ["moved", "restored", "unpacked", "unpacked", "restored"] {
+        assert!(!is_copy(&path(whole)).await, "{whole}");
+    }
+    copy_folder(&path("restored"), &path("copy of restored"));
+    copy_folder(&path("unpacked"), &path("copy of unpacked"));
+    for copy in ["copy", "copy", "copy of restored", "copy of unpacked"] {
+        assert!(is_copy(&path(copy)).await, "{copy}");
+    }
+    let store = open(&path("copy")).await;
+    assert_image(&store, "a", "v1", &image).await;
+    store.backend().take_for_original().unwrap();
+    try_push(&store, "a", Some("v2"), &image).await.unwrap();
+    assert!(!store.backend().is_copy());
+    store.close().await.unwrap();
+    assert!(!is_copy(&path("copy")).await);
+}

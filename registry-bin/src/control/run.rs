@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use indicatif::HumanBytes;
+use registry_storage::Store;
 use registry_storage::check::CheckOptions;
 use registry_storage::distribution::AdoptOptions;
+use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::filesystem::backup::BackupReport;
+use tokio::task::spawn_blocking;
 
 use super::count::count;
 use super::{ControlRequest, Outcome, Reporter, adopt, export, images};
@@ -96,10 +99,31 @@ async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> 
     if report.quarantined > 0 {
         text += &format!(" {} in quarantine.", count(report.quarantined, "record"));
     }
+    if let AnyStore::Disk(store) = store
+        && store.backend().is_copy()
+    {
+        text += &tell_of_copy(store, report.is_sound()).await?;
+    }
     Ok(Outcome {
         text,
         is_success: report.is_sound(),
     })
+}
+
+/// Says that a store is a copy, and takes it for the original where nothing is broken.
+async fn tell_of_copy(store: &Arc<Store<FilesystemBackend>>, is_sound: bool) -> Result<String, Failure> {
+    let said = " The folder is a copy of the one that its records were written in, ";
+    if store.backend().is_read_only() || !is_sound {
+        return Ok(format!(
+            "{said}and lacks what came last if a server wrote there meanwhile; a copy that `backup` made does not."
+        ));
+    }
+    let store = Arc::clone(store);
+    let taken = spawn_blocking(move || store.backend().take_for_original()).await;
+    taken
+        .map_err(|cause| Failure::new("the check ended early").because(cause))?
+        .map_err(|cause| Failure::new("the folder cannot be taken for the original").because(cause))?;
+    Ok(format!("{said}and is taken for the original from now on."))
 }
 
 /// Says what a backup has.

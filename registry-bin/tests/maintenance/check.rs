@@ -135,3 +135,33 @@ fn a_bucket_is_checked_from_anywhere_and_exported() {
     let said = failure(folder.path(), &["backup", "copy", "config.yml"]);
     assert!(said.contains("versioning or replication"), "{said}");
 }
+
+#[test]
+fn a_copy_of_the_folder_is_told_at_the_start_and_by_a_check_until_one_finds_it_whole() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    let server = Server::on(&path.join("root"));
+    Repository::new(server.address(), "a").push_image("v1", "x");
+    assert!(!server.output().contains("is a copy"));
+    assert!(server.terminate().success());
+    let copied = std::process::Command::new("cp")
+        .args(["-r", "root", "copy"])
+        .current_dir(path)
+        .status();
+    assert!(copied.expect("the program runs").success());
+    let server = Server::on(&path.join("copy"));
+    server.output_with("this folder is a copy of the one that its records were written in");
+    let repository = Repository::new(server.address(), "a");
+    repository.get("manifests/v1").expect_status(200);
+    // Beside the server.
+    let check = ["check", "--storage", "copy"];
+    let said = success(path, &check);
+    assert!(said.contains("nothing is broken. The folder is a copy"), "{said}");
+    assert!(said.contains("taken for the original from now on"), "{said}");
+    repository.push_image("v2", "y");
+    assert!(!success(path, &check).contains("copy"));
+    assert!(server.terminate().success());
+    let server = Server::on(&path.join("copy"));
+    assert!(!server.output().contains("is a copy"));
+    assert!(!success(path, &["check", "--storage", "root"]).contains("copy"));
+}

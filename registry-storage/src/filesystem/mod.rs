@@ -23,6 +23,7 @@ mod lock;
 mod migration;
 mod opened;
 mod options;
+mod origin;
 mod queries;
 mod read_only;
 mod readers;
@@ -40,6 +41,7 @@ mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 
 use registry_core::Error;
@@ -109,6 +111,8 @@ pub struct FilesystemBackend {
     epoch: Option<String>,
     root: PathBuf,
     is_read_only: bool,
+    /// The folder is a copy of the one that the records were written in.
+    is_copy: AtomicBool,
     /// Deletes of bytes share it; a backup has it alone.
     deletes: Arc<tokio::sync::RwLock<()>>,
 }
@@ -198,10 +202,15 @@ impl FilesystemBackend {
             lock,
             reserve: Arc::new(reserve),
         };
+        let path = root.join(RECORDS_FILE);
+        // What cannot be told or kept, on a disk that is full, is no reason not to start.
+        let is_copy = origin::is_copy(&connection, &path).unwrap_or_default();
+        origin::claim_if_free(&connection, &path).unwrap_or_default();
         let records = Opened {
             connection,
             medium,
-            path: root.join(RECORDS_FILE),
+            path,
+            is_copy,
         };
         let backend = Self::start(root, records, rights, parts, options)?;
         let synced = disk.open_folder(root).and_then(|folder| folder.sync());
@@ -225,6 +234,15 @@ impl FilesystemBackend {
             root.join(BYTES_FOLDER),
         );
         let is_read_only = options.read_only;
+        let is_copy = records.is_copy;
+        if is_copy {
+            tracing::warn!(
+                root = %root.display(),
+                "this folder is a copy of the one that its records were written in: one that was made while a server wrote \
+                 there may be broken, or lack what came last; run `registry-bin check`, which takes it for the original where \
+                 nothing is broken"
+            );
+        }
         Ok(Self {
             records: RecordStore::start(records, options.record_cache, parts)?,
             health,
@@ -236,6 +254,7 @@ impl FilesystemBackend {
             epoch,
             root: root.to_owned(),
             is_read_only,
+            is_copy: AtomicBool::new(is_copy),
             deletes: Arc::default(),
         })
     }

@@ -107,7 +107,8 @@ fn unchanging_uri(path: &Path) -> String {
 
 /// Opens the connection that writes, and makes the store if there is none.
 ///
-/// 2 MiB of pages are cached, and the log is copied back every 1000 pages (4 MiB).
+/// 2 MiB of pages are cached, and the log is copied back every 1000 pages (4 MiB). Somebody who copies the folder meanwhile
+/// gets what is broken if the log was copied back at that time, so it is not done more often.
 pub(super) fn open_writer(path: &Path, medium: Medium) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

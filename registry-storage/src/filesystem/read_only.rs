@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::linked::LinkedFiles;
 use super::lock::RootLock;
 use super::options::OpenError;
+use super::origin;
 use super::queries::Medium;
 use super::records::{self, Opened, WriterParts};
 use super::reserve::Reserve;
@@ -42,8 +43,10 @@ impl FilesystemBackend {
         let records = if is_root(root) {
             let path = root.join(RECORDS_FILE);
             let medium = Medium::unwritten(&path);
+            let connection = records::open_unwritten(&path, medium)?;
             Opened {
-                connection: records::open_unwritten(&path, medium)?,
+                is_copy: origin::is_copy(&connection, &path).unwrap_or_default(),
+                connection,
                 medium,
                 path,
             }
@@ -55,6 +58,7 @@ impl FilesystemBackend {
                 connection: records::open(&path, Medium::Memory)?,
                 medium: Medium::Memory,
                 path,
+                is_copy: false,
             }
         };
         let parts = WriterParts {

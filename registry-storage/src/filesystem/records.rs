@@ -39,6 +39,8 @@ pub(super) struct Opened {
     pub(super) connection: Connection,
     pub(super) medium: Medium,
     pub(super) path: PathBuf,
+    /// The file is a copy.
+    pub(super) is_copy: bool,
 }
 
 /// The records of one root. When it is dropped, the thread runs what waits and ends.
@@ -59,6 +61,7 @@ impl RecordStore {
             connection,
             medium,
             path,
+            is_copy: _,
         } = opened;
         let WriterParts {
             health,

@@ -10,6 +10,7 @@ use rusqlite::backup::{Backup, StepResult};
 use super::{BackupError, check_wanted};
 use crate::bytes_name::BytesName;
 use crate::filesystem::migration::migrate;
+use crate::filesystem::origin;
 use crate::filesystem::queries::{self, Medium};
 use crate::key::Key;
 use crate::progress::{Progress, Step};
@@ -54,7 +55,8 @@ pub(super) fn copy_records(
 
 fn leave_uploads_out(target: &Connection) -> rusqlite::Result<()> {
     target.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
-    queries::delete_all(target, &Key::uploads())
+    queries::delete_all(target, &Key::uploads())?;
+    origin::disclaim(target)
 }
 
 /// Brings the copied records of an older backup to the format of today.
@@ -65,6 +67,7 @@ pub(super) fn modernize(path: &Path) -> Result<(), BackupError> {
         .execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF")
         .map_err(records(path))?;
     migrate(&mut connection, path)?;
+    origin::claim(&connection, path).map_err(records(path))?;
     connection
         .execute_batch("PRAGMA journal_mode = DELETE")
         .map_err(records(path))?;
