@@ -9,21 +9,33 @@ use core::fmt::{self, Write};
 /// invisible.
 ///
 /// Not so are the controls of ASCII and Latin-1 (C0, DEL, C1), the separators of lines and paragraphs, what turns the
-/// direction of writing (UAX #9), and what has no width.
+/// direction of writing (UAX #9), what programs leave out when they show text (`Default_Ignorable_Code_Point`), and what
+/// has a width and is blank though no space.
 #[must_use]
 pub fn is_printable(character: char) -> bool {
     !character.is_control()
         && !matches!(
             character,
             '\u{ad}'
+                | '\u{34f}'
                 | '\u{61c}'
-                | '\u{180e}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
                 | '\u{200b}'..='\u{200f}'
                 | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}'
+                | '\u{2800}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
                 | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{13441}'..='\u{13442}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d159}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
         )
 }
 
@@ -106,6 +118,10 @@ mod tests {
             ),
             ("\u{200e}\u{200f}\u{61c}", "\\u{200e}\\u{200f}\\u{61c}"),
             ("\u{2028}\u{2029}\u{feff}", "\\u{2028}\\u{2029}\\u{feff}"),
+            (
+                "\u{34f}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{2800}",
+                "\\u{34f}\\u{115f}\\u{1160}\\u{3164}\\u{ffa0}\\u{2800}",
+            ),
         ] {
             assert_eq!(Printable(text).to_string(), shown);
         }
@@ -122,6 +138,14 @@ mod tests {
         #[test]
         fn any_text_is_one_printable_line(text in any::<String>()) {
             prop_assert!(Printable(&text).to_string().chars().all(is_printable));
+        }
+
+        #[test]
+        fn what_programs_leave_out_or_show_as_nothing_is_escaped(
+            text in "[\\p{Default_Ignorable_Code_Point}\\p{Cc}\\p{Zl}\\p{Zp}\\u{2800}\\u{fff9}-\\u{fffb}]{1,20}",
+        ) {
+            prop_assert!(!text.chars().any(is_printable), "{:?}", text);
+            prop_assert!(Printable(&text).to_string().is_ascii());
         }
 
         #[test]
