@@ -1,7 +1,12 @@
-//! The command lines of registry:2's image, as this program takes them.
+//! The command lines of registry:2's image, as this program takes them, and what is said of those that it does not.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// Stands for a word that is not shown.
+const HIDDEN: &str = "…";
 
 /// What the program is called in the image, beside its own name. Charts and compose files name one of these as the
 /// command, which comes behind the image's own entry point then.
@@ -33,6 +38,48 @@ fn is_program(argument: &OsStr) -> bool {
 fn is_configuration(argument: &OsStr) -> bool {
     let extension = Path::new(argument).extension();
     extension.is_some_and(|extension| extension == "yml" || extension == "yaml")
+}
+
+/// Takes words out of an error that may be passwords: whoever knows another `htpasswd` writes one behind the user. The error
+/// goes to logs of services and of jobs.
+pub(crate) fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let (word, is_known) = match error.kind() {
+        ErrorKind::UnknownArgument => (
+            ContextKind::InvalidArg,
+            text(&error, ContextKind::InvalidArg).is_some_and(is_flag),
+        ),
+        ErrorKind::InvalidSubcommand => (
+            ContextKind::InvalidSubcommand,
+            error.get(ContextKind::SuggestedSubcommand).is_some(),
+        ),
+        ErrorKind::TooManyValues => (ContextKind::InvalidValue, false),
+        _ => return error,
+    };
+    if !is_known {
+        error.insert(word, ContextValue::String(HIDDEN.to_owned()));
+        let tip = "it is not shown, as it may be a password; passwords are no arguments, but asked for, or read from the \
+                   standard input";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
+fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Tells whether a word is a flag of some program.
+fn is_flag(word: &str) -> bool {
+    let name = word
+        .strip_prefix('-')
+        .map(|rest| rest.strip_prefix('-').unwrap_or(rest));
+    name.is_some_and(|name| {
+        name.chars()
+            .all(|letter| letter.is_ascii_alphabetic() || letter == '-')
+    })
 }
 
 #[cfg(test)]

@@ -25,7 +25,11 @@ use clap::Parser as _;
 use crate::cli::{Arguments, Command};
 
 fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse_from(command_line::arguments(std::env::args_os()));
+    let arguments = command_line::arguments(std::env::args_os());
+    let Arguments { command } = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => command_line::without_secrets(error).exit(),
+    };
     let result = match command {
         Command::Config { command } => commands::config::run(&command).map(|()| true),
         Command::Serve(serve) => commands::serve::run(&serve),

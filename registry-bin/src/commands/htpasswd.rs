@@ -28,6 +28,13 @@ pub(crate) fn run(command: &HtpasswdCommand) -> Result<(), Failure> {
 }
 
 fn add(path: &Path, user: &str) -> Result<(), Failure> {
+    if user.contains(':') {
+        // It is not shown: what stands behind the colon may be a password.
+        return Err(Failure::new(
+            "the name of a user has no colon; give the name alone, and the password where it is asked for or by the \
+             standard input",
+        ));
+    }
     let password = password(user)?;
     let line = HtpasswdLine::new(user, &password)
         .map_err(|cause| Failure::new(format!("cannot add {user:?}")).because(cause))?;

@@ -334,6 +334,140 @@ fn a_secret_in_the_shape_of_something_else_is_refused_and_not_shown() {
     assert!(!is_good && !said.contains("canary"), "{said}");
 }
 
+/// Each section of the configuration, and each list, takes a word alone in its place.
+#[test]
+fn a_password_in_the_place_of_a_kind_or_of_a_section_is_refused_and_not_shown() {
+    let schema = program(Path::new("."))
+        .args(["config", "schema"])
+        .output()
+        .expect("the program can be started");
+    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).expect("it is JSON");
+    let mut sections = Vec::new();
+    collect_sections(&schema, &schema, &mut Vec::new(), &mut sections);
+    for kind in [
+        "STORAGE",
+        "AUTH",
+        "STORAGE_S3",
+        "AUTH_HTPASSWD",
+        "HTTP_TLS",
+        "NOTIFICATIONS",
+    ] {
+        assert!(
+            sections.iter().any(|section| section == kind),
+            "{kind}: {sections:?}"
+        );
+    }
+    for section in sections {
+        let variable = format!("REGISTRY_{section}");
+        let key = section.to_lowercase().replace('_', ": {");
+        let text = format!(
+            "version: 0.1\n{key}: {CANARY}{}\n",
+            "}".repeat(section.matches('_').count())
+        );
+        for (content, variables) in [
+            ("version: 0.1\nstorage: inmemory\n", &[(&*variable, CANARY)][..]),
+            (&text, &[]),
+        ] {
+            let folder = with_configuration(content);
+            let (is_good, said) = said(folder.path(), COMMANDS[1], variables);
+            // Some keys have another name as a variable, or may hold anything.
+            assert!(
+                !is_good || said.contains("has no effect") || said.contains("have no effect"),
+                "{variable}: {said}"
+            );
+            assert!(!said.contains("canary"), "{variable}: {said}");
+        }
+    }
+    for variable in ["REGISTRY_STORAGE", "REGISTRY_AUTH"] {
+        let folder = with_configuration("version: 0.1\n");
+        let below = format!("{variable}_S3_BUCKET");
+        for command in COMMANDS {
+            let (is_good, said) = said(folder.path(), command, &[(variable, CANARY), (&below, "b")]);
+            assert!(!is_good && !said.contains("canary"), "{variable}: {said}");
+        }
+    }
+}
+
+/// Collects the names of the variables of what takes keys or items, and not a value.
+fn collect_sections(
+    root: &serde_json::Value,
+    schema: &serde_json::Value,
+    path: &mut Vec<String>,
+    sections: &mut Vec<String>,
+) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let defined = root.pointer(reference.trim_start_matches('#'));
+        collect_sections(root, defined.expect("it is defined"), path, sections);
+    }
+    let choices = [&schema["anyOf"], &schema["oneOf"]];
+    for choice in choices
+        .into_iter()
+        .filter_map(|choices| choices.as_array())
+        .flatten()
+    {
+        collect_sections(root, choice, path, sections);
+    }
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
+    if !path.is_empty() {
+        sections.push(path.join("_"));
+    }
+    for (key, below) in properties {
+        path.push(key.to_uppercase());
+        collect_sections(root, below, path, sections);
+        path.pop();
+    }
+}
+
+#[test]
+fn a_password_on_the_command_line_is_refused_and_not_shown() {
+    let folder = with_configuration(MEMORY);
+    for line in [
+        "htpasswd add users alice canary-7f3a",
+        "htpasswd add users alice:canary-7f3a",
+        "htpasswd -Bbn alice canary-7f3a",
+        "htpasswd canary-7f3a",
+        "htpasswd verify users alice canary-7f3a",
+        "htpasswd add --password=canary-7f3a users alice",
+        "htpasswd add users alice --canary-7f3a",
+        "htpasswd remove users alice canary-7f3a",
+        "htpasswd list users canary-7f3a",
+        "canary-7f3a",
+        "token canary-7f3a",
+        "config canary-7f3a",
+        "config show config.yml canary-7f3a",
+        "config schema canary-7f3a",
+        "serve config.yml canary-7f3a",
+        "serve --wait=canary-7f3a config.yml",
+        "serve --password canary-7f3a config.yml",
+        "explain a b canary-7f3a --action pull",
+        "health 127.0.0.1:1 canary-7f3a",
+        "health http://alice:canary-7f3a@127.0.0.1:1/",
+        "check config.yml canary-7f3a",
+        "backup a config.yml canary-7f3a",
+        "restore a b c canary-7f3a",
+        "adopt config.yml canary-7f3a",
+        "export a b c d canary-7f3a",
+        "import a b c d canary-7f3a",
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (is_good, said) = said(folder.path(), &arguments, &[]);
+        assert!(!is_good, "{line}: {said}");
+        assert!(!said.contains("canary"), "{line}: {said}");
+    }
+    for (arguments, shown) in [
+        (
+            &["htpasswd", "add", "users", "alice", CANARY][..],
+            "read from the standard input",
+        ),
+        (&["serve", "--pasword"], "--pasword"),
+    ] {
+        let (_, said) = said(folder.path(), arguments, &[]);
+        assert!(said.contains(shown), "{said}");
+    }
+}
+
 #[test]
 fn a_key_of_a_service_account_in_a_wrong_form_is_refused_and_not_shown() {
     for content in [

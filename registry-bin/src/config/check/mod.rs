@@ -20,6 +20,12 @@ pub(super) const DRIVERS: [&str; 7] = ["filesystem", "inmemory", "s3", "gcs", "a
 /// The kinds of authentication, of which at most one is chosen.
 const AUTHENTICATORS: [&str; 4] = ["none", "silly", "htpasswd", "token"];
 
+/// Tells whether a word alone may stand for a kind of storage or of authentication.
+pub(super) fn is_kind(word: &str) -> bool {
+    // Distribution's older name of `s3`.
+    word == "s3aws" || DRIVERS.contains(&word) || AUTHENTICATORS.contains(&word)
+}
+
 /// The kinds of storage that are named.
 pub(super) fn drivers(tree: &Node) -> Vec<&'static str> {
     named(tree, "storage", &DRIVERS)

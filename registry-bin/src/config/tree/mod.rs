@@ -9,6 +9,10 @@ use std::sync::Arc;
 
 pub(crate) use self::environment::{Applied, FILE_VARIABLE, PREFIX, apply_variables};
 pub(crate) use self::yaml::parse;
+use super::check;
+
+/// Stands for a word that is not shown. No key is spelled so.
+const NO_KEY: &str = "…";
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,10 +213,12 @@ impl Node {
         }
     }
 
-    /// Makes a word into a key without anything below it: `storage: inmemory` is the same as `storage: {inmemory: {}}`.
+    /// Makes a word into a key without anything below it: `storage: inmemory` is the same as `storage: {inmemory: {}}`. A word
+    /// that is none of those that are known makes a key that says nothing of it, and is no key: it may be a password.
     pub(crate) fn settle_word(&mut self) {
         if let (Value::Scalar { text, .. }, false) = (&self.value, self.is_null()) {
-            let entry = Entry::new(text, Self::map(Vec::new(), self.origin.clone()));
+            let key = if check::is_kind(text) { text } else { NO_KEY };
+            let entry = Entry::new(key, Self::map(Vec::new(), self.origin.clone()));
             self.value = Value::Map(vec![entry]);
         }
     }
