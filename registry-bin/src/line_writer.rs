@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,14 @@ const LINE: usize = 64;
 /// How many bytes are written at once.
 const BATCH: usize = 64 * 1024;
 
-/// How long the last lines may take.
+/// How many bytes one call writes: who takes them slowly is seen to take some.
+const PIECE: usize = 16 * 1024;
+
+/// How long the last lines may take, while somebody takes them.
 const END: Duration = Duration::from_secs(2);
+
+/// After how long without a byte taken nobody is believed to read the last lines.
+const SILENCE: Duration = Duration::from_millis(400);
 
 /// How often it is told at most, in a flood, that lines are dropped.
 const TELL: Duration = Duration::from_secs(1);
@@ -62,7 +68,23 @@ struct Queue {
     name: &'static str,
     /// Bytes that wait.
     waiting: AtomicUsize,
+    /// Lines that wait or are being written.
+    unwritten: AtomicU64,
+    /// How often bytes were taken.
+    taken: AtomicU64,
     dropped: AtomicU64,
+}
+
+impl Queue {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            waiting: AtomicUsize::new(0),
+            unwritten: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
 }
 
 impl LineWriter {
@@ -104,11 +126,7 @@ impl LineWriter {
     fn start(name: &'static str, sink: impl Write + Send + 'static) -> Result<Self, Failure> {
         let (messages, received) = channel();
         let (running, ended) = sync_channel::<()>(0);
-        let queue = Arc::new(Queue {
-            name,
-            waiting: AtomicUsize::new(0),
-            dropped: AtomicU64::new(0),
-        });
+        let queue = Arc::new(Queue::new(name));
         let output = Output {
             sink,
             queue: Arc::clone(&queue),
@@ -137,23 +155,76 @@ impl LineWriter {
         self.queue.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes what waits and `last`, and ends. It blocks, for at most two seconds where nobody takes the lines.
+    /// Writes what waits and `last`, and ends. It blocks, for less than half a second where nobody takes the lines, and for
+    /// at most two where somebody is slow.
     pub(crate) fn close(&self, last: Option<String>) {
-        if self.messages.send(Message::End(last)).is_ok() {
-            // Nothing is ever sent: it returns when the thread has ended, or when it is too late.
-            let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            ended.recv_timeout(END).ok();
+        self.end(last).wait();
+    }
+
+    /// The same for several, which end at the same time. Tells the program's own log how many lines nobody took.
+    pub(crate) fn close_all(writers: &[&Self]) {
+        let endings: Vec<_> = writers.iter().map(|writer| writer.end(None)).collect();
+        for ending in endings {
+            let lines = ending.wait();
+            if lines > 0 {
+                let log = ending.writer.queue.name;
+                tracing::warn!(
+                    log,
+                    "{lines} lines were dropped at the end, because nobody took them"
+                );
+            }
         }
+    }
+
+    fn end(&self, last: Option<String>) -> Ending<'_> {
+        Ending {
+            writer: self,
+            taken: self.queue.taken.load(Ordering::Relaxed),
+            begun: Instant::now(),
+            is_running: self.messages.send(Message::End(last)).is_ok(),
+        }
+    }
+}
+
+/// A writer that was told to end.
+struct Ending<'w> {
+    writer: &'w LineWriter,
+    taken: u64,
+    begun: Instant,
+    is_running: bool,
+}
+
+impl Ending<'_> {
+    /// Waits until the last lines are written, or nobody takes them. Returns how many were not.
+    fn wait(&self) -> u64 {
+        let queue = &self.writer.queue;
+        let ended = self.writer.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, mut deadline) = (self.taken, self.begun + SILENCE);
+        loop {
+            // Nothing is ever sent: the thread has ended, or it is too late.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.is_running || ended.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
+                break;
+            }
+            let before = std::mem::replace(&mut taken, queue.taken.load(Ordering::Relaxed));
+            if taken == before || self.begun.elapsed() > END {
+                break;
+            }
+            deadline = Instant::now() + SILENCE;
+        }
+        queue.unwritten.load(Ordering::Relaxed)
     }
 }
 
 impl LineSink for LineWriter {
     fn write(&self, line: String) {
+        self.queue.unwritten.fetch_add(1, Ordering::Relaxed);
         let size = line.len().saturating_add(LINE);
         let waiting = self.queue.waiting.fetch_add(size, Ordering::Relaxed);
         let is_full = waiting.saturating_add(size) > WAITING && !IS_WRITER.get();
         if is_full || self.messages.send(Message::Line(line)).is_err() {
             self.queue.waiting.fetch_sub(size, Ordering::Relaxed);
+            self.queue.unwritten.fetch_sub(1, Ordering::Relaxed);
         }
         if is_full {
             self.queue.dropped.fetch_add(1, Ordering::Relaxed);
@@ -201,7 +272,7 @@ impl<W: Write> Output<W> {
     fn run(mut self, messages: &Receiver<Message>, running: SyncSender<()>) {
         IS_WRITER.set(true);
         while let Ok(first) = messages.recv() {
-            let mut batch = Vec::new();
+            let (mut batch, mut lines) = (Vec::new(), 0);
             let mut message = Some(first);
             let (mut is_last, mut is_empty) = (false, false);
             while let Some(taken) = message.take() {
@@ -211,6 +282,7 @@ impl<W: Write> Output<W> {
                             .waiting
                             .fetch_sub(line.len().saturating_add(LINE), Ordering::Relaxed);
                         push_line(&mut batch, &line);
+                        lines += 1;
                     }
                     Message::End(last) => {
                         last.iter().for_each(|last| push_line(&mut batch, last));
@@ -224,6 +296,7 @@ impl<W: Write> Output<W> {
                 }
             }
             let written = self.write_batch(&batch);
+            self.queue.unwritten.fetch_sub(lines, Ordering::Relaxed);
             if is_last {
                 break;
             }
@@ -248,6 +321,7 @@ impl<W: Write> Output<W> {
             self.queue
                 .waiting
                 .fetch_sub(line.len().saturating_add(LINE), Ordering::Relaxed);
+            self.queue.unwritten.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -284,7 +358,9 @@ impl<W: Write> Output<W> {
         let mut rest = batch;
         let written = self.end_torn_line().and_then(|()| {
             while !rest.is_empty() {
-                let count = write_some(&mut self.sink, rest)?;
+                let piece = rest.get(..PIECE).unwrap_or(rest);
+                let count = write_some(&mut self.sink, piece)?;
+                self.queue.taken.fetch_add(1, Ordering::Relaxed);
                 rest = rest.get(count..).unwrap_or_default();
             }
             Ok(())
@@ -389,6 +465,27 @@ mod tests {
         assert_eq!(reading.join().unwrap() as u64, written - dropped + 1);
     }
 
+    #[test]
+    fn logs_that_nobody_reads_end_together_and_say_how_many_lines_that_cost() {
+        let pipes: Vec<_> = (0..3).map(|_| io::pipe().unwrap()).collect();
+        let writers: Vec<_> = pipes
+            .iter()
+            .map(|(_, pipe)| LineWriter::start("access", pipe.try_clone().unwrap()).unwrap())
+            .collect();
+        for writer in &writers {
+            for _ in 0..1000 {
+                writer.write("x".repeat(1000));
+            }
+        }
+        let begun = Instant::now();
+        let endings: Vec<_> = writers.iter().map(|writer| writer.end(None)).collect();
+        for ending in &endings {
+            assert!(ending.wait() > 500);
+        }
+        // Far from the sum of what each may take, and far from what one that is read may.
+        assert!(begun.elapsed() < END);
+    }
+
     /// Takes bytes until it is full; then nothing, until it is emptied.
     #[derive(Default)]
     struct Full(Vec<u8>, usize);
@@ -410,14 +507,9 @@ mod tests {
 
     #[test]
     fn a_disk_that_was_full_leaves_one_torn_line_and_the_next_is_whole() {
-        let queue = Queue {
-            name: "audit",
-            waiting: AtomicUsize::new(0),
-            dropped: AtomicU64::new(0),
-        };
         let mut output = Output {
             sink: Full(Vec::new(), 10),
-            queue: Arc::new(queue),
+            queue: Arc::new(Queue::new("audit")),
             is_torn: false,
             is_failing: false,
             told: (0, None),

@@ -63,9 +63,8 @@ impl Observation {
 
     /// Writes what waits in the logs of requests. It blocks.
     pub(super) fn close(&self) {
-        for writer in [&self.output].into_iter().chain(&self.audit) {
-            writer.close(None);
-        }
+        let writers: Vec<_> = [&self.output].into_iter().chain(&self.audit).collect();
+        LineWriter::close_all(&writers);
     }
 
     fn add_access_log(&mut self, log: &Log) {
