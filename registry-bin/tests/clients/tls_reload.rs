@@ -178,6 +178,42 @@ fn a_bad_certificate_is_told_and_the_one_before_stays_in_force() {
 }
 
 #[test]
+fn a_stronger_demand_on_certificates_of_clients_is_in_force_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = |name: &str| folder.path().join(name);
+    let authority = Authority::new("private");
+    authority.issue(folder.path(), "server", |_| {});
+    authority.write(&path("ca.pem"));
+    let write = |mode: &str| {
+        let text = format!(
+            "version: 0.1\nstorage: inmemory\nhttp:\n  tls:\n    certificate: {}\n    key: {}\n    clientcas: [{}]\n    clientauth: {mode}\n",
+            text(&path("server.pem")),
+            text(&path("server-key.pem")),
+            text(&path("ca.pem"))
+        );
+        fs::write(path("config.yml"), text).expect("a file can be written");
+    };
+    write("verify-client-cert-if-given");
+    let server = TlsServer::start(folder.path(), &[text(&path("config.yml"))], &[]);
+    let is_let_in = || {
+        let mut connection = Secured::open(&server, &authority)?;
+        connection.ask("/v2/")?;
+        connection.0.read_exact(&mut [0])
+    };
+    is_let_in().expect("no certificate is asked for");
+    write("require-and-verify-client-cert");
+    server.signal("-HUP");
+    until(&server, || is_let_in().is_err());
+    assert!(!server.log().contains("waits for a restart"), "{}", server.log());
+    write("verify-client-cert-if-given");
+    server.signal("-HUP");
+    until(&server, || {
+        server.log().contains("waits for a restart, as another kind")
+    });
+    assert!(is_let_in().is_err());
+}
+
+#[test]
 fn whose_certificates_are_asked_for_stays_when_the_key_is_gone() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = |name: &str| folder.path().join(name);
@@ -222,6 +258,27 @@ fn whose_certificates_are_asked_for_stays_when_the_key_is_gone() {
         server.log().matches("http.tls.clientcas: is gone, empty").count() == 2
     });
     assert!(is_let_in().is_err());
+    // An explicit word that lets others in waits for a restart, whatever else comes into force.
+    for weaker in [
+        "request-client-cert",
+        "require-any-client-cert",
+        "verify-client-cert-if-given",
+    ] {
+        let before = server
+            .log()
+            .matches("waits for a restart, as another kind")
+            .count();
+        write(&format!("{strict}    clientauth: {weaker}\n"));
+        server.signal("-HUP");
+        until(&server, || {
+            server
+                .log()
+                .matches("waits for a restart, as another kind")
+                .count()
+                > before
+        });
+        assert!(is_let_in().is_err(), "{weaker}");
+    }
     // Another authority may be named, and an older version.
     write(&strict.replace("tls1.3", "tls1.2"));
     server.signal("-HUP");

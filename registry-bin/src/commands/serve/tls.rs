@@ -96,9 +96,22 @@ impl Reloadable for Encryption {
         if tls.cipher_suites.is_empty() && !old.cipher_suites.is_empty() {
             return Err(gone("http.tls.ciphersuites", "all of them would be offered"));
         }
-        let config = config(http, self.self_signed.as_ref())?;
-        let http = http.clone();
+        let mut http = http.clone();
+        let (clients, asked) = (old.client_authentication, tls.client_authentication);
+        let is_held_back = !old.client_authorities.is_empty()
+            && asked
+                .unwrap_or_default()
+                .is_weaker_than(clients.unwrap_or_default());
+        if is_held_back {
+            http.tls.client_authentication = clients;
+        }
+        let config = config(&http, self.self_signed.as_ref())?;
         Ok(Box::new(move || {
+            if is_held_back {
+                tracing::warn!(
+                    "a weaker `http.tls.clientauth` waits for a restart, as another kind of `auth` does"
+                );
+            }
             *self.http.lock().unwrap_or_else(PoisonError::into_inner) = http;
             self.tls.replace_config(config);
         }))
@@ -190,11 +203,11 @@ fn clients(http: &Http) -> Result<Option<ClientCertificates>, Failure> {
     }
     let texts = files.iter().map(|file| read("http.tls.clientcas", file));
     let texts = texts.collect::<Result<Vec<_>, _>>()?;
-    let verification = match http.tls.client_authentication {
-        Some(ClientAuthentication::RequestClientCert) => ClientVerification::Request,
-        Some(ClientAuthentication::RequireAnyClientCert) => ClientVerification::RequireAny,
-        Some(ClientAuthentication::VerifyClientCertIfGiven) => ClientVerification::VerifyIfGiven,
-        Some(ClientAuthentication::RequireAndVerifyClientCert) | None => ClientVerification::RequireAndVerify,
+    let verification = match http.tls.client_authentication.unwrap_or_default() {
+        ClientAuthentication::RequestClientCert => ClientVerification::Request,
+        ClientAuthentication::RequireAnyClientCert => ClientVerification::RequireAny,
+        ClientAuthentication::VerifyClientCertIfGiven => ClientVerification::VerifyIfGiven,
+        ClientAuthentication::RequireAndVerifyClientCert => ClientVerification::RequireAndVerify,
     };
     let clients = ClientCertificates::from_pem(texts, verification);
     Ok(Some(clients.map_err(|cause| {

@@ -31,7 +31,7 @@ pub(crate) struct Tls {
 }
 
 /// What clients must show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ClientAuthentication {
     /// A certificate is asked for, and whatever comes is taken.
@@ -41,7 +41,29 @@ pub(crate) enum ClientAuthentication {
     /// If there is a certificate, it must come from one of the authorities.
     VerifyClientCertIfGiven,
     /// There must be a certificate that comes from one of the authorities.
+    #[default]
     RequireAndVerifyClientCert,
+}
+
+impl ClientAuthentication {
+    /// Tells whether somebody is let in whom `other` keeps out.
+    pub(crate) const fn is_weaker_than(self, other: Self) -> bool {
+        other.requires() && !self.requires() || other.verifies() && !self.verifies()
+    }
+
+    const fn requires(self) -> bool {
+        matches!(
+            self,
+            Self::RequireAnyClientCert | Self::RequireAndVerifyClientCert
+        )
+    }
+
+    const fn verifies(self) -> bool {
+        matches!(
+            self,
+            Self::VerifyClientCertIfGiven | Self::RequireAndVerifyClientCert
+        )
+    }
 }
 
 /// The lowest version of TLS.
