@@ -6,6 +6,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use registry_storage::filesystem::backup::is_backup;
+use rustix::fs::{Access, access};
+
 use crate::bounded_file;
 use crate::failure::Failure;
 
@@ -15,14 +18,19 @@ const BYTES: &str = "bytes";
 /// How many files a message names.
 const NAMED: usize = 5;
 
+/// How many files a start looks at, about.
+const LOOKED: usize = 10_000;
+
 /// Refuses to work as root in a folder whose server runs as somebody else, and says what to type.
 ///
 /// # Errors
 /// Where that is so.
 pub(crate) fn require_user_of(root: &Path) -> Result<(), Failure> {
-    // The folder may be another's where the server has always been root's.
-    let owner = [root.join(RECORDS), root.to_owned()]
+    // The folder may be another's where the server has always been root's. One that is missing is made in another.
+    let owner = [root.join(RECORDS)]
         .iter()
+        .map(PathBuf::as_path)
+        .chain(root.ancestors())
         .find_map(|path| Some(path.metadata().ok()?.uid()));
     match (user(), owner) {
         (Some(0), Some(owner)) if owner != 0 => Err(Failure::new(format!(
@@ -36,31 +44,72 @@ pub(crate) fn require_user_of(root: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Says which files in a folder, and folders of its bytes, are another user's: a command that was typed as root left them.
-/// Content that was adopted keeps its owner and is none of them.
+/// Says which files in a folder are another user's, as a command that was typed as root leaves them: those in the folder
+/// itself, the folders of its bytes, and further down those that this process cannot use. Content that was adopted keeps its
+/// owner.
 pub(crate) fn tell_of_others(root: &Path) {
     let Some(user) = user().filter(|user| *user != 0) else {
         return;
     };
-    let others: Vec<PathBuf> = [root.to_owned(), root.join(BYTES)]
-        .iter()
-        .filter_map(|folder| fs::read_dir(folder).ok())
-        .flat_map(|entries| entries.filter_map(Result::ok))
-        // That of registry:2, which is only read.
-        .filter(|entry| entry.file_name() != "docker")
-        .filter(|entry| entry.metadata().is_ok_and(|found| found.uid() != user))
-        .filter(|entry| entry.path().parent() == Some(root) || entry.path().is_dir())
-        .map(|entry| entry.path())
-        .take(NAMED)
-        .collect();
+    let others: Vec<PathBuf> = others(root, user).into_iter().take(NAMED).collect();
     if !others.is_empty() {
         let names: Vec<String> = others.iter().map(|path| path.display().to_string()).collect();
         tracing::error!(
             files = names.join(", "),
-            "these belong to another user, as a command that was run by root leaves them, and pushes may fail; run `chown -R \
-             {user} FILE` for each"
+            "these belong to another user, as a command that was run by root leaves them, and pushes or pulls may fail; run \
+             `chown -R {user} FILE` for each"
         );
     }
+}
+
+/// Finds files of others in a folder of a user.
+fn others(root: &Path, user: u32) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    // The newest bytes first: what a command left lately is among them.
+    let mut folders = vec![root.to_owned()];
+    let mut looked = 0;
+    while let Some(folder) = folders.pop() {
+        let (is_root, is_bytes) = (folder == root, folder == root.join(BYTES));
+        let mut entries: Vec<_> = fs::read_dir(&folder)
+            .into_iter()
+            .flat_map(|entries| entries.filter_map(Result::ok))
+            // That of registry:2, which is only read, and that of a file system.
+            .filter(|entry| {
+                !(is_root
+                    && ["docker", "lost+found"]
+                        .iter()
+                        .any(|name| entry.file_name() == *name))
+            })
+            .take(LOOKED)
+            .collect();
+        entries.sort_unstable_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            looked += 1;
+            let Ok(metadata) = entry.metadata() else { continue };
+            let path = entry.path();
+            let is_usable = || {
+                let needed = if metadata.is_dir() {
+                    Access::WRITE_OK
+                } else {
+                    Access::READ_OK
+                };
+                access(&path, needed).is_ok()
+            };
+            let is_at_top = is_root || is_bytes && metadata.is_dir();
+            if metadata.uid() != user && (is_at_top || !(metadata.is_symlink() || is_usable())) {
+                found.push(path);
+            } else if is_root && entry.file_name() == BYTES {
+                // Those are many.
+                folders.insert(0, path);
+            } else if metadata.is_dir() && !is_backup(&path) {
+                folders.push(path);
+            }
+        }
+        if found.len() >= NAMED || looked >= LOOKED {
+            break;
+        }
+    }
+    found
 }
 
 /// The user that this process acts as.

@@ -1,6 +1,7 @@
 //! The storage that a server was told to use, whatever its kind.
 
 use std::fmt;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,19 +168,10 @@ impl OpenStorage {
                 ))
             }
             StorageLocation::Folder(root) => {
-                let failed = || {
-                    let key = "storage.filesystem.rootdirectory";
-                    Failure::of(key, format!("cannot store in {}", root.display()))
-                };
-                let is_read_only = !is_writable(root);
+                let is_read_only = !require_writable(root, maintenance)?;
                 if !is_read_only {
-                    create_private_folder(root).map_err(|cause| failed().because(cause))?;
+                    create_private_folder(root).map_err(|cause| cannot_store(root).because(cause))?;
                     ownership::tell_of_others(root);
-                } else if !maintenance.read_only.enabled {
-                    return Err(failed().because(
-                        "this process may not write there; to serve pulls from it all the same, say \
-                         `storage.maintenance.readonly.enabled: true`",
-                    ));
                 }
                 let options = FilesystemOptions::new()
                     .open_files(open_files)
@@ -188,7 +180,7 @@ impl OpenStorage {
                 let backend = options
                     .open(root)
                     .await
-                    .map_err(|cause| failed().because(cause))?;
+                    .map_err(|cause| cannot_store(root).because(cause))?;
                 let store = store(backend, purging);
                 Ok(Self::over(AnyStore::Disk(store), purging, SWEEP_INTERVAL))
             }
@@ -211,6 +203,26 @@ impl OpenStorage {
         }
         self.store.close().await
     }
+}
+
+/// Tells whether this process may write in a folder.
+///
+/// # Errors
+/// Where it may not, and is not to serve pulls alone.
+pub(crate) fn require_writable(root: &Path, maintenance: &Maintenance) -> Result<bool, Failure> {
+    let is_writable = is_writable(root);
+    if is_writable || maintenance.read_only.enabled {
+        return Ok(is_writable);
+    }
+    Err(cannot_store(root).because(
+        "this process may not write there; to serve pulls from it all the same, say \
+         `storage.maintenance.readonly.enabled: true`",
+    ))
+}
+
+fn cannot_store(root: &Path) -> Failure {
+    let key = "storage.filesystem.rootdirectory";
+    Failure::of(key, format!("cannot store in {}", root.display()))
 }
 
 fn store<B: Backend>(backend: B, purging: &UploadPurging) -> Arc<Store<B>> {

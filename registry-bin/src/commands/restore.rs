@@ -11,6 +11,7 @@ use crate::control::run::describe;
 use crate::control::with_progress;
 use crate::failure::Failure;
 use crate::logging::Logging;
+use crate::ownership;
 use crate::storage::StorageLocation;
 
 /// The arguments.
@@ -39,6 +40,7 @@ pub(crate) fn run(command: &Restore) -> Result<(), Failure> {
             "a backup is restored into a folder; name one with --storage. A bucket is filled with `import --layout oci`",
         ));
     };
+    ownership::require_user_of(&root)?;
     let failed = || {
         Failure::new(format!(
             "{} was not restored into {}",

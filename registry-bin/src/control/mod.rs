@@ -28,6 +28,7 @@ use self::message::Outcome;
 use self::reporter::Messages;
 pub(crate) use self::reporter::Reporter;
 use self::show::Show;
+pub(crate) use self::socket::LIMIT as SOCKET_PATH_LIMIT;
 use crate::failure::Failure;
 use crate::ownership;
 use crate::storage::{AnyStore, StorageLocation};

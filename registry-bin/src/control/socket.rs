@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const NAME: &str = "registry.sock";
 
 /// The longest path of a socket in bytes (unix(7): `sun_path` has 108, the last of which is 0).
-const LIMIT: usize = 107;
+pub(crate) const LIMIT: usize = 107;
 
 /// Returns the path of the socket below a root.
 ///

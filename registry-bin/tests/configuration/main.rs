@@ -10,6 +10,7 @@ mod canaries;
 mod commands;
 mod handshakes;
 mod images;
+mod owners;
 mod places;
 mod registry2;
 mod reload;

@@ -13,6 +13,30 @@ fn large(seed: u32) -> Vec<u8> {
     seed.to_le_bytes().repeat(10_000)
 }
 
+/// What root made there, the service could not write to.
+#[test]
+fn a_restore_of_root_into_the_folder_of_another_user_is_refused_with_the_line_to_type() {
+    const SOMEBODY: u32 = 65532;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    Server::on(&path.join("root")).terminate();
+    success(path, &["backup", "backup", "--storage", "root"]);
+    fs::create_dir(path.join("theirs")).expect("a folder can be made");
+    if std::os::unix::fs::chown(path.join("theirs"), Some(SOMEBODY), None).is_err() {
+        eprintln!("skipped: only root can give a folder away");
+        return;
+    }
+    // The folder itself, and one that would be made in it.
+    for target in ["theirs", "theirs/data"] {
+        let said = failure(path, &["restore", "backup", "--storage", target]);
+        let line = format!("restore backup --storage {target}");
+        assert!(said.contains("type: sudo -u ") && said.contains(&line), "{said}");
+        let mut made = fs::read_dir(path.join("theirs")).expect("it can be listed");
+        assert!(made.next().is_none());
+    }
+    success(path, &["restore", "backup", "--storage", "ours"]);
+}
+
 #[test]
 fn a_backup_beside_pushes_has_all_that_was_answered_before_and_is_sound() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");

@@ -1,16 +1,17 @@
 //! What a start would fail at, found without anything being started, made or fetched: files that the configuration names,
-//! names of this machine, and what cannot go together with where it stores.
+//! addresses of this machine, places that cannot be written to, and what cannot go together with where it stores.
 
 use super::token_keys::{KeySource, SigningKeyFile};
 use super::traces::Traces;
 pub(crate) use super::users::read as users;
-use super::{listen, tls};
+use super::{listen, places, tls};
 use crate::config::Configuration;
 use crate::config::sections::http::Network;
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
-/// Reads each file and resolves each name as a server does at its start and returns what is wrong. Files that it would make may be missing.
+/// Reads each file, resolves each name and looks at each place as a server does at its start, and returns what is wrong. Files
+/// that it would make may be missing.
 pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
     let (http, auth) = (&configuration.http, &configuration.auth);
     let mut results = vec![Traces::check()];
@@ -41,5 +42,6 @@ pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
             results.push(SigningKeyFile::Shared(path.to_path_buf()).read().map(drop));
         }
     }
+    results.extend(places::failures(configuration));
     results.into_iter().filter_map(Result::err).collect()
 }

@@ -1,6 +1,6 @@
 //! Where a server listens.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::net as unix;
 
@@ -103,12 +103,12 @@ impl Reserved {
 
 /// Takes the first of the addresses that this machine has.
 fn reserve(text: &str) -> io::Result<TcpSocket> {
-    let mut reserved = Err(io::ErrorKind::AddrNotAvailable.into());
+    let mut reserved = Err(ErrorKind::AddrNotAvailable.into());
     for address in resolve(text)? {
         reserved = reserve_address(address);
         match &reserved {
             // What somebody has for IPv6 alone is no reason to be there for IPv4 alone.
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {}
+            Err(error) if error.kind() != ErrorKind::AddrInUse => {}
             _ => break,
         }
     }
@@ -150,7 +150,7 @@ async fn bind_unix(path: &str, file: &UnixSocket) -> Result<Listener, Failure> {
     let mode = file.mode.map(|mode| mode.0);
     Listener::bind_unix(path, mode, group).await.map_err(|cause| {
         let of_group = match &file.group {
-            Some(group) if cause.kind() == io::ErrorKind::PermissionDenied => {
+            Some(group) if cause.kind() == ErrorKind::PermissionDenied => {
                 format!(" as one of the group {group}, which the server's user has to be in")
             }
             _ => String::new(),
@@ -182,11 +182,15 @@ pub(super) fn check_unix(file: &UnixSocket) -> Result<(), Failure> {
     file.group.as_deref().map(group_id).transpose().map(drop)
 }
 
-/// Looks whether there is such an address: a name may have none. Nothing is taken.
+/// Looks whether this machine has such an address: a name may have none. Nobody is kept from it.
 pub(super) fn check(key: &str, text: &str) -> Result<(), Failure> {
-    resolve(text)
-        .map(drop)
-        .map_err(|cause| cannot_listen(key, text).because(cause))
+    match reserve(text) {
+        // A server that runs has it; and who may not take a low port may be given its socket by the service manager.
+        Err(cause) if !matches!(cause.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied) => {
+            Err(cannot_listen(key, text).because(cause))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn cannot_listen(key: &str, text: &str) -> Failure {
@@ -197,7 +201,7 @@ fn cannot_listen(key: &str, text: &str) -> Failure {
 /// a name that has several means that of IPv4.
 fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     let (host, port) =
-        split_address(text).map_err(|problem| io::Error::new(io::ErrorKind::InvalidInput, problem))?;
+        split_address(text).map_err(|problem| io::Error::new(ErrorKind::InvalidInput, problem))?;
     if host.is_empty() {
         // A machine may be without IPv6.
         return Ok(vec![

@@ -14,6 +14,7 @@ mod notifications;
 mod observe;
 mod open;
 mod open_files;
+mod places;
 mod process;
 mod reload;
 mod rules;

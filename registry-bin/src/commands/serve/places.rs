@@ -1,0 +1,106 @@
+//! Places that a server writes to, looked at without anything being written.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+
+use crate::config::Configuration;
+use crate::config::sections::http::Network;
+use crate::control::SOCKET_PATH_LIMIT;
+use crate::failure::Failure;
+use crate::storage::{StorageLocation, require_writable};
+
+/// Returns what keeps a server from writing where it has to.
+pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>> {
+    let (http, audit) = (&configuration.http, &configuration.log.audit);
+    let mut results = Vec::new();
+    if let Ok(StorageLocation::Folder(root)) = StorageLocation::of(&configuration.storage) {
+        results.push(check_root(&root, configuration));
+    }
+    if http.net == Network::Unix {
+        let message = format!("cannot listen at the unix socket {}; name another", http.addr);
+        let checked = check_socket(Path::new(&http.addr));
+        results.push(checked.map_err(|cause| Failure::of("http.addr", message).because(cause)));
+    }
+    if let Some(path) = audit.path.as_ref().filter(|_| audit.is_on()) {
+        results.push(check_file(path).map_err(|cause| {
+            Failure::of("log.audit.path", format!("cannot write to {}", path.display())).because(cause)
+        }));
+    }
+    for (key, path) in configuration.auth.files_of_users() {
+        if !path.exists() {
+            let message = format!("cannot make a file of users at {}", path.display());
+            results.push(check_made(path).map_err(|cause| Failure::of(key, message).because(cause)));
+        }
+    }
+    results
+}
+
+/// Looks whether a store can be opened or made in a folder.
+fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure> {
+    let failed = |cause: io::Error| {
+        let key = "storage.filesystem.rootdirectory";
+        Failure::of(key, format!("cannot store in {}", root.display())).because(cause)
+    };
+    match root.metadata() {
+        Ok(found) if found.is_dir() => require_writable(root, &configuration.storage.maintenance).map(drop),
+        Ok(_) => Err(failed(io::ErrorKind::NotADirectory.into())),
+        Err(_) => check_made(root).map_err(failed),
+    }
+}
+
+/// Looks whether what is missing can be made, with the folders that it is in: in the last one that is there.
+fn check_made(path: &Path) -> io::Result<()> {
+    let is_there = |place: &&Path| place.symlink_metadata().is_ok();
+    let place = path
+        .ancestors()
+        .skip(1)
+        .find(is_there)
+        .unwrap_or_else(|| Path::new("."));
+    if place.metadata()?.is_dir() {
+        check_access(place)
+    } else {
+        Err(io::ErrorKind::NotADirectory.into())
+    }
+}
+
+/// Looks whether a socket can be made.
+fn check_socket(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_LIMIT {
+        let message =
+            format!("its path has {length} bytes, and that of a socket has at most {SOCKET_PATH_LIMIT}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    match path.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file that is not a socket",
+        )),
+        // That of a server which runs, or did.
+        _ => check_access(folder_of(path)),
+    }
+}
+
+/// Looks whether a file can be written, or made where it is missing.
+fn check_file(path: &Path) -> io::Result<()> {
+    match path.metadata() {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => check_access(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => check_access(folder_of(path)),
+        Err(error) => Err(error),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn check_access(path: &Path) -> io::Result<()> {
+    access(path, Access::WRITE_OK).map_err(io::Error::from)
+}

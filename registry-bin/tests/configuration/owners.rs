@@ -1,0 +1,201 @@
+//! Places that a server may not write to, and files of other users in its folder.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::{program, run, until, with_configuration};
+
+/// A user that no machine needs to have.
+const SOMEBODY: u32 = 65532;
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
+}
+
+/// The program as a user who is not root, whose is the folder that it works in; nothing where nobody can be made one.
+#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+fn somebody(folder: &Path) -> Option<Command> {
+    if chown(folder, Some(SOMEBODY), Some(SOMEBODY)).is_err() {
+        eprintln!("skipped: only root can act as another user");
+        return None;
+    }
+    let mut command = program(folder);
+    command.uid(SOMEBODY).gid(SOMEBODY);
+    Some(command)
+}
+
+#[test]
+fn check_refuses_places_that_serve_refuses() {
+    let long = "a".repeat(108);
+    for (rest, key) in [
+        ("storage: inmemory\nhttp: {addr: '192.0.2.1:5000'}", "http.addr"),
+        (
+            "storage: inmemory\nhttp: {addr: '[2001:db8::1]:5000'}",
+            "http.addr",
+        ),
+        (
+            "storage: inmemory\nhttp: {addr: '127.0.0.1:0', debug: {addr: '192.0.2.1:5001'}}",
+            "http.debug.addr",
+        ),
+        (
+            &format!("storage: inmemory\nhttp: {{net: unix, addr: {long}}}"),
+            "http.addr",
+        ),
+        (
+            "storage: inmemory\nhttp: {net: unix, addr: missing/socket}",
+            "http.addr",
+        ),
+        (
+            "storage: inmemory\nhttp: {net: unix, addr: config.yml}",
+            "http.addr",
+        ),
+        (
+            "storage: inmemory\nlog: {audit: {enabled: true, path: missing/audit}}",
+            "log.audit.path",
+        ),
+        (
+            "storage: inmemory\nlog: {audit: {enabled: true, path: .}}",
+            "log.audit.path",
+        ),
+        (
+            "storage: {filesystem: {rootdirectory: config.yml}}",
+            "storage.filesystem.rootdirectory",
+        ),
+        (
+            "storage: {filesystem: {rootdirectory: config.yml/below}}",
+            "storage.filesystem.rootdirectory",
+        ),
+        (
+            "storage: inmemory\nauth: {htpasswd: {realm: a, path: config.yml/users}}",
+            "auth.htpasswd.path",
+        ),
+    ] {
+        let has_address = rest.contains("http:");
+        let http = if has_address {
+            ""
+        } else {
+            "\nhttp: {addr: '127.0.0.1:0'}"
+        };
+        let configuration = format!("version: 0.1\n{rest}{http}\n");
+        for command in [&["config", "check", "config.yml"][..], &["serve", "config.yml"]] {
+            let output = run(command, &configuration, &[]);
+            assert_eq!(
+                output.status.code(),
+                Some(1),
+                "{command:?} {rest}: {}",
+                text(&output)
+            );
+            assert!(
+                text(&output).contains(key),
+                "{command:?} {rest}: {}",
+                text(&output)
+            );
+        }
+    }
+}
+
+#[test]
+fn check_refuses_a_folder_that_its_user_may_not_write_to() {
+    for (root, is_made) in [("data", true), ("data/below", false)] {
+        let folder = with_configuration(&format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n"
+        ));
+        fs::create_dir(folder.path().join("data")).expect("a folder can be made");
+        for command in [&["config", "check", "config.yml"][..], &["serve", "config.yml"]] {
+            let Some(mut program) = somebody(folder.path()) else {
+                return;
+            };
+            let output = program
+                .args(command)
+                .output()
+                .expect("the program can be started");
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {}", text(&output));
+            assert!(
+                text(&output).contains(&format!("cannot store in {root}")),
+                "{command:?}: {}",
+                text(&output)
+            );
+        }
+        if is_made {
+            // Where pulls alone are to be served, it may be read only.
+            let configuration = folder.path().join("config.yml");
+            let read_only = fs::read_to_string(&configuration)
+                .expect("it can be read")
+                .replace(
+                    "{filesystem",
+                    "{maintenance: {readonly: {enabled: true}}, filesystem",
+                );
+            fs::write(&configuration, read_only).expect("a file can be written");
+            let program = somebody(folder.path())
+                .map(|mut program| program.args(["config", "check", "config.yml"]).output());
+            let output = program.expect("it was root").expect("the program can be started");
+            assert!(output.status.success(), "{}", text(&output));
+        }
+    }
+}
+
+/// A process that ends with the test.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Serves as somebody until the log has a text, and returns the log.
+fn serve_until(folder: &Path, expected: &str) -> Option<String> {
+    let mut program = somebody(folder)?;
+    let log = folder.join("log");
+    let output = fs::File::create(&log).expect("a file can be made");
+    let child = program
+        .args(["serve", "config.yml"])
+        .stderr(output.try_clone().expect("a handle can be copied"))
+        .stdout(output)
+        .spawn();
+    let _child = Child(child.expect("the program can be started"));
+    let printed = || fs::read_to_string(&log).unwrap_or_default();
+    until(|| printed().contains(expected));
+    Some(printed())
+}
+
+#[test]
+fn a_start_names_files_of_others_further_down() {
+    let folder = with_configuration(
+        "version: 0.1\nstorage: {filesystem: {rootdirectory: data}}\nhttp: {addr: '127.0.0.1:0'}\n",
+    );
+    let Some(log) = serve_until(folder.path(), "istening on") else {
+        return;
+    };
+    assert!(!log.contains("belong to another user"), "{log}");
+    // What a file system has, and what root left there that others may not read, or may.
+    let data = folder.path().join("data");
+    let day = data.join("bytes/20260101");
+    fs::create_dir(data.join("lost+found")).expect("a folder can be made");
+    for made in [day.clone(), data.join("auth"), data.join("tls")] {
+        fs::create_dir_all(&made).expect("a folder can be made");
+        chown(&made, Some(SOMEBODY), Some(SOMEBODY)).expect("it can be given away");
+    }
+    for (path, mode) in [
+        (day.join("5a1b"), 0o600),
+        (day.join("adopted"), 0o644),
+        (data.join("auth/token-keys.json"), 0o600),
+        (data.join("tls/certificate.pem"), 0o644),
+    ] {
+        fs::write(&path, "x").expect("a file can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is root's");
+    }
+    let log = serve_until(folder.path(), "istening on").expect("it was root");
+    let line = log.lines().find(|line| line.contains("belong to another user"));
+    let line = line.unwrap_or_else(|| panic!("nothing is said: {log}"));
+    for named in ["bytes/20260101/5a1b", "auth/token-keys.json"] {
+        assert!(line.contains(named), "{named}: {line}");
+    }
+    for other in ["adopted", "certificate.pem", "lost+found"] {
+        assert!(!line.contains(other), "{other}: {line}");
+    }
+}
