@@ -56,7 +56,7 @@ fn users_are_added_listed_and_removed() {
     for (user, password, part) in [
         ("carol", "", "1 to 72 bytes"),
         ("carol", &*"x".repeat(73), "1 to 72 bytes"),
-        ("a:b", "x", "':'"),
+        ("a:b", "x", "no colon"),
         ("anonymous", "x", "no user can be called"),
         ("authenticated", "x", "no user can be called"),
         ("group:developers", "x", "no user can be called"),
