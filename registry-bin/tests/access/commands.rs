@@ -59,7 +59,7 @@ fn users_are_added_listed_and_removed() {
         ("a:b", "x", "no colon"),
         ("anonymous", "x", "no user can be called"),
         ("authenticated", "x", "no user can be called"),
-        ("group:developers", "x", "no user can be called"),
+        ("group:developers", "x", "no colon"),
         ("*", "x", "no user can be called"),
         ("", "x", "name"),
     ] {
