@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use crate::ownership;
+
 /// The largest file that is read whole, in bytes: far more than a configuration, a file of keys or of users needs.
 const LIMIT: u64 = 16 << 20;
 
@@ -19,7 +21,8 @@ const OTHER_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 /// Those of the file system, and where it is larger than 16 MiB or is text in UTF-16.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(path)?.take(LIMIT + 1).read_to_end(&mut content)?;
+    let file = File::open(path).map_err(|cause| ownership::with_owner(path, cause))?;
+    file.take(LIMIT + 1).read_to_end(&mut content)?;
     if content.len() as u64 > LIMIT {
         let message = format!("it is larger than the {} MiB that are read at most", LIMIT >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));

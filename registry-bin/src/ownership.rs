@@ -112,6 +112,35 @@ fn others(root: &Path, user: u32) -> Vec<PathBuf> {
     found
 }
 
+/// Says of a file or folder that this process may not use who it runs as, and whose the file is. Other errors stay as they
+/// are.
+pub(crate) fn with_owner(path: &Path, cause: io::Error) -> io::Error {
+    if cause.kind() != io::ErrorKind::PermissionDenied {
+        return cause;
+    }
+    let Some(user) = user() else { return cause };
+    // Where the file cannot be looked at, a folder above it is closed.
+    let Some((found, owner)) = path
+        .ancestors()
+        .find_map(|path| Some((path, path.metadata().ok()?)))
+    else {
+        return cause;
+    };
+    let found = if found.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        found
+    };
+    let message = format!(
+        "{cause}; this process runs as {}, and {} belongs to {} with the mode {:04o}",
+        described(user),
+        found.display(),
+        described(owner.uid()),
+        owner.mode() & 0o7777
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, message)
+}
+
 /// The user that this process acts as.
 fn user() -> Option<u32> {
     Some(fs::metadata("/proc/self").ok()?.uid())

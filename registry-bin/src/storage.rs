@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use registry_core::Storage;
 use registry_storage::filesystem::{
-    FilesystemBackend, FilesystemOptions, create_private_folder, is_writable,
+    FilesystemBackend, FilesystemOptions, Space, create_private_folder, is_writable,
 };
 use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
 
@@ -114,6 +114,14 @@ impl AnyStore {
         }
     }
 
+    /// Returns how much space its disk had when somebody looked last.
+    pub(crate) fn space(&self) -> Option<Space> {
+        match self {
+            Self::Disk(store) => store.backend().space(),
+            Self::Objects(_) => None,
+        }
+    }
+
     /// Ends background work and makes everything durable.
     pub(crate) async fn close(&self) -> Result<(), Failure> {
         let closed = match self {
@@ -170,7 +178,8 @@ impl OpenStorage {
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
                 if !is_read_only {
-                    create_private_folder(root).map_err(|cause| cannot_store(root).because(cause))?;
+                    create_private_folder(root)
+                        .map_err(|cause| cannot_store(root).because(ownership::with_owner(root, cause)))?;
                     ownership::tell_of_others(root);
                 }
                 let options = FilesystemOptions::new()

@@ -99,14 +99,16 @@ impl Logging {
 
     fn start_with(self, writer: BoxMakeWriter) -> LogHandle {
         let (filter, handle) = reload::Layer::new(self.filter.build());
-        let is_terminal = io::stderr().is_terminal();
+        // https://no-color.org
+        let has_colors =
+            io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let lines = fmt::layer()
             .with_span_events(FmtSpan::NONE)
             .with_writer(writer)
-            .with_ansi(is_terminal);
+            .with_ansi(has_colors);
         let lines = match self.format {
             LogFormat::Text => lines
-                .event_format(TextLine::new(&self.fields, is_terminal))
+                .event_format(TextLine::new(&self.fields, has_colors))
                 .boxed(),
             LogFormat::Json => lines
                 .event_format(JsonLine::new(self.fields, JsonNames::PLAIN))

@@ -28,14 +28,16 @@ impl Running {
     pub(crate) fn start_in(folder: TempDir, has_file: bool, variables: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(folder.path().join("log")).expect("a file can be made");
         let mut command = program(folder.path());
-        command.arg("serve").envs(variables.iter().copied());
+        command
+            .arg("serve")
+            .env("REGISTRY_HTTP_ADDR", "127.0.0.1:0")
+            .envs(variables.iter().copied());
         if has_file {
             command.arg("config.yml");
         }
         let path = folder.path().join("output");
         let output = std::fs::File::create(&path).expect("a file can be made");
         let process = command
-            .env("REGISTRY_HTTP_ADDR", "127.0.0.1:0")
             .stdout(output)
             .stderr(log)
             .spawn()
@@ -129,4 +131,60 @@ fn with_a_log_of_json_nothing_is_prose() {
         let parsed: Result<serde_json::Value, _> = serde_json::from_str(line);
         assert!(parsed.is_ok(), "{line}");
     }
+}
+
+#[test]
+fn a_server_that_is_open_to_everybody_warns_and_says_what_docker_needs() {
+    let open = [("REGISTRY_HTTP_ADDR", "0.0.0.0:0")];
+    let output = |server: &Running| {
+        std::fs::read_to_string(server.folder.path().join("output")).expect("it can be read")
+    };
+    let server = Running::start(Some("version: 0.1\nstorage: inmemory\n"), &open);
+    until(|| {
+        server
+            .log()
+            .contains("whoever reaches this address may pull and push")
+    });
+    until(|| output(&server).contains("insecure-registries"));
+    let (_, port) = server.url.rsplit_once(':').expect("it has a port");
+    assert!(output(&server).contains(&format!("[\"HOST:{port}\"]")));
+    for (text, variables) in [
+        ("version: 0.1\nstorage: inmemory\n", &[][..]),
+        (
+            "version: 0.1\nstorage: inmemory\naccess: {rules: [{repositories: ['**'], identities: [anonymous], actions: [pull]}]}\n",
+            &open,
+        ),
+    ] {
+        let server = Running::start(Some(text), variables);
+        until(|| output(&server).contains("Push with"));
+        assert!(!server.log().contains("whoever reaches"), "{}", server.log());
+    }
+}
+
+/// Root reads everything, so the program is started as somebody else.
+#[test]
+fn a_file_that_may_not_be_read_is_named_with_its_owner_and_with_who_runs() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let folder = with_configuration("version: 0.1\nstorage: inmemory\n");
+    let path = folder.path().join("config.yml");
+    for (path, mode) in [(folder.path(), 0o755), (&*path, 0o600)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is our own");
+    }
+    let mut command = program(folder.path());
+    let ran = command
+        .args(["config", "check", "config.yml"])
+        .uid(65_534)
+        .gid(65_534)
+        .output();
+    let Ok(output) = ran else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("this process runs as the user ")
+            && said.contains("65534")
+            && said.contains("config.yml belongs to the user root (0) with the mode 0600"),
+        "{said}"
+    );
 }

@@ -41,6 +41,12 @@ fn a_server_whose_disk_is_full_and_whose_reserve_is_gone_starts_and_says_what_to
     let said = world.text("/ready");
     assert!(said.contains("is full") && said.contains("Make room"), "{said}");
     assert!(world.text("/metrics").contains("registry_storage_full 1"));
+    assert!(world.text("/metrics").contains("registry_storage_free_bytes 0"));
+    assert!(
+        world
+            .text("/metrics")
+            .contains("registry_storage_size_bytes 41943040")
+    );
     let log = world.server.output();
     assert!(log.contains("ERROR") && log.contains("Make room"), "{log}");
 

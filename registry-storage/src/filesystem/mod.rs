@@ -75,6 +75,7 @@ pub use self::lock::Holder;
 pub use self::options::{FilesystemOptions, OpenError};
 pub use self::read_only::is_writable;
 pub use self::reads::FILE_THREADS;
+pub use self::reserve::Space;
 
 const LOCK_FILE: &str = "registry.lock";
 const RECORDS_FILE: &str = "records.sqlite";
@@ -161,6 +162,13 @@ impl FilesystemBackend {
     pub fn lacks_space(&self) -> Option<String> {
         let files = self.files().ok()?;
         files.reserve.shortage()
+    }
+
+    /// Returns how much space the file system had when the health of this store was [asked for](Backend::probe) last; nothing
+    /// before that.
+    #[must_use]
+    pub fn space(&self) -> Option<Space> {
+        self.files().ok()?.reserve.space()
     }
 
     /// Opens a root that this process owns. Blocks.

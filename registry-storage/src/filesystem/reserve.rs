@@ -29,6 +29,16 @@ const GROW: Duration = Duration::from_secs(60);
 /// How often the log says that there is no room.
 const TELL: Duration = Duration::from_secs(60);
 
+/// The space of the file system that a root is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Space {
+    /// How many bytes this process may still write, beside the reserve.
+    pub free: u64,
+    /// How many bytes there are in all.
+    pub size: u64,
+}
+
 /// A file of blocks that nothing else can use, until it is given up.
 #[derive(Debug)]
 pub(super) struct Reserve {
@@ -38,6 +48,8 @@ pub(super) struct Reserve {
     /// Whether it matters how much room there is.
     is_watched: bool,
     state: Mutex<State>,
+    /// The space at the last look.
+    space: Mutex<Option<Space>>,
     /// What is wrong with the space: who asks for it does not wait for those who wait for the disk.
     shortage: Mutex<Option<String>>,
 }
@@ -82,6 +94,7 @@ impl Reserve {
                 told: now,
                 is_low: false,
             }),
+            space: Mutex::default(),
             shortage: Mutex::default(),
         }
     }
@@ -147,7 +160,9 @@ impl Reserve {
     /// Looks how much room there is, where nobody writes too.
     pub(super) fn look(&self) {
         drop(self.check());
-        let is_low = self.is_low();
+        let space = self.measure();
+        *self.space.lock().unwrap_or_else(PoisonError::into_inner) = space;
+        let is_low = self.is_watched && space.is_some_and(|space| space.free < LOW);
         let mut state = self.state();
         state.is_low = is_low;
         self.note(&state);
@@ -160,6 +175,11 @@ impl Reserve {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Returns how much space there was at the last look, without waiting for the disk.
+    pub(super) fn space(&self) -> Option<Space> {
+        *self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells whether something was wrong with the space at the last look, without waiting for the disk.
@@ -199,11 +219,15 @@ impl Reserve {
     }
 
     fn is_low(&self) -> bool {
-        if !self.is_watched {
-            return false;
-        }
-        let free = statvfs(&self.root).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        free.is_ok_and(|free| free < LOW)
+        self.is_watched && self.measure().is_some_and(|space| space.free < LOW)
+    }
+
+    fn measure(&self) -> Option<Space> {
+        let disk = statvfs(&self.root).ok()?;
+        Some(Space {
+            free: disk.f_bavail.saturating_mul(disk.f_frsize),
+            size: disk.f_blocks.saturating_mul(disk.f_frsize),
+        })
     }
 
     fn describe(&self, state: &State) -> String {

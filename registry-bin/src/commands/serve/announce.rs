@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use registry_http::{LineSink as _, ListenAddress};
 
 use super::tls::Encryption;
+use crate::config::Configuration;
+use crate::config::sections::auth::Kind;
 use crate::config::sections::log::LogFormat;
 use crate::line_writer::LineWriter;
 use crate::storage::StorageLocation;
@@ -12,7 +14,7 @@ use crate::storage::StorageLocation;
 /// Tells where the server is, and how to use it: in the log, and on the standard output unless that is for programs.
 pub(super) fn announce(
     output: &LineWriter,
-    format: LogFormat,
+    configuration: &Configuration,
     addresses: &[ListenAddress],
     location: &StorageLocation,
     encryption: Option<&Encryption>,
@@ -27,7 +29,8 @@ pub(super) fn announce(
         tracing::info!(address, storage = %location, "listening");
         text.push_str(&format!("Listening on {address}\n"));
     }
-    if format != LogFormat::Text {
+    tell_who_is_let_in(configuration, addresses);
+    if configuration.log.formatter != LogFormat::Text {
         // Whatever reads the lines of requests there expects nothing else.
         return;
     }
@@ -45,6 +48,12 @@ pub(super) fn announce(
         if let Some(own) = own {
             text.push_str(&own.instructions(&host, port));
         }
+        if encryption.is_none() && tcp.is_some_and(|address| !address.ip().is_loopback()) {
+            text.push_str(&format!(
+                "Docker on other machines needs in /etc/docker/daemon.json: {{\"insecure-registries\": [\"HOST:{port}\"]}}, with \
+                 HOST as they name this machine; or serve with --tls-self-signed\n"
+            ));
+        }
         let place = if host.contains(':') {
             format!("[{host}]:{port}")
         } else {
@@ -56,6 +65,30 @@ pub(super) fn announce(
     }
     // At once, so that no line of a log comes in between.
     output.write(text.trim_end().to_owned());
+}
+
+/// Warns where whoever reaches the server may do anything.
+fn tell_who_is_let_in(configuration: &Configuration, addresses: &[ListenAddress]) {
+    let tcp = addresses.iter().filter_map(ListenAddress::tcp);
+    let Some(address) = tcp.into_iter().find(|address| !address.ip().is_loopback()) else {
+        return;
+    };
+    let asks_for_certificates = !configuration.http.tls.client_authorities.is_empty();
+    let is_open = configuration.auth.kind() == Kind::Nobody
+        && configuration.access.rules.is_empty()
+        && !asks_for_certificates;
+    if is_open {
+        let what = if configuration.storage.delete.enabled {
+            "pull, push and delete"
+        } else {
+            "pull and push"
+        };
+        tracing::warn!(
+            %address,
+            "whoever reaches this address may {what}: no `auth` is configured; write for example `auth: {{htpasswd: …}}`, or listen \
+             on 127.0.0.1"
+        );
+    }
 }
 
 fn reachable(address: SocketAddr) -> String {

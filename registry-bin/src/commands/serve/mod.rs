@@ -149,7 +149,7 @@ async fn serve_until_signal(
     health.started();
     announce(
         &observation.output,
-        configuration.log.formatter,
+        configuration,
         server.addresses(),
         &location,
         encryption.as_deref(),

@@ -1,4 +1,4 @@
-//! Metrics of whether the storage writes.
+//! Metrics of whether the storage writes, and how much space it has.
 
 use std::fmt;
 
@@ -33,6 +33,25 @@ impl Collector for StorageState {
             None,
             MetricType::Gauge,
         )?;
-        ConstGauge::new(i64::from(self.0.lacks_space().is_some())).encode(gauge)
+        ConstGauge::new(i64::from(self.0.lacks_space().is_some())).encode(gauge)?;
+        let Some(space) = self.0.space() else {
+            return Ok(());
+        };
+        for (name, help, bytes) in [
+            (
+                "registry_storage_free_bytes",
+                "What the disk still takes, beside what is kept for deletes, when its health was checked last",
+                space.free,
+            ),
+            (
+                "registry_storage_size_bytes",
+                "How large the disk is, whoever uses it",
+                space.size,
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX)).encode(gauge)?;
+        }
+        Ok(())
     }
 }
