@@ -1,4 +1,4 @@
-//! The loads. Each comes from one address, is bounded in count and time, and leaves what it opened open to its end.
+//! The loads. Each is bounded in count and time, and leaves what it opened open to its end.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::slow::{Client, blob_of, connect, manifest_of};
 
-/// The address that all loads come from.
+/// The address that loads come from, but for those that come from many.
 const ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const REPOSITORY: &str = "/v2/hostile/app";
 const CONTENT: &[u8] = b"content of the hostile client";
@@ -16,6 +16,8 @@ const CONTENT: &[u8] = b"content of the hostile client";
 const LARGE: usize = (4 << 20) - 4096;
 /// What is sent in place of a large manifest; one for all, as it costs the machine nothing.
 static SPACES: [u8; LARGE] = [b' '; LARGE];
+/// Large manifests that are pulled.
+const MANIFESTS: usize = 8;
 /// Streams of one HTTP/2 connection.
 const STREAMS: usize = 128;
 
@@ -47,8 +49,11 @@ loads! {
     FullStreams: "400 HTTP/2 connections with long headers and bodies that do not end";
     UnfinishedHeaders: "3500 headers that do not end";
     StalledPulls: "900 stalled pulls of a manifest of 4 MiB";
+    DifferentPulls: "1200 stalled pulls of 8 manifests of 4 MiB";
     StalledPushes: "600 stalled pushes of manifests of 4 MiB";
     StalledUploads: "600 stalled uploads of blobs";
+    ManyPings: "2400 HTTP/2 connections of 300 addresses, with 100 requests each that take no answers";
+    ManyPulls: "2400 HTTP/2 connections of 300 addresses, with 100 pulls each that take no answers";
     LargeReferrers: "8 lists of 16 referrers with annotations of 4 MiB";
     ManyReferrers: "8 filtered lists of 10 000 referrers";
     LongFields: "2400 requests with long header fields while nobody takes the events";
@@ -76,8 +81,12 @@ impl Load {
                 })
                 .await
             }
-            Self::StalledPulls => {
-                push(server, "large".into(), manifest_of(CONTENT, &padding(0, LARGE))).await
+            Self::StalledPulls | Self::DifferentPulls => {
+                many(MANIFESTS, 1, |number| {
+                    let manifest = manifest_of(CONTENT, &padding(number, LARGE));
+                    push(server, format!("large-{number}"), manifest)
+                })
+                .await
             }
             Self::LargeReferrers => {
                 push(server, "subject".into(), manifest_of(CONTENT, "")).await?;
@@ -113,9 +122,23 @@ impl Load {
             Self::StalledBodies => all(9, end, move |_| stall_streams(server, Stall::Bodies)).await,
             Self::FullStreams => all(400, end, move |_| stall_streams(server, Stall::Full)).await,
             Self::UnfinishedHeaders => all(3500, end, move |_| begin_header(server)).await,
-            Self::StalledPulls => all(900, end, move |_| ask_for_large_manifest(server)).await,
+            Self::StalledPulls => all(900, end, move |_| ask_for_large_manifest(server, 0)).await,
+            Self::DifferentPulls => {
+                all(1200, end, move |number| {
+                    ask_for_large_manifest(server, number % MANIFESTS)
+                })
+                .await;
+            }
             Self::StalledPushes => all(600, end, move |_| push_all_but_a_byte(server)).await,
             Self::StalledUploads => all(600, end, move |_| upload_all_but_a_byte(server)).await,
+            Self::ManyPings => {
+                let requests = flood("/v2/");
+                all(2400, end, move |number| pour(server, number, requests.clone())).await;
+            }
+            Self::ManyPulls => {
+                let requests = flood(&format!("{REPOSITORY}/blobs/{}", blob_of(CONTENT)));
+                all(2400, end, move |number| pour(server, number, requests.clone())).await;
+            }
             Self::LargeReferrers => all(8, end, move |_| list_referrers(server, "")).await,
             Self::ManyReferrers => {
                 all(8, end, move |_| {
@@ -290,6 +313,57 @@ async fn stall_streams(server: SocketAddr, stall: Stall) -> Result<(), String> {
     }
 }
 
+/// Sends requests of an HTTP/2 connection from one of 300 addresses, and reads nothing.
+async fn pour(server: SocketAddr, number: usize, requests: bytes::Bytes) -> Result<(), String> {
+    let host = u8::try_from(number % 300 % 250).unwrap_or_default();
+    let network = u8::try_from(number % 300 / 250).unwrap_or_default();
+    let address = Ipv4Addr::new(127, 1, network, host + 1);
+    // Not all in one moment.
+    sleep(AGAIN * u32::try_from(number % 100).unwrap_or_default() / 100).await;
+    let mut client = Client::connect(server, address).await?;
+    client.send(&requests).await?;
+    client.closed().await;
+    Ok(())
+}
+
+/// Returns the bytes of an HTTP/2 connection with 100 requests for whose answers it gives no window (RFC 9113, RFC 7541).
+/// They are made once, so that the load costs the machine little beside the server.
+fn flood(path: &str) -> bytes::Bytes {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const END: u8 = 5;
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap_or_default().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        [head.as_slice(), payload].concat()
+    };
+    let field = |name: &str, value: &str| {
+        let length = |text: &str| u8::try_from(text.len()).unwrap_or_default();
+        let (name_length, value_length) = (length(name), length(value));
+        [
+            &[0, name_length],
+            name.as_bytes(),
+            &[value_length],
+            value.as_bytes(),
+        ]
+        .concat()
+    };
+    let request = [
+        field(":method", "GET"),
+        field(":scheme", "http"),
+        field(":authority", "registry"),
+        field(":path", path),
+    ]
+    .concat();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // An initial window of no bytes.
+    bytes.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    for number in 0..100 {
+        bytes.extend(frame(HEADERS, END, 1 + 2 * number, &request));
+    }
+    bytes.into()
+}
+
 /// Sends a header of almost 256 KiB, and not its end.
 async fn begin_header(server: SocketAddr) -> Result<(), String> {
     let mut client = Client::connect(server, ADDRESS).await?;
@@ -302,9 +376,9 @@ async fn begin_header(server: SocketAddr) -> Result<(), String> {
     Ok(())
 }
 
-async fn ask_for_large_manifest(server: SocketAddr) -> Result<(), String> {
+async fn ask_for_large_manifest(server: SocketAddr, manifest: usize) -> Result<(), String> {
     let mut client = Client::connect(server, ADDRESS).await?;
-    let target = format!("{REPOSITORY}/manifests/large");
+    let target = format!("{REPOSITORY}/manifests/large-{manifest}");
     client.begin("GET", &target, &[], 0).await?;
     client.closed().await;
     Ok(())

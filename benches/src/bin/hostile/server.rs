@@ -1,7 +1,7 @@
 //! The server under load, as a process with a folder and a port of its own.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,15 +22,14 @@ impl Server {
     pub(crate) fn start(program: &Path, folder: &Path) -> Result<Self, String> {
         let said = |error: std::io::Error| format!("{}: {error}", folder.display());
         fs::create_dir_all(folder).map_err(said)?;
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let (address, nobody) = (free().map_err(said)?, free().map_err(said)?);
+        let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let nobody = nobody.map_err(said)?;
         let configuration = folder.join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"0.0.0.0:{}\"}}\n\
+             http: {{addr: \"0.0.0.0:0\"}}\n\
              notifications: {{endpoints: [{{name: nobody, url: \"http://{nobody}\", timeout: 1s, threshold: 3, backoff: 1s}}]}}\n",
-            folder.join("data").display(),
-            address.port()
+            folder.join("data").display()
         );
         fs::write(&configuration, text).map_err(said)?;
         let log = File::create(folder.join("log")).map_err(said)?;
@@ -45,19 +44,22 @@ impl Server {
             .map_err(|error| format!("{}: {error}", program.display()))?;
         let mut server = Self {
             process,
-            address,
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
             folder: folder.to_owned(),
         };
         let began = Instant::now();
-        while TcpStream::connect(address).is_err() {
+        loop {
             let is_ended = !matches!(server.process.try_wait(), Ok(None));
+            let log = fs::read_to_string(folder.join("log")).map_err(said)?;
+            if let Some(port) = announced_port(&log) {
+                server.address.set_port(port);
+                return Ok(server);
+            }
             if is_ended || began.elapsed() > PATIENCE {
-                let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
                 return Err(format!("the server does not start: {log}"));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(server)
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
@@ -94,6 +96,13 @@ impl Drop for Server {
         self.process.kill().ok();
         self.process.wait().ok();
     }
+}
+
+/// Returns the port that the server says it listens on.
+fn announced_port(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once("Listening on http://")?;
+    let (address, _) = rest.split_once('\n')?;
+    address.rsplit_once(':')?.1.parse().ok()
 }
 
 /// What is taken away meanwhile counts as nothing.
