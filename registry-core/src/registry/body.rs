@@ -1,6 +1,7 @@
 //! Bodies of requests.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -40,22 +41,48 @@ pub(super) async fn collect(mut body: Body<'_>, length: Option<u64>, limit: usiz
     let Some(second) = next(&mut body).await? else {
         return Ok(first);
     };
-    // The chunk is a part of a buffer that may be much larger.
-    let mut collected = first.to_vec();
+    // A chunk is a part of a buffer that may be much larger. Pieces of one size, unlike a buffer that grows, leave no gaps
+    // in memory where many clients stop in the middle.
+    let mut left = limit - first.len();
+    let mut pieces = Pieces::default();
+    pieces.push(&first);
     drop(first);
     let mut chunk = Some(second);
     while let Some(bytes) = chunk {
-        if bytes.len() > limit.saturating_sub(collected.len()) {
-            return Err(too_large());
-        }
-        if bytes.len() > collected.capacity() - collected.len() {
-            // By a quarter and no more: many clients may stop in the middle.
-            collected.reserve_exact(bytes.len().max(collected.len() / 4));
-        }
-        collected.extend_from_slice(&bytes);
+        left = left.checked_sub(bytes.len()).ok_or_else(too_large)?;
+        pieces.push(&bytes);
+        drop(bytes);
         chunk = next(&mut body).await?;
     }
-    Ok(collected.into())
+    Ok(pieces.join())
+}
+
+/// The length of a piece, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// Bytes that were collected, in pieces that are full but for the last one.
+#[derive(Default)]
+struct Pieces(Vec<Vec<u8>>);
+
+impl Pieces {
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let last = match self.0.last_mut() {
+                Some(last) if last.len() < PIECE => last,
+                _ => {
+                    self.0.push(Vec::with_capacity(PIECE));
+                    continue;
+                }
+            };
+            let (fitting, rest) = bytes.split_at(bytes.len().min(PIECE - last.len()));
+            last.extend_from_slice(fitting);
+            bytes = rest;
+        }
+    }
+
+    fn join(self) -> Bytes {
+        self.0.concat().into()
+    }
 }
 
 /// The body of a chunk: what was read of it already, then the rest. Where its length is known, it ends with
