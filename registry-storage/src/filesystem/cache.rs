@@ -15,7 +15,7 @@ use crate::backend::{Checked, Stored, Version};
 use crate::key::Key;
 
 /// The largest value that is kept although nobody uses it, in bytes.
-const VALUE_LIMIT: usize = 64 * 1024;
+pub(super) const VALUE_LIMIT: usize = 64 * 1024;
 /// What an entry costs beside key and value, in bytes, about.
 const ENTRY_OVERHEAD: u64 = 256;
 /// How many generations are counted, so that a write to one key seldom drops the fill of another.

@@ -187,6 +187,58 @@ pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option
         .optional()
 }
 
+/// What a look at a record found.
+pub(super) enum Looked {
+    /// The record, or that there is none.
+    Record(Option<Stored>),
+    /// A value of so many bytes, which were not read.
+    Large(usize),
+}
+
+/// Reads a record whose value has at most `limit` bytes.
+pub(super) fn get_small(connection: &Connection, key: &Key, limit: usize) -> rusqlite::Result<Looked> {
+    let read = |row: &Row<'_>| {
+        let size = usize::try_from(row.get::<_, i64>(3)?).unwrap_or(usize::MAX);
+        if size > limit {
+            return Ok(Looked::Large(size));
+        }
+        read_stored(row).map(Some).map(Looked::Record)
+    };
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "SELECT records.version, records.value,
+                    CASE WHEN records.size <= ?2 THEN large_values.value END, records.size
+             FROM records LEFT JOIN large_values ON large_values.id = records.large WHERE key = ?1",
+        )?
+        .query_row(params![key.as_str(), limit], read)
+        .optional()
+        .map(|found| found.unwrap_or(Looked::Record(None)))
+}
+
+/// Reads a large record into `buffer`. The library would have a second copy of the value meanwhile.
+pub(super) fn get_large(
+    connection: &Connection,
+    key: &Key,
+    mut buffer: Vec<u8>,
+) -> rusqlite::Result<Option<Stored>> {
+    // One view of the records for all statements.
+    let view = connection.unchecked_transaction()?;
+    let place = view
+        .prepare_cached("SELECT version, large FROM records WHERE key = ?1")?
+        .query_row(params![key.as_str()], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
+        })
+        .optional()?;
+    let Some((version, Some(id))) = place else {
+        return get(&view, key);
+    };
+    let value = view.blob_open(rusqlite::MAIN_DB, "large_values", "value", id, true)?;
+    buffer.resize(value.len(), 0);
+    value.read_at_exact(&mut buffer, 0)?;
+    Ok(Some(Stored::new(Bytes::from(buffer), version_of(version))))
+}
+
 /// Reads the first record, if there is one.
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     let mut first = connection.prepare_cached("SELECT version FROM records ORDER BY key LIMIT 1")?;

@@ -7,21 +7,24 @@ use std::thread;
 
 use registry_core::Error;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::cache::RecordCache;
+use super::cache::{RecordCache, VALUE_LIMIT};
 use super::disk::Disk;
 use super::health::{Health, closed};
 use super::lock::RootLock;
 use super::migration::{is_unfinished, migrate};
 use super::options::OpenError;
-use super::queries::{self, Medium};
+use super::queries::{self, Looked, Medium};
 use super::readers::Readers;
 use super::reserve::Reserve;
 use super::writer::{Command, Job, QUEUE_LIMIT, Request, Writer};
 use crate::backend::{Durability, Entry, Records, Sequence, Stored};
 use crate::key::Key;
+
+/// How many values that are not kept in memory are read at once.
+const LARGE_READS: usize = 2;
 
 /// What the thread shares with others.
 #[derive(Debug)]
@@ -48,6 +51,7 @@ pub(super) struct Opened {
 pub(super) struct RecordStore {
     cache: Arc<RecordCache>,
     readers: Arc<Readers>,
+    large_reads: Arc<Semaphore>,
     commands: mpsc::Sender<Command>,
     /// How the thread ended.
     ended: watch::Receiver<Option<Result<(), Error>>>,
@@ -104,6 +108,7 @@ impl RecordStore {
         Ok(Self {
             cache,
             readers,
+            large_reads: Arc::new(Semaphore::new(LARGE_READS)),
             commands,
             ended,
             commits,
@@ -119,11 +124,36 @@ impl RecordStore {
         let read = move |connection: &Connection| {
             // Another one may have read it while this one waited.
             if let Some(known) = cache.get(&wanted) {
-                return Ok(known);
+                return Ok(Looked::Record(known));
             }
             let ticket = cache.begin_read(&wanted);
-            let found = queries::get(connection, &wanted)?;
-            Ok(cache.end_read(ticket, &wanted, found))
+            Ok(match queries::get_small(connection, &wanted, VALUE_LIMIT)? {
+                Looked::Record(found) => Looked::Record(cache.end_read(ticket, &wanted, found)),
+                large => large,
+            })
+        };
+        match self.readers.read(read).await? {
+            Looked::Record(found) => Ok(found),
+            Looked::Large(size) => self.get_large(key, size).await,
+        }
+    }
+
+    /// Reads a large value: a few at once, into memory that is taken here. Each of the threads that read would keep some of
+    /// what it once took.
+    async fn get_large(&self, key: &Key, size: usize) -> Result<Option<Stored>, Error> {
+        let permit = Arc::clone(&self.large_reads).acquire_owned().await;
+        let permit = permit.map_err(|_| closed())?;
+        if let Some(known) = self.cache.get(key) {
+            return Ok(known);
+        }
+        let buffer = Vec::with_capacity(size);
+        let (cache, wanted) = (Arc::clone(&self.cache), key.clone());
+        let read = move |connection: &Connection| {
+            let ticket = cache.begin_read(&wanted);
+            let found = queries::get_large(connection, &wanted, buffer)?;
+            let found = cache.end_read(ticket, &wanted, found);
+            drop(permit);
+            Ok(found)
         };
         self.readers.read(read).await
     }
