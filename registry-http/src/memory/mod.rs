@@ -25,6 +25,9 @@ const SHARE: usize = 3;
 /// out.
 const RESERVE: usize = 8;
 
+/// Nobody counts as holding much with less than this part of the budget: a few connections and what they ask for.
+const MODEST: usize = 192;
+
 /// How long it is believed who holds most. Looking for it takes a look at every client.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -36,9 +39,9 @@ const SPARE: usize = 2;
 ///
 /// Each address (each /64 network of IPv6) may hold at most three times as much as is free, so that the greediest is
 /// refused first. Several addresses together could use it up so. Hence an eighth of it is a reserve, for those who hold less
-/// than half of what the greediest holds, and as long as that is used, a [`Server`](crate::Server) cuts connections of the
-/// greediest. A proxy that all clients come through is one address, unless it is trusted and tells theirs; what they
-/// hold through it is refused in time, but not cut.
+/// than half of what the greediest holds, and once half of it is used, for less and less. As long as some of it is, a
+/// [`Server`](crate::Server) cuts connections of the greediest. A proxy that all clients come through is one address,
+/// unless it is trusted and tells theirs; what they hold through it is refused in time, but not cut.
 ///
 /// ```
 /// let budget = registry_http::MemoryBudget::new(16 << 20);
@@ -70,7 +73,7 @@ pub enum MemoryUse {
     /// The header of an HTTP/1.1 request that has not arrived whole. Its connection is closed.
     Header,
     /// A request, with its answer for as long as the client does not take that. It is answered 429 or 503, and where
-    /// not even that can be held, its HTTP/2 stream is reset or its HTTP/1.1 connection closed.
+    /// not even that can be held, its connection is closed.
     Request,
     /// The body of a manifest. Its push is answered 429 or 503.
     Manifest,
@@ -176,6 +179,14 @@ impl MemoryBudget {
         self.capacity() / RESERVE
     }
 
+    /// Returns how much a client may have where so much is free, less than the reserve.
+    fn scarce_share(&self, free: usize) -> usize {
+        let half = (self.reserve() / 2).max(1);
+        let left = free.min(half) as u128;
+        let share = self.most().max(self.capacity() / MODEST) as u128 / 2 * left / half as u128;
+        usize::try_from(share).unwrap_or(usize::MAX)
+    }
+
     /// Returns how much the one holds that holds most.
     fn most(&self) -> usize {
         let mut most = self.0.most.lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,7 +267,8 @@ impl Account {
     }
 
     /// Takes `bytes` from the budget and for the client, if it then has no more than `most` of what is free, and where
-    /// that takes of the reserve, no more than is free and half of what the greediest has.
+    /// that takes of the reserve, no more than is free and half of what the greediest has. Of the second half of the
+    /// reserve it gets less the more is used: hundreds of clients that hold little each leave something for the next.
     fn take(&self, bytes: usize, most: impl Fn(usize) -> usize) -> Result<(), Refused> {
         let shared = &self.budget.0;
         let others_and_own = shared.used.fetch_add(bytes, Ordering::Relaxed);
@@ -267,7 +279,8 @@ impl Account {
         if is_scarce {
             shared.pressed.notify_waiters();
         }
-        let is_greedy = then > most(free) || is_scarce && (then > free || then > self.budget.most() / 2);
+        let is_greedy =
+            then > most(free) || is_scarce && (then > free || then > self.budget.scarce_share(free));
         if bytes <= free && !is_greedy {
             return Ok(());
         }
@@ -436,6 +449,30 @@ mod tests {
         drop(budget.account(client(99)).charge(10, MemoryUse::Request).unwrap());
         drop(held);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn hundreds_that_hold_little_leave_something_for_the_next_one() {
+        const PIECE: usize = 8 * 1024;
+        let budget = MemoryBudget::new(48 << 20);
+        let clients: Vec<_> = (0..600_u32)
+            .map(|number| budget.account(Some(std::net::Ipv4Addr::from(number).into())))
+            .collect();
+        let mut held = Vec::new();
+        loop {
+            let before = held.len();
+            let more = clients
+                .iter()
+                .filter_map(|client| client.charge(PIECE, MemoryUse::Request).ok());
+            held.extend(more);
+            if held.len() == before {
+                break;
+            }
+        }
+        assert!(budget.missing() > 0, "they use a part of the reserve");
+        let next = budget.account(client(1));
+        let taken = grab(&next, PIECE).len() * PIECE;
+        assert!(taken >= 48 * 1024, "{taken}");
     }
 
     #[test]

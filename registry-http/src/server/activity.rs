@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::open_streams::Before;
 use crate::limits::Limits;
 
 /// What happens on one connection, noted by its socket, its requests and its response bodies.
@@ -123,6 +124,18 @@ impl Activity {
         state.is_idle().then_some(state.last_use)
     }
 
+    /// Returns what a request that begins finds.
+    pub(super) fn before(&self) -> Before {
+        let state = self.lock();
+        if state.is_writing {
+            Before::Untaken
+        } else if state.is_idle() {
+            Before::Quiet
+        } else {
+            Before::Busy
+        }
+    }
+
     /// Asks the connection to make room for another one, unless a request comes first.
     pub(super) fn dismiss(&self) {
         self.lock().is_dismissed = true;
@@ -161,6 +174,10 @@ impl Activity {
     pub(super) fn put_out(&self) {
         self.lock().is_put_out = true;
         self.dismissed.notify_one();
+    }
+
+    pub(super) fn is_put_out(&self) -> bool {
+        self.lock().is_put_out
     }
 
     /// Returns whether the server has something to do for the client, and when the client did something last. What is

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use super::open_streams::OpenStreams;
 use super::transport::Carrier;
 use super::watched::FULL;
 use crate::limits::Limits;
@@ -54,6 +55,7 @@ pub(crate) struct ConnectionMemory {
     bodies: AtomicUsize,
     /// Bytes of bodies that were used since there were any to be read.
     used: AtomicUsize,
+    streams: Mutex<OpenStreams>,
 }
 
 /// A body of a request that may be unread, until this is dropped.
@@ -66,6 +68,7 @@ impl ConnectionMemory {
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
+            streams: Mutex::default(),
         }
     }
 
@@ -81,6 +84,11 @@ impl ConnectionMemory {
 
     pub(super) fn request_begins(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the streams of HTTP/2 that may be open.
+    pub(super) fn streams(&self) -> MutexGuard<'_, OpenStreams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn body_begins(self: &Arc<Self>) -> UnreadBody {
@@ -229,7 +237,11 @@ impl<T: Carrier> Metered<T> {
             }
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if result.is_pending() {
+            self.memory.streams().all_is_read();
+        }
+        ready!(result)?;
         *received += buffer.filled().len() - before;
         Poll::Ready(Ok(()))
     }

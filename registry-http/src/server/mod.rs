@@ -6,6 +6,7 @@ mod connection;
 mod crowd;
 mod listener;
 mod metered;
+mod open_streams;
 mod stream;
 mod transport;
 mod unix;
@@ -203,7 +204,7 @@ where
                 http2: self.listener.has_http2(),
                 limits: Arc::clone(&self.limits),
                 failed_handshakes: Arc::clone(&self.failed_handshakes),
-                streams: StreamTasks::new(self.connections.clone(), self.limits.response_silence),
+                streams: StreamTasks::new(self.connections.clone(), &self.limits),
                 interrupted: self.interrupted.clone(),
                 stop: self.stop.clone(),
                 place,

@@ -2,11 +2,12 @@
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt as _;
 use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
 use std::future::poll_fn;
@@ -14,6 +15,7 @@ use std::io::IoSlice;
 use tokio::time::{Sleep, sleep_until};
 
 use super::activity::Activity;
+use crate::limits::Limits;
 use crate::memory::Charge;
 use crate::tasks::Tasks;
 
@@ -203,32 +205,63 @@ impl Drop for WatchedData {
 pub(super) struct StreamTasks {
     tasks: Tasks,
     silence: Duration,
-    /// The stream whose task is started next: hyper calls the service, and then gives the task away.
-    next: Arc<Mutex<Option<Arc<Stream>>>>,
+    /// How many may be open at once.
+    most: u32,
+    /// Whose task is started next: hyper calls the service, and then gives the task away.
+    next: Arc<Mutex<Option<Next>>>,
+}
+
+#[derive(Debug)]
+enum Next {
+    Stream(Arc<Stream>),
+    Refusal,
+    Nothing,
 }
 
 impl StreamTasks {
-    pub(super) fn new(tasks: Tasks, silence: Duration) -> Self {
+    pub(super) fn new(tasks: Tasks, limits: &Limits) -> Self {
         Self {
             tasks,
-            silence,
+            silence: limits.response_silence,
+            most: limits.streams,
             next: Arc::default(),
         }
     }
 
+    /// Returns how many streams of a connection may be open at once.
+    pub(super) const fn most(&self) -> usize {
+        self.most as usize
+    }
+
     pub(super) fn begin(&self, stream: &Arc<Stream>) {
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(stream));
+        *self.next() = Some(Next::Stream(Arc::clone(stream)));
+    }
+
+    /// A request is refused: there is nothing to wait for, and no task, of which there might be any number. With
+    /// `is_put_out` the connection is cut, and nobody reads an answer.
+    pub(super) fn refuse(&self, is_put_out: bool) {
+        *self.next() = Some(if is_put_out { Next::Nothing } else { Next::Refusal });
+    }
+
+    fn next(&self) -> MutexGuard<'_, Option<Next>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
     fn execute(&self, future: F) {
-        let stream = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let next = self.next().take();
+        let stream = match next {
+            Some(Next::Stream(stream)) => stream,
+            Some(Next::Refusal) => {
+                future.now_or_never();
+                return;
+            }
+            Some(Next::Nothing) => return,
+            None => return self.tasks.spawn(future),
+        };
         let silence = self.silence;
         self.tasks.spawn(async move {
-            let Some(stream) = stream else {
-                return future.await;
-            };
             let mut future = pin!(Some(future));
             let mut timer = None;
             poll_fn(|context| {

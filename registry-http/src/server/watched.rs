@@ -13,9 +13,10 @@ use hyper::service::Service;
 
 use super::activity::Activity;
 use super::metered::ConnectionMemory;
+use super::open_streams::Denied;
 use super::stream::{Stream, StreamTasks, WatchedData};
 use crate::address::PeerAddress;
-use crate::memory::{MemoryUse, Refused};
+use crate::memory::{Charge, MemoryUse, Refused};
 use crate::service::{BoxError, InterruptedRequests, OverTls};
 
 /// What a request and its answer hold beside their header and bodies, in bytes, about: futures, tasks and the record.
@@ -71,11 +72,12 @@ where
 
     fn call(&self, mut request: Request<A>) -> Self::Future {
         let version = request.version();
-        let charge = match self.memory.account().charge(REQUEST, MemoryUse::Request) {
+        let charge = match self.charge(version) {
             Ok(charge) => charge,
             Err(refused) => {
                 // What follows on an HTTP/1.1 connection is not read.
                 self.activity.leave_unread();
+                self.streams.refuse(self.activity.is_put_out());
                 return Box::pin(async move { Ok(refusal(refused, version)) });
             }
         };
@@ -104,6 +106,27 @@ where
             }
             Ok(response.map(|body| WatchedBody::new(body, stream, version)))
         })
+    }
+}
+
+impl<S> WatchedService<S> {
+    /// Charges a request that begins.
+    fn charge(&self, version: Version) -> Result<Charge, Refused> {
+        let account = self.memory.account();
+        if version < Version::HTTP_2 {
+            return account.charge(REQUEST, MemoryUse::Request);
+        }
+        let mut streams = self.memory.streams();
+        let begun = streams.begin(account, self.activity.before(), self.streams.most());
+        let charge = match begun {
+            Ok(()) => account.charge(REQUEST, MemoryUse::Request),
+            Err(Denied::Refuse(refused)) => Err(refused),
+            Err(Denied::Cut(refused)) => {
+                self.activity.put_out();
+                Err(refused)
+            }
+        };
+        charge.inspect_err(|_| streams.refuse())
     }
 }
 

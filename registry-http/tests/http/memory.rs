@@ -156,7 +156,7 @@ async fn a_header_that_is_too_long_is_answered_431() {
 
 #[tokio::test]
 async fn too_many_streams_of_one_client_are_refused_and_others_are_served() {
-    let (registry, budget) = registry(1 << 20).await;
+    let (registry, budget) = registry(2 << 20).await;
     let mut client = Client::connect(registry.address()).await;
     let digest = push_blob(&mut client, "a", &vec![7; 1 << 20]).await;
     let target = format!("/v2/a/blobs/{digest}");
