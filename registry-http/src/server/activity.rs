@@ -147,6 +147,11 @@ impl Activity {
         self.lock().leaving = Some(Instant::now());
     }
 
+    /// Tells whether there are answers that the client did not take whole.
+    pub(super) fn has_answers(&self) -> bool {
+        self.lock().bodies > 0
+    }
+
     /// Tells whether an HTTP/1.1 connection ends where nothing more has come. HTTP/2 has a way to agree on the last request.
     pub(super) fn may_end(&self) -> bool {
         let state = self.lock();

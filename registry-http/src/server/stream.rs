@@ -201,6 +201,8 @@ impl Drop for WatchedData {
 
 /// Runs the HTTP/2 streams of one connection, each in a task, and resets those whose client takes nothing. A stream whose
 /// end was told already cannot be reset: the connection is closed in its place.
+///
+/// A refusal holds nothing of a client that there is no memory for: what of it cannot be sent at once is not sent.
 #[derive(Clone, Debug)]
 pub(super) struct StreamTasks {
     tasks: Tasks,

@@ -78,7 +78,9 @@ where
                 // What follows on an HTTP/1.1 connection is not read.
                 self.activity.leave_unread();
                 self.streams.refuse(self.activity.is_put_out());
-                return Box::pin(async move { Ok(refusal(refused, version)) });
+                // What an HTTP/2 client has not taken yet may leave no room for a body, and without one it is told cleanly.
+                let has_body = version < Version::HTTP_2 || !self.activity.has_answers();
+                return Box::pin(async move { Ok(refusal(refused, version, has_body)) });
             }
         };
         let stream = Arc::new(Stream::new(Arc::clone(&self.activity), charge));
@@ -136,21 +138,22 @@ pub(super) const FULL: &str = r#"{"errors":[{"code":"UNAVAILABLE","message":"the
 /// The body of 429 where one address has most of the memory.
 const GREEDY: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"requests of this address hold too much of the server's memory; try again"}]}"#;
 
-/// Makes an answer that holds nothing: a body that an HTTP/2 client does not let through would stay.
-fn refusal<B>(refused: Refused, version: Version) -> Response<WatchedBody<B>> {
+/// Makes an answer that holds nothing: over HTTP/2 it is [sent at once](StreamTasks::refuse) or not.
+fn refusal<B>(refused: Refused, version: Version, has_body: bool) -> Response<WatchedBody<B>> {
     let (status, body) = match refused {
         Refused::Greedy => (StatusCode::TOO_MANY_REQUESTS, GREEDY),
         Refused::Full => (StatusCode::SERVICE_UNAVAILABLE, FULL),
     };
-    let is_alone = version < Version::HTTP_2;
-    let body = if is_alone { body } else { "" };
+    let body = if has_body { body } else { "" };
     let mut response = Response::new(WatchedBody::Refusal(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
     let header = response.headers_mut();
     header.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     header.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    if is_alone {
+    if has_body {
         header.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if version < Version::HTTP_2 {
         header.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -1,12 +1,14 @@
 //! What clients that withhold something make a server hold.
 
+use std::pin::Pin;
 use std::time::Duration;
 
+use http_body::Body as _;
 use registry_http::testing::TestRegistry;
 use registry_http::{Limits, MemoryBudget, MemoryUse, RequestRecord};
 
 use crate::client::{Client, connect_from, push_blob};
-use crate::client_http2::{Pieces, connect, request};
+use crate::client_http2::{Pieces, connect, connect_with, request};
 use crate::{Records, eventually};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -187,10 +189,67 @@ async fn too_many_streams_of_one_client_are_refused_and_others_are_served() {
     for _ in 0..20 {
         assert_eq!(other.get("/v2/").await.status, 200);
     }
-    // Over HTTP/1.1 the refusal has a body.
     client.get("/v2/").await.expect_refusal_that_passes();
     drop((held, sender, client, other));
     connection.abort();
+    is_given_back(&budget).await;
+}
+
+/// Returns what comes of an answer's body, and whether that was all of it.
+async fn body_of(answer: http::Response<hyper::body::Incoming>) -> (Vec<u8>, bool) {
+    let (mut body, mut bytes) = (answer.into_body(), Vec::new());
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        match frame {
+            Ok(frame) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Err(_) => return (bytes, false),
+        }
+    }
+    (bytes, true)
+}
+
+#[tokio::test]
+async fn a_refusal_over_http2_has_its_body_and_holds_nothing_of_who_does_not_take_it() {
+    let (registry, budget) = registry(1 << 20).await;
+    let (mut open, open_connection) = connect(registry.address()).await;
+    let (mut closed, closed_connection) = connect_with(registry.address(), 0).await;
+    for sender in [&mut open, &mut closed] {
+        sender.ready().await.unwrap();
+    }
+    // The address has what it may have, when the smallest request is refused.
+    let ask = |target: &str| request("GET", target, Pieces::empty());
+    let target = format!("/v2/a/blobs/uploads/?digest=sha256:{}", "0".repeat(64));
+    let mut held = Vec::new();
+    while open.send_request(ask("/v2/")).await.unwrap().status() == 200 {
+        let (mut holding, connection) = connect(registry.address()).await;
+        let pushes = (0..10).map(|_| {
+            let (pieces, body) = Pieces::new();
+            (pieces, holding.send_request(request("POST", &target, body)))
+        });
+        held.push((pushes.collect::<Vec<_>>(), connection));
+    }
+    for _ in 0..3 {
+        let answer = open.send_request(ask("/v2/")).await.unwrap();
+        let code = match answer.status().as_u16() {
+            429 => "TOOMANYREQUESTS",
+            503 => "UNAVAILABLE",
+            _ => panic!("{answer:?}"),
+        };
+        assert_eq!(answer.headers()["Content-Type"], "application/json");
+        let (body, is_whole) = body_of(answer).await;
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((body["errors"][0]["code"].as_str(), is_whole), (Some(code), true));
+        // No body waits for who lets nothing through. The reset may overtake the status.
+        if let Ok(answer) = closed.send_request(ask("/v2/")).await {
+            assert!(matches!(answer.status().as_u16(), 429 | 503), "{answer:?}");
+            assert_eq!(body_of(answer).await, (Vec::new(), false));
+        }
+    }
+    for (_, connection) in &held {
+        connection.abort();
+    }
+    open_connection.abort();
+    closed_connection.abort();
+    drop((held, open, closed));
     is_given_back(&budget).await;
 }
 
