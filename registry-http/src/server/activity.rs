@@ -152,6 +152,11 @@ impl Activity {
         self.lock().bodies > 0
     }
 
+    /// Tells whether the answers from now on are the last ones.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.lock().leaving.is_some()
+    }
+
     /// Tells whether an HTTP/1.1 connection ends where nothing more has come. HTTP/2 has a way to agree on the last request.
     pub(super) fn may_end(&self) -> bool {
         let state = self.lock();
@@ -352,8 +357,9 @@ mod tests {
     fn who_leaves_is_answered_what_came_before() {
         let activity = Activity::new();
         activity.request_began();
+        assert!(!activity.is_leaving());
         activity.leave();
-        assert!(!activity.may_end());
+        assert!(activity.is_leaving() && !activity.may_end());
         assert_eq!(decision(&activity), None);
         activity.request_ended();
         assert!(activity.may_end());

@@ -100,11 +100,15 @@ where
         let running = Running::new(&self.activity);
         let response = self.service.call(request);
         Box::pin(async move {
-            let response = response.await?;
+            let mut response = response.await?;
             drop(body);
             let activity = &running.0;
             if response.headers().contains_key(CONNECTION) {
                 activity.leave_unread();
+            } else if version < Version::HTTP_2 && activity.is_leaving() {
+                // A client that is not told sends the next request into a connection that ends.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
             }
             Ok(response.map(|body| WatchedBody::new(body, stream, version)))
         })

@@ -44,11 +44,20 @@ async fn what_runs_is_finished() {
         (answered.status.as_u16(), answered.field("Range")),
         (202, "0-999999")
     );
+    assert_eq!(
+        answered.field("Connection"),
+        "close",
+        "it is the last on the connection"
+    );
     assert_eq!(client.rest().await.unwrap(), b"");
     pieces.send(noise(10).into()).await.unwrap();
     drop(pieces);
     let answered = answer.await.unwrap().unwrap();
     assert_eq!(answered.headers()["Range"], "0-19");
+    assert!(
+        !answered.headers().contains_key("Connection"),
+        "HTTP/2 has no such field"
+    );
     drop(answered);
     connection.await.unwrap();
     shutdown.await.unwrap();
