@@ -415,3 +415,49 @@ fn what_is_wrong_with_a_certificate_is_said_at_the_start() {
         assert!(!output.status.success() && said.contains(expected), "{said}");
     }
 }
+
+/// curl 7.88, that of Debian 12, loses an answer that comes with the reset of its stream in one record of TLS.
+#[test]
+fn curl_reads_an_answer_that_comes_before_its_upload_is_sent() {
+    let (server, _, folder) = self_signed();
+    let Some(curl) = Tool::find("curl", &server.folder) else {
+        return;
+    };
+    let curl = curl.with([
+        "--silent",
+        "--show-error",
+        "--insecure",
+        "--http2",
+        "--max-time",
+        "20",
+    ]);
+    let body = folder.path().join("body");
+    fs::write(&body, vec![7; 16 << 20]).expect("a file can be written");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let session = format!("blobs/uploads/0c9f3d8a-1c1d-4a4e-8f51-0b6a1d0c2e3f?digest={digest}");
+    for (method, rest, status) in [
+        ("PUT", session.as_str(), "404"),
+        ("PATCH", session.as_str(), "404"),
+        ("PUT", "manifests/v1", "413"),
+        ("POST", "manifests/v1", "405"),
+    ] {
+        for _ in 0..5 {
+            let url = format!("https://{}/v2/tls/test/{rest}", server.host());
+            let output = folder.path().join("answer");
+            let answered = curl.run([
+                "--request",
+                method,
+                "--upload-file",
+                text(&body),
+                "--output",
+                text(&output),
+                "--write-out",
+                "%{http_version} %{http_code}",
+                &url,
+            ]);
+            assert_eq!(answered, format!("2 {status}"), "{method} {rest}");
+            let answer = fs::read_to_string(&output).expect("it has a body");
+            assert!(answer.contains("\"errors\""), "{answer}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! One request and its answer, for as long as anything of it is held.
 
+use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +13,53 @@ use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
 use std::future::poll_fn;
 use std::io::IoSlice;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::activity::Activity;
 use crate::limits::Limits;
 use crate::memory::Charge;
 use crate::tasks::Tasks;
+
+/// How long after its answer an HTTP/2 request whose body was not read is reset. curl 7.88 loses an answer that comes with the
+/// reset in one record of TLS.
+const RESET_AFTER: Duration = Duration::from_millis(50);
+
+/// Where a body that was not read to its end stays until the answer was sent: dropping it resets the stream.
+#[derive(Clone, Default)]
+pub(crate) struct UnreadRequest(Arc<Mutex<Vec<Box<dyn Send>>>>);
+
+impl UnreadRequest {
+    /// Keeps something of the request.
+    pub(crate) fn keep(&self, part: impl Send + 'static) {
+        self.parts().push(Box::new(part));
+    }
+
+    /// Keeps what counts the body as long as the body itself, if that is kept.
+    pub(super) fn keep_beside(&self, part: impl Send + 'static) {
+        let mut parts = self.parts();
+        if !parts.is_empty() {
+            parts.push(Box::new(part));
+        }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Vec<Box<dyn Send>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of what was kept, after a while if there is anything.
+    async fn release(&self) {
+        let parts = std::mem::take(&mut *self.parts());
+        if !parts.is_empty() {
+            sleep(RESET_AFTER).await;
+        }
+    }
+}
+
+impl fmt::Debug for UnreadRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnreadRequest").finish_non_exhaustive()
+    }
+}
 
 /// A request and its answer, from its header to the moment that the socket took the last byte.
 #[derive(Debug)]
@@ -33,6 +75,7 @@ pub(super) struct Stream {
     taken_at: AtomicU64,
     /// Who waits until so much is taken.
     waiting: AtomicWaker,
+    unread: UnreadRequest,
     _charge: Charge,
 }
 
@@ -46,8 +89,13 @@ impl Stream {
             untaken: AtomicUsize::new(0),
             taken_at: AtomicU64::new(0),
             waiting: AtomicWaker::new(),
+            unread: UnreadRequest::default(),
             _charge: charge,
         }
+    }
+
+    pub(super) const fn unread(&self) -> &UnreadRequest {
+        &self.unread
     }
 
     /// There is an answer. It has ended when nothing holds the stream any more.
@@ -266,7 +314,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
         self.tasks.spawn(async move {
             let mut future = pin!(Some(future));
             let mut timer = None;
-            poll_fn(|context| {
+            let is_taken = poll_fn(|context| {
                 if let Some(making) = future.as_mut().as_pin_mut()
                     && making.poll(context).is_ready()
                 {
@@ -275,7 +323,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
                 }
                 let is_made = future.is_none();
                 if is_made && stream.poll_taken(context, 0).is_ready() {
-                    return Poll::Ready(());
+                    return Poll::Ready(true);
                 }
                 let stalled = stream.poll_stalled(context, &mut timer, silence);
                 if stalled.is_ready() && is_made {
@@ -284,9 +332,12 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
                 } else if stalled.is_ready() {
                     tracing::debug!("a client takes nothing of an answer; its stream is reset");
                 }
-                stalled
+                stalled.map(|()| false)
             })
             .await;
+            if is_taken {
+                stream.unread.release().await;
+            }
         });
     }
 }

@@ -86,6 +86,7 @@ where
         let stream = Arc::new(Stream::new(Arc::clone(&self.activity), charge));
         if version == Version::HTTP_2 {
             self.streams.begin(&stream);
+            request.extensions_mut().insert(stream.unread().clone());
         }
         let body = (!request.body().is_end_stream()).then(|| self.memory.body_begins());
         self.memory.request_begins();
@@ -101,7 +102,9 @@ where
         let response = self.service.call(request);
         Box::pin(async move {
             let mut response = response.await?;
-            drop(body);
+            if let Some(body) = body.filter(|_| version == Version::HTTP_2) {
+                stream.unread().keep_beside(body);
+            }
             let activity = &running.0;
             if response.headers().contains_key(CONNECTION) {
                 activity.leave_unread();

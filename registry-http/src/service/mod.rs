@@ -8,7 +8,7 @@ mod response_body;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -36,7 +36,7 @@ use crate::limits::Limits;
 use crate::memory::{Account, MemoryUse, Turns};
 use crate::observe::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
 use crate::rate_limit::{Pace, RateLimits};
-use crate::server::ConnectionMemory;
+use crate::server::{ConnectionMemory, UnreadRequest};
 use crate::tasks::Tasks;
 
 /// What a field takes in memory beside its bytes, about.
@@ -251,23 +251,30 @@ impl<S: ?Sized + Storage> Shared<S> {
     async fn work<B>(
         self: Arc<Self>,
         parts: Parts,
-        body: RequestBody<B>,
+        mut body: RequestBody<B>,
         mut exchange: Exchange,
     ) -> (Response, Exchange, bool)
     where
-        B: Body<Data = Bytes> + Send,
+        B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut body = pin!(body);
-        if let Err(error) = framing::check(&parts) {
-            // Where it ends is as doubtful as what it says: nothing that follows on the connection is read.
-            return (error.into(), exchange, false);
-        }
-        let response = match self.respond(&parts, &mut exchange, body.as_mut()).await {
-            Ok(response) => response,
-            Err(error) => error.into(),
+        // Where the framing is wrong, where the body ends is as doubtful as what it says: nothing that follows on the
+        // connection is read.
+        let (response, is_drained) = match framing::check(&parts) {
+            Err(error) => (error.into(), false),
+            Ok(()) => {
+                let unread: Pin<&mut RequestBody<B>> = Pin::new(&mut body);
+                let response = match self.respond(&parts, &mut exchange, unread).await {
+                    Ok(response) => response,
+                    Err(error) => error.into(),
+                };
+                let is_drained = body.drain(self.limits.drain, self.limits.drain_time).await;
+                (response, is_drained)
+            }
         };
-        let is_drained = body.drain(self.limits.drain, self.limits.drain_time).await;
+        if let Some(unread) = parts.extensions.get::<UnreadRequest>().filter(|_| !is_drained) {
+            unread.keep(body.into_inner());
+        }
         (response, exchange, is_drained)
     }
 

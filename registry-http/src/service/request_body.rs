@@ -83,6 +83,11 @@ where
         self.is_whole
     }
 
+    /// Returns what is left.
+    pub(super) fn into_inner(self) -> Pin<Box<B>> {
+        self.inner
+    }
+
     /// Decides between waiting on and giving up when there is no data.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let deadline = || Instant::now() + self.silence;
