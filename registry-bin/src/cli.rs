@@ -51,6 +51,13 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Asks a running server whether it answers: 0 if it does, else 1. For health checks of containers.
     Health(Health),
+    /// Prints what a shell needs to complete command lines: `source <(registry-bin completion bash)`.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page, for `man -l -`, or writes one for each command.
+    Man(Manual),
     /// Is there for the jobs of registry:2, and collects nothing: it says what is so.
     GarbageCollect(GarbageCollect),
 }
@@ -87,6 +94,12 @@ pub(crate) enum HtpasswdCommand {
         /// The file.
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Manual {
+    /// A folder that is there, for pages of all commands, such as /usr/local/share/man/man1.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -41,6 +41,8 @@ fn main() -> ExitCode {
         Command::Restore(restore) => commands::restore::run(&restore).map(|()| true),
         Command::Htpasswd(command) => commands::htpasswd::run(&command).map(|()| true),
         Command::Health(health) => commands::health::run(&health).map(|()| true),
+        Command::Completion { shell } => commands::manual::completion(shell).map(|()| true),
+        Command::Man(manual) => commands::manual::manual(&manual).map(|()| true),
         Command::GarbageCollect(command) => {
             commands::garbage_collect::run(&command);
             Ok(true)

@@ -10,5 +10,6 @@ pub(crate) mod garbage_collect;
 pub(crate) mod health;
 pub(crate) mod htpasswd;
 pub(crate) mod import;
+pub(crate) mod manual;
 pub(crate) mod restore;
 pub(crate) mod serve;

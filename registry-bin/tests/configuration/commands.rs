@@ -131,3 +131,33 @@ fn the_schema_is_strict_and_knows_the_keys() {
         "{words}"
     );
 }
+
+#[test]
+fn shells_and_manuals_know_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completion", shell], "", &[]);
+        let script = text(&output.stdout);
+        assert!(
+            output.status.success() && script.contains("htpasswd"),
+            "{shell}: {script}"
+        );
+    }
+    let output = run(&["man"], "", &[]);
+    let page = text(&output.stdout);
+    assert!(
+        output.status.success() && page.contains(".TH") && page.contains("htpasswd"),
+        "{page}"
+    );
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().to_str().expect("a plain path");
+    assert!(run(&["man", path], "", &[]).status.success());
+    for page in [
+        "registry-bin.1",
+        "registry-bin-serve.1",
+        "registry-bin-htpasswd-add.1",
+    ] {
+        assert!(folder.path().join(page).exists(), "{page}");
+    }
+    let output = run(&["man", "/nowhere"], "", &[]);
+    assert!(!output.status.success() && text(&output.stderr).contains("/nowhere"));
+}

@@ -27,6 +27,8 @@ const BY_FLAGS_ONLY: &[&str] = &["export", "import"];
 /// The commands that have tests of their own: the server's, that which fills an empty folder, and those without data.
 const OTHERS: &[&str] = &[
     "serve",
+    "completion",
+    "man",
     "restore",
     "htpasswd",
     "health",

@@ -1,0 +1,38 @@
+//! `registry-bin completion` and `registry-bin man`: what shells and people know of the command line.
+
+use std::io::{self, Write as _};
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use crate::cli::{Arguments, Manual};
+use crate::failure::Failure;
+
+const NAME: &str = "registry-bin";
+
+/// Prints the completion of a shell.
+pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
+    print(&script)
+}
+
+/// Prints the manual page of the program, or writes one for each command into a folder.
+pub(crate) fn manual(manual: &Manual) -> Result<(), Failure> {
+    let command = Arguments::command().name(NAME);
+    if let Some(folder) = &manual.folder {
+        return clap_mangen::generate_to(command, folder).map_err(|cause| {
+            Failure::new(format!("cannot write manual pages to {}", folder.display())).because(cause)
+        });
+    }
+    let mut page = Vec::new();
+    let rendered = Man::new(command).render(&mut page);
+    rendered.map_err(|cause| Failure::new("there is no manual page").because(cause))?;
+    print(&page)
+}
+
+fn print(text: &[u8]) -> Result<(), Failure> {
+    let written = io::stdout().write_all(text);
+    written.map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+}
