@@ -23,6 +23,11 @@ pub struct Limits {
     /// Requests that are worked on at once, by one service; more wait. A request that waits for its client, to send more
     /// of its body or to take more of the answer, does not count. 1024.
     pub requests: usize,
+    /// Blobs that are pulled at once, until their clients took them: each may be a file that is open. More wait as for a
+    /// turn. One address may have three times as many as are free. Without a bound.
+    pub downloads: usize,
+    /// Requests at once that bring bytes of blobs, each of which may have a file open; otherwise the same.
+    pub uploads: usize,
     /// How long a request waits for its turn before it is answered 503 with `Retry-After`. 5 seconds.
     pub turn: Duration,
     /// Connections that a server has open at once. More wait until one ends, or one on which nothing happened for a
@@ -70,6 +75,8 @@ impl Default for Limits {
         Self {
             memory: MemoryBudget::new(48 << 20),
             requests: 1024,
+            downloads: usize::MAX,
+            uploads: usize::MAX,
             turn: Duration::from_secs(5),
             connections: 4096,
             streams: 128,

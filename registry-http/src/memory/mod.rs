@@ -14,7 +14,8 @@ use registry_core::{Error, ErrorCode};
 use tokio::sync::Notify;
 
 use self::answers::Answers;
-pub(crate) use self::turns::{Turn, Turns};
+use self::turns::TurnCounts;
+pub(crate) use self::turns::{Turn, TurnKind, Turns};
 use crate::rate_limit::network;
 
 /// A client may hold so many times what is free: three quarters of what it finds, so that a quarter is left for the next
@@ -150,7 +151,7 @@ impl MemoryBudget {
             budget: self.clone(),
             client,
             used: AtomicUsize::new(0),
-            turns: AtomicUsize::new(0),
+            turns: TurnCounts::default(),
         });
         accounts.insert(client, Arc::downgrade(&account));
         account
@@ -227,8 +228,8 @@ pub(crate) struct Account {
     budget: MemoryBudget,
     client: Option<IpAddr>,
     used: AtomicUsize,
-    /// How many of its requests are worked on.
-    turns: AtomicUsize,
+    /// How many turns of each kind it has.
+    turns: TurnCounts,
 }
 
 /// There is no more memory for the client.

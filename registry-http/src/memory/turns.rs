@@ -1,26 +1,62 @@
-//! The requests that are worked on, and those that wait for it.
+//! The requests that are worked on or have something that there is a number of, and those that wait for it.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 use super::{Account, share};
 
-/// How many turns a client may have beside its share of those that are free.
+/// How many turns a client may have beside its share of those that are free, and which part of all they are at most.
 const FEW: usize = 8;
+const FEW_OF_ALL: usize = 8;
+
+/// What a turn is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TurnKind {
+    /// To be worked on.
+    Work,
+    /// To pull a blob.
+    Download,
+    /// To bring bytes of a blob.
+    Upload,
+}
+
+/// How many turns of each kind a client has.
+#[derive(Debug, Default)]
+pub(super) struct TurnCounts {
+    work: AtomicUsize,
+    downloads: AtomicUsize,
+    uploads: AtomicUsize,
+}
+
+impl TurnCounts {
+    const fn of(&self, kind: TurnKind) -> &AtomicUsize {
+        match kind {
+            TurnKind::Work => &self.work,
+            TurnKind::Download => &self.downloads,
+            TurnKind::Upload => &self.uploads,
+        }
+    }
+}
 
 /// A number of turns, shared out by address as memory is: each client may have three times as many as are free, and a few.
 /// Where others wait, the next turn is for the client that has fewest.
 #[derive(Clone, Debug)]
-pub(crate) struct Turns(Arc<Mutex<State>>);
+pub(crate) struct Turns {
+    kind: TurnKind,
+    state: Arc<Mutex<State>>,
+}
 
 #[derive(Debug)]
 struct State {
+    kind: TurnKind,
     free: usize,
+    /// How many a client may have beside its share.
+    few: usize,
     next: u64,
     waiting: HashMap<Option<IpAddr>, Queue>,
 }
@@ -32,7 +68,7 @@ struct Queue {
     requests: VecDeque<(u64, oneshot::Sender<Turn>)>,
 }
 
-/// The right to be worked on, until it is dropped.
+/// A turn, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Turns,
@@ -40,12 +76,16 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
-    pub(crate) fn new(count: usize) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    pub(crate) fn new(kind: TurnKind, count: usize) -> Self {
+        let state = State {
+            kind,
             free: count,
+            few: FEW.min(count / FEW_OF_ALL),
             next: 0,
             waiting: HashMap::new(),
-        })))
+        };
+        let state = Arc::new(Mutex::new(state));
+        Self { kind, state }
     }
 
     /// Waits for a turn. Cancel safe: whoever goes away leaves the queue.
@@ -67,7 +107,7 @@ impl Turns {
 
     fn give(&self, state: &mut State, account: Arc<Account>) -> Turn {
         state.free -= 1;
-        account.turns.fetch_add(1, Ordering::Relaxed);
+        account.turns.of(self.kind).fetch_add(1, Ordering::Relaxed);
         Turn {
             turns: self.clone(),
             account,
@@ -75,13 +115,14 @@ impl Turns {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
     fn has_one_for(&self, account: &Account) -> bool {
-        self.free > 0 && account.turns.load(Ordering::Relaxed) < FEW + share(self.free)
+        self.free > 0
+            && account.turns.of(self.kind).load(Ordering::Relaxed) < self.few.saturating_add(share(self.free))
     }
 
     fn wait(&mut self, account: &Arc<Account>) -> oneshot::Receiver<Turn> {
@@ -108,7 +149,7 @@ impl State {
         });
         let waiting = self.waiting.values().filter_map(|queue| {
             let first = queue.requests.front()?.0;
-            let turns = queue.account.turns.load(Ordering::Relaxed);
+            let turns = queue.account.turns.of(self.kind).load(Ordering::Relaxed);
             self.has_one_for(&queue.account)
                 .then(|| (turns, first, queue.account.client()))
         });
@@ -129,7 +170,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.turns.lock();
         state.free += 1;
-        self.account.turns.fetch_sub(1, Ordering::Relaxed);
+        self.account.turns.of(state.kind).fetch_sub(1, Ordering::Relaxed);
         if state.waiting.is_empty() {
             return;
         }
@@ -161,7 +202,7 @@ mod tests {
 
     #[test]
     fn who_has_many_turns_leaves_some_for_others() {
-        let (turns, [greedy, other]) = (Turns::new(100), clients());
+        let (turns, [greedy, other]) = (Turns::new(TurnKind::Work, 100), clients());
         let held = grab(&turns, &greedy);
         assert_eq!(held.len(), 77);
         assert!(turns.take(&other).now_or_never().is_some());
@@ -169,11 +210,22 @@ mod tests {
         assert_eq!(grab(&turns, &other).len(), 77);
     }
 
+    #[test]
+    fn few_turns_are_shared_too_and_each_kind_by_itself() {
+        let [greedy, other] = clients();
+        let (downloads, uploads) = (Turns::new(TurnKind::Download, 6), Turns::new(TurnKind::Upload, 2));
+        assert_eq!(grab(&downloads, &greedy).len(), 5);
+        let held = (grab(&downloads, &greedy), grab(&uploads, &greedy));
+        assert_eq!((held.0.len(), held.1.len()), (5, 2));
+        assert!(downloads.take(&other).now_or_never().is_some());
+    }
+
     #[tokio::test]
     async fn the_next_turn_is_for_who_has_fewest_however_many_wait() {
-        let (turns, [greedy, other]) = (Turns::new(4), clients());
+        let (turns, [greedy, other, third]) = (Turns::new(TurnKind::Work, 4), clients());
         let mut held = grab(&turns, &greedy);
-        assert_eq!(held.len(), 4);
+        assert_eq!(held.len(), 3);
+        held.insert(0, turns.take(&third).await);
         let mut queued: Vec<_> = (0..100).map(|_| Box::pin(turns.take(&greedy))).collect();
         assert!(
             queued
@@ -196,6 +248,6 @@ mod tests {
         let got = queued.next().unwrap().now_or_never();
         assert!(got.is_some());
         drop((queued, got, held));
-        assert_eq!(grab(&turns, &other).len(), 4);
+        assert_eq!(grab(&turns, &other).len(), 3);
     }
 }

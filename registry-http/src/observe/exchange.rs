@@ -17,6 +17,7 @@ pub(crate) struct Exchange {
     observer: Arc<dyn Observer>,
     header: Option<Charge>,
     answer: Option<Charge>,
+    transfer: Option<Turn>,
 }
 
 /// What a request and its body share.
@@ -60,6 +61,7 @@ impl Exchange {
             observer,
             header: None,
             answer: None,
+            transfer: None,
         }
     }
 
@@ -75,6 +77,11 @@ impl Exchange {
 
     pub(crate) fn take_turn(&self, turn: Turn) {
         *self.intake.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+    }
+
+    /// Holds the right to pull or bring a blob.
+    pub(crate) fn hold_transfer(&mut self, turn: Turn) {
+        self.transfer = Some(turn);
     }
 
     /// The work is done: from here on the client is waited for.

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const SHARE: usize = 3;
 const FEW: usize = 8;
 
+/// Which part of all places a few are at most. Fewer places than that are not shared out.
+const FEW_OF_ALL: usize = 4;
+
 /// How often connections are looked for that can be closed, as that takes a look at each.
 const RELIEF: Duration = Duration::from_millis(100);
 
@@ -36,6 +39,7 @@ const IDLE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Crowd {
     size: usize,
+    few: usize,
     places: Arc<Semaphore>,
     open: Mutex<Open>,
     memory: MemoryBudget,
@@ -85,6 +89,11 @@ impl Crowd {
         let size = size.min(Semaphore::MAX_PERMITS);
         Self {
             size,
+            few: if size < FEW {
+                FEW
+            } else {
+                FEW.min(size / FEW_OF_ALL)
+            },
             memory,
             places: Arc::new(Semaphore::new(size)),
             open: Mutex::default(),
@@ -99,7 +108,7 @@ impl Crowd {
                 return self.place(account, permit);
             }
             // Whoever waits here keeps the next ones waiting, so that nobody does who would not get a place.
-            if self.lock().count(&account) >= FEW {
+            if self.lock().count(&account) >= self.few {
                 return self.refuse(&account);
             }
             self.make_room();
@@ -120,7 +129,7 @@ impl Crowd {
         let free = self.places.available_permits() + 1;
         let activity = Arc::new(Activity::new());
         let mut open = self.lock();
-        if open.count(&account) >= FEW + SHARE * free {
+        if open.count(&account) >= self.few + SHARE * free {
             drop(open);
             return self.refuse(&account);
         }
@@ -161,7 +170,7 @@ impl Crowd {
     /// Makes room for at least one connection, if somebody has more than a few or is idle.
     pub(super) fn make_room(&self) {
         if self.close_idle_ones(Instant::now()).unwrap_or_default() == 0 {
-            let more_than_few = |_: &Account, count: usize| if count > FEW { count } else { 0 };
+            let more_than_few = |_: &Account, count: usize| if count > self.few { count } else { 0 };
             self.put_out(self.size.div_ceil(64), more_than_few);
         }
     }

@@ -33,7 +33,7 @@ use crate::access::{AccessControl, ReplaceableAccess};
 use crate::authenticate::{self, Anonymous, Authenticator};
 use crate::frontend::{ClientAddress, Mounted};
 use crate::limits::Limits;
-use crate::memory::{Account, MemoryUse, Turns};
+use crate::memory::{Account, MemoryUse, Turn, TurnKind, Turns};
 use crate::observe::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
 use crate::rate_limit::{Pace, RateLimits};
 use crate::server::{ConnectionMemory, UnreadRequest};
@@ -81,6 +81,8 @@ struct Shared<S: ?Sized + Storage> {
     rates: Option<Arc<RateLimits>>,
     fields: Arc<HeaderMap>,
     turns: Turns,
+    downloads: Turns,
+    uploads: Turns,
 }
 
 /// Tasks that are aborted with the last service.
@@ -99,7 +101,9 @@ impl<S: ?Sized + Storage> RegistryService<S> {
     /// Makes a service that takes everybody for the anonymous principal and logs by [`AccessLog`].
     #[must_use]
     pub fn new(registry: Registry<S>, limits: Limits) -> Self {
-        let turns = Turns::new(limits.requests);
+        let turns = Turns::new(TurnKind::Work, limits.requests);
+        let downloads = Turns::new(TurnKind::Download, limits.downloads);
+        let uploads = Turns::new(TurnKind::Upload, limits.uploads);
         let access = AccessControl {
             authenticator: Arc::new(Anonymous),
             authorizer: Arc::clone(registry.authorizer()),
@@ -115,6 +119,8 @@ impl<S: ?Sized + Storage> RegistryService<S> {
                 rates: None,
                 fields: Arc::default(),
                 turns,
+                downloads,
+                uploads,
             }),
             interrupted: Interrupted(Arc::new(AbortOnDrop(Tasks::default()))),
         }
@@ -202,6 +208,8 @@ impl<S: ?Sized + Storage> RegistryService<S> {
             rates: self.shared.rates.clone(),
             fields: Arc::clone(&self.shared.fields),
             turns: self.shared.turns.clone(),
+            downloads: self.shared.downloads.clone(),
+            uploads: self.shared.uploads.clone(),
         };
         change(&mut shared);
         Self {
@@ -339,6 +347,16 @@ impl<S: ?Sized + Storage> Shared<S> {
         if matches!(request, registry_core::Request::PutManifest { .. }) {
             exchange.keep_body(account.charge(0, MemoryUse::Manifest)?);
         }
+        let transfers = match &request {
+            registry_core::Request::GetBlob { .. } => Some(&self.downloads),
+            registry_core::Request::UploadBlob { .. }
+            | registry_core::Request::AppendUpload { .. }
+            | registry_core::Request::FinishUpload { .. } => Some(&self.uploads),
+            _ => None,
+        };
+        if let Some(transfers) = transfers {
+            exchange.hold_transfer(self.turn(transfers, &account).await?);
+        }
         self.wait_for_turn(exchange, &account).await?;
         let registry = self.registry.clone();
         let registry = registry.with_authorizer(Arc::clone(&access.authorizer));
@@ -376,9 +394,13 @@ impl<S: ?Sized + Storage> Shared<S> {
 
     /// Waits until the request may be worked on.
     async fn wait_for_turn(&self, exchange: &Exchange, account: &Arc<Account>) -> Result<(), Error> {
-        let turn = timeout(self.limits.turn, self.turns.take(account)).await;
-        exchange.take_turn(turn.map_err(|_| ErrorCode::Unavailable)?);
+        exchange.take_turn(self.turn(&self.turns, account).await?);
         Ok(())
+    }
+
+    async fn turn(&self, turns: &Turns, account: &Arc<Account>) -> Result<Turn, Error> {
+        let turn = timeout(self.limits.turn, turns.take(account)).await;
+        turn.map_err(|_| ErrorCode::Unavailable.into())
     }
 
     /// Returns whose memory a request takes: its client's, or that of whoever passes it on and does not tell.

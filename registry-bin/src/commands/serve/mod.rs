@@ -111,7 +111,7 @@ async fn serve_until_signal(
     let observation = Observation::start(&configuration.log, errors)?;
     let health = Health::new();
     let debug = debug::start(configuration, &health, &observation.metrics)?;
-    let files = OpenFiles::divide(http);
+    let files = OpenFiles::divide(http)?;
     let opened = opening.storage(configuration, &location, files.blobs, &health, &mut signals);
     let Some((storage, reserved)) = opened.await? else {
         return Ok(());

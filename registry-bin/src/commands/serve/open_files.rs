@@ -3,16 +3,24 @@
 use registry_http::{Limits, MemoryBudget};
 
 use crate::config::sections::http;
+use crate::failure::Failure;
 
 /// Files that are open beside those of connections and blobs: records, logs, sockets that listen, and what is opened for a
-/// moment only.
+/// moment only. Where few may be open it is half of them, and never fewer than a server with some clients has.
 const OTHERS: u64 = 128;
+const FEWEST_OTHERS: u64 = 48;
 
-/// The most files of blobs that are open at once. Requests are bounded too, so more are never asked for.
+/// With fewer files than this nothing is left for clients to speak of.
+const FEWEST: u64 = 64;
+
+/// The most files of blobs that are open at once.
 const BLOBS: usize = 16_384;
 
+/// Which part of the files for pulls stays for those who ask whether a blob is there.
+const LOOKS: usize = 8;
+
 /// What the limit on open files leaves room for. Nothing of it is taken by another part, so clients that stall keep
-/// nobody from connecting, from pushing or from the log.
+/// nobody from connecting, from pushing or from the log; and of each part no address has all.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
     pub(super) limits: Limits,
@@ -22,7 +30,10 @@ pub(super) struct OpenFiles {
 
 impl OpenFiles {
     /// Raises the limit of this process as far as it may go, as programs in Go do, and divides it.
-    pub(super) fn divide(http: &http::Http) -> Self {
+    ///
+    /// # Errors
+    /// Where so few files may be open that nobody could be served.
+    pub(super) fn divide(http: &http::Http) -> Result<Self, Failure> {
         let asked = &http.limits;
         let mut limits = Limits::default();
         limits.memory = MemoryBudget::new(asked.memory.get());
@@ -41,22 +52,35 @@ impl OpenFiles {
             tracing::debug!(%error, "the limit on open files stays as it is");
             rlimit::getrlimit(rlimit::Resource::NOFILE).map(|(soft, _)| soft)
         });
-        let free = count(files.unwrap_or(1024).saturating_sub(OTHERS).max(2));
+        let files = files.unwrap_or(1024);
+        if files < FEWEST {
+            return Err(Failure::new(format!(
+                "only {files} files may be open at once (ulimit -n), and connections are files too; allow at least {FEWEST}, \
+                 better 1024 or more"
+            )));
+        }
+        let free = free(files);
         limits.connections = limits.connections.min(free / 2);
+        let blobs = free.saturating_sub(limits.connections).min(BLOBS);
+        // As the storage divides them.
+        limits.uploads = blobs / 4;
+        let downloads = blobs - limits.uploads;
+        limits.downloads = downloads - downloads / LOOKS;
         if limits.connections < asked.connections.get() {
             tracing::warn!(
-                files = free,
+                files,
                 connections = limits.connections,
-                "few files may be open (ulimit -n), so there are fewer connections at once"
+                pulls = limits.downloads,
+                pushes = limits.uploads,
+                "few files may be open (ulimit -n), so there are fewer connections, pulls and pushes at once"
             );
         }
-        Self {
-            blobs: free.saturating_sub(limits.connections).min(BLOBS),
-            limits,
-        }
+        Ok(Self { blobs, limits })
     }
 }
 
-fn count(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
+/// Returns how many files are for clients.
+fn free(files: u64) -> usize {
+    let others = (files / 2).clamp(FEWEST_OTHERS, OTHERS);
+    usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX)
 }
