@@ -32,9 +32,9 @@ use self::crowd::{Crowd, Place};
 pub use self::listener::Listener;
 pub(crate) use self::metered::ConnectionMemory;
 use self::stream::StreamTasks;
-#[cfg(feature = "testing")]
 pub(crate) use self::stream::UnreadRequest;
 use self::transport::Socket;
+#[cfg(feature = "testing")]
 pub(crate) use self::watched::ConnectionReset;
 use crate::address::{ListenAddress, PeerAddress};
 use crate::limits::Limits;
