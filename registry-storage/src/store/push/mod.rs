@@ -1,5 +1,6 @@
 //! Storing a manifest and pointing tags at it.
 
+mod referrers_tag;
 mod tags;
 
 use registry_core::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, publish, withdraw};

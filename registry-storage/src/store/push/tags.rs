@@ -1,12 +1,10 @@
 //! The tags of a push: their conditions, their writes, and the way back.
 
-use std::collections::BTreeSet;
-
 use registry_core::chain::{State, TakeBack, names, take_back};
-use registry_core::manifest::ManifestView;
-use registry_core::storage::{ManifestChild, TagCondition};
-use registry_core::{Digest, Error, ErrorCode, MediaType, Tag};
+use registry_core::storage::TagCondition;
+use registry_core::{Error, ErrorCode, MediaType, Tag};
 
+use super::referrers_tag::only_adds_entries;
 use super::{PushManifest, Stop, confirm_incarnation};
 use crate::backend::{Condition, Records, Version};
 use crate::key::Key;
@@ -108,13 +106,8 @@ impl PushManifest {
             // Deleted since it was looked at: the tag names nothing any more.
             return Ok(true);
         };
-        let Ok(listed) = ManifestView::parse(&content, Some(&record.media_type)) else {
-            return Ok(false);
-        };
-        let children = self.new.children.iter().chain(&self.new.optional_children);
-        let kept: BTreeSet<&Digest> = children.map(|child| &child.digest).collect();
-        let is_kept = |child: &ManifestChild| kept.contains(&child.digest);
-        Ok(record.media_type.as_str() == MediaType::OCI_INDEX && listed.children().iter().all(is_kept))
+        Ok(record.media_type.as_str() == MediaType::OCI_INDEX
+            && only_adds_entries(&content, &self.new.manifest.bytes))
     }
 
     /// Tells whether the manifest that a tag names is there, in the incarnation that it names.
