@@ -106,7 +106,8 @@ fn reveal(secret: &Option<Secret>) -> Option<String> {
     secret.as_ref().map(|secret| secret.reveal().to_owned())
 }
 
-fn s3_options(s3: &S3) -> S3Options {
+/// Returns how the bucket of the configuration is reached.
+pub(crate) fn s3_options(s3: &S3) -> S3Options {
     let mut options = S3Options::default();
     options.access_key = reveal(&s3.access_key).zip(reveal(&s3.secret_key));
     options.session_token = reveal(&s3.session_token);

@@ -21,6 +21,15 @@ pub enum LocationError {
         "the address of the service has a user, a password or a query; leave them out, an access key is given by itself"
     )]
     Endpoint,
+    /// The service has an address that is none. It is not told, as it may hold a password.
+    #[error("the address of the service is none; write it as https://HOST or https://HOST:PORT")]
+    EndpointForm,
+    /// The name of a bucket that cannot stand in an address.
+    #[error("{0:?} is not the name of a bucket: letters, digits, `-`, `.` and `_` are")]
+    Bucket(String),
+    /// The name of a region that cannot stand in an address.
+    #[error("{0:?} is not the name of a region, such as eu-central-1")]
+    Region(String),
     /// The file of a key cannot be read.
     #[error("cannot read the file of the key {}: {cause}", path.display())]
     KeyFile {

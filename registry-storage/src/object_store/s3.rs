@@ -79,6 +79,15 @@ impl S3Options {
         })
     }
 
+    /// Looks whether requests for `bucket` have an address, without making a client.
+    ///
+    /// # Errors
+    /// [`LocationError::Bucket`], [`LocationError::Region`], [`LocationError::Endpoint`] and
+    /// [`LocationError::EndpointForm`].
+    pub fn check(&self, bucket: &str) -> Result<(), LocationError> {
+        check_address(bucket, self.region.as_deref(), self.endpoint(bucket).as_deref())
+    }
+
     /// Amazon's hosts near the client know the bucket by the host alone.
     fn is_bucket_in_host(&self) -> bool {
         self.bucket_in_host || (self.accelerate && self.endpoint.is_none())
@@ -131,11 +140,12 @@ fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
         Some(S3Encryption::Key(key)) => builder.with_sse_kms_encryption(key),
         Some(S3Encryption::Service) => builder.with_config("aws_server_side_encryption".parse()?, "AES256"),
     };
-    // They would be ignored, but stand in each error that the store tells.
-    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
-    if endpoint.is_some_and(|endpoint| endpoint.contains(['@', '?', '#'])) {
-        return Err(LocationError::Endpoint);
-    }
+    let value = |key| builder.get_config_value(&key);
+    let (region, endpoint) = (
+        value(AmazonS3ConfigKey::Region),
+        value(AmazonS3ConfigKey::Endpoint),
+    );
+    check_address(bucket, region.as_deref(), endpoint.as_deref())?;
     Ok(builder
         .with_bucket_name(bucket)
         .with_config(client(ClientConfigKey::Timeout), NO_LIMIT)
@@ -144,6 +154,34 @@ fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
         // One object is deleted at a time, which every store that speaks S3 understands.
         .with_disable_bulk_delete(true)
         .build()?)
+}
+
+/// The client would panic at an address that is none.
+fn check_address(bucket: &str, region: Option<&str>, endpoint: Option<&str>) -> Result<(), LocationError> {
+    let is_name = |text: &str, more: &[char]| {
+        let is_allowed = |character: char| character.is_ascii_alphanumeric() || more.contains(&character);
+        !text.is_empty() && text.chars().all(is_allowed)
+    };
+    if !is_name(bucket, &['-', '.', '_']) {
+        return Err(LocationError::Bucket(bucket.to_owned()));
+    }
+    if let Some(region) = region
+        && !is_name(region, &['-', '_'])
+    {
+        return Err(LocationError::Region(region.to_owned()));
+    }
+    let Some(endpoint) = endpoint else { return Ok(()) };
+    // They would be ignored, but stand in each error that the store tells.
+    if endpoint.contains(['@', '?', '#']) {
+        return Err(LocationError::Endpoint);
+    }
+    let address = format!("{}/{bucket}/key", endpoint.trim_end_matches('/'));
+    let is_http =
+        |uri: &http::Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    match address.parse().is_ok_and(|uri| is_http(&uri)) {
+        true => Ok(()),
+        false => Err(LocationError::EndpointForm),
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +212,56 @@ mod tests {
             let error = build("images", &options).unwrap_err();
             assert!(matches!(error, LocationError::Endpoint), "{error:?}");
             assert!(!error.to_string().contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_before_the_client_panics() {
+        type Change = fn(&mut S3Options);
+        let refused = |bucket: &str, change: Change| {
+            let mut options = S3Options {
+                access_key: Some(("name".into(), "key".into())),
+                ..S3Options::default()
+            };
+            change(&mut options);
+            let error = build(bucket, &options).unwrap_err();
+            let checked = options.check(bucket).unwrap_err();
+            assert_eq!(error.to_string(), checked.to_string());
+            error.to_string()
+        };
+        for endpoint in [
+            "foo bar",
+            "http://127.0.0.1:1/a b",
+            "http://",
+            "ftp://minio",
+            "http://minio:port",
+        ] {
+            let options = S3Options {
+                access_key: Some(("name".into(), "key".into())),
+                endpoint: Some(endpoint.into()),
+                ..S3Options::default()
+            };
+            let error = build("images", &options).unwrap_err();
+            assert!(
+                matches!(error, LocationError::EndpointForm),
+                "{endpoint} {error:?}"
+            );
+        }
+        for bucket in ["A B", "", "a/b", "é"] {
+            assert!(refused(bucket, |_| {}).contains("name of a bucket"), "{bucket}");
+        }
+        assert!(refused("b", |s3| s3.region = Some("x y".into())).contains("region"));
+        assert!(refused("b", |s3| s3.region = Some("é".into())).contains("region"));
+        let good: [Change; 4] = [
+            |_| {},
+            |s3| s3.endpoint = Some("http://[::1]:9000/".into()),
+            |s3| s3.endpoint = Some("minio:9000/path".into()),
+            |s3| s3.region = Some("us_east-1".into()),
+        ];
+        for change in good {
+            let mut options = S3Options::default();
+            change(&mut options);
+            options.check("My_images.2").unwrap();
         }
     }
 

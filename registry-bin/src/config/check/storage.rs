@@ -1,6 +1,9 @@
 //! What must hold in `storage`.
 
+use registry_storage::LocationError;
+
 use super::Problems;
+use crate::bucket::s3_options;
 use crate::config::sections::storage::{AzureCredentialKind, Storage};
 
 pub(super) fn check(storage: &Storage, problems: &mut Problems<'_>) {
@@ -17,12 +20,23 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems<'_>) {
                 "`accesskey` and `secretkey` go together; give both, or none to take what the environment has",
             );
         }
-        let endpoint = s3.region_endpoint.as_ref();
-        if endpoint.is_some_and(|endpoint| endpoint.reveal().contains(['@', '?', '#'])) {
-            problems.add(
-                "storage.s3.regionendpoint",
-                "takes an address without a user, a password or a query; the access key is `accesskey` and `secretkey`",
-            );
+        if let (false, Err(wrong)) = (s3.bucket.is_empty(), s3_options(s3).check(&s3.bucket)) {
+            let (key, remedy) = match wrong {
+                LocationError::Bucket(_) => ("storage.s3.bucket", "takes letters, digits, `-`, `.` and `_`"),
+                LocationError::Region(_) => (
+                    "storage.s3.region",
+                    "takes the name of a region, such as eu-central-1",
+                ),
+                LocationError::Endpoint => (
+                    "storage.s3.regionendpoint",
+                    "takes an address without a user, a password or a query; the access key is `accesskey` and `secretkey`",
+                ),
+                _ => (
+                    "storage.s3.regionendpoint",
+                    "takes an address: https://HOST, or https://HOST:PORT",
+                ),
+            };
+            problems.add(key, remedy);
         }
         if s3.key_id.is_some() && !s3.encrypt {
             problems.add(

@@ -71,7 +71,7 @@ async fn cut(answer: Answer) -> Sent {
     Response::from_parts(head, BodyExt::boxed(StreamBody::new(stream::iter(frames))))
 }
 
-fn answer(state: &State, head: &hyper::http::request::Parts, body: Bytes) -> Result<Answer, Refusal> {
+fn answer(state: &State, head: &http::request::Parts, body: Bytes) -> Result<Answer, Refusal> {
     if !head.headers.contains_key("authorization") {
         return Err((403, "AccessDenied"));
     }
@@ -300,6 +300,6 @@ fn refuse((status, code): Refusal) -> Answer {
     answer
 }
 
-fn finish(answer: hyper::http::Result<Answer>) -> Result<Answer, Refusal> {
+fn finish(answer: http::Result<Answer>) -> Result<Answer, Refusal> {
     answer.map_err(|_| (500, "InternalError"))
 }
