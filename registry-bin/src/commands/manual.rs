@@ -13,9 +13,14 @@ const NAME: &str = "registry-bin";
 
 /// Prints the completion of a shell.
 pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
+    print(script(shell).as_bytes())
+}
+
+fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
-    print(&script)
+    // For bash the library (4.6) spells the hyphen of our name in two ways, and so finds none of the commands.
+    String::from_utf8_lossy(&script).replace("registry__subcmd__bin__", "registry__bin__")
 }
 
 /// Prints the manual page of the program, or writes one for each command into a folder.
@@ -35,4 +40,23 @@ pub(crate) fn manual(manual: &Manual) -> Result<(), Failure> {
 fn print(text: &[u8]) -> Result<(), Failure> {
     let written = io::stdout().write_all(text);
     written.map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bash_finds_what_follows_each_command() {
+        let script = script(Shell::Bash);
+        let commands = script
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'));
+        let commands: Vec<_> = commands.filter(|command| !command.is_empty()).collect();
+        assert!(commands.len() > 20, "{commands:?}");
+        for command in commands {
+            let label = format!("{command})");
+            assert!(script.lines().any(|line| line.trim() == label), "{command}");
+        }
+    }
 }
