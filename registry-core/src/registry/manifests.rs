@@ -32,6 +32,13 @@ pub(super) struct Pull<'a> {
     pub(super) if_none_match: Option<&'a EntityTags>,
 }
 
+impl Pull<'_> {
+    /// Tells whether the answer depends on what the client takes.
+    fn depends_on_accept(&self, manifest: &Manifest) -> bool {
+        matches!(self.reference, Reference::Tag(_)) && manifest.media_type.as_str() == MediaType::DOCKER_LIST
+    }
+}
+
 /// A request to push a manifest.
 #[derive(Clone, Copy)]
 pub(super) struct Push<'a> {
@@ -95,11 +102,16 @@ impl<S: ?Sized + Storage> Registry<S> {
         pull: Pull<'_>,
     ) -> Result<Response, Error> {
         let manifest = self.storage.get_manifest(pull.repository, pull.reference).await?;
-        let Some(image) = self.default_image(principal, &pull, &manifest)? else {
+        if !pull.depends_on_accept(&manifest) {
             return Ok(self.manifest_response(&pull, manifest));
+        }
+        let manifest = match self.default_image(principal, &pull, &manifest)? {
+            Some(image) => self.storage.get_manifest(pull.repository, &image).await?,
+            None => manifest,
         };
-        let image = self.storage.get_manifest(pull.repository, &image).await?;
-        Ok(self.manifest_response(&pull, image).with_field("Vary", "Accept"))
+        Ok(self
+            .manifest_response(&pull, manifest)
+            .with_field("Vary", "Accept"))
     }
 
     pub(super) async fn head_manifest(
@@ -111,16 +123,19 @@ impl<S: ?Sized + Storage> Registry<S> {
             .storage
             .stat_manifest(pull.repository, pull.reference)
             .await?;
-        let Some(image) = self.default_image(principal, &pull, &manifest)? else {
+        if !pull.depends_on_accept(&manifest) {
             return Ok(self.manifest_response(&pull, manifest).without_body());
+        }
+        let manifest = match self.default_image(principal, &pull, &manifest)? {
+            Some(image) => self.storage.stat_manifest(pull.repository, &image).await?,
+            None => manifest,
         };
-        let image = self.storage.stat_manifest(pull.repository, &image).await?;
-        let response = self.manifest_response(&pull, image).without_body();
+        let response = self.manifest_response(&pull, manifest).without_body();
         Ok(response.with_field("Vary", "Accept"))
     }
 
-    /// Returns the image to answer with in place of `manifest`, as the distribution registry does: where that is a manifest
-    /// list, got by tag, and the client takes images alone. Scripts that ask for one read its `config`.
+    /// Returns the image to answer with in place of a manifest list that is got by tag, as the distribution registry does,
+    /// where the client takes images alone. Scripts that ask for one read its `config`.
     ///
     /// An OCI index stays what it is. The distribution registry answers 404 there, so nobody expects an image, and who
     /// looks for the digest to delete would delete the image of one platform and keep the tag.
@@ -130,16 +145,13 @@ impl<S: ?Sized + Storage> Registry<S> {
         pull: &Pull<'_>,
         manifest: &Manifest,
     ) -> Result<Option<Reference>, Error> {
-        if pull.accepted == AcceptedManifests::Any
-            || matches!(pull.reference, Reference::Digest(_))
-            || manifest.media_type.as_str() != MediaType::DOCKER_LIST
-        {
+        if pull.accepted == AcceptedManifests::Any {
             return Ok(None);
         }
         let digest = default_image(&manifest.bytes).ok_or_else(|| {
             let message =
                 "the tag names a manifest list without an image for linux/amd64; accept manifest lists";
-            Error::new(ErrorCode::ManifestUnknown, message)
+            Error::new(ErrorCode::ManifestUnknown, message).with_field("Vary", "Accept")
         })?;
         let target = Target::Manifest(&digest);
         let operation = Operation::within(pull.repository, Action::Pull, target);
