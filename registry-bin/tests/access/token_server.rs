@@ -373,6 +373,8 @@ fn a_token_gives_others_that_grant_no_more_and_end_no_later() {
         ("repository:team/app:delete", ""),
         ("repository:team/app:pull,delete", "repository:team/app:pull"),
         ("repository:team/other:pull", ""),
+        // Open to everybody.
+        ("repository:public/app:pull,push", "repository:public/app:pull"),
         ("repository(plugin):team/app:pull", ""),
         ("registry:catalog:*", ""),
     ] {

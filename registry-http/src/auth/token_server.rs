@@ -280,7 +280,13 @@ impl TokenServer {
         let reduced = wish.scopes.iter().map(|scope| {
             let mut reduced = reduce(scope, &*self.rules, principal);
             if let Some(token) = &login.token {
-                reduced.actions.retain(|action| token.grants(scope, action));
+                // What is open to everybody is not less open to who shows a token. The catalog shows each what is theirs.
+                let open = reduce(scope, &*self.rules, &Principal::anonymous());
+                let is_repository = scope.resource_type == "repository";
+                let is_open = |action: &_| is_repository && open.actions.contains(action);
+                reduced
+                    .actions
+                    .retain(|action| token.grants(scope, action) || is_open(action));
             }
             reduced
         });
