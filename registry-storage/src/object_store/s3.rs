@@ -176,8 +176,14 @@ fn check_address(bucket: &str, region: Option<&str>, endpoint: Option<&str>) -> 
         return Err(LocationError::Endpoint);
     }
     let address = format!("{}/{bucket}/key", endpoint.trim_end_matches('/'));
-    let is_http =
-        |uri: &http::Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    let is_http = |uri: &http::Uri| {
+        let Some(authority) = uri.authority() else {
+            return false;
+        };
+        let has_port = authority.as_str().len() > authority.host().len();
+        let is_whole = !authority.host().is_empty() && has_port == authority.port_u16().is_some();
+        is_whole && matches!(uri.scheme_str(), Some("http" | "https"))
+    };
     match address.parse().is_ok_and(|uri| is_http(&uri)) {
         true => Ok(()),
         false => Err(LocationError::EndpointForm),
