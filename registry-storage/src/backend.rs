@@ -308,6 +308,15 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// bytes are there.
     fn seal_bytes(&self, bytes: &Unfinished, size: u64) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Gives back the space of unfinished bytes beyond the first `size`, which nothing counts. A backend whose space has
+    /// no end does nothing. Cancel safety: a dropped future may leave that going on; it holds the guard until it ends.
+    fn shorten_bytes(
+        &self,
+        bytes: &Unfinished,
+        size: u64,
+        guard: WriteGuard,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Opens bytes for reading; nothing where there are none of that name, or not as expected.
     ///
     /// Where [`Expect::Nothing`] is expected, a backend that would have to ask whether they are there returns content

@@ -38,33 +38,41 @@ fn repository() -> RepositoryName {
 
 impl World {
     async fn open(root: &Path) -> Self {
+        Self::open_with(root, StoreOptions::default()).await
+    }
+
+    async fn open_with(root: &Path, options: StoreOptions) -> Self {
         let clock = Arc::new(ManualClock::default());
         let backend = FilesystemBackend::open(root).await.unwrap();
-        let store = Store::with_options(
-            Arc::new(backend),
-            Arc::clone(&clock) as _,
-            StoreOptions::default(),
-        );
+        let store = Store::with_options(Arc::new(backend), Arc::clone(&clock) as _, options);
         Self {
             store: Arc::new(store),
             clock,
         }
     }
 
-    async fn upload(&self, size: usize) -> Result<(UploadKey, Digest), Error> {
+    async fn begin(&self) -> Result<UploadKey, Error> {
         let id = self
             .store
             .create_upload(&repository(), "", Algorithm::Sha256)
             .await?;
-        let upload = UploadKey {
+        Ok(UploadKey {
             repository: repository(),
             id,
             principal: String::new(),
-        };
+        })
+    }
+
+    async fn append(&self, upload: &UploadKey, content: Bytes) -> Result<u64, Error> {
+        let body = std::pin::pin!(stream::iter([Ok(content)]));
+        self.store.append_upload(upload, None, body).await
+    }
+
+    async fn upload(&self, size: usize) -> Result<(UploadKey, Digest), Error> {
+        let upload = self.begin().await?;
         let content = Bytes::from(vec![9; size]);
         let digest = Digest::of(Algorithm::Sha256, &content);
-        let body = std::pin::pin!(stream::iter([Ok(content)]));
-        self.store.append_upload(&upload, None, body).await?;
+        self.append(&upload, content).await?;
         Ok((upload, digest))
     }
 
@@ -199,6 +207,92 @@ async fn on_a_full_disk_what_was_deleted_is_free_within_seconds_and_pushes_work_
         disk.clear().unwrap();
     }
     sweeper.shutdown().await;
+}
+
+/// A client that pushes again and again would use up whatever deletes free, and nobody else's push be taken.
+#[tokio::test]
+async fn an_upload_that_meets_a_full_disk_gives_back_what_that_request_wrote() {
+    const MEGABYTE: usize = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = mount(folder.path(), 130, FILES) else {
+        return;
+    };
+    let world = World::open(&folder.path().join("root")).await;
+    let free = async || {
+        world.store.probe().await.unwrap();
+        world.store.backend().space().unwrap().free
+    };
+    for had in [0, 2 * MEGABYTE] {
+        let upload = world.begin().await.unwrap();
+        let start = Bytes::from(vec![7; had]);
+        world.append(&upload, start.clone()).await.unwrap();
+        disk.fill(70 << 20).unwrap();
+        let before = free().await;
+        // More than what is between two times that a session is written down, once by a chunk and once by the last request.
+        let large = Bytes::from(vec![9; 90 * MEGABYTE]);
+        let refused = world.append(&upload, large.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::StorageFull);
+        let after = free().await;
+        assert!(after + (MEGABYTE as u64) > before, "{after} of {before}");
+        let digest = Digest::of(Algorithm::Sha256, &large);
+        let body = std::pin::pin!(stream::iter([Ok(large)]));
+        let refused = world.store.finish_upload(&upload, &digest, None, body).await;
+        assert_eq!(refused.unwrap_err().code(), ErrorCode::StorageFull);
+        let after = free().await;
+        assert!(after + (MEGABYTE as u64) > before, "{after} of {before}");
+
+        assert_eq!(world.store.upload_status(&upload).await.unwrap(), had as u64);
+        let rest = Bytes::from(vec![8; MEGABYTE]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = world.append(&upload, rest.clone()).await {
+            // What is kept for deletes was used to write the session down, and is kept again within a second.
+            assert_eq!(error.code(), ErrorCode::StorageFull);
+            assert!(Instant::now() < deadline, "there is room, and it is not used");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let digest = Digest::of(Algorithm::Sha256, &[start, rest].concat());
+        world.store.commit_upload(&upload, &digest).await.unwrap();
+        disk.clear().unwrap();
+    }
+}
+
+/// They were cut before it was full. The regular sweep is days away, and nobody deletes anything.
+#[tokio::test]
+async fn on_a_full_disk_idle_uploads_end_within_minutes_unless_they_are_kept_for_ever() {
+    for is_kept in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(disk) = mount(folder.path(), 60, FILES) else {
+            return;
+        };
+        let mut options = StoreOptions::default();
+        if is_kept {
+            options.upload_idle_limit = Duration::MAX;
+        }
+        let world = World::open_with(&folder.path().join("root"), options).await;
+        let sweeper = Sweeper::start(Arc::clone(&world.store), Duration::from_hours(24));
+        let size = 12 << 20;
+        let (idle, _) = world.upload(size).await.unwrap();
+        disk.fill(1 << 20).unwrap();
+        let full = |result: Result<(), Error>| assert_eq!(result.unwrap_err().code(), ErrorCode::StorageFull);
+        full(world.push(size / 2).await);
+        world.store.sweep().await.unwrap();
+        assert_eq!(world.store.upload_status(&idle).await.unwrap(), size as u64);
+
+        world.clock.advance(Duration::from_mins(6));
+        if is_kept {
+            full(world.push(size / 2).await);
+            world.store.sweep().await.unwrap();
+            assert_eq!(world.store.upload_status(&idle).await.unwrap(), size as u64);
+        } else {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while let Err(error) = world.push(size / 2).await {
+                assert_eq!(error.code(), ErrorCode::StorageFull);
+                assert!(Instant::now() < deadline, "idle uploads keep the disk full");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        sweeper.shutdown().await;
+    }
 }
 
 /// The reserve was used up, or somebody removed it for the space, and then the server ended: in order, or killed.

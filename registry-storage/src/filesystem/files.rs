@@ -158,6 +158,24 @@ impl Files {
         }
     }
 
+    /// Cuts a file at `size`, or removes it if nothing is left.
+    pub(super) fn shorten(&self, name: &BytesName, size: u64) -> Result<(), Error> {
+        self.health.check()?;
+        if size == 0 {
+            return self.delete(name);
+        }
+        let path = self.path(name);
+        let file = match self.disk.open(&path, Access::Write) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(|cause| file_error("open", &path, cause))?,
+        };
+        if file.length().map_err(|cause| file_error("stat", &path, cause))? > size {
+            file.set_length(size)
+                .map_err(|cause| file_error("truncate", &path, cause))?;
+        }
+        Ok(())
+    }
+
     /// Cuts a file at `size` and makes it and its name durable.
     pub(super) fn seal(&self, name: &BytesName, size: u64) -> Result<(), Error> {
         self.health.check()?;

@@ -368,6 +368,16 @@ impl Backend for FilesystemBackend {
         self.writes.begin(&path, move || files.seal(&name, size)).await
     }
 
+    async fn shorten_bytes(&self, bytes: &Unfinished, size: u64, guard: WriteGuard) -> Result<(), Error> {
+        let (files, name) = (self.files()?, bytes.name.clone());
+        let path = Arc::new(files.path(&name));
+        let shorten = move || {
+            let _guard = guard;
+            files.shorten(&name, size)
+        };
+        self.writes.begin(&path, shorten).await
+    }
+
     async fn open_bytes(
         &self,
         name: &BytesName,

@@ -289,6 +289,10 @@ impl Backend for ObjectStoreBackend {
         self.size(name).await
     }
 
+    async fn shorten_bytes(&self, _: &Unfinished, _: u64, _: WriteGuard) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn abort_bytes(&self, bytes: &Unfinished) -> Result<(), Error> {
         self.abort(bytes).await
     }

@@ -160,6 +160,7 @@ impl<B: Backend> Store<B> {
             version: crate::backend::Version("".into()),
             held: None,
             standing: None,
+            is_freeing: false,
         })
     }
 

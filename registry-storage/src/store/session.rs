@@ -29,24 +29,38 @@ pub(super) struct Session {
     /// Keeps others from the session, where the request is one that writes.
     pub(super) held: Option<Arc<HeldSession>>,
     /// What the session goes back to, unless the bytes that were added since become a blob: only this is written down.
-    pub(super) standing: Option<Box<Standing>>,
+    pub(super) standing: Option<Box<Snapshot>>,
+    /// Whether it is written down to make room: then it may use what a full disk keeps for that.
+    pub(super) is_freeing: bool,
 }
 
-/// What a session had before its last chunk.
+/// What a session has at a moment.
 #[derive(Clone, Debug)]
-pub(super) struct Standing {
+pub(super) struct Snapshot {
     record: SessionRecord,
     tail: Bytes,
+    pub(super) version: Version,
 }
 
 impl Session {
-    /// Keeps what the session has: what is added from here on counts only once it is a blob.
-    pub(super) fn stand(&mut self) {
+    /// Returns what the session has.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
         self.record.upload = self.upload.snapshot();
-        self.standing = Some(Box::new(Standing {
+        Snapshot {
             record: self.record.clone(),
             tail: self.tail.clone(),
-        }));
+            version: self.version.clone(),
+        }
+    }
+
+    /// Goes back to what the session had, to make room.
+    pub(super) fn restore(&mut self, had: Snapshot) -> Result<(), Error> {
+        self.upload = Upload::resume(had.record.upload.clone())?;
+        self.record = had.record;
+        self.tail = had.tail;
+        self.standing = None;
+        self.is_freeing = true;
+        Ok(())
     }
 
     /// Keeps how far another algorithm came, if what it saw will stay.
@@ -94,6 +108,7 @@ impl Session {
             version,
             held: None,
             standing: None,
+            is_freeing: false,
         }))
     }
 }
@@ -228,8 +243,7 @@ impl<B: Backend> Store<B> {
             key: session.key.clone(),
             value: session.encode(self.clock.now())?,
             condition: Condition::Matches(session.version.clone()),
-            // Whoever aborts an upload makes room.
-            is_freeing: session.upload.length().is_err(),
+            is_freeing: session.is_freeing,
         };
         let version = self
             .transact_held(Durability::Deferred, put, session.held.clone())
@@ -272,6 +286,7 @@ impl<B: Backend> Store<B> {
     pub(super) async fn abort_session(&self, mut session: Session) -> Result<bool, Error> {
         session.upload = session.upload.aborted()?;
         session.tail = Bytes::new();
+        session.is_freeing = true;
         let is_aborted = self.try_save_session(&mut session).await?;
         if is_aborted {
             self.backend.abort_bytes(&session.record.bytes).await?;

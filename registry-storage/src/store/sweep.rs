@@ -20,6 +20,10 @@ pub(super) const NAMES: usize = 50_000;
 /// After how long a delete or a push is taken for interrupted.
 const NOTE_LIMIT: Duration = Duration::from_hours(1);
 
+/// How long an upload may be idle while the disk is full, if not less anyway. Clients that were refused come back within
+/// a minute, and then go on.
+const FULL_DISK_IDLE_LIMIT: Duration = Duration::from_mins(5);
+
 /// How many records are listed at once.
 const PAGE: usize = 1000;
 
@@ -74,7 +78,7 @@ impl<B: Backend> Store<B> {
     /// Those of the medium; what was swept stays swept. One of writing records keeps no bytes from being deleted: a full
     /// disk may have room for nothing else.
     pub async fn sweep(&self) -> Result<SweepReport, Error> {
-        self.room.begin_sweep();
+        self.room.begin_sweep(self.clock.now());
         let mut report = SweepReport::default();
         let mut unreadable = Unreadable::default();
         let records = self.sweep_records(&mut report, &mut unreadable).await;
@@ -155,6 +159,13 @@ impl<B: Backend> Store<B> {
             Ok(0) => self.options.empty_upload_idle_limit,
             Ok(_) => self.options.upload_idle_limit,
             Err(_) => return false,
+        };
+        // Whoever keeps uploads for ever wants them kept on a full disk, too.
+        let is_kept = self.options.upload_idle_limit == Duration::MAX;
+        let limit = if self.is_short_of_space() && !is_kept {
+            limit.min(FULL_DISK_IDLE_LIMIT)
+        } else {
+            limit
         };
         idle > limit.min(self.options.upload_idle_limit)
     }

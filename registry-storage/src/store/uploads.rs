@@ -11,7 +11,7 @@ use registry_core::{Algorithm, Digest, Error, ErrorCode, Timestamp};
 use tokio::task::spawn_blocking;
 
 use super::Store;
-use super::session::Session;
+use super::session::{Session, Snapshot};
 use super::session_lock::HeldSession;
 use crate::backend::{Backend, BytesWriter, Expect, MemoryPermit, Part};
 
@@ -33,8 +33,7 @@ impl<B: Backend> Store<B> {
         offset: Option<u64>,
         body: Body<'_>,
     ) -> Result<u64, Error> {
-        let (mut append, ending) = self.append(upload, offset, body, false).await?;
-        append.save().await?;
+        let (append, ending) = self.append(upload, offset, body, false).await?;
         ending?;
         append.session.upload.length()
     }
@@ -69,8 +68,9 @@ impl<B: Backend> Store<B> {
             return Err(send_again());
         }
         self.catch_up_hash(&mut session).await?;
+        let began = session.snapshot();
         if is_last {
-            session.stand();
+            session.standing = Some(Box::new(began.clone()));
         }
         if self.backend.must_reserve_parts() {
             // From here on, whoever else holds the session fails to write it.
@@ -84,8 +84,17 @@ impl<B: Backend> Store<B> {
             unsaved: 0,
             stored_tail: Bytes::new(),
         };
-        let ending = append.run(body).await?;
-        Ok((append, ending))
+        let mut ending = append.run(body).await;
+        if !is_last && ending.is_ok() {
+            ending = append.save().await.and(ending);
+        }
+        if let Err(error) = &ending
+            && error.code() == ErrorCode::StorageFull
+            && let Err(error) = append.give_back(began).await
+        {
+            tracing::debug!(%error, "an upload keeps what the full disk had room for");
+        }
+        Ok((append, ending?))
     }
 
     /// Hashes the parts again where the state of the hash cannot be trusted or read.
@@ -309,6 +318,28 @@ impl<B: Backend> Append<'_, B> {
         let hasher = self.session.upload.hasher().clone();
         self.session.upload = self.session.upload.clone().with_progress(length, hasher)?;
         Ok(())
+    }
+
+    /// Gives back what this request wrote: on a full disk the others need that space, and a client that is refused begins
+    /// a new upload. A bucket has room, and keeps its parts by their numbers.
+    async fn give_back(&mut self, began: Snapshot) -> Result<(), Error> {
+        let backend = &*self.store.backend;
+        if !backend.is_atomic() {
+            return Ok(());
+        }
+        // A file that is open keeps its space.
+        self.writer = None;
+        let is_written = self.session.version != began.version;
+        self.session.restore(began)?;
+        // Before the bytes go: a record never counts what is not there.
+        if is_written {
+            self.store.save_session(&mut self.session).await?;
+        }
+        let record = &self.session.record;
+        let guard = Arc::clone(&self.held) as Arc<dyn Send + Sync>;
+        backend
+            .shorten_bytes(&record.bytes, record.parts_size, guard)
+            .await
     }
 
     async fn save(&mut self) -> Result<(), Error> {

@@ -316,6 +316,10 @@ impl<B: Backend> Backend for Faulty<B> {
         self.plan.call(self.inner.bytes_size(name)).await
     }
 
+    async fn shorten_bytes(&self, bytes: &Unfinished, size: u64, guard: WriteGuard) -> Result<(), Error> {
+        self.plan.call(self.inner.shorten_bytes(bytes, size, guard)).await
+    }
+
     async fn abort_bytes(&self, bytes: &Unfinished) -> Result<(), Error> {
         self.plan.call(self.inner.abort_bytes(bytes)).await
     }
