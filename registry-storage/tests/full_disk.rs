@@ -295,6 +295,42 @@ async fn on_a_full_disk_idle_uploads_end_within_minutes_unless_they_are_kept_for
     }
 }
 
+/// The file system has room: only errors tell of the quota. On btrfs not even a file can be cut then.
+#[tokio::test]
+async fn a_quota_that_is_used_up_takes_deletes_and_everything_again_once_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount_quota(folder.path(), 60) else {
+        println!("skipped: a file system with a quota cannot be mounted here");
+        return;
+    };
+    let world = World::open(&folder.path().join("quota/root")).await;
+    let sweeper = Sweeper::start(Arc::clone(&world.store), Duration::from_hours(24));
+    let mut pushed = Vec::new();
+    let refused = loop {
+        let size = (5 << 20) + pushed.len();
+        match world.push(size).await {
+            Ok(()) => pushed.push(size),
+            Err(error) => break error,
+        }
+        assert!(pushed.len() < 12, "there is no quota");
+    };
+    assert_eq!(refused.code(), ErrorCode::StorageFull);
+    assert_eq!(world.store.backend().writes_stopped(), None);
+    world.store.probe().await.unwrap();
+    for size in &pushed {
+        let blob = Digest::of(Algorithm::Sha256, &vec![9; *size]);
+        world.store.open_blob(&repository(), &blob).await.unwrap();
+        world.store.delete_blob(&repository(), &blob, None).await.unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = world.push(20 << 20).await {
+        assert_eq!(error.code(), ErrorCode::StorageFull);
+        assert!(Instant::now() < deadline, "there is room, and it is not used");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    sweeper.shutdown().await;
+}
+
 /// The reserve was used up, or somebody removed it for the space, and then the server ended: in order, or killed.
 #[tokio::test]
 async fn a_start_on_a_full_disk_without_its_reserve_serves_what_can_be_served() {

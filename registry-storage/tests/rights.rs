@@ -135,12 +135,7 @@ async fn what_an_earlier_version_left_open_is_closed() {
         metadata.permissions().mode() & 0o777
     };
     assert_eq!((mode("bytes"), mode("")), (0o700, 0o755));
-    for name in [
-        "registry.lock",
-        "records.sqlite",
-        "records.sqlite-wal",
-        "records.sqlite-shm",
-    ] {
+    for name in ["registry.lock", "records.sqlite", "records.sqlite-wal"] {
         assert_eq!(mode(name), 0o600, "{name}");
     }
 }

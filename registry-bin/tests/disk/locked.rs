@@ -1,4 +1,4 @@
-//! A shell that holds a lock on the records while others push and pull.
+//! A shell that opens the records while others push and pull.
 
 use std::path::Path;
 use std::thread;
@@ -9,83 +9,69 @@ use crate::World;
 use crate::support::repository::Repository;
 use crate::support::server::until;
 
-/// What a shell does that was left within a transaction.
-fn lock(root: &Path, statement: &str) -> Connection {
-    let shell = Connection::open(root.join("records.sqlite")).expect("the records can be opened");
-    shell
-        .busy_timeout(std::time::Duration::from_secs(20))
-        .expect("a time is set");
-    shell.execute_batch(statement).expect("the records can be locked");
-    shell
+fn shell(root: &Path) -> Connection {
+    Connection::open(root.join("records.sqlite")).expect("the records can be opened")
 }
 
 #[test]
-fn a_shell_that_locks_the_records_holds_pushes_up_and_nothing_else_and_they_go_on_after_it() {
-    for statement in ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"] {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let root = folder.path().join("data");
-        let world = World::start(folder.path(), &root, "");
-        let repository = Repository::new(world.server.address(), "a");
-        let image = repository.push_image("v1", "x");
-        let layer = repository.push_blob(&vec![7; 100_000]);
-        until(|| world.ask("/ready").status == 200);
-        let pull = || {
-            repository.get("manifests/v1").expect_status(200);
-            repository
-                .get(&format!("blobs/{}", image.layer))
-                .expect_status(200);
-            repository.get(&format!("blobs/{layer}")).expect_status(200);
-            assert_eq!(repository.tags(), ["v1"]);
-        };
-
-        // Until somebody notices, and no longer: who waits gets what was asked for.
-        let shell = lock(&root, statement);
-        thread::scope(|scope| {
-            let push = scope.spawn(|| repository.push_image("v2", "y"));
-            until(|| {
-                pull_manifest(&repository);
-                world.ask("/ready").status == 503
-            });
-            pull_manifest(&repository);
-            drop(shell);
-            push.join().expect("it is pushed");
-        });
-        until(|| world.ask("/ready").status == 200);
-        assert_eq!(repository.tags(), ["v1", "v2"]);
+fn no_shell_can_lock_the_records_of_a_running_server() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().join("data");
+    let world = World::start(folder.path(), &root, "");
+    let repository = Repository::new(world.server.address(), "a");
+    let image = repository.push_image("v1", "x");
+    until(|| world.ask("/ready").status == 200);
+    for statement in [
+        "BEGIN IMMEDIATE",
+        "BEGIN EXCLUSIVE",
+        "BEGIN; SELECT count(*) FROM records",
+        "PRAGMA locking_mode = EXCLUSIVE; DELETE FROM records",
+    ] {
+        let shell = shell(&root);
+        let refused = shell.execute_batch(statement).expect_err("it is the server's");
+        let code = refused.sqlite_error_code();
+        assert_eq!(code, Some(rusqlite::ErrorCode::DatabaseBusy), "{statement}");
+        repository.push_image("v2", statement);
         repository.delete("manifests/v2").expect_status(202);
-
-        // For longer than a write waits.
-        let shell = lock(&root, statement);
-        thread::scope(|scope| {
-            let pushes: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| repository.request("POST", "blobs/uploads/").send()))
-                .collect();
-            while pushes.iter().any(|push| !push.is_finished()) {
-                pull();
-            }
-            for push in pushes {
-                let answer = push.join().expect("it is answered");
-                answer.expect_status(503);
-                answer.expect_header("Retry-After", "5");
-                let said = answer.summary();
-                assert!(said.contains("cannot be written at the moment"), "{said}");
-            }
-        });
-        assert_eq!(world.ask("/ready").status, 503);
-        let why = world.text("/debug/health");
-        assert!(why.contains("storagedriver"), "{why}");
-        drop(shell);
-        repository.push_image("v3", "z");
-        until(|| world.ask("/ready").status == 200);
-        assert!(
-            world
-                .text("/metrics")
-                .contains("registry_storage_writes_stopped 0")
-        );
-        pull_manifest(&repository);
+        repository.get("manifests/v1").expect_status(200);
+        repository
+            .get(&format!("blobs/{}", image.layer))
+            .expect_status(200);
     }
+    world.ask("/ready").expect_status(200);
+    assert!(!root.join("records.sqlite-shm").exists());
 }
 
-fn pull_manifest(repository: &Repository) {
-    repository.get("manifests/v1").expect_status(200);
+#[test]
+fn a_start_waits_for_a_shell_and_says_what_holds_it_up() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().join("data");
+    let world = World::start(folder.path(), &root, "");
+    Repository::new(world.server.address(), "a").push_image("v1", "x");
+    assert!(world.server.terminate().success());
+
+    let held = shell(&root);
+    held.execute_batch("BEGIN; SELECT count(*) FROM records")
+        .expect("the records can be read");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_registry-bin"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--storage"])
+        .arg(&root)
+        .output()
+        .expect("it runs");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("another process") && said.contains("records.sqlite"),
+        "{said}"
+    );
+
+    thread::scope(|scope| {
+        let start = scope.spawn(|| World::start(folder.path(), &root, ""));
+        until(|| root.join("registry.lock").exists());
+        drop(held);
+        let world = start.join().expect("it starts");
+        let repository = Repository::new(world.server.address(), "a");
+        repository.get("manifests/v1").expect_status(200);
+        repository.push_image("v2", "y");
+    });
 }

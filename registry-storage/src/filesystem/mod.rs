@@ -196,7 +196,7 @@ impl FilesystemBackend {
             })?;
         // SQLite gives its other files the mode of this one.
         create_file_if_missing(&root.join(RECORDS_FILE), rights.file()).map_err(failed)?;
-        let (connection, medium) = open_records(root)?;
+        let connection = open_records(root)?;
         lock.know_records().map_err(failed)?;
         let reserve = Reserve::new(root, options.reserve);
         if !reserve.is_held() {
@@ -216,7 +216,7 @@ impl FilesystemBackend {
         origin::claim_if_free(&connection, &path).unwrap_or_default();
         let records = Opened {
             connection,
-            medium,
+            medium: Medium::Files,
             path,
             is_copy,
         };
@@ -466,27 +466,15 @@ impl Backend for FilesystemBackend {
     }
 }
 
-/// Opens the records, on a full disk with the space that is kept for deletes, and else with what SQLite needs in memory.
-fn open_records(root: &Path) -> Result<(Connection, Medium), OpenError> {
+/// Opens the records, on a full disk with the space that is kept for deletes.
+fn open_records(root: &Path) -> Result<Connection, OpenError> {
     let path = root.join(RECORDS_FILE);
-    let open = |medium| records::open(&path, medium).map(|connection| (connection, medium));
-    match open(Medium::Files) {
-        Err(OpenError::Records { cause, .. }) if lacks_space(root) => {
-            if Reserve::remove(root) {
-                tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to open the records");
-                if let Ok(opened) = open(Medium::Files) {
-                    return Ok(opened);
-                }
-            }
-            tracing::warn!(
-                %cause,
-                "the disk is full; the records are opened so that they need no space, and no other process can read them"
-            );
-            open(Medium::Alone)
-        }
-        Err(cause @ OpenError::Migration { .. }) if lacks_space(root) && Reserve::remove(root) => {
-            tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to go on");
-            open(Medium::Files)
+    match records::open(&path, Medium::Files) {
+        Err(cause @ (OpenError::Records { .. } | OpenError::Migration { .. }))
+            if lacks_space(root) && Reserve::remove(root) =>
+        {
+            tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to open the records");
+            records::open(&path, Medium::Files)
         }
         opened => opened,
     }

@@ -69,6 +69,12 @@ pub enum OpenError {
         #[source]
         cause: io::Error,
     },
+    /// Another process has the records open, and kept them for ten seconds.
+    #[error("{} is open in another process, such as a shell of SQLite; end that, and start again", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
     /// The records cannot be read.
     #[error("{}", path.display())]
     Records {

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use crate::backend::{Condition, Entry, Stat, Stored, Version};
 use crate::key::Key;
 
-/// How long a connection waits for another process that has the records locked, such as somebody's shell.
+/// How long a start waits for another process that has the records open, such as somebody's shell.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 
 /// The format of the tables below, kept in SQLite's `user_version`.
@@ -42,11 +42,9 @@ const SCHEMA: &str = "
 /// Where SQLite keeps the records, and the index of its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Medium {
-    /// Both in files. That of the index has 32 KiB and is made anew at each start, so that other processes can read the
-    /// records.
+    /// Files of this process alone, whose connections share an index in memory. In a file it would be mapped into memory,
+    /// and on a full disk of btrfs, or at the end of a quota there, the process that writes to it is killed by SIGBUS.
     Files,
-    /// The index in memory. It takes no space on the disk, and locks other processes out.
-    Alone,
     /// A file that nobody writes to, whose log is empty or gone.
     Settled,
     /// Files that nobody writes to, with a log that was not copied back; each connection has an index of its own.
@@ -75,8 +73,7 @@ impl Medium {
 
 fn open(path: &Path, flags: OpenFlags, medium: Medium) -> rusqlite::Result<Connection> {
     let connection = match medium {
-        Medium::Files => Connection::open_with_flags(path, flags),
-        Medium::Alone => Connection::open_with_flags_and_vfs(path, flags, c"unix-excl"),
+        Medium::Files => Connection::open_with_flags_and_vfs(path, flags, c"unix-excl"),
         Medium::Memory => Connection::open_with_flags_and_vfs(path, flags, c"memdb"),
         Medium::Settled => {
             Connection::open_with_flags(unchanging_uri(path), flags | OpenFlags::SQLITE_OPEN_URI)

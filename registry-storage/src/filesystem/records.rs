@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use registry_core::Error;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -281,9 +281,12 @@ impl Sequence for Probe {
 
 /// Opens the records at `path`, or makes them. Blocks.
 pub(super) fn open(path: &Path, medium: Medium) -> Result<Connection, OpenError> {
-    let refused = |cause| OpenError::Records {
-        path: path.to_owned(),
-        cause,
+    let refused = |cause: rusqlite::Error| {
+        let path = path.to_owned();
+        match cause.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked { path },
+            _ => OpenError::Records { path, cause },
+        }
     };
     let mut connection = queries::open_writer(path, medium).map_err(refused)?;
     if queries::format(&connection).map_err(refused)? == 0 {

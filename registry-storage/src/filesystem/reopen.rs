@@ -17,7 +17,7 @@ use crate::key::Key;
 /// How often it is tried.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long another process that reads the records is waited for.
+/// How long reads that go on are waited for.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What the last commit wrote last, to find it again.
@@ -110,7 +110,7 @@ impl Writer {
     }
 }
 
-/// The error of records that another process reads, or that are not open.
+/// The error of records that are read at the moment, or that are not open.
 pub(super) fn busy() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)
 }

@@ -41,12 +41,10 @@ impl Rights {
     /// operator may have made it, and is told who may read it.
     pub(super) fn tighten(self, root: &Path) {
         let log = format!("{RECORDS_FILE}-wal");
-        let index = format!("{RECORDS_FILE}-shm");
         for (name, allowed) in [
             (BYTES_FOLDER, self.folder()),
             (RECORDS_FILE, self.file()),
             (&log, self.file()),
-            (&index, self.file()),
             (LOCK_FILE, PRIVATE_FILE),
         ] {
             let path = root.join(name);

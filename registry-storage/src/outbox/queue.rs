@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, ffi, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::{IntentName, OutboxEntry, OutboxLimits};
 
@@ -77,22 +77,11 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn open(path: &Path, limits: OutboxLimits, consumers: &[&str]) -> rusqlite::Result<Self> {
         keep_private(path);
-        match Self::open_in(path, "NORMAL", limits, consumers) {
-            // The index of the log is in memory then, as a full disk has no room for it.
-            Err(cause) if lacks_index(&cause) => Self::open_in(path, "EXCLUSIVE", limits, consumers),
-            opened => opened,
-        }
-    }
-
-    fn open_in(
-        path: &Path,
-        locking: &str,
-        limits: OutboxLimits,
-        consumers: &[&str],
-    ) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
-        connection.pragma_update(None, "locking_mode", locking)?;
+        // The index of the log is in memory then. In a file it would be mapped into memory, and on a full disk of btrfs the
+        // process that writes to it is killed by SIGBUS.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         // What is committed survives the process; the worker syncs it soon after.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -221,13 +210,6 @@ impl Queue {
         self.connection
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
     }
-}
-
-/// Tells whether SQLite could not make the index of its log.
-fn lacks_index(cause: &rusqlite::Error) -> bool {
-    cause
-        .sqlite_error()
-        .is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 /// Makes the file so that only its owner reads it, or takes that right from others; SQLite gives its other files the same

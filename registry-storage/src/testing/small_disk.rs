@@ -5,7 +5,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A file system in memory that is mounted over a folder until this is dropped. That takes root.
+/// The size of a file system with a quota, in bytes: far more than the quota.
+const QUOTA_DISK: u64 = 400 << 20;
+
+/// A small file system that is mounted over a folder until this is dropped. That takes root.
 #[derive(Debug)]
 pub struct SmallDisk {
     folder: PathBuf,
@@ -23,6 +26,35 @@ impl SmallDisk {
         mounted.is_ok_and(|status| status.success()).then(|| Self {
             folder: folder.to_owned(),
         })
+    }
+
+    /// Mounts one of btrfs over an empty folder, in whose folder `quota` there may be so many megabytes; nothing where that
+    /// is not allowed, or cannot be had.
+    #[must_use]
+    pub fn mount_quota(folder: &Path, megabytes: u32) -> Option<Self> {
+        // The mount hides it.
+        let image = folder.join("image");
+        File::create(&image)
+            .and_then(|file| file.set_len(QUOTA_DISK))
+            .ok()?;
+        let run = |program: &str, arguments: &[&str], path: &Path| {
+            let status = Command::new(program).args(arguments).arg(path).status();
+            status.is_ok_and(|status| status.success()).then_some(())
+        };
+        run("mkfs.btrfs", &["-q"], &image)?;
+        run("mount", &["-o", "loop", image.to_str()?], folder)?;
+        let disk = Self {
+            folder: folder.to_owned(),
+        };
+        let quota = folder.join("quota");
+        run("btrfs", &["-q", "subvolume", "create"], &quota)?;
+        run("btrfs", &["-q", "quota", "enable"], folder)?;
+        run(
+            "btrfs",
+            &["-q", "qgroup", "limit", &format!("{megabytes}M")],
+            &quota,
+        )?;
+        Some(disk)
     }
 
     /// Takes all space but `free` bytes.
