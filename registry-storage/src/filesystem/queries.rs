@@ -134,6 +134,13 @@ pub(super) fn open_reader(path: &Path, medium: Medium) -> rusqlite::Result<Conne
     Ok(connection)
 }
 
+/// Opens records that are being copied, or makes the file.
+pub(super) fn open_copy(path: &Path) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    open(path, flags, Medium::Files)
+}
+
 /// Returns the format of the store, 0 for one that was just made.
 pub(super) fn format(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))

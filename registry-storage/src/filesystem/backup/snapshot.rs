@@ -33,7 +33,7 @@ pub(super) fn copy_records(
     // One read transaction for the whole copy: it would begin anew with each commit of the server.
     queries::execute(&source, "BEGIN").map_err(records(from))?;
     queries::format(&source).map_err(records(from))?;
-    let mut target = Connection::open(to).map_err(records(to))?;
+    let mut target = queries::open_copy(to).map_err(records(to))?;
     {
         let backup = Backup::new(&source, &mut target).map_err(records(to))?;
         loop {
@@ -61,7 +61,7 @@ fn leave_uploads_out(target: &Connection) -> rusqlite::Result<()> {
 
 /// Brings the copied records of an older backup to the format of today.
 pub(super) fn modernize(path: &Path) -> Result<(), BackupError> {
-    let mut connection = Connection::open(path).map_err(records(path))?;
+    let mut connection = queries::open_copy(path).map_err(records(path))?;
     // A copy that does not become whole is made anew, so nothing of it needs to be durable before the end.
     connection
         .execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF")
