@@ -26,11 +26,13 @@ const USUAL_COST: u32 = 10;
 pub struct Htpasswd {
     users: BTreeMap<String, User>,
     unusable: Vec<UnusableUser>,
+    replaced: Vec<ReplacedLine>,
     ends_within_a_line: bool,
 }
 
 #[derive(Clone)]
 struct User {
+    line: usize,
     hash: String,
     #[cfg(feature = "token-server")]
     credential: String,
@@ -59,13 +61,35 @@ pub struct UnusableUser {
 }
 
 impl UnusableUser {
-    /// In a file that is broken, a hash or a password may stand where the name belongs.
     fn shown(&self) -> String {
-        if self.user.len() > LONGEST_SHOWN || self.user.contains('$') {
-            "its user".to_owned()
-        } else {
-            format!("{:?}", self.user)
-        }
+        shown(&self.user, "its user")
+    }
+}
+
+/// A line that has no effect, because a later one gives its user another password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} has no effect: line {later} gives {} another password", self.shown())]
+pub struct ReplacedLine {
+    /// The number of the line, from 1.
+    pub line: usize,
+    /// The user.
+    pub user: String,
+    /// The number of the line that holds in its place.
+    pub later: usize,
+}
+
+impl ReplacedLine {
+    fn shown(&self) -> String {
+        shown(&self.user, "the same user")
+    }
+}
+
+/// Returns a name for a message. In a file that is broken, a hash or a password may stand in its place.
+fn shown(user: &str, other: &str) -> String {
+    if user.len() > LONGEST_SHOWN || user.contains('$') {
+        other.to_owned()
+    } else {
+        format!("{user:?}")
     }
 }
 
@@ -78,8 +102,9 @@ impl Htpasswd {
     /// # Errors
     /// The first line that is none.
     pub fn parse(text: &str) -> Result<Self, InvalidHtpasswd> {
-        let mut users = BTreeMap::new();
+        let mut users: BTreeMap<String, User> = BTreeMap::new();
         let mut unusable = BTreeMap::new();
+        let mut replaced = Vec::new();
         for (number, content) in text.lines().enumerate() {
             let (line, content) = (number + 1, content.trim());
             if content.is_empty() || content.starts_with('#') {
@@ -91,12 +116,20 @@ impl Htpasswd {
                 .ok_or(InvalidHtpasswd { line })?;
             let checked = check_name(user).and_then(|()| check(hash));
             let entry = User {
+                line,
                 hash: hash.to_owned(),
                 #[cfg(feature = "token-server")]
                 credential: credential(user, hash),
                 can_log_in: checked.is_ok(),
             };
-            users.insert(user.to_owned(), entry);
+            let earlier = users.insert(user.to_owned(), entry);
+            if let Some(earlier) = earlier.filter(|earlier| earlier.hash != hash) {
+                replaced.push(ReplacedLine {
+                    line: earlier.line,
+                    user: user.to_owned(),
+                    later: line,
+                });
+            }
             match checked {
                 Ok(()) => unusable.remove(user),
                 Err(reason) => unusable.insert(user.to_owned(), (line, reason)),
@@ -111,6 +144,7 @@ impl Htpasswd {
             users,
             ends_within_a_line: !text.ends_with('\n') && unusable.iter().any(|hash| hash.line == last),
             unusable,
+            replaced,
         })
     }
 
@@ -118,6 +152,19 @@ impl Htpasswd {
     #[must_use]
     pub fn unusable(&self) -> &[UnusableUser] {
         &self.unusable
+    }
+
+    /// Returns the lines that have no effect, because a later one is for the same user.
+    #[must_use]
+    pub fn replaced(&self) -> &[ReplacedLine] {
+        &self.replaced
+    }
+
+    /// Returns what keeps users from logging in, a sentence for each line: [`unusable`](Self::unusable) and
+    /// [`replaced`](Self::replaced). No hash is among it.
+    pub fn defects(&self) -> impl Iterator<Item = String> {
+        let unusable = self.unusable.iter().map(ToString::to_string);
+        unusable.chain(self.replaced.iter().map(ToString::to_string))
     }
 
     /// Tells whether the last line has no line break and a hash that does not serve, as where a file was written by half.
@@ -422,6 +469,15 @@ mod tests {
         assert!(read.unusable().is_empty() && read.hash_of("alice").is_some());
         let read = Htpasswd::parse(&format!("{ALICE}\n{bad}")).unwrap();
         assert!(read.hash_of("alice").is_none());
+        let said: Vec<String> = read.defects().collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert_eq!(
+            said[1],
+            "line 1 has no effect: line 2 gives \"alice\" another password"
+        );
+        // The same line again changes nothing.
+        let read = Htpasswd::parse(&format!("{ALICE}\n{ALICE}")).unwrap();
+        assert_eq!(read.defects().count(), 0);
     }
 
     #[test]

@@ -21,7 +21,9 @@ mod token_server;
 #[cfg(feature = "htpasswd")]
 pub use self::basic::BasicAuthenticator;
 #[cfg(feature = "htpasswd")]
-pub use self::htpasswd::{Htpasswd, HtpasswdLine, InvalidCredentials, InvalidHtpasswd, UnusableUser};
+pub use self::htpasswd::{
+    Htpasswd, HtpasswdLine, InvalidCredentials, InvalidHtpasswd, ReplacedLine, UnusableUser,
+};
 #[cfg(feature = "htpasswd")]
 pub use self::passwords::Passwords;
 #[cfg(feature = "token-server")]
@@ -29,7 +31,7 @@ pub use self::signing_keys::{InvalidSigningKeys, SigningKeys};
 #[cfg(feature = "token")]
 pub use self::token::{Realm, SigningAlgorithm, TokenAuthenticator, TokenOptions};
 #[cfg(feature = "token")]
-pub use self::token_keys::{InvalidTokenKeys, NotJson, TokenKeys};
+pub use self::token_keys::{InvalidTokenKeys, LeftOutKey, NotJson, TokenKeys};
 #[cfg(feature = "token-server")]
 pub use self::token_server::{TokenServer, TokenServerOptions};
 

@@ -79,10 +79,17 @@ impl Table {
     }
 }
 
-/// Says who cannot log in.
+/// How many lines of one file are told of.
+const TOLD: usize = 50;
+
+/// Says who cannot log in, and by which line.
 fn warn_of(table: &Htpasswd) {
-    for unusable in table.unusable() {
-        tracing::warn!("file of users, {unusable}");
+    for defect in table.defects().take(TOLD) {
+        tracing::warn!("file of users, {defect}");
+    }
+    let more = table.defects().count().saturating_sub(TOLD);
+    if more > 0 {
+        tracing::warn!("file of users, {more} more lines are like these; `config check` names all");
     }
 }
 
@@ -115,7 +122,7 @@ impl Passwords {
     /// Returns the same for the users of `table`: who guessed too often has to wait at both.
     #[must_use]
     pub fn with_table(&self, table: Htpasswd) -> Self {
-        if table.unusable() != self.table().unusable() {
+        if !table.defects().eq(self.table().defects()) {
             warn_of(&table);
         }
         Self {

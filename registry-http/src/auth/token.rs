@@ -93,6 +93,20 @@ struct Trusted {
     known: Cache<[u8; 32], Arc<Known>>,
 }
 
+/// How many keys of one set are told of.
+const TOLD: usize = 20;
+
+/// Says which keys verify nothing.
+fn warn_of(keys: &TokenKeys) {
+    for left_out in keys.left_out().iter().take(TOLD) {
+        tracing::warn!("{left_out}");
+    }
+    let more = keys.left_out().len().saturating_sub(TOLD);
+    if more > 0 {
+        tracing::warn!("{more} more keys verify no token");
+    }
+}
+
 /// A token whose signature is good.
 #[derive(Debug)]
 struct Known {
@@ -145,6 +159,7 @@ impl TokenAuthenticator {
         options
             .algorithms
             .retain(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
+        warn_of(&keys);
         Self {
             options,
             trusted: Trusted::new(keys),
@@ -175,6 +190,9 @@ impl TokenAuthenticator {
     /// [missing key](Self::key_missing) is told by both.
     #[must_use]
     pub fn with_keys(&self, keys: TokenKeys) -> Self {
+        if keys.left_out() != self.trusted.keys.left_out() {
+            warn_of(&keys);
+        }
         Self {
             options: self.options.clone(),
             trusted: Trusted::new(keys),

@@ -31,6 +31,29 @@ pub struct TokenKeys {
     by_thumbprint: HashMap<String, Arc<TokenKey>>,
     roots: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
+    left_out: Vec<LeftOutKey>,
+}
+
+/// A key of a set that verifies nothing, so that whoever has a token by it cannot log in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("key {number} of the key set{} verifies no token: {reason}", self.named())]
+pub struct LeftOutKey {
+    /// Its place, from 1.
+    pub number: usize,
+    /// Its identifier (`kid`), if it has one.
+    pub id: Option<String>,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// The most bytes of an identifier of a key that a message shows.
+const LONGEST_ID: usize = 64;
+
+impl LeftOutKey {
+    fn named(&self) -> String {
+        let id = self.id.as_ref().filter(|id| id.len() <= LONGEST_ID);
+        id.map_or_else(String::new, |id| format!(" ({id:?})"))
+    }
 }
 
 /// What is wrong with a file of keys.
@@ -134,7 +157,7 @@ impl TokenKeys {
         Ok(keys)
     }
 
-    /// Trusts the keys of a JSON Web Key Set. Keys for encryption and of unknown kinds are left out.
+    /// Trusts the keys of a JSON Web Key Set. Keys for encryption and of unknown kinds are [left out](Self::left_out).
     ///
     /// # Errors
     /// Where it is none, none of its keys serves, or one is symmetric.
@@ -142,19 +165,37 @@ impl TokenKeys {
         let set: KeySet =
             serde_json::from_slice(json).map_err(|error| InvalidTokenKeys::KeySet(NotJson::of(&error)))?;
         let mut keys = Self::default();
+        let mut numbers: HashMap<String, (usize, String)> = HashMap::new();
         for (number, jwk) in set.keys.into_iter().enumerate() {
             if jwk.get("kty").is_some_and(|kind| kind == "oct") {
                 return Err(InvalidTokenKeys::Symmetric(number + 1));
             }
+            let id = jwk.get("kid").and_then(|id| id.as_str()).map(str::to_owned);
+            if jwk.get("use").is_some_and(|purpose| purpose == "enc") {
+                continue;
+            }
             // One that cannot be read is of a kind or on a curve that is not known here.
-            let Ok(jwk) = serde_json::from_value::<Jwk>(jwk) else {
+            let read = serde_json::from_value::<Jwk>(jwk).ok();
+            let Some(key) = read.as_ref().and_then(TokenKey::of_jwk).map(Arc::new) else {
+                keys.left_out.push(LeftOutKey {
+                    number: number + 1,
+                    id,
+                    reason: "only RSA, P-256, P-384 and Ed25519 serve, each with an algorithm of its kind",
+                });
                 continue;
             };
-            let Some(key) = TokenKey::of_jwk(&jwk).map(Arc::new) else {
-                continue;
-            };
-            if let Some(id) = &jwk.common.key_id {
+            if let Some(id) = id {
                 keys.by_id.insert(id.clone(), Arc::clone(&key));
+                if let Some((earlier, other)) =
+                    numbers.insert(id.clone(), (number + 1, key.thumbprint.clone()))
+                    && other != key.thumbprint
+                {
+                    keys.left_out.push(LeftOutKey {
+                        number: earlier,
+                        id: Some(id),
+                        reason: "a later key of the set has the same `kid`",
+                    });
+                }
             }
             keys.insert(key);
         }
@@ -171,7 +212,14 @@ impl TokenKeys {
         self.by_thumbprint.extend(other.by_thumbprint);
         self.roots.extend(other.roots);
         self.anchors.extend(other.anchors);
+        self.left_out.extend(other.left_out);
         self
+    }
+
+    /// Returns the keys of sets that verify nothing, without those for encryption, which are not meant to.
+    #[must_use]
+    pub fn left_out(&self) -> &[LeftOutKey] {
+        &self.left_out
     }
 
     fn insert(&mut self, key: Arc<TokenKey>) {

@@ -28,9 +28,6 @@ const FORM: usize = 64 * 1024;
 /// The most scopes of one token.
 const SCOPES: usize = 100;
 
-/// The shortest life of a token, which is what clients take for granted where nothing is said.
-const SHORTEST: Duration = Duration::from_secs(60);
-
 /// What a token server says of itself in its tokens.
 #[derive(Clone, Debug)]
 pub struct TokenServerOptions {
@@ -38,10 +35,15 @@ pub struct TokenServerOptions {
     pub service: String,
     /// The name of the token server.
     pub issuer: String,
-    /// How long a token is valid; at least a minute.
+    /// How long a token is valid; at least [`SHORTEST_LIFETIME`](Self::SHORTEST_LIFETIME).
     pub lifetime: Duration,
     /// How long a client may get new tokens without the password. A change of the password ends it.
     pub refresh_lifetime: Duration,
+}
+
+impl TokenServerOptions {
+    /// The shortest life of a token, which is what clients take for granted where nothing is said.
+    pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
 }
 
 /// Gives tokens, by GET with a name and a password and by POST with a form (distribution's "Token Authentication
@@ -298,7 +300,8 @@ impl TokenServer {
             ));
         }
         let now = now();
-        let longest = self.options.lifetime.max(SHORTEST).as_secs();
+        let shortest = TokenServerOptions::SHORTEST_LIFETIME;
+        let longest = self.options.lifetime.max(shortest).as_secs();
         let left = login.token.as_ref().map(|token| token.exp.saturating_sub(now));
         let lifetime = left.map_or(longest, |left| left.min(longest));
         let token = self.keys.signing.sign(&AccessToken {
