@@ -15,6 +15,7 @@ use registry_http::LineSink;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::Failure;
+use crate::ownership;
 
 /// How many bytes of lines wait at most for whoever reads them.
 const WAITING: usize = 4 * 1024 * 1024;
@@ -111,8 +112,10 @@ impl LineWriter {
             .read(is_pipe)
             .mode(0o600)
             .open(path);
-        let file =
-            file.map_err(|cause| Failure::new(format!("cannot write to {}", path.display())).because(cause))?;
+        let file = file.map_err(|cause| {
+            let failed = Failure::new(format!("cannot write to {}", path.display()));
+            failed.because(ownership::with_owner(path, cause))
+        })?;
         Self::start(name, file)
     }
 

@@ -12,6 +12,7 @@ mod commands;
 mod config;
 mod control;
 mod failure;
+mod kernel_files;
 mod line_writer;
 mod logging;
 mod ownership;

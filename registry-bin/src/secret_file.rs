@@ -9,6 +9,7 @@ use registry_storage::filesystem::create_private_folder;
 use uuid::Uuid;
 
 use crate::bounded_file;
+use crate::ownership::with_owner;
 
 /// Writes a file whole or not at all. A new one may be read by its owner alone; one that is replaced keeps its mode and
 /// its owner.
@@ -52,7 +53,7 @@ fn lock_in_place(path: &Path) -> io::Result<Option<File>> {
         let opened = OpenOptions::new().read(true).write(true).open(path);
         let file = match opened.or_else(|_| File::open(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
+            file => file.map_err(|cause| with_owner(path, cause))?,
         };
         file.lock()?;
         // Whoever had the lock may have put another file in its place.
@@ -71,14 +72,15 @@ fn lock_in_place(path: &Path) -> io::Result<Option<File>> {
 /// Those of the file system.
 pub(crate) fn lock(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        fs::create_dir_all(folder).map_err(|cause| with_owner(folder, cause))?;
     }
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
-        .open(path)?;
+        .open(path)
+        .map_err(|cause| with_owner(path, cause))?;
     file.lock()?;
     Ok(file)
 }
@@ -89,7 +91,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
 /// Those of the file system.
 pub(crate) fn create(path: &Path, text: &str) -> io::Result<bool> {
     if let Some(folder) = path.parent() {
-        create_private_folder(folder)?;
+        create_private_folder(folder).map_err(|cause| with_owner(folder, cause))?;
     }
     // Unlike a rename, a link replaces nothing: of several processes that start at once, one makes the file.
     let made = with_temporary(path, text, 0o600, None, |temporary| {
@@ -118,7 +120,8 @@ fn with_temporary(
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&temporary)?;
+            .open(&temporary)
+            .map_err(|cause| with_owner(&temporary, cause))?;
         file.write_all(text.as_bytes())?;
         let made = file.metadata()?;
         if let Some((user, group)) = owner.filter(|owner| *owner != (made.uid(), made.gid())) {

@@ -1,21 +1,21 @@
 //! The storage that a server was told to use, whatever its kind.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::Storage;
-use registry_storage::filesystem::{
-    FilesystemBackend, FilesystemOptions, Space, create_private_folder, is_writable,
-};
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, Space, create_private_folder};
 use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
 
 use crate::bucket::Bucket;
 use crate::config::sections::storage::{self, Maintenance, UploadPurging};
 use crate::failure::Failure;
-use crate::ownership;
+use crate::kernel_files;
+use crate::ownership::{self, WithOwner as _};
 
 /// Where a registry keeps its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +178,7 @@ impl OpenStorage {
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
                 if !is_read_only {
+                    ownership::tell_of_root(root);
                     create_private_folder(root)
                         .map_err(|cause| cannot_store(root).because(ownership::with_owner(root, cause)))?;
                     ownership::tell_of_others(root);
@@ -189,7 +190,7 @@ impl OpenStorage {
                 let backend = options
                     .open(root)
                     .await
-                    .map_err(|cause| cannot_store(root).because(cause))?;
+                    .map_err(|cause| cannot_store(root).because(cause.with_owner()))?;
                 let store = store(backend, purging);
                 Ok(Self::over(AnyStore::Disk(store), purging, SWEEP_INTERVAL))
             }
@@ -219,14 +220,22 @@ impl OpenStorage {
 /// # Errors
 /// Where it may not, and is not to serve pulls alone.
 pub(crate) fn require_writable(root: &Path, maintenance: &Maintenance) -> Result<bool, Failure> {
-    let is_writable = is_writable(root);
-    if is_writable || maintenance.read_only.enabled {
-        return Ok(is_writable);
+    let may_write = kernel_files::require_storage(root).and_then(|()| ownership::require_writable(root));
+    match may_write {
+        Ok(()) => Ok(true),
+        Err(_) if maintenance.read_only.enabled => Ok(false),
+        Err(cause) if is_denied(&cause) => Err(cannot_store(root).because(format!(
+            "{cause}; to serve pulls from it all the same, say `storage.maintenance.readonly.enabled: true`"
+        ))),
+        Err(cause) => Err(cannot_store(root).because(cause)),
     }
-    Err(cannot_store(root).because(
-        "this process may not write there; to serve pulls from it all the same, say \
-         `storage.maintenance.readonly.enabled: true`",
-    ))
+}
+
+fn is_denied(cause: &io::Error) -> bool {
+    matches!(
+        cause.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 fn cannot_store(root: &Path) -> Failure {

@@ -11,7 +11,7 @@ use crate::control::run::describe;
 use crate::control::with_progress;
 use crate::failure::Failure;
 use crate::logging::Logging;
-use crate::ownership;
+use crate::ownership::{self, WithOwner as _};
 use crate::storage::StorageLocation;
 
 /// The arguments.
@@ -50,7 +50,7 @@ pub(crate) fn run(command: &Restore) -> Result<(), Failure> {
     };
     with_progress(async |progress| {
         let report = restore(&command.folder, &root, progress).await;
-        let report = report.map_err(|cause| failed().because(cause))?;
+        let report = report.map_err(|cause| failed().because(cause.with_owner()))?;
         Ok(format!(
             "Restored into {}: {}.",
             root.display(),

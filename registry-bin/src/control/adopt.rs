@@ -13,6 +13,7 @@ use registry_storage::progress::{Progress as _, Step};
 use super::count::count;
 use super::{Outcome, Reporter};
 use crate::failure::Failure;
+use crate::ownership::{WithOwner as _, owner_note};
 use crate::storage::AnyStore;
 
 /// Adopts the tree in the root of a store.
@@ -44,7 +45,7 @@ pub(super) async fn adopt(
                  and of two tags the newer one wins",
             ));
         }
-        Err(cause) => return Err(failure(root).because(cause)),
+        Err(cause) => return Err(failure(root).because(cause.with_owner())),
     };
     Ok(Outcome { text, is_success })
 }
@@ -96,7 +97,8 @@ pub(crate) fn find_if_there(root: &Path) -> Result<Option<Tree>, Failure> {
             io::ErrorKind::PermissionDenied => "run this registry as the owner of the files",
             _ => "name the folder that has docker/registry/v2 itself as `rootdirectory`",
         };
-        failure(root).because(format!("{cause}; {remedy}"))
+        let note = owner_note(root, &cause);
+        failure(root).because(format!("{cause}{note}; {remedy}"))
     })
 }
 
@@ -141,6 +143,15 @@ pub(crate) fn describe(report: &AdoptReport) -> String {
     text
 }
 
+/// Says what was not adopted, and whose it is where it may not be read.
+pub(crate) fn not_adopted(defect: &Defect) -> String {
+    let note = match defect {
+        Defect::Unreadable { path, cause } => owner_note(path, cause),
+        _ => String::new(),
+    };
+    format!("not adopted: {defect}{note}")
+}
+
 #[async_trait]
 impl Observer for Reporter {
     fn progress(&mut self, report: &AdoptReport) {
@@ -152,6 +163,6 @@ impl Observer for Reporter {
     }
 
     async fn defect(&mut self, defect: &Defect) {
-        self.say(format!("not adopted: {defect}")).await;
+        self.say(not_adopted(defect)).await;
     }
 }

@@ -15,6 +15,7 @@ use super::server::TARGET;
 use super::show::Show;
 use super::{ControlRequest, Outcome, socket};
 use crate::failure::Failure;
+use crate::ownership::owner_note;
 
 /// A connection to a running server.
 #[derive(Debug)]
@@ -35,8 +36,9 @@ pub(super) async fn connect(root: &Path) -> io::Result<Option<Connection>> {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
             io::ErrorKind::PermissionDenied => {
                 let message = format!(
-                    "{} belongs to another user; run the command as the user of the server",
-                    path.display()
+                    "{}: {error}{}; run the command as the user of the server",
+                    path.display(),
+                    owner_note(&path, &error)
                 );
                 Err(io::Error::new(error.kind(), message))
             }

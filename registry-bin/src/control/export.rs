@@ -11,6 +11,7 @@ use registry_storage::progress::{Progress as _, Step};
 use super::count::count;
 use super::{Outcome, Reporter};
 use crate::failure::Failure;
+use crate::ownership::WithOwner as _;
 use crate::storage::AnyStore;
 
 /// Writes the folders of the distribution registry.
@@ -43,7 +44,7 @@ pub(super) async fn distribution(
             distribution::export(store, target, &ExportOptions::new(), &mut progress).await
         }
     };
-    let report = exported.map_err(|cause| failure(target).because(cause))?;
+    let report = exported.map_err(|cause| failure(target).because(cause.with_owner()))?;
     let folder = target.display();
     Ok(Outcome {
         text: format!(

@@ -9,6 +9,7 @@ use registry_storage::layout;
 use super::count::count;
 use super::{Outcome, Reporter};
 use crate::failure::Failure;
+use crate::ownership::WithOwner as _;
 
 /// Writes repositories as an image layout.
 pub(super) async fn export(
@@ -23,7 +24,7 @@ pub(super) async fn export(
             "{} was not written as a whole; it can be started again",
             target.display()
         );
-        Failure::new(message).because(cause)
+        Failure::new(message).because(cause.with_owner())
     })?;
     let mut text = format!(
         "Exported {}, {} and {} to {}; {} written ({}).",
@@ -59,7 +60,7 @@ pub(super) async fn import(
             "{} was not imported; what was stored so far stays, and it can be started again",
             source.display()
         );
-        Failure::new(message).because(cause)
+        Failure::new(message).because(cause.with_owner())
     })?;
     let mut text = format!(
         "Imported {}, {} and {} from {}; {} stored ({}).",

@@ -30,7 +30,7 @@ pub(crate) use self::reporter::Reporter;
 use self::show::Show;
 pub(crate) use self::socket::LIMIT as SOCKET_PATH_LIMIT;
 use crate::failure::Failure;
-use crate::ownership;
+use crate::ownership::{self, WithOwner as _};
 use crate::storage::{AnyStore, StorageLocation};
 
 /// A command for a store. Paths are absolute: the server may run elsewhere in the tree of folders.
@@ -143,7 +143,7 @@ async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Ou
                         );
                         Err(Failure::new(message).because(cause))
                     }
-                    Err(cause) => Err(failed().because(cause)),
+                    Err(cause) => Err(failed().because(cause.with_owner())),
                 },
             }
         }
@@ -163,6 +163,10 @@ async fn open(
     let is_read_only = only_reads && !is_writable(root);
     if !is_read_only {
         ownership::require_user_of(root)?;
+        ownership::require_writable(root).map_err(|cause| {
+            let failed = Failure::new(format!("cannot work on {}", root.display()));
+            failed.because(cause)
+        })?;
     }
     Ok(FilesystemOptions::new().read_only(is_read_only).open(root).await)
 }

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 use super::count::count;
 use super::{ControlRequest, Outcome, Reporter, adopt, export, images};
 use crate::failure::Failure;
+use crate::ownership::WithOwner as _;
 use crate::storage::AnyStore;
 
 /// Does a command on an open store. Cancel safety: a dropped future ends it, and it can be started again.
@@ -45,7 +46,7 @@ pub(crate) async fn run(
             };
             let failed = || Failure::new(format!("no backup was made in {}", target.display()));
             let report = store.backend().backup(&target, Arc::new(reporter)).await;
-            let report = report.map_err(|cause| failed().because(cause))?;
+            let report = report.map_err(|cause| failed().because(cause.with_owner()))?;
             Ok(Outcome {
                 text: format!(
                     "The backup in {} is whole: {}.",

@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use super::message::Message;
 use super::{ControlRequest, Reporter, run, socket};
 use crate::failure::Failure;
+use crate::ownership::with_owner;
 use crate::storage::AnyStore;
 
 /// The path of the requests.
@@ -57,7 +58,7 @@ impl ControlServer {
     /// What the system says, or that the path is too long for a socket.
     pub(crate) fn start(root: &Path, store: AnyStore) -> io::Result<Self> {
         let path = socket::path(root)?;
-        let listener = listen(root, &path)?;
+        let listener = listen(root, &path).map_err(|cause| with_owner(root, cause))?;
         let task = tokio::spawn(accept(listener, store));
         Ok(Self {
             identity: identity(&path),

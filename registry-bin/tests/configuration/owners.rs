@@ -72,6 +72,23 @@ fn check_refuses_places_that_serve_refuses() {
             "storage: inmemory\nauth: {htpasswd: {realm: a, path: config.yml/users}}",
             "auth.htpasswd.path",
         ),
+        (
+            "storage: inmemory\nhttp: {net: unix, addr: config.yml/socket}",
+            "http.addr",
+        ),
+        // Root may write there by the modes, and cannot.
+        (
+            "storage: {filesystem: {rootdirectory: /proc/registry}}",
+            "storage.filesystem.rootdirectory",
+        ),
+        (
+            "storage: {filesystem: {rootdirectory: /proc/sys}}",
+            "storage.filesystem.rootdirectory",
+        ),
+        (
+            "storage: inmemory\nlog: {audit: {path: /proc/audit}}",
+            "log.audit.path",
+        ),
     ] {
         let has_address = rest.contains("http:");
         let http = if has_address {
@@ -198,4 +215,201 @@ fn a_start_names_files_of_others_further_down() {
     for other in ["adopted", "certificate.pem", "lost+found"] {
         assert!(!line.contains(other), "{other}: {line}");
     }
+}
+
+/// The output of the program as somebody.
+fn said_as_somebody(folder: &Path, arguments: &[&str]) -> Option<String> {
+    let output = somebody(folder)?.args(arguments).output();
+    let output = output.expect("the program can be started");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    Some(text(&output))
+}
+
+const DATA: &str =
+    "version: 0.1\nstorage: {filesystem: {rootdirectory: data}}\nhttp: {addr: '127.0.0.1:0'}\n";
+
+#[test]
+fn a_start_among_files_of_root_names_each_with_its_owner_and_the_line_to_type() {
+    let folder = with_configuration(DATA);
+    if serve_until(folder.path(), "istening on").is_none() {
+        return;
+    }
+    let data = folder.path().join("data");
+    let of_root = |name: &str| {
+        let path = data.join(name);
+        fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .expect("a file can be made");
+        chown(&path, Some(0), Some(0)).expect("it is root");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is root's");
+    };
+    let to_somebody =
+        |name: &str| chown(data.join(name), Some(SOMEBODY), Some(SOMEBODY)).expect("it is root");
+    let commands = [
+        &["serve", "config.yml"][..],
+        &["config", "check", "config.yml"],
+        &["adopt", "--again", "config.yml"],
+    ];
+    fs::create_dir_all(data.join("docker/registry/v2/repositories")).expect("folders can be made");
+    for name in [
+        "records.sqlite",
+        "records.sqlite-wal",
+        "registry.lock",
+    ] {
+        of_root(name);
+        for command in commands {
+            let said = said_as_somebody(folder.path(), command).expect("it was root");
+            for part in [
+                "this process runs as the user 65532".to_owned(),
+                format!("data/{name} belongs to the user root (0) with the mode 0600"),
+            ] {
+                assert!(said.contains(&part), "{command:?} {name}: {said}");
+            }
+            let line = said.find("as root, type: chown 65532 ").map(|at| &said[at..]);
+            assert!(
+                line.is_some_and(|line| line.contains(&format!("data/{name}"))),
+                "{command:?} {name}: {said}"
+            );
+        }
+        to_somebody(name);
+    }
+    // All that is to be given away is in one line.
+    of_root("records.sqlite");
+    of_root("registry.lock");
+    let said = said_as_somebody(folder.path(), &["serve", "config.yml"]).expect("it was root");
+    assert!(
+        said.contains("type: chown 65532 data/records.sqlite data/registry.lock"),
+        "{said}"
+    );
+}
+
+#[test]
+fn whatever_may_not_be_used_is_named_with_its_owner_and_with_who_runs() {
+    let closed = "closed";
+    for (rest, arguments) in [
+        (
+            "storage: inmemory\nhttp: {addr: '127.0.0.1:0', tls: {certificate: closed/tls, key: closed/tls}}",
+            &["serve", "config.yml"][..],
+        ),
+        (
+            "storage: inmemory\nhttp: {addr: '127.0.0.1:0'}\nlog: {audit: {path: closed/audit}}",
+            &["serve", "config.yml"],
+        ),
+        (
+            "storage: inmemory\nhttp: {addr: '127.0.0.1:0'}\nauth: {htpasswd: {realm: a, path: closed/users}}",
+            &["serve", "config.yml"],
+        ),
+        (
+            "storage: inmemory\nhttp: {addr: '127.0.0.1:0'}\nauth: {token: {service: a, builtin: {users: closed/below/users}}}",
+            &["serve", "config.yml"],
+        ),
+        (
+            "storage: inmemory\nhttp: {net: unix, addr: closed/socket}",
+            &["serve", "config.yml"],
+        ),
+        (
+            "storage: {filesystem: {rootdirectory: closed/data}}",
+            &["serve", "config.yml"],
+        ),
+        (
+            "storage: {filesystem: {rootdirectory: .}}\nbackup: {folder: closed/backups}",
+            &["config", "check", "config.yml"],
+        ),
+        ("storage: inmemory", &["htpasswd", "list", "closed/users"]),
+    ] {
+        let folder = with_configuration(&format!("version: 0.1\n{rest}\n"));
+        fs::create_dir(folder.path().join(closed)).expect("a folder can be made");
+        let path = folder.path().join(closed);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("it is root's");
+        let Some(said) = said_as_somebody(folder.path(), arguments) else {
+            return;
+        };
+        assert!(
+            said.contains("this process runs as the user 65532")
+                && said.contains("closed belongs to the user root (0) with the mode 0700"),
+            "{rest}: {said}"
+        );
+    }
+}
+
+#[test]
+fn commands_that_may_not_use_a_target_name_its_owner_and_who_runs() {
+    let folder = with_configuration(DATA);
+    if serve_until(folder.path(), "istening on").is_none() {
+        return;
+    }
+    let closed = folder.path().join("closed");
+    fs::create_dir(&closed).expect("a folder can be made");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("it is root's");
+    for arguments in [
+        &["backup", "closed/backup", "config.yml"][..],
+        &["restore", "closed", "--storage", "closed/new"],
+        &[
+            "export",
+            "--layout",
+            "oci",
+            "closed/layout",
+            "--config",
+            "config.yml",
+        ],
+        &[
+            "export",
+            "--layout",
+            "distribution",
+            "closed/tree",
+            "--config",
+            "config.yml",
+        ],
+        &[
+            "import",
+            "--layout",
+            "oci",
+            "closed/layout",
+            "a",
+            "--config",
+            "config.yml",
+        ],
+        &["adopt", "--storage", "closed/data"],
+    ] {
+        let said = said_as_somebody(folder.path(), arguments).expect("it was root");
+        assert!(
+            said.contains("this process runs as the user 65532")
+                && said.contains("closed belongs to the user root (0) with the mode 0700"),
+            "{arguments:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_server_of_root_in_the_folder_of_a_user_serves_and_says_what_that_user_will_meet() {
+    let folder = with_configuration(DATA);
+    let data = folder.path().join("data");
+    fs::create_dir(&data).expect("a folder can be made");
+    if chown(&data, Some(SOMEBODY), Some(SOMEBODY)).is_err() {
+        return;
+    }
+    let log = folder.path().join("log");
+    let serve = || {
+        let output = fs::File::create(&log).expect("a file can be made");
+        let child = program(folder.path())
+            .args(["serve", "config.yml"])
+            .stderr(output.try_clone().expect("a handle can be copied"))
+            .stdout(output)
+            .spawn();
+        let _child = Child(child.expect("the program can be started"));
+        let printed = || fs::read_to_string(&log).unwrap_or_default();
+        until(|| printed().contains("istening on"));
+        printed()
+    };
+    let is_told = |log: &str| log.contains("this process runs as root, and data belongs to the user 65532");
+    let said = serve();
+    assert!(is_told(&said) && said.contains("--user 65532"), "{said}");
+    // A container of root on such a volume has its own records from then on.
+    let said = serve();
+    assert!(!is_told(&said), "{said}");
+    chown(data.join("records.sqlite"), Some(SOMEBODY), Some(SOMEBODY)).expect("it is root");
+    let said = serve();
+    assert!(is_told(&said), "{said}");
 }

@@ -73,7 +73,7 @@ use crate::key::Key;
 pub(crate) use self::files::LinkError;
 pub use self::lock::Holder;
 pub use self::options::{FilesystemOptions, OpenError};
-pub use self::read_only::is_writable;
+pub use self::read_only::{is_writable, unwritable};
 pub use self::reads::FILE_THREADS;
 pub use self::reserve::Space;
 

@@ -1,5 +1,7 @@
 //! A root in which nothing is written.
 
+use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,16 +17,28 @@ use super::queries::Medium;
 use super::records::{self, Opened, WriterParts};
 use super::reserve::Reserve;
 use super::rights::Rights;
-use super::{FilesystemBackend, FilesystemOptions, LOCK_FILE, RECORDS_FILE, is_root};
+use super::{BYTES_FOLDER, FilesystemBackend, FilesystemOptions, LOCK_FILE, RECORDS_FILE, is_root};
 
 /// Tells whether this process may write in a root, as far as it is there: on a read-only medium, or in the folder of another
 /// user, it may not.
 #[must_use]
 pub fn is_writable(root: &Path) -> bool {
-    let paths = [root.to_owned(), root.join(RECORDS_FILE), root.join(LOCK_FILE)];
+    unwritable(root).is_empty()
+}
+
+/// Returns what of a root this process may not read and write, as far as it is there, and what the system says: the root first.
+/// What is further down than the folder of bytes is not looked at.
+#[must_use]
+pub fn unwritable(root: &Path) -> Vec<(PathBuf, io::Error)> {
+    let log = format!("{RECORDS_FILE}-wal");
+    let names = [RECORDS_FILE, &log, LOCK_FILE, BYTES_FOLDER];
+    let paths = iter::once(root.to_owned()).chain(names.iter().map(|name| root.join(name)));
     paths
-        .iter()
-        .all(|path| matches!(access(path, Access::WRITE_OK), Ok(()) | Err(Errno::NOENT)))
+        .filter_map(|path| match access(&path, Access::READ_OK | Access::WRITE_OK) {
+            Ok(()) | Err(Errno::NOENT) => None,
+            Err(cause) => Some((path, cause.into())),
+        })
+        .collect()
 }
 
 impl FilesystemBackend {

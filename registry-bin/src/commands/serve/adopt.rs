@@ -16,8 +16,9 @@ use registry_storage::filesystem::{FilesystemBackend, is_root};
 use registry_storage::{Backend, Store};
 
 use super::service_manager;
-use crate::control::adopt::{describe, failure, find_if_there};
+use crate::control::adopt::{describe, failure, find_if_there, not_adopted};
 use crate::failure::Failure;
+use crate::ownership::WithOwner as _;
 use crate::storage::{AnyStore, StorageLocation};
 
 /// How often the log says how far an adoption came.
@@ -116,7 +117,7 @@ async fn adopt_tree(
     let mut show = Show::new(health);
     let adopted = distribution::adopt(store, tree, &AdoptOptions::new(), &mut show).await;
     show.end();
-    let report = adopted.map_err(|cause| failure(root).because(cause))?;
+    let report = adopted.map_err(|cause| failure(root).because(cause.with_owner()))?;
     tracing::info!("adopted {}", describe(&report));
     if store.backend().is_read_only() {
         tracing::info!("the records of it are in memory, so each start adopts it anew");
@@ -256,7 +257,7 @@ impl Observer for Show<'_> {
     }
 
     async fn defect(&mut self, defect: &Defect) {
-        let log = || tracing::warn!("not adopted: {defect}");
+        let log = || tracing::warn!("{}", not_adopted(defect));
         match &self.bar {
             Some(bar) => bar.suspend(log),
             None => log(),

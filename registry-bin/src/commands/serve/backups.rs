@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use crate::config::sections::backup::Backup;
 use crate::control::run::describe;
 use crate::failure::Failure;
+use crate::ownership::WithOwner as _;
 use crate::storage::AnyStore;
 
 /// What the names of backups begin with; the time follows, so that their order is that of time.
@@ -94,7 +95,7 @@ impl Plan {
         let target = self.folder.join(name);
         let failed = || Failure::new(format!("cannot write {}", target.display()));
         let report = store.backend().backup(&target, Arc::new(())).await;
-        let report = report.map_err(|cause| failed().because(cause))?;
+        let report = report.map_err(|cause| failed().because(cause.with_owner()))?;
         tracing::info!(backup = %target.display(), "a backup was made: {}", describe(&report));
         let plan = self.clone();
         if let Ok(Err(cause)) = spawn_blocking(move || plan.remove_old()).await {

@@ -11,6 +11,7 @@ use crate::config::Configuration;
 use crate::config::sections::notifications::{Endpoint, EventAction, EventFormat};
 use crate::config::values::GoDuration;
 use crate::failure::Failure;
+use crate::ownership::denied;
 use crate::storage::{OpenStorage, StorageLocation};
 
 /// The outbox's file, in the folder of the data.
@@ -101,7 +102,10 @@ async fn open(
         match path {
             Some(path) => {
                 let failed = || Failure::new(format!("cannot use the notifications in {}", path.display()));
-                Outbox::open(&path, limits, &names).map_err(|cause| failed().because(cause))
+                Outbox::open(&path, limits, &names).map_err(|cause| match denied(&path) {
+                    Some((path, cause)) => failed().because(format!("{}: {cause}", path.display())),
+                    None => failed().because(cause),
+                })
             }
             None => Outbox::in_memory(limits, &names)
                 .map_err(|cause| Failure::new("cannot keep notifications").because(cause)),

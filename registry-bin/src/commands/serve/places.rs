@@ -9,6 +9,8 @@ use crate::config::Configuration;
 use crate::config::sections::http::Network;
 use crate::control::SOCKET_PATH_LIMIT;
 use crate::failure::Failure;
+use crate::kernel_files::require_storage;
+use crate::ownership::with_owner;
 use crate::storage::{StorageLocation, require_writable};
 
 /// Returns what keeps a server from writing where it has to.
@@ -34,6 +36,14 @@ pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
             results.push(check_made(path).map_err(|cause| Failure::of(key, message).because(cause)));
         }
     }
+    if let Some(folder) = &configuration.backup.folder {
+        let checked = match folder.metadata() {
+            Ok(_) => check_folder(folder),
+            Err(_) => check_made(folder),
+        };
+        let message = format!("cannot make backups in {}", folder.display());
+        results.push(checked.map_err(|cause| Failure::of("backup.folder", message).because(cause)));
+    }
     results
 }
 
@@ -53,16 +63,8 @@ fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure>
 /// Looks whether what is missing can be made, with the folders that it is in: in the last one that is there.
 fn check_made(path: &Path) -> io::Result<()> {
     let is_there = |place: &&Path| place.symlink_metadata().is_ok();
-    let place = path
-        .ancestors()
-        .skip(1)
-        .find(is_there)
-        .unwrap_or_else(|| Path::new("."));
-    if place.metadata()?.is_dir() {
-        check_access(place)
-    } else {
-        Err(io::ErrorKind::NotADirectory.into())
-    }
+    let place = path.ancestors().skip(1).find(is_there);
+    check_folder(place.unwrap_or_else(|| Path::new(".")))
 }
 
 /// Looks whether a socket can be made.
@@ -80,7 +82,7 @@ fn check_socket(path: &Path) -> io::Result<()> {
             "there is a file that is not a socket",
         )),
         // That of a server which runs, or did.
-        _ => check_access(folder_of(path)),
+        _ => check_folder(folder_of(path)),
     }
 }
 
@@ -89,8 +91,8 @@ fn check_file(path: &Path) -> io::Result<()> {
     match path.metadata() {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(_) => check_access(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => check_access(folder_of(path)),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => check_folder(folder_of(path)),
+        Err(error) => Err(with_owner(path, error)),
     }
 }
 
@@ -101,6 +103,19 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
+/// Looks whether something can be made in a folder.
+fn check_folder(folder: &Path) -> io::Result<()> {
+    if !folder
+        .metadata()
+        .map_err(|cause| with_owner(folder, cause))?
+        .is_dir()
+    {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    require_storage(folder)?;
+    check_access(folder)
+}
+
 fn check_access(path: &Path) -> io::Result<()> {
-    access(path, Access::WRITE_OK).map_err(io::Error::from)
+    access(path, Access::WRITE_OK).map_err(|cause| with_owner(path, cause.into()))
 }

@@ -15,6 +15,7 @@ use rcgen::{
 use registry_http::tls::ServerCertificate;
 use registry_storage::filesystem::create_private_folder;
 
+use crate::bounded_file;
 use crate::failure::Failure;
 use crate::secret_file;
 
@@ -137,7 +138,7 @@ impl SelfSigned {
 
     /// Returns the certificate that is there, if it is for the same names and good at `time`.
     fn kept(&self, time: SystemTime) -> io::Result<Option<ServerCertificate>> {
-        let names = match fs::read_to_string(self.folder.join("names")) {
+        let names = match bounded_file::read_to_string(&self.folder.join("names")) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             names => names?,
         };
@@ -152,7 +153,7 @@ impl SelfSigned {
 
     /// Reads a certificate and its key.
     fn pair(&self, name: &str) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
-        let read = |file: String| match fs::read(self.folder.join(file)) {
+        let read = |file: String| match bounded_file::read(&self.folder.join(file)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             bytes => bytes.map(Some),
         };

@@ -1,7 +1,7 @@
 //! Bringing a backup back.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read as _};
+use std::io::{self, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -99,7 +99,11 @@ fn read_manifest(backup: &Path) -> Result<Manifest, BackupError> {
     let not_whole = || BackupError::NotWhole {
         path: backup.to_owned(),
     };
-    let file = File::open(backup.join(MANIFEST_FILE)).map_err(|_| not_whole())?;
+    let path = backup.join(MANIFEST_FILE);
+    let file = File::open(&path).map_err(|cause| match cause.kind() {
+        io::ErrorKind::PermissionDenied => disk(&path)(cause),
+        _ => not_whole(),
+    })?;
     let manifest: Manifest =
         serde_json::from_reader(BufReader::new(file.take(MANIFEST_LIMIT))).map_err(|_| not_whole())?;
     if (1..=FORMAT).contains(&manifest.format) {

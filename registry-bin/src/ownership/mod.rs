@@ -1,5 +1,7 @@
 //! Whose the files of a folder are. What root makes in the folder of a service's user, that service cannot use.
 
+mod errors;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -7,8 +9,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use registry_storage::filesystem::backup::is_backup;
+use registry_storage::filesystem::unwritable;
 use rustix::fs::{Access, access};
 
+pub(crate) use self::errors::{WithOwner, denied};
 use crate::bounded_file;
 use crate::failure::Failure;
 
@@ -26,22 +30,68 @@ const LOOKED: usize = 10_000;
 /// # Errors
 /// Where that is so.
 pub(crate) fn require_user_of(root: &Path) -> Result<(), Failure> {
+    let Some(owner) = owner_beside_root(root) else {
+        return Ok(());
+    };
+    Err(Failure::new(format!(
+        "{} belongs to {}, whose server could not use what root makes there; type: sudo -u {} {}",
+        root.display(),
+        described(owner),
+        name(owner).unwrap_or_else(|| format!("'#{owner}'")),
+        shell_line(std::env::args_os()),
+    )))
+}
+
+/// Says that a server runs as root in a folder whose server is somebody else. It serves: in a container of root, a volume may
+/// well belong to a user of the machine.
+pub(crate) fn tell_of_root(root: &Path) {
+    if let Some(owner) = owner_beside_root(root) {
+        tracing::warn!(
+            "this process runs as root, and {} belongs to {}, who cannot start a server there any more once root's has made \
+             files in it; run this one as that user (`--user {owner}` of a container, `User=` of a service), or, if root is \
+             meant, `chown root` the folder and what is in it",
+            root.display(),
+            described(owner)
+        );
+    }
+}
+
+/// The user whose server has a folder, where this process is root and that is somebody else.
+fn owner_beside_root(root: &Path) -> Option<u32> {
     // The folder may be another's where the server has always been root's. One that is missing is made in another.
     let owner = [root.join(RECORDS)]
         .iter()
         .map(PathBuf::as_path)
         .chain(root.ancestors())
         .find_map(|path| Some(path.metadata().ok()?.uid()));
-    match (user(), owner) {
-        (Some(0), Some(owner)) if owner != 0 => Err(Failure::new(format!(
-            "{} belongs to {}, whose server could not use what root makes there; type: sudo -u {} {}",
-            root.display(),
-            described(owner),
-            name(owner).unwrap_or_else(|| format!("'#{owner}'")),
-            shell_line(std::env::args_os()),
-        ))),
-        _ => Ok(()),
-    }
+    owner.filter(|owner| *owner != 0 && user() == Some(0))
+}
+
+/// Passes where this process may write what there is of a store; else says which files it may not, whose they are, and how they
+/// become its own.
+///
+/// # Errors
+/// Where it may not.
+pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
+    let denied = unwritable(root);
+    let files: Vec<OsString> = if denied.iter().any(|(path, _)| path == root) {
+        // The folder is another's, with all that is in it.
+        vec!["-R".into(), root.into()]
+    } else {
+        denied.iter().map(|(path, _)| path.into()).collect()
+    };
+    let Some((path, cause)) = denied.into_iter().next() else {
+        return Ok(());
+    };
+    let (kind, note) = (cause.kind(), owner_note(&path, &cause));
+    let remedy = match user().filter(|_| !note.is_empty()) {
+        Some(user) => format!("; as root, type: chown {user} {}", shell_line(files.into_iter())),
+        None => String::new(),
+    };
+    Err(io::Error::new(
+        kind,
+        format!("{}: {cause}{note}{remedy}", path.display()),
+    ))
 }
 
 /// Says which files in a folder are another user's, as a command that was typed as root leaves them: those in the folder
@@ -115,30 +165,43 @@ fn others(root: &Path, user: u32) -> Vec<PathBuf> {
 /// Says of a file or folder that this process may not use who it runs as, and whose the file is. Other errors stay as they
 /// are.
 pub(crate) fn with_owner(path: &Path, cause: io::Error) -> io::Error {
-    if cause.kind() != io::ErrorKind::PermissionDenied {
-        return cause;
+    match owner_note(path, &cause) {
+        note if note.is_empty() => cause,
+        note => io::Error::new(io::ErrorKind::PermissionDenied, format!("{cause}{note}")),
     }
-    let Some(user) = user() else { return cause };
+}
+
+/// What is to be said behind an error where something may not be used: who this process runs as, and whose it is.
+pub(crate) fn owner_note(path: &Path, cause: &io::Error) -> String {
+    if cause.kind() != io::ErrorKind::PermissionDenied {
+        return String::new();
+    }
     // Where the file cannot be looked at, a folder above it is closed.
-    let Some((found, owner)) = path
+    let owner = path
         .ancestors()
-        .find_map(|path| Some((path, path.metadata().ok()?)))
-    else {
-        return cause;
+        .map(|path| {
+            if path.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                path
+            }
+        })
+        .find_map(|path| Some((path, path.metadata().ok()?)));
+    let (Some(user), Some((found, owner))) = (user(), owner) else {
+        return String::new();
     };
-    let found = if found.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        found
-    };
-    let message = format!(
-        "{cause}; this process runs as {}, and {} belongs to {} with the mode {:04o}",
+    format!(
+        "; this process runs as {}, and {} belongs to {} with the mode {:04o}",
         described(user),
         found.display(),
         described(owner.uid()),
         owner.mode() & 0o7777
-    );
-    io::Error::new(io::ErrorKind::PermissionDenied, message)
+    )
+}
+
+/// Says who this process runs as.
+pub(crate) fn this_user() -> String {
+    user().map_or_else(|| "an unknown user".to_owned(), described)
 }
 
 /// The user that this process acts as.
