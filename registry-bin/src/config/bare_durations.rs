@@ -58,10 +58,13 @@ mod tests {
     #[test]
     fn durations_without_a_unit_are_found() {
         let text = "version: 0.1\nstorage: {inmemory: , maintenance: {uploadpurging: {age: 1h}}}\n\
-                    http: {draintimeout: 30, secret: 10}\nhealth: {tcp: [{addr: 'a:1', timeout: 0, interval: 5}]}\n";
+                    http: {draintimeout: 30, secret: 10}\nhealth: {tcp: [{addr: 'a:1', timeout: 0, interval: 5000000}]}\n";
         let loaded = loaded(text, &[]);
         let found = bare_durations(&loaded.configuration, &loaded.tree);
-        let expected = [("health.tcp[0].interval", 4, 5), ("http.draintimeout", 3, 30)];
+        let expected = [
+            ("health.tcp[0].interval", 4, 5_000_000),
+            ("http.draintimeout", 3, 30),
+        ];
         let expected = expected.map(|(key, line, number)| (key.to_owned(), Origin::Line(line), number));
         assert_eq!(found, expected);
     }

@@ -10,6 +10,7 @@ pub(crate) mod fingerprint;
 mod load;
 mod problem;
 pub(crate) mod protection;
+mod remarks;
 pub(crate) mod schema;
 pub(crate) mod sections;
 pub(crate) mod supported;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::bare_durations::bare_durations;
 pub(crate) use self::load::{DEFAULT_FOLDER, Flag, Loaded, load};
+pub(crate) use self::remarks::remarks;
 use self::sections::access::Access;
 use self::sections::auth::Auth;
 use self::sections::backup::Backup;

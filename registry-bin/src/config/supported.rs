@@ -3,7 +3,6 @@
 //! The rule: what only tunes something that ours does without is accepted with a notice, because the same file must
 //! start. What would change what a user sees or is protected by is refused with the reason and a remedy.
 
-use registry_core::page::PageQuery;
 use serde_json::Value;
 
 use super::Configuration;
@@ -120,25 +119,6 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
 pub(crate) fn without_effect(tree: &Node) -> Vec<&'static str> {
     let given = |(path, _): &(&'static str, &str)| tree.has(path).then_some(*path);
     WITHOUT_EFFECT.iter().filter_map(given).collect()
-}
-
-/// The keys that ask for more than there is, and what there is.
-pub(crate) fn limited(configuration: &Configuration) -> Vec<(&'static str, String)> {
-    let most = PageQuery::LARGEST;
-    let is_more = |wanted: i64| usize::try_from(wanted).is_ok_and(|wanted| wanted > most);
-    [
-        ("catalog.maxentries", configuration.catalog.most_entries),
-        ("tags.maxtags", configuration.tags.most_tags.into()),
-    ]
-    .into_iter()
-    .filter(|(_, wanted)| is_more(*wanted))
-    .map(|(key, _)| {
-        (
-            key,
-            format!("a page has at most {most}, and a link to the next one"),
-        )
-    })
-    .collect()
 }
 
 /// Neither the key nor what is above it is one of [`WITHOUT_EFFECT`].

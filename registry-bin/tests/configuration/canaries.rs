@@ -107,11 +107,11 @@ const PATHS: [(&str, &str); 13] = [
     ),
     (
         "REGISTRY_AUTH_TOKEN_ROOTCERTBUNDLE",
-        "auth: {token: {realm: a, service: a, issuer: a}}",
+        "auth: {token: {realm: 'https://a/', service: a, issuer: a}}",
     ),
     (
         "REGISTRY_AUTH_TOKEN_JWKS",
-        "auth: {token: {realm: a, service: a, issuer: a}}",
+        "auth: {token: {realm: 'https://a/', service: a, issuer: a}}",
     ),
     ("REGISTRY_LOG_AUDIT_PATH", ""),
     ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", ""),
@@ -200,11 +200,11 @@ fn a_key_file_in_a_wrong_form_is_refused_and_nothing_of_it_is_shown() {
                 vec![("cert", &certificate), ("key", &key), ("ca", &content)],
             ),
             (
-                "auth: {token: {realm: a, service: a, issuer: a, rootcertbundle: keys}}",
+                "auth: {token: {realm: 'https://a/', service: a, issuer: a, rootcertbundle: keys}}",
                 vec![("keys", &content)],
             ),
             (
-                "auth: {token: {realm: a, service: a, issuer: a, jwks: keys}}",
+                "auth: {token: {realm: 'https://a/', service: a, issuer: a, jwks: keys}}",
                 vec![("keys", &content)],
             ),
             (
@@ -255,7 +255,7 @@ fn what_a_key_set_or_a_file_of_users_holds_is_not_quoted() {
         ("users", format!("alice=$2y$05${CANARY}\n")),
     ] {
         let configuration = match text {
-            "jwks" => "auth: {token: {realm: a, service: a, issuer: a, jwks: file}}",
+            "jwks" => "auth: {token: {realm: 'https://a/', service: a, issuer: a, jwks: file}}",
             "builtin" => "auth: {token: {service: a, builtin: {users: users, keys: file}}}",
             _ => "auth: {htpasswd: {realm: a, path: file}}",
         };

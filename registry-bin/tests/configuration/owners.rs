@@ -89,6 +89,10 @@ fn check_refuses_places_that_serve_refuses() {
             "storage: inmemory\nlog: {audit: {path: /proc/audit}}",
             "log.audit.path",
         ),
+        (
+            "storage: inmemory\nhttp: {addr: '127.0.0.1:59999', debug: {addr: ':59999'}}",
+            "http.debug.addr",
+        ),
     ] {
         let has_address = rest.contains("http:");
         let http = if has_address {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::starts::Running;
 use crate::support::server::pause;
-use crate::{program, with_configuration};
+use crate::{program, run, until, with_configuration};
 
 const MEMORY: &str = "version: 0.1\nstorage: inmemory\n";
 
@@ -98,6 +98,88 @@ fn a_hash_that_is_not_of_bcrypt_is_told_and_stops_nobody_else() {
     }
 }
 
+/// Waits until the log of a server has a text behind the part that was there before.
+fn said_since(server: &Running, before: usize, text: &str) -> String {
+    let since = || server.log().split_off(before);
+    until(|| since().contains(text));
+    since()
+}
+
+#[test]
+fn lines_that_lock_a_user_out_are_logged_when_the_file_is_read_again() {
+    let hash = |letter: &str| format!("$2y$05${}", letter.repeat(53));
+    let good = format!("alice:{}\nbob:{}\n", hash("."), hash("."));
+    let folder = with_configuration(&with_users("users"));
+    let path = folder.path().join("users");
+    fs::write(&path, &good).expect("a file can be written");
+    let server = Running::start_in(folder, true, &[]);
+    assert!(!server.log().contains("file of users"), "{}", server.log());
+    let before = server.log().len();
+    let path = server.folder.path().join("users");
+    let text = format!(
+        "{good}carol:$apr1$canary$canary\ndora:canary\nalice:{}\n",
+        hash("a")
+    );
+    fs::write(&path, text).expect("a file can be written");
+    let said = said_since(&server, before, "is in force");
+    for expected in [
+        "WARN file of users, line 3: \"carol\" cannot log in: the password is hashed by MD5",
+        "WARN file of users, line 4: \"dora\" cannot log in: the password is not hashed by bcrypt",
+        "WARN file of users, line 1 has no effect: line 5 gives \"alice\" another password",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    // A line that is none keeps the old file in force.
+    let before = server.log().len();
+    fs::write(&path, format!("{good}canary\n")).expect("a file can be written");
+    let said = said_since(&server, before, "stays in force");
+    assert!(
+        said.contains("ERROR") && said.contains("line 3: a line is NAME:HASH"),
+        "{said}"
+    );
+    let log = server.log();
+    assert!(!log.contains("canary") && !log.contains("$2y$"), "{log}");
+}
+
+#[test]
+fn of_a_file_of_users_with_many_bad_lines_some_are_logged_and_all_are_counted() {
+    let folder = with_configuration(&with_users("users"));
+    let lines: String = (0..200).map(|number| format!("user-{number}:plain\n")).collect();
+    fs::write(folder.path().join("users"), lines).expect("a file can be written");
+    let server = Running::start_in(folder, true, &[]);
+    let log = server.log();
+    assert_eq!(log.matches("cannot log in").count(), 50, "{log}");
+    says(&log, &["150 more lines are like these"]);
+}
+
+#[test]
+fn keys_of_tokens_that_verify_nothing_are_told() {
+    let good =
+        r#"{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"}"#;
+    let other =
+        r#"{"kty": "OKP", "crv": "Ed25519", "x": "Vn8WG1xrPzEAsVhpBXBhPzEAsVhpBXBhPzEAsVhpBXA", "kid": "a"}"#;
+    let set = format!(
+        r#"{{"keys": [{good}, {other}, {{"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA", "kid": "b"}}, {{"kty": "RSA", "use": "enc", "n": "AQ", "e": "AQAB", "kid": "c"}}]}}"#
+    );
+    let folder = with_configuration(&with_keys("jwks: keys.json"));
+    fs::write(folder.path().join("keys.json"), set).expect("a file can be written");
+    let check = program(folder.path())
+        .args(["config", "check", "config.yml"])
+        .output();
+    let report = String::from_utf8(check.expect("the program runs").stdout).expect("text");
+    let server = Running::start_in(folder, true, &[]);
+    for told in [report, server.log()] {
+        says(
+            &told,
+            &[
+                "key 1 of the key set (\"a\") verifies no token: a later key of the set has the same `kid`",
+                "key 3 of the key set (\"b\") verifies no token: only RSA",
+            ],
+        );
+        assert!(!told.contains("key 4"), "{told}");
+    }
+}
+
 #[test]
 fn keys_that_are_missing() {
     says(
@@ -135,6 +217,67 @@ fn keys_at_a_url_that_nobody_answers() {
     );
     says(&message, &["auth.token.jwks", &free.to_string()]);
     assert!(!message.contains("canary"), "{message}");
+}
+
+/// Where somebody checks a configuration, the keys may not be reached though the server reaches them.
+#[test]
+fn check_asks_a_url_of_keys_and_says_what_a_start_will_meet() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = with_keys(&format!("jwks: 'http://u:canary@{free}/keys?canary'"));
+    let output = run(&["config", "check", "config.yml"], &text, &[]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).expect("text");
+    says(&said, &["auth.token.jwks", &free.to_string(), "does not start"]);
+    assert!(!said.contains("canary"), "{said}");
+    let wrong = run(
+        &["config", "check", "config.yml"],
+        &with_keys("jwks: 'ftp://a/keys'"),
+        &[],
+    );
+    assert!(!wrong.status.success());
+    says(
+        &String::from_utf8_lossy(&wrong.stderr),
+        &["auth.token.jwks", "http:// or https://"],
+    );
+}
+
+#[test]
+fn sockets_of_a_service_manager_that_are_not_passed() {
+    for count in ["1", "many", "1000000000"] {
+        for command in [&["config", "check", "config.yml"][..], &["serve", "config.yml"]] {
+            let output = run(command, MEMORY, &[("LISTEN_FDS", count)]);
+            assert_eq!(output.status.code(), Some(1), "{count} {command:?}");
+            says(
+                &String::from_utf8_lossy(&output.stderr),
+                &["LISTEN_FDS", "unset it"],
+            );
+        }
+    }
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_told_by_check_and_at_the_start() {
+    for (rest, told) in [
+        (
+            "http: {addr: '127.0.0.1:0', debug: {prometheus: {enabled: true}}}",
+            "http.debug.prometheus has no effect without `http.debug.addr`",
+        ),
+        (
+            "http: {addr: '127.0.0.1:0', trustedproxies: [], proxyfields: [forwarded]}",
+            "http.proxyfields has no effect with `trustedproxies: []`",
+        ),
+        (
+            "access: {rules: [{repositories: ['**'], identities: [alice], actions: ['*']}]}",
+            "access.rules lets nobody do anything",
+        ),
+        ("catalog: {maxentries: 200000}", "catalog.maxentries is limited"),
+    ] {
+        let text = format!("{MEMORY}{rest}\n");
+        let output = run(&["config", "check", "config.yml"], &text, &[]);
+        assert!(output.status.success(), "{output:?}");
+        says(&String::from_utf8_lossy(&output.stdout), &[told]);
+        says(&Running::start(Some(&text), &[]).log(), &[told]);
+    }
 }
 
 #[test]

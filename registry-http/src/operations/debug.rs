@@ -49,15 +49,22 @@ impl DebugService {
         self
     }
 
+    /// Tells whether something about the health is at a path, so that metrics cannot be there.
+    #[must_use]
+    pub fn has_health_at(path: &str) -> bool {
+        Page::at(path).is_some()
+    }
+
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if let Some((_, metrics)) = self.metrics.as_ref().filter(|(at, _)| at == path) {
             return respond(StatusCode::OK, OPEN_METRICS, metrics.encode());
         }
-        let is_change = matches!(path, "/debug/health/down" | "/debug/health/up");
-        let is_allowed = if is_change {
-            method == Method::POST
-        } else {
-            matches!(*method, Method::GET | Method::HEAD)
+        let Some(page) = Page::at(path) else {
+            return respond(StatusCode::NOT_FOUND, TEXT, "not found\n".into());
+        };
+        let is_allowed = match page {
+            Page::Down | Page::Up => method == Method::POST,
+            _ => matches!(*method, Method::GET | Method::HEAD),
         };
         if !is_allowed {
             return respond(
@@ -66,20 +73,19 @@ impl DebugService {
                 "method not allowed\n".into(),
             );
         }
-        match path {
-            "/debug/health" => {
+        match page {
+            Page::Health => {
                 let failures = self.health.failures();
                 let status = status(failures.is_empty());
                 respond(status, JSON, serde_json::to_string(&failures).unwrap_or_default())
             }
-            "/debug/health/down" | "/debug/health/up" => {
-                self.health.set_down(path.ends_with("down"));
+            Page::Down | Page::Up => {
+                self.health.set_down(page == Page::Down);
                 respond(StatusCode::OK, TEXT, String::new())
             }
-            "/live" | "/livez" => respond(StatusCode::OK, TEXT, "ok\n".into()),
-            "/startup" | "/startupz" => self.word(self.health.is_started()),
-            "/ready" | "/readyz" => self.readiness(),
-            _ => respond(StatusCode::NOT_FOUND, TEXT, "not found\n".into()),
+            Page::Live => respond(StatusCode::OK, TEXT, "ok\n".into()),
+            Page::Startup => self.word(self.health.is_started()),
+            Page::Ready => self.readiness(),
         }
     }
 
@@ -103,6 +109,31 @@ impl DebugService {
         };
         text.push('\n');
         respond(status(is_well), TEXT, text)
+    }
+}
+
+/// What there is beside metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    Health,
+    Down,
+    Up,
+    Live,
+    Ready,
+    Startup,
+}
+
+impl Page {
+    fn at(path: &str) -> Option<Self> {
+        Some(match path {
+            "/debug/health" => Self::Health,
+            "/debug/health/down" => Self::Down,
+            "/debug/health/up" => Self::Up,
+            "/live" | "/livez" => Self::Live,
+            "/ready" | "/readyz" => Self::Ready,
+            "/startup" | "/startupz" => Self::Startup,
+            _ => return None,
+        })
     }
 }
 

@@ -37,9 +37,14 @@ pub type IntentName = [u8; 16];
 pub struct OutboxLimits {
     /// The most entries.
     pub entries: u64,
-    /// The most bytes that the file takes, or the memory; less than a mebibyte is a mebibyte. Some mebibytes of the
+    /// The most bytes that the file takes, or the memory; at least [`LEAST_BYTES`](Self::LEAST_BYTES). Some mebibytes of the
     /// log of the database come on top, for what is written at once. Intents have at most a quarter of it.
     pub bytes: u64,
+}
+
+impl OutboxLimits {
+    /// The least bytes that there may be, a mebibyte; less is taken for it.
+    pub const LEAST_BYTES: u64 = 1024 * 1024;
 }
 
 impl Default for OutboxLimits {

@@ -16,9 +16,6 @@ const SCHEMA: &str = "
 /// How long another process that has the file is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// The least bytes that there may be.
-const LEAST: u64 = 1024 * 1024;
-
 /// How many entries are written, and are dropped where there is no room for them, before it is looked again.
 const STEP: usize = 16;
 
@@ -115,7 +112,7 @@ impl Queue {
             connection,
             limits: OutboxLimits {
                 entries: limits.entries.max(1),
-                bytes: limits.bytes.max(LEAST),
+                bytes: limits.bytes.max(OutboxLimits::LEAST_BYTES),
             },
             first: 0,
             end,

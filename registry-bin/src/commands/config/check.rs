@@ -5,8 +5,8 @@ use registry_http::auth::Htpasswd;
 use crate::commands::serve::files;
 use crate::commands::serve::files::users;
 use crate::config::sections::notifications::EventFormat;
-use crate::config::supported::{limited, reason, without_effect};
-use crate::config::{Loaded, bare_durations, protection};
+use crate::config::supported::{reason, without_effect};
+use crate::config::{Loaded, bare_durations, protection, remarks};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
@@ -40,8 +40,11 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     for key in without_effect(&loaded.tree) {
         line(format!("{key} has no effect: {}.", reason(key)));
     }
-    for (key, limit) in limited(configuration) {
-        line(format!("{key} is limited: {limit}."));
+    for (key, remark) in remarks(configuration, &loaded.tree) {
+        line(format!("{key} {remark}."));
+    }
+    for remark in files::remarks(configuration) {
+        line(format!("{remark}."));
     }
     for (key, origin, number) in bare_durations(configuration, &loaded.tree) {
         line(format!(
@@ -57,8 +60,8 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
         ));
     }
     for (key, path) in configuration.auth.files_of_users() {
-        for unusable in users(key, path).iter().flat_map(Htpasswd::unusable) {
-            line(format!("{key}: {}: {unusable}.", path.display()));
+        for defect in users(key, path).iter().flat_map(Htpasswd::defects) {
+            line(format!("{key}: {}: {defect}.", path.display()));
         }
     }
     for variable in &loaded.variables.used {

@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::sleep;
 
 use super::reload::{Change, Reloadable, gone};
-use super::token_keys::{KeySource, SigningKeyFile, longest_token_life};
+use super::token_keys::{KeySource, SigningKeyFile};
 use super::token_options::token_options;
 use super::users;
 use crate::access;
@@ -366,7 +366,7 @@ fn token_server(
         service: options.service,
         issuer: options.issuer,
         lifetime: token.builtin.as_ref()?.lifetime.0,
-        refresh_lifetime: longest_token_life(),
+        refresh_lifetime: auth::LONGEST_TOKEN_LIFE,
     };
     let server = TokenServer::new(server, Arc::clone(passwords), rules, keys.clone());
     Some((token.auto_redirect_path.clone(), Arc::new(server)))

@@ -1,5 +1,10 @@
-//! What a start would fail at, found without anything being started, made or fetched: files that the configuration names,
+//! What a start would fail at, found without anything being started or made: files that the configuration names,
 //! addresses of this machine, places that cannot be written to, and what cannot go together with where it stores.
+
+use std::time::Duration;
+
+use registry_http::auth::TokenKeys;
+use tokio::runtime;
 
 use super::token_keys::{KeySource, SigningKeyFile};
 use super::traces::Traces;
@@ -14,9 +19,10 @@ use crate::storage::StorageLocation;
 /// that it would make may be missing.
 pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
     let (http, auth) = (&configuration.http, &configuration.auth);
-    let mut results = vec![Traces::check()];
+    let mut results = vec![Traces::check(), listen::inherited().map(drop)];
     if http.net == Network::Tcp {
         results.push(listen::check("http.addr", &http.addr));
+        results.push(listen::require_apart(http));
     } else {
         results.push(listen::check_unix(&http.unix));
     }
@@ -44,4 +50,43 @@ pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
     }
     results.extend(places::failures(configuration));
     results.into_iter().filter_map(Result::err).collect()
+}
+
+/// How long somebody who only asks waits for keys from elsewhere.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Says what only a start finds out, because it is elsewhere and may be reached from there alone. Blocks for some seconds.
+pub(crate) fn remarks(configuration: &Configuration) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Ok(StorageLocation::Bucket(_)) = StorageLocation::of(&configuration.storage) {
+        remarks.push("Whether the bucket answers, and lets this server in, is seen at the start".to_owned());
+    }
+    let Some(source) = configuration.auth.token.as_ref().map(KeySource::of) else {
+        return remarks;
+    };
+    let left_out = |keys: &TokenKeys| -> Vec<String> {
+        let left_out = keys.left_out().iter();
+        left_out.map(|key| format!("auth.token.jwks: {key}")).collect()
+    };
+    // What cannot be read is told as a failure.
+    remarks.extend(source.read_files().iter().flat_map(left_out));
+    let Some(url) = source.url() else {
+        return remarks;
+    };
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let fetched = runtime
+        .map_err(|cause| Failure::new("cannot start threads").because(cause))
+        .and_then(|runtime| {
+            let _entered = runtime.enter();
+            source.fetch_within(PATIENCE)
+        });
+    remarks.extend(fetched.iter().flat_map(left_out));
+    remarks.push(match fetched {
+        Ok(_) => format!("auth.token.jwks: {url} has keys; the server fetches them at its start"),
+        Err(failure) => format!("{failure}; where the server cannot reach it either, it does not start"),
+    });
+    remarks
 }

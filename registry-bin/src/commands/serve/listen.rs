@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::net as unix;
+use std::path::Path;
 
 use listenfd::ListenFd;
 use registry_http::Listener;
@@ -21,8 +22,25 @@ pub(super) enum Inherited {
     Unix(unix::UnixListener),
 }
 
+/// The variable by which a service manager says how many sockets it passes (`sd_listen_fds(3)`).
+const SOCKETS: &str = "LISTEN_FDS";
+
+/// The most sockets that a service manager passes; systemd's own limit is far below it.
+const MOST_SOCKETS: usize = 1024;
+
 /// Takes the sockets that `LISTEN_FDS` counts, and the variable away. No other thread may run yet.
 pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
+    let wrong = |what: &str| {
+        Failure::new(format!(
+            "{SOCKETS}: {what}; a service manager sets this variable for the sockets that it passes: unset it where none does"
+        ))
+    };
+    if let Some(count) = std::env::var_os(SOCKETS).filter(|count| !count.is_empty()) {
+        let count = count.to_str().and_then(|count| count.parse::<usize>().ok());
+        if count.is_none_or(|count| count > MOST_SOCKETS) {
+            return Err(wrong("it takes the number of the sockets"));
+        }
+    }
     let mut sockets = ListenFd::from_env();
     (0..sockets.len())
         .map(|place| {
@@ -31,11 +49,10 @@ pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
             }
             match sockets.take_unix_listener(place) {
                 Ok(Some(socket)) => Ok(Inherited::Unix(socket)),
-                Ok(None) => Err(Failure::new("a socket of LISTEN_FDS is named twice")),
-                Err(cause) => Err(Failure::new(format!(
-                    "socket {place} of LISTEN_FDS is neither a TCP nor a unix stream socket"
-                ))
-                .because(cause)),
+                Ok(None) => Err(wrong("a socket is named twice")),
+                Err(_) => Err(wrong(&format!(
+                    "what is passed as socket {place} is no TCP or unix stream socket that listens"
+                ))),
             }
         })
         .collect()
@@ -67,9 +84,10 @@ impl Reserved {
         if http.net == Network::Unix {
             return Ok(Self::Unix(http.addr.clone()));
         }
+        require_apart(http)?;
         reserve(&http.addr)
             .map(Self::Tcp)
-            .map_err(|cause| cannot_listen("http.addr", &http.addr).because(cause))
+            .map_err(|cause| cannot_listen("http.addr", &http.addr, cause))
     }
 
     /// Listens.
@@ -85,8 +103,7 @@ impl Reserved {
             }
             Self::Tcp(socket) => {
                 let listener = socket.listen(BACKLOG).and_then(Listener::tcp);
-                let failed = || cannot_listen("http.addr", &http.addr);
-                vec![listener.map_err(|cause| failed().because(cause))?]
+                vec![listener.map_err(|cause| cannot_listen("http.addr", &http.addr, cause))?]
             }
             Self::Unix(path) => vec![bind_unix(&path, &http.unix).await?],
         };
@@ -156,7 +173,7 @@ async fn bind_unix(path: &str, file: &UnixSocket) -> Result<Listener, Failure> {
             _ => String::new(),
         };
         let message = format!("cannot listen at the unix socket {path}{of_group}; name another");
-        Failure::of("http.addr", message).because(cause)
+        Failure::of("http.addr", message).because(ownership::with_owner(Path::new(path), cause))
     })
 }
 
@@ -174,7 +191,7 @@ fn group_id(group: &str) -> Result<u32, Failure> {
 pub(super) fn bind_tcp(key: &str, text: &str) -> Result<TcpListener, Failure> {
     reserve(text)
         .and_then(|socket| socket.listen(BACKLOG))
-        .map_err(|cause| cannot_listen(key, text).because(cause))
+        .map_err(|cause| cannot_listen(key, text, cause))
 }
 
 /// Looks whether there is such a group.
@@ -182,19 +199,58 @@ pub(super) fn check_unix(file: &UnixSocket) -> Result<(), Failure> {
     file.group.as_deref().map(group_id).transpose().map(drop)
 }
 
+/// Requires that the second listener can be beside the first one. The system lets both have the same port until they
+/// listen, so it would be found late, and told of the wrong key.
+pub(super) fn require_apart(http: &Http) -> Result<(), Failure> {
+    let Some(debug) = http.debug.addr.as_deref().filter(|_| http.net == Network::Tcp) else {
+        return Ok(());
+    };
+    // What cannot be resolved is told elsewhere.
+    let (first, second) = (resolve(&http.addr), resolve(debug));
+    let (first, second) = (first.unwrap_or_default(), second.unwrap_or_default());
+    if first
+        .iter()
+        .any(|one| second.iter().any(|other| overlap(one, other)))
+    {
+        let message = format!(
+            "{debug} is taken by `http.addr`, which is {}; write another port",
+            http.addr
+        );
+        return Err(Failure::of("http.debug.addr", message));
+    }
+    Ok(())
+}
+
+/// Tells whether one of two sockets takes what the other one needs. All addresses of IPv6 are those of IPv4 too.
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let takes =
+        |all: &SocketAddr, part: &SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || part.is_ipv4());
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || takes(one, other) || takes(other, one))
+}
+
 /// Looks whether this machine has such an address: a name may have none. Nobody is kept from it.
 pub(super) fn check(key: &str, text: &str) -> Result<(), Failure> {
     match reserve(text) {
         // A server that runs has it; and who may not take a low port may be given its socket by the service manager.
         Err(cause) if !matches!(cause.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied) => {
-            Err(cannot_listen(key, text).because(cause))
+            Err(cannot_listen(key, text, cause))
         }
         _ => Ok(()),
     }
 }
 
-fn cannot_listen(key: &str, text: &str) -> Failure {
-    Failure::of(key, format!("cannot listen on {text}; name another address"))
+fn cannot_listen(key: &str, text: &str, cause: io::Error) -> Failure {
+    if cause.kind() == ErrorKind::PermissionDenied {
+        let message = format!(
+            "cannot listen on {text} as {}: ports this low are for root, or for who has CAP_NET_BIND_SERVICE; name another \
+             port, or let a service manager or a container pass this one on",
+            ownership::this_user()
+        );
+        return Failure::of(key, message).because(cause);
+    }
+    Failure::of(key, format!("cannot listen on {text}; name another address")).because(cause)
 }
 
 /// Finds the addresses that may be listened on; the first one that can be is. As in Go, no host means all addresses, and
@@ -230,5 +286,30 @@ mod tests {
         assert_eq!(resolved("[::1]:0"), ["[::1]:0"]);
         assert_eq!(resolved("localhost:5001"), ["127.0.0.1:5001"]);
         assert!(resolve("5000").is_err());
+    }
+    #[test]
+    fn all_addresses_take_the_port_of_each() {
+        let overlaps = |one: &str, other: &str| {
+            let (one, other) = (resolve(one).unwrap(), resolve(other).unwrap());
+            one.iter()
+                .any(|one| other.iter().any(|other| overlap(one, other)))
+        };
+        for (one, other) in [
+            (":5000", "127.0.0.1:5000"),
+            ("127.0.0.1:5000", "0.0.0.0:5000"),
+            ("[::1]:5000", ":5000"),
+            ("[::]:5000", "127.0.0.1:5000"),
+            ("localhost:5000", "127.0.0.1:5000"),
+        ] {
+            assert!(overlaps(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            (":5000", ":5001"),
+            (":0", ":0"),
+            ("127.0.0.1:5000", "127.0.0.2:5000"),
+            ("0.0.0.0:5000", "[::1]:5000"),
+        ] {
+            assert!(!overlaps(one, other), "{one} {other}");
+        }
     }
 }

@@ -57,8 +57,8 @@ use self::service_manager::Watchdog;
 use self::signals::Signals;
 use self::tls::{Encryption, Renewal, Unencrypted};
 use crate::cli::Serve;
-use crate::config::supported::{limited, without_effect};
-use crate::config::{DEFAULT_FOLDER, Loaded, bare_durations, load, protection};
+use crate::config::supported::without_effect;
+use crate::config::{DEFAULT_FOLDER, Loaded, bare_durations, load, protection, remarks};
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
 use crate::logging::{LogHandle, Logging};
@@ -194,8 +194,8 @@ fn tell_what_has_no_effect(loaded: &Loaded) {
             "these keys of the configuration have no effect, because nothing here needs them"
         );
     }
-    for (key, limit) in limited(&loaded.configuration) {
-        tracing::info!("{key} is limited: {limit}");
+    for (key, remark) in remarks(&loaded.configuration, &loaded.tree) {
+        tracing::warn!("{key} {remark}");
     }
     for (key, origin, number) in bare_durations(&loaded.configuration, &loaded.tree) {
         tracing::warn!("{key} ({origin}) is {number} nanoseconds; write {number}s if seconds are meant");

@@ -10,7 +10,7 @@ use registry_http::auth::{SigningKeys, TokenKeys};
 use tokio::runtime::Handle;
 
 use crate::bounded_file;
-use crate::config::sections::auth::Token;
+use crate::config::sections::auth::{LONGEST_TOKEN_LIFE, Token};
 use crate::config::values::FileOrUrl;
 use crate::failure::Failure;
 use crate::secret_file;
@@ -19,19 +19,11 @@ use crate::storage::StorageLocation;
 /// How old a key of ours gets before a new one signs.
 const KEY_AGE: Duration = Duration::from_hours(30 * 24);
 
-/// How long a client gets new tokens without its password.
-const LONGEST_TOKEN_LIFE: Duration = Duration::from_hours(30 * 24);
-
 /// The most bytes of a key set from a URL.
 const LARGEST_KEY_SET: usize = 1024 * 1024;
 
 /// How long a key set may take to come.
 const KEY_SET_TIME: Duration = Duration::from_secs(10);
-
-/// Returns how long any token of ours is valid.
-pub(super) const fn longest_token_life() -> Duration {
-    LONGEST_TOKEN_LIFE
-}
 
 /// Where the keys of a token server are.
 pub(super) struct KeySource<'a> {
@@ -68,22 +60,37 @@ impl<'a> KeySource<'a> {
         Ok(keys)
     }
 
+    /// The URL that keys are fetched from, without what may be secret.
+    pub(super) fn url(&self) -> Option<String> {
+        self.key_set.filter(|_| self.has_url()).map(ToString::to_string)
+    }
+
     /// Fetches the keys of a URL; there are none where there is no URL. It blocks.
     pub(super) fn fetch(&self) -> Result<TokenKeys, Failure> {
+        self.fetch_within(KEY_SET_TIME)
+    }
+
+    /// The same in so long a time.
+    pub(super) fn fetch_within(&self, limit: Duration) -> Result<TokenKeys, Failure> {
         let Some(place @ FileOrUrl::Url(url)) = self.key_set else {
             return Ok(TokenKeys::default());
         };
-        let failed = || Failure::of("auth.token.jwks", place.to_string());
-        let set = Handle::current().block_on(fetch(url.reveal()));
+        let failed = || {
+            Failure::of(
+                "auth.token.jwks",
+                format!("no keys came from {place}, without which no token can be verified"),
+            )
+        };
+        let set = Handle::current().block_on(fetch(url.reveal(), limit));
         let set = set.map_err(|cause| failed().because(cause))?;
         TokenKeys::from_key_set(&set).map_err(|cause| failed().because(cause))
     }
 }
 
 /// Gets a key set. A redirect is not followed: keys are trusted because of where they come from.
-async fn fetch(url: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+async fn fetch(url: &str, limit: Duration) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let client = reqwest::Client::builder()
-        .timeout(KEY_SET_TIME)
+        .timeout(limit)
         .redirect(reqwest::redirect::Policy::none())
         .build()?;
     // An error would hold the URL, in which there may be credentials.

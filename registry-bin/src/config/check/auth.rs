@@ -1,7 +1,10 @@
 //! What must hold in `auth`.
 
+use registry_http::auth::TokenServerOptions;
+
 use super::Problems;
-use crate::config::sections::auth::{Auth, SigningAlgorithm, Token};
+use crate::config::sections::auth::{Auth, LONGEST_TOKEN_LIFE, SigningAlgorithm, Token};
+use crate::config::values::{SecretUrl, is_url_path};
 
 pub(super) fn check(auth: &Auth, problems: &mut Problems<'_>) {
     if let Some(token) = &auth.token {
@@ -61,6 +64,16 @@ fn check_token(token: &Token, problems: &mut Problems<'_>) {
             }
         }
     }
+    check_paths(token, problems);
+    if let Some(lifetime) = token.builtin.as_ref().map(|builtin| builtin.lifetime) {
+        let shortest = TokenServerOptions::SHORTEST_LIFETIME;
+        if lifetime.0 < shortest || lifetime.0 > LONGEST_TOKEN_LIFE {
+            problems.add(
+                "auth.token.builtin.lifetime",
+                format!("is {lifetime}, and must be from 1m to 720h; write for example 5m"),
+            );
+        }
+    }
     for (index, algorithm) in token.signing_algorithms.iter().enumerate() {
         let reason = match algorithm {
             SigningAlgorithm::ES512 => "is not supported; use ES256 or ES384",
@@ -70,5 +83,31 @@ fn check_token(token: &Token, problems: &mut Problems<'_>) {
             _ => continue,
         };
         problems.add(&format!("auth.token.signingalgorithms[{index}]"), reason);
+    }
+}
+
+/// Where clients get tokens: a URL, or a path of this registry.
+fn check_paths(token: &Token, problems: &mut Problems<'_>) {
+    let realm = token.realm.as_ref().filter(|realm| !realm.is_empty());
+    if realm.is_some_and(|realm| !SecretUrl::from(realm.clone()).is_http()) {
+        problems.add(
+            "auth.token.realm",
+            "takes the URL that clients get tokens from, which begins with http:// or https://",
+        );
+    }
+    let path = &token.auto_redirect_path;
+    if !(token.auto_redirect || token.builtin.is_some()) {
+        return;
+    }
+    if !is_url_path(path) {
+        problems.add(
+            "auth.token.autoredirectpath",
+            "takes a path that begins with a slash, such as /auth/token",
+        );
+    } else if path == "/" || path == "/v2" || path.starts_with("/v2/") {
+        problems.add(
+            "auth.token.autoredirectpath",
+            format!("is {path}, which the registry itself answers; write for example /auth/token"),
+        );
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use registry_http::operations::DebugService;
 use registry_http::{Prefix, PublicUrl};
 
 use super::Problems;
-use crate::config::sections::http::{Http, Network, ProxyField, UnixSocket};
-use crate::config::values::split_address;
+use crate::config::sections::http::{Http, Network, Prometheus, ProxyField, RateLimit, UnixSocket};
+use crate::config::values::{is_url_path, split_address};
 
 pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
     let is_unix = http.net == Network::Unix;
@@ -43,17 +44,8 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
             "`forwarded` tells all that the others tell; keep what the proxy writes, because it passes the rest on as the client wrote it",
         );
     }
-    for (kind, rate) in [
-        ("address", &http.rate_limit.address),
-        ("identity", &http.rate_limit.identity),
-    ] {
-        if rate.as_ref().is_some_and(|rate| rate.per.0.is_zero()) {
-            problems.add(
-                &format!("http.ratelimit.{kind}.per"),
-                "must be more than 0; write for example 1s",
-            );
-        }
-    }
+    check_rates(&http.rate_limit, problems);
+    check_metrics(&http.debug.prometheus, problems);
     let timeouts = &http.timeouts;
     for (key, time) in [
         ("handshake", timeouts.handshake),
@@ -82,6 +74,56 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
             format!("is in bytes, at least {LEAST_HEADER}: tokens are long"),
         );
     }
+    let most_header = http.limits.memory.get() / HEADERS;
+    if usize::try_from(http.limits.header.get()).is_ok_and(|header| header > most_header) {
+        problems.add(
+            "http.limits.header",
+            format!(
+                "is {}, and must be at most a quarter of `http.limits.memory`, which is {most_header}: it is held in that \
+                 memory",
+                http.limits.header
+            ),
+        );
+    }
+}
+
+fn check_rates(limits: &RateLimit, problems: &mut Problems<'_>) {
+    for (kind, rate) in [("address", &limits.address), ("identity", &limits.identity)] {
+        let Some(rate) = rate else { continue };
+        let path = format!("http.ratelimit.{kind}");
+        if rate.per.0.is_zero() {
+            problems.add(
+                &format!("{path}.per"),
+                "must be more than 0; write for example 1s",
+            );
+        } else if rate.per.0.as_nanos() < rate.requests.get().into() {
+            problems.add(
+                &path,
+                format!(
+                    "{} requests in {} are more than one in a nanosecond, which limits nothing; write for example `per: 1s`",
+                    rate.requests, rate.per
+                ),
+            );
+        }
+    }
+}
+
+fn check_metrics(prometheus: &Prometheus, problems: &mut Problems<'_>) {
+    let path = &prometheus.path;
+    if !prometheus.enabled {
+        return;
+    }
+    if !is_url_path(path) {
+        problems.add(
+            "http.debug.prometheus.path",
+            "takes a path that begins with a slash, such as /metrics",
+        );
+    } else if DebugService::has_health_at(path) {
+        problems.add(
+            "http.debug.prometheus.path",
+            format!("is {path}, where the health is served; write for example /metrics"),
+        );
+    }
 }
 
 /// The least memory that a manifest of the largest size fits into, three times as much as is free being one client's.
@@ -89,6 +131,9 @@ const LEAST_MEMORY: usize = 8 << 20;
 
 /// Less is no time for a client that is far away.
 const LEAST_TIME: Duration = Duration::from_millis(100);
+
+/// So many of the largest headers fit into the memory at least.
+const HEADERS: usize = 4;
 
 /// What a header is read in.
 const LEAST_HEADER: u32 = 16 << 10;

@@ -7,6 +7,7 @@ mod health;
 mod http;
 mod notifications;
 mod storage;
+mod timers;
 mod tls;
 
 use super::Configuration;
@@ -64,6 +65,7 @@ pub(super) fn problems(configuration: &Configuration, tree: &Node) -> Vec<Proble
     tls::check(&configuration.http.tls, &mut problems);
     notifications::check(&configuration.notifications, &mut problems);
     health::check(&configuration.health, &mut problems);
+    timers::check(configuration, &mut problems);
     if problems.found.is_empty() {
         problems.found = supported::refusals(configuration, tree);
     }

@@ -1,10 +1,28 @@
 //! What must hold in `notifications`.
 
+use registry_storage::outbox::OutboxLimits;
+
 use super::Problems;
 use crate::config::sections::notifications::Notifications;
 
 pub(super) fn check(notifications: &Notifications, problems: &mut Problems<'_>) {
-    let endpoints = &notifications.endpoints;
+    let (endpoints, outbox) = (&notifications.endpoints, &notifications.outbox);
+    if outbox.limit == 0 {
+        problems.add(
+            "notifications.outbox.limit",
+            "is 0, and what cannot wait is not told; write for example 100000",
+        );
+    }
+    if outbox.bytes < OutboxLimits::LEAST_BYTES {
+        problems.add(
+            "notifications.outbox.bytes",
+            format!(
+                "is {}, and must be at least {}, which is 1 MiB",
+                outbox.bytes,
+                OutboxLimits::LEAST_BYTES
+            ),
+        );
+    }
     for (index, endpoint) in endpoints.iter().enumerate() {
         let path = format!("notifications.endpoints[{index}]");
         if endpoint.disabled {

@@ -63,7 +63,14 @@ pub(super) fn check(storage: &Storage, problems: &mut Problems<'_>) {
             );
         }
     }
-    let interval = storage.maintenance.upload_purging.interval;
+    let purging = &storage.maintenance.upload_purging;
+    if purging.most_open == 0 {
+        problems.add(
+            "storage.maintenance.uploadpurging.maxopen",
+            "is 0, which would let nobody push; write for example 10000, or say `readonly` to take no pushes",
+        );
+    }
+    let interval = purging.interval;
     if interval.is_some_and(|interval| interval.0.is_zero()) {
         problems.add(
             "storage.maintenance.uploadpurging.interval",

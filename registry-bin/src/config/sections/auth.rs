@@ -1,6 +1,7 @@
 //! `auth`: who a client is.
 
 use std::path::Path;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -107,7 +108,7 @@ pub(crate) struct Token {
     /// The realm is this registry's own host, at `autoredirectpath`.
     #[serde(rename = "autoredirect")]
     pub(crate) auto_redirect: bool,
-    /// The path of the realm with `autoredirect`.
+    /// The path of the realm with `autoredirect`, and of the tokens of `builtin`.
     #[serde(rename = "autoredirectpath")]
     pub(crate) auto_redirect_path: String,
     /// Tokens come from this registry itself, at `/auth/token`.
@@ -130,13 +131,17 @@ impl Default for Token {
     }
 }
 
+/// How long a client gets new tokens without its password, and so how long any token of ours may be valid: for as long the
+/// keys that signed it are kept.
+pub(crate) const LONGEST_TOKEN_LIFE: Duration = Duration::from_hours(30 * 24);
+
 /// Tokens from this registry itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BuiltinTokens {
     /// The file of users: lines of `USER:HASH` with bcrypt's hashes.
     pub(crate) users: FilePath,
-    /// How long a token is valid.
+    /// How long a token is valid, from 1m to 720h.
     #[serde(default = "five_minutes")]
     pub(crate) lifetime: GoDuration,
     /// The file of the keys that sign tokens, which is made if it is not there: for replicas that share it. Unless it is

@@ -11,7 +11,7 @@ use crate::config::values::{FilePath, GoDuration};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Backup {
-    /// The folder of the backups, which has nothing else; without one none is made.
+    /// The folder of the backups, which has nothing else and may be in the `rootdirectory`; without one none is made.
     pub(crate) folder: Option<FilePath>,
     /// How long after a backup the next one is made; a minute at least.
     pub(crate) every: GoDuration,

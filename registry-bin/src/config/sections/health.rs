@@ -32,7 +32,7 @@ pub(crate) struct StorageCheck {
     /// The storage is checked: that the disk reads and takes writes, or the bucket lists. Unset, a folder is checked, and a
     /// bucket, where each check is a request, is not.
     pub(crate) enabled: Option<bool>,
-    /// How often it is checked.
+    /// How often it is checked; 0 means 10s.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
     pub(crate) threshold: u32,
@@ -54,7 +54,7 @@ impl Default for StorageCheck {
 pub(crate) struct FileCheck {
     /// The file, which is there when something is wrong.
     pub(crate) file: FilePath,
-    /// How often it is checked.
+    /// How often it is checked; 0 means 10s.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
     pub(crate) threshold: u32,
@@ -83,7 +83,7 @@ pub(crate) struct HttpCheck {
     pub(crate) status: u16,
     /// How long it may take; 0 means the interval.
     pub(crate) timeout: GoDuration,
-    /// How often it is checked.
+    /// How often it is checked; 0 means 10s.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
     pub(crate) threshold: u32,
@@ -110,7 +110,7 @@ pub(crate) struct TcpCheck {
     pub(crate) addr: String,
     /// How long it may take; 0 means the interval.
     pub(crate) timeout: GoDuration,
-    /// How often it is checked.
+    /// How often it is checked; 0 means 10s.
     pub(crate) interval: GoDuration,
     /// After how many failures in a row it counts; 0 means 1.
     pub(crate) threshold: u32,

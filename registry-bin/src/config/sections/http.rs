@@ -141,7 +141,7 @@ pub(crate) struct Debug {
 pub(crate) struct Prometheus {
     /// Metrics are served at the debug address.
     pub(crate) enabled: bool,
-    /// The path of the metrics.
+    /// The path of the metrics, none of those of the health.
     pub(crate) path: String,
 }
 
@@ -211,7 +211,7 @@ pub(crate) struct Limits {
     pub(crate) requests: NonZeroUsize,
     /// Requests of one HTTP/2 connection at once.
     pub(crate) streams: NonZeroU32,
-    /// Bytes in the header of a request, at least 16384.
+    /// Bytes in the header of a request, at least 16384 and at most a quarter of `memory`.
     pub(crate) header: NonZeroU32,
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Events {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Outbox {
-    /// The most events that wait; beyond it the oldest are dropped.
+    /// The most events that wait, at least 1; beyond it the oldest are dropped.
     pub(crate) limit: u32,
     /// The most bytes that they take, at least 1 MiB; beyond it the oldest are dropped.
     pub(crate) bytes: u64,
@@ -58,11 +58,11 @@ pub(crate) struct Endpoint {
     pub(crate) url: SecretUrl,
     /// Header fields of each request, such as `Authorization: [Bearer …]`.
     pub(crate) headers: SecretFields,
-    /// How long sending an event may take.
+    /// How long sending an event may take; 0 means 1s.
     pub(crate) timeout: GoDuration,
-    /// After how many failures in a row it is left alone for `backoff`.
+    /// After how many failures in a row it is left alone for `backoff`; 0 means 10.
     pub(crate) threshold: u32,
-    /// How long it is left alone after `threshold` failures.
+    /// How long it is left alone after `threshold` failures; 0 means 1s.
     pub(crate) backoff: GoDuration,
     /// Media types of what is not told.
     #[serde(rename = "ignoredmediatypes")]

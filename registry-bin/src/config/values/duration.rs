@@ -100,6 +100,8 @@ impl fmt::Display for GoDuration {
             _ if seconds == 0 && nanoseconds.is_multiple_of(1_000_000) => {
                 write!(f, "{}ms", nanoseconds / 1_000_000)
             }
+            _ if seconds == 0 && nanoseconds.is_multiple_of(1_000) => write!(f, "{}us", nanoseconds / 1_000),
+            _ if seconds == 0 && nanoseconds < 1_000_000 => write!(f, "{nanoseconds}ns"),
             _ => {
                 let fraction = format!("{nanoseconds:09}");
                 write!(f, "{seconds}.{}s", fraction.trim_end_matches('0'))

@@ -11,6 +11,7 @@ mod header_fields;
 mod secret;
 mod secret_fields;
 mod secret_url;
+mod url_path;
 
 pub(crate) use self::address::split_address;
 pub(crate) use self::address_range::AddressRange;
@@ -23,3 +24,4 @@ pub(crate) use self::header_fields::HeaderFields;
 pub(crate) use self::secret::{MASK, Secret};
 pub(crate) use self::secret_fields::SecretFields;
 pub(crate) use self::secret_url::SecretUrl;
+pub(crate) use self::url_path::is_url_path;

@@ -122,7 +122,7 @@ pub(crate) struct UploadPurging {
     pub(crate) enabled: bool,
     /// How long an upload may wait for its next byte; one without a byte at most an hour.
     pub(crate) age: GoDuration,
-    /// How many uploads of one user, or of all anonymous clients together, may be open. Beyond that, the one that waited
+    /// How many uploads of one user, or of all anonymous clients together, may be open, at least 1. Beyond that, the one that waited
     /// the longest makes room: one without a byte, or one that waited for ten minutes. Where there is none, a new upload
     /// is refused with 429.
     #[serde(rename = "maxopen")]
