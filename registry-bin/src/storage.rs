@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry_core::Storage;
+use registry_core::{Storage, Timestamp};
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, Space, create_private_folder};
-use registry_storage::{Backend, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
+use registry_storage::{Backend, Contents, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
 
 use crate::bucket::Bucket;
 use crate::config::sections::storage::{self, Maintenance, UploadPurging};
@@ -119,6 +119,14 @@ impl AnyStore {
         match self {
             Self::Disk(store) => store.backend().space(),
             Self::Objects(_) => None,
+        }
+    }
+
+    /// Returns what there was at the last sweep, and when that ended.
+    pub(crate) fn swept_contents(&self) -> Option<(Contents, Timestamp)> {
+        match self {
+            Self::Disk(store) => store.swept_contents(),
+            Self::Objects(store) => store.swept_contents(),
         }
     }
 

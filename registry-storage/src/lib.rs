@@ -42,4 +42,4 @@ pub use crate::object_store::{AzureCredentials, AzureOptions};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
 pub use crate::progress::Progress;
-pub use crate::store::{Store, StoreOptions, SweepReport, Sweeper, check};
+pub use crate::store::{Contents, Store, StoreOptions, SweepReport, Sweeper, check};

@@ -24,7 +24,7 @@ use registry_core::{Algorithm, Digest, ErrorCode, Hasher, Reference, RepositoryN
 use registry_storage::check::{CheckOptions, Finding};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
-use registry_storage::{Backend, Key, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper};
+use registry_storage::{Backend, Clock as _, Key, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper};
 
 use crate::tamper::put_raw;
 
@@ -123,6 +123,13 @@ impl<B: Backend> World<B> {
         self.store.sweep().await.unwrap()
     }
 
+    /// How many blobs a sweep sees, and their size.
+    async fn swept(&self) -> (u64, u64) {
+        self.sweep().await;
+        let (contents, _) = self.store.swept_contents().unwrap();
+        (contents.blobs, contents.bytes)
+    }
+
     async fn bytes(&self) -> usize {
         self.store.backend().list_bytes(None, 1000).await.unwrap().len()
     }
@@ -137,6 +144,7 @@ fn digest(content: &[u8]) -> Digest {
 }
 
 on_each_backend! {
+    a_sweep_counts_what_is_stored_each_blob_once
     an_idle_session_is_aborted_and_one_that_is_written_to_is_not
     bytes_of_blobs_and_open_sessions_stay
     bytes_of_ended_sessions_go
@@ -260,6 +268,24 @@ async fn an_ended_session_is_forgotten_in_time<B: Backend>(world: World<B>) {
     assert_eq!(forgotten.unwrap_err().code(), ErrorCode::BlobUploadUnknown);
     world.assert_unknown(&cancelled).await;
     world.assert_blob(&content).await;
+}
+
+async fn a_sweep_counts_what_is_stored_each_blob_once<B: Backend>(mut world: World<B>) {
+    assert_eq!(world.store.swept_contents(), None);
+    assert_eq!(world.swept().await, (0, 0));
+    // In a record, and in bytes of its own; the same content again, and in another repository.
+    world.push(&content(1, 100)).await;
+    assert_eq!(world.swept().await, (1, 100));
+    let large = content(2, 20_000);
+    world.push(&large).await;
+    world.push(&large).await;
+    world.repository = "other".parse().unwrap();
+    world.push(&large).await;
+    // What is on its way is nothing yet.
+    world.upload(&content(3, 30_000)).await;
+    assert_eq!(world.swept().await, (2, 20_100));
+    let (_, when) = world.store.swept_contents().unwrap();
+    assert_eq!(when, world.clock.now());
 }
 
 async fn sweeps_at_once_do_no_harm<B: Backend>(world: World<B>) {

@@ -53,3 +53,39 @@ fn a_failing_check_is_shown_and_refuses_nothing() {
     get("/metrics").expect_status(404);
     assert!(server.terminate().success());
 }
+
+#[test]
+fn what_is_stored_is_a_metric_after_a_sweep() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let debug = free_address();
+    let configuration = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}, delete: {{enabled: true}}, \
+         maintenance: {{uploadpurging: {{interval: 50ms}}}}}}\n\
+         http: {{debug: {{addr: '{debug}', prometheus: {{enabled: true}}}}}}\n"
+    );
+    let server = Server::configured(&write(folder.path(), &configuration));
+    let metric = |name: &str| -> Option<u64> {
+        let metrics = String::from_utf8(Request::new(debug, "GET", "/metrics").send().body);
+        let metrics = metrics.expect("metrics are text");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        Some(line.parse().expect("a number"))
+    };
+    let is_stored = |blobs: u64, bytes: u64| {
+        metric("registry_storage_blobs") == Some(blobs) && metric("registry_storage_blob_bytes") == Some(bytes)
+    };
+    until(|| is_stored(0, 0));
+    let large = vec![7; 100_000];
+    let digests: Vec<_> = ["a", "b"]
+        .map(|name| Repository::new(server.address(), name).push_blob(&large))
+        .into();
+    Repository::new(server.address(), "a").push_blob(b"small");
+    until(|| is_stored(2, 100_005));
+    for (name, digest) in ["a", "b"].into_iter().zip(digests) {
+        let deleted = Repository::new(server.address(), name).delete(&format!("blobs/{digest}"));
+        deleted.expect_status(202);
+    }
+    until(|| is_stored(1, 5));
+    let swept = metric("registry_storage_swept_timestamp_seconds").expect("it is there");
+    assert!(swept > 1_700_000_000, "{swept}");
+    assert!(server.terminate().success());
+}

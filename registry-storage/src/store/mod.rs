@@ -9,6 +9,7 @@ pub(crate) mod adopt;
 mod blobs;
 pub mod check;
 mod commit;
+mod contents;
 mod delete;
 mod edge;
 mod lists;
@@ -37,6 +38,8 @@ use registry_core::storage::{
 use registry_core::{Algorithm, Descriptor, Digest, Error, Reference, RepositoryName, Tag, UploadId};
 use tokio::sync::Semaphore;
 
+pub use self::contents::Contents;
+use self::contents::LastSweep;
 pub use self::sweep::SweepReport;
 pub use self::sweeper::Sweeper;
 #[cfg(all(feature = "layout", unix))]
@@ -96,6 +99,7 @@ pub struct Store<B> {
     /// Memory for entries of lists of referrers, in kibibytes.
     referrer_memory: Semaphore,
     room: Room,
+    last_sweep: LastSweep,
     /// Its only permit is held while something is adopted.
     #[cfg(all(feature = "filesystem", unix))]
     adopting: Arc<Semaphore>,
@@ -119,6 +123,7 @@ impl<B: Backend> Store<B> {
             options,
             sessions: Arc::default(),
             room: Room::default(),
+            last_sweep: LastSweep::default(),
             #[cfg(all(feature = "filesystem", unix))]
             adopting: Arc::new(Semaphore::new(1)),
         }

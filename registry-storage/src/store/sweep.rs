@@ -6,7 +6,7 @@ use std::time::Duration;
 use registry_core::Error;
 use registry_core::chain::may_sweep;
 
-use super::Store;
+use super::{Contents, Store};
 use super::edge::Found;
 use super::session::{Forget, Session};
 use crate::backend::{Backend, Durability};
@@ -44,18 +44,30 @@ pub struct SweepReport {
 
 /// Records that cannot be read: nobody knows what they name, so what they may name stays.
 #[derive(Debug, Default)]
-pub(super) struct Unreadable(BTreeSet<Key>);
+pub(super) struct Unreadable {
+    keys: BTreeSet<Key>,
+    is_silent: bool,
+}
 
 impl Unreadable {
     /// How many are remembered, and told of.
     const LIMIT: usize = 1000;
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
+    }
+
+    /// The same where somebody else tells of them.
+    pub(super) fn silent() -> Self {
+        Self {
+            is_silent: true,
+            ..Self::default()
+        }
     }
 
     fn note(&mut self, key: &Key) {
-        if self.0.len() < Self::LIMIT && self.0.insert(key.clone()) {
+        let is_new = self.keys.len() < Self::LIMIT && self.keys.insert(key.clone());
+        if is_new && !self.is_silent {
             tracing::error!(
                 %key,
                 "a record cannot be read, so no bytes are swept, as it may name them; a check with repair puts it aside"
@@ -72,6 +84,8 @@ impl<B: Backend> Store<B> {
     /// sessions, then the blobs, then what is in quarantine, and a name only ever moves in that direction. Nothing
     /// depends on a clock but how long a session may be idle. Cancel safe.
     ///
+    /// It also counts [what there is](Self::swept_contents).
+    ///
     /// A record that cannot be read is stepped over. While there is one that may name bytes, none are deleted.
     ///
     /// # Errors
@@ -84,7 +98,7 @@ impl<B: Backend> Store<B> {
         let records = self.sweep_records(&mut report, &mut unreadable).await;
         self.sweep_bytes(&mut report, &mut unreadable).await?;
         records?;
-        report.unreadable_records = unreadable.0.len() as u64;
+        report.unreadable_records = unreadable.keys.len() as u64;
         Ok(report)
     }
 
@@ -103,13 +117,18 @@ impl<B: Backend> Store<B> {
     /// Deletes bytes that nothing names.
     async fn sweep_bytes(&self, report: &mut SweepReport, unreadable: &mut Unreadable) -> Result<(), Error> {
         let mut after: Option<BytesName> = None;
+        let mut contents: Option<Contents> = None;
         loop {
             let page = self.backend.list_bytes(after.as_ref(), NAMES).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.clone());
             let listed: BTreeSet<BytesName> = page.into_iter().collect();
             let by_sessions = self.named_by_sessions(&listed, unreadable).await?;
-            let by_blobs = self.named_by_blobs(&listed, unreadable).await?;
+            let mut counted = Contents::default();
+            let by_blobs = self
+                .named_by_blobs(&listed, unreadable, Some(&mut counted))
+                .await?;
+            contents.get_or_insert(counted);
             let by_quarantine = self.named_by_quarantine(&listed, unreadable).await?;
             for name in &listed {
                 let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
@@ -120,6 +139,11 @@ impl<B: Backend> Store<B> {
                 }
             }
         }
+        // Without any bytes all blobs are small and in their records.
+        self.note_contents(match contents {
+            Some(contents) => contents,
+            None => self.contents().await?,
+        });
         Ok(())
     }
 
@@ -249,11 +273,13 @@ impl<B: Backend> Store<B> {
         Ok(named)
     }
 
-    /// Returns which of `listed` a blob names: as its content, as a proposal, or as dropped and not yet deleted.
+    /// Returns which of `listed` a blob names: as its content, as a proposal, or as dropped and not yet deleted. Counts the
+    /// blobs on the way, where that is asked for.
     pub(super) async fn named_by_blobs(
         &self,
         listed: &BTreeSet<BytesName>,
         unreadable: &mut Unreadable,
+        mut contents: Option<&mut Contents>,
     ) -> Result<BTreeSet<BytesName>, Error> {
         let mut named = BTreeSet::new();
         let mut after = None;
@@ -264,6 +290,9 @@ impl<B: Backend> Store<B> {
                 let Some((blob, _)) = found.and_then(|found| found.record) else {
                     continue;
                 };
+                if let Some(contents) = &mut contents {
+                    contents.add(&blob);
+                }
                 let content = blob.blob.and_then(|blob| blob.bytes);
                 let names = blob.proposals.into_iter().chain(blob.dropped).chain(content);
                 named.extend(names.filter(|name| listed.contains(name)));

@@ -1,4 +1,4 @@
-//! Metrics of whether the storage writes, and how much space it has.
+//! Metrics of whether the storage writes, how much space it has, and how much is in it.
 
 use std::fmt;
 
@@ -34,23 +34,39 @@ impl Collector for StorageState {
             MetricType::Gauge,
         )?;
         ConstGauge::new(i64::from(self.0.lacks_space().is_some())).encode(gauge)?;
-        let Some(space) = self.0.space() else {
-            return Ok(());
-        };
-        for (name, help, bytes) in [
-            (
+        let mut gauges = Vec::new();
+        if let Some(space) = self.0.space() {
+            gauges.push((
                 "registry_storage_free_bytes",
                 "What the disk still takes, beside what is kept for deletes, when its health was checked last",
                 space.free,
-            ),
-            (
+            ));
+            gauges.push((
                 "registry_storage_size_bytes",
                 "How large the disk is, whoever uses it",
                 space.size,
-            ),
-        ] {
+            ));
+        }
+        if let Some((contents, swept)) = self.0.swept_contents() {
+            gauges.push((
+                "registry_storage_blobs",
+                "Blobs at the last sweep, each counted once, whatever number of repositories has it",
+                contents.blobs,
+            ));
+            gauges.push((
+                "registry_storage_blob_bytes",
+                "The size of these blobs",
+                contents.bytes,
+            ));
+            gauges.push((
+                "registry_storage_swept_timestamp_seconds",
+                "When the last sweep ended, in seconds since 1970",
+                swept.0 / 1000,
+            ));
+        }
+        for (name, help, value) in gauges {
             let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX)).encode(gauge)?;
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;
         }
         Ok(())
     }

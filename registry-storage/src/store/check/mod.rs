@@ -324,7 +324,7 @@ impl<B: Backend> Check<'_, B> {
             let listed: BTreeSet<BytesName> = page.into_iter().collect();
             let mut unreadable = Unreadable::default();
             let by_sessions = self.store.named_by_sessions(&listed, &mut unreadable).await?;
-            let by_blobs = self.store.named_by_blobs(&listed, &mut unreadable).await?;
+            let by_blobs = self.store.named_by_blobs(&listed, &mut unreadable, None).await?;
             let by_quarantine = self.store.named_by_quarantine(&listed, &mut unreadable).await?;
             if !unreadable.is_empty() {
                 // That was reported, and nobody knows what the record names.

@@ -1,0 +1,63 @@
+//! How much a store has, by the records of its blobs.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use registry_core::{Error, Timestamp};
+
+use super::Store;
+use super::sweep::Unreadable;
+use crate::backend::Backend;
+use crate::record::{BlobRecord, Header as _};
+
+/// The blobs of a store, each counted once, whatever number of repositories may read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Contents {
+    /// How many there are.
+    pub blobs: u64,
+    /// Their size in bytes. Records, among which are the manifests, are not counted.
+    pub bytes: u64,
+    /// How much of that is outside of records, where small blobs are.
+    pub(super) outside: u64,
+}
+
+impl Contents {
+    /// Counts a blob that somebody may read, or that is about to be.
+    pub(super) fn add(&mut self, record: &BlobRecord) {
+        if let Some(blob) = record.blob.as_ref().filter(|_| record.state().is_visible()) {
+            self.blobs = self.blobs.saturating_add(1);
+            self.bytes = self.bytes.saturating_add(blob.size);
+            if blob.bytes.is_some() {
+                self.outside = self.outside.saturating_add(blob.size);
+            }
+        }
+    }
+}
+
+/// What the last sweep saw, and when it ended.
+#[derive(Debug, Default)]
+pub(super) struct LastSweep(Mutex<Option<(Contents, Timestamp)>>);
+
+impl<B: Backend> Store<B> {
+    /// Returns what there was at the last sweep, which reads each blob's record anyway, and when that ended; nothing before the
+    /// first one. It costs nothing.
+    #[must_use]
+    pub fn swept_contents(&self) -> Option<(Contents, Timestamp)> {
+        *self.last_sweep.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note_contents(&self, contents: Contents) {
+        let now = self.clock.now();
+        *self.last_sweep.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((contents, now));
+    }
+
+    /// Counts what there is now, by reading each blob's record. Those that cannot be read are left out.
+    pub(crate) async fn contents(&self) -> Result<Contents, Error> {
+        let mut contents = Contents::default();
+        let (nothing, mut unreadable) = (BTreeSet::new(), Unreadable::silent());
+        self.named_by_blobs(&nothing, &mut unreadable, Some(&mut contents))
+            .await?;
+        Ok(contents)
+    }
+}
