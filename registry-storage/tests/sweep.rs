@@ -24,7 +24,9 @@ use registry_core::{Algorithm, Digest, ErrorCode, Hasher, Reference, RepositoryN
 use registry_storage::check::{CheckOptions, Finding};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
-use registry_storage::{Backend, Clock as _, Key, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper};
+use registry_storage::{
+    Backend, Clock as _, Key, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper,
+};
 
 use crate::tamper::put_raw;
 

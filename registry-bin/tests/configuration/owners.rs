@@ -257,11 +257,7 @@ fn a_start_among_files_of_root_names_each_with_its_owner_and_the_line_to_type() 
         &["adopt", "--again", "config.yml"],
     ];
     fs::create_dir_all(data.join("docker/registry/v2/repositories")).expect("folders can be made");
-    for name in [
-        "records.sqlite",
-        "records.sqlite-wal",
-        "registry.lock",
-    ] {
+    for name in ["records.sqlite", "records.sqlite-wal", "registry.lock"] {
         of_root(name);
         for command in commands {
             let said = said_as_somebody(folder.path(), command).expect("it was root");

@@ -67,11 +67,14 @@ fn what_is_stored_is_a_metric_after_a_sweep() {
     let metric = |name: &str| -> Option<u64> {
         let metrics = String::from_utf8(Request::new(debug, "GET", "/metrics").send().body);
         let metrics = metrics.expect("metrics are text");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
         Some(line.parse().expect("a number"))
     };
     let is_stored = |blobs: u64, bytes: u64| {
-        metric("registry_storage_blobs") == Some(blobs) && metric("registry_storage_blob_bytes") == Some(bytes)
+        metric("registry_storage_blobs") == Some(blobs)
+            && metric("registry_storage_blob_bytes") == Some(bytes)
     };
     until(|| is_stored(0, 0));
     let large = vec![7; 100_000];

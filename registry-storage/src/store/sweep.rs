@@ -6,9 +6,9 @@ use std::time::Duration;
 use registry_core::Error;
 use registry_core::chain::may_sweep;
 
-use super::{Contents, Store};
 use super::edge::Found;
 use super::session::{Forget, Session};
+use super::{Contents, Store};
 use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
