@@ -18,6 +18,7 @@ behaviours![
     a_body_of_unknown_length_can_be_put,
     headers_that_some_clients_omit_are_not_needed,
     the_empty_blob_can_be_pushed_in_every_way,
+    a_post_that_names_a_digest_without_a_body_starts_an_upload,
     the_algorithm_may_be_announced,
     an_unsupported_algorithm_cannot_be_announced,
     sha512_needs_no_announcement,
@@ -224,6 +225,22 @@ fn the_empty_blob_can_be_pushed_in_every_way(repository: &Repository) {
         .close_upload(&patched.location(), &digest)
         .expect_status(201);
     expect_and_delete();
+}
+
+/// ollama names the digest when it starts the upload of a part of a model, and sends the bytes to the `Location`.
+fn a_post_that_names_a_digest_without_a_body_starts_an_upload(repository: &Repository) {
+    let content = b"that comes later";
+    let digest = sha256(content);
+    let response = repository
+        .request("POST", &format!("blobs/uploads/?digest={digest}"))
+        .body(b"")
+        .send();
+    response.expect_status(202);
+    let put = repository
+        .follow("PUT", &format!("{}&digest={digest}", response.location()))
+        .header("Content-Type", OCTETS);
+    put.body(content).send().expect_status(201);
+    assert_eq!(pulled(repository, &digest), content);
 }
 
 /// end-4c

@@ -68,15 +68,23 @@ impl<S: ?Sized + Storage> Registry<S> {
     }
 
     /// Uploads a blob in one request. Where that fails, the session is ended: the client does not know of it.
+    ///
+    /// Without a body it starts a session, unless the blob is the empty one: ollama names the digest when it asks for one,
+    /// and takes nothing but a 202 to that.
     pub(super) async fn upload_blob(
         &self,
         principal: &Principal,
         repository: &RepositoryName,
         digest: &Digest,
-        body: Body<'_>,
+        mut body: Body<'_>,
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         let algorithm = digest.supported_algorithm()?;
+        let first = body::next(&mut body).await?;
+        if first.is_none() && *digest != Digest::of(algorithm, b"") {
+            return self.start_upload(principal, repository, algorithm).await;
+        }
+        let body = pin!(Chunk::new(first, body));
         let id = self
             .storage
             .create_upload(repository, principal.name(), algorithm)

@@ -111,7 +111,7 @@ pub enum Request {
         /// `digest-algorithm`: the algorithm of the digest that the session will be closed with.
         algorithm: Option<Algorithm>,
     },
-    /// `POST /v2/<name>/blobs/uploads/?digest=<digest>` (end-4b): a blob in one request.
+    /// `POST /v2/<name>/blobs/uploads/?digest=<digest>` (end-4b): a blob in one request, or, without a body, a session.
     UploadBlob {
         /// The repository.
         repository: RepositoryName,

@@ -143,6 +143,9 @@ fn a_blob_in_one_request_leaves_no_session_when_it_fails() {
             "create alice sha256;append;commit;",
         ),
         (&[b"hell"], 400, "create alice sha256;append;commit;cancel;"),
+        // ollama asks for a session in this way.
+        (&[], 202, "create alice sha256;"),
+        (&[b""], 202, "create alice sha256;"),
     ] {
         let registry = registry(Tiny::default());
         let (response, _) = send(&registry, "POST", &target, &[], body);
