@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
-use http::header::{HeaderMap, USER_AGENT};
+use http::header::USER_AGENT;
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::service::Service;
@@ -53,8 +53,8 @@ impl PublicUrl {
 /// What stands in `Location` (RFC 9110, section 10.2.2: a URL, or a reference that is relative to the request's).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Locations {
-    /// A path, which is right also behind a proxy for TLS that does not tell of it; a whole URL for the clients that are
-    /// known to take nothing else.
+    /// A path, which is right also behind a proxy for TLS that does not tell of it; a whole URL for what the clients write
+    /// that are known to take nothing else there.
     #[default]
     ByClient,
     /// A path.
@@ -63,18 +63,21 @@ pub enum Locations {
     Urls,
 }
 
-/// What the field `User-Agent` of clients begins with that take a path for a URL without a host: ollama up to 0.17.4, at
-/// least, so pushes nothing.
+/// What the field `User-Agent` of clients begins with that take a path for a URL without a host when they write: ollama up
+/// to 0.17.4, at least, so pushes nothing. What it reads it resolves.
 const URLS_ONLY: [&str; 1] = ["ollama/"];
 
 impl Locations {
-    fn are_urls(self, header: &HeaderMap) -> bool {
+    fn are_urls(self, request: &Parts) -> bool {
         let takes_urls_only = || {
-            let agent = header.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+            let agent = request
+                .headers
+                .get(USER_AGENT)
+                .and_then(|agent| agent.to_str().ok());
             agent.is_some_and(|agent| URLS_ONLY.iter().any(|prefix| agent.starts_with(prefix)))
         };
         match self {
-            Self::ByClient => takes_urls_only(),
+            Self::ByClient => !request.method.is_safe() && takes_urls_only(),
             Self::Paths => false,
             Self::Urls => true,
         }
@@ -144,7 +147,7 @@ impl<S> Frontend<S> {
             parts.extensions.insert(url.clone());
         }
         options.prefix.strip(parts);
-        url.filter(|_| options.locations.are_urls(&parts.headers))
+        url.filter(|_| options.locations.are_urls(parts))
     }
 }
 

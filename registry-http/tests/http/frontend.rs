@@ -8,7 +8,7 @@ use registry_http::{
 };
 
 use crate::Records;
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Client, push_blob};
 use crate::listeners::service;
 
 async fn start(options: FrontendOptions) -> (Server, SocketAddr, Records) {
@@ -108,6 +108,16 @@ async fn a_client_that_takes_no_path_gets_a_url() {
     paths.locations = Locations::Paths;
     let found = location(&paths, &[OLLAMA]).await;
     assert!(found.starts_with("/v2/a/blobs/uploads/"), "{found}");
+
+    // What it reads it finds by a path, also behind a proxy for TLS that tells nothing.
+    let (_server, address, _) = start(by_client).await;
+    let mut client = Client::connect(address).await;
+    let digest = push_blob(&mut client, "a", b"part of a model").await;
+    let target = format!("/v2/a/blobs/{digest}");
+    for method in ["GET", "HEAD"] {
+        let answer = client.call(method, &target, &[OLLAMA], b"").await;
+        assert_eq!(answer.field("Location"), target, "{method}");
+    }
 }
 
 #[tokio::test]

@@ -25,8 +25,8 @@ pub(crate) struct Http {
     /// What hides names of repositories in links of the catalog from those who may not see them; random unless given.
     /// Servers of one bucket need the same.
     pub(crate) secret: Option<Secret>,
-    /// URLs in responses are paths. Unless given, they are whole with `host`, and without it paths for all clients but
-    /// ollama, which takes no path.
+    /// URLs in responses are paths. Unless given, they are whole with `host`, and without it paths for all but what
+    /// ollama pushes, which takes no path there.
     #[serde(rename = "relativeurls")]
     pub(crate) relative_urls: Option<bool>,
     /// How long running requests may go on after the first signal; 0 cuts them.
