@@ -71,8 +71,8 @@ struct Login {
     token: Option<PresentedToken>,
 }
 
-/// A token of this server for the registry, which a client shows to get another one: oras-java sends the one that it has
-/// when it asks for the next.
+/// A token of this server for the registry, which a client shows to get another one: oras-java up to 0.8.2 sends the one
+/// that it has when it asks for the next.
 #[derive(Deserialize)]
 struct PresentedToken {
     sub: String,
