@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use registry_core::{Digest, ErrorCode, Reference, Storage as _};
+use registry_core::storage::{BlobStorage as _, ManifestStorage as _, UploadStorage as _};
+use registry_core::{Digest, ErrorCode, Reference};
 use registry_storage::Store;
 use registry_storage::check::CheckOptions;
 use registry_storage::filesystem::FilesystemBackend;

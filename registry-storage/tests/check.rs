@@ -4,7 +4,9 @@
 mod support;
 
 use bytes::Bytes;
-use registry_core::storage::{PageRequest, Storage as _};
+use registry_core::storage::{
+    BlobStorage as _, ListStorage as _, ManifestStorage as _, PageRequest, UploadStorage as _,
+};
 use registry_core::{Digest, ErrorCode, Reference};
 use registry_storage::check::{CheckOptions, CheckReport, Finding, Problem, Repair, Severity};
 use registry_storage::filesystem::FilesystemBackend;

@@ -4,11 +4,12 @@
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
+use registry_core::storage::{BlobStorage as _, ManifestStorage as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use registry_core::{Error, ErrorCode, Storage as _};
+use registry_core::{Error, ErrorCode};
 use registry_storage::check::{CheckOptions, Severity};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::Faulty;

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
-use registry_core::storage::{Manifest, NewManifest, TagCondition, UploadKey};
-use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Storage as _, Tag};
+use registry_core::storage::{
+    BlobStorage as _, Manifest, ManifestStorage as _, NewManifest, TagCondition, UploadKey,
+    UploadStorage as _,
+};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::{ManualClock, SmallDisk};
 use registry_storage::{Store, StoreOptions, Sweeper};

@@ -9,11 +9,10 @@ use bytes::Bytes;
 use futures_util::stream;
 use registry_core::manifest::ManifestView;
 use registry_core::storage::{
-    ChildKind, Manifest, ManifestChild, NewManifest, TagCondition, TagFilter, UploadKey,
+    BlobStorage as _, ChildKind, Manifest, ManifestChild, ManifestStorage as _, NewManifest, TagCondition,
+    TagFilter, UploadKey, UploadStorage as _,
 };
-use registry_core::{
-    Algorithm, Digest, Error, ErrorCode, Hasher, MediaType, Reference, RepositoryName, Storage as _, Tag,
-};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, Hasher, MediaType, Reference, RepositoryName, Tag};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{ObjectStoreBackend, Store, StoreOptions};

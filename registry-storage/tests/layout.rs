@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use registry_core::storage::PageRequest;
+use registry_core::storage::{BlobStorage as _, ManifestStorage as _};
 use registry_core::{Digest, Reference, RepositoryName, Storage};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::layout::{LayoutError, LayoutReport, LeftOut, Observer, export, import};

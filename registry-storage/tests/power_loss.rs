@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use registry_core::storage::{ChildKind, Manifest, ManifestChild, NewManifest, TagCondition, UploadKey};
-use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Storage as _};
+use registry_core::storage::{
+    BlobStorage as _, ChildKind, Manifest, ManifestChild, ManifestStorage as _, NewManifest, TagCondition,
+    UploadKey, UploadStorage as _,
+};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName};
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::testing::ManualClock;

@@ -14,7 +14,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, future::join_all, stream};
 use registry_core::storage::{
-    ChildKind, Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, UploadKey,
+    BlobStorage as _, ChildKind, ListStorage as _, Manifest, ManifestChild, ManifestStorage as _,
+    NewManifest, PageRequest, TagCondition, UploadKey, UploadStorage as _,
 };
 use registry_core::{
     Algorithm, Annotations, Descriptor, Digest, Error, ErrorCode, Hasher, Reference, RepositoryName, Storage,

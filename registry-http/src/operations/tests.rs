@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
-use registry_core::{Algorithm, Storage as _};
+use registry_core::Algorithm;
+use registry_core::storage::UploadStorage as _;
 
 use super::*;
 use crate::memory::{MemoryBudget, MemoryUse};

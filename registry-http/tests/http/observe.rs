@@ -4,7 +4,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
-use registry_core::{Event, Storage as _};
+use registry_core::Event;
+use registry_core::storage::BlobStorage as _;
 use registry_http::PeerAddress;
 use registry_http::testing::TestRegistry;
 use registry_http::{EventSink, RequestRecord};

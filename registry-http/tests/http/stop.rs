@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use registry_core::storage::{Storage as _, UploadKey};
+use registry_core::storage::{UploadKey, UploadStorage as _};
 use registry_http::testing::TestRegistry;
 use tokio::net::TcpStream;
 

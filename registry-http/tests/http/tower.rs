@@ -10,7 +10,7 @@ use http::request::Parts;
 use http_body_util::{BodyExt as _, Empty, Full};
 use registry_core::operation::Operation;
 use registry_core::registry::Options;
-use registry_core::storage::{Storage as _, UploadKey};
+use registry_core::storage::{UploadKey, UploadStorage as _};
 use registry_core::{Authorizer, Error, ErrorCode, Principal, Registry};
 use registry_http::testing::TestStorage;
 use registry_http::{AccessControl, Anonymous, Authenticator, Limits, RegistryService, ReplaceableAccess};

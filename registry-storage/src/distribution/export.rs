@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
-use registry_core::storage::{Blob, PageRequest, Storage as _};
+use registry_core::storage::{Blob, BlobStorage as _, ListStorage as _, ManifestStorage as _, PageRequest};
 use registry_core::{Algorithm, Digest, Error, Hasher, Reference, RepositoryName, Tag};
 use tokio::task::spawn_blocking;
 

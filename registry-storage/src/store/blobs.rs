@@ -1,13 +1,14 @@
-//! Reading blobs.
+//! The facet of blobs, and reading them.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
 use registry_core::chain::State;
-use registry_core::storage::{Blob, BlobContent, ByteStream, Page, PageRequest};
+use registry_core::storage::{Blob, BlobContent, BlobStorage, ByteStream, Page, PageRequest, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName};
 
 use super::Store;
@@ -26,22 +27,51 @@ enum Purpose {
     Open,
 }
 
-impl<B: Backend> Store<B> {
+#[async_trait]
+impl<B: Backend> BlobStorage for Store<B> {
     /// Returns the size of a blob whose content is there: a client that is told so does not send it, and so would never
     /// heal what was lost.
-    pub(super) async fn stat_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
+    async fn stat_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
         let blob = self.find_blob(repository, digest, Purpose::Stat).await?;
         Ok(blob.size)
     }
 
-    pub(super) async fn open_blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Blob, Error> {
+    async fn open_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
         self.find_blob(repository, digest, Purpose::Open).await
     }
 
+    async fn mount_blob(
+        &self,
+        from: &RepositoryName,
+        to: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        self.note_room(self.mount(from, to, digest).await)
+    }
+
+    async fn list_blob_repositories(
+        &self,
+        digest: &Digest,
+        page: PageRequest,
+    ) -> Result<Page<RepositoryName>, Error> {
+        let after = match &page.last {
+            Some(last) => Some(Key::grant(digest, &last.parse()?)),
+            None => None,
+        };
+        self.list_names(&Key::grants(digest), after, page.limit).await
+    }
+
+    async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        immutable: Option<TagFilter>,
+    ) -> Result<(), Error> {
+        self.note_room(self.delete_grant(repository, digest, immutable).await)
+    }
+}
+
+impl<B: Backend> Store<B> {
     async fn find_blob(
         &self,
         repository: &RepositoryName,
@@ -133,18 +163,6 @@ impl<B: Backend> Store<B> {
             .visible()
             .filter(|(blob, _)| matches!(&blob.blob, Some(BlobBytes { bytes: None, .. })));
         Ok(inline.map(|(_, content)| Arc::new(InlineContent(content)) as _))
-    }
-
-    pub(super) async fn list_blob_repositories(
-        &self,
-        digest: &Digest,
-        page: PageRequest,
-    ) -> Result<Page<RepositoryName>, Error> {
-        let after = match &page.last {
-            Some(last) => Some(Key::grant(digest, &last.parse()?)),
-            None => None,
-        };
-        self.list_names(&Key::grants(digest), after, page.limit).await
     }
 }
 

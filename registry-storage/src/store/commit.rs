@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use registry_core::chain::{Join, Offer, Recheck, State, complete, join, offer, recheck};
-use registry_core::storage::UploadKey;
+use registry_core::storage::{BlobStorage as _, UploadKey};
 use registry_core::upload::Commit;
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Timestamp};
 
@@ -22,11 +22,6 @@ use crate::key_kind::KeyKind;
 use crate::record::{BlobBytes, BlobRecord, SessionRecord, Stamp};
 
 impl<B: Backend> Store<B> {
-    pub(super) async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
-        let (session, held) = self.take_session(upload).await?;
-        self.commit_session(session, held, upload, digest).await
-    }
-
     pub(super) async fn commit_session(
         &self,
         mut session: Session,

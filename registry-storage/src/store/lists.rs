@@ -1,7 +1,8 @@
-//! Listing tags and repositories.
+//! The facet of lists.
 
-use registry_core::storage::{Page, PageRequest};
-use registry_core::{Error, ErrorCode, RepositoryName, Tag};
+use async_trait::async_trait;
+use registry_core::storage::{ListStorage, Page, PageRequest, ReferrersRequest};
+use registry_core::{Descriptor, Digest, Error, ErrorCode, RepositoryName, Tag};
 
 use super::Store;
 use crate::backend::Backend;
@@ -14,12 +15,9 @@ const BACKEND_PAGE: usize = 1000;
 /// The most listings of the backend for one page, of which most may be tombstones.
 const LISTINGS: usize = 4;
 
-impl<B: Backend> Store<B> {
-    pub(super) async fn list_tags(
-        &self,
-        repository: &RepositoryName,
-        page: PageRequest,
-    ) -> Result<Page<Tag>, Error> {
+#[async_trait]
+impl<B: Backend> ListStorage for Store<B> {
+    async fn list_tags(&self, repository: &RepositoryName, page: PageRequest) -> Result<Page<Tag>, Error> {
         if !self.is_known(repository).await? {
             return Err(ErrorCode::NameUnknown.into());
         }
@@ -28,7 +26,16 @@ impl<B: Backend> Store<B> {
         self.list_names(&prefix, after, page.limit).await
     }
 
-    pub(super) async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
+    async fn list_referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        request: ReferrersRequest,
+    ) -> Result<Page<Descriptor>, Error> {
+        self.page_of_referrers(repository, subject, request).await
+    }
+
+    async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
         // `last` need not exist, and need not even be a name.
         let after = page
             .last
@@ -47,7 +54,9 @@ impl<B: Backend> Store<B> {
             });
         self.list_names(&Key::repositories(), after, page.limit).await
     }
+}
 
+impl<B: Backend> Store<B> {
     /// Lists the names that stand behind `prefix` in the keys of records that readers see.
     pub(super) async fn list_names<T>(
         &self,

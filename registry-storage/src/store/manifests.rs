@@ -1,10 +1,11 @@
-//! Reading manifests.
+//! The facet of manifests and tags, and reading them.
 
 use std::marker::PhantomData;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use registry_core::chain::State;
-use registry_core::storage::Manifest;
+use registry_core::storage::{Manifest, ManifestStorage, NewManifest, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 
 use super::edge::{Rescue, contended, peek};
@@ -14,8 +15,9 @@ use crate::backend::{Backend, Durability};
 use crate::key::Key;
 use crate::record::{ManifestRecord, TagRecord};
 
-impl<B: Backend> Store<B> {
-    pub(super) async fn get_manifest(
+#[async_trait]
+impl<B: Backend> ManifestStorage for Store<B> {
+    async fn get_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
@@ -23,7 +25,7 @@ impl<B: Backend> Store<B> {
         self.read_manifest(repository, reference, false).await
     }
 
-    pub(super) async fn stat_manifest(
+    async fn stat_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
@@ -31,6 +33,27 @@ impl<B: Backend> Store<B> {
         self.read_manifest(repository, reference, true).await
     }
 
+    async fn put_manifest(&self, repository: &RepositoryName, manifest: NewManifest) -> Result<(), Error> {
+        self.note_room(self.push_manifest(repository, manifest).await)
+    }
+
+    async fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        may_delete: Option<TagFilter>,
+        immutable: Option<TagFilter>,
+    ) -> Result<(), Error> {
+        let deleted = self.delete_manifest_and_tags(repository, digest, may_delete, immutable);
+        self.note_room(deleted.await)
+    }
+
+    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
+        self.note_room(self.delete_tag_alone(repository, tag).await)
+    }
+}
+
+impl<B: Backend> Store<B> {
     async fn read_manifest(
         &self,
         repository: &RepositoryName,

@@ -1,5 +1,7 @@
 //! The storage protocol: what a registry asks of its storage, on records and bytes of any backend.
 //!
+//! The facets of [`Storage`](registry_core::Storage) are in [`blobs`], [`uploads`], [`manifests`] and [`lists`].
+//!
 //! One file for each thing that happens: [`commit`] makes uploaded bytes a blob, [`push`] stores a manifest and its
 //! tags, [`mount`] lets another repository read a blob, [`delete`] takes things away. Those are sequences of record
 //! steps, each safe to be the last one; the rest reads. [`adopt`] runs the same sequences, many in one transaction.
@@ -31,11 +33,7 @@ mod uploads;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use registry_core::storage::{
-    Blob, Body, Manifest, NewManifest, Page, PageRequest, ReferrersRequest, Storage, TagFilter, UploadKey,
-};
-use registry_core::{Algorithm, Descriptor, Digest, Error, Reference, RepositoryName, Tag, UploadId};
+use registry_core::Error;
 use tokio::sync::Semaphore;
 
 pub use self::contents::Contents;
@@ -86,7 +84,7 @@ impl Default for StoreOptions {
     }
 }
 
-/// Implements [`Storage`] over any backend.
+/// Implements [`Storage`](registry_core::Storage) over any backend.
 ///
 /// Any number of stores, in any number of processes, may work on one bucket at once; a disk has one owner.
 #[derive(Debug)]
@@ -150,134 +148,5 @@ impl<B: Backend> Store<B> {
     /// Those of the medium.
     pub async fn close(&self) -> Result<(), Error> {
         self.backend.close().await
-    }
-}
-
-#[async_trait]
-impl<B: Backend> Storage for Store<B> {
-    async fn stat_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
-        self.stat_blob(repository, digest).await
-    }
-
-    async fn open_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
-        self.open_blob(repository, digest).await
-    }
-
-    async fn mount_blob(
-        &self,
-        from: &RepositoryName,
-        to: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<bool, Error> {
-        self.note_room(self.mount_blob(from, to, digest).await)
-    }
-
-    async fn list_blob_repositories(
-        &self,
-        digest: &Digest,
-        page: PageRequest,
-    ) -> Result<Page<RepositoryName>, Error> {
-        self.list_blob_repositories(digest, page).await
-    }
-
-    async fn delete_blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        immutable: Option<TagFilter>,
-    ) -> Result<(), Error> {
-        self.note_room(self.delete_blob(repository, digest, immutable).await)
-    }
-
-    async fn create_upload(
-        &self,
-        repository: &RepositoryName,
-        principal: &str,
-        algorithm: Algorithm,
-    ) -> Result<UploadId, Error> {
-        self.note_room(self.create_upload(repository, principal, algorithm).await)
-    }
-
-    async fn append_upload(
-        &self,
-        upload: &UploadKey,
-        offset: Option<u64>,
-        body: Body<'_>,
-    ) -> Result<u64, Error> {
-        self.note_room(self.append_upload(upload, offset, body).await)
-    }
-
-    async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error> {
-        self.upload_status(upload).await
-    }
-
-    async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
-        self.note_room(self.commit_upload(upload, digest).await)
-    }
-
-    async fn finish_upload(
-        &self,
-        upload: &UploadKey,
-        digest: &Digest,
-        offset: Option<u64>,
-        body: Body<'_>,
-    ) -> Result<u64, Error> {
-        self.note_room(self.finish_upload(upload, digest, offset, body).await)
-    }
-
-    async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
-        self.note_room(self.cancel_upload(upload).await)
-    }
-
-    async fn get_manifest(
-        &self,
-        repository: &RepositoryName,
-        reference: &Reference,
-    ) -> Result<Manifest, Error> {
-        self.get_manifest(repository, reference).await
-    }
-
-    async fn stat_manifest(
-        &self,
-        repository: &RepositoryName,
-        reference: &Reference,
-    ) -> Result<Manifest, Error> {
-        self.stat_manifest(repository, reference).await
-    }
-
-    async fn put_manifest(&self, repository: &RepositoryName, manifest: NewManifest) -> Result<(), Error> {
-        self.note_room(self.put_manifest(repository, manifest).await)
-    }
-
-    async fn delete_manifest(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        may_delete: Option<TagFilter>,
-        immutable: Option<TagFilter>,
-    ) -> Result<(), Error> {
-        let deleted = self.delete_manifest(repository, digest, may_delete, immutable);
-        self.note_room(deleted.await)
-    }
-
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
-        self.note_room(self.delete_tag(repository, tag).await)
-    }
-
-    async fn list_tags(&self, repository: &RepositoryName, page: PageRequest) -> Result<Page<Tag>, Error> {
-        self.list_tags(repository, page).await
-    }
-
-    async fn list_referrers(
-        &self,
-        repository: &RepositoryName,
-        subject: &Digest,
-        request: ReferrersRequest,
-    ) -> Result<Page<Descriptor>, Error> {
-        self.list_referrers(repository, subject, request).await
-    }
-
-    async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
-        self.list_repositories(page).await
     }
 }

@@ -13,7 +13,7 @@ use crate::key::Key;
 use crate::record::{BlobBytes, BlobRecord, GrantRecord, HintRecord, Stamp};
 
 impl<B: Backend> Store<B> {
-    pub(super) async fn mount_blob(
+    pub(super) async fn mount(
         &self,
         from: &RepositoryName,
         to: &RepositoryName,

@@ -70,7 +70,7 @@ impl Place {
 
 impl<B: Backend> Store<B> {
     /// Reads entries, whose sizes the listing tells before, and never a manifest: it may be a thousand times as large.
-    pub(super) async fn list_referrers(
+    pub(super) async fn page_of_referrers(
         &self,
         repository: &RepositoryName,
         subject: &Digest,

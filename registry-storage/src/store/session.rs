@@ -114,7 +114,7 @@ impl Session {
 }
 
 impl<B: Backend> Store<B> {
-    pub(super) async fn create_upload(
+    pub(super) async fn create_session(
         &self,
         repository: &RepositoryName,
         principal: &str,
@@ -212,7 +212,7 @@ impl<B: Backend> Store<B> {
     }
 
     /// Reads a session of the caller's. One of another repository or principal is not known to them.
-    async fn load_session(&self, upload: &UploadKey) -> Result<Session, Error> {
+    pub(super) async fn load_session(&self, upload: &UploadKey) -> Result<Session, Error> {
         let key = Key::upload(upload.id);
         // Behind what waits to be written: the request that wrote it may have been dropped.
         let session = self
@@ -267,11 +267,7 @@ impl<B: Backend> Store<B> {
         Ok(output)
     }
 
-    pub(super) async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error> {
-        self.load_session(upload).await?.upload.length()
-    }
-
-    pub(super) async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
+    pub(super) async fn cancel_session(&self, upload: &UploadKey) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
             let (session, _held) = self.take_session(upload).await?;
             if self.abort_session(session).await? {

@@ -1,13 +1,14 @@
-//! Appending to an upload: from the socket, through the hash, to the bytes, one part at a time.
+//! The facet of uploads, and appending to one: from the socket, through the hash, to the bytes, one part at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use registry_core::hash::Hasher;
-use registry_core::storage::{Body, UploadKey};
-use registry_core::{Algorithm, Digest, Error, ErrorCode, Timestamp};
+use registry_core::storage::{Body, UploadKey, UploadStorage};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Timestamp, UploadId};
 use tokio::task::spawn_blocking;
 
 use super::Store;
@@ -26,33 +27,67 @@ const TOUCH_INTERVAL: Duration = Duration::from_mins(5);
 /// Smaller pieces are hashed where they are: handing them to another thread costs more.
 const HASH_IN_PLACE: usize = 32 * 1024;
 
-impl<B: Backend> Store<B> {
-    pub(super) async fn append_upload(
+#[async_trait]
+impl<B: Backend> UploadStorage for Store<B> {
+    async fn create_upload(
+        &self,
+        repository: &RepositoryName,
+        principal: &str,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, Error> {
+        self.note_room(self.create_session(repository, principal, algorithm).await)
+    }
+
+    async fn append_upload(
         &self,
         upload: &UploadKey,
         offset: Option<u64>,
         body: Body<'_>,
     ) -> Result<u64, Error> {
-        let (append, ending) = self.append(upload, offset, body, false).await?;
-        ending?;
-        append.session.upload.length()
+        let append = async {
+            let (append, ending) = self.append(upload, offset, body, false).await?;
+            ending?;
+            append.session.upload.length()
+        };
+        self.note_room(append.await)
     }
 
-    pub(super) async fn finish_upload(
+    async fn upload_status(&self, upload: &UploadKey) -> Result<u64, Error> {
+        self.load_session(upload).await?.upload.length()
+    }
+
+    async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
+        let commit = async {
+            let (session, held) = self.take_session(upload).await?;
+            self.commit_session(session, held, upload, digest).await
+        };
+        self.note_room(commit.await)
+    }
+
+    async fn finish_upload(
         &self,
         upload: &UploadKey,
         digest: &Digest,
         offset: Option<u64>,
         body: Body<'_>,
     ) -> Result<u64, Error> {
-        let (append, ending) = self.append(upload, offset, body, true).await?;
-        ending?;
-        let Append { session, held, .. } = append;
-        let size = session.upload.length()?;
-        self.commit_session(session, held, upload, digest).await?;
-        Ok(size)
+        let finish = async {
+            let (append, ending) = self.append(upload, offset, body, true).await?;
+            ending?;
+            let Append { session, held, .. } = append;
+            let size = session.upload.length()?;
+            self.commit_session(session, held, upload, digest).await?;
+            Ok(size)
+        };
+        self.note_room(finish.await)
     }
 
+    async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
+        self.note_room(self.cancel_session(upload).await)
+    }
+}
+
+impl<B: Backend> Store<B> {
     /// Appends a body, and returns what there is now and how the body ended. Where it `is_last`, its bytes are not written
     /// down as the session's.
     async fn append(

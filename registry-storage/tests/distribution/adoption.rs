@@ -1,9 +1,10 @@
 //! What is adopted, and that the tree stays as it is.
 
+use registry_core::storage::{BlobStorage as _, ListStorage as _, ManifestStorage as _, UploadStorage as _};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use registry_core::{Algorithm, Digest, ErrorCode, Storage as _};
+use registry_core::{Algorithm, Digest, ErrorCode};
 use registry_storage::Store;
 use registry_storage::distribution::{
     AdoptError, AdoptOptions, AdoptReport, Adoption, DefectKind, Tree, Update, adopt, adoption, is_adopted,

@@ -1,9 +1,9 @@
 //! An adoption ends at any point, by being dropped or by the loss of power, and is begun anew.
 
+use registry_core::storage::{BlobStorage as _, ListStorage as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use registry_core::Storage as _;
 use registry_storage::Store;
 use registry_storage::distribution::{
     AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adopt, adoption,

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use registry_core::storage::{Manifest, NewManifest, TagCondition};
-use registry_core::{Algorithm, Digest, Storage as _};
+use registry_core::storage::{Manifest, ManifestStorage as _, NewManifest, TagCondition};
+use registry_core::{Algorithm, Digest};
 use registry_storage::distribution::{AdoptOptions, ExportOptions, ExportReport, export};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::{ObjectStoreBackend, Store};

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
-use registry_core::storage::{Manifest, PageRequest};
-use registry_core::{Algorithm, Digest, Error, Reference, RepositoryName, Storage as _, Tag};
+use registry_core::storage::{
+    BlobStorage as _, ListStorage as _, Manifest, ManifestStorage as _, PageRequest,
+};
+use registry_core::{Algorithm, Digest, Error, Reference, RepositoryName, Tag};
 use registry_storage::Store;
 use registry_storage::check::CheckOptions;
 use registry_storage::distribution::{

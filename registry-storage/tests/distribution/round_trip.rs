@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use proptest::prelude::*;
-use registry_core::{Digest, Storage as _};
+use registry_core::Digest;
+use registry_core::storage::ListStorage as _;
 use registry_storage::Store;
 use registry_storage::distribution::{ExportOptions, export, survey};
 use registry_storage::filesystem::FilesystemBackend;

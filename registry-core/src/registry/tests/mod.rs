@@ -12,7 +12,8 @@ use crate::media_type::MediaType;
 use crate::page::PageQuery;
 use crate::reference::Reference;
 use crate::storage::{
-    Blob, Manifest, NewManifest, Page, PageRequest, ReferrersRequest, TagCondition, TagFilter, UploadKey,
+    Blob, BlobStorage, ListStorage, Manifest, ManifestStorage, NewManifest, Page, PageRequest,
+    ReferrersRequest, TagCondition, TagFilter, UploadKey, UploadStorage,
 };
 use crate::tag::Tag;
 use crate::testing::{Items, Memory, now, read_all, text_of};
@@ -87,7 +88,7 @@ impl Tiny {
 }
 
 #[async_trait]
-impl Storage for Tiny {
+impl BlobStorage for Tiny {
     async fn stat_blob(&self, _: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
         self.note("stat");
         if *digest == hello() {
@@ -135,7 +136,10 @@ impl Storage for Tiny {
         self.note("delete blob");
         Ok(())
     }
+}
 
+#[async_trait]
+impl UploadStorage for Tiny {
     async fn create_upload(
         &self,
         _: &RepositoryName,
@@ -209,7 +213,10 @@ impl Storage for Tiny {
         self.note("cancel");
         Ok(())
     }
+}
 
+#[async_trait]
+impl ManifestStorage for Tiny {
     async fn get_manifest(&self, _: &RepositoryName, _: &Reference) -> Result<Manifest, Error> {
         self.note("get");
         Ok(Manifest {
@@ -248,7 +255,10 @@ impl Storage for Tiny {
         self.note("delete tag");
         Ok(())
     }
+}
 
+#[async_trait]
+impl ListStorage for Tiny {
     async fn list_tags(&self, repository: &RepositoryName, page: PageRequest) -> Result<Page<Tag>, Error> {
         if repository.as_str() == "none" {
             Err(ErrorCode::NameUnknown.into())

@@ -20,7 +20,8 @@ use crate::record::{ManifestRecord, NoteKind, Stamp, TagRecord};
 pub(super) use self::notes::write_note;
 
 impl<B: Backend> Store<B> {
-    pub(super) async fn delete_blob(
+    /// Takes a blob from a repository.
+    pub(in crate::store) async fn delete_grant(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -46,7 +47,8 @@ impl<B: Backend> Store<B> {
         Err(contended())
     }
 
-    pub(super) async fn delete_manifest(
+    /// Deletes a manifest and the tags that name it.
+    pub(in crate::store) async fn delete_manifest_and_tags(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
@@ -68,7 +70,11 @@ impl<B: Backend> Store<B> {
         Err(contended())
     }
 
-    pub(super) async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
+    pub(in crate::store) async fn delete_tag_alone(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<(), Error> {
         let delete = DeleteTag {
             repository: repository.clone(),
             tag: tag.clone(),

@@ -18,7 +18,8 @@ use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, NoteKind, ReferrerRecord, RepositoryRecord, Stamp};
 
 impl<B: Backend> Store<B> {
-    pub(super) async fn put_manifest(
+    /// Stores a manifest and points its tags at it.
+    pub(in crate::store) async fn push_manifest(
         &self,
         repository: &RepositoryName,
         manifest: NewManifest,

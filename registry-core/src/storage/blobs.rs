@@ -1,0 +1,86 @@
+//! Blobs.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::ops::Range;
+use core::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+
+use super::{Page, PageRequest, TagFilter};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::name::RepositoryName;
+
+/// Content on its way out.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
+
+/// A blob that was opened.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// The size in bytes.
+    pub size: u64,
+    /// The content.
+    pub content: Arc<dyn BlobContent>,
+}
+
+/// The content of an opened blob. It stays readable for as long as the handle lives, on a disk even after a delete.
+pub trait BlobContent: fmt::Debug + Send + Sync {
+    /// Reads the bytes of `range`, which must lie within the blob's size, in chunks of bounded size.
+    ///
+    /// Nothing is read before the stream is polled; dropping it stops the reading.
+    fn read(&self, range: Range<u64>) -> ByteStream;
+}
+
+/// Blobs and which repositories may read them: a facet of [`Storage`](super::Storage), whose promises hold here.
+#[async_trait]
+pub trait BlobStorage: Send + Sync + 'static {
+    /// Returns the size of a blob that this repository may read, and keeps the blob from collection for a grace.
+    ///
+    /// # Errors
+    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown).
+    async fn stat_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error>;
+
+    /// Opens a blob that this repository may read.
+    ///
+    /// # Errors
+    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown).
+    async fn open_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error>;
+
+    /// Lets `to` read a blob that `from` may read, without copying it; `false` where `from` does not have it.
+    ///
+    /// The caller checked the right to read in `from`.
+    async fn mount_blob(
+        &self,
+        from: &RepositoryName,
+        to: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, Error>;
+
+    /// Returns some of the repositories that may read a blob, in the order of names, for a mount without `from`.
+    async fn list_blob_repositories(
+        &self,
+        digest: &Digest,
+        page: PageRequest,
+    ) -> Result<Page<RepositoryName>, Error>;
+
+    /// Takes a blob from a repository. Other repositories keep it; its bytes go when none has it.
+    ///
+    /// What the tags reach that `immutable` names stays: their manifests, the manifests of an index at any depth, layers
+    /// and configurations. A tag that is pushed at the same time with its [`NewManifest`](super::NewManifest) saying that it must not move
+    /// reaches all that it names, or its push is refused. The time that this takes grows with the tags of the repository
+    /// that are immutable.
+    ///
+    /// # Errors
+    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown); [`TagConflict`](crate::ErrorCode::TagConflict) where an immutable
+    /// tag reaches it.
+    async fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        immutable: Option<TagFilter>,
+    ) -> Result<(), Error>;
+}

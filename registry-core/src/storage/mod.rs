@@ -1,0 +1,36 @@
+//! What a registry asks of its storage.
+
+mod blobs;
+mod forward;
+mod lists;
+mod manifests;
+mod uploads;
+
+#[doc(hidden)]
+pub use async_trait::async_trait;
+
+pub use self::blobs::{Blob, BlobContent, BlobStorage, ByteStream};
+pub use self::lists::{ListStorage, Page, PageRequest, ReferrersRequest};
+pub use self::manifests::{
+    ChildKind, Manifest, ManifestChild, ManifestStorage, NewManifest, TagCondition, TagFilter,
+};
+pub use self::uploads::{Body, UploadKey, UploadStorage};
+
+/// What a registry asks of its storage, in four facets. Whatever implements them all is a storage.
+///
+/// A wrapper implements the facets that it changes, and forwards the others by
+/// [`forward_storage`](crate::forward_storage).
+///
+/// **Atomicity.** Each method takes effect whole or not at all for readers: nothing half-written is ever visible.
+/// **Order.** What a method did is seen by every method that begins after it returned, in any process.
+/// **Durability.** What returned `Ok` survives what the storage promises to survive; on a disk and a bucket that is
+/// the loss of power. Progress of an upload may be lost, its committed blob may not.
+/// **Cancel safety.** Every future may be dropped at any point: the effect then happened whole or not at all, or, for
+/// an upload, the session stands at an offset that [`upload_status`](UploadStorage::upload_status) returns.
+/// **Errors.** Beside what each method names, [`Internal`](crate::ErrorCode::Internal),
+/// [`Unavailable`](crate::ErrorCode::Unavailable) and [`StorageFull`](crate::ErrorCode::StorageFull) are possible
+/// everywhere. A method that returned an error may nevertheless have taken effect if the storage's answer was lost;
+/// every method may be repeated.
+pub trait Storage: BlobStorage + UploadStorage + ManifestStorage + ListStorage {}
+
+impl<S: ?Sized + BlobStorage + UploadStorage + ManifestStorage + ListStorage> Storage for S {}
