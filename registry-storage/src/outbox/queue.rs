@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 
 use super::{IntentName, OutboxEntry, OutboxLimits};
 
@@ -74,11 +74,8 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn open(path: &Path, limits: OutboxLimits, consumers: &[&str]) -> rusqlite::Result<Self> {
         keep_private(path);
-        let connection = Connection::open(path)?;
+        let connection = open_alone(path)?;
         connection.busy_timeout(BUSY)?;
-        // The index of the log is in memory then. In a file it would be mapped into memory, and on a full disk of btrfs the
-        // process that writes to it is killed by SIGBUS.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         // What is committed survives the process; the worker syncs it soon after.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -206,6 +203,16 @@ impl Queue {
         // In memory this does nothing.
         self.connection
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    }
+}
+
+/// Opens a file for this process alone, with the index of its log in memory. In a file it would be mapped into memory, and on
+/// a full disk of btrfs the process that writes to it is killed by SIGBUS.
+fn open_alone(path: &Path) -> rusqlite::Result<Connection> {
+    if cfg!(unix) {
+        Connection::open_with_flags_and_vfs(path, OpenFlags::default(), c"unix-excl")
+    } else {
+        Connection::open(path)
     }
 }
 
