@@ -6,7 +6,7 @@ pub trait Progress: Send + Sync {
     fn step(&self, step: Step, done: u64, total: Option<u64>);
 }
 
-/// What a command is doing, and so what its progress counts.
+/// What a command is doing, and so what its progress counts: what takes the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
@@ -18,30 +18,33 @@ pub enum Step {
     Bytes,
     /// Copying the records; counted in pages of the database.
     Copy,
-    /// Linking or copying the files of the bytes.
+    /// Giving files second names.
     Files,
-    /// Writing repositories.
-    Repositories,
-    /// Writing images; counted in tags.
-    Tags,
-    /// Reading images.
-    Images,
+    /// Writing content to another place; counted in bytes.
+    Copying,
+    /// Taking over or writing what repositories name, without copying it.
+    Links,
 }
 
 impl Step {
-    /// Returns what is counted, in the plural.
+    /// Returns what is counted, in the plural; of bytes, what is done with them.
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Records => "records",
-            Self::Content => "bytes read",
+            Self::Content => "read",
             Self::Bytes => "byte strings",
             Self::Copy => "pages of records",
             Self::Files => "files",
-            Self::Repositories => "repositories",
-            Self::Tags => "tags",
-            Self::Images => "images",
+            Self::Copying => "copied",
+            Self::Links => "blobs and manifests",
         }
+    }
+
+    /// Tells whether bytes are counted.
+    #[must_use]
+    pub const fn is_bytes(self) -> bool {
+        matches!(self, Self::Content | Self::Copying)
     }
 }
 

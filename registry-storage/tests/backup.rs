@@ -17,6 +17,7 @@ use registry_storage::Store;
 use registry_storage::check::CheckOptions;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::filesystem::backup::{BackupError, restore};
+use registry_storage::progress::Step;
 
 use crate::support::images::{Image, image, name, push_image, start_upload, tag, try_push};
 
@@ -217,8 +218,8 @@ struct Stop {
 }
 
 impl registry_storage::Progress for Stop {
-    fn step(&self, step: registry_storage::progress::Step, _: u64, _: Option<u64>) {
-        if step == registry_storage::progress::Step::Files {
+    fn step(&self, step: Step, _: u64, _: Option<u64>) {
+        if step == Step::Files {
             self.begun.notify_one();
             // Whoever lets it go on is gone then.
             self.go_on.lock().unwrap().recv().unwrap_err();
@@ -356,4 +357,61 @@ async fn a_copied_folder_is_told_from_one_that_was_moved_or_restored() {
     assert!(!store.backend().is_copy());
     store.close().await.unwrap();
     assert!(!is_copy(&path("copy")).await);
+}
+
+/// Keeps what is told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<(Step, u64, Option<u64>)>>);
+
+impl registry_storage::Progress for Told {
+    fn step(&self, step: Step, done: u64, total: Option<u64>) {
+        self.0.lock().unwrap().push((step, done, total));
+    }
+}
+
+impl Told {
+    /// What is told last counts what takes the time, to its end.
+    fn assert_counted(&self, expected: Step, amount: u64) {
+        let told = self.0.lock().unwrap();
+        assert_eq!(told.last(), Some(&(expected, amount, Some(amount))), "{told:?}");
+        assert!(told.iter().all(|(_, _, total)| total.is_some()), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_counts_files_that_are_linked_and_bytes_that_are_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("root")).await;
+    for number in 1..4 {
+        push_image(&store, "a", Some(&format!("v{number}")), number, 50_000).await;
+    }
+    let linked = folder.path().join("linked");
+    let told = Arc::new(Told::default());
+    let report = store
+        .backend()
+        .backup(&linked, Arc::clone(&told) as _)
+        .await
+        .unwrap();
+    assert_eq!((report.linked, report.copied), (3, 0));
+    told.assert_counted(Step::Files, 3);
+    // On another file system, if there is one.
+    let device = |path: &Path| std::os::unix::fs::MetadataExt::dev(&path.metadata().unwrap());
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+        return;
+    };
+    if device(other.path()) == device(folder.path()) {
+        return;
+    }
+    let (copied, told) = (other.path().join("copied"), Arc::new(Told::default()));
+    let report = store
+        .backend()
+        .backup(&copied, Arc::clone(&told) as _)
+        .await
+        .unwrap();
+    assert_eq!((report.linked, report.copied), (0, 3));
+    told.assert_counted(Step::Copying, report.size);
+    let told = Arc::new(Told::default());
+    let restored = folder.path().join("restored");
+    restore(&copied, &restored, Arc::clone(&told) as _).await.unwrap();
+    told.assert_counted(Step::Copying, report.size);
 }

@@ -10,6 +10,7 @@ use registry_core::storage::{
 use registry_core::{Digest, ErrorCode, Reference};
 use registry_storage::check::{CheckOptions, CheckReport, Finding, Problem, Repair, Severity};
 use registry_storage::filesystem::FilesystemBackend;
+use registry_storage::progress::Step;
 use registry_storage::{Backend, Key, ObjectStoreBackend, Store};
 
 use crate::support::images::{Image, digest, name, push_blob, push_image, push_index, push_referrer, tag};
@@ -423,4 +424,39 @@ async fn content_is_read_no_faster_than_told() {
         "{:?}",
         start.elapsed()
     );
+}
+
+/// Keeps what is told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<(Step, u64, Option<u64>)>>);
+
+impl registry_storage::Progress for Told {
+    fn step(&self, step: Step, done: u64, total: Option<u64>) {
+        self.0.lock().unwrap().push((step, done, total));
+    }
+}
+
+#[tokio::test]
+async fn a_check_counts_records_and_the_bytes_that_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let sample = sample(FilesystemBackend::open(folder.path()).await.unwrap()).await;
+    for is_verifying in [false, true] {
+        let told = Told::default();
+        let mut options = CheckOptions::default();
+        options.verify_content = is_verifying;
+        let report = sample
+            .store
+            .check(&options, &told, &mut |_: Finding| {})
+            .await
+            .unwrap();
+        let told = told.0.into_inner().unwrap();
+        let last = |wanted: Step| {
+            let mut steps = told.iter().filter(|(step, ..)| *step == wanted);
+            steps.next_back().map(|(_, done, total)| (*done, *total))
+        };
+        assert_eq!(last(Step::Records), Some((report.records, Some(report.records))));
+        let read = is_verifying.then_some((report.content, Some(report.content)));
+        assert_eq!(last(Step::Content), read);
+        assert!(told.iter().all(|(_, _, total)| total.is_some()), "{told:?}");
+    }
 }

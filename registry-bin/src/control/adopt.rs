@@ -143,6 +143,15 @@ pub(crate) fn describe(report: &AdoptReport) -> String {
     text
 }
 
+/// Returns what takes the time of an adoption, how much of it is done, and how much there is.
+pub(crate) const fn amount(report: &AdoptReport) -> (Step, u64, u64) {
+    if report.content > 0 {
+        (Step::Content, report.content_done, report.content)
+    } else {
+        (Step::Links, report.links_done, report.links)
+    }
+}
+
 /// Says what was not adopted, and whose it is where it may not be read.
 pub(crate) fn not_adopted(defect: &Defect) -> String {
     let note = match defect {
@@ -155,11 +164,8 @@ pub(crate) fn not_adopted(defect: &Defect) -> String {
 #[async_trait]
 impl Observer for Reporter {
     fn progress(&mut self, report: &AdoptReport) {
-        self.step(
-            Step::Repositories,
-            report.repositories_done,
-            Some(report.repositories),
-        );
+        let (step, done, total) = amount(report);
+        self.step(step, done, Some(total));
     }
 
     async fn defect(&mut self, defect: &Defect) {

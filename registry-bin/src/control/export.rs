@@ -21,11 +21,13 @@ pub(super) async fn distribution(
     reporter: &Reporter,
 ) -> Result<Outcome, Failure> {
     let mut progress = |report: &ExportReport| {
-        reporter.step(
-            Step::Repositories,
-            report.repositories_done,
-            Some(report.repositories),
-        );
+        let (step, done, total) = if report.content > 0 {
+            (Step::Copying, report.content_done, report.content)
+        } else {
+            (Step::Links, report.grants + report.manifests, report.links)
+        };
+        // What is pushed meanwhile is one of them.
+        reporter.step(step, done, Some(total.max(done)));
     };
     let exported = match store {
         AnyStore::Disk(store) => {

@@ -22,8 +22,10 @@ pub(super) enum Message {
 /// How far a command came.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// What is counted, in the plural.
+    /// What is counted, in the plural; of bytes, what is done with them.
     pub(super) unit: String,
+    #[serde(default)]
+    pub(super) is_bytes: bool,
     pub(super) done: u64,
     pub(super) total: Option<u64>,
 }

@@ -13,7 +13,7 @@ mod message;
 mod reporter;
 pub(crate) mod run;
 pub(crate) mod server;
-mod show;
+pub(crate) mod show;
 mod socket;
 
 use std::path::{Path, PathBuf};

@@ -59,6 +59,7 @@ impl Progress for Reporter {
         self.progress.send_modify(|state| {
             if state.unit != step.unit() {
                 step.unit().clone_into(&mut state.unit);
+                state.is_bytes = step.is_bytes();
             }
             (state.done, state.total) = (done, total);
         });

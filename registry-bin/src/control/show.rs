@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use registry_core::printable::Printable;
 
 use super::message::{Message, State};
@@ -23,7 +23,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) fn new() -> Self {
-        let bar = io::stderr().is_terminal().then(ProgressBar::no_length);
+        let bar = is_for_bars().then(ProgressBar::no_length);
         Self {
             bar,
             told: Mutex::new(Instant::now()),
@@ -47,28 +47,27 @@ impl Show {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.elapsed() >= INTERVAL {
                 *told = Instant::now();
-                let of = state
-                    .total
-                    .map_or_else(String::new, |total| format!(" of {total}"));
-                drop(writeln!(io::stderr(), "{}{of} {}", state.done, state.unit));
+                drop(writeln!(io::stderr(), "{}", state.line()));
             }
             return;
         };
-        let template = match state.total {
-            Some(_) => "{bar:40} {human_pos} of {human_len} {msg}, {eta} left",
-            None => "{spinner} {human_pos} {msg}, {elapsed}",
+        let template = match (state.total, state.is_bytes) {
+            (Some(_), true) => "{bar:40} {bytes} of {total_bytes} {msg}, {eta} left",
+            (Some(_), false) => "{bar:40} {human_pos} of {human_len} {msg}, {eta} left",
+            (None, true) => "{spinner} {bytes} {msg}, {elapsed}",
+            (None, false) => "{spinner} {human_pos} {msg}, {elapsed}",
         };
         if bar.message() != state.unit {
             bar.set_style(
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
             );
-            bar.set_message(state.unit.clone());
         }
         match state.total {
             Some(total) => bar.set_length(total),
             None => bar.unset_length(),
         }
         bar.set_position(state.done);
+        bar.set_message(state.unit.clone());
         bar.tick();
     }
 
@@ -79,8 +78,47 @@ impl Show {
     }
 }
 
+impl State {
+    /// The same as a line of text.
+    fn line(&self) -> String {
+        let amount = |number: u64| {
+            if self.is_bytes {
+                HumanBytes(number).to_string()
+            } else {
+                number.to_string()
+            }
+        };
+        let of = self
+            .total
+            .map_or_else(String::new, |total| format!(" of {}", amount(total)));
+        format!("{}{of} {}", amount(self.done), self.unit)
+    }
+}
+
+/// Tells whether the standard error is a terminal that a bar can be drawn on. A bar has no colours.
+pub(crate) fn is_for_bars() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
 /// Writes a line, or several, to the standard output.
 pub(crate) fn print(line: &str) -> Result<(), Failure> {
     writeln!(io::stdout(), "{}", printable_lines(line))
         .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_told_as_people_read_them() {
+        let state = |is_bytes, total| State {
+            unit: "copied".to_owned(),
+            is_bytes,
+            done: 1 << 20,
+            total,
+        };
+        assert_eq!(state(true, Some(3 << 30)).line(), "1.00 MiB of 3.00 GiB copied");
+        assert_eq!(state(false, None).line(), "1048576 copied");
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use registry_core::{Error, RepositoryName, Timestamp};
 use tokio::task::spawn_blocking;
@@ -290,6 +291,8 @@ impl<'r> Run<'r> {
             options,
             since: None,
             is_synced: false,
+            settled: 0,
+            read: Arc::default(),
             report: AdoptReport::default(),
             observer,
         }
@@ -310,12 +313,12 @@ impl<'r> Run<'r> {
     }
 
     async fn repositories(mut self, names: Vec<RepositoryName>) -> Result<AdoptReport, AdoptError> {
-        self.report.repositories = names.len() as u64;
+        let names = self.survey_links(names).await?;
         self.observer.progress(&self.report);
         let mut window: Vec<Scanned> = Vec::new();
-        for name in names {
+        for (name, links) in names {
             let (tree, since) = (self.tree.clone(), self.since);
-            let scanned = spawn_blocking(move || Scanned::read(&tree, &name, since));
+            let scanned = spawn_blocking(move || Scanned::read(&tree, &name, links, since));
             window.push(scanned.await.map_err(Error::internal)?);
             let weight: usize = window.iter().map(Scanned::weight).sum();
             if weight >= WINDOW || window.len() >= WINDOW_REPOSITORIES {
@@ -324,5 +327,28 @@ impl<'r> Run<'r> {
         }
         self.take(window).await?;
         Ok(self.report)
+    }
+
+    /// Counts what there is to do, so that whoever waits knows how much is left. Returns how many links each repository has.
+    async fn survey_links(
+        &mut self,
+        names: Vec<RepositoryName>,
+    ) -> Result<Vec<(RepositoryName, u64)>, AdoptError> {
+        let tree = self.tree.clone();
+        let reads_all = self.options.verify && self.since.is_none();
+        let count = move || {
+            let counted = names.into_iter().map(|name| {
+                let links = tree.count_links(&name);
+                (name, links)
+            });
+            let counted: Vec<_> = counted.collect();
+            let content = if reads_all { tree.content_size() } else { 0 };
+            (counted, content)
+        };
+        let (counted, content) = spawn_blocking(count).await.map_err(Error::internal)?;
+        self.report.repositories = counted.len() as u64;
+        self.report.links = counted.iter().map(|(_, links)| links).sum();
+        self.report.content = content;
+        Ok(counted)
     }
 }

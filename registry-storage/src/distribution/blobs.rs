@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use registry_core::{Algorithm, Digest, Hasher, RepositoryName};
@@ -36,13 +37,13 @@ impl BlobContent {
 ///
 /// Small content is always compared with its digest. A file is hashed where that is asked for, where it is known by
 /// another algorithm than the one that it is kept by, and where it has another size than a manifest says: manifests may
-/// be wrong, as that registry does not compare them with what was pushed.
+/// be wrong, as that registry does not compare them with what was pushed. What is hashed is counted on the way.
 pub(super) fn check(
     tree: &Tree,
     repository: &RepositoryName,
     link: &Link,
     declared_size: Option<u64>,
-    verify: bool,
+    (verify, read): (bool, &AtomicU64),
 ) -> Result<BlobContent, Defect> {
     let path = tree.data(&link.target);
     let failed = |cause: io::Error| match cause.kind() {
@@ -66,6 +67,7 @@ pub(super) fn check(
         let mut content = Vec::new();
         let limit = INLINE_LIMIT as u64 + 1;
         file.take(limit).read_to_end(&mut content).map_err(failed)?;
+        read.fetch_add(content.len() as u64, Ordering::Relaxed);
         let found = Digest::of(algorithm, &content);
         return if found == link.digest {
             Ok(BlobContent::Inline(content.into()))
@@ -75,7 +77,7 @@ pub(super) fn check(
     }
     let is_doubtful = declared_size.is_some_and(|declared| declared != size);
     if verify || is_doubtful || link.target != link.digest {
-        let (found, size) = hash_file(&mut file, algorithm).map_err(failed)?;
+        let (found, size) = hash_file(&mut file, algorithm, read).map_err(failed)?;
         if found != link.digest {
             return Err(corrupt(found, size));
         }
@@ -83,7 +85,7 @@ pub(super) fn check(
     Ok(BlobContent::File(path, size))
 }
 
-fn hash_file(file: &mut File, algorithm: Algorithm) -> io::Result<(Digest, u64)> {
+fn hash_file(file: &mut File, algorithm: Algorithm, progress: &AtomicU64) -> io::Result<(Digest, u64)> {
     let mut hasher = Hasher::new(algorithm);
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -92,6 +94,7 @@ fn hash_file(file: &mut File, algorithm: Algorithm) -> io::Result<(Digest, u64)>
             break;
         };
         hasher.update(chunk);
+        progress.fetch_add(chunk.len() as u64, Ordering::Relaxed);
     }
     let size = hasher.length();
     Ok((hasher.finish(), size))

@@ -1,6 +1,7 @@
 //! The way back: writing what a store has as a tree of the distribution registry.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
@@ -52,6 +53,12 @@ pub struct ExportReport {
     pub repositories: u64,
     /// How many of them are done.
     pub repositories_done: u64,
+    /// How many blobs and manifests of repositories there are, where they get second names; else 0.
+    pub links: u64,
+    /// How many bytes are to be copied, about, where they cannot get second names; else 0.
+    pub content: u64,
+    /// How many of these were copied.
+    pub content_done: u64,
     /// Manifests.
     pub manifests: u64,
     /// Tags.
@@ -118,6 +125,8 @@ pub async fn export<B: Backend>(
     };
     let names = export.repositories().await?;
     export.report.repositories = names.len() as u64;
+    export.count(&names).await?;
+    export.tell();
     for name in &names {
         export.repository(name).await?;
         export.report.repositories_done += 1;
@@ -149,6 +158,26 @@ impl<B: Backend> Export<'_, B> {
         act: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, ExportError> {
         in_folder(&self.root, act).await
+    }
+
+    /// Counts what there is to do: bytes where they are copied, and else what gets second names.
+    async fn count(&mut self, names: &[RepositoryName]) -> Result<(), ExportError> {
+        let (bytes, root) = (self.bytes.clone(), self.root.clone());
+        let device = |path: &Path| path.metadata().ok().map(|found| found.dev());
+        let may_link = move || Ok(bytes.is_some_and(|bytes| device(&bytes) == device(&root)));
+        if !self.run(may_link).await? {
+            self.report.content = self.store.contents().await?.bytes;
+            return Ok(());
+        }
+        for name in names {
+            for prefix in [Key::repository_blobs(name), Key::manifests(name)] {
+                let mut after = None;
+                while let Some(digests) = self.digests(&prefix, &mut after).await? {
+                    self.report.links += digests.len() as u64;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn repositories(&self) -> Result<Vec<RepositoryName>, ExportError> {
@@ -247,6 +276,7 @@ impl<B: Backend> Export<'_, B> {
                 Placed::Before => return Ok(Some(digest.clone())),
                 Placed::Linked => {
                     self.report.linked += 1;
+                    self.report.content_done = self.report.content_done.saturating_add(blob.size);
                     return Ok(Some(digest.clone()));
                 }
                 Placed::Not => {}
@@ -267,6 +297,7 @@ impl<B: Backend> Export<'_, B> {
         let mut content = blob.content.read(0..blob.size);
         while let Some(chunk) = content.next().await {
             let chunk = chunk?;
+            let length = chunk.len() as u64;
             (file, hasher) = self
                 .run(move || {
                     hasher.update(&chunk);
@@ -274,6 +305,8 @@ impl<B: Backend> Export<'_, B> {
                     Ok((file, hasher))
                 })
                 .await?;
+            self.report.content_done = self.report.content_done.saturating_add(length);
+            self.tell();
         }
         let (target, digest) = (self.target.clone(), hasher.finish());
         let name = digest.clone();

@@ -14,6 +14,14 @@ pub struct AdoptReport {
     pub repositories: u64,
     /// How many of them were gone through.
     pub repositories_done: u64,
+    /// How many links of blobs and manifests the tree has in them.
+    pub links: u64,
+    /// How many of the links were gone through.
+    pub links_done: u64,
+    /// How many bytes are compared with their digests where all are, about; else 0.
+    pub content: u64,
+    /// How many of these were read.
+    pub content_done: u64,
     /// Manifests.
     pub manifests: u64,
     /// Tags.

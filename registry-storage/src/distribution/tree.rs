@@ -155,6 +155,28 @@ impl Tree {
             .unwrap_or(Timestamp(0))
     }
 
+    /// Counts the links of the blobs and manifests of a repository, by the names of their folders alone.
+    pub(super) fn count_links(&self, name: &RepositoryName) -> u64 {
+        let folder = layout::repository(&self.folder, name);
+        let mut count = 0;
+        for links in [layout::layers(&folder), layout::revisions(&folder)] {
+            for algorithm in self.folders(&links, &mut Vec::new()) {
+                count += entries(&links.join(algorithm)).count() as u64;
+            }
+        }
+        count
+    }
+
+    /// Returns how many bytes of content there are, whether anything names them or not.
+    pub(super) fn content_size(&self) -> u64 {
+        let algorithms = entries(&self.folder.join("blobs"));
+        let digests = algorithms
+            .flat_map(|path| entries(&path))
+            .flat_map(|path| entries(&path));
+        let files = digests.filter_map(|path| fs::symlink_metadata(path.join("data")).ok());
+        files.map(|file| file.len()).sum()
+    }
+
     /// Makes the files durable, all at once. One by one, files that were copied a moment ago take five times as long.
     pub(super) fn sync(&self) -> io::Result<()> {
         sync_file_system(&self.folder)
@@ -225,6 +247,12 @@ impl Tree {
             defects,
         }
     }
+}
+
+/// Returns what is in a folder, as far as that can be told.
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
 }
 
 /// Returns when a file was last written.

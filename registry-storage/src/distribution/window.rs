@@ -1,10 +1,14 @@
 //! Adopting some repositories at once, so that a transaction is about many records however small they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use registry_core::storage::{ChildKind, Manifest, NewManifest, TagCondition};
 use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::adopt::{AdoptError, AdoptOptions};
 use super::blobs::{self, BlobContent};
@@ -21,6 +25,9 @@ const BATCH: usize = 500;
 /// How many bytes of manifests one transaction takes, but for its last manifest.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// How often it is told how much content was read.
+const TICK: Duration = Duration::from_millis(200);
+
 /// From how many files on they are synced together first.
 const MANY: usize = 100;
 
@@ -36,6 +43,8 @@ pub(super) enum Sink<'s> {
 #[derive(Debug)]
 pub(super) struct Scanned {
     links: RepositoryLinks,
+    /// How many links there are, also those that are left out.
+    counted: u64,
     outline: Outline,
     /// Manifests that can be adopted, and blobs that were.
     available: BTreeSet<Digest>,
@@ -47,7 +56,7 @@ pub(super) struct Scanned {
 impl Scanned {
     /// Reads the links of a repository, and its manifests for what they say of other content. With `since`, only what was
     /// written after it, and what that names. Blocks.
-    pub(super) fn read(tree: &Tree, name: &RepositoryName, since: Option<Timestamp>) -> Self {
+    pub(super) fn read(tree: &Tree, name: &RepositoryName, counted: u64, since: Option<Timestamp>) -> Self {
         let mut links = tree.read(name);
         if let Some(since) = since {
             leave_old(tree, &mut links, since);
@@ -81,6 +90,7 @@ impl Scanned {
         links.revisions.retain(|link| available.contains(&link.digest));
         Self {
             links,
+            counted,
             outline,
             available,
             tags,
@@ -136,6 +146,10 @@ pub(super) struct Run<'r> {
     pub(super) since: Option<Timestamp>,
     /// The file system was synced as a whole.
     pub(super) is_synced: bool,
+    /// The links of the repositories that are done.
+    pub(super) settled: u64,
+    /// How many bytes were compared with their digests.
+    pub(super) read: Arc<AtomicU64>,
     pub(super) report: AdoptReport,
     pub(super) observer: &'r mut dyn Observer,
 }
@@ -158,10 +172,20 @@ impl Run<'_> {
         self.take_manifests(&window).await?;
         for repository in &window {
             self.report.repositories_done += 1;
+            self.settled += repository.counted;
             self.report.uploads += repository.links.uploads;
         }
+        self.report.links_done = self.settled;
         self.observer.progress(&self.report);
         Ok(())
+    }
+
+    /// Tells that some links of repositories that are not done were gone through.
+    fn tell(&mut self, links: usize) {
+        let done = self.report.links_done.saturating_add(links as u64);
+        self.report.links_done = done.min(self.report.links);
+        self.report.content_done = self.read.load(Ordering::Relaxed).min(self.report.content);
+        self.observer.progress(&self.report);
     }
 
     pub(super) async fn note(&mut self, defect: &Defect) {
@@ -192,7 +216,7 @@ impl Run<'_> {
                     repository.available.insert(link.digest.clone());
                 }
             }
-            self.observer.progress(&self.report);
+            self.tell(batch.len());
         }
         Ok(())
     }
@@ -208,8 +232,17 @@ impl Run<'_> {
             Sink::Nowhere(seen) => digests.intersection(seen).cloned().collect(),
         };
         let (tree, verify) = (self.tree.clone(), self.options.verify);
-        let check = move || check_links(&tree, links, &stored, verify);
-        let (candidates, defects) = spawn_blocking(check).await.map_err(Error::internal)?;
+        let read = Arc::clone(&self.read);
+        let check = move || check_links(&tree, links, &stored, verify, &read);
+        let mut checking = spawn_blocking(check);
+        let checked = loop {
+            tokio::select! {
+                checked = &mut checking => break checked,
+                // Content that is read takes long.
+                () = sleep(TICK) => self.tell(0),
+            }
+        };
+        let (candidates, defects) = checked.map_err(Error::internal)?;
         for defect in &defects {
             self.note(defect).await;
         }
@@ -261,7 +294,9 @@ impl Run<'_> {
                     bytes += manifest.new.manifest.bytes.len();
                     batch.push(manifest);
                     if batch.len() >= BATCH || bytes >= BATCH_BYTES {
+                        let count = batch.len();
                         self.take_batch(Vec::new(), std::mem::take(&mut batch)).await?;
+                        self.tell(count);
                         bytes = 0;
                     }
                 }
@@ -363,6 +398,7 @@ fn check_links(
     links: Vec<(RepositoryName, Link, Option<u64>)>,
     stored: &BTreeSet<Digest>,
     verify: bool,
+    read: &AtomicU64,
 ) -> (BTreeMap<Digest, Candidate>, Vec<Defect>) {
     let mut candidates: BTreeMap<Digest, Candidate> = BTreeMap::new();
     let mut defects = Vec::new();
@@ -374,7 +410,7 @@ fn check_links(
         let content = if stored.contains(&link.digest) {
             None
         } else {
-            match blobs::check(tree, &repository, &link, declared_size, verify) {
+            match blobs::check(tree, &repository, &link, declared_size, (verify, read)) {
                 Ok(content) => Some(content),
                 Err(defect) => {
                     defects.push(defect);

@@ -3,17 +3,21 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use futures_util::{StreamExt as _, stream};
 use registry_core::manifest::ManifestView;
 use registry_core::storage::{ChildKind, Manifest, Page, PageRequest, ReferrersRequest};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Storage, Tag};
 
 use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
+use super::observer::Copied;
 use super::sink::Sink;
 use super::{ENTRY_LIMIT, LayoutError, LayoutReport, LeftOut, Observer};
-use crate::progress::Step;
 
 /// How many names are listed at once.
 const PAGE: usize = 500;
+
+/// How many blobs are asked for at once how large they are; a bucket answers each after some milliseconds.
+const LOOKS: usize = 16;
 
 /// The most bytes of a page of referrers.
 const PAGE_SIZE: usize = 1024 * 1024;
@@ -43,8 +47,12 @@ pub async fn export(
         is_one: repositories.len() == 1,
         entries: Vec::new(),
         report: LayoutReport::default(),
-        total: plan.iter().map(|(_, tags)| tags.len() as u64).sum(),
+        copied: Copied::new(observer),
     };
+    for (repository, tags) in &plan {
+        let size = size(storage, repository, tags).await;
+        export.copied.expect(size);
+    }
     let version = serde_json::to_vec(&LayoutVersion::current()).map_err(Error::internal)?;
     export.sink.write(LAYOUT_FILE, version.into()).await?;
     for (repository, tags) in plan {
@@ -120,8 +128,44 @@ struct Export<'a> {
     is_one: bool,
     entries: Vec<Entry>,
     report: LayoutReport,
-    /// How many tags there are to write.
-    total: u64,
+    /// A blob of several repositories is counted in each.
+    copied: Copied<'a>,
+}
+
+/// Returns the size of the blobs that tags of a repository lead to, each counted once. What cannot be read is told of when it is
+/// written.
+async fn size(storage: &dyn Storage, repository: &RepositoryName, tags: &[Tag]) -> u64 {
+    let (mut seen, mut size) = (BTreeSet::new(), 0_u64);
+    for tag in tags {
+        let mut waiting = vec![Reference::Tag(tag.clone())];
+        while let Some(reference) = waiting.pop() {
+            let Ok(manifest) = storage.get_manifest(repository, &reference).await else {
+                continue;
+            };
+            if !seen.insert(manifest.digest.clone()) {
+                continue;
+            }
+            let Ok(view) = ManifestView::parse(&manifest.bytes, Some(&manifest.media_type)) else {
+                continue;
+            };
+            let children = view.children().iter().chain(view.optional_children());
+            let (blobs, manifests): (Vec<_>, Vec<_>) =
+                children.partition(|child| child.kind == ChildKind::Blob);
+            waiting.extend(
+                manifests
+                    .into_iter()
+                    .map(|child| Reference::Digest(child.digest.clone())),
+            );
+            let new = blobs
+                .into_iter()
+                .filter(|child| seen.insert(child.digest.clone()));
+            let looks = new.map(|child| storage.stat_blob(repository, &child.digest));
+            let looks: Vec<_> = looks.collect();
+            let sizes: Vec<_> = stream::iter(looks).buffer_unordered(LOOKS).collect().await;
+            size = sizes.into_iter().flatten().fold(size, u64::saturating_add);
+        }
+    }
+    size
 }
 
 impl Export<'_> {
@@ -145,7 +189,6 @@ impl Export<'_> {
             ));
             self.tree(repository, manifest, &mut done).await?;
             self.report.tags += 1;
-            self.observer.step(Step::Tags, self.report.tags, Some(self.total));
         }
         self.report.repositories += 1;
         Ok(())
@@ -258,13 +301,20 @@ impl Export<'_> {
 
     async fn blob(&mut self, repository: &RepositoryName, digest: &Digest) -> Result<(), LayoutError> {
         let written = match self.storage.open_blob(repository, digest).await {
-            Ok(blob) => match self.sink.blob(digest, &blob).await {
+            Ok(blob) => match self
+                .sink
+                .blob(digest, &blob, &|bytes| self.copied.add(bytes))
+                .await
+            {
                 Ok(true) => {
                     self.report.blobs += 1;
                     self.report.size += blob.size;
                     Ok(())
                 }
-                Ok(false) => Ok(()),
+                Ok(false) => {
+                    self.copied.add(blob.size);
+                    Ok(())
+                }
                 Err(error) => Err(error),
             },
             Err(error) if error.code() == ErrorCode::BlobUnknown => Err(LayoutError::Missing {

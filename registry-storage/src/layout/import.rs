@@ -5,16 +5,17 @@ use std::path::Path;
 use std::pin::pin;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 use registry_core::manifest::ManifestView;
 use registry_core::storage::{ChildKind, Manifest, NewManifest, TagCondition, UploadKey};
 use registry_core::{Digest, ErrorCode, MediaType, RepositoryName, Storage, Tag};
 
 use super::index::Listed;
+use super::observer::Copied;
 use super::plan::plan;
 use super::source::Source;
 use super::{LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, Observer, blob_path};
-use crate::progress::Step;
 
 /// How many blobs of a manifest are uploaded at once.
 const BLOBS: usize = 8;
@@ -47,9 +48,12 @@ pub async fn import(
         observer,
         source,
         report: LayoutReport::default(),
+        copied: Copied::new(observer),
     };
-    let total = plan.values().map(|entries| entries.len() as u64).sum();
-    let mut count = 0;
+    for entries in plan.values() {
+        let size = import.size(entries).await;
+        import.copied.expect(size);
+    }
     for (repository, entries) in plan {
         let mut done = BTreeMap::new();
         let mut tags = BTreeSet::new();
@@ -63,8 +67,6 @@ pub async fn import(
                     import.leave_out(None, &entry.digest, cause).await?;
                 }
             }
-            count += 1;
-            observer.step(Step::Images, count, Some(total));
         }
         import.report.repositories += u64::from(repository.is_some());
     }
@@ -76,6 +78,7 @@ struct Import<'a> {
     observer: &'a dyn Observer,
     source: Source,
     report: LayoutReport,
+    copied: Copied<'a>,
 }
 
 /// A manifest to store.
@@ -87,6 +90,45 @@ struct Waiting {
 }
 
 impl Import<'_> {
+    /// Returns the size of the blobs that entries of one repository lead to, each counted once. What is broken is told of when it
+    /// is stored.
+    async fn size(&self, entries: &[Listed]) -> u64 {
+        let (mut seen, mut size) = (BTreeSet::new(), 0_u64);
+        let roots = entries
+            .iter()
+            .map(|entry| (entry.digest.clone(), entry.media_type.clone()));
+        let mut waiting: Vec<_> = roots.collect();
+        while let Some((digest, media_type)) = waiting.pop() {
+            if seen.len() >= DIGEST_LIMIT || !seen.insert(digest.clone()) {
+                continue;
+            }
+            let Ok(Some(content)) = self.manifest(&digest).await else {
+                size = size.saturating_add(self.size_of(&digest).await);
+                continue;
+            };
+            let Ok(view) = ManifestView::parse(&content, media_type.as_ref()) else {
+                size = size.saturating_add(content.len() as u64);
+                continue;
+            };
+            for child in view.children().iter().chain(view.optional_children()) {
+                match child.kind {
+                    ChildKind::Manifest => waiting.push((child.digest.clone(), None)),
+                    ChildKind::Blob if seen.insert(child.digest.clone()) => {
+                        size = size.saturating_add(self.size_of(&child.digest).await);
+                    }
+                    ChildKind::Blob => {}
+                }
+            }
+        }
+        size
+    }
+
+    /// Returns the size of a blob; 0 where it is not there.
+    async fn size_of(&self, digest: &Digest) -> u64 {
+        let found = self.source.find(&blob_path(digest)).await;
+        found.ok().flatten().map_or(0, |input| input.size)
+    }
+
     /// Stores what an entry of the index leads to, then its tag.
     async fn entry(
         &mut self,
@@ -308,7 +350,8 @@ impl Import<'_> {
 
     /// Uploads a blob and returns its size; nothing where the repository has it.
     async fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, LayoutError> {
-        if self.storage.stat_blob(repository, digest).await.is_ok() {
+        if let Ok(size) = self.storage.stat_blob(repository, digest).await {
+            self.copied.add(size);
             return Ok(None);
         }
         let Some(input) = self.source.find(&blob_path(digest)).await? else {
@@ -324,7 +367,10 @@ impl Import<'_> {
             principal: String::new(),
         };
         let stored = async {
-            let mut body = pin!(input.stream());
+            let stream = input
+                .stream()
+                .inspect_ok(|chunk| self.copied.add(chunk.len() as u64));
+            let mut body = pin!(stream);
             self.storage.append_upload(&upload, None, body.as_mut()).await?;
             self.storage.commit_upload(&upload, digest).await
         };

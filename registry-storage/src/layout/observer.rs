@@ -2,18 +2,52 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use registry_core::RepositoryName;
 
 use super::LayoutError;
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 
 /// Is told how it goes on, and what is broken.
 #[async_trait]
 pub trait Observer: Progress {
     /// Something was left out for a reason that lies in it; the rest goes on.
     async fn left_out(&self, what: LeftOut);
+}
+
+/// How many bytes of blobs were copied, or need not be, and how many there are.
+pub(super) struct Copied<'a> {
+    observer: &'a dyn Observer,
+    done: AtomicU64,
+    total: u64,
+}
+
+impl<'a> Copied<'a> {
+    pub(super) const fn new(observer: &'a dyn Observer) -> Self {
+        Self {
+            observer,
+            done: AtomicU64::new(0),
+            total: 0,
+        }
+    }
+
+    /// Says that there are some bytes.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        self.total = self.total.saturating_add(bytes);
+        self.add(0);
+    }
+
+    /// Tells that some bytes were copied. More than was known before may be found on the way.
+    pub(super) fn add(&self, bytes: u64) {
+        let done = self
+            .done
+            .fetch_add(bytes, Ordering::Relaxed)
+            .saturating_add(bytes);
+        self.observer
+            .step(Step::Copying, done, Some(self.total.max(done)));
+    }
 }
 
 /// What was left out, and why.

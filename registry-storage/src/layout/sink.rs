@@ -102,13 +102,18 @@ impl Sink {
     }
 
     /// Writes a blob and compares its digest; `false` where it was there.
-    pub(super) async fn blob(&mut self, digest: &Digest, blob: &Blob) -> Result<bool, LayoutError> {
+    pub(super) async fn blob(
+        &mut self,
+        digest: &Digest,
+        blob: &Blob,
+        tell: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<bool, LayoutError> {
         if self.has(digest, blob.size).await? {
             return Ok(false);
         }
         let path = blob_path(digest);
         let mut output = self.begin(&path, blob.size).await?;
-        match copy(digest, blob, &mut output).await {
+        match copy(digest, blob, &mut output, tell).await {
             Ok(()) => self.end(&path, output).await?,
             Err(error) => {
                 self.undo(output).await?;
@@ -287,8 +292,13 @@ fn create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Writes the content of a blob.
-async fn copy(digest: &Digest, blob: &Blob, output: &mut Output) -> Result<(), LayoutError> {
+/// Writes the content of a blob, and tells the size of each chunk.
+async fn copy(
+    digest: &Digest,
+    blob: &Blob,
+    output: &mut Output,
+    tell: &(dyn Fn(u64) + Send + Sync),
+) -> Result<(), LayoutError> {
     let mut hasher = digest.algorithm().map(Hasher::new);
     let mut content = blob.content.read(0..blob.size);
     while let Some(chunk) = content.next().await {
@@ -296,7 +306,9 @@ async fn copy(digest: &Digest, blob: &Blob, output: &mut Output) -> Result<(), L
         if let Some(state) = hasher.take() {
             hasher = Some(hash(state, chunk.clone()).await?);
         }
+        let length = chunk.len() as u64;
         output.append(chunk).await?;
+        tell(length);
     }
     hasher.map_or(Ok(()), |hasher| same(digest, hasher.finish()))
 }

@@ -53,6 +53,8 @@ async fn everything_is_adopted_and_nothing_is_copied() {
     );
     assert_eq!((report.manifests, report.tags), (4, 4));
     assert_eq!((report.blobs, report.grants), (7, 8));
+    assert_eq!((report.links, report.links_done), (12, 12));
+    assert_eq!((report.content, report.content_done), (0, 0));
     assert_eq!(survey_report, report);
     assert!(matches!(adoption(&store).await.unwrap(), Adoption::Finished(_)));
 

@@ -61,11 +61,16 @@ async fn export_to(store: &Store<FilesystemBackend>, from: &Old, to: &Path) -> E
 /// Adopts what was exported into a store of its own.
 async fn adopted(exported: Old) -> (Old, Store<FilesystemBackend>) {
     let store = exported.open().await;
-    let (_, defects) = exported
+    let (report, defects) = exported
         .adopt_with(&store, AdoptOptions::new().verify(true))
         .await
         .unwrap();
     assert!(defects.0.is_empty(), "{:?}", defects.0);
+    // What is compared is counted, and how much there is was known.
+    assert!(
+        (report.bytes..=report.content).contains(&report.content_done),
+        "{report:?}"
+    );
     (exported, store)
 }
 
@@ -91,6 +96,7 @@ async fn bytes_are_linked_and_the_rest_is_written() {
     let report = export_to(&store, &old, target.root.path()).await;
     assert_eq!((report.repositories, report.repositories_done), (2, 2));
     assert_eq!((report.manifests, report.tags, report.grants), (2, 2, 5));
+    assert_eq!((report.links, report.content), (7, 0));
     assert_eq!((report.linked, report.copied), (2, 3));
     let link = fs::read_to_string(target.tag("app/two", "latest")).unwrap();
     assert_eq!(link, sha256(&second).as_str());
@@ -233,6 +239,10 @@ async fn a_store_that_is_no_disk_is_copied() {
         .await
         .unwrap();
     assert_eq!((report.copied, report.tags), (1, 1));
+    assert_eq!(
+        (report.content, report.content_done),
+        (report.copied_bytes, report.copied_bytes)
+    );
     let exported = target.open().await;
     target.adopt(&exported).await;
     assert_eq!(read(&exported, "app", &sha256(&blob)).await.unwrap(), blob);

@@ -1,7 +1,6 @@
 //! Adoption of what the distribution registry left in the same place, before clients are answered.
 
 use std::error::Error as _;
-use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,8 @@ use registry_storage::filesystem::{FilesystemBackend, is_root};
 use registry_storage::{Backend, Store};
 
 use super::service_manager;
-use crate::control::adopt::{describe, failure, find_if_there, not_adopted};
+use crate::control::adopt::{amount, describe, failure, find_if_there, not_adopted};
+use crate::control::show::is_for_bars;
 use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
 use crate::storage::{AnyStore, StorageLocation};
@@ -214,7 +214,7 @@ impl<'h> Show<'h> {
     fn new(health: &'h Health) -> Self {
         Self {
             health,
-            bar: io::stderr().is_terminal().then(bar),
+            bar: is_for_bars().then(bar),
             logged: Instant::now(),
         }
     }
@@ -235,8 +235,9 @@ impl Observer for Show<'_> {
             report.repositories_done, report.repositories, report.blobs, report.manifests
         );
         if let Some(bar) = &self.bar {
-            bar.set_length(report.repositories);
-            bar.set_position(report.repositories_done);
+            let (_, done, total) = amount(report);
+            bar.set_length(total);
+            bar.set_position(done);
             bar.set_message(format!(
                 "{} blobs, {} manifests, {} tags",
                 report.blobs, report.manifests, report.tags
@@ -265,10 +266,12 @@ impl Observer for Show<'_> {
     }
 }
 
-/// A bar of repositories on the standard error.
+/// A bar of blobs and manifests on the standard error.
 fn bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} repositories, {msg}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} to adopt, {eta} left; {msg}")
+    {
         bar.set_style(style);
     }
     bar

@@ -1,43 +1,80 @@
 //! Giving bytes a second place: by a link, or by a copy where there can be none.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
-use super::{BackupError, BackupReport, disk, sync};
+use super::{BackupError, BackupReport, check_wanted, disk, sync};
 use crate::bytes_name::BytesName;
 use crate::filesystem::rights::{Rights, create_folder};
+use crate::progress::{Progress, Step};
+
+/// How many bytes are copied between two looks at whether it is still wanted.
+const PIECE: u64 = 32 << 20;
+
+/// How much there is to take over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Total {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
 
 /// Takes bytes from one folder to another.
-#[derive(Debug)]
-pub(super) struct Copier {
+pub(super) struct Copier<'a> {
     from: PathBuf,
     to: PathBuf,
     days: BTreeSet<String>,
     rights: Rights,
     report: BackupReport,
+    total: Total,
+    /// Files can have no second name there, so their content is copied.
+    copies: bool,
+    progress: &'a dyn Progress,
+    is_wanted: &'a AtomicBool,
 }
 
-impl Copier {
+impl<'a> Copier<'a> {
     /// Makes the folder `to`, whose parent is there.
-    pub(super) fn new(from: PathBuf, to: PathBuf, rights: Rights) -> Result<Self, BackupError> {
+    pub(super) fn new(
+        (from, to): (PathBuf, PathBuf),
+        rights: Rights,
+        total: Total,
+        (progress, is_wanted): (&'a dyn Progress, &'a AtomicBool),
+    ) -> Result<Self, BackupError> {
         create_folder(&to, rights.folder()).map_err(disk(&to))?;
         Ok(Self {
+            copies: !is_on_one_file_system(&from, &to),
             from,
             to,
             rights,
             days: BTreeSet::new(),
             report: BackupReport::default(),
+            total,
+            progress,
+            is_wanted,
         })
     }
 
-    pub(super) const fn done(&self) -> u64 {
-        self.report.linked + self.report.copied
+    /// Tells how far it is: in bytes where they are copied, of which `more` belong to a file that is not done.
+    fn tell(&self, more: u64) {
+        let (step, done, total) = if self.copies {
+            (Step::Copying, self.report.size + more, self.total.bytes)
+        } else {
+            (
+                Step::Files,
+                self.report.linked + self.report.copied,
+                self.total.files,
+            )
+        };
+        self.progress.step(step, done, Some(total.max(done)));
     }
 
     /// Takes the bytes of a name over, once; `false` where there are none.
     pub(super) fn copy(&mut self, name: &BytesName) -> Result<bool, BackupError> {
+        check_wanted(self.is_wanted)?;
         if self.days.insert(name.day().to_owned()) {
             let day = self.to.join(name.day());
             create_folder(&day, self.rights.folder()).map_err(disk(&day))?;
@@ -56,13 +93,40 @@ impl Copier {
             }
             // Another file system, too many links, or none at all.
             Err(_) => {
-                let size = fs::copy(&from, &to).map_err(disk(&to))?;
+                let size = self.copy_content(&from, &to)?;
                 sync(&to)?;
                 self.report.copied += 1;
                 self.report.size += size;
             }
         }
+        self.tell(0);
         Ok(true)
+    }
+
+    /// Copies a file with its mode, as far as the system can without reading it.
+    fn copy_content(&self, from: &Path, to: &Path) -> Result<u64, BackupError> {
+        let mut source = File::open(from).map_err(disk(from))?;
+        let mode = source.metadata().map_err(disk(from))?.permissions();
+        let mut target = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(self.rights.file())
+            .open(to)
+            .map_err(disk(to))?;
+        target.set_permissions(mode).map_err(disk(to))?;
+        let mut size = 0;
+        loop {
+            check_wanted(self.is_wanted)?;
+            let piece = io::copy(&mut (&mut source).take(PIECE), &mut target).map_err(disk(to))?;
+            size += piece;
+            if piece == 0 {
+                return Ok(size);
+            }
+            if self.copies {
+                self.tell(size);
+            }
+        }
     }
 
     /// Makes all names durable.
@@ -73,4 +137,10 @@ impl Copier {
         sync(&self.to)?;
         Ok(self.report)
     }
+}
+
+/// Tells whether files of one folder may get second names in the other one. What cannot be looked at is tried.
+fn is_on_one_file_system(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+    device(one) == device(other)
 }

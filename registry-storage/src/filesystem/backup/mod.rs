@@ -21,12 +21,12 @@ use registry_core::{Error, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use self::copy::Copier;
+use self::copy::{Copier, Total};
 pub use self::restore::{made_at, restore};
 use super::rights::{Rights, create_file, create_file_if_missing, create_private_folder};
 use super::{BYTES_FOLDER, FilesystemBackend, RECORDS_FILE};
 use crate::clock::{Clock as _, SystemClock};
-use crate::progress::{Progress, Step};
+use crate::progress::Progress;
 
 /// The file that makes a backup whole.
 const MANIFEST_FILE: &str = "backup.json";
@@ -205,13 +205,16 @@ fn fill(
     let records = target.join(RECORDS_FILE);
     create_file_if_missing(&records, rights.file()).map_err(disk(&records))?;
     snapshot::copy_records(&root.join(RECORDS_FILE), &records, progress, is_wanted)?;
-    let mut copier = Copier::new(root.join(BYTES_FOLDER), target.join(BYTES_FOLDER), rights)?;
-    snapshot::each_bytes_name(&records, |name| {
+    let mut total = Total::default();
+    snapshot::each_bytes_name(&records, |_, size| {
         check_wanted(is_wanted)?;
-        copier.copy(name)?;
-        progress.step(Step::Files, copier.done(), None);
+        total.files += 1;
+        total.bytes = total.bytes.saturating_add(size);
         Ok(())
     })?;
+    let folders = (root.join(BYTES_FOLDER), target.join(BYTES_FOLDER));
+    let mut copier = Copier::new(folders, rights, total, (progress, is_wanted))?;
+    snapshot::each_bytes_name(&records, |name, _| copier.copy(name).map(drop))?;
     let report = copier.finish()?;
     sync(&records)?;
     sync(target)?;

@@ -9,14 +9,12 @@ use std::sync::atomic::AtomicBool;
 use registry_core::Timestamp;
 use tokio::task::spawn_blocking;
 
-use super::copy::Copier;
-use super::{
-    BackupError, BackupReport, FORMAT, MANIFEST_FILE, Manifest, Wanted, check_wanted, disk, snapshot, sync,
-};
+use super::copy::{Copier, Total};
+use super::{BackupError, BackupReport, FORMAT, MANIFEST_FILE, Manifest, Wanted, disk, snapshot, sync};
 use crate::filesystem::options::try_take;
 use crate::filesystem::rights::Rights;
 use crate::filesystem::{BYTES_FOLDER, LOCK_FILE, OpenError, RECORDS_FILE};
-use crate::progress::{Progress, Step};
+use crate::progress::Progress;
 
 /// The most bytes of a backup's manifest that are read; it has a few lines.
 const MANIFEST_LIMIT: u64 = 64 * 1024;
@@ -56,7 +54,10 @@ fn bring_back(
         holder,
     })?;
     clear(root)?;
-    let total = manifest.report.linked + manifest.report.copied;
+    let total = Total {
+        files: manifest.report.linked + manifest.report.copied,
+        bytes: manifest.report.size,
+    };
     let (bytes, records) = (
         unfinished(&root.join(BYTES_FOLDER)),
         unfinished(&root.join(RECORDS_FILE)),
@@ -66,10 +67,10 @@ fn bring_back(
     snapshot::modernize(&records)?;
     sync(&records)?;
     let rights = Rights::below(root).map_err(disk(root))?;
-    let mut copier = Copier::new(backup.join(BYTES_FOLDER), bytes.clone(), rights)?;
+    let folders = (backup.join(BYTES_FOLDER), bytes.clone());
+    let mut copier = Copier::new(folders, rights, total, (progress, is_wanted))?;
     let mut missing = 0;
-    snapshot::each_bytes_name(&records, |name| {
-        check_wanted(is_wanted)?;
+    snapshot::each_bytes_name(&records, |name, _| {
         if !copier.copy(name)? {
             missing += 1;
             if missing > manifest.report.missing {
@@ -77,7 +78,6 @@ fn bring_back(
                 return Err(BackupError::Incomplete { path });
             }
         }
-        progress.step(Step::Files, copier.done(), Some(total));
         Ok(())
     })?;
     let report = copier.finish()?;

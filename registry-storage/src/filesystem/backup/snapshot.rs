@@ -74,10 +74,11 @@ pub(super) fn modernize(path: &Path) -> Result<(), BackupError> {
     connection.close().map_err(|(_, cause)| records(path)(cause))
 }
 
-/// Calls `each` with the name of each byte string that the records of a backup name.
+/// Calls `each` with the name of each byte string that the records of a backup name, and its size in bytes, which is not known
+/// of what is in quarantine.
 pub(super) fn each_bytes_name(
     path: &Path,
-    mut each: impl FnMut(&BytesName) -> Result<(), BackupError>,
+    mut each: impl FnMut(&BytesName, u64) -> Result<(), BackupError>,
 ) -> Result<(), BackupError> {
     let connection = queries::open_reader(path, Medium::Files).map_err(records(path))?;
     for prefix in [Key::blobs(), Key::quarantine()] {
@@ -87,8 +88,8 @@ pub(super) fn each_bytes_name(
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
             for entry in page {
-                for name in names(&connection, &entry.key).map_err(records(path))? {
-                    each(&name)?;
+                for (name, size) in names(&connection, &entry.key).map_err(records(path))? {
+                    each(&name, size)?;
                 }
             }
         }
@@ -97,7 +98,7 @@ pub(super) fn each_bytes_name(
 }
 
 /// Returns what a record names. One that cannot be read names nothing that could be found.
-fn names(connection: &Connection, key: &Key) -> rusqlite::Result<Vec<BytesName>> {
+fn names(connection: &Connection, key: &Key) -> rusqlite::Result<Vec<(BytesName, u64)>> {
     let is_blob = key.as_str().starts_with(Key::blobs().as_str());
     if is_blob && !key.as_str().ends_with("/record") {
         return Ok(Vec::new());
@@ -105,11 +106,14 @@ fn names(connection: &Connection, key: &Key) -> rusqlite::Result<Vec<BytesName>>
     let Some(stored) = queries::get(connection, key)? else {
         return Ok(Vec::new());
     };
-    let names: Result<Vec<BytesName>, Error> = if is_blob {
-        decode::<BlobRecord>(&stored.value)
-            .map(|(blob, _)| blob.blob.and_then(|blob| blob.bytes).into_iter().collect())
+    let names: Result<Vec<_>, Error> = if is_blob {
+        decode::<BlobRecord>(&stored.value).map(|(blob, _)| {
+            let named = blob.blob.and_then(|blob| Some((blob.bytes?, blob.size)));
+            named.into_iter().collect()
+        })
     } else {
-        decode::<QuarantineRecord>(&stored.value).map(|(record, _)| record.bytes)
+        decode::<QuarantineRecord>(&stored.value)
+            .map(|(record, _)| record.bytes.into_iter().map(|name| (name, 0)).collect())
     };
     Ok(names.unwrap_or_else(|_| {
         tracing::warn!(%key, "this record cannot be read; run a check of the store");

@@ -12,25 +12,30 @@ use super::examine::{Read, other_content};
 use super::finding::Problem;
 use crate::backend::{Backend, Expect, Stored, Version};
 use crate::key::Key;
+use crate::progress::{Progress, Step};
 use crate::record::{BlobBytes, BlobRecord, SessionRecord};
 use crate::store::Store;
 use crate::store::uploads::hash;
 
-/// Reads at a bounded rate over all that is read.
-#[derive(Debug)]
-pub(super) struct Pace {
+/// Reads at a bounded rate over all that is read, and tells how much that is.
+pub(super) struct Pace<'p> {
     limit: Option<u64>,
     start: Instant,
     read: u64,
+    /// How much there is to read, about.
+    pub(super) total: u64,
+    progress: &'p dyn Progress,
 }
 
-impl Pace {
+impl<'p> Pace<'p> {
     /// Allows `limit` bytes a second.
-    pub(super) fn new(limit: Option<u64>) -> Self {
+    pub(super) fn new(limit: Option<u64>, progress: &'p dyn Progress) -> Self {
         Self {
             limit,
             start: Instant::now(),
             read: 0,
+            total: 0,
+            progress,
         }
     }
 
@@ -41,6 +46,8 @@ impl Pace {
     /// Waits after `bytes` were read until more may be.
     async fn after(&mut self, bytes: u64) {
         self.read = self.read.saturating_add(bytes);
+        self.progress
+            .step(Step::Content, self.read, Some(self.total.max(self.read)));
         if let Some(limit) = self.limit {
             let millis = u128::from(self.read) * 1000 / u128::from(limit.max(1));
             let due = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
@@ -62,7 +69,7 @@ impl<B: Backend> Store<B> {
     pub(super) async fn examine_blob(
         &self,
         digest: &Digest,
-        pace: Option<&mut Pace>,
+        pace: Option<&mut Pace<'_>>,
     ) -> Result<Option<Suspect>, Error> {
         let Some(stored) = self.backend.get(&Key::blob(digest)).await? else {
             return Ok(None);
@@ -76,7 +83,7 @@ impl<B: Backend> Store<B> {
         &self,
         digest: &Digest,
         stored: &Stored,
-        pace: Option<&mut Pace>,
+        pace: Option<&mut Pace<'_>>,
     ) -> Result<Option<Problem>, Error> {
         let Read::Visible(record, content) = Read::<BlobRecord>::new(Some(stored)) else {
             return Ok(None);
@@ -129,7 +136,7 @@ async fn verify(
     digest: &Digest,
     content: Arc<dyn BlobContent>,
     size: u64,
-    pace: &mut Pace,
+    pace: &mut Pace<'_>,
 ) -> Result<Option<Problem>, Error> {
     let mut hasher = digest.algorithm().map(Hasher::new);
     let mut stream = content.read(0..size);

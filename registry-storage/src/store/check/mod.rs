@@ -109,10 +109,13 @@ impl<B: Backend> Store<B> {
             progress,
             found,
             report: CheckReport::default(),
-            pace: Pace::new(options.bytes_per_second),
+            pace: Pace::new(options.bytes_per_second, progress),
             verify_content: options.verify_content,
             is_again: false,
+            total: 0,
+            is_reading: false,
         };
+        check.count().await?;
         check.all_records().await?;
         check.bytes().await?;
         check.quarantine().await?;
@@ -127,26 +130,61 @@ struct Check<'a, B> {
     progress: &'a dyn Progress,
     found: &'a mut dyn Findings,
     report: CheckReport,
-    pace: Pace,
+    pace: Pace<'a>,
     verify_content: bool,
     /// What is no finding to be repaired was told in the first round.
     is_again: bool,
+    /// How many records there are, about.
+    total: u64,
+    /// Content is read, and the bytes of it are told.
+    is_reading: bool,
 }
 
 impl<B: Backend> Check<'_, B> {
+    /// What is gone through.
+    fn prefixes() -> [Key; 6] {
+        [
+            Key::uploads(),
+            Key::blobs(),
+            Key::all_repositories(),
+            Key::repositories(),
+            Key::deletes(),
+            Key::pushes(),
+        ]
+    }
+
+    /// Counts what there is to do. Keys are listed quickly; sizes take a look at each blob's record, and are for when all
+    /// content is read, which takes far longer.
+    async fn count(&mut self) -> Result<(), Error> {
+        for prefix in Self::prefixes() {
+            let mut after = None;
+            while let Some((keys, last)) = self.store.page(&prefix, after.as_ref()).await? {
+                after = Some(last);
+                self.total = self.total.saturating_add(keys.len() as u64);
+            }
+        }
+        if self.verify_content {
+            self.pace.total = self.store.contents().await?.outside;
+        }
+        Ok(())
+    }
+
+    /// Tells how far the records were looked at; what comes meanwhile is one of them.
+    fn tell_records(&self) {
+        let done = self.report.records;
+        if !self.is_reading {
+            self.progress
+                .step(Step::Records, done, Some(self.total.max(done)));
+        }
+    }
+
     /// Goes through the records; once more where something was repaired, as what named it may have lost what it named.
     async fn all_records(&mut self) -> Result<(), Error> {
         for _ in 0..ROUNDS {
             let repaired = self.report.repaired;
             // Blobs before what names them.
-            for prefix in [
-                Key::uploads(),
-                Key::blobs(),
-                Key::all_repositories(),
-                Key::repositories(),
-                Key::deletes(),
-                Key::pushes(),
-            ] {
+            for prefix in Self::prefixes() {
+                self.is_reading = self.verify_content && prefix == Key::blobs();
                 self.records(&prefix).await?;
             }
             if self.report.repaired == repaired {
@@ -184,7 +222,7 @@ impl<B: Backend> Check<'_, B> {
             if !self.is_again {
                 self.report.records = self.report.records.saturating_add(keys.len() as u64);
             }
-            self.progress.step(Step::Records, self.report.records, None);
+            self.tell_records();
         }
         Ok(())
     }
@@ -266,10 +304,7 @@ impl<B: Backend> Check<'_, B> {
     async fn look_at_blob(&mut self, digest: &Digest) -> Result<Option<Suspect>, Error> {
         let pace = self.verify_content.then_some(&mut self.pace);
         let suspect = self.store.examine_blob(digest, pace).await?;
-        if self.pace.read() > self.report.content {
-            self.report.content = self.pace.read();
-            self.progress.step(Step::Content, self.report.content, None);
-        }
+        self.report.content = self.pace.read();
         Ok(suspect)
     }
 
@@ -314,6 +349,13 @@ impl<B: Backend> Check<'_, B> {
 
     /// Counts the bytes that nothing names, in the order of the sweeper: bytes, sessions, blobs, quarantine.
     async fn bytes(&mut self) -> Result<(), Error> {
+        let (mut after, mut total): (Option<BytesName>, u64) = (None, 0);
+        loop {
+            let page = self.store.backend.list_bytes(after.as_ref(), NAMES).await?;
+            let Some(last) = page.last() else { break };
+            total = total.saturating_add(page.len() as u64);
+            after = Some(last.clone());
+        }
         let mut after: Option<BytesName> = None;
         let mut done = 0_u64;
         loop {
@@ -334,7 +376,7 @@ impl<B: Backend> Check<'_, B> {
                 let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
                 self.report.unnamed_bytes += u64::from(may_sweep(by_sessions.contains(name), by_blob));
             }
-            self.progress.step(Step::Bytes, done, None);
+            self.progress.step(Step::Bytes, done, Some(total.max(done)));
         }
     }
 
