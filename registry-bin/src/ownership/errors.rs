@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use registry_storage::distribution::{AdoptError, ExportError};
-use registry_storage::filesystem::OpenError;
 use registry_storage::filesystem::backup::BackupError;
+use registry_storage::filesystem::{OpenError, unwritable};
 use registry_storage::layout::LayoutError;
 use rustix::fs::{Access, access};
 
@@ -21,6 +21,7 @@ impl WithOwner for OpenError {
     fn with_owner(self) -> Self {
         match self {
             Self::Disk { path, cause } => {
+                let path = closed_in(&path, &cause).unwrap_or(path);
                 let cause = with_owner(&path, cause);
                 Self::Disk { path, cause }
             }
@@ -31,6 +32,16 @@ impl WithOwner for OpenError {
             other => other,
         }
     }
+}
+
+/// Returns which file of a store may not be read, or else not written, where an error names their folder alone.
+fn closed_in(root: &Path, cause: &io::Error) -> Option<PathBuf> {
+    if cause.kind() != io::ErrorKind::PermissionDenied {
+        return None;
+    }
+    let mut closed: Vec<PathBuf> = unwritable(root).into_iter().map(|(path, _)| path).collect();
+    closed.sort_by_key(|path| access(path, Access::READ_OK).is_ok());
+    closed.into_iter().next()
 }
 
 impl WithOwner for BackupError {

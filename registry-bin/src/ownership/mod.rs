@@ -74,9 +74,11 @@ fn owner_beside_root(root: &Path) -> Option<u32> {
 /// Where it may not.
 pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
     let denied = unwritable(root);
-    let files: Vec<OsString> = if denied.iter().any(|(path, _)| path == root) {
-        // The folder is another's, with all that is in it.
-        vec!["-R".into(), root.into()]
+    // The folder is another's, with all that is in it.
+    let is_whole = denied.iter().any(|(path, _)| path == root);
+    let with_below = denied.iter().any(|(path, _)| path.is_dir());
+    let files: Vec<OsString> = if is_whole {
+        vec![root.into()]
     } else {
         denied.iter().map(|(path, _)| path.into()).collect()
     };
@@ -85,7 +87,13 @@ pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
     };
     let (kind, note) = (cause.kind(), owner_note(&path, &cause));
     let remedy = match user().filter(|_| !note.is_empty()) {
-        Some(user) => format!("; as root, type: chown {user} {}", shell_line(files.into_iter())),
+        Some(user) => {
+            let flag = if with_below { "-R " } else { "" };
+            format!(
+                "; as root, type: chown {flag}{user} {}",
+                shell_line(files.into_iter())
+            )
+        }
         None => String::new(),
     };
     Err(io::Error::new(

@@ -275,12 +275,24 @@ fn a_start_among_files_of_root_names_each_with_its_owner_and_the_line_to_type() 
         }
         to_somebody(name);
     }
+    // What only reads cannot do that either.
+    for name in ["records.sqlite", "registry.lock"] {
+        of_root(name);
+        let said = said_as_somebody(folder.path(), &["check", "config.yml"]).expect("it was root");
+        assert!(
+            said.contains(&format!(
+                "data/{name} belongs to the user root (0) with the mode 0600"
+            )),
+            "{name}: {said}"
+        );
+        to_somebody(name);
+    }
     // All that is to be given away is in one line.
     of_root("records.sqlite");
-    of_root("registry.lock");
+    chown(data.join("bytes"), Some(0), Some(0)).expect("it is root");
     let said = said_as_somebody(folder.path(), &["serve", "config.yml"]).expect("it was root");
     assert!(
-        said.contains("type: chown 65532 data/records.sqlite data/registry.lock"),
+        said.contains("type: chown -R 65532 data/records.sqlite data/bytes"),
         "{said}"
     );
 }
