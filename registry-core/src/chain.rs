@@ -200,7 +200,7 @@ pub const fn confirm(manifest: State, same: bool) -> Confirm {
 
 /// What a push that is refused after it wrote a tag does with that tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TakeBack {
+pub enum RollBack {
     /// Somebody wrote the tag since: it is theirs.
     Leave,
     /// Write what it replaced by compare-and-swap, then [`confirm`] the manifest which that names, and where this
@@ -220,11 +220,11 @@ pub enum TakeBack {
 /// tag named before, and `replaced_same` says that its incarnation is the one that was named. With no tag before,
 /// `replaced` is Absent.
 #[must_use]
-pub const fn take_back(same: bool, replaced: State, replaced_same: bool) -> TakeBack {
+pub const fn roll_back(same: bool, replaced: State, replaced_same: bool) -> RollBack {
     match (same, replaced.is_visible() && replaced_same) {
-        (false, _) => TakeBack::Leave,
-        (true, true) => TakeBack::Restore,
-        (true, false) => TakeBack::Bury,
+        (false, _) => RollBack::Leave,
+        (true, true) => RollBack::Restore,
+        (true, false) => RollBack::Bury,
     }
 }
 
@@ -463,14 +463,14 @@ mod tests {
     #[test]
     fn take_back_restores_what_is_visible_and_leaves_the_tags_of_others() {
         for replaced_same in BOOLS {
-            let expected = [TakeBack::Leave; 5];
-            assert_eq!(of_each(|state| take_back(false, state, replaced_same)), expected);
+            let expected = [RollBack::Leave; 5];
+            assert_eq!(of_each(|state| roll_back(false, state, replaced_same)), expected);
         }
-        let mut expected = [TakeBack::Bury; 5];
-        assert_eq!(of_each(|state| take_back(true, state, false)), expected);
-        expected[2] = TakeBack::Restore;
-        expected[3] = TakeBack::Restore;
-        assert_eq!(of_each(|state| take_back(true, state, true)), expected);
+        let mut expected = [RollBack::Bury; 5];
+        assert_eq!(of_each(|state| roll_back(true, state, false)), expected);
+        expected[2] = RollBack::Restore;
+        expected[3] = RollBack::Restore;
+        assert_eq!(of_each(|state| roll_back(true, state, true)), expected);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct Version(pub Arc<str>);
 
 /// A record as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct VersionedRecord {
     /// The value.
     pub value: Bytes,
     /// The version to compare with.
@@ -27,7 +27,7 @@ pub struct Stored {
     pub(crate) checked: Checked,
 }
 
-impl Stored {
+impl VersionedRecord {
     /// Makes a record as it was read.
     #[must_use]
     pub fn new(value: Bytes, version: Version) -> Self {
@@ -74,7 +74,7 @@ pub struct Stat {
 
 /// A record in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct RecordEntry {
     /// The key.
     pub key: Key,
     /// The size of the value in bytes.
@@ -101,14 +101,14 @@ pub enum Durability {
     Synced,
 }
 
-/// Records as a [`Sequence`] sees them: every read is of the newest state, never from a cache.
+/// Records as a [`Transaction`] sees them: every read is of the newest state, never from a cache.
 #[async_trait]
-pub trait Records: Send {
+pub trait RecordTransaction: Send {
     /// Reads a record.
     ///
     /// # Errors
     /// Those of the medium.
-    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error>;
+    async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error>;
 
     /// Reads the version and the size of a record, and so its state, without the value.
     ///
@@ -131,7 +131,7 @@ pub trait Records: Send {
     ///
     /// # Errors
     /// Those of the medium.
-    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error>;
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error>;
 
     /// Removes a record whose key is never written again, whatever its version.
     ///
@@ -144,7 +144,12 @@ pub trait Records: Send {
     ///
     /// # Errors
     /// Those of the medium.
-    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error>;
+    async fn list(
+        &mut self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<RecordEntry>, Error>;
 
     /// Makes unfinished bytes readable as a whole: `parts` in their order, then `tail`. May be repeated.
     ///
@@ -153,19 +158,20 @@ pub trait Records: Send {
     /// # Errors
     /// [`BlobUploadInvalid`](registry_core::ErrorCode::BlobUploadInvalid) where a part is not what was written, and
     /// the client must send again; those of the medium.
-    async fn complete_bytes(&mut self, bytes: &Unfinished, parts: &[Part], tail: Bytes) -> Result<(), Error>;
+    async fn complete_bytes(&mut self, bytes: &StagedBytes, parts: &[Part], tail: Bytes)
+    -> Result<(), Error>;
 }
 
-/// A sequence of record steps: a durable, atomic step where the backend has transactions, else one after the other.
+/// Steps that read and write records: one durable, atomic step where the backend has transactions, else one after the other.
 ///
-/// A sequence must leave the records in a state that another one can go on from after any of its steps, because a
+/// A transaction must leave the records in a state that another one can go on from after any of its steps, because a
 /// crash may end it there. Its future may only wait for `records`. On a disk others wait for it meanwhile: one whose
 /// length a client chooses is cut into several.
-pub trait Sequence: Send + 'static {
+pub trait Transaction: Send + 'static {
     /// What it returns.
     type Output: Send + 'static;
 
-    /// Returns a copy of a sequence that makes room: a delete. A disk that is full runs the copy with the space that it keeps
+    /// Returns a copy of a transaction that makes room: a delete. A disk that is full runs the copy with the space that it keeps
     /// for that, and takes nothing else until there is room again.
     fn freeing(&self) -> Option<Self>
     where
@@ -175,12 +181,15 @@ pub trait Sequence: Send + 'static {
     }
 
     /// Runs the steps. An error undoes them where the backend has transactions; it must not hide one of `records`.
-    fn run(self, records: &mut dyn Records) -> impl Future<Output = Result<Self::Output, Error>> + Send;
+    fn run(
+        self,
+        records: &mut dyn RecordTransaction,
+    ) -> impl Future<Output = Result<Self::Output, Error>> + Send;
 }
 
 /// Bytes that are being written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unfinished {
+pub struct StagedBytes {
     /// The name.
     pub name: BytesName,
     /// What the backend calls the write, where it has a name for it (a multipart upload).
@@ -233,29 +242,32 @@ pub trait BytesWriter: Send {
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Reads a record. It is as new as the last transaction that ended before the call, unless the backend was told
     /// to serve older ones.
-    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<VersionedRecord>, Error>> + Send;
 
     /// Reads several records, each as [`get`](Self::get) does. The values are in memory at once: the caller knows their
     /// sizes from a listing, and asks for as many as it may have.
-    fn get_all(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Option<Stored>>, Error>> + Send;
+    fn get_all(
+        &self,
+        keys: &[Key],
+    ) -> impl Future<Output = Result<Vec<Option<VersionedRecord>>, Error>> + Send;
 
     /// Returns the sizes of several records' values, as a listing has them, without reading the values; nothing for a
     /// record that is not there.
     fn sizes(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Option<u64>>, Error>> + Send;
 
-    /// Lists records as [`Records::list`] does.
+    /// Lists records as [`RecordTransaction::list`] does.
     fn list(
         &self,
         prefix: &Key,
         after: Option<&Key>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<Entry>, Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<RecordEntry>, Error>> + Send;
 
-    /// Runs a sequence. Cancel safety: it may run to its end after the future was dropped, or stop between two steps.
-    fn transact<S: Sequence>(
+    /// Runs a transaction. Cancel safety: it may run to its end after the future was dropped, or stop between two steps.
+    fn transact<S: Transaction>(
         &self,
         durability: Durability,
-        sequence: S,
+        transaction: S,
     ) -> impl Future<Output = Result<S::Output, Error>> + Send;
 
     /// Names the time for which what was written but not synced is there: the identifier of the running system for a
@@ -267,7 +279,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Tells whether a sequence is one step: nobody reads or writes records between two of its calls, and an error undoes
+    /// Tells whether a transaction is one step: nobody reads or writes records between two of its calls, and an error undoes
     /// all of them.
     fn is_atomic(&self) -> bool {
         false
@@ -298,7 +310,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Opens unfinished bytes for writing parts.
     fn write_bytes(
         &self,
-        bytes: &Unfinished,
+        bytes: &StagedBytes,
         guard: WriteGuard,
     ) -> impl Future<Output = Result<Box<dyn BytesWriter>, Error>> + Send;
 
@@ -306,13 +318,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// The future returns [`BlobUploadUnknown`](registry_core::ErrorCode::BlobUploadUnknown) where fewer than `size`
     /// bytes are there.
-    fn seal_bytes(&self, bytes: &Unfinished, size: u64) -> impl Future<Output = Result<(), Error>> + Send;
+    fn seal_bytes(&self, bytes: &StagedBytes, size: u64) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Gives back the space of unfinished bytes beyond the first `size`, which nothing counts. A backend whose space has
     /// no end does nothing. Cancel safety: a dropped future may leave that going on; it holds the guard until it ends.
     fn shorten_bytes(
         &self,
-        bytes: &Unfinished,
+        bytes: &StagedBytes,
         size: u64,
         guard: WriteGuard,
     ) -> impl Future<Output = Result<(), Error>> + Send;
@@ -332,7 +344,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn bytes_size(&self, name: &BytesName) -> impl Future<Output = Result<Option<u64>, Error>> + Send;
 
     /// Drops what was written of unfinished bytes that nothing names any more, if it is not listed as bytes.
-    fn abort_bytes(&self, bytes: &Unfinished) -> impl Future<Output = Result<(), Error>> + Send;
+    fn abort_bytes(&self, bytes: &StagedBytes) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Deletes bytes. It is no error if there are none of that name.
     fn delete_bytes(&self, name: &BytesName) -> impl Future<Output = Result<(), Error>> + Send;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::backend::{Part, Unfinished};
+use crate::backend::{Part, StagedBytes};
 use crate::bytes_name::BytesName;
 
 /// The first line of a record.
@@ -227,7 +227,7 @@ pub(crate) struct SessionRecord {
     pub(crate) principal: String,
     pub(crate) upload: UploadSnapshot,
     /// The bytes, which are named before there are any.
-    pub(crate) bytes: Unfinished,
+    pub(crate) bytes: StagedBytes,
     /// The parts that have a name with the backend.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) parts: Vec<Part>,

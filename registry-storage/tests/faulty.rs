@@ -4,17 +4,17 @@
 
 use bytes::Bytes;
 use registry_core::{Error, ErrorCode};
-use registry_storage::backend::{Condition, Durability, Records, Sequence, Version};
+use registry_storage::backend::{Condition, Durability, RecordTransaction, Transaction, Version};
 use registry_storage::testing::Faulty;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::{Backend as _, Key, ObjectStoreBackend};
 
 struct Two;
 
-impl Sequence for Two {
+impl Transaction for Two {
     type Output = (Option<Version>, Option<Version>);
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         let first = records
             .put(&key(1), Bytes::from("first"), Condition::Absent)
             .await?;
@@ -33,7 +33,7 @@ fn backend() -> Faulty<ObjectStoreBackend> {
     Faulty::new(ObjectStoreBackend::memory())
 }
 
-/// Returns whether the sequence was reported to have run, and how many of its two records there are.
+/// Returns whether the transaction was reported to have run, and how many of its two records there are.
 async fn run(backend: &Faulty<ObjectStoreBackend>) -> (bool, usize) {
     let result = backend.transact(Durability::Synced, Two).await;
     if let Err(error) = &result {
@@ -75,10 +75,10 @@ async fn a_delayed_call_lets_another_task_run_first() {
     let (delayed, other) = tokio::join!(backend.transact(Durability::Synced, Two), async {
         struct Other;
 
-        impl Sequence for Other {
+        impl Transaction for Other {
             type Output = Option<Version>;
 
-            async fn run(self, records: &mut dyn Records) -> Result<Option<Version>, Error> {
+            async fn run(self, records: &mut dyn RecordTransaction) -> Result<Option<Version>, Error> {
                 records
                     .put(&key(2), Bytes::from("other"), Condition::Absent)
                     .await

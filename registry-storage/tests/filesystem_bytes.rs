@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use registry_core::ErrorCode;
 use registry_core::storage::BlobContent;
 use registry_storage::BytesName;
-use registry_storage::backend::{Backend as _, Expect, Unfinished};
+use registry_storage::backend::{Backend as _, Expect, StagedBytes};
 use registry_storage::filesystem::FilesystemBackend;
 
 async fn open() -> (tempfile::TempDir, FilesystemBackend) {
@@ -25,8 +25,8 @@ fn name(day: u32, number: u32) -> BytesName {
     BytesName::parse(&format!("{day}/00000000-0000-4000-8000-{number:012}")).unwrap()
 }
 
-fn unfinished(name: &BytesName) -> Unfinished {
-    Unfinished {
+fn unfinished(name: &BytesName) -> StagedBytes {
+    StagedBytes {
         name: name.clone(),
         token: None,
     }

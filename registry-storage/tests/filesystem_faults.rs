@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode};
-use registry_storage::backend::{Backend as _, Condition, Durability, Expect, Records, Sequence, Unfinished};
+use registry_storage::backend::{
+    Backend as _, Condition, Durability, Expect, RecordTransaction, StagedBytes, Transaction,
+};
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::{BytesName, Key};
@@ -25,10 +27,10 @@ const NO_DESCRIPTOR: i32 = 24;
 /// Writes a record, or removes it.
 struct Set(&'static str, Option<String>);
 
-impl Sequence for Set {
+impl Transaction for Set {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let key = Key::from_stored(self.0);
         match self.1 {
             Some(value) => records.put(&key, value.into(), Condition::Any).await.map(drop),
@@ -40,10 +42,10 @@ impl Sequence for Set {
 /// Only reads.
 struct Look;
 
-impl Sequence for Look {
+impl Transaction for Look {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.get(&Key::from_stored("deferred")).await.map(drop)
     }
 }
@@ -52,8 +54,8 @@ fn name(day: u32, number: u32) -> BytesName {
     BytesName::parse(&format!("{day}/00000000-0000-4000-8000-{number:012}")).unwrap()
 }
 
-fn unfinished(name: &BytesName) -> Unfinished {
-    Unfinished {
+fn unfinished(name: &BytesName) -> StagedBytes {
+    StagedBytes {
         name: name.clone(),
         token: None,
     }
@@ -136,7 +138,7 @@ async fn push_and_delete(disk: &VolatileDisk, backend: &FilesystemBackend) -> Pr
         .transact(Durability::Deferred, set("deferred", "2"))
         .await
         .unwrap();
-    // A synced sequence makes what was deferred durable, even if it writes nothing.
+    // A synced transaction makes what was deferred durable, even if it writes nothing.
     backend.transact(Durability::Synced, Look).await.unwrap();
     promises.record(disk, &[set("deferred", "2")]);
     backend

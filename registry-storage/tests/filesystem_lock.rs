@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use registry_core::{Error, ErrorCode};
-use registry_storage::backend::{Backend as _, Condition, Durability, Records, Sequence, Unfinished};
+use registry_storage::backend::{
+    Backend as _, Condition, Durability, RecordTransaction, StagedBytes, Transaction,
+};
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError};
 use registry_storage::{BytesName, Key};
 
@@ -64,10 +66,10 @@ async fn a_second_process_is_refused_and_takes_over_when_the_first_is_killed() {
 
 struct Put;
 
-impl Sequence for Put {
+impl Transaction for Put {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let key = Key::from_stored("a");
         records.put(&key, "1".into(), Condition::Any).await.map(drop)
     }
@@ -121,7 +123,7 @@ async fn a_store_whose_folder_was_moved_away_deletes_no_bytes_of_the_one_in_its_
     std::fs::rename(&root, folder.path().join("aside")).unwrap();
     let second = FilesystemBackend::open(&root).await.unwrap();
     let name = BytesName::parse("20260101/00000000-0000-4000-8000-000000000001").unwrap();
-    let bytes = Unfinished {
+    let bytes = StagedBytes {
         name: name.clone(),
         token: None,
     };

@@ -10,15 +10,17 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use registry_core::{Error, ErrorCode};
 use registry_storage::Key;
-use registry_storage::backend::{Backend as _, Condition, Durability, Records, Sequence, Version};
+use registry_storage::backend::{
+    Backend as _, Condition, Durability, RecordTransaction, Transaction, Version,
+};
 use registry_storage::filesystem::FilesystemBackend;
 
 struct Put(Key, Bytes, Condition);
 
-impl Sequence for Put {
+impl Transaction for Put {
     type Output = Option<Version>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         records.put(&self.0, self.1, self.2).await
     }
 }
@@ -26,10 +28,10 @@ impl Sequence for Put {
 /// Writes two records and then says no.
 struct WriteAndRefuse;
 
-impl Sequence for WriteAndRefuse {
+impl Transaction for WriteAndRefuse {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.put(&key("a"), value("refused"), Condition::Any).await?;
         records.put(&key("new"), value("refused"), Condition::Any).await?;
         assert_eq!(records.get(&key("a")).await?.unwrap().value, "refused");
@@ -39,10 +41,10 @@ impl Sequence for WriteAndRefuse {
 
 struct Panic;
 
-impl Sequence for Panic {
+impl Transaction for Panic {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.put(&key("a"), value("lost"), Condition::Any).await?;
         panic!("on purpose");
     }
@@ -50,10 +52,10 @@ impl Sequence for Panic {
 
 struct WaitForEver;
 
-impl Sequence for WaitForEver {
+impl Transaction for WaitForEver {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.put(&key("a"), value("lost"), Condition::Any).await?;
         std::future::pending().await
     }
@@ -61,12 +63,12 @@ impl Sequence for WaitForEver {
 
 struct Remove(Key, Option<Version>);
 
-impl Sequence for Remove {
+impl Transaction for Remove {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         match self.1 {
-            Some(version) => records.forget(&self.0, &version).await,
+            Some(version) => records.purge_if(&self.0, &version).await,
             None => records.remove(&self.0).await,
         }
     }
@@ -210,7 +212,7 @@ async fn one_of_sixteen_writers_wins() {
 async fn concurrent_sequences_share_a_commit() {
     let (_root, backend) = open().await;
     let commits = backend.commits();
-    let sequences = (0..200).map(|number| {
+    let transactions = (0..200).map(|number| {
         let durability = if number % 2 == 0 {
             Durability::Synced
         } else {
@@ -221,7 +223,7 @@ async fn concurrent_sequences_share_a_commit() {
             Put(key(&format!("{number:03}")), value("1"), Condition::Absent),
         )
     });
-    let results = futures_util::future::join_all(sequences).await;
+    let results = futures_util::future::join_all(transactions).await;
     assert!(
         results
             .iter()
@@ -230,7 +232,7 @@ async fn concurrent_sequences_share_a_commit() {
     let commits = backend.commits() - commits;
     assert!(
         commits < 20,
-        "{commits} commits for 200 sequences that were asked for at once"
+        "{commits} commits for 200 transactions that were asked for at once"
     );
 }
 

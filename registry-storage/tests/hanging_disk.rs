@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode};
 use registry_storage::BytesName;
-use registry_storage::backend::{Backend as _, Expect, Unfinished};
+use registry_storage::backend::{Backend as _, Expect, StagedBytes};
 use registry_storage::filesystem::disk::{Access, Disk, DiskFile, DiskFolder, RealDisk};
 use registry_storage::filesystem::{FILE_THREADS, FilesystemBackend, FilesystemOptions};
 use tokio::time::timeout;
@@ -141,7 +141,7 @@ fn name(number: usize) -> BytesName {
 }
 
 async fn write(backend: &FilesystemBackend, name: &BytesName, content: &Bytes) {
-    let bytes = Unfinished {
+    let bytes = StagedBytes {
         name: name.clone(),
         token: None,
     };

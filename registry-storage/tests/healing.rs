@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use registry_core::storage::{Storage, UploadKey};
 use registry_core::{Error, ErrorCode, Reference};
-use registry_storage::backend::{Durability, Records, Sequence, Unfinished};
+use registry_storage::backend::{Durability, RecordTransaction, StagedBytes, Transaction};
 use registry_storage::check::{CheckOptions, Finding};
 use registry_storage::testing::Faulty;
 use registry_storage::testing::faulty::Fault;
@@ -122,11 +122,11 @@ impl<B: Backend> World<B> {
 
 struct Overwrite(BytesName, Bytes);
 
-impl Sequence for Overwrite {
+impl Transaction for Overwrite {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
-        let bytes = Unfinished {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        let bytes = StagedBytes {
             name: self.0,
             token: None,
         };

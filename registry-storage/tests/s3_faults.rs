@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode, Timestamp};
 use registry_storage::backend::{
-    Condition, Durability, Expect, Part, Records, Sequence, Unfinished, Version,
+    Condition, Durability, Expect, Part, RecordTransaction, StagedBytes, Transaction, Version,
 };
 use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
@@ -26,20 +26,20 @@ const PASSING: [S3Fault; 4] = [
 
 struct Put(Key, Bytes, Condition);
 
-impl Sequence for Put {
+impl Transaction for Put {
     type Output = Option<Version>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Option<Version>, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Option<Version>, Error> {
         records.put(&self.0, self.1, self.2).await
     }
 }
 
-struct Complete(Unfinished, Vec<Part>, Bytes);
+struct Complete(StagedBytes, Vec<Part>, Bytes);
 
-impl Sequence for Complete {
+impl Transaction for Complete {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.complete_bytes(&self.0, &self.1, self.2).await
     }
 }
@@ -85,7 +85,7 @@ async fn life(backend: &ObjectStoreBackend, round: usize) -> Result<(), Error> {
     let name = BytesName::random(Timestamp(1_700_000_000_000));
     let part = Bytes::from(vec![u8::try_from(round % 251).unwrap(); backend.part_size(0)]);
     let token = backend.begin_bytes(&name).await?;
-    let bytes = Unfinished {
+    let bytes = StagedBytes {
         name: name.clone(),
         token,
     };
@@ -152,7 +152,7 @@ async fn reading_goes_on_after_more_cuts_than_the_client_retries() {
     let backend = double.backend("").unwrap();
     let name = BytesName::random(Timestamp(0));
     let whole: Bytes = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
-    let bytes = Unfinished {
+    let bytes = StagedBytes {
         name: name.clone(),
         token: None,
     };
@@ -169,7 +169,7 @@ async fn reading_goes_on_after_more_cuts_than_the_client_retries() {
 async fn bytes_shorter_than_their_record_says_are_an_error() {
     let double = S3Double::start().await.unwrap();
     let backend = double.backend("").unwrap();
-    let bytes = Unfinished {
+    let bytes = StagedBytes {
         name: BytesName::random(Timestamp(0)),
         token: None,
     };
@@ -252,7 +252,7 @@ async fn an_upload_that_was_not_needed_is_aborted() {
     let name = BytesName::random(Timestamp(0));
     let token = backend.begin_bytes(&name).await.unwrap();
     assert_eq!(double.open_uploads(), 1);
-    let complete = Complete(Unfinished { name, token }, Vec::new(), Bytes::from("all of it"));
+    let complete = Complete(StagedBytes { name, token }, Vec::new(), Bytes::from("all of it"));
     backend.transact(Durability::Synced, complete).await.unwrap();
     assert_eq!((double.open_uploads(), double.objects().len()), (0, 1));
 }

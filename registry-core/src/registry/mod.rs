@@ -18,7 +18,7 @@ use core::fmt;
 
 pub use self::options::Options;
 pub use self::places::CatalogKey;
-use self::uploads::Said;
+use self::uploads::ChunkHeaders;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
 use crate::event::{Event, EventAction, EventIntents, EventTarget};
@@ -234,7 +234,7 @@ impl<S: ?Sized + Storage> Registry<S> {
                 length,
             } => {
                 let upload = uploads::key(principal, repository, *id);
-                let said = Said::new(*offset, *range, *length);
+                let said = ChunkHeaders::new(*offset, *range, *length);
                 self.append_upload(&upload, said, body).await
             }
             Request::FinishUpload {
@@ -246,7 +246,7 @@ impl<S: ?Sized + Storage> Registry<S> {
                 length,
             } => {
                 let upload = uploads::key(principal, repository, *id);
-                let said = Said::new(*offset, *range, *length);
+                let said = ChunkHeaders::new(*offset, *range, *length);
                 self.finish_upload(&upload, digest, said, body, intents).await
             }
             Request::UploadStatus { repository, id } => self.upload_status(principal, repository, *id).await,

@@ -19,7 +19,7 @@ use crate::upload_id::UploadId;
 
 /// What a request says of its chunk.
 #[derive(Clone, Copy)]
-pub(super) struct Said {
+pub(super) struct ChunkHeaders {
     /// Where it begins, by its range or by the URL.
     offset: Option<u64>,
     range: Option<ContentRange>,
@@ -27,7 +27,7 @@ pub(super) struct Said {
     length: Option<u64>,
 }
 
-impl Said {
+impl ChunkHeaders {
     pub(super) fn new(offset: Option<u64>, range: Option<ContentRange>, length: Option<u64>) -> Self {
         Self {
             offset: range.map(ContentRange::start).or(offset),
@@ -118,7 +118,7 @@ impl<S: ?Sized + Storage> Registry<S> {
     pub(super) async fn append_upload(
         &self,
         upload: &UploadKey,
-        said: Said,
+        said: ChunkHeaders,
         body: Body<'_>,
     ) -> Result<Response, Error> {
         said.check_length()?;
@@ -137,7 +137,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         &self,
         upload: &UploadKey,
         digest: &Digest,
-        said: Said,
+        said: ChunkHeaders,
         mut body: Body<'_>,
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {

@@ -84,7 +84,7 @@ struct PresentedToken {
 
 /// What is asked for.
 #[derive(Default)]
-struct Wish {
+struct TokenRequest {
     scopes: Vec<Scope>,
     /// A token to get others with is wanted too.
     offline: bool,
@@ -163,7 +163,7 @@ impl TokenServer {
         } else {
             self.by_header(request).await?
         };
-        let wish = Wish::of(&form)?;
+        let wish = TokenRequest::of(&form)?;
         let refresh =
             value(&form, "refresh_token").filter(|_| value(&form, "grant_type") == Some("refresh_token"));
         let response = self.grant(&login, &wish, refresh.filter(|_| request.method == Method::POST))?;
@@ -277,7 +277,7 @@ impl TokenServer {
     }
 
     /// Grants what is left of a wish by the rules.
-    fn grant(&self, login: &Login, wish: &Wish, refresh: Option<&str>) -> Result<Response, Error> {
+    fn grant(&self, login: &Login, wish: &TokenRequest, refresh: Option<&str>) -> Result<Response, Error> {
         let principal = &login.principal;
         let reduced = wish.scopes.iter().map(|scope| {
             let mut reduced = reduce(scope, &*self.rules, principal);
@@ -371,7 +371,7 @@ impl Keys {
     }
 }
 
-impl Wish {
+impl TokenRequest {
     fn of(form: &Form) -> Result<Self, Error> {
         let mut wish = Self::default();
         for (name, value) in form {

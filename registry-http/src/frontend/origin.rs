@@ -42,7 +42,7 @@ pub(super) struct Disbelieved {
 
 /// What proxies tell.
 #[derive(Debug, Default)]
-struct Told {
+struct ForwardedInfo {
     client: Option<IpAddr>,
     scheme: Option<String>,
     host: Option<String>,
@@ -54,11 +54,11 @@ impl Origin {
         let peer = parts.extensions.get::<PeerAddress>();
         let is_trusted = peer.is_some_and(|peer| trusted.contains_peer(peer));
         let (told, disbelieved) = if is_trusted {
-            let told = Told::of(&parts.headers, trusted, fields);
+            let told = ForwardedInfo::of(&parts.headers, trusted, fields);
             let disbelieved = told.disbelieved(&parts.headers, trusted, fields);
             (told, disbelieved)
         } else {
-            (Told::default(), None)
+            (ForwardedInfo::default(), None)
         };
         let is_https = match told.scheme.as_deref() {
             Some("https") => true,
@@ -91,7 +91,7 @@ impl Origin {
     }
 }
 
-impl Told {
+impl ForwardedInfo {
     fn of(header: &HeaderMap, trusted: &TrustedProxies, fields: &ProxyFields) -> Self {
         if fields.has(ProxyField::Forwarded) {
             Self::by_forwarded(header, trusted)

@@ -76,8 +76,8 @@ impl NotificationEndpoint {
         }
     }
 
-    pub(super) fn wishes(&self) -> Wishes {
-        Wishes {
+    pub(super) fn wishes(&self) -> EventFilter {
+        EventFilter {
             ignored_media_types: self.ignored_media_types.clone(),
             ignored_actions: self.ignored_actions.clone(),
         }
@@ -95,12 +95,12 @@ impl fmt::Debug for NotificationEndpoint {
 
 /// What an endpoint wants to know.
 #[derive(Clone, Debug)]
-pub(super) struct Wishes {
+pub(super) struct EventFilter {
     ignored_media_types: Vec<String>,
     ignored_actions: Vec<String>,
 }
 
-impl Wishes {
+impl EventFilter {
     /// Tells whether an event is wanted.
     pub(super) fn contain(&self, event: &Event) -> bool {
         let media_type = match &event.target {
@@ -141,7 +141,7 @@ pub struct EndpointStatistics {
 /// The sending to one endpoint.
 pub(super) struct Delivery {
     endpoint: NotificationEndpoint,
-    wishes: Wishes,
+    wishes: EventFilter,
     url: Url,
     headers: HeaderMap,
     client: reqwest::Client,

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::endpoint::{Delivery, Wishes};
+use self::endpoint::{Delivery, EventFilter};
 pub use self::endpoint::{EndpointStatistics, NotificationEndpoint, NotificationFormat};
 use self::intent::Intent;
 use self::record::EventRecord;
@@ -55,7 +55,7 @@ pub struct Notifier {
     options: NotificationOptions,
     instance: String,
     outbox: Outbox,
-    wishes: Vec<Wishes>,
+    wishes: Vec<EventFilter>,
     deliveries: Vec<Arc<Delivery>>,
     stop: watch::Sender<bool>,
     tasks: std::sync::Mutex<JoinSet<()>>,

@@ -18,7 +18,7 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::either::Either;
 
 use super::activity::{Activity, Verdict};
-use super::crowd::Place;
+use super::connection_limit::ConnectionSlot;
 use super::metered::{self, ConnectionMemory, Metered};
 use super::stopped;
 use super::stream::StreamTasks;
@@ -76,7 +76,7 @@ pub(super) struct Connection {
     pub(super) interrupted: Tasks,
     pub(super) stop: watch::Receiver<bool>,
     /// Held until the connection ended.
-    pub(super) place: Place,
+    pub(super) place: ConnectionSlot,
 }
 
 impl Connection {

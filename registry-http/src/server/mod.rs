@@ -3,7 +3,7 @@
 mod activity;
 mod clock;
 mod connection;
-mod crowd;
+mod connection_limit;
 mod listener;
 mod metered;
 mod open_streams;
@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use self::clock::ClockWatch;
 pub use self::clock::check_clock;
-use self::crowd::{Crowd, Place};
+use self::connection_limit::{ConnectionLimit, ConnectionSlot};
 pub use self::listener::Listener;
 pub(crate) use self::metered::ConnectionMemory;
 use self::stream::StreamTasks;
@@ -104,7 +104,7 @@ impl Server {
         let addresses = addresses.collect();
         let (stop, stopped) = watch::channel(false);
         let (connections, interrupted) = (Tasks::default(), Tasks::default());
-        let crowd = Arc::new(Crowd::new(limits.connections, limits.memory.clone()));
+        let crowd = Arc::new(ConnectionLimit::new(limits.connections, limits.memory.clone()));
         let (relieved, mut ended) = (Arc::clone(&crowd), stopped.clone());
         connections.spawn(async move {
             tokio::select! {
@@ -171,7 +171,7 @@ struct Accept<S> {
     service: S,
     limits: Arc<Limits>,
     failed_handshakes: Arc<LogLimit>,
-    crowd: Arc<Crowd>,
+    crowd: Arc<ConnectionLimit>,
     connections: Tasks,
     interrupted: Tasks,
     stop: watch::Receiver<bool>,
@@ -222,7 +222,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Accepts one connection, and waits until there is room for it.
-async fn accept(listener: &Listener, crowd: &Arc<Crowd>) -> Option<(Socket, PeerAddress, Place)> {
+async fn accept(
+    listener: &Listener,
+    crowd: &Arc<ConnectionLimit>,
+) -> Option<(Socket, PeerAddress, ConnectionSlot)> {
     match listener.accept().await {
         Ok((socket, peer)) => Some((socket, peer, crowd.enter(peer.ip()).await?)),
         Err(error) => {

@@ -146,7 +146,7 @@ pub async fn is_unadopted<B: Backend>(store: &Store<B>) -> Result<bool, Error> {
 
 /// Gives a store what a tree on the same file system has.
 ///
-/// Records are written by the sequences of uploads and pushes, and files get a second name, so the tree stays as it is
+/// Records are written by the transactions of uploads and pushes, and files get a second name, so the tree stays as it is
 /// and no content is copied but that of blobs of up to 16 KiB. What is broken is told to `observer`, and everything
 /// else is adopted. A manifest with missing children is adopted without them, as it was served.
 ///

@@ -3,7 +3,7 @@
 use registry_core::{Error, Timestamp};
 
 use super::tree::Look;
-use crate::backend::{Backend, Condition, Durability, Records, Sequence};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::record::{AdoptionRecord, Stamp, decode, encode};
 use crate::store::Store;
@@ -56,10 +56,10 @@ pub(super) async fn write<B: Backend>(store: &Store<B>, record: AdoptionRecord) 
 
 struct Write(AdoptionRecord);
 
-impl Sequence for Write {
+impl Transaction for Write {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let value = encode(&self.0, &[])?;
         records
             .put(&Key::adoption(), value, Condition::Any)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use crate::backend::{Checked, Stored, Version};
+use crate::backend::{Checked, Version, VersionedRecord};
 use crate::key::Key;
 
 /// The largest value that is kept although nobody uses it, in bytes.
@@ -30,7 +30,7 @@ const SHARDS: usize = 8;
 /// began, what was read is not kept. There is one writer.
 #[derive(Debug)]
 pub(super) struct RecordCache {
-    entries: Cache<Key, Option<Stored>, EntryWeight>,
+    entries: Cache<Key, Option<VersionedRecord>, EntryWeight>,
     /// The large values that are in use.
     large: Mutex<HashMap<Key, LargeValue>>,
     /// Odd while a key of this generation is being written.
@@ -55,9 +55,9 @@ impl AsRef<[u8]> for InUse {
 }
 
 impl LargeValue {
-    fn get(&self) -> Option<Stored> {
+    fn get(&self) -> Option<VersionedRecord> {
         let value = self.value.upgrade()?;
-        Some(Stored {
+        Some(VersionedRecord {
             value: Bytes::from_owner(InUse(value)),
             version: self.version.clone(),
             checked: self.checked.clone(),
@@ -76,8 +76,8 @@ pub(super) struct WriteMark(BTreeSet<usize>);
 #[derive(Clone, Debug)]
 struct EntryWeight;
 
-impl Weighter<Key, Option<Stored>> for EntryWeight {
-    fn weight(&self, key: &Key, value: &Option<Stored>) -> u64 {
+impl Weighter<Key, Option<VersionedRecord>> for EntryWeight {
+    fn weight(&self, key: &Key, value: &Option<VersionedRecord>) -> u64 {
         let value = value.as_ref().map_or(0, |stored| stored.value.len());
         let bytes = key.as_str().len().saturating_add(value);
         ENTRY_OVERHEAD.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX))
@@ -108,7 +108,7 @@ impl RecordCache {
     }
 
     /// Returns what is known of a key: a record, or that there is none.
-    pub(super) fn get(&self, key: &Key) -> Option<Option<Stored>> {
+    pub(super) fn get(&self, key: &Key) -> Option<Option<VersionedRecord>> {
         let kept = self.entries.get(key);
         kept.or_else(|| self.large().get(key)?.get().map(Some))
     }
@@ -119,7 +119,12 @@ impl RecordCache {
     }
 
     /// Keeps what was read, unless the key may have been written since, and returns it.
-    pub(super) fn end_read(&self, ticket: Ticket, key: &Key, value: Option<Stored>) -> Option<Stored> {
+    pub(super) fn end_read(
+        &self,
+        ticket: Ticket,
+        key: &Key,
+        value: Option<VersionedRecord>,
+    ) -> Option<VersionedRecord> {
         if ticket.0 % 2 == 1 {
             return value;
         }
@@ -132,7 +137,7 @@ impl RecordCache {
         value
     }
 
-    fn keep(&self, key: &Key, value: Option<Stored>) -> Option<Stored> {
+    fn keep(&self, key: &Key, value: Option<VersionedRecord>) -> Option<VersionedRecord> {
         match value {
             Some(stored) if !fits(Some(&stored)) => Some(self.share(key, stored)),
             value => {
@@ -143,7 +148,7 @@ impl RecordCache {
     }
 
     /// Lets others use a large value for as long as the result is there.
-    fn share(&self, key: &Key, stored: Stored) -> Stored {
+    fn share(&self, key: &Key, stored: VersionedRecord) -> VersionedRecord {
         let mut large = self.large();
         // Another one read it at the same time.
         if let Some(known) = large.get(key).and_then(LargeValue::get) {
@@ -157,7 +162,7 @@ impl RecordCache {
             checked: stored.checked.clone(),
         };
         large.insert(key.clone(), weak);
-        Stored {
+        VersionedRecord {
             value: Bytes::from_owner(InUse(value)),
             version: stored.version,
             checked: stored.checked,
@@ -165,7 +170,7 @@ impl RecordCache {
     }
 
     /// Takes keys out before they are committed.
-    pub(super) fn begin_write(&self, changes: &[(Key, Option<Stored>)]) -> WriteMark {
+    pub(super) fn begin_write(&self, changes: &[(Key, Option<VersionedRecord>)]) -> WriteMark {
         let touched: BTreeSet<usize> = changes.iter().map(|(key, _)| self.generation_of(key)).collect();
         for at in &touched {
             self.with_generation(*at, |generation| *generation = generation.wrapping_add(1));
@@ -178,7 +183,7 @@ impl RecordCache {
     }
 
     /// Puts the values in that were committed, one of each key.
-    pub(super) fn end_write(&self, mark: WriteMark, committed: Vec<(Key, Option<Stored>)>) {
+    pub(super) fn end_write(&self, mark: WriteMark, committed: Vec<(Key, Option<VersionedRecord>)>) {
         for (key, value) in committed {
             if fits(value.as_ref()) {
                 self.entries.insert(key, value.map(detached));
@@ -218,13 +223,13 @@ impl RecordCache {
     }
 }
 
-fn fits(value: Option<&Stored>) -> bool {
+fn fits(value: Option<&VersionedRecord>) -> bool {
     value.is_none_or(|stored| stored.value.len() <= VALUE_LIMIT)
 }
 
 /// Copies the value out of the buffer that it came in, which may be larger.
-fn detached(stored: Stored) -> Stored {
-    Stored {
+fn detached(stored: VersionedRecord) -> VersionedRecord {
+    VersionedRecord {
         value: Bytes::copy_from_slice(&stored.value),
         ..stored
     }
@@ -235,12 +240,12 @@ mod tests {
 
     use super::*;
 
-    fn stored(value: &str) -> Option<Stored> {
+    fn stored(value: &str) -> Option<VersionedRecord> {
         let (value, version) = (
             Bytes::copy_from_slice(value.as_bytes()),
             Version(Arc::from(value)),
         );
-        Some(Stored::new(value, version))
+        Some(VersionedRecord::new(value, version))
     }
 
     #[test]

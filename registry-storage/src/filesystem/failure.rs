@@ -19,7 +19,8 @@ const PROBE: usize = 1 << 20;
 pub(super) enum Trouble {
     /// There is no space.
     Full,
-    /// It may be gone at the next try: no file can be opened, a read or write failed, the records are locked. The transaction was rolled back.
+    /// It may be gone at the next try: no file can be opened, a read or write failed, the records are locked. The
+    /// transaction was rolled back.
     Passing,
     /// Nobody knows what the disk holds.
     LostSync,

@@ -63,7 +63,7 @@ impl BytesWriter for FileWriter {
             };
             if let Err(cause) = opened.file.write_at(&content, offset) {
                 let answer = file_error("write", &files.path(&name), cause);
-                files.take_back(&name, &opened, offset);
+                files.roll_back(&name, &opened, offset);
                 return Err(answer);
             }
             Ok(opened.file)

@@ -146,7 +146,7 @@ impl Files {
     }
 
     /// Takes back what a failed write left after `offset`, as far as the disk lets it.
-    pub(super) fn take_back(&self, name: &BytesName, opened: &OpenedFile, offset: u64) {
+    pub(super) fn roll_back(&self, name: &BytesName, opened: &OpenedFile, offset: u64) {
         let path = self.path(name);
         let (call, result) = if opened.is_new {
             ("unlink", self.disk.unlink(&path))

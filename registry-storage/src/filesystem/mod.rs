@@ -6,8 +6,8 @@
 //! <root>/bytes/<yyyymmdd>/<uuid>    bytes
 //! <root>/reserve                    space that deletes may use on a full disk
 //! ```
-//! A sequence of record steps is one savepoint in a transaction that concurrent sequences share. Bytes and the names
-//! of their files are synced before the commit that makes them visible, and a sequence is answered after its commit.
+//! A transaction is one savepoint in a transaction of SQLite, which concurrent ones share. Bytes and the names
+//! of their files are synced before the commit that makes them visible, and a transaction is answered after its commit.
 
 pub mod backup;
 mod cache;
@@ -65,7 +65,8 @@ use self::reserve::Reserve;
 pub use self::rights::create_private_folder;
 use self::rights::{Rights, create_file_if_missing};
 use crate::backend::{
-    Backend, BytesWriter, Durability, Entry, Expect, MemoryPermit, Sequence, Stored, Unfinished, WriteGuard,
+    Backend, BytesWriter, Durability, Expect, MemoryPermit, RecordEntry, StagedBytes, Transaction,
+    VersionedRecord, WriteGuard,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -139,7 +140,7 @@ impl FilesystemBackend {
         self.is_read_only
     }
 
-    /// Returns how many commits the records had since the store was opened. Concurrent sequences share one.
+    /// Returns how many commits the records had since the store was opened. Concurrent transactions share one.
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.records.commits()
@@ -285,11 +286,11 @@ impl FilesystemBackend {
 }
 
 impl Backend for FilesystemBackend {
-    async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.records.get(key).await
     }
 
-    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, Error> {
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<VersionedRecord>>, Error> {
         self.records.get_all(keys).await
     }
 
@@ -297,12 +298,16 @@ impl Backend for FilesystemBackend {
         self.records.sizes(keys).await
     }
 
-    async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+    async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<RecordEntry>, Error> {
         self.records.list(prefix, after, limit).await
     }
 
-    async fn transact<S: Sequence>(&self, durability: Durability, sequence: S) -> Result<S::Output, Error> {
-        self.records.transact(durability, sequence).await
+    async fn transact<S: Transaction>(
+        &self,
+        durability: Durability,
+        transaction: S,
+    ) -> Result<S::Output, Error> {
+        self.records.transact(durability, transaction).await
     }
 
     fn epoch(&self) -> Option<&str> {
@@ -351,7 +356,7 @@ impl Backend for FilesystemBackend {
 
     async fn write_bytes(
         &self,
-        bytes: &Unfinished,
+        bytes: &StagedBytes,
         guard: WriteGuard,
     ) -> Result<Box<dyn BytesWriter>, Error> {
         Ok(Box::new(FileWriter::new(
@@ -362,13 +367,13 @@ impl Backend for FilesystemBackend {
         )))
     }
 
-    async fn seal_bytes(&self, bytes: &Unfinished, size: u64) -> Result<(), Error> {
+    async fn seal_bytes(&self, bytes: &StagedBytes, size: u64) -> Result<(), Error> {
         let (files, name) = (self.files()?, bytes.name.clone());
         let path = Arc::new(files.path(&name));
         self.writes.begin(&path, move || files.seal(&name, size)).await
     }
 
-    async fn shorten_bytes(&self, bytes: &Unfinished, size: u64, guard: WriteGuard) -> Result<(), Error> {
+    async fn shorten_bytes(&self, bytes: &StagedBytes, size: u64, guard: WriteGuard) -> Result<(), Error> {
         let (files, name) = (self.files()?, bytes.name.clone());
         let path = Arc::new(files.path(&name));
         let shorten = move || {
@@ -426,7 +431,7 @@ impl Backend for FilesystemBackend {
     }
 
     /// Does nothing: the file is listed as bytes, and the sweeper deletes it.
-    async fn abort_bytes(&self, _bytes: &Unfinished) -> Result<(), Error> {
+    async fn abort_bytes(&self, _bytes: &StagedBytes) -> Result<(), Error> {
         Ok(())
     }
 

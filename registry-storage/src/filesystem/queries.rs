@@ -10,7 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
-use crate::backend::{Condition, Entry, Stat, Stored, Version};
+use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
 
 /// How long a start waits for another process that has the records open, such as somebody's shell.
@@ -181,7 +181,7 @@ pub(super) fn execute(connection: &Connection, statement: &str) -> rusqlite::Res
 }
 
 /// Reads a record.
-pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Stored>> {
+pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option<VersionedRecord>> {
     connection
         .prepare_cached(
             "SELECT records.version, records.value, large_values.value
@@ -194,7 +194,7 @@ pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option
 /// What a look at a record found.
 pub(super) enum Looked {
     /// The record, or that there is none.
-    Record(Option<Stored>),
+    Record(Option<VersionedRecord>),
     /// A value of so many bytes, which were not read.
     Large(usize),
 }
@@ -225,7 +225,7 @@ pub(super) fn get_large(
     connection: &Connection,
     key: &Key,
     mut buffer: Vec<u8>,
-) -> rusqlite::Result<Option<Stored>> {
+) -> rusqlite::Result<Option<VersionedRecord>> {
     // One view of the records for all statements.
     let view = connection.unchecked_transaction()?;
     let place = view
@@ -240,7 +240,10 @@ pub(super) fn get_large(
     let value = view.blob_open(rusqlite::MAIN_DB, "large_values", "value", id, true)?;
     buffer.resize(value.len(), 0);
     value.read_at_exact(&mut buffer, 0)?;
-    Ok(Some(Stored::new(Bytes::from(buffer), version_of(version))))
+    Ok(Some(VersionedRecord::new(
+        Bytes::from(buffer),
+        version_of(version),
+    )))
 }
 
 /// Reads the first record, if there is one.
@@ -264,13 +267,13 @@ pub(super) fn stat(connection: &Connection, key: &Key) -> rusqlite::Result<Optio
         .optional()
 }
 
-/// Lists records in the order of their keys; see [`Records::list`](crate::backend::Records::list).
+/// Lists records in the order of their keys; see [`RecordTransaction::list`](crate::backend::RecordTransaction::list).
 pub(super) fn list(
     connection: &Connection,
     prefix: &Key,
     after: Option<&Key>,
     limit: usize,
-) -> rusqlite::Result<Vec<Entry>> {
+) -> rusqlite::Result<Vec<RecordEntry>> {
     let (from, comparison) = match after.filter(|after| *after >= prefix) {
         Some(after) => (after, ">"),
         None => (prefix, ">="),
@@ -412,19 +415,19 @@ fn number_of(version: &Version) -> Option<i64> {
     u64::from_str_radix(&version.0, 16).ok().map(u64::cast_signed)
 }
 
-fn read_stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+fn read_stored(row: &Row<'_>) -> rusqlite::Result<VersionedRecord> {
     let small: Option<Vec<u8>> = row.get(1)?;
     let value = match small {
         Some(value) => value,
         None => row.get(2)?,
     };
-    Ok(Stored::new(Bytes::from(value), version_of(row.get(0)?)))
+    Ok(VersionedRecord::new(Bytes::from(value), version_of(row.get(0)?)))
 }
 
-fn read_entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+fn read_entry(row: &Row<'_>) -> rusqlite::Result<RecordEntry> {
     let key = Key::from_stored(row.get_ref(0)?.as_str()?);
     let size: i64 = row.get(1)?;
-    Ok(Entry {
+    Ok(RecordEntry {
         key,
         size: size.cast_unsigned(),
     })

@@ -20,7 +20,7 @@ use super::queries::{self, Looked, Medium};
 use super::readers::Readers;
 use super::reserve::Reserve;
 use super::writer::{Command, Job, QUEUE_LIMIT, Request, Writer};
-use crate::backend::{Durability, Entry, Records, Sequence, Stored};
+use crate::backend::{Durability, RecordEntry, RecordTransaction, Transaction, VersionedRecord};
 use crate::key::Key;
 
 /// How many values that are not kept in memory are read at once.
@@ -115,7 +115,7 @@ impl RecordStore {
         })
     }
 
-    pub(super) async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.check_open()?;
         if let Some(known) = self.cache.get(key) {
             return Ok(known);
@@ -140,7 +140,7 @@ impl RecordStore {
 
     /// Reads a large value: a few at once, into memory that is taken here. Each of the threads that read would keep some of
     /// what it once took.
-    async fn get_large(&self, key: &Key, size: usize) -> Result<Option<Stored>, Error> {
+    async fn get_large(&self, key: &Key, size: usize) -> Result<Option<VersionedRecord>, Error> {
         let permit = Arc::clone(&self.large_reads).acquire_owned().await;
         let permit = permit.map_err(|_| closed())?;
         if let Some(known) = self.cache.get(key) {
@@ -159,9 +159,10 @@ impl RecordStore {
     }
 
     /// Reads several records, those that are not in memory in one go.
-    pub(super) async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, Error> {
+    pub(super) async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<VersionedRecord>>, Error> {
         self.check_open()?;
-        let mut found: Vec<Option<Option<Stored>>> = keys.iter().map(|key| self.cache.get(key)).collect();
+        let mut found: Vec<Option<Option<VersionedRecord>>> =
+            keys.iter().map(|key| self.cache.get(key)).collect();
         let unknown = keys.iter().zip(&found).filter(|(_, known)| known.is_none());
         let (wanted, tickets): (Vec<Key>, Vec<_>) = unknown
             .map(|(key, _)| (key.clone(), self.cache.begin_read(key)))
@@ -208,7 +209,7 @@ impl RecordStore {
         prefix: &Key,
         after: Option<&Key>,
         limit: usize,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Result<Vec<RecordEntry>, Error> {
         self.check_open()?;
         let (prefix, after) = (prefix.clone(), after.cloned());
         self.readers
@@ -216,13 +217,13 @@ impl RecordStore {
             .await
     }
 
-    pub(super) async fn transact<S: Sequence>(
+    pub(super) async fn transact<S: Transaction>(
         &self,
         durability: Durability,
-        sequence: S,
+        transaction: S,
     ) -> Result<S::Output, Error> {
         let (requester, answer) = oneshot::channel();
-        self.submit(durability, Box::new(Request::new(sequence, requester)))
+        self.submit(durability, Box::new(Request::new(transaction, requester)))
             .await?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -271,10 +272,10 @@ impl RecordStore {
 /// Asks the thread that writes whether it does.
 struct Probe;
 
-impl Sequence for Probe {
+impl Transaction for Probe {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.get(&Key::registry()).await.map(drop)
     }
 }

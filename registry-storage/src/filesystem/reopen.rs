@@ -11,7 +11,7 @@ use rusqlite::{Connection, ffi};
 use super::health::Cure;
 use super::queries;
 use super::writer::Writer;
-use crate::backend::{Stored, Version};
+use crate::backend::{Version, VersionedRecord};
 use crate::key::Key;
 
 /// How often it is tried.
@@ -31,7 +31,7 @@ pub(super) struct LastChange {
 
 impl LastChange {
     /// Notes a commit that was acknowledged.
-    pub(super) fn committed(change: &(Key, Option<Stored>)) -> Self {
+    pub(super) fn committed(change: &(Key, Option<VersionedRecord>)) -> Self {
         Self {
             key: change.0.clone(),
             versions: vec![version_of(change)],
@@ -39,7 +39,7 @@ impl LastChange {
     }
 
     /// Notes a commit that failed.
-    pub(super) fn failed(&mut self, changes: &[(Key, Option<Stored>)]) {
+    pub(super) fn failed(&mut self, changes: &[(Key, Option<VersionedRecord>)]) {
         let same = changes.iter().find(|(key, _)| *key == self.key);
         self.versions.extend(same.map(version_of));
     }
@@ -50,7 +50,7 @@ impl LastChange {
     }
 }
 
-fn version_of(change: &(Key, Option<Stored>)) -> Option<Version> {
+fn version_of(change: &(Key, Option<VersionedRecord>)) -> Option<Version> {
     change.1.as_ref().map(|stored| stored.version.clone())
 }
 

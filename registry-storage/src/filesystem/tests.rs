@@ -9,16 +9,16 @@ use tokio::sync::oneshot;
 
 use super::FilesystemBackend;
 use super::queries;
-use super::transaction::Transaction;
+use super::transaction::SqliteTransaction;
 use super::writer::Job;
-use crate::backend::{Backend as _, Condition, Durability, Records, Sequence, Version};
+use crate::backend::{Backend as _, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 
 /// Speaks to SQLite in the middle of a transaction.
 struct Inside(&'static str, oneshot::Sender<Result<(), Error>>);
 
 impl Job for Inside {
-    fn run(&mut self, records: &mut Transaction<'_>) -> bool {
+    fn run(&mut self, records: &mut SqliteTransaction<'_>) -> bool {
         records.connection().execute_batch(self.0).is_ok()
     }
 
@@ -29,10 +29,10 @@ impl Job for Inside {
 
 struct Put(&'static str, usize);
 
-impl Sequence for Put {
+impl Transaction for Put {
     type Output = Option<Version>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         records
             .put(&Key::from_stored(self.0), vec![7; self.1].into(), Condition::Any)
             .await
@@ -42,10 +42,10 @@ impl Sequence for Put {
 /// Writes more than fits and takes no notice of the error.
 struct IgnoreErrors;
 
-impl Sequence for IgnoreErrors {
+impl Transaction for IgnoreErrors {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let value = vec![7; 1 << 20].into();
         let result = records
             .put(&Key::from_stored("large"), value, Condition::Any)
@@ -93,7 +93,7 @@ async fn a_full_disk_is_told_and_ends_nothing() {
     assert_eq!(
         error.code(),
         ErrorCode::StorageFull,
-        "an error that the sequence hides is seen"
+        "an error that the transaction hides is seen"
     );
     assert_eq!(size(&backend, "large").await, None);
     put(&backend, "a", 20).await.unwrap();
@@ -130,7 +130,7 @@ async fn a_commit_that_is_refused_concerns_nobody_else() {
 struct Fail(i32, oneshot::Sender<Result<(), Error>>);
 
 impl Job for Fail {
-    fn run(&mut self, records: &mut Transaction<'_>) -> bool {
+    fn run(&mut self, records: &mut SqliteTransaction<'_>) -> bool {
         records.fail(rusqlite::Error::SqliteFailure(ffi::Error::new(self.0), None));
         true
     }
@@ -291,13 +291,13 @@ async fn a_newer_format_is_refused() {
     );
 }
 
-/// A reader of the cache must not see what a sequence wrote on its way.
+/// A reader of the cache must not see what a transaction wrote on its way.
 #[tokio::test]
 async fn a_transaction_shows_the_last_change_of_each_key() {
     let mut connection = rusqlite::Connection::open_in_memory().unwrap();
     queries::create(&connection).unwrap();
     let mut version = 0;
-    let mut records = Transaction::new(&mut connection, &mut version);
+    let mut records = SqliteTransaction::new(&mut connection, &mut version);
     let (first, second) = (Key::from_stored("first"), Key::from_stored("second"));
     for (key, value) in [(&first, "pending"), (&second, "pending"), (&first, "live")] {
         records
@@ -319,7 +319,7 @@ async fn a_transaction_shows_the_last_change_of_each_key() {
 struct SyncLevel(oneshot::Sender<i64>, i64);
 
 impl Job for SyncLevel {
-    fn run(&mut self, records: &mut Transaction<'_>) -> bool {
+    fn run(&mut self, records: &mut SqliteTransaction<'_>) -> bool {
         self.1 = records
             .connection()
             .query_row("PRAGMA synchronous", [], |row| row.get(0))
@@ -335,10 +335,10 @@ impl Job for SyncLevel {
 /// Only reads.
 struct Look;
 
-impl Sequence for Look {
+impl Transaction for Look {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.get(&Key::from_stored("a")).await.map(drop)
     }
 }

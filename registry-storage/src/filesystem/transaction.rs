@@ -1,4 +1,4 @@
-//! The records as a sequence of steps sees them, inside a transaction.
+//! The records as a transaction sees them.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +8,28 @@ use registry_core::{Error, ErrorCode};
 use rusqlite::Connection;
 
 use super::queries;
-use crate::backend::{Condition, Entry, Part, Records, Stat, Stored, Unfinished, Version};
+use crate::backend::{
+    Condition, Part, RecordEntry, RecordTransaction, StagedBytes, Stat, Version, VersionedRecord,
+};
 use crate::key::Key;
 
-/// A transaction that merges several sequences. Nothing here waits: each call is done when its future is first polled.
+/// A transaction of SQLite, which merges several of the store. Nothing here waits: each call is done when its future is first polled.
 #[derive(Debug)]
-pub(super) struct Transaction<'c> {
+pub(super) struct SqliteTransaction<'c> {
     connection: &'c mut Connection,
     /// The version of the next write.
     next_version: &'c mut i64,
     /// What was written, the newest last.
-    changes: Vec<(Key, Option<Stored>)>,
-    /// How many bytes were written, also by sequences that were rolled back.
+    changes: Vec<(Key, Option<VersionedRecord>)>,
+    /// How many bytes were written, also by transactions that were rolled back.
     written: usize,
     /// The first error of the store. The whole transaction must then be rolled back.
     failure: Option<rusqlite::Error>,
-    /// Whether there is room for what a sequence writes.
+    /// Whether there is room for what a transaction writes.
     room: Result<(), Error>,
 }
 
-impl<'c> Transaction<'c> {
+impl<'c> SqliteTransaction<'c> {
     pub(super) fn new(connection: &'c mut Connection, next_version: &'c mut i64) -> Self {
         Self {
             connection,
@@ -52,7 +54,7 @@ impl<'c> Transaction<'c> {
         self.room = room;
     }
 
-    /// Returns how many bytes were written, also by sequences that were rolled back.
+    /// Returns how many bytes were written, also by transactions that were rolled back.
     pub(super) const fn written(&self) -> usize {
         self.written
     }
@@ -68,8 +70,8 @@ impl<'c> Transaction<'c> {
     }
 
     /// Returns what will be committed: the last change of each key. What a key was in between is nobody's business.
-    pub(super) fn into_changes(self) -> Vec<(Key, Option<Stored>)> {
-        let last: BTreeMap<Key, Option<Stored>> = self.changes.into_iter().collect();
+    pub(super) fn into_changes(self) -> Vec<(Key, Option<VersionedRecord>)> {
+        let last: BTreeMap<Key, Option<VersionedRecord>> = self.changes.into_iter().collect();
         last.into_iter().collect()
     }
 
@@ -96,7 +98,7 @@ impl<'c> Transaction<'c> {
         }
         self.written = self.written.saturating_add(value.len());
         let version = queries::version_of(number);
-        let stored = Stored::new(value, version.clone());
+        let stored = VersionedRecord::new(value, version.clone());
         self.changes.push((key.clone(), Some(stored)));
         Ok(Some(version))
     }
@@ -111,8 +113,8 @@ impl<'c> Transaction<'c> {
 }
 
 #[async_trait]
-impl Records for Transaction<'_> {
-    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+impl RecordTransaction for SqliteTransaction<'_> {
+    async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         let result = queries::get(self.connection, key);
         self.note(result)
     }
@@ -126,7 +128,7 @@ impl Records for Transaction<'_> {
         self.write(key, value, &condition)
     }
 
-    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
         self.delete(key, Some(version))
     }
 
@@ -134,13 +136,18 @@ impl Records for Transaction<'_> {
         self.delete(key, None)
     }
 
-    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+    async fn list(
+        &mut self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<RecordEntry>, Error> {
         let result = queries::list(self.connection, prefix, after, limit);
         self.note(result)
     }
 
-    /// Does nothing: the bytes were sealed before the sequence began.
-    async fn complete_bytes(&mut self, _: &Unfinished, _: &[Part], _: Bytes) -> Result<(), Error> {
+    /// Does nothing: the bytes were sealed before the transaction began.
+    async fn complete_bytes(&mut self, _: &StagedBytes, _: &[Part], _: Bytes) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that writes records. It merges the sequences that wait into one commit.
+//! The thread that writes records. It merges the transactions that wait into one commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -22,18 +22,18 @@ use super::queries;
 use super::readers::Readers;
 use super::reopen::{LastChange, busy};
 use super::reserve::Reserve;
-use super::transaction::Transaction;
-use crate::backend::{Durability, Records, Sequence, Stored};
+use super::transaction::SqliteTransaction;
+use crate::backend::{Durability, RecordTransaction, Transaction, VersionedRecord};
 use crate::key::Key;
 
-/// How many sequences wait at most before those who ask are held back, and how many one commit takes.
+/// How many transactions wait at most before those who ask are held back, and how many one commit takes.
 pub(super) const QUEUE_LIMIT: usize = 256;
-/// How long a commit waits at most for as many sequences as the last one took.
+/// How long a commit waits at most for as many transactions as the last one took.
 const REGATHER_LIMIT: Duration = Duration::from_micros(100);
 /// How long the thread sleeps between two looks at its queue while writing is ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a commit runs sequences at most. Those that wait still are left to the next one, so that who came first is
+/// How long a commit runs transactions at most. Those that wait still are left to the next one, so that who came first is
 /// answered soon.
 const RUN_LIMIT: Duration = Duration::from_millis(20);
 /// How many bytes the records have, about, that a commit writes at most: they are in memory until it ends.
@@ -41,7 +41,7 @@ const WRITE_LIMIT: usize = 8 << 20;
 
 /// What the thread is told.
 pub(super) enum Command {
-    /// Run a sequence.
+    /// Run a transaction.
     Run(Durability, Box<dyn Job>),
     /// Look at whether writing ended.
     Wake,
@@ -50,15 +50,15 @@ pub(super) enum Command {
 }
 
 /// The last change of each key.
-type Changes = Vec<(Key, Option<Stored>)>;
+type Changes = Vec<(Key, Option<VersionedRecord>)>;
 
-/// A sequence that waits for its commit.
+/// A transaction that waits for its commit.
 type Waiting = (Durability, Box<dyn Job>);
 
-/// A sequence without its type.
+/// A transaction without its type.
 pub(super) trait Job: Send {
     /// Runs the steps and tells whether they are to be kept.
-    fn run(&mut self, records: &mut Transaction<'_>) -> bool;
+    fn run(&mut self, records: &mut SqliteTransaction<'_>) -> bool;
 
     /// Tells whether it may use the space that is kept for what frees space.
     fn is_freeing(&self) -> bool {
@@ -74,9 +74,9 @@ pub(super) trait Job: Send {
     fn answer(self: Box<Self>, outcome: Result<(), Error>);
 }
 
-/// A sequence and who waits for it.
-pub(super) struct Request<S: Sequence> {
-    sequence: Option<S>,
+/// A transaction and who waits for it.
+pub(super) struct Request<S: Transaction> {
+    transaction: Option<S>,
     /// What runs where the disk was full.
     copy: Option<S>,
     is_freeing: bool,
@@ -84,11 +84,11 @@ pub(super) struct Request<S: Sequence> {
     requester: oneshot::Sender<Result<S::Output, Error>>,
 }
 
-impl<S: Sequence> Request<S> {
-    pub(super) fn new(sequence: S, requester: oneshot::Sender<Result<S::Output, Error>>) -> Self {
-        let copy = sequence.freeing();
+impl<S: Transaction> Request<S> {
+    pub(super) fn new(transaction: S, requester: oneshot::Sender<Result<S::Output, Error>>) -> Self {
+        let copy = transaction.freeing();
         Self {
-            sequence: Some(sequence),
+            transaction: Some(transaction),
             is_freeing: copy.is_some(),
             copy,
             result: Err(closed()),
@@ -97,13 +97,13 @@ impl<S: Sequence> Request<S> {
     }
 }
 
-impl<S: Sequence> Job for Request<S> {
-    fn run(&mut self, records: &mut Transaction<'_>) -> bool {
-        if let Some(sequence) = self.sequence.take() {
-            // What the panic left half done is rolled back, and the sequence is gone.
-            let run = AssertUnwindSafe(|| poll_once(sequence, records));
+impl<S: Transaction> Job for Request<S> {
+    fn run(&mut self, records: &mut SqliteTransaction<'_>) -> bool {
+        if let Some(transaction) = self.transaction.take() {
+            // What the panic left half done is rolled back, and the transaction is gone.
+            let run = AssertUnwindSafe(|| poll_once(transaction, records));
             self.result = catch_unwind(run).unwrap_or_else(|_| {
-                tracing::error!("a sequence of record steps panicked");
+                tracing::error!("a transaction of record steps panicked");
                 Err(ErrorCode::Internal.into())
             });
         }
@@ -115,28 +115,31 @@ impl<S: Sequence> Job for Request<S> {
     }
 
     fn run_again(&mut self) -> bool {
-        self.sequence = self.copy.take();
-        self.sequence.is_some()
+        self.transaction = self.copy.take();
+        self.transaction.is_some()
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), Error>) {
-        // Who asked may be gone; the sequence ran all the same.
+        // Who asked may be gone; the transaction ran all the same.
         drop(self.requester.send(outcome.and(self.result)));
     }
 }
 
-/// Runs a sequence to its end: it only waits for records, and these are never pending.
-fn poll_once<S: Sequence>(sequence: S, records: &mut dyn Records) -> Result<S::Output, Error> {
-    match pin!(sequence.run(records)).poll(&mut Context::from_waker(Waker::noop())) {
+/// Runs a transaction to its end: it only waits for records, and these are never pending.
+fn poll_once<S: Transaction>(
+    transaction: S,
+    records: &mut dyn RecordTransaction,
+) -> Result<S::Output, Error> {
+    match pin!(transaction.run(records)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
         Poll::Pending => {
-            tracing::error!("a sequence of record steps waits for something else than records");
+            tracing::error!("a transaction of record steps waits for something else than records");
             Err(ErrorCode::Internal.into())
         }
     }
 }
 
-/// Takes the sequences that wait.
+/// Takes the transactions that wait.
 ///
 /// Those who were answered by the last commit often ask again at once. A sync costs more than the moment that they
 /// need for that, so a commit to be synced gives them [`REGATHER_LIMIT`], else every other commit would be of one.
@@ -187,7 +190,7 @@ pub(super) struct Writer {
     pub(super) is_syncing: bool,
     /// Whether there are commits that were not synced.
     pub(super) has_unsynced: bool,
-    /// How many sequences the last commit took.
+    /// How many transactions the last commit took.
     pub(super) last_batch: usize,
     /// How many commits there were.
     pub(super) commits: Arc<AtomicU64>,
@@ -252,15 +255,15 @@ impl Writer {
         }
     }
 
-    /// Runs the first sequences of a batch as one transaction. Returns how many.
+    /// Runs the first transactions of a batch as one of SQLite. Returns how many.
     fn run_some(&mut self, batch: &mut [Waiting]) -> Result<usize, Error> {
         self.health.check()?;
         self.commit(batch)
             .map_err(|cause| self.health.records_failed(&self.path, cause))
     }
 
-    /// Runs a batch, or as much of it as a transaction should be, which is rolled back where it fails. Returns how many
-    /// sequences that is.
+    /// Runs a batch, or as much of it as a transaction of SQLite should be, which is rolled back where it fails. Returns how many
+    /// transactions that is.
     fn commit(&mut self, batch: &mut [Waiting]) -> rusqlite::Result<usize> {
         let mut connection = self.connection.take().ok_or_else(busy)?;
         let result = self.commit_on(&mut connection, batch);
@@ -296,7 +299,7 @@ impl Writer {
         Ok(count)
     }
 
-    /// Runs each sequence in a savepoint of its own. Returns how many it ran, at least one, and what they changed.
+    /// Runs each transaction in a savepoint of its own. Returns how many it ran, at least one, and what they changed.
     fn run_steps(
         &mut self,
         connection: &mut Connection,
@@ -304,7 +307,7 @@ impl Writer {
     ) -> rusqlite::Result<(usize, Changes)> {
         let begun = Instant::now();
         let room = self.reserve.check();
-        let mut records = Transaction::new(connection, &mut self.next_version);
+        let mut records = SqliteTransaction::new(connection, &mut self.next_version);
         let mut count = 0;
         for (_, job) in batch {
             if count > 0 && (begun.elapsed() >= RUN_LIMIT || records.written() >= WRITE_LIMIT) {
@@ -312,15 +315,15 @@ impl Writer {
             }
             count += 1;
             records.set_room(if job.is_freeing() { Ok(()) } else { room.clone() });
-            queries::execute(records.connection(), "SAVEPOINT sequence")?;
+            queries::execute(records.connection(), "SAVEPOINT part")?;
             let changes = records.changes();
             let is_kept = job.run(&mut records);
             records.check()?;
             if !is_kept {
-                queries::execute(records.connection(), "ROLLBACK TO sequence")?;
+                queries::execute(records.connection(), "ROLLBACK TO part")?;
                 records.forget_changes(changes);
             }
-            queries::execute(records.connection(), "RELEASE sequence")?;
+            queries::execute(records.connection(), "RELEASE part")?;
         }
         Ok((count, records.into_changes()))
     }

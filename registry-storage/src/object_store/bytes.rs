@@ -12,7 +12,7 @@ use registry_core::{Error, ErrorCode};
 use super::content::ObjectContent;
 use super::error::{convert, names_bad_part};
 use super::{ObjectStoreBackend, Objects};
-use crate::backend::{BytesWriter, Part, Unfinished, WriteGuard};
+use crate::backend::{BytesWriter, Part, StagedBytes, WriteGuard};
 use crate::bytes_name::BytesName;
 
 const FOLDER: &str = "bytes/";
@@ -26,7 +26,7 @@ impl ObjectStoreBackend {
 
     pub(super) fn writer(
         &self,
-        bytes: &Unfinished,
+        bytes: &StagedBytes,
         guard: WriteGuard,
     ) -> Result<Box<dyn BytesWriter>, Error> {
         Ok(Box::new(PartWriter {
@@ -39,7 +39,7 @@ impl ObjectStoreBackend {
 
     pub(super) async fn complete(
         &self,
-        bytes: &Unfinished,
+        bytes: &StagedBytes,
         parts: &[Part],
         tail: Bytes,
     ) -> Result<(), Error> {
@@ -126,7 +126,7 @@ impl ObjectStoreBackend {
         }
     }
 
-    pub(super) async fn abort(&self, bytes: &Unfinished) -> Result<(), Error> {
+    pub(super) async fn abort(&self, bytes: &StagedBytes) -> Result<(), Error> {
         let Some(upload) = &bytes.token else {
             return Ok(());
         };
@@ -207,7 +207,7 @@ impl BytesWriter for PartWriter {
 #[error("the session names parts but no upload that they belong to")]
 struct NoUpload;
 
-fn token(bytes: &Unfinished) -> Result<&String, Error> {
+fn token(bytes: &StagedBytes) -> Result<&String, Error> {
     bytes.token.as_ref().ok_or_else(|| Error::internal(NoUpload))
 }
 

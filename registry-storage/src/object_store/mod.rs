@@ -43,8 +43,8 @@ use self::part_memory::PartMemory;
 pub use self::s3::{S3Encryption, S3Options};
 use self::seen::SeenBytes;
 use crate::backend::{
-    Backend, BytesWriter, Condition, Durability, Entry, Expect, MemoryPermit, Part, Records, Sequence, Stat,
-    Stored, Unfinished, Version, WriteGuard,
+    Backend, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry, RecordTransaction,
+    StagedBytes, Stat, Transaction, Version, VersionedRecord, WriteGuard,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -57,7 +57,7 @@ impl<T: ObjectStore + MultipartStore + PaginatedListStore> Objects for T {}
 /// Keeps records and bytes as objects in memory or in a bucket.
 ///
 /// A *record* is an object that is written with `If-None-Match` or `If-Match`. Its entity tag may be derived from its
-/// content, so each value must hold a fresh nonce, as [`Records::put`] asks; by the same nonce a write whose answer was
+/// content, so each value must hold a fresh nonce, as [`RecordTransaction::put`] asks; by the same nonce a write whose answer was
 /// lost is told from another's.
 ///
 /// *Bytes* up to a part's size are one object, larger ones an upload in parts. An upload that was created in the
@@ -175,12 +175,12 @@ fn timed_out(elapsed: tokio::time::error::Elapsed) -> object_store::Error {
     }
 }
 
-/// The steps of a sequence on a store without transactions.
+/// The steps of a transaction where there is nothing that makes them one.
 struct Steps<'a>(&'a ObjectStoreBackend);
 
 #[async_trait]
-impl Records for Steps<'_> {
-    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+impl RecordTransaction for Steps<'_> {
+    async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.0.get_record(key).await
     }
 
@@ -192,7 +192,7 @@ impl Records for Steps<'_> {
         self.0.put_record(key, value, condition).await
     }
 
-    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
         self.0.forget_record(key, version)
     }
 
@@ -200,21 +200,31 @@ impl Records for Steps<'_> {
         self.0.delete_object(&self.0.path(key.as_str())?).await
     }
 
-    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+    async fn list(
+        &mut self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<RecordEntry>, Error> {
         self.0.list_records(prefix, after, limit).await
     }
 
-    async fn complete_bytes(&mut self, bytes: &Unfinished, parts: &[Part], tail: Bytes) -> Result<(), Error> {
+    async fn complete_bytes(
+        &mut self,
+        bytes: &StagedBytes,
+        parts: &[Part],
+        tail: Bytes,
+    ) -> Result<(), Error> {
         self.0.complete(bytes, parts, tail).await
     }
 }
 
 impl Backend for ObjectStoreBackend {
-    async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.get_record(key).await
     }
 
-    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, Error> {
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<VersionedRecord>>, Error> {
         let reads = stream::iter(keys.to_vec()).map(|key| async move { self.get_record(&key).await });
         reads.buffered(PARALLEL_READS).try_collect().await
     }
@@ -225,12 +235,16 @@ impl Backend for ObjectStoreBackend {
         reads.buffered(PARALLEL_READS).try_collect().await
     }
 
-    async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+    async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<RecordEntry>, Error> {
         self.list_records(prefix, after, limit).await
     }
 
-    async fn transact<S: Sequence>(&self, _durability: Durability, sequence: S) -> Result<S::Output, Error> {
-        sequence.run(&mut Steps(self)).await
+    async fn transact<S: Transaction>(
+        &self,
+        _durability: Durability,
+        transaction: S,
+    ) -> Result<S::Output, Error> {
+        transaction.run(&mut Steps(self)).await
     }
 
     fn epoch(&self) -> Option<&str> {
@@ -260,13 +274,13 @@ impl Backend for ObjectStoreBackend {
 
     async fn write_bytes(
         &self,
-        bytes: &Unfinished,
+        bytes: &StagedBytes,
         guard: WriteGuard,
     ) -> Result<Box<dyn BytesWriter>, Error> {
         self.writer(bytes, guard)
     }
 
-    async fn seal_bytes(&self, _bytes: &Unfinished, _size: u64) -> Result<(), Error> {
+    async fn seal_bytes(&self, _bytes: &StagedBytes, _size: u64) -> Result<(), Error> {
         // Each part was durable when its write returned, and the list of parts says which of them count.
         Ok(())
     }
@@ -289,11 +303,11 @@ impl Backend for ObjectStoreBackend {
         self.size(name).await
     }
 
-    async fn shorten_bytes(&self, _: &Unfinished, _: u64, _: WriteGuard) -> Result<(), Error> {
+    async fn shorten_bytes(&self, _: &StagedBytes, _: u64, _: WriteGuard) -> Result<(), Error> {
         Ok(())
     }
 
-    async fn abort_bytes(&self, bytes: &Unfinished) -> Result<(), Error> {
+    async fn abort_bytes(&self, bytes: &StagedBytes) -> Result<(), Error> {
         self.abort(bytes).await
     }
 

@@ -11,7 +11,7 @@ use registry_core::{Error, ErrorCode};
 
 use super::ObjectStoreBackend;
 use super::error::{convert, may_have_happened};
-use crate::backend::{Condition, Entry, Stat, Stored, Version};
+use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
 
 /// How often a write is tried whose condition still holds after the store refused it.
@@ -21,7 +21,7 @@ const ATTEMPTS: u32 = 4;
 const BACK_OFF: Duration = Duration::from_millis(20);
 
 impl ObjectStoreBackend {
-    pub(super) async fn get_record(&self, key: &Key) -> Result<Option<Stored>, Error> {
+    pub(super) async fn get_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         let path = self.path(key.as_str())?;
         let request = async {
             let result = self.store.get_opts(&path, GetOptions::default()).await?;
@@ -29,7 +29,9 @@ impl ObjectStoreBackend {
             Ok((result.bytes().await?, version))
         };
         match self.run(0, request).await {
-            Ok((value, (e_tag, version))) => Ok(Some(Stored::new(value, to_version(e_tag, version)?))),
+            Ok((value, (e_tag, version))) => {
+                Ok(Some(VersionedRecord::new(value, to_version(e_tag, version)?)))
+            }
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(convert(error)),
         }
@@ -102,14 +104,14 @@ impl ObjectStoreBackend {
         prefix: &Key,
         after: Option<&Key>,
         limit: usize,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Result<Vec<RecordEntry>, Error> {
         let objects = self
             .list_objects(prefix.as_str(), after.map(Key::as_str), limit)
             .await?;
         objects
             .into_iter()
             .map(|(key, object)| {
-                Ok(Entry {
+                Ok(RecordEntry {
                     key: Key::from_stored(&key),
                     size: object.size,
                 })
@@ -182,7 +184,7 @@ fn put_mode(condition: &Condition) -> PutMode {
     }
 }
 
-fn holds(condition: &Condition, stored: Option<&Stored>) -> bool {
+fn holds(condition: &Condition, stored: Option<&VersionedRecord>) -> bool {
     match condition {
         Condition::Absent => stored.is_none(),
         Condition::Matches(version) => stored.is_some_and(|stored| stored.version == *version),

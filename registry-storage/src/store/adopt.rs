@@ -1,4 +1,4 @@
-//! Taking over content that is on this disk already: the sequences of uploads and pushes, many in one transaction.
+//! Taking over content that is on this disk already: the transactions of uploads and pushes, many as one.
 //!
 //! It begins like an upload. A session names the bytes, then they get that name, then the session is committed; so the
 //! sweeper may run beside it, and what a process that died leaves behind is the sweeper's.
@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use super::Store;
 use super::commit::CommitUpload;
-use super::edge::{Found, contended, read, write};
+use super::edge::{Found, contended, read_latest, write};
 use super::looks::{Looked, Looks};
 use super::mount::{GrantKeys, grant_stored_blob};
 use super::push::{PushManifest, add_repository};
 use super::session::Session;
-use crate::backend::{Backend, Condition, Durability, Records, Sequence};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::record::{BlobRecord, GrantRecord, ManifestRecord, SessionRecord, TagRecord};
@@ -205,10 +205,10 @@ impl<B: Backend> Store<B> {
 
 struct RemoveRecords(Vec<Key>);
 
-impl Sequence for RemoveRecords {
+impl Transaction for RemoveRecords {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         for key in &self.0 {
             records.remove(key).await?;
         }
@@ -218,13 +218,13 @@ impl Sequence for RemoveRecords {
 
 struct StoredBlobs(BTreeSet<Digest>);
 
-impl Sequence for StoredBlobs {
+impl Transaction for StoredBlobs {
     type Output = BTreeSet<Digest>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         let mut stored = BTreeSet::new();
         for digest in self.0 {
-            let blob = read::<BlobRecord>(records, &Key::blob(&digest)).await?;
+            let blob = read_latest::<BlobRecord>(records, &Key::blob(&digest)).await?;
             if blob.state().is_visible() {
                 stored.insert(digest);
             }
@@ -235,10 +235,10 @@ impl Sequence for StoredBlobs {
 
 struct PutSessions(Vec<Session>);
 
-impl Sequence for PutSessions {
+impl Transaction for PutSessions {
     type Output = Vec<Session>;
 
-    async fn run(mut self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         for session in &mut self.0 {
             put_session(records, session).await?;
         }
@@ -246,7 +246,7 @@ impl Sequence for PutSessions {
     }
 }
 
-async fn put_session(records: &mut dyn Records, session: &mut Session) -> Result<(), Error> {
+async fn put_session(records: &mut dyn RecordTransaction, session: &mut Session) -> Result<(), Error> {
     let version = write(records, &session.key, &session.record, &[], Condition::Absent).await?;
     session.version = version.ok_or_else(contended)?;
     Ok(())
@@ -264,10 +264,10 @@ struct AdoptBlobs {
     now: Timestamp,
 }
 
-impl Sequence for AdoptBlobs {
+impl Transaction for AdoptBlobs {
     type Output = Adopted;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Adopted, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Adopted, Error> {
         let mut adopted = Adopted::default();
         for blob in self.blobs {
             adopt_blob(records, blob, self.now, &mut adopted).await?;
@@ -277,7 +277,7 @@ impl Sequence for AdoptBlobs {
 }
 
 async fn adopt_blob(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     blob: PreparedBlob,
     now: Timestamp,
     adopted: &mut Adopted,
@@ -291,7 +291,7 @@ async fn adopt_blob(
     let mut session = session;
     for repository in grants {
         let keys = GrantKeys::new(&repository, &digest);
-        let grant = read::<GrantRecord>(records, &keys.grant).await?;
+        let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
         if grant.state().is_visible() {
             continue;
         }
@@ -337,10 +337,10 @@ struct AdoptManifests {
     now: Timestamp,
 }
 
-impl Sequence for AdoptManifests {
+impl Transaction for AdoptManifests {
     type Output = Adopted;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Adopted, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Adopted, Error> {
         let mut adopted = Adopted::default();
         for repository in &self.repositories {
             add_repository(records, repository, self.now).await?;
@@ -353,7 +353,7 @@ impl Sequence for AdoptManifests {
 }
 
 async fn adopt_manifest(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     manifest: AdoptedManifest,
     now: Timestamp,
     adopted: &mut Adopted,
@@ -364,7 +364,7 @@ async fn adopt_manifest(
         tags,
     } = manifest;
     let key = Key::manifest(&repository, &new.manifest.digest);
-    let found = read::<ManifestRecord>(records, &key).await?;
+    let found = read_latest::<ManifestRecord>(records, &key).await?;
     let mut incarnation = found.header().map(|manifest| manifest.incarnation.clone());
     if !found.state().is_visible() {
         PushManifest::new(&repository, new.clone(), now)
@@ -374,7 +374,7 @@ async fn adopt_manifest(
         incarnation = None;
     }
     for (tag, written) in tags {
-        let current = read::<TagRecord>(records, &Key::tag(&repository, &tag)).await?;
+        let current = read_latest::<TagRecord>(records, &Key::tag(&repository, &tag)).await?;
         match current.visible() {
             Some((current, _)) if Some(&current.incarnation) == incarnation.as_ref() => {}
             Some((current, _)) if current.stamp.written >= written => adopted.kept_tags += 1,

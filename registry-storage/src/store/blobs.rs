@@ -12,7 +12,7 @@ use registry_core::storage::{Blob, BlobContent, BlobStorage, ByteStream, Page, P
 use registry_core::{Digest, Error, ErrorCode, RepositoryName};
 
 use super::Store;
-use super::edge::{Rescue, peek};
+use super::edge::{Rescue, read_cached};
 use super::looks::is_content_of;
 use crate::backend::{Backend, Durability, Expect};
 use crate::key::Key;
@@ -88,7 +88,7 @@ impl<B: Backend> Store<B> {
                 return Ok(blob);
             }
             // Whoever healed the blob may have pushed it to another repository.
-            let blob = peek::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
+            let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
             let named = blob.visible().and_then(|(blob, _)| blob.blob);
             if let Some(named) = named.filter(|named| *named != granted)
                 && let Some(blob) = self.open_content(digest, &named, purpose).await?
@@ -105,7 +105,7 @@ impl<B: Backend> Store<B> {
 
     /// Returns what a visible grant names. What was asked for without being read is kept from collection.
     async fn granted(&self, key: &Key, purpose: Purpose) -> Result<Option<BlobBytes>, Error> {
-        let grant = peek::<GrantRecord>(&*self.backend, key).await?;
+        let grant = read_cached::<GrantRecord>(&*self.backend, key).await?;
         let is_kept = purpose == Purpose::Stat && !self.backend.is_read_only();
         let grant = if is_kept && grant.state() == State::Condemned {
             let rescue = Rescue {
@@ -143,19 +143,19 @@ impl<B: Backend> Store<B> {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<BlobBytes>, Error> {
-        let grant = peek::<GrantRecord>(&*self.backend, &Key::grant(digest, repository)).await?;
+        let grant = read_cached::<GrantRecord>(&*self.backend, &Key::grant(digest, repository)).await?;
         let Some(granted) = grant.visible().and_then(|(grant, _)| grant.blob) else {
             return Ok(None);
         };
         // Where the blob was healed, the grant may still name what was lost.
-        let blob = peek::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
+        let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
         let named = blob.visible().and_then(|(blob, _)| blob.blob);
         Ok(Some(named.unwrap_or(granted)))
     }
 
     /// Reads a small blob from its record; nothing where it is not there, or not what its digest says.
     async fn inline_content(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobContent>>, Error> {
-        let blob = peek::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
+        let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
         if !is_content_of(digest, &blob).await? {
             return Ok(None);
         }

@@ -8,14 +8,14 @@ use registry_core::storage::{BlobStorage as _, UploadKey};
 use registry_core::upload::Commit;
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Timestamp};
 
-use super::edge::{Found, contended, read, rescue, write};
+use super::edge::{Found, contended, read_latest, rescue, write};
 use super::looks::{Looked, Looks, Unseen};
 use super::mount::{GrantKeys, enter_grant, point_grant, publish_grant, withdraw_grant};
 use super::session::Session;
 use super::session_lock::HeldSession;
 use super::uploads::{hash, send_again};
 use super::{ATTEMPTS, INLINE_LIMIT, Store};
-use crate::backend::{Backend, Condition, Durability, Records, Sequence};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
@@ -140,10 +140,10 @@ struct PointGrants {
     now: Timestamp,
 }
 
-impl Sequence for PointGrants {
+impl Transaction for PointGrants {
     type Output = Option<Key>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Option<Key>, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Option<Key>, Error> {
         let prefix = Key::grants(&self.digest);
         let page = records.list(&prefix, self.after.as_ref(), GRANTS).await?;
         for entry in &page {
@@ -157,10 +157,10 @@ impl Sequence for PointGrants {
 
 struct CompleteBytes(SessionRecord, Bytes);
 
-impl Sequence for CompleteBytes {
+impl Transaction for CompleteBytes {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.complete_bytes(&self.0.bytes, &self.0.parts, self.1).await
     }
 }
@@ -192,11 +192,11 @@ enum Offered {
     Refused(Error),
 }
 
-impl Sequence for CommitUpload {
+impl Transaction for CommitUpload {
     /// The inner error is a refusal, after which the records stand.
     type Output = Looked<Result<Committed, Error>>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         for _ in 0..ATTEMPTS {
             let Some(entered) = enter_grant(records, &self.keys, self.now).await? else {
                 continue;
@@ -221,9 +221,9 @@ impl Sequence for CommitUpload {
 
 impl CommitUpload {
     /// Makes the blob Live, with this session's bytes unless it has some.
-    async fn offer(&self, records: &mut dyn Records) -> Result<Offered, Error> {
+    async fn offer(&self, records: &mut dyn RecordTransaction) -> Result<Offered, Error> {
         for _ in 0..ATTEMPTS {
-            let blob = read::<BlobRecord>(records, &self.keys.blob).await?;
+            let blob = read_latest::<BlobRecord>(records, &self.keys.blob).await?;
             let Some(session) = self.read_session(records).await? else {
                 return Ok(Offered::Refused(ErrorCode::BlobUploadUnknown.into()));
             };
@@ -273,7 +273,11 @@ impl CommitUpload {
     }
 
     /// Writes into the session that its bytes are offered; `false` where somebody else wrote the session.
-    async fn mark_proposed(&self, records: &mut dyn Records, mut session: Session) -> Result<bool, Error> {
+    async fn mark_proposed(
+        &self,
+        records: &mut dyn RecordTransaction,
+        mut session: Session,
+    ) -> Result<bool, Error> {
         session.record.proposed = true;
         let condition = Condition::Matches(session.version.clone());
         let value = session.encode(self.now)?;
@@ -281,9 +285,9 @@ impl CommitUpload {
     }
 
     /// Adds the bytes to the proposals of the Pending blob; nothing where the next step is to read both again.
-    async fn join(&self, records: &mut dyn Records) -> Result<Option<Offered>, Error> {
+    async fn join(&self, records: &mut dyn RecordTransaction) -> Result<Option<Offered>, Error> {
         for _ in 0..ATTEMPTS {
-            let blob = read::<BlobRecord>(records, &self.keys.blob).await?;
+            let blob = read_latest::<BlobRecord>(records, &self.keys.blob).await?;
             let state = match self.looks.counted(&self.digest, &blob) {
                 Ok(state) => state,
                 Err(unseen) => return Ok(Some(Offered::LookAt(unseen))),
@@ -308,7 +312,11 @@ impl CommitUpload {
     }
 
     /// Takes the proposal of an aborted session back, so that the sweeper may have the bytes.
-    async fn withdraw(&self, records: &mut dyn Records, blob: &Found<BlobRecord>) -> Result<(), Error> {
+    async fn withdraw(
+        &self,
+        records: &mut dyn RecordTransaction,
+        blob: &Found<BlobRecord>,
+    ) -> Result<(), Error> {
         let mut proposals = proposals(blob);
         proposals.retain(|name| *name != self.session.record.bytes.name);
         self.write_pending(records, blob, proposals).await.map(|_| ())
@@ -316,7 +324,7 @@ impl CommitUpload {
 
     async fn write_pending(
         &self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         blob: &Found<BlobRecord>,
         proposals: Vec<BytesName>,
     ) -> Result<bool, Error> {
@@ -329,7 +337,7 @@ impl CommitUpload {
     /// Makes the blob Live with this session's bytes; nothing where somebody else wrote it.
     async fn publish(
         &self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         blob: &Found<BlobRecord>,
     ) -> Result<Option<BlobBytes>, Error> {
         let inline = self.is_inline();
@@ -348,7 +356,7 @@ impl CommitUpload {
         Ok(written.map(|_| bytes))
     }
 
-    async fn complete_bytes(&self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn complete_bytes(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let session = &self.session;
         if session.record.completed {
             return Ok(());
@@ -360,7 +368,7 @@ impl CommitUpload {
 
     /// Ends the session, which keeps its digest: the client may ask again. If this is lost the session is open still,
     /// but its bytes were proposed and are not used a second time.
-    async fn finish(&self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn finish(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
             let Some(mut session) = self.read_session(records).await? else {
                 return Ok(());
@@ -379,9 +387,9 @@ impl CommitUpload {
         Ok(())
     }
 
-    async fn read_session(&self, records: &mut dyn Records) -> Result<Option<Session>, Error> {
+    async fn read_session(&self, records: &mut dyn RecordTransaction) -> Result<Option<Session>, Error> {
         let key: &Key = &self.session.key;
-        Session::from_found(key, read::<SessionRecord>(records, key).await?)
+        Session::from_found(key, read_latest::<SessionRecord>(records, key).await?)
     }
 
     /// Small blobs are kept in their record, if their bytes are not in parts already.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use registry_core::chain::{Require, State, require};
 use registry_core::{Error, ErrorCode, Timestamp};
 
-use crate::backend::{Backend, Checked, Condition, Records, Sequence, Stored, Version};
+use crate::backend::{Backend, Checked, Condition, RecordTransaction, Transaction, Version, VersionedRecord};
 use crate::key::Key;
 use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, Stamp, decode, encode, state_of_size};
 
@@ -18,7 +18,7 @@ pub(super) struct Found<H> {
 }
 
 impl<H: Header> Found<H> {
-    pub(super) fn new(stored: Option<&Stored>) -> Result<Self, Error> {
+    pub(super) fn new(stored: Option<&VersionedRecord>) -> Result<Self, Error> {
         let record = stored.map(|stored| decode(&stored.value)).transpose()?;
         Ok(Self {
             record,
@@ -57,19 +57,22 @@ impl<H: Header> Found<H> {
     }
 }
 
-/// Reads a record within a sequence.
-pub(super) async fn read<H: Header>(records: &mut dyn Records, key: &Key) -> Result<Found<H>, Error> {
+/// Reads a record within a transaction.
+pub(super) async fn read_latest<H: Header>(
+    records: &mut dyn RecordTransaction,
+    key: &Key,
+) -> Result<Found<H>, Error> {
     Found::new(records.get(key).await?.as_ref())
 }
 
-/// Reads a record outside of a sequence.
-pub(super) async fn peek<H: Header>(backend: &impl Backend, key: &Key) -> Result<Found<H>, Error> {
+/// Reads a record outside of a transaction.
+pub(super) async fn read_cached<H: Header>(backend: &impl Backend, key: &Key) -> Result<Found<H>, Error> {
     Found::new(backend.get(key).await?.as_ref())
 }
 
-/// Writes a record within a sequence; nothing where `condition` does not hold.
+/// Writes a record within a transaction; nothing where `condition` does not hold.
 pub(super) async fn write(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
     header: &impl Header,
     content: &[u8],
@@ -97,7 +100,7 @@ stateful!(ManifestRecord, GrantRecord, BlobRecord);
 
 /// Makes a condemned record Live. `false` where somebody wrote it since it was read.
 pub(super) async fn rescue<H: Stateful>(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
     found: &Found<H>,
     now: Timestamp,
@@ -113,12 +116,12 @@ pub(super) async fn rescue<H: Stateful>(
 
 /// Reads a child that a Pending parent needs and rescues it where it is condemned (step 2 of the rule).
 pub(super) async fn require_child<H: Stateful>(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
     now: Timestamp,
 ) -> Result<Option<(H, Bytes)>, Error> {
     for _ in 0..super::ATTEMPTS {
-        let found = read::<H>(records, key).await?;
+        let found = read_latest::<H>(records, key).await?;
         match require(found.state()) {
             Require::Ready => return Ok(found.record),
             Require::Missing => return Ok(None),
@@ -135,7 +138,7 @@ pub(super) async fn require_child<H: Stateful>(
 /// Tells whether a child is there that a Pending parent needs, as [`require_child`] does, but does not read a value that
 /// nobody looks at: a child may be a manifest of some megabytes.
 pub(super) async fn has_child<H: Stateful>(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
     now: Timestamp,
 ) -> Result<bool, Error> {
@@ -153,15 +156,15 @@ pub(super) struct Rescue<H> {
     pub(super) header: std::marker::PhantomData<fn() -> H>,
 }
 
-impl<H: Stateful> Sequence for Rescue<H> {
+impl<H: Stateful> Transaction for Rescue<H> {
     type Output = Option<(H, Bytes)>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         require_child(records, &self.key, self.now).await
     }
 }
 
-/// The error of a sequence that began again too often.
+/// The error of a transaction that began again too often.
 pub(super) fn contended() -> Error {
     Error::new(
         ErrorCode::Unavailable,

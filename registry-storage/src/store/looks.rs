@@ -12,7 +12,7 @@ use crate::record::{BlobBytes, BlobRecord, Header};
 
 /// What is known of bytes that records name.
 ///
-/// A sequence does not look itself: on a disk it runs on the thread that all writes share. It ends with what it has to
+/// A transaction does not look itself: on a disk it runs on the thread that all writes share. It ends with what it has to
 /// know, and is run again with the answer. Bytes that are lost stay so, as no name is used twice.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Looks {
@@ -20,14 +20,14 @@ pub(super) struct Looks {
     trusts: bool,
 }
 
-/// Bytes that a sequence has to know of before it goes on.
+/// Bytes that a transaction has to know of before it goes on.
 #[derive(Clone, Debug)]
 pub(super) struct Unseen {
     name: BytesName,
     size: u64,
 }
 
-/// How a sequence ended that uses content which is there.
+/// How a transaction ended that uses content which is there.
 #[derive(Debug)]
 pub(super) enum Looked<T> {
     Done(T),
@@ -36,7 +36,7 @@ pub(super) enum Looked<T> {
 }
 
 impl Looks {
-    /// Takes for whole what nobody looked at: an adoption, which runs many sequences as one step.
+    /// Takes for whole what nobody looked at: an adoption, which runs many transactions as one step.
     #[cfg(all(feature = "filesystem", unix))]
     pub(super) const fn trusting() -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Looks {
 }
 
 impl<B: Backend> Store<B> {
-    /// Looks at bytes that a sequence has to know of.
+    /// Looks at bytes that a transaction has to know of.
     pub(super) async fn look(&self, looks: &mut Looks, unseen: Unseen) -> Result<(), Error> {
         let Unseen { name, size } = unseen;
         let found = self.backend.bytes_size(&name).await?;

@@ -8,7 +8,7 @@ use registry_core::chain::State;
 use registry_core::storage::{Manifest, ManifestStorage, NewManifest, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 
-use super::edge::{Rescue, contended, peek};
+use super::edge::{Rescue, contended, read_cached};
 use super::looks::is_content_of;
 use super::{ATTEMPTS, Store};
 use crate::backend::{Backend, Durability};
@@ -78,7 +78,7 @@ impl<B: Backend> Store<B> {
         keep: bool,
     ) -> Result<Option<Manifest>, Error> {
         let key = Key::tag(repository, tag);
-        let mut tag = peek::<TagRecord>(&*self.backend, &key).await?;
+        let mut tag = read_cached::<TagRecord>(&*self.backend, &key).await?;
         for _ in 0..ATTEMPTS {
             let version = tag.version().cloned();
             let Some((record, _)) = tag.visible() else {
@@ -89,7 +89,7 @@ impl<B: Backend> Store<B> {
                 return Ok(Some(found));
             }
             // The tag names what is gone, or was moved between the two reads and what it left was deleted.
-            tag = peek::<TagRecord>(&*self.backend, &key).await?;
+            tag = read_cached::<TagRecord>(&*self.backend, &key).await?;
             if tag.version() == version.as_ref() {
                 return Ok(None);
             }
@@ -107,7 +107,7 @@ impl<B: Backend> Store<B> {
         keep: bool,
     ) -> Result<Option<Manifest>, Error> {
         let key = Key::manifest(repository, digest);
-        let manifest = peek::<ManifestRecord>(&*self.backend, &key).await?;
+        let manifest = read_cached::<ManifestRecord>(&*self.backend, &key).await?;
         if manifest.state().is_visible() && !is_content_of(digest, &manifest).await? {
             tracing::error!(
                 %repository, %digest,

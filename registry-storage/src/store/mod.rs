@@ -3,8 +3,8 @@
 //! The facets of [`Storage`](registry_core::Storage) are in [`blobs`], [`uploads`], [`manifests`] and [`lists`].
 //!
 //! One file for each thing that happens: [`commit`] makes uploaded bytes a blob, [`push`] stores a manifest and its
-//! tags, [`mount`] lets another repository read a blob, [`delete`] takes things away. Those are sequences of record
-//! steps, each safe to be the last one; the rest reads. [`adopt`] runs the same sequences, many in one transaction.
+//! tags, [`mount`] lets another repository read a blob, [`delete`] takes things away. Those are transactions, whose
+//! steps are each safe to be the last one; the rest reads. [`adopt`] runs many of them as one.
 
 #[cfg(all(feature = "filesystem", unix))]
 pub(crate) mod adopt;
@@ -51,7 +51,7 @@ use crate::store::session_lock::SessionLocks;
 /// Blobs up to this size are kept in their record: reading one costs a record more and no open file.
 pub(crate) const INLINE_LIMIT: usize = 16 * 1024;
 
-/// How often a sequence begins again because others wrote the same records, before it gives up.
+/// How often a transaction begins again because others wrote the same records, before it gives up.
 const ATTEMPTS: usize = 32;
 
 /// How a [`Store`] works.

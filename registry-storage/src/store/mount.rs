@@ -5,10 +5,10 @@ use registry_core::chain::{
 };
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
-use super::edge::{contended, read, require_child, rescue, write};
+use super::edge::{contended, read_latest, require_child, rescue, write};
 use super::looks::{Looked, Looks};
 use super::{ATTEMPTS, Store};
-use crate::backend::{Backend, Condition, Durability, Records, Sequence, Version};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{BlobBytes, BlobRecord, GrantRecord, HintRecord, Stamp};
 
@@ -63,11 +63,11 @@ struct MountBlob {
     now: Timestamp,
 }
 
-impl Sequence for MountBlob {
+impl Transaction for MountBlob {
     type Output = Looked<bool>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
-        if !may_mount(read::<GrantRecord>(records, &self.source).await?.state()) {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
+        if !may_mount(read_latest::<GrantRecord>(records, &self.source).await?.state()) {
             return Ok(Looked::Done(false));
         }
         grant_stored_blob(records, &self.grant, &self.digest, &self.looks, self.now).await
@@ -76,7 +76,7 @@ impl Sequence for MountBlob {
 
 /// Lets a repository read a blob that is in the store; `false` where it is not.
 pub(super) async fn grant_stored_blob(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
     digest: &Digest,
     looks: &Looks,
@@ -86,7 +86,7 @@ pub(super) async fn grant_stored_blob(
         let Some(entered) = enter_grant(records, keys, now).await? else {
             continue;
         };
-        let blob = read::<BlobRecord>(records, &keys.blob).await?;
+        let blob = read_latest::<BlobRecord>(records, &keys.blob).await?;
         let state = match looks.counted(digest, &blob) {
             Ok(state) => state,
             Err(unseen) => return Ok(Looked::LookAt(unseen)),
@@ -110,12 +110,12 @@ pub(super) async fn grant_stored_blob(
 
 /// Makes a visible grant name what its blob names by now; `false` where it is not visible or the blob is not.
 pub(super) async fn point_grant(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
     now: Timestamp,
 ) -> Result<bool, Error> {
     for _ in 0..ATTEMPTS {
-        let grant = read::<GrantRecord>(records, &keys.grant).await?;
+        let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
         let Some(version) = grant.version().filter(|_| grant.state().is_visible()) else {
             return Ok(false);
         };
@@ -133,11 +133,11 @@ pub(super) async fn point_grant(
 /// Stores a grant Pending, or joins the one that is (step 1 of the rule), and returns its version; nothing where the
 /// next step is to begin again. A grant that is visible is joined too: its blob may have lost its bytes.
 pub(super) async fn enter_grant(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
     now: Timestamp,
 ) -> Result<Option<Version>, Error> {
-    let grant = read::<GrantRecord>(records, &keys.grant).await?;
+    let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
     match enter(grant.state()) {
         Enter::Published | Enter::Join => Ok(grant.version().cloned()),
         Enter::Rescue => rescue(records, &keys.grant, &grant, now).await.map(|_| None),
@@ -162,13 +162,13 @@ pub(super) async fn enter_grant(
 /// Makes a grant Live that names `blob` (step 3 of the rule); `false` where it is not the record any more that was
 /// entered. One that is visible and names `blob` is left.
 pub(super) async fn publish_grant(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
     entered: &Version,
     blob: BlobBytes,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    let grant = read::<GrantRecord>(records, &keys.grant).await?;
+    let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
     let (state, is_same) = (grant.state(), grant.is(entered));
     let decision = if state.is_visible() {
         if grant
@@ -197,12 +197,12 @@ pub(super) async fn publish_grant(
 
 /// Takes a Pending grant back whose blob is not there.
 pub(super) async fn withdraw_grant(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
     entered: Version,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let grant = read::<GrantRecord>(records, &keys.grant).await?;
+    let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
     if withdraw(grant.state(), grant.is(&entered)) {
         let dead = GrantRecord {
             state: State::Dead,
@@ -211,7 +211,7 @@ pub(super) async fn withdraw_grant(
             stamp: Stamp::new(now),
         };
         if let Some(dead) = write(records, &keys.grant, &dead, &[], grant.unchanged()).await? {
-            records.forget(&keys.grant, &dead).await?;
+            records.purge_if(&keys.grant, &dead).await?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use registry_core::{Descriptor, Digest, Error, RepositoryName};
 use tokio::sync::SemaphorePermit;
 
 use super::Store;
-use crate::backend::{Backend, Entry};
+use crate::backend::{Backend, RecordEntry};
 use crate::key::Key;
 use crate::record::{ReferrerRecord, decode, state_of_size};
 
@@ -121,12 +121,12 @@ impl<B: Backend> Store<B> {
                 .await?;
             let is_last = listed.len() < BACKEND_PAGE;
             listed_to = listed.last().map(|entry| entry.key.clone());
-            let of_step = |entry: &Entry| {
+            let of_step = |entry: &RecordEntry| {
                 let step = reading.step_of(entry);
                 seen |= 1 << step;
                 step == place.step
             };
-            let listed: Vec<Entry> = listed.into_iter().filter(of_step).collect();
+            let listed: Vec<RecordEntry> = listed.into_iter().filter(of_step).collect();
             let mut rest = &*listed;
             while !rest.is_empty() {
                 let batch = reading.next_batch(rest);
@@ -153,7 +153,7 @@ impl<B: Backend> Store<B> {
     async fn reserve_for(
         &self,
         reading: &Reading,
-        batch: &[Entry],
+        batch: &[RecordEntry],
     ) -> Result<Option<SemaphorePermit<'_>>, Error> {
         let size = batch
             .iter()
@@ -173,7 +173,7 @@ impl<B: Backend> Store<B> {
         &self,
         repository: &RepositoryName,
         reading: &mut Reading,
-        batch: &[Entry],
+        batch: &[RecordEntry],
         before: Option<&Key>,
     ) -> Result<usize, Error> {
         let keys: Vec<Key> = batch.iter().map(|entry| entry.key.clone()).collect();
@@ -245,7 +245,7 @@ impl Reading {
 
     /// Returns the step of an entry: the first has those of up to a sixteenth of a page, each other one up to twice as much
     /// as the one before, and the last all that is larger.
-    fn step_of(&self, entry: &Entry) -> u32 {
+    fn step_of(&self, entry: &RecordEntry) -> u32 {
         let most = |step: &u32| self.request.size_limit >> (STEPS - 1 - step);
         (0..STEPS - 1)
             .find(|step| size_of(entry) <= most(step))
@@ -253,7 +253,7 @@ impl Reading {
     }
 
     /// Returns how many of `listed` may be read next; none where the page is full, or enough was read for it.
-    fn next_batch<'a>(&self, listed: &'a [Entry]) -> &'a [Entry] {
+    fn next_batch<'a>(&self, listed: &'a [RecordEntry]) -> &'a [RecordEntry] {
         let ReferrersRequest {
             limit, size_limit, ..
         } = self.request;
@@ -293,13 +293,13 @@ impl Reading {
         self.items.push(descriptor);
     }
 
-    fn count(&mut self, entries: &[Entry]) {
+    fn count(&mut self, entries: &[RecordEntry]) {
         self.entries = self.entries.saturating_add(entries.len());
         let sizes = entries.iter().map(size_of);
         self.read = sizes.fold(self.read, usize::saturating_add);
     }
 }
 
-fn size_of(entry: &Entry) -> usize {
+fn size_of(entry: &RecordEntry) -> usize {
     usize::try_from(entry.size).unwrap_or(usize::MAX)
 }

@@ -9,10 +9,10 @@ use registry_core::storage::UploadKey;
 use registry_core::upload::Upload;
 use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, UploadId};
 
-use super::edge::{Found, contended, read};
+use super::edge::{Found, contended, read_latest};
 use super::session_lock::HeldSession;
 use super::{ATTEMPTS, Store};
-use crate::backend::{Backend, Condition, Durability, Records, Sequence, Unfinished, Version};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, StagedBytes, Transaction, Version};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::record::{SessionRecord, Stamp, encode};
@@ -173,7 +173,7 @@ impl<B: Backend> Store<B> {
             repository: repository.clone(),
             principal: principal.to_owned(),
             upload: upload.snapshot(),
-            bytes: Unfinished {
+            bytes: StagedBytes {
                 name: BytesName::random(now),
                 token: None,
             },
@@ -255,15 +255,18 @@ impl<B: Backend> Store<B> {
         Ok(version.is_some())
     }
 
-    /// Runs a sequence that writes to a session. The session is held until the sequence ended, also where the future that
+    /// Runs a transaction that writes to a session. The session is held until the transaction ended, also where the future that
     /// asked for it was dropped: the next request would read the session as it was before.
-    pub(super) async fn transact_held<S: Sequence>(
+    pub(super) async fn transact_held<S: Transaction>(
         &self,
         durability: Durability,
-        sequence: S,
+        transaction: S,
         held: Option<Arc<HeldSession>>,
     ) -> Result<S::Output, Error> {
-        let (output, _held) = self.backend.transact(durability, Held { sequence, held }).await?;
+        let (output, _held) = self
+            .backend
+            .transact(durability, Held { transaction, held })
+            .await?;
         Ok(output)
     }
 
@@ -306,14 +309,14 @@ struct PutRecord {
     is_freeing: bool,
 }
 
-impl Sequence for PutRecord {
+impl Transaction for PutRecord {
     type Output = Option<Version>;
 
     fn freeing(&self) -> Option<Self> {
         self.is_freeing.then(|| self.clone())
     }
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         records.put(&self.key, self.value, self.condition).await
     }
 }
@@ -322,14 +325,14 @@ impl Sequence for PutRecord {
 #[derive(Clone)]
 pub(super) struct Forget(pub(super) Key);
 
-impl Sequence for Forget {
+impl Transaction for Forget {
     type Output = ();
 
     fn freeing(&self) -> Option<Self> {
         Some(self.clone())
     }
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.remove(&self.0).await
     }
 }
@@ -337,31 +340,31 @@ impl Sequence for Forget {
 /// Reads a session.
 struct ReadSession(Key);
 
-impl Sequence for ReadSession {
+impl Transaction for ReadSession {
     type Output = Option<Session>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
-        let found = read::<SessionRecord>(records, &self.0).await?;
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
+        let found = read_latest::<SessionRecord>(records, &self.0).await?;
         Session::from_found(&self.0, found)
     }
 }
 
-/// A sequence whose session is held. It comes with the output, which a backend has until the transaction ended.
+/// A transaction whose session is held. It comes with the output, which a backend has until the transaction ended.
 struct Held<S> {
-    sequence: S,
+    transaction: S,
     held: Option<Arc<HeldSession>>,
 }
 
-impl<S: Sequence> Sequence for Held<S> {
+impl<S: Transaction> Transaction for Held<S> {
     type Output = (S::Output, Option<Arc<HeldSession>>);
 
     fn freeing(&self) -> Option<Self> {
-        let sequence = self.sequence.freeing()?;
+        let transaction = self.transaction.freeing()?;
         let held = self.held.clone();
-        Some(Self { sequence, held })
+        Some(Self { transaction, held })
     }
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
-        Ok((self.sequence.run(records).await?, self.held))
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
+        Ok((self.transaction.run(records).await?, self.held))
     }
 }

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use registry_core::Error;
 
 use crate::backend::{
-    Backend, Condition, Durability, Entry, Part, Records, Sequence, Stat, Stored, Unfinished, Version,
+    Backend, Condition, Durability, Part, RecordEntry, RecordTransaction, StagedBytes, Stat, Transaction,
+    Version, VersionedRecord,
 };
 use crate::key::Key;
 
@@ -34,12 +35,12 @@ pub(super) enum Step<S, T> {
 
 /// Records whose use is counted.
 pub(super) struct Counted<'a> {
-    records: &'a mut dyn Records,
+    records: &'a mut dyn RecordTransaction,
     calls: usize,
 }
 
 impl<'a> Counted<'a> {
-    pub(super) fn new(records: &'a mut dyn Records) -> Self {
+    pub(super) fn new(records: &'a mut dyn RecordTransaction) -> Self {
         Self { records, calls: 0 }
     }
 
@@ -54,8 +55,8 @@ impl<'a> Counted<'a> {
 }
 
 #[async_trait]
-impl Records for Counted<'_> {
-    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+impl RecordTransaction for Counted<'_> {
+    async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         let found = self.records.get(key).await?;
         self.count(found.as_ref().map_or(0, |stored| stored.value.len()));
         Ok(found)
@@ -71,9 +72,9 @@ impl Records for Counted<'_> {
         self.records.put(key, value, condition).await
     }
 
-    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
         self.count(0);
-        self.records.forget(key, version).await
+        self.records.purge_if(key, version).await
     }
 
     async fn remove(&mut self, key: &Key) -> Result<(), Error> {
@@ -81,12 +82,22 @@ impl Records for Counted<'_> {
         self.records.remove(key).await
     }
 
-    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+    async fn list(
+        &mut self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<RecordEntry>, Error> {
         self.count(0);
         self.records.list(prefix, after, limit).await
     }
 
-    async fn complete_bytes(&mut self, bytes: &Unfinished, parts: &[Part], tail: Bytes) -> Result<(), Error> {
+    async fn complete_bytes(
+        &mut self,
+        bytes: &StagedBytes,
+        parts: &[Part],
+        tail: Bytes,
+    ) -> Result<(), Error> {
         self.count(0);
         self.records.complete_bytes(bytes, parts, tail).await
     }
@@ -98,15 +109,15 @@ impl Records for Counted<'_> {
 pub(super) async fn transact_all<S, T>(
     backend: &impl Backend,
     durability: impl Fn(&S) -> Durability + Send,
-    mut sequence: S,
+    mut transaction: S,
 ) -> Result<T, Error>
 where
-    S: Sequence<Output = Step<S, T>>,
+    S: Transaction<Output = Step<S, T>>,
     T: Send + 'static,
 {
     loop {
-        match backend.transact(durability(&sequence), sequence).await? {
-            Step::More(rest) => sequence = rest,
+        match backend.transact(durability(&transaction), transaction).await? {
+            Step::More(rest) => transaction = rest,
             Step::Done(result) => return Ok(result),
         }
     }

@@ -1,7 +1,7 @@
 //! Blobs that no repository may read any more.
 //!
 //! A blob is reached through a grant alone, so one without a grant is found by nobody, and no promise is kept by it. On a
-//! bucket a push may be about to use it all the same: that takes two cycles of the collector. On a disk a sequence is one
+//! bucket a push may be about to use it all the same: that takes two cycles of the collector. On a disk a transaction is one
 //! step, which no push is in the middle of.
 
 use registry_core::chain::{State, may_drop};
@@ -9,7 +9,7 @@ use registry_core::{Digest, Error, Timestamp};
 
 use super::Store;
 use super::edge::{Found, Stateful as _, write};
-use crate::backend::{Backend, Durability, Records, Sequence};
+use crate::backend::{Backend, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{BlobRecord, state_of_size};
@@ -82,14 +82,14 @@ struct DropBlobs {
     now: Timestamp,
 }
 
-impl Sequence for DropBlobs {
+impl Transaction for DropBlobs {
     type Output = u64;
 
     fn freeing(&self) -> Option<Self> {
         Some(self.clone())
     }
 
-    async fn run(self, records: &mut dyn Records) -> Result<u64, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<u64, Error> {
         // An adoption looks which blobs are there in one transaction, and lets repositories read them in the next.
         #[cfg(all(feature = "filesystem", unix))]
         if self.adopting.available_permits() == 0 {
@@ -103,7 +103,11 @@ impl Sequence for DropBlobs {
     }
 }
 
-async fn drop_blob(records: &mut dyn Records, digest: &Digest, now: Timestamp) -> Result<bool, Error> {
+async fn drop_blob(
+    records: &mut dyn RecordTransaction,
+    digest: &Digest,
+    now: Timestamp,
+) -> Result<bool, Error> {
     let key = Key::blob(digest);
     let stored = records.get(&key).await?;
     // One that cannot be read is told of by the sweep, and is the check's.
@@ -121,13 +125,13 @@ async fn drop_blob(records: &mut dyn Records, digest: &Digest, now: Timestamp) -
         ..blob.in_state(State::Dead, now)
     };
     if let Some(dead) = write(records, &key, &dead, &[], found.unchanged()).await? {
-        records.forget(&key, &dead).await?;
+        records.purge_if(&key, &dead).await?;
     }
     Ok(true)
 }
 
 /// Tells whether a repository may read a blob, or may soon.
-async fn is_granted(records: &mut dyn Records, digest: &Digest) -> Result<bool, Error> {
+async fn is_granted(records: &mut dyn RecordTransaction, digest: &Digest) -> Result<bool, Error> {
     let (grants, mut after) = (Key::grants(digest), None);
     loop {
         let page = records.list(&grants, after.as_ref(), PAGE).await?;
@@ -149,10 +153,10 @@ mod tests {
 
     struct Put(Key, BlobRecord);
 
-    impl Sequence for Put {
+    impl Transaction for Put {
         type Output = ();
 
-        async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
             let Self(key, record) = self;
             write(records, &key, &record, b"x", crate::backend::Condition::Any).await?;
             Ok(())

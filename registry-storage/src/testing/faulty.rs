@@ -12,8 +12,8 @@ use registry_core::storage::BlobContent;
 use registry_core::{Error, ErrorCode};
 
 use crate::backend::{
-    Backend, BytesWriter, Condition, Durability, Entry, Expect, MemoryPermit, Part, Records, Sequence, Stat,
-    Stored, Unfinished, Version, WriteGuard,
+    Backend, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry, RecordTransaction,
+    StagedBytes, Stat, Transaction, Version, VersionedRecord, WriteGuard,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -31,7 +31,7 @@ pub enum Fault {
 
 /// Wraps a backend; each of its calls fails, is delayed or loses its answer under a plan.
 ///
-/// Calls are counted from 0, those that a sequence makes through [`Records`] and those of a [`BytesWriter`] included,
+/// Calls are counted from 0, those that a transaction makes through [`RecordTransaction`] and those of a [`BytesWriter`] included,
 /// and a transaction as a whole too, when it begins: its answer is lost after its last step. Failures are
 /// [`Unavailable`](ErrorCode::Unavailable).
 #[derive(Debug)]
@@ -158,37 +158,37 @@ async fn let_others_run() {
     .await;
 }
 
-/// A sequence whose steps are calls of their own.
-struct FaultySequence<S> {
-    sequence: S,
+/// A transaction whose steps are calls of their own.
+struct FaultyTransaction<S> {
+    transaction: S,
     plan: Arc<Plan>,
 }
 
-impl<S: Sequence> Sequence for FaultySequence<S> {
+impl<S: Transaction> Transaction for FaultyTransaction<S> {
     type Output = S::Output;
 
     fn freeing(&self) -> Option<Self> {
-        let (sequence, plan) = (self.sequence.freeing()?, Arc::clone(&self.plan));
-        Some(Self { sequence, plan })
+        let (transaction, plan) = (self.transaction.freeing()?, Arc::clone(&self.plan));
+        Some(Self { transaction, plan })
     }
 
-    async fn run(self, records: &mut dyn Records) -> Result<S::Output, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<S::Output, Error> {
         let mut records = FaultyRecords {
             inner: records,
             plan: &self.plan,
         };
-        self.sequence.run(&mut records).await
+        self.transaction.run(&mut records).await
     }
 }
 
 struct FaultyRecords<'a> {
-    inner: &'a mut dyn Records,
+    inner: &'a mut dyn RecordTransaction,
     plan: &'a Plan,
 }
 
 #[async_trait]
-impl Records for FaultyRecords<'_> {
-    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+impl RecordTransaction for FaultyRecords<'_> {
+    async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.plan.call(self.inner.get(key)).await
     }
 
@@ -200,19 +200,29 @@ impl Records for FaultyRecords<'_> {
         self.plan.call(self.inner.put(key, value, condition)).await
     }
 
-    async fn forget(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
-        self.plan.call(self.inner.forget(key, version)).await
+    async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
+        self.plan.call(self.inner.purge_if(key, version)).await
     }
 
     async fn remove(&mut self, key: &Key) -> Result<(), Error> {
         self.plan.call(self.inner.remove(key)).await
     }
 
-    async fn list(&mut self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+    async fn list(
+        &mut self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<RecordEntry>, Error> {
         self.plan.call(self.inner.list(prefix, after, limit)).await
     }
 
-    async fn complete_bytes(&mut self, bytes: &Unfinished, parts: &[Part], tail: Bytes) -> Result<(), Error> {
+    async fn complete_bytes(
+        &mut self,
+        bytes: &StagedBytes,
+        parts: &[Part],
+        tail: Bytes,
+    ) -> Result<(), Error> {
         self.plan
             .call(self.inner.complete_bytes(bytes, parts, tail))
             .await
@@ -236,11 +246,11 @@ impl BytesWriter for FaultyWriter {
 }
 
 impl<B: Backend> Backend for Faulty<B> {
-    async fn get(&self, key: &Key) -> Result<Option<Stored>, Error> {
+    async fn get(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.plan.call(self.inner.get(key)).await
     }
 
-    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, Error> {
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<VersionedRecord>>, Error> {
         self.plan.call(self.inner.get_all(keys)).await
     }
 
@@ -248,14 +258,18 @@ impl<B: Backend> Backend for Faulty<B> {
         self.plan.call(self.inner.sizes(keys)).await
     }
 
-    async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<Entry>, Error> {
+    async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<RecordEntry>, Error> {
         self.plan.call(self.inner.list(prefix, after, limit)).await
     }
 
-    async fn transact<S: Sequence>(&self, durability: Durability, sequence: S) -> Result<S::Output, Error> {
+    async fn transact<S: Transaction>(
+        &self,
+        durability: Durability,
+        transaction: S,
+    ) -> Result<S::Output, Error> {
         let plan = Arc::clone(&self.plan);
-        let sequence = FaultySequence { sequence, plan };
-        self.plan.call(self.inner.transact(durability, sequence)).await
+        let transaction = FaultyTransaction { transaction, plan };
+        self.plan.call(self.inner.transact(durability, transaction)).await
     }
 
     fn epoch(&self) -> Option<&str> {
@@ -292,7 +306,7 @@ impl<B: Backend> Backend for Faulty<B> {
 
     async fn write_bytes(
         &self,
-        bytes: &Unfinished,
+        bytes: &StagedBytes,
         guard: WriteGuard,
     ) -> Result<Box<dyn BytesWriter>, Error> {
         let inner = self.plan.call(self.inner.write_bytes(bytes, guard)).await?;
@@ -300,7 +314,7 @@ impl<B: Backend> Backend for Faulty<B> {
         Ok(Box::new(FaultyWriter { inner, plan }))
     }
 
-    async fn seal_bytes(&self, bytes: &Unfinished, size: u64) -> Result<(), Error> {
+    async fn seal_bytes(&self, bytes: &StagedBytes, size: u64) -> Result<(), Error> {
         self.plan.call(self.inner.seal_bytes(bytes, size)).await
     }
 
@@ -316,11 +330,11 @@ impl<B: Backend> Backend for Faulty<B> {
         self.plan.call(self.inner.bytes_size(name)).await
     }
 
-    async fn shorten_bytes(&self, bytes: &Unfinished, size: u64, guard: WriteGuard) -> Result<(), Error> {
+    async fn shorten_bytes(&self, bytes: &StagedBytes, size: u64, guard: WriteGuard) -> Result<(), Error> {
         self.plan.call(self.inner.shorten_bytes(bytes, size, guard)).await
     }
 
-    async fn abort_bytes(&self, bytes: &Unfinished) -> Result<(), Error> {
+    async fn abort_bytes(&self, bytes: &StagedBytes) -> Result<(), Error> {
         self.plan.call(self.inner.abort_bytes(bytes)).await
     }
 

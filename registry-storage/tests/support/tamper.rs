@@ -2,16 +2,16 @@
 
 use bytes::Bytes;
 use registry_core::Error;
-use registry_storage::backend::{Condition, Durability, Records, Sequence};
+use registry_storage::backend::{Condition, Durability, RecordTransaction, Transaction};
 use registry_storage::{Backend, Key, Store};
 use serde_json::Value;
 
 struct Tamper(Key, Option<Bytes>);
 
-impl Sequence for Tamper {
+impl Transaction for Tamper {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         match self.1 {
             Some(value) => records.put(&self.0, value, Condition::Any).await.map(drop),
             None => records.remove(&self.0).await,

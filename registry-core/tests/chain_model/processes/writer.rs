@@ -2,7 +2,7 @@
 
 use crate::rules::{Mutation, Rules};
 use crate::state::{Incarnation, Renaming, Version, World};
-use registry_core::chain::{self, Confirm, Enter, Publish, Require, State, TakeBack};
+use registry_core::chain::{self, Confirm, Enter, Publish, Require, RollBack, State};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Step {
@@ -16,7 +16,7 @@ enum Step {
     RescueManifest,
     Again,
     Withdraw,
-    TakeBack,
+    RollBack,
     Bury,
     Restore,
     ConfirmRestored,
@@ -134,7 +134,7 @@ impl Writer {
             Step::Again => {
                 self.incarnation = 0;
                 self.step = if rules.lacks(Mutation::TakeBackFirst) {
-                    Step::TakeBack
+                    Step::RollBack
                 } else {
                     Step::Enter
                 };
@@ -147,8 +147,8 @@ impl Writer {
                 self.incarnation = 0;
                 self.refuse();
             }
-            Step::TakeBack | Step::Bury | Step::Restore | Step::ConfirmRestored => {
-                self.take_back(&mut next, rules);
+            Step::RollBack | Step::Bury | Step::Restore | Step::ConfirmRestored => {
+                self.roll_back(&mut next, rules);
             }
             Step::Done => return,
         }
@@ -233,7 +233,7 @@ impl Writer {
         if self.tag == 0 {
             self.finish();
         } else {
-            self.step = Step::TakeBack;
+            self.step = Step::RollBack;
         }
     }
 
@@ -244,13 +244,13 @@ impl Writer {
     }
 
     /// Reads what the tag named before, writes the tag by compare-and-swap, and confirms what it restored.
-    fn take_back(&mut self, world: &mut World, rules: &Rules) {
+    fn roll_back(&mut self, world: &mut World, rules: &Rules) {
         match self.step {
-            Step::TakeBack if self.replaced != 0 => {
+            Step::RollBack if self.replaced != 0 => {
                 let same = chain::names(Some(&self.replaced), &world.previous.value);
-                self.step = match chain::take_back(true, world.previous.state, same) {
-                    TakeBack::Restore => Step::Restore,
-                    TakeBack::Bury | TakeBack::Leave => Step::Bury,
+                self.step = match chain::roll_back(true, world.previous.state, same) {
+                    RollBack::Restore => Step::Restore,
+                    RollBack::Bury | RollBack::Leave => Step::Bury,
                 };
             }
             Step::Restore => {
@@ -277,7 +277,7 @@ impl Writer {
                 }
             }
             _ => {
-                if chain::take_back(world.tag.version == self.tag, State::Absent, false) == TakeBack::Bury {
+                if chain::roll_back(world.tag.version == self.tag, State::Absent, false) == RollBack::Bury {
                     world.tag = world.write(rules, State::Dead, 0, 0);
                 }
                 self.finish();

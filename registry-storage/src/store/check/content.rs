@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::examine::{Read, other_content};
 use super::finding::Problem;
-use crate::backend::{Backend, Expect, Stored, Version};
+use crate::backend::{Backend, Expect, Version, VersionedRecord};
 use crate::key::Key;
 use crate::progress::{Progress, Step};
 use crate::record::{BlobBytes, BlobRecord, SessionRecord};
@@ -82,7 +82,7 @@ impl<B: Backend> Store<B> {
     async fn blob_problem(
         &self,
         digest: &Digest,
-        stored: &Stored,
+        stored: &VersionedRecord,
         pace: Option<&mut Pace<'_>>,
     ) -> Result<Option<Problem>, Error> {
         let Read::Visible(record, content) = Read::<BlobRecord>::new(Some(stored)) else {

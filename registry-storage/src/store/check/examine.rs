@@ -8,7 +8,7 @@ use registry_core::upload::Upload;
 use registry_core::{Digest, Error, RepositoryName};
 
 use super::finding::Problem;
-use crate::backend::{Backend, Records, Stored, Version};
+use crate::backend::{Backend, RecordTransaction, Version, VersionedRecord};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
@@ -16,22 +16,22 @@ use crate::record::{
     RepositoryRecord, SessionRecord, TagRecord, decode, state_of_size,
 };
 
-/// Where records are read: within a sequence, so that they belong together, or beside everything else.
+/// Where records are read: within a transaction, so that they belong together, or beside everything else.
 #[async_trait]
 pub(super) trait Reads: Send {
-    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error>;
+    async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error>;
 
-    /// Tells whether the children of manifests are looked at. Within a sequence they are not: there may be many, and they
+    /// Tells whether the children of manifests are looked at. Within a transaction they are not: there may be many, and they
     /// are no matter of a repair.
     fn sees_children(&self) -> bool;
 }
 
-/// Reads within a sequence.
-pub(super) struct Within<'a>(pub(super) &'a mut dyn Records);
+/// Reads within a transaction.
+pub(super) struct Within<'a>(pub(super) &'a mut dyn RecordTransaction);
 
 #[async_trait]
 impl Reads for Within<'_> {
-    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+    async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.0.get(key).await
     }
 
@@ -45,7 +45,7 @@ pub(super) struct Beside<'a, B>(pub(super) &'a B);
 
 #[async_trait]
 impl<B: Backend> Reads for Beside<'_, B> {
-    async fn get(&mut self, key: &Key) -> Result<Option<Stored>, Error> {
+    async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         self.0.get(key).await
     }
 
@@ -65,7 +65,7 @@ pub(super) enum Read<H> {
 }
 
 impl<H: Header> Read<H> {
-    pub(super) fn new(stored: Option<&Stored>) -> Self {
+    pub(super) fn new(stored: Option<&VersionedRecord>) -> Self {
         match stored.map(|stored| decode::<H>(&stored.value)) {
             None => Self::Invisible,
             Some(Err(_)) => Self::Unreadable,
@@ -95,7 +95,7 @@ pub(super) async fn examine(reads: &mut dyn Reads, key: &Key) -> Result<Option<E
     Ok(Some(Examined { version, problems }))
 }
 
-async fn problems(reads: &mut dyn Reads, key: &Key, stored: &Stored) -> Result<Vec<Problem>, Error> {
+async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) -> Result<Vec<Problem>, Error> {
     let Some(kind) = KeyKind::of(key) else {
         return Ok(vec![Problem::UnknownKey]);
     };

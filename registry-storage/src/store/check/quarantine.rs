@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::examine::Read;
 use super::finding::Problem;
-use crate::backend::{Condition, Records, Sequence, Stored, Version};
+use crate::backend::{Condition, RecordTransaction, Transaction, Version, VersionedRecord};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
@@ -19,7 +19,7 @@ use crate::store::edge::{Stateful as _, write};
 
 /// Keeps the value of a record, and the bytes that it names.
 async fn keep(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
     value: &Bytes,
     reason: &Problem,
@@ -46,20 +46,20 @@ async fn keep(
 
 /// Writes a record that counts as absent in place of the one of `version`, and removes it where that is possible.
 async fn bury(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
     dead: &impl Header,
     version: Version,
 ) -> Result<bool, Error> {
     match write(records, key, dead, &[], Condition::Matches(version)).await? {
-        Some(version) => records.forget(key, &version).await.map(|()| true),
+        Some(version) => records.purge_if(key, &version).await.map(|()| true),
         None => Ok(false),
     }
 }
 
 /// Takes a blob from a repository.
 pub(super) async fn grant(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
     digest: &Digest,
     reason: &Problem,
@@ -92,7 +92,7 @@ pub(super) async fn grant(
 
 /// Takes a manifest from its repository.
 pub(super) async fn manifest(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
     digest: &Digest,
     reason: &Problem,
@@ -112,10 +112,10 @@ pub(super) async fn manifest(
 
 /// Puts a record into quarantine that cannot be read.
 pub(super) async fn unreadable(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
     kind: &KeyKind,
-    stored: Stored,
+    stored: VersionedRecord,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let reason = Problem::Unreadable;
@@ -187,11 +187,11 @@ pub(super) struct SuspectBlob {
     pub(super) now: Timestamp,
 }
 
-impl Sequence for SuspectBlob {
+impl Transaction for SuspectBlob {
     /// Tells whether it was done: the blob may have been written since it was looked at.
     type Output = bool;
 
-    async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
         let key = Key::blob(&self.digest);
         let Some(stored) = records
             .get(&key)
@@ -227,7 +227,7 @@ impl Sequence for SuspectBlob {
 
 impl SuspectBlob {
     /// Returns what the grants name.
-    async fn granted_bytes(&self, records: &mut dyn Records) -> Result<Vec<BytesName>, Error> {
+    async fn granted_bytes(&self, records: &mut dyn RecordTransaction) -> Result<Vec<BytesName>, Error> {
         let mut bytes = Vec::new();
         let mut after = None;
         loop {
@@ -248,7 +248,7 @@ impl SuspectBlob {
         }
     }
 
-    async fn kill_grants(&self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn kill_grants(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let mut after = None;
         loop {
             let page = records

@@ -7,15 +7,15 @@ use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
 use super::examine::{Examined, Read, Within, examine};
 use super::finding::{Problem, Repair};
 use super::quarantine;
-use crate::backend::{Condition, Records, Sequence, Stored};
+use crate::backend::{Condition, RecordTransaction, Transaction, VersionedRecord};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptionRecord, BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, NoteRecord, ReferrerRecord,
     RepositoryRecord, SessionRecord, Stamp, TagRecord, decode,
 };
-use crate::store::delete::bury_tag;
-use crate::store::edge::{read, write};
+use crate::store::delete::write_tag_tombstone;
+use crate::store::edge::{read_latest, write};
 use crate::store::mount::{GrantKeys, point_grant};
 
 /// Looks at a record once more, now as one step where the backend has transactions, and repairs what is still wrong.
@@ -27,10 +27,10 @@ pub(super) struct Recheck {
     pub(super) now: Timestamp,
 }
 
-impl Sequence for Recheck {
+impl Transaction for Recheck {
     type Output = Vec<(Problem, Repair)>;
 
-    async fn run(self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         let mut found = Vec::new();
         let Some(examined) = examine(&mut Within(records), &self.key).await? else {
             return Ok(found);
@@ -63,14 +63,14 @@ impl Recheck {
     /// Repairs a problem; `false` where somebody else wrote the records meanwhile.
     async fn mend(
         &self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         kind: &KeyKind,
         problem: &Problem,
     ) -> Result<bool, Error> {
         let now = self.now;
         match (problem, kind) {
             (Problem::DeadTag { digest }, KeyKind::Tag(repository, tag)) => {
-                bury_tag(records, repository, digest, tag, now).await?;
+                write_tag_tombstone(records, repository, digest, tag, now).await?;
                 Ok(true)
             }
             (Problem::MissingTagHint { digest }, KeyKind::Tag(repository, tag)) => {
@@ -104,7 +104,7 @@ impl Recheck {
     }
 
     /// Writes a record as it is, so that its size tells its state again.
-    async fn rewrite(&self, records: &mut dyn Records, kind: &KeyKind) -> Result<bool, Error> {
+    async fn rewrite(&self, records: &mut dyn RecordTransaction, kind: &KeyKind) -> Result<bool, Error> {
         let Some(stored) = records.get(&self.key).await? else {
             return Ok(false);
         };
@@ -126,7 +126,7 @@ impl Recheck {
     }
 
     /// Writes a record that cannot be read anew from its key, or makes it Dead and keeps its value in quarantine.
-    async fn replace(&self, records: &mut dyn Records, kind: &KeyKind) -> Result<bool, Error> {
+    async fn replace(&self, records: &mut dyn RecordTransaction, kind: &KeyKind) -> Result<bool, Error> {
         let Some(stored) = records.get(&self.key).await? else {
             return Ok(false);
         };
@@ -152,7 +152,11 @@ impl Recheck {
     }
 }
 
-async fn rewrite_as<H: Header>(records: &mut dyn Records, key: &Key, stored: Stored) -> Result<bool, Error> {
+async fn rewrite_as<H: Header>(
+    records: &mut dyn RecordTransaction,
+    key: &Key,
+    stored: VersionedRecord,
+) -> Result<bool, Error> {
     // The nonce stays: the bytes of the value are others all the same, by the number of spaces.
     let (header, content) = decode::<H>(&stored.value)?;
     let written = write(
@@ -167,7 +171,7 @@ async fn rewrite_as<H: Header>(records: &mut dyn Records, key: &Key, stored: Sto
 }
 
 async fn write_hint(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
     tag: Option<&Tag>,
     condition: Condition,
@@ -181,7 +185,7 @@ async fn write_hint(
 }
 
 async fn write_repository(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     name: &RepositoryName,
     condition: Condition,
     now: Timestamp,
@@ -197,7 +201,7 @@ async fn write_repository(
 
 /// Enters a manifest in the list of its subject; `false` where the manifest is not there.
 async fn write_referrer(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
     subject: &Digest,
     referrer: &Digest,
@@ -217,7 +221,7 @@ async fn write_referrer(
     let annotations = descriptor.annotations.as_json();
     write(records, &entry_key, &entry, annotations, Condition::Absent).await?;
     // As a push does: a delete may have been faster.
-    let after = read::<ManifestRecord>(records, &key).await?;
+    let after = read_latest::<ManifestRecord>(records, &key).await?;
     let is_same = after
         .header()
         .is_some_and(|after| after.state != State::Dead && after.incarnation == manifest.incarnation);

@@ -4,13 +4,13 @@ use registry_core::chain::{State, delete};
 use registry_core::storage::TagFilter;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
-use super::bury_tag;
 use super::notes::{Begun, write_note};
-use crate::backend::{Condition, Durability, Records, Sequence, Version};
+use super::write_tag_tombstone;
+use crate::backend::{Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{GrantRecord, HintRecord, ManifestRecord, NoteKind, TagRecord};
 use crate::store::ATTEMPTS;
-use crate::store::edge::{Stateful as _, contended, read, rescue, write};
+use crate::store::edge::{Stateful as _, contended, read_latest, rescue, write};
 use crate::store::mount::GrantKeys;
 use crate::store::steps::{Counted, PAGE, Step};
 
@@ -33,14 +33,14 @@ pub(super) struct DeleteGrant {
     pub(super) now: Timestamp,
 }
 
-impl Sequence for DeleteGrant {
+impl Transaction for DeleteGrant {
     type Output = Outcome;
 
     fn freeing(&self) -> Option<Self> {
         Some(self.clone())
     }
 
-    async fn run(self, records: &mut dyn Records) -> Result<Outcome, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Outcome, Error> {
         let outcome = self.delete(records).await?;
         if let Some(note) = self.begun.as_ref().and_then(|begun| begun.note.as_ref()) {
             records.remove(note).await?;
@@ -50,12 +50,12 @@ impl Sequence for DeleteGrant {
 }
 
 impl DeleteGrant {
-    async fn delete(&self, records: &mut dyn Records) -> Result<Outcome, Error> {
+    async fn delete(&self, records: &mut dyn RecordTransaction) -> Result<Outcome, Error> {
         for _ in 0..ATTEMPTS {
             // The hint is read before the kill: whoever publishes the grant anew writes the hint anew first, and then
             // it is not this version that would be forgotten.
             let hint = records.get(&self.keys.hint).await?;
-            let grant = read::<GrantRecord>(records, &self.keys.grant).await?;
+            let grant = read_latest::<GrantRecord>(records, &self.keys.grant).await?;
             let condition = grant.unchanged();
             let Some((visible, _)) = grant.record.clone().filter(|_| delete(grant.state())) else {
                 return Ok(Outcome::Absent);
@@ -68,9 +68,9 @@ impl DeleteGrant {
                 ..visible.in_state(State::Dead, self.now)
             };
             if let Some(dead) = write(records, &self.keys.grant, &dead, &[], condition).await? {
-                records.forget(&self.keys.grant, &dead).await?;
+                records.purge_if(&self.keys.grant, &dead).await?;
                 if let Some(hint) = hint {
-                    records.forget(&self.keys.hint, &hint.version).await?;
+                    records.purge_if(&self.keys.hint, &hint.version).await?;
                 }
                 return Ok(Outcome::Deleted);
             }
@@ -129,14 +129,14 @@ enum Checked {
     All,
 }
 
-impl Sequence for DeleteManifest {
+impl Transaction for DeleteManifest {
     type Output = Step<Self, Outcome>;
 
     fn freeing(&self) -> Option<Self> {
         Some(self.clone())
     }
 
-    async fn run(mut self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         let mut records = Counted::new(records);
         while !records.is_enough() {
             if let Some(outcome) = self.advance(&mut records).await? {
@@ -175,7 +175,7 @@ impl DeleteManifest {
         self
     }
 
-    /// Makes a sequence that only ends the delete of this note. Where the manifest is there still, it is written anew, so
+    /// Makes a transaction that only ends the delete of this note. Where the manifest is there still, it is written anew, so
     /// that whoever would delete it yet begins again.
     pub(super) fn end_of(mut self, note: Key) -> Self {
         self.note = Some(note);
@@ -192,7 +192,7 @@ impl DeleteManifest {
     }
 
     /// Does what is next. Returns the outcome at the end.
-    async fn advance(&mut self, records: &mut dyn Records) -> Result<Option<Outcome>, Error> {
+    async fn advance(&mut self, records: &mut dyn RecordTransaction) -> Result<Option<Outcome>, Error> {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Read) {
             Stage::Read => match self.read(records).await? {
                 Ok(next) => next,
@@ -218,12 +218,12 @@ impl DeleteManifest {
         Ok(None)
     }
 
-    async fn read(&mut self, records: &mut dyn Records) -> Result<Result<Stage, Outcome>, Error> {
+    async fn read(&mut self, records: &mut dyn RecordTransaction) -> Result<Result<Stage, Outcome>, Error> {
         self.attempts += 1;
         if self.attempts > ATTEMPTS {
             return Err(contended());
         }
-        let manifest = read::<ManifestRecord>(records, &self.key).await?;
+        let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
         let (state, header) = (manifest.state(), manifest.header().cloned());
         Ok(match (state, header, manifest.version().cloned()) {
             // A delete that was ended before it came to the tags is ended here.
@@ -253,7 +253,7 @@ impl DeleteManifest {
     /// Looks through a page of the tags that name the manifest for one that stays.
     async fn check_tags(
         &self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         manifest: &ManifestRecord,
         after: Option<&Key>,
     ) -> Result<Checked, Error> {
@@ -264,14 +264,14 @@ impl DeleteManifest {
         let page = records.list(&hints, after, PAGE).await?;
         let last = page.last().map(|entry| entry.key.clone());
         for entry in page {
-            let hint = read::<HintRecord>(records, &entry.key).await?;
+            let hint = read_latest::<HintRecord>(records, &entry.key).await?;
             let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
                 continue;
             };
             if may_delete(&tag) {
                 continue;
             }
-            let named = read::<TagRecord>(records, &Key::tag(&self.repository, &tag))
+            let named = read_latest::<TagRecord>(records, &Key::tag(&self.repository, &tag))
                 .await?
                 .visible();
             let names_it = named.is_some_and(|(named, _)| {
@@ -286,7 +286,7 @@ impl DeleteManifest {
 
     async fn kill(
         &mut self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         manifest: ManifestRecord,
         version: Version,
     ) -> Result<Stage, Error> {
@@ -322,7 +322,7 @@ impl DeleteManifest {
     /// Deletes tags that name the manifest. Returns the last hint of the page that was looked at.
     async fn bury_tags(
         &self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         dead: &Dead,
         after: Option<&Key>,
     ) -> Result<Option<Key>, Error> {
@@ -330,30 +330,30 @@ impl DeleteManifest {
         let page = records.list(&hints, after, PAGE).await?;
         let last = page.last().map(|entry| entry.key.clone());
         for entry in page {
-            let hint = read::<HintRecord>(records, &entry.key).await?;
+            let hint = read_latest::<HintRecord>(records, &entry.key).await?;
             let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
                 continue;
             };
-            bury_tag(records, &self.repository, &self.digest, &tag, self.now).await?;
+            write_tag_tombstone(records, &self.repository, &self.digest, &tag, self.now).await?;
             // A push of this manifest writes the hint after it saw the manifest Live. While the manifest is the dead
             // record still, every such push either wrote before, and will find it dead, or has yet to write.
-            let still_dead = read::<ManifestRecord>(records, &self.key)
+            let still_dead = read_latest::<ManifestRecord>(records, &self.key)
                 .await?
                 .is(&dead.version);
             if let Some(version) = hint.version().filter(|_| still_dead) {
-                records.forget(&entry.key, version).await?;
+                records.purge_if(&entry.key, version).await?;
             }
         }
         Ok(last)
     }
 
     /// Removes what else names the manifest, then its record.
-    async fn bury(&self, records: &mut dyn Records, dead: Dead) -> Result<Outcome, Error> {
+    async fn bury(&self, records: &mut dyn RecordTransaction, dead: Dead) -> Result<Outcome, Error> {
         if let Some(subject) = &dead.record.subject {
             let entry = Key::referrer(&self.repository, subject, &self.digest, &dead.record.incarnation);
             records.remove(&entry).await?;
         }
-        records.forget(&self.key, &dead.version).await?;
+        records.purge_if(&self.key, &dead.version).await?;
         Ok(if dead.is_own {
             Outcome::Deleted
         } else {

@@ -9,11 +9,11 @@ use registry_core::storage::TagFilter;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use self::content::{DeleteGrant, DeleteManifest, Outcome};
-use super::edge::{contended, read, write};
+use super::edge::{contended, read_latest, write};
 use super::mount::GrantKeys;
 use super::steps::transact_all;
 use super::{ATTEMPTS, Store};
-use crate::backend::{Backend, Durability, Records, Sequence};
+use crate::backend::{Backend, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::record::{ManifestRecord, NoteKind, Stamp, TagRecord};
 
@@ -91,8 +91,8 @@ impl<B: Backend> Store<B> {
 
 /// Makes a tag a tombstone if it names an incarnation of a manifest that is gone: the one that was deleted now, or one
 /// before it whose delete has not come to the tag yet and will not find the hint.
-pub(super) async fn bury_tag(
-    records: &mut dyn Records,
+pub(super) async fn write_tag_tombstone(
+    records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
     digest: &Digest,
     tag: &Tag,
@@ -101,19 +101,19 @@ pub(super) async fn bury_tag(
     let key = Key::tag(repository, tag);
     let manifest = Key::manifest(repository, digest);
     for _ in 0..ATTEMPTS {
-        let found = read::<TagRecord>(records, &key).await?;
+        let found = read_latest::<TagRecord>(records, &key).await?;
         let condition = found.unchanged();
         let Some((record, _)) = found.visible().filter(|(tag, _)| tag.digest == *digest) else {
             return Ok(());
         };
         // Read after the tag: an incarnation that a tag names was visible before, and never is again once it is not.
-        let manifest = read::<ManifestRecord>(records, &manifest).await?.visible();
+        let manifest = read_latest::<ManifestRecord>(records, &manifest).await?.visible();
         if manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation) {
             return Ok(());
         }
         let tombstone = tombstone(record, now);
         if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
-            return records.forget(&key, &version).await;
+            return records.purge_if(&key, &version).await;
         }
     }
     Err(contended())
@@ -135,28 +135,28 @@ struct DeleteTag {
     now: Timestamp,
 }
 
-impl Sequence for DeleteTag {
+impl Transaction for DeleteTag {
     type Output = bool;
 
     fn freeing(&self) -> Option<Self> {
         Some(self.clone())
     }
 
-    async fn run(self, records: &mut dyn Records) -> Result<bool, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
         let key = Key::tag(&self.repository, &self.tag);
         for _ in 0..ATTEMPTS {
-            let found = read::<TagRecord>(records, &key).await?;
+            let found = read_latest::<TagRecord>(records, &key).await?;
             let condition = found.unchanged();
             let Some((record, _)) = found.visible() else {
                 return Ok(false);
             };
             let manifest = Key::manifest(&self.repository, &record.digest);
-            let manifest = read::<ManifestRecord>(records, &manifest).await?.visible();
+            let manifest = read_latest::<ManifestRecord>(records, &manifest).await?.visible();
             // A tag of a manifest that is gone counts as absent already, but nothing is lost by removing it.
             let counted = manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation);
             let tombstone = tombstone(record, self.now);
             if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
-                records.forget(&key, &version).await?;
+                records.purge_if(&key, &version).await?;
                 return Ok(counted);
             }
         }

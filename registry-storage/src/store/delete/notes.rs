@@ -14,10 +14,10 @@ use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
 use uuid::Uuid;
 
 use super::content::DeleteManifest;
-use crate::backend::{Backend, Condition, Durability, Records, Sequence, Version};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, NoteKind, NoteRecord, Stamp};
-use crate::store::edge::{Stateful, contended, peek, read, rescue, write};
+use crate::store::edge::{Stateful, contended, read_cached, read_latest, rescue, write};
 use crate::store::steps::transact_all;
 use crate::store::{ATTEMPTS, Store};
 
@@ -144,7 +144,7 @@ impl<B: Backend> Store<B> {
         while let Some((keys, last)) = self.page(&prefix, after.as_ref()).await? {
             after = Some(last);
             for key in keys {
-                let note = peek::<NoteRecord>(&*self.backend, &key).await?;
+                let note = read_cached::<NoteRecord>(&*self.backend, &key).await?;
                 noted.extend(note.visible().map(|(note, _)| (note.kind, note.digest)));
             }
         }
@@ -154,7 +154,7 @@ impl<B: Backend> Store<B> {
 
 /// Writes a note.
 pub(in crate::store) async fn write_note(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
     digest: &Digest,
     kind: NoteKind,
@@ -192,14 +192,14 @@ struct BeginDelete {
     now: Timestamp,
 }
 
-impl Sequence for BeginDelete {
+impl Transaction for BeginDelete {
     type Output = Begun;
 
     fn freeing(&self) -> Option<Self> {
         Some(self.clone())
     }
 
-    async fn run(self, records: &mut dyn Records) -> Result<Begun, Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Begun, Error> {
         let key = key_of(&self.repository, self.kind, &self.digest);
         if records.stat(&key).await?.is_none() {
             return Ok(Begun::of_nothing());
@@ -225,24 +225,24 @@ impl Sequence for BeginDelete {
 }
 
 async fn state_of<H: Stateful>(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
 ) -> Result<(State, Option<Version>), Error> {
-    let found = read::<H>(records, key).await?;
+    let found = read_latest::<H>(records, key).await?;
     Ok((found.state(), found.version().cloned()))
 }
 
 #[derive(Clone)]
 struct RemoveNote(Key);
 
-impl Sequence for RemoveNote {
+impl Transaction for RemoveNote {
     type Output = ();
 
     fn freeing(&self) -> Option<Self> {
         Some(self.clone())
     }
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.remove(&self.0).await
     }
 }
@@ -254,16 +254,16 @@ struct WithdrawPush {
     now: Timestamp,
 }
 
-impl Sequence for WithdrawPush {
+impl Transaction for WithdrawPush {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
-        let manifest = read::<ManifestRecord>(records, &self.manifest).await?;
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        let manifest = read_latest::<ManifestRecord>(records, &self.manifest).await?;
         let (condition, state) = (manifest.unchanged(), manifest.state());
         if let Some((pending, _)) = manifest.record.filter(|_| withdraw(state, true)) {
             let dead = pending.in_state(State::Dead, self.now);
             if let Some(dead) = write(records, &self.manifest, &dead, &[], condition).await? {
-                records.forget(&self.manifest, &dead).await?;
+                records.purge_if(&self.manifest, &dead).await?;
             }
         }
         records.remove(&self.note).await
@@ -279,10 +279,10 @@ struct HoldContent {
     now: Timestamp,
 }
 
-impl Sequence for HoldContent {
+impl Transaction for HoldContent {
     type Output = ();
 
-    async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let key = key_of(&self.repository, self.kind, &self.digest);
         match self.kind {
             NoteKind::DeleteManifest | NoteKind::PushManifest => {
@@ -293,9 +293,13 @@ impl Sequence for HoldContent {
     }
 }
 
-async fn hold<H: Stateful>(records: &mut dyn Records, key: &Key, now: Timestamp) -> Result<(), Error> {
+async fn hold<H: Stateful>(
+    records: &mut dyn RecordTransaction,
+    key: &Key,
+    now: Timestamp,
+) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
-        let found = read::<H>(records, key).await?;
+        let found = read_latest::<H>(records, key).await?;
         if !found.state().is_visible() || rescue(records, key, &found, now).await? {
             return Ok(());
         }

@@ -9,11 +9,11 @@ use registry_core::storage::{ChildKind, ManifestChild, TagFilter};
 use registry_core::{Digest, Error, MediaType, RepositoryName, Tag};
 use tokio::task::spawn_blocking;
 
-use crate::backend::{Backend, Entry};
+use crate::backend::{Backend, RecordEntry};
 use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, TagRecord, state_of_size};
 use crate::store::Store;
-use crate::store::edge::peek;
+use crate::store::edge::read_cached;
 
 /// How many records are read at once; a bucket answers each after some milliseconds.
 const PARALLEL_READS: usize = 16;
@@ -51,7 +51,7 @@ impl<B: Backend> Store<B> {
             let tags = page.iter().filter_map(|entry| visible_tag(&prefix, entry));
             let tags: Vec<Tag> = tags.filter(|tag| immutable(tag)).collect();
             let records = stream::iter(tags).map(|tag| async move {
-                let record = peek::<TagRecord>(&*self.backend, &Key::tag(repository, &tag)).await?;
+                let record = read_cached::<TagRecord>(&*self.backend, &Key::tag(repository, &tag)).await?;
                 Ok::<_, Error>(record.visible().map(|(record, _)| (tag, record)))
             });
             let records: Vec<_> = records.buffered(PARALLEL_READS).try_collect().await?;
@@ -136,7 +136,7 @@ impl<B: Backend> Store<B> {
     ) -> Result<Option<Vec<ManifestChild>>, Error> {
         if child.kind == ChildKind::Manifest {
             let key = Key::manifest(repository, &child.digest);
-            let manifest = peek::<ManifestRecord>(&*self.backend, &key).await?;
+            let manifest = read_cached::<ManifestRecord>(&*self.backend, &key).await?;
             if let Some((record, content)) = manifest.visible() {
                 let view = parse(content, record.media_type).await?;
                 return Ok(Some(
@@ -144,7 +144,8 @@ impl<B: Backend> Store<B> {
                 ));
             }
         }
-        let grant = peek::<GrantRecord>(&*self.backend, &Key::grant(&child.digest, repository)).await?;
+        let grant =
+            read_cached::<GrantRecord>(&*self.backend, &Key::grant(&child.digest, repository)).await?;
         Ok(grant.visible().map(|_| Vec::new()))
     }
 
@@ -202,7 +203,7 @@ impl<B: Backend> Store<B> {
         step: &Step<T>,
     ) -> Result<Option<Vec<ManifestChild>>, Error> {
         let key = Key::manifest(repository, &step.digest);
-        let manifest = peek::<ManifestRecord>(&*self.backend, &key).await?;
+        let manifest = read_cached::<ManifestRecord>(&*self.backend, &key).await?;
         let Some((record, content)) = manifest.visible() else {
             return Ok(None);
         };
@@ -215,7 +216,7 @@ impl<B: Backend> Store<B> {
     }
 }
 
-fn visible_tag(prefix: &Key, entry: &Entry) -> Option<Tag> {
+fn visible_tag(prefix: &Key, entry: &RecordEntry) -> Option<Tag> {
     let is_visible = state_of_size(entry.size).is_visible();
     entry.key.after(prefix).filter(|_| is_visible)?.parse().ok()
 }

@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use self::tags::WrittenTag;
 use super::delete::write_note;
-use super::edge::{contended, has_child, read, rescue, write};
+use super::edge::{contended, has_child, read_latest, rescue, write};
 use super::steps::{Counted, Step};
 use super::{ATTEMPTS, Store};
-use crate::backend::{Backend, Condition, Durability, Records, Sequence, Version};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, NoteKind, ReferrerRecord, RepositoryRecord, Stamp};
 
@@ -73,7 +73,7 @@ enum Stage {
     /// Read it once more: a delete or the collector may have been faster than the tags.
     Confirm(String),
     /// Take back a tag, as the push is refused.
-    TakeBack(Error),
+    RollBack(Error),
 }
 
 /// A manifest whose children are looked for.
@@ -86,11 +86,11 @@ struct Entered {
     is_damaged: bool,
 }
 
-impl Sequence for PushManifest {
-    /// The inner error is a refusal. It is not the sequence's, whose steps must stand: they took back what was done.
+impl Transaction for PushManifest {
+    /// The inner error is a refusal. It is not the transaction's, whose steps must stand: they took back what was done.
     type Output = Step<Self, Result<(), Error>>;
 
-    async fn run(mut self, records: &mut dyn Records) -> Result<Self::Output, Error> {
+    async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         let mut records = Counted::new(records);
         while !(records.is_enough() || self.is_to_hold()) {
             if let Some(outcome) = self.advance(&mut records).await? {
@@ -133,9 +133,9 @@ impl PushManifest {
         }
     }
 
-    /// Runs the whole push as a part of another sequence.
+    /// Runs the whole push as a part of another transaction.
     #[cfg(all(feature = "filesystem", unix))]
-    pub(super) async fn run_whole(mut self, records: &mut dyn Records) -> Result<(), Error> {
+    pub(super) async fn run_whole(mut self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         loop {
             if let Some(outcome) = self.advance(records).await? {
                 return outcome;
@@ -144,7 +144,7 @@ impl PushManifest {
     }
 
     /// Writes a note of a manifest that is left Pending until the next transaction, in case there is none.
-    async fn leave_note(&mut self, records: &mut dyn Records) -> Result<(), Error> {
+    async fn leave_note(&mut self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let is_pending = match &self.stage {
             Stage::Require(entered, _) | Stage::Publish(entered) => !entered.is_damaged,
             _ => false,
@@ -157,14 +157,17 @@ impl PushManifest {
     }
 
     /// Does what is next. Returns the outcome at the end.
-    async fn advance(&mut self, records: &mut dyn Records) -> Result<Option<Result<(), Error>>, Error> {
+    async fn advance(
+        &mut self,
+        records: &mut dyn RecordTransaction,
+    ) -> Result<Option<Result<(), Error>>, Error> {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Enter) {
-            Stage::TakeBack(refusal) => {
+            Stage::RollBack(refusal) => {
                 let Some(written) = self.written.pop() else {
                     return Ok(Some(Err(refusal)));
                 };
                 self.take_back_tag(records, written).await?;
-                Stage::TakeBack(refusal)
+                Stage::RollBack(refusal)
             }
             Stage::Confirm(incarnation) => {
                 if confirm_incarnation(records, &self.key, &incarnation, self.now).await? {
@@ -175,7 +178,7 @@ impl PushManifest {
             }
             stage => match self.after(records, stage).await {
                 Ok(next) => next,
-                Err(Stop::Refused(refusal)) => Stage::TakeBack(refusal),
+                Err(Stop::Refused(refusal)) => Stage::RollBack(refusal),
                 Err(Stop::Failed(error)) => return Err(error),
             },
         };
@@ -183,7 +186,7 @@ impl PushManifest {
     }
 
     /// Does a stage that is not the last one, and returns the next one.
-    async fn after(&mut self, records: &mut dyn Records, stage: Stage) -> Result<Stage, Stop> {
+    async fn after(&mut self, records: &mut dyn RecordTransaction, stage: Stage) -> Result<Stage, Stop> {
         Ok(match stage {
             Stage::Check(at) => match self.new.tags.get(at).cloned() {
                 Some(tag) => {
@@ -210,7 +213,7 @@ impl PushManifest {
             },
             // An adoption has no immutable tags, and a push does this between two transactions.
             Stage::Hold(incarnation) => Stage::Confirm(incarnation),
-            last @ (Stage::Confirm(_) | Stage::TakeBack(_)) => last,
+            last @ (Stage::Confirm(_) | Stage::RollBack(_)) => last,
         })
     }
 
@@ -224,7 +227,7 @@ impl PushManifest {
             let incarnation = std::mem::take(incarnation);
             self.stage = match missing {
                 None => Stage::Confirm(incarnation),
-                Some(digest) => Stage::TakeBack(missing_content(&digest)),
+                Some(digest) => Stage::RollBack(missing_content(&digest)),
             };
         }
     }
@@ -243,13 +246,13 @@ impl PushManifest {
         if self.attempts < ATTEMPTS {
             Stage::Check(0)
         } else {
-            Stage::TakeBack(contended())
+            Stage::RollBack(contended())
         }
     }
 
     /// Step 1 of the rule.
-    async fn enter(&mut self, records: &mut dyn Records) -> Result<Stage, Error> {
-        let manifest = read::<ManifestRecord>(records, &self.key).await?;
+    async fn enter(&mut self, records: &mut dyn RecordTransaction) -> Result<Stage, Error> {
+        let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
         let incarnation = manifest.header().map(|manifest| manifest.incarnation.clone());
         let content = manifest.record.as_ref().map(|(_, content)| content);
         let is_damaged = manifest.state().is_visible() && content != Some(&self.new.manifest.bytes);
@@ -289,7 +292,12 @@ impl PushManifest {
     }
 
     /// Step 2 of the rule, for one child: those that must be there come first.
-    async fn require(&self, records: &mut dyn Records, entered: Entered, at: usize) -> Result<Stage, Stop> {
+    async fn require(
+        &self,
+        records: &mut dyn RecordTransaction,
+        entered: Entered,
+        at: usize,
+    ) -> Result<Stage, Stop> {
         let required = self.new.children.len();
         let child = match self.new.children.get(at) {
             Some(child) => child,
@@ -308,8 +316,12 @@ impl PushManifest {
     }
 
     /// Step 3 of the rule.
-    async fn publish(&mut self, records: &mut dyn Records, entered: Entered) -> Result<Stage, Error> {
-        let manifest = read::<ManifestRecord>(records, &self.key).await?;
+    async fn publish(
+        &mut self,
+        records: &mut dyn RecordTransaction,
+        entered: Entered,
+    ) -> Result<Stage, Error> {
+        let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
         let (state, is_same) = (manifest.state(), manifest.is(&entered.version));
         let decision = if entered.is_damaged {
             heal(state, is_same)
@@ -330,7 +342,7 @@ impl PushManifest {
     }
 
     /// Tells whether a child is there. An entry of an index may be a blob: the cache indexes of `BuildKit` name layers.
-    async fn has(&self, records: &mut dyn Records, child: &ManifestChild) -> Result<bool, Error> {
+    async fn has(&self, records: &mut dyn RecordTransaction, child: &ManifestChild) -> Result<bool, Error> {
         if child.kind == ChildKind::Manifest {
             let key = Key::manifest(&self.repository, &child.digest);
             if has_child::<ManifestRecord>(records, &key, self.now).await? {
@@ -342,19 +354,23 @@ impl PushManifest {
     }
 
     /// Takes the Pending manifest back, unless it is somebody else's by now.
-    async fn withdraw(&self, records: &mut dyn Records, entered: Entered) -> Result<(), Error> {
-        let manifest = read::<ManifestRecord>(records, &self.key).await?;
+    async fn withdraw(&self, records: &mut dyn RecordTransaction, entered: Entered) -> Result<(), Error> {
+        let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
         if withdraw(manifest.state(), manifest.is(&entered.version)) {
             let dead = self.record(State::Dead, &entered.incarnation);
             if let Some(dead) = write(records, &self.key, &dead, &[], manifest.unchanged()).await? {
-                records.forget(&self.key, &dead).await?;
+                records.purge_if(&self.key, &dead).await?;
             }
         }
         Ok(())
     }
 
     /// Enters the manifest in the list of its subject.
-    async fn add_referrer(&self, records: &mut dyn Records, incarnation: &str) -> Result<(), Error> {
+    async fn add_referrer(
+        &self,
+        records: &mut dyn RecordTransaction,
+        incarnation: &str,
+    ) -> Result<(), Error> {
         if let Some((subject, descriptor)) = &self.new.subject {
             let key = Key::referrer(&self.repository, subject, &self.new.manifest.digest, incarnation);
             let entry = ReferrerRecord::new(incarnation, descriptor, self.now);
@@ -364,7 +380,11 @@ impl PushManifest {
         Ok(())
     }
 
-    async fn remove_referrer(&self, records: &mut dyn Records, incarnation: &str) -> Result<(), Error> {
+    async fn remove_referrer(
+        &self,
+        records: &mut dyn RecordTransaction,
+        incarnation: &str,
+    ) -> Result<(), Error> {
         if let Some((subject, _)) = &self.new.subject {
             let key = Key::referrer(&self.repository, subject, &self.new.manifest.digest, incarnation);
             records.remove(&key).await?;
@@ -391,7 +411,7 @@ fn missing_content(digest: &Digest) -> Error {
 
 /// Enters a repository in the catalog, if it is not there.
 pub(super) async fn add_repository(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     name: &RepositoryName,
     now: Timestamp,
 ) -> Result<(), Error> {
@@ -408,13 +428,13 @@ pub(super) async fn add_repository(
 
 /// Reads a manifest once more, after a tag was pointed at it, and rescues it; `false` where it is gone.
 async fn confirm_incarnation(
-    records: &mut dyn Records,
+    records: &mut dyn RecordTransaction,
     key: &Key,
     incarnation: &str,
     now: Timestamp,
 ) -> Result<bool, Error> {
     for _ in 0..ATTEMPTS {
-        let manifest = read::<ManifestRecord>(records, key).await?;
+        let manifest = read_latest::<ManifestRecord>(records, key).await?;
         let same = manifest
             .header()
             .is_some_and(|manifest| manifest.incarnation == incarnation);

@@ -1,17 +1,17 @@
 //! The tags of a push: their conditions, their writes, and the way back.
 
-use registry_core::chain::{State, TakeBack, names, take_back};
+use registry_core::chain::{RollBack, State, names, roll_back};
 use registry_core::storage::TagCondition;
 use registry_core::{Error, ErrorCode, MediaType, Tag};
 
 use super::referrers_tag::only_adds_entries;
 use super::{PushManifest, Stop, confirm_incarnation};
-use crate::backend::{Condition, Records, Version};
+use crate::backend::{Condition, RecordTransaction, Version};
 use crate::key::Key;
 use crate::record::{HintRecord, ManifestRecord, Stamp, TagRecord, encode};
 use crate::store::ATTEMPTS;
 use crate::store::delete::tombstone;
-use crate::store::edge::{Found, contended, read, write};
+use crate::store::edge::{Found, contended, read_latest, write};
 
 /// A tag that was written, and what it was before.
 pub(super) struct WrittenTag {
@@ -34,9 +34,13 @@ pub(super) struct FoundTag {
 
 impl PushManifest {
     /// Checks the condition on a tag, and returns the tag as it was found.
-    pub(super) async fn check_tag(&self, records: &mut dyn Records, tag: &Tag) -> Result<FoundTag, Stop> {
+    pub(super) async fn check_tag(
+        &self,
+        records: &mut dyn RecordTransaction,
+        tag: &Tag,
+    ) -> Result<FoundTag, Stop> {
         let key = Key::tag(&self.repository, tag);
-        let found = read::<TagRecord>(records, &key).await?;
+        let found = read_latest::<TagRecord>(records, &key).await?;
         let is_own = self
             .written
             .iter()
@@ -94,7 +98,7 @@ impl PushManifest {
     /// registry's own, and moves the tag with each signature.
     async fn adds_referrers(
         &self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         tag: &Tag,
         before: &TagRecord,
     ) -> Result<bool, Error> {
@@ -102,7 +106,7 @@ impl PushManifest {
             return Ok(false);
         }
         let key = Key::manifest(&self.repository, &before.digest);
-        let Some((record, content)) = read::<ManifestRecord>(records, &key).await?.visible() else {
+        let Some((record, content)) = read_latest::<ManifestRecord>(records, &key).await?.visible() else {
             // Deleted since it was looked at: the tag names nothing any more.
             return Ok(true);
         };
@@ -113,17 +117,18 @@ impl PushManifest {
     /// Tells whether the manifest that a tag names is there, in the incarnation that it names.
     async fn is_named_manifest_visible(
         &self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         tag: &TagRecord,
     ) -> Result<bool, Error> {
-        let manifest = read::<ManifestRecord>(records, &Key::manifest(&self.repository, &tag.digest)).await?;
+        let manifest =
+            read_latest::<ManifestRecord>(records, &Key::manifest(&self.repository, &tag.digest)).await?;
         Ok(names_visible(tag, &manifest))
     }
 
     /// Writes the hint and the tag; `false` where the tag was written by somebody else since it was checked.
     pub(super) async fn write_tag(
         &mut self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         tag: &Tag,
         incarnation: &str,
     ) -> Result<bool, Stop> {
@@ -165,29 +170,29 @@ impl PushManifest {
     /// Takes back a tag of a push that is refused, to what it replaced if that is still there.
     pub(super) async fn take_back_tag(
         &self,
-        records: &mut dyn Records,
+        records: &mut dyn RecordTransaction,
         mut written: WrittenTag,
     ) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
-            let now = read::<TagRecord>(records, &written.key).await?;
+            let now = read_latest::<TagRecord>(records, &written.key).await?;
             let (replaced, same) = match &written.before {
                 Some(before) => {
                     let key = Key::manifest(&self.repository, &before.digest);
-                    let manifest = read::<ManifestRecord>(records, &key).await?;
+                    let manifest = read_latest::<ManifestRecord>(records, &key).await?;
                     (manifest.state(), names_visible(before, &manifest))
                 }
                 None => (State::Absent, false),
             };
             let restored = match (
-                take_back(now.is(&written.version), replaced, same),
+                roll_back(now.is(&written.version), replaced, same),
                 &written.before,
             ) {
-                (TakeBack::Leave, _) => return Ok(()),
-                (TakeBack::Restore, Some(before)) => Some(TagRecord {
+                (RollBack::Leave, _) => return Ok(()),
+                (RollBack::Restore, Some(before)) => Some(TagRecord {
                     stamp: Stamp::new(self.now),
                     ..before.clone()
                 }),
-                (TakeBack::Restore | TakeBack::Bury, _) => None,
+                (RollBack::Restore | RollBack::Bury, _) => None,
             };
             let value = restored
                 .clone()

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode, Timestamp};
 
 use super::steps::complete;
-use crate::backend::{Backend, Expect, Part, Unfinished};
+use crate::backend::{Backend, Expect, Part, StagedBytes};
 use crate::bytes_name::BytesName;
 
 /// Any day.
@@ -34,7 +34,7 @@ fn content(seed: u8, size: usize) -> Bytes {
 
 /// Bytes of which all parts were written.
 struct Written {
-    bytes: Unfinished,
+    bytes: StagedBytes,
     parts: Vec<Part>,
     /// How many bytes the parts have.
     size: u64,
@@ -46,7 +46,7 @@ struct Written {
 /// Where no tail follows a part, one that stands alone never becomes bytes: the store keeps such content in a record.
 async fn write<B: Backend>(backend: &B, content: &Bytes) -> Written {
     let mut written = Written {
-        bytes: Unfinished {
+        bytes: StagedBytes {
             name: BytesName::random(NOW),
             token: None,
         },

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::steps::{key, list, put, value};
-use crate::backend::{Backend, Condition, Entry};
+use crate::backend::{Backend, Condition, RecordEntry};
 use crate::key::Key;
 
 type Model = BTreeMap<Key, u64>;
@@ -19,14 +19,14 @@ async fn fill<B: Backend>(backend: &B, keys: impl IntoIterator<Item = String>) -
     model
 }
 
-fn expected(model: &Model, prefix: &Key, after: Option<&Key>, limit: usize) -> Vec<Entry> {
+fn expected(model: &Model, prefix: &Key, after: Option<&Key>, limit: usize) -> Vec<RecordEntry> {
     model
         .iter()
         .filter(|(key, _)| {
             key.as_str().starts_with(prefix.as_str()) && after.is_none_or(|after| *key > after)
         })
         .take(limit)
-        .map(|(key, size)| Entry {
+        .map(|(key, size)| RecordEntry {
             key: key.clone(),
             size: *size,
         })
@@ -42,7 +42,7 @@ async fn check<B: Backend>(backend: &B, model: &Model, prefix: &Key, after: Opti
         .unwrap();
     assert_eq!(
         entries, expected,
-        "in a sequence: {limit} of {prefix} after {after:?}"
+        "in a transaction: {limit} of {prefix} after {after:?}"
     );
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use registry_core::{Error, ErrorCode};
 
-use super::steps::{forget, get, key, list, put, remove, stat, try_put, value};
-use crate::backend::{Backend, Condition, Durability, Records, Sequence, Stat, Version};
+use super::steps::{get, key, list, purge_if, put, remove, stat, try_put, value};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, Stat, Transaction, Version};
 use crate::key::Key;
 
 const WRITERS: usize = 16;
@@ -99,7 +99,7 @@ pub async fn returns_the_version_that_is_read<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// A write that returned is seen by reads and listings, in and outside of sequences.
+/// A write that returned is seen by reads and listings, in and outside of transactions.
 pub async fn shows_writes_to_every_reader<B: Backend>(backend: Arc<B>) {
     for number in 0..20 {
         let written = key(&format!("uploads/{number}"));
@@ -231,10 +231,10 @@ pub async fn forgets_only_the_version_compared<B: Backend>(backend: Arc<B>) {
         .await
         .unwrap();
     let current = put(&*backend, &key, &value("tag"), Condition::Any).await.unwrap();
-    forget(&*backend, key.clone(), stale).await.unwrap();
+    purge_if(&*backend, key.clone(), stale).await.unwrap();
     assert_eq!(backend.get(&key).await.unwrap().unwrap().version, current);
 
-    forget(&*backend, key.clone(), current.clone()).await.unwrap();
+    purge_if(&*backend, key.clone(), current.clone()).await.unwrap();
     let left = backend.get(&key).await.unwrap();
     let condition = match left {
         None => Condition::Absent,
@@ -244,7 +244,7 @@ pub async fn forgets_only_the_version_compared<B: Backend>(backend: Arc<B>) {
         }
     };
     assert!(put(&*backend, &key, &value("again"), condition).await.is_some());
-    forget(&*backend, key.clone(), current).await.unwrap();
+    purge_if(&*backend, key.clone(), current).await.unwrap();
     assert!(backend.get(&key).await.unwrap().is_some());
 }
 
@@ -276,14 +276,14 @@ pub async fn keeps_large_values<B: Backend>(backend: Arc<B>) {
     assert!(stored.value == content, "{} bytes came back", stored.value.len());
 }
 
-/// An error that a sequence returns is what the caller gets.
+/// An error that a transaction returns is what the caller gets.
 pub async fn returns_the_error_of_a_sequence<B: Backend>(backend: Arc<B>) {
     struct Refuse;
 
-    impl Sequence for Refuse {
+    impl Transaction for Refuse {
         type Output = ();
 
-        async fn run(self, records: &mut dyn Records) -> Result<(), Error> {
+        async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
             records.get(&key("uploads/a")).await?;
             Err(Error::new(ErrorCode::TagConflict, "refused"))
         }

@@ -1,11 +1,12 @@
-//! Sequences of one step, and values.
+//! Transactions of one step, and values.
 
 use bytes::Bytes;
 use registry_core::Error;
 use uuid::Uuid;
 
 use crate::backend::{
-    Backend, Condition, Durability, Part, Records, Sequence, Stat, Stored, Unfinished, Version,
+    Backend, Condition, Durability, Part, RecordTransaction, StagedBytes, Stat, Transaction, Version,
+    VersionedRecord,
 };
 use crate::key::Key;
 
@@ -19,15 +20,15 @@ pub(super) fn value(text: &str) -> Bytes {
     Bytes::from(format!("{text} {}", Uuid::new_v4()))
 }
 
-/// Defines a sequence of one step, and a function that runs it.
+/// Defines a transaction of one step, and a function that runs it.
 macro_rules! step {
     ($name:ident, $function:ident($($field:ident: $type:ty),*) -> $output:ty, $records:ident => $step:expr) => {
         struct $name { $($field: $type),* }
 
-        impl Sequence for $name {
+        impl Transaction for $name {
             type Output = $output;
 
-            async fn run(self, $records: &mut dyn Records) -> Result<$output, Error> {
+            async fn run(self, $records: &mut dyn RecordTransaction) -> Result<$output, Error> {
                 let Self { $($field),* } = self;
                 $step.await
             }
@@ -40,22 +41,22 @@ macro_rules! step {
 }
 
 step!(ReadStat, stat(key: Key) -> Option<Stat>, records => records.stat(&key));
-step!(Get, get(key: Key) -> Option<Stored>, records => records.get(&key));
+step!(Get, get(key: Key) -> Option<VersionedRecord>, records => records.get(&key));
 step!(
     Put,
     try_put(key: Key, value: Bytes, condition: Condition) -> Option<Version>,
     records => records.put(&key, value, condition)
 );
-step!(Forget, forget(key: Key, version: Version) -> (), records => records.forget(&key, &version));
+step!(PurgeIf, purge_if(key: Key, version: Version) -> (), records => records.purge_if(&key, &version));
 step!(Remove, remove(key: Key) -> (), records => records.remove(&key));
 step!(
     List,
-    list(prefix: Key, after: Option<Key>, limit: usize) -> Vec<crate::backend::Entry>,
+    list(prefix: Key, after: Option<Key>, limit: usize) -> Vec<crate::backend::RecordEntry>,
     records => records.list(&prefix, after.as_ref(), limit)
 );
 step!(
     Complete,
-    complete(bytes: Unfinished, parts: Vec<Part>, tail: Bytes) -> (),
+    complete(bytes: StagedBytes, parts: Vec<Part>, tail: Bytes) -> (),
     records => records.complete_bytes(&bytes, &parts, tail)
 );
 

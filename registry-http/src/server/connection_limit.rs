@@ -37,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// three times as many as there are free places, so that nobody keeps others out by many pulls that go on; where several
 /// addresses do that together, connections of the one that has most are cut.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct ConnectionLimit {
     size: usize,
     few: usize,
     places: Arc<Semaphore>,
@@ -69,8 +69,8 @@ struct Greedy {
 
 /// The place of a connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    crowd: Arc<Crowd>,
+pub(super) struct ConnectionSlot {
+    crowd: Arc<ConnectionLimit>,
     number: u64,
     activity: Arc<Activity>,
     account: Arc<Account>,
@@ -84,7 +84,7 @@ impl Open {
     }
 }
 
-impl Crowd {
+impl ConnectionLimit {
     pub(super) fn new(size: usize, memory: MemoryBudget) -> Self {
         let size = size.min(Semaphore::MAX_PERMITS);
         Self {
@@ -101,7 +101,7 @@ impl Crowd {
     }
 
     /// Waits for a place. There is none for a client that has too many.
-    pub(super) async fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Option<Place> {
+    pub(super) async fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Option<ConnectionSlot> {
         let account = self.memory.account(client);
         loop {
             if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
@@ -125,7 +125,11 @@ impl Crowd {
         None
     }
 
-    fn place(self: &Arc<Self>, account: Arc<Account>, permit: OwnedSemaphorePermit) -> Option<Place> {
+    fn place(
+        self: &Arc<Self>,
+        account: Arc<Account>,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<ConnectionSlot> {
         let free = self.places.available_permits() + 1;
         let activity = Arc::new(Activity::new());
         let mut open = self.lock();
@@ -143,7 +147,7 @@ impl Crowd {
         };
         open.connections.insert(number, member);
         drop(open);
-        Some(Place {
+        Some(ConnectionSlot {
             crowd: Arc::clone(self),
             number,
             activity,
@@ -250,7 +254,7 @@ impl Crowd {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     pub(super) const fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
@@ -261,7 +265,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut open = self.crowd.lock();
         open.connections.remove(&self.number);
