@@ -283,13 +283,21 @@ pub(super) fn list(
         Some(after) => (after, ">"),
         None => (prefix, ">="),
     };
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    connection
-        .prepare_cached(&format!(
-            "SELECT key, size FROM records WHERE key {comparison} ?1 AND key < ?2 ORDER BY key LIMIT ?3"
-        ))?
-        .query_map(params![from.as_str(), end_of(prefix), limit], read_entry)?
+    list_statement(connection, comparison)?
+        .query_map(params![from.as_str(), end_of(prefix)], read_entry)?
+        .take(limit)
         .collect()
+}
+
+/// Returns the statement that lists. Its rows are made as they are asked for; SQLite would compile it anew each time that a
+/// LIMIT is bound.
+pub(super) fn list_statement<'c>(
+    connection: &'c Connection,
+    comparison: &str,
+) -> rusqlite::Result<rusqlite::CachedStatement<'c>> {
+    connection.prepare_cached(&format!(
+        "SELECT key, size FROM records WHERE key {comparison} ?1 AND key < ?2 ORDER BY key"
+    ))
 }
 
 /// Writes a record if `condition` holds, and tells whether it did.

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use registry_core::{Error, ErrorCode};
-use rusqlite::ffi;
+use rusqlite::{StatementStatus, ffi};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::FilesystemBackend;
-use super::queries;
+use super::queries::{self, Medium};
 use super::transaction::SqliteTransaction;
 use super::writer::Job;
 use crate::backend::{Backend as _, Condition, Durability, RecordTransaction, Transaction, Version};
@@ -313,6 +313,25 @@ async fn a_transaction_shows_the_last_change_of_each_key() {
         .map(|(key, stored)| (key, stored.map(|stored| stored.value)))
         .collect();
     assert_eq!(changes, [(first, Some("live".into())), (second, None)]);
+}
+
+/// More kinds of statements than SQLite's wrapper keeps by default, and one whose bounds change.
+#[test]
+fn a_statement_is_compiled_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let connection = queries::open_writer(&folder.path().join("records"), Medium::Files).unwrap();
+    queries::create(&connection).unwrap();
+    let prefix = Key::from_stored("a");
+    for limit in [1, 10, 1000] {
+        queries::list(&connection, &prefix, None, limit).unwrap();
+        for number in 0..20 {
+            queries::execute(&connection, &format!("SAVEPOINT s{number}")).unwrap();
+        }
+        queries::execute(&connection, "RELEASE s0").unwrap();
+    }
+    let statement = queries::list_statement(&connection, ">=").unwrap();
+    assert_eq!(statement.get_status(StatementStatus::Run), 3);
+    assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
 }
 
 /// Reports whether commits are synced (2) or not (1).

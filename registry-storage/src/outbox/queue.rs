@@ -185,17 +185,17 @@ impl Queue {
             .query_row([consumer], |row| row.get(0))
             .optional()?;
         let after = known.map_or(after, |known| unsigned(known).max(after));
-        let mut select = self.connection.prepare_cached(
-            "SELECT sequence, value FROM entries WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
-        )?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = select.query_map(params![signed(after), limit], |row| {
+        // A LIMIT that is bound would have SQLite compile the statement anew each time.
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT sequence, value FROM entries WHERE sequence > ?1 ORDER BY sequence")?;
+        let rows = select.query_map(params![signed(after)], |row| {
             Ok(OutboxEntry {
                 sequence: unsigned(row.get(0)?),
                 value: row.get(1)?,
             })
         })?;
-        rows.collect()
+        rows.take(limit).collect()
     }
 
     /// Makes what was written survive the loss of power.
