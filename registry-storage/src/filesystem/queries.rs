@@ -16,8 +16,7 @@ use crate::key::Key;
 /// How long a start waits for another process that has the records open, such as somebody's shell.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 
-/// How many statements a connection keeps compiled: all that are here. With fewer, each push would compile most of them
-/// anew, one in the place of the other.
+/// How many statements a connection keeps compiled: all that are here.
 const STATEMENTS: usize = 64;
 
 /// The format of the tables below, kept in SQLite's `user_version`.
@@ -90,8 +89,17 @@ fn open(path: &Path, flags: OpenFlags, medium: Medium) -> rusqlite::Result<Conne
         }
     }?;
     connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    keep_statements(&connection)?;
     Ok(connection)
+}
+
+/// Lets a connection keep its statements compiled. Without more, SQLite looks at what is bound, and so compiles most of them
+/// anew each time.
+fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(drop)
 }
 
 /// Names a file as one that does not change while it is open.
@@ -185,13 +193,14 @@ pub(super) fn execute(connection: &Connection, statement: &str) -> rusqlite::Res
     connection.prepare_cached(statement)?.execute([]).map(drop)
 }
 
+/// The statement that reads a record.
+pub(super) const GET: &str = "SELECT records.version, records.value, large_values.value
+    FROM records LEFT JOIN large_values ON large_values.id = records.large WHERE key = ?1";
+
 /// Reads a record.
 pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option<VersionedRecord>> {
     connection
-        .prepare_cached(
-            "SELECT records.version, records.value, large_values.value
-             FROM records LEFT JOIN large_values ON large_values.id = records.large WHERE key = ?1",
-        )?
+        .prepare_cached(GET)?
         .query_row(params![key.as_str()], read_stored)
         .optional()
 }
@@ -283,21 +292,13 @@ pub(super) fn list(
         Some(after) => (after, ">"),
         None => (prefix, ">="),
     };
-    list_statement(connection, comparison)?
-        .query_map(params![from.as_str(), end_of(prefix)], read_entry)?
-        .take(limit)
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(&format!(
+            "SELECT key, size FROM records WHERE key {comparison} ?1 AND key < ?2 ORDER BY key LIMIT ?3"
+        ))?
+        .query_map(params![from.as_str(), end_of(prefix), limit], read_entry)?
         .collect()
-}
-
-/// Returns the statement that lists. Its rows are made as they are asked for; SQLite would compile it anew each time that a
-/// LIMIT is bound.
-pub(super) fn list_statement<'c>(
-    connection: &'c Connection,
-    comparison: &str,
-) -> rusqlite::Result<rusqlite::CachedStatement<'c>> {
-    connection.prepare_cached(&format!(
-        "SELECT key, size FROM records WHERE key {comparison} ?1 AND key < ?2 ORDER BY key"
-    ))
 }
 
 /// Writes a record if `condition` holds, and tells whether it did.

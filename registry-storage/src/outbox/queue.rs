@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 
 use super::{IntentName, OutboxEntry, OutboxLimits};
@@ -88,6 +89,8 @@ impl Queue {
     }
 
     fn over(mut connection: Connection, limits: OutboxLimits, consumers: &[&str]) -> rusqlite::Result<Self> {
+        // Else SQLite looks at the LIMIT that is bound, and compiles the statement anew each time.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.execute_batch(SCHEMA)?;
         let end = end_of(&connection)?;
         let transaction = connection.transaction()?;
@@ -185,17 +188,17 @@ impl Queue {
             .query_row([consumer], |row| row.get(0))
             .optional()?;
         let after = known.map_or(after, |known| unsigned(known).max(after));
-        // A LIMIT that is bound would have SQLite compile the statement anew each time.
-        let mut select = self
-            .connection
-            .prepare_cached("SELECT sequence, value FROM entries WHERE sequence > ?1 ORDER BY sequence")?;
-        let rows = select.query_map(params![signed(after)], |row| {
+        let mut select = self.connection.prepare_cached(
+            "SELECT sequence, value FROM entries WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = select.query_map(params![signed(after), limit], |row| {
             Ok(OutboxEntry {
                 sequence: unsigned(row.get(0)?),
                 value: row.get(1)?,
             })
         })?;
-        rows.take(limit).collect()
+        rows.collect()
     }
 
     /// Makes what was written survive the loss of power.
