@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use registry_core::{Error, ErrorCode};
+use futures_util::{StreamExt as _, stream};
+use registry_core::storage::{BlobStorage as _, UploadKey, UploadStorage as _};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName};
 use registry_storage::backend::{
     Backend as _, Condition, Durability, Expect, RecordTransaction, StagedBytes, Transaction,
 };
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
-use registry_storage::{BytesName, Key};
+use registry_storage::{BytesName, Key, Store};
 
 const FULL: i32 = 28;
 const QUOTA: i32 = 122;
@@ -332,6 +333,64 @@ async fn an_upload_whose_sync_failed_is_not_gone_on_with() {
         assert_eq!(error.code(), ErrorCode::BlobUploadUnknown);
     }
     writer.write(0, 0, pattern(1000)).await.unwrap();
+}
+
+/// A disk that promises more than it has may say so at the sync alone. What the sync kept nobody knows, so the upload ends, and
+/// its status does not say that the bytes are there.
+#[tokio::test]
+async fn an_upload_whose_sync_met_a_full_disk_is_ended() {
+    let is_unknown =
+        |result: Result<u64, Error>| result.is_err_and(|error| error.code() == ErrorCode::BlobUploadUnknown);
+    let mut ended = 0;
+    for calls in 0.. {
+        let root = tempfile::tempdir().unwrap();
+        let (disk, backend) = open(root.path()).await;
+        let store = Store::new(backend);
+        let repository: RepositoryName = "a".parse().unwrap();
+        let id = store
+            .create_upload(&repository, "", Algorithm::Sha256)
+            .await
+            .unwrap();
+        let upload = UploadKey {
+            repository,
+            id,
+            principal: String::new(),
+        };
+        let size = 3_000_000;
+        let chunk = || stream::iter([Ok(pattern(size))]);
+        store
+            .append_upload(&upload, None, std::pin::pin!(chunk()))
+            .await
+            .unwrap();
+        let whole = Digest::of(Algorithm::Sha256, &[pattern(size), pattern(size)].concat());
+        disk.fail_after(calls, FULL);
+        let finished = store
+            .finish_upload(&upload, &whole, None, std::pin::pin!(chunk()))
+            .await;
+        disk.fail_after(u64::MAX, FULL);
+        let status = store.upload_status(&upload).await;
+        if finished.is_ok() {
+            // The call that would have failed is not one of the upload's any more.
+            store.open_blob(&upload.repository, &whole).await.unwrap();
+            break;
+        }
+        if store.backend().writes_stopped().is_some() {
+            // It was the sync of a folder: after that only a start helps.
+            continue;
+        }
+        if is_unknown(status.clone()) {
+            ended += 1;
+            continue;
+        }
+        assert_eq!(status.unwrap(), size as u64);
+        // What the status counts is there.
+        store
+            .finish_upload(&upload, &whole, Some(size as u64), std::pin::pin!(chunk()))
+            .await
+            .unwrap();
+        store.open_blob(&upload.repository, &whole).await.unwrap();
+    }
+    assert!(ended > 0, "no sync failed");
 }
 
 #[tokio::test]

@@ -320,6 +320,22 @@ async fn a_quota_that_is_used_up_takes_deletes_and_everything_again_once_there_i
     assert_eq!(refused.code(), ErrorCode::StorageFull);
     assert_eq!(world.store.backend().writes_stopped(), None);
     world.store.probe().await.unwrap();
+    sweeper.shutdown().await;
+
+    // A start writes a little, and there is no room for it but what is kept for deletes.
+    let root = folder.path().join("quota/root");
+    while world
+        .push_manifest(&format!("more-{}", pushed.len()))
+        .await
+        .is_ok()
+    {
+        pushed.push(0);
+    }
+    pushed.retain(|size| *size > 0);
+    world.store.close().await.unwrap();
+    drop(world);
+    let world = World::open(&root).await;
+    let sweeper = Sweeper::start(Arc::clone(&world.store), Duration::from_hours(24));
     for size in &pushed {
         let blob = Digest::of(Algorithm::Sha256, &vec![9; *size]);
         world.store.open_blob(&repository(), &blob).await.unwrap();
@@ -332,6 +348,33 @@ async fn a_quota_that_is_used_up_takes_deletes_and_everything_again_once_there_i
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     sweeper.shutdown().await;
+}
+
+/// It is cut with the space that is kept for deletes.
+#[tokio::test]
+async fn an_upload_that_meets_the_end_of_a_quota_gives_back_what_that_request_wrote() {
+    const MEGABYTE: usize = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount_quota(folder.path(), 60) else {
+        println!("skipped: a file system with a quota cannot be mounted here");
+        return;
+    };
+    let world = World::open(&folder.path().join("quota/root")).await;
+    let upload = world.begin().await.unwrap();
+    world
+        .append(&upload, Bytes::from(vec![7; MEGABYTE]))
+        .await
+        .unwrap();
+    let large = Bytes::from(vec![9; 58 * MEGABYTE]);
+    let refused = world.append(&upload, large).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::StorageFull);
+    assert_eq!(world.store.upload_status(&upload).await.unwrap(), MEGABYTE as u64);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = world.push(30 * MEGABYTE).await {
+        assert_eq!(error.code(), ErrorCode::StorageFull);
+        assert!(Instant::now() < deadline, "nothing was given back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The reserve was used up, or somebody removed it for the space, and then the server ended: in order, or killed.

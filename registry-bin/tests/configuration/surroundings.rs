@@ -124,7 +124,7 @@ fn lines_that_lock_a_user_out_are_logged_when_the_file_is_read_again() {
     let said = said_since(&server, before, "is in force");
     for expected in [
         "WARN file of users, line 3: \"carol\" cannot log in: the password is hashed by MD5",
-        "WARN file of users, line 4: \"dora\" cannot log in: the password is not hashed by bcrypt",
+        "WARN file of users, line 4: its user cannot log in: the password is not hashed by bcrypt",
         "WARN file of users, line 1 has no effect: line 5 gives \"alice\" another password",
     ] {
         assert!(said.contains(expected), "{expected}: {said}");

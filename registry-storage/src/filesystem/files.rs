@@ -151,7 +151,10 @@ impl Files {
         let (call, result) = if opened.is_new {
             ("unlink", self.disk.unlink(&path))
         } else {
-            ("truncate", opened.file.set_length(offset))
+            (
+                "truncate",
+                self.reserve.freeing(|| opened.file.set_length(offset)),
+            )
         };
         if let Err(cause) = result {
             drop(file_error(call, &path, cause));
@@ -162,7 +165,9 @@ impl Files {
     pub(super) fn shorten(&self, name: &BytesName, size: u64) -> Result<(), Error> {
         self.health.check()?;
         if size == 0 {
-            return self.delete(name);
+            self.delete(name)?;
+            self.reserve.note_freed();
+            return Ok(());
         }
         let path = self.path(name);
         let file = match self.disk.open(&path, Access::Write) {
@@ -170,8 +175,10 @@ impl Files {
             opened => opened.map_err(|cause| file_error("open", &path, cause))?,
         };
         if file.length().map_err(|cause| file_error("stat", &path, cause))? > size {
-            file.set_length(size)
+            self.reserve
+                .freeing(|| file.set_length(size))
                 .map_err(|cause| file_error("truncate", &path, cause))?;
+            self.reserve.note_freed();
         }
         Ok(())
     }

@@ -251,8 +251,11 @@ fn holder(path: &Path) -> Holder {
 /// Writes into the lock file who holds it. A full disk has no room for that, and is no reason not to start.
 fn describe(locked: &mut Locked) -> io::Result<()> {
     let file = &mut locked.file;
-    file.set_len(0)?;
-    match writeln!(file, "{}", describe_this_process()) {
+    // On btrfs a file cannot even be cut once a quota is used up.
+    match file
+        .set_len(0)
+        .and_then(|()| writeln!(file, "{}", describe_this_process()))
+    {
         Err(cause) if !is_full(&cause) => Err(cause),
         _ => Ok(()),
     }

@@ -136,9 +136,18 @@ pub(super) fn open_writer(path: &Path, medium: Medium) -> rusqlite::Result<Conne
 }
 
 /// Opens a connection that reads, with 256 KiB of pages.
+///
+/// It may write where the writer does, and does not: SQLite keeps no other process out for a connection that may only read, and
+/// has a file with the index for it, if it is the first one after a sync failed.
 pub(super) fn open_reader(path: &Path, medium: Medium) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = open(path, flags, medium)?;
+    let access = match medium {
+        Medium::Files => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Medium::Settled | Medium::WithLog | Medium::Memory => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let connection = open(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX, medium)?;
+    connection.pragma_update(None, "query_only", true)?;
+    // The log is the writer's to copy back.
+    keep_log(&connection)?;
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY;
          PRAGMA mmap_size = 0;

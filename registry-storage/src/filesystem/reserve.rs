@@ -12,6 +12,7 @@ use registry_core::{Error, ErrorCode};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
+use super::failure::is_full;
 use super::rights::PRIVATE_FILE;
 
 const FILE: &str = "reserve";
@@ -65,6 +66,8 @@ struct State {
     told: Instant,
     /// Whether hardly any space was left at the last look.
     is_low: bool,
+    /// Whether space was given back since it was tried to set some aside.
+    is_room_likely: bool,
 }
 
 impl Reserve {
@@ -93,6 +96,7 @@ impl Reserve {
                 tried: now,
                 told: now,
                 is_low: false,
+                is_room_likely: false,
             }),
             space: Mutex::default(),
             shortage: Mutex::default(),
@@ -137,6 +141,22 @@ impl Reserve {
     pub(super) fn release_if_low(&self) {
         if self.is_low() {
             self.release();
+        }
+    }
+
+    /// Runs what gives space back, once more with the space that is kept for that where there is no room for it.
+    pub(super) fn freeing(&self, run: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        match run() {
+            Err(cause) if is_full(&cause) && self.release() => run(),
+            done => done,
+        }
+    }
+
+    /// Sets the space aside again at the next write, as there is more of it now.
+    pub(super) fn note_freed(&self) {
+        let mut state = self.state();
+        if state.held == 0 {
+            state.is_room_likely = true;
         }
     }
 
@@ -196,9 +216,11 @@ impl Reserve {
 
     fn refresh(&self, state: &mut State) {
         let interval = if state.held == 0 { INTERVAL } else { GROW };
-        if state.held >= self.size || state.tried.elapsed() < interval {
+        let is_time = state.tried.elapsed() >= interval || state.is_room_likely;
+        if state.held >= self.size || !is_time {
             return;
         }
+        state.is_room_likely = false;
         state.tried = Instant::now();
         if state.held > 0 {
             if allocate(&self.root.join(FILE), self.size).is_ok() {

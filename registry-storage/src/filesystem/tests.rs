@@ -315,6 +315,37 @@ async fn a_transaction_shows_the_last_change_of_each_key() {
     assert_eq!(changes, [(first, Some("live".into())), (second, None)]);
 }
 
+/// A read may come first, while the records are opened again after a sync failed. A connection that may only read would take
+/// a lock that others share.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_read_keeps_other_processes_out_too() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records");
+    let writer = queries::open_writer(&path, Medium::Files).unwrap();
+    queries::create(&writer).unwrap();
+    drop(writer);
+    let reader = queries::open_reader(&path, Medium::Files).unwrap();
+    queries::get(&reader, &Key::from_stored("a")).unwrap();
+    let inode = path.metadata().unwrap().ino();
+    let held = || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let is_held = |line: &str| line.contains(" WRITE ") && line.contains(&format!(":{inode} "));
+        locks.lines().any(is_held)
+    };
+    assert!(held());
+    let writer = queries::open_writer(&path, Medium::Files).unwrap();
+    queries::touch(&writer).unwrap();
+    drop(reader);
+    assert!(held());
+    assert!(!folder.path().join("records-shm").exists());
+    let reader = queries::open_reader(&path, Medium::Files).unwrap();
+    let refused = reader.execute("DELETE FROM records", []).unwrap_err();
+    assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
+}
+
 /// There are more statements than are kept by default, and SQLite looks at what is bound to some.
 #[test]
 fn a_statement_is_compiled_once() {

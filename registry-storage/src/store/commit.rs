@@ -51,7 +51,13 @@ impl<B: Backend> Store<B> {
         }
         let size = session.upload.length()?;
         if session.record.parts_size > 0 {
-            self.backend.seal_bytes(&session.record.bytes, size).await?;
+            let sealed = self.backend.seal_bytes(&session.record.bytes, size).await;
+            if let Err(error) = sealed {
+                if error.code() == ErrorCode::StorageFull {
+                    self.end_if_lost(session).await?;
+                }
+                return Err(error);
+            }
         }
         let mut looks = Looks::default();
         for _ in 0..ATTEMPTS {

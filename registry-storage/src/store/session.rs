@@ -280,11 +280,23 @@ impl<B: Backend> Store<B> {
         Err(contended())
     }
 
+    /// Ends a session whose bytes are not there any more, after a sync that the full disk refused: nobody knows what it kept.
+    pub(super) async fn end_if_lost(&self, session: Session) -> Result<(), Error> {
+        let standing = session.standing.as_ref();
+        let size = standing.map_or(session.record.parts_size, |had| had.record.parts_size);
+        let found = self.backend.bytes_size(&session.record.bytes.name).await?;
+        if size > found.unwrap_or_default() {
+            self.abort_session(session).await?;
+        }
+        Ok(())
+    }
+
     /// Ends a session; `false` where somebody else wrote it since it was read. Only the sweeper deletes its bytes: a
     /// commit in another process may be using them, and looks here once more where it offered them to a blob.
     pub(super) async fn abort_session(&self, mut session: Session) -> Result<bool, Error> {
         session.upload = session.upload.aborted()?;
         session.tail = Bytes::new();
+        session.standing = None;
         session.is_freeing = true;
         let is_aborted = self.try_save_session(&mut session).await?;
         if is_aborted {

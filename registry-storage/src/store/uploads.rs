@@ -374,7 +374,8 @@ impl<B: Backend> Append<'_, B> {
         let guard = Arc::clone(&self.held) as Arc<dyn Send + Sync>;
         backend
             .shorten_bytes(&record.bytes, record.parts_size, guard)
-            .await
+            .await?;
+        self.store.end_if_lost(self.session.clone()).await
     }
 
     async fn save(&mut self) -> Result<(), Error> {
