@@ -19,6 +19,7 @@ mod login_places;
 mod logins;
 mod moving;
 mod podman;
+mod recipes;
 mod samples;
 mod service;
 mod skopeo;
