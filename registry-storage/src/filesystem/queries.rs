@@ -140,14 +140,18 @@ pub(super) fn open_writer(path: &Path, medium: Medium) -> rusqlite::Result<Conne
 /// It may write where the writer does, and does not: SQLite keeps no other process out for a connection that may only read, and
 /// has a file with the index for it, if it is the first one after a sync failed.
 pub(super) fn open_reader(path: &Path, medium: Medium) -> rusqlite::Result<Connection> {
-    let access = match medium {
-        Medium::Files => OpenFlags::SQLITE_OPEN_READ_WRITE,
-        Medium::Settled | Medium::WithLog | Medium::Memory => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    let is_shared = medium == Medium::Files;
+    let access = if is_shared {
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
     };
     let connection = open(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX, medium)?;
-    connection.pragma_update(None, "query_only", true)?;
-    // The log is the writer's to copy back.
-    keep_log(&connection)?;
+    if is_shared {
+        connection.pragma_update(None, "query_only", true)?;
+        // The log is the writer's to copy back.
+        keep_log(&connection)?;
+    }
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY;
          PRAGMA mmap_size = 0;
