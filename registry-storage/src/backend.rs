@@ -171,9 +171,9 @@ pub trait Transaction: Send + 'static {
     /// What it returns.
     type Output: Send + 'static;
 
-    /// Returns a copy of a transaction that makes room: a delete. A disk that is full runs the copy with the space that it keeps
-    /// for that, and takes nothing else until there is room again.
-    fn freeing(&self) -> Option<Self>
+    /// Returns a copy of a transaction that is to run once more where the commit that it was part of failed. A disk commits
+    /// several at once, and one that frees space, or only reads, does not need the room that the others lacked.
+    fn again(&self) -> Option<Again<Self>>
     where
         Self: Sized,
     {
@@ -185,6 +185,26 @@ pub trait Transaction: Send + 'static {
         self,
         records: &mut dyn RecordTransaction,
     ) -> impl Future<Output = Result<Self::Output, Error>> + Send;
+}
+
+/// A copy of a transaction that needs no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again<T> {
+    /// It makes room: a delete. A disk that is full runs it with the space that it keeps for that, and takes nothing else
+    /// until there is room again.
+    Freeing(T),
+    /// It only reads.
+    Reading(T),
+}
+
+impl<T> Again<T> {
+    /// Makes another transaction of it, which needs no room either.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Again<U> {
+        match self {
+            Self::Freeing(transaction) => Again::Freeing(change(transaction)),
+            Self::Reading(transaction) => Again::Reading(change(transaction)),
+        }
+    }
 }
 
 /// Bytes that are being written.

@@ -20,7 +20,7 @@ use super::queries::{self, Looked, Medium};
 use super::readers::Readers;
 use super::reserve::Reserve;
 use super::writer::{Command, Job, QUEUE_LIMIT, Request, Writer};
-use crate::backend::{Durability, RecordEntry, RecordTransaction, Transaction, VersionedRecord};
+use crate::backend::{Again, Durability, RecordEntry, RecordTransaction, Transaction, VersionedRecord};
 use crate::key::Key;
 
 /// How many values that are not kept in memory are read at once.
@@ -274,6 +274,10 @@ struct Probe;
 
 impl Transaction for Probe {
     type Output = ();
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Reading(Self))
+    }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.get(&Key::registry()).await.map(drop)

@@ -11,7 +11,7 @@ use super::FilesystemBackend;
 use super::queries::{self, Medium};
 use super::transaction::SqliteTransaction;
 use super::writer::Job;
-use crate::backend::{Backend as _, Condition, Durability, RecordTransaction, Transaction, Version};
+use crate::backend::{Again, Backend as _, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 
 /// Speaks to SQLite in the middle of a transaction.
@@ -164,6 +164,73 @@ async fn trouble_that_passes_is_answered_and_does_not_end_writing() {
         backend.probe().await.unwrap();
     }
     backend.close().await.unwrap();
+}
+
+/// Holds up the thread that writes until the other end is dropped, so that what is queued meanwhile is of one commit.
+struct Wait(std::sync::mpsc::Receiver<()>);
+
+impl Job for Wait {
+    fn run(&mut self, _: &mut SqliteTransaction<'_>) -> bool {
+        self.0.recv().is_err()
+    }
+
+    fn answer(self: Box<Self>, _: Result<(), Error>) {}
+}
+
+/// A transaction on the record "a": one that frees space removes it.
+#[derive(Clone, Copy)]
+enum NeedsNoRoom {
+    Reads,
+    Frees,
+}
+
+impl Transaction for NeedsNoRoom {
+    type Output = bool;
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(match self {
+            Self::Reads => Again::Reading(*self),
+            Self::Frees => Again::Freeing(*self),
+        })
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
+        let key = Key::from_stored("a");
+        let is_there = records.get(&key).await?.is_some();
+        if matches!(self, Self::Frees) {
+            records.remove(&key).await?;
+        }
+        Ok(is_there)
+    }
+}
+
+/// On btrfs a commit met the end of a quota; what frees space had made room when that was looked at, so that it was answered
+/// 503, and uploads kept what they should have given back. A status was answered 507.
+#[tokio::test]
+async fn what_frees_space_and_what_reads_does_not_fail_with_what_it_shares_a_commit_with() {
+    for (code, answer) in [
+        (ffi::SQLITE_FULL, ErrorCode::StorageFull),
+        (ffi::SQLITE_IOERR_WRITE, ErrorCode::Unavailable),
+        (ffi::SQLITE_NOMEM, ErrorCode::Unavailable),
+        (ffi::SQLITE_CONSTRAINT, ErrorCode::Internal),
+    ] {
+        let (_root, backend) = open().await;
+        put(&backend, "a", 10).await.unwrap();
+        let (held, holding) = std::sync::mpsc::channel();
+        let wait = Box::new(Wait(holding));
+        backend.records.submit(Durability::Synced, wait).await.unwrap();
+        let (failing, reading, freeing, writing, ()) = tokio::join!(
+            fail(&backend, code),
+            backend.transact(Durability::Deferred, NeedsNoRoom::Reads),
+            backend.transact(Durability::Synced, NeedsNoRoom::Frees),
+            put(&backend, "b", 10),
+            async { drop(held) }
+        );
+        assert_eq!((failing.code(), writing), (answer, Err(answer)), "{code}");
+        assert_eq!((reading.unwrap(), freeing.unwrap()), (true, true), "{code}");
+        assert_eq!(size(&backend, "a").await, None, "{code}");
+        backend.close().await.unwrap();
+    }
 }
 
 #[tokio::test]

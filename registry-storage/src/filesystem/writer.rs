@@ -23,7 +23,7 @@ use super::readers::Readers;
 use super::reopen::{LastChange, busy};
 use super::reserve::Reserve;
 use super::transaction::SqliteTransaction;
-use crate::backend::{Durability, RecordTransaction, Transaction, VersionedRecord};
+use crate::backend::{Again, Durability, RecordTransaction, Transaction, VersionedRecord};
 use crate::key::Key;
 
 /// How many transactions wait at most before those who ask are held back, and how many one commit takes.
@@ -65,8 +65,9 @@ pub(super) trait Job: Send {
         false
     }
 
-    /// Gets ready to run once more, if it frees space; else `false`.
-    fn run_again(&mut self) -> bool {
+    /// Gets ready to run once more, after the commit failed; `false` where it needs the room that there was not, or ran
+    /// twice. `is_room` tells whether there may be some for what frees space.
+    fn run_again(&mut self, _is_room: bool) -> bool {
         false
     }
 
@@ -77,8 +78,8 @@ pub(super) trait Job: Send {
 /// A transaction and who waits for it.
 pub(super) struct Request<S: Transaction> {
     transaction: Option<S>,
-    /// What runs where the disk was full.
-    copy: Option<S>,
+    /// What runs where the commit failed.
+    again: Option<Again<S>>,
     is_freeing: bool,
     result: Result<S::Output, Error>,
     requester: oneshot::Sender<Result<S::Output, Error>>,
@@ -86,11 +87,11 @@ pub(super) struct Request<S: Transaction> {
 
 impl<S: Transaction> Request<S> {
     pub(super) fn new(transaction: S, requester: oneshot::Sender<Result<S::Output, Error>>) -> Self {
-        let copy = transaction.freeing();
+        let again = transaction.again();
         Self {
             transaction: Some(transaction),
-            is_freeing: copy.is_some(),
-            copy,
+            is_freeing: matches!(again, Some(Again::Freeing(_))),
+            again,
             result: Err(closed()),
             requester,
         }
@@ -114,8 +115,12 @@ impl<S: Transaction> Job for Request<S> {
         self.is_freeing
     }
 
-    fn run_again(&mut self) -> bool {
-        self.transaction = self.copy.take();
+    fn run_again(&mut self, is_room: bool) -> bool {
+        self.transaction = match self.again.take() {
+            Some(Again::Freeing(transaction)) if is_room => Some(transaction),
+            Some(Again::Reading(transaction)) => Some(transaction),
+            Some(Again::Freeing(_)) | None => None,
+        };
         self.transaction.is_some()
     }
 
@@ -240,11 +245,12 @@ impl Writer {
             match self.run_some(batch) {
                 Ok(count) => batch.drain(..count).for_each(|(_, job)| job.answer(Ok(()))),
                 Err(error) => {
-                    // What frees space runs once more, with the space that was kept for it.
+                    // What frees space gets the space that was kept for it. Another error passes: a quota may have been used
+                    // up, and may not be any more.
                     let is_full = error.code() == ErrorCode::StorageFull;
-                    let has_room = is_freeing && is_full && self.reserve.release();
+                    let is_room = is_freeing && (!is_full || self.reserve.release());
                     for (durability, mut job) in std::mem::take(batch) {
-                        if has_room && job.run_again() {
+                        if job.run_again(is_room) {
                             batch.push((durability, job));
                         } else {
                             job.answer(Err(error.clone()));

@@ -12,7 +12,9 @@ use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, Uplo
 use super::edge::{Found, contended, read_latest};
 use super::session_lock::HeldSession;
 use super::{ATTEMPTS, Store};
-use crate::backend::{Backend, Condition, Durability, RecordTransaction, StagedBytes, Transaction, Version};
+use crate::backend::{
+    Again, Backend, Condition, Durability, RecordTransaction, StagedBytes, Transaction, Version,
+};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::record::{SessionRecord, Stamp, encode};
@@ -324,8 +326,8 @@ struct PutRecord {
 impl Transaction for PutRecord {
     type Output = Option<Version>;
 
-    fn freeing(&self) -> Option<Self> {
-        self.is_freeing.then(|| self.clone())
+    fn again(&self) -> Option<Again<Self>> {
+        self.is_freeing.then(|| Again::Freeing(self.clone()))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
@@ -340,8 +342,8 @@ pub(super) struct Forget(pub(super) Key);
 impl Transaction for Forget {
     type Output = ();
 
-    fn freeing(&self) -> Option<Self> {
-        Some(self.clone())
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
@@ -350,10 +352,15 @@ impl Transaction for Forget {
 }
 
 /// Reads a session.
+#[derive(Clone)]
 struct ReadSession(Key);
 
 impl Transaction for ReadSession {
     type Output = Option<Session>;
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Reading(self.clone()))
+    }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         let found = read_latest::<SessionRecord>(records, &self.0).await?;
@@ -370,10 +377,12 @@ struct Held<S> {
 impl<S: Transaction> Transaction for Held<S> {
     type Output = (S::Output, Option<Arc<HeldSession>>);
 
-    fn freeing(&self) -> Option<Self> {
-        let transaction = self.transaction.freeing()?;
-        let held = self.held.clone();
-        Some(Self { transaction, held })
+    fn again(&self) -> Option<Again<Self>> {
+        let again = self.transaction.again()?;
+        Some(again.map(|transaction| Self {
+            transaction,
+            held: self.held.clone(),
+        }))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {

@@ -9,7 +9,7 @@ use registry_core::{Digest, Error, Timestamp};
 
 use super::Store;
 use super::edge::{Found, Stateful as _, write};
-use crate::backend::{Backend, Durability, RecordTransaction, Transaction};
+use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{BlobRecord, state_of_size};
@@ -85,8 +85,8 @@ struct DropBlobs {
 impl Transaction for DropBlobs {
     type Output = u64;
 
-    fn freeing(&self) -> Option<Self> {
-        Some(self.clone())
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<u64, Error> {

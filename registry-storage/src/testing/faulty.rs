@@ -12,8 +12,8 @@ use registry_core::storage::BlobContent;
 use registry_core::{Error, ErrorCode};
 
 use crate::backend::{
-    Backend, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry, RecordTransaction,
-    StagedBytes, Stat, Transaction, Version, VersionedRecord, WriteGuard,
+    Again, Backend, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry,
+    RecordTransaction, StagedBytes, Stat, Transaction, Version, VersionedRecord, WriteGuard,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -167,9 +167,12 @@ struct FaultyTransaction<S> {
 impl<S: Transaction> Transaction for FaultyTransaction<S> {
     type Output = S::Output;
 
-    fn freeing(&self) -> Option<Self> {
-        let (transaction, plan) = (self.transaction.freeing()?, Arc::clone(&self.plan));
-        Some(Self { transaction, plan })
+    fn again(&self) -> Option<Again<Self>> {
+        let again = self.transaction.again()?;
+        Some(again.map(|transaction| Self {
+            transaction,
+            plan: Arc::clone(&self.plan),
+        }))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<S::Output, Error> {

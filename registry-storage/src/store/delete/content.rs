@@ -6,7 +6,7 @@ use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use super::notes::{Begun, write_note};
 use super::write_tag_tombstone;
-use crate::backend::{Condition, Durability, RecordTransaction, Transaction, Version};
+use crate::backend::{Again, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{GrantRecord, HintRecord, ManifestRecord, NoteKind, TagRecord};
 use crate::store::ATTEMPTS;
@@ -36,8 +36,8 @@ pub(super) struct DeleteGrant {
 impl Transaction for DeleteGrant {
     type Output = Outcome;
 
-    fn freeing(&self) -> Option<Self> {
-        Some(self.clone())
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Outcome, Error> {
@@ -132,8 +132,8 @@ enum Checked {
 impl Transaction for DeleteManifest {
     type Output = Step<Self, Outcome>;
 
-    fn freeing(&self) -> Option<Self> {
-        Some(self.clone())
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
     }
 
     async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {

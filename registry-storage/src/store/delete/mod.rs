@@ -13,7 +13,7 @@ use super::edge::{contended, read_latest, write};
 use super::mount::GrantKeys;
 use super::steps::transact_all;
 use super::{ATTEMPTS, Store};
-use crate::backend::{Backend, Durability, RecordTransaction, Transaction};
+use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::record::{ManifestRecord, NoteKind, Stamp, TagRecord};
 
@@ -138,8 +138,8 @@ struct DeleteTag {
 impl Transaction for DeleteTag {
     type Output = bool;
 
-    fn freeing(&self) -> Option<Self> {
-        Some(self.clone())
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {

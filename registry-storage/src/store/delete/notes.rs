@@ -14,7 +14,7 @@ use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
 use uuid::Uuid;
 
 use super::content::DeleteManifest;
-use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
+use crate::backend::{Again, Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, NoteKind, NoteRecord, Stamp};
 use crate::store::edge::{Stateful, contended, read_cached, read_latest, rescue, write};
@@ -195,8 +195,8 @@ struct BeginDelete {
 impl Transaction for BeginDelete {
     type Output = Begun;
 
-    fn freeing(&self) -> Option<Self> {
-        Some(self.clone())
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Begun, Error> {
@@ -238,8 +238,8 @@ struct RemoveNote(Key);
 impl Transaction for RemoveNote {
     type Output = ();
 
-    fn freeing(&self) -> Option<Self> {
-        Some(self.clone())
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
