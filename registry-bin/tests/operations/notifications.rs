@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::bucket::BucketServer;
 use crate::support::client::Request;
 use crate::support::content::Random;
 use crate::support::repository::Repository;
@@ -16,10 +17,16 @@ use crate::support::server::Server;
 use crate::support::sink::{Sink, Told};
 use crate::{free_address, until, write};
 
+const FOLDER: &str = "filesystem: {rootdirectory: FOLDER/data}";
+
 fn configuration(url: &str) -> String {
+    configured(FOLDER, "{}", url)
+}
+
+fn configured(storage: &str, outbox: &str, url: &str) -> String {
     format!(
-        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}, delete: {{enabled: true}}}}\n\
-         notifications: {{endpoints: [{{name: sink, url: '{url}', backoff: 20ms, ignore: {{actions: [pull]}}}}]}}\n"
+        "version: 0.1\nstorage: {{{storage}, delete: {{enabled: true}}}}\nnotifications:\n  outbox: {outbox}\n  \
+         endpoints: [{{name: sink, url: '{url}', backoff: 20ms, ignore: {{actions: [pull]}}}}]\n"
     )
 }
 
@@ -76,15 +83,31 @@ fn nothing_is_lost_when_the_server_is_killed_before_it_told() {
 
 #[test]
 fn no_delete_is_lost_by_a_kill_at_any_moment() {
-    /// How often the server is killed, and how many tags each of them has.
-    const ROUNDS: u64 = 30;
+    no_delete_is_lost(30, FOLDER, "{}");
+}
+
+/// Events waited in memory, and ended with the process.
+#[test]
+fn no_delete_of_what_is_in_a_bucket_is_lost_where_the_outbox_has_a_file() {
+    let bucket = BucketServer::start();
+    let storage = format!(
+        "s3: {{region: us-east-1, bucket: bucket, regionendpoint: '{}', accesskey: a, secretkey: b}}",
+        bucket.url()
+    );
+    no_delete_is_lost(10, &storage, "{path: FOLDER/outbox}");
+}
+
+/// Kills a server again and again while tags are deleted, and looks whether each delete is told of, and nothing else.
+fn no_delete_is_lost(rounds: u64, storage: &str, outbox: &str) {
+    /// How many tags there are in each round.
     const TAGS: u64 = 40;
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let sink = Sink::start();
+    let start = || Server::configured(&write(folder.path(), &configured(storage, outbox, &sink.url())));
     let mut random = Random::new(20_261_128);
     let mut deleted = BTreeSet::new();
-    for round in 0..ROUNDS {
-        let server = start(folder.path(), &sink.url());
+    for round in 0..rounds {
+        let server = start();
         let repository = Repository::new(server.address(), "a/b");
         let tags: Vec<String> = (0..TAGS).map(|number| format!("r{round}-t{number}")).collect();
         let image = repository.push_image(&tags[0], "the same").content;
@@ -121,7 +144,7 @@ fn no_delete_is_lost_by_a_kill_at_any_moment() {
             server.kill9();
         });
     }
-    let server = start(folder.path(), &sink.url());
+    let server = start();
     let repository = Repository::new(server.address(), "a/b");
     // Those too whose delete was done and not answered.
     let mut left: BTreeSet<String> = BTreeSet::new();
@@ -137,10 +160,10 @@ fn no_delete_is_lost_by_a_kill_at_any_moment() {
         last = (*end).to_owned();
         left.extend(tags.into_iter().map(str::to_owned));
     }
-    let all = (0..ROUNDS).flat_map(|round| (0..TAGS).map(move |number| format!("r{round}-t{number}")));
+    let all = (0..rounds).flat_map(|round| (0..TAGS).map(move |number| format!("r{round}-t{number}")));
     let gone: BTreeSet<String> = all.filter(|tag| !left.contains(tag)).collect();
     assert!(
-        gone.is_superset(&deleted) && gone.len() > ROUNDS as usize,
+        gone.is_superset(&deleted) && gone.len() as u64 > rounds,
         "{}",
         gone.len()
     );

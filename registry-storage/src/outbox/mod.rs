@@ -66,6 +66,9 @@ pub enum OutboxError {
     /// It was closed.
     #[error("the outbox is closed")]
     Closed,
+    /// Another process has the file open.
+    #[error("another process uses this file; each server needs an outbox of its own")]
+    InUse,
     /// The file cannot be read or written.
     #[error("the outbox cannot be read or written")]
     File(#[from] Arc<rusqlite::Error>),
@@ -110,9 +113,13 @@ impl Outbox {
     /// It blocks, so an async program calls it where it may.
     ///
     /// # Errors
-    /// The file cannot be used.
+    /// [`InUse`](OutboxError::InUse), after five seconds; the file or the thread cannot be used.
     pub fn open(path: &Path, limits: OutboxLimits, consumers: &[&str]) -> Result<Self, OutboxError> {
-        Self::start(Queue::open(path, limits, consumers).map_err(Arc::new)?, true)
+        let refused = |cause: rusqlite::Error| match cause.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseBusy) => OutboxError::InUse,
+            _ => OutboxError::File(Arc::new(cause)),
+        };
+        Self::start(Queue::open(path, limits, consumers).map_err(refused)?, true)
     }
 
     /// Makes a queue that ends with the process.

@@ -184,3 +184,13 @@ async fn more_than_eight_mebibytes_do_not_wait_for_a_slow_disk() {
     assert!(refused > 0, "a thread cannot copy two gibibytes as fast as that");
     outbox.close();
 }
+
+#[test]
+fn a_file_that_somebody_else_uses_is_refused_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let refused = Outbox::open(&path, at_most(100), &["a"]).unwrap_err();
+    assert!(matches!(refused, OutboxError::InUse), "{refused}");
+}

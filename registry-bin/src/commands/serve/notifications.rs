@@ -1,5 +1,6 @@
 //! Notifications, as the configuration asks for them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,12 @@ impl Notifications {
             entries: wanted.outbox.limit.into(),
             bytes: wanted.outbox.bytes,
         };
-        let outbox = open(location, storage.store.is_read_only(), limits, names).await?;
+        let path = match (&wanted.outbox.path, location) {
+            (Some(path), _) => Some(path.to_path_buf()),
+            (None, StorageLocation::Folder(root)) if !storage.store.is_read_only() => Some(root.join(FILE)),
+            (None, _) => None,
+        };
+        let outbox = open(path, limits, names).await?;
         let mut options = NotificationOptions::default();
         options.include_references = wanted.events.include_references;
         options.source = match address.and_then(ListenAddress::tcp) {
@@ -80,23 +86,14 @@ impl Notifications {
     }
 }
 
-/// Opens the outbox beside the data, or in memory where there is no folder.
-async fn open(
-    location: &StorageLocation,
-    is_read_only: bool,
-    limits: OutboxLimits,
-    names: Vec<String>,
-) -> Result<Outbox, Failure> {
-    let path = match location {
-        StorageLocation::Folder(root) if !is_read_only => Some(root.join(FILE)),
-        _ => {
-            tracing::warn!(
-                "notifications that wait are kept in memory, as there is no folder to write them to; they are lost when the \
-                 server ends"
-            );
-            None
-        }
-    };
+/// Opens the outbox in a file, or in memory.
+async fn open(path: Option<PathBuf>, limits: OutboxLimits, names: Vec<String>) -> Result<Outbox, Failure> {
+    if path.is_none() {
+        tracing::warn!(
+            "notifications that wait are kept in memory, and are lost when the server ends; name a file for them in \
+             notifications.outbox.path"
+        );
+    }
     let opening = tokio::task::spawn_blocking(move || {
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         match path {

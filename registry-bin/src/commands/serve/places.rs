@@ -30,6 +30,19 @@ pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
             Failure::of("log.audit.path", format!("cannot write to {}", path.display())).because(cause)
         }));
     }
+    let notifications = &configuration.notifications;
+    if let Some(path) = notifications
+        .outbox
+        .path
+        .as_ref()
+        .filter(|_| notifications.is_on())
+    {
+        let message = format!("cannot keep events in {}", path.display());
+        results.push(
+            check_file(path)
+                .map_err(|cause| Failure::of("notifications.outbox.path", message).because(cause)),
+        );
+    }
     for (key, path) in configuration.auth.files_of_users() {
         if !path.exists() {
             let message = format!("cannot make a file of users at {}", path.display());

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{GoDuration, SecretFields, SecretUrl};
+use crate::config::values::{FilePath, GoDuration, SecretFields, SecretUrl};
 
 /// Who is told of pushes, pulls and deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -16,6 +16,13 @@ pub(crate) struct Notifications {
     pub(crate) endpoints: Vec<Endpoint>,
     /// Where events wait until they were told.
     pub(crate) outbox: Outbox,
+}
+
+impl Notifications {
+    /// Tells whether anybody is told.
+    pub(crate) fn is_on(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| !endpoint.disabled)
+    }
 }
 
 /// What events say.
@@ -35,6 +42,9 @@ pub(crate) struct Outbox {
     pub(crate) limit: u32,
     /// The most bytes that they take, at least 1 MiB; beyond it the oldest are dropped.
     pub(crate) bytes: u64,
+    /// The file that they wait in, of this server alone; unless given, `notifications` beside the data, or the memory where
+    /// the data is in no folder.
+    pub(crate) path: Option<FilePath>,
 }
 
 impl Default for Outbox {
@@ -42,6 +52,7 @@ impl Default for Outbox {
         Self {
             limit: 100_000,
             bytes: 64 * 1024 * 1024,
+            path: None,
         }
     }
 }

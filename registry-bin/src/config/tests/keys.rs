@@ -85,7 +85,7 @@ notifications:
       ignoredmediatypes: [a/b]
       ignore: {mediatypes: [a/b], actions: [pull]}
       format: cloudevents
-  outbox: {limit: 5, bytes: 2000000}
+  outbox: {limit: 5, bytes: 2000000, path: /outbox}
 health:
   storagedriver: {enabled: true, interval: 1s, threshold: 2}
   file: [{file: /down, interval: 1s, threshold: 2}]
