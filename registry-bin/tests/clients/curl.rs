@@ -1,12 +1,14 @@
 //! curl: uploads that are interrupted and resumed, downloads that are resumed, ranges, a gibibyte, HTTP/2.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 
 use crate::support::client::{target_of, with_query};
 use crate::support::content::{Content, Hashed};
 use crate::support::repository::Repository;
+use crate::support::server::Server;
 use crate::tools::{Tool, server_and_folder};
 
 fn tool(folder: &Path) -> Option<Tool> {
@@ -213,4 +215,60 @@ fn http_2_is_spoken_in_the_clear() {
     let written = curl.run(http2.into_iter().chain(["--output", "out", &blob]));
     assert_eq!(written, "2 200");
     assert_eq!(digest_of(&folder.path().join("out")), digest);
+}
+
+/// The reset came in one flight with the answer, and curl 7.88 lost all of them.
+#[test]
+fn an_upload_that_is_refused_for_want_of_memory_reads_the_answer() {
+    let (_, folder) = server_and_folder();
+    let Some(curl) = Tool::find("curl", folder.path()) else {
+        return;
+    };
+    let curl = curl.with(["--silent", "--show-error", "--max-time", "20"]);
+    let server = Server::run_with(
+        &["serve", "--listen", "127.0.0.1:0"],
+        &[("REGISTRY_HTTP_LIMITS_MEMORY", "8388608")],
+    );
+    let url = |target: &str| format!("http://{}/v2/{target}", server.address());
+    let ask = |arguments: &[&str], target: &str| {
+        let http2 = [
+            "--http2-prior-knowledge",
+            "--no-fail-with-body",
+            "--output",
+            "answer",
+        ];
+        let status = ["--write-out", "%{http_code}", &url(target)];
+        curl.try_run(http2.iter().chain(arguments).chain(&status))
+    };
+    write(&folder.path().join("whole"), Content::new(6, 16 << 20));
+    let session = format!(
+        "a/blobs/uploads/0c9f3d8a-1c1d-4a4e-8f51-0b6a1d0c2e3f?digest=sha256:{}",
+        "0".repeat(64)
+    );
+    // Requests whose body does not come hold some each, until there is enough for one more connection and not for its request.
+    let hold = || {
+        let mut held = TcpStream::connect(server.address()).expect("a connection is taken");
+        let head =
+            "PUT /v2/a/manifests/a HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Length: 9000\r\n\r\n{";
+        // It may be refused already.
+        drop(held.write_all(head.as_bytes()));
+        held
+    };
+    let mut held: Vec<TcpStream> = (0..100).map(|_| hold()).collect();
+    let mut refused = 0;
+    while refused < 5 {
+        assert!(held.len() < 2000, "nothing is refused");
+        if ask(&[], "").as_deref() != Ok("429") {
+            held.push(hold());
+            continue;
+        }
+        match ask(&["--upload-file", "whole"], &session).as_deref() {
+            Ok("429") => refused += 1,
+            // Some was given back.
+            Ok("404") => continue,
+            other => panic!("{other:?}"),
+        }
+        let answer = std::fs::read_to_string(folder.path().join("answer")).expect("it has a body");
+        assert!(answer.contains("TOOMANYREQUESTS"), "{answer}");
+    }
 }

@@ -63,7 +63,7 @@ impl<S, A, B> Service<Request<A>> for WatchedService<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
-    A: Body,
+    A: Body + Send + 'static,
     B: Body,
 {
     type Response = Response<WatchedBody<B>>;
@@ -77,7 +77,12 @@ where
             Err(refused) => {
                 // What follows on an HTTP/1.1 connection is not read.
                 self.activity.leave_unread();
-                self.streams.refuse(self.activity.is_put_out());
+                let is_put_out = self.activity.is_put_out();
+                self.streams.refuse(is_put_out);
+                if version == Version::HTTP_2 && !is_put_out && !request.body().is_end_stream() {
+                    let counted = self.memory.body_begins();
+                    self.streams.keep_refused((request.into_body(), counted));
+                }
                 // What an HTTP/2 client has not taken yet may leave no room for a body, and without one it is told cleanly.
                 let has_body = version < Version::HTTP_2 || !self.activity.has_answers();
                 return Box::pin(async move { Ok(refusal(refused, version, has_body)) });
