@@ -2,12 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+
+use rustix::fs::statfs;
 
 use crate::ownership;
 
 /// The largest file that is read whole, in bytes: far more than a configuration, a file of keys or of users needs.
 const LIMIT: u64 = 16 << 20;
+
+/// The file system of pipes that have no name (statfs(2)).
+const UNNAMED_PIPES: u64 = 0x5049_5045;
 
 /// What editors of Windows write before text in UTF-8. It is no part of the text.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -18,8 +24,9 @@ const OTHER_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 /// Reads a file whole, without a byte order mark.
 ///
 /// # Errors
-/// Those of the file system, and where it is larger than 16 MiB or is text in UTF-16.
+/// Those of the file system, and where it is larger than 16 MiB, is text in UTF-16 or is a named pipe.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    require_no_named_pipe(path)?;
     let mut content = Vec::new();
     let file = File::open(path).map_err(|cause| ownership::with_owner(path, cause))?;
     file.take(LIMIT + 1).read_to_end(&mut content)?;
@@ -35,6 +42,17 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
         content.drain(..MARK.len());
     }
     Ok(content)
+}
+
+/// Refuses a named pipe: whoever opens it waits until somebody writes to it, and it can be read once. One without a name, as of
+/// a shell's `<(...)`, has its writer.
+fn require_no_named_pipe(path: &Path) -> io::Result<()> {
+    let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
+    if is_pipe && statfs(path).is_ok_and(|system| system.f_type as u64 != UNNAMED_PIPES) {
+        let message = "it is a named pipe, which can be read once, when somebody writes to it; write a file in its place";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+    }
+    Ok(())
 }
 
 /// Reads a file of text whole.

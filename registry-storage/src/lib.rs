@@ -24,6 +24,8 @@ pub mod object_store;
 pub mod outbox;
 pub mod progress;
 mod record;
+#[cfg(any(feature = "outbox", all(feature = "filesystem", unix)))]
+mod sqlite_head;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

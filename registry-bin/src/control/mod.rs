@@ -28,7 +28,7 @@ use self::message::Outcome;
 use self::reporter::Messages;
 pub(crate) use self::reporter::Reporter;
 use self::show::Show;
-pub(crate) use self::socket::LIMIT as SOCKET_PATH_LIMIT;
+pub(crate) use self::socket::{LIMIT as SOCKET_PATH_LIMIT, check as check_socket, places as socket_places};
 use crate::failure::Failure;
 use crate::ownership::{self, WithOwner as _};
 use crate::storage::{AnyStore, StorageLocation};

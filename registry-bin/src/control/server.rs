@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +95,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// Makes a socket that only this user can connect to, from its first moment on: it is made where nobody else comes to,
 /// and moved when its mode is set.
 fn listen(root: &Path, path: &Path) -> io::Result<UnixListener> {
-    let private = root.join(".sock");
+    let private = socket::private(root);
     let made = private.join("s");
     for stale in [path, &made] {
         remove_socket(stale)?;
@@ -112,14 +112,10 @@ fn listen(root: &Path, path: &Path) -> io::Result<UnixListener> {
 }
 
 fn remove_socket(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
-        Ok(_) => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            format!("{} is in the way; it is not a socket", path.display()),
-        )),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+    socket::require_socket(path)?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -1,13 +1,52 @@
 //! Where the socket of a root is.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+
+use registry_storage::filesystem::require_usable;
 
 /// The name of the socket in the root.
 const NAME: &str = "registry.sock";
 
+/// The name of the folder that the socket is made in.
+const PRIVATE: &str = ".sock";
+
 /// The longest path of a socket in bytes (unix(7): `sun_path` has 108, the last of which is 0).
 pub(crate) const LIMIT: usize = 107;
+
+/// Returns what a server makes for the socket below a root.
+pub(crate) fn places(root: &Path) -> [PathBuf; 2] {
+    [root.join(NAME), private(root)]
+}
+
+/// Returns the folder that the socket is made in.
+pub(super) fn private(root: &Path) -> PathBuf {
+    root.join(PRIVATE)
+}
+
+/// Looks whether a server could make its socket below a root.
+///
+/// # Errors
+/// Where the path is too long, or something else is in its place.
+pub(crate) fn check(root: &Path) -> io::Result<()> {
+    require_socket(&path(root)?)?;
+    require_usable(&private(root), true)
+}
+
+/// Passes where a socket is, and where nothing is.
+pub(super) fn require_socket(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => Ok(()),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{} is in the way; it is not a socket", path.display()),
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
 
 /// Returns the path of the socket below a root.
 ///

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use registry_storage::distribution::{AdoptError, ExportError};
 use registry_storage::filesystem::backup::BackupError;
-use registry_storage::filesystem::{OpenError, unwritable};
+use registry_storage::filesystem::{OpenError, unusable};
 use registry_storage::layout::LayoutError;
 use rustix::fs::{Access, access};
 
@@ -39,7 +39,7 @@ fn closed_in(root: &Path, cause: &io::Error) -> Option<PathBuf> {
     if cause.kind() != io::ErrorKind::PermissionDenied {
         return None;
     }
-    let mut closed: Vec<PathBuf> = unwritable(root).into_iter().map(|(path, _)| path).collect();
+    let mut closed: Vec<PathBuf> = unusable(root).into_iter().map(|(path, _)| path).collect();
     closed.sort_by_key(|path| access(path, Access::READ_OK).is_ok());
     closed.into_iter().next()
 }
@@ -99,7 +99,7 @@ impl WithOwner for AdoptError {
 
 /// SQLite does not tell which of its files it may not use: the one of records, or the log beside it. Returns the first that
 /// this process may not read and write.
-pub(crate) fn denied(records: &Path) -> Option<(PathBuf, io::Error)> {
+fn denied(records: &Path) -> Option<(PathBuf, io::Error)> {
     ["", "-wal"].into_iter().find_map(|end| {
         let mut path = records.as_os_str().to_owned();
         path.push(end);

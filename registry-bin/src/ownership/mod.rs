@@ -9,10 +9,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use registry_storage::filesystem::backup::is_backup;
-use registry_storage::filesystem::unwritable;
+use registry_storage::filesystem::unusable;
 use rustix::fs::{Access, access};
 
-pub(crate) use self::errors::{WithOwner, denied};
+pub(crate) use self::errors::WithOwner;
 use crate::bounded_file;
 use crate::failure::Failure;
 
@@ -73,7 +73,7 @@ fn owner_beside_root(root: &Path) -> Option<u32> {
 /// # Errors
 /// Where it may not.
 pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
-    let denied = unwritable(root);
+    let denied = unusable(root);
     // The folder is another's, with all that is in it.
     let is_whole = denied.iter().any(|(path, _)| path == root);
     let with_below = denied.iter().any(|(path, _)| path.is_dir());

@@ -7,6 +7,7 @@ mod support;
 
 mod broken;
 mod canaries;
+mod claims;
 mod commands;
 mod handshakes;
 mod images;

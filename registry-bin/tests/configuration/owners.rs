@@ -11,7 +11,7 @@ use crate::{program, run, until, with_configuration};
 /// A user that no machine needs to have.
 const SOMEBODY: u32 = 65532;
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
 }
 
@@ -218,6 +218,33 @@ fn a_start_names_files_of_others_further_down() {
     }
     for other in ["adopted", "certificate.pem", "lost+found"] {
         assert!(!line.contains(other), "{other}: {line}");
+    }
+}
+
+#[test]
+fn the_check_names_an_outbox_of_root_and_nobody_calls_it_open_to_others() {
+    let folder = with_configuration(&format!(
+        "{DATA}notifications: {{endpoints: [{{name: a, url: 'http://127.0.0.1:1/'}}]}}\n"
+    ));
+    let Some(log) = serve_until(folder.path(), "istening on") else {
+        return;
+    };
+    assert!(!log.contains("may read this"), "{log}");
+    for name in ["notifications", "notifications-wal"] {
+        let path = folder.path().join("data").join(name);
+        fs::write(&path, "").expect("a file can be written");
+        chown(&path, Some(0), Some(0)).expect("it is root");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is root's");
+        for command in [&["config", "check", "config.yml"][..], &["serve", "config.yml"]] {
+            let said = said_as_somebody(folder.path(), command).expect("it was root");
+            assert!(
+                said.contains(&format!("cannot use the notifications in data/{name}"))
+                    && said.contains("belongs to the user root (0) with the mode 0600"),
+                "{command:?}: {said}"
+            );
+            assert!(!said.contains("others than its owner"), "{command:?}: {said}");
+        }
+        fs::remove_file(path).expect("it is there");
     }
 }
 

@@ -8,8 +8,8 @@ use registry_core::{Error, ErrorCode};
 use rusqlite::ffi;
 use rustix::io::Errno;
 
-use super::RECORDS_FILE;
 use super::health::{Cure, Health, try_again};
+use super::{RECORDS_FILE, SPACE_PROBE};
 
 /// What the probe for space writes, in bytes: more than a transaction that failed for want of it.
 const PROBE: usize = 1 << 20;
@@ -158,7 +158,7 @@ fn is_passing(cause: &io::Error) -> bool {
 
 /// Tells by a file that is written and removed again whether there is no space.
 pub(super) fn lacks_space(folder: &Path) -> bool {
-    let path = folder.join("space-probe");
+    let path = folder.join(SPACE_PROBE);
     let written = File::create(&path).and_then(|mut file| file.write_all(&vec![0; PROBE]));
     drop(std::fs::remove_file(&path));
     written.is_err_and(|cause| is_full(&cause)) || is_too_large(folder)

@@ -74,12 +74,16 @@ use crate::key::Key;
 pub(crate) use self::files::LinkError;
 pub use self::lock::Holder;
 pub use self::options::{FilesystemOptions, OpenError};
-pub use self::read_only::{is_writable, unwritable};
+pub use self::read_only::{check_records, is_writable, own_files, require_usable, unusable};
 pub use self::reads::FILE_THREADS;
 pub use self::reserve::Space;
 
 const LOCK_FILE: &str = "registry.lock";
 const RECORDS_FILE: &str = "records.sqlite";
+/// The file of the reserve.
+const RESERVE_FILE: &str = "reserve";
+/// A file that is there while it is found out whether there is space.
+const SPACE_PROBE: &str = "space-probe";
 /// The folder of bytes below a root.
 pub(crate) const BYTES_FOLDER: &str = "bytes";
 

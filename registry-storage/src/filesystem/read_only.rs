@@ -13,32 +13,79 @@ use super::linked::LinkedFiles;
 use super::lock::RootLock;
 use super::options::OpenError;
 use super::origin;
-use super::queries::Medium;
+use super::queries::{self, Medium};
 use super::records::{self, Opened, WriterParts};
 use super::reserve::Reserve;
 use super::rights::Rights;
-use super::{BYTES_FOLDER, FilesystemBackend, FilesystemOptions, LOCK_FILE, RECORDS_FILE, is_root};
+use super::{
+    BYTES_FOLDER, FilesystemBackend, FilesystemOptions, LOCK_FILE, RECORDS_FILE, RESERVE_FILE, SPACE_PROBE,
+    is_root,
+};
+use crate::sqlite_head::{self, HeadError};
 
 /// Tells whether this process may write in a root, as far as it is there: on a read-only medium, or in the folder of another
 /// user, it may not.
 #[must_use]
 pub fn is_writable(root: &Path) -> bool {
-    unwritable(root).is_empty()
+    unusable(root).is_empty()
 }
 
-/// Returns what of a root this process may not read and write, as far as it is there, and what the system says: the root first.
-/// What is further down than the folder of bytes is not looked at.
+/// Returns what of a root is there and this process may not read and write, or is of another kind than a store has.
+///
+/// The root comes first. What is further down than the folder of bytes is not looked at.
 #[must_use]
-pub fn unwritable(root: &Path) -> Vec<(PathBuf, io::Error)> {
+pub fn unusable(root: &Path) -> Vec<(PathBuf, io::Error)> {
     let log = format!("{RECORDS_FILE}-wal");
-    let names = [RECORDS_FILE, &log, LOCK_FILE, BYTES_FOLDER];
-    let paths = iter::once(root.to_owned()).chain(names.iter().map(|name| root.join(name)));
-    paths
-        .filter_map(|path| match access(&path, Access::READ_OK | Access::WRITE_OK) {
-            Ok(()) | Err(Errno::NOENT) => None,
-            Err(cause) => Some((path, cause.into())),
-        })
+    let files = [RECORDS_FILE, &log, LOCK_FILE, RESERVE_FILE].map(|name| (root.join(name), false));
+    iter::once((root.to_owned(), true))
+        .chain(files)
+        .chain([(root.join(BYTES_FOLDER), true)])
+        .filter_map(|(path, is_folder)| require_usable(&path, is_folder).err().map(|cause| (path, cause)))
         .collect()
+}
+
+/// Passes where this process may read and write a file, or a folder, and where there is none.
+///
+/// # Errors
+/// What the system says, or that a folder is there in the place of a file, or no folder where one has to be.
+pub fn require_usable(path: &Path, is_folder: bool) -> io::Result<()> {
+    match access(path, Access::READ_OK | Access::WRITE_OK) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    }
+    match (is_folder, path.metadata()?.is_dir()) {
+        (true, false) => Err(io::ErrorKind::NotADirectory.into()),
+        (false, true) => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Looks at the head of the records below a root without opening them: nothing is locked or written. Blocks, for a moment.
+///
+/// # Errors
+/// [`OpenError::Records`] where the file is there and has no records, [`OpenError::Newer`], and [`OpenError::Disk`] where it
+/// cannot be read.
+pub fn check_records(root: &Path) -> Result<(), OpenError> {
+    let path = root.join(RECORDS_FILE);
+    match sqlite_head::user_version(&path) {
+        Err(HeadError::Disk(cause)) => Err(OpenError::Disk { path, cause }),
+        Err(HeadError::Foreign(cause)) => Err(OpenError::Records { path, cause }),
+        Ok(found) if i64::from(found) > queries::FORMAT => Err(OpenError::Newer {
+            path,
+            found: found.into(),
+            known: queries::FORMAT,
+        }),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Returns what a store makes in its root, whether it is there or not. Who else writes there destroys it.
+#[must_use]
+pub fn own_files(root: &Path) -> Vec<PathBuf> {
+    let records = ["", "-wal", "-shm", "-journal"].map(|end| format!("{RECORDS_FILE}{end}"));
+    let others = [LOCK_FILE, RESERVE_FILE, SPACE_PROBE, BYTES_FOLDER];
+    let names = records.iter().map(String::as_str).chain(others);
+    names.map(|name| root.join(name)).collect()
 }
 
 impl FilesystemBackend {

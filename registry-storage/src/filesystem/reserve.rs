@@ -12,10 +12,9 @@ use registry_core::{Error, ErrorCode};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
+use super::RESERVE_FILE;
 use super::failure::is_full;
 use super::rights::PRIVATE_FILE;
-
-const FILE: &str = "reserve";
 
 /// With so little free space, in bytes, what frees space gets the reserve at once: what is told of it, in the audit log
 /// for example, needs room as well. A smaller reserve is none.
@@ -121,7 +120,7 @@ impl Reserve {
 
     /// Removes the reserve of a root that cannot be opened for want of space; `false` where there is none.
     pub(super) fn remove(root: &Path) -> bool {
-        fs::remove_file(root.join(FILE)).is_ok()
+        fs::remove_file(root.join(RESERVE_FILE)).is_ok()
     }
 
     /// Gives the space to what frees space; `false` where it is given already, or there is none.
@@ -223,7 +222,7 @@ impl Reserve {
         state.is_room_likely = false;
         state.tried = Instant::now();
         if state.held > 0 {
-            if allocate(&self.root.join(FILE), self.size).is_ok() {
+            if allocate(&self.root.join(RESERVE_FILE), self.size).is_ok() {
                 (state.held, state.needed) = (self.size, self.size);
             }
             return;
@@ -283,7 +282,7 @@ fn make_largest(root: &Path, size: u64) -> u64 {
 }
 
 fn make(root: &Path, size: u64) -> bool {
-    let path = root.join(FILE);
+    let path = root.join(RESERVE_FILE);
     let made = allocate(&path, size).is_ok();
     if !made {
         // What was made of it is not enough, and in the way of what frees space.

@@ -48,17 +48,14 @@ impl Rights {
             (LOCK_FILE, PRIVATE_FILE),
         ] {
             let path = root.join(name);
-            let tightened = mode(&path).and_then(|mode| {
-                if mode & 0o777 & !allowed == 0 {
-                    return Ok(());
-                }
-                fs::set_permissions(&path, Permissions::from_mode(mode & (allowed | 0o7000)))
-            });
-            match tightened {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %cause, "others than its owner may read this");
-                }
-                _ => {}
+            // What cannot be looked at is told of by whoever uses it.
+            let Ok(mode) = mode(&path) else { continue };
+            if mode & 0o777 & !allowed == 0 {
+                continue;
+            }
+            let tightened = Permissions::from_mode(mode & (allowed | 0o7000));
+            if let Err(cause) = fs::set_permissions(&path, tightened) {
+                tracing::warn!(path = %path.display(), %cause, "others than its owner may read this");
             }
         }
         let Ok(mode) = mode(root) else { return };

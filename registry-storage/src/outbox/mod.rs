@@ -24,6 +24,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::queue::Queue;
 use self::worker::{Command, Worker};
+use crate::sqlite_head::{self, HeadError};
 
 /// How many commands wait for the thread at most, and how many bytes of entries with them.
 const COMMANDS: usize = 4096;
@@ -120,6 +121,18 @@ impl Outbox {
             _ => OutboxError::File(Arc::new(cause)),
         };
         Self::start(Queue::open(path, limits, consumers).map_err(refused)?, true)
+    }
+
+    /// Looks at the head of the file at `path` without opening the queue. It blocks, for a moment.
+    ///
+    /// # Errors
+    /// It is there and is the file of no queue.
+    pub fn check(path: &Path) -> Result<(), OutboxError> {
+        match sqlite_head::user_version(path) {
+            Err(HeadError::Foreign(cause)) => Err(Arc::new(cause).into()),
+            // What cannot be read is told of by whoever opens it.
+            _ => Ok(()),
+        }
     }
 
     /// Makes a queue that ends with the process.

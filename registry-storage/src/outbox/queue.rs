@@ -226,13 +226,17 @@ fn keep_private(path: &Path) {
     {
         use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 
-        let private = std::fs::Permissions::from_mode(0o600);
-        let file = std::fs::OpenOptions::new()
+        let opened = std::fs::OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
             .open(path);
-        if let Err(cause) = file.and_then(|file| file.set_permissions(private)) {
+        let Ok(file) = opened else { return };
+        let mode = file.metadata().map(|file| file.permissions().mode());
+        if mode.is_ok_and(|mode| mode & 0o077 == 0) {
+            return;
+        }
+        if let Err(cause) = file.set_permissions(std::fs::Permissions::from_mode(0o600)) {
             tracing::warn!(path = %path.display(), %cause, "others than its owner may read this");
         }
     }

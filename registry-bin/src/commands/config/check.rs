@@ -16,7 +16,7 @@ use crate::storage::StorageLocation;
 /// A file that cannot be read.
 pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     let configuration = &loaded.configuration;
-    let failures: Vec<String> = files::failures(configuration)
+    let failures: Vec<String> = files::failures(loaded)
         .into_iter()
         .map(|failure| loaded.locate(failure).to_string())
         .collect();

@@ -1,25 +1,34 @@
 //! What a start would fail at, found without anything being started or made: files that the configuration names,
 //! addresses of this machine, places that cannot be written to, and what cannot go together with where it stores.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use registry_http::auth::TokenKeys;
+use registry_http::check_clock;
 use tokio::runtime;
 
+use super::open_files::OpenFiles;
 use super::token_keys::{KeySource, SigningKeyFile};
 use super::traces::Traces;
 pub(crate) use super::users::read as users;
-use super::{listen, places, tls};
-use crate::config::Configuration;
+use super::{claims, listen, places, tls};
 use crate::config::sections::http::Network;
+use crate::config::{Configuration, Loaded};
+use crate::control;
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
 /// Reads each file, resolves each name and looks at each place as a server does at its start, and returns what is wrong. Files
 /// that it would make may be missing.
-pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
+pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
+    let configuration = &loaded.configuration;
     let (http, auth) = (&configuration.http, &configuration.auth);
-    let mut results = vec![Traces::check(), listen::inherited().map(drop)];
+    let mut results = vec![
+        check_clock(SystemTime::now()).map_err(|cause| Failure::new("cannot serve").because(cause)),
+        Traces::check(),
+        listen::inherited().map(drop),
+        OpenFiles::of(http).map(drop),
+    ];
     if http.net == Network::Tcp {
         results.push(listen::check("http.addr", &http.addr));
         results.push(listen::require_apart(http));
@@ -41,15 +50,14 @@ pub(crate) fn failures(configuration: &Configuration) -> Vec<Failure> {
         results.push(KeySource::of(token).read_files().map(drop));
         let builtin = token.builtin.as_ref();
         if let (Some(builtin), Ok(location)) = (builtin, StorageLocation::of(&configuration.storage)) {
-            results.push(SigningKeyFile::of(builtin.keys.as_deref(), &location).map(drop));
-        }
-        let keys = builtin.and_then(|builtin| builtin.keys.clone());
-        if let Some(path) = keys.filter(|path| path.exists()) {
-            results.push(SigningKeyFile::Shared(path.to_path_buf()).read().map(drop));
+            let keys = SigningKeyFile::of(builtin.keys.as_deref(), &location);
+            results.push(keys.and_then(|keys| keys.check()));
         }
     }
     results.extend(places::failures(configuration));
-    results.into_iter().filter_map(Result::err).collect()
+    let mut failures = claims::failures(loaded);
+    failures.extend(results.into_iter().filter_map(Result::err));
+    failures
 }
 
 /// How long somebody who only asks waits for keys from elsewhere.
@@ -58,9 +66,22 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Says what only a start finds out, because it is elsewhere and may be reached from there alone. Blocks for some seconds.
 pub(crate) fn remarks(configuration: &Configuration) -> Vec<String> {
     let mut remarks = Vec::new();
-    if let Ok(StorageLocation::Bucket(_)) = StorageLocation::of(&configuration.storage) {
-        remarks.push("Whether the bucket answers, and lets this server in, is seen at the start".to_owned());
+    match StorageLocation::of(&configuration.storage) {
+        Ok(StorageLocation::Bucket(_)) => {
+            remarks
+                .push("Whether the bucket answers, and lets this server in, is seen at the start".to_owned());
+        }
+        Ok(StorageLocation::Folder(root)) => {
+            let checked = control::check_socket(&root).err();
+            remarks.extend(checked.map(|cause| {
+                format!("check, backup and other commands cannot work while the server runs: {cause}")
+            }));
+        }
+        _ => {}
     }
+    let files = OpenFiles::of(&configuration.http).ok();
+    let shortage = files.and_then(|files| files.shortage(&configuration.http));
+    remarks.extend(shortage.map(|shortage| format!("http.limits.connections: {shortage}")));
     let Some(source) = configuration.auth.token.as_ref().map(KeySource::of) else {
         return remarks;
     };

@@ -4,6 +4,7 @@ mod adopt;
 mod announce;
 mod authentication;
 mod backups;
+mod claims;
 mod control;
 mod debug;
 mod dropped_lines;
@@ -64,6 +65,9 @@ use crate::line_writer::LineWriter;
 use crate::logging::{LogHandle, Logging};
 use crate::storage::StorageLocation;
 
+/// The folder of a certificate of our own, below that of the data.
+const OWN_CERTIFICATES: &str = "tls";
+
 /// The most threads for calls that block, such as reads of records and hashing, beside those for files of bytes, of which
 /// some may not end. A thread more costs memory and wins nothing, as each call is short.
 const BLOCKING_THREADS: usize = 32;
@@ -80,6 +84,7 @@ pub(crate) fn run(serve: &Serve) -> Result<bool, Failure> {
 fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
     check_clock(SystemTime::now()).map_err(|cause| Failure::new("cannot serve").because(cause))?;
     let loaded = load(&serve.configuration.store(), &serve.flags())?;
+    claims::require_apart(&loaded).map_err(|failure| loaded.locate(failure))?;
     let log = Logging::of(&loaded.configuration).start_through(errors.clone());
     tell_what_has_no_effect(&loaded);
     // Before there are threads that could read the environment meanwhile; that of the log does not.
@@ -179,7 +184,7 @@ fn self_signed(serve: &Serve, location: &StorageLocation) -> Result<Option<SelfS
         StorageLocation::Folder(root) => root.clone(),
         StorageLocation::Memory | StorageLocation::Bucket(_) => PathBuf::from(DEFAULT_FOLDER),
     };
-    SelfSigned::new(folder.join("tls"), names).map(Some)
+    SelfSigned::new(folder.join(OWN_CERTIFICATES), names).map(Some)
 }
 
 /// Says what was given in vain, so that nothing is ignored silently.

@@ -1,22 +1,75 @@
 //! Notifications, as the configuration asks for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use registry_http::ListenAddress;
 use registry_http::notify::{NotificationEndpoint, NotificationFormat, NotificationOptions, Notifier};
+use registry_storage::filesystem::require_usable;
 use registry_storage::outbox::{Outbox, OutboxLimits};
 
+use super::places;
 use crate::config::Configuration;
 use crate::config::sections::notifications::{Endpoint, EventAction, EventFormat};
 use crate::config::values::GoDuration;
 use crate::failure::Failure;
-use crate::ownership::denied;
-use crate::storage::{OpenStorage, StorageLocation};
+use crate::ownership::with_owner;
+use crate::storage::{OpenStorage, StorageLocation, require_writable};
 
 /// The outbox's file, in the folder of the data.
 const FILE: &str = "notifications";
+
+/// The key that names another one.
+pub(super) const OUTBOX_PATH: &str = "notifications.outbox.path";
+
+/// Returns the files of an outbox: it, and those that SQLite makes beside it.
+pub(super) fn files(outbox: &Path) -> [PathBuf; 4] {
+    ["", "-wal", "-shm", "-journal"].map(|end| {
+        let mut path = outbox.as_os_str().to_owned();
+        path.push(end);
+        path.into()
+    })
+}
+
+/// Returns where the outbox is in a folder of data.
+pub(super) fn beside_data(root: &Path) -> PathBuf {
+    root.join(FILE)
+}
+
+/// Looks whether the outbox can be opened, or could be made, where anybody is to be told and it is in a file.
+pub(super) fn check(configuration: &Configuration) -> Result<(), Failure> {
+    let wanted = &configuration.notifications;
+    if !wanted.is_on() {
+        return Ok(());
+    }
+    match (&wanted.outbox.path, &configuration.storage.filesystem) {
+        (Some(path), _) => {
+            let is_usable = || places::check_file(path).map_err(|cause| cannot_use(path).because(cause));
+            let checked = check_file(path).and_then(|()| is_usable());
+            checked.map_err(|failure| failure.about(OUTBOX_PATH))
+        }
+        // Where the data is only read, the memory has it; what else is wrong with the folder is told of the data.
+        (None, Some(filesystem)) => {
+            match require_writable(&filesystem.root, &configuration.storage.maintenance) {
+                Ok(true) => check_file(&beside_data(&filesystem.root)),
+                _ => Ok(()),
+            }
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+fn check_file(path: &Path) -> Result<(), Failure> {
+    for file in files(path).iter().take(2) {
+        require_usable(file, false).map_err(|cause| cannot_use(file).because(with_owner(file, cause)))?;
+    }
+    Outbox::check(path).map_err(|cause| cannot_use(path).because(cause))
+}
+
+fn cannot_use(path: &Path) -> Failure {
+    Failure::new(format!("cannot use the notifications in {}", path.display()))
+}
 
 /// The sending of notifications, and what waits to be sent.
 pub(super) struct Notifications {
@@ -44,7 +97,7 @@ impl Notifications {
         };
         let path = match (&wanted.outbox.path, location) {
             (Some(path), _) => Some(path.to_path_buf()),
-            (None, StorageLocation::Folder(root)) if !storage.store.is_read_only() => Some(root.join(FILE)),
+            (None, StorageLocation::Folder(root)) if !storage.store.is_read_only() => Some(beside_data(root)),
             (None, _) => None,
         };
         let outbox = open(path, limits, names).await?;
@@ -98,11 +151,8 @@ async fn open(path: Option<PathBuf>, limits: OutboxLimits, names: Vec<String>) -
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         match path {
             Some(path) => {
-                let failed = || Failure::new(format!("cannot use the notifications in {}", path.display()));
-                Outbox::open(&path, limits, &names).map_err(|cause| match denied(&path) {
-                    Some((path, cause)) => failed().because(format!("{}: {cause}", path.display())),
-                    None => failed().because(cause),
-                })
+                check_file(&path)?;
+                Outbox::open(&path, limits, &names).map_err(|cause| cannot_use(&path).because(cause))
             }
             None => Outbox::in_memory(limits, &names)
                 .map_err(|cause| Failure::new("cannot keep notifications").because(cause)),

@@ -26,6 +26,8 @@ pub(super) struct OpenFiles {
     pub(super) limits: Limits,
     /// How many files of blobs may be open.
     pub(super) blobs: usize,
+    /// How many files may be open at all.
+    files: u64,
 }
 
 impl OpenFiles {
@@ -34,6 +36,36 @@ impl OpenFiles {
     /// # Errors
     /// Where so few files may be open that nobody could be served.
     pub(super) fn divide(http: &http::Http) -> Result<Self, Failure> {
+        let divided = Self::of(http)?;
+        if divided.is_short(http) {
+            tracing::warn!(
+                files = divided.files,
+                connections = divided.limits.connections,
+                pulls = divided.limits.downloads,
+                pushes = divided.limits.uploads,
+                "few files may be open (ulimit -n), so there are fewer connections, pulls and pushes at once"
+            );
+        }
+        Ok(divided)
+    }
+
+    fn is_short(&self, http: &http::Http) -> bool {
+        self.limits.connections < http.limits.connections.get()
+    }
+
+    /// Returns what fewer there is than the configuration asks for, and why.
+    pub(super) fn shortage(&self, http: &http::Http) -> Option<String> {
+        let limits = &self.limits;
+        self.is_short(http).then(|| {
+            format!(
+                "few files may be open ({}, ulimit -n), so there are fewer connections, pulls and pushes at once: {}, {} and {}",
+                self.files, limits.connections, limits.downloads, limits.uploads
+            )
+        })
+    }
+
+    /// The same, telling nobody.
+    pub(super) fn of(http: &http::Http) -> Result<Self, Failure> {
         let asked = &http.limits;
         let mut limits = Limits::default();
         limits.memory = MemoryBudget::new(asked.memory.get());
@@ -66,16 +98,7 @@ impl OpenFiles {
         limits.uploads = blobs / 4;
         let downloads = blobs - limits.uploads;
         limits.downloads = downloads - downloads / LOOKS;
-        if limits.connections < asked.connections.get() {
-            tracing::warn!(
-                files,
-                connections = limits.connections,
-                pulls = limits.downloads,
-                pushes = limits.uploads,
-                "few files may be open (ulimit -n), so there are fewer connections, pulls and pushes at once"
-            );
-        }
-        Ok(Self { blobs, limits })
+        Ok(Self { blobs, limits, files })
     }
 }
 

@@ -1,16 +1,20 @@
 //! Places that a server writes to, looked at without anything being written.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
+use registry_storage::filesystem::{OpenError, check_records};
 use rustix::fs::{Access, access};
 
+use super::claims::resolved;
+use super::notifications;
 use crate::config::Configuration;
 use crate::config::sections::http::Network;
 use crate::control::SOCKET_PATH_LIMIT;
 use crate::failure::Failure;
 use crate::kernel_files::require_storage;
-use crate::ownership::with_owner;
+use crate::ownership::{WithOwner as _, with_owner};
 use crate::storage::{StorageLocation, require_writable};
 
 /// Returns what keeps a server from writing where it has to.
@@ -30,19 +34,7 @@ pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
             Failure::of("log.audit.path", format!("cannot write to {}", path.display())).because(cause)
         }));
     }
-    let notifications = &configuration.notifications;
-    if let Some(path) = notifications
-        .outbox
-        .path
-        .as_ref()
-        .filter(|_| notifications.is_on())
-    {
-        let message = format!("cannot keep events in {}", path.display());
-        results.push(
-            check_file(path)
-                .map_err(|cause| Failure::of("notifications.outbox.path", message).because(cause)),
-        );
-    }
+    results.push(notifications::check(configuration));
     for (key, path) in configuration.auth.files_of_users() {
         if !path.exists() {
             let message = format!("cannot make a file of users at {}", path.display());
@@ -67,14 +59,21 @@ fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure>
         Failure::of(key, format!("cannot store in {}", root.display())).because(cause)
     };
     match root.metadata() {
-        Ok(found) if found.is_dir() => require_writable(root, &configuration.storage.maintenance).map(drop),
+        Ok(found) if found.is_dir() => {
+            require_writable(root, &configuration.storage.maintenance)?;
+            let records = check_records(root).map_err(OpenError::with_owner);
+            let key = "storage.filesystem.rootdirectory";
+            records.map_err(|cause| {
+                Failure::of(key, format!("cannot store in {}", root.display())).because(cause)
+            })
+        }
         Ok(_) => Err(failed(io::ErrorKind::NotADirectory.into())),
         Err(_) => check_made(root).map_err(failed),
     }
 }
 
 /// Looks whether what is missing can be made, with the folders that it is in: in the last one that is there.
-fn check_made(path: &Path) -> io::Result<()> {
+pub(super) fn check_made(path: &Path) -> io::Result<()> {
     let is_there = |place: &&Path| place.symlink_metadata().is_ok();
     let place = path.ancestors().skip(1).find(is_there);
     check_folder(place.unwrap_or_else(|| Path::new(".")))
@@ -82,7 +81,6 @@ fn check_made(path: &Path) -> io::Result<()> {
 
 /// Looks whether a socket can be made.
 fn check_socket(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt as _;
     let length = path.as_os_str().len();
     if length > SOCKET_PATH_LIMIT {
         let message =
@@ -100,11 +98,16 @@ fn check_socket(path: &Path) -> io::Result<()> {
 }
 
 /// Looks whether a file can be written, or made where it is missing.
-fn check_file(path: &Path) -> io::Result<()> {
+pub(super) fn check_file(path: &Path) -> io::Result<()> {
     match path.metadata() {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if found.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a socket, not a file",
+        )),
         Ok(_) => check_access(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => check_folder(folder_of(path)),
+        // It is made where a link leads to.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => check_folder(folder_of(&resolved(path))),
         Err(error) => Err(with_owner(path, error)),
     }
 }

@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::service_manager;
+use super::{claims, service_manager};
 use crate::cli::{Serve, StoreArguments};
 use crate::config::fingerprint::Fingerprint;
 use crate::config::supported::has_effect;
@@ -238,6 +238,7 @@ impl Running {
     /// read.
     fn reload(&self, settled: Option<&Seen>, read: &mut Seen) -> Result<Reading, Failure> {
         let loaded = load(&self.arguments, &self.flags)?;
+        claims::require_apart(&loaded)?;
         let seen = Seen::of(&loaded);
         if settled.is_some_and(|settled| *settled != seen) {
             return Ok(Reading::Unsettled(seen));

@@ -9,6 +9,7 @@ use registry_http::auth::{SigningKeys, TokenKeys};
 
 use tokio::runtime::Handle;
 
+use super::places;
 use crate::bounded_file;
 use crate::config::sections::auth::{LONGEST_TOKEN_LIFE, Token};
 use crate::config::values::FileOrUrl;
@@ -113,6 +114,11 @@ async fn fetch(url: &str, limit: Duration) -> Result<Vec<u8>, Box<dyn std::error
     Ok(bytes)
 }
 
+/// The file of our own keys below a root.
+pub(super) fn own_file(root: &Path) -> PathBuf {
+    root.join("auth").join("token-keys.json")
+}
+
 /// Our own keys, and where they are kept.
 pub(super) enum SigningKeyFile {
     /// In a file of the data folder, which is ours alone. One at a time reads and replaces it.
@@ -127,9 +133,7 @@ impl SigningKeyFile {
     pub(super) fn of(file: Option<&Path>, location: &StorageLocation) -> Result<Self, Failure> {
         match (file, location) {
             (Some(file), _) => Ok(Self::Shared(file.to_owned())),
-            (None, StorageLocation::Folder(root)) => {
-                Ok(Self::Own(Mutex::new(root.join("auth").join("token-keys.json"))))
-            }
+            (None, StorageLocation::Folder(root)) => Ok(Self::Own(Mutex::new(own_file(root)))),
             (None, StorageLocation::Memory) => Ok(Self::Memory(Mutex::new(None))),
             (None, StorageLocation::Bucket(_)) => Err(Failure::of(
                 "auth.token.builtin.keys",
@@ -137,6 +141,20 @@ impl SigningKeyFile {
                  have to sign with the same keys",
             )),
         }
+    }
+
+    /// Looks whether the keys can be read, or could be made where there are none.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let path = match self {
+            Self::Own(path) => path.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            Self::Shared(path) => path.clone(),
+            Self::Memory(_) => return Ok(()),
+        };
+        if path.exists() {
+            return read_or_make(&path).map(drop);
+        }
+        let made = places::check_made(&path);
+        made.map_err(|cause| Failure::new(format!("cannot make {}", path.display())).because(cause))
     }
 
     /// Reads the keys, makes the first one, and replaces one that is too old.

@@ -4,7 +4,7 @@ use registry_http::auth::TokenServerOptions;
 
 use super::Problems;
 use crate::config::sections::auth::{Auth, LONGEST_TOKEN_LIFE, SigningAlgorithm, Token};
-use crate::config::values::{SecretUrl, is_url_path};
+use crate::config::values::{SecretUrl, is_url_path, plain_path};
 
 pub(super) fn check(auth: &Auth, problems: &mut Problems<'_>) {
     if let Some(token) = &auth.token {
@@ -102,9 +102,12 @@ fn check_paths(token: &Token, problems: &mut Problems<'_>) {
     if !is_url_path(path) {
         problems.add(
             "auth.token.autoredirectpath",
-            "takes a path that begins with a slash, such as /auth/token",
+            "takes a path without escapes that begins with a slash, such as /auth/token",
         );
-    } else if path == "/" || path == "/v2" || path.starts_with("/v2/") {
+        return;
+    }
+    let plain = plain_path(path);
+    if plain == "/" || plain == "/v2" || plain.starts_with("/v2/") {
         problems.add(
             "auth.token.autoredirectpath",
             format!("is {path}, which the registry itself answers; write for example /auth/token"),

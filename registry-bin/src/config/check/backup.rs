@@ -1,6 +1,5 @@
 //! What must hold in `backup`.
 
-use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::Problems;
@@ -16,24 +15,10 @@ pub(super) fn check(configuration: &Configuration, problems: &mut Problems<'_>) 
     }
     let Some(folder) = &backup.folder else { return };
     problems.required("backup.folder", folder.as_os_str().is_empty(), "name a folder");
-    let Some(filesystem) = &configuration.storage.filesystem else {
+    if configuration.storage.filesystem.is_none() {
         problems.add(
             "backup.folder",
             "a backup is made of a folder; for a bucket, turn on its versioning or replication",
         );
-        return;
-    };
-    let (folder, root) = (plain(folder), plain(&filesystem.root));
-    if folder == root || folder.starts_with(root.join("bytes")) {
-        problems.add(
-            "backup.folder",
-            "is where the registry keeps its own files; name another folder, such as `backup` in the `rootdirectory`",
-        );
     }
-}
-
-/// A path without `.`, as it is written.
-fn plain(path: &Path) -> PathBuf {
-    let parts = path.components();
-    parts.filter(|part| *part != Component::CurDir).collect()
 }

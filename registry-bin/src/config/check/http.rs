@@ -7,7 +7,7 @@ use registry_http::{Prefix, PublicUrl};
 
 use super::Problems;
 use crate::config::sections::http::{Http, Network, Prometheus, ProxyField, RateLimit, UnixSocket};
-use crate::config::values::{is_url_path, split_address};
+use crate::config::values::{is_url_path, plain_path, split_address};
 
 pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
     let is_unix = http.net == Network::Unix;
@@ -21,6 +21,13 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
         problems.add(
             "http.unix",
             "says who may connect to a unix socket; add `net: unix` and its path as `addr`, or remove the key",
+        );
+    }
+    // Whoever may not write to a socket cannot connect.
+    if let Some(mode) = http.unix.mode.filter(|mode| mode.0 & 0o222 == 0) {
+        problems.add(
+            "http.unix.mode",
+            format!("is {mode}, by which nobody can connect; write for example 0660"),
         );
     }
     for (path, address) in [
@@ -116,9 +123,9 @@ fn check_metrics(prometheus: &Prometheus, problems: &mut Problems<'_>) {
     if !is_url_path(path) {
         problems.add(
             "http.debug.prometheus.path",
-            "takes a path that begins with a slash, such as /metrics",
+            "takes a path without escapes that begins with a slash, such as /metrics",
         );
-    } else if DebugService::has_health_at(path) {
+    } else if DebugService::has_health_at(&plain_path(path)) {
         problems.add(
             "http.debug.prometheus.path",
             format!("is {path}, where the health is served; write for example /metrics"),

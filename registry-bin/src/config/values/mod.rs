@@ -24,4 +24,4 @@ pub(crate) use self::header_fields::HeaderFields;
 pub(crate) use self::secret::{MASK, Secret};
 pub(crate) use self::secret_fields::SecretFields;
 pub(crate) use self::secret_url::SecretUrl;
-pub(crate) use self::url_path::is_url_path;
+pub(crate) use self::url_path::{is_url_path, plain_path};
