@@ -22,7 +22,7 @@ const BYTES: &str = "bytes";
 /// How many files a message names.
 const NAMED: usize = 5;
 
-/// How many files a start looks at, about.
+/// How many files a start looks at, about, among the bytes and beside them.
 const LOOKED: usize = 10_000;
 
 /// Refuses to work as root in a folder whose server runs as somebody else, and says what to type.
@@ -102,72 +102,106 @@ pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
     ))
 }
 
-/// Says which files in a folder are another user's, as a command that was typed as root leaves them: those in the folder
-/// itself, the folders of its bytes, and further down those that this process cannot use. Content that was adopted keeps its
-/// owner.
+/// Says which files in a folder are in the way of a server: those of another user, as a command that was typed as root leaves
+/// them, those that it may not use, and what is a file in the place of a folder or the other way round. It looks at the folder
+/// itself, the folders of its bytes, the newest first, and further down at what this process cannot use, until it has looked at
+/// some thousands. Content that was adopted keeps its owner.
 pub(crate) fn tell_of_others(root: &Path) {
-    let Some(user) = user().filter(|user| *user != 0) else {
-        return;
+    let Some(user) = user() else { return };
+    let (misplaced, others): (Vec<_>, Vec<_>) = in_the_way(root, user)
+        .into_iter()
+        .take(NAMED)
+        .partition(|path| is_misplaced(root, path));
+    let names = |paths: &[PathBuf]| {
+        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        names.join(", ")
     };
-    let others: Vec<PathBuf> = others(root, user).into_iter().take(NAMED).collect();
-    if !others.is_empty() {
-        let names: Vec<String> = others.iter().map(|path| path.display().to_string()).collect();
+    if !misplaced.is_empty() {
         tracing::error!(
-            files = names.join(", "),
-            "these belong to another user, as a command that was run by root leaves them, and pushes or pulls may fail; run \
-             `chown -R {user} FILE` for each"
+            files = names(&misplaced),
+            "the registry has folders of these names in the folder of its bytes, or files in those, so pushes or pulls fail; \
+             move them elsewhere"
+        );
+    }
+    if !others.is_empty() {
+        tracing::error!(
+            files = names(&others),
+            "these belong to another user, as a command that was run by root leaves them, or this server may not use them, and \
+             pushes or pulls may fail; run `chown -R {user} FILE` for each, and `chmod -R u+rwX FILE` where it is its own"
         );
     }
 }
 
-/// Finds files of others in a folder of a user.
-fn others(root: &Path, user: u32) -> Vec<PathBuf> {
+/// Tells whether something is in the way of the bytes because it is of another kind: each entry of their folder is one of a
+/// day, and has files alone.
+fn is_misplaced(root: &Path, path: &Path) -> bool {
+    let bytes = root.join(BYTES);
+    let is_dir = path.is_dir();
+    match path.parent() {
+        Some(folder) if folder == bytes => !is_dir,
+        Some(folder) if folder.parent() == Some(&*bytes) => is_dir,
+        _ => false,
+    }
+}
+
+/// Finds what is in the way of a user's server: among a part of the bytes, and of all else.
+fn in_the_way(root: &Path, user: u32) -> Vec<PathBuf> {
+    let bytes = root.join(BYTES);
     let mut found = Vec::new();
-    // The newest bytes first: what a command left lately is among them.
-    let mut folders = vec![root.to_owned()];
-    let mut looked = 0;
-    while let Some(folder) = folders.pop() {
-        let (is_root, is_bytes) = (folder == root, folder == root.join(BYTES));
-        let mut entries: Vec<_> = fs::read_dir(&folder)
-            .into_iter()
-            .flat_map(|entries| entries.filter_map(Result::ok))
-            // That of registry:2, which is only read, and that of a file system.
-            .filter(|entry| {
-                !(is_root
-                    && ["docker", "lost+found"]
-                        .iter()
-                        .any(|name| entry.file_name() == *name))
-            })
-            .take(LOOKED)
-            .collect();
-        entries.sort_unstable_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            looked += 1;
+    let look = |folder: &Path, found: &mut Vec<PathBuf>, looked: &mut usize| {
+        let mut below = Vec::new();
+        for entry in entries(root, folder) {
+            *looked += 1;
             let Ok(metadata) = entry.metadata() else { continue };
             let path = entry.path();
+            let (is_dir, is_link) = (path.is_dir(), metadata.is_symlink());
             let is_usable = || {
-                let needed = if metadata.is_dir() {
-                    Access::WRITE_OK
-                } else {
-                    Access::READ_OK
-                };
+                let needed = if is_dir { Access::WRITE_OK } else { Access::READ_OK };
                 access(&path, needed).is_ok()
             };
-            let is_at_top = is_root || is_bytes && metadata.is_dir();
-            if metadata.uid() != user && (is_at_top || !(metadata.is_symlink() || is_usable())) {
+            let is_of_bytes = folder.starts_with(&bytes);
+            let is_other = user != 0 && metadata.uid() != user && !is_link;
+            let is_at_top = folder == root || folder == bytes && is_dir;
+            if is_misplaced(root, &path) || is_other && is_at_top || (is_other || is_of_bytes) && !is_usable()
+            {
                 found.push(path);
-            } else if is_root && entry.file_name() == BYTES {
-                // Those are many.
-                folders.insert(0, path);
-            } else if metadata.is_dir() && !is_backup(&path) {
-                folders.push(path);
+            } else if is_dir && !is_link && path != bytes && !is_backup(&path) {
+                below.push(path);
             }
         }
-        if found.len() >= NAMED || looked >= LOOKED {
-            break;
+        below
+    };
+    let mut looked = 0;
+    let mut folders = vec![root.to_owned()];
+    // What a command left lately is in the newest ones.
+    let mut days = look(&bytes, &mut found, &mut looked);
+    for queue in [&mut folders, &mut days] {
+        looked = 0;
+        while let Some(folder) = queue.pop() {
+            queue.extend(look(&folder, &mut found, &mut looked));
+            if found.len() >= NAMED || looked >= LOOKED {
+                break;
+            }
         }
     }
     found
+}
+
+/// Returns what a folder has, in the order of the names, but for what is no server's: in the root, that of registry:2, which is
+/// only read, and that of a file system.
+fn entries(root: &Path, folder: &Path) -> Vec<fs::DirEntry> {
+    let is_left_out = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        folder == root && ["docker", "lost+found"].iter().any(|other| name == *other)
+    };
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flat_map(|entries| entries.filter_map(Result::ok))
+        .filter(|entry| !is_left_out(entry))
+        .take(LOOKED)
+        .collect();
+    entries.sort_unstable_by_key(fs::DirEntry::file_name);
+    entries
 }
 
 /// Says of a file or folder that this process may not use who it runs as, and whose the file is. Other errors stay as they

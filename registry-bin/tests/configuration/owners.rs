@@ -248,6 +248,58 @@ fn the_check_names_an_outbox_of_root_and_nobody_calls_it_open_to_others() {
     }
 }
 
+#[test]
+fn a_start_names_what_is_in_the_place_of_a_days_bytes_and_the_folders_that_it_may_not_use() {
+    let folder = with_configuration(DATA);
+    if serve_until(folder.path(), "istening on").is_none() {
+        return;
+    }
+    let bytes = folder.path().join("data/bytes");
+    let files_of_others = "belong to another user";
+    let misplaced = "has folders of these names";
+    for (name, is_folder, mode, owner, expected) in [
+        // As the folder of a day: that of today, and one of tomorrow.
+        ("20261128", false, 0o644, 0, misplaced),
+        ("20261128", false, 0o600, SOMEBODY, misplaced),
+        ("20991231", true, 0o755, 0, files_of_others),
+        ("20991231", true, 0o777, 0, files_of_others),
+        ("20991231", true, 0o500, SOMEBODY, files_of_others),
+        // As a file of a day.
+        ("20200101/5a1b", true, 0o755, 0, misplaced),
+        ("20200101/5a1b", true, 0o700, SOMEBODY, misplaced),
+        ("20200101/5a1b", false, 0o600, 0, files_of_others),
+        ("20200101/5a1b", false, 0o000, SOMEBODY, files_of_others),
+    ] {
+        let path = bytes.join(name);
+        let day = bytes.join("20200101");
+        fs::create_dir_all(&day).expect("a folder can be made");
+        chown(&day, Some(SOMEBODY), Some(SOMEBODY)).expect("it is root");
+        if is_folder {
+            fs::create_dir(&path).expect("a folder can be made");
+        } else {
+            fs::write(&path, "x").expect("a file can be written");
+        }
+        chown(&path, Some(owner), Some(owner)).expect("it is root");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is root's");
+        let log = serve_until(folder.path(), "istening on").expect("it was root");
+        let line = log.lines().find(|line| line.contains(expected));
+        assert!(
+            line.is_some_and(|line| line.contains(&format!("bytes/{name}"))),
+            "{name} {mode:o} {owner}: {log}"
+        );
+        if is_folder {
+            fs::remove_dir(path).expect("it is there");
+        } else {
+            fs::remove_file(path).expect("it is there");
+        }
+    }
+    let log = serve_until(folder.path(), "istening on").expect("it was root");
+    assert!(
+        !log.contains(misplaced) && !log.contains(files_of_others),
+        "{log}"
+    );
+}
+
 /// The output of the program as somebody.
 fn said_as_somebody(folder: &Path, arguments: &[&str]) -> Option<String> {
     let output = somebody(folder)?.args(arguments).output();
