@@ -264,7 +264,10 @@ fn audit(record: &RequestRecord, least: AuditLevel) -> Option<String> {
     if !is_refused && !record.is_write() {
         return None;
     }
+    // Without a body, and where a mount is not possible, a blob that a POST names is not there yet.
+    let is_start = record.handler == "blob_upload" && status == Some(202);
     let (level, outcome) = match status {
+        _ if is_start => (AuditLevel::Info, "started"),
         _ if is_refused => (AuditLevel::Warn, "refused"),
         Some(200..400) => (AuditLevel::Info, "done"),
         Some(400..500) => (AuditLevel::Warn, "invalid"),
@@ -275,12 +278,15 @@ fn audit(record: &RequestRecord, least: AuditLevel) -> Option<String> {
     if level < least {
         return None;
     }
-    let line = Line {
+    let mut line = Line {
         level: Some(level),
         event: Some("audit"),
         outcome: Some(outcome),
         ..Line::of(record)
     };
+    if is_start {
+        line.digest = None;
+    }
     encode(&line)
 }
 
@@ -398,6 +404,31 @@ mod tests {
                 );
                 assert_eq!(line["error"].as_str(), error.map(ErrorCode::as_str));
             }
+        }
+    }
+
+    #[test]
+    fn an_upload_that_a_blob_was_named_for_is_started_and_not_done() {
+        let digest = format!("sha256:{:064}", 1);
+        for (query, status, outcome) in [
+            (String::new(), 202, "started"),
+            (format!("digest={digest}"), 202, "started"),
+            (format!("mount={digest}&from=b"), 202, "started"),
+            (format!("digest={digest}"), 201, "done"),
+            (format!("mount={digest}&from=b"), 201, "done"),
+            (format!("digest={digest}"), 400, "invalid"),
+        ] {
+            let path = "/v2/a/blobs/uploads/";
+            let mut record = record("POST", &format!("{path}?{query}"), b"x");
+            let target = format!("{path}?{query}");
+            let request = registry_core::Request::parse("POST", &target, &[("", "")][..]);
+            record.set_request(&request.unwrap());
+            record.status = Some(status);
+            let line = audit(&record, AuditLevel::Info).unwrap();
+            let line: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(line["outcome"], outcome, "{query} {status}");
+            let is_named = outcome != "started";
+            assert_eq!(line["digest"] == digest.as_str(), is_named, "{query} {status}");
         }
     }
 
