@@ -17,6 +17,7 @@ behaviours![
     a_last_chunk_out_of_order_is_416_and_the_session_goes_on,
     a_chunk_whose_length_is_not_that_of_its_range_is_refused,
     a_malformed_content_range_is_refused,
+    a_closing_put_may_say_the_range_of_the_whole_blob,
     an_old_location_may_be_used_again,
     a_chunk_that_is_sent_again_is_not_appended_again,
     a_closing_put_that_is_sent_again_with_its_chunk_is_201_again,
@@ -237,6 +238,28 @@ fn a_malformed_content_range_is_refused(repository: &Repository) {
         response.expect_error(&[400, 416], &["BLOB_UPLOAD_INVALID", "SIZE_INVALID"]);
         expect_offset(repository, &location, 0);
     }
+}
+
+fn a_closing_put_may_say_the_range_of_the_whole_blob(repository: &Repository) {
+    let content = content(21);
+    let (digest, whole) = (sha256(&content), format!("0-{}", LENGTH - 1));
+    // All came before, or a part of it.
+    for before in [LENGTH, CHUNK] {
+        let patched = repository.patch(&repository.open_upload(), 0, &content[..before]);
+        let put = put_with_range(
+            repository,
+            &patched.location(),
+            &whole,
+            &digest,
+            &content[before..],
+        );
+        expect_stored(repository, &put, &content);
+    }
+    // Where bytes are missing, the digest tells.
+    let patched = repository.patch(&repository.open_upload(), 0, &content[..CHUNK]);
+    let put = put_with_range(repository, &patched.location(), &whole, &digest, &[]);
+    put.expect_error(&[400], &["DIGEST_INVALID"]);
+    expect_offset(repository, &patched.location(), CHUNK);
 }
 
 fn an_old_location_may_be_used_again(repository: &Repository) {

@@ -1,9 +1,11 @@
 //! The life of an upload session: its status (end-13), its cancellation (end-14), its end, and clients that vanish.
 
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::backend::behaviours;
-use crate::support::client::{Connection, with_query};
+use crate::support::client::{Connection, target_of, with_query};
 use crate::support::content::{Content, sha256};
 use crate::support::repository::Repository;
 use crate::support::server::pause;
@@ -15,6 +17,8 @@ behaviours![
     a_cancelled_session_is_404,
     a_finished_session_is_404,
     a_put_whose_answer_was_lost_may_be_repeated,
+    a_put_that_is_sent_several_times_at_once_is_201_each_time,
+    a_put_that_another_one_of_other_content_overtakes_may_be_sent_again,
     a_session_belongs_to_its_repository,
     a_session_survives_a_client_that_vanishes,
     a_put_that_breaks_off_stores_nothing,
@@ -140,6 +144,53 @@ fn a_put_whose_answer_was_lost_may_be_repeated(repository: &Repository) {
         .expect_error(&[404], UNKNOWN);
 }
 
+fn a_put_that_is_sent_several_times_at_once_is_201_each_time(repository: &Repository) {
+    for round in 0..8 {
+        let content = Content::new(700 + round, 300_000).bytes();
+        let target = with_query(&repository.open_upload(), "digest", &sha256(&content));
+        let start = Barrier::new(4);
+        let send = || {
+            start.wait();
+            repository.follow("PUT", &target).body(&content).send()
+        };
+        std::thread::scope(|scope| {
+            let sent: Vec<_> = (0..4).map(|_| scope.spawn(send)).collect();
+            for put in sent {
+                put.join().expect("it is answered").expect_status(201);
+            }
+        });
+        let blob = repository.get(&format!("blobs/{}", sha256(&content)));
+        assert!(blob.body == content, "{}", blob.summary());
+    }
+}
+
+fn a_put_that_another_one_of_other_content_overtakes_may_be_sent_again(repository: &Repository) {
+    let content = Content::new(9, 300_000).bytes();
+    let location = repository.open_upload();
+    let target = with_query(&location, "digest", &sha256(&content));
+    let mut stalled = begin(repository, "PUT", target_of(&target), &content);
+    let wrong = with_query(&location, "digest", &sha256(b"of something else"));
+    let is_answered = AtomicBool::new(false);
+    let (status, header) = std::thread::scope(|scope| {
+        // Again and again: the server may look at the other one later.
+        scope.spawn(|| {
+            while !is_answered.load(Ordering::Relaxed) {
+                repository.follow("PUT", &wrong).body(b"something else").send();
+                pause();
+            }
+        });
+        let answer = stalled.read_head();
+        is_answered.store(true, Ordering::Relaxed);
+        answer.expect("it is answered")
+    });
+    let may_repeat = header
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
+    assert!(status == 503 && may_repeat, "{status} {header:?}");
+    let repeated = repository.follow("PUT", &target).body(&content).send();
+    repeated.expect_status(201);
+}
+
 fn a_session_belongs_to_its_repository(repository: &Repository) {
     let other = repository.sibling("other");
     other.push_blob(b"the other repository is there");
@@ -193,6 +244,11 @@ fn a_session_survives_a_client_that_vanishes(repository: &Repository) {
 }
 
 fn break_off(repository: &Repository, method: &str, target: &str, content: &[u8]) {
+    drop(begin(repository, method, target, content));
+}
+
+/// Sends the header of a request and half of its body.
+fn begin(repository: &Repository, method: &str, target: &str, content: &[u8]) -> Connection {
     let mut connection = Connection::open(repository.address).expect("the server listens");
     let head = format!(
         "{method} {target} HTTP/1.1\r\nHost: registry\r\nContent-Length: {}\r\n\r\n",
@@ -202,6 +258,7 @@ fn break_off(repository: &Repository, method: &str, target: &str, content: &[u8]
     connection
         .write_raw(&content[..content.len() / 2])
         .expect("the server reads");
+    connection
 }
 
 fn a_put_that_breaks_off_stores_nothing(repository: &Repository) {
@@ -236,7 +293,7 @@ fn a_put_that_breaks_off_may_be_sent_again(repository: &Repository) {
         if put.status == 201 {
             break;
         }
-        put.expect_error(&[400], &["BLOB_UPLOAD_INVALID"]);
+        put.expect_error(&[503], &["UNAVAILABLE"]);
         assert!(Instant::now() < deadline, "{}", put.summary());
         pause();
     }

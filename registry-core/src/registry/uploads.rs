@@ -20,20 +20,37 @@ use crate::upload_id::UploadId;
 /// What a request says of its chunk.
 #[derive(Clone, Copy)]
 pub(super) struct ChunkHeaders {
-    /// Where it begins, by its range or by the URL.
-    offset: Option<u64>,
+    /// Where it begins, by the URL.
+    url_offset: Option<u64>,
     range: Option<ContentRange>,
     /// The bytes of the body.
     length: Option<u64>,
 }
 
 impl ChunkHeaders {
-    pub(super) fn new(offset: Option<u64>, range: Option<ContentRange>, length: Option<u64>) -> Self {
+    pub(super) const fn new(
+        url_offset: Option<u64>,
+        range: Option<ContentRange>,
+        length: Option<u64>,
+    ) -> Self {
         Self {
-            offset: range.map(ContentRange::start).or(offset),
+            url_offset,
             range,
             length,
         }
+    }
+
+    /// Returns where the chunk begins, by its range or by the URL.
+    fn offset(self) -> Option<u64> {
+        self.range.map(ContentRange::start).or(self.url_offset)
+    }
+
+    /// Leaves a range out that is not that of the body: some clients say that of the whole blob when they close an upload.
+    fn with_range_of_body(mut self) -> Self {
+        if self.check_length().is_err() {
+            self.range = None;
+        }
+        self
     }
 
     /// Returns the bytes of the chunk, where that is known before they came.
@@ -123,7 +140,7 @@ impl<S: ?Sized + Storage> Registry<S> {
     ) -> Result<Response, Error> {
         said.check_length()?;
         let chunk = pin!(Chunk::new(None, body).limited(said.range.map(ContentRange::length)));
-        match self.storage.append_upload(upload, said.offset, chunk).await {
+        match self.storage.append_upload(upload, said.offset(), chunk).await {
             Ok(length) => Ok(Response::upload_accepted(&upload.repository, upload.id, length)),
             Err(error) => Err(self.tell_offset(upload, error).await),
         }
@@ -132,7 +149,7 @@ impl<S: ?Sized + Storage> Registry<S> {
     /// Appends the last chunk, if there is one, and makes the session a blob.
     ///
     /// A client may repeat the request as it was: where it failed, the chunk is not there, and where it did not, the session
-    /// is known still.
+    /// is known still. The digest tells whether all is there, so a range that does not fit the body is no reason to refuse it.
     pub(super) async fn finish_upload(
         &self,
         upload: &UploadKey,
@@ -142,14 +159,13 @@ impl<S: ?Sized + Storage> Registry<S> {
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         digest.supported_algorithm()?;
-        said.check_length()?;
-        let (is_empty, first) = match (said.range, said.length) {
-            (None, Some(0)) => (true, None),
-            (None, None) => {
+        let said = said.with_range_of_body();
+        let (is_empty, first) = match said.length {
+            Some(length) => (length == 0, None),
+            None => {
                 let first = body::next(&mut body).await?;
                 (first.is_none(), first)
             }
-            _ => (false, None),
         };
         let size = self
             .size_of(upload, digest, if is_empty { Some(0) } else { said.chunk() })
@@ -174,7 +190,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             // A body that is cut makes nothing happen.
             let chunk = pin!(chunk.and_then(Box::pin(intend)));
             self.storage
-                .finish_upload(upload, digest, said.offset, chunk)
+                .finish_upload(upload, digest, said.offset(), chunk)
                 .await
         };
         match finished {

@@ -11,6 +11,7 @@ use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, Uplo
 
 use super::edge::{Found, contended, read_latest};
 use super::session_lock::HeldSession;
+use super::uploads::superseded;
 use super::{ATTEMPTS, Store};
 use crate::backend::{
     Again, Backend, Condition, Durability, RecordTransaction, StagedBytes, Transaction, Version,
@@ -233,10 +234,7 @@ impl<B: Backend> Store<B> {
         if self.try_save_session(session).await? {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorCode::BlobUploadInvalid,
-            "another request changed this upload; ask for its status and go on from there",
-        ))
+        Err(superseded())
     }
 
     /// Writes a session down; `false` where somebody else did since it was read.

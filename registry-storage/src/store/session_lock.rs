@@ -48,6 +48,18 @@ impl SessionLocks {
         Arc::new(held)
     }
 
+    /// Waits until no request has a session or waits for it, and stops none.
+    pub(super) async fn free(&self, id: UploadId) {
+        loop {
+            let Some(slot) = self.slots().get(&id).cloned() else {
+                return;
+            };
+            drop(slot.lock.lock().await);
+            // Who waits for it is in the line by then.
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Tells whether a request has a session, or waits for it.
     pub(super) fn is_in_use(&self, id: UploadId) -> bool {
         self.slots().contains_key(&id)

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use registry_core::hash::Hasher;
 use registry_core::storage::{Body, UploadKey, UploadStorage};
 use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Timestamp, UploadId};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::Store;
 use super::session::{Session, Snapshot};
@@ -23,6 +24,9 @@ const CHECKPOINT: u64 = 64 * 1024 * 1024;
 /// A session is written down at least so often while bytes arrive, however slowly, unless an eighth of an idle limit is
 /// less: the sweepers of other processes take its age from its record.
 const TOUCH_INTERVAL: Duration = Duration::from_mins(5);
+
+/// How long a closing request waits for one that went on with its session. A proxy waits as long for an answer.
+const OTHERS: Duration = Duration::from_secs(50);
 
 /// Smaller pieces are hashed where they are: handing them to another thread costs more.
 const HASH_IN_PLACE: usize = 32 * 1024;
@@ -79,7 +83,10 @@ impl<B: Backend> UploadStorage for Store<B> {
             self.commit_session(session, held, upload, digest).await?;
             Ok(size)
         };
-        self.note_room(finish.await)
+        match self.note_room(finish.await) {
+            Err(error) if is_superseded(&error) => Err(self.what_became_of(upload, error).await),
+            finished => finished,
+        }
     }
 
     async fn cancel_upload(&self, upload: &UploadKey) -> Result<(), Error> {
@@ -130,6 +137,20 @@ impl<B: Backend> Store<B> {
             tracing::debug!(%error, "an upload keeps what the full disk had room for");
         }
         Ok((append, ending?))
+    }
+
+    /// Waits for the request that went on with a session, and returns what a closing request which was stopped for it ends with:
+    /// that the session is none any more where that one finished it, as where a client sends one request several times at once;
+    /// else that it was stopped, and its client sends it again.
+    async fn what_became_of(&self, upload: &UploadKey, stopped: Error) -> Error {
+        let free = self.sessions.free(upload.id);
+        if timeout(OTHERS, free).await.is_err() {
+            return stopped;
+        }
+        match self.load_session(upload).await {
+            Ok(session) if session.upload.finished_digest().is_none() => stopped,
+            _ => ErrorCode::BlobUploadUnknown.into(),
+        }
     }
 
     /// Hashes the parts again where the state of the hash cannot be trusted or read.
@@ -194,6 +215,24 @@ impl<B: Backend> Store<B> {
     }
 }
 
+/// Another request went on with the session of this one.
+#[derive(Debug, thiserror::Error)]
+#[error("another request went on with this upload")]
+struct Superseded;
+
+/// The error of a request whose session another one went on with.
+pub(super) fn superseded() -> Error {
+    let message =
+        "another request went on with this upload; send this one again, or ask for the status of the upload";
+    let error = Error::new(ErrorCode::Unavailable, message).with_field("Retry-After", "1");
+    error.with_cause(Superseded)
+}
+
+fn is_superseded(error: &Error) -> bool {
+    let cause = std::error::Error::source(error);
+    cause.is_some_and(|cause| cause.is::<Superseded>())
+}
+
 /// The error of a session whose bytes cannot be used any more.
 pub(super) fn send_again() -> Error {
     Error::new(
@@ -250,7 +289,6 @@ impl<B: Backend> Append<'_, B> {
         let mut incoming = Incoming {
             body,
             held: Arc::clone(&self.held),
-            begun: false,
         };
         let store = self.store;
         let backend = &*store.backend;
@@ -440,30 +478,21 @@ async fn fill(
 struct Incoming<'a> {
     body: Body<'a>,
     held: Arc<HeldSession>,
-    begun: bool,
 }
 
 impl Incoming<'_> {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        if !std::mem::replace(&mut self.begun, true) {
-            // What is here already is taken, whoever waits: requests that take the session from each other again and
-            // again get to its end nevertheless.
-            if let Some(next) = self.body.as_mut().next().now_or_never() {
-                return next.transpose();
-            }
-        }
         let taken_over = async {
             self.held.taken_over().await;
-            Err(Error::new(
-                ErrorCode::BlobUploadInvalid,
-                "another request went on with this upload",
-            ))
+            Err(superseded())
         };
         let next = async { self.body.as_mut().next().await.transpose() };
+        // What is here already is taken, whoever waits: a client whose bytes go on coming is there, and one that is gone has none
+        // that come.
         tokio::select! {
             biased;
-            error = taken_over => error,
             next = next => next,
+            error = taken_over => error,
         }
     }
 }
