@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use registry_core::{Error, RepositoryName, Timestamp};
 use tokio::task::spawn_blocking;
 
+use super::amount::Amount;
 use super::layout;
 use super::record;
 use super::report::{AdoptReport, Observer};
@@ -326,6 +328,9 @@ impl<'r> Run<'r> {
             }
         }
         self.take(window).await?;
+        // The rest are manifests, and what nothing names.
+        self.report.content_done = self.report.content;
+        self.observer.progress(&self.report);
         Ok(self.report)
     }
 
@@ -341,14 +346,22 @@ impl<'r> Run<'r> {
                 let links = tree.count_links(&name);
                 (name, links)
             });
-            let counted: Vec<_> = counted.collect();
-            let content = if reads_all { tree.content_size() } else { 0 };
-            (counted, content)
+            counted.collect::<Vec<_>>()
         };
-        let (counted, content) = spawn_blocking(count).await.map_err(Error::internal)?;
+        let counted = spawn_blocking(count).await.map_err(Error::internal)?;
         self.report.repositories = counted.len() as u64;
         self.report.links = counted.iter().map(|(_, links)| links).sum();
-        self.report.content = content;
+        if reads_all {
+            let store = match &self.sink {
+                Sink::Store(store) => Some(*store),
+                Sink::Nowhere(_) => None,
+            };
+            let amount = Amount::of(self.tree.folder(), store).await?;
+            self.report.content = amount.all;
+            // It is not compared again.
+            self.report.content_done = amount.stored;
+            self.read.store(amount.stored, Ordering::Relaxed);
+        }
         Ok(counted)
     }
 }

@@ -9,6 +9,8 @@ use registry_core::storage::{Blob, BlobStorage as _, ListStorage as _, ManifestS
 use registry_core::{Algorithm, Digest, Error, Hasher, Reference, RepositoryName, Tag};
 use tokio::task::spawn_blocking;
 
+use super::amount::Amount;
+use super::layout;
 use super::target::Target;
 use crate::backend::Backend;
 use crate::filesystem::BYTES_FOLDER;
@@ -57,7 +59,7 @@ pub struct ExportReport {
     pub links: u64,
     /// How many bytes are to be copied, about, where they cannot get second names; else 0.
     pub content: u64,
-    /// How many of these were copied.
+    /// How many of these were copied, in this export or before it.
     pub content_done: u64,
     /// Manifests.
     pub manifests: u64,
@@ -132,6 +134,9 @@ pub async fn export<B: Backend>(
         export.report.repositories_done += 1;
         export.tell();
     }
+    // The rest is in no repository.
+    export.report.content_done = export.report.content_done.max(export.report.content);
+    export.tell();
     let target = export.target.clone();
     export.run(move || target.sync()).await?;
     Ok(export.report)
@@ -166,7 +171,9 @@ impl<B: Backend> Export<'_, B> {
         let device = |path: &Path| path.metadata().ok().map(|found| found.dev());
         let may_link = move || Ok(bytes.is_some_and(|bytes| device(&bytes) == device(&root)));
         if !self.run(may_link).await? {
-            self.report.content = self.store.contents().await?.bytes;
+            let content = self.store.contents().await?.bytes;
+            let there = Amount::of(&self.root.join(layout::TREE), Some(self.store)).await?;
+            (self.report.content, self.report.content_done) = (content, there.stored.min(content));
             return Ok(());
         }
         for name in names {

@@ -5,6 +5,7 @@
 //! nothing: the bytes get a second name. [`survey`] only looks. [`export()`] writes the content of any store as a tree.
 
 mod adopt;
+mod amount;
 mod blobs;
 mod defect;
 mod export;

@@ -20,7 +20,7 @@ pub struct AdoptReport {
     pub links_done: u64,
     /// How many bytes are compared with their digests where all are, about; else 0.
     pub content: u64,
-    /// How many of these were read.
+    /// How many of these were read, or need not be: they were adopted before, or nothing names them.
     pub content_done: u64,
     /// Manifests.
     pub manifests: u64,

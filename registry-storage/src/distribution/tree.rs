@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 
 use registry_core::{Algorithm, Digest, RepositoryName, Tag, Timestamp};
 
+use super::amount::entries;
 use super::defect::{BrokenLink, Defect};
 use super::layout;
 use super::plain;
@@ -167,16 +168,6 @@ impl Tree {
         count
     }
 
-    /// Returns how many bytes of content there are, whether anything names them or not.
-    pub(super) fn content_size(&self) -> u64 {
-        let algorithms = entries(&self.folder.join("blobs"));
-        let digests = algorithms
-            .flat_map(|path| entries(&path))
-            .flat_map(|path| entries(&path));
-        let files = digests.filter_map(|path| fs::symlink_metadata(path.join("data")).ok());
-        files.map(|file| file.len()).sum()
-    }
-
     /// Makes the files durable, all at once. One by one, files that were copied a moment ago take five times as long.
     pub(super) fn sync(&self) -> io::Result<()> {
         sync_file_system(&self.folder)
@@ -247,12 +238,6 @@ impl Tree {
             defects,
         }
     }
-}
-
-/// Returns what is in a folder, as far as that can be told.
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path())
 }
 
 /// Returns when a file was last written.

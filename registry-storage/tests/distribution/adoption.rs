@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use registry_core::{Algorithm, Digest, ErrorCode};
 use registry_storage::Store;
 use registry_storage::distribution::{
-    AdoptError, AdoptOptions, AdoptReport, Adoption, DefectKind, Tree, Update, adopt, adoption, is_adopted,
-    survey, update, wrote_here,
+    AdoptError, AdoptOptions, AdoptReport, Adoption, Defect, DefectKind, Observer, Tree, Update, adopt,
+    adoption, is_adopted, survey, update, wrote_here,
 };
 use registry_storage::filesystem::FilesystemBackend;
 
@@ -513,4 +513,37 @@ fn a_root_without_a_tree_has_none() {
     assert!(Tree::find(root.path()).unwrap().is_none());
     fs::create_dir_all(root.path().join("docker/registry/v2")).unwrap();
     assert!(Tree::find(root.path()).unwrap().is_none());
+}
+
+#[derive(Default)]
+struct Told(Vec<(u64, u64)>);
+
+#[async_trait::async_trait]
+impl Observer for Told {
+    fn progress(&mut self, report: &AdoptReport) {
+        self.0.push((report.content_done, report.content));
+    }
+
+    async fn defect(&mut self, defect: &Defect) {
+        panic!("{defect}");
+    }
+}
+
+#[tokio::test]
+async fn a_comparison_that_goes_on_starts_from_what_is_done() {
+    let old = Old::new();
+    old.push_image("app", "v1", 1);
+    let store = old.open().await;
+    let options = AdoptOptions::new().verify(true).again(true);
+    let first = adopt(&store, &old.found(), &options, &mut ()).await.unwrap();
+    assert_eq!(first.content_done, first.content);
+    old.push_image("app", "v2", 2);
+    let mut told = Told::default();
+    let second = adopt(&store, &old.found(), &options, &mut told).await.unwrap();
+    assert!(second.content > first.content);
+    assert_eq!(told.0.first(), Some(&(first.bytes, second.content)));
+    // What came is compared, and nothing is counted twice.
+    let compared = told.0.iter().rev().find(|(done, _)| *done < second.content);
+    assert_eq!(compared, Some(&(first.bytes + second.bytes, second.content)));
+    assert_eq!(told.0.last(), Some(&(second.content, second.content)));
 }

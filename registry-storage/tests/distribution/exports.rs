@@ -250,6 +250,32 @@ async fn a_store_that_is_no_disk_is_copied() {
 }
 
 #[tokio::test]
+async fn an_export_that_goes_on_starts_from_what_is_done() {
+    let store = Store::new(ObjectStoreBackend::memory());
+    let (first, second) = (content(1, LARGE), content(2, LARGE + 7));
+    push(&store, "app", &sha256(&first), &first).await;
+    put_manifest(&store, "app", "v1", &image(&first, &[], "")).await;
+    let target = empty();
+    // Content of others is none that is to be copied.
+    target.push_blob("other", &content(3, LARGE));
+    let mut told = Vec::new();
+    for blob in [None, Some(&second)] {
+        if let Some(blob) = blob {
+            push(&store, "app", &sha256(blob), blob).await;
+        }
+        let mut progress = |report: &ExportReport| told.push((report.content_done, report.content));
+        export(&store, target.root.path(), &ExportOptions::new(), &mut progress)
+            .await
+            .unwrap();
+    }
+    let (first, both) = (first.len() as u64, (first.len() + second.len()) as u64);
+    let begins = |at: &usize| *at == 0 || told[*at].1 != told[at - 1].1;
+    let beginnings: Vec<(u64, u64)> = (0..told.len()).filter(begins).map(|at| told[at]).collect();
+    assert_eq!(beginnings, [(0, first), (first, both)]);
+    assert_eq!(told.last(), Some(&(both, both)));
+}
+
+#[tokio::test]
 async fn one_export_writes_to_a_folder_at_a_time() {
     let old = Old::new();
     old.push_image("app", "v1", 1);

@@ -1,0 +1,69 @@
+//! How much content a tree has, and how much of it a store has as well: what a run that goes on need not do again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use registry_core::{Digest, Error};
+use tokio::task::spawn_blocking;
+
+use crate::Store;
+use crate::backend::Backend;
+
+/// How many digests a store is asked for at once.
+const BATCH: usize = 500;
+
+/// Bytes of content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    /// All, whether anything names it or not.
+    pub(super) all: u64,
+    /// What the store has as blobs too.
+    pub(super) stored: u64,
+}
+
+impl Amount {
+    /// Counts what is below the folder of a tree, as far as that can be told; without a store none is stored.
+    pub(super) async fn of<B: Backend>(tree: &Path, store: Option<&Store<B>>) -> Result<Self, Error> {
+        let mut amount = Self::default();
+        let folder = tree.join("blobs");
+        let list = move || entries(&folder).flat_map(|path| entries(&path)).collect();
+        // One for each beginning of a digest, so that only a part of all digests is held.
+        let folders: Vec<PathBuf> = spawn_blocking(list).await.map_err(Error::internal)?;
+        for folder in folders {
+            let list = move || content_in(&folder);
+            let content = spawn_blocking(list).await.map_err(Error::internal)?;
+            for batch in content.chunks(BATCH) {
+                let sizes = batch.iter().map(|(_, size)| size);
+                amount.all = sizes.fold(amount.all, |sum, size| sum.saturating_add(*size));
+                let Some(store) = store else { continue };
+                let digests = batch.iter().map(|(digest, _)| digest.clone()).collect();
+                let stored = store.stored_blobs(digests).await?;
+                let sizes = batch.iter().filter(|(digest, _)| stored.contains(digest));
+                amount.stored = sizes.fold(amount.stored, |sum, (_, size)| sum.saturating_add(*size));
+            }
+        }
+        Ok(amount)
+    }
+}
+
+/// Lists the content whose digests begin alike, with its sizes.
+fn content_in(folder: &Path) -> Vec<(Digest, u64)> {
+    let algorithm = folder.parent().and_then(Path::file_name);
+    let Some(algorithm) = algorithm.and_then(|name| name.to_str()) else {
+        return Vec::new();
+    };
+    let content = entries(folder).filter_map(|path| {
+        let digest = format!("{algorithm}:{}", path.file_name()?.to_str()?)
+            .parse()
+            .ok()?;
+        let file = fs::symlink_metadata(path.join("data")).ok()?;
+        Some((digest, file.len()))
+    });
+    content.collect()
+}
+
+/// Returns what is in a folder, as far as that can be told.
+pub(super) fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
+}
