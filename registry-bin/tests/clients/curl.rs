@@ -246,20 +246,23 @@ fn an_upload_that_is_refused_for_want_of_memory_reads_the_answer() {
         "0".repeat(64)
     );
     // Requests whose body does not come hold some each, until there is enough for one more connection and not for its request.
-    let hold = || {
+    let hold = |number: usize| {
         let mut held = TcpStream::connect(server.address()).expect("a connection is taken");
-        let head =
-            "PUT /v2/a/manifests/a HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Length: 9000\r\n\r\n{";
+        let head = format!(
+            "PUT /v2/a/manifests/a HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\nX: {}\r\n\
+             Content-Type: application/vnd.oci.image.manifest.v1+json\r\n\r\n{{",
+            "x".repeat(number * 977 % 8000)
+        );
         // It may be refused already.
         drop(held.write_all(head.as_bytes()));
         held
     };
-    let mut held: Vec<TcpStream> = (0..100).map(|_| hold()).collect();
+    let mut held: Vec<TcpStream> = (0..100).map(hold).collect();
     let mut refused = 0;
     while refused < 5 {
         assert!(held.len() < 2000, "nothing is refused");
         if ask(&[], "").as_deref() != Ok("429") {
-            held.push(hold());
+            held.push(hold(held.len()));
             continue;
         }
         match ask(&["--upload-file", "whole"], &session).as_deref() {
