@@ -16,7 +16,6 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod chain;
 pub mod challenge;
 pub mod descriptor;
 pub mod digest;

@@ -10,6 +10,7 @@ struct Readme;
 
 pub mod backend;
 mod bytes_name;
+pub mod chain;
 mod clock;
 #[cfg(all(feature = "filesystem", unix))]
 pub mod distribution;

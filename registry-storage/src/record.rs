@@ -3,8 +3,8 @@
 //! A record is one line of JSON, then its content if it has any. Spaces before the end of the line make its size modulo
 //! 8 the number of its state, so that a listing, which has sizes but no values, shows states without reading.
 
+use crate::chain::State;
 use bytes::{Bytes, BytesMut};
-use registry_core::chain::State;
 use registry_core::hash::HashSnapshot;
 use registry_core::upload::UploadSnapshot;
 use registry_core::{Annotations, Descriptor, Digest, Error, MediaType, RepositoryName, Tag, Timestamp};

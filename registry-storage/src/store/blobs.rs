@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::chain::State;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
-use registry_core::chain::State;
 use registry_core::storage::{Blob, BlobContent, BlobStorage, ByteStream, Page, PageRequest, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::chain::{Join, Offer, Recheck, State, complete, join, offer, recheck};
 use bytes::Bytes;
-use registry_core::chain::{Join, Offer, Recheck, State, complete, join, offer, recheck};
 use registry_core::storage::{BlobStorage as _, UploadKey};
 use registry_core::upload::Commit;
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Timestamp};

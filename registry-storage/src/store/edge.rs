@@ -1,7 +1,7 @@
 //! Typed records, and the steps that every edge of the chain has in common.
 
+use crate::chain::{Require, State, require};
 use bytes::Bytes;
-use registry_core::chain::{Require, State, require};
 use registry_core::{Error, ErrorCode, Timestamp};
 
 use crate::backend::{Backend, Checked, Condition, RecordTransaction, Transaction, Version, VersionedRecord};

@@ -1,6 +1,6 @@
 //! Whether the content that records name is there, as far as somebody looked.
 
-use registry_core::chain::{State, counted};
+use crate::chain::{State, counted};
 use registry_core::{Digest, Error, Hasher};
 
 use super::Store;

@@ -2,9 +2,9 @@
 
 use std::marker::PhantomData;
 
+use crate::chain::State;
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry_core::chain::State;
 use registry_core::storage::{Manifest, ManifestStorage, NewManifest, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 

@@ -1,8 +1,6 @@
 //! Mounting: another repository may read a blob.
 
-use registry_core::chain::{
-    Enter, Publish, Require, State, enter, heal, may_mount, publish, require, withdraw,
-};
+use crate::chain::{Enter, Publish, Require, State, enter, heal, may_mount, publish, require, withdraw};
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::edge::{contended, read_latest, require_child, rescue, write};

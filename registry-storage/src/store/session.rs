@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::chain::State;
 use bytes::Bytes;
-use registry_core::chain::State;
 use registry_core::hash::Hasher;
 use registry_core::storage::UploadKey;
 use registry_core::upload::Upload;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::chain::may_sweep;
 use registry_core::Error;
-use registry_core::chain::may_sweep;
 
 use super::edge::Found;
 use super::session::{Forget, Session};

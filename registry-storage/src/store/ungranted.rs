@@ -4,7 +4,7 @@
 //! bucket a push may be about to use it all the same: that takes two cycles of the collector. On a disk a transaction is one
 //! step, which no push is in the middle of.
 
-use registry_core::chain::{State, may_drop};
+use crate::chain::{State, may_drop};
 use registry_core::{Digest, Error, Timestamp};
 
 use super::Store;

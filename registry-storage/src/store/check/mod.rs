@@ -13,8 +13,8 @@ mod repair;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::chain::may_sweep;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use registry_core::chain::may_sweep;
 use registry_core::{Digest, Error};
 
 use self::content::{Pace, Suspect};

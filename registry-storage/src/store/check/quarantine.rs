@@ -3,8 +3,8 @@
 //! The value goes to `quarantine/<key>` first, with the names of the bytes that were its, which the sweeper then leaves;
 //! then the record goes Dead by the version that was looked at.
 
+use crate::chain::State;
 use bytes::Bytes;
-use registry_core::chain::State;
 use registry_core::{Algorithm, Digest, Error, MediaType, RepositoryName, Timestamp};
 use uuid::Uuid;
 

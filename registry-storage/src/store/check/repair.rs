@@ -1,6 +1,6 @@
 //! Repairing what was found, by the steps of the protocol: each write is by compare-and-swap on what was read.
 
-use registry_core::chain::State;
+use crate::chain::State;
 use registry_core::manifest::ManifestView;
 use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
 

@@ -1,6 +1,6 @@
 //! Deleting manifests and blobs of a repository.
 
-use registry_core::chain::{State, delete};
+use crate::chain::{State, delete};
 use registry_core::storage::TagFilter;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 

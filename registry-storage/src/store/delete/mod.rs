@@ -4,7 +4,7 @@ mod content;
 mod notes;
 mod reach;
 
-use registry_core::chain::State;
+use crate::chain::State;
 use registry_core::storage::TagFilter;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 

@@ -8,7 +8,7 @@
 //!
 //! A note is also what the sweeper ends a delete by that was interrupted, or a push that takes several transactions.
 
-use registry_core::chain::{State, withdraw};
+use crate::chain::{State, withdraw};
 use registry_core::storage::{NewManifest, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
 use uuid::Uuid;

@@ -3,7 +3,7 @@
 mod referrers_tag;
 mod tags;
 
-use registry_core::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, publish, withdraw};
+use crate::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, publish, withdraw};
 use registry_core::storage::{ChildKind, ManifestChild, NewManifest, TagCondition};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 use uuid::Uuid;

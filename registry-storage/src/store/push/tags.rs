@@ -1,6 +1,6 @@
 //! The tags of a push: their conditions, their writes, and the way back.
 
-use registry_core::chain::{RollBack, State, names, roll_back};
+use crate::chain::{RollBack, State, names, roll_back};
 use registry_core::storage::TagCondition;
 use registry_core::{Error, ErrorCode, MediaType, Tag};
 

@@ -2,7 +2,7 @@
 
 use crate::rules::{Mutation, Rules};
 use crate::state::World;
-use registry_core::chain;
+use registry_storage::chain;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Step {

@@ -2,7 +2,7 @@
 
 use crate::rules::{Mutation, Rules};
 use crate::state::{Renaming, Version, World};
-use registry_core::chain::{self, Enter, Publish, Require, State};
+use registry_storage::chain::{self, Enter, Publish, Require, State};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Step {

@@ -2,7 +2,7 @@
 
 use crate::rules::Rules;
 use crate::state::{Incarnation, Record, Renaming, Version, World};
-use registry_core::chain::{self, Collect, State};
+use registry_storage::chain::{self, Collect, State};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Step {

@@ -364,7 +364,6 @@ pub const fn may_drop(blob: State, is_held: bool) -> bool {
 mod tests {
     use super::State::{Absent, Condemned, Dead, Live, Pending};
     use super::*;
-    use std::vec::Vec;
 
     const STATES: [State; 5] = [Absent, Pending, Live, Condemned, Dead];
     const BOOLS: [bool; 2] = [false, true];

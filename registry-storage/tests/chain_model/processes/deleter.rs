@@ -2,7 +2,7 @@
 
 use crate::rules::{Mutation, Rules};
 use crate::state::{Incarnation, Renaming, Version, World};
-use registry_core::chain::{self, State};
+use registry_storage::chain::{self, State};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Step {

@@ -2,7 +2,7 @@
 
 use crate::processes::Process;
 use crate::rules::Rules;
-use registry_core::chain::{self, State};
+use registry_storage::chain::{self, State};
 
 /// The version of a record; 0 is that of a record that was never written.
 pub(crate) type Version = u8;

@@ -1,6 +1,6 @@
 //! The decisions as the model takes them: those of the protocol, but for the one rule that a mutation takes away.
 
-use registry_core::chain::{self, Collect, Confirm, Enter, Join, Offer, Publish, Recheck, Require, State};
+use registry_storage::chain::{self, Collect, Confirm, Enter, Join, Offer, Publish, Recheck, Require, State};
 
 /// A rule to take away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
