@@ -207,7 +207,7 @@ pub enum RollBack {
     /// answers [`Confirm::Again`], decide once more on the version just written.
     Restore,
     /// Write a tombstone by compare-and-swap.
-    Bury,
+    WriteTombstone,
 }
 
 /// Decides how a tag is taken back.
@@ -224,7 +224,7 @@ pub const fn roll_back(same: bool, replaced: State, replaced_same: bool) -> Roll
     match (same, replaced.is_visible() && replaced_same) {
         (false, _) => RollBack::Leave,
         (true, true) => RollBack::Restore,
-        (true, false) => RollBack::Bury,
+        (true, false) => RollBack::WriteTombstone,
     }
 }
 
@@ -465,7 +465,7 @@ mod tests {
             let expected = [RollBack::Leave; 5];
             assert_eq!(of_each(|state| roll_back(false, state, replaced_same)), expected);
         }
-        let mut expected = [RollBack::Bury; 5];
+        let mut expected = [RollBack::WriteTombstone; 5];
         assert_eq!(of_each(|state| roll_back(true, state, false)), expected);
         expected[2] = RollBack::Restore;
         expected[3] = RollBack::Restore;

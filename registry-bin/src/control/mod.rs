@@ -62,9 +62,9 @@ pub(crate) enum ControlRequest {
     },
 }
 
-/// Does a command and shows how it goes on; `false` where it found what is wrong.
+/// Runs a command and shows its progress. Returns `false` if it found a fault in the registry.
 pub(crate) fn execute(location: &StorageLocation, request: ControlRequest) -> Result<bool, Failure> {
-    let outcome = block_on(do_it(location, request))?;
+    let outcome = block_on(dispatch(location, request))?;
     show::print(&outcome.text)?;
     Ok(outcome.is_success)
 }
@@ -81,7 +81,7 @@ pub(crate) fn with_reporter(
     work: impl AsyncFnOnce(Reporter) -> Result<String, Failure>,
 ) -> Result<(), Failure> {
     let (reporter, messages) = Reporter::new();
-    let text = block_on(showing(messages, work(reporter)))?;
+    let text = block_on(while_showing(messages, work(reporter)))?;
     show::print(&text)
 }
 
@@ -104,13 +104,13 @@ fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, F
         .block_on(command)
 }
 
-async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Outcome, Failure> {
+async fn dispatch(location: &StorageLocation, request: ControlRequest) -> Result<Outcome, Failure> {
     match location {
         StorageLocation::Memory => Err(Failure::new(
             "what is kept in memory is gone with the server that has it; name a folder or a bucket with --storage",
         )),
         StorageLocation::Bucket(bucket) => {
-            here(AnyStore::Objects(Store::new(bucket.open()?).into()), request).await
+            run_in_this_process(AnyStore::Objects(Store::new(bucket.open()?).into()), request).await
         }
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
@@ -134,7 +134,9 @@ async fn do_it(location: &StorageLocation, request: ControlRequest) -> Result<Ou
             {
                 Some(connection) => connection.ask(&request, &Show::new()).await,
                 None => match open(root, &request).await? {
-                    Ok(backend) => here(AnyStore::Disk(Store::new(backend).into()), request).await,
+                    Ok(backend) => {
+                        run_in_this_process(AnyStore::Disk(Store::new(backend).into()), request).await
+                    }
                     Err(cause @ OpenError::Held { .. }) => {
                         let message = format!(
                             "cannot work on {}: the server that has it takes no commands; it may be starting or \
@@ -171,18 +173,18 @@ async fn open(
     Ok(FilesystemOptions::new().read_only(is_read_only).open(root).await)
 }
 
-/// Does a command in this process, which has the store.
-async fn here(store: AnyStore, request: ControlRequest) -> Result<Outcome, Failure> {
+/// Runs a command in this process, which has the store open.
+async fn run_in_this_process(store: AnyStore, request: ControlRequest) -> Result<Outcome, Failure> {
     let (reporter, messages) = Reporter::new();
     let task = async {
         let outcome = run::run(request, &store, reporter).await;
         store.close().await.and(outcome)
     };
-    showing(messages, task).await
+    while_showing(messages, task).await
 }
 
-/// Shows what is said while something is done, until it is done or the person ends it.
-async fn showing<T>(
+/// Shows the messages of a command while it runs, until it ends or the user interrupts it.
+async fn while_showing<T>(
     mut messages: Messages,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {

@@ -53,7 +53,7 @@ use self::open_files::OpenFiles;
 use self::reload::{Reload, Reloadable, Watch};
 use self::running::Running;
 use self::self_signed::SelfSigned;
-use self::service::{Around, service};
+use self::service::{RequestHooks, service};
 use self::service_manager::Watchdog;
 use self::signals::Signals;
 use self::tls::{Encryption, Renewal, Unencrypted};
@@ -128,14 +128,14 @@ async fn serve_until_signal(
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;
     let authentication = Arc::new(Authentication::start(configuration, &location)?);
-    let around = Around {
+    let hooks = RequestHooks {
         authentication: &authentication,
         observation: &observation,
         notifications: notifications.as_ref(),
     };
     let limits = files.limits;
     observation.metrics.add_memory(limits.memory.clone());
-    let service = service(configuration, (&location, &storage), &around, limits.clone());
+    let service = service(configuration, (&location, &storage), &hooks, limits.clone());
     let server = Server::serve(listeners, Frontend::new(service, frontend), limits)
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
     // What can change while the server runs; each part reads what it needs of the new configuration.

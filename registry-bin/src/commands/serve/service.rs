@@ -15,7 +15,7 @@ use crate::config::sections::http::{self, RateLimit};
 use crate::storage::{OpenStorage, StorageLocation};
 
 /// What is asked of each request beside the registry.
-pub(super) struct Around<'a> {
+pub(super) struct RequestHooks<'a> {
     pub(super) authentication: &'a Authentication,
     pub(super) observation: &'a Observation,
     pub(super) notifications: Option<&'a Notifications>,
@@ -25,19 +25,19 @@ pub(super) struct Around<'a> {
 pub(super) fn service(
     configuration: &Configuration,
     (location, storage): (&StorageLocation, &OpenStorage),
-    around: &Around<'_>,
+    hooks: &RequestHooks<'_>,
     limits: Limits,
 ) -> RegistryService<impl Storage + use<>> {
-    let metered = around.observation.meter(&storage.storage, location.kind());
+    let metered = hooks.observation.meter(&storage.storage, location.kind());
     let registry = Registry::new(Arc::new(metered), rules(configuration));
     let mut service = RegistryService::new(registry, limits)
         .with_fields(configuration.http.headers.to_map())
-        .with_observer(Arc::new(around.observation.observers.clone()))
-        .with_access(Arc::clone(&around.authentication.access))
+        .with_observer(Arc::new(hooks.observation.observers.clone()))
+        .with_access(Arc::clone(&hooks.authentication.access))
         .with_rate_limits(rate_limits(&configuration.http.rate_limit));
-    if let Some(notifications) = around.notifications {
+    if let Some(notifications) = hooks.notifications {
         let notifier = Arc::clone(&notifications.notifier);
-        around.observation.metrics.add_notifier(Arc::clone(&notifier));
+        hooks.observation.metrics.add_notifier(Arc::clone(&notifier));
         service = service.with_event_sink(notifier as Arc<dyn EventSink>);
     }
     service

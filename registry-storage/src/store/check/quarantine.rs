@@ -45,7 +45,7 @@ async fn keep(
 }
 
 /// Writes a record that counts as absent in place of the one of `version`, and removes it where that is possible.
-async fn bury(
+async fn write_tombstone(
     records: &mut dyn RecordTransaction,
     key: &Key,
     dead: &impl Header,
@@ -87,7 +87,7 @@ pub(super) async fn grant(
         ..record.in_state(State::Dead, now)
     };
     // The hint stays: it says what is or was.
-    bury(records, &key, &dead, stored.version).await
+    write_tombstone(records, &key, &dead, stored.version).await
 }
 
 /// Takes a manifest from its repository.
@@ -107,7 +107,7 @@ pub(super) async fn manifest(
     };
     keep(records, &key, &stored.value, reason, Vec::new(), now).await?;
     // Its tags and its entry in a list of referrers count as absent now, and are found by the check of those.
-    bury(records, &key, &record.in_state(State::Dead, now), stored.version).await
+    write_tombstone(records, &key, &record.in_state(State::Dead, now), stored.version).await
 }
 
 /// Puts a record into quarantine that cannot be read.
@@ -138,7 +138,7 @@ pub(super) async fn unreadable(
                 condemned_in: None,
                 stamp,
             };
-            bury(records, key, &dead, stored.version).await
+            write_tombstone(records, key, &dead, stored.version).await
         }
         KeyKind::Manifest(..) => {
             keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
@@ -150,7 +150,7 @@ pub(super) async fn unreadable(
                 condemned_in: None,
                 stamp,
             };
-            bury(records, key, &dead, stored.version).await
+            write_tombstone(records, key, &dead, stored.version).await
         }
         KeyKind::Tag(..) => {
             keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
@@ -161,7 +161,7 @@ pub(super) async fn unreadable(
                 principal: String::new(),
                 stamp,
             };
-            bury(records, key, &dead, stored.version).await
+            write_tombstone(records, key, &dead, stored.version).await
         }
         // An upload is never resumed under the name of another, and what is derived is written anew by the caller.
         _ => {
@@ -266,7 +266,7 @@ impl SuspectBlob {
                         blob: None,
                         ..grant.in_state(State::Dead, self.now)
                     };
-                    bury(records, &entry.key, &dead, stored.version).await?;
+                    write_tombstone(records, &entry.key, &dead, stored.version).await?;
                 }
             }
         }

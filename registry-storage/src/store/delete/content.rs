@@ -107,7 +107,7 @@ enum Stage {
     /// Make it Dead.
     Kill(ManifestRecord, Version),
     /// Delete its tags, after this hint.
-    Bury(Dead, Option<Key>),
+    Purge(Dead, Option<Key>),
 }
 
 /// A manifest that is dead.
@@ -186,7 +186,7 @@ impl DeleteManifest {
     /// Once the manifest is dead, what is left of its tags counts for nothing, and need not be durable.
     pub(super) fn durability(&self) -> Durability {
         match self.stage {
-            Stage::Bury(..) => Durability::Deferred,
+            Stage::Purge(..) => Durability::Deferred,
             Stage::Read | Stage::Check(..) | Stage::Kill(..) => Durability::Synced,
         }
     }
@@ -210,10 +210,12 @@ impl DeleteManifest {
                 }
             }
             Stage::Kill(manifest, version) => self.kill(records, manifest, version).await?,
-            Stage::Bury(dead, after) => match self.bury_tags(records, &dead, after.as_ref()).await? {
-                Some(last) => Stage::Bury(dead, Some(last)),
-                None => return self.bury(records, dead).await.map(Some),
-            },
+            Stage::Purge(dead, after) => {
+                match self.write_tag_tombstones(records, &dead, after.as_ref()).await? {
+                    Some(last) => Stage::Purge(dead, Some(last)),
+                    None => return self.purge(records, dead).await.map(Some),
+                }
+            }
         };
         Ok(None)
     }
@@ -233,7 +235,7 @@ impl DeleteManifest {
                     version,
                     is_own: false,
                 };
-                Ok(Stage::Bury(dead, None))
+                Ok(Stage::Purge(dead, None))
             }
             (state, Some(_), _) if delete(state) && self.is_end => {
                 if rescue(records, &self.key, &manifest, self.now).await? {
@@ -313,14 +315,14 @@ impl DeleteManifest {
                     version,
                     is_own: true,
                 };
-                Stage::Bury(dead, None)
+                Stage::Purge(dead, None)
             }
             None => Stage::Read,
         })
     }
 
     /// Deletes tags that name the manifest. Returns the last hint of the page that was looked at.
-    async fn bury_tags(
+    async fn write_tag_tombstones(
         &self,
         records: &mut dyn RecordTransaction,
         dead: &Dead,
@@ -348,7 +350,7 @@ impl DeleteManifest {
     }
 
     /// Removes what else names the manifest, then its record.
-    async fn bury(&self, records: &mut dyn RecordTransaction, dead: Dead) -> Result<Outcome, Error> {
+    async fn purge(&self, records: &mut dyn RecordTransaction, dead: Dead) -> Result<Outcome, Error> {
         if let Some(subject) = &dead.record.subject {
             let entry = Key::referrer(&self.repository, subject, &self.digest, &dead.record.incarnation);
             records.remove(&entry).await?;

@@ -192,7 +192,7 @@ impl PushManifest {
                     stamp: Stamp::new(self.now),
                     ..before.clone()
                 }),
-                (RollBack::Restore | RollBack::Bury, _) => None,
+                (RollBack::Restore | RollBack::WriteTombstone, _) => None,
             };
             let value = restored
                 .clone()

@@ -17,7 +17,7 @@ enum Step {
     Again,
     Withdraw,
     RollBack,
-    Bury,
+    WriteTombstone,
     Restore,
     ConfirmRestored,
     Done,
@@ -147,7 +147,7 @@ impl Writer {
                 self.incarnation = 0;
                 self.refuse();
             }
-            Step::RollBack | Step::Bury | Step::Restore | Step::ConfirmRestored => {
+            Step::RollBack | Step::WriteTombstone | Step::Restore | Step::ConfirmRestored => {
                 self.roll_back(&mut next, rules);
             }
             Step::Done => return,
@@ -250,7 +250,7 @@ impl Writer {
                 let same = chain::names(Some(&self.replaced), &world.previous.value);
                 self.step = match chain::roll_back(true, world.previous.state, same) {
                     RollBack::Restore => Step::Restore,
-                    RollBack::Bury | RollBack::Leave => Step::Bury,
+                    RollBack::WriteTombstone | RollBack::Leave => Step::WriteTombstone,
                 };
             }
             Step::Restore => {
@@ -273,11 +273,13 @@ impl Writer {
                         world.previous = world.write(rules, State::Live, world.previous.value, 0);
                         self.finish();
                     }
-                    Confirm::Again => self.step = Step::Bury,
+                    Confirm::Again => self.step = Step::WriteTombstone,
                 }
             }
             _ => {
-                if chain::roll_back(world.tag.version == self.tag, State::Absent, false) == RollBack::Bury {
+                if chain::roll_back(world.tag.version == self.tag, State::Absent, false)
+                    == RollBack::WriteTombstone
+                {
                     world.tag = world.write(rules, State::Dead, 0, 0);
                 }
                 self.finish();
