@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -55,11 +55,17 @@ pub(crate) struct ConnectionMemory {
     bodies: AtomicUsize,
     /// Bytes of bodies that were used since there were any to be read.
     used: AtomicUsize,
+    /// Whether the body of a refused request is kept.
+    has_refused: AtomicBool,
     streams: Mutex<OpenStreams>,
 }
 
 /// A body of a request that may be unread, until this is dropped.
 pub(super) struct UnreadBody(Arc<ConnectionMemory>);
+
+/// The body of an HTTP/2 request that was refused. The connection is not read until this is dropped, so that nothing of
+/// the body takes memory.
+pub(super) struct RefusedBody(Arc<ConnectionMemory>);
 
 impl ConnectionMemory {
     pub(super) fn new(account: Arc<Account>) -> Self {
@@ -68,6 +74,7 @@ impl ConnectionMemory {
             requests: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
+            has_refused: AtomicBool::new(false),
             streams: Mutex::default(),
         }
     }
@@ -96,6 +103,18 @@ impl ConnectionMemory {
             self.used.store(0, Ordering::Relaxed);
         }
         UnreadBody(Arc::clone(self))
+    }
+
+    /// Keeps the connection from being read; `None` where another request was refused just now.
+    pub(super) fn refuse_body(self: &Arc<Self>) -> Option<RefusedBody> {
+        let had_refused = self.has_refused.swap(true, Ordering::Relaxed);
+        (!had_refused).then(|| RefusedBody(Arc::clone(self)))
+    }
+}
+
+impl Drop for RefusedBody {
+    fn drop(&mut self) {
+        self.0.has_refused.store(false, Ordering::Relaxed);
     }
 }
 
@@ -220,6 +239,10 @@ impl<T: Carrier> Metered<T> {
         let Protocol::Http2 { received } = &mut self.protocol else {
             return Pin::new(&mut self.inner).poll_read(context, buffer);
         };
+        if self.memory.has_refused.load(Ordering::Relaxed) {
+            let pause = self.pause.insert(Box::pin(sleep(PAUSE)));
+            return pause.as_mut().poll(context).map(Ok);
+        }
         if self.memory.bodies.load(Ordering::Relaxed) == 0 {
             *received = 0;
             self.charge.shrink(self.base);

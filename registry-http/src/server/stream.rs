@@ -13,10 +13,10 @@ use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
 use std::future::poll_fn;
 use std::io::IoSlice;
-use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::activity::Activity;
+use super::metered::RefusedBody;
 use crate::limits::Limits;
 use crate::memory::Charge;
 use crate::tasks::Tasks;
@@ -260,8 +260,6 @@ pub(super) struct StreamTasks {
     most: u32,
     /// Whose task is started next: hyper calls the service, and then gives the task away.
     next: Arc<Mutex<Option<Next>>>,
-    /// Held while the body of a refused request is kept.
-    keeping: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -278,7 +276,6 @@ impl StreamTasks {
             silence: limits.response_silence,
             most: limits.streams,
             next: Arc::default(),
-            keeping: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -297,16 +294,12 @@ impl StreamTasks {
         *self.next() = Some(if is_put_out { Next::Nothing } else { Next::Refusal });
     }
 
-    /// Keeps the body of a request that is refused, and what counts it, until the answer was sent: of one request at a time, so
-    /// that there is one task for each connection at most.
-    pub(super) fn keep_refused(&self, body: impl Send + 'static) {
-        if let Ok(permit) = Arc::clone(&self.keeping).try_acquire_owned() {
-            self.tasks.spawn(async move {
-                // Nobody watches when the answer is taken, so it has more time.
-                sleep(4 * RESET_AFTER).await;
-                drop((body, permit));
-            });
-        }
+    /// Keeps the body of a request that is refused until its answer was sent.
+    pub(super) fn keep_refused(&self, body: impl Send + 'static, refused: RefusedBody) {
+        self.tasks.spawn(async move {
+            sleep(RESET_AFTER).await;
+            drop((body, refused));
+        });
     }
 
     fn next(&self) -> MutexGuard<'_, Option<Next>> {

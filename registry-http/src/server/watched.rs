@@ -79,9 +79,12 @@ where
                 self.activity.leave_unread();
                 let is_put_out = self.activity.is_put_out();
                 self.streams.refuse(is_put_out);
-                if version == Version::HTTP_2 && !is_put_out && !request.body().is_end_stream() {
-                    let counted = self.memory.body_begins();
-                    self.streams.keep_refused((request.into_body(), counted));
+                if version == Version::HTTP_2
+                    && !is_put_out
+                    && !request.body().is_end_stream()
+                    && let Some(refused) = self.memory.refuse_body()
+                {
+                    self.streams.keep_refused(request.into_body(), refused);
                 }
                 // What an HTTP/2 client has not taken yet may leave no room for a body, and without one it is told cleanly.
                 let has_body = version < Version::HTTP_2 || !self.activity.has_answers();
