@@ -13,6 +13,8 @@ use crate::{program, run, with_configuration};
 const DATA: &str = "storage: {filesystem: {rootdirectory: data}}";
 const ADDRESS: &str = "http: {addr: '127.0.0.1:0'}";
 const ENDPOINT: &str = "notifications: {endpoints: [{name: a, url: 'http://127.0.0.1:1/'}]}";
+const ENDPOINT_IN_NO_FILE: &str =
+    "notifications: {endpoints: [{name: a, url: 'http://127.0.0.1:1/'}], outbox: {path: /dev/null}}";
 const TOKENS: &str = "auth: {token: {service: a, builtin: {users: users}}}";
 
 const COMMANDS: [&[&str]; 2] = [&["config", "check", "config.yml"], &["serve", "config.yml"]];
@@ -288,6 +290,45 @@ fn what_is_in_the_place_of_the_registrys_own_files_is_refused_by_the_check_too()
             &[DATA, ADDRESS, "log: {audit: {path: audit}}"],
             |folder| symlink("missing/audit", folder.join("audit")).expect("a link can be made"),
             "log.audit.path",
+        ),
+        (
+            store,
+            |folder| {
+                make_data(folder);
+                symlink("missing", folder.join("data/bytes")).expect("a link can be made");
+            },
+            "data/bytes: it is a link to what is not there",
+        ),
+        (
+            store,
+            |folder| symlink("missing", folder.join("data")).expect("a link can be made"),
+            "cannot store in data",
+        ),
+        (
+            store,
+            |folder| {
+                make_data(folder);
+                drop(UnixListener::bind(folder.join("data/registry.lock")).expect("a socket can be made"));
+            },
+            "data/registry.lock: it is no regular file",
+        ),
+        (
+            &[DATA, ADDRESS, ENDPOINT_IN_NO_FILE],
+            nothing,
+            "cannot use the notifications in /dev/null: it is no regular file",
+        ),
+        (
+            &["storage: {gcs: {bucket: a, keyfile: missing}}", ADDRESS],
+            nothing,
+            "cannot use gs://a/: cannot read the file of the key missing",
+        ),
+        (
+            &[
+                "storage: {azure: {container: a, accountname: b, accountkey: '!'}}",
+                ADDRESS,
+            ],
+            nothing,
+            "cannot use az://a/",
         ),
     ] {
         expect_refused(lines, prepare, expected);

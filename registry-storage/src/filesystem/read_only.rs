@@ -44,19 +44,31 @@ pub fn unusable(root: &Path) -> Vec<(PathBuf, io::Error)> {
         .collect()
 }
 
-/// Passes where this process may read and write a file, or a folder, and where there is none.
+/// Passes where this process may read and write a file, or a folder, and where there is nothing.
 ///
 /// # Errors
-/// What the system says, or that a folder is there in the place of a file, or no folder where one has to be.
+/// What the system says, that something else is in the place, or a link to what is not there.
 pub fn require_usable(path: &Path, is_folder: bool) -> io::Result<()> {
     match access(path, Access::READ_OK | Access::WRITE_OK) {
+        Err(Errno::NOENT) if path.symlink_metadata().is_ok() => {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "it is a link to what is not there",
+            ));
+        }
         Err(Errno::NOENT) => return Ok(()),
         result => result?,
     }
-    match (is_folder, path.metadata()?.is_dir()) {
+    let found = path.metadata()?;
+    match (is_folder, found.is_dir()) {
+        (true, true) => Ok(()),
         (true, false) => Err(io::ErrorKind::NotADirectory.into()),
         (false, true) => Err(io::ErrorKind::IsADirectory.into()),
-        _ => Ok(()),
+        (false, false) if found.is_file() => Ok(()),
+        (false, false) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "it is no regular file",
+        )),
     }
 }
 

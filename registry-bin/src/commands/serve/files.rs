@@ -54,6 +54,9 @@ pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
             results.push(keys.and_then(|keys| keys.check()));
         }
     }
+    if let Ok(StorageLocation::Bucket(bucket)) = StorageLocation::of(&configuration.storage) {
+        results.push(bucket.open().map(drop));
+    }
     results.extend(places::failures(configuration));
     let mut failures = claims::failures(loaded);
     failures.extend(results.into_iter().filter_map(Result::err));

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use registry_storage::filesystem::{OpenError, check_records};
+use registry_storage::filesystem::{OpenError, check_records, require_usable};
 use rustix::fs::{Access, access};
 
 use super::claims::resolved;
@@ -68,7 +68,9 @@ fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure>
             })
         }
         Ok(_) => Err(failed(io::ErrorKind::NotADirectory.into())),
-        Err(_) => check_made(root).map_err(failed),
+        Err(_) => require_usable(root, true)
+            .and_then(|()| check_made(root))
+            .map_err(failed),
     }
 }
 

@@ -68,7 +68,7 @@ impl Exporter {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, Failure> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, Failure> {
     let failed = || Failure::new(format!("cannot use the certificates in {}", path.display()));
     let text = bounded_file::read(path).map_err(|cause| failed().because(cause))?;
     let certificates =

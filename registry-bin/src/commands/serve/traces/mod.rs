@@ -17,7 +17,7 @@ use registry_http::operations::MeteredStorage;
 use registry_http::{Observer, RequestSpans};
 
 use self::environment::TraceOptions;
-use self::exporter::Exporter;
+use self::exporter::{Exporter, certificates};
 use crate::failure::Failure;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
@@ -42,9 +42,11 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 }
 
 impl Traces {
-    /// Looks whether the variables `OTEL_*` are good.
+    /// Looks whether the variables `OTEL_*` are good, and the certificates that they name.
     pub(super) fn check() -> Result<(), Failure> {
-        TraceOptions::read(variables()).map(drop)
+        let options = TraceOptions::read(variables())?;
+        let path = options.and_then(|options| options.certificates);
+        path.map_or(Ok(()), |path| certificates(&path).map(drop))
     }
 
     /// Starts what the variables `OTEL_*` ask for. It has to be called from within a runtime.
