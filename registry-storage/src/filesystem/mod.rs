@@ -90,7 +90,7 @@ pub(crate) const BYTES_FOLDER: &str = "bytes";
 /// The size of an upload's part in bytes: what one write takes, and what an upload has in memory.
 const PART_SIZE: usize = 256 * 1024;
 /// The size of a part in bytes where the memory for uploads is used up.
-const SMALL_PART: usize = 32 * 1024;
+const SMALL_PART: usize = 24 * 1024;
 /// A part is at most so small a share of the memory for uploads that is free.
 const SHARE: usize = 8;
 /// The largest blob in bytes that is kept in its record.

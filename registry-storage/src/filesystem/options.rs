@@ -114,7 +114,7 @@ impl Default for FilesystemOptions {
             wait: Duration::ZERO,
             read_only: false,
             record_cache: 8 << 20,
-            upload_memory: 16 << 20,
+            upload_memory: 12 << 20,
             download_memory: 24 << 20,
             open_files: 512,
             reserve: 8 << 20,
@@ -162,8 +162,8 @@ impl FilesystemOptions {
         self
     }
 
-    /// Lets the parts of all uploads together take `bytes` of memory, and 32 KiB each where that is used up. The less is
-    /// left, the smaller are the parts. The default is 16 MiB.
+    /// Lets the parts of all uploads together take `bytes` of memory, and 24 KiB each where that is used up. The less is
+    /// left, the smaller are the parts. The default is 12 MiB.
     #[must_use]
     pub fn upload_memory(mut self, bytes: usize) -> Self {
         self.upload_memory = bytes;
