@@ -11,15 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
-use super::open_streams::{OpenStreams, STREAM};
+use super::open_streams::OpenStreams;
 use super::transport::Carrier;
 use super::watched::FULL;
 use crate::limits::Limits;
 use crate::memory::{Account, Charge, MemoryUse};
 
 /// What a connection holds as long as nothing comes, in bytes, about: its task, a buffer of 8 KiB in each direction, and
-/// what TLS keeps; and its first stream of HTTP/2.
-const CONNECTION: usize = 16 * 1024 + STREAM;
+/// what TLS keeps.
+const CONNECTION: usize = 16 * 1024;
 const TLS: usize = 16 * 1024;
 
 /// The bytes of a header that are not charged.

@@ -6,13 +6,14 @@ use crate::memory::{Account, Charge, MemoryUse, Refused};
 
 /// What HTTP/2 holds for a stream beside its request and bodies, in bytes, about: its places in tables that never become
 /// smaller, and the header of an answer that the client does not take.
-pub(super) const STREAM: usize = 6 * 1024;
+const STREAM: usize = 6 * 1024;
 
 /// How many streams of a connection may be open, and the charge for the most that there were.
 ///
 /// What the protocol holds of a stream is not seen from here: a header that is not taken outlives its request. So those
-/// count that began since nothing ran and nothing waited for the client. One more is paid ahead, and the first one with the
-/// connection, so that a request which cannot be paid can be answered.
+/// count that began since nothing ran and nothing waited for the client. One more is paid ahead, so that a request which
+/// cannot be paid can be answered. The first one is not paid with its connection: connections that come when nothing is left are
+/// cut, and leave room for those of other addresses.
 #[derive(Debug, Default)]
 pub(super) struct OpenStreams {
     begun: usize,
@@ -76,12 +77,13 @@ impl OpenStreams {
     }
 
     fn pay(&mut self, account: &Arc<Account>, streams: usize) -> Result<(), Refused> {
-        let paid = self.charge.as_ref().map_or(0, Charge::bytes);
-        let missing = (streams.saturating_sub(1) * STREAM).saturating_sub(paid);
-        match &mut self.charge {
-            _ if missing == 0 => {}
-            Some(charge) => charge.grow(missing, MemoryUse::Request)?,
-            None => self.charge = Some(account.charge(missing, MemoryUse::Request)?),
+        let charge = match &mut self.charge {
+            Some(charge) => charge,
+            None => self.charge.insert(account.charge(0, MemoryUse::Request)?),
+        };
+        let missing = (streams * STREAM).saturating_sub(charge.bytes());
+        if missing > 0 {
+            charge.grow(missing, MemoryUse::Request)?;
         }
         Ok(())
     }
@@ -97,7 +99,7 @@ mod tests {
         let budget = MemoryBudget::new(1 << 20);
         let account = budget.account(None);
         let mut streams = OpenStreams::default();
-        let charged = || 1 + budget.used() / STREAM;
+        let charged = || budget.used() / STREAM;
         for _ in 0..3 {
             streams.begin(&account, Before::Quiet, 128).unwrap();
         }
@@ -124,7 +126,7 @@ mod tests {
 
     #[test]
     fn who_takes_the_answers_is_refused_and_who_does_not_is_cut() {
-        let budget = MemoryBudget::new(3 * STREAM);
+        let budget = MemoryBudget::new(4 * STREAM);
         let account = budget.account(None);
         let mut streams = OpenStreams::default();
         let mut begin = |before| {
@@ -142,16 +144,5 @@ mod tests {
             assert_eq!(begin(Before::Busy), Err(Denied::Refuse(Refused::Greedy)));
         }
         assert_eq!(begin(Before::Untaken), Err(Denied::Cut(Refused::Greedy)));
-    }
-
-    /// A client whose first request came when nothing was left was cut, and had no answer.
-    #[test]
-    fn the_first_request_of_a_connection_is_refused_and_not_cut() {
-        let budget = MemoryBudget::new(STREAM - 1);
-        let account = budget.account(None);
-        for _ in 0..3 {
-            let begun = OpenStreams::default().begin(&account, Before::Quiet, 128);
-            assert!(matches!(begun, Err(Denied::Refuse(_))), "{begun:?}");
-        }
     }
 }

@@ -44,7 +44,7 @@ async fn requests_take_memory_until_their_answers_are_taken() {
     assert_eq!(budget.used(), 0);
     let mut client = Client::connect(registry.address()).await;
     assert_eq!(client.get("/v2/").await.status, 200);
-    let idle = eventually(async || (budget.used() < 24_000).then(|| budget.used())).await;
+    let idle = eventually(async || (budget.used() < 20_000).then(|| budget.used())).await;
     assert!(idle > 0, "a connection takes some");
     let digest = push_blob(&mut client, "a", &vec![7; 1 << 20]).await;
     let target = format!("/v2/a/blobs/{digest}");

@@ -39,6 +39,7 @@ mod transaction;
 pub mod volatile;
 mod writer;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -100,6 +101,25 @@ const TAIL_LIMIT: usize = 16 * 1024;
 #[must_use]
 pub fn is_root(root: &Path) -> bool {
     root.join(RECORDS_FILE).is_file()
+}
+
+/// Passes unless there are bytes, and the file of the records is gone or empty: the store would begin anew, and its first
+/// sweep would delete all the bytes.
+fn require_records(root: &Path) -> Result<(), OpenError> {
+    let (path, bytes) = (root.join(RECORDS_FILE), root.join(BYTES_FOLDER));
+    let has_records = path.metadata().is_ok_and(|file| file.len() > 0);
+    // A start that was killed before it made records may have left folders.
+    let has_some = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    let has_bytes = || {
+        let days = fs::read_dir(&bytes).into_iter().flatten().flatten();
+        days.into_iter()
+            .any(|day| day.file_type().is_ok_and(|kind| kind.is_file()) || has_some(&day.path()))
+    };
+    if has_records || !has_bytes() {
+        Ok(())
+    } else {
+        Err(OpenError::RecordsLost { path, bytes })
+    }
 }
 
 /// A store on one disk. This process owns the root for as long as the value lives and until [`close`](Backend::close).
@@ -185,6 +205,7 @@ impl FilesystemBackend {
             path: root.to_owned(),
             cause,
         };
+        require_records(root)?;
         let rights = Rights::below(root).map_err(failed)?;
         rights.tighten(root);
         match disk.create_folder(&folder, rights.folder()) {

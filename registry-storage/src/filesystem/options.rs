@@ -75,6 +75,19 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// There are bytes of blobs, and the records that say what they are were removed or emptied.
+    #[error(
+        "{} is gone or empty, and {} has blobs: nothing was changed. Restore a backup into another folder, or move this one \
+         away to begin an empty registry",
+        path.display(),
+        bytes.display()
+    )]
+    RecordsLost {
+        /// The file of the records.
+        path: PathBuf,
+        /// The folder of the bytes.
+        bytes: PathBuf,
+    },
     /// The records cannot be read.
     #[error("{}", path.display())]
     Records {

@@ -19,7 +19,7 @@ use super::reserve::Reserve;
 use super::rights::Rights;
 use super::{
     BYTES_FOLDER, FilesystemBackend, FilesystemOptions, LOCK_FILE, RECORDS_FILE, RESERVE_FILE, SPACE_PROBE,
-    is_root,
+    is_root, require_records,
 };
 use crate::sqlite_head::{self, HeadError};
 
@@ -75,9 +75,10 @@ pub fn require_usable(path: &Path, is_folder: bool) -> io::Result<()> {
 /// Looks at the head of the records below a root without opening them: nothing is locked or written. Blocks, for a moment.
 ///
 /// # Errors
-/// [`OpenError::Records`] where the file is there and has no records, [`OpenError::Newer`], and [`OpenError::Disk`] where it
+/// [`OpenError::Records`] where the file is there and has no records, [`OpenError::RecordsLost`], [`OpenError::Newer`], and [`OpenError::Disk`] where it
 /// cannot be read.
 pub fn check_records(root: &Path) -> Result<(), OpenError> {
+    require_records(root)?;
     let path = root.join(RECORDS_FILE);
     match sqlite_head::user_version(&path) {
         Err(HeadError::Disk(cause)) => Err(OpenError::Disk { path, cause }),

@@ -7,10 +7,10 @@ use rusqlite::{StatementStatus, ffi};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::FilesystemBackend;
 use super::queries::{self, Medium};
 use super::transaction::SqliteTransaction;
 use super::writer::Job;
+use super::{FilesystemBackend, OpenError, check_records};
 use crate::backend::{Again, Backend as _, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 
@@ -520,4 +520,32 @@ async fn a_synced_sequence_that_writes_nothing_syncs_what_was_deferred() {
     assert!(after > before);
     backend.transact(Durability::Synced, Look).await.unwrap();
     assert_eq!(log(), after);
+}
+
+/// It began anew, and its first sweep deleted the bytes of all blobs.
+#[tokio::test]
+async fn a_root_whose_records_are_gone_is_refused_and_keeps_its_bytes() {
+    let (root, backend) = open().await;
+    backend.close().await.unwrap();
+    let open_again = async || FilesystemBackend::open(root.path()).await;
+    // A start that was killed early left no more than folders.
+    let records = root.path().join("records.sqlite");
+    let day = root.path().join("bytes/20261128");
+    std::fs::create_dir(&day).unwrap();
+    std::fs::remove_file(&records).unwrap();
+    open_again().await.unwrap().close().await.unwrap();
+
+    std::fs::write(day.join("0c9f3d8a-1c1d-4a4e-8f51-0b6a1d0c2e3f"), "a layer").unwrap();
+    open_again().await.unwrap().close().await.unwrap();
+    for is_empty in [true, false] {
+        if is_empty {
+            std::fs::write(&records, "").unwrap();
+        } else {
+            std::fs::remove_file(&records).unwrap();
+        }
+        let refused = open_again().await.unwrap_err();
+        assert!(matches!(refused, OpenError::RecordsLost { .. }), "{refused}");
+        assert!(check_records(root.path()).is_err());
+        assert_eq!(records.exists(), is_empty, "nothing was made");
+    }
 }
