@@ -76,6 +76,22 @@ fn check_refuses_places_that_serve_refuses() {
             "storage: inmemory\nhttp: {net: unix, addr: config.yml/socket}",
             "http.addr",
         ),
+        ("storage: inmemory\nhttp: {net: unix, addr: socket/}", "http.addr"),
+        (
+            "storage: inmemory\nlog: {audit: {enabled: true, path: audit/}}",
+            "log.audit.path",
+        ),
+        (
+            "storage: inmemory\nauth: {htpasswd: {realm: a, path: users/}}",
+            "auth.htpasswd.path",
+        ),
+        (
+            &format!(
+                "storage: inmemory\nauth: {{htpasswd: {{realm: a, path: {}}}}}",
+                "a".repeat(253)
+            ),
+            "auth.htpasswd.path",
+        ),
         // Root may write there by the modes, and cannot.
         (
             "storage: {filesystem: {rootdirectory: /proc/registry}}",

@@ -267,6 +267,15 @@ impl Account {
         Ok(charge)
     }
 
+    /// Tells whether what is free is little, and is needed for other clients.
+    pub(crate) fn is_scarce(&self) -> bool {
+        let shared = &self.budget.0;
+        let free = shared
+            .capacity
+            .saturating_sub(shared.used.load(Ordering::Relaxed));
+        free < self.budget.reserve()
+    }
+
     /// Takes `bytes` from the budget and for the client, if it then has no more than `most` of what is free, and where
     /// that takes of the reserve, no more than is free and half of what the greediest has. Of the second half of the
     /// reserve it gets less the more is used: hundreds of clients that hold little each leave something for the next.

@@ -79,8 +79,10 @@ where
                 self.activity.leave_unread();
                 let is_put_out = self.activity.is_put_out();
                 self.streams.refuse(is_put_out);
+                // Where hundreds of addresses leave little to others, what a client holds has to go at once.
                 if version == Version::HTTP_2
                     && !is_put_out
+                    && !self.memory.account().is_scarce()
                     && !request.body().is_end_stream()
                     && let Some(refused) = self.memory.refuse_body()
                 {

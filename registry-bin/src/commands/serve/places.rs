@@ -1,6 +1,7 @@
 //! Places that a server writes to, looked at without anything being written.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
@@ -38,7 +39,7 @@ pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
     for (key, path) in configuration.auth.files_of_users() {
         if !path.exists() {
             let message = format!("cannot make a file of users at {}", path.display());
-            results.push(check_made(path).map_err(|cause| Failure::of(key, message).because(cause)));
+            results.push(check_made_file(path).map_err(|cause| Failure::of(key, message).because(cause)));
         }
     }
     if let Some(folder) = &configuration.backup.folder {
@@ -81,6 +82,31 @@ pub(super) fn check_made(path: &Path) -> io::Result<()> {
     check_folder(place.unwrap_or_else(|| Path::new(".")))
 }
 
+/// The same for a file, which is not made where a link leads to.
+pub(super) fn check_made_file(path: &Path) -> io::Result<()> {
+    check_name(path)?;
+    if path.is_symlink() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "it is a link to what is not there",
+        ));
+    }
+    check_made(path)
+}
+
+/// Looks whether a file can have this name, and the files beside it while it is written.
+fn check_name(path: &Path) -> io::Result<()> {
+    const LONGEST: usize = 255 - "-journal.123".len();
+    let refused = |message: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    if path.as_os_str().as_bytes().ends_with(b"/") {
+        return refused("it ends with a slash, as the path of a folder does");
+    }
+    if path.components().any(|part| part.as_os_str().len() > LONGEST) {
+        return refused("a name in it is too long");
+    }
+    Ok(())
+}
+
 /// Looks whether a socket can be made.
 fn check_socket(path: &Path) -> io::Result<()> {
     let length = path.as_os_str().len();
@@ -89,6 +115,7 @@ fn check_socket(path: &Path) -> io::Result<()> {
             format!("its path has {length} bytes, and that of a socket has at most {SOCKET_PATH_LIMIT}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
+    check_name(path)?;
     match path.symlink_metadata() {
         Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
@@ -101,6 +128,7 @@ fn check_socket(path: &Path) -> io::Result<()> {
 
 /// Looks whether a file can be written, or made where it is missing.
 pub(super) fn check_file(path: &Path) -> io::Result<()> {
+    check_name(path)?;
     match path.metadata() {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(found) if found.file_type().is_socket() => Err(io::Error::new(

@@ -153,7 +153,7 @@ impl SigningKeyFile {
         if path.exists() {
             return read_or_make(&path).map(drop);
         }
-        let made = places::check_made(&path);
+        let made = places::check_made_file(&path);
         made.map_err(|cause| Failure::new(format!("cannot make {}", path.display())).because(cause))
     }
 

@@ -56,9 +56,10 @@ fn is_base64(text: &str) -> bool {
             .any(|piece| piece.len() >= SHORTEST_PIECE && has_all(piece))
 }
 
-/// Returns a value for a message that says what is wrong with it; without it where it is long or looks like content.
+/// Returns a value for a message that says what is wrong with it; without it where it is long, looks like content, or may have
+/// a password before the name of a host.
 pub(crate) fn shown(text: &str) -> Cow<'static, str> {
-    if text.len() > LONGEST_SHOWN || is_content(text) {
+    if text.len() > LONGEST_SHOWN || is_content(text) || text.contains('@') {
         "another text, which is not shown because it may be secret".into()
     } else {
         format!("{text:?}").into()
@@ -118,6 +119,9 @@ mod tests {
             assert!(no_path(&content).is_some(), "{content}");
         }
         assert!(!shown(&bare).contains(&bare) && !shown(&pem).contains(lines[1]));
+        for text in ["http://user:hunter2@host/", "user:hunter2@host"] {
+            assert!(!shown(text).contains("hunter2"), "{text}");
+        }
         assert_eq!(shown("loud"), "\"loud\"");
     }
 }
