@@ -18,12 +18,14 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 const USER_VERSION: std::ops::Range<usize> = 60..64;
 
 /// Why a file is no database that can be looked at.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum HeadError {
     /// The file system refused.
-    Disk(io::Error),
+    #[error("the file cannot be read")]
+    Disk(#[source] io::Error),
     /// It is no database.
-    Foreign(rusqlite::Error),
+    #[error("the file is no database")]
+    Foreign(#[source] rusqlite::Error),
 }
 
 /// Returns the number that a program gave its database; 0 where the file is missing or empty, as a new one is.
