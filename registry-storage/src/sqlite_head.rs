@@ -1,10 +1,10 @@
-//! The head of a file of SQLite's, read without opening the database: nothing is locked, written or recovered.
+//! A file of SQLite's, looked at without opening the database: nothing is locked, written or recovered.
 //!
 //! What only the log beside the file has is not seen.
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::ffi;
 
@@ -14,8 +14,14 @@ const LENGTH: u64 = 100;
 /// What it begins with.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
+/// Where the size of a page is, in big-endian order; the largest one, 65 536, is written as 1.
+const PAGE_SIZE: std::ops::Range<usize> = 16..18;
+
 /// Where the number is that its program gave it, in big-endian order.
 const USER_VERSION: std::ops::Range<usize> = 60..64;
+
+/// The most bytes of a path: SQLite takes 512, and adds the end of a name.
+const LONGEST_PATH: usize = 504;
 
 /// Why a file is no database that can be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -28,23 +34,68 @@ pub(crate) enum HeadError {
     Foreign(#[source] rusqlite::Error),
 }
 
+/// Returns a file, and those that SQLite makes beside it.
+pub(crate) fn with_logs(path: &Path) -> [PathBuf; 4] {
+    ["", "-wal", "-shm", "-journal"].map(|end| {
+        let mut path = path.as_os_str().to_owned();
+        path.push(end);
+        path.into()
+    })
+}
+
+/// Refuses a place in which SQLite opens nothing, with words for what it calls "unable to open database file".
+pub(crate) fn require_place(path: &Path) -> io::Result<()> {
+    let refused = |message: String| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    // It follows links first.
+    let full = path.canonicalize().or_else(|_| std::path::absolute(path))?;
+    let length = full.as_os_str().len();
+    if length > LONGEST_PATH {
+        return refused(format!(
+            "its path has {length} bytes, and that of a database has at most {LONGEST_PATH}"
+        ));
+    }
+    let other = with_logs(path)
+        .into_iter()
+        .find(|file| file.metadata().is_ok_and(|found| !found.is_file()));
+    match other {
+        Some(other) => refused(format!("{} is no regular file", other.display())),
+        None => Ok(()),
+    }
+}
+
 /// Returns the number that a program gave its database; 0 where the file is missing or empty, as a new one is.
 pub(crate) fn user_version(path: &Path) -> Result<u32, HeadError> {
     let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LENGTH).read_to_end(&mut head));
-    match read {
+    let read = File::open(path).and_then(|file| {
+        let length = file.metadata()?.len();
+        file.take(LENGTH).read_to_end(&mut head)?;
+        Ok(length)
+    });
+    let length = match read {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(0),
         read => read.map_err(HeadError::Disk)?,
     };
     if head.is_empty() {
         return Ok(0);
     }
-    let version = head.get(USER_VERSION).and_then(|bytes| bytes.try_into().ok());
-    match version.filter(|_| head.starts_with(MAGIC)) {
-        Some(bytes) => Ok(u32::from_be_bytes(bytes)),
-        None => Err(HeadError::Foreign(rusqlite::Error::SqliteFailure(
-            ffi::Error::new(ffi::SQLITE_NOTADB),
-            None,
-        ))),
+    let foreign = |code| {
+        let cause = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        HeadError::Foreign(cause)
+    };
+    let number = |place: std::ops::Range<usize>| {
+        let bytes = head.get(place).filter(|_| head.starts_with(MAGIC));
+        bytes.map(|bytes| {
+            bytes
+                .iter()
+                .fold(0, |number: u32, byte| number << 8 | u32::from(*byte))
+        })
+    };
+    let (Some(page_size), Some(version)) = (number(PAGE_SIZE), number(USER_VERSION)) else {
+        return Err(foreign(ffi::SQLITE_NOTADB));
+    };
+    let page_size = if page_size == 1 { 65_536 } else { page_size };
+    if length < page_size.into() {
+        return Err(foreign(ffi::SQLITE_CORRUPT));
     }
+    Ok(version)
 }

@@ -92,6 +92,13 @@ fn check_refuses_places_that_serve_refuses() {
             ),
             "auth.htpasswd.path",
         ),
+        (
+            &format!(
+                "storage: {{filesystem: {{rootdirectory: {0}/{0}}}}}",
+                "a".repeat(240)
+            ),
+            "storage.filesystem.rootdirectory",
+        ),
         // Root may write there by the modes, and cannot.
         (
             "storage: {filesystem: {rootdirectory: /proc/registry}}",

@@ -71,6 +71,7 @@ use crate::backend::{
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
+use crate::sqlite_head;
 
 pub(crate) use self::files::LinkError;
 pub use self::lock::Holder;
@@ -103,11 +104,14 @@ pub fn is_root(root: &Path) -> bool {
     root.join(RECORDS_FILE).is_file()
 }
 
-/// Passes unless there are bytes, and the file of the records is gone or empty: the store would begin anew, and its first
-/// sweep would delete all the bytes.
+/// Passes unless there are bytes, and no records: the store would begin anew, and its first sweep would delete all the bytes.
+/// The file may be gone, be empty, or be a database to which nothing was written, as one is whose log was removed.
 fn require_records(root: &Path) -> Result<(), OpenError> {
     let (path, bytes) = (root.join(RECORDS_FILE), root.join(BYTES_FOLDER));
-    let has_records = path.metadata().is_ok_and(|file| file.len() > 0);
+    let [_, log, ..] = sqlite_head::with_logs(&path);
+    let has_log = || log.metadata().is_ok_and(|log| log.len() > 0);
+    let has_records = path.metadata().is_ok_and(|file| file.len() > 0)
+        && (has_log() || !matches!(sqlite_head::user_version(&path), Ok(0)));
     // A start that was killed before it made records may have left folders.
     let has_some = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     let has_bytes = || {
@@ -205,6 +209,11 @@ impl FilesystemBackend {
             path: root.to_owned(),
             cause,
         };
+        let path = root.join(RECORDS_FILE);
+        sqlite_head::require_place(&path).map_err(|cause| OpenError::Disk {
+            path: path.clone(),
+            cause,
+        })?;
         require_records(root)?;
         let rights = Rights::below(root).map_err(failed)?;
         rights.tighten(root);
@@ -221,7 +230,7 @@ impl FilesystemBackend {
                 holder,
             })?;
         // SQLite gives its other files the mode of this one.
-        create_file_if_missing(&root.join(RECORDS_FILE), rights.file()).map_err(failed)?;
+        create_file_if_missing(&path, rights.file()).map_err(failed)?;
         let connection = open_records(root)?;
         lock.know_records().map_err(failed)?;
         let reserve = Reserve::new(root, options.reserve);

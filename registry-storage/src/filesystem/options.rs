@@ -77,7 +77,7 @@ pub enum OpenError {
     },
     /// There are bytes of blobs, and the records that say what they are were removed or emptied.
     #[error(
-        "{} is gone or empty, and {} has blobs: nothing was changed. Restore a backup into another folder, or move this one \
+        "{} is gone or has nothing in it, and {} has blobs: nothing was changed. Restore a backup into another folder, or move this one \
          away to begin an empty registry",
         path.display(),
         bytes.display()

@@ -5,7 +5,7 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, AtFlags, CWD, StatxAttributes, StatxFlags, access, statx};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ pub fn unusable(root: &Path) -> Vec<(PathBuf, io::Error)> {
 /// Passes where this process may read and write a file, or a folder, and where there is nothing.
 ///
 /// # Errors
-/// What the system says, that something else is in the place, or a link to what is not there.
+/// What the system says, that something else is in the place, a link to what is not there, or a file that can only be appended to.
 pub fn require_usable(path: &Path, is_folder: bool) -> io::Result<()> {
     match access(path, Access::READ_OK | Access::WRITE_OK) {
         Err(Errno::NOENT) if path.symlink_metadata().is_ok() => {
@@ -64,6 +64,10 @@ pub fn require_usable(path: &Path, is_folder: bool) -> io::Result<()> {
         (true, true) => Ok(()),
         (true, false) => Err(io::ErrorKind::NotADirectory.into()),
         (false, true) => Err(io::ErrorKind::IsADirectory.into()),
+        (false, false) if is_append_only(path) => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it can only be appended to (`chattr -a` takes that away)",
+        )),
         (false, false) if found.is_file() => Ok(()),
         (false, false) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -72,14 +76,24 @@ pub fn require_usable(path: &Path, is_folder: bool) -> io::Result<()> {
     }
 }
 
+/// Tells whether a file has the attribute that lets nobody change what is in it, which the rights do not show.
+fn is_append_only(path: &Path) -> bool {
+    // It is not opened: that would end the locks that SQLite has on it in this process.
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::APPEND))
+}
+
 /// Looks at the head of the records below a root without opening them: nothing is locked or written. Blocks, for a moment.
 ///
 /// # Errors
-/// [`OpenError::Records`] where the file is there and has no records, [`OpenError::RecordsLost`], [`OpenError::Newer`], and [`OpenError::Disk`] where it
-/// cannot be read.
+/// [`OpenError::Records`] where the file is there and has no records, [`OpenError::RecordsLost`], [`OpenError::Newer`], and
+/// [`OpenError::Disk`] where it cannot be read or made: its path is too long, or something else is in its place or beside it.
 pub fn check_records(root: &Path) -> Result<(), OpenError> {
-    require_records(root)?;
     let path = root.join(RECORDS_FILE);
+    if let Err(cause) = sqlite_head::require_place(&path) {
+        return Err(OpenError::Disk { path, cause });
+    }
+    require_records(root)?;
     match sqlite_head::user_version(&path) {
         Err(HeadError::Disk(cause)) => Err(OpenError::Disk { path, cause }),
         Err(HeadError::Foreign(cause)) => Err(OpenError::Records { path, cause }),
@@ -95,10 +109,9 @@ pub fn check_records(root: &Path) -> Result<(), OpenError> {
 /// Returns what a store makes in its root, whether it is there or not. Who else writes there destroys it.
 #[must_use]
 pub fn own_files(root: &Path) -> Vec<PathBuf> {
-    let records = ["", "-wal", "-shm", "-journal"].map(|end| format!("{RECORDS_FILE}{end}"));
-    let others = [LOCK_FILE, RESERVE_FILE, SPACE_PROBE, BYTES_FOLDER];
-    let names = records.iter().map(String::as_str).chain(others);
-    names.map(|name| root.join(name)).collect()
+    let others = [LOCK_FILE, RESERVE_FILE, SPACE_PROBE, BYTES_FOLDER].map(|name| root.join(name));
+    let records = sqlite_head::with_logs(&root.join(RECORDS_FILE));
+    records.into_iter().chain(others).collect()
 }
 
 impl FilesystemBackend {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use registry_core::{Error, ErrorCode};
-use rusqlite::{StatementStatus, ffi};
+use rusqlite::{Connection, StatementStatus, ffi};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -537,15 +537,64 @@ async fn a_root_whose_records_are_gone_is_refused_and_keeps_its_bytes() {
 
     std::fs::write(day.join("0c9f3d8a-1c1d-4a4e-8f51-0b6a1d0c2e3f"), "a layer").unwrap();
     open_again().await.unwrap().close().await.unwrap();
-    for is_empty in [true, false] {
-        if is_empty {
-            std::fs::write(&records, "").unwrap();
-        } else {
-            std::fs::remove_file(&records).unwrap();
+    // As it is where the log was removed after a kill.
+    let nothing_written = || {
+        let connection = Connection::open(&records)?;
+        connection.execute_batch("PRAGMA journal_mode = WAL; VACUUM")
+    };
+    for there in ["database", "empty", "nothing"] {
+        std::fs::remove_file(&records).unwrap();
+        match there {
+            "database" => nothing_written().unwrap(),
+            "empty" => std::fs::write(&records, "").unwrap(),
+            _ => {}
         }
+        let length = || records.metadata().map(|found| found.len()).ok();
+        let before = length();
         let refused = open_again().await.unwrap_err();
-        assert!(matches!(refused, OpenError::RecordsLost { .. }), "{refused}");
+        assert!(
+            matches!(refused, OpenError::RecordsLost { .. }),
+            "{there}: {refused}"
+        );
         assert!(check_records(root.path()).is_err());
-        assert_eq!(records.exists(), is_empty, "nothing was made");
+        assert_eq!(length(), before, "nothing was made");
+    }
+}
+
+/// `config check` called them good.
+#[tokio::test]
+async fn places_in_which_no_records_can_be_are_refused_with_their_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("a".repeat(240)).join("b".repeat(240));
+    let root = |name: &str| {
+        let root = folder.path().join(name);
+        std::fs::create_dir(&root).unwrap();
+        root
+    };
+    let (beside, cut) = (root("beside"), root("cut"));
+    std::fs::create_dir(beside.join("records.sqlite-journal")).unwrap();
+    let backend = FilesystemBackend::open(&cut).await.unwrap();
+    backend.close().await.unwrap();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(cut.join("records.sqlite"));
+    file.unwrap().set_len(100).unwrap();
+    for (root, reason) in [
+        (deep, "that of a database has at most 504"),
+        (beside, "records.sqlite-journal is no regular file"),
+        (cut, "malformed"),
+    ] {
+        for refused in [
+            check_records(&root).unwrap_err(),
+            FilesystemBackend::open(&root).await.unwrap_err(),
+        ] {
+            let mut message = refused.to_string();
+            let mut source = std::error::Error::source(&refused);
+            while let Some(cause) = source {
+                message = format!("{message}: {cause}");
+                source = cause.source();
+            }
+            assert!(message.contains(reason), "{message}");
+        }
     }
 }

@@ -14,7 +14,7 @@ mod queue;
 mod tests;
 mod worker;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -70,6 +70,9 @@ pub enum OutboxError {
     /// Another process has the file open.
     #[error("another process uses this file; each server needs an outbox of its own")]
     InUse,
+    /// A database cannot be in the place: the path is too long, or something that is no file is in its place or beside it.
+    #[error("the outbox cannot be there")]
+    Place(#[source] std::io::Error),
     /// The file cannot be read or written.
     #[error("the outbox cannot be read or written")]
     File(#[from] Arc<rusqlite::Error>),
@@ -123,11 +126,18 @@ impl Outbox {
         Self::start(Queue::open(path, limits, consumers).map_err(refused)?, true)
     }
 
+    /// Returns the files of an outbox at `path`: it, and those that are made beside it.
+    #[must_use]
+    pub fn files(path: &Path) -> [PathBuf; 4] {
+        sqlite_head::with_logs(path)
+    }
+
     /// Looks at the head of the file at `path` without opening the queue. It blocks, for a moment.
     ///
     /// # Errors
-    /// It is there and is the file of no queue.
+    /// [`Place`](OutboxError::Place); the file is there and is that of no queue.
     pub fn check(path: &Path) -> Result<(), OutboxError> {
+        sqlite_head::require_place(path).map_err(OutboxError::Place)?;
         match sqlite_head::user_version(path) {
             Err(HeadError::Foreign(cause)) => Err(Arc::new(cause).into()),
             // What cannot be read is told of by whoever opens it.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use registry_storage::filesystem::own_files;
+use registry_storage::outbox::Outbox;
 
 use super::{OWN_CERTIFICATES, notifications, token_keys};
 use crate::config::sections::http::Network;
@@ -161,7 +162,7 @@ fn claims(loaded: &Loaded) -> Vec<Claim> {
             own.push((token_keys::own_file(root), Use::Writes));
         }
         if outbox.path.is_none() {
-            let files = notifications::files(&notifications::beside_data(root));
+            let files = Outbox::files(&notifications::beside_data(root));
             own.extend(files.map(|path| (path, Use::Writes)));
         }
         for (path, purpose) in own {
@@ -182,7 +183,7 @@ fn claims(loaded: &Loaded) -> Vec<Claim> {
         claims.add_key(&format!("health.file[{index}].file"), &check.file, Use::Reads);
     }
     if let Some(path) = &outbox.path {
-        for path in notifications::files(path) {
+        for path in Outbox::files(path) {
             claims.add_key(notifications::OUTBOX_PATH, &path, Use::Writes);
         }
     }

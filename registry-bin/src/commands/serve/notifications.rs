@@ -23,15 +23,6 @@ const FILE: &str = "notifications";
 /// The key that names another one.
 pub(super) const OUTBOX_PATH: &str = "notifications.outbox.path";
 
-/// Returns the files of an outbox: it, and those that SQLite makes beside it.
-pub(super) fn files(outbox: &Path) -> [PathBuf; 4] {
-    ["", "-wal", "-shm", "-journal"].map(|end| {
-        let mut path = outbox.as_os_str().to_owned();
-        path.push(end);
-        path.into()
-    })
-}
-
 /// Returns where the outbox is in a folder of data.
 pub(super) fn beside_data(root: &Path) -> PathBuf {
     root.join(FILE)
@@ -61,7 +52,7 @@ pub(super) fn check(configuration: &Configuration) -> Result<(), Failure> {
 }
 
 fn check_file(path: &Path) -> Result<(), Failure> {
-    for file in files(path).iter().take(2) {
+    for file in Outbox::files(path).iter().take(2) {
         require_usable(file, false).map_err(|cause| cannot_use(file).because(with_owner(file, cause)))?;
     }
     Outbox::check(path).map_err(|cause| cannot_use(path).because(cause))

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use registry_storage::filesystem::{OpenError, check_records, require_usable};
+use registry_storage::filesystem::{check_records, require_usable};
 use rustix::fs::{Access, access};
 
 use super::claims::resolved;
@@ -55,24 +55,18 @@ pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
 
 /// Looks whether a store can be opened or made in a folder.
 fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure> {
-    let failed = |cause: io::Error| {
-        let key = "storage.filesystem.rootdirectory";
-        Failure::of(key, format!("cannot store in {}", root.display())).because(cause)
-    };
+    let key = "storage.filesystem.rootdirectory";
+    let failed = || Failure::of(key, format!("cannot store in {}", root.display()));
     match root.metadata() {
         Ok(found) if found.is_dir() => {
             require_writable(root, &configuration.storage.maintenance)?;
-            let records = check_records(root).map_err(OpenError::with_owner);
-            let key = "storage.filesystem.rootdirectory";
-            records.map_err(|cause| {
-                Failure::of(key, format!("cannot store in {}", root.display())).because(cause)
-            })
         }
-        Ok(_) => Err(failed(io::ErrorKind::NotADirectory.into())),
+        Ok(_) => return Err(failed().because(io::Error::from(io::ErrorKind::NotADirectory))),
         Err(_) => require_usable(root, true)
             .and_then(|()| check_made(root))
-            .map_err(failed),
+            .map_err(|cause| failed().because(cause))?,
     }
+    check_records(root).map_err(|cause| failed().because(cause.with_owner()))
 }
 
 /// Looks whether what is missing can be made, with the folders that it is in: in the last one that is there.

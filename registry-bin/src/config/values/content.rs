@@ -26,7 +26,7 @@ pub(crate) fn no_path(text: &str) -> Option<&'static str> {
 }
 
 /// Tells whether text looks like a key, a certificate, a hash or a document, whole or in part.
-fn is_content(text: &str) -> bool {
+pub(super) fn is_content(text: &str) -> bool {
     let begins_document = text.trim_start().starts_with(['{', '[']);
     text.len() > LONGEST_PATH
         || text.contains(|character: char| character.is_control())

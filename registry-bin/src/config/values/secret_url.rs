@@ -6,7 +6,9 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A URL whose user, password and query are neither printed nor logged.
+use super::content::is_content;
+
+/// A URL whose user, password and query are neither printed nor logged, nor is the content of a key in its place.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct SecretUrl(String);
 
@@ -32,6 +34,10 @@ impl From<String> for SecretUrl {
 /// The URL without what may be secret.
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An address of IPv6 begins with a bracket, as a document does.
+        if is_content(self.0.trim_start_matches('[')) {
+            return f.write_str("********");
+        }
         let (before_query, query) = match self.0.split_once(['?', '#']) {
             Some((before, _)) => (before, "?********"),
             None => (&*self.0, ""),
@@ -90,7 +96,13 @@ mod tests {
             ("https://u:can/ary@@a/b", "https://********@a/b"),
             ("https://a/b?token=canary", "https://a/b?********"),
             ("canary@a", "********@a"),
+            ("[::1]:9000", "[::1]:9000"),
             ("", ""),
+            ("-----BEGIN PRIVATE KEY-----\nMIG", "********"),
+            (
+                "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tCk1JR0hBZ0VBTUJNR0J5",
+                "********",
+            ),
         ] {
             let url = SecretUrl(url.to_owned());
             assert_eq!(url.to_string(), shown);
