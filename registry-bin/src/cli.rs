@@ -25,71 +25,71 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serves a registry until it gets SIGTERM or SIGINT.
+    /// Serve a registry until SIGTERM or SIGINT.
     Serve(Serve),
-    /// Takes over what the distribution registry (registry:2) left in a folder, without copying it; `serve` does so too.
+    /// Take over a folder of the distribution registry (registry:2) without copying; `serve` does so by itself.
     Adopt(Adopt),
-    /// Writes what a registry has as files that another program understands.
+    /// Export images as files that other programs read.
     Export(Export),
-    /// Stores images from files.
+    /// Import images from files.
     Import(Import),
-    /// Checks, shows and describes configurations.
+    /// Check, show and describe configurations.
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Looks for what is broken in a registry's data, and repairs it.
+    /// Find and repair damage in a registry's data.
     Check(Check),
-    /// Makes a backup of a registry's folder, beside the running server and in seconds.
+    /// Back up a registry's folder, in seconds and beside the running server.
     Backup(Backup),
-    /// Brings a backup back into an empty folder.
+    /// Restore a backup into an empty folder.
     Restore(Restore),
-    /// Changes or shows a file of users and passwords.
+    /// Manage a file of users and passwords.
     #[command(subcommand)]
     Htpasswd(HtpasswdCommand),
-    /// Says which rule of `access` lets somebody do something, or that none does.
+    /// Show which rule of `access` allows an action, or that none does.
     Explain(Explain),
-    /// Asks a running server whether it answers: 0 if it does, else 1. For health checks of containers.
+    /// Check that a server answers: exit code 0 if it does, 1 if not. For container health checks.
     Health(Health),
-    /// Prints what a shell needs to complete command lines: `source <(registry-bin completion bash)`.
+    /// Print the completion script of a shell: `source <(registry-bin completion bash)`.
     Completion {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Prints the manual page, for `man -l -`, or writes one for each command.
+    /// Print the manual page, for `man -l -`, or write one for each command.
     Man(Manual),
-    /// Is there for the jobs of registry:2, and collects nothing: it says what is so.
+    /// Explain what frees space here. Kept for jobs of registry:2; collects nothing itself.
     GarbageCollect(GarbageCollect),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Says whether a configuration is good, and what of it has no effect.
+    /// Check a configuration, and say which keys have no effect.
     Check(ConfigArguments),
-    /// Prints all that is in force, each value with the line, variable or default that it comes from. Secrets are
+    /// Print the configuration in effect, each value with the line, variable or default it comes from. Secrets are
     /// masked.
     Show(ConfigArguments),
-    /// Prints the JSON Schema of a configuration, for editors.
+    /// Print the JSON Schema of the configuration, for editors.
     Schema,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HtpasswdCommand {
-    /// Adds a user or sets the password of one. The password is asked for, or read from the standard input.
+    /// Add a user or change a password. The command prompts for the password, or reads it from standard input.
     Add {
-        /// The file; it is made if it is not there.
+        /// The file; created if missing.
         file: PathBuf,
         /// The user.
         user: String,
     },
-    /// Removes a user.
+    /// Remove a user.
     Remove {
         /// The file.
         file: PathBuf,
         /// The user.
         user: String,
     },
-    /// Lists the users.
+    /// List the users.
     List {
         /// The file.
         file: PathBuf,
@@ -98,7 +98,7 @@ pub(crate) enum HtpasswdCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct Manual {
-    /// A folder that is there, for pages of all commands, such as /usr/local/share/man/man1.
+    /// An existing folder to write the pages of all commands to, such as /usr/local/share/man/man1.
     pub(crate) folder: Option<PathBuf>,
 }
 
@@ -107,15 +107,15 @@ pub(crate) struct Explain {
     /// The repository.
     pub(crate) repository: String,
 
-    /// The user. [default: the one who is not logged in]
+    /// The user. [default: a client that is not logged in]
     #[arg(long)]
     pub(crate) user: Option<String>,
 
-    /// A group that the user's token names, beside those of `access.groups`.
+    /// A group named by the user's token, in addition to those of `access.groups`.
     #[arg(long)]
     pub(crate) group: Vec<String>,
 
-    /// What the user wants to do.
+    /// The action.
     #[arg(long, value_enum)]
     pub(crate) action: ExplainedAction,
 
@@ -133,7 +133,7 @@ pub(crate) enum ExplainedAction {
     Overwrite,
     /// Delete content or a tag.
     Delete,
-    /// List tags, and stand in the catalog.
+    /// List tags, and see the repository in the catalog.
     List,
 }
 
@@ -157,41 +157,41 @@ Examples:
   registry-bin serve --listen 0.0.0.0:5000 --storage /srv/registry
   registry-bin serve --storage s3://bucket/prefix         credentials from AWS_* variables or the instance
   registry-bin serve /etc/docker/registry/config.yml      the configuration of registry:2
-  registry-bin serve --tls-self-signed registry.lan       HTTPS, by a certificate of its own
+  registry-bin serve --tls-self-signed registry.lan       HTTPS with a certificate of its own
 
-The first of SIGTERM or SIGINT lets running requests end, for as long as --drain allows; the second one does not.")]
+The first SIGTERM or SIGINT lets running requests finish, for as long as --drain allows; the second cuts them off.")]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) configuration: ConfigArguments,
 
-    /// Where to listen: ADDRESS:PORT. Port 0 takes a free one. [default: http.addr of CONFIG, or 127.0.0.1:5000]
+    /// The address to listen on. Port 0 picks a free one. [default: http.addr of CONFIG, or 127.0.0.1:5000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
 
-    /// Encrypt by a certificate that is made for this machine's names and these, by an authority that is made once;
-    /// both are kept in the data folder. What is printed says how clients come to trust it.
+    /// Serve HTTPS with a certificate for this machine's names and these, signed by an authority created once; both are
+    /// kept in the data folder. The start prints how to make clients trust it.
     #[arg(long, value_name = "NAME", num_args = 0..)]
     pub(crate) tls_self_signed: Option<Vec<String>>,
 
-    /// Wait for another server that has the folder to end, instead of failing.
+    /// If another server has the folder, wait for it to end instead of failing.
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Accept manifests that name content which the repository does not have. [default: validation.allowmissingcontent of
+    /// Accept manifests that name content the repository does not have. [default: validation.allowmissingcontent of
     /// CONFIG]
     #[arg(long)]
     pub(crate) allow_missing_content: bool,
 
-    /// How long running requests may go on after the first signal, in seconds. [default: http.draintimeout of CONFIG,
+    /// How long running requests may take to finish after the first signal. [default: http.draintimeout of CONFIG,
     /// or 30]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) drain: Option<u64>,
 
-    /// The form of the log, which goes to the standard error. [default: log.formatter of CONFIG, or text]
+    /// The format of the log, written to standard error. [default: log.formatter of CONFIG, or text]
     #[arg(long, value_enum)]
     pub(crate) log_format: Option<LogFormat>,
 
-    /// The least level that is logged. [default: log.level of CONFIG, or info]
+    /// The lowest level to log. [default: log.level of CONFIG, or info]
     #[arg(long, value_enum)]
     pub(crate) log_level: Option<LogLevel>,
 }
@@ -236,12 +236,12 @@ impl Serve {
 /// For commands with arguments of their own; the others take [`ConfigArguments`].
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct StoreArguments {
-    /// A configuration file in the form of the distribution registry (registry:2). [env:
+    /// A configuration file in registry:2's format. [env:
     /// `REGISTRY_CONFIGURATION_PATH`]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Where to store: `memory`, a folder, or `s3://BUCKET/PREFIX`. [default: what the configuration says, or
+    /// Where the data is: `memory`, a folder, or `s3://BUCKET/PREFIX`. [default: the configuration's storage, or
     /// ./registry-data]
     #[arg(long, value_name = "WHERE")]
     pub(crate) storage: Option<String>,
@@ -250,8 +250,8 @@ pub(crate) struct StoreArguments {
 /// The same, with the file as the command's only argument.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ConfigArguments {
-    /// A configuration file in the form of the distribution registry (registry:2). Each key can also be given by the
-    /// environment: `REGISTRY_HTTP_ADDR` is `http.addr`. [env: `REGISTRY_CONFIGURATION_PATH`]
+    /// A configuration file in registry:2's format. Environment variables override its keys: `REGISTRY_HTTP_ADDR` is
+    /// `http.addr`. [env: `REGISTRY_CONFIGURATION_PATH`]
     #[arg(value_name = "CONFIG", conflicts_with = "config")]
     file: Option<PathBuf>,
 

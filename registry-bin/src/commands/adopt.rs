@@ -15,32 +15,32 @@ use crate::storage::StorageLocation;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  registry-bin adopt --dry-run /etc/docker/registry/config.yml     what there is, and what of it is broken
-  registry-bin adopt --storage /var/lib/registry                   before the first start, which is quick then
+  registry-bin adopt --dry-run /etc/docker/registry/config.yml     what there is, and what is broken
+  registry-bin adopt --storage /var/lib/registry                   before the first start, which then is quick
   registry-bin adopt --again --storage /var/lib/registry           after the distribution registry was used again
 
-Files get a second name (a hard link) below bytes/; what the distribution registry has is never changed. What is broken
-is printed, line by line, and the rest is adopted; the exit code is 1 then, unless --allow-defects is given. It may be interrupted and started again. Beside a running server, the
-server does it.")]
+Files get a second name (a hard link) below bytes/; the distribution registry's folder is never changed. Each defect is
+printed and left out, and everything else is adopted; the exit code is then 1, unless --allow-defects is given. An
+interrupted adoption can be started again. A running server does the work itself.")]
 pub(crate) struct Adopt {
     #[command(flatten)]
     configuration: ConfigArguments,
 
-    /// Only say what would be adopted and what is broken. Changes nothing.
+    /// Only say what would be adopted and what is broken; change nothing.
     #[arg(long)]
     dry_run: bool,
 
-    /// Compare all content with its digest. Without, that is done for manifests, blobs of up to 16 KiB and blobs that
-    /// have another size than a manifest says.
+    /// Compare all content with its digest. By default only manifests, blobs of up to 16 KiB and blobs whose size
+    /// contradicts a manifest are compared.
     #[arg(long)]
     verify: bool,
 
-    /// Adopt once more, or into a registry that has content: adds what is missing here. Of two tags the newer one wins;
-    /// what was deleted only here comes back.
+    /// Adopt again, or into a registry that has content: add what is missing here. Of two tags the newer one wins; what
+    /// was deleted only here comes back.
     #[arg(long)]
     again: bool,
 
-    /// End with exit code 0 although something is broken and left out.
+    /// Exit with 0 even if something is broken and left out.
     #[arg(long)]
     allow_defects: bool,
 }

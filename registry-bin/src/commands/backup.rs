@@ -18,11 +18,11 @@ Examples:
   registry-bin backup /srv/backup/monday --storage /srv/registry
   registry-bin backup /srv/backup/monday /etc/docker/registry/config.yml
 
-Beside a running server, the server makes it: DIR is written with its rights. On the same file system the bytes are hard
-links, which cost no space until the registry deletes them; copy DIR elsewhere to be safe from the loss of the disk.
-Uploads that go on are left out. A backup without backup.json was interrupted.")]
+A running server makes the backup itself and writes DIR with its own rights. On the same file system, bytes are hard
+links, which take no space until the registry deletes the originals; copy DIR elsewhere in case the disk is lost. Uploads in
+progress are left out. A backup without backup.json was interrupted.")]
 pub(crate) struct Backup {
-    /// The folder to make; it must be empty or not exist.
+    /// The folder to create; it must be empty or not exist.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 

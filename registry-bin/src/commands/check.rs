@@ -13,26 +13,26 @@ use crate::storage::StorageLocation;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  registry-bin check --storage /srv/registry                      every record, and that all bytes are there
-  registry-bin check --storage /srv/registry --verify-content     also that the bytes are what their digests say
+  registry-bin check --storage /srv/registry                      every record, and that its bytes are there
+  registry-bin check --storage /srv/registry --verify-content     also that the bytes have their digests
   registry-bin check --repair /etc/docker/registry/config.yml
 
-It works beside a running server, which then does it, and on a bucket. The exit code is 1 where something is broken and
-was not repaired. What cannot be repaired goes into quarantine with --repair: it is kept, clients are told 404, and a push
-brings it back.")]
+A running server does the work itself; buckets can be checked from anywhere. The exit code is 1 if something broken was not
+repaired. With --repair, what cannot be repaired goes into quarantine: it is kept, clients get 404, and a push brings it
+back.")]
 pub(crate) struct Check {
     #[command(flatten)]
     configuration: ConfigArguments,
 
-    /// Repair what is safe to repair, and put the rest into quarantine.
+    /// Repair what can be repaired without loss, and put the rest into quarantine.
     #[arg(long)]
     repair: bool,
 
-    /// Read all content and compare its digest.
+    /// Read all content and compare it with its digest.
     #[arg(long)]
     verify_content: bool,
 
-    /// How much content is read in a second at most, in MiB; 0 is no limit.
+    /// The most content to read per second, in MiB; 0 is no limit.
     #[arg(long, value_name = "MIB", default_value_t = 100, requires = "verify_content")]
     rate: u64,
 }

@@ -22,24 +22,23 @@ Examples:
   registry-bin export --layout oci /srv/images --storage s3://bucket/prefix
   skopeo copy oci:/srv/images:team/app:v1 docker://example.com/team/app:v1
 
-distribution: into an empty folder it writes exactly what is here. Over the folder that was adopted it adds what is missing
-and moves tags; it deletes nothing, so what was deleted only here is there still. Content on the same file system is
-linked, else copied.
+distribution: an empty folder gets exactly what is here. The adopted folder gets what it lacks, and tags are moved; nothing is
+deleted there, so what was deleted only here remains. Content is linked on the same file system and copied elsewhere.
 
-oci: an image layout of the repositories that are named, or of all, as a folder or an archive. Tags, what they lead to, and
-what refers to it are written. The images are called TAG where one repository is named, else REPOSITORY:TAG.
+oci: an image layout of the named repositories, or of all, as a folder or an archive: tags, what they reach, and what refers
+to that. Images are named TAG if one repository is named, and REPOSITORY:TAG otherwise.
 
-Beside a running server, the server does it: files are written with its rights. It may be interrupted and started again.")]
+A running server does the work itself and writes files with its own rights. An interrupted export can be started again.")]
 pub(crate) struct Export {
-    /// How the files are laid out.
+    /// The layout of the files.
     #[arg(long, value_enum)]
     layout: Layout,
 
-    /// Where to write: for `distribution` the `rootdirectory` of that registry, for `oci` a folder or FILE.tar.
+    /// Where to write: for `distribution` that registry's `rootdirectory`, for `oci` a folder or FILE.tar.
     #[arg(value_name = "DIR|FILE.tar")]
     target: PathBuf,
 
-    /// The repositories to write, with `oci`. [default: all]
+    /// The repositories to export, with `oci`. [default: all]
     #[arg(value_name = "REPOSITORY")]
     repositories: Vec<RepositoryName>,
 

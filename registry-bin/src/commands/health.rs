@@ -29,13 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  registry-bin health                                    the server that the configuration tells of
+  registry-bin health                                    the server of the configuration
   registry-bin health --config /etc/registry/config.yml
   registry-bin health https://registry.lan:5000/v2/
 
-Without URL, /ready of http.debug.addr is asked where there is one, which tells most, and else /v2/ of http.addr. The exit
-code is 0 where the answer is 200, where it is 401 or 429, or where a client's certificate is asked for, as a server
-answers then; it is 1 else. A certificate is not verified, whoever made it: it may be for another name.")]
+Without URL, it asks /ready of http.debug.addr if there is one, which says most, and /v2/ of http.addr otherwise. The exit
+code is 0 if the server answers 200, 401 or 429, or asks for a client certificate, and 1 otherwise. The server's
+certificate is not verified.")]
 pub(crate) struct Health {
     /// What to ask: http://… or https://….
     #[arg(value_name = "URL")]

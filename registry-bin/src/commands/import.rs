@@ -19,23 +19,22 @@ Examples:
   registry-bin import --layout oci app.tar team/app --storage /srv/registry
   registry-bin import --layout oci /srv/images --config /etc/docker/registry/config.yml
 
-What skopeo, podman, buildah, BuildKit, containerd and `docker save` (since Docker 25) write can be read, unless it is
-compressed. An image is stored as the repository that the layout says, without the host where `docker save` and containerd
-say one; a layout of one repository can be given another name. Digests are compared, and tags are moved, also those of
-tags.immutable. What is broken is left out and said, and the exit code is 1.
+Reads what skopeo, podman, buildah, BuildKit, containerd and `docker save` (since Docker 25) write, unless it is compressed.
+Images go to the repository that the layout names, without the host that `docker save` and containerd add; a layout of one
+repository can be given another name. Digests are compared, and tags are moved, even those of tags.immutable. Each defect is
+printed and left out, and the exit code is then 1.
 
-Beside a running server, the server does it: it must have the right to read the files. It may be interrupted and
-started again.")]
+A running server does the work itself and must be able to read the files. An interrupted import can be started again.")]
 pub(crate) struct Import {
-    /// How the files are laid out.
+    /// The layout of the files.
     #[arg(long, value_enum)]
     layout: Layout,
 
-    /// What to store.
+    /// What to import.
     #[arg(value_name = "DIR|FILE.tar")]
     source: PathBuf,
 
-    /// The repository to store the images as; of a layout of several, those to store. [default: as the layout says]
+    /// The repository to import to; for a layout of several, those to import. [default: as the layout says]
     #[arg(value_name = "REPOSITORY")]
     repositories: Vec<RepositoryName>,
 

@@ -20,8 +20,8 @@ use crate::storage::StorageLocation;
 Example:
   registry-bin restore /srv/backup/monday --storage /srv/registry
 
-The registry's folder must be empty or not exist. On the same file system the bytes are hard links to those of the backup,
-which is not changed and can be used again.")]
+The registry's folder must be empty or not exist. On the same file system, bytes are hard links to those of the backup,
+which stays unchanged and can be used again.")]
 pub(crate) struct Restore {
     /// The folder of the backup.
     #[arg(value_name = "DIR")]

@@ -23,7 +23,7 @@ pub(crate) struct AccessRule {
     pub(crate) repositories: Vec<String>,
     /// Users, `group:NAME`, `anonymous` for clients without credentials, `authenticated` for all others.
     pub(crate) identities: Vec<String>,
-    /// What they may do.
+    /// The allowed actions.
     pub(crate) actions: Vec<AccessAction>,
 }
 

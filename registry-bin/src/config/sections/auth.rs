@@ -12,7 +12,7 @@ use crate::config::values::{FileOrUrl, FilePath, GoDuration};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Auth {
-    /// Everybody may do everything.
+    /// Anyone may do anything.
     pub(crate) none: Option<Nothing>,
     /// A mode for distribution's own tests that asks for credentials and takes any.
     pub(crate) silly: Option<Silly>,
@@ -71,7 +71,7 @@ pub(crate) struct Nothing {}
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Silly {
-    /// What clients show to the person who is asked for a password.
+    /// The name that clients show when they ask for a password.
     pub(crate) realm: Option<String>,
     /// The name of the registry.
     pub(crate) service: Option<String>,
@@ -81,7 +81,7 @@ pub(crate) struct Silly {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Htpasswd {
-    /// What clients show to the person who is asked for a password.
+    /// The name that clients show when they ask for a password.
     pub(crate) realm: String,
     /// The file: lines of `USER:HASH` with bcrypt's hashes.
     pub(crate) path: FilePath,
@@ -95,14 +95,14 @@ pub(crate) struct Token {
     pub(crate) realm: Option<String>,
     /// This registry's name, which tokens are for.
     pub(crate) service: Option<String>,
-    /// Who issues tokens, as they say themselves.
+    /// The issuer that tokens must name.
     pub(crate) issuer: Option<String>,
     /// The file of certificates whose keys sign tokens, as PEM.
     #[serde(rename = "rootcertbundle")]
     pub(crate) root_certificates: Option<FilePath>,
     /// The keys that sign tokens as a JSON Web Key Set: a file or a URL.
     pub(crate) jwks: Option<FileOrUrl>,
-    /// The algorithms that tokens may be signed with; all asymmetric ones unless given.
+    /// The algorithms that tokens may be signed with; by default all asymmetric ones.
     #[serde(rename = "signingalgorithms")]
     pub(crate) signing_algorithms: Vec<SigningAlgorithm>,
     /// The realm is this registry's own host, at `autoredirectpath`.
@@ -111,7 +111,7 @@ pub(crate) struct Token {
     /// The path of the realm with `autoredirect`, and of the tokens of `builtin`.
     #[serde(rename = "autoredirectpath")]
     pub(crate) auto_redirect_path: String,
-    /// Tokens come from this registry itself, at `/auth/token`.
+    /// Tokens from this registry's own server, at `/auth/token`.
     pub(crate) builtin: Option<BuiltinTokens>,
 }
 
@@ -144,8 +144,7 @@ pub(crate) struct BuiltinTokens {
     /// How long a token is valid, from 1m to 720h.
     #[serde(default = "five_minutes")]
     pub(crate) lifetime: GoDuration,
-    /// The file of the keys that sign tokens, which is made if it is not there: for replicas that share it. Unless it is
-    /// given, the keys are in the data folder and replaced every month.
+    /// The file of the keys that sign tokens, for replicas that share it; created if missing. By default the keys are in the data folder and replaced every month.
     #[serde(default)]
     pub(crate) keys: Option<FilePath>,
 }

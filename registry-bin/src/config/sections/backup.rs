@@ -11,11 +11,11 @@ use crate::config::values::{FilePath, GoDuration};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Backup {
-    /// The folder of the backups, which has nothing else and may be in the `rootdirectory`; without one none is made.
+    /// The folder for backups, and for nothing else; it may be inside the `rootdirectory`. Without it there are no backups.
     pub(crate) folder: Option<FilePath>,
-    /// How long after a backup the next one is made; a minute at least.
+    /// The time between two backups; at least a minute.
     pub(crate) every: GoDuration,
-    /// How many whole backups are kept; the oldest ones are removed.
+    /// The number of complete backups to keep; older ones are removed.
     pub(crate) keep: NonZeroU32,
 }
 

@@ -29,12 +29,11 @@ const TEN_SECONDS: GoDuration = GoDuration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StorageCheck {
-    /// The storage is checked: that the disk reads and takes writes, or the bucket lists. Unset, a folder is checked, and a
-    /// bucket, where each check is a request, is not.
+    /// Check that the disk reads and writes, or that the bucket lists. By default on for a folder, and off for a bucket, where each check is a request.
     pub(crate) enabled: Option<bool>,
-    /// How often it is checked; 0 means 10s.
+    /// The time between two checks; 0 means 10s.
     pub(crate) interval: GoDuration,
-    /// After how many failures in a row it counts; 0 means 1.
+    /// The failures in a row after which the check counts as failed; 0 means 1.
     pub(crate) threshold: u32,
 }
 
@@ -52,11 +51,11 @@ impl Default for StorageCheck {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FileCheck {
-    /// The file, which is there when something is wrong.
+    /// The file; the check fails while it exists.
     pub(crate) file: FilePath,
-    /// How often it is checked; 0 means 10s.
+    /// The time between two checks; 0 means 10s.
     pub(crate) interval: GoDuration,
-    /// After how many failures in a row it counts; 0 means 1.
+    /// The failures in a row after which the check counts as failed; 0 means 1.
     pub(crate) threshold: u32,
 }
 
@@ -78,14 +77,14 @@ pub(crate) struct HttpCheck {
     pub(crate) uri: SecretUrl,
     /// Header fields of the request.
     pub(crate) headers: SecretFields,
-    /// The status that it must answer with; 0 means 200.
+    /// The expected status; 0 means 200.
     #[serde(rename = "statuscode")]
     pub(crate) status: u16,
-    /// How long it may take; 0 means the interval.
+    /// The longest that a check may take; 0 means the interval.
     pub(crate) timeout: GoDuration,
-    /// How often it is checked; 0 means 10s.
+    /// The time between two checks; 0 means 10s.
     pub(crate) interval: GoDuration,
-    /// After how many failures in a row it counts; 0 means 1.
+    /// The failures in a row after which the check counts as failed; 0 means 1.
     pub(crate) threshold: u32,
 }
 
@@ -108,11 +107,11 @@ impl Default for HttpCheck {
 pub(crate) struct TcpCheck {
     /// The address.
     pub(crate) addr: String,
-    /// How long it may take; 0 means the interval.
+    /// The longest that a check may take; 0 means the interval.
     pub(crate) timeout: GoDuration,
-    /// How often it is checked; 0 means 10s.
+    /// The time between two checks; 0 means 10s.
     pub(crate) interval: GoDuration,
-    /// After how many failures in a row it counts; 0 means 1.
+    /// The failures in a row after which the check counts as failed; 0 means 1.
     pub(crate) threshold: u32,
 }
 

@@ -12,24 +12,22 @@ use crate::config::values::{AddressRange, FileMode, GoDuration, HeaderFields, Se
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http {
-    /// Where to listen: `ADDRESS:PORT`, `:PORT` for all addresses, or a path where `net` is `unix`.
+    /// The address to listen on: `ADDRESS:PORT`, `:PORT` for all addresses, or a path if `net` is `unix`.
     pub(crate) addr: String,
     /// The kind of `addr`.
     pub(crate) net: Network,
     /// The file of the socket where `net` is `unix`.
     pub(crate) unix: UnixSocket,
-    /// The URL that clients reach the registry by, for the URLs in its responses.
+    /// The URL at which clients reach the registry, for URLs in responses.
     pub(crate) host: Option<String>,
-    /// The path that the registry is below of, such as `/registry/`.
+    /// The path below which everything is served, such as `/registry/`.
     pub(crate) prefix: Option<String>,
-    /// What hides names of repositories in links of the catalog from those who may not see them; random unless given.
-    /// Servers of one bucket need the same.
+    /// The secret that hides repository names in catalog links from those who may not see them; random by default. Replicas on one bucket need the same.
     pub(crate) secret: Option<Secret>,
-    /// URLs in responses are paths. Unless given, they are whole with `host`, and without it paths for all but what
-    /// ollama pushes, which takes no path there.
+    /// URLs in responses are paths. By default they are whole if `host` is set; otherwise paths, except for pushes of ollama, which accepts no path.
     #[serde(rename = "relativeurls")]
     pub(crate) relative_urls: Option<bool>,
-    /// How long running requests may go on after the first signal; 0 cuts them.
+    /// How long running requests may take to finish after the first signal; 0 cuts them off.
     #[serde(rename = "draintimeout")]
     pub(crate) drain_timeout: GoDuration,
     /// Header fields of every response, such as `X-Content-Type-Options: [nosniff]`.
@@ -42,18 +40,16 @@ pub(crate) struct Http {
     pub(crate) http2: Http2,
     /// HTTP/2 without TLS.
     pub(crate) h2c: H2c,
-    /// The proxies whose `proxyfields` are believed: addresses and ranges such as `10.0.0.0/8`, and whoever comes through
-    /// a unix socket. Those on the same machine unless given; nobody with `[]`.
+    /// The proxies whose `proxyfields` are believed: addresses and ranges such as `10.0.0.0/8`; clients of a unix socket always are. By default those on this machine; none with `[]`.
     #[serde(rename = "trustedproxies")]
     pub(crate) trusted_proxies: Option<Vec<AddressRange>>,
-    /// The header fields that the proxies write or remove; others are the client's own words, and not believed.
-    /// `x-forwarded-for`, `x-forwarded-proto` and `x-forwarded-host` unless given.
+    /// The header fields that the proxies write or remove; all others come from clients and are not believed. By default `x-forwarded-for`, `x-forwarded-proto` and `x-forwarded-host`.
     #[serde(rename = "proxyfields")]
     pub(crate) proxy_fields: Option<Vec<ProxyField>>,
-    /// How many requests are answered.
+    /// Limits on the rate of requests.
     #[serde(rename = "ratelimit")]
     pub(crate) rate_limit: RateLimit,
-    /// What clients can make the server hold.
+    /// Limits on what clients can make the server hold.
     pub(crate) limits: Limits,
     /// How long clients may be silent.
     pub(crate) timeouts: Timeouts,
@@ -103,9 +99,9 @@ pub(crate) enum Network {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct UnixSocket {
-    /// Its permissions in octal digits, such as `0660`; those of a new file unless given.
+    /// Its permissions in octal, such as `0660`; by default those of a new file.
     pub(crate) mode: Option<FileMode>,
-    /// The group that it belongs to, a name or a number; the server's user has to be in it.
+    /// The group that owns it, a name or a number; the server's user must be in it.
     pub(crate) group: Option<String>,
 }
 
@@ -129,7 +125,7 @@ pub(crate) enum ProxyField {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Debug {
-    /// Where metrics and health are served; nowhere unless given.
+    /// The address for metrics and health; none by default.
     pub(crate) addr: Option<String>,
     /// Metrics.
     pub(crate) prometheus: Prometheus,
@@ -139,9 +135,9 @@ pub(crate) struct Debug {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Prometheus {
-    /// Metrics are served at the debug address.
+    /// Serve metrics at the debug address.
     pub(crate) enabled: bool,
-    /// The path of the metrics, none of those of the health.
+    /// The path of the metrics; not one of the health paths.
     pub(crate) path: String,
 }
 
@@ -158,7 +154,7 @@ impl Default for Prometheus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http2 {
-    /// Only HTTP/1.1 is spoken.
+    /// Speak HTTP/1.1 only.
     pub(crate) disabled: bool,
 }
 
@@ -166,8 +162,7 @@ pub(crate) struct Http2 {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct H2c {
-    /// HTTP/2 is spoken without TLS, to clients that know beforehand; so it is unless `http2.disabled` or this says
-    /// otherwise.
+    /// Speak HTTP/2 without TLS to clients that begin with it; on by default unless `http2.disabled`.
     pub(crate) enabled: Option<bool>,
 }
 
@@ -185,12 +180,12 @@ pub(crate) struct RateLimit {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rate {
-    /// How many requests are answered in `per`.
+    /// The requests allowed per `per`.
     pub(crate) requests: NonZeroU32,
-    /// The time that requests are counted in.
+    /// The period in which requests are counted.
     #[serde(default = "one_second")]
     pub(crate) per: GoDuration,
-    /// How many may come at once after a rest; as many as `requests` unless given.
+    /// The most requests at once after a pause; by default `requests`.
     pub(crate) burst: Option<NonZeroU32>,
 }
 
@@ -198,18 +193,17 @@ fn one_second() -> GoDuration {
     GoDuration::from_secs(1)
 }
 
-/// What clients can make the server hold.
+/// Limits on what clients can make the server hold.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
-    /// Bytes for connections, headers, requests, bodies of manifests and answers, of all clients together. One address
-    /// may hold three times as much as is free.
+    /// Bytes that all clients together may hold in connections, headers, requests, manifest bodies and answers. One address may hold three times as much as is free.
     pub(crate) memory: NonZeroUsize,
-    /// Connections at once. One address may have three times as many as are free.
+    /// The most connections at once. One address may have three times as many as are free.
     pub(crate) connections: NonZeroUsize,
-    /// Requests that are worked on at once; more wait for at most 5 s. Who is waited for does not count.
+    /// The most requests worked on at once; more wait for up to 5 s. Requests that wait for their client do not count.
     pub(crate) requests: NonZeroUsize,
-    /// Requests of one HTTP/2 connection at once.
+    /// The most concurrent requests on one HTTP/2 connection.
     pub(crate) streams: NonZeroU32,
     /// Bytes in the header of a request, at least 16384 and at most a quarter of `memory`.
     pub(crate) header: NonZeroU32,
@@ -235,13 +229,13 @@ impl Default for Limits {
 pub(crate) struct Timeouts {
     /// How long a TLS handshake may take.
     pub(crate) handshake: GoDuration,
-    /// How long the header of an HTTP/1.1 request may take from its first byte on, and how long a new connection may be without a request.
+    /// How long the header of an HTTP/1.1 request may take from its first byte on, and how long a new connection may wait with its first request.
     pub(crate) header: GoDuration,
-    /// How long no byte of a request's body may come before it is answered 408.
+    /// How long a request's body may pause before the answer is 408.
     pub(crate) body: GoDuration,
     /// How long a client may take nothing of an answer before it is cut off.
     pub(crate) answer: GoDuration,
-    /// How long a connection may be without requests. Longer than proxies in front keep one, so that it is they who close: a request that is sent just when the server closes has no answer.
+    /// How long a connection may be idle. Keep it longer than proxies in front do, so that they close first: a request sent just as the server closes gets no answer.
     pub(crate) idle: GoDuration,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Catalog {
-    /// The most repositories on a page, up to 100 000; whoever asks for more gets as many, and a `Link` to the rest. What is not above 0 means 1000. Whoever does not ask for a number gets 10 000, or this where it is more.
+    /// The most repositories on a page, up to 100 000; a request for more gets this many and a `Link` to the rest. 0 or less means 1000. A request without a number gets 10 000, or this many if it is more.
     #[serde(rename = "maxentries")]
     pub(crate) most_entries: i64,
 }
@@ -22,10 +22,10 @@ impl Default for Catalog {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tags {
-    /// The most tags on a page, up to 100 000; whoever asks for more gets as many, and a `Link` to the rest. 0 means 1000. Whoever does not ask for a number gets all.
+    /// The most tags on a page, up to 100 000; a request for more gets this many and a `Link` to the rest. 0 means 1000. A request without a number gets all tags.
     #[serde(rename = "maxtags")]
     pub(crate) most_tags: u32,
-    /// The tags that never move once they are there.
+    /// Tags that never move once written.
     pub(crate) immutable: Vec<ImmutableTags>,
 }
 

@@ -12,16 +12,16 @@ use crate::config::values::{FilePath, Secret};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Log {
-    /// The least level that is logged.
+    /// The lowest level to log.
     pub(crate) level: LogLevel,
-    /// The form of a line.
+    /// The format of a line.
     pub(crate) formatter: LogFormat,
-    /// What each line of the log says in addition.
+    /// Fields added to each line of the log.
     pub(crate) fields: BTreeMap<String, serde_json::Value>,
     /// One line for each request.
     #[serde(rename = "accesslog")]
     pub(crate) access_log: AccessLog,
-    /// One line for each write and each refused request.
+    /// A line for each write and each refused request.
     pub(crate) audit: AuditLog,
     /// Mail on messages of some levels.
     pub(crate) hooks: Vec<LogHook>,
@@ -30,7 +30,7 @@ pub(crate) struct Log {
     pub(crate) report_caller: bool,
 }
 
-/// The least level that is logged.
+/// The lowest level to log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogLevel {
@@ -64,9 +64,9 @@ pub(crate) enum LogFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AccessLog {
-    /// There is no line for each request.
+    /// Write no access log.
     pub(crate) disabled: bool,
-    /// The form of a line.
+    /// The format of a line.
     pub(crate) format: AccessLogFormat,
 }
 
@@ -83,15 +83,15 @@ pub(crate) enum AccessLogFormat {
     Json,
 }
 
-/// One line for each write and each refused request.
+/// A line for each write and each refused request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AuditLog {
-    /// There is such a line. Unless given, there is where `path` is.
+    /// Write the audit log; by default if `path` is set.
     pub(crate) enabled: Option<bool>,
-    /// The least that is written: `info` is all, `warn` what was refused, invalid or failed, `error` what failed.
+    /// The lowest level to write: `info` is everything, `warn` what was refused, invalid or failed, `error` what failed.
     pub(crate) level: LogLevel,
-    /// The file that they are appended to; unless given, they go to the standard error.
+    /// The file to append to; by default standard error.
     pub(crate) path: Option<FilePath>,
 }
 

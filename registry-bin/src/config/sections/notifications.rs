@@ -14,7 +14,7 @@ pub(crate) struct Notifications {
     pub(crate) events: Events,
     /// Who is told.
     pub(crate) endpoints: Vec<Endpoint>,
-    /// Where events wait until they were told.
+    /// The queue of events that wait to be sent.
     pub(crate) outbox: Outbox,
 }
 
@@ -29,21 +29,20 @@ impl Notifications {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Events {
-    /// An event of a manifest names what the manifest names.
+    /// List the contents of a manifest in its events.
     #[serde(rename = "includereferences")]
     pub(crate) include_references: bool,
 }
 
-/// Where events wait until they were told.
+/// The queue of events that wait to be sent.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Outbox {
-    /// The most events that wait, at least 1; beyond it the oldest are dropped.
+    /// The most events that wait, at least 1; beyond that the oldest are dropped.
     pub(crate) limit: u32,
-    /// The most bytes that they take, at least 1 MiB; beyond it the oldest are dropped.
+    /// The most bytes that they take, at least 1 MiB; beyond that the oldest are dropped.
     pub(crate) bytes: u64,
-    /// The file that they wait in, of this server alone; unless given, `notifications` beside the data, or the memory where
-    /// the data is in no folder.
+    /// The file that they wait in, for this server alone; by default `notifications` beside the data, or memory if the data is not in a folder.
     pub(crate) path: Option<FilePath>,
 }
 
@@ -61,26 +60,26 @@ impl Default for Outbox {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Endpoint {
-    /// What the log and the metrics call it.
+    /// Its name in the log and the metrics.
     pub(crate) name: String,
-    /// Nothing is sent to it.
+    /// Send nothing to this endpoint.
     pub(crate) disabled: bool,
-    /// Where events are sent by POST.
+    /// The URL to POST events to.
     pub(crate) url: SecretUrl,
     /// Header fields of each request, such as `Authorization: [Bearer …]`.
     pub(crate) headers: SecretFields,
-    /// How long sending an event may take; 0 means 1s.
+    /// The longest that sending an event may take; 0 means 1s.
     pub(crate) timeout: GoDuration,
-    /// After how many failures in a row it is left alone for `backoff`; 0 means 10.
+    /// The failures in a row after which sending pauses for `backoff`; 0 means 10.
     pub(crate) threshold: u32,
-    /// How long it is left alone after `threshold` failures; 0 means 1s.
+    /// How long to pause after `threshold` failures; 0 means 1s.
     pub(crate) backoff: GoDuration,
-    /// Media types of what is not told.
+    /// Media types whose events are not sent.
     #[serde(rename = "ignoredmediatypes")]
     pub(crate) ignored_media_types: Vec<String>,
     /// What is not told.
     pub(crate) ignore: Ignore,
-    /// The form of an event.
+    /// The format of an event.
     pub(crate) format: EventFormat,
 }
 
@@ -105,10 +104,10 @@ impl Default for Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Ignore {
-    /// Media types of what is not told.
+    /// Media types whose events are not sent.
     #[serde(rename = "mediatypes")]
     pub(crate) media_types: Vec<String>,
-    /// What happened to it.
+    /// Actions whose events are not sent.
     pub(crate) actions: Vec<EventAction>,
 }
 
@@ -126,7 +125,7 @@ pub(crate) enum EventAction {
     Delete,
 }
 
-/// The form of an event.
+/// The format of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EventFormat {

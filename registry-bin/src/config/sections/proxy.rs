@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::values::{GoDuration, Secret, SecretUrl};
 
-/// A registry that this one is a cache of.
+/// The registry that this one caches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Proxy {

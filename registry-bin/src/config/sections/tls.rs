@@ -13,16 +13,16 @@ pub(crate) struct Tls {
     pub(crate) certificate: Option<FilePath>,
     /// The file of the certificate's key, as PEM.
     pub(crate) key: Option<FilePath>,
-    /// The files of the authorities that clients' certificates come from, as PEM.
+    /// The files of the authorities of client certificates, as PEM.
     #[serde(rename = "clientcas")]
     pub(crate) client_authorities: Vec<FilePath>,
-    /// What clients must show; require-and-verify-client-cert where `clientcas` is given.
+    /// What clients must show; by default require-and-verify-client-cert if `clientcas` is set.
     #[serde(rename = "clientauth")]
     pub(crate) client_authentication: Option<ClientAuthentication>,
-    /// The lowest version.
+    /// The lowest version of TLS.
     #[serde(rename = "minimumtls")]
     pub(crate) minimum_version: MinimumTls,
-    /// The cipher suites that may be used, by their names in Go; all good ones unless given.
+    /// The cipher suites, by their names in Go; by default all good ones.
     #[serde(rename = "ciphersuites")]
     pub(crate) cipher_suites: Vec<String>,
     /// Certificates from Let's Encrypt.

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Validation {
-    /// The old form of `disabled`: true goes before it.
+    /// The old form of `disabled`; `true` takes precedence over it.
     pub(crate) enabled: bool,
-    /// The rules for indexes and URLs do not apply: an index may name manifests that are not there, and no other manifest may.
+    /// Turn off the rules for indexes and URLs: an index may name missing manifests; other manifests may not.
     pub(crate) disabled: bool,
-    /// Any manifest may name content that the repository does not have.
+    /// Let any manifest name content that the repository does not have.
     #[serde(rename = "allowmissingcontent")]
     pub(crate) allow_missing_content: bool,
     /// Rules for manifests.
@@ -22,7 +22,7 @@ pub(crate) struct Validation {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ValidationManifests {
-    /// The most contents that a manifest may name, each counted once; also where `disabled`. 0 means 10000.
+    /// The most contents that a manifest may name, each counted once; also if `disabled`. 0 means 10000.
     #[serde(rename = "maxdescriptors")]
     pub(crate) most_descriptors: u32,
     /// Rules for the URLs of layers that are elsewhere.
@@ -55,14 +55,14 @@ pub(crate) struct ValidationUrls {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ValidationIndexes {
-    /// Which of the manifests of an index must be there.
+    /// Which of an index's manifests must be there.
     pub(crate) platforms: Platforms,
     /// Those that must be there, where `platforms` is `list`.
     #[serde(rename = "platformlist")]
     pub(crate) list: Vec<Platform>,
 }
 
-/// Which of the manifests of an index must be there.
+/// Which of an index's manifests must be there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Platforms {
@@ -97,6 +97,6 @@ pub(crate) struct Policy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RepositoryPolicy {
-    /// The kinds of content that there may be, such as `image` and `plugin`.
+    /// The allowed kinds of content, such as `image` and `plugin`.
     pub(crate) classes: Vec<String>,
 }

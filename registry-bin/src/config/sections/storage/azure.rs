@@ -30,11 +30,11 @@ pub(crate) struct Azure {
     /// The address of the service.
     #[serde(rename = "serviceurl")]
     pub(crate) service_url: Option<SecretUrl>,
-    /// How often a request is tried again.
+    /// How often a request is retried.
     pub(crate) max_retries: Option<u64>,
     /// How long to wait before that.
     pub(crate) retry_delay: Option<GoDuration>,
-    /// The certificate of the service is not verified.
+    /// Do not verify the service's certificate.
     #[serde(rename = "skipverify")]
     pub(crate) skip_verify: bool,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Azure {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AzureCredentials {
-    /// By what to log in.
+    /// How to log in.
     #[serde(rename = "type")]
     pub(crate) kind: Option<AzureCredentialKind>,
     /// The client.
@@ -56,7 +56,7 @@ pub(crate) struct AzureCredentials {
     pub(crate) secret: Option<Secret>,
 }
 
-/// By what to log in.
+/// How to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AzureCredentialKind {

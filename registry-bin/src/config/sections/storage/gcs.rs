@@ -27,7 +27,7 @@ pub(crate) struct Gcs {
     /// How many requests are made at once.
     #[serde(rename = "maxconcurrency")]
     pub(crate) most_requests: Option<u64>,
-    /// What the service is told of the client.
+    /// The user agent of requests to the service.
     #[serde(rename = "useragent")]
     pub(crate) user_agent: Option<String>,
 }

@@ -19,7 +19,7 @@ use crate::config::values::{FilePath, GoDuration};
 pub(crate) struct Storage {
     /// A folder.
     pub(crate) filesystem: Option<Filesystem>,
-    /// The memory of the server; it is gone when the server ends.
+    /// Store in memory; everything is gone when the server ends.
     #[serde(rename = "inmemory")]
     pub(crate) in_memory: Option<Nothing>,
     /// A bucket of Amazon S3, or of what speaks its protocol.
@@ -69,7 +69,7 @@ impl Default for Filesystem {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Delete {
-    /// Content may be deleted.
+    /// Allow deletes.
     pub(crate) enabled: bool,
 }
 
@@ -118,18 +118,16 @@ pub(crate) struct Maintenance {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct UploadPurging {
-    /// Uploads that nobody goes on with are ended.
+    /// End idle uploads.
     pub(crate) enabled: bool,
-    /// How long an upload may wait for its next byte; one without a byte at most an hour.
+    /// How long an upload may wait for its next byte; at most an hour for one without any.
     pub(crate) age: GoDuration,
-    /// How many uploads of one user, or of all anonymous clients together, may be open, at least 1. Beyond that, the one that waited
-    /// the longest makes room: one without a byte, or one that waited for ten minutes. Where there is none, a new upload
-    /// is refused with 429.
+    /// The most open uploads of one user, or of all anonymous clients together, at least 1. Beyond that, the upload that has waited longest makes room if it has no byte yet or has waited for ten minutes; otherwise a new upload is refused with 429.
     #[serde(rename = "maxopen")]
     pub(crate) most_open: u64,
-    /// How often such uploads are looked for; 1h on a disk and 24h in a bucket unless given.
+    /// The time between two sweeps; by default 1h on a disk and 24h in a bucket.
     pub(crate) interval: Option<GoDuration>,
-    /// Such uploads are only looked for, and stay.
+    /// Only look for such uploads, and keep them.
     #[serde(rename = "dryrun")]
     pub(crate) dry_run: bool,
 }
@@ -150,6 +148,6 @@ impl Default for UploadPurging {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReadOnly {
-    /// Nothing may be written; a folder may be on a read-only mount then.
+    /// Refuse all writes; a folder may then be on a read-only mount.
     pub(crate) enabled: bool,
 }

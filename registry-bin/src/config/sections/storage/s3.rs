@@ -17,7 +17,7 @@ pub(crate) struct S3 {
     /// The access key itself.
     #[serde(rename = "secretkey")]
     pub(crate) secret_key: Option<Secret>,
-    /// The third part of a key that is valid for some time.
+    /// The session token of a temporary key.
     #[serde(rename = "sessiontoken")]
     pub(crate) session_token: Option<Secret>,
     /// The region.
@@ -25,7 +25,7 @@ pub(crate) struct S3 {
     /// The address of a service that is not Amazon's.
     #[serde(rename = "regionendpoint")]
     pub(crate) region_endpoint: Option<SecretUrl>,
-    /// The bucket is in the path of URLs, not in their host.
+    /// Put the bucket into the path of URLs, not into their host.
     #[serde(rename = "forcepathstyle")]
     pub(crate) force_path_style: Option<bool>,
     /// The bucket.
@@ -33,23 +33,23 @@ pub(crate) struct S3 {
     /// The folder in the bucket.
     #[serde(rename = "rootdirectory")]
     pub(crate) root: Option<String>,
-    /// Content is encrypted by the service.
+    /// Let the service encrypt content.
     pub(crate) encrypt: bool,
     /// The key of the key management service that content is encrypted with.
     #[serde(rename = "keyid")]
     pub(crate) key_id: Option<String>,
-    /// The service is spoken to with TLS.
+    /// Speak TLS with the service.
     pub(crate) secure: bool,
-    /// The certificate of the service is not verified.
+    /// Do not verify the service's certificate.
     #[serde(rename = "skipverify")]
     pub(crate) skip_verify: bool,
-    /// Requests are signed by version 4 of the signature.
+    /// Sign requests with signature version 4.
     #[serde(rename = "v4auth")]
     pub(crate) v4_auth: bool,
     /// The class of storage.
     #[serde(rename = "storageclass")]
     pub(crate) storage_class: Option<String>,
-    /// What the service is told of the client.
+    /// The user agent of requests to the service.
     #[serde(rename = "useragent")]
     pub(crate) user_agent: Option<String>,
     /// Who else may read objects.
