@@ -2,7 +2,7 @@
 //!
 //! [`RegistryService`] turns HTTP requests into those of a [`Registry`](registry_core::Registry) and its responses into
 //! HTTP. [`Server`] accepts connections for it, or for any other service, at TCP and unix sockets, and with the feature
-//! `tls` over TLS. [`Frontend`] shows a service below a path, behind proxies and by another URL. The module `testing` has
+//! `tls` over TLS. [`Proxied`] shows a service below a path, behind proxies and by another URL. The module `testing` has
 //! a registry for the tests of other programs, in two lines.
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,6 @@ mod address;
 pub mod auth;
 mod authenticate;
 mod endpoint;
-mod frontend;
 mod limits;
 mod log_limit;
 mod memory;
@@ -30,6 +29,7 @@ pub mod notify;
 mod observe;
 #[cfg(feature = "metrics")]
 pub mod operations;
+mod proxy;
 mod rate_limit;
 mod server;
 mod service;
@@ -46,16 +46,16 @@ pub use crate::access::{AccessControl, ReplaceableAccess};
 pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};
 pub use crate::endpoint::Endpoint;
-pub use crate::frontend::{
-    ClientAddress, Frontend, FrontendOptions, InvalidPrefix, InvalidPublicUrl, Locations, Prefix, ProxyField,
-    ProxyFields, PublicUrl, TrustedProxies,
-};
 pub use crate::limits::Limits;
 pub use crate::memory::{MemoryBudget, MemoryUse};
 #[cfg(feature = "opentelemetry")]
 pub use crate::observe::RequestSpans;
 pub use crate::observe::{
     AccessLog, AuditLevel, EventSink, LineFormat, LineLog, LineSink, Observer, RefusalLog, RequestRecord,
+};
+pub use crate::proxy::{
+    ClientAddress, InvalidPrefix, InvalidPublicUrl, Locations, Prefix, Proxied, ProxyField, ProxyFields,
+    ProxyOptions, PublicUrl, TrustedProxies,
 };
 pub use crate::rate_limit::{Rate, RateLimits};
 pub use crate::server::{Listener, Server, check_clock};

@@ -125,7 +125,7 @@ pub trait RecordTransaction: Send {
     /// Those of the medium; the record may have been written nevertheless.
     async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error>;
 
-    /// Removes a record that counts as absent already (a tombstone, a hint), if it still is of `version`.
+    /// Removes a record that counts as absent already (a tombstone, a back reference), if it still is of `version`.
     ///
     /// A backend without a conditional delete leaves the record.
     ///

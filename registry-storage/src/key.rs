@@ -55,19 +55,19 @@ impl Key {
         Self(format!("{}manifests/{}", repository_folder(repository), slashed(digest)).into())
     }
 
-    /// The hint that a manifest has, or had, a tag.
+    /// The back reference that a manifest has, or had, a tag.
     #[must_use]
     pub fn tagged(repository: &RepositoryName, digest: &Digest, tag: &Tag) -> Self {
         Self(format!("{}{tag}", Self::all_tagged(repository, digest)).into())
     }
 
-    /// All hints of the tags of a manifest.
+    /// All back references of the tags of a manifest.
     #[must_use]
     pub fn all_tagged(repository: &RepositoryName, digest: &Digest) -> Self {
         Self(format!("{}tagged/{}/", repository_folder(repository), slashed(digest)).into())
     }
 
-    /// The hint that a repository has, or had, a grant for a blob.
+    /// The back reference that a repository has, or had, a grant for a blob.
     #[must_use]
     pub fn repository_blob(repository: &RepositoryName, digest: &Digest) -> Self {
         Self(format!("{}blobs/{}", repository_folder(repository), slashed(digest)).into())
@@ -181,7 +181,7 @@ impl Key {
         Self(format!("{}manifests/", repository_folder(repository)).into())
     }
 
-    /// The hints of all grants of a repository.
+    /// The back references of all grants of a repository.
     #[must_use]
     pub fn repository_blobs(repository: &RepositoryName) -> Self {
         Self(format!("{}blobs/", repository_folder(repository)).into())

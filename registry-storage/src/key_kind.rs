@@ -12,9 +12,9 @@ pub(crate) enum KeyKind {
     Grant(RepositoryName, Digest),
     Manifest(RepositoryName, Digest),
     Tag(RepositoryName, Tag),
-    /// The hint of a tag.
+    /// The back reference of a tag.
     Tagged(RepositoryName, Digest, Tag),
-    /// The hint of a grant.
+    /// The back reference of a grant.
     RepositoryBlob(RepositoryName, Digest),
     /// An entry in a list of referrers.
     Referrer {

@@ -108,9 +108,9 @@ pub(crate) struct TagRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// A hint that a manifest has, or had, a tag, or that a repository has, or had, a grant.
+/// A back reference that a manifest has, or had, a tag, or that a repository has, or had, a grant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct HintRecord {
+pub(crate) struct BackReferenceRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tag: Option<Tag>,
     #[serde(flatten)]
@@ -281,7 +281,7 @@ macro_rules! always_live {
 }
 stateful!(ManifestRecord, GrantRecord, BlobRecord, TagRecord, SessionRecord);
 always_live!(
-    HintRecord,
+    BackReferenceRecord,
     ReferrerRecord,
     RepositoryRecord,
     NoteRecord,

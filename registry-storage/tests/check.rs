@@ -137,13 +137,13 @@ on_each_backend! {
         expect(&store, &key, Problem::DeadTag { digest: image.digest }).await;
     }
 
-    async fn the_hint_of_a_tag_is_written(sample) {
+    async fn the_back_reference_of_a_tag_is_written(sample) {
         let Sample { store, image, .. } = sample;
-        let hint = Key::tagged(&name("a/b"), &image.digest, &tag("v1"));
-        remove(&store, &hint).await;
-        let problem = Problem::MissingTagHint { digest: image.digest.clone() };
+        let back_reference = Key::tagged(&name("a/b"), &image.digest, &tag("v1"));
+        remove(&store, &back_reference).await;
+        let problem = Problem::MissingTagReference { digest: image.digest.clone() };
         expect(&store, &Key::tag(&name("a/b"), &tag("v1")), problem).await;
-        // A delete by digest finds the tag by its hint.
+        // A delete by digest finds the tag by its back reference.
         store.delete_manifest(&name("a/b"), &image.digest, None, None).await.unwrap();
         let page = PageRequest { last: None, limit: 10 };
         assert_eq!(store.list_tags(&name("a/b"), page).await.unwrap().items, [tag("all")]);
@@ -225,11 +225,11 @@ on_each_backend! {
         store.stat_blob(&name("other"), &digest).await.unwrap();
     }
 
-    async fn the_hint_of_a_grant_is_written(sample) {
+    async fn the_back_reference_of_a_grant_is_written(sample) {
         let Sample { store, image, .. } = sample;
         let digest = digest(&image.layer);
         remove(&store, &Key::repository_blob(&name("a/b"), &digest)).await;
-        expect(&store, &Key::grant(&digest, &name("a/b")), Problem::MissingGrantHint).await;
+        expect(&store, &Key::grant(&digest, &name("a/b")), Problem::MissingGrantReference).await;
     }
 
     async fn a_blob_without_bytes_is_gone_until_it_is_pushed_again(sample) {

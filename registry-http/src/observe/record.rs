@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::RequestSpan;
 use crate::address::PeerAddress;
-use crate::frontend::{ClientAddress, Mounted, PublicUrl};
+use crate::proxy::{ClientAddress, Mounted, PublicUrl};
 
 /// The parameters whose values may be shown: those of the protocol. Any other may hold a secret.
 const SHOWN_PARAMETERS: [&str; 13] = [
@@ -58,9 +58,9 @@ pub struct RequestRecord {
     pub version: Version,
     /// The other end of the connection, where the server said so.
     pub peer: Option<PeerAddress>,
-    /// The client's address, where a trusted proxy told of another than its own ([`Frontend`](crate::Frontend)).
+    /// The client's address, where a trusted proxy told of another than its own ([`Proxied`](crate::Proxied)).
     pub forwarded_for: Option<IpAddr>,
-    /// The URL that the client reached the server by, where a [`Frontend`](crate::Frontend) found it.
+    /// The URL that the client reached the server by, where a [`Proxied`](crate::Proxied) found it.
     pub url: Option<PublicUrl>,
     /// It came over TLS.
     pub is_secure: bool,

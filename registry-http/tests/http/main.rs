@@ -4,11 +4,11 @@
 mod client;
 mod client_http2;
 mod framing;
-mod frontend;
 mod listeners;
 mod memory;
 mod observe;
 mod protocol;
+mod proxy;
 mod pull;
 mod push;
 mod silence;

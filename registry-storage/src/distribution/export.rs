@@ -240,7 +240,7 @@ impl<B: Backend> Export<'_, B> {
         let mut after = None;
         while let Some(digests) = self.digests(&prefix, &mut after).await? {
             for digest in digests {
-                // The list is of hints: the repository may not have the blob any more.
+                // The list is of back references: the repository may not have the blob any more.
                 let Some(blob) = self.store.granted_bytes(name, &digest).await? else {
                     continue;
                 };

@@ -25,7 +25,7 @@ pub(super) const FORMAT: i64 = 2;
 /// The most bytes of key and value together that are a row of `records`.
 ///
 /// In a tree that is searched by its rows, SQLite keeps up to 1002 bytes of a row in the page (of 4096 bytes). It would
-/// copy a larger row together from other pages each time that a key is compared with it. Tags, hints and grants have 250
+/// copy a larger row together from other pages each time that a key is compared with it. Tags, back references and grants have 250
 /// to 400 bytes; what is larger has content, and a tree of its own that is searched by number.
 const ROW_LIMIT: usize = 900;
 

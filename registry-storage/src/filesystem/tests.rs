@@ -236,7 +236,7 @@ async fn what_frees_space_and_what_reads_does_not_fail_with_what_it_shares_a_com
 #[tokio::test]
 async fn records_that_somebody_has_locked_are_waited_for() {
     let (root, backend) = open().await;
-    let shell = rusqlite::Connection::open(root.path().join("records.sqlite")).unwrap();
+    let shell = Connection::open(root.path().join("records.sqlite")).unwrap();
     shell.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut waiting = std::pin::pin!(put(&backend, "a", 10));
     let early = tokio::time::timeout(Duration::from_millis(100), &mut waiting).await;
@@ -246,8 +246,8 @@ async fn records_that_somebody_has_locked_are_waited_for() {
 }
 
 /// A read in another process, which keeps the log from being copied back.
-fn read_elsewhere(root: &TempDir) -> rusqlite::Connection {
-    let shell = rusqlite::Connection::open(root.path().join("records.sqlite")).unwrap();
+fn read_elsewhere(root: &TempDir) -> Connection {
+    let shell = Connection::open(root.path().join("records.sqlite")).unwrap();
     shell.execute_batch("BEGIN").unwrap();
     let count: i64 = shell
         .query_row("SELECT count(*) FROM records", [], |row| row.get(0))
@@ -311,7 +311,7 @@ async fn records_that_lost_what_was_acknowledged_are_not_written_to_again() {
     let shell = read_elsewhere(&root);
     put(&backend, "a", 20).await.unwrap();
     fail(&backend, ffi::SQLITE_IOERR_FSYNC).await;
-    let other = rusqlite::Connection::open(root.path().join("records.sqlite")).unwrap();
+    let other = Connection::open(root.path().join("records.sqlite")).unwrap();
     other.execute("DELETE FROM records WHERE key = 'a'", []).unwrap();
     drop(other);
     shell.execute_batch("COMMIT").unwrap();
@@ -361,7 +361,7 @@ async fn a_newer_format_is_refused() {
 /// A reader of the cache must not see what a transaction wrote on its way.
 #[tokio::test]
 async fn a_transaction_shows_the_last_change_of_each_key() {
-    let mut connection = rusqlite::Connection::open_in_memory().unwrap();
+    let mut connection = Connection::open_in_memory().unwrap();
     queries::create(&connection).unwrap();
     let mut version = 0;
     let mut records = SqliteTransaction::new(&mut connection, &mut version);

@@ -8,7 +8,7 @@ use super::looks::{Looked, Looks};
 use super::{ATTEMPTS, Store};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
-use crate::record::{BlobBytes, BlobRecord, GrantRecord, HintRecord, Stamp};
+use crate::record::{BackReferenceRecord, BlobBytes, BlobRecord, GrantRecord, Stamp};
 
 impl<B: Backend> Store<B> {
     pub(super) async fn mount(
@@ -39,7 +39,7 @@ impl<B: Backend> Store<B> {
 #[derive(Clone, Debug)]
 pub(super) struct GrantKeys {
     pub(super) grant: Key,
-    pub(super) hint: Key,
+    pub(super) back_reference: Key,
     pub(super) blob: Key,
 }
 
@@ -47,7 +47,7 @@ impl GrantKeys {
     pub(super) fn new(repository: &RepositoryName, digest: &Digest) -> Self {
         Self {
             grant: Key::grant(digest, repository),
-            hint: Key::repository_blob(repository, digest),
+            back_reference: Key::repository_blob(repository, digest),
             blob: Key::blob(digest),
         }
     }
@@ -140,12 +140,19 @@ pub(super) async fn enter_grant(
         Enter::Published | Enter::Join => Ok(grant.version().cloned()),
         Enter::Rescue => rescue(records, &keys.grant, &grant, now).await.map(|_| None),
         Enter::Create => {
-            // The hint comes first: the collector finds a repository's grants by it.
-            let hint = HintRecord {
+            // The back reference comes first: the collector finds a repository's grants by it.
+            let back_reference = BackReferenceRecord {
                 tag: None,
                 stamp: Stamp::new(now),
             };
-            write(records, &keys.hint, &hint, &[], Condition::Any).await?;
+            write(
+                records,
+                &keys.back_reference,
+                &back_reference,
+                &[],
+                Condition::Any,
+            )
+            .await?;
             let pending = GrantRecord {
                 state: State::Pending,
                 blob: None,

@@ -9,7 +9,6 @@ mod control;
 mod debug;
 mod dropped_lines;
 pub(crate) mod files;
-mod frontend;
 mod listen;
 mod notifications;
 mod observe;
@@ -17,6 +16,7 @@ mod open;
 mod open_files;
 mod places;
 mod process;
+mod proxy;
 mod reload;
 mod rules;
 mod running;
@@ -37,19 +37,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use registry_http::operations::Health;
-use registry_http::{Frontend, Server, check_clock};
+use registry_http::{Proxied, Server, check_clock};
 use registry_storage::filesystem::FILE_THREADS;
 use tokio::runtime;
 
 use self::announce::announce;
 use self::authentication::{Authentication, KeyRefresh};
 use self::backups::Backups;
-use self::frontend::frontend;
 use self::listen::{Inherited, inherited};
 use self::notifications::Notifications;
 use self::observe::Observation;
 use self::open::Opening;
 use self::open_files::OpenFiles;
+use self::proxy::proxy_options;
 use self::reload::{Reload, Reloadable, Watch};
 use self::running::Running;
 use self::self_signed::SelfSigned;
@@ -109,7 +109,7 @@ async fn serve_until_signal(
     let mut signals = Signals::listen()?;
     let _watchdog = Watchdog::start();
     let http = &configuration.http;
-    let frontend = frontend(http)?;
+    let options = proxy_options(http)?;
     let location = StorageLocation::of(&configuration.storage)?;
     let encryption = Encryption::start(http, self_signed(serve, &location)?)?.map(Arc::new);
     let opening = Opening::new(http, inherited, serve.wait)?;
@@ -136,7 +136,7 @@ async fn serve_until_signal(
     let limits = files.limits;
     observation.metrics.add_memory(limits.memory.clone());
     let service = service(configuration, (&location, &storage), &hooks, limits.clone());
-    let server = Server::serve(listeners, Frontend::new(service, frontend), limits)
+    let server = Server::serve(listeners, Proxied::new(service, options), limits)
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
     // What can change while the server runs; each part reads what it needs of the new configuration.
     let parts: Vec<Arc<dyn Reloadable>> = vec![

@@ -12,8 +12,8 @@ use crate::backend::{Backend, RecordTransaction, Version, VersionedRecord};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptionRecord, BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, NoteRecord, ReferrerRecord,
-    RepositoryRecord, SessionRecord, TagRecord, decode, state_of_size,
+    AdoptionRecord, BackReferenceRecord, BlobRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
+    ReferrerRecord, RepositoryRecord, SessionRecord, TagRecord, decode, state_of_size,
 };
 
 /// Where records are read: within a transaction, so that they belong together, or beside everything else.
@@ -110,8 +110,11 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
                 match read::<ManifestRecord>(reads, &manifest).await? {
                     Read::Unreadable => Ok(Vec::new()),
                     Read::Visible(manifest, _) if manifest.incarnation == record.incarnation => {
-                        let hint = reads.get(&Key::tagged(repository, &digest, tag)).await?;
-                        Ok(only(hint.is_none(), Problem::MissingTagHint { digest }))
+                        let back_reference = reads.get(&Key::tagged(repository, &digest, tag)).await?;
+                        Ok(only(
+                            back_reference.is_none(),
+                            Problem::MissingTagReference { digest },
+                        ))
                     }
                     Read::Visible(..) | Read::Invisible => Ok(vec![Problem::DeadTag { digest }]),
                 }
@@ -140,7 +143,7 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
             };
             Ok(only(is_dead, Problem::DeadReferrer))
         }
-        // A hint says what is or was. The bytes of blobs and uploads are looked at elsewhere.
+        // A back reference says what is or was. The bytes of blobs and uploads are looked at elsewhere.
         KeyKind::Tagged(..)
         | KeyKind::RepositoryBlob(..)
         | KeyKind::Repository(_)
@@ -226,7 +229,7 @@ async fn grant(
         .await?
         .is_none()
     {
-        problems.push(Problem::MissingGrantHint);
+        problems.push(Problem::MissingGrantReference);
     }
     Ok(problems)
 }
@@ -248,10 +251,12 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         }
         KeyKind::Manifest(..) => malformed_as::<ManifestRecord>(value, |_| true),
         KeyKind::Tag(..) => malformed_as::<TagRecord>(value, |_| true),
-        KeyKind::Tagged(_, _, tag) => {
-            malformed_as::<HintRecord>(value, |hint| hint.tag.as_ref() == Some(tag))
+        KeyKind::Tagged(_, _, tag) => malformed_as::<BackReferenceRecord>(value, |back_reference| {
+            back_reference.tag.as_ref() == Some(tag)
+        }),
+        KeyKind::RepositoryBlob(..) => {
+            malformed_as::<BackReferenceRecord>(value, |back_reference| back_reference.tag.is_none())
         }
-        KeyKind::RepositoryBlob(..) => malformed_as::<HintRecord>(value, |hint| hint.tag.is_none()),
         KeyKind::Repository(name) => malformed_as::<RepositoryRecord>(value, |record| record.name == *name),
         KeyKind::Upload(_) => {
             malformed_as::<SessionRecord>(value, |session| Upload::resume(session.upload.clone()).is_ok())

@@ -70,7 +70,7 @@ pub enum Problem {
         digest: Digest,
     },
     /// A manifest does not know one of its tags.
-    MissingTagHint {
+    MissingTagReference {
         /// The manifest.
         digest: Digest,
     },
@@ -96,7 +96,7 @@ pub enum Problem {
     /// A repository may read a blob, but reads other bytes than the blob's.
     OtherBytes,
     /// A repository does not know one of its blobs.
-    MissingGrantHint,
+    MissingGrantReference,
     /// The bytes of a blob are gone.
     MissingBytes,
     /// The bytes of a blob have another size than its record says.
@@ -157,7 +157,7 @@ impl Problem {
             }
             Self::WrongSize => "lists show what is deleted, or hide what is there",
             Self::DeadTag { .. } => "the tag is listed, and a pull of it is answered with 404",
-            Self::MissingTagHint { .. } => "a delete of the manifest leaves the tag in the list",
+            Self::MissingTagReference { .. } => "a delete of the manifest leaves the tag in the list",
             Self::MissingChildren { .. } => {
                 "a pull of what is not there is answered with 404; it may be meant so, after a delete or a push \
                  that allowed it"
@@ -167,7 +167,7 @@ impl Problem {
             Self::MissingRepository { .. } => "the catalog does not show it, and its list of tags is 404",
             Self::MissingBlob => "a pull fails, or will once the sweeper took the bytes",
             Self::OtherBytes => "nothing: a pull looks at the blob where those bytes are lost",
-            Self::MissingGrantHint => {
+            Self::MissingGrantReference => {
                 "the collector will not find the grant, so its bytes are never given back"
             }
             Self::MissingBytes | Self::OtherLength { .. } => {
@@ -190,7 +190,7 @@ impl Problem {
             Self::Unreadable => "what follows from its key is written anew, the rest goes into quarantine",
             Self::WrongSize => "the record is written anew",
             Self::DeadTag { .. } => "the tag is deleted",
-            Self::MissingTagHint { .. } | Self::MissingGrantHint => "the hint is written",
+            Self::MissingTagReference { .. } | Self::MissingGrantReference => "the back reference is written",
             Self::MissingChildren { .. } => "left alone: push the image again",
             Self::MissingReferrer { .. } => "the entry is written",
             Self::DeadReferrer => "the entry is removed",
@@ -213,7 +213,7 @@ impl fmt::Display for Problem {
             Self::Unreadable => f.write_str("the record cannot be read"),
             Self::WrongSize => f.write_str("the size of the record tells another state than it has"),
             Self::DeadTag { digest } => write!(f, "the tag names {digest}, which is not there"),
-            Self::MissingTagHint { digest } => write!(f, "{digest} does not know this tag of its"),
+            Self::MissingTagReference { digest } => write!(f, "{digest} does not know this tag of its"),
             Self::MissingChildren { digests } => {
                 f.write_str("the manifest names what is not in the repository:")?;
                 for digest in digests.iter().take(5) {
@@ -235,7 +235,7 @@ impl fmt::Display for Problem {
             }
             Self::MissingBlob => f.write_str("the repository may read a blob that is not there"),
             Self::OtherBytes => f.write_str("the repository reads other bytes than those of the blob"),
-            Self::MissingGrantHint => f.write_str("the repository does not know this blob of its"),
+            Self::MissingGrantReference => f.write_str("the repository does not know this blob of its"),
             Self::MissingBytes => f.write_str("the bytes of the blob are gone"),
             Self::OtherLength { expected, found } => {
                 write!(f, "{found} bytes are there, and the record says {expected}")

@@ -86,7 +86,7 @@ pub(super) async fn grant(
         blob: None,
         ..record.in_state(State::Dead, now)
     };
-    // The hint stays: it says what is or was.
+    // The back reference stays: it says what is or was.
     write_tombstone(records, &key, &dead, stored.version).await
 }
 

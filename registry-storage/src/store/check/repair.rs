@@ -11,8 +11,8 @@ use crate::backend::{Condition, RecordTransaction, Transaction, VersionedRecord}
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptionRecord, BlobRecord, GrantRecord, Header, HintRecord, ManifestRecord, NoteRecord, ReferrerRecord,
-    RepositoryRecord, SessionRecord, Stamp, TagRecord, decode,
+    AdoptionRecord, BackReferenceRecord, BlobRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
+    ReferrerRecord, RepositoryRecord, SessionRecord, Stamp, TagRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -73,13 +73,13 @@ impl Recheck {
                 write_tag_tombstone(records, repository, digest, tag, now).await?;
                 Ok(true)
             }
-            (Problem::MissingTagHint { digest }, KeyKind::Tag(repository, tag)) => {
-                let hint = Key::tagged(repository, digest, tag);
-                write_hint(records, &hint, Some(tag), Condition::Any, now).await
+            (Problem::MissingTagReference { digest }, KeyKind::Tag(repository, tag)) => {
+                let back_reference = Key::tagged(repository, digest, tag);
+                write_back_reference(records, &back_reference, Some(tag), Condition::Any, now).await
             }
-            (Problem::MissingGrantHint, KeyKind::Grant(repository, digest)) => {
-                let hint = Key::repository_blob(repository, digest);
-                write_hint(records, &hint, None, Condition::Any, now).await
+            (Problem::MissingGrantReference, KeyKind::Grant(repository, digest)) => {
+                let back_reference = Key::repository_blob(repository, digest);
+                write_back_reference(records, &back_reference, None, Condition::Any, now).await
             }
             (Problem::MissingRepository { repository }, _) => {
                 write_repository(records, repository, Condition::Absent, now).await
@@ -115,7 +115,7 @@ impl Recheck {
             KeyKind::Manifest(..) => rewrite_as::<ManifestRecord>(records, key, stored).await,
             KeyKind::Tag(..) => rewrite_as::<TagRecord>(records, key, stored).await,
             KeyKind::Tagged(..) | KeyKind::RepositoryBlob(..) => {
-                rewrite_as::<HintRecord>(records, key, stored).await
+                rewrite_as::<BackReferenceRecord>(records, key, stored).await
             }
             KeyKind::Referrer { .. } => rewrite_as::<ReferrerRecord>(records, key, stored).await,
             KeyKind::Repository(_) => rewrite_as::<RepositoryRecord>(records, key, stored).await,
@@ -133,8 +133,12 @@ impl Recheck {
         let unchanged = Condition::Matches(stored.version.clone());
         let now = self.now;
         match kind {
-            KeyKind::Tagged(_, _, tag) => write_hint(records, &self.key, Some(tag), unchanged, now).await,
-            KeyKind::RepositoryBlob(..) => write_hint(records, &self.key, None, unchanged, now).await,
+            KeyKind::Tagged(_, _, tag) => {
+                write_back_reference(records, &self.key, Some(tag), unchanged, now).await
+            }
+            KeyKind::RepositoryBlob(..) => {
+                write_back_reference(records, &self.key, None, unchanged, now).await
+            }
             KeyKind::Repository(name) => write_repository(records, name, unchanged, now).await,
             KeyKind::Referrer {
                 repository,
@@ -170,18 +174,20 @@ async fn rewrite_as<H: Header>(
     Ok(written.is_some())
 }
 
-async fn write_hint(
+async fn write_back_reference(
     records: &mut dyn RecordTransaction,
     key: &Key,
     tag: Option<&Tag>,
     condition: Condition,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    let hint = HintRecord {
+    let back_reference = BackReferenceRecord {
         tag: tag.cloned(),
         stamp: Stamp::new(now),
     };
-    Ok(write(records, key, &hint, &[], condition).await?.is_some())
+    Ok(write(records, key, &back_reference, &[], condition)
+        .await?
+        .is_some())
 }
 
 async fn write_repository(

@@ -8,7 +8,7 @@ use super::notes::{Begun, write_note};
 use super::write_tag_tombstone;
 use crate::backend::{Again, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
-use crate::record::{GrantRecord, HintRecord, ManifestRecord, NoteKind, TagRecord};
+use crate::record::{BackReferenceRecord, GrantRecord, ManifestRecord, NoteKind, TagRecord};
 use crate::store::ATTEMPTS;
 use crate::store::edge::{Stateful as _, contended, read_latest, rescue, write};
 use crate::store::mount::GrantKeys;
@@ -52,9 +52,9 @@ impl Transaction for DeleteGrant {
 impl DeleteGrant {
     async fn delete(&self, records: &mut dyn RecordTransaction) -> Result<Outcome, Error> {
         for _ in 0..ATTEMPTS {
-            // The hint is read before the kill: whoever publishes the grant anew writes the hint anew first, and then
+            // The back reference is read before the kill: whoever publishes the grant anew writes the back reference anew first, and then
             // it is not this version that would be forgotten.
-            let hint = records.get(&self.keys.hint).await?;
+            let back_reference = records.get(&self.keys.back_reference).await?;
             let grant = read_latest::<GrantRecord>(records, &self.keys.grant).await?;
             let condition = grant.unchanged();
             let Some((visible, _)) = grant.record.clone().filter(|_| delete(grant.state())) else {
@@ -69,8 +69,10 @@ impl DeleteGrant {
             };
             if let Some(dead) = write(records, &self.keys.grant, &dead, &[], condition).await? {
                 records.purge_if(&self.keys.grant, &dead).await?;
-                if let Some(hint) = hint {
-                    records.purge_if(&self.keys.hint, &hint.version).await?;
+                if let Some(back_reference) = back_reference {
+                    records
+                        .purge_if(&self.keys.back_reference, &back_reference.version)
+                        .await?;
                 }
                 return Ok(Outcome::Deleted);
             }
@@ -102,11 +104,11 @@ pub(super) struct DeleteManifest {
 enum Stage {
     /// Read the manifest.
     Read,
-    /// Look for tags of this manifest that stay, after this hint.
+    /// Look for tags of this manifest that stay, after this back reference.
     Check(ManifestRecord, Version, Option<Key>),
     /// Make it Dead.
     Kill(ManifestRecord, Version),
-    /// Delete its tags, after this hint.
+    /// Delete its tags, after this back reference.
     Purge(Dead, Option<Key>),
 }
 
@@ -123,7 +125,7 @@ struct Dead {
 enum Checked {
     /// This tag stays.
     Stays(Tag),
-    /// None up to this hint.
+    /// None up to this back reference.
     Upto(Key),
     /// None at all.
     All,
@@ -262,12 +264,15 @@ impl DeleteManifest {
         let Some(may_delete) = &self.may_delete else {
             return Ok(Checked::All);
         };
-        let hints = Key::all_tagged(&self.repository, &self.digest);
-        let page = records.list(&hints, after, PAGE).await?;
+        let back_references = Key::all_tagged(&self.repository, &self.digest);
+        let page = records.list(&back_references, after, PAGE).await?;
         let last = page.last().map(|entry| entry.key.clone());
         for entry in page {
-            let hint = read_latest::<HintRecord>(records, &entry.key).await?;
-            let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
+            let back_reference = read_latest::<BackReferenceRecord>(records, &entry.key).await?;
+            let Some(tag) = back_reference
+                .header()
+                .and_then(|back_reference| back_reference.tag.clone())
+            else {
                 continue;
             };
             if may_delete(&tag) {
@@ -293,9 +298,9 @@ impl DeleteManifest {
         version: Version,
     ) -> Result<Stage, Error> {
         if self.note.is_none() {
-            let hints = Key::all_tagged(&self.repository, &self.digest);
+            let back_references = Key::all_tagged(&self.repository, &self.digest);
             // What takes more than a transaction may be interrupted: by the note the sweeper ends it.
-            if records.list(&hints, None, PAGE).await?.len() == PAGE {
+            if records.list(&back_references, None, PAGE).await?.len() == PAGE {
                 let note = write_note(
                     records,
                     &self.repository,
@@ -321,28 +326,31 @@ impl DeleteManifest {
         })
     }
 
-    /// Deletes tags that name the manifest. Returns the last hint of the page that was looked at.
+    /// Deletes tags that name the manifest. Returns the last back reference of the page that was looked at.
     async fn write_tag_tombstones(
         &self,
         records: &mut dyn RecordTransaction,
         dead: &Dead,
         after: Option<&Key>,
     ) -> Result<Option<Key>, Error> {
-        let hints = Key::all_tagged(&self.repository, &self.digest);
-        let page = records.list(&hints, after, PAGE).await?;
+        let back_references = Key::all_tagged(&self.repository, &self.digest);
+        let page = records.list(&back_references, after, PAGE).await?;
         let last = page.last().map(|entry| entry.key.clone());
         for entry in page {
-            let hint = read_latest::<HintRecord>(records, &entry.key).await?;
-            let Some(tag) = hint.header().and_then(|hint| hint.tag.clone()) else {
+            let back_reference = read_latest::<BackReferenceRecord>(records, &entry.key).await?;
+            let Some(tag) = back_reference
+                .header()
+                .and_then(|back_reference| back_reference.tag.clone())
+            else {
                 continue;
             };
             write_tag_tombstone(records, &self.repository, &self.digest, &tag, self.now).await?;
-            // A push of this manifest writes the hint after it saw the manifest Live. While the manifest is the dead
+            // A push of this manifest writes the back reference after it saw the manifest Live. While the manifest is the dead
             // record still, every such push either wrote before, and will find it dead, or has yet to write.
             let still_dead = read_latest::<ManifestRecord>(records, &self.key)
                 .await?
                 .is(&dead.version);
-            if let Some(version) = hint.version().filter(|_| still_dead) {
+            if let Some(version) = back_reference.version().filter(|_| still_dead) {
                 records.purge_if(&entry.key, version).await?;
             }
         }

@@ -90,7 +90,7 @@ impl<B: Backend> Store<B> {
 }
 
 /// Makes a tag a tombstone if it names an incarnation of a manifest that is gone: the one that was deleted now, or one
-/// before it whose delete has not come to the tag yet and will not find the hint.
+/// before it whose delete has not come to the tag yet and will not find the back reference.
 pub(super) async fn write_tag_tombstone(
     records: &mut dyn RecordTransaction,
     repository: &RepositoryName,

@@ -8,7 +8,7 @@ use super::referrers_tag::only_adds_entries;
 use super::{PushManifest, Stop, confirm_incarnation};
 use crate::backend::{Condition, RecordTransaction, Version};
 use crate::key::Key;
-use crate::record::{HintRecord, ManifestRecord, Stamp, TagRecord, encode};
+use crate::record::{BackReferenceRecord, ManifestRecord, Stamp, TagRecord, encode};
 use crate::store::ATTEMPTS;
 use crate::store::delete::tombstone;
 use crate::store::edge::{Found, contended, read_latest, write};
@@ -125,7 +125,7 @@ impl PushManifest {
         Ok(names_visible(tag, &manifest))
     }
 
-    /// Writes the hint and the tag; `false` where the tag was written by somebody else since it was checked.
+    /// Writes the back reference and the tag; `false` where the tag was written by somebody else since it was checked.
     pub(super) async fn write_tag(
         &mut self,
         records: &mut dyn RecordTransaction,
@@ -133,12 +133,12 @@ impl PushManifest {
         incarnation: &str,
     ) -> Result<bool, Stop> {
         let found = self.check_tag(records, tag).await?;
-        let hint = HintRecord {
+        let back_reference = BackReferenceRecord {
             tag: Some(tag.clone()),
             stamp: Stamp::new(self.now),
         };
-        let hint_key = Key::tagged(&self.repository, &self.new.manifest.digest, tag);
-        write(records, &hint_key, &hint, &[], Condition::Any).await?;
+        let back_reference_key = Key::tagged(&self.repository, &self.new.manifest.digest, tag);
+        write(records, &back_reference_key, &back_reference, &[], Condition::Any).await?;
         let record = TagRecord {
             state: State::Live,
             digest: self.new.manifest.digest.clone(),

@@ -8,10 +8,10 @@ use http::uri::Authority;
 
 use super::prefix::Prefix;
 
-/// A URL that clients reach a server by: scheme, host, and the path that everything is below of. [`Frontend`] puts it
+/// A URL that clients reach a server by: scheme, host, and the path that everything is below of. [`Proxied`] puts it
 /// into the extensions of each request, for who writes whole URLs.
 ///
-/// [`Frontend`]: crate::Frontend
+/// [`Proxied`]: crate::Proxied
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     is_https: bool,

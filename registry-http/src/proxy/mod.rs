@@ -26,13 +26,13 @@ pub use self::trusted::TrustedProxies;
 use crate::address::PeerAddress;
 use crate::log_limit::LogLimit;
 
-/// The client of a request, seen through trusted proxies: [`Frontend`] puts it into the extensions of the request. There
+/// The client of a request, seen through trusted proxies: [`Proxied`] puts it into the extensions of the request. There
 /// is none where the request came through a unix socket and no proxy told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
-    /// Returns the client's address as a [`Frontend`] found it, or where there is none, that of the peer.
+    /// Returns the client's address as a [`Proxied`] found it, or where there is none, that of the peer.
     #[must_use]
     pub fn of(request: &Parts) -> Option<IpAddr> {
         let found = request.extensions.get::<Self>().map(|client| client.0);
@@ -41,7 +41,7 @@ impl ClientAddress {
 }
 
 impl PublicUrl {
-    /// Returns the URL that a client reached the server by, as a [`Frontend`] found it, or where there is none, as the
+    /// Returns the URL that a client reached the server by, as a [`Proxied`] found it, or where there is none, as the
     /// request says.
     #[must_use]
     pub fn of(request: &Parts) -> Option<Self> {
@@ -84,10 +84,10 @@ impl Locations {
     }
 }
 
-/// How a [`Frontend`] shows a server; the default is a server at the root of its host, with paths for URLs.
+/// How a [`Proxied`] shows a server; the default is a server at the root of its host, with paths for URLs.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct FrontendOptions {
+pub struct ProxyOptions {
     /// The URL that clients reach the server by, where that is fixed. Else it is what trusted proxies tell, or what
     /// the request says.
     pub url: Option<PublicUrl>,
@@ -105,16 +105,16 @@ pub struct FrontendOptions {
 ///
 /// Each request gets its [`ClientAddress`] and [`PublicUrl`] as extensions, for the service within.
 #[derive(Clone, Debug)]
-pub struct Frontend<S> {
+pub struct Proxied<S> {
     inner: S,
-    options: Arc<FrontendOptions>,
+    options: Arc<ProxyOptions>,
     disbelieved: Arc<LogLimit>,
 }
 
-impl<S> Frontend<S> {
+impl<S> Proxied<S> {
     /// Shows `inner`.
     #[must_use]
-    pub fn new(inner: S, options: FrontendOptions) -> Self {
+    pub fn new(inner: S, options: ProxyOptions) -> Self {
         Self {
             inner,
             options: Arc::new(options),
@@ -151,7 +151,7 @@ impl<S> Frontend<S> {
     }
 }
 
-impl<S, A, B> Service<Request<A>> for Frontend<S>
+impl<S, A, B> Service<Request<A>> for Proxied<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -173,7 +173,7 @@ where
     }
 }
 
-impl<S, A, B> tower_service::Service<Request<A>> for Frontend<S>
+impl<S, A, B> tower_service::Service<Request<A>> for Proxied<S>
 where
     S: tower_service::Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,

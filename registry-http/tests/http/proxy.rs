@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use registry_http::{
-    Frontend, FrontendOptions, Limits, Locations, ProxyField, ProxyFields, Server, TrustedProxies,
+    Limits, Locations, Proxied, ProxyField, ProxyFields, ProxyOptions, Server, TrustedProxies,
 };
 
 use crate::Records;
 use crate::client::{Answer, Client, push_blob};
 use crate::listeners::service;
 
-async fn start(options: FrontendOptions) -> (Server, SocketAddr, Records) {
+async fn start(options: ProxyOptions) -> (Server, SocketAddr, Records) {
     let records = Records::default();
     let service = service().with_observer(Arc::new(records.clone()));
-    let frontend = Frontend::new(service, options);
-    let server = Server::bind("127.0.0.1:0", frontend, Limits::default())
+    let service = Proxied::new(service, options);
+    let server = Server::bind("127.0.0.1:0", service, Limits::default())
         .await
         .unwrap();
     let address = server.addresses()[0].tcp().unwrap();
@@ -33,8 +33,8 @@ async fn post(address: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Ans
 }
 
 /// Options for proxies that write [`FORWARDED`].
-fn behind_a_proxy() -> FrontendOptions {
-    let mut options = FrontendOptions::default();
+fn behind_a_proxy() -> ProxyOptions {
+    let mut options = ProxyOptions::default();
     options.proxy_fields = ProxyFields::new([ProxyField::Forwarded]);
     options
 }
@@ -43,7 +43,7 @@ const FORWARDED: [(&str, &str); 1] = [("Forwarded", "for=192.0.2.1;host=registry
 
 #[tokio::test]
 async fn a_location_is_a_path_unless_it_is_to_be_a_url() {
-    let (_server, address, _) = start(FrontendOptions::default()).await;
+    let (_server, address, _) = start(ProxyOptions::default()).await;
     let answer = post(address, "/v2/a/blobs/uploads/", &FORWARDED).await;
     assert!(answer.field("Location").starts_with("/v2/a/blobs/uploads/"));
 
@@ -84,12 +84,12 @@ async fn a_client_that_takes_no_path_gets_a_url() {
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Host", "registry.example"),
     ];
-    let location = async |options: &FrontendOptions, fields: &[(&str, &str)]| {
+    let location = async |options: &ProxyOptions, fields: &[(&str, &str)]| {
         let (_server, address, _) = start(options.clone()).await;
         let answer = post(address, "/v2/a/blobs/uploads/", fields).await;
         answer.field("Location").to_owned()
     };
-    let by_client = FrontendOptions::default();
+    let by_client = ProxyOptions::default();
     let found = location(&by_client, &[OLLAMA]).await;
     assert!(
         found.starts_with("http://registry/v2/a/blobs/uploads/"),
@@ -104,7 +104,7 @@ async fn a_client_that_takes_no_path_gets_a_url() {
             assert!(found.starts_with("/v2/a/blobs/uploads/"), "{agent}: {found}");
         }
     }
-    let mut paths = FrontendOptions::default();
+    let mut paths = ProxyOptions::default();
     paths.locations = Locations::Paths;
     let found = location(&paths, &[OLLAMA]).await;
     assert!(found.starts_with("/v2/a/blobs/uploads/"), "{found}");
@@ -122,7 +122,7 @@ async fn a_client_that_takes_no_path_gets_a_url() {
 
 #[tokio::test]
 async fn everything_is_below_the_prefix() {
-    let mut options = FrontendOptions::default();
+    let mut options = ProxyOptions::default();
     options.prefix = "/some/registry/".parse().unwrap();
     let (_server, address, records) = start(options).await;
     let mut client = Client::connect(address).await;

@@ -1,14 +1,14 @@
 //! What clients see of the server, as the configuration states it.
 
-use registry_http::{FrontendOptions, Locations, ProxyField, ProxyFields, TrustedProxies};
+use registry_http::{Locations, ProxyField, ProxyFields, ProxyOptions, TrustedProxies};
 
 use crate::config::sections::http::{self, Http};
 use crate::failure::Failure;
 
 /// Without `http.host`, URLs in responses are paths for most clients: they are right behind every proxy. `relativeurls`
 /// decides where it is given.
-pub(super) fn frontend(http: &Http) -> Result<FrontendOptions, Failure> {
-    let mut options = FrontendOptions::default();
+pub(super) fn proxy_options(http: &Http) -> Result<ProxyOptions, Failure> {
+    let mut options = ProxyOptions::default();
     if let Some(host) = &http.host {
         let url = host.parse();
         options.url =

@@ -2,11 +2,11 @@
 
 use http::header::{HeaderMap, HeaderValue, LINK, LOCATION};
 
-use super::FrontendOptions;
+use super::ProxyOptions;
 use super::public_url::PublicUrl;
 
 /// Makes the paths in a response those that clients see: whole URLs below `url`, where there is one.
-pub(super) fn finish(header: &mut HeaderMap, options: &FrontendOptions, url: Option<&PublicUrl>) {
+pub(super) fn finish(header: &mut HeaderMap, options: &ProxyOptions, url: Option<&PublicUrl>) {
     let base = match url {
         Some(url) => url.to_string(),
         None => options.prefix.as_str().to_owned(),
