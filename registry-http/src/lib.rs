@@ -26,14 +26,12 @@ mod log_limit;
 mod memory;
 #[cfg(feature = "notifications")]
 pub mod notify;
-mod observe;
-#[cfg(feature = "metrics")]
-pub mod operations;
 mod proxy;
 mod rate_limit;
 mod server;
 mod service;
 mod tasks;
+mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(not(feature = "tls"))]
@@ -48,11 +46,6 @@ pub use crate::authenticate::{Anonymous, Authenticator};
 pub use crate::endpoint::Endpoint;
 pub use crate::limits::Limits;
 pub use crate::memory::{MemoryBudget, MemoryUse};
-#[cfg(feature = "opentelemetry")]
-pub use crate::observe::RequestSpans;
-pub use crate::observe::{
-    AccessLog, AuditLevel, EventSink, LineFormat, LineLog, LineSink, Observer, RefusalLog, RequestRecord,
-};
 pub use crate::proxy::{
     ClientAddress, InvalidPrefix, InvalidPublicUrl, Locations, Prefix, Proxied, ProxyField, ProxyFields,
     ProxyOptions, PublicUrl, TrustedProxies,
@@ -60,3 +53,10 @@ pub use crate::proxy::{
 pub use crate::rate_limit::{Rate, RateLimits};
 pub use crate::server::{Listener, Server, check_clock};
 pub use crate::service::{OverTls, RegistryService, ResponseBody};
+#[cfg(feature = "opentelemetry")]
+pub use crate::telemetry::RequestSpans;
+pub use crate::telemetry::{
+    AccessLog, AuditLevel, EventSink, LineFormat, LineLog, LineSink, Observer, RefusalLog, RequestRecord,
+};
+#[cfg(feature = "metrics")]
+pub use crate::telemetry::{CheckOptions, DebugService, Health, MeteredStorage, Metrics};

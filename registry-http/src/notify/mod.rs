@@ -32,7 +32,7 @@ use self::endpoint::{Delivery, EventFilter};
 pub use self::endpoint::{EndpointStatistics, NotificationEndpoint, NotificationFormat};
 use self::intent::Intent;
 use self::record::EventRecord;
-use crate::observe::{EventSink, RequestRecord};
+use crate::telemetry::{EventSink, RequestRecord};
 
 /// How long the answer to a push waits for the outbox at most. It takes microseconds unless the disk hangs.
 const APPEND: Duration = Duration::from_millis(250);

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::NotificationOptions;
-use crate::observe::RequestRecord;
-use crate::observe::lines::timestamp;
+use crate::telemetry::RequestRecord;
+use crate::telemetry::lines::timestamp;
 
 /// The media type that a blob is told to have: a registry does not know what it is.
 const BLOB: &str = "application/octet-stream";

@@ -314,7 +314,7 @@ async fn what_fails_is_sent_again_in_order_and_nothing_is_left_out() {
 
     #[cfg(feature = "metrics")]
     {
-        let metrics = crate::operations::Metrics::new();
+        let metrics = crate::telemetry::Metrics::new();
         metrics.add_notifier(Arc::new(notifier));
         let text = metrics.encode();
         for line in [

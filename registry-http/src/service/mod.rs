@@ -33,11 +33,11 @@ use crate::access::{AccessControl, ReplaceableAccess};
 use crate::authenticate::{self, Anonymous, Authenticator};
 use crate::limits::Limits;
 use crate::memory::{Account, MemoryUse, Turn, TurnKind, Turns};
-use crate::observe::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
 use crate::proxy::{ClientAddress, Mounted};
 use crate::rate_limit::{Pace, RateLimits};
 use crate::server::{ConnectionMemory, UnreadRequest};
 use crate::tasks::Tasks;
+use crate::telemetry::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
 
 /// What a field takes in memory beside its bytes, about.
 const FIELD: usize = 64;

@@ -12,9 +12,9 @@ use http_body::Body;
 use registry_core::{Error, ErrorCode};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::observe::Intake;
 use crate::server::ConnectionMemory;
 use crate::service::BoxError;
+use crate::telemetry::Intake;
 
 /// A body as the stream that a registry takes: its data, and an error where it stops arriving or ends early.
 pub(super) struct RequestBody<B> {

@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use registry_core::Error;
 use registry_core::storage::ByteStream;
 
-use crate::observe::Exchange;
+use crate::telemetry::Exchange;
 
 /// The body of a response: nothing, bytes in memory, or a blob that is read as the client takes it.
 ///
@@ -139,7 +139,7 @@ mod tests {
     use registry_core::storage::BlobContent;
 
     use super::*;
-    use crate::observe::{Observer, RequestRecord};
+    use crate::telemetry::{Observer, RequestRecord};
 
     /// Keeps the last record.
     #[derive(Clone, Debug, Default)]

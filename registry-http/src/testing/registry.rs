@@ -15,9 +15,9 @@ use super::script::{Fault, JournalEntry, Script};
 use super::service::ScriptedService;
 use crate::authenticate::Authenticator;
 use crate::limits::Limits;
-use crate::observe::{EventSink, Observer};
 use crate::server::{Listener, Server};
 use crate::service::RegistryService;
+use crate::telemetry::{EventSink, Observer};
 
 /// A registry in memory, at a free port of the loopback interface. Dropping it ends it and all its connections.
 ///

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 use registry_core::Timestamp;
-use registry_http::operations::Health;
+use registry_http::Health;
 use registry_storage::distribution::{
     self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, Update, adoption, is_unadopted,
 };

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use registry_http::operations::{CheckOptions, DebugService, Health, Metrics};
+use registry_http::{CheckOptions, DebugService, Health, Metrics};
 use registry_http::{Limits, Listener, Server};
 use tokio::net::TcpStream;
 

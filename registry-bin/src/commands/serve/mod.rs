@@ -11,7 +11,6 @@ mod dropped_lines;
 pub(crate) mod files;
 mod listen;
 mod notifications;
-mod observe;
 mod open;
 mod open_files;
 mod places;
@@ -25,6 +24,7 @@ mod service;
 mod service_manager;
 mod signals;
 mod storage_state;
+mod telemetry;
 mod tls;
 mod token_keys;
 mod token_options;
@@ -36,7 +36,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use registry_http::operations::Health;
+use registry_http::Health;
 use registry_http::{Proxied, Server, check_clock};
 use registry_storage::filesystem::FILE_THREADS;
 use tokio::runtime;
@@ -46,7 +46,6 @@ use self::authentication::{Authentication, KeyRefresh};
 use self::backups::Backups;
 use self::listen::{Inherited, inherited};
 use self::notifications::Notifications;
-use self::observe::Observation;
 use self::open::Opening;
 use self::open_files::OpenFiles;
 use self::proxy::proxy_options;
@@ -56,6 +55,7 @@ use self::self_signed::SelfSigned;
 use self::service::{RequestHooks, service};
 use self::service_manager::Watchdog;
 use self::signals::Signals;
+use self::telemetry::Telemetry;
 use self::tls::{Encryption, Renewal, Unencrypted};
 use crate::cli::Serve;
 use crate::config::supported::without_effect;
@@ -113,9 +113,9 @@ async fn serve_until_signal(
     let location = StorageLocation::of(&configuration.storage)?;
     let encryption = Encryption::start(http, self_signed(serve, &location)?)?.map(Arc::new);
     let opening = Opening::new(http, inherited, serve.wait)?;
-    let observation = Observation::start(&configuration.log, errors)?;
+    let telemetry = Telemetry::start(&configuration.log, errors)?;
     let health = Health::new();
-    let debug = debug::start(configuration, &health, &observation.metrics)?;
+    let debug = debug::start(configuration, &health, &telemetry.metrics)?;
     let files = OpenFiles::divide(http)?;
     let opened = opening.storage(configuration, &location, files.blobs, &health, &mut signals);
     let Some((storage, reserved)) = opened.await? else {
@@ -123,18 +123,18 @@ async fn serve_until_signal(
     };
     let control = control::start(&location, &storage);
     debug::watch(configuration, &health, &storage.store)?;
-    storage_state::add(&observation.metrics, storage.store.clone());
+    storage_state::add(&telemetry.metrics, storage.store.clone());
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;
     let authentication = Arc::new(Authentication::start(configuration, &location)?);
     let hooks = RequestHooks {
         authentication: &authentication,
-        observation: &observation,
+        telemetry: &telemetry,
         notifications: notifications.as_ref(),
     };
     let limits = files.limits;
-    observation.metrics.add_memory(limits.memory.clone());
+    telemetry.metrics.add_memory(limits.memory.clone());
     let service = service(configuration, (&location, &storage), &hooks, limits.clone());
     let server = Server::serve(listeners, Proxied::new(service, options), limits)
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
@@ -142,7 +142,7 @@ async fn serve_until_signal(
     let parts: Vec<Arc<dyn Reloadable>> = vec![
         Arc::new(log),
         Arc::clone(&authentication) as _,
-        observation.reloadable(),
+        telemetry.reloadable(),
         match &encryption {
             Some(encryption) => Arc::clone(encryption) as _,
             None => Arc::new(Unencrypted),
@@ -153,7 +153,7 @@ async fn serve_until_signal(
     let _renewal = encryption.as_ref().and_then(Renewal::start);
     health.started();
     announce(
-        &observation.output,
+        &telemetry.output,
         configuration,
         server.addresses(),
         &location,
@@ -168,7 +168,7 @@ async fn serve_until_signal(
         reload,
         control,
         notifications,
-        observation,
+        telemetry,
         storage,
     };
     signals.next().await;

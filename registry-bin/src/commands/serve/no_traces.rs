@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use registry_http::MeteredStorage;
 use registry_http::Observer;
-use registry_http::operations::MeteredStorage;
 
 use crate::failure::Failure;
 

@@ -1,6 +1,6 @@
 //! From the port to the data, in the order that lets one server follow another.
 
-use registry_http::operations::Health;
+use registry_http::Health;
 
 use super::listen::{Inherited, Reserved};
 use super::signals::Signals;

@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use registry_http::operations::Metrics;
+use registry_http::Metrics;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Adds what the kernel tells of this process, each time that somebody asks.

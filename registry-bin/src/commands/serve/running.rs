@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use registry_http::Health;
 use registry_http::Server;
-use registry_http::operations::Health;
 
 use super::backups::Backups;
 use super::notifications::Notifications;
-use super::observe::Observation;
 use super::reload::Reload;
 use super::service_manager;
 use super::signals::Signals;
+use super::telemetry::Telemetry;
 use crate::control::server::ControlServer;
 use crate::failure::Failure;
 use crate::storage::OpenStorage;
@@ -24,7 +24,7 @@ pub(super) struct Running {
     pub(super) reload: Reload,
     pub(super) control: Option<ControlServer>,
     pub(super) notifications: Option<Notifications>,
-    pub(super) observation: Observation,
+    pub(super) telemetry: Telemetry,
     pub(super) storage: OpenStorage,
 }
 
@@ -56,14 +56,14 @@ impl Running {
                     notifications.shutdown(rest).await;
                 }
             },
-            self.observation.traces.shutdown(rest),
+            self.telemetry.traces.shutdown(rest),
         );
         self.storage.close().await?;
         if let Some(debug) = self.debug {
             debug.shutdown(Duration::ZERO).await;
         }
         // It waits for the logs of requests to be written, and nothing else is left to do.
-        self.observation.close();
+        self.telemetry.close();
         tracing::info!("stopped");
         Ok(())
     }

@@ -8,8 +8,8 @@ use registry_http::{EventSink, Limits, Rate, RateLimits, RegistryService};
 
 use super::authentication::Authentication;
 use super::notifications::Notifications;
-use super::observe::Observation;
 use super::rules::rules;
+use super::telemetry::Telemetry;
 use crate::config::Configuration;
 use crate::config::sections::http::{self, RateLimit};
 use crate::storage::{OpenStorage, StorageLocation};
@@ -17,7 +17,7 @@ use crate::storage::{OpenStorage, StorageLocation};
 /// What is asked of each request beside the registry.
 pub(super) struct RequestHooks<'a> {
     pub(super) authentication: &'a Authentication,
-    pub(super) observation: &'a Observation,
+    pub(super) telemetry: &'a Telemetry,
     pub(super) notifications: Option<&'a Notifications>,
 }
 
@@ -28,16 +28,16 @@ pub(super) fn service(
     hooks: &RequestHooks<'_>,
     limits: Limits,
 ) -> RegistryService<impl Storage + use<>> {
-    let metered = hooks.observation.meter(&storage.storage, location.kind());
+    let metered = hooks.telemetry.meter(&storage.storage, location.kind());
     let registry = Registry::new(Arc::new(metered), rules(configuration));
     let mut service = RegistryService::new(registry, limits)
         .with_fields(configuration.http.headers.to_map())
-        .with_observer(Arc::new(hooks.observation.observers.clone()))
+        .with_observer(Arc::new(hooks.telemetry.observers.clone()))
         .with_access(Arc::clone(&hooks.authentication.access))
         .with_rate_limits(rate_limits(&configuration.http.rate_limit));
     if let Some(notifications) = hooks.notifications {
         let notifier = Arc::clone(&notifications.notifier);
-        hooks.observation.metrics.add_notifier(Arc::clone(&notifier));
+        hooks.telemetry.metrics.add_notifier(Arc::clone(&notifier));
         service = service.with_event_sink(notifier as Arc<dyn EventSink>);
     }
     service

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use registry_http::operations::DebugService;
+use registry_http::DebugService;
 use registry_http::{Prefix, PublicUrl};
 
 use super::Problems;

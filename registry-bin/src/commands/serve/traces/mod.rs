@@ -13,7 +13,7 @@ use opentelemetry::{InstrumentationScope, Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use registry_http::operations::MeteredStorage;
+use registry_http::MeteredStorage;
 use registry_http::{Observer, RequestSpans};
 
 use self::environment::TraceOptions;

@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,6 @@ use registry_core::storage::UploadStorage as _;
 
 use super::*;
 use crate::memory::{MemoryBudget, MemoryUse};
-use crate::observe::{Observer as _, RequestRecord};
 
 async fn ask(service: &DebugService, method: Method, path: &str) -> (u16, String) {
     let request = Request::builder().method(method).uri(path).body(()).unwrap();
@@ -130,7 +128,7 @@ fn record(method: &str, target: &str, status: u16) -> RequestRecord {
 async fn metrics_have_the_names_of_the_distribution_registry_and_bounded_labels() {
     let metrics = Arc::new(Metrics::new());
     let service = DebugService::new(Health::new()).with_metrics("/m", Arc::clone(&metrics));
-    let none = http::HeaderMap::new();
+    let none = HeaderMap::new();
     metrics.began(&mut record("GET", "/v2/", 200), &none);
     for mut record in [
         record("GET", "/v2/canary/manifests/canary", 200),

@@ -1,5 +1,9 @@
 //! Metrics for Prometheus.
 
+mod memory;
+#[cfg(feature = "notifications")]
+mod notifications;
+
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use registry_core::operation::Action;
 
-use crate::observe::{Observer, RequestRecord};
+use super::{Observer, RequestRecord};
 
 /// The bounds of the histograms of durations, in seconds; those of distribution.
 const SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

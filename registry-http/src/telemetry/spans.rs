@@ -27,7 +27,7 @@ const FIELD: usize = 512;
 ///
 /// Who the client is does not stand in a span, nor does any secret that it sent.
 ///
-/// [`MeteredStorage`]: crate::operations::MeteredStorage
+/// [`MeteredStorage`]: crate::telemetry::MeteredStorage
 #[derive(Debug)]
 pub struct RequestSpans {
     tracer: BoxedTracer,

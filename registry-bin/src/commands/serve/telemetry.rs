@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use registry_core::Storage;
-use registry_http::operations::{MeteredStorage, Metrics};
 use registry_http::{AccessLog, AuditLevel, LineFormat, LineLog, Observer, RefusalLog, RequestRecord};
+use registry_http::{MeteredStorage, Metrics};
 
 use super::reload::{Change, Reloadable};
 use super::traces::Traces;
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::line_writer::LineWriter;
 
 /// The observers of a server, and what they write.
-pub(super) struct Observation {
+pub(super) struct Telemetry {
     pub(super) metrics: Arc<Metrics>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
     pub(super) traces: Traces,
@@ -26,7 +26,7 @@ pub(super) struct Observation {
     access: AccessSwitch,
 }
 
-impl Observation {
+impl Telemetry {
     /// Starts the logs that the configuration asks for, and the traces that the environment asks for, from within a
     /// runtime. `errors` is where the server's own log goes.
     pub(super) fn start(log: &Log, errors: &LineWriter) -> Result<Self, Failure> {
@@ -34,7 +34,7 @@ impl Observation {
         process::add(&metrics);
         let traces = Traces::start()?;
         let spans = traces.observer();
-        let mut observation = Self {
+        let mut telemetry = Self {
             observers: spans.into_iter().chain([Arc::clone(&metrics) as _]).collect(),
             metrics,
             traces,
@@ -42,13 +42,11 @@ impl Observation {
             audit: None,
             access: AccessSwitch(Arc::new(AtomicBool::new(!log.access_log.disabled))),
         };
-        observation.add_access_log(log);
-        observation.add_audit_log(log, errors)?;
-        let writers = [errors, &observation.output]
-            .into_iter()
-            .chain(&observation.audit);
-        dropped_lines::add(&observation.metrics, writers.cloned().collect());
-        Ok(observation)
+        telemetry.add_access_log(log);
+        telemetry.add_audit_log(log, errors)?;
+        let writers = [errors, &telemetry.output].into_iter().chain(&telemetry.audit);
+        dropped_lines::add(&telemetry.metrics, writers.cloned().collect());
+        Ok(telemetry)
     }
 
     /// Makes the calls of a storage be timed, and traced.
