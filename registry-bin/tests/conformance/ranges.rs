@@ -218,10 +218,12 @@ fn parts_of_a_large_blob_in_parallel_make_the_whole(repository: &Repository) {
     });
 }
 
-/// podman asks for the hundreds of chunks of a layer that it lacks.
+/// podman asks for the hundreds of chunks of a layer that it lacks. Every second one follows the one before it, and is a part of
+/// its own nevertheless: podman gave up on the layer ("checksum mismatch") where two came as one.
 fn a_thousand_ranges_are_as_many_parts(repository: &Repository) {
-    let ranges: Vec<String> = (0..1024_u32)
-        .map(|number| format!("{0}-{0}", number * 2))
+    let place = |number: usize| number / 2 * 3 + number % 2;
+    let ranges: Vec<String> = (0..1024)
+        .map(|number| format!("{0}-{0}", place(number)))
         .collect();
     let (content, response) = ask(repository, &format!("bytes={}", ranges.join(",")));
     response.expect_status(206);
@@ -233,7 +235,7 @@ fn a_thousand_ranges_are_as_many_parts(repository: &Repository) {
         .trim_matches('"');
     let expected: Vec<u8> = (0..1024_usize)
         .flat_map(|number| {
-            let (at, before) = (number * 2, if number == 0 { "" } else { "\r\n" });
+            let (at, before) = (place(number), if number == 0 { "" } else { "\r\n" });
             let head = format!(
                 "{before}--{boundary}\r\nContent-Type: application/octet-stream\r\n\
                  Content-Range: bytes {at}-{at}/{LENGTH}\r\n\r\n"

@@ -136,7 +136,7 @@ impl fmt::Display for ByteRange {
 ///
 /// A field that does not parse is to be ignored, which means that the whole content is sent. `bytes=500-0` parses, though
 /// the RFC calls it malformed: the conformance suite asks that it be answered 416. So does a field of more than
-/// [`RangeHeader::MAXIMUM`] parts: podman asks for the hundreds of chunks of a layer that it lacks, and whoever asks for
+/// [`RangeHeader::MAXIMUM`] parts: podman asks for the hundreds of chunks of a layer that it lacks, and a client that asks for
 /// some parts of a large layer does not want the whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeHeader(Parts);
@@ -155,8 +155,10 @@ pub enum Selection {
     Whole,
     /// These parts, none of them empty, in the order asked for: 206.
     Parts(Vec<Range<u64>>),
-    /// None of the parts exists, or they are too many: 416.
+    /// None of the parts exists: 416.
     NotSatisfiable,
+    /// More than [`RangeHeader::MAXIMUM`] parts were asked for: 416.
+    TooManyParts,
 }
 
 impl RangeHeader {
@@ -205,25 +207,29 @@ impl RangeHeader {
 
     /// Decides what is sent of content of `size` bytes.
     ///
-    /// Parts that do not exist are left out. Those that overlap or follow each other are joined, and are then in the order
-    /// of the content, so that a request never costs more than the content. Empty content has no parts to send: it
-    /// is always sent whole.
+    /// Parts that do not exist are left out. The others are sent as they were asked for, one by one and in that order: podman
+    /// gives up on chunks of `zstd:chunked` that follow each other and come as one part. Parts that together are longer than
+    /// the content are joined if they overlap or follow each other, and come in the order of the content, so that
+    /// no request costs more than the content. Empty content has no parts to send: it is always sent whole.
     #[must_use]
     pub fn resolve(&self, size: u64) -> Selection {
         if size == 0 {
             return Selection::Whole;
         }
-        let parts: Vec<_> = self
-            .parts()
-            .iter()
-            .filter_map(|part| part.resolve(size))
-            .collect();
+        let wanted = match &self.0 {
+            Parts::Some(wanted) => wanted,
+            Parts::TooMany => return Selection::TooManyParts,
+        };
+        let parts: Vec<_> = wanted.iter().filter_map(|part| part.resolve(size)).collect();
         if parts.is_empty() {
             return Selection::NotSatisfiable;
         }
-        let joined = join(parts.clone());
+        let length: u128 = parts.iter().map(|part| u128::from(part.end - part.start)).sum();
+        if length <= u128::from(size) {
+            return Selection::Parts(parts);
+        }
+        let joined = join(parts);
         match joined.as_slice() {
-            _ if joined.len() == parts.len() => Selection::Parts(parts),
             [all] if *all == (0..size) => Selection::Whole,
             _ => Selection::Parts(joined),
         }

@@ -49,10 +49,21 @@ impl Response {
                 [part] => Self::one_part(digest, blob, part.clone()),
                 _ => Self::several_parts(digest, blob, parts),
             },
-            Selection::NotSatisfiable => Error::from(ErrorCode::RangeNotSatisfiable)
-                .with_field("Content-Range", format!("bytes */{}", blob.size))
-                .into(),
+            Selection::NotSatisfiable => Self::no_part(ErrorCode::RangeNotSatisfiable.into(), blob),
+            Selection::TooManyParts => {
+                let message = format!(
+                    "At most {} ranges may be asked for at once.",
+                    RangeHeader::MAXIMUM
+                );
+                Self::no_part(Error::new(ErrorCode::RangeNotSatisfiable, message), blob)
+            }
         }
+    }
+
+    fn no_part(error: Error, blob: &Blob) -> Self {
+        error
+            .with_field("Content-Range", format!("bytes */{}", blob.size))
+            .into()
     }
 
     /// The header of a blob of `size` bytes (end-2).
