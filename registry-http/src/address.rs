@@ -4,19 +4,19 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// The other end of a connection: a server puts it into the extensions of each request. Behind a proxy that is the
-/// proxy; see [`ClientAddress`](crate::ClientAddress).
+/// The remote end of a connection. A server puts it into the extensions of each request. Behind a proxy, it is the
+/// proxy's address; see [`ClientAddress`](crate::ClientAddress).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerAddress {
     /// A host and port.
     Tcp(SocketAddr),
-    /// A process of this machine, at a unix socket. Its own end has no name.
+    /// A process on this machine, through a unix socket. The peer's end has no name.
     Unix,
 }
 
 impl PeerAddress {
-    /// Returns the host's address, where the peer has one. An IPv4 address that came through an IPv6 socket is
-    /// returned as IPv4.
+    /// Returns the IP address of the peer, or `None` for a unix socket. An IPv4-mapped IPv6 address is returned as
+    /// IPv4.
     #[must_use]
     pub const fn ip(&self) -> Option<IpAddr> {
         match self {
@@ -38,9 +38,9 @@ impl fmt::Display for PeerAddress {
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// At a host and port.
+    /// On a host and port.
     Tcp(SocketAddr),
-    /// At a unix socket; the path is empty where the socket has none.
+    /// On a unix socket; the path is empty if the socket has none.
     Unix(PathBuf),
 }
 

@@ -1,4 +1,4 @@
-//! Who makes a request.
+//! Authentication: who makes a request.
 
 use std::fmt;
 
@@ -7,24 +7,24 @@ use http::request::Parts;
 use registry_core::challenge::ChallengeError;
 use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 
-/// Finds out who makes a request.
+/// Identifies the client of a request.
 pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
-    /// Returns the principal that a request shows; without credentials usually the anonymous one, and what that one may
-    /// do is up to the [`Authorizer`](registry_core::Authorizer).
+    /// Returns the principal that a request authenticates as. Without credentials, that is usually the anonymous
+    /// principal; the [`Authorizer`](registry_core::Authorizer) decides what it may do.
     ///
     /// The extensions of the request hold the [`PeerAddress`](crate::PeerAddress).
     ///
     /// # Errors
-    /// The answer to the client. Bad credentials are [`Unauthorized`](registry_core::ErrorCode::Unauthorized); the field
-    /// `WWW-Authenticate` is added by [`challenge`](Self::challenge).
+    /// The answer to the client. Bad credentials are [`Unauthorized`](registry_core::ErrorCode::Unauthorized);
+    /// [`challenge`](Self::challenge) provides the field `WWW-Authenticate`.
     fn authenticate<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Result<Principal, Error>>;
 
     /// Returns which credentials would help with a request that was refused as
-    /// [`Unauthorized`](registry_core::ErrorCode::Unauthorized), and for what; nothing where none would, and then the
-    /// refusal becomes [`Denied`](registry_core::ErrorCode::Denied).
+    /// [`Unauthorized`](registry_core::ErrorCode::Unauthorized), and for what. If no credentials would help, returns
+    /// `None`, and the refusal becomes [`Denied`](registry_core::ErrorCode::Denied). The default returns `None`.
     ///
-    /// Where there is something, the anonymous principal is asked for credentials at `/v2/` too, because that is where
-    /// Docker finds out that there are any to give.
+    /// If it returns a challenge, the anonymous principal is also asked for credentials at `/v2/`, because that is
+    /// where Docker finds out that it needs to log in.
     fn challenge(
         &self,
         request: &Parts,
@@ -36,7 +36,7 @@ pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Takes everybody for the anonymous principal.
+/// Treats every client as the anonymous principal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Anonymous;
 
@@ -46,7 +46,7 @@ impl Authenticator for Anonymous {
     }
 }
 
-/// Adds to a refusal what would help against it.
+/// Adds the challenge of `authenticator` to a refusal that is `Unauthorized` and has none yet.
 pub(crate) fn challenged(
     refusal: &Error,
     authenticator: &dyn Authenticator,

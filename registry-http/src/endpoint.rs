@@ -1,4 +1,4 @@
-//! Endpoints beside those of the registry, such as a token server.
+//! Endpoints alongside those of the registry, such as a token server.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use http::request::Parts;
 use registry_core::storage::Body;
 use registry_core::{Principal, Response};
 
-/// Answers the requests of one path. The limits of the service hold for it, and its observer is told.
+/// Answers the requests of one path. The service applies its limits to them and notifies its observer.
 pub trait Endpoint: fmt::Debug + Send + Sync + 'static {
-    /// Answers a request, and says who made it. It must not read more of the body than it has a bound for.
+    /// Answers a request, and returns who made it. Must bound how much of the body it reads.
     fn answer<'a>(&'a self, request: &'a Parts, body: Body<'a>) -> BoxFuture<'a, (Principal, Response)>;
 }

@@ -1,16 +1,16 @@
-//! A container registry as a service of hyper and tower, and a server for it.
+//! A container registry as a hyper and tower service, and a server for it.
 //!
 //! [`RegistryService`] turns HTTP requests into those of a [`Registry`](registry_core::Registry) and its responses into
-//! HTTP. [`Server`] accepts connections for it, or for any other service, at TCP and unix sockets, and with the feature
-//! `tls` over TLS. [`Proxied`] shows a service below a path, behind proxies and by another URL. The module `testing` has
-//! a registry for the tests of other programs, in two lines.
+//! HTTP. [`Server`] accepts connections on TCP and unix sockets, with TLS if the feature `tls` is enabled, and serves
+//! this or any other service. [`Proxied`] serves a service below a path, behind proxies and under another URL. The
+//! module `testing` starts a registry for the tests of other programs in two lines.
 #![forbid(unsafe_code)]
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The front page of the repository, whose examples are about this crate.
+/// The README of the repository; its examples use this crate.
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../../README.md")]
 struct FrontPage;

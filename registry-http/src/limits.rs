@@ -1,10 +1,10 @@
-//! What is bounded, and how much.
+//! The limits of a server and its service.
 
 use std::time::Duration;
 
 use crate::memory::MemoryBudget;
 
-/// The bounds of a server and its service. No request has a limit on its whole time, only on silence.
+/// The limits of a server and its service. No request has a limit on its total time, only on silence.
 ///
 /// ```
 /// use std::time::Duration;
@@ -16,57 +16,59 @@ use crate::memory::MemoryBudget;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// What clients can make the server and its service hold, of connections, headers, requests, bodies of manifests and
-    /// answers; with more, who holds most is refused. What a storage buffers of blobs is its own. Clones of these limits
-    /// share it. 48 MiB.
+    /// Memory that clients can make the server and its service hold: connections, headers, requests, bodies of
+    /// manifests and answers. When it runs out, the clients that hold most are refused first. What a storage buffers of
+    /// blobs is not counted. Clones of these limits share the budget. 48 MiB by default.
     pub memory: MemoryBudget,
-    /// Requests that are worked on at once, by one service; more wait. A request that waits for its client, to send more
-    /// of its body or to take more of the answer, does not count. 1024.
+    /// Requests that one service works on at once; more wait. A request that waits for its client, to send more of its
+    /// body or to take more of the answer, does not count. 1024 by default.
     pub requests: usize,
-    /// Blobs that are pulled at once, until their clients took them: each may be a file that is open. More wait as for a
-    /// turn. One address may have three times as many as are free. Without a bound.
+    /// Blobs that are pulled at once, each until its client took it: each may hold a file open. More wait as for a
+    /// turn. One address may have three times as many as are free. Unlimited by default.
     pub downloads: usize,
-    /// Requests at once that bring bytes of blobs, each of which may have a file open; otherwise the same.
+    /// Requests at once that upload bytes of blobs: each may hold a file open. The rules of `downloads` apply.
+    /// Unlimited by default.
     pub uploads: usize,
-    /// How long a request waits for its turn before it is answered 503 with `Retry-After`. 5 seconds.
+    /// How long a request waits for its turn before it is answered 503 with `Retry-After`. 5 seconds by default.
     pub turn: Duration,
-    /// Connections that a server has open at once. More wait until one ends, or one on which nothing happened for a
-    /// second is closed for them. One address may have three times as many as are free, and eight. 4096.
+    /// Connections that a server has open at once. More wait until one ends, or until one that has been idle for a
+    /// second is closed for them. One address may have three times as many as are free, plus eight. 4096 by default.
     pub connections: usize,
-    /// Requests of one HTTP/2 connection at once. 128.
+    /// Concurrent requests on one HTTP/2 connection. 128 by default.
     pub streams: u32,
-    /// Fields in the header of a request; one with more is answered 431. 100.
+    /// Fields in the header of a request; a request with more is answered 431. 100 by default.
     pub fields: usize,
-    /// Bytes in the header of a request; one with more is answered 431. At least 16 KiB for HTTP/1.1. 64 KiB.
+    /// Bytes in the header of a request; a request with more is answered 431. For HTTP/1.1, less than 16 KiB acts as 16
+    /// KiB. 64 KiB by default.
     pub header: u32,
-    /// Bytes that a connection buffers in each direction, at least 8 KiB: the most that one read brings of a body of
-    /// HTTP/1.1, to who sends so fast and while there is memory, and the most of an answer that waits for the socket.
-    /// 256 KiB.
+    /// Bytes that a connection buffers in each direction, at least 8 KiB. It bounds what one read takes of an HTTP/1.1
+    /// body, for a client that sends that fast and while there is memory, and how much of an answer waits for the
+    /// socket. 256 KiB by default.
     pub buffer: usize,
     /// Bytes of request bodies that an HTTP/2 connection buffers: its flow control window, and that of each of its
-    /// streams, at most 2 GiB - 1. 1 MiB.
+    /// streams. At most 2 GiB - 1. 1 MiB by default.
     pub window: u32,
-    /// How long a TLS handshake may take. 10 seconds.
+    /// How long a TLS handshake may take. 10 seconds by default.
     pub handshake: Duration,
-    /// How long the header of an HTTP/1.1 request may take to arrive from its first byte on, and how long a connection may
-    /// wait for its first request. 60 seconds.
+    /// How long the header of an HTTP/1.1 request may take to arrive, from its first byte on, and how long a connection
+    /// may wait for its first request. 60 seconds by default.
     pub header_time: Duration,
-    /// How long a connection may be without requests before it is closed, of HTTP/2 before it is told to go away. Longer
-    /// than clients and proxies keep one that they do not use (60 seconds at nginx and Amazon's load balancers, 90 in
-    /// programs of Go, 2 minutes at Caddy), so that it is they who close: a request that is sent just when the server
-    /// closes has no answer. 3 minutes.
+    /// How long a connection may have no requests before it is closed (over HTTP/2, before it is sent GOAWAY). It is
+    /// longer than clients and proxies keep unused connections (60 seconds in nginx and Amazon's load balancers, 90 in
+    /// Go programs, 2 minutes in Caddy), so that they close first: a request sent just as the server closes gets no
+    /// answer. 3 minutes by default.
     pub idle: Duration,
-    /// How long no byte of a request body may arrive before the request is answered 408. What arrived is kept. 60
-    /// seconds.
+    /// How long a request body may bring no byte before the request is answered 408. What has arrived is kept. 60
+    /// seconds by default.
     pub request_silence: Duration,
-    /// How long a client may take nothing of an answer that is ready before its connection is cut, or its HTTP/2 stream
-    /// reset where it takes others. Pings do not count. 60 seconds.
+    /// How long a client may take nothing of an answer that is ready before its connection is cut, or, if it takes
+    /// other answers, its HTTP/2 stream is reset. Pings do not count. 60 seconds by default.
     pub response_silence: Duration,
-    /// Bytes of a request body that are read and thrown away when the request was refused early, so that the
-    /// connection can be used again; with more left it is closed. 256 KiB.
+    /// Bytes of a request body that are read and discarded when the request was refused early, so that the connection
+    /// can be used again. If more is left, the connection is closed. 256 KiB by default.
     pub drain: usize,
-    /// How long that may take, and how long a connection that is closed with a request body unread goes on taking
-    /// it, so that a client that is still sending gets to read the answer. 2 seconds.
+    /// How long discarding may take, and how long a connection that is closed with an unread request body keeps reading
+    /// it, so that a client that is still sending gets to read the answer. 2 seconds by default.
     pub drain_time: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Lines of the log that anybody can cause.
+//! Rate limits for log lines that any client can cause.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::rate_limit::{Rate, RateLimiter, network};
 
-/// What one address may cause: three lines at once, then one in ten seconds.
+/// Lines per address: three at once, then one every ten seconds.
 const OF_ADDRESS: Rate = Rate {
     requests: NonZeroU32::MIN,
     per: Duration::from_secs(10),
     burst: NonZeroU32::MIN.saturating_add(2),
 };
 
-/// What all may cause together: twenty lines at once, then one a second.
+/// Lines of all addresses together: twenty at once, then one a second.
 const OF_ALL: Rate = Rate {
     requests: NonZeroU32::MIN,
     per: Duration::from_secs(1),
@@ -24,7 +24,7 @@ const OF_ALL: Rate = Rate {
 /// How many addresses are remembered.
 const REMEMBERED: usize = 1024;
 
-/// Keeps what strangers can cause from filling the log: it leaves lines out, and counts them.
+/// Keeps clients from filling the log: it suppresses lines, and counts them.
 #[derive(Debug)]
 pub(crate) struct LogLimit {
     of_address: RateLimiter<Option<IpAddr>>,
@@ -33,7 +33,7 @@ pub(crate) struct LogLimit {
 }
 
 impl LogLimit {
-    /// Makes a limit for one kind of line.
+    /// Creates a limit for one kind of line.
     pub(crate) fn new() -> Self {
         Self {
             of_address: RateLimiter::remembering(OF_ADDRESS, REMEMBERED),
@@ -42,7 +42,8 @@ impl LogLimit {
         }
     }
 
-    /// Returns how many lines were left out since the last one; `None` where the one that `client` causes now is too.
+    /// Returns how many lines were suppressed since the last one, or `None` if the line that `client` causes now is
+    /// suppressed too.
     pub(crate) fn take(&self, client: Option<IpAddr>) -> Option<u64> {
         let address = client.map(network);
         let may = self.of_address.take(&address, Duration::ZERO).is_ok()

@@ -1,10 +1,10 @@
-//! What stands in for TLS without the feature `tls`: nothing of it can be made.
+//! The stand-in for TLS without the feature `tls`: its types cannot be created.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A server's side of TLS, of which there is none.
+/// A server's side of TLS, which has no values.
 #[derive(Clone, Debug)]
 pub(crate) enum Tls {}
 

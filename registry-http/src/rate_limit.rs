@@ -1,4 +1,4 @@
-//! How many requests one address or one identity may make.
+//! Rate limits by address and by identity.
 
 use std::fmt;
 use std::hash::Hash;
@@ -15,10 +15,10 @@ use registry_core::{Error, ErrorCode};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-/// How many addresses, and how many identities, are remembered. With more, the one that was not heard of for longest starts anew.
+/// How many addresses, and how many identities, are remembered. With more, the least recently seen one starts over.
 const REMEMBERED: usize = 65_536;
 
-/// How long a request that writes is held back before it is refused. Builders give up on a refusal and retry nothing.
+/// How long a request that writes is held back before it is refused. Build tools fail on a refusal and do not retry.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// How many requests are held back at once; beyond that they are refused.
@@ -29,17 +29,18 @@ const DELAYED: usize = 256;
 pub struct Rate {
     /// How many requests may come in the long run.
     pub requests: NonZeroU32,
-    /// In which time.
+    /// The time in which they may come.
     pub per: Duration,
     /// How many may come at once after a pause.
     pub burst: NonZeroU32,
 }
 
-/// Counts events for each of a bounded number of keys and says when there are too many (the generic cell rate algorithm).
+/// Counts events for each of a bounded number of keys and reports when there are too many (the generic cell rate
+/// algorithm).
 pub(crate) struct RateLimiter<K> {
     /// Nanoseconds between two events in the long run.
     interval: u64,
-    /// Nanoseconds that events may be ahead of that.
+    /// How many nanoseconds ahead of that rate events may be.
     tolerance: u64,
     start: Instant,
     /// When the next event of a key would be due, in nanoseconds after `start`.
@@ -51,7 +52,7 @@ impl<K: Clone + Eq + Hash> RateLimiter<K> {
         Self::remembering(rate, REMEMBERED)
     }
 
-    /// The same with another number of keys that are remembered.
+    /// Creates a limiter that remembers `keys` keys.
     pub(crate) fn remembering(rate: Rate, keys: usize) -> Self {
         let per = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
         let interval = per / u64::from(rate.requests.get());
@@ -66,7 +67,7 @@ impl<K: Clone + Eq + Hash> RateLimiter<K> {
     /// Counts an event if it may happen now or within `patience`, and returns how long it has to wait.
     ///
     /// # Errors
-    /// How long it would have to wait, where that is longer. It is not counted then.
+    /// How long it would have to wait, if that is longer than `patience`. The event is not counted then.
     pub(crate) fn take(&self, key: &K, patience: Duration) -> Result<Duration, Duration> {
         let now = self.now();
         let due = self.entry(key);
@@ -122,14 +123,15 @@ impl<K> fmt::Debug for RateLimiter<K> {
     }
 }
 
-/// What a request is held back for.
+/// How a request over the limit is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
     /// It reads, and is refused at once.
     Reads,
-    /// It writes: it is refused where it would have to wait for too long.
+    /// It writes: it is held back, and refused if it would have to wait too long.
     Writes,
-    /// It goes on with an upload, which was counted when it began: it waits, and is refused only where too many wait.
+    /// It continues an upload, which was counted when it began: it waits, and is refused only if too many requests
+    /// wait.
     GoesOn,
 }
 
@@ -143,11 +145,11 @@ impl Pace {
     }
 }
 
-/// The limits on the rate of requests of a service.
+/// The rate limits of a service.
 ///
-/// A request that reads too often is answered 429 with `Retry-After`. One that writes is held back for up to ten seconds
-/// first, because containerd and what is made of it come back at once, five times, and then give up. One that goes on with
-/// an upload is held back and then served: most clients take a refusal there for the end of the push.
+/// A request that reads too often is answered 429 with `Retry-After`. A request that writes is held back for up to ten
+/// seconds first, because containerd and tools built on it retry at once, five times, and then give up. A request that
+/// continues an upload is held back and then served, because most clients take a refusal there as the end of the push.
 #[derive(Debug)]
 pub struct RateLimits {
     address: Option<RateLimiter<IpAddr>>,
@@ -206,7 +208,7 @@ impl RateLimits {
     }
 }
 
-/// The answer to one who comes too often, with the time to wait in whole seconds.
+/// The answer to a client over its limit, with the time to wait in whole seconds.
 pub(crate) fn too_many(wait: Duration) -> Error {
     let seconds = wait.as_millis().div_ceil(1000).max(1);
     Error::new(
@@ -216,7 +218,7 @@ pub(crate) fn too_many(wait: Duration) -> Error {
     .with_field("Retry-After", seconds.to_string())
 }
 
-/// Returns what a client has: an address, or all of a network of IPv6.
+/// Returns the network that one client is assumed to control: an IPv4 address, or a /64 network of IPv6.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
@@ -248,7 +250,7 @@ mod tests {
             "{wait:?}"
         );
         assert!(limiter.wait(&1) > Duration::from_secs(3590));
-        // One key does not pay for another, and a refusal is not counted.
+        // Keys do not affect one another, and a refusal is not counted.
         assert_eq!(limiter.take(&2, Duration::ZERO), Ok(Duration::ZERO));
         let again = limiter.take(&1, Duration::ZERO).unwrap_err();
         assert!(again <= wait);
@@ -287,7 +289,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         limits.check_address(address, Pace::GoesOn).await.unwrap();
         assert_eq!(begun.elapsed().as_secs(), LONGEST_DELAY.as_secs());
-        // So many wait that more would be what the limit is against.
+        // So many wait already that more would defeat the limit.
         let waiting = (0..=DELAYED).map(|_| limits.check_address(address, Pace::GoesOn));
         let results = futures_util::future::join_all(waiting).await;
         assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);

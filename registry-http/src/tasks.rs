@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 pub(crate) struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
 impl Tasks {
-    /// Starts a task; outside of a runtime, or in one that is shutting down, the future is dropped.
+    /// Starts a task. Outside of a runtime, or in one that is shutting down, the future is dropped.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = Handle::try_current() else {
             return;
@@ -22,7 +22,7 @@ impl Tasks {
         set.spawn_on(future, &runtime);
     }
 
-    /// Waits until no task is left.
+    /// Waits until no task is left. Cancel safe.
     pub(crate) async fn finished(&self) {
         while poll_fn(|context| self.lock().poll_join_next(context))
             .await
