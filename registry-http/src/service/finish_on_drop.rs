@@ -1,16 +1,16 @@
-//! Requests that are finished although nobody waits for the answer.
+//! Requests that are finished although their client is gone.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::tasks::Tasks;
 
-/// A future that is polled to its end by a task when it is dropped before.
+/// A future that a task polls to completion if it is dropped early.
 ///
-/// HTTP/2 drops the handler of a request the moment that the client resets the stream, and any server does so when it
-/// closes a connection. For an upload that would be in the middle of a write, and what arrived since the session was
-/// written down would be lost. Its body has ended with an error by then, so the handler soon comes to its end: it
-/// writes what it holds and notes the offset. No task is needed as long as the client is there.
+/// HTTP/2 drops the handler of a request as soon as the client resets the stream, and any server does when it closes a
+/// connection. For an upload, that could be in the middle of a write, and what arrived since the session was last
+/// recorded would be lost. The body has ended with an error by then, so the handler soon completes: it writes what it
+/// holds and records the offset. While the client is connected, no task is needed.
 pub(super) struct FinishOnDrop<T: 'static> {
     future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     tasks: Tasks,

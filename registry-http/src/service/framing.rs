@@ -1,4 +1,4 @@
-//! Requests that two readers may understand in two ways.
+//! Requests that two readers may interpret differently.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -8,11 +8,11 @@ use registry_core::{Error, ErrorCode};
 
 use crate::address::PeerAddress;
 
-/// Refuses a request that a proxy in front may have read otherwise, in its length or in the host that it is for
-/// (RFC 9112, sections 3.2 and 6.1; RFC 9113, section 8.3.1).
+/// Refuses a request whose length or host a proxy in front may have read differently (RFC 9112, sections 3.2 and 6.1;
+/// RFC 9113, section 8.3.1).
 ///
-/// What cannot be parsed never gets here. A request without a host is refused only where it came through a server of
-/// this crate: one that was made in the same process needs none.
+/// What cannot be parsed never gets here. A request without a host is refused only if it came through a server of this
+/// crate: a request created in the same process needs none.
 pub(super) fn check(parts: &Parts) -> Result<(), Error> {
     let header = &parts.headers;
     if parts.version < Version::HTTP_2 {
@@ -30,7 +30,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Error> {
         {
             refuse("the request names no Host")
         }
-        // An HTTP/1.1 server goes by the target and overlooks the field (RFC 9112, section 3.2.2).
+        // An HTTP/1.1 server uses the target and ignores the field (RFC 9112, section 3.2.2).
         (Some(target), Some(field)) if parts.version >= Version::HTTP_2 => {
             let port = default_port(parts.uri.scheme());
             if is_same_host(target, &field, port) {
@@ -43,7 +43,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Error> {
     }
 }
 
-/// The body is sent in chunks, or has a length: no other coding is undone here.
+/// Refuses any transfer coding but `chunked`, because no other is decoded here.
 fn check_coding(header: &HeaderMap) -> Result<(), Error> {
     let mut codings = header.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -53,7 +53,8 @@ fn check_coding(header: &HeaderMap) -> Result<(), Error> {
     }
 }
 
-/// A proxy drops the fields that `Connection` names, and then reads another request than it passes on.
+/// Refuses a `Connection` that names a framing field: a proxy drops such fields, and then forwards a different request
+/// from the one it read.
 fn check_connection(header: &HeaderMap) -> Result<(), Error> {
     let mut options = header
         .get_all(CONNECTION)
@@ -70,7 +71,7 @@ fn check_connection(header: &HeaderMap) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the host of the field; nothing where there is no field, or an empty one.
+/// Returns the host of the field, or `None` if the field is absent or empty.
 fn host(header: &HeaderMap) -> Result<Option<Authority>, Error> {
     let mut lines = header.get_all(HOST).iter();
     let Some(line) = lines.next() else {

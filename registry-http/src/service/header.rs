@@ -1,4 +1,4 @@
-//! The fields of requests and responses, between the types of HTTP and those of the registry.
+//! Header fields of requests and responses, between the types of HTTP and those of the registry.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use registry_core::Response;
 use registry_core::request::Fields;
 
-/// The header of a request as the registry looks at it.
+/// The header of a request as the registry reads it.
 pub(crate) struct HeaderFields<'a>(pub(crate) &'a HeaderMap);
 
 impl Fields for HeaderFields<'_> {
@@ -24,14 +24,14 @@ impl Fields for HeaderFields<'_> {
     }
 }
 
-/// Tells whether the client sends its body only when it is told to (RFC 9110, section 10.1.1).
+/// Returns whether the client waits for `100 Continue` before it sends its body (RFC 9110, section 10.1.1).
 pub(super) fn expects_continue(header: &HeaderMap) -> bool {
     header
         .get(EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Adds those of `fields` whose names are not in `header` yet.
+/// Adds the `fields` whose names are not in `header` yet.
 pub(super) fn add_fields(header: &mut HeaderMap, fields: &HeaderMap) {
     for name in fields
         .keys()
@@ -44,9 +44,9 @@ pub(super) fn add_fields(header: &mut HeaderMap, fields: &HeaderMap) {
     }
 }
 
-/// Makes the head of the HTTP response.
+/// Creates the head of the HTTP response.
 ///
-/// Where `is_last`, an HTTP/1.1 client is told that the connection is not used again.
+/// If `is_last`, it tells an HTTP/1.1 client that the connection will not be used again.
 pub(crate) fn response_head(response: &Response, version: Version, is_last: bool) -> http::Response<()> {
     let mut head = http::Response::new(());
     *head.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

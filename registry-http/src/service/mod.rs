@@ -1,4 +1,4 @@
-//! A registry as a service of hyper and tower.
+//! A registry as a hyper and tower service.
 
 mod finish_on_drop;
 mod framing;
@@ -39,31 +39,31 @@ use crate::server::{ConnectionMemory, UnreadRequest};
 use crate::tasks::Tasks;
 use crate::telemetry::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
 
-/// What a field takes in memory beside its bytes, about.
+/// About what a header field takes in memory besides its bytes.
 const FIELD: usize = 64;
 
-/// Answers of up to so many bytes are part of what each request takes.
+/// An answer of up to this many bytes is covered by the charge for its request.
 const SMALL_ANSWER: usize = 4 * 1024;
 
-/// What an answer holds that is made as it is sent: a page of the longest names.
+/// What a streamed answer holds: a page of the longest names.
 const STREAM: usize = 256 * 1024;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The request came over TLS: a server puts it into the extensions of the request.
+/// Marks a request that came over TLS: a server puts it into the extensions of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverTls;
 
-/// The tasks of a server that finish interrupted requests; a server of this crate puts it into the extensions.
+/// The tasks of a server that finish interrupted requests. A server of this crate puts it into the extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct InterruptedRequests(pub(crate) Tasks);
 
 /// A registry as a [hyper](hyper::service::Service) and a [tower](tower_service::Service) service, for any type of
 /// request body.
 ///
-/// It needs a tokio runtime with time. Clones are the same service: they share the limit of requests. A request that
-/// changes something and whose client goes away is finished by a task; those tasks end with the [`Server`] that the
-/// request came from, or, with another server, with the last clone.
+/// It needs a tokio runtime with time enabled. Clones are the same service: they share the limit of requests. If a
+/// client disconnects during a request that changes something, a task finishes the request. Those tasks end with the
+/// [`Server`] that the request came from, or, with any other server, with the last clone.
 ///
 /// [`Server`]: crate::Server
 pub struct RegistryService<S: ?Sized + Storage> {
@@ -71,7 +71,7 @@ pub struct RegistryService<S: ?Sized + Storage> {
     interrupted: Interrupted,
 }
 
-/// What every request needs.
+/// What all requests share.
 struct Shared<S: ?Sized + Storage> {
     registry: Registry<S>,
     limits: Limits,
@@ -85,7 +85,7 @@ struct Shared<S: ?Sized + Storage> {
     uploads: Turns,
 }
 
-/// Tasks that are aborted with the last service.
+/// Tasks that are aborted when the last clone of the service is dropped.
 #[derive(Clone)]
 struct Interrupted(Arc<AbortOnDrop>);
 
@@ -98,7 +98,7 @@ impl Drop for AbortOnDrop {
 }
 
 impl<S: ?Sized + Storage> RegistryService<S> {
-    /// Makes a service that takes everybody for the anonymous principal and logs by [`AccessLog`].
+    /// Creates a service that treats every client as the anonymous principal and logs with [`AccessLog`].
     #[must_use]
     pub fn new(registry: Registry<S>, limits: Limits) -> Self {
         let turns = Turns::new(TurnKind::Work, limits.requests);
@@ -126,7 +126,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
         }
     }
 
-    /// Makes `authenticator` find out who makes a request.
+    /// Sets the authenticator. A [`ReplaceableAccess`] that was set before no longer has an effect.
     #[must_use]
     pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
         let access = AccessControl {
@@ -136,19 +136,19 @@ impl<S: ?Sized + Storage> RegistryService<S> {
         self.with_access(Arc::new(ReplaceableAccess::new(access)))
     }
 
-    /// Makes `access` decide in place of the registry's own authorizer and of an authenticator that was given.
+    /// Uses `access` in place of the registry's own authorizer and of any authenticator set before.
     #[must_use]
     pub fn with_access(self, access: Arc<ReplaceableAccess>) -> Self {
         self.with(|shared| shared.access = access)
     }
 
-    /// Makes `observer` be told of each request instead of [`AccessLog`].
+    /// Notifies `observer` of each request in place of [`AccessLog`].
     #[must_use]
     pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
         self.with(|shared| shared.observer = observer)
     }
 
-    /// Makes `sink` be told of what happens in the registry.
+    /// Sends the events of the registry to `sink`.
     #[must_use]
     pub fn with_event_sink(self, sink: Arc<dyn EventSink>) -> Self {
         self.with(|shared| {
@@ -157,13 +157,13 @@ impl<S: ?Sized + Storage> RegistryService<S> {
         })
     }
 
-    /// Limits how often a client may come.
+    /// Limits the rate of requests.
     #[must_use]
     pub fn with_rate_limits(self, limits: RateLimits) -> Self {
         self.with(|shared| shared.rates = Some(Arc::new(limits)))
     }
 
-    /// Adds header fields to every response that has none of the same name, such as `X-Content-Type-Options`.
+    /// Adds header fields, such as `X-Content-Type-Options`, to every response that has none of the same name.
     #[must_use]
     pub fn with_fields(self, fields: HeaderMap) -> Self {
         self.with(|shared| shared.fields = Arc::new(fields))
@@ -175,12 +175,12 @@ impl<S: ?Sized + Storage> RegistryService<S> {
         &self.shared.registry
     }
 
-    /// Waits for the requests whose client went away, where the server is not one of this crate.
+    /// Waits for the requests whose client disconnected, for servers that are not of this crate. Cancel safe.
     pub async fn finish_interrupted(&self) {
         self.interrupted.0.0.finished().await;
     }
 
-    /// Answers a request.
+    /// Answers a request. If the future is dropped once it was polled, a task finishes a request that changes something.
     pub fn answer<B>(
         &self,
         request: Request<B>,
@@ -255,7 +255,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         head.map(|()| ResponseBody::new(response.body, exchange))
     }
 
-    /// Makes the response. Returns also whether the body of the request was taken to its end.
+    /// Creates the response. Also returns whether the body of the request was read to its end.
     async fn work<B>(
         self: Arc<Self>,
         parts: Parts,
@@ -266,7 +266,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        // Where the framing is wrong, where the body ends is as doubtful as what it says: nothing that follows on the
+        // If the framing is wrong, the end of the body is in doubt as much as its content: nothing that follows on the
         // connection is read.
         let (response, is_drained) = match framing::check(&parts) {
             Err(error) => (error.into(), false),
@@ -286,7 +286,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         (response, exchange, is_drained)
     }
 
-    /// Finds out who wants what, when it is the request's turn, and does it.
+    /// Authenticates the request, waits for its turn, and handles it.
     async fn respond(
         &self,
         parts: &Parts,
@@ -325,7 +325,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         let refuse = |error: &Error, scopes, hint| {
             authenticate::challenged(error, &*access.authenticator, parts, scopes, hint)
         };
-        // Who may not ask does not learn what is wrong with the question.
+        // A client that may not ask does not learn what is wrong with its request.
         let principal = match access.authenticator.authenticate(parts).await {
             Ok(principal) => principal,
             Err(error) => return Err(refuse(&error, scopes(), Some(ChallengeError::InvalidToken))),
@@ -384,7 +384,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         }
         match &response.error {
             Some(error) if error.code() == ErrorCode::Unauthorized => {
-                // Said only where it is true: there is a token, and it is good for less. Clients give up on it.
+                // Sent only if it is true: there is a token, but its scope is too small. Clients give up on it.
                 let hint = (!principal.is_anonymous()).then_some(ChallengeError::InsufficientScope);
                 Err(refuse(error, scopes, hint))
             }
@@ -403,7 +403,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         turn.map_err(|_| ErrorCode::Unavailable.into())
     }
 
-    /// Returns whose memory a request takes: its client's, or that of whoever passes it on and does not tell.
+    /// Returns the account that pays for a request: its client's, or that of a proxy which does not report its client.
     fn account(&self, parts: &Parts) -> Arc<Account> {
         let client = ClientAddress::of(parts);
         let connection = parts.extensions.get::<Arc<ConnectionMemory>>();
@@ -414,8 +414,8 @@ impl<S: ?Sized + Storage> Shared<S> {
     }
 }
 
-/// Answers what is the same for everybody, so that probes and browsers need not log in: the root, which methods a path
-/// has, and where the path of an endpoint is that has slashes too many.
+/// Answers what is the same for all clients, so that probes and browsers need not log in: the root, the methods of a
+/// path, and redirects from paths with superfluous slashes.
 fn without_identity(parts: &Parts, target: &str, is_endpoint: bool) -> Option<Result<Response, Error>> {
     let path = parts.uri.path();
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
@@ -437,7 +437,7 @@ fn without_identity(parts: &Parts, target: &str, is_endpoint: bool) -> Option<Re
     Some(Ok(Response::moved(clean, !reads)))
 }
 
-/// Returns what a header takes in memory, about.
+/// Returns about what a header takes in memory.
 fn header_size(parts: &Parts) -> usize {
     let fields = parts.headers.iter();
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD);

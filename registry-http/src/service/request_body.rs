@@ -16,22 +16,22 @@ use crate::server::ConnectionMemory;
 use crate::service::BoxError;
 use crate::telemetry::Intake;
 
-/// A body as the stream that a registry takes: its data, and an error where it stops arriving or ends early.
+/// A request body as the stream that a registry reads: its data, and an error if it stops arriving or ends early.
 pub(super) struct RequestBody<B> {
     inner: Pin<Box<B>>,
-    /// How long nothing may arrive.
+    /// How long the body may bring nothing.
     silence: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// The timer runs: the body was asked for data and had none.
+    /// The timer runs: the body was polled and had no data.
     is_waiting: bool,
     intake: Arc<Intake>,
-    /// The connection that it comes from, where that is of this crate.
+    /// The connection that it comes from, if that is of this crate.
     connection: Option<Arc<ConnectionMemory>>,
     /// Nothing more is read.
     is_ended: bool,
-    /// It came to its proper end.
+    /// It was read to its proper end.
     is_whole: bool,
-    /// The client waits to be told `100 Continue`, which happens when the body is first read.
+    /// The client waits for `100 Continue`, which hyper sends when the body is first polled.
     is_held_back: bool,
 }
 
@@ -60,10 +60,10 @@ where
         }
     }
 
-    /// Reads what is left and throws it away, unless that is more than `limit` bytes or takes longer than `time`.
-    /// Returns whether the body came to its end.
+    /// Reads and discards what is left, unless that is more than `limit` bytes or takes longer than `time`. Returns
+    /// whether the body was read to its end.
     ///
-    /// A client that was not yet told to send its body is not made to.
+    /// A client that still waits for `100 Continue` is not asked to send its body.
     pub(super) async fn drain(&mut self, limit: usize, time: Duration) -> bool {
         let limit = limit as u64;
         if self.is_ended || self.is_held_back || self.inner.size_hint().lower() > limit {
@@ -78,17 +78,17 @@ where
                 }
             }
         };
-        // What was too slow is as unread as what was too long.
+        // A body that is too slow counts as unread, like one that is too long.
         timeout(time, drain).await.unwrap_or(());
         self.is_whole
     }
 
-    /// Returns what is left.
+    /// Returns the rest of the body, unread.
     pub(super) fn into_inner(self) -> Pin<Box<B>> {
         self.inner
     }
 
-    /// Decides between waiting on and giving up when there is no data.
+    /// Decides between waiting longer and giving up when there is no data.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let deadline = || Instant::now() + self.silence;
         let timer = self
@@ -125,7 +125,7 @@ where
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     self.is_waiting = false;
-                    // Trailers say nothing that a registry wants to know.
+                    // A registry has no use for trailers.
                     let data = frame.into_data().unwrap_or_default();
                     if !data.is_empty() {
                         if let Some(connection) = &self.connection {

@@ -11,13 +11,13 @@ use registry_core::storage::ByteStream;
 
 use crate::telemetry::Exchange;
 
-/// The body of a response: nothing, bytes in memory, or a blob that is read as the client takes it.
+/// The body of a response: empty, bytes in memory, or a blob that is read as the client takes it.
 ///
-/// The chunks of a storage are passed on as they are. A body that fails ends with an error, which makes a server
-/// close the connection (HTTP/1.1) or reset the stream (HTTP/2): the client never takes a part for the whole.
+/// Chunks of a storage are passed on as they are. A body that fails ends with an error, so that a server closes the
+/// connection (HTTP/1.1) or resets the stream (HTTP/2): the client never mistakes a part for the whole.
 pub struct ResponseBody {
     content: Content,
-    /// Bytes that are still to come, where that is known.
+    /// Bytes that are still to come, if known.
     remaining: Option<u64>,
     exchange: Exchange,
 }
@@ -151,7 +151,8 @@ mod tests {
         }
     }
 
-    /// Content that is `0` bytes long, whatever is asked for, and then fails or not.
+    /// Content that yields as many bytes as the first field says, whatever range is read, and then fails if the second
+    /// says so.
     #[derive(Debug)]
     struct Wrong(usize, bool);
 
@@ -163,7 +164,7 @@ mod tests {
         }
     }
 
-    /// Sends ten bytes out of `content`; returns what was sent, whether it ended well, and what was told.
+    /// Sends ten bytes of `content`. Returns how many were sent, whether the body ended well, and the record.
     fn send(content: Wrong) -> (usize, bool, RequestRecord) {
         let last = Last::default();
         let (parts, ()) = http::Request::new(()).into_parts();
