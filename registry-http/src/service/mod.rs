@@ -180,7 +180,8 @@ impl<S: ?Sized + Storage> RegistryService<S> {
         self.interrupted.0.0.finished().await;
     }
 
-    /// Answers a request. If the future is dropped once it was polled, a task finishes a request that changes something.
+    /// Answers a request. If the future is dropped after its first poll, a request that changes something is finished by
+    /// a task.
     pub fn answer<B>(
         &self,
         request: Request<B>,
