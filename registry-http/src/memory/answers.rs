@@ -1,4 +1,4 @@
-//! Answers from memory: many clients may be sent the same bytes, which are held once.
+//! Answers from memory: many clients may be sent the same bytes, which are held and counted once.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,18 +9,18 @@ use bytes::Bytes;
 
 use super::{Account, MemoryUse, Refused, share};
 
-/// The answers that are being sent. The bytes of each are alive, so their place in memory names them.
+/// The answers that are being sent. Their bytes are alive, so the address and length of each identify it.
 #[derive(Debug, Default)]
 pub(super) struct Answers(Mutex<HashMap<Place, Holders>>);
 
 type Place = (usize, usize);
 
-/// Who is sent an answer, by the place of the account in memory, and how often.
+/// The clients that are sent an answer, each by the address of its account in memory, and how often.
 type Holders = HashMap<usize, usize>;
 
 /// The bytes of an answer, held for a client.
 struct HeldAnswer {
-    // It goes first: what is not alive has no place.
+    // Dropped first: the address of freed bytes may be used again.
     _hold: Hold,
     bytes: Bytes,
 }
@@ -37,9 +37,9 @@ impl AsRef<[u8]> for HeldAnswer {
 }
 
 impl Account {
-    /// Holds the bytes of an answer for as long as the result or a part of it is there.
+    /// Holds the bytes of an answer until the result and all its slices are dropped.
     ///
-    /// The budget counts them once, and each client once.
+    /// The budget counts the bytes once, and the account of each client once.
     pub(crate) fn hold(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes, Refused> {
         let place = (bytes.as_ptr().addr(), bytes.len());
         let hold = Hold::begin(self, place).inspect_err(|_| self.refused(MemoryUse::Answer))?;
@@ -64,7 +64,7 @@ impl Hold {
             Entry::Occupied(mut holders) => {
                 let count = holders.get_mut().entry(client).or_default();
                 if *count == 0 {
-                    // The budget has it already.
+                    // The budget has counted it already.
                     account.used.fetch_add(size, Ordering::Relaxed);
                 }
                 *count += 1;

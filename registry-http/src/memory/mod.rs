@@ -1,4 +1,4 @@
-//! The memory that clients can make a server hold, and who holds how much of it.
+//! The memory that clients can make a server hold, and how much of it each client holds.
 
 mod answers;
 mod turns;
@@ -18,31 +18,33 @@ use self::turns::TurnCounts;
 pub(crate) use self::turns::{Turn, TurnKind, Turns};
 use crate::rate_limit::network;
 
-/// A client may hold so many times what is free: three quarters of what it finds, so that a quarter is left for the next
-/// one.
+/// A client may hold this many times what is free: if it is alone, three quarters of the budget, so that a quarter is
+/// left for the next client.
 const SHARE: usize = 3;
 
-/// Which part of the budget is a reserve: who holds much gets nothing of it, and where it is used, who holds most is put
-/// out.
+/// The inverse of the part of the budget that is a reserve: clients that hold much get none of it, and while it is
+/// used, connections of the clients that hold most are cut.
 const RESERVE: usize = 8;
 
-/// Nobody counts as holding much with less than this part of the budget: a few connections and what they ask for.
+/// The inverse of the part of the budget below which no client counts as holding much: a few connections and their
+/// requests.
 const MODEST: usize = 192;
 
-/// How long it is believed who holds most. Looking for it takes a look at every client.
+/// How long the result of looking for the greediest client is reused, because that visits every client.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What only makes a client faster is a smaller share of what is free: its inverse.
+/// The inverse of the share of what is free that may go to what only makes a client faster.
 const SPARE: usize = 2;
 
-/// A budget of memory for what clients can make a server hold: connections, headers, requests that wait, bodies of
+/// A budget for the memory that clients can make a server hold: connections, headers, waiting requests, bodies of
 /// manifests, and answers that are not taken. Clones are the same budget.
 ///
 /// Each address (each /64 network of IPv6) may hold at most three times as much as is free, so that the greediest is
-/// refused first. Several addresses together could use it up so. Hence an eighth of it is a reserve, for those who hold less
-/// than half of what the greediest holds, and once half of it is used, for less and less. As long as some of it is, a
-/// [`Server`](crate::Server) cuts connections of the greediest. A proxy that all clients come through is one address,
-/// unless it is trusted and tells theirs; what they hold through it is refused in time, but not cut.
+/// refused first. Several addresses together could still use it up. So an eighth of it is a reserve for addresses that
+/// hold less than half of what the greediest holds, and once half of the reserve is used, less and less. While any of
+/// the reserve is used, a [`Server`](crate::Server) cuts connections of the greediest. A proxy in front of all clients
+/// counts as one address, unless it is trusted and reports theirs; then what they hold through it is refused in time,
+/// but not cut.
 ///
 /// ```
 /// let budget = registry_http::MemoryBudget::new(16 << 20);
@@ -58,9 +60,9 @@ struct Shared {
     used: AtomicUsize,
     accounts: Mutex<HashMap<Option<IpAddr>, Weak<Account>>>,
     answers: Answers,
-    /// When it was looked who holds most, and how much that was.
+    /// When the greediest client was last looked for, and how much it held.
     most: Mutex<Option<(Instant, usize)>>,
-    /// Tells servers that the reserve is used.
+    /// Notifies servers that the reserve is used.
     pressed: Notify,
     refused: [AtomicU64; MemoryUse::ALL.len()],
 }
@@ -69,16 +71,16 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MemoryUse {
-    /// A connection. One that is refused is closed.
+    /// A connection. If it is refused, it is closed.
     Connection,
-    /// The header of an HTTP/1.1 request that has not arrived whole. Its connection is closed.
+    /// The header of an HTTP/1.1 request that has not arrived completely. If it is refused, its connection is closed.
     Header,
-    /// A request, with its answer for as long as the client does not take that. It is answered 429 or 503, and where
-    /// not even that can be held, its connection is closed.
+    /// A request, together with its answer until the client has taken that. If it is refused, it is answered 429 or
+    /// 503; if not even that can be held, its connection is closed.
     Request,
-    /// The body of a manifest. Its push is answered 429 or 503.
+    /// The body of a manifest. If it is refused, its push is answered 429 or 503.
     Manifest,
-    /// An answer that is sent from memory. The request is answered 429 or 503.
+    /// An answer that is sent from memory. If it is refused, the request is answered 429 or 503.
     Answer,
 }
 
@@ -92,7 +94,7 @@ impl MemoryUse {
         Self::Answer,
     ];
 
-    /// Returns its name, as metrics have it.
+    /// Returns its name in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -106,11 +108,11 @@ impl MemoryUse {
 }
 
 impl MemoryBudget {
-    /// Makes a budget of `capacity` bytes.
+    /// Creates a budget of `capacity` bytes.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self(Arc::new(Shared {
-            // Far from where sums overflow.
+            // Far below where sums overflow.
             capacity: capacity.min(usize::MAX / 16),
             used: AtomicUsize::new(0),
             accounts: Mutex::default(),
@@ -133,14 +135,14 @@ impl MemoryBudget {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// Returns how often something was refused to a client.
+    /// Returns how often memory for `wanted` was refused.
     #[must_use]
     pub fn refused(&self, wanted: MemoryUse) -> u64 {
         self.counter(wanted)
             .map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// Returns the account of a client, none of which stands for those at a unix socket.
+    /// Returns the account of a client. `None` is the one account of all clients on unix sockets.
     pub(crate) fn account(&self, client: Option<IpAddr>) -> Arc<Account> {
         let client = client.map(network);
         let mut accounts = self.accounts();
@@ -157,10 +159,10 @@ impl MemoryBudget {
         account
     }
 
-    /// Waits until a part of the reserve is used, and returns how much is missing of it.
+    /// Waits until a part of the reserve is used, and returns how many bytes of it are. Cancel safe.
     pub(crate) async fn pressed(&self) -> usize {
         loop {
-            // It counts from here on.
+            // Notifications count from here on.
             let pressed = self.0.pressed.notified();
             let missing = self.missing();
             if missing > 0 {
@@ -170,7 +172,7 @@ impl MemoryBudget {
         }
     }
 
-    /// Returns how much is missing of the reserve.
+    /// Returns how many bytes of the reserve are used.
     pub(crate) fn missing(&self) -> usize {
         let free = self.capacity().saturating_sub(self.used());
         self.reserve().saturating_sub(free)
@@ -180,7 +182,7 @@ impl MemoryBudget {
         self.capacity() / RESERVE
     }
 
-    /// Returns how much a client may have where so much is free, less than the reserve.
+    /// Returns how much a client may hold when only `free` bytes are left, less than the reserve.
     fn scarce_share(&self, free: usize) -> usize {
         let half = (self.reserve() / 2).max(1);
         let left = free.min(half) as u128;
@@ -188,7 +190,7 @@ impl MemoryBudget {
         usize::try_from(share).unwrap_or(usize::MAX)
     }
 
-    /// Returns how much the one holds that holds most.
+    /// Returns how much the greediest client holds.
     fn most(&self) -> usize {
         let mut most = self.0.most.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -232,17 +234,17 @@ pub(crate) struct Account {
     turns: TurnCounts,
 }
 
-/// There is no more memory for the client.
+/// Why a client gets no more memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// It holds much itself.
     Greedy,
-    /// Others do.
+    /// Others hold it.
     Full,
 }
 
 impl Account {
-    /// Returns whose it is: an address, or a network.
+    /// Returns the client: an address or a network.
     pub(crate) const fn client(&self) -> Option<IpAddr> {
         self.client
     }
@@ -252,12 +254,12 @@ impl Account {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Tells whether this is the account of `client`.
+    /// Returns whether this is the account of `client`.
     pub(crate) fn is_of(&self, client: Option<IpAddr>) -> bool {
         self.client == client.map(network)
     }
 
-    /// Takes `bytes` for as long as the result is held.
+    /// Takes `bytes` until the result is dropped.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize, wanted: MemoryUse) -> Result<Charge, Refused> {
         let mut charge = Charge {
             account: Arc::clone(self),
@@ -267,7 +269,7 @@ impl Account {
         Ok(charge)
     }
 
-    /// Tells whether what is free is little, and is needed for other clients.
+    /// Returns whether a part of the reserve is used, so that other clients need what is left.
     pub(crate) fn is_scarce(&self) -> bool {
         let shared = &self.budget.0;
         let free = shared
@@ -276,9 +278,10 @@ impl Account {
         free < self.budget.reserve()
     }
 
-    /// Takes `bytes` from the budget and for the client, if it then has no more than `most` of what is free, and where
-    /// that takes of the reserve, no more than is free and half of what the greediest has. Of the second half of the
-    /// reserve it gets less the more is used: hundreds of clients that hold little each leave something for the next.
+    /// Takes `bytes` from the budget for the client, if the client then holds at most `most` of what is free. If that
+    /// uses the reserve, it may also hold at most what is free, and half of what the greediest client holds. Of the
+    /// second half of the reserve it gets less the more is used: hundreds of clients that hold little each leave
+    /// something for the next one.
     fn take(&self, bytes: usize, most: impl Fn(usize) -> usize) -> Result<(), Refused> {
         let shared = &self.budget.0;
         let others_and_own = shared.used.fetch_add(bytes, Ordering::Relaxed);
@@ -307,7 +310,7 @@ impl Account {
         self.budget.0.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Counts that something was refused.
+    /// Counts a refusal.
     pub(crate) fn refused(&self, wanted: MemoryUse) {
         if let Some(count) = self.budget.counter(wanted) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -315,7 +318,7 @@ impl Account {
     }
 }
 
-/// Returns what a client may have of what is free.
+/// Returns how much a client may hold when `free` bytes are free.
 const fn share(free: usize) -> usize {
     free.saturating_mul(SHARE)
 }
@@ -323,7 +326,7 @@ const fn share(free: usize) -> usize {
 impl Drop for Account {
     fn drop(&mut self) {
         let mut accounts = self.budget.accounts();
-        // Another one may have taken its place since.
+        // A new account may have taken its place since.
         if accounts
             .get(&self.client)
             .is_some_and(|account| account.strong_count() == 0)
@@ -350,7 +353,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Takes more.
+    /// Takes `more` bytes.
     pub(crate) fn grow(&mut self, more: usize, wanted: MemoryUse) -> Result<(), Refused> {
         let taken = self.account.take(more, share);
         match taken {
@@ -360,7 +363,7 @@ impl Charge {
         taken
     }
 
-    /// Takes more where there is plenty, for what only makes the client faster.
+    /// Takes `more` bytes if there is plenty, for what only makes the client faster. Returns whether it did.
     pub(crate) fn try_grow(&mut self, more: usize) -> bool {
         let is_taken = self.account.take(more, |free| free / SPARE).is_ok();
         if is_taken {
@@ -369,7 +372,7 @@ impl Charge {
         is_taken
     }
 
-    /// Gives back all but `rest` bytes.
+    /// Returns all but `rest` bytes to the budget.
     pub(crate) fn shrink(&mut self, rest: usize) {
         let spare = self.bytes.saturating_sub(rest);
         self.bytes -= spare;
@@ -517,7 +520,7 @@ mod tests {
         assert_eq!((budget.used(), sent[0].as_ptr()), (300, bytes.as_ptr()));
         let also = other.hold(bytes).unwrap();
         assert_eq!(budget.used(), 300);
-        // Both hold it, whoever was first.
+        // Both hold it, whichever came first.
         drop(sent);
         assert_eq!(budget.used(), 300);
         assert_eq!(other.hold(Bytes::from(vec![7; 701])).unwrap_err(), Refused::Full);

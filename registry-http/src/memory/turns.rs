@@ -1,4 +1,4 @@
-//! The requests that are worked on or have something that there is a number of, and those that wait for it.
+//! Turns: a bounded number of requests that are worked on or transfer a blob at once, and queues of those that wait.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::{Account, share};
 
-/// How many turns a client may have beside its share of those that are free, and which part of all they are at most.
+/// How many turns a client may have besides its share of the free ones, and the inverse of the part of all turns that
+/// they are at most.
 const FEW: usize = 8;
 const FEW_OF_ALL: usize = 8;
 
@@ -21,7 +22,7 @@ pub(crate) enum TurnKind {
     Work,
     /// To pull a blob.
     Download,
-    /// To bring bytes of a blob.
+    /// To upload bytes of a blob.
     Upload,
 }
 
@@ -43,8 +44,8 @@ impl TurnCounts {
     }
 }
 
-/// A number of turns, shared out by address as memory is: each client may have three times as many as are free, and a few.
-/// Where others wait, the next turn is for the client that has fewest.
+/// A number of turns, shared between addresses as memory is: each client may have three times as many as are free, and
+/// a few. If several clients wait, the next turn goes to the one that has fewest.
 #[derive(Clone, Debug)]
 pub(crate) struct Turns {
     kind: TurnKind,
@@ -55,20 +56,20 @@ pub(crate) struct Turns {
 struct State {
     kind: TurnKind,
     free: usize,
-    /// How many a client may have beside its share.
+    /// How many a client may have besides its share.
     few: usize,
     next: u64,
     waiting: HashMap<Option<IpAddr>, Queue>,
 }
 
-/// The requests of one client that wait.
+/// The waiting requests of one client.
 #[derive(Debug)]
 struct Queue {
     account: Arc<Account>,
     requests: VecDeque<(u64, oneshot::Sender<Turn>)>,
 }
 
-/// A turn, until it is dropped.
+/// A turn, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Turns,
@@ -88,7 +89,7 @@ impl Turns {
         Self { kind, state }
     }
 
-    /// Waits for a turn. Cancel safe: whoever goes away leaves the queue.
+    /// Waits for a turn. Cancel safe: a dropped future leaves the queue.
     pub(crate) async fn take(&self, account: &Arc<Account>) -> Turn {
         loop {
             let waiting = {
@@ -98,7 +99,7 @@ impl Turns {
                 }
                 state.wait(account)
             };
-            // The other end goes away with the queue alone, which is there as long as this is.
+            // The sender is only dropped with the queue, which lives as long as `self`.
             if let Ok(turn) = waiting.await {
                 return turn;
             }
@@ -137,7 +138,7 @@ impl State {
         receiver
     }
 
-    /// Takes the request out of its queue that is next.
+    /// Removes the request whose turn is next from its queue.
     fn next(&mut self) -> Option<(Arc<Account>, oneshot::Sender<Turn>)> {
         self.waiting.retain(|_, queue| {
             while let Some((_, sender)) = queue.requests.front()
@@ -177,7 +178,7 @@ impl Drop for Turn {
         if let Some((account, sender)) = state.next() {
             let turn = self.turns.give(&mut state, account);
             drop(state);
-            // Whoever went away meanwhile gives it to the next one.
+            // If that request was dropped meanwhile, the turn comes back and goes to the next one.
             drop(sender.send(turn));
         }
     }
@@ -195,7 +196,7 @@ mod tests {
         std::array::from_fn(|last| budget.account(Some([192, 0, 2, last as u8].into())))
     }
 
-    /// Takes as many turns as there are at once.
+    /// Takes as many turns as are available at once.
     fn grab(turns: &Turns, client: &Arc<Account>) -> Vec<Turn> {
         std::iter::from_fn(|| turns.take(client).now_or_never()).collect()
     }
@@ -241,7 +242,7 @@ mod tests {
                 .iter_mut()
                 .all(|waiting| waiting.as_mut().now_or_never().is_none())
         );
-        // Then it is the turn of who waits longest, and who went away is passed over.
+        // Then the longest waiting request is next, and a dropped one is skipped.
         let mut queued = queued.into_iter();
         drop(queued.next());
         drop(turn);

@@ -1,4 +1,4 @@
-//! The certificate that a server shows.
+//! The certificate of a server.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -11,18 +11,18 @@ use x509_parser::time::ASN1Time;
 
 use super::error::TlsError;
 
-/// A chain of certificates, the server's own first, and the private key of that one.
+/// A chain of certificates, the server's own first, and the private key of that certificate.
 pub struct ServerCertificate {
     key: CertifiedKey,
     expires: SystemTime,
 }
 
 impl ServerCertificate {
-    /// Reads a chain and a key in PEM form; both may stand in one text. The key is of ECDSA, RSA or Ed25519, written
-    /// as PKCS#8, PKCS#1 or SEC 1.
+    /// Reads a chain and a key in PEM form; both may be in one text. The key is ECDSA, RSA or Ed25519, encoded as
+    /// PKCS#8, PKCS#1 or SEC 1.
     ///
     /// # Errors
-    /// What is wrong with either, that they do not belong together, and that the server's certificate is not valid
+    /// The chain or the key cannot be read, they do not belong together, or the server's certificate is not valid at
     /// `now`.
     pub fn from_pem(chain: &[u8], key: &[u8], now: SystemTime) -> Result<Self, TlsError> {
         let chain = certificates(chain)?;
@@ -34,7 +34,7 @@ impl ServerCertificate {
         Ok(Self { key, expires })
     }
 
-    /// Returns when the server's certificate ends.
+    /// Returns when the server's certificate expires.
     #[must_use]
     pub const fn expires(&self) -> SystemTime {
         self.expires
@@ -45,7 +45,7 @@ impl ServerCertificate {
     }
 }
 
-/// Without the key.
+/// Omits the key.
 impl fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerCertificate")
@@ -55,7 +55,7 @@ impl fmt::Debug for ServerCertificate {
     }
 }
 
-/// Returns the certificates of PEM text, each of which can be read.
+/// Returns the certificates of PEM text. All of them are well-formed.
 pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let sections = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
     let certificates = sections.map_err(|error| no_pem(&error))?;
@@ -72,7 +72,7 @@ fn parse<'a>(place: usize, der: &'a CertificateDer<'_>) -> Result<X509Certificat
     }
 }
 
-/// Says what is wrong with PEM text. The error itself holds a part of it, which may be the key.
+/// Describes what is wrong with PEM text. The error itself contains a part of the text, which may be the key.
 const fn no_pem(error: &pem::Error) -> TlsError {
     TlsError::Pem(match error {
         pem::Error::MissingSectionEnd { .. } => {
@@ -86,7 +86,7 @@ const fn no_pem(error: &pem::Error) -> TlsError {
     })
 }
 
-/// Returns when a certificate ends.
+/// Returns when a certificate expires, or an error if it is not valid at `now`.
 fn check_validity(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<SystemTime, TlsError> {
     let certificate = parse(0, certificate)?;
     let validity = certificate.validity();
@@ -124,7 +124,7 @@ fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// Puts a chain and a key together that belong together.
+/// Combines a chain and a key, if they belong together.
 fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -134,9 +134,10 @@ fn certified(
         .key_provider
         .load_private_key(key)
         .map_err(|_| TlsError::Key)?;
-    // Not by rustls, which takes no certificate of version 1 (OpenSSL's own without `-extfile`). Clients do.
+    // Not with rustls, which refuses certificates of version 1 (OpenSSL's own without `-extfile`). Clients accept them.
     let Some(public) = key.public_key() else {
-        // A key that cannot tell shows at the first handshake; those of this provider can.
+        // A mismatch of a key that does not expose its public key shows at the first handshake. Keys of this provider
+        // expose it.
         return Ok(CertifiedKey::new(chain, key));
     };
     let mut place = None;

@@ -1,4 +1,4 @@
-//! Cipher suites by their names.
+//! Cipher suites by name.
 
 use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
@@ -6,8 +6,8 @@ use rustls::version::TLS13;
 
 use super::error::TlsError;
 
-/// Names of suites that others offer and that are left out here: they have known weaknesses (no forward secrecy, CBC,
-/// RC4, Triple DES).
+/// Names of suites that other servers offer and this one does not, because of known weaknesses (no forward secrecy,
+/// CBC, RC4, Triple DES).
 const WEAK: [&str; 18] = [
     "TLS_RSA_WITH_RC4_128_SHA",
     "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
@@ -29,18 +29,18 @@ const WEAK: [&str; 18] = [
     "TLS_EMPTY_RENEGOTIATION_INFO_SCSV",
 ];
 
-/// The cipher suites that a server agrees to; by default all that are safe.
+/// The cipher suites that a server accepts; by default, all that are safe.
 #[derive(Clone, Debug)]
 pub struct CipherSuites(Vec<SupportedCipherSuite>);
 
 impl CipherSuites {
-    /// Takes suites by the names that IANA and Go give them. Those of TLS 1.3 are always there, as in Go.
+    /// Selects suites by the names that IANA and Go use. The suites of TLS 1.3 are always included, as in Go.
     ///
-    /// Returns also the names of suites that exist and are too weak to be offered; whoever asks for them should be
-    /// told that they are left out.
+    /// Also returns the names of suites that exist but are too weak to be offered, so that the caller can report that
+    /// they are left out.
     ///
     /// # Errors
-    /// A name that is not known.
+    /// [`TlsError::CipherSuite`] if a name is unknown.
     pub fn from_names(
         names: impl IntoIterator<Item: AsRef<str>>,
     ) -> Result<(Self, Vec<&'static str>), TlsError> {
@@ -77,7 +77,7 @@ impl Default for CipherSuites {
     }
 }
 
-/// The library sets a prefix of its own before the suites of TLS 1.3.
+/// Returns the IANA name of a suite: rustls prefixes the suites of TLS 1.3 differently.
 fn name(suite: &SupportedCipherSuite) -> String {
     let name = suite.suite().as_str().unwrap_or_default();
     name.replace("TLS13_", "TLS_")

@@ -1,4 +1,4 @@
-//! What clients have to show.
+//! Certificates of clients.
 
 use std::sync::Arc;
 
@@ -16,32 +16,32 @@ use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 use super::certificate::certificates;
 use super::error::TlsError;
 
-/// Which clients get a connection at all. It says nothing about what they may do then.
+/// Which clients get a connection at all. What they may do on it is decided elsewhere.
 #[derive(Debug)]
 pub struct ClientCertificates {
     authorities: Arc<RootCertStore>,
     verification: ClientVerification,
 }
 
-/// What is asked of a client's certificate.
+/// What is required of a client's certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientVerification {
-    /// A client is asked for one, may have none, and any will do.
+    /// A client is asked for a certificate. It may have none, and any is accepted.
     Request,
-    /// A client has one, and any will do.
+    /// A client must have a certificate, and any is accepted.
     RequireAny,
-    /// A client may have none; one that is shown is signed by an authority and valid.
+    /// A client may have no certificate. If it presents one, it must be valid and signed by an authority.
     VerifyIfGiven,
-    /// A client has one that is signed by an authority and valid.
+    /// A client must have a certificate that is valid and signed by an authority.
     #[default]
     RequireAndVerify,
 }
 
 impl ClientCertificates {
-    /// Takes the authorities that sign the certificates of clients, from one or more PEM texts.
+    /// Reads the authorities that sign the certificates of clients, from one or more PEM texts.
     ///
     /// # Errors
-    /// What is wrong with them, or that there are none.
+    /// A text has no certificate, a certificate cannot be read or used, or there is no text at all.
     pub fn from_pem(
         authorities: impl IntoIterator<Item: AsRef<[u8]>>,
         verification: ClientVerification,
@@ -91,7 +91,7 @@ impl ClientCertificates {
     }
 }
 
-/// Takes any certificate whose key the client has.
+/// Accepts any certificate whose key the client has.
 #[derive(Debug)]
 struct Unverified {
     hints: Vec<DistinguishedName>,
@@ -132,7 +132,7 @@ impl ClientCertVerifier for Unverified {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // Any certificate, those of version 1 too, which cannot be verified otherwise.
+        // Any certificate is accepted, including those of version 1, which cannot be verified otherwise.
         match X509Certificate::from_der(certificate) {
             Ok((_, read)) if read.version() == X509Version::V1 => {
                 let key = SubjectPublicKeyInfoDer::from(read.public_key().raw);

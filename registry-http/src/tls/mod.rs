@@ -1,7 +1,7 @@
-//! TLS for a server: its certificate, what it asks of clients, and how to change both while it runs.
+//! TLS for a server: its certificate, what it requires of clients, and how to replace both while it runs.
 //!
-//! By [rustls], with the provider aws-lc-rs, which is passed along and not installed for the process. Nothing here reads
-//! a file: certificates and keys are bytes in PEM form.
+//! It uses [rustls] with the provider aws-lc-rs, which is passed along and not installed for the process. Nothing here
+//! reads a file: certificates and keys are bytes in PEM form.
 //!
 //! ```no_run
 //! use std::time::SystemTime;
@@ -13,7 +13,7 @@
 //! let certificate = ServerCertificate::from_pem(chain, key, SystemTime::now())?;
 //! let tls = Tls::new(TlsOptions::new(certificate))?;
 //! let listener = Listener::bind("[::]:443").await?.with_tls(tls.clone());
-//! // Later: tls.replace(…) is in force for each connection from then on.
+//! Later: tls.replace(…) applies to each new connection.
 //! # Ok(listener)
 //! # }
 //! ```
@@ -42,29 +42,29 @@ pub use self::clients::{ClientCertificates, ClientVerification};
 pub use self::error::TlsError;
 pub(crate) use self::error::handshake_failure;
 
-/// HTTP/2 among the protocols of ALPN (RFC 9113, section 3.1).
+/// The ALPN name of HTTP/2 (RFC 9113, section 3.1).
 const HTTP2: &[u8] = b"h2";
 
-/// HTTP/1.1 among the protocols of ALPN (RFC 7301, section 6).
+/// The ALPN name of HTTP/1.1 (RFC 7301, section 6).
 const HTTP1: &[u8] = b"http/1.1";
 
-/// A server's side of TLS. Clones are the same one.
+/// A server's side of TLS. Clones share one configuration.
 #[derive(Clone)]
 pub struct Tls(Arc<ArcSwap<ServerConfig>>);
 
-/// What TLS is spoken with.
+/// The options of TLS.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct TlsOptions {
-    /// What the server shows.
+    /// The certificate that the server presents.
     pub certificate: ServerCertificate,
-    /// The oldest version that is spoken. TLS 1.2.
+    /// The oldest version that is accepted. TLS 1.2 by default.
     pub minimum_version: TlsVersion,
-    /// The cipher suites. All that are safe.
+    /// The cipher suites. By default, all that are safe.
     pub cipher_suites: CipherSuites,
-    /// What clients have to show. Nothing.
+    /// Which certificates clients must present. None by default.
     pub clients: Option<ClientCertificates>,
-    /// Offer HTTP/2. True.
+    /// Whether to offer HTTP/2. True by default.
     pub http2: bool,
 }
 
@@ -78,7 +78,7 @@ pub enum TlsVersion {
 }
 
 impl TlsOptions {
-    /// Makes options with the defaults.
+    /// Creates options with the defaults.
     #[must_use]
     pub fn new(certificate: ServerCertificate) -> Self {
         Self {
@@ -90,10 +90,11 @@ impl TlsOptions {
         }
     }
 
-    /// Makes the configuration of rustls that [`Tls::replace_config`] takes.
+    /// Creates the rustls configuration that [`Tls::replace_config`] takes.
     ///
     /// # Errors
-    /// What cannot be used together.
+    /// [`TlsError::Unusable`] if no cipher suite fits the TLS version, and [`TlsError::ClientVerifier`] if certificates
+    /// of clients cannot be verified.
     pub fn into_config(self) -> Result<ServerConfig, TlsError> {
         let versions: &[_] = match self.minimum_version {
             TlsVersion::Tls12 => &[&version::TLS13, &version::TLS12],
@@ -114,7 +115,7 @@ impl TlsOptions {
         let certificate = SingleCertAndKey::from(self.certificate.into_inner());
         let mut config = builder.with_cert_resolver(Arc::new(certificate));
         if verifies_clients {
-            // A session that is taken up again is not verified again, though the client's certificate may have ended.
+            // A resumed session is not verified again, although the client's certificate may have expired.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -127,30 +128,30 @@ impl TlsOptions {
 }
 
 impl Tls {
-    /// Makes TLS with these options.
+    /// Creates TLS with these options.
     ///
     /// # Errors
-    /// What cannot be used together.
+    /// Those of [`TlsOptions::into_config`].
     pub fn new(options: TlsOptions) -> Result<Self, TlsError> {
         Ok(Self::with_config(options.into_config()?))
     }
 
-    /// Makes TLS with a configuration of rustls, for what [`TlsOptions`] do not cover.
+    /// Creates TLS with a rustls configuration, for what [`TlsOptions`] do not cover.
     #[must_use]
     pub fn with_config(config: ServerConfig) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(config)))
     }
 
-    /// Makes these options those of all connections from now on. Those that are open go on as they are.
+    /// Applies these options to all new connections. Open connections keep theirs.
     ///
     /// # Errors
-    /// What cannot be used together; the options before stay in force.
+    /// Those of [`TlsOptions::into_config`]; the previous options stay in force.
     pub fn replace(&self, options: TlsOptions) -> Result<(), TlsError> {
         self.0.store(Arc::new(options.into_config()?));
         Ok(())
     }
 
-    /// Makes a configuration of rustls that of all connections from now on.
+    /// Applies a rustls configuration to all new connections. Open connections keep theirs.
     pub fn replace_config(&self, config: ServerConfig) {
         self.0.store(Arc::new(config));
     }
@@ -169,7 +170,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Tells whether HTTP/2 was negotiated.
+/// Returns whether HTTP/2 was negotiated.
 pub(crate) fn speaks_http2<IO>(stream: &TlsStream<IO>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(HTTP2)
 }
