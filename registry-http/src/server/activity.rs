@@ -1,4 +1,4 @@
-//! What happens on a connection, and when nothing did for too long.
+//! What happens on a connection, and when it was silent for too long.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -8,11 +8,11 @@ use tokio::sync::Notify;
 use super::open_streams::Before;
 use crate::limits::Limits;
 
-/// What happens on one connection, noted by its socket, its requests and its response bodies.
+/// What happens on one connection, recorded by its socket, its requests and its response bodies.
 ///
-/// The connection is silent when the client takes nothing of what is ready for it, or asks for nothing. That is seen
-/// here and not at the socket alone, because an HTTP/2 client can keep the socket busy and yet not open the window of
-/// its streams.
+/// The connection is silent while the client takes nothing of what is ready for it, or requests nothing. The socket
+/// alone does not show that, because an HTTP/2 client can keep the socket busy without opening the window of its
+/// streams.
 #[derive(Debug)]
 pub(super) struct Activity {
     state: Mutex<State>,
@@ -21,37 +21,37 @@ pub(super) struct Activity {
 
 #[derive(Debug)]
 struct State {
-    /// Handlers and bodies that the client waits for: as long as there are some, silence is this side's.
+    /// Handlers and bodies that the client waits for: while there are any, the silence is on this side.
     owed: usize,
-    /// Response bodies that the client did not take whole.
+    /// Response bodies that the client has not taken completely.
     bodies: usize,
-    /// Bytes wait for the socket to take them.
+    /// Bytes wait for the socket to accept them.
     is_writing: bool,
     had_request: bool,
-    /// The connection ends with a part of a request's body unread.
+    /// The connection ends with a part of a request body unread.
     is_unread: bool,
     is_reset: bool,
-    /// Others need the connection's place.
+    /// Other connections need its place.
     is_dismissed: bool,
-    /// Others need what its client holds.
+    /// Other clients need the memory that its client holds.
     is_put_out: bool,
     speaks_http2: bool,
-    /// When the client was last told, or is to be, that the connection ends.
+    /// When the client was last told, or was to be told, that the connection ends.
     leaving: Option<Instant>,
-    /// When the first byte of a header came that is not whole.
+    /// When the first byte of a header arrived that is still incomplete.
     header_since: Option<Instant>,
-    /// When bytes of a body, or any that waited, were taken last.
+    /// When the client last took bytes of a body, or any that had waited.
     last: Instant,
-    /// When anything of a request happened last. Who only pings uses nothing.
+    /// When a request last made progress. Pings do not count.
     last_use: Instant,
 }
 
-/// What is to be done with a connection.
+/// What to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Ask again at this time.
     AskAt(Instant),
-    /// Nobody uses it: say goodbye.
+    /// It is unused: close it gracefully.
     Close,
     /// The client takes nothing, or others need what it has.
     Cut,
@@ -81,20 +81,20 @@ impl Activity {
         }
     }
 
-    /// Decides what is to be done now.
+    /// Decides what to do at `now`.
     pub(super) fn verdict(&self, now: Instant, limits: &Limits) -> Verdict {
         let state = self.lock();
         if state.is_put_out {
             return Verdict::Cut;
         }
         if state.owed > 0 {
-            // Often enough that a silence which begins meanwhile is not much longer than its limit.
+            // Often enough that a silence that begins meanwhile lasts little longer than its limit.
             return Verdict::AskAt(now + limits.response_silence / 4);
         }
         let (since, limit, verdict) = if !state.is_idle() {
             (state.last, limits.response_silence, Verdict::Cut)
         } else if let Some(leaving) = state.leaving {
-            // What came before the client knew is answered; then it has some time to go.
+            // What arrived before the client knew is answered; then it has some time to leave.
             (leaving.max(state.last_use), limits.drain_time, Verdict::Cut)
         } else if state.is_dismissed {
             return if state.had_request {
@@ -111,20 +111,20 @@ impl Activity {
         };
         let end = since + limit;
         if now < end {
-            // A header that begins meanwhile has a limit that comes sooner.
+            // A header that begins meanwhile has a shorter limit.
             Verdict::AskAt(end.min(now + limits.header_time / 4))
         } else {
             verdict
         }
     }
 
-    /// Returns since when the client neither asks for anything nor is owed anything, where that is so.
+    /// Returns when the connection became idle, or `None` if the client has a request running or an answer to take.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = self.lock();
         state.is_idle().then_some(state.last_use)
     }
 
-    /// Returns what a request that begins finds.
+    /// Returns the state of the connection that a new request finds.
     pub(super) fn before(&self) -> Before {
         let state = self.lock();
         if state.is_writing {
@@ -142,22 +142,23 @@ impl Activity {
         self.dismissed.notify_one();
     }
 
-    /// The connection ends as soon as nothing goes on there: see [`may_end`](Self::may_end).
+    /// Ends the connection once it is idle: see [`may_end`](Self::may_end).
     pub(super) fn leave(&self) {
         self.lock().leaving = Some(Instant::now());
     }
 
-    /// Tells whether there are answers that the client did not take whole.
+    /// Returns whether there are answers that the client has not taken completely.
     pub(super) fn has_answers(&self) -> bool {
         self.lock().bodies > 0
     }
 
-    /// Tells whether the answers from now on are the last ones.
+    /// Returns whether answers from now on are the last ones.
     pub(super) fn is_leaving(&self) -> bool {
         self.lock().leaving.is_some()
     }
 
-    /// Tells whether an HTTP/1.1 connection ends where nothing more has come. HTTP/2 has a way to agree on the last request.
+    /// Returns whether an HTTP/1.1 connection ends if nothing more has arrived. HTTP/2 has a way to agree on the last
+    /// request.
     pub(super) fn may_end(&self) -> bool {
         let state = self.lock();
         state.leaving.is_some() && !state.speaks_http2 && state.is_idle()
@@ -171,7 +172,7 @@ impl Activity {
         self.lock().speaks_http2
     }
 
-    /// A part of a header of HTTP/1.1 came.
+    /// Records that a part of an HTTP/1.1 header arrived.
     pub(super) fn header_came(&self) {
         self.lock().header_since.get_or_insert_with(Instant::now);
     }
@@ -180,7 +181,7 @@ impl Activity {
         self.lock().header_since.is_some()
     }
 
-    /// Ends the connection, whatever goes on there.
+    /// Ends the connection, even if requests are running.
     pub(super) fn put_out(&self) {
         self.lock().is_put_out = true;
         self.dismissed.notify_one();
@@ -190,30 +191,30 @@ impl Activity {
         self.lock().is_put_out
     }
 
-    /// Returns whether the server has something to do for the client, and when the client did something last. What is
-    /// the least of this is missed least.
+    /// Returns whether the server has something to do for the client, and when the client was last active. The
+    /// connection with the least value is the first to be cut.
     pub(super) fn usefulness(&self) -> (bool, Instant) {
         let state = self.lock();
         (state.owed > 0, state.last)
     }
 
-    /// Waits until the connection is asked to make room.
+    /// Waits until the connection is asked to make room, or is cut.
     pub(super) async fn dismissed(&self) {
         self.dismissed.notified().await;
     }
 
-    /// The socket took bytes, or would not.
+    /// Records that the socket accepted bytes, or, if `is_pending`, that it did not.
     pub(super) fn wrote(&self, is_pending: bool) {
         let mut state = self.lock();
         let had_waited = state.is_writing;
         state.is_writing = is_pending;
-        // Answers to pings fit in at once, and are nothing that the client waits for.
+        // Answers to pings are accepted at once, and are not something that the client waits for.
         if !is_pending && had_waited {
             state.touch();
         }
     }
 
-    /// A part of a body was taken.
+    /// Records that a part of a body was taken.
     pub(super) fn body_taken(&self) {
         self.lock().last = Instant::now();
     }
@@ -240,12 +241,12 @@ impl Activity {
         state.touch();
     }
 
-    /// A body has nothing ready.
+    /// Records that a body has nothing ready.
     pub(super) fn waits(&self) {
         self.lock().owed += 1;
     }
 
-    /// A body has something ready again.
+    /// Records that a body has something ready again.
     pub(super) fn ready(&self) {
         let mut state = self.lock();
         state.owed = state.owed.saturating_sub(1);
@@ -306,7 +307,7 @@ mod tests {
         }
     }
 
-    /// Asks each tenth of a second from now on, and returns what is decided first, and when.
+    /// Asks every tenth of a second from now on. Returns the first decision and when it is made.
     fn decision(activity: &Activity) -> Option<(u128, Verdict)> {
         let begin = Instant::now();
         (0..100_u32).find_map(|at| {

@@ -1,18 +1,19 @@
-//! The clock of the machine, which HTTP asks for the date of each answer.
+//! The clock of the machine, from which HTTP takes the date of each answer.
 
 use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The first second of the year 10000, which no date of HTTP can say.
+/// The first second of the year 10000, which an HTTP date cannot express.
 const END: Duration = Duration::from_secs(253_402_300_800);
 
-/// How often connections that are refused for the clock are told of.
+/// How often refused connections are logged while the clock is wrong.
 const SILENCE: Duration = Duration::from_mins(1);
 
-/// Refuses a time that no date of HTTP can say: one before 1970 or after 9999. On such a clock nobody can be answered.
+/// Refuses a time that an HTTP date cannot express: one before 1970 or after 9999. With such a clock, no request can be
+/// answered.
 ///
 /// # Errors
-/// One that says which it is and what to do.
+/// An error that says which of the two it is and what to do.
 pub fn check_clock(now: SystemTime) -> io::Result<()> {
     let wrong = match now.duration_since(UNIX_EPOCH) {
         Err(_) => "before 1970",
@@ -24,14 +25,14 @@ pub fn check_clock(now: SystemTime) -> io::Result<()> {
     )))
 }
 
-/// Tells, now and then, that connections are refused because of the clock.
+/// Logs, at most once a minute, that connections are refused because of the clock.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch {
     told: Option<Instant>,
 }
 
 impl ClockWatch {
-    /// Tells whether a connection can be answered.
+    /// Returns whether a connection can be answered.
     pub(super) fn is_usable(&mut self, now: SystemTime) -> bool {
         let Err(error) = check_clock(now) else {
             return true;

@@ -31,23 +31,24 @@ use crate::service::{BoxError, InterruptedRequests};
 use crate::tasks::Tasks;
 use crate::tls::{self, Tls, TlsStream};
 
-/// The longest frame of an HTTP/2 request body. Larger than the default of 16 KiB, so that large bodies need fewer.
+/// The longest frame of an HTTP/2 request body. Larger than the default of 16 KiB, so that large bodies need fewer
+/// frames.
 const FRAME: u32 = 64 * 1024;
 
-/// What a client is told that speaks HTTP where TLS is spoken, as by Go's servers.
+/// The answer to a client that speaks plain HTTP to a TLS listener, like that of Go's servers.
 const NOT_TLS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
     This is an HTTPS server: ask it with https:// in place of http://.\n";
 
-/// Makes what hyper is configured with: HTTP/1.1, or with `http2` what the first bytes say.
+/// Creates the configuration of hyper: HTTP/1.1 only, or with `http2`, whichever version the first bytes announce.
 fn builder(limits: &Limits, streams: StreamTasks, http2: bool) -> Builder<StreamTasks> {
     let mut builder = Builder::new(streams);
-    // Vectored writes are on where the transport has them: a blob's chunk goes to the socket without a copy.
+    // Vectored writes are used if the transport has them: a blob's chunk goes to the socket without a copy.
     builder
         .http1()
-        // As Go's servers write them: scripts look for `Docker-Content-Digest:` and `Location:` as they stand there.
+        // As Go's servers write them: scripts look for `Docker-Content-Digest:` and `Location:` in this spelling.
         .title_case_headers(true)
-        // It would count the time without a request too, and close though one has come: see `Activity`.
+        // hyper would also count the time without a request, and close although a request has arrived: see `Activity`.
         .header_read_timeout(None)
         .max_buf_size(limits.buffer.max(8 * 1024))
         .max_headers(limits.fields);
@@ -63,25 +64,25 @@ fn builder(limits: &Limits, streams: StreamTasks, http2: bool) -> Builder<Stream
     if http2 { builder } else { builder.http1_only() }
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 pub(super) struct Connection {
     pub(super) socket: Socket,
     pub(super) peer: PeerAddress,
     pub(super) tls: Option<Tls>,
-    /// HTTP/2 is spoken without TLS.
+    /// HTTP/2 is accepted without TLS.
     pub(super) http2: bool,
     pub(super) limits: Arc<Limits>,
     pub(super) streams: StreamTasks,
     pub(super) failed_handshakes: Arc<LogLimit>,
     pub(super) interrupted: Tasks,
     pub(super) stop: watch::Receiver<bool>,
-    /// Held until the connection ended.
+    /// Held until the connection has ended.
     pub(super) place: ConnectionSlot,
 }
 
 impl Connection {
-    /// Serves the connection until it ends, is cut because the client takes nothing, or, once `stop` says so, what
-    /// runs on it has ended.
+    /// Serves the connection until it ends, until it is cut because the client takes nothing, or, once `stop` is set,
+    /// until its running requests have ended.
     pub(super) async fn serve<S, B>(self, service: S)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
@@ -151,9 +152,9 @@ impl Connection {
     }
 }
 
-/// Why a connection did not become secure.
+/// Why a TLS handshake failed.
 enum HandshakeFailure {
-    /// The client sent nothing, as whoever looks whether the port is open.
+    /// The client sent nothing, like a port check.
     Nothing,
     Http,
     Late,
@@ -161,7 +162,7 @@ enum HandshakeFailure {
 }
 
 impl HandshakeFailure {
-    /// Tells the operator, who may have to change the certificate, or what is asked of clients.
+    /// Logs the failure for the operator, who may have to change the certificate, or what is required of clients.
     fn tell(&self, peer: PeerAddress, limit: &LogLimit) {
         let reason = match self {
             Self::Nothing => {
@@ -179,7 +180,7 @@ impl HandshakeFailure {
     }
 }
 
-/// Makes a connection secure. What fails is the client's affair.
+/// Performs the TLS handshake. A failure concerns only the client.
 async fn shake_hands(
     socket: Socket,
     tls: &Tls,
@@ -192,15 +193,15 @@ async fn shake_hands(
     };
     let left = limits.handshake.saturating_sub(start.elapsed());
     let mut stream = Watched::new(socket, Arc::clone(activity), limits.drain_time);
-    // A method begins with a letter. TLS begins with the type of a record, which is none (RFC 8446, section 5.1).
+    // A method begins with a letter. TLS begins with a record type, which is not a letter (RFC 8446, section 5.1).
     if first.is_ascii_uppercase() {
-        // Its request stays unread: the connection goes on taking it, so that the client gets to read this.
+        // Its request stays unread: the connection keeps reading it, so that the client gets to read this answer.
         activity.leave_unread();
         let told = async {
             stream.write_all(NOT_TLS).await?;
             stream.shutdown().await
         };
-        // Whether it was read changes nothing.
+        // It does not matter whether the client read it.
         drop(timeout(left, told).await);
         return Err(HandshakeFailure::Http);
     }
@@ -211,10 +212,10 @@ async fn shake_hands(
     }
 }
 
-/// Waits for the first byte and leaves it there; nothing where the client closes before. That of a unix socket cannot be
-/// looked at: it is taken for the one that TLS begins with.
+/// Waits for the first byte without consuming it. Returns `None` if the client closes before. A unix socket cannot be
+/// peeked: its first byte is assumed to be that of a TLS handshake.
 async fn first_byte(socket: &Socket) -> Option<u8> {
-    /// A record of a handshake.
+    /// The type of a handshake record.
     const HANDSHAKE: u8 = 22;
     let Either::Left(stream) = socket else {
         return Some(HANDSHAKE);
@@ -262,12 +263,12 @@ async fn run<T, S, B>(
         }
     };
     if let Err(error) = result {
-        // Mostly a client that went away; what matters was told of the request.
+        // Mostly a client that disconnected. What matters was reported with its request.
         tracing::debug!(%peer, error, "a connection ended with an error");
     }
 }
 
-/// Ends a connection once what the client asked for is answered.
+/// Ends a connection once the client's requests are answered.
 fn say_goodbye<T, S, B>(
     connection: Pin<&mut auto::Connection<'_, TokioIo<T>, WatchedService<S>, StreamTasks>>,
     activity: &Activity,
@@ -280,7 +281,8 @@ fn say_goodbye<T, S, B>(
     B::Error: Into<BoxError>,
 {
     activity.leave();
-    // HTTP/1.1 without a request would be closed though one has come; so it ends where the next read finds nothing.
+    // hyper would close an HTTP/1.1 connection without a request although one has arrived, so that one ends when the
+    // next read finds nothing.
     if activity.speaks_http2() || activity.idle_since().is_none() {
         connection.graceful_shutdown();
     }

@@ -1,4 +1,4 @@
-//! The connections that are open, and room for the next one.
+//! The open connections, and room for the next one.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -13,28 +13,29 @@ use tokio::time::{sleep, timeout};
 use super::activity::Activity;
 use crate::memory::{Account, MemoryBudget, MemoryUse};
 
-/// How long the next connection waits for room that comes by itself.
+/// How long the next connection waits for a place that becomes free by itself.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How many times as many connections as there are free places an address may have, beside a few.
+/// An address may have this many times as many connections as there are free places, plus a few.
 const SHARE: usize = 3;
 const FEW: usize = 8;
 
-/// Which part of all places a few are at most. Fewer places than that are not shared out.
+/// The inverse of the part of all places that a few are at most. Fewer than `FEW` places are not shared out.
 const FEW_OF_ALL: usize = 4;
 
-/// How often connections are looked for that can be closed, as that takes a look at each.
+/// How often idle connections are looked for, because that visits each connection.
 const RELIEF: Duration = Duration::from_millis(100);
 
-/// How often, where memory is scarce, connections of the client are cut that holds most.
+/// How often connections of the greediest client are cut while memory is scarce.
 const PUT_OUT: Duration = Duration::from_millis(10);
 
-/// How long nothing has happened on a connection that makes room: whoever just connected gets to ask.
+/// How long a connection must have been idle to be closed for others: a client that just connected gets to send a
+/// request.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// The open connections of a server: a bounded number. Where all places are taken, those on which nothing happens for
-/// longest are closed, so that nobody keeps others out by connecting and saying nothing. Each address may have at most
-/// three times as many as there are free places, so that nobody keeps others out by many pulls that go on; where several
+/// The open connections of a server: a bounded number. If all places are taken, those that have been idle longest are
+/// closed, so that no client keeps others out with connections that it does not use. Each address may have at most
+/// three times as many as there are free places, so that no client keeps others out with many long pulls. If several
 /// addresses do that together, connections of the one that has most are cut.
 #[derive(Debug)]
 pub(super) struct ConnectionLimit {
@@ -54,20 +55,20 @@ struct Open {
     relieved: Option<Instant>,
 }
 
-/// A connection that is open, and whose it is.
+/// An open connection, and its client's account.
 #[derive(Clone, Debug)]
 struct Member {
     activity: Arc<Activity>,
     account: Arc<Account>,
 }
 
-/// A client that may have too much.
+/// A client that may have too many connections or too much memory.
 struct Greedy {
     account: Arc<Account>,
     connections: Vec<Arc<Activity>>,
 }
 
-/// The place of a connection, until it is dropped.
+/// The place of a connection, which is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     crowd: Arc<ConnectionLimit>,
@@ -100,14 +101,15 @@ impl ConnectionLimit {
         }
     }
 
-    /// Waits for a place. There is none for a client that has too many.
+    /// Waits for a place. Returns `None` for a client that has too many.
     pub(super) async fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Option<ConnectionSlot> {
         let account = self.memory.account(client);
         loop {
             if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
                 return self.place(account, permit);
             }
-            // Whoever waits here keeps the next ones waiting, so that nobody does who would not get a place.
+            // A connection that waits here blocks the accept loop, so a client that would not get a place does not
+            // wait.
             if self.lock().count(&account) >= self.few {
                 return self.refuse(&account);
             }
@@ -156,8 +158,8 @@ impl ConnectionLimit {
         })
     }
 
-    /// Closes connections whenever memory is scarce: idle ones, and where there are none or more is needed at once, some
-    /// of the clients that hold most. Never ends.
+    /// Closes connections whenever memory is scarce: idle ones, and, if there are none or they free too little, some of
+    /// the clients that hold most. Never returns.
     pub(super) async fn relieve(&self) {
         loop {
             let missing = self.memory.pressed().await;
@@ -171,7 +173,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Makes room for at least one connection, if somebody has more than a few or is idle.
+    /// Makes room for at least one connection, if a client has more than a few or is idle.
     pub(super) fn make_room(&self) {
         if self.close_idle_ones(Instant::now()).unwrap_or_default() == 0 {
             let more_than_few = |_: &Account, count: usize| if count > self.few { count } else { 0 };
@@ -179,7 +181,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Closes some idle connections at once and returns how many. Nothing is looked for again right after that.
+    /// Closes some idle connections and returns how many, or `None` if it last looked less than [`RELIEF`] ago.
     fn close_idle_ones(&self, now: Instant) -> Option<usize> {
         let mut idle: Vec<(Instant, Arc<Activity>)> = {
             let mut open = self.lock();
@@ -209,9 +211,9 @@ impl ConnectionLimit {
         Some(idle.len())
     }
 
-    /// Cuts connections of the clients that have most of something, at most half of each one's, until about `missing` of it
-    /// is free. `amount` tells how much of it a client with so many connections has. The first to go are those that the
-    /// server waits for, and of these the ones that stand still for longest.
+    /// Cuts connections of the clients that have most of something, at most half of each client's, until about
+    /// `missing` of it is free. `amount` returns how much of it a client with that many connections has. Connections
+    /// whose client the server waits for go first, and of these, those that have been silent longest.
     fn put_out(&self, missing: usize, amount: impl Fn(&Account, usize) -> usize) {
         let mut clients: HashMap<Option<IpAddr>, Greedy> = HashMap::new();
         for member in self.lock().connections.values() {
@@ -259,7 +261,7 @@ impl ConnectionSlot {
         &self.activity
     }
 
-    /// Returns what the other end holds.
+    /// Returns the account of the other end.
     pub(super) const fn account(&self) -> &Arc<Account> {
         &self.account
     }

@@ -1,4 +1,4 @@
-//! The sockets that a server accepts connections at.
+//! The sockets that a server accepts connections on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,14 +13,14 @@ use super::unix::SocketFile;
 use crate::address::{ListenAddress, PeerAddress};
 use crate::tls::Tls;
 
-/// How many connections wait to be accepted, as far as the system allows. Where there is no room, a client tries again
-/// after a second, because somebody else connects a thousand times at once.
+/// How many connections may wait to be accepted, as far as the system allows. When the queue is full, a client retries
+/// after a second, merely because another client opens a thousand connections at once.
 const BACKLOG: i32 = 4096;
 
-/// A socket that listens, and what is spoken on its connections.
+/// A listening socket, and the protocols of its connections.
 ///
-/// Without TLS, HTTP/2 is told from HTTP/1.1 by its first bytes (RFC 9113, section 3.3: "prior knowledge"); with TLS
-/// it is negotiated (ALPN).
+/// Without TLS, the first bytes tell HTTP/2 from HTTP/1.1 (RFC 9113, section 3.3: "prior knowledge"); with TLS, the
+/// version is negotiated (ALPN).
 #[derive(Debug)]
 pub struct Listener {
     socket: Either<TcpListener, UnixListener>,
@@ -31,23 +31,23 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens at a host and port. Port 0 is any free port.
+    /// Listens on a host and port. Port 0 selects any free port.
     ///
     /// # Errors
-    /// Those of the socket, for example that the address is in use.
+    /// Errors of the socket, for example if the address is in use.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
         SockRef::from(&socket).listen(BACKLOG)?;
         Self::tcp(socket)
     }
 
-    /// Listens at a unix socket that is made at `path`, with the permissions `mode` and of the group with the number `group`,
-    /// or with those that the process gives to new files. A socket that is there and at which nobody answers is replaced. The file is removed when
-    /// the listener ends.
+    /// Listens on a unix socket created at `path`, with the permissions `mode` and the group ID `group`, or, without
+    /// them, with those that the process gives to new files. An existing socket that no process listens on is replaced.
+    /// The file is removed when the listener is dropped.
     ///
     /// # Errors
-    /// Those of the socket and its file; [`AddrInUse`](io::ErrorKind::AddrInUse) where somebody answers at it, and
-    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) where another kind of file is there.
+    /// Errors of the socket and its file: [`AddrInUse`](io::ErrorKind::AddrInUse) if another process listens on it, and
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if a file of another kind is there.
     pub async fn bind_unix(
         path: impl AsRef<Path>,
         mode: Option<u32>,
@@ -60,19 +60,19 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Takes a TCP socket that listens.
+    /// Uses a TCP socket that is already listening.
     ///
     /// # Errors
-    /// Those of asking the socket for its address.
+    /// If the address of the socket cannot be read.
     pub fn tcp(socket: TcpListener) -> io::Result<Self> {
         let address = ListenAddress::Tcp(socket.local_addr()?);
         Ok(Self::new(Either::Left(socket), address))
     }
 
-    /// Takes a unix socket that listens. Its file is left alone.
+    /// Uses a unix socket that is already listening. Its file is not removed.
     ///
     /// # Errors
-    /// Those of asking the socket for its address.
+    /// If the address of the socket cannot be read.
     pub fn unix(socket: UnixListener) -> io::Result<Self> {
         let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
         let address = ListenAddress::Unix(path.unwrap_or_default());
@@ -89,7 +89,7 @@ impl Listener {
         }
     }
 
-    /// Makes every connection speak TLS.
+    /// Requires TLS on every connection.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
@@ -97,14 +97,14 @@ impl Listener {
         self
     }
 
-    /// Makes connections without TLS speak HTTP/1.1 only; those with it speak what it negotiates.
+    /// Accepts only HTTP/1.1 on connections without TLS. With TLS, the negotiated version is used.
     #[must_use]
     pub const fn without_http2(mut self) -> Self {
         self.http2 = false;
         self
     }
 
-    /// Returns where it listens.
+    /// Returns the address it listens on.
     #[must_use]
     pub const fn address(&self) -> &ListenAddress {
         &self.address
@@ -118,8 +118,9 @@ impl Listener {
         self.http2
     }
 
-    /// Bounds what the system holds of an answer beside what is on its way: it would take 4 MiB from each of a thousand
-    /// clients that take nothing, and all the time of the processors meanwhile. Connections inherit it.
+    /// Bounds how much of an answer the system buffers besides what is in flight. Otherwise it would buffer 4 MiB for
+    /// each of a thousand clients that take nothing, and keep the processors busy meanwhile. Connections inherit the
+    /// bound.
     #[cfg(any(target_os = "android", target_os = "linux"))]
     pub(super) fn limit_unsent(&self, bytes: usize) {
         if let Either::Left(socket) = &self.socket
@@ -137,7 +138,7 @@ impl Listener {
         match &self.socket {
             Either::Left(socket) => {
                 let (stream, peer): (_, SocketAddr) = socket.accept().await?;
-                // Small answers are whole when they are written, and wait for nothing.
+                // Small answers are written as a whole, and should not wait for more.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "the delay of small packets cannot be switched off");
                 }

@@ -1,4 +1,4 @@
-//! The bytes that come in on a connection, and the memory that they take until they are used.
+//! The bytes that arrive on a connection, and the memory that they take until they are used.
 
 use std::io;
 use std::pin::Pin;
@@ -17,33 +17,32 @@ use super::watched::FULL;
 use crate::limits::Limits;
 use crate::memory::{Account, Charge, MemoryUse};
 
-/// What a connection holds as long as nothing comes, in bytes, about: its task, a buffer of 8 KiB in each direction, and
-/// what TLS keeps.
+/// About what an idle connection holds, in bytes: its task and a buffer of 8 KiB in each direction; and what TLS keeps.
 const CONNECTION: usize = 16 * 1024;
 const TLS: usize = 16 * 1024;
 
-/// The bytes of a header that are not charged.
+/// How many bytes of a header are not charged.
 const SMALL_HEADER: usize = 16 * 1024;
 
-/// What is read at once, of a body until the client has shown that it sends fast. hyper doubles a buffer of 8 KiB that was
-/// filled, and 600 uploads had 106 KiB each when they had twice as much.
+/// How much one read takes of a body until the client has shown that it sends fast. hyper doubles a buffer of 8 KiB that
+/// was filled: with twice as much, each of 600 uploads took 106 KiB.
 const SMALL_READ: usize = 8 * 1024 - 1;
 
-/// How often there is what was read at once of a body: in the buffer for what comes next, and on its way to the storage.
+/// How many copies there are of one read of a body: in the buffer for the next read, and on its way to the storage.
 const COPIES: usize = 2;
 
-/// The steps in which unread bodies of HTTP/2 are charged.
+/// The steps in which unread HTTP/2 bodies are charged.
 const STEP: usize = 64 * 1024;
 
-/// How long a connection is not read where there is no memory for what it would bring.
+/// How long a connection is not read if there is no memory for what it would bring.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What an HTTP/2 client sends first (RFC 9113, section 3.4), as far as no method begins so.
+/// What an HTTP/2 client sends first (RFC 9113, section 3.4), up to where it could still be an HTTP/1.1 request.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
 const TOO_LARGE: &str =
     "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-/// Returns the answer where there is no memory for a header.
+/// Returns the answer if there is no memory for a header.
 fn unavailable() -> String {
     let length = FULL.len();
     format!(
@@ -52,7 +51,7 @@ fn unavailable() -> String {
     )
 }
 
-/// What a connection's requests tell of the memory that they use. Its handlers find it in the extensions.
+/// What the requests of a connection report about the memory that they use. Handlers find it in the extensions.
 #[derive(Debug)]
 pub(crate) struct ConnectionMemory {
     account: Arc<Account>,
@@ -60,18 +59,18 @@ pub(crate) struct ConnectionMemory {
     requests: AtomicUsize,
     /// Requests whose bodies may be unread.
     bodies: AtomicUsize,
-    /// Bytes of bodies that were used since there were any to be read.
+    /// Bytes of bodies that were used since there have been unread ones.
     used: AtomicUsize,
-    /// Whether the body of a refused request is kept.
+    /// Whether the body of a refused request is held.
     has_refused: AtomicBool,
     streams: Mutex<OpenStreams>,
 }
 
-/// A body of a request that may be unread, until this is dropped.
+/// A request body that may be unread until this is dropped.
 pub(super) struct UnreadBody(Arc<ConnectionMemory>);
 
-/// The body of an HTTP/2 request that was refused. The connection is not read until this is dropped, so that nothing of
-/// the body takes memory.
+/// The body of a refused HTTP/2 request. The connection is not read until this is dropped, so that the body takes no
+/// memory.
 pub(super) struct RefusedBody(Arc<ConnectionMemory>);
 
 impl ConnectionMemory {
@@ -86,12 +85,12 @@ impl ConnectionMemory {
         }
     }
 
-    /// Returns who holds it: the other end of the connection.
+    /// Returns the account that pays: that of the other end of the connection.
     pub(crate) const fn account(&self) -> &Arc<Account> {
         &self.account
     }
 
-    /// Bytes of a body were taken out of the connection.
+    /// Records that bytes of a body were taken out of the connection.
     pub(crate) fn body_used(&self, length: usize) {
         self.used.fetch_add(length, Ordering::Relaxed);
     }
@@ -100,7 +99,7 @@ impl ConnectionMemory {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the streams of HTTP/2 that may be open.
+    /// Returns the HTTP/2 streams that may be open.
     pub(super) fn streams(&self) -> MutexGuard<'_, OpenStreams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,7 +111,8 @@ impl ConnectionMemory {
         UnreadBody(Arc::clone(self))
     }
 
-    /// Keeps the connection from being read; `None` where another request was refused just now.
+    /// Stops reading the connection until the result is dropped. Returns `None` if the body of another refused request
+    /// is held.
     pub(super) fn refuse_body(self: &Arc<Self>) -> Option<RefusedBody> {
         let had_refused = self.has_refused.swap(true, Ordering::Relaxed);
         (!had_refused).then(|| RefusedBody(Arc::clone(self)))
@@ -131,20 +131,20 @@ impl Drop for UnreadBody {
     }
 }
 
-/// Charges a connection for what it begins with.
+/// Charges a connection for its initial memory, or returns `None` if there is none.
 pub(super) fn charge_connection(account: &Arc<Account>, has_tls: bool) -> Option<Charge> {
     let size = if has_tls { CONNECTION + TLS } else { CONNECTION };
     account.charge(size, MemoryUse::Connection).ok()
 }
 
-/// A stream of plain bytes that charges what comes in.
+/// A stream of decrypted bytes that charges what arrives.
 #[derive(Debug)]
 pub(super) struct Metered<T> {
     inner: T,
     memory: Arc<ConnectionMemory>,
     activity: Arc<Activity>,
     charge: Charge,
-    /// What the connection began with.
+    /// The initial charge of the connection.
     base: usize,
     header_limit: usize,
     read_limit: usize,
@@ -155,22 +155,22 @@ pub(super) struct Metered<T> {
 
 #[derive(Debug)]
 enum Protocol {
-    /// So many bytes of the preface have come.
+    /// This many bytes of the preface have arrived.
     Unknown(usize),
     Http1(Http1),
     Http2 {
-        /// Bytes that came in since there are bodies to be read.
+        /// Bytes received since there have been unread bodies.
         received: usize,
     },
 }
 
 #[derive(Debug, Default)]
 struct Http1 {
-    /// Requests up to now.
+    /// Requests so far.
     requests: usize,
     /// Bytes of a header, or of what may be one.
     header: usize,
-    /// What may be read at once of a body, more than [`SMALL_READ`]. Buffers do not become smaller again.
+    /// How much one read of a body may take beyond [`SMALL_READ`]. Buffers do not shrink again.
     fast: usize,
 }
 
@@ -209,7 +209,7 @@ impl<T: Carrier> Metered<T> {
             self.charge.shrink(self.base + COPIES * state.fast);
         }
         let is_body = self.memory.bodies.load(Ordering::Relaxed) > 0;
-        // A header comes with the begin of the body, which says nothing of how long the header is.
+        // A header arrives with the beginning of the body, which does not show how long the header is.
         let most = if is_body {
             SMALL_READ + state.fast
         } else {
@@ -217,7 +217,7 @@ impl<T: Carrier> Metered<T> {
         };
         let read = ready!(poll_read_some(&mut self.inner, context, buffer, most))?;
         if is_body {
-            // Who fills what it may sends faster than this reads.
+            // A client that fills this limit sends faster than this reads.
             if read == most && 2 * most <= self.read_limit && self.charge.try_grow(COPIES * most) {
                 state.fast += most;
             }
@@ -226,7 +226,7 @@ impl<T: Carrier> Metered<T> {
         state.header += read;
         self.activity.header_came();
         let refusal = if self.activity.idle_since().is_none() {
-            // The next header comes before the answer to the one before was taken.
+            // The next header arrives before the previous answer was taken.
             return Poll::Ready(Ok(()));
         } else if state.header > self.header_limit.max(SMALL_HEADER) {
             TOO_LARGE.into()
@@ -235,7 +235,8 @@ impl<T: Carrier> Metered<T> {
         } else {
             return Poll::Ready(Ok(()));
         };
-        // To the parser the client has gone away. What else it sends is taken, so that it gets to read this.
+        // The parser sees a client that disconnected. What else the client sends is read, so that it gets to read this
+        // answer.
         self.activity.leave_unread();
         buffer.set_filled(buffer.filled().len() - read);
         drop(Pin::new(&mut self.inner).poll_write(context, refusal.as_bytes()));
@@ -255,13 +256,13 @@ impl<T: Carrier> Metered<T> {
             self.charge.shrink(self.base);
         } else {
             let unread = received.saturating_sub(self.memory.used.load(Ordering::Relaxed));
-            // More than the window is none of bodies.
+            // Bytes beyond the window do not belong to bodies.
             let wanted = unread.min(self.window).next_multiple_of(STEP);
             let held = self.charge.bytes() - self.base;
             if wanted + STEP < held {
                 self.charge.shrink(self.base + wanted);
             } else if wanted > held && self.charge.grow(wanted - held, MemoryUse::Request).is_err() {
-                // It goes on when handlers have used what is there.
+                // Reading continues when handlers have used what is there.
                 let pause = self.pause.insert(Box::pin(sleep(PAUSE)));
                 return pause.as_mut().poll(context).map(Ok);
             }
@@ -276,7 +277,7 @@ impl<T: Carrier> Metered<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads the first bytes, which say what is spoken.
+    /// Reads the first bytes, which show the protocol.
     fn poll_unknown(
         &mut self,
         matched: usize,
@@ -304,7 +305,7 @@ impl<T: Carrier> Metered<T> {
     }
 }
 
-/// Reads at most `most` bytes, and returns how many came.
+/// Reads at most `most` bytes, and returns how many were read.
 fn poll_read_some<T: AsyncRead + Unpin>(
     inner: &mut T,
     context: &mut Context<'_>,
@@ -338,8 +339,8 @@ impl<T: Carrier> AsyncRead for Metered<T> {
             Protocol::Http1(_) => self.poll_http1(context, buffer),
             Protocol::Http2 { .. } => self.poll_http2(context, buffer),
         };
-        // A request that is there by now is answered: nobody may send one again that changes something. The rest is the
-        // moment in which neither side can know of the other.
+        // A request that has arrived by now is answered, because a client may not repeat one that changes something.
+        // What remains is the moment in which neither side can know of the other.
         if result.is_pending() && self.activity.may_end() && !self.inner.has_unread() {
             let is_late = self.activity.has_part_of_header();
             return Poll::Ready(if is_late {

@@ -1,4 +1,4 @@
-//! The accept loop.
+//! The server and its accept loop.
 
 mod activity;
 mod clock;
@@ -42,15 +42,15 @@ use crate::log_limit::LogLimit;
 use crate::service::BoxError;
 use crate::tasks::Tasks;
 
-/// How long to wait when no connection can be accepted, for example because no file can be opened any more.
+/// How long to wait if no connection can be accepted, for example because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long requests that a shutdown interrupted may take to note how far they came.
+/// How long requests that a shutdown interrupted may take to record how far they got.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// A server that runs: it accepts HTTP/1.1 and HTTP/2 connections and answers by a service.
+/// A running server: it accepts HTTP/1.1 and HTTP/2 connections and passes their requests to a service.
 ///
-/// [`Server::shutdown`] ends it in order; dropping it cuts all connections. No task outlives either for long.
+/// [`Server::shutdown`] stops it gracefully; dropping it cuts all connections. No task outlives either for long.
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<ListenAddress>,
@@ -60,10 +60,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `address` and serves there. Port 0 is any free port.
+    /// Listens on `address` and serves there. Port 0 selects any free port.
     ///
     /// # Errors
-    /// Those of the socket, for example that the address is in use.
+    /// Errors of the socket, for example if the address is in use, and those of [`serve`](Self::serve).
     pub async fn bind<S, B>(address: impl ToSocketAddrs, service: S, limits: Limits) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -75,10 +75,10 @@ impl Server {
         Self::serve([Listener::bind(address).await?], service, limits)
     }
 
-    /// Serves the connections of all `listeners`, which share the limits, from within a tokio runtime.
+    /// Serves the connections of all `listeners`, which share the limits. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where there is no runtime, and no listener, or the clock of the machine is one of [`check_clock`]'s.
+    /// If there is no runtime or no listener, and those of [`check_clock`] for the current time.
     pub fn serve<S, B>(
         listeners: impl IntoIterator<Item = Listener>,
         service: S,
@@ -136,15 +136,15 @@ impl Server {
         })
     }
 
-    /// Returns where it listens, in the order of the listeners.
+    /// Returns the addresses it listens on, in the order of the listeners.
     #[must_use]
     pub fn addresses(&self) -> &[ListenAddress] {
         &self.addresses
     }
 
-    /// Stops: no connection is accepted any more, clients are told that theirs ends, and requests that run are
-    /// finished. What still runs after `limit` is cut; uploads then note how far they came, which takes at most five
-    /// seconds more.
+    /// Stops the server: it accepts no more connections, tells clients that theirs end, and finishes running requests.
+    /// What still runs after `limit` is cut; uploads then record how far they got, which takes at most another five
+    /// seconds.
     pub async fn shutdown(self, limit: Duration) {
         self.stop.send_replace(true);
         if timeout(limit, self.connections.finished()).await.is_err() {
@@ -215,13 +215,13 @@ where
     }
 }
 
-/// Waits until the server is to stop.
+/// Waits until the server is asked to stop.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error is a server that was dropped.
+    // An error means that the server was dropped.
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// Accepts one connection, and waits until there is room for it.
+/// Accepts one connection, and waits until there is a place for it.
 async fn accept(
     listener: &Listener,
     crowd: &Arc<ConnectionLimit>,
@@ -229,14 +229,15 @@ async fn accept(
     match listener.accept().await {
         Ok((socket, peer)) => Some((socket, peer, crowd.enter(peer.ip()).await?)),
         Err(error) => {
-            // The client gave up before it was accepted; all else does not go away by trying at once.
+            // The client gave up before it was accepted. Any other error is likely to persist, so it is not retried at
+            // once.
             let is_of_client = matches!(
                 error.kind(),
                 ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
             );
             if !is_of_client {
                 tracing::error!(%error, "no connection can be accepted");
-                // Mostly because no file can be opened any more.
+                // Mostly because the process is out of file descriptors.
                 crowd.make_room();
                 sleep(ACCEPT_PAUSE).await;
             }

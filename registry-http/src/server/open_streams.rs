@@ -1,35 +1,36 @@
-//! The streams of an HTTP/2 connection, as far as they cost memory that their requests do not know of.
+//! The memory of HTTP/2 streams that no request accounts for.
 
 use std::sync::Arc;
 
 use crate::memory::{Account, Charge, MemoryUse, Refused};
 
-/// What HTTP/2 holds for a stream beside its request and bodies, in bytes, about: its places in tables that never become
-/// smaller, and the header of an answer that the client does not take.
+/// About what HTTP/2 holds for a stream besides its request and bodies, in bytes: entries in tables that never shrink,
+/// and the header of an answer that the client does not take.
 const STREAM: usize = 6 * 1024;
 
-/// How many streams of a connection may be open, and the charge for the most that there were.
+/// How many streams of a connection may be open, and the charge for the most there have been.
 ///
-/// What the protocol holds of a stream is not seen from here: a header that is not taken outlives its request. So those
-/// count that began since nothing ran and nothing waited for the client. One more is paid ahead, so that a request which
-/// cannot be paid can be answered. The first one is not paid with its connection: connections that come when nothing is left are
-/// cut, and leave room for those of other addresses.
+/// The number is an upper bound, because hyper does not show what it holds of a stream: a header that is not taken
+/// outlives its request. So it counts all streams that began since nothing was running and nothing was waiting for the
+/// client. One more is charged in advance, so that a request that cannot be paid for can still be answered. The first
+/// one is not charged with its connection: connections that come when nothing is left are cut, and leave room for those
+/// of other addresses.
 #[derive(Debug, Default)]
 pub(super) struct OpenStreams {
     begun: usize,
-    /// Those of them that were answered at once.
+    /// How many of them were refused at once.
     refused: usize,
     charge: Option<Charge>,
-    /// All that has come was read since the last one began.
+    /// All arrived bytes have been read since the last stream began.
     is_read: bool,
 }
 
-/// What a request finds on its connection.
+/// The state of the connection that a new request finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Before {
-    /// Nothing runs, and nothing waits for the client.
+    /// Nothing is running, and nothing waits for the client.
     Quiet,
-    /// Requests run, and the client takes the answers.
+    /// Requests are running, and the client takes the answers.
     Busy,
     /// Bytes wait for the client.
     Untaken,
@@ -38,21 +39,21 @@ pub(super) enum Before {
 /// There is no memory for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// There is some for an answer that says so.
+    /// There is enough for an answer that says so.
     Refuse(Refused),
-    /// There is none: the connection is to be cut.
+    /// There is none: the connection must be cut.
     Cut(Refused),
 }
 
 impl OpenStreams {
-    /// Charges a stream that begins. At most `most` may be open at once.
+    /// Charges a stream that begins. At most `most` can be open at once.
     pub(super) fn begin(
         &mut self,
         account: &Arc<Account>,
         before: Before,
         most: usize,
     ) -> Result<(), Denied> {
-        // Requests that came together are open together, however soon the first ones end.
+        // Requests that arrived together are open together, however soon the first ones end.
         if std::mem::take(&mut self.is_read) && before != Before::Untaken {
             let refused = std::mem::take(&mut self.refused);
             self.begun = match before {
@@ -66,12 +67,12 @@ impl OpenStreams {
             .map_err(Denied::Refuse)
     }
 
-    /// The one that began last is answered at once.
+    /// Counts the last stream as refused at once.
     pub(super) const fn refuse(&mut self) {
         self.refused += 1;
     }
 
-    /// All that has come was read.
+    /// Records that all arrived bytes have been read.
     pub(super) const fn all_is_read(&mut self) {
         self.is_read = true;
     }

@@ -1,4 +1,4 @@
-//! One request and its answer, for as long as anything of it is held.
+//! One request and its answer, until nothing holds either any more.
 
 use std::fmt;
 use std::pin::{Pin, pin};
@@ -21,21 +21,21 @@ use crate::limits::Limits;
 use crate::memory::Charge;
 use crate::tasks::Tasks;
 
-/// How long after its answer an HTTP/2 request whose body was not read is reset. curl 7.88 loses an answer that comes with the
-/// reset in one record of TLS.
+/// How long after its answer an HTTP/2 request with an unread body is reset. curl 7.88 loses an answer that arrives
+/// with the reset in one TLS record.
 const RESET_AFTER: Duration = Duration::from_millis(50);
 
-/// Where a body that was not read to its end stays until the answer was sent: dropping it resets the stream.
+/// Holds an unread request body until the answer was sent: dropping the body resets the stream.
 #[derive(Clone, Default)]
 pub(crate) struct UnreadRequest(Arc<Mutex<Vec<Box<dyn Send>>>>);
 
 impl UnreadRequest {
-    /// Keeps something of the request.
+    /// Holds a part of the request.
     pub(crate) fn keep(&self, part: impl Send + 'static) {
         self.parts().push(Box::new(part));
     }
 
-    /// Keeps what counts the body as long as the body itself, if that is kept.
+    /// Holds what accounts for the body as long as the body, if that is held.
     pub(super) fn keep_beside(&self, part: impl Send + 'static) {
         let mut parts = self.parts();
         if !parts.is_empty() {
@@ -47,7 +47,7 @@ impl UnreadRequest {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of what was kept, after a while if there is anything.
+    /// Drops what is held, after a delay if there is anything.
     async fn release(&self) {
         let parts = std::mem::take(&mut *self.parts());
         if !parts.is_empty() {
@@ -62,19 +62,19 @@ impl fmt::Debug for UnreadRequest {
     }
 }
 
-/// A request and its answer, from its header to the moment that the socket took the last byte.
+/// A request and its answer, from its header until the socket has accepted the last byte.
 #[derive(Debug)]
 pub(super) struct Stream {
     activity: Arc<Activity>,
     begin: Instant,
     has_body: AtomicBool,
-    /// There is nothing to send at the moment, which is not the client's affair.
+    /// The answer has nothing to send at the moment, which is not the client's fault.
     is_waited_for: AtomicBool,
-    /// Bytes of the answer that were made, and that the socket did not take yet.
+    /// Bytes of the answer that were produced, and that the socket has not accepted yet.
     untaken: AtomicUsize,
-    /// When the socket took some last, in milliseconds after `begin`.
+    /// When the socket last accepted some, in milliseconds after `begin`.
     taken_at: AtomicU64,
-    /// Who waits until so much is taken.
+    /// The task that waits for the socket to accept bytes.
     waiting: AtomicWaker,
     unread: UnreadRequest,
     _charge: Charge,
@@ -99,7 +99,7 @@ impl Stream {
         &self.unread
     }
 
-    /// There is an answer. It has ended when nothing holds the stream any more.
+    /// Records that the answer has a body. It ends when the stream is dropped.
     pub(super) fn body_began(&self) {
         if !self.has_body.swap(true, Ordering::Relaxed) {
             self.activity.body_began();
@@ -107,20 +107,20 @@ impl Stream {
         }
     }
 
-    /// The answer has nothing to send.
+    /// Records that the answer has nothing to send.
     pub(super) fn waits(&self) {
         self.is_waited_for.store(true, Ordering::Relaxed);
         self.activity.waits();
     }
 
-    /// The answer has something to send again.
+    /// Records that the answer has something to send again.
     pub(super) fn ready(&self) {
         self.is_waited_for.store(false, Ordering::Relaxed);
         self.activity.ready();
         self.note_time();
     }
 
-    /// Tells whether it is the client's turn: to take what was made, or to let more be made.
+    /// Returns whether progress depends on the client: to take what was produced, or to let more be produced.
     fn waits_for_client(&self) -> bool {
         let has_some = self.has_body.load(Ordering::Relaxed) && !self.is_waited_for.load(Ordering::Relaxed);
         has_some || !self.is_taken()
@@ -130,7 +130,7 @@ impl Stream {
         self.untaken.load(Ordering::Acquire) == 0
     }
 
-    /// Waits until the socket took all that was made but for `rest` bytes.
+    /// Waits until the socket has accepted all but `rest` of the bytes that were produced.
     pub(super) fn poll_taken(&self, context: &Context<'_>, rest: usize) -> Poll<()> {
         self.waiting.register(context.waker());
         if self.untaken.load(Ordering::Acquire) <= rest {
@@ -140,14 +140,14 @@ impl Stream {
         }
     }
 
-    /// Waits until the client has taken nothing of what is ready for `silence`, or has let nothing be sent.
+    /// Waits until the client has taken nothing of what is ready, or has let nothing be sent, for `silence`.
     fn poll_stalled(
         &self,
         context: &mut Context<'_>,
         timer: &mut Option<Pin<Box<Sleep>>>,
         silence: Duration,
     ) -> Poll<()> {
-        // Whatever is made next is made by the task that asks this.
+        // More bytes are only produced by the task that polls this, so it need not be woken for them.
         while self.waits_for_client() {
             let taken_at = Duration::from_millis(self.taken_at.load(Ordering::Relaxed));
             let end = self.begin + taken_at + silence;
@@ -190,7 +190,7 @@ impl Drop for Stream {
     }
 }
 
-/// Bytes of an answer on their way into the socket.
+/// Bytes of an answer on their way to the socket.
 ///
 /// What an HTTP/2 client does not let through waits in the connection, long after the body was read to its end.
 #[derive(Debug)]
@@ -200,7 +200,7 @@ pub(super) struct WatchedData {
 }
 
 impl WatchedData {
-    /// Bytes that nobody waits for.
+    /// Bytes without a stream.
     pub(super) const fn of_nobody(bytes: Bytes) -> Self {
         Self { bytes, stream: None }
     }
@@ -248,17 +248,17 @@ impl Drop for WatchedData {
     }
 }
 
-/// Runs the HTTP/2 streams of one connection, each in a task, and resets those whose client takes nothing. A stream whose
-/// end was told already cannot be reset: the connection is closed in its place.
+/// Runs each HTTP/2 stream of one connection in a task, and resets streams whose client takes nothing. A stream whose
+/// end was already sent cannot be reset: its connection is cut instead.
 ///
-/// A refusal holds nothing of a client that there is no memory for: what of it cannot be sent at once is not sent.
+/// A refusal holds nothing for a client without memory: what cannot be sent at once is not sent.
 #[derive(Clone, Debug)]
 pub(super) struct StreamTasks {
     tasks: Tasks,
     silence: Duration,
-    /// How many may be open at once.
+    /// How many streams may be open at once.
     most: u32,
-    /// Whose task is started next: hyper calls the service, and then gives the task away.
+    /// What the next task is for: hyper calls the service, and then hands over the task.
     next: Arc<Mutex<Option<Next>>>,
 }
 
@@ -288,13 +288,13 @@ impl StreamTasks {
         *self.next() = Some(Next::Stream(Arc::clone(stream)));
     }
 
-    /// A request is refused: there is nothing to wait for, and no task, of which there might be any number. With
-    /// `is_put_out` the connection is cut, and nobody reads an answer.
+    /// Refuses a request: it gets no task, because there might be any number of refusals. With `is_put_out`, the
+    /// connection is cut, and no answer is sent.
     pub(super) fn refuse(&self, is_put_out: bool) {
         *self.next() = Some(if is_put_out { Next::Nothing } else { Next::Refusal });
     }
 
-    /// Keeps the body of a request that is refused until its answer was sent.
+    /// Holds the body of a refused request until its answer was sent.
     pub(super) fn keep_refused(&self, body: impl Send + 'static, refused: RefusedBody) {
         self.tasks.spawn(async move {
             sleep(RESET_AFTER).await;
@@ -327,7 +327,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
                 if let Some(making) = future.as_mut().as_pin_mut()
                     && making.poll(context).is_ready()
                 {
-                    // It keeps what is to be sent, even where the connection has ended.
+                    // It holds what is to be sent, even if the connection has ended.
                     future.set(None);
                 }
                 let is_made = future.is_none();

@@ -1,4 +1,4 @@
-//! The socket of a connection, watched.
+//! The watched socket of a connection.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -17,12 +17,12 @@ use super::activity::Activity;
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
 
-/// A stream of bytes that a connection can run on.
+/// A byte stream that can carry a connection.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Makes the other side see an error when the stream is closed, where the transport can do that.
+    /// Makes the other end see an error when the stream is closed, if the transport supports it.
     fn reset_on_close(&self);
 
-    /// Tells whether bytes have come that nobody read, as the system knows at this moment.
+    /// Returns whether the system has received bytes that have not been read.
     fn has_unread(&self) -> bool;
 }
 
@@ -31,7 +31,7 @@ pub(super) type Socket = Either<TcpStream, UnixStream>;
 
 impl Transport for Socket {
     fn reset_on_close(&self) {
-        // A unix socket that is closed with data unread is reset; it knows no other way.
+        // A unix socket that is closed with unread data is reset; there is no other way.
         if let Self::Left(stream) = self
             && let Err(error) = stream.set_zero_linger()
         {
@@ -49,9 +49,9 @@ impl Transport for Socket {
     }
 }
 
-/// What a connection runs on: the socket itself, or TLS over it.
+/// The carrier of a connection: the socket itself, or TLS over it.
 pub(super) trait Carrier: AsyncRead + AsyncWrite + Unpin {
-    /// Tells whether bytes have come to the socket that nobody read.
+    /// Returns whether the socket has received bytes that have not been read.
     fn has_unread(&self) -> bool;
 }
 
@@ -61,7 +61,7 @@ impl<T: Transport> Carrier for Watched<T> {
     }
 }
 
-// Without TLS it is the socket itself.
+// Without the feature `tls`, `TlsStream` is the socket itself.
 #[cfg(feature = "tls")]
 impl<T: Transport> Carrier for TlsStream<Watched<T>> {
     fn has_unread(&self) -> bool {
@@ -78,7 +78,7 @@ impl<L: Carrier, R: Carrier> Carrier for Either<L, R> {
     }
 }
 
-/// A transport that notes what happens on it.
+/// A transport that records what happens on it.
 #[derive(Debug)]
 pub(super) struct Watched<T: Transport> {
     inner: T,
@@ -97,8 +97,8 @@ impl<T: Transport> Watched<T> {
         }
     }
 
-    /// Reads what still comes, for a while. A socket that is closed with data unread is reset, and the client might
-    /// lose the answer that it has not read yet.
+    /// Reads what still arrives, for a while. A socket that is closed with unread data is reset, and the client might
+    /// lose an answer that it has not read yet.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let linger = self.linger;
         let end = self.lingering.get_or_insert_with(|| Box::pin(sleep(linger)));
@@ -106,7 +106,7 @@ impl<T: Transport> Watched<T> {
             return Poll::Ready(());
         }
         let mut scratch = [0_u8; 16 * 1024];
-        // A client that sends faster than this reads must not keep others from running.
+        // A client that sends faster than this reads must not starve other tasks.
         for _ in 0..16 {
             let mut scratch = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.inner).poll_read(context, &mut scratch)) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::spawn_blocking;
 
-/// A socket's file, which is removed when this is dropped, unless another socket took its place.
+/// The file of a socket. It is removed on drop, unless another socket has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -19,7 +19,7 @@ pub(super) struct SocketFile {
 type Identity = (u64, u64);
 
 impl SocketFile {
-    /// Makes a socket at `path`.
+    /// Creates a socket at `path`.
     pub(super) async fn bind(
         path: &Path,
         mode: Option<u32>,
@@ -33,7 +33,7 @@ impl SocketFile {
                 identity: identity(&owned)?,
                 path: owned,
             };
-            // Who is let in by the mode is so by its group too.
+            // The group is set before the mode, because the mode may grant access to the group.
             if group.is_some() {
                 chown(&file.path, None, group)?;
             }
@@ -58,7 +58,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Removes a socket that a server left behind which did not end in order.
+/// Removes a socket left behind by a server that did not shut down properly.
 async fn remove_stale(path: &Path) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -75,7 +75,7 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
             ErrorKind::AddrInUse,
             "another process listens at this socket",
         )),
-        // Nobody listens. Any other error, for example of permissions, tells nothing.
+        // No process listens. Any other error, such as one of permissions, is inconclusive.
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -1,4 +1,4 @@
-//! The requests and response bodies of a connection, watched.
+//! The watched requests and response bodies of a connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use crate::address::PeerAddress;
 use crate::memory::{Charge, MemoryUse, Refused};
 use crate::service::{BoxError, InterruptedRequests, OverTls};
 
-/// What a request and its answer hold beside their header and bodies, in bytes, about: futures, tasks and the record.
+/// About what a request and its answer hold besides their header and bodies, in bytes: futures, tasks and the record.
 const REQUEST: usize = 8 * 1024;
 
-/// The longest answer in bytes that HTTP/2 is told the end of before it is sent. The end of a longer one is a frame of
-/// its own, so that the stream can still be reset. A shorter one that is not taken costs the connection.
+/// The longest answer in bytes whose end is passed to HTTP/2 before it is sent. The end of a longer one is a frame of
+/// its own, so that the stream can still be reset. If the client does not take a shorter one, its connection is cut.
 const SMALL_ANSWER: u64 = 16 * 1024;
 
-/// Lets a handler reset the connection of its request, which it finds in the request's extensions.
+/// Lets a handler reset the connection of its request. It is in the request's extensions.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     not(feature = "testing"),
@@ -36,12 +36,12 @@ pub(crate) struct ConnectionReset(Arc<Activity>);
 
 #[cfg(feature = "testing")]
 impl ConnectionReset {
-    /// Makes the client see a reset, not an end, when the connection is closed.
+    /// Makes the client see a reset, not a normal end, when the connection is closed.
     pub(crate) fn arm(&self) {
         self.0.reset();
     }
 
-    /// Tells whether bytes wait for the socket to take them.
+    /// Returns whether bytes wait for the socket to accept them.
     pub(crate) fn is_writing(&self) -> bool {
         self.0.is_writing()
     }
@@ -79,7 +79,7 @@ where
                 self.activity.leave_unread();
                 let is_put_out = self.activity.is_put_out();
                 self.streams.refuse(is_put_out);
-                // Where hundreds of addresses leave little to others, what a client holds has to go at once.
+                // While hundreds of addresses leave little to others, what a client holds must be freed at once.
                 if version == Version::HTTP_2
                     && !is_put_out
                     && !self.memory.account().is_scarce()
@@ -88,7 +88,8 @@ where
                 {
                     self.streams.keep_refused(request.into_body(), refused);
                 }
-                // What an HTTP/2 client has not taken yet may leave no room for a body, and without one it is told cleanly.
+                // What an HTTP/2 client has not taken yet may leave no room for a body; without one, the refusal
+                // arrives intact.
                 let has_body = version < Version::HTTP_2 || !self.activity.has_answers();
                 return Box::pin(async move { Ok(refusal(refused, version, has_body)) });
             }
@@ -119,7 +120,7 @@ where
             if response.headers().contains_key(CONNECTION) {
                 activity.leave_unread();
             } else if version < Version::HTTP_2 && activity.is_leaving() {
-                // A client that is not told sends the next request into a connection that ends.
+                // A client that is not told would send its next request into a connection that ends.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
@@ -149,13 +150,13 @@ impl<S> WatchedService<S> {
     }
 }
 
-/// The body of 503 where there is no memory for a request: crane tries again because of its code.
+/// The body of a 503 when there is no memory for a request. crane retries because of its code.
 pub(super) const FULL: &str = r#"{"errors":[{"code":"UNAVAILABLE","message":"the server has no memory left for this request; try again"}]}"#;
 
-/// The body of 429 where one address has most of the memory.
+/// The body of a 429 when one address holds most of the memory.
 const GREEDY: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"requests of this address hold too much of the server's memory; try again"}]}"#;
 
-/// Makes an answer that holds nothing: over HTTP/2 it is [sent at once](StreamTasks::refuse) or not.
+/// Creates an answer that holds no memory: over HTTP/2 it is [sent at once](StreamTasks::refuse) or not at all.
 fn refusal<B>(refused: Refused, version: Version, has_body: bool) -> Response<WatchedBody<B>> {
     let (status, body) = match refused {
         Refused::Greedy => (StatusCode::TOO_MANY_REQUESTS, GREEDY),
@@ -176,7 +177,7 @@ fn refusal<B>(refused: Refused, version: Version, has_body: bool) -> Response<Wa
     response
 }
 
-/// A handler that runs.
+/// A running handler.
 struct Running(Arc<Activity>);
 
 impl Running {
@@ -192,11 +193,11 @@ impl Drop for Running {
     }
 }
 
-/// A response body that notes when it is read, when it has nothing to give, and when the client took it.
+/// A response body that records when it is read, when it has nothing to give, and when the client has taken it.
 #[derive(Debug)]
 pub(super) enum WatchedBody<B> {
     Watched(Watched<B>),
-    /// What is left of a refusal.
+    /// The rest of a refusal.
     Refusal(Bytes),
 }
 
@@ -205,10 +206,10 @@ pub(super) struct Watched<B> {
     inner: Pin<Box<B>>,
     stream: Arc<Stream>,
     is_waiting: bool,
-    /// The end is told when the socket took what comes before.
+    /// The end is reported only after the socket has accepted what comes before.
     ends_late: bool,
     is_read: bool,
-    /// The length of the last piece.
+    /// The length of the last chunk.
     last: usize,
 }
 
@@ -248,7 +249,7 @@ where
             }
         };
         if !body.is_read {
-            // hyper would take a quarter of a mebibyte for a client that takes nothing, of each stream.
+            // Otherwise hyper would buffer 256 KiB of each stream for a client that takes nothing.
             if body.last > 0 && !body.inner.is_end_stream() {
                 ready!(body.stream.poll_taken(context, body.last / 2));
             }
