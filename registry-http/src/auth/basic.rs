@@ -12,7 +12,7 @@ use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 use super::{Passwords, credentials};
 use crate::{Authenticator, ClientAddress};
 
-/// Takes a client for the user whose name and password it gives.
+/// Authenticates a client by a user's name and password.
 #[derive(Debug)]
 pub struct BasicAuthenticator {
     realm: String,
@@ -20,7 +20,8 @@ pub struct BasicAuthenticator {
 }
 
 impl BasicAuthenticator {
-    /// Knows the users of `passwords`; `realm` is shown to people who are asked for their password.
+    /// Creates an authenticator for the users of `passwords`. Clients show `realm` to people when they ask for a
+    /// password.
     #[must_use]
     pub const fn new(realm: String, passwords: Arc<Passwords>) -> Self {
         Self { realm, passwords }
@@ -39,8 +40,8 @@ impl Authenticator for BasicAuthenticator {
     }
 }
 
-/// Returns the user that a request shows by name and password. Who gives neither is anonymous: some clients send the
-/// field all the same.
+/// Returns the user whose name and password a request carries. If both are empty, the client is anonymous: some clients
+/// send the field anyway.
 pub(super) async fn principal(passwords: &Passwords, request: &Parts) -> Result<Principal, Error> {
     if !request.headers.contains_key(http::header::AUTHORIZATION) {
         return Ok(Principal::anonymous());

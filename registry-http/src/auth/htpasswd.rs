@@ -12,13 +12,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bcrypt::HashParts;
 use registry_core::policy::Identity;
 
-/// The highest cost of a hash: each step doubles the time that one login takes, and this one takes seconds.
+/// The highest cost of a hash: each step doubles the time of a login, and this one takes seconds.
 const HIGHEST_COST: u32 = 16;
 
 /// The most bytes of a name that a message shows.
 const LONGEST_SHOWN: usize = 40;
 
-/// The cost where no user tells another.
+/// The cost of new hashes, and the one assumed if no user can log in.
 const USUAL_COST: u32 = 10;
 
 /// The users of an htpasswd file and the bcrypt hashes of their passwords.
@@ -39,7 +39,7 @@ struct User {
     can_log_in: bool,
 }
 
-/// A line that is no line of an htpasswd file.
+/// A line that is not of the form `NAME:HASH`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: a line is NAME:HASH")]
 pub struct InvalidHtpasswd {
@@ -47,8 +47,8 @@ pub struct InvalidHtpasswd {
     pub line: usize,
 }
 
-/// A user who cannot log in, because the hash of the password does not serve (only bcrypt's do, of a cost of at most 16)
-/// or because rules mean others by the name.
+/// A user who cannot log in, because the hash of the password is unusable (only bcrypt with a cost of at most 16 is
+/// supported) or because access rules reserve the name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {} cannot log in: {reason}", self.shown())]
 pub struct UnusableUser {
@@ -67,7 +67,7 @@ impl UnusableUser {
     }
 }
 
-/// A line that has no effect, because a later one gives its user another password.
+/// A line without effect, because a later line gives the same user another password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} has no effect: line {later} gives {} another password", self.shown())]
 pub struct ReplacedLine {
@@ -75,7 +75,7 @@ pub struct ReplacedLine {
     pub line: usize,
     /// The user.
     pub user: String,
-    /// The number of the line that holds in its place.
+    /// The number of the line that applies instead.
     pub later: usize,
     has_hash: bool,
 }
@@ -86,8 +86,8 @@ impl ReplacedLine {
     }
 }
 
-/// Returns a name for a message. In a file that is broken, a hash or a password may stand in its place: it is a name for sure
-/// only before what looks like a hash.
+/// Returns a name for a message. In a broken file, a hash or a password may be in its place: what precedes something
+/// that looks like a hash is certainly a name.
 fn shown(user: &str, has_hash: bool, other: &str) -> String {
     if has_hash && user.len() <= LONGEST_SHOWN && !looks_like_hash(user) {
         format!("{user:?}")
@@ -96,19 +96,20 @@ fn shown(user: &str, has_hash: bool, other: &str) -> String {
     }
 }
 
-/// Tells whether a text has the form of a hash, of whatever kind, but for the one of DES, which looks like a word.
+/// Returns whether a text looks like a hash of any kind except DES, whose hashes look like words.
 fn looks_like_hash(text: &str) -> bool {
     text.starts_with(['$', '{'])
 }
 
 impl Htpasswd {
-    /// Reads a file. Empty lines and those that begin with `#` are left out; of two lines for one user the last holds.
+    /// Reads a file. Empty lines and lines that begin with `#` are skipped; of two lines for one user, the last
+    /// applies.
     ///
-    /// A hash that does not serve refuses its user and nobody else, as in the distribution registry. So does a name that
-    /// means somebody else in a rule ([`Identity::is_name_of_user`]).
+    /// An unusable hash refuses only its user, as in the distribution registry. So does a name with a special meaning
+    /// in access rules ([`Identity::is_name_of_user`]).
     ///
     /// # Errors
-    /// The first line that is none.
+    /// The first line that is not of the form `NAME:HASH`.
     pub fn parse(text: &str) -> Result<Self, InvalidHtpasswd> {
         let mut users: BTreeMap<String, User> = BTreeMap::new();
         let mut unusable = BTreeMap::new();
@@ -162,26 +163,26 @@ impl Htpasswd {
         })
     }
 
-    /// Returns the users who cannot log in, in order, and why.
+    /// Returns the users who cannot log in, ordered by name, and why.
     #[must_use]
     pub fn unusable(&self) -> &[UnusableUser] {
         &self.unusable
     }
 
-    /// Returns the lines that have no effect, because a later one is for the same user.
+    /// Returns the lines that have no effect because of a later line for the same user.
     #[must_use]
     pub fn replaced(&self) -> &[ReplacedLine] {
         &self.replaced
     }
 
-    /// Returns what keeps users from logging in, a sentence for each line: [`unusable`](Self::unusable) and
-    /// [`replaced`](Self::replaced). No hash is among it.
+    /// Returns what keeps users from logging in, one sentence per line of the file: [`unusable`](Self::unusable) and
+    /// [`replaced`](Self::replaced). The sentences contain no hash.
     pub fn defects(&self) -> impl Iterator<Item = String> {
         let unusable = self.unusable.iter().map(ToString::to_string);
         unusable.chain(self.replaced.iter().map(ToString::to_string))
     }
 
-    /// Tells whether the last line has no line break and a hash that does not serve, as where a file was written by half.
+    /// Returns whether the last line has no line break and an unusable hash, as in a file that was only partly written.
     #[must_use]
     pub const fn ends_within_a_line(&self) -> bool {
         self.ends_within_a_line
@@ -192,7 +193,8 @@ impl Htpasswd {
         self.users.keys().map(String::as_str)
     }
 
-    /// Returns the text of a file without a user, all else as it was; `None` where there is no user of this name.
+    /// Returns the text of a file without a user and with all other lines unchanged, or `None` if there is no such
+    /// user.
     #[must_use]
     pub fn without(text: &str, user: &str) -> Option<String> {
         let left: String = lines(text).filter(|line| user_of(line) != Some(user)).collect();
@@ -203,8 +205,8 @@ impl Htpasswd {
         Some(self.usable(user)?.hash.as_str())
     }
 
-    /// Returns what stands for a user's password where nobody may learn its hash: another password, even the same one set
-    /// again, has another.
+    /// Returns an identifier of a user's password that does not reveal its hash. It changes with each change of the
+    /// password, even to the same one.
     #[cfg(feature = "token-server")]
     pub(super) fn credential_of(&self, user: &str) -> Option<&str> {
         Some(self.usable(user)?.credential.as_str())
@@ -214,7 +216,7 @@ impl Htpasswd {
         self.users.get(user).filter(|user| user.can_log_in)
     }
 
-    /// Returns the highest cost of a user's hash.
+    /// Returns the highest cost among the hashes of users who can log in.
     pub(super) fn highest_cost(&self) -> u32 {
         let users = self.users.values().filter(|user| user.can_log_in);
         users
@@ -224,7 +226,7 @@ impl Htpasswd {
     }
 }
 
-/// Half of a digest: enough that no two are alike. Nobody can try passwords on it without the random bits of the hash.
+/// Half of a digest: enough to be unique. Without the random bits of the hash, it cannot be used to try passwords.
 #[cfg(feature = "token-server")]
 fn credential(name: &str, hash: &str) -> String {
     let hashed = digest(&SHA256, format!("{name}:{hash}").as_bytes());
@@ -238,11 +240,13 @@ pub struct HtpasswdLine {
 }
 
 impl HtpasswdLine {
-    /// Hashes a password, which takes a tenth of a second of a processor.
+    /// Hashes a password, which takes about a tenth of a second of processor time.
     ///
     /// # Errors
-    /// Where the name cannot stand in such a file or means somebody else in a rule, or the password is empty, has more
-    /// than 72 bytes or a zero byte.
+    /// [`Reserved`](InvalidCredentials::Reserved) if the name has a special meaning in access rules,
+    /// [`Name`](InvalidCredentials::Name) if it cannot be written to such a file, and
+    /// [`Password`](InvalidCredentials::Password) if the password is empty, longer than 72 bytes, or contains a zero
+    /// byte or a line break.
     pub fn new(user: &str, password: &str) -> Result<Self, InvalidCredentials> {
         if !user.is_empty() && !Identity::is_name_of_user(user) {
             return Err(InvalidCredentials::Reserved);
@@ -265,8 +269,9 @@ impl HtpasswdLine {
         })
     }
 
-    /// Returns the text of a file with this line in place of the last one of the same user, or at its end where there is
-    /// none. Further lines of the user go; all other lines stay as they are, comments and those that are no lines too.
+    /// Returns the text of a file with this line in place of the last one of the same user, or at its end if there is
+    /// none. Other lines of the user are removed. All other lines stay as they are, including comments and malformed
+    /// ones.
     #[must_use]
     pub fn put_into(&self, text: &str) -> String {
         let mut last = None;
@@ -295,26 +300,26 @@ impl HtpasswdLine {
     }
 }
 
-/// Writes the line, without the end of one.
+/// Writes the line without a line break.
 impl fmt::Display for HtpasswdLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.user, self.hash)
     }
 }
 
-/// Without the hash.
+/// Omits the hash.
 impl fmt::Debug for HtpasswdLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("HtpasswdLine").field(&self.user).finish()
     }
 }
 
-/// Returns the lines of a text, each with its end.
+/// Returns the lines of a text, including their line breaks.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive('\n')
 }
 
-/// Returns whose line this is, if it is anybody's.
+/// Returns the user of a line, if it has one.
 fn user_of(line: &str) -> Option<&str> {
     let content = line.trim();
     let (user, _) = content.split_once(':').filter(|_| !content.starts_with('#'))?;
@@ -326,25 +331,25 @@ pub(super) fn cost(hash: &str) -> Option<u32> {
     hash.parse::<HashParts>().ok().map(|parts| parts.get_cost())
 }
 
-/// Returns a hash that no password has.
+/// Returns a hash that no password matches.
 pub(super) fn hash_of_nobody(cost: u32) -> String {
     format!("$2y${cost:02}${}", ".".repeat(53))
 }
 
-/// Why a name or a password cannot be kept.
+/// Why a name or a password was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCredentials {
-    /// The name.
+    /// The name cannot be written to an htpasswd file.
     #[error(
         "a user's name is not empty, does not begin with '#', and has no ':', no control character and no space at its ends"
     )]
     Name,
-    /// The name, which is somebody else's in a rule.
+    /// The name has a special meaning in access rules.
     #[error(
         "no user can be called `anonymous`, `authenticated`, `*` or `group:…`, because rules of `access` mean others by it"
     )]
     Reserved,
-    /// The password.
+    /// The password cannot be hashed.
     #[error("a password has 1 to 72 bytes, all on one line")]
     Password,
 }
@@ -357,7 +362,7 @@ fn check_name(user: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Says what is wrong with a hash.
+/// Describes what is wrong with a hash.
 macro_rules! unusable {
     ($what:literal) => {
         concat!(
@@ -394,7 +399,7 @@ fn check(hash: &str) -> Result<(), &'static str> {
 }
 
 impl fmt::Debug for Htpasswd {
-    /// Leaves the hashes out.
+    /// Omits the hashes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.users.keys()).finish()
     }
@@ -436,7 +441,7 @@ mod tests {
             assert!(read.hash_of("alice").is_some() && read.hash_of("carol").is_none());
             assert_eq!(read.highest_cost(), 5);
             let message = read.unusable()[0].to_string();
-            // A password may stand before what is no hash.
+            // What comes before something that is not a hash may be a password.
             let is_named = !line.contains(":plain");
             assert_eq!(message.contains("carol"), is_named, "{message}");
             assert!(message.contains("line 2") && message.contains(part), "{message}");
@@ -450,7 +455,7 @@ mod tests {
     fn a_name_that_means_others_in_a_rule_refuses_its_user_only() {
         let (_, hash) = ALICE.split_once(':').unwrap();
         for name in ["anonymous", "authenticated", "*", "group"] {
-            // `group:developers` ends at the colon, and what is left is no hash.
+            // The name of `group:developers` ends at the colon, and the rest is not a hash.
             let line = match name {
                 "group" => format!("group:developers:{hash}"),
                 name => format!("{name}:{hash}"),
@@ -495,7 +500,7 @@ mod tests {
             said[1],
             "line 1 has no effect: line 2 gives \"alice\" another password"
         );
-        // The same line again changes nothing.
+        // Repeating a line changes nothing.
         let read = Htpasswd::parse(&format!("{ALICE}\n{ALICE}")).unwrap();
         assert_eq!(read.defects().count(), 0);
     }

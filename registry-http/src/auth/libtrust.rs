@@ -1,11 +1,11 @@
-//! Keys' names as libtrust wrote them, by which registry:2 and Keycloak know keys.
+//! Key fingerprints in the form of libtrust, by which registry:2 and Keycloak identify keys.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 
-/// Types of DER (X.690, section 8).
+/// DER types (X.690, section 8).
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const NULL: &[u8] = &[0x05, 0];
@@ -18,12 +18,12 @@ const P256: &[u8] = &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 const P384: &[u8] = &[6, 5, 0x2b, 0x81, 4, 0, 0x22];
 const ED25519: &[u8] = &[6, 3, 0x2b, 0x65, 0x70];
 
-/// Returns the fingerprint of a public key; nothing where the key is of a kind that has none here.
+/// Returns the fingerprint of a public key, or `None` if the kind of key is not supported.
 pub(super) fn fingerprint(key: &Jwk) -> Option<String> {
     Some(written(&public_key_info(key)?))
 }
 
-/// Writes a key as `SubjectPublicKeyInfo` (RFC 5280, section 4.1).
+/// Encodes a key as `SubjectPublicKeyInfo` (RFC 5280, section 4.1).
 fn public_key_info(key: &Jwk) -> Option<Vec<u8>> {
     let decode = |text: &String| URL_SAFE_NO_PAD.decode(text).ok();
     let (algorithm, public) = match &key.algorithm {
@@ -40,7 +40,7 @@ fn public_key_info(key: &Jwk) -> Option<Vec<u8>> {
                 EllipticCurve::P384 => P384,
                 _ => return None,
             };
-            // A point that is written whole begins with 4 (SEC 1, section 2.3.3).
+            // An uncompressed point begins with 4 (SEC 1, section 2.3.3).
             let point = [vec![4], decode(&key.x)?, decode(&key.y)?].concat();
             ([ELLIPTIC_CURVE, curve].concat(), point)
         }
@@ -49,22 +49,22 @@ fn public_key_info(key: &Jwk) -> Option<Vec<u8>> {
         }
         _ => return None,
     };
-    // The bits of the key are whole bytes: none are left over at the end.
+    // The key consists of whole bytes: no bits are unused.
     let public = value(BIT_STRING, &[vec![0], public].concat());
     Some(value(SEQUENCE, &[value(SEQUENCE, &algorithm), public].concat()))
 }
 
-/// Writes a number that is not negative.
+/// Encodes a non-negative number.
 fn unsigned(bytes: &[u8]) -> Vec<u8> {
     let mut number: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
-    // The first bit is that of the sign.
+    // The first bit is the sign.
     if number.first().is_none_or(|first| first & 0x80 != 0) {
         number.insert(0, 0);
     }
     value(INTEGER, &number)
 }
 
-/// Writes a value with its type and its length.
+/// Encodes a value with its type and its length.
 fn value(kind: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len().to_be_bytes();
     let length: Vec<u8> = length.into_iter().skip_while(|byte| *byte == 0).collect();
@@ -81,8 +81,7 @@ fn value(kind: u8, content: &[u8]) -> Vec<u8> {
     written
 }
 
-/// Writes the fingerprint of a public key: the first 240 bits of its SHA-256 in base 32, in twelve groups
-/// of four.
+/// Formats the fingerprint of a public key: the first 240 bits of its SHA-256 in base 32, in twelve groups of four.
 fn written(public_key_info: &[u8]) -> String {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let hash = digest(&SHA256, public_key_info);

@@ -1,5 +1,5 @@
-//! Ways to find out who makes a request: names and passwords of an htpasswd file, tokens of a token server, and a token
-//! server of our own.
+//! Authenticators for the names and passwords of an htpasswd file and for the tokens of a token server, and a token
+//! server.
 
 #[cfg(feature = "htpasswd")]
 mod basic;
@@ -38,7 +38,7 @@ pub use self::token_server::{TokenServer, TokenServerOptions};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-/// Returns what stands after the scheme in the field `Authorization`, where that is the scheme.
+/// Returns what follows the scheme in the field `Authorization`, if that has this scheme.
 fn credentials<'a>(header: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let value = header.get(AUTHORIZATION)?.to_str().ok()?;
     let (found, credentials) = value.split_once(' ')?;

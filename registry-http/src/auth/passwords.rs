@@ -1,4 +1,4 @@
-//! Checking names and passwords.
+//! Verification of names and passwords.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,24 +19,24 @@ use super::Htpasswd;
 use super::htpasswd::{cost, hash_of_nobody};
 use crate::rate_limit::{Rate, RateLimiter, network, too_many};
 
-/// How long a verdict holds. A change of the file ends it at once.
+/// How long a verdict is reused. A change of the user's hash invalidates it at once.
 const VERDICT: Duration = Duration::from_secs(60);
 
-/// How many verdicts are kept.
+/// How many verdicts are cached.
 const VERDICTS: usize = 4096;
 
 /// How long a login waits for its turn to be hashed.
 const TURN: Duration = Duration::from_secs(10);
 
-/// How many wrong passwords one address may try for one user: ten at once, then once in six seconds.
+/// How many wrong passwords one address may try for one user: ten at once, then one every six seconds.
 const FAILURES_OF_USER: Rate = Rate {
     requests: NonZeroU32::MIN,
     per: Duration::from_secs(6),
     burst: NonZeroU32::MIN.saturating_add(9),
 };
 
-/// How many wrong names and passwords one address may try at all, since each costs as much as a right one: a hundred at
-/// once, then ten each second. It is much, because the address may be a proxy's.
+/// How many wrong names and passwords one address may try in total, because each costs as much as a right one: a
+/// hundred at once, then ten a second. That is a lot because the address may be a proxy's.
 const FAILURES_OF_ADDRESS: Rate = Rate {
     requests: NonZeroU32::MIN,
     per: Duration::from_millis(100),
@@ -45,16 +45,16 @@ const FAILURES_OF_ADDRESS: Rate = Rate {
 
 /// The passwords of an htpasswd file.
 ///
-/// A comparison takes a tenth of a second of one processor, so it runs off the async threads, on half of the processors at
-/// most, and its verdict is kept for a minute under a digest with a key that only this process has. A wrong password takes
-/// as long for an unknown user as for a known one, whatever the cost of that one's hash. One address that tries too many
-/// passwords for one name, or too many at all, is answered 429.
+/// A comparison takes a tenth of a second of processor time, so it runs off the async threads, on at most half of the
+/// processors (rounded up). Its verdict is cached for a minute under a digest keyed with a secret of this process. A
+/// wrong password takes as long for an unknown user as for a known one, whatever the cost of the user's hash. One
+/// address that tries too many passwords for one name, or too many in total, is answered 429.
 pub struct Passwords {
     table: Arc<Table>,
     checks: Arc<Checks>,
 }
 
-/// What is known of the passwords that were tried, whatever the users.
+/// What is known of the passwords that were tried, for any set of users.
 struct Checks {
     verdicts: Cache<[u8; 32], (Instant, bool)>,
     key: hmac::Key,
@@ -79,10 +79,10 @@ impl Table {
     }
 }
 
-/// How many lines of one file are told of.
+/// How many lines of one file are logged.
 const TOLD: usize = 50;
 
-/// Says who cannot log in, and by which line.
+/// Logs the users who cannot log in, and their lines.
 fn warn_of(table: &Htpasswd) {
     for defect in table.defects().take(TOLD) {
         tracing::warn!("file of users, {defect}");
@@ -94,10 +94,10 @@ fn warn_of(table: &Htpasswd) {
 }
 
 impl Passwords {
-    /// Begins with the users of `table`.
+    /// Creates a verifier for the users of `table`, and logs its defects.
     ///
     /// # Errors
-    /// Where the system has no random numbers.
+    /// [`Internal`](ErrorCode::Internal) if the system provides no random numbers.
     pub fn new(table: Htpasswd) -> Result<Self, Error> {
         Self::with_rates(table, FAILURES_OF_USER, FAILURES_OF_ADDRESS)
     }
@@ -119,7 +119,8 @@ impl Passwords {
         })
     }
 
-    /// Returns the same for the users of `table`: who guessed too often has to wait at both.
+    /// Returns a verifier for the users of `table` that shares the limits: a client that guessed too often must wait at
+    /// both.
     #[must_use]
     pub fn with_table(&self, table: Htpasswd) -> Self {
         if !table.defects().eq(self.table().defects()) {
@@ -137,16 +138,16 @@ impl Passwords {
         &self.table.users
     }
 
-    /// Tells whether a user has this password; `peer` is the address that asks.
+    /// Returns whether a user has this password. `peer` is the address of the client.
     ///
     /// # Errors
-    /// [`TooManyRequests`](ErrorCode::TooManyRequests) after too many wrong ones,
-    /// [`Unavailable`](ErrorCode::Unavailable) where too many others are checked.
+    /// [`TooManyRequests`](ErrorCode::TooManyRequests) after too many wrong passwords, and
+    /// [`Unavailable`](ErrorCode::Unavailable) if no comparison could start within ten seconds.
     pub async fn verify(&self, peer: Option<IpAddr>, user: &str, password: &str) -> Result<bool, Error> {
         let (table, checks) = (Arc::clone(&self.table), &*self.checks);
         let hash = table.users.hash_of(user);
         let digest = checks.digest(&[user, hash.unwrap_or_default(), password]);
-        // Clients come again with the same wrong password, many times and at once. That is one guess.
+        // Clients retry the same wrong password many times, and concurrently. That counts as one guess.
         if let Some(verdict) = checks.verdict(&digest) {
             return Ok(verdict);
         }
@@ -160,7 +161,8 @@ impl Passwords {
                 "too many log in at once; try again",
             ));
         };
-        // Whoever waited behind the same question finds the verdict, and behind too many wrong ones learns that.
+        // A request that waited behind an identical one finds its verdict. One that waited behind too many wrong ones
+        // is refused.
         if let Some(verdict) = checks.verdict(&digest) {
             return Ok(verdict);
         }
@@ -168,7 +170,7 @@ impl Passwords {
         let (password, hash) = (password.to_owned(), hash.map(str::to_owned));
         let compared = spawn_blocking(move || {
             let is_right = is_right(&password, hash.as_deref(), table.highest_cost);
-            // Held until the work is done, also where nobody waits for it any more.
+            // Held until the work is done, even if the caller is gone.
             (is_right, turn)
         });
         let (is_right, turn) = compared.await.map_err(Error::internal)?;
@@ -176,7 +178,7 @@ impl Passwords {
             .verdicts
             .insert(digest, (Instant::now() + VERDICT, is_right));
         if !is_right {
-            // Where it is too often now, the next one is told.
+            // If that exceeds a limit, the next attempt is refused.
             let _counted = checks.failures_of_user.take(&failure, Duration::ZERO);
             let _counted = checks.failures_of_address.take(&address, Duration::ZERO);
         }
@@ -186,7 +188,7 @@ impl Passwords {
 }
 
 impl Checks {
-    /// Refuses where too many were wrong.
+    /// Refuses an attempt after too many wrong ones.
     fn check_failures(&self, failure: &(Option<IpAddr>, [u8; 32])) -> Result<(), Error> {
         let wait = self.failures_of_user.wait(failure);
         match wait.max(self.failures_of_address.wait(&failure.0)) {
@@ -200,7 +202,7 @@ impl Checks {
         (Instant::now() < until).then_some(verdict)
     }
 
-    /// Makes a digest of texts, each with its length, under the key.
+    /// Computes a keyed digest of texts, each with its length.
     fn digest(&self, texts: &[&str]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         for text in texts {
@@ -215,8 +217,9 @@ impl Checks {
     }
 }
 
-/// Compares a password with the hash of a user, if there is one. Where it is wrong, that takes as long as with a hash of the
-/// highest cost: each step of the cost doubles the time, so the steps from the hash's own cost on make up the difference.
+/// Compares a password with the hash of a user, if there is one. A wrong password takes as long as with a hash of the
+/// highest cost: each step of the cost doubles the time, so one comparison per step from the hash's own cost up makes
+/// up the difference.
 fn is_right(password: &str, hash: Option<&str>, highest_cost: u32) -> bool {
     if hash.is_some_and(|hash| bcrypt::verify(password, hash).unwrap_or(false)) {
         return true;
@@ -226,13 +229,13 @@ fn is_right(password: &str, hash: Option<&str>, highest_cost: u32) -> bool {
         None => highest_cost..highest_cost.saturating_add(1),
     };
     for cost in rest {
-        // For its time alone.
+        // Only takes time.
         drop(bcrypt::verify(password, &hash_of_nobody(cost)));
     }
     false
 }
 
-/// The system gave no random numbers.
+/// The system provided no random numbers.
 #[derive(Debug, thiserror::Error)]
 #[error("the system has no random numbers")]
 struct NoRandomness;
@@ -285,7 +288,7 @@ mod tests {
         assert!(!passwords.verify(None, "alice", "new").await.unwrap());
     }
 
-    /// Returns how much of the processor's time this thread had so far: what others do meanwhile is none of it.
+    /// Returns the processor time that this thread has used so far. Other threads do not affect it.
     fn time_of_thread() -> Duration {
         let time = clock_gettime(ClockId::ThreadCPUTime);
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
@@ -306,7 +309,7 @@ mod tests {
         let nobody = time_of(None, 10);
         for cost in [4, 7] {
             let user = time_of(Some(&hash_of_nobody(cost)), 10);
-            // By their own costs they differ by a factor of 8 and of 64; a busy machine adds to that a bit.
+            // Their own costs differ by a factor of 8 and of 64; a busy machine adds some noise.
             assert!(
                 user < nobody * 3 && nobody < user * 3,
                 "{cost}: {user:?} {nobody:?}"
@@ -314,7 +317,7 @@ mod tests {
         }
     }
 
-    /// Rates by which nothing is forgotten while a test runs, however slow the machine is.
+    /// Rates at which nothing is forgotten during a test, however slow the machine is.
     fn strict(table: Htpasswd) -> Passwords {
         let once_a_day = |rate: Rate| Rate {
             per: Duration::from_hours(24),
@@ -374,7 +377,7 @@ mod tests {
         let refused = passwords.verify(guesser, "alice", "secret").await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::TooManyRequests);
         assert!(passwords.verify(other, "alice", "secret").await.unwrap());
-        // What is known to be right needs no comparison, so it is not a guess.
+        // A password that is known to be right needs no comparison, so it is not a guess.
         assert!(passwords.verify(guesser, "alice", "secret").await.unwrap());
         assert!(!passwords.verify(guesser, "bob", "secret").await.unwrap());
     }

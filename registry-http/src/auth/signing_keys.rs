@@ -1,4 +1,4 @@
-//! The keys of our own token server.
+//! The signing keys of the token server.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::TokenKeys;
 
-/// The keys that a token server signs with: the newest one signs, the older ones are still trusted.
+/// The keys that a token server signs with: the newest key signs, and older ones are still trusted.
 ///
-/// They are secret. As text ([`SigningKeys::to_text`]) they are meant for one file that only the server may read.
+/// They are secret. Their text form ([`SigningKeys::to_text`]) is meant for a file that only the server can read.
 #[derive(Clone)]
 pub struct SigningKeys {
     /// The newest first.
@@ -31,7 +31,7 @@ struct SigningKey {
     id: String,
 }
 
-/// Keys as they are kept.
+/// The stored form of the keys.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
@@ -46,19 +46,19 @@ struct KeptKey {
     private: String,
 }
 
-/// Keys that cannot be read or made.
+/// Why signing keys cannot be read or generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSigningKeys {
-    /// The text is none of ours.
+    /// The text was not written by [`SigningKeys::to_text`].
     #[error("it does not hold the signing keys of a token server; remove it, and new ones are made")]
     Malformed,
-    /// The system has no random numbers.
+    /// The system provides no random numbers.
     #[error("the system has no random numbers to make a key of")]
     NoRandomness,
 }
 
 impl SigningKeys {
-    /// Makes a first key.
+    /// Generates the first key.
     ///
     /// # Errors
     /// [`InvalidSigningKeys::NoRandomness`].
@@ -84,7 +84,7 @@ impl SigningKeys {
         }
     }
 
-    /// Writes the keys. The text is secret.
+    /// Serializes the keys. The text is secret.
     #[must_use]
     pub fn to_text(&self) -> String {
         let keys = self.keys.iter().map(|key| KeptKey {
@@ -92,12 +92,12 @@ impl SigningKeys {
             private: STANDARD.encode(&key.private),
         });
         let kept = Kept { keys: keys.collect() };
-        // Texts and numbers can always be written.
+        // Strings and numbers can always be serialized.
         serde_json::to_string_pretty(&kept).unwrap_or_default()
     }
 
-    /// Makes a new key where the newest is older than `age`, and forgets those that were replaced longer than `keep` ago,
-    /// which is for as long as a token may live. Returns whether anything changed.
+    /// Generates a new key if the newest is older than `age`, and drops keys that were replaced more than `keep` ago,
+    /// which should be the lifetime of a token. Returns whether anything changed.
     ///
     /// # Errors
     /// [`InvalidSigningKeys::NoRandomness`].
@@ -126,18 +126,18 @@ impl SigningKeys {
     /// Returns the public keys.
     #[must_use]
     pub fn public_keys(&self) -> TokenKeys {
-        // Our own keys can always be read.
+        // The keys were generated here, so they can always be read.
         TokenKeys::from_key_set(self.key_set().as_bytes()).unwrap_or_default()
     }
 
-    /// Returns the public keys as a JSON Web Key Set, for whoever else is to trust them.
+    /// Returns the public keys as a JSON Web Key Set, for other services that should trust them.
     #[must_use]
     pub fn key_set(&self) -> String {
         let keys = self.keys.iter().map(|key| key.public.clone()).collect();
         serde_json::to_string(&JwkSet { keys }).unwrap_or_default()
     }
 
-    /// Signs claims.
+    /// Signs claims with the newest key.
     pub(super) fn sign(&self, claims: &impl Serialize) -> Option<String> {
         let key = self.keys.first()?;
         let mut header = Header::new(Algorithm::ES256);

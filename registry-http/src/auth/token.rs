@@ -1,4 +1,4 @@
-//! Authentication by tokens (RFC 7519) that some token server signed.
+//! Authentication by tokens (RFC 7519) of a token server.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,31 +22,31 @@ use super::{TokenKeys, credentials};
 use crate::log_limit::LogLimit;
 use crate::{Authenticator, ClientAddress, PublicUrl};
 
-/// Seconds that clocks may differ by.
+/// The clock skew that is tolerated, in seconds.
 const LEEWAY: u64 = 60;
 
-/// How many tokens are remembered, whose signature need not be checked again.
+/// How many tokens are cached, so that their signatures need not be verified again.
 const REMEMBERED: usize = 4096;
 
-/// The most bytes of a token that is remembered: with this, all of them have a bound.
+/// The longest token in bytes that is cached, which bounds the memory of the cache.
 const REMEMBERED_LENGTH: usize = 8 * 1024;
 
-/// The most characters of a key's identifier that the log shows, which may be any text of a client's.
+/// The most characters of a key identifier that the log shows, because a client can put any text there.
 const SHOWN: usize = 100;
 
-/// The subject that some token servers put into the tokens of those who gave no credentials.
+/// The subject that some token servers put into tokens for clients without credentials.
 const NOBODY: &str = "anonymous";
 
-/// What tokens have to say, and where clients get them.
+/// The requirements on tokens, and where clients get them.
 #[derive(Clone, Debug)]
 pub struct TokenOptions {
     /// Where clients get tokens.
     pub realm: Realm,
-    /// The name of this registry at the token server: each token has to have it as its audience.
+    /// The name of this registry at the token server: the required audience of each token.
     pub service: String,
-    /// The name of the token server: each token has to have it as its issuer.
+    /// The name of the token server: the required issuer of each token.
     pub issuer: String,
-    /// The algorithms that tokens may be signed with. Symmetric ones are left out.
+    /// The algorithms that tokens may be signed with. Symmetric ones are ignored.
     pub algorithms: Vec<SigningAlgorithm>,
 }
 
@@ -55,7 +55,7 @@ pub struct TokenOptions {
 pub enum Realm {
     /// At this URL.
     Url(String),
-    /// At this path of the host that they asked.
+    /// At this path of the host that the client used.
     Path(String),
 }
 
@@ -70,18 +70,18 @@ impl Realm {
     }
 }
 
-/// Takes a client for the one that its token names, with the rights that the token grants, which
+/// Authenticates a client as the subject of its token, with the rights that the token grants, which
 /// [`TokenScopes`](registry_core::policy::TokenScopes) enforces.
 ///
-/// A token has to be signed by one of the keys, with an algorithm that is allowed and that the key is for, to name issuer
-/// and service, and to be valid now, give or take a minute.
+/// A token must be signed by one of the keys, with an allowed algorithm that the key is meant for. It must name the
+/// issuer and the service, and be valid now, with a tolerance of one minute.
 #[derive(Debug)]
 pub struct TokenAuthenticator {
     options: TokenOptions,
     trusted: Trusted,
     missing: Arc<Notify>,
     refusals: Arc<LogLimit>,
-    /// Those whose tokens are good; everybody's where there is nothing.
+    /// The users whose tokens are accepted; `None` accepts those of any user.
     #[cfg(feature = "token-server")]
     users: Option<Arc<Passwords>>,
 }
@@ -89,14 +89,14 @@ pub struct TokenAuthenticator {
 #[derive(Debug)]
 struct Trusted {
     keys: TokenKeys,
-    /// By the hash of a token. New keys start a new one.
+    /// By the hash of a token. New keys start with an empty cache.
     known: Cache<[u8; 32], Arc<Known>>,
 }
 
-/// How many keys of one set are told of.
+/// How many keys of one set are logged.
 const TOLD: usize = 20;
 
-/// Says which keys verify nothing.
+/// Logs the keys that verify nothing.
 fn warn_of(keys: &TokenKeys) {
     for left_out in keys.left_out().iter().take(TOLD) {
         tracing::warn!("{left_out}");
@@ -107,23 +107,23 @@ fn warn_of(keys: &TokenKeys) {
     }
 }
 
-/// A token whose signature is good.
+/// A token with a valid signature.
 #[derive(Debug)]
 struct Known {
     principal: Principal,
     expires: u64,
-    /// What stands for the password that our own token server gave the token for.
+    /// The identifier of the password for which our own token server issued the token.
     #[cfg(feature = "token-server")]
     credential: Option<String>,
 }
 
-/// Why a token is refused, and the key that it names.
+/// Why a token was refused, and the key that it names.
 struct Refusal {
     reason: &'static str,
     key: Option<String>,
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Deserialize)]
 struct TokenClaims {
     #[serde(default)]
@@ -133,14 +133,14 @@ struct TokenClaims {
     access: Option<Vec<Scope>>,
     #[serde(default)]
     groups: Option<Vec<String>>,
-    /// Text, where our own token server made the token. In others it may be anything.
+    /// A string if our own token server issued the token. In others it may be anything.
     #[cfg(feature = "token-server")]
     #[serde(default)]
     credential: serde_json::Value,
 }
 
 impl TokenAuthenticator {
-    /// The algorithms that are allowed where nothing else is said: all that are not symmetric.
+    /// The algorithms that are allowed by default: all asymmetric ones.
     pub const ALGORITHMS: &'static [SigningAlgorithm] = &[
         SigningAlgorithm::RS256,
         SigningAlgorithm::RS384,
@@ -153,7 +153,7 @@ impl TokenAuthenticator {
         SigningAlgorithm::EdDSA,
     ];
 
-    /// Trusts tokens that `keys` signed.
+    /// Creates an authenticator that trusts tokens signed by `keys`.
     #[must_use]
     pub fn new(mut options: TokenOptions, keys: TokenKeys) -> Self {
         options
@@ -170,9 +170,9 @@ impl TokenAuthenticator {
         }
     }
 
-    /// Takes tokens of these users only, and of nobody, as long as their passwords are those that the tokens were given
-    /// for: where the tokens are of a token server of ours, they end at once when the user is removed, is another one of
-    /// the same name, or gets another password.
+    /// Accepts only tokens of these users, and anonymous ones, and only while their passwords are those that the tokens
+    /// were issued for. So tokens of our own token server become invalid at once when their user is removed, is
+    /// replaced by another of the same name, or gets another password.
     #[cfg(feature = "token-server")]
     #[must_use]
     pub fn with_users(mut self, users: Arc<Passwords>) -> Self {
@@ -180,14 +180,14 @@ impl TokenAuthenticator {
         self
     }
 
-    /// Waits until a token came whose key is not trusted: there may be new keys to trust. Anybody can make such a token, so
-    /// whoever looks for them should not do so each time.
+    /// Waits until a token arrives whose key is not trusted: there may be new keys to load. Any client can cause that,
+    /// so limit how often you look for new keys. Cancel safe.
     pub async fn key_missing(&self) {
         self.missing.notified().await;
     }
 
-    /// Returns the same, trusting the tokens that `keys` signed and no others. Who waits at one of the two for a
-    /// [missing key](Self::key_missing) is told by both.
+    /// Returns an authenticator that trusts only tokens signed by `keys`. It shares the notifications of
+    /// [`key_missing`](Self::key_missing) with this one.
     #[must_use]
     pub fn with_keys(&self, keys: TokenKeys) -> Self {
         if keys.left_out() != self.trusted.keys.left_out() {
@@ -205,8 +205,8 @@ impl TokenAuthenticator {
 
     fn principal(&self, request: &Parts) -> Result<Principal, Error> {
         let Some(token) = credentials(&request.headers, "bearer").filter(|token| !token.is_empty()) else {
-            // Other credentials are none that could be wrong: a client that has a password for the token server may
-            // send it here.
+            // Other credentials cannot be wrong here: a client that has a password for the token server may send it to
+            // the registry too.
             return Ok(Principal::anonymous());
         };
         let known = self
@@ -218,7 +218,7 @@ impl TokenAuthenticator {
         Ok(known.principal.clone())
     }
 
-    /// Compares the credential of the token with that of the user now.
+    /// Compares the credential in the token with the current one of the user.
     #[cfg(feature = "token-server")]
     fn check_user(&self, known: &Known) -> Result<(), &'static str> {
         let (Some(users), false) = (&self.users, known.principal.is_anonymous()) else {
@@ -249,7 +249,7 @@ impl TokenAuthenticator {
         Ok(known)
     }
 
-    /// Tells the operator why, which the client cannot change, and makes the answer.
+    /// Logs the reason for the operator, because the client cannot fix it, and returns the answer.
     fn refused(&self, request: &Parts, refusal: &Refusal) -> Error {
         let client = ClientAddress::of(request);
         if let Some(left_out) = self.refusals.take(client) {
@@ -311,7 +311,7 @@ impl TokenAuthenticator {
                 ErrorKind::InvalidIssuer => "it is of another issuer",
                 ErrorKind::InvalidSignature => {
                     if header.kid.is_none() {
-                        // Its key was the only one, and the one that signed may be newer.
+                        // The only trusted key was tried. The one that signed may be newer.
                         self.missing.notify_one();
                     }
                     "its signature is wrong"
@@ -355,7 +355,7 @@ impl Trusted {
     }
 }
 
-/// Returns text of a client's for the log: what cannot be printed is escaped, and a long one is cut.
+/// Returns a client's text for the log: unprintable characters are escaped, and long text is cut.
 fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
     if text.chars().nth(SHOWN).is_some() {

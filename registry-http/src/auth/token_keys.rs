@@ -1,4 +1,4 @@
-//! The keys that tokens are trusted to be signed with.
+//! The keys that verify tokens.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,14 +17,15 @@ use x509_parser::public_key::PublicKey as CertificateKey;
 
 use super::libtrust;
 
-/// The most certificates that a token may bring along.
+/// The most certificates that a token may contain.
 const LONGEST_CHAIN: usize = 10;
 
-/// The keys that tokens are trusted to be signed with: certificates and what they vouch for, and JSON Web Keys.
+/// The trusted keys that verify tokens: certificates and those they vouch for, and JSON Web Keys.
 ///
-/// A key is found by the token's `x5c` (a chain of certificates up to one of these), by its `jwk` (which has to be one of
-/// these, or to have such a chain), or by its `kid`: that of a key set, the thumbprint of RFC 7638, or the fingerprint of
-/// libtrust that registry:2 knows keys by. Where a token has none of them and one key is trusted, it is that one.
+/// A key is found by the token's `x5c` (a chain of certificates up to a trusted one), by its `jwk` (which must be a
+/// trusted key, or have such a chain), or by its `kid`: that of a key set, the thumbprint of RFC 7638, or the libtrust
+/// fingerprint by which registry:2 identifies keys. If a token has none of them and exactly one key is trusted, that
+/// key is used.
 #[derive(Clone, Default)]
 pub struct TokenKeys {
     by_id: HashMap<String, Arc<TokenKey>>,
@@ -34,19 +35,19 @@ pub struct TokenKeys {
     left_out: Vec<LeftOutKey>,
 }
 
-/// A key of a set that verifies nothing, so that whoever has a token by it cannot log in.
+/// A key of a set that verifies no token, so that clients with tokens signed by it cannot log in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("key {number} of the key set{} verifies no token: {reason}", self.named())]
 pub struct LeftOutKey {
-    /// Its place, from 1.
+    /// Its position in the set, from 1.
     pub number: usize,
     /// Its identifier (`kid`), if it has one.
     pub id: Option<String>,
-    /// Why.
+    /// Why it verifies nothing.
     pub reason: &'static str,
 }
 
-/// The most bytes of an identifier of a key that a message shows.
+/// The most bytes of a key identifier that a message shows.
 const LONGEST_ID: usize = 64;
 
 impl LeftOutKey {
@@ -60,16 +61,16 @@ impl LeftOutKey {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidTokenKeys {
-    /// It has no certificate.
+    /// It contains no certificate.
     #[error("there is no certificate in it; it has to hold PEM blocks of the type CERTIFICATE")]
     NoCertificate,
     /// A certificate cannot be read.
     #[error("certificate {0} cannot be read")]
     Certificate(usize),
-    /// It is no JSON Web Key Set. What it holds is not told, because it may be secret.
+    /// It is not a JSON Web Key Set. Its content is not shown, because it may be secret.
     #[error("it is no JSON Web Key Set (RFC 7517), which is JSON with a list `keys`: {0}")]
     KeySet(NotJson),
-    /// It has no key that serves.
+    /// It contains no usable key.
     #[error("there is no key in it that can check a signature: RSA, P-256, P-384 or Ed25519")]
     NoKey,
     /// A key is symmetric.
@@ -79,7 +80,7 @@ pub enum InvalidTokenKeys {
     Symmetric(usize),
 }
 
-/// Where text ceases to be the JSON that was expected.
+/// Where a text stops being the expected JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason} in line {line}, column {column}")]
 pub struct NotJson {
@@ -106,16 +107,16 @@ impl NotJson {
     }
 }
 
-/// Why the key of a token is none of ours.
+/// Why the key of a token was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// It is not trusted.
+    /// The key is not trusted.
     Untrusted,
-    /// The token does not name one, and there are several.
+    /// The token does not name a key, and not exactly one is trusted.
     Unnamed,
 }
 
-/// A JSON Web Key Set, whose keys are read one by one: those of an unknown kind are no reason to trust none.
+/// A JSON Web Key Set. Its keys are parsed one by one, so that a key of an unknown kind does not affect the others.
 #[derive(Deserialize)]
 struct KeySet {
     keys: Vec<serde_json::Value>,
@@ -124,7 +125,7 @@ struct KeySet {
 /// A public key.
 pub(super) struct TokenKey {
     pub(super) key: DecodingKey,
-    /// What it may be used with: the algorithms of its kind, or the one that it is meant for.
+    /// The algorithms it may be used with: those of its kind, or the one that it is meant for.
     pub(super) algorithms: Vec<Algorithm>,
     thumbprint: String,
     fingerprint: String,
@@ -134,7 +135,8 @@ impl TokenKeys {
     /// Trusts the certificates of a PEM file.
     ///
     /// # Errors
-    /// Where there is none, or one cannot be read.
+    /// [`NoCertificate`](InvalidTokenKeys::NoCertificate) if there is none, and
+    /// [`Certificate`](InvalidTokenKeys::Certificate) if one cannot be read.
     pub fn from_certificates(pem: &[u8]) -> Result<Self, InvalidTokenKeys> {
         let mut keys = Self::default();
         for (number, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
@@ -157,10 +159,12 @@ impl TokenKeys {
         Ok(keys)
     }
 
-    /// Trusts the keys of a JSON Web Key Set. Keys for encryption and of unknown kinds are [left out](Self::left_out).
+    /// Trusts the keys of a JSON Web Key Set. Keys of unknown kinds are [left out](Self::left_out), and keys for
+    /// encryption are ignored.
     ///
     /// # Errors
-    /// Where it is none, none of its keys serves, or one is symmetric.
+    /// [`KeySet`](InvalidTokenKeys::KeySet) if it is not a key set, [`NoKey`](InvalidTokenKeys::NoKey) if no key is
+    /// usable, and [`Symmetric`](InvalidTokenKeys::Symmetric) if one is symmetric.
     pub fn from_key_set(json: &[u8]) -> Result<Self, InvalidTokenKeys> {
         let set: KeySet =
             serde_json::from_slice(json).map_err(|error| InvalidTokenKeys::KeySet(NotJson::of(&error)))?;
@@ -174,7 +178,7 @@ impl TokenKeys {
             if jwk.get("use").is_some_and(|purpose| purpose == "enc") {
                 continue;
             }
-            // One that cannot be read is of a kind or on a curve that is not known here.
+            // A key that cannot be parsed is of an unknown kind or on an unknown curve.
             let read = serde_json::from_value::<Jwk>(jwk).ok();
             let Some(key) = read.as_ref().and_then(TokenKey::of_jwk).map(Arc::new) else {
                 keys.left_out.push(LeftOutKey {
@@ -205,7 +209,7 @@ impl TokenKeys {
         Ok(keys)
     }
 
-    /// Trusts the keys of `other` too.
+    /// Also trusts the keys of `other`.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.by_id.extend(other.by_id);
@@ -216,7 +220,8 @@ impl TokenKeys {
         self
     }
 
-    /// Returns the keys of sets that verify nothing, without those for encryption, which are not meant to.
+    /// Returns the keys of sets that verify no token. Keys for encryption are not among them, because they are not
+    /// meant to.
     #[must_use]
     pub fn left_out(&self) -> &[LeftOutKey] {
         &self.left_out
@@ -229,7 +234,7 @@ impl TokenKeys {
         self.by_thumbprint.insert(key.thumbprint.clone(), key);
     }
 
-    /// Names the keys for the log: a few, and how many more there are.
+    /// Names the keys for the log: up to eight, and how many more there are.
     pub(super) fn summary(&self) -> String {
         /// How many are named.
         const NAMED: usize = 8;
@@ -244,7 +249,7 @@ impl TokenKeys {
         summary
     }
 
-    /// The identifier that its key set gives a key, or else its fingerprint.
+    /// Returns the identifier that a key has in its key set, or otherwise its fingerprint.
     fn name_of<'a>(&'a self, key: &'a TokenKey) -> &'a str {
         let given = |(id, other): &(&String, &Arc<TokenKey>)| {
             other.thumbprint == key.thumbprint && **id != key.thumbprint && **id != key.fingerprint
@@ -253,10 +258,11 @@ impl TokenKeys {
         given.map_or(&key.fingerprint, |(id, _)| id)
     }
 
-    /// Finds the key that a token says it is signed with, or the only one where it says nothing.
+    /// Finds the key that a token names, or the only trusted one if it names none.
     ///
     /// # Errors
-    /// Where that one is not trusted now, or one of several is not named.
+    /// [`Untrusted`](Missing::Untrusted) if the named key is not trusted, and [`Unnamed`](Missing::Unnamed) if no key
+    /// is named and not exactly one is trusted.
     pub(super) fn find(&self, header: &Header) -> Result<Arc<TokenKey>, Missing> {
         let found = match header {
             Header { x5c: Some(chain), .. } if !chain.is_empty() => self.of_chain(chain).map(Arc::new),
@@ -273,8 +279,7 @@ impl TokenKeys {
         found.ok_or(Missing::Untrusted)
     }
 
-    /// The key that stands in a token is only a name for one of ours: its identifier proves nothing, its thumbprint
-    /// does.
+    /// Finds a trusted key by the key in a token. Its identifier proves nothing, so it is found by its thumbprint.
     fn of_jwk(&self, jwk: &Jwk) -> Option<Arc<TokenKey>> {
         let thumbprint = TokenKey::of_jwk(jwk)?.thumbprint;
         match &jwk.common.x509_chain {
@@ -316,7 +321,7 @@ impl TokenKeys {
     }
 }
 
-/// Certificates of token servers are made for all sorts of uses.
+/// Accepts certificates for any usage, because those of token servers are issued for all sorts of them.
 struct AnyUsage;
 
 impl ExtendedKeyUsageValidator for AnyUsage {
@@ -374,7 +379,7 @@ impl TokenKey {
     fn new(key: DecodingKey) -> Option<Self> {
         let algorithms = match key.family() {
             AlgorithmFamily::Rsa => AlgorithmFamily::Rsa.algorithms().to_vec(),
-            // A point is a byte and two coordinates.
+            // A point is one byte and two coordinates.
             AlgorithmFamily::Ec => match key.try_get_as_bytes().ok()?.len() {
                 65 => vec![Algorithm::ES256],
                 97 => vec![Algorithm::ES384],

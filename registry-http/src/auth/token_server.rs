@@ -1,4 +1,4 @@
-//! A token server: it gives tokens to the users of an htpasswd file, for what the rules allow them.
+//! A token server: it issues tokens to the users of an htpasswd file, for what the access rules allow them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,35 +22,37 @@ use super::token::now;
 use super::{Passwords, SigningKeys, TokenKeys, basic, credentials};
 use crate::{ClientAddress, Endpoint};
 
-/// The most bytes of a form.
+/// The longest form, in bytes.
 const FORM: usize = 64 * 1024;
 
 /// The most scopes of one token.
 const SCOPES: usize = 100;
 
-/// What a token server says of itself in its tokens.
+/// The options of a token server.
 #[derive(Clone, Debug)]
 pub struct TokenServerOptions {
-    /// The name of the registry: the audience of its tokens.
+    /// The name of the registry, which is the audience of the tokens.
     pub service: String,
-    /// The name of the token server.
+    /// The name of the token server, which is the issuer of the tokens.
     pub issuer: String,
-    /// How long a token is valid; at least [`SHORTEST_LIFETIME`](Self::SHORTEST_LIFETIME).
+    /// How long a token is valid; at least [`SHORTEST_LIFETIME`](Self::SHORTEST_LIFETIME), which replaces a shorter
+    /// one.
     pub lifetime: Duration,
-    /// How long a client may get new tokens without the password. A change of the password ends it.
+    /// How long a client may get new tokens without the password. Changing the password ends it.
     pub refresh_lifetime: Duration,
 }
 
 impl TokenServerOptions {
-    /// The shortest life of a token, which is what clients take for granted where nothing is said.
+    /// The shortest lifetime of a token, which is what clients assume if an answer does not report one.
     pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
 }
 
-/// Gives tokens, by GET with a name and a password and by POST with a form (distribution's "Token Authentication
-/// Specification" and that by `OAuth2`).
+/// Issues tokens, for GET with a name and a password and for POST with a form (distribution's "Token Authentication
+/// Specification" and its `OAuth2` variant).
 ///
-/// A token grants what was asked for as far as the rules allow it; the registry asks them again with each request. A GET
-/// with a token of this server, as `Bearer`, gives another one that grants no more and ends no later.
+/// A token grants what was requested as far as the rules allow it; the registry checks the rules again for each
+/// request. A GET with a token of this server, as `Bearer`, returns another token that grants no more and expires no
+/// later.
 pub struct TokenServer {
     options: TokenServerOptions,
     passwords: Arc<Passwords>,
@@ -63,16 +65,16 @@ struct Keys {
     public: TokenKeys,
 }
 
-/// Who asks, and what stands for the password that was shown.
+/// The client, and the identifier of the password that it presented.
 struct Login {
     principal: Principal,
     credential: Option<String>,
-    /// A token was shown in place of the password: what is given grants no more, and ends no later.
+    /// The token that was presented instead of a password: the new one grants no more, and expires no later.
     token: Option<PresentedToken>,
 }
 
-/// A token of this server for the registry, which a client shows to get another one: oras-java up to 0.8.2 sends the one
-/// that it has when it asks for the next.
+/// A token of this server for the registry, which a client presents to get another one: oras-java up to 0.8.2 does so
+/// with its current token.
 #[derive(Deserialize)]
 struct PresentedToken {
     sub: String,
@@ -82,15 +84,15 @@ struct PresentedToken {
     credential: Option<String>,
 }
 
-/// What is asked for.
+/// What a client requests.
 #[derive(Default)]
 struct TokenRequest {
     scopes: Vec<Scope>,
-    /// A token to get others with is wanted too.
+    /// A refresh token is requested too.
     offline: bool,
 }
 
-/// A form's fields.
+/// The fields of a form.
 type Form = Vec<(String, String)>;
 
 #[derive(Serialize)]
@@ -103,7 +105,7 @@ struct AccessToken<'a> {
     iat: u64,
     jti: String,
     access: &'a [Scope],
-    /// As in a [`RefreshToken`]; the anonymous principal has none.
+    /// As in [`RefreshToken`]. Absent for the anonymous principal.
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<&'a str>,
 }
@@ -112,11 +114,11 @@ struct AccessToken<'a> {
 struct RefreshToken {
     iss: String,
     sub: String,
-    /// Not the registry's name, so that this is no token for it.
+    /// Not the registry's name, so that the registry does not accept it.
     aud: String,
     exp: u64,
-    /// What stands for the password that was shown ([`Htpasswd::credential_of`](super::Htpasswd)): with another
-    /// password, and for another user of the same name, the token is worth nothing.
+    /// The identifier of the password that was presented ([`Htpasswd::credential_of`](super::Htpasswd)): the token is
+    /// invalid once the user's password changes, and for another user of the same name.
     credential: String,
 }
 
@@ -132,7 +134,7 @@ struct Answer<'a> {
 }
 
 impl TokenServer {
-    /// Makes a token server for the users of `passwords`, which signs with `keys`.
+    /// Creates a token server for the users of `passwords`, which signs with `keys` and grants what `rules` allow.
     #[must_use]
     pub fn new(
         options: TokenServerOptions,
@@ -170,8 +172,8 @@ impl TokenServer {
         Ok((login.principal, response))
     }
 
-    /// A token is for this registry alone, so whoever asks for one for another is at the wrong place. Clients send what
-    /// the challenge says; a person may leave it out.
+    /// A token is only for this registry, so a request for another service is at the wrong place. Clients send the
+    /// service of the challenge; a person may leave it out.
     fn check_service(&self, form: &Form) -> Result<(), Error> {
         let own = &self.options.service;
         let mut named = form.iter().filter(|(name, _)| name == "service");
@@ -190,7 +192,7 @@ impl TokenServer {
                 Error::new(ErrorCode::Unauthorized, message)
             });
         }
-        // Taken first: where the password changes meanwhile, the token is worth nothing.
+        // Read first: if the password changes meanwhile, the token is invalid.
         let table = self.passwords.table();
         let principal = basic::principal(&self.passwords, request).await?;
         let credential = table.credential_of(principal.name()).map(str::to_owned);
@@ -201,7 +203,7 @@ impl TokenServer {
         })
     }
 
-    /// Takes a token that is valid now, without a leeway.
+    /// Accepts a token that is valid now, without leeway.
     fn by_token(&self, token: &str) -> Option<Login> {
         let token: PresentedToken = self.verified(token, &self.options.service)?;
         let credential = self
@@ -216,7 +218,7 @@ impl TokenServer {
         })
     }
 
-    /// Reads a token that this server signed.
+    /// Reads and verifies a token that this server signed.
     fn verified<T: DeserializeOwned>(&self, token: &str, audience: &str) -> Option<T> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         let key = self.keys.public.find(&header).ok()?;
@@ -276,13 +278,14 @@ impl TokenServer {
         }
     }
 
-    /// Grants what is left of a wish by the rules.
+    /// Issues a token for the part of a request that the rules allow.
     fn grant(&self, login: &Login, wish: &TokenRequest, refresh: Option<&str>) -> Result<Response, Error> {
         let principal = &login.principal;
         let reduced = wish.scopes.iter().map(|scope| {
             let mut reduced = reduce(scope, &*self.rules, principal);
             if let Some(token) = &login.token {
-                // What is open to everybody is not less open to who shows a token. The catalog shows each what is theirs.
+                // What is open to all clients is open to a client with a token too. The catalog shows each client its
+                // own repositories.
                 let open = reduce(scope, &*self.rules, &Principal::anonymous());
                 let is_repository = scope.resource_type == "repository";
                 let is_open = |action: &_| is_repository && open.actions.contains(action);
@@ -317,7 +320,7 @@ impl TokenServer {
         });
         let token = token.ok_or_else(cannot_sign)?;
         let refresh_token = match refresh {
-            // The one that is in use goes on.
+            // The refresh token that was used stays valid.
             Some(refresh) => Some(refresh.to_owned()),
             None if wish.offline && !principal.is_anonymous() && login.token.is_none() => {
                 Some(self.refresh_token(login, now)?)
@@ -354,7 +357,7 @@ impl TokenServer {
 }
 
 impl PresentedToken {
-    /// Tells whether it grants an action on what a scope is about.
+    /// Returns whether it grants an action on the resource of a scope.
     fn grants(&self, scope: &Scope, action: &str) -> bool {
         self.access.iter().any(|granted| {
             let is_same = (&granted.resource_type, &granted.class, &granted.name)
@@ -442,7 +445,7 @@ async fn collect(mut body: Body<'_>) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Makes a name for a token that no other has.
+/// Generates a unique identifier for a token.
 fn identifier() -> Result<String, Error> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| cannot_sign())?;
