@@ -1,4 +1,4 @@
-//! What clients see of a server: below which path it is, by which URL they reach it, and who they are behind a proxy.
+//! How clients see a server: the path it is below, the URL they reach it at, and their own addresses behind a proxy.
 
 mod fields;
 mod origin;
@@ -26,13 +26,13 @@ pub use self::trusted::TrustedProxies;
 use crate::address::PeerAddress;
 use crate::log_limit::LogLimit;
 
-/// The client of a request, seen through trusted proxies: [`Proxied`] puts it into the extensions of the request. There
-/// is none where the request came through a unix socket and no proxy told.
+/// The address of a request's client, as reported by trusted proxies. [`Proxied`] puts it into the extensions of the
+/// request, unless the request came through a unix socket and no proxy reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
-    /// Returns the client's address as a [`Proxied`] found it, or where there is none, that of the peer.
+    /// Returns the client's address as [`Proxied`] found it, or otherwise that of the peer.
     #[must_use]
     pub fn of(request: &Parts) -> Option<IpAddr> {
         let found = request.extensions.get::<Self>().map(|client| client.0);
@@ -41,8 +41,8 @@ impl ClientAddress {
 }
 
 impl PublicUrl {
-    /// Returns the URL that a client reached the server by, as a [`Proxied`] found it, or where there is none, as the
-    /// request says.
+    /// Returns the URL at which the client reached the server, as [`Proxied`] found it, or otherwise according to the
+    /// request.
     #[must_use]
     pub fn of(request: &Parts) -> Option<Self> {
         let found = request.extensions.get::<Self>().cloned();
@@ -50,21 +50,21 @@ impl PublicUrl {
     }
 }
 
-/// What stands in `Location` (RFC 9110, section 10.2.2: a URL, or a reference that is relative to the request's).
+/// The form of `Location` (RFC 9110, section 10.2.2: a URL, or a reference relative to that of the request).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Locations {
-    /// A path, which is right also behind a proxy for TLS that does not tell of it; a whole URL for what the clients write
-    /// that are known to take nothing else there.
+    /// A path, which is correct even behind a TLS proxy that does not report itself. For writes of clients that are
+    /// known to need it, a full URL.
     #[default]
     ByClient,
     /// A path.
     Paths,
-    /// A whole URL.
+    /// A full URL.
     Urls,
 }
 
-/// What the field `User-Agent` of clients begins with that take a path for a URL without a host when they write: ollama up
-/// to 0.17.4, at least, so pushes nothing. What it reads it resolves.
+/// The beginning of the `User-Agent` of clients that, when they write, take a path for a URL without a host. ollama up
+/// to 0.17.4 at least pushes nothing because of that. When it reads, it resolves paths.
 const URLS_ONLY: [&str; 1] = ["ollama/"];
 
 impl Locations {
@@ -84,26 +84,26 @@ impl Locations {
     }
 }
 
-/// How a [`Proxied`] shows a server; the default is a server at the root of its host, with paths for URLs.
+/// How [`Proxied`] shows a server. By default, the server is at the root of its host, and locations are paths.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ProxyOptions {
-    /// The URL that clients reach the server by, where that is fixed. Else it is what trusted proxies tell, or what
+    /// The URL at which clients reach the server, if it is fixed. Otherwise it is what trusted proxies report, or what
     /// the request says.
     pub url: Option<PublicUrl>,
-    /// The path that everything is below of.
+    /// The path that everything is below.
     pub prefix: Prefix,
-    /// What stands in `Location`.
+    /// The form of `Location`.
     pub locations: Locations,
-    /// Who is believed what it tells of a request's client.
+    /// The proxies whose reports about the client of a request are trusted.
     pub trusted_proxies: TrustedProxies,
-    /// The fields that those write. Whatever stands in others may be what the client wrote.
+    /// The fields that those proxies set. Any other field may come from the client.
     pub proxy_fields: ProxyFields,
 }
 
-/// A service as clients see it.
+/// Wraps a service to show it as clients see it.
 ///
-/// Each request gets its [`ClientAddress`] and [`PublicUrl`] as extensions, for the service within.
+/// The inner service finds the [`ClientAddress`] and [`PublicUrl`] of each request in its extensions.
 #[derive(Clone, Debug)]
 pub struct Proxied<S> {
     inner: S,
@@ -112,7 +112,7 @@ pub struct Proxied<S> {
 }
 
 impl<S> Proxied<S> {
-    /// Shows `inner`.
+    /// Wraps `inner`.
     #[must_use]
     pub fn new(inner: S, options: ProxyOptions) -> Self {
         Self {
@@ -122,7 +122,7 @@ impl<S> Proxied<S> {
         }
     }
 
-    /// Prepares a request. Returns the URL that the paths of its response are below of, where they are to be whole URLs.
+    /// Prepares a request. Returns the URL to prefix to the paths of its response, if they should be full URLs.
     fn receive(&self, parts: &mut Parts) -> Option<PublicUrl> {
         let options = &self.options;
         let origin = Origin::of(parts, &options.trusted_proxies, &options.proxy_fields);

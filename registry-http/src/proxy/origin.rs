@@ -1,4 +1,4 @@
-//! Where a request comes from, and what it asked for, before proxies passed it on.
+//! The origin of a request: its client and the requested URL, before proxies passed it on.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,29 +18,29 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Proxies in a row that are looked at; a longer list is none of proxies.
+/// How many proxies in a row are followed; a longer list does not come from proxies.
 const HOPS: usize = 32;
 
-/// Where a request comes from, as far as that can be believed.
+/// The origin of a request, as far as it can be trusted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) client: Option<IpAddr>,
     is_https: bool,
     host: Option<String>,
-    /// The port that the host comes without.
+    /// The port for a host without one.
     port: Option<u16>,
-    /// A trusted proxy sent another address of the client in a field that it is not believed to write.
+    /// A trusted proxy passed on a different client address in a field that is not trusted.
     pub(super) disbelieved: Option<Disbelieved>,
 }
 
-/// What is not believed of a trusted proxy, for whoever wonders why.
+/// A report of a trusted proxy that is not trusted, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Disbelieved {
     pub(super) field: &'static str,
     pub(super) client: IpAddr,
 }
 
-/// What proxies tell.
+/// The reports of proxies.
 #[derive(Debug, Default)]
 struct ForwardedInfo {
     client: Option<IpAddr>,
@@ -79,10 +79,10 @@ impl Origin {
         }
     }
 
-    /// Returns the URL that the client asked at, without a path.
+    /// Returns the URL that the client used, without a path.
     pub(super) fn url(&self) -> Option<PublicUrl> {
         let url = PublicUrl::of_host(self.is_https, self.host.as_deref()?)?;
-        // Of a proxy that speaks HTTP behind one that speaks HTTPS the port says nothing.
+        // The port of a proxy that speaks HTTP behind one that speaks HTTPS means nothing.
         let port = self.port.filter(|port| !matches!(port, 80 | 443));
         Some(match port {
             Some(port) => url.with_port(port),
@@ -100,8 +100,8 @@ impl ForwardedInfo {
         }
     }
 
-    /// Looks whether the fields that are not believed tell of another client. Mostly it wrote them itself, but where it is
-    /// the proxy that writes them, `http.proxyfields` is not as it should be.
+    /// Checks whether untrusted fields report a different client. Usually the client wrote them, but if the proxy did,
+    /// `http.proxyfields` is misconfigured.
     fn disbelieved(
         &self,
         header: &HeaderMap,
@@ -122,12 +122,12 @@ impl ForwardedInfo {
         Some(Disbelieved { field, client })
     }
 
-    /// RFC 7239.
+    /// Reads `Forwarded` (RFC 7239).
     fn by_forwarded(header: &HeaderMap, trusted: &TrustedProxies) -> Self {
         let mut told = Self::default();
         let elements = lines_from_last(header, &FORWARDED).flat_map(ForwardedElement::from_last);
         for element in elements.take(HOPS) {
-            // Up to here each element was written by a proxy that is trusted.
+            // Up to here, a trusted proxy wrote each element.
             let Ok(element) = element else { break };
             (told.scheme, told.host) = (element.scheme, element.host);
             let Some(from) = element.from else { break };
@@ -139,7 +139,7 @@ impl ForwardedInfo {
         told
     }
 
-    /// The fields that came before the RFC: each a list, or only what the proxy that clients talk to wrote.
+    /// Reads the fields that preceded RFC 7239: each is a list, or only the value of the outermost proxy.
     fn by_lists(header: &HeaderMap, trusted: &TrustedProxies, fields: &ProxyFields) -> Self {
         let mut client = None;
         let mut hops = 0;
@@ -151,7 +151,7 @@ impl ForwardedInfo {
                 break;
             }
         }
-        // The value of the same hop, or of the farthest that there is.
+        // The value of the same hop, or of the farthest one listed.
         let of_hop = |field, name: &HeaderName| {
             let values = written(header, fields, field, name).take(hops.max(1));
             values.last().map(str::to_owned)
@@ -166,7 +166,7 @@ impl ForwardedInfo {
     }
 }
 
-/// Returns what a field lists, where it is one that proxies write.
+/// Returns the members of a field, if it is one that proxies set.
 fn written<'a>(
     header: &'a HeaderMap,
     fields: &ProxyFields,
@@ -188,7 +188,7 @@ fn members_from_last<'a>(header: &'a HeaderMap, name: &HeaderName) -> impl Itera
         .map(str::trim)
 }
 
-/// Reads an address, which some proxies write with a port.
+/// Parses an address, which some proxies write with a port.
 fn address(node: &str) -> Option<IpAddr> {
     let bracketed = || node.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     let with_port = || node.parse::<SocketAddr>().ok().map(|address| address.ip());
@@ -204,7 +204,7 @@ mod tests {
 
     const PROXY: &str = "10.0.0.1:4000";
 
-    /// `Forwarded` is believed where it is the only field, as of a proxy that writes it.
+    /// `Forwarded` is trusted if no list field is present, as with a proxy that writes it.
     fn origin_with(peer: PeerAddress, fields: &[(&str, &str)]) -> Origin {
         let has_lists = fields.iter().any(|(name, _)| name.starts_with("X-"));
         let believed = if has_lists {
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_a_client_wrote_itself_is_passed_over() {
-        // Each proxy adds the address that it got the request from at the end.
+        // Each proxy appends the address from which it received the request.
         let lists = [
             ("X-Forwarded-For", "127.0.0.1, 192.0.2.1, 10.0.0.2"),
             ("X-Forwarded-Proto", "http, https, http"),
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(seen(PROXY, &lines).0, "192.0.2.1");
     }
 
-    /// A proxy passes on the fields that it does not know.
+    /// A proxy passes on fields that it does not know.
     #[test]
     fn a_field_that_the_proxy_does_not_write_is_what_the_client_wrote() {
         let both = [
@@ -349,7 +349,7 @@ mod tests {
         for other in ["443", "80", "", "x", "0", "70000"] {
             assert_eq!(url(&[host("a"), port(other)]), "https://a", "{other}");
         }
-        // Many proxies pass on what the client wrote, so it is believed only where it is asked for.
+        // Many proxies pass on what the client wrote, so it is only trusted on request.
         let url = url_by(&ProxyFields::default(), &[host("a"), port("8443")]);
         assert_eq!(url, "https://a");
     }

@@ -1,4 +1,4 @@
-//! The path that a server is below of.
+//! The path that a server is below.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,28 +7,28 @@ use http::Uri;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
-/// The path that everything is below of, for a host that has more than a registry; empty by default.
+/// The path that everything is below, for a host that serves more than a registry. Empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prefix(String);
 
-/// What was asked for before the prefix was taken from it.
+/// The target of a request before the prefix was removed.
 #[derive(Clone, Debug)]
 pub(crate) struct Mounted {
     /// The path as it was sent.
     pub(crate) path: String,
-    /// It is not below the prefix: there is nothing.
+    /// It is not below the prefix, so nothing is found there.
     pub(crate) is_outside: bool,
 }
 
 impl Prefix {
-    /// Returns it with a slash at its begin and none at its end, or empty.
+    /// Returns the path with a leading and no trailing slash, or the empty string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Takes the prefix from the path of a request. What is not below it is marked, but for the root, where load
-    /// balancers look whether anybody is there.
+    /// Removes the prefix from the path of a request. A path that is not below it is marked, except the root, which
+    /// load balancers probe.
     pub(super) fn strip(&self, parts: &mut Parts) {
         if self.0.is_empty() {
             return;
@@ -61,7 +61,7 @@ impl Prefix {
     }
 }
 
-/// Why a text is no [`Prefix`].
+/// A text is not a valid [`Prefix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a path such as /registry/ is expected")]
 pub struct InvalidPrefix;
@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the target within, and whether it is outside.
+    /// Returns the inner target, and whether the path is outside.
     fn strip(prefix: &str, target: &str) -> (String, bool) {
         let prefix: Prefix = prefix.parse().unwrap();
         let (mut parts, ()) = Request::builder().uri(target).body(()).unwrap().into_parts();

@@ -1,4 +1,4 @@
-//! The URL that clients reach a server by.
+//! The URL at which clients reach a server.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +8,8 @@ use http::uri::Authority;
 
 use super::prefix::Prefix;
 
-/// A URL that clients reach a server by: scheme, host, and the path that everything is below of. [`Proxied`] puts it
-/// into the extensions of each request, for who writes whole URLs.
+/// The URL at which clients reach a server: scheme, host, and the path that everything is below. [`Proxied`] puts it
+/// into the extensions of each request, for services that write full URLs.
 ///
 /// [`Proxied`]: crate::Proxied
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,19 +21,19 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Tells whether the scheme is `https`.
+    /// Returns whether the scheme is `https`.
     #[must_use]
     pub const fn is_https(&self) -> bool {
         self.is_https
     }
 
-    /// Returns the host, and the port where there is one.
+    /// Returns the host, with its port if there is one.
     #[must_use]
     pub fn host(&self) -> &str {
         self.authority.as_str()
     }
 
-    /// Makes the URL of a host, and port where there is one.
+    /// Creates the URL of a host with an optional port.
     pub(super) fn of_host(is_https: bool, host: &str) -> Option<Self> {
         let authority: Authority = host.parse().ok()?;
         is_host_and_port(&authority).then(|| Self {
@@ -43,7 +43,7 @@ impl PublicUrl {
         })
     }
 
-    /// Adds a port, where there is none.
+    /// Adds a port if there is none.
     pub(super) fn with_port(mut self, port: u16) -> Self {
         if self.authority.port().is_none()
             && port != 0
@@ -60,13 +60,13 @@ impl PublicUrl {
     }
 }
 
-/// Tells whether there is nothing else: no user, no port that is none.
+/// Returns whether it consists only of a host and an optional valid port, without a user.
 fn is_host_and_port(authority: &Authority) -> bool {
     let port = authority.as_str().strip_prefix(authority.host());
     !authority.host().is_empty() && (port == Some("") || authority.port_u16().is_some() && port.is_some())
 }
 
-/// Why a text is no [`PublicUrl`].
+/// A text is not a valid [`PublicUrl`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a URL such as https://registry.example:5000 is expected")]
 pub struct InvalidPublicUrl;
@@ -94,7 +94,7 @@ impl FromStr for PublicUrl {
     }
 }
 
-/// Without a slash at the end.
+/// Writes the URL without a trailing slash.
 impl fmt::Display for PublicUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_https { "https" } else { "http" };

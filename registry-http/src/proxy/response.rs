@@ -1,11 +1,11 @@
-//! The paths in responses.
+//! Rewrites the paths in responses.
 
 use http::header::{HeaderMap, HeaderValue, LINK, LOCATION};
 
 use super::ProxyOptions;
 use super::public_url::PublicUrl;
 
-/// Makes the paths in a response those that clients see: whole URLs below `url`, where there is one.
+/// Turns the paths in a response into those that clients see: full URLs below `url`, if there is one.
 pub(super) fn finish(header: &mut HeaderMap, options: &ProxyOptions, url: Option<&PublicUrl>) {
     let base = match url {
         Some(url) => url.to_string(),
@@ -17,7 +17,7 @@ pub(super) fn finish(header: &mut HeaderMap, options: &ProxyOptions, url: Option
         });
     }
     if !options.prefix.as_str().is_empty() {
-        // `Link` is a path always, as that of other registries.
+        // `Link` is always a path, as in other registries.
         change(header, LINK, |link| {
             let path = link.strip_prefix('<')?;
             is_path(path).then(|| format!("<{}{path}", options.prefix.as_str()))
@@ -25,7 +25,7 @@ pub(super) fn finish(header: &mut HeaderMap, options: &ProxyOptions, url: Option
     }
 }
 
-/// Tells whether this is a path of the server, and not a URL of another.
+/// Returns whether this is a path on this server, not a URL of another.
 fn is_path(text: &str) -> bool {
     text.starts_with('/') && !text.starts_with("//")
 }

@@ -1,13 +1,13 @@
-//! Whom to believe.
+//! Which proxies to trust.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::address::PeerAddress;
 
-/// The proxies that are believed what they tell of a request's client.
+/// The proxies whose reports about the client of a request are trusted.
 ///
-/// By default those on the same machine: whoever comes from a loopback address or through a unix socket. What others tell
-/// anybody could have written.
+/// By default, those on the same machine: peers with a loopback address or on a unix socket. The reports of any other
+/// peer could be forged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
@@ -15,7 +15,8 @@ pub struct TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Trusts these addresses, loopback ones only if they are among them, and whoever comes through a unix socket.
+    /// Trusts peers with these addresses and peers on a unix socket. Loopback addresses are only trusted if they are
+    /// included.
     #[must_use]
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
@@ -24,7 +25,7 @@ impl TrustedProxies {
         }
     }
 
-    /// Trusts nobody.
+    /// Trusts no peer.
     #[must_use]
     pub const fn none() -> Self {
         Self {
