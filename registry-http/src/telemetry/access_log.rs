@@ -1,4 +1,4 @@
-//! The log of requests, in the program's own log.
+//! The log of requests, as part of the program's own log.
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use registry_core::printable::{Printable, shortened};
 
 use super::{Observer, RequestRecord};
 
-/// The most bytes of an error with its causes, which may quote what a client or another service sent.
+/// The longest text, in bytes, of an error with its causes, which may quote what a client or another service sent.
 const CAUSES: usize = 4096;
 
-/// Writes one line per request to [`tracing`], target `registry_http::access`, and one with the causes for each failure
-/// of the registry itself.
+/// Logs one line per request to [`tracing`] with the target `registry_http::access`, and one line with the causes for
+/// each failure of the registry itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AccessLog;
 
 impl AccessLog {
-    /// Writes what a failure of the registry itself was caused by; nothing for any other request.
+    /// Logs the causes of a failure of the registry itself. Does nothing for any other request.
     pub fn failed(record: &RequestRecord) {
         let Some(error) = record.error.as_ref().filter(|error| error.code().status() >= 500) else {
             return;
         };
         let causes = Causes(error);
         if error.code() == registry_core::ErrorCode::Unavailable {
-            // It comes in floods.
+            // These come in floods.
             tracing::warn!(request = %record.id, method = %record.method, path = %Printable(&record.path), "{causes}");
         } else {
             tracing::error!(request = %record.id, method = %record.method, path = %Printable(&record.path), "{causes}");
@@ -53,7 +53,7 @@ impl Observer for AccessLog {
     }
 }
 
-/// An error with all that caused it, on one line whatever stands in it.
+/// An error with all its causes, on one line whatever the texts contain.
 pub(super) struct Causes<'a>(pub(super) &'a Error);
 
 impl fmt::Display for Causes<'_> {
@@ -62,7 +62,7 @@ impl fmt::Display for Causes<'_> {
         let mut cause = std::error::Error::source(self.0);
         while let Some(error) = cause {
             let told = error.to_string();
-            // Some errors tell their causes themselves.
+            // Some errors include their causes.
             if !text.contains(&told) {
                 text.push_str(": ");
                 text.push_str(&told);

@@ -13,19 +13,19 @@ use super::{Health, Metrics};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json; charset=utf-8";
-/// What `prometheus-client` writes.
+/// The format that `prometheus-client` writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Shows metrics and health. It knows no users, so it belongs on an address that only operators reach.
+/// Serves metrics and health. It has no authentication, so it belongs on an address that only operators can reach.
 ///
 /// | path | answer |
 /// |---|---|
-/// | the one of the metrics | the metrics, as `OpenMetrics` text |
-/// | `/debug/health` | 200 with `{}`, or 503 with what fails, as the distribution registry has it |
-/// | `/live`, `/livez` | 200 for as long as the process answers |
-/// | `/ready`, `/readyz` | 200 where requests should be sent here, with [remarks](Health::add_remark) for operators |
-/// | `/startup`, `/startupz` | 200 since the first request could be answered; before, 503 with what goes on |
-/// | `POST /debug/health/down`, `…/up` | takes the server out of service, by `/ready`, and puts it back |
+/// | that of the metrics | the metrics, as `OpenMetrics` text |
+/// | `/debug/health` | 200 with `{}`, or 503 with what fails, in the form of the distribution registry |
+/// | `/live`, `/livez` | 200 as long as the process answers |
+/// | `/ready`, `/readyz` | 200 if requests should be sent here, with operator [remarks](Health::add_remark); otherwise 503 |
+/// | `/startup`, `/startupz` | 200 once the server has started; before, 503 with the current phase |
+/// | `POST /debug/health/down`, `…/up` | takes the server out of service (`/ready` fails), and puts it back |
 #[derive(Clone, Debug)]
 pub struct DebugService {
     health: Health,
@@ -33,7 +33,7 @@ pub struct DebugService {
 }
 
 impl DebugService {
-    /// Makes a service that shows the health only.
+    /// Creates a service that serves only health.
     #[must_use]
     pub const fn new(health: Health) -> Self {
         Self {
@@ -42,14 +42,14 @@ impl DebugService {
         }
     }
 
-    /// Shows metrics at `path`.
+    /// Serves metrics at `path`.
     #[must_use]
     pub fn with_metrics(mut self, path: impl Into<String>, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some((path.into(), metrics));
         self
     }
 
-    /// Tells whether something about the health is at a path, so that metrics cannot be there.
+    /// Returns whether `path` is taken by health, so that metrics cannot be served there.
     #[must_use]
     pub fn has_health_at(path: &str) -> bool {
         Page::at(path).is_some()
@@ -112,7 +112,7 @@ impl DebugService {
     }
 }
 
-/// What there is beside metrics.
+/// The pages besides the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Page {
     Health,

@@ -1,4 +1,4 @@
-//! A request that goes on.
+//! A request in progress.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use registry_core::{Error, Request, Response};
 use super::{Observer, RequestRecord};
 use crate::memory::{Charge, MemoryUse, Refused, Turn};
 
-/// A request that goes on: its record, which is told when this is dropped, and what it holds.
+/// A request in progress: its record, which the observer gets when this is dropped, and the resources that it holds.
 pub(crate) struct Exchange {
     record: RequestRecord,
     intake: Arc<Intake>,
@@ -20,23 +20,23 @@ pub(crate) struct Exchange {
     transfer: Option<Turn>,
 }
 
-/// What a request and its body share.
+/// The state that a request and its body share.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     received: AtomicU64,
-    /// The right to be worked on. It is given back as soon as the client is waited for.
+    /// The turn to be worked on. It is returned while the request waits for the client.
     turn: Mutex<Option<Turn>>,
     is_kept: AtomicBool,
     kept: Mutex<Option<Charge>>,
 }
 
 impl Intake {
-    /// The client is waited for.
+    /// Records that the request waits for the client.
     pub(crate) fn waits(&self) {
         drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Counts bytes that arrived, and charges the client for those that are kept.
+    /// Counts bytes that arrived, and charges the client if they are kept.
     pub(crate) fn arrived(&self, length: usize) -> Result<(), Refused> {
         self.received.fetch_add(length as u64, Ordering::Relaxed);
         if !self.is_kept.load(Ordering::Relaxed) {
@@ -70,7 +70,7 @@ impl Exchange {
         &self.record
     }
 
-    /// Returns what the body tells of itself.
+    /// Returns the state that is shared with the body.
     pub(crate) fn intake(&self) -> Arc<Intake> {
         Arc::clone(&self.intake)
     }
@@ -79,12 +79,12 @@ impl Exchange {
         *self.intake.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
     }
 
-    /// Holds the right to pull or bring a blob.
+    /// Holds the turn to download or upload a blob.
     pub(crate) fn hold_transfer(&mut self, turn: Turn) {
         self.transfer = Some(turn);
     }
 
-    /// The work is done: from here on the client is waited for.
+    /// Ends the work: from here on, the request waits for the client.
     pub(crate) fn end_turn(&self) {
         self.intake.waits();
     }
@@ -94,18 +94,18 @@ impl Exchange {
         self.header = Some(charge);
     }
 
-    /// Holds the memory of an answer that is made as it is sent.
+    /// Holds the memory of a streamed answer.
     pub(crate) fn hold_answer(&mut self, charge: Charge) {
         self.answer = Some(charge);
     }
 
-    /// Makes the body be charged as it arrives, for as long as the request goes on.
+    /// Charges the body as it arrives, until it is released or the request ends.
     pub(crate) fn keep_body(&self, charge: Charge) {
         *self.intake.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(charge);
         self.intake.is_kept.store(true, Ordering::Relaxed);
     }
 
-    /// The body was used, and is not kept any more.
+    /// Ends the charge for the body, which was used and is no longer kept.
     pub(crate) fn release_body(&self) {
         drop(
             self.intake
@@ -146,7 +146,7 @@ impl Exchange {
         self.record.error = Some(error);
     }
 
-    /// Tells whether the body failed while it was sent.
+    /// Returns whether the body failed while it was sent.
     pub(crate) fn is_failed(&self) -> bool {
         self.record.error.is_some() && !self.record.is_complete
     }

@@ -1,4 +1,4 @@
-//! Health: what is watched, and whether it is well.
+//! Health checks and the state of a server.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,24 +10,24 @@ use tokio::time::{sleep, timeout};
 
 use crate::tasks::Tasks;
 
-/// The name under which distribution shows that an operator took a server out of service.
+/// The name under which distribution reports that an operator took a server out of service.
 const MANUAL: &str = "manual_http_status";
 
-/// When a check is run, and when it counts.
+/// When a check runs, and when a failure counts.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckOptions {
-    /// How often; 10 seconds where it is zero.
+    /// How often it runs. Zero means 10 seconds.
     pub interval: Duration,
-    /// After how many failures in a row it counts; 0 means 1.
+    /// After how many consecutive failures the check fails. 0 means 1.
     pub threshold: u32,
-    /// How long it may take; the interval where it is zero.
+    /// How long it may take. Zero means the interval.
     pub timeout: Duration,
 }
 
-/// The health of a server. Clones are the same; the checks end with the last of them.
+/// The health of a server. Clones share it; its checks end with the last clone.
 ///
-/// What fails is shown and makes the server not ready. It never refuses a request: whoever asks this server gets an
-/// answer, if a worse one than from another.
+/// A failing check is reported and makes the server not ready. It never causes a request to be refused: a client that
+/// asks this server gets an answer, even if another server would answer better.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Shared>);
 
@@ -43,14 +43,14 @@ impl Drop for Shared {
     }
 }
 
-/// What operators should know of a server that is well.
+/// A note for operators about a healthy server.
 type Remark = Box<dyn Fn() -> Option<String> + Send>;
 
 #[derive(Default)]
 struct State {
     is_started: bool,
     is_stopping: bool,
-    /// What it does before it has started.
+    /// What the server does before it has started.
     phase: Option<String>,
     failures: BTreeMap<String, String>,
     remarks: Vec<Remark>,
@@ -68,30 +68,30 @@ impl fmt::Debug for State {
 }
 
 impl Health {
-    /// Makes the health of a server that starts.
+    /// Creates the health of a server that is starting.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The server does this before it can answer requests; it is shown to those who ask whether it has started.
+    /// Sets what the server does before it can answer requests. It is shown by the startup and readiness probes.
     pub fn starting(&self, phase: impl Into<String>) {
         self.state().phase = Some(phase.into());
     }
 
-    /// The server answers requests from now on.
+    /// Marks the server as started: it answers requests from now on.
     pub fn started(&self) {
         let mut state = self.state();
         state.is_started = true;
         state.phase = None;
     }
 
-    /// The server takes no more requests: it is not ready any more, and lives until it ends.
+    /// Marks the server as stopping: it takes no more requests and is no longer ready, but is live until it ends.
     pub fn stopping(&self) {
         self.state().is_stopping = true;
     }
 
-    /// Takes the server out of service by hand, or puts it back: it shows itself as not ready.
+    /// Takes the server out of service manually, or puts it back. While it is out of service, it is not ready.
     pub fn set_down(&self, is_down: bool) {
         let mut state = self.state();
         if is_down {
@@ -103,7 +103,8 @@ impl Health {
         }
     }
 
-    /// Runs `check` again and again, from within a tokio runtime. Its error says what is wrong, without secrets.
+    /// Runs `check` periodically until the last clone is dropped. Its error describes what is wrong, without secrets.
+    /// Outside of a tokio runtime, this does nothing.
     pub fn watch(
         &self,
         name: impl Into<String>,
@@ -151,13 +152,13 @@ impl Health {
         });
     }
 
-    /// Asks `remark` each time that somebody asks whether the server is ready: what it returns is shown, and nothing more.
-    /// It is for what others than the clients have to put right, while requests are still best sent here. It must not block.
+    /// Calls `remark` for each readiness request, and shows what it returns. It has no other effect. It is meant for
+    /// problems that do not affect clients, while requests are still best sent here. It must not block.
     pub fn add_remark(&self, remark: impl Fn() -> Option<String> + Send + 'static) {
         self.state().remarks.push(Box::new(remark));
     }
 
-    /// Returns what operators should know of a server that is well.
+    /// Returns the current remarks.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         self.state()
@@ -167,25 +168,25 @@ impl Health {
             .collect()
     }
 
-    /// Returns what fails, and why.
+    /// Returns the failing checks by name, and why each fails.
     #[must_use]
     pub fn failures(&self) -> BTreeMap<String, String> {
         self.state().failures.clone()
     }
 
-    /// Returns what the server does before it has started, where that was said.
+    /// Returns what the server does before it has started, if that was set.
     #[must_use]
     pub fn phase(&self) -> Option<String> {
         self.state().phase.clone()
     }
 
-    /// Tells whether the server has started.
+    /// Returns whether the server has started.
     #[must_use]
     pub fn is_started(&self) -> bool {
         self.state().is_started
     }
 
-    /// Tells whether requests should be sent to the server.
+    /// Returns whether requests should be sent to the server.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let state = self.state();

@@ -1,4 +1,4 @@
-//! What one request intends.
+//! What a request intends to change.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +8,7 @@ use registry_core::event::EventIntents;
 
 use super::{EventSink, RequestRecord};
 
-/// Tells a sink what a request intends, and what became of it.
+/// Notifies a sink of what a request intends, and of its outcome.
 pub(crate) struct RequestIntents<'a> {
     sink: &'a dyn EventSink,
     request: &'a RequestRecord,
@@ -24,7 +24,7 @@ impl<'a> RequestIntents<'a> {
         }
     }
 
-    /// Tells what became of it: what happened, and the status that it is answered with.
+    /// Reports the outcome: the event, if there is one, and the status of the answer.
     pub(crate) async fn settle(self, event: Option<&Event>, status: u16) {
         match event {
             Some(event) => self.sink.accept(event, self.request).await,

@@ -1,4 +1,4 @@
-//! Logs of requests, one line each: for people and for programs.
+//! Request logs with one line per request, for people and for programs.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,38 +10,38 @@ use serde::Serialize;
 
 use super::{AccessLog, Observer, RequestRecord};
 
-/// Takes finished lines, without the line feed. It must not block.
+/// Receives complete lines, without the line feed. Must not block.
 pub trait LineSink: fmt::Debug + Send + Sync + 'static {
-    /// Takes a line.
+    /// Writes a line.
     fn write(&self, line: String);
 }
 
-/// What a line says, and how.
+/// The content and format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFormat {
-    /// Every request in the combined format of Apache's server, as the distribution registry writes it.
+    /// Every request, in Apache's combined log format, like the distribution registry.
     Combined,
     /// Every request as a JSON object.
     Json,
-    /// Every request that would change something, and every one that was refused, as a JSON object: who wanted what,
-    /// from where, and the outcome. Those below the level are left out.
+    /// Every request that would change something and every refused request, as a JSON object: who wanted what, from
+    /// where, and the outcome. Lines below the level are left out.
     Audit(AuditLevel),
 }
 
-/// How much a line of the audit log matters.
+/// The severity of a line in the audit log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuditLevel {
-    /// What was asked for was done.
+    /// The request was carried out.
     #[default]
     Info,
-    /// It was refused or invalid, or the client went away before it was answered.
+    /// The request was refused or invalid, or the client disconnected before it was answered.
     Warn,
-    /// It failed.
+    /// The request failed.
     Error,
 }
 
-/// Writes a line per request, as its format says. Whatever a client sends, it stays on one line.
+/// Writes one line per request in the given format. It stays one line whatever the client sends.
 #[derive(Debug)]
 pub struct LineLog<S> {
     format: LineFormat,
@@ -49,7 +49,7 @@ pub struct LineLog<S> {
 }
 
 impl<S: LineSink> LineLog<S> {
-    /// Makes a log that writes to `sink`.
+    /// Creates a log that writes to `sink`.
     #[must_use]
     pub const fn new(format: LineFormat, sink: S) -> Self {
         Self { format, sink }
@@ -105,7 +105,7 @@ fn combined(record: &RequestRecord) -> String {
 }
 
 fn push_target(line: &mut String, record: &RequestRecord) {
-    // A target has no spaces or controls; a quote would end the field.
+    // A target contains no spaces or control characters, but a quote would end the field.
     escape(line, record.path.as_bytes(), true);
     if let Some(query) = &record.query {
         line.push('?');
@@ -138,8 +138,8 @@ fn bytes(field: Option<&http::HeaderValue>) -> &[u8] {
     field.map_or(b"", http::HeaderValue::as_bytes)
 }
 
-/// Writes text of a client as Apache's server does: quotes and backslashes with a backslash, bytes that are not
-/// printable ASCII as `\xhh`; a space too where it would end the field.
+/// Writes a client's text like Apache's server: quotes and backslashes are escaped with a backslash, and bytes other
+/// than printable ASCII as `\xhh`. If `is_bare`, so are spaces, which would end the field.
 fn escape(line: &mut String, text: &[u8], is_bare: bool) {
     for byte in text {
         match byte {
@@ -190,7 +190,7 @@ struct Line<'a> {
     error: Option<&'a str>,
     received: u64,
     sent: u64,
-    /// Milliseconds, with microseconds behind the point.
+    /// Milliseconds, with microseconds as decimals.
     duration_ms: f64,
     complete: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -257,21 +257,21 @@ fn encode(line: &Line<'_>) -> Option<String> {
     serde_json::to_string(line).ok().map(printable_json)
 }
 
-/// Writes who did or wanted what; nothing where nothing was to be changed or refused, or it matters too little.
+/// Writes who did or wanted what. Returns `None` for a read that was not refused, or if the level is below `least`.
 fn audit(record: &RequestRecord, least: AuditLevel) -> Option<String> {
     let status = record.status;
     let is_refused = record.is_refused();
     if !is_refused && !record.is_write() {
         return None;
     }
-    // Without a body, and where a mount is not possible, a blob that a POST names is not there yet.
+    // Without a body, or if a mount is not possible, the blob that a POST names does not exist yet.
     let is_start = record.handler == "blob_upload" && status == Some(202);
     let (level, outcome) = match status {
         _ if is_start => (AuditLevel::Info, "started"),
         _ if is_refused => (AuditLevel::Warn, "refused"),
         Some(200..400) => (AuditLevel::Info, "done"),
         Some(400..500) => (AuditLevel::Warn, "invalid"),
-        // The client went away before it was answered; what it asked for may have been done.
+        // The client disconnected before it was answered; its request may have been carried out.
         None => (AuditLevel::Warn, "unknown"),
         Some(_) => (AuditLevel::Error, "failed"),
     };

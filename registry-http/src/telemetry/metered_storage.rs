@@ -1,4 +1,4 @@
-//! A storage whose calls are timed.
+//! A storage with timed calls.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use registry_core::{Storage, forward_storage};
 use super::Metrics;
 use super::storage_span::StorageSpans;
 
-/// A storage whose calls are timed, by their names. How long a body takes to arrive is part of the time.
+/// A storage that times the calls by name. The time includes waiting for a body to arrive.
 #[derive(Debug)]
 pub struct MeteredStorage<S: ?Sized> {
     metrics: Arc<Metrics>,
@@ -18,7 +18,7 @@ pub struct MeteredStorage<S: ?Sized> {
 }
 
 impl<S: ?Sized + Storage> MeteredStorage<S> {
-    /// Times the calls of `inner`, which the metrics call `driver`.
+    /// Times the calls of `inner`, with `driver` as its name in the metrics.
     #[must_use]
     pub fn new(inner: Arc<S>, driver: &'static str, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl<S: ?Sized + Storage> MeteredStorage<S> {
         }
     }
 
-    /// Makes a span of each call whose caller is in a span, such as a request of
+    /// Creates a span for each call whose caller is in a span, such as a request of
     /// [`RequestSpans`](crate::RequestSpans).
     #[cfg(feature = "opentelemetry")]
     #[must_use]
@@ -39,7 +39,7 @@ impl<S: ?Sized + Storage> MeteredStorage<S> {
     }
 }
 
-/// Calls the inner storage and notes how long that took.
+/// Calls the inner storage and records how long that took.
 macro_rules! timed {
     ($self:ident.$method:ident($($argument:expr),*)) => {{
         let span = $self.spans.start(stringify!($method), $self.driver);

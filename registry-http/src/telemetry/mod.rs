@@ -1,4 +1,4 @@
-//! What observers learn of requests (logs, events, spans), and what operators look at (metrics, health).
+//! What observers see of requests (logs, events, spans), and what operators look at (metrics, health).
 
 mod access_log;
 #[cfg(feature = "metrics")]
@@ -50,18 +50,18 @@ pub(crate) use self::span::RequestSpan;
 #[cfg(feature = "opentelemetry")]
 pub use self::spans::RequestSpans;
 
-/// Is told of each request once, when its response was sent or given up.
+/// Is notified of each request once, when its response was sent or given up.
 ///
-/// It is called where responses are sent, so it must not block.
+/// Its methods are called where responses are sent, so they must not block.
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
-    /// A request with this header has begun; [`finished`](Self::finished) follows, whatever becomes of it.
+    /// A request with this header has begun. [`finished`](Self::finished) always follows.
     fn began(&self, _record: &mut RequestRecord, _header: &HeaderMap) {}
 
-    /// A request is over.
+    /// A request has ended.
     fn finished(&self, record: &RequestRecord);
 }
 
-/// Tells several observers, in their order.
+/// Notifies several observers, in their order.
 impl Observer for Vec<Arc<dyn Observer>> {
     fn began(&self, record: &mut RequestRecord, header: &HeaderMap) {
         for observer in self {
@@ -76,28 +76,28 @@ impl Observer for Vec<Arc<dyn Observer>> {
     }
 }
 
-/// Takes what happened in a registry, for example to notify others.
+/// Receives the events of a registry, for example to notify other services.
 ///
-/// A process that is killed may have done something and told nobody. Whoever must not miss that notes it before:
-/// [`intend`](Self::intend) is followed by [`accept`](Self::accept) or [`abandon`](Self::abandon), unless the process
-/// ends.
+/// A process that is killed may have changed something without reporting it. A sink that must not miss that records the
+/// intent: [`intend`](Self::intend) is followed by [`accept`](Self::accept) or [`abandon`](Self::abandon), unless the
+/// process ends.
 pub trait EventSink: fmt::Debug + Send + Sync + 'static {
-    /// Notes what a request is about to do, before the storage is asked for it and while it waits. Of several of one
-    /// request, the last one counts. There is none of a pull.
+    /// Records what a request is about to do. It is called before the storage is, and the request waits for it. If a
+    /// request calls it several times, the last one counts. Pulls have no intent.
     fn intend<'a>(&'a self, _event: &'a Event, _request: &'a RequestRecord) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    /// Takes notice that a request was answered without having done what it intended; where the storage failed
-    /// (`is_unclear`) it may have done it nevertheless.
+    /// Records that a request was answered without having done what it intended. If the storage failed (`is_unclear`),
+    /// it may have done it anyway.
     fn abandon<'a>(&'a self, _request: &'a RequestRecord, _is_unclear: bool) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    /// Takes an event after the storage did what it tells of, and before the client is answered, who waits for the
-    /// future: what must not get lost when the process ends has to be safe when it is ready, and it has to be ready
-    /// soon. It cannot fail, because what happened did.
+    /// Accepts an event after the storage has done what it describes, and before the client is answered. The client
+    /// waits for the future: anything that must survive the end of the process must be durable when it completes, and
+    /// it must complete soon. It cannot fail, because the event has already happened.
     ///
-    /// `request` is the request that did it, as far as it is known by then.
+    /// `request` is the request that caused the event, as far as it is known by then.
     fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()>;
 }

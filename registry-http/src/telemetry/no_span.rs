@@ -1,6 +1,6 @@
-//! What stands in for spans without the feature `opentelemetry`: there are none.
+//! The stand-in for spans without the feature `opentelemetry`: it does nothing.
 
-/// The span of a request, of which there is none.
+/// The span of a request, which does nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestSpan {}
 

@@ -1,4 +1,4 @@
-//! What stands in for spans of a storage's calls without the feature `opentelemetry`: there are none.
+//! The stand-in for spans of storage calls without the feature `opentelemetry`: it does nothing.
 
 use registry_core::Error;
 

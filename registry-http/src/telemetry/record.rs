@@ -1,4 +1,4 @@
-//! What is known of a request.
+//! The record of a request.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use super::RequestSpan;
 use crate::address::PeerAddress;
 use crate::proxy::{ClientAddress, Mounted, PublicUrl};
 
-/// The parameters whose values may be shown: those of the protocol. Any other may hold a secret.
+/// The query parameters whose values may be shown: those of the protocol. Any other may hold a secret.
 const SHOWN_PARAMETERS: [&str; 13] = [
     "_state",
     "account",
@@ -30,8 +30,8 @@ const SHOWN_PARAMETERS: [&str; 13] = [
     "service",
 ];
 
-/// The most bytes of what a client chose, far beyond what clients need: a record is written to logs, sent to others and
-/// kept until they take it.
+/// The longest texts of a client that are kept, in bytes, far more than clients need: a record is written to logs, sent
+/// to other services, and queued until they accept it.
 const METHOD: usize = 32;
 const PATH: usize = 1024;
 const QUERY: usize = 2048;
@@ -39,12 +39,12 @@ const HOST: usize = 300;
 const FIELD: usize = 512;
 const PRINCIPAL: usize = 512;
 
-/// A request and what became of it. Texts that a client chose are cut to some hundred bytes; such a text ends with
-/// `...[N more bytes]`.
+/// A request and its outcome. Texts from the client are cut to between a few hundred and two thousand bytes; a cut text
+/// ends with `...[N more bytes]`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestRecord {
-    /// A random name for the request, the same wherever it is told of.
+    /// A random identifier of the request, the same in all logs, events and spans.
     pub id: Uuid,
     /// When its header had arrived.
     pub time: SystemTime,
@@ -52,52 +52,53 @@ pub struct RequestRecord {
     pub method: Method,
     /// The path, as sent, without the query.
     pub path: String,
-    /// The query, in which `***` stands for all that is not of the protocol.
+    /// The query, in which `***` replaces all parameters that are not part of the protocol.
     pub query: Option<String>,
-    /// The protocol's version.
+    /// The HTTP version.
     pub version: Version,
-    /// The other end of the connection, where the server said so.
+    /// The other end of the connection, if the server reported it.
     pub peer: Option<PeerAddress>,
-    /// The client's address, where a trusted proxy told of another than its own ([`Proxied`](crate::Proxied)).
+    /// The client's address, if a trusted proxy reported one other than its own ([`Proxied`](crate::Proxied)).
     pub forwarded_for: Option<IpAddr>,
-    /// The URL that the client reached the server by, where a [`Proxied`](crate::Proxied) found it.
+    /// The URL at which the client reached the server, if [`Proxied`](crate::Proxied) found it.
     pub url: Option<PublicUrl>,
-    /// It came over TLS.
+    /// Whether it came over TLS.
     pub is_secure: bool,
-    /// The host that was asked, with the port if the client named one.
+    /// The requested host, with the port if the client named one.
     pub host: Option<HeaderValue>,
     /// The field `User-Agent`.
     pub user_agent: Option<HeaderValue>,
     /// The field `Referer`.
     pub referer: Option<HeaderValue>,
-    /// The request came with the field `Authorization`.
+    /// Whether the request has the field `Authorization`.
     pub has_credentials: bool,
-    /// Who the client is; empty for the anonymous principal.
+    /// The name of the client's principal; empty for the anonymous principal.
     pub principal: String,
-    /// What kind of endpoint the request is for, in the words of the distribution registry's metrics: `base`,
-    /// `manifest`, `tags`, `blob`, `blob_upload`, `blob_upload_chunk`, `catalog`; also `referrers`, and `other`.
+    /// The kind of endpoint, as in the distribution registry's metrics: `base`, `manifest`, `tags`, `blob`,
+    /// `blob_upload`, `blob_upload_chunk`, `catalog`; also `referrers`, and `other`.
     pub handler: &'static str,
-    /// What the client wants to do, where that was understood.
+    /// What the client wants to do, if the request was understood.
     pub action: Option<Action>,
-    /// The repository, where the request is about one.
+    /// The repository, if the request names one.
     pub repository: Option<RepositoryName>,
-    /// The tag, where it is about one.
+    /// The tag, if the request names one.
     pub tag: Option<Tag>,
-    /// The digest of the content that it is about: as asked for, or as answered.
+    /// The digest of the content, from the request or the response.
     pub digest: Option<Digest>,
-    /// The status of the response, where there was one.
+    /// The status of the response, if there was one.
     pub status: Option<u16>,
-    /// Bytes of the request's body.
+    /// Bytes of the request body.
     pub received: u64,
-    /// Bytes of the response's body that were handed to the connection.
+    /// Bytes of the response body that were passed to the connection.
     pub sent: u64,
-    /// The time from the header of the request to the end of the response's body.
+    /// The time from the header of the request to the end of the response body.
     pub duration: Duration,
-    /// Whether the whole response was handed to the connection. If not, the client went away, or see `error`.
+    /// Whether the whole response was passed to the connection. If not, the client disconnected, or `error` has the
+    /// reason.
     pub is_complete: bool,
     /// Why the request was refused or failed, with the cause.
     pub error: Option<Error>,
-    /// Its span, where requests are traced.
+    /// Its span, if requests are traced.
     pub(crate) span: RequestSpan,
 }
 
@@ -160,19 +161,21 @@ impl RequestRecord {
         }
     }
 
-    /// Returns the address of the client, where it has one: what a trusted proxy told, else that of the peer.
+    /// Returns the address of the client, if it has one: the one that a trusted proxy reported, or otherwise that of
+    /// the peer.
     #[must_use]
     pub fn client(&self) -> Option<IpAddr> {
         self.forwarded_for.or_else(|| self.peer?.ip())
     }
 
-    /// Returns the client's address as a trusted proxy told it, else that of the peer with its port.
+    /// Returns the client's address that a trusted proxy reported, or otherwise that of the peer with its port.
     pub(crate) fn shown_client(&self) -> Option<String> {
         let forwarded_for = self.forwarded_for.map(|client| client.to_string());
         forwarded_for.or_else(|| self.peer.map(|peer| peer.to_string()))
     }
 
-    /// Returns whether the request was refused: what is not there, malformed or at a wrong time is no refusal.
+    /// Returns whether the request was refused. A request that is malformed, or for something that does not exist, is
+    /// not.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         matches!(self.status, Some(401 | 403 | 405 | 409 | 412 | 429))
@@ -204,12 +207,13 @@ const fn handler(request: &Request) -> &'static str {
     }
 }
 
-/// Leaves out credentials, which do not belong into an authority but could stand there.
+/// Removes credentials, which do not belong in an authority but may be there.
 fn host_of(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-/// Writes a query with the values of known parameters only. A question mark parts parameters too, as a request is read.
+/// Formats a query with only the values of known parameters. A question mark separates parameters too, as when a
+/// request is parsed.
 fn shown_query(query: &str) -> String {
     let mut shown = String::new();
     for part in query.split_inclusive(['&', '?']) {
@@ -225,7 +229,7 @@ fn shown_query(query: &str) -> String {
     shortened(&shown, QUERY).into_owned()
 }
 
-/// Cuts a method that is none of the protocol's.
+/// Cuts a long method, which is not one of the protocol's.
 fn shortened_method(method: &Method) -> Method {
     let kept = method.as_str().as_bytes().get(..METHOD);
     kept.and_then(|kept| Method::from_bytes(kept).ok())
@@ -236,13 +240,13 @@ fn shortened_field(field: HeaderValue, most: usize) -> HeaderValue {
     if field.len() <= most {
         return field;
     }
-    // What is no text is cut as well.
+    // A value that is not text is cut as well.
     let text = String::from_utf8_lossy(field.as_bytes());
     HeaderValue::try_from(shortened(&text, most).as_bytes())
         .unwrap_or_else(|_| HeaderValue::from_static("***"))
 }
 
-/// Cuts off credentials and the query of a referer, which may hold secrets of another site.
+/// Removes credentials and the query from a referer, which may hold secrets of another site.
 fn shown_referer(referer: &HeaderValue) -> HeaderValue {
     let shown = referer.to_str().ok().and_then(|text| {
         let text = text.split(['?', '#']).next()?;

@@ -1,4 +1,4 @@
-//! Refused requests, in the program's own log.
+//! Refused requests, as part of the program's own log.
 
 use registry_core::printable::Printable;
 
@@ -6,16 +6,17 @@ use super::access_log::Causes;
 use super::{Observer, RequestRecord};
 use crate::log_limit::LogLimit;
 
-/// Writes a line to [`tracing`] for each request that was refused: who wanted what, and why not.
+/// Logs a line to [`tracing`] for each refused request: who wanted what, and why it was refused.
 ///
-/// It is at `INFO`, with the target `registry_http::refusals`. In a flood some are left out; the next line says how many.
+/// The level is `INFO`, the target `registry_http::refusals`. In a flood, some lines are suppressed; the next line
+/// reports how many.
 ///
-/// A first `GET /v2/` without credentials is no refusal: clients ask so how to log in.
+/// A `GET /v2/` without credentials does not count as refused: with it, clients find out how to log in.
 #[derive(Debug)]
 pub struct RefusalLog(LogLimit);
 
 impl RefusalLog {
-    /// Makes a log that has written nothing yet.
+    /// Creates the log.
     #[must_use]
     pub fn new() -> Self {
         Self(LogLimit::new())

@@ -4,7 +4,7 @@ use futures_util::future::Either;
 use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
 
-/// The span of a request, where requests are traced.
+/// The span of a request, if requests are traced.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestSpan(Option<Context>);
 
@@ -17,7 +17,7 @@ impl RequestSpan {
         self.0.as_ref()
     }
 
-    /// Returns the names of the trace and of the span, in hexadecimal digits.
+    /// Returns the identifiers of the trace and of the span, in hexadecimal.
     pub(crate) fn identifiers(&self) -> Option<(String, String)> {
         let span = self.0.as_ref()?.span();
         let names = span.span_context();
@@ -26,7 +26,7 @@ impl RequestSpan {
             .then(|| (names.trace_id().to_string(), names.span_id().to_string()))
     }
 
-    /// Makes the span the current one while `future` runs.
+    /// Makes the span the current one while `future` is polled.
     pub(crate) fn surround<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         match self.0 {
             Some(context) => Either::Left(future.with_context(context)),

@@ -1,4 +1,4 @@
-//! A span of each request, for `OpenTelemetry`.
+//! One `OpenTelemetry` span per request.
 
 use std::net::IpAddr;
 
@@ -11,21 +11,21 @@ use opentelemetry::{Context, KeyValue};
 use super::{Observer, RequestRecord, RequestSpan};
 use crate::address::PeerAddress;
 
-/// The most bytes of a text of the client in a span. Spans wait in memory to be sent.
+/// The longest text of the client in a span, in bytes. Spans are queued in memory until they are sent.
 const TEXT: usize = 1024;
 
-/// The most bytes of a field that tells of the caller's trace; a longer one is passed over, as W3C Trace Context,
-/// section 3.3.1.5, allows for `tracestate`.
+/// The longest field with the caller's trace, in bytes. A longer one is ignored, as W3C Trace Context, section 3.3.1.5,
+/// allows for `tracestate`.
 const FIELD: usize = 512;
 
-/// Makes a span of each request, with the attributes of `OpenTelemetry`'s conventions for HTTP servers, and
+/// Creates a span for each request, with the attributes of `OpenTelemetry`'s conventions for HTTP servers, and
 /// `registry.repository`, `registry.tag`, `registry.digest` and `registry.request.id`.
 ///
-/// Its parent is the span that is current when the request comes in, else what the client says, for example by
-/// `traceparent`. While the request is worked on its span is the current one of
-/// [`Context`], so that a storage can make children, as [`MeteredStorage`] does.
+/// Its parent is the span that is current when the request arrives, or otherwise the one that the client sends, for
+/// example in `traceparent`. While the request is worked on, its span is the current one of [`Context`], so that a
+/// storage can create children, as [`MeteredStorage`] does.
 ///
-/// Who the client is does not stand in a span, nor does any secret that it sent.
+/// A span contains neither the client's principal nor any secret that it sent.
 ///
 /// [`MeteredStorage`]: crate::telemetry::MeteredStorage
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct RequestSpans {
 }
 
 impl RequestSpans {
-    /// Makes spans by `tracer`, as parts of the traces of clients that `propagator` reads.
+    /// Creates spans with `tracer`, as parts of the traces of clients that `propagator` extracts.
     #[must_use]
     pub fn new(tracer: BoxedTracer, propagator: Box<dyn TextMapPropagator + Send + Sync>) -> Self {
         Self { tracer, propagator }
@@ -70,7 +70,7 @@ impl Observer for RequestSpans {
             }
             span.set_attributes(of_outcome(record));
             if let Some(error) = record.error.as_ref().filter(|error| error.code().status() >= 500) {
-                // The cause is in the log; it may tell more than whoever reads traces should know.
+                // The cause is in the log; it may contain more than readers of traces should know.
                 span.set_status(Status::error(error.code().as_str()));
             }
         }
@@ -78,7 +78,7 @@ impl Observer for RequestSpans {
     }
 }
 
-/// Returns what is known when a request begins, and what a sampler may decide by.
+/// Returns what is known when a request begins, which a sampler may use.
 fn of_request(record: &RequestRecord) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("http.request.method", method(record)),
@@ -121,7 +121,7 @@ fn of_request(record: &RequestRecord) -> Vec<KeyValue> {
     attributes
 }
 
-/// Returns what is known when a request is over.
+/// Returns what is known when a request has ended.
 fn of_outcome(record: &RequestRecord) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("http.request.body.size", integer(record.received)),
@@ -151,7 +151,7 @@ fn of_outcome(record: &RequestRecord) -> Vec<KeyValue> {
     attributes
 }
 
-/// What stands for a method that only this client knows.
+/// The name of any method that is not known here.
 const OTHER: &str = "_OTHER";
 
 fn method(record: &RequestRecord) -> &'static str {
@@ -167,7 +167,7 @@ fn method(record: &RequestRecord) -> &'static str {
     }
 }
 
-/// Returns the path of a kind of endpoint, with names in place of what differs.
+/// Returns the path of a kind of endpoint, with placeholders.
 fn route(handler: &str) -> Option<&'static str> {
     Some(match handler {
         "base" => "/v2/",
@@ -205,7 +205,7 @@ fn shortened(text: &str) -> String {
         .to_owned()
 }
 
-/// The fields of a header that tell of a trace.
+/// The header fields that may describe a trace.
 struct Fields<'a>(&'a HeaderMap);
 
 impl Extractor for Fields<'_> {

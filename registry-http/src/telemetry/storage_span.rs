@@ -1,11 +1,11 @@
-//! Spans of the calls of a storage.
+//! Spans of storage calls.
 
 use opentelemetry::global::{BoxedSpan, BoxedTracer};
 use opentelemetry::trace::{Span as _, SpanBuilder, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use registry_core::Error;
 
-/// Makes spans of calls, where somebody wants them.
+/// Creates spans of calls, if calls are traced.
 #[derive(Debug, Default)]
 pub(super) struct StorageSpans(Option<BoxedTracer>);
 
@@ -14,7 +14,7 @@ impl StorageSpans {
         Self(Some(tracer))
     }
 
-    /// Starts the span of a call, as a child of the one that is current; there is none where that is not recorded.
+    /// Starts the span of a call, as a child of the current span; does nothing if that is not recorded.
     pub(super) fn start(&self, action: &'static str, driver: &'static str) -> StorageSpan {
         let Some(tracer) = &self.0 else {
             return StorageSpan(None);
@@ -29,7 +29,7 @@ impl StorageSpans {
     }
 }
 
-/// The span of a call that goes on; dropping it ends it.
+/// The span of a call in progress. Dropping it ends the span.
 #[derive(Debug)]
 pub(super) struct StorageSpan(Option<BoxedSpan>);
 

@@ -12,7 +12,7 @@ use super::Metrics;
 use crate::memory::{MemoryBudget, MemoryUse};
 
 impl Metrics {
-    /// Adds how much of a budget is used, and what it refused.
+    /// Adds metrics of how much of a budget is used, and how often it refused.
     pub fn add_memory(&self, budget: MemoryBudget) {
         self.register(|registry| registry.register_collector(Box::new(MemoryMetrics(budget))));
     }

@@ -19,15 +19,15 @@ use registry_core::operation::Action;
 
 use super::{Observer, RequestRecord};
 
-/// The bounds of the histograms of durations, in seconds; those of distribution.
+/// The buckets of the histograms of durations, in seconds, as in distribution.
 const SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The bounds of the histograms of sizes, in bytes.
+/// The buckets of the histograms of sizes, in bytes.
 const BYTES: [f64; 8] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// Counts what a server does. It is an [`Observer`] of requests.
 ///
-/// The names are those of the distribution registry where it has them. No label tells of a repository, a tag or a
+/// The names are those of the distribution registry if it has the metric. No label contains a repository, a tag or a
 /// user, so the number of series is bounded.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -97,7 +97,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Makes metrics of a server that has done nothing yet.
+    /// Creates metrics without observations.
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::default();
@@ -131,12 +131,12 @@ impl Metrics {
         }
     }
 
-    /// Adds metrics of the host's own.
+    /// Registers additional metrics of the embedding program.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Writes all metrics, as `OpenMetrics` text.
+    /// Encodes all metrics as `OpenMetrics` text.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -257,7 +257,8 @@ const fn as_float(bytes: u64) -> f64 {
     bytes as f64
 }
 
-/// Returns the method as distribution writes it. A client may send any, which must not become a label.
+/// Returns the method as distribution writes it. Unknown methods, which a client may choose freely, do not become
+/// labels.
 fn method(record: &RequestRecord) -> &'static str {
     match record.method.as_str() {
         "GET" => "get",

@@ -14,7 +14,7 @@ use super::Metrics;
 use crate::notify::Notifier;
 
 impl Metrics {
-    /// Adds what becomes of notifications. Endpoints are labels: an operator names them, and they are few.
+    /// Adds metrics of notifications. Endpoints are labels, because there are few, and an operator names them.
     pub fn add_notifier(&self, notifier: Arc<Notifier>) {
         self.register(|registry| registry.register_collector(Box::new(NotificationMetrics(notifier))));
     }
