@@ -10,9 +10,9 @@ pub(super) const MEDIA_TYPE: &str = "application/cloudevents+json";
 struct CloudEvent<'a> {
     specversion: &'static str,
     id: &'a str,
-    /// A URI reference: the registry, and the run of its server.
+    /// A URI reference: the registry and the server's instance.
     source: String,
-    /// `registry.` with what it happened to and what happened, as in `registry.manifest.push`.
+    /// `registry.`, the kind of target and the action, as in `registry.manifest.push`.
     r#type: String,
     time: &'a str,
     /// The repository, with the tag or the digest.
@@ -29,7 +29,7 @@ struct Data<'a> {
     actor: &'a Actor,
 }
 
-/// Writes an event.
+/// Encodes an event.
 pub(super) fn event(record: &EventRecord) -> Result<Vec<u8>, serde_json::Error> {
     let target = &record.target;
     let (kind, subject) = match (&target.tag, &target.digest) {
@@ -55,7 +55,8 @@ pub(super) fn event(record: &EventRecord) -> Result<Vec<u8>, serde_json::Error> 
     })
 }
 
-/// Tells a manifest from a blob: a deleted one has no media type, and what was deleted by digest then is content.
+/// Distinguishes manifests from blobs. A deleted target has no media type, so one that was deleted by digest is
+/// `content`.
 fn kind(target: &TargetRecord) -> &'static str {
     match target.media_type.as_deref() {
         Some("application/octet-stream") => "blob",

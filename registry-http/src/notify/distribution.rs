@@ -15,7 +15,7 @@ struct Envelope<'a> {
     events: [&'a EventRecord; 1],
 }
 
-/// Writes an envelope of one event, laid out as there.
+/// Encodes an envelope with one event, formatted as in the distribution registry.
 pub(super) fn envelope(record: &EventRecord) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = Vec::with_capacity(1024);
     let layout = serde_json::ser::PrettyFormatter::with_indent(b"   ");

@@ -1,4 +1,4 @@
-//! One endpoint that is told, and how it is told.
+//! The delivery of events to one endpoint.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,46 +21,47 @@ use super::{NotifierError, cloudevents, distribution};
 /// How many events are read from the outbox at once.
 const BATCH: usize = 32;
 
-/// The first pause after a failure; it doubles until the threshold.
+/// The base of the pause after a failure. It doubles with each failure, so that the first pause is 20 ms, up to
+/// `backoff`.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// How an event is written.
+/// How events are encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NotificationFormat {
     /// The envelope of the distribution registry, with the media type of registry:3.
     #[default]
     Distribution,
-    /// The same with the media type of registry:2.
+    /// The same envelope with the media type of registry:2.
     DistributionVersion1,
     /// `CloudEvents` 1.0, structured JSON.
     CloudEvents,
 }
 
-/// A program that is told by `POST`.
+/// A receiver of events by `POST`.
 #[derive(Clone)]
 pub struct NotificationEndpoint {
-    /// What the log, the metrics and the outbox call it.
+    /// Its name in the log, the metrics and the outbox.
     pub name: String,
-    /// Where to; user and password in it are sent as `Authorization: Basic`.
+    /// The URL. A user and password in it are sent as `Authorization: Basic`.
     pub url: String,
-    /// Further fields of each request.
+    /// Additional header fields of each request.
     pub headers: Vec<(String, String)>,
-    /// How long a request may take. 1 second.
+    /// How long a request may take. 1 second by default.
     pub timeout: Duration,
-    /// After how many failures in a row it is left alone for `backoff` between two tries. 10.
+    /// After how many consecutive failures attempts are `backoff` apart. 10 by default.
     pub threshold: u32,
-    /// How long it is left alone. 1 second.
+    /// The pause between attempts from then on. 1 second by default.
     pub backoff: Duration,
-    /// Media types of what is not told.
+    /// Media types whose events are not sent.
     pub ignored_media_types: Vec<String>,
-    /// `pull`, `push`, `mount` or `delete`, where it is not told.
+    /// Actions whose events are not sent: `pull`, `push`, `mount` or `delete`.
     pub ignored_actions: Vec<String>,
-    /// How events are written.
+    /// How events are encoded.
     pub format: NotificationFormat,
 }
 
 impl NotificationEndpoint {
-    /// Makes an endpoint with distribution's defaults.
+    /// Creates an endpoint with distribution's defaults.
     #[must_use]
     pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
         Self {
@@ -85,7 +86,7 @@ impl NotificationEndpoint {
 }
 
 impl fmt::Debug for NotificationEndpoint {
-    /// Leaves out the URL and the header fields, which hold credentials.
+    /// Omits the URL and the header fields, which may hold credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NotificationEndpoint")
             .field("name", &self.name)
@@ -93,7 +94,7 @@ impl fmt::Debug for NotificationEndpoint {
     }
 }
 
-/// What an endpoint wants to know.
+/// The events that an endpoint wants.
 #[derive(Clone, Debug)]
 pub(super) struct EventFilter {
     ignored_media_types: Vec<String>,
@@ -101,7 +102,7 @@ pub(super) struct EventFilter {
 }
 
 impl EventFilter {
-    /// Tells whether an event is wanted.
+    /// Returns whether an event is wanted.
     pub(super) fn contain(&self, event: &Event) -> bool {
         let media_type = match &event.target {
             EventTarget::Manifest { manifest, .. } => Some(manifest.media_type.as_str()),
@@ -119,26 +120,26 @@ impl EventFilter {
     }
 }
 
-/// What became of the events of one endpoint since the start.
+/// Statistics of one endpoint since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointStatistics {
     /// The endpoint's name.
     pub name: String,
-    /// Events that wait to be sent, those that it ignores included.
+    /// Events that wait to be sent, including those that it ignores.
     pub pending: u64,
-    /// Events that were taken up to be sent.
+    /// Events whose delivery has begun.
     pub events: u64,
-    /// Tries that were answered 2xx or 3xx, and so the events that were sent.
+    /// Attempts that were answered 2xx or 3xx, and so the events that were delivered.
     pub successes: u64,
-    /// Tries that were answered with another status.
+    /// Attempts that were answered with another status.
     pub failures: u64,
-    /// Tries that were not answered.
+    /// Attempts that were not answered.
     pub errors: u64,
     /// How often each status was answered.
     pub statuses: BTreeMap<u16, u64>,
 }
 
-/// The sending to one endpoint.
+/// The delivery to one endpoint.
 pub(super) struct Delivery {
     endpoint: NotificationEndpoint,
     wishes: EventFilter,
@@ -146,7 +147,7 @@ pub(super) struct Delivery {
     headers: HeaderMap,
     client: reqwest::Client,
     outbox: Outbox,
-    /// All events up to this place were sent.
+    /// All events up to this sequence number were sent.
     sent: AtomicU64,
     counts: Mutex<EndpointStatistics>,
 }
@@ -159,7 +160,7 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// The server ends, and what waits is for the next one.
+/// The server stops, and what is left in the outbox is for the next one.
 struct Stopped;
 
 impl Delivery {
@@ -208,7 +209,8 @@ impl Delivery {
         }
     }
 
-    /// Sends what is in the outbox and what comes, until told to stop and all is sent that can be.
+    /// Sends what is in the outbox and what is added to it, until `stop` is set and everything that can be sent was
+    /// sent.
     pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut end = self.outbox.end();
         loop {
@@ -225,10 +227,10 @@ impl Delivery {
                 }
             };
             if batch.is_empty() {
-                // All up to the end that was known before are sent.
+                // Everything up to the end known before has been sent.
                 self.sent.fetch_max(known_end, Ordering::Relaxed);
                 if *stop.borrow() {
-                    // What came while the outbox was read is sent too.
+                    // What was added while the outbox was read is sent too.
                     if *end.borrow() == known_end {
                         return;
                     }
@@ -252,7 +254,7 @@ impl Delivery {
         }
     }
 
-    /// Sends one event, again and again until the endpoint takes it.
+    /// Sends one event repeatedly until the endpoint accepts it.
     async fn deliver(&self, value: &[u8], stop: &mut watch::Receiver<bool>) -> Result<(), Stopped> {
         let Some(body) = self.encode(value) else {
             return Ok(());
@@ -302,7 +304,7 @@ impl Delivery {
         }
     }
 
-    /// Writes an event as the endpoint wants it; nothing where it does not want it at all.
+    /// Encodes an event for the endpoint. Returns `None` if the endpoint does not want it, or if it cannot be read.
     fn encode(&self, value: &[u8]) -> Option<bytes::Bytes> {
         let record: EventRecord = match serde_json::from_slice(value) {
             Ok(record) => record,
@@ -324,7 +326,7 @@ impl Delivery {
         encoded.ok().map(bytes::Bytes::from)
     }
 
-    /// Sends a request. The reason of a failure holds no secret: errors are told without the URL.
+    /// Sends a request. The reason of a failure contains no secret, because errors omit the URL.
     async fn try_once(&self, body: bytes::Bytes) -> Result<(), String> {
         let content_type = match self.endpoint.format {
             NotificationFormat::Distribution => distribution::MEDIA_TYPE,

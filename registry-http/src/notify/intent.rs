@@ -1,4 +1,4 @@
-//! What a request is about to do, kept until it is known what became of it.
+//! What a request is about to do, recorded until its outcome is known.
 
 use registry_core::event::EventTarget;
 use registry_core::{Digest, Error, ErrorCode, Event, Reference, RepositoryName, Storage};
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::record::EventRecord;
 
-/// The events of something that is about to happen, as they stand in the outbox.
+/// The events of something that is about to happen, as stored in the outbox.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Intent {
     kind: Kind,
-    /// One or, with several tags, one for each.
+    /// One record, or one per tag if there are several.
     records: Vec<EventRecord>,
 }
 
-/// What it happens to.
+/// The kind of target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
@@ -33,10 +33,10 @@ impl Intent {
         Self { kind, records }
     }
 
-    /// Returns the events of what is in `storage` as it would be after it.
+    /// Returns the events whose effect is visible in `storage`.
     ///
     /// # Errors
-    /// The storage cannot say.
+    /// Those of the storage, if it cannot be read.
     pub(super) async fn happened(self, storage: &dyn Storage) -> Result<Vec<EventRecord>, Error> {
         let mut happened = Vec::new();
         for record in self.records {
@@ -59,7 +59,7 @@ async fn has_happened(kind: Kind, record: &EventRecord, storage: &dyn Storage) -
     let found = match (kind, tag, &digest) {
         (Kind::Manifest, Some(tag), _) => {
             let manifest = storage.get_manifest(&repository, &Reference::Tag(tag)).await;
-            // A tag that was moved since is not what was pushed.
+            // A tag that was moved since does not show what was pushed.
             manifest.map(|manifest| is_delete || Some(manifest.digest) == digest)
         }
         (Kind::Manifest, None, Some(digest)) => {

@@ -1,11 +1,11 @@
-//! Notifications: what happened in a registry is told to other programs by HTTP.
+//! Notifications: sends the events of a registry to other programs over HTTP.
 //!
-//! An event goes into an [`Outbox`] before the client is answered and is sent from there, so no push waits for the
-//! program that is told, and none is forgotten when the server ends in between. Each endpoint gets the events in the
-//! order in which they happened, each at least once: after a crash an event may come again, with the same `id`.
+//! An event is written to an [`Outbox`] before the client is answered, and sent from there. So no push waits for a
+//! receiver, and no event is forgotten if the server ends in between. Each endpoint gets the events in the order in
+//! which they happened, each at least once: after a crash an event may be repeated, with the same `id`.
 //!
-//! Before the storage does what an event tells of, the outbox notes it. What was noted when a server was killed is looked
-//! up by the next one, in [`Notifier::recover`].
+//! Before the storage makes the change that an event describes, the outbox records the intent. After a kill, the next
+//! server looks up what became of the recorded intents, in [`Notifier::recover`].
 
 mod cloudevents;
 mod distribution;
@@ -34,23 +34,23 @@ use self::intent::Intent;
 use self::record::EventRecord;
 use crate::telemetry::{EventSink, RequestRecord};
 
-/// How long the answer to a push waits for the outbox at most. It takes microseconds unless the disk hangs.
+/// How long the answer to a push waits for the outbox at most. Writing takes microseconds unless the disk hangs.
 const APPEND: Duration = Duration::from_millis(250);
 
-/// What all notifications have in common.
+/// Options of all notifications.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct NotificationOptions {
-    /// Events of manifests name what the manifest names.
+    /// Whether events of manifests include what the manifest references.
     pub include_references: bool,
-    /// The host and port of this registry, by which receivers tell several apart.
+    /// The host and port of this registry, by which receivers distinguish several.
     pub source: String,
-    /// What URLs of content begin with, such as `https://registry.example`; unless given, what the client asked.
+    /// The beginning of content URLs, such as `https://registry.example`. By default, the URL that the client used.
     pub base_url: Option<String>,
 }
 
-/// Tells endpoints what happens in a registry. It ends with [`Notifier::shutdown`]; dropping it stops the sending, and
-/// what was not sent stays in the outbox.
+/// Notifies endpoints of the events of a registry. [`Notifier::shutdown`] ends it. Dropping it stops the delivery at
+/// once; what was not sent stays in the outbox.
 pub struct Notifier {
     options: NotificationOptions,
     instance: String,
@@ -60,14 +60,14 @@ pub struct Notifier {
     stop: watch::Sender<bool>,
     tasks: std::sync::Mutex<JoinSet<()>>,
     lost: AtomicU64,
-    /// Where it is looked up what happened.
+    /// The storage in which outcomes are looked up.
     storage: OnceLock<Arc<dyn Storage>>,
 }
 
-/// Why no notifications can be sent.
+/// Why notifications cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifierError {
-    /// Something is wrong with an endpoint.
+    /// An endpoint is misconfigured.
     #[error("the endpoint {name:?} cannot be used: {reason}")]
     Endpoint {
         /// The endpoint's name.
@@ -75,18 +75,20 @@ pub enum NotifierError {
         /// What is wrong, without secrets.
         reason: String,
     },
-    /// The client cannot be made.
+    /// The HTTP client cannot be created.
     #[error("no HTTP client can be made")]
     Client(#[source] reqwest::Error),
 }
 
 impl Notifier {
-    /// Starts to send what is in `outbox`, whose consumers are the names of the endpoints, from within a tokio runtime.
+    /// Starts to send what is in `outbox`, whose consumers are the names of the endpoints. Must be called within a
+    /// tokio runtime.
     ///
-    /// `client` says what connections are made with, such as certificates and proxies; redirects are not followed.
+    /// `client` configures the connections, such as certificates and proxies; redirects are not followed.
     ///
     /// # Errors
-    /// A URL or a header field of an endpoint is malformed.
+    /// [`Endpoint`](NotifierError::Endpoint) if a URL or a header field of an endpoint is malformed, and
+    /// [`Client`](NotifierError::Client) if no client can be created.
     pub fn start(
         options: NotificationOptions,
         endpoints: Vec<NotificationEndpoint>,
@@ -120,10 +122,10 @@ impl Notifier {
         })
     }
 
-    /// Looks up in `storage` what became of what was about to happen when the last server on this outbox ended, and
-    /// tells of what happened. It has to be ready before the first request comes.
+    /// Looks up in `storage` what became of the intents that the last server on this outbox left, and sends the events
+    /// of those that were carried out. It must complete before the first request.
     ///
-    /// What cannot be looked up stays for the next time.
+    /// What cannot be looked up stays for the next start.
     pub async fn recover(&self, storage: Arc<dyn Storage>) {
         let storage = self.storage.get_or_init(|| storage);
         let (mut told, mut other) = (0, 0);
@@ -159,7 +161,7 @@ impl Notifier {
         }
     }
 
-    /// Settles an intent by what is in the storage, and returns how many events there were.
+    /// Settles an intent according to the storage, and returns how many events it caused.
     async fn look_up(
         &self,
         name: IntentName,
@@ -177,7 +179,7 @@ impl Notifier {
         Ok(records.len())
     }
 
-    /// Returns what became of the events so far, by endpoint.
+    /// Returns the statistics of each endpoint.
     #[must_use]
     pub fn statistics(&self) -> Vec<EndpointStatistics> {
         self.deliveries
@@ -186,7 +188,7 @@ impl Notifier {
             .collect()
     }
 
-    /// Returns how many events were lost since the start: because the outbox was full, or could not be written.
+    /// Returns how many events were lost since the start because the outbox was full or could not be written.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.outbox
@@ -194,7 +196,8 @@ impl Notifier {
             .saturating_add(self.lost.load(Ordering::Relaxed))
     }
 
-    /// Sends what waits, for at most `limit`, and ends. What cannot be sent stays in the outbox, which is not closed.
+    /// Sends what is queued, for at most `limit`, and stops. What cannot be sent stays in the outbox, which is not
+    /// closed.
     pub async fn shutdown(&self, limit: Duration) {
         self.stop.send_replace(true);
         let mut tasks = std::mem::take(&mut *self.tasks());
@@ -217,10 +220,10 @@ impl Notifier {
         let count = records.len() as u64;
         let values = encode(&records);
         let result = if event.action == EventAction::Pull {
-            // Nothing depends on a pull, so its answer waits for nothing.
+            // Nothing depends on a pull, so its answer does not wait.
             self.outbox.append_later(values)
         } else {
-            // In time or not, the event is on its way to the file.
+            // Even after the timeout, the event is on its way to the file.
             let appended = async {
                 if self.outbox.outlives_process() {
                     self.outbox.settle(request.id.into_bytes(), values).await

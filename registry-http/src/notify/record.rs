@@ -1,4 +1,4 @@
-//! What is kept of an event until it was sent.
+//! The record of an event until it was sent.
 
 use http::HeaderValue;
 use registry_core::event::{EventAction, EventTarget};
@@ -11,19 +11,18 @@ use super::NotificationOptions;
 use crate::telemetry::RequestRecord;
 use crate::telemetry::lines::timestamp;
 
-/// The media type that a blob is told to have: a registry does not know what it is.
+/// The media type that is reported for a blob, because a registry does not know its type.
 const BLOB: &str = "application/octet-stream";
 
-/// The most references of one event, and the most bytes that a manifest says of them. Images have tens of layers; more
-/// are left out as a whole, so that an event stays far smaller than the largest manifest.
+/// The most references of one event, and the most bytes of their descriptors. Images have tens of layers. If there are
+/// more, all are left out, so that an event stays far smaller than the largest manifest.
 const REFERENCES: usize = 1000;
 const REFERENCE_BYTES: usize = 64 * 1024;
 
-/// The most bytes of what URLs begin with.
+/// The longest beginning of URLs, in bytes.
 const BASE_URL: usize = 512;
 
-/// An event of one target, as it stands in the outbox. The fields of `target` come in the order in which distribution
-/// writes them.
+/// An event of one target, as stored in the outbox. The fields of `target` have the order of distribution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct EventRecord {
     pub(super) id: String,
@@ -44,7 +43,7 @@ pub(super) struct TargetRecord {
     pub(super) size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) digest: Option<String>,
-    /// The size once more.
+    /// The size again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) length: Option<u64>,
     pub(super) repository: String,
@@ -58,7 +57,7 @@ pub(super) struct TargetRecord {
     pub(super) references: Vec<ReferenceRecord>,
 }
 
-/// Something that a manifest names.
+/// Something that a manifest references.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReferenceRecord {
@@ -96,7 +95,8 @@ pub(super) struct Source {
 }
 
 impl EventRecord {
-    /// Returns an event's records: one for each of its tags, as receivers expect one tag an event, or a single one.
+    /// Returns the records of an event: one per tag, because receivers expect one tag per event, or a single one
+    /// without tags.
     pub(super) fn of(
         event: &Event,
         request: &RequestRecord,
@@ -150,7 +150,7 @@ fn target(event: &Event, options: &NotificationOptions, base_url: &str) -> Targe
     if let EventAction::Mount { from } = &event.action {
         target.from_repository = Some(from.to_string());
     }
-    // What was deleted has no type, size or place any more.
+    // What was deleted no longer has a type, a size or a URL.
     match &event.target {
         EventTarget::Blob { digest, size } if event.action != EventAction::Delete => {
             target.media_type = Some(BLOB.to_owned());
@@ -176,7 +176,7 @@ fn manifest_url(base_url: &str, repository: &RepositoryName, reference: &Referen
     format!("{base_url}/v2/{repository}/manifests/{reference}")
 }
 
-/// Returns what URLs begin with, without a slash at the end.
+/// Returns the beginning of URLs, without a trailing slash.
 fn base_url(request: &RequestRecord, options: &NotificationOptions) -> String {
     if let Some(base) = &options.base_url {
         return base.trim_end_matches('/').to_owned();
@@ -203,7 +203,7 @@ struct Document<'a> {
     manifests: Option<Vec<&'a RawValue>>,
 }
 
-/// Returns what a manifest that the registry accepted names.
+/// Returns the references of a manifest that the registry accepted.
 fn references(manifest: &[u8]) -> Vec<ReferenceRecord> {
     let Ok(document) = serde_json::from_slice::<Document<'_>>(manifest) else {
         return Vec::new();

@@ -23,10 +23,10 @@ use crate::RegistryService;
 use crate::limits::Limits;
 use crate::server::{Listener, Server};
 
-/// What a receiver got: header and body.
+/// The requests of a receiver: header and body.
 type Got = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
 
-/// A receiver that answers with what `answer` says of the nth request; 0 is never answered.
+/// A receiver that answers the nth request with `answer(n)`; 0 means that it never answers.
 struct Receiver {
     address: SocketAddr,
     got: Got,
@@ -128,7 +128,7 @@ fn request() -> RequestRecord {
     RequestRecord::new(&parts)
 }
 
-/// What the registry of Debian (2.8.2) was given, and the manifest that it told of.
+/// The push that the registry of Debian (2.8.2) received, and the manifest that it reported.
 const CONFIG: &str = "sha256:c5b1d63604f273462ef36fadac3182d43ae6a6138731cf594b314835cf1c034f";
 const LAYER: &str = "sha256:541b3e9daa09b20bf85fa273e5cbd3e80185aa4ec298e765db87742b70138a53";
 
@@ -163,7 +163,7 @@ fn blob(action: EventAction, size: Option<u64>) -> Event {
     event(action, EventTarget::Blob { digest, size })
 }
 
-/// What the registry of Debian (2.8.2) sent for this push, but for identifiers and the time.
+/// What the registry of Debian (2.8.2) sent for this push, except for identifiers and the time.
 const REAL: &str = include_str!("push_of_registry_2.json");
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn each_tag_is_an_event_and_cloud_events_are_structured() {
 
 #[tokio::test]
 async fn what_fails_is_sent_again_in_order_and_nothing_is_left_out() {
-    // Refused, not answered in time, refused again; then taken.
+    // Refused, not answered in time, refused again, then accepted.
     let receiver = Receiver::start(|nth| [500, 0, 404].get(nth - 1).copied().unwrap_or(302)).await;
     let mut endpoint = receiver.endpoint();
     endpoint.timeout = Duration::from_millis(50);
@@ -357,7 +357,7 @@ async fn an_endpoint_that_is_down_hinders_neither_pushes_nor_others_and_gets_all
     let path = folder.path().join("outbox");
     let open = || Outbox::open(&path, OutboxLimits::default(), &["sink", "other"]).unwrap();
     let other = Receiver::start(|_| 200).await;
-    // Nobody listens there yet, and nobody else takes the port meanwhile.
+    // No process listens there yet, and no other process takes the port meanwhile.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -434,16 +434,16 @@ async fn an_endpoint_that_cannot_be_used_is_refused_without_its_secrets() {
     }
 }
 
-/// Where a server is killed.
+/// The point at which a server is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Killed {
-    /// When the intent is noted, and the storage was not asked yet.
+    /// After the intent was recorded, before the storage is called.
     Before,
-    /// When the storage did it, and the outbox was not told yet.
+    /// After the storage made the change, before the outbox is notified.
     After,
 }
 
-/// Tells a notifier until the moment of the kill; from then on nothing goes on.
+/// Forwards to a notifier until the kill; from then on, nothing completes.
 #[derive(Debug)]
 struct UntilKilled {
     notifier: Notifier,
@@ -559,7 +559,7 @@ async fn a_kill_between_the_commit_and_the_outbox_loses_no_event() {
                 assert_eq!(event["events"][0]["action"], action);
                 assert!(event["events"][0]["target"]["repository"].is_string());
             }
-            // And only once.
+            // Recovery reports each event only once.
             notifier.recover(storage).await;
             assert_eq!(notifier.outbox.intents(None).await.unwrap(), []);
             assert_eq!(*notifier.outbox.end().borrow(), expected as u64);
