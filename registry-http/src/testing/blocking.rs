@@ -1,4 +1,4 @@
-//! The test registry for tests without a runtime.
+//! The test registry for tests without an async runtime.
 
 use std::io;
 use std::sync::mpsc;
@@ -11,7 +11,7 @@ use super::endpoint::Endpoint;
 use super::registry::{TestRegistry, TestRegistryBuilder};
 use super::script::{Fault, JournalEntry, Script};
 
-/// A [`TestRegistry`] in a thread of its own. Dropping it ends both.
+/// A [`TestRegistry`] on its own thread. Dropping it ends both.
 ///
 /// ```
 /// use registry_http::testing::BlockingTestRegistry;
@@ -29,19 +29,19 @@ pub struct BlockingTestRegistry {
 }
 
 impl BlockingTestRegistry {
-    /// Starts one.
+    /// Starts a test registry.
     ///
     /// # Panics
-    /// Where no port is free, or no thread can be started.
+    /// If no port is free, or no thread can be started.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(TestRegistry::builder())
     }
 
-    /// Starts one that is not as the default.
+    /// Starts a test registry with the settings of `builder`.
     ///
     /// # Panics
-    /// Where no port is free, or no thread can be started.
+    /// If no port is free, or no thread can be started.
     #[must_use]
     pub fn start_with(builder: TestRegistryBuilder) -> Self {
         match Self::try_start(builder) {
@@ -61,7 +61,7 @@ impl BlockingTestRegistry {
                 Ok(registry) => {
                     let answer = Ok((registry.host(), registry.script().clone()));
                     if started.send(answer).is_ok() {
-                        // An error is a registry that was dropped.
+                        // An error means that the test registry was dropped.
                         stopped.await.unwrap_or(());
                     }
                     registry.shutdown(Duration::ZERO).await;
@@ -81,13 +81,13 @@ impl BlockingTestRegistry {
         })
     }
 
-    /// Returns the host and port, the first part of the name of an image.
+    /// Returns the host and port, which image names begin with.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Returns `http://` with the host and port, without a slash at the end.
+    /// Returns `http://` with the host and port, without a trailing slash.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.host)
@@ -99,12 +99,12 @@ impl BlockingTestRegistry {
         self.script.journal()
     }
 
-    /// Forgets the requests so far.
+    /// Clears the journal of requests.
     pub fn clear_requests(&self) {
         self.script.clear_journal();
     }
 
-    /// Plans what goes wrong, as [`TestRegistry::fail`] does.
+    /// Plans a fault, as [`TestRegistry::fail`] does.
     pub const fn fail(&self, endpoint: Endpoint, nth: usize) -> Fault<'_> {
         Fault::new(&self.script, endpoint, nth)
     }

@@ -2,10 +2,10 @@
 
 use registry_core::Request;
 
-/// Defines [`Endpoint`] by the variants of [`Request`].
+/// Defines [`Endpoint`] from the variants of [`Request`].
 macro_rules! endpoints {
     ($($name:ident = $text:literal;)*) => {
-        /// The endpoint that a request goes to: the variants of [`Request`] without what is in them.
+        /// The endpoint of a request: a variant of [`Request`] without its fields.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Endpoint {
             $(#[doc = $text] $name,)*

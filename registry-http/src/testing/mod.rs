@@ -1,4 +1,4 @@
-//! A registry for the tests of other programs: real HTTP, memory for storage, and faults on request.
+//! A registry for the tests of other programs: real HTTP, in-memory storage, and faults on demand.
 
 mod blocking;
 mod endpoint;
@@ -11,5 +11,5 @@ pub use self::endpoint::Endpoint;
 pub use self::registry::{TestRegistry, TestRegistryBuilder};
 pub use self::script::{Fault, JournalEntry};
 
-/// What a test registry keeps its content in.
+/// The storage of a test registry.
 pub type TestStorage = registry_storage::Store<registry_storage::ObjectStoreBackend>;

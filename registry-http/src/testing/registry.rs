@@ -1,4 +1,4 @@
-//! A registry in memory that is there for one test.
+//! An in-memory registry that lives for one test.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +19,7 @@ use crate::server::{Listener, Server};
 use crate::service::RegistryService;
 use crate::telemetry::{EventSink, Observer};
 
-/// A registry in memory, at a free port of the loopback interface. Dropping it ends it and all its connections.
+/// An in-memory registry on a free port of the loopback interface. Dropping it ends it and all its connections.
 ///
 /// ```
 /// use registry_http::testing::TestRegistry;
@@ -32,7 +32,7 @@ use crate::telemetry::{EventSink, Observer};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// What is asked of it can be looked at, and can be made to go wrong:
+/// You can inspect its requests, and make them fail:
 /// ```
 /// use registry_http::testing::{Endpoint, TestRegistry};
 ///
@@ -53,56 +53,56 @@ pub struct TestRegistry {
 }
 
 impl TestRegistry {
-    /// Starts one, within a tokio runtime.
+    /// Starts a test registry with the defaults. Must be called within a tokio runtime.
     ///
     /// # Panics
-    /// Where no port is free.
+    /// If no port is free.
     pub async fn start() -> Self {
         Self::builder().start().await
     }
 
-    /// Makes one that is not as the default.
+    /// Returns a builder, for other settings than the defaults.
     #[must_use]
     pub fn builder() -> TestRegistryBuilder {
         TestRegistryBuilder::default()
     }
 
-    /// Returns the host and port, the first part of the name of an image.
+    /// Returns the host and port, which image names begin with.
     #[must_use]
     pub fn host(&self) -> String {
         self.address().to_string()
     }
 
-    /// Returns `http://` with the host and port, without a slash at the end.
+    /// Returns `http://` with the host and port, without a trailing slash.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
     }
 
-    /// Returns the address.
+    /// Returns the socket address.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns the registry itself, to look into it or to put something there.
+    /// Returns the registry itself, to inspect or change its content directly.
     #[must_use]
     pub const fn registry(&self) -> &Registry<TestStorage> {
         &self.registry
     }
 
-    /// Returns the requests so far, in the order in which they arrived; of many, the last 10 000.
+    /// Returns the requests so far, in the order of their arrival, at most the last 10 000.
     #[must_use]
     pub fn requests(&self) -> Vec<JournalEntry> {
         self.script.journal()
     }
 
-    /// Forgets the requests so far.
+    /// Clears the journal of requests.
     pub fn clear_requests(&self) {
         self.script.clear_journal();
     }
 
-    /// Plans what goes wrong with the `nth` call of an endpoint from now on; the next is the first.
+    /// Plans a fault for the `nth` call of an endpoint from now on; the next call is the first.
     pub const fn fail(&self, endpoint: Endpoint, nth: usize) -> Fault<'_> {
         Fault::new(&self.script, endpoint, nth)
     }
@@ -111,13 +111,13 @@ impl TestRegistry {
         &self.script
     }
 
-    /// Ends it in order: see [`Server::shutdown`].
+    /// Shuts it down gracefully: see [`Server::shutdown`].
     pub async fn shutdown(self, limit: Duration) {
         self.server.shutdown(limit).await;
     }
 }
 
-/// Makes a [`TestRegistry`].
+/// A builder for [`TestRegistry`].
 #[derive(Debug, Default)]
 pub struct TestRegistryBuilder {
     limits: Limits,
@@ -143,38 +143,38 @@ impl TestRegistryBuilder {
         self
     }
 
-    /// Makes `authorizer` decide who may do what.
+    /// Sets the authorizer. By default, everything is allowed.
     #[must_use]
     pub fn authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
         self.authorizer = Some(authorizer);
         self
     }
 
-    /// Makes `authenticator` find out who makes a request.
+    /// Sets the authenticator. By default, every client is the anonymous principal.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
         self.authenticator = Some(authenticator);
         self
     }
 
-    /// Makes `observer` be told of each request.
+    /// Sets the observer of requests.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self
     }
 
-    /// Makes `sink` be told of what happens.
+    /// Sets the sink of events.
     #[must_use]
     pub fn event_sink(mut self, sink: Arc<dyn EventSink>) -> Self {
         self.events = Some(sink);
         self
     }
 
-    /// Starts the registry, within a tokio runtime.
+    /// Starts the registry. Must be called within a tokio runtime.
     ///
     /// # Panics
-    /// Where no port is free.
+    /// If no port is free.
     pub async fn start(self) -> TestRegistry {
         match self.try_start().await {
             Ok(registry) => registry,

@@ -1,4 +1,4 @@
-//! What a test wants to go wrong, and what it wants to know.
+//! The faults that a test plans, and the journal of requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,14 +8,14 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::endpoint::Endpoint;
 
-/// The most requests that the journal keeps; the oldest go first.
+/// The most requests that the journal keeps; the oldest are dropped first.
 const JOURNAL: usize = 10_000;
 
 /// A request that arrived.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JournalEntry {
-    /// The endpoint; nothing where the request was not understood.
+    /// The endpoint, or `None` if the request was not understood.
     pub endpoint: Option<Endpoint>,
     /// The method.
     pub method: Method,
@@ -25,18 +25,18 @@ pub struct JournalEntry {
     pub query: Option<String>,
     /// The header.
     pub header: HeaderMap,
-    /// The status of the answer; nothing where there is none yet, or the connection was reset.
+    /// The status of the answer, or `None` if there is none yet, or the connection was reset.
     pub status: Option<StatusCode>,
 }
 
-/// The journal and the faults to come, shared by all connections.
+/// The journal and the planned faults, shared by all connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Script(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     journal: VecDeque<JournalEntry>,
-    /// How many entries the journal lost.
+    /// How many entries the journal has dropped.
     lost: u64,
     faults: Vec<Planned>,
 }
@@ -44,12 +44,12 @@ struct State {
 #[derive(Debug)]
 struct Planned {
     endpoint: Endpoint,
-    /// How many calls go well before this one.
+    /// How many calls succeed before this one.
     before: usize,
     effect: Effect,
 }
 
-/// What goes wrong.
+/// The effect of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Status(StatusCode),
@@ -59,7 +59,7 @@ pub(super) enum Effect {
 }
 
 impl Script {
-    /// Notes a request. Returns its place in the journal and what goes wrong with it.
+    /// Records a request. Returns its place in the journal and the effects of its faults.
     pub(super) fn arrived(&self, entry: JournalEntry) -> (u64, Vec<Effect>) {
         let mut state = self.lock();
         let mut effects = Vec::new();
@@ -85,7 +85,7 @@ impl Script {
         (place, effects)
     }
 
-    /// Notes the status of an answer.
+    /// Records the status of an answer.
     pub(super) fn answered(&self, place: u64, status: StatusCode) {
         let mut state = self.lock();
         let index = place
@@ -115,9 +115,9 @@ impl Script {
     }
 }
 
-/// A fault that is being planned; nothing goes wrong until one of its methods says what.
+/// A fault that is being planned. It has no effect until one of its methods is called.
 ///
-/// Several faults may be planned for one call: it can be late, and fail then.
+/// Several faults may be planned for one call: it can be delayed and then fail.
 #[derive(Debug)]
 #[must_use = "say what goes wrong"]
 pub struct Fault<'a> {
@@ -135,10 +135,10 @@ impl<'a> Fault<'a> {
         }
     }
 
-    /// The call is answered with this status and an error document, and has no effect. Its body is taken whole first.
+    /// Answers the call with this status and an error document, after reading its whole body. The call has no effect.
     ///
     /// # Panics
-    /// Where it is not a status, 200 to 999.
+    /// If it is not a status from 200 to 999.
     pub fn status(self, status: u16) {
         let status = StatusCode::from_u16(status)
             .ok()
@@ -147,18 +147,18 @@ impl<'a> Fault<'a> {
         self.plan(status.map(Effect::Status));
     }
 
-    /// The call is begun only after this time.
+    /// Delays the start of the call.
     pub fn delay(self, delay: Duration) {
         self.plan(Some(Effect::Delay(delay)));
     }
 
-    /// The answer's body ends after this many bytes, although its header promises more: the connection is closed. In a
-    /// shorter body nothing is wrong.
+    /// Ends the body of the answer after this many bytes by closing the connection, although its header promises more.
+    /// A shorter body is not affected.
     pub fn truncate(self, bytes: u64) {
         self.plan(Some(Effect::Truncate(bytes)));
     }
 
-    /// The connection is reset without an answer, and the call has no effect.
+    /// Resets the connection without an answer. The call has no effect.
     pub fn reset(self) {
         self.plan(Some(Effect::Reset));
     }

@@ -1,4 +1,4 @@
-//! A registry's service that notes what is asked and fails where a test wants it to.
+//! A registry service that records requests and fails as a test planned.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,7 +20,7 @@ use super::script::{Effect, JournalEntry, Script};
 use crate::server::ConnectionReset;
 use crate::service::{HeaderFields, RegistryService, ResponseBody, response_head};
 
-/// How often it is looked whether the client took what was sent before a body is cut short.
+/// How often to check whether the client took what was sent before a body is cut short.
 const LOOK: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct ScriptedService {
     pub(super) script: Script,
 }
 
-/// The connection is to be closed.
+/// The connection must be closed.
 #[derive(Debug, thiserror::Error)]
 #[error("the test wanted the connection to end here")]
 pub(super) struct Ended;
@@ -94,7 +94,7 @@ fn entry(request: &Request<Incoming>) -> JournalEntry {
     }
 }
 
-/// Takes the request and answers `status`.
+/// Reads the whole request and answers `status`.
 async fn refuse(request: Request<Incoming>, status: StatusCode) -> Result<Response<Full<Bytes>>, Ended> {
     let version = request.version();
     let mut body = request.into_body();
@@ -122,14 +122,14 @@ async fn refuse(request: Request<Incoming>, status: StatusCode) -> Result<Respon
 #[derive(Debug)]
 pub(super) struct ScriptedBody {
     inner: Either<ResponseBody, Full<Bytes>>,
-    /// How many bytes are sent before it fails.
+    /// How many bytes are sent before the body fails.
     left: Option<u64>,
     connection: Option<ConnectionReset>,
     look: Option<Pin<Box<Sleep>>>,
 }
 
 impl ScriptedBody {
-    /// Waits until what was given before is on its way, because a failing body takes it along.
+    /// Waits until the previous bytes have been written, because a failing body would discard them.
     fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             let is_writing = self.connection.as_ref().is_some_and(ConnectionReset::is_writing);
