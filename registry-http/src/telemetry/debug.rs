@@ -23,7 +23,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// | that of the metrics | the metrics, as `OpenMetrics` text |
 /// | `/debug/health` | 200 with `{}`, or 503 with what fails, in the form of the distribution registry |
 /// | `/live`, `/livez` | 200 as long as the process answers |
-/// | `/ready`, `/readyz` | 200 if requests should be sent here, with operator [remarks](Health::add_remark); otherwise 503 |
+/// | `/ready`, `/readyz` | 200 if requests should be sent here, with [remarks](Health::add_remark); otherwise 503 |
 /// | `/startup`, `/startupz` | 200 once the server has started; before, 503 with the current phase |
 /// | `POST /debug/health/down`, `…/up` | takes the server out of service (`/ready` fails), and puts it back |
 #[derive(Clone, Debug)]
