@@ -1,4 +1,4 @@
-//! The rules of `access` and `tags.immutable`, as the registry takes them.
+//! The rules of `access` and `tags.immutable`, in the form the registry uses.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -8,13 +8,13 @@ use registry_core::policy::{ImmutableTagRule, Right, Rule, Rules};
 use crate::config::Configuration;
 use crate::config::sections::access::AccessAction;
 
-/// What is wrong with a key, and which one.
+/// The key that is wrong, and what is wrong with it.
 pub(crate) type Problem = (String, String);
 
-/// Returns the rules that say who may do what.
+/// Returns the rules that decide who may do what.
 ///
 /// # Errors
-/// The first key that does not hold what it should.
+/// The first key with an invalid value.
 pub(crate) fn rules(configuration: &Configuration) -> Result<Rules, Problem> {
     let access = &configuration.access;
     let groups = access
@@ -41,10 +41,10 @@ pub(crate) fn rules(configuration: &Configuration) -> Result<Rules, Problem> {
     })
 }
 
-/// Returns the rules that say which tags never move.
+/// Returns the rules that decide which tags are immutable.
 ///
 /// # Errors
-/// The first key that does not hold what it should.
+/// The first key with an invalid value.
 pub(crate) fn immutable_tags(configuration: &Configuration) -> Result<Vec<ImmutableTagRule>, Problem> {
     let rules = configuration.tags.immutable.iter().enumerate();
     rules

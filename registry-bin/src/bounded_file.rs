@@ -1,4 +1,4 @@
-//! Files that are read whole: up to a size, whatever stands in their place.
+//! Files that are read whole, up to a size limit, whatever kind of file they are.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,22 +9,22 @@ use rustix::fs::statfs;
 
 use crate::ownership;
 
-/// The largest file that is read whole, in bytes: far more than a configuration, a file of keys or of users needs.
+/// The largest file that is read whole, in bytes: far more than a configuration or a file of keys or users needs.
 const LIMIT: u64 = 16 << 20;
 
-/// The file system of pipes that have no name (statfs(2)).
+/// The file system of unnamed pipes (statfs(2)).
 const UNNAMED_PIPES: u64 = 0x5049_5045;
 
-/// What editors of Windows write before text in UTF-8. It is no part of the text.
+/// The byte order mark that Windows editors write before UTF-8 text. It is not part of the text.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The same before text in UTF-16, as PowerShell writes it.
+/// The byte order marks of UTF-16 text, as PowerShell writes it.
 const OTHER_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-/// Reads a file whole, without a byte order mark.
+/// Reads a whole file, without a byte order mark.
 ///
 /// # Errors
-/// Those of the file system, and where it is larger than 16 MiB, is text in UTF-16 or is a named pipe.
+/// Errors of the file system, and if the file is larger than 16 MiB, UTF-16 text or a named pipe.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     require_no_named_pipe(path)?;
     let mut content = Vec::new();
@@ -44,8 +44,8 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Refuses a named pipe: whoever opens it waits until somebody writes to it, and it can be read once. One without a name, as of
-/// a shell's `<(...)`, has its writer.
+/// Refuses a named pipe: opening it blocks until another process writes to it, and it can be read only once. An unnamed
+/// pipe, as of a shell's `<(...)`, has its writer.
 fn require_no_named_pipe(path: &Path) -> io::Result<()> {
     let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
     if is_pipe && statfs(path).is_ok_and(|system| system.f_type as u64 != UNNAMED_PIPES) {
@@ -55,10 +55,10 @@ fn require_no_named_pipe(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a file of text whole.
+/// Reads a whole text file.
 ///
 /// # Errors
-/// Those of [`read`], and where it is not UTF-8.
+/// Those of [`read`], and if the file is not UTF-8.
 pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }

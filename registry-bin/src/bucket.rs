@@ -1,4 +1,4 @@
-//! A bucket that the configuration names, of any service.
+//! The bucket that the configuration names, of any service.
 
 use std::fmt;
 
@@ -16,16 +16,16 @@ use crate::config::sections::storage::{S3, Storage};
 use crate::config::values::Secret;
 use crate::failure::Failure;
 
-/// A bucket, and the folder in it.
+/// A bucket, and a folder in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bucket {
     name: String,
-    /// The folders in the bucket, with slashes between them.
+    /// The folder in the bucket, with slashes between its parts.
     prefix: String,
     service: Service,
 }
 
-/// Whose bucket it is, and how it is reached.
+/// The service of a bucket, and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Service {
     S3(S3Options),
@@ -36,7 +36,7 @@ enum Service {
 }
 
 impl Bucket {
-    /// The bucket that the configuration names, if it does.
+    /// Returns the bucket that the configuration names, if it names one.
     pub(crate) fn of(storage: &Storage) -> Option<Self> {
         let bucket = |name: &str, root: &Option<String>, service| Self {
             name: name.to_owned(),
@@ -61,7 +61,7 @@ impl Bucket {
         None
     }
 
-    /// Returns the name of the driver, as distribution has it.
+    /// Returns the name of the driver, as in distribution.
     pub(crate) const fn kind(&self) -> &'static str {
         match self.service {
             Service::S3(_) => "s3",
@@ -72,7 +72,7 @@ impl Bucket {
         }
     }
 
-    /// Makes the client of the bucket; nothing is asked of it yet.
+    /// Creates the client of the bucket, without sending a request.
     pub(crate) fn open(&self) -> Result<ObjectStoreBackend, Failure> {
         self.client()
             .map_err(|cause| Failure::new(format!("cannot use {self}")).because(cause))
@@ -106,7 +106,7 @@ fn reveal(secret: &Option<Secret>) -> Option<String> {
     secret.as_ref().map(|secret| secret.reveal().to_owned())
 }
 
-/// Returns how the bucket of the configuration is reached.
+/// Returns how to reach the bucket of the configuration.
 pub(crate) fn s3_options(s3: &S3) -> S3Options {
     let mut options = S3Options::default();
     options.access_key = reveal(&s3.access_key).zip(reveal(&s3.secret_key));

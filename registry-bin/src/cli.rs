@@ -138,7 +138,7 @@ pub(crate) enum ExplainedAction {
 }
 
 impl ExplainedAction {
-    /// The word for it.
+    /// Returns the name of the action.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Pull => "pull",
@@ -197,7 +197,7 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    /// The flags that stand for keys of the configuration.
+    /// Returns the flags that override keys of the configuration.
     pub(crate) fn flags(&self) -> Vec<Flag> {
         let flag = |path, name, value: Option<String>| value.map(|value| Flag { path, name, value });
         let word =
@@ -260,7 +260,7 @@ pub(crate) struct ConfigArguments {
 }
 
 impl ConfigArguments {
-    /// The arguments, wherever the file was given.
+    /// Returns the arguments, wherever the file was given.
     pub(crate) fn store(&self) -> StoreArguments {
         StoreArguments {
             config: self.file.clone().or_else(|| self.store.config.clone()),

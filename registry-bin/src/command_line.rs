@@ -1,19 +1,19 @@
-//! The command lines of registry:2's image, as this program takes them, and what is said of those that it does not.
+//! Command lines of registry:2's image, translated to this program, and the error for those that it does not accept.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Stands for a word that is not shown.
+/// Replaces a word that is not shown.
 const HIDDEN: &str = "…";
 
-/// What the program is called in the image, beside its own name. Charts and compose files name one of these as the
-/// command, which comes behind the image's own entry point then.
+/// The names of the program in the image, besides its own. Charts and compose files name one of these as the command,
+/// which then follows the image's own entry point.
 const NAMES: [&str; 3] = ["registry-bin", "registry", "entrypoint.sh"];
 
-/// Turns the arguments of registry:2's image into those of this program; its own stay as they are. There as here,
-/// `FILE.yml` alone is served.
+/// Translates the arguments of registry:2's image into those of this program; its own stay as they are. As in
+/// registry:2, `FILE.yml` alone means to serve it.
 pub(crate) fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut given = given.into_iter().peekable();
     let mut arguments: Vec<OsString> = given.next().into_iter().collect();
@@ -40,8 +40,8 @@ fn is_configuration(argument: &OsStr) -> bool {
     extension.is_some_and(|extension| extension == "yml" || extension == "yaml")
 }
 
-/// Takes words out of an error that may be passwords: whoever knows another `htpasswd` writes one behind the user. The error
-/// goes to logs of services and of jobs.
+/// Removes words from an error that may be passwords, because people used to another `htpasswd` write one after the
+/// user. The error goes to logs of services and of jobs.
 pub(crate) fn without_secrets(mut error: clap::Error) -> clap::Error {
     let (word, is_known) = match error.kind() {
         ErrorKind::UnknownArgument => (
@@ -71,7 +71,7 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
     }
 }
 
-/// Tells whether a word is a flag of some program.
+/// Returns whether a word is a flag of some program.
 fn is_flag(word: &str) -> bool {
     let name = word
         .strip_prefix('-')

@@ -1,4 +1,4 @@
-//! Why a command failed, for the person who started it.
+//! The error of a command, for the person who ran it.
 
 use std::error::Error;
 use std::fmt;
@@ -8,9 +8,9 @@ use registry_core::printable::Printable;
 /// What was wrong, with which value, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// Where in the configuration the cause was written.
+    /// Where in the configuration the key was written.
     place: Option<String>,
-    /// The key of the configuration that is at fault.
+    /// The key of the configuration that caused the failure.
     key: Option<String>,
     message: String,
     cause: Option<Box<dyn Error + Send + Sync>>,
@@ -26,7 +26,7 @@ impl Failure {
         }
     }
 
-    /// The same for what a key of the configuration says.
+    /// Creates a failure that a key of the configuration caused.
     pub(crate) fn of(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             key: Some(key.into()),
@@ -34,19 +34,19 @@ impl Failure {
         }
     }
 
-    /// Says that a key of the configuration is at fault.
+    /// Sets the key of the configuration that caused the failure.
     #[must_use]
     pub(crate) fn about(mut self, key: &str) -> Self {
         self.key = Some(key.to_owned());
         self
     }
 
-    /// The key of the configuration that is at fault, if it is one.
+    /// Returns the key of the configuration that caused the failure, if there is one.
     pub(crate) fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// Says where in the configuration the key was written.
+    /// Sets where in the configuration the key was written.
     #[must_use]
     pub(crate) fn at(mut self, place: String) -> Self {
         self.place = Some(place);
@@ -59,7 +59,7 @@ impl Failure {
         self
     }
 
-    /// Prints the failure and its causes to the standard error.
+    /// Prints the failure and its causes to standard error.
     #[expect(
         clippy::print_stderr,
         reason = "the command's last word is for the terminal, not for the log"
@@ -68,13 +68,13 @@ impl Failure {
         eprintln!("{}", self.last_word());
     }
 
-    /// The failure and its causes as the last that a command says.
+    /// Returns the failure and its causes as the last line of a command's output.
     pub(crate) fn last_word(&self) -> String {
         format!("error: {}", printable_lines(&self.to_string()))
     }
 }
 
-/// Makes a text printable that may have several lines.
+/// Makes text printable, keeping its line breaks.
 pub(crate) fn printable_lines(text: &str) -> String {
     let lines: Vec<String> = text.split('\n').map(|line| Printable(line).to_string()).collect();
     lines.join("\n")
@@ -89,7 +89,7 @@ impl fmt::Display for Failure {
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
         while let Some(error) = cause {
             let told = error.to_string();
-            // Some errors tell their causes themselves.
+            // Some errors include their causes.
             if !text.contains(&told) {
                 text.push_str(": ");
                 text.push_str(&told);

@@ -1,11 +1,11 @@
-//! File systems that the kernel makes up, such as /proc, in which nothing can be stored whatever their modes say.
+//! Virtual file systems of the kernel, such as /proc, in which nothing can be stored whatever their modes say.
 
 use std::io;
 use std::path::Path;
 
 use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 
-/// Those that root may seem to write to: their numbers (statfs(2)) and their names.
+/// The file systems that seem writable to root: their magic numbers (statfs(2)) and names.
 const MADE_UP: [(u64, &str); 10] = [
     (PROC_SUPER_MAGIC as u64, "proc"),
     (0x6265_6572, "sysfs"),
@@ -19,14 +19,14 @@ const MADE_UP: [(u64, &str); 10] = [
     (0x6265_6570, "configfs"),
 ];
 
-/// Refuses a path in such a file system, whether it is there or would have to be made.
+/// Refuses a path in such a file system, whether it exists or would have to be created.
 ///
 /// # Errors
-/// Which one it is in.
+/// If the path is in one, an error that names it.
 pub(crate) fn require_storage(path: &Path) -> io::Result<()> {
     let is_there = |place: &&Path| place.symlink_metadata().is_ok();
     let place = path.ancestors().find(is_there).unwrap_or_else(|| Path::new("."));
-    // What cannot be looked at is told of by whoever uses it.
+    // If it cannot be examined, its user reports the error.
     let Ok(found) = statfs(place) else { return Ok(()) };
     match MADE_UP.iter().find(|(number, _)| *number == found.f_type as u64) {
         None => Ok(()),

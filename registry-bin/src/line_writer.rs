@@ -1,4 +1,4 @@
-//! Lines for the standard streams or a file, written by a thread of their own.
+//! Writers of lines to the standard streams or to files, each on its own thread.
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
@@ -17,36 +17,36 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::failure::Failure;
 use crate::ownership;
 
-/// How many bytes of lines wait at most for whoever reads them.
+/// How many bytes of lines are queued at most for a slow reader.
 const WAITING: usize = 4 * 1024 * 1024;
 
-/// What a line takes that waits, besides its text.
+/// What a queued line takes besides its text, in bytes.
 const LINE: usize = 64;
 
-/// How many bytes are written at once.
+/// How many bytes are collected for one batch.
 const BATCH: usize = 64 * 1024;
 
-/// How many bytes one call writes: who takes them slowly is seen to take some.
+/// How many bytes one call writes, small enough that a slow reader is seen to make progress.
 const PIECE: usize = 16 * 1024;
 
-/// How long the last lines may take, while somebody takes them.
+/// How long the last lines may take while a reader makes progress.
 const END: Duration = Duration::from_secs(2);
 
-/// After how long without a byte taken nobody is believed to read the last lines.
+/// After how long without progress the last lines are given up.
 const SILENCE: Duration = Duration::from_millis(400);
 
-/// How often it is told at most, in a flood, that lines are dropped.
+/// How often dropped lines are reported at most in a flood.
 const TELL: Duration = Duration::from_secs(1);
 
-/// How long to wait for a reader whose end of the pipe makes writes fail instead of wait.
+/// How long to wait before retrying a write to a pipe that its reader made non-blocking.
 const RETRY: Duration = Duration::from_millis(5);
 
 thread_local! {
-    /// This thread writes a log. What it says itself is little, and never dropped.
+    /// This thread writes a log. Its own messages are few, and never dropped.
     static IS_WRITER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Writes lines. Where they are not taken as fast as they come, some are dropped and counted; nobody waits.
+/// Writes lines without blocking the caller. If they are not read as fast as they come, some are dropped and counted.
 #[derive(Clone, Debug)]
 pub(crate) struct LineWriter {
     messages: Sender<Message>,
@@ -58,20 +58,20 @@ pub(crate) struct LineWriter {
 #[derive(Debug)]
 enum Message {
     Line(String),
-    /// Write what waits and, whatever waits, this; then end.
+    /// Write what is queued and then this line, however much is queued; then end.
     End(Option<String>),
 }
 
-/// What is known of the lines on both sides.
+/// The state that both sides share.
 #[derive(Debug)]
 struct Queue {
-    /// What the log and the metrics call the lines.
+    /// The name of these lines in the log and the metrics.
     name: &'static str,
-    /// Bytes that wait.
+    /// Bytes in the queue.
     waiting: AtomicUsize,
-    /// Lines that wait or are being written.
+    /// Lines in the queue or being written.
     unwritten: AtomicU64,
-    /// How often bytes were taken.
+    /// How often a write made progress.
     taken: AtomicU64,
     dropped: AtomicU64,
 }
@@ -89,20 +89,20 @@ impl Queue {
 }
 
 impl LineWriter {
-    /// Writes to the standard error.
+    /// Writes to standard error.
     pub(crate) fn stderr() -> Result<Self, Failure> {
         Self::stream("server", &io::stderr())
     }
 
-    /// Writes to the standard output.
+    /// Writes to standard output.
     pub(crate) fn stdout() -> Result<Self, Failure> {
         Self::stream("access", &io::stdout())
     }
 
-    /// Appends to a file, which only its owner may read if it is made here. It may be cut to nothing while it is
-    /// written, as `logrotate` does with `copytruncate`, and it may be a named pipe, whose reader need not be there yet.
+    /// Appends to a file. If it is created here, only its owner can read it. It may be truncated while it is written,
+    /// as `logrotate` does with `copytruncate`, and it may be a named pipe without a reader yet.
     pub(crate) fn file(name: &'static str, path: &Path) -> Result<Self, Failure> {
-        // Opened for writing only, a named pipe waits for its reader, and so would the start of the server.
+        // Opening a named pipe for writing only would block until it has a reader, and with it the start of the server.
         let is_pipe = path
             .metadata()
             .is_ok_and(|metadata| metadata.file_type().is_fifo());
@@ -120,7 +120,7 @@ impl LineWriter {
     }
 
     fn stream(name: &'static str, stream: &impl AsFd) -> Result<Self, Failure> {
-        // Past the buffer and the lock of the standard library, which other threads would wait for.
+        // Bypasses the buffer and the lock of the standard library, which other threads would wait for.
         let copy = stream.as_fd().try_clone_to_owned();
         let copy = copy.map_err(|cause| Failure::new("cannot use the standard streams").because(cause))?;
         Self::start(name, File::from(copy))
@@ -148,23 +148,23 @@ impl LineWriter {
         })
     }
 
-    /// What the lines are called.
+    /// Returns the name of the lines.
     pub(crate) fn name(&self) -> &'static str {
         self.queue.name
     }
 
-    /// How many lines were dropped so far.
+    /// Returns how many lines were dropped so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.queue.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes what waits and `last`, and ends. It blocks, for less than half a second where nobody takes the lines, and for
-    /// at most two where somebody is slow.
+    /// Writes what is queued and `last`, and ends. Blocks for less than half a second if the lines are not read, and
+    /// for little more than two seconds if they are read slowly.
     pub(crate) fn close(&self, last: Option<String>) {
         self.end(last).wait();
     }
 
-    /// The same for several, which end at the same time. Tells the program's own log how many lines nobody took.
+    /// Closes several writers at the same time. Logs how many lines were not read.
     pub(crate) fn close_all(writers: &[&Self]) {
         let endings: Vec<_> = writers.iter().map(|writer| writer.end(None)).collect();
         for ending in endings {
@@ -189,7 +189,7 @@ impl LineWriter {
     }
 }
 
-/// A writer that was told to end.
+/// A writer that was asked to end.
 struct Ending<'w> {
     writer: &'w LineWriter,
     taken: u64,
@@ -198,13 +198,13 @@ struct Ending<'w> {
 }
 
 impl Ending<'_> {
-    /// Waits until the last lines are written, or nobody takes them. Returns how many were not.
+    /// Waits until the last lines are written, or are not read any more. Returns how many were not written.
     fn wait(&self) -> u64 {
         let queue = &self.writer.queue;
         let ended = self.writer.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut taken, mut deadline) = (self.taken, self.begun + SILENCE);
         loop {
-            // Nothing is ever sent: the thread has ended, or it is too late.
+            // Nothing is ever sent: either the thread has ended, or the time is up.
             let left = deadline.saturating_duration_since(Instant::now());
             if !self.is_running || ended.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
                 break;
@@ -243,7 +243,7 @@ impl<'w> MakeWriter<'w> for LineWriter {
     }
 }
 
-/// Takes an entry of the program's own log, which comes whole and with its line feed.
+/// Receives an entry of the program's own log, which is complete and ends with a line feed.
 #[derive(Debug)]
 pub(crate) struct Entry<'w>(&'w LineWriter);
 
@@ -259,19 +259,19 @@ impl Write for Entry<'_> {
     }
 }
 
-/// The thread's side.
+/// The state of the writing thread.
 struct Output<W> {
     sink: W,
     queue: Arc<Queue>,
-    /// What was written last is the beginning of a line.
+    /// The last write ended within a line.
     is_torn: bool,
     is_failing: bool,
-    /// How many dropped lines were told of, and when.
+    /// How many dropped lines were reported, and when.
     told: (u64, Option<Instant>),
 }
 
 impl<W: Write> Output<W> {
-    /// Writes until told to end; `running` is dropped then.
+    /// Writes until asked to end, and then drops `running`.
     fn run(mut self, messages: &Receiver<Message>, running: SyncSender<()>) {
         IS_WRITER.set(true);
         while let Ok(first) = messages.recv() {
@@ -318,7 +318,7 @@ impl<W: Write> Output<W> {
         drop(running);
     }
 
-    /// Takes lines that nobody wants, so that none waits and none counts as dropped.
+    /// Discards lines after the reader is gone, so that they are neither queued nor counted as dropped.
     fn discard(&self, messages: &Receiver<Message>) {
         while let Ok(Message::Line(line)) = messages.recv() {
             self.queue
@@ -328,7 +328,7 @@ impl<W: Write> Output<W> {
         }
     }
 
-    /// Tells the program's own log what is wrong with this one, which may be the same.
+    /// Reports problems of this log in the program's own log, which may be the same one.
     fn tell(&mut self, written: io::Result<()>, is_empty: bool) {
         let log = self.queue.name;
         match written {
@@ -356,7 +356,7 @@ impl<W: Write> Output<W> {
         }
     }
 
-    /// Writes lines. Where that fails, those of them that were not written to their end are dropped.
+    /// Writes lines. On an error, the lines that were not written completely are dropped.
     fn write_batch(&mut self, batch: &[u8]) -> io::Result<()> {
         let mut rest = batch;
         let written = self.end_torn_line().and_then(|()| {
@@ -393,13 +393,13 @@ fn push_line(batch: &mut Vec<u8>, line: &str) {
     batch.push(b'\n');
 }
 
-/// Writes at least a byte.
+/// Writes at least one byte.
 fn write_some(sink: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match sink.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Another program made the pipe so, for all who have it.
+            // Another program made the pipe non-blocking, for all that share it.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY),
             written => return written,
         }
@@ -457,7 +457,7 @@ mod tests {
         assert!(writer.queue.waiting.load(Ordering::Relaxed) <= WAITING);
         let dropped = writer.dropped();
         assert!(dropped > written / 2, "{dropped}");
-        // It is read after all.
+        // Reading starts late.
         let reading = std::thread::spawn(move || BufReader::new(reader).lines().count());
         let deadline = Instant::now() + Duration::from_secs(30);
         while writer.queue.waiting.load(Ordering::Relaxed) > 0 {
@@ -485,11 +485,11 @@ mod tests {
         for ending in &endings {
             assert!(ending.wait() > 500);
         }
-        // Far from the sum of what each may take, and far from what one that is read may.
+        // Far less than the sum of what each may take, and than what one that is read may take.
         assert!(begun.elapsed() < END);
     }
 
-    /// Takes bytes until it is full; then nothing, until it is emptied.
+    /// Accepts bytes until it is full, and then none until its limit is raised.
     #[derive(Default)]
     struct Full(Vec<u8>, usize);
 

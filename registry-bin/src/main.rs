@@ -1,6 +1,6 @@
 //! `registry-bin`: a container registry server.
 //!
-//! The only crate that reads files, the environment and signals. What an embedder would miss is in the libraries.
+//! The only crate that reads files, the environment and signals. Everything that an embedder needs is in the libraries.
 #![forbid(unsafe_code)]
 
 mod access;
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
-        // What the command found is not as it should be; it has said so.
+        // The command found a problem, and has reported it.
         Ok(false) => ExitCode::FAILURE,
         Err(failure) => {
             failure.print();

@@ -1,4 +1,4 @@
-//! Files that only their owner may read.
+//! Files that only their owner can read.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,13 +11,12 @@ use uuid::Uuid;
 use crate::bounded_file;
 use crate::ownership::with_owner;
 
-/// Writes a file whole or not at all. A new one may be read by its owner alone; one that is replaced keeps its mode and
-/// its owner.
+/// Writes a file atomically. A new file is only readable by its owner; a replaced one keeps its mode and owner.
 ///
 /// # Errors
-/// Those of the file system; also where the owner is another one, whom this process may not give a file to.
+/// Errors of the file system, also if the file has another owner and this process may not give it away.
 pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
-    // A link, as of a mounted secret, stays a link.
+    // A link, as to a mounted secret, stays a link.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let replaced = fs::metadata(&path).ok();
     let mode = replaced.as_ref().map_or(0o600, |file| file.mode() & 0o777);
@@ -25,8 +24,8 @@ pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     with_temporary(&path, text, mode, owner, |temporary| fs::rename(temporary, &path))
 }
 
-/// Changes a file, or makes it, so that of several processes that do so at once none undoes what another did. `change` gets
-/// the text, which is empty where there is no file, and may be called again.
+/// Changes or creates a file so that concurrent edits by other processes are not lost. `change` gets the text, which is
+/// empty if there is no file, and may be called again.
 ///
 /// # Errors
 /// Those of `change` and of the file system.
@@ -39,24 +38,24 @@ pub(crate) fn edit<E: From<io::Error>>(
             let text = bounded_file::read_to_string(path)?;
             return Ok(write(path, &change(&text)?)?);
         }
-        // Who makes the file first has made it whole.
+        // If another process creates the file first, it is complete.
         if create(path, &change("")?)? {
             return Ok(());
         }
     }
 }
 
-/// Locks a file against others that edit it, until the result is dropped; nothing where there is no file.
+/// Locks a file against other editors until the result is dropped. Returns `None` if there is no file.
 fn lock_in_place(path: &Path) -> io::Result<Option<File>> {
     loop {
-        // Some file systems lock only what may be written.
+        // Some file systems can only lock files that are open for writing.
         let opened = OpenOptions::new().read(true).write(true).open(path);
         let file = match opened.or_else(|_| File::open(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(|cause| with_owner(path, cause))?,
         };
         file.lock()?;
-        // Whoever had the lock may have put another file in its place.
+        // The previous holder of the lock may have replaced the file.
         let locked = file.metadata()?;
         match fs::metadata(path) {
             Ok(now) if (locked.dev(), locked.ino()) == (now.dev(), now.ino()) => return Ok(Some(file)),
@@ -66,7 +65,7 @@ fn lock_in_place(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Locks a file that is there only for that, until the result is dropped. It is made where there is none.
+/// Locks a dedicated lock file until the result is dropped, and creates it if needed.
 ///
 /// # Errors
 /// Those of the file system.
@@ -85,7 +84,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Creates a file that only its owner may read, whole or not at all; `false` where there is one.
+/// Creates a file atomically that only its owner can read. Returns `false` if it exists already.
 ///
 /// # Errors
 /// Those of the file system.
@@ -93,7 +92,7 @@ pub(crate) fn create(path: &Path, text: &str) -> io::Result<bool> {
     if let Some(folder) = path.parent() {
         create_private_folder(folder).map_err(|cause| with_owner(folder, cause))?;
     }
-    // Unlike a rename, a link replaces nothing: of several processes that start at once, one makes the file.
+    // Unlike a rename, a link replaces nothing: of several processes that start at once, only one creates the file.
     let made = with_temporary(path, text, 0o600, None, |temporary| {
         let linked = fs::hard_link(temporary, path);
         fs::remove_file(temporary)?;
@@ -106,7 +105,7 @@ pub(crate) fn create(path: &Path, text: &str) -> io::Result<bool> {
     }
 }
 
-/// Writes a file beside `path` and has `finish` put it there.
+/// Writes a temporary file next to `path` and has `finish` put it in place.
 fn with_temporary(
     path: &Path,
     text: &str,
@@ -136,20 +135,20 @@ fn with_temporary(
         sync_folder(path)
     })();
     if written.is_err() {
-        // What is left of an attempt is in nobody's way; the first failure is the one that counts.
+        // A leftover temporary file does no harm; the first error is the one to report.
         drop(fs::remove_file(&temporary));
     }
     written
 }
 
-/// Returns a name beside `path` that no other process uses, on this machine or another that shares the folder.
+/// Returns a name next to `path` that no other process uses, on this machine or another that shares the folder.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", Uuid::new_v4().simple()));
     name.into()
 }
 
-/// Makes the entries of the file's folder survive a loss of power.
+/// Makes the entries of the file's folder survive a power loss.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),

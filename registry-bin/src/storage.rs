@@ -1,4 +1,4 @@
-//! The storage that a server was told to use, whatever its kind.
+//! The storage that a server uses, of any kind.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::kernel_files;
 use crate::ownership::{self, WithOwner as _};
 
-/// Where a registry keeps its data.
+/// Where a registry stores its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StorageLocation {
     Memory,
@@ -26,10 +26,10 @@ pub(crate) enum StorageLocation {
 }
 
 impl StorageLocation {
-    /// What the configuration says.
+    /// Returns the location that the configuration names.
     ///
     /// # Errors
-    /// Where it names no storage.
+    /// If it names none.
     pub(crate) fn of(storage: &storage::Storage) -> Result<Self, Failure> {
         if let Some(filesystem) = &storage.filesystem {
             return Ok(Self::Folder(filesystem.root.to_path_buf()));
@@ -45,7 +45,7 @@ impl StorageLocation {
 }
 
 impl StorageLocation {
-    /// Returns the name of the driver, as distribution has it.
+    /// Returns the name of the driver, as in distribution.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Memory => "inmemory",
@@ -73,7 +73,7 @@ pub(crate) enum AnyStore {
 }
 
 impl AnyStore {
-    /// What a registry asks of it.
+    /// Returns the store as the storage of a registry.
     pub(crate) fn storage(&self) -> Arc<dyn Storage> {
         match self {
             Self::Disk(store) => Arc::<Store<FilesystemBackend>>::clone(store),
@@ -81,7 +81,7 @@ impl AnyStore {
         }
     }
 
-    /// Passes where it can be read, and on a disk written; else says what is wrong.
+    /// Checks that the store can be read and, on a disk, written. The error says what is wrong.
     pub(crate) async fn probe(&self) -> Result<(), String> {
         let probed = match self {
             Self::Disk(store) => store.probe().await,
@@ -90,7 +90,7 @@ impl AnyStore {
         probed.map_err(|error| error.to_string())
     }
 
-    /// Tells whether it is in a folder where nothing can be written.
+    /// Returns whether it is in a folder where nothing can be written.
     pub(crate) fn is_read_only(&self) -> bool {
         match self {
             Self::Disk(store) => store.backend().is_read_only(),
@@ -98,7 +98,7 @@ impl AnyStore {
         }
     }
 
-    /// Tells whether it writes nothing until something was put right.
+    /// Returns whether writing has stopped until a problem is fixed.
     pub(crate) fn is_stopped(&self) -> bool {
         match self {
             Self::Disk(store) => store.backend().writes_stopped().is_some(),
@@ -106,7 +106,7 @@ impl AnyStore {
         }
     }
 
-    /// Returns what is wrong with the space on its disk, and what helps.
+    /// Returns what is wrong with the space on its disk and what helps, if anything is.
     pub(crate) fn lacks_space(&self) -> Option<String> {
         match self {
             Self::Disk(store) => store.backend().lacks_space(),
@@ -114,7 +114,7 @@ impl AnyStore {
         }
     }
 
-    /// Returns how much space its disk had when somebody looked last.
+    /// Returns the space on its disk when it was last checked.
     pub(crate) fn space(&self) -> Option<Space> {
         match self {
             Self::Disk(store) => store.backend().space(),
@@ -122,7 +122,7 @@ impl AnyStore {
         }
     }
 
-    /// Returns what there was at the last sweep, and when that ended.
+    /// Returns the contents at the last sweep, and when that ended.
     pub(crate) fn swept_contents(&self) -> Option<(Contents, Timestamp)> {
         match self {
             Self::Disk(store) => store.swept_contents(),
@@ -130,7 +130,7 @@ impl AnyStore {
         }
     }
 
-    /// Ends background work and makes everything durable.
+    /// Stops background work and makes everything durable.
     pub(crate) async fn close(&self) -> Result<(), Failure> {
         let closed = match self {
             Self::Disk(store) => store.close().await,
@@ -147,22 +147,23 @@ impl AnyStore {
     }
 }
 
-/// How often a disk is swept, and memory.
+/// How often a disk or memory is swept.
 const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
 
-/// How often a bucket is swept: a sweep reads every blob's record, and each read costs.
+/// How often a bucket is swept. A sweep reads every blob's record, and each read costs money.
 const BUCKET_SWEEP_INTERVAL: Duration = Duration::from_hours(24);
 
-/// A storage that is open.
+/// An open storage.
 pub(crate) struct OpenStorage {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) store: AnyStore,
-    /// None where nothing can be written.
+    /// `None` if nothing can be written.
     sweeper: Option<Sweeper>,
 }
 
 impl OpenStorage {
-    /// Opens a storage, which may have `open_files` files of blobs open. With `wait`, waits for another process that has it.
+    /// Opens a storage, which may keep `open_files` files of blobs open. With `wait`, waits for another process that
+    /// has it.
     pub(crate) async fn open(
         location: &StorageLocation,
         maintenance: &Maintenance,
@@ -214,7 +215,7 @@ impl OpenStorage {
         }
     }
 
-    /// Ends background work and makes everything durable.
+    /// Stops background work and makes everything durable.
     pub(crate) async fn close(self) -> Result<(), Failure> {
         if let Some(sweeper) = self.sweeper {
             sweeper.shutdown().await;
@@ -223,10 +224,10 @@ impl OpenStorage {
     }
 }
 
-/// Tells whether this process may write in a folder.
+/// Returns whether this process can write in a folder.
 ///
 /// # Errors
-/// Where it may not, and is not to serve pulls alone.
+/// If it cannot, and the configuration does not allow serving pulls only.
 pub(crate) fn require_writable(root: &Path, maintenance: &Maintenance) -> Result<bool, Failure> {
     let may_write = kernel_files::require_storage(root).and_then(|()| ownership::require_writable(root));
     match may_write {
