@@ -1,4 +1,4 @@
-//! Adoption of what the distribution registry left in the same place, before clients are answered.
+//! Adoption of the distribution registry's data in the same place, before requests are answered.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -21,13 +21,13 @@ use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
 use crate::storage::{AnyStore, StorageLocation};
 
-/// How often the log says how far an adoption came.
+/// How often the log reports the progress of an adoption.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Adopts what is there if that was not done and the store has nothing else.
+/// Adopts the data in place, unless that was done before or the store has other content.
 ///
 /// # Errors
-/// Why it cannot be adopted. The registry must not be served then: clients would find it empty.
+/// Why it cannot be adopted. The registry must not be served then, because clients would find it empty.
 pub(super) async fn adopt(
     location: &StorageLocation,
     store: &AnyStore,
@@ -52,7 +52,7 @@ async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &He
             Some(tree) => adopt_tree(&tree, root, store, health).await,
             None => Ok(()),
         },
-        // Whatever became of the other's folders is no reason not to serve what is here.
+        // Problems in the distribution registry's folders are no reason not to serve what is here.
         Adoption::Finished(when) => {
             if let Ok(Some(tree)) = Tree::find(root) {
                 update(&tree, when, store, health).await;
@@ -72,7 +72,7 @@ async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &He
     }
 }
 
-/// Adopts what the distribution registry took since its folders were adopted.
+/// Adopts what the distribution registry stored after its folders were adopted.
 async fn update(tree: &Tree, when: Timestamp, store: &Store<FilesystemBackend>, health: &Health) {
     let mut show = Show::new(health);
     let updated = distribution::update(store, tree, &mut show).await;
@@ -139,10 +139,10 @@ async fn adopt_tree(
     Ok(())
 }
 
-/// Refuses records whose folder would look empty, or emptier than it is, and cannot be written.
+/// Refuses a read-only folder that would look empty, or emptier than it is.
 ///
 /// # Errors
-/// Where an adoption was not begun, though there is something to adopt, or not finished.
+/// If an adoption was not finished, or not begun although there is something to adopt.
 fn require_adopted(root: &Path, came: &Adoption) -> Result<(), Failure> {
     let is_whole = match came {
         Adoption::Finished(when) => {
@@ -164,7 +164,7 @@ fn require_adopted(root: &Path, came: &Adoption) -> Result<(), Failure> {
     ))
 }
 
-/// Refuses a bucket that has the distribution registry's data and nothing of ours: served, it would look empty.
+/// Refuses a bucket that has the distribution registry's data and none of ours: it would look empty to clients.
 async fn refuse_unadopted<B: Backend>(store: &Store<B>, place: &StorageLocation) -> Result<(), Failure> {
     let failed = || Failure::new(format!("cannot use {place}"));
     match is_unadopted(store).await {
@@ -177,12 +177,12 @@ async fn refuse_unadopted<B: Backend>(store: &Store<B>, place: &StorageLocation)
     }
 }
 
-/// Says why a service failed, without what a registry tells its clients then ("busy"), and what to do where that is known.
+/// Describes why a service failed, without the message for clients ("busy"), and says what to do if that is known.
 fn of_service(error: &registry_core::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| (**cause).source());
     let mut text = String::new();
     for cause in causes.map(ToString::to_string) {
-        // Some errors tell their causes themselves.
+        // Some errors include their causes.
         if !text.contains(&cause) {
             text = if text.is_empty() {
                 cause
@@ -193,7 +193,7 @@ fn of_service(error: &registry_core::Error) -> String {
     }
     match text.as_str() {
         "" => error.to_string(),
-        // What a TLS client makes of an answer in HTTP.
+        // The error of a TLS client that gets an HTTP answer.
         _ if text.contains("InvalidContentType") => format!(
             "the service speaks HTTP and is asked by HTTPS; write http:// in its address (`regionendpoint`, `serviceurl`), or \
              `secure: false`: {text}"
@@ -202,8 +202,8 @@ fn of_service(error: &registry_core::Error) -> String {
     }
 }
 
-/// Shows an adoption: a bar on a terminal, else lines of the log; and to whoever asks whether the server has started.
-/// What is broken is always in the log.
+/// Shows the progress of an adoption: a bar on a terminal, otherwise log lines; also in the startup probe. Defects are
+/// always logged.
 struct Show<'h> {
     health: &'h Health,
     bar: Option<ProgressBar>,
@@ -219,7 +219,7 @@ impl<'h> Show<'h> {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -266,7 +266,7 @@ impl Observer for Show<'_> {
     }
 }
 
-/// A bar of blobs and manifests on the standard error.
+/// Creates a bar of blobs and manifests on standard error.
 fn bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     if let Ok(style) =

@@ -1,4 +1,4 @@
-//! What the person who started the server is told.
+//! The messages to the person who started the server.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::config::sections::log::LogFormat;
 use crate::line_writer::LineWriter;
 use crate::storage::StorageLocation;
 
-/// Tells where the server is, and how to use it: in the log, and on the standard output unless that is for programs.
+/// Reports where the server listens and how to use it: in the log, and on standard output unless that is for programs.
 pub(super) fn announce(
     output: &LineWriter,
     configuration: &Configuration,
@@ -31,7 +31,7 @@ pub(super) fn announce(
     }
     tell_who_is_let_in(configuration, addresses);
     if configuration.log.formatter != LogFormat::Text {
-        // Whatever reads the lines of requests there expects nothing else.
+        // A program that reads request lines there expects nothing else.
         return;
     }
     text.push_str(&format!("Storing in {location}\n"));
@@ -63,11 +63,11 @@ pub(super) fn announce(
             "Push with: docker tag IMAGE {place}/NAME && docker push {place}/NAME\n"
         ));
     }
-    // At once, so that no line of a log comes in between.
+    // In one write, so that no log line comes in between.
     output.write(text.trim_end().to_owned());
 }
 
-/// Warns where whoever reaches the server may do anything.
+/// Warns if any client that reaches the server may do anything.
 fn tell_who_is_let_in(configuration: &Configuration, addresses: &[ListenAddress]) {
     let tcp = addresses.iter().filter_map(ListenAddress::tcp);
     let Some(address) = tcp.into_iter().find(|address| !address.ip().is_loopback()) else {

@@ -1,7 +1,7 @@
-//! Who a client is, and what it may do, by `auth`, `access` and `tags.immutable`.
+//! Authentication and authorization according to `auth`, `access` and `tags.immutable`.
 //!
-//! `auth` is that of the start until a restart. The rules, the users and the keys are read again, and all of them come
-//! into force as one [`AccessControl`]: no request is judged by an old and a new half.
+//! `auth` is fixed until a restart. The rules, users and keys are reloaded, and all of them take effect as one
+//! [`AccessControl`]: no request uses a mix of old and new ones.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,18 +27,18 @@ use crate::config::{Configuration, Loaded};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
-/// Who a client is, and what it may do.
+/// The authentication and authorization of a server.
 pub(super) struct Authentication {
-    /// What requests are judged by.
+    /// The access control that requests use.
     pub(super) access: Arc<ReplaceableAccess>,
-    /// What the server was started with.
+    /// The `auth` section at the start.
     auth: Auth,
     own_keys: Option<SigningKeyFile>,
-    /// What `access` was made of.
+    /// The parts that `access` was built from.
     in_force: Mutex<Arc<Parts>>,
 }
 
-/// What the decision about a request is made of.
+/// The parts of an access control.
 #[derive(Clone)]
 struct Parts {
     policy: Policy,
@@ -52,7 +52,7 @@ struct Policy {
     immutable: Vec<ImmutableTagRule>,
 }
 
-/// How clients show who they are.
+/// How clients authenticate.
 #[derive(Clone)]
 enum Credentials {
     Nobody,
@@ -64,13 +64,13 @@ enum Credentials {
     },
     Tokens {
         authenticator: Arc<TokenAuthenticator>,
-        /// The keys that were read from files, beside which those of a URL are fetched again and again.
+        /// The keys from files; those of a URL are fetched repeatedly and added to them.
         from_files: TokenKeys,
     },
 }
 
 impl Authentication {
-    /// Reads what the configuration names.
+    /// Reads the files and keys that the configuration names.
     pub(super) fn start(configuration: &Configuration, location: &StorageLocation) -> Result<Self, Failure> {
         let auth = configuration.auth.clone();
         let builtin = auth.token.as_ref().and_then(|token| token.builtin.as_ref());
@@ -92,7 +92,8 @@ impl Authentication {
         Arc::clone(&self.in_force.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts `credentials` into force with a policy; where `only` is given, in the place of exactly these parts.
+    /// Applies `credentials` together with a policy. If `only` is given, does so only if exactly these parts are in
+    /// force.
     fn replace(&self, policy: Policy, credentials: Credentials, only: Option<&Arc<Parts>>) {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         if only.is_none_or(|old| Arc::ptr_eq(old, &in_force)) {
@@ -102,7 +103,7 @@ impl Authentication {
         }
     }
 
-    /// Waits until there is reason to look for new keys beside those of files, which are watched.
+    /// Waits until it is time to look for new keys. Keys in files are watched elsewhere.
     async fn refresh_is_due(&self) {
         sleep(SOONEST_REFRESH).await;
         let key_is_missing = async {
@@ -117,7 +118,7 @@ impl Authentication {
         }
     }
 
-    /// Fetches the keys of a URL again, and makes a new key of our own where that is due. May block.
+    /// Fetches the keys of a URL again, or rotates our own signing key if that is due. May block.
     fn refresh(&self) -> Result<(), Failure> {
         let old = self.in_force();
         let credentials = match (&old.credentials, &self.auth.token, &self.own_keys) {
@@ -127,7 +128,7 @@ impl Authentication {
             (Credentials::OwnTokens { .. }, _, Some(file)) => old.credentials.with_signing(file.read()?),
             _ => return Ok(()),
         };
-        // Where everything was read again meanwhile, that counts.
+        // If everything was reloaded meanwhile, that takes precedence.
         self.replace(old.policy.clone(), credentials, Some(&old));
         Ok(())
     }
@@ -142,7 +143,7 @@ impl Reloadable for Authentication {
         }
         let policy = Policy::of(configuration)?;
         let credentials = old.credentials.read_again(&self.auth, self.own_keys.as_ref())?;
-        // Rules for users of one kind say nothing about those of another, even where their names are alike.
+        // Rules for users of one kind mean nothing for users of another, even if their names are the same.
         let is_held_back = kind != new_kind;
         let policy = if is_held_back {
             old.policy.clone()
@@ -170,7 +171,7 @@ impl Policy {
         })
     }
 
-    /// Returns it unless something is gone that protects.
+    /// Returns the policy, unless it lacks protection that the old one has.
     fn in_place_of(self, old: &Self) -> Result<Self, Failure> {
         if self.rules.rules.is_empty() && !old.rules.rules.is_empty() {
             return Err(gone("access.rules", "what they refuse would be allowed"));
@@ -187,7 +188,7 @@ impl Policy {
         Ok(self)
     }
 
-    /// Returns the pairs of a pattern of repositories and one of tags.
+    /// Returns the pairs of a repository pattern and a tag pattern.
     fn immutable_tags(&self) -> impl Iterator<Item = (&Glob, &Glob)> {
         self.immutable.iter().flat_map(|rule| {
             let repositories = rule.repositories.iter();
@@ -197,7 +198,7 @@ impl Policy {
 }
 
 impl Credentials {
-    /// Reads the files that `auth` names, and makes those that may be missing.
+    /// Reads the files that `auth` names, and creates those that may be missing.
     fn start(auth: &Auth, own_keys: Option<&SigningKeyFile>) -> Result<Self, Failure> {
         Ok(match (&auth.htpasswd, &auth.token) {
             (Some(htpasswd), _) => Self::Users(users::start(auth::HTPASSWD_PATH, &htpasswd.path)?),
@@ -226,7 +227,7 @@ impl Credentials {
         })
     }
 
-    /// Reads again the users and the keys that `auth` names. May block.
+    /// Reads the users and keys that `auth` names again. May block.
     fn read_again(&self, auth: &Auth, own_keys: Option<&SigningKeyFile>) -> Result<Self, Failure> {
         Ok(match (self, &auth.htpasswd, &auth.token, own_keys) {
             (Self::Users(passwords), Some(section), ..) => {
@@ -268,7 +269,7 @@ impl Credentials {
         })
     }
 
-    /// Returns the same with other keys beside those of files.
+    /// Returns the credentials with other fetched keys, in addition to those from files.
     fn with_fetched(&self, fetched: &TokenKeys) -> Self {
         match self {
             Self::Tokens {
@@ -282,7 +283,7 @@ impl Credentials {
         }
     }
 
-    /// Returns the same with other keys of our own.
+    /// Returns the credentials with other signing keys of our own.
     fn with_signing(&self, keys: SigningKeys) -> Self {
         match self {
             Self::OwnTokens {
@@ -305,7 +306,7 @@ impl Credentials {
         }
     }
 
-    /// Names the users that `new` does not have, since a file that was cut between two lines looks like that.
+    /// Logs the users that `new` lacks, because a file that was cut between two lines looks like that.
     fn tell_who_is_gone(&self, new: &Self) {
         if let (Some(old), Some(new)) = (self.passwords(), new.passwords()) {
             users::tell_who_is_gone(old.table(), new.table());
@@ -313,7 +314,7 @@ impl Credentials {
     }
 }
 
-/// Puts the parts together: what nobody may do, then what the rules allow, then what a token grants.
+/// Combines the parts: immutable tags first, then the rules, then the scopes of a token.
 fn access_control(auth: &Auth, parts: &Parts) -> AccessControl {
     let has_rules = !parts.policy.rules.rules.is_empty();
     let rules = Arc::clone(&parts.policy.rules) as Arc<dyn Authorizer>;
@@ -351,7 +352,7 @@ fn access_control(auth: &Auth, parts: &Parts) -> AccessControl {
     }
 }
 
-/// Returns the token server of our own, and its path.
+/// Returns our own token server and its path, if it is enabled.
 fn token_server(
     auth: &Auth,
     credentials: &Credentials,
@@ -372,13 +373,13 @@ fn token_server(
     Some((token.auto_redirect_path.clone(), Arc::new(server)))
 }
 
-/// How often keys are read again though no file has changed: those from a URL, and our own that get old.
+/// How often keys are refreshed although no file has changed: those from a URL, and our own, which expire.
 const REFRESH: Duration = Duration::from_mins(5);
 
-/// How long they are not read again even if there is a token by a key that is not among them. Anybody can send one.
+/// How long after a refresh a token with an unknown key causes no other one, because any client can send such a token.
 const SOONEST_REFRESH: Duration = Duration::from_secs(10);
 
-/// A task that reads them. What cannot be read leaves the old in force.
+/// A task that refreshes the keys. If they cannot be read, the old ones stay in force.
 pub(super) struct KeyRefresh(JoinHandle<()>);
 
 impl KeyRefresh {

@@ -1,4 +1,4 @@
-//! Backups on a schedule.
+//! Scheduled backups.
 
 use std::fs;
 use std::io;
@@ -18,10 +18,10 @@ use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
 use crate::storage::AnyStore;
 
-/// What the names of backups begin with; the time follows, so that their order is that of time.
+/// The prefix of backup names. The time follows, so that their order is chronological.
 const PREFIX: &str = "backup-";
 
-/// When a backup that failed is tried again, unless the next one is due before.
+/// When a failed backup is retried, unless the next one is due earlier.
 const RETRY: Duration = Duration::from_mins(10);
 
 /// Makes backups until it is dropped.
@@ -29,7 +29,8 @@ const RETRY: Duration = Duration::from_mins(10);
 pub(super) struct Backups(JoinHandle<()>);
 
 impl Backups {
-    /// Starts, if backups are wanted. The first one is made at once where none is there, or the last one is old.
+    /// Starts, if backups are configured. The first backup is made at once if there is none, or the last one is too
+    /// old.
     pub(super) fn start(wanted: &Backup, store: &AnyStore) -> Option<Self> {
         let (Some(folder), AnyStore::Disk(store)) = (&wanted.folder, store) else {
             return None;
@@ -46,10 +47,10 @@ impl Backups {
         Some(Self(tokio::spawn(plan.run(Arc::clone(store)))))
     }
 
-    /// Ends a backup that goes on; what it wrote is removed.
+    /// Stops a running backup; what it wrote is removed.
     pub(super) async fn shutdown(mut self) {
         self.0.abort();
-        // It was told to end, so there is nothing that it could say.
+        // The task was aborted, so its result does not matter.
         drop((&mut self.0).await);
     }
 }
@@ -83,7 +84,7 @@ impl Plan {
         }
     }
 
-    /// Says that there is no backup, and returns when the next is tried.
+    /// Logs that a backup failed, and returns when to try again.
     fn failed(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Duration {
         let failure = Failure::of("backup.folder", "no backup was made").because(cause);
         tracing::error!(folder = %self.folder.display(), %failure, "it is tried again");
@@ -104,17 +105,17 @@ impl Plan {
         Ok(())
     }
 
-    /// Returns how long it is until the next backup.
+    /// Returns the time until the next backup.
     fn wait(&self) -> io::Result<Duration> {
         let last = self.whole()?.pop();
         let Some(made) = last.and_then(|last| made_at(&last)) else {
             return Ok(Duration::ZERO);
         };
-        // A clock that was put back is no reason to wait for longer than usual.
+        // If the clock was set back, the wait is no longer than usual.
         Ok(self.every.saturating_sub(SystemClock.now().since(made)))
     }
 
-    /// Removes the oldest backups, and what a server that was killed left of one.
+    /// Removes the oldest backups, and incomplete ones that a killed server left.
     fn remove_old(&self) -> io::Result<()> {
         let whole = self.whole()?;
         let kept = whole
@@ -129,14 +130,14 @@ impl Plan {
         Ok(())
     }
 
-    /// The backups that are whole, the oldest first.
+    /// Returns the complete backups, oldest first.
     fn whole(&self) -> io::Result<Vec<PathBuf>> {
         let mut all = self.all()?;
         all.retain(|path| is_backup(path));
         Ok(all)
     }
 
-    /// The folders that have names of backups, the oldest first.
+    /// Returns the folders with names of backups, oldest first.
     fn all(&self) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -154,7 +155,7 @@ impl Plan {
     }
 }
 
-/// Tells whether a name is that of a backup of a schedule.
+/// Returns whether a name is that of a scheduled backup.
 fn is_name(name: impl AsRef<Path>) -> bool {
     let Some(time) = name.as_ref().to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
         return false;

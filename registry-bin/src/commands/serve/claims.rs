@@ -1,5 +1,5 @@
-//! Places that a server would use for two things, where it writes for one of them: lines of the audit log in the file of
-//! users, say, lock everybody out at the next start, and those in the records destroy them.
+//! Places that a server would use for two purposes and write for one of them. For example, audit lines in the file of
+//! users lock all users out at the next start, and audit lines in the records destroy them.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -15,45 +15,45 @@ use crate::config::{Configuration, Loaded};
 use crate::control;
 use crate::failure::Failure;
 
-/// How many links one after the other are followed where the last one names nothing yet.
+/// How many links in a row are followed if the last one leads to a missing file.
 const LINKS: usize = 16;
 
-/// What a server does with a place.
+/// How a server uses a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     /// Reads it.
     Reads,
-    /// Writes it, or makes a file or a socket of it.
+    /// Writes it, or creates a file or socket there.
     Writes,
-    /// Has a folder there in which others may have something too.
+    /// Has a folder there that others may use too.
     Shares,
-    /// Has a folder there in which nobody else may write.
+    /// Has a folder there in which nothing else may be written.
     Owns,
 }
 
-/// A place, and what for.
+/// A place and its use.
 #[derive(Debug)]
 struct Claim {
-    /// The key that names it; none where nobody could name another.
+    /// The key that names it; `None` if it cannot be configured.
     key: Option<String>,
-    /// What is said of the place where another key names it too.
+    /// The description of the place if another key names it too.
     whose: String,
     written: PathBuf,
     place: Place,
     purpose: Use,
 }
 
-/// Where something is, or will be.
+/// The location of something that exists, or will be created.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     path: PathBuf,
-    /// The device and the inode of the last part of the path that is there, and the parts after it. Hard links and mounts give
+    /// The device and inode of the last existing part of the path, and the parts after it. Hard links and mounts give
     /// one file several paths.
     identity: Option<((u64, u64), PathBuf)>,
 }
 
 impl Place {
-    /// Nothing where it is a device or a pipe, which many may write to.
+    /// Returns `None` for a device or pipe, which several writers may share.
     fn of(path: &Path) -> Option<Self> {
         let kind = fs::metadata(path).ok().map(|found| found.file_type());
         if kind.is_some_and(|kind| kind.is_char_device() || kind.is_block_device() || kind.is_fifo()) {
@@ -77,7 +77,7 @@ impl Place {
     }
 }
 
-/// Follows links, also to what is not there yet.
+/// Follows links, even to files that do not exist yet.
 pub(super) fn resolved(path: &Path) -> PathBuf {
     follow(path, LINKS)
 }
@@ -96,15 +96,15 @@ fn follow(path: &Path, links: usize) -> PathBuf {
     }
 }
 
-/// Refuses places that a server would use for two things.
+/// Refuses places that a server would use for two purposes.
 ///
 /// # Errors
-/// Which key names such a place, and what else is there.
+/// The first key that names such a place, and the other use.
 pub(super) fn require_apart(loaded: &Loaded) -> Result<(), Failure> {
     failures(loaded).into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Returns what is wrong with places that have two uses.
+/// Returns a failure for each place that has two uses.
 pub(super) fn failures(loaded: &Loaded) -> Vec<Failure> {
     let claims = claims(loaded);
     let mut failures = Vec::new();
@@ -118,7 +118,7 @@ pub(super) fn failures(loaded: &Loaded) -> Vec<Failure> {
     failures
 }
 
-/// Says how one of two claims is in the way of the other; nothing where it is not.
+/// Describes how two claims conflict. Returns `None` if they do not.
 fn problem(earlier: &Claim, later: &Claim) -> Option<String> {
     let (one, other) = (&earlier.place, &later.place);
     let (place, first) = (later.written.display(), earlier.written.display());
@@ -144,7 +144,7 @@ fn problem(earlier: &Claim, later: &Claim) -> Option<String> {
     }
 }
 
-/// What a server uses: its own places first, then what it reads, then what it writes.
+/// Returns the places that a server uses: its own first, then what it reads, then what it writes.
 fn claims(loaded: &Loaded) -> Vec<Claim> {
     let configuration = &loaded.configuration;
     let (http, auth, audit) = (&configuration.http, &configuration.auth, &configuration.log.audit);
@@ -172,7 +172,7 @@ fn claims(loaded: &Loaded) -> Vec<Claim> {
     for (key, path) in read_files(configuration) {
         claims.add_key(&key, path, Use::Reads);
     }
-    // Those may be made.
+    // These may be created.
     for (key, path) in auth.files_of_users() {
         claims.add_key(key, path, Use::Writes);
     }
@@ -199,7 +199,7 @@ fn claims(loaded: &Loaded) -> Vec<Claim> {
     claims.0
 }
 
-/// The files that are only read, each with the key that names it.
+/// Returns the files that are only read, each with the key that names it.
 fn read_files(configuration: &Configuration) -> Vec<(String, &Path)> {
     let tls = &configuration.http.tls;
     let token = configuration.auth.token.as_ref();
@@ -233,7 +233,7 @@ fn read_files(configuration: &Configuration) -> Vec<(String, &Path)> {
         .collect()
 }
 
-/// What a server makes below its root by itself.
+/// Returns what a server creates below its root by itself.
 fn own_places(root: &Path) -> Vec<(PathBuf, Use)> {
     let own = own_files(root).into_iter().chain(control::socket_places(root));
     own.chain([root.join(OWN_CERTIFICATES)])
@@ -245,7 +245,7 @@ fn own_places(root: &Path) -> Vec<(PathBuf, Use)> {
 struct Claims(Vec<Claim>);
 
 impl Claims {
-    /// Adds what a key names.
+    /// Adds the place that a key names.
     fn add_key(&mut self, key: &str, path: &Path, purpose: Use) {
         self.add(Some(key), &format!("what `{key}` names"), path, purpose);
     }

@@ -3,14 +3,14 @@
 use crate::control::server::ControlServer;
 use crate::storage::{OpenStorage, StorageLocation};
 
-/// Listens for commands below a folder. A server that cannot serves all the same, and says so.
+/// Listens for commands below a folder. If that fails, logs it; the server runs anyway.
 pub(super) fn start(location: &StorageLocation, storage: &OpenStorage) -> Option<ControlServer> {
     let StorageLocation::Folder(root) = location else {
-        // Whoever can reach a bucket needs no server.
+        // A command that can reach the bucket needs no server.
         return None;
     };
     if storage.store.is_read_only() {
-        // What may be done there, each process may do beside the others.
+        // What may be done with a read-only folder needs no server.
         return None;
     }
     ControlServer::start(root, storage.store.clone())

@@ -15,7 +15,7 @@ use crate::config::values::GoDuration;
 use crate::failure::Failure;
 use crate::storage::AnyStore;
 
-/// Starts the listener, if the configuration asks for one.
+/// Starts the listener, if it is configured.
 pub(super) fn start(
     configuration: &Configuration,
     health: &Health,
@@ -40,12 +40,12 @@ pub(super) fn start(
     Ok(Some(server))
 }
 
-/// Starts the checks that the configuration asks for.
+/// Starts the configured health checks.
 pub(super) fn watch(configuration: &Configuration, health: &Health, store: &AnyStore) -> Result<(), Failure> {
     let checks = &configuration.health;
     let storage = store.clone();
     health.add_remark(move || storage.lacks_space());
-    // At a bucket each check is a request that costs.
+    // On a bucket, each check is a request that costs money.
     let is_folder = matches!(store, AnyStore::Disk(_));
     if checks.storage.enabled.unwrap_or(is_folder) {
         let options = options(
@@ -96,7 +96,7 @@ pub(super) fn watch(configuration: &Configuration, health: &Health, store: &AnyS
 
 fn watch_http(check: &HttpCheck, health: &Health) -> Result<(), Box<dyn Error + Send + Sync>> {
     let url = reqwest::Url::parse(check.uri.reveal())?;
-    // Its user, password and query may be secret.
+    // The user, password and query may be secret.
     let name = format!(
         "{}://{}{}",
         url.scheme(),

@@ -1,4 +1,4 @@
-//! Metrics of the logs.
+//! Metrics of the program's own logs.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use registry_http::Metrics;
 
 use crate::line_writer::LineWriter;
 
-/// Adds how many lines of each log were dropped.
+/// Adds metrics of how many lines of each log were dropped.
 pub(super) fn add(metrics: &Metrics, writers: Vec<LineWriter>) {
     metrics.register(|registry| registry.register_collector(Box::new(DroppedLines(writers))));
 }

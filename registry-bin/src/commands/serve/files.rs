@@ -1,5 +1,5 @@
-//! What a start would fail at, found without anything being started or made: files that the configuration names,
-//! addresses of this machine, places that cannot be written to, and what cannot go together with where it stores.
+//! Finds what a start would fail at, without starting or creating anything: missing files, addresses of other machines,
+//! places that cannot be written, and options that do not work with the storage.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,8 +18,8 @@ use crate::control;
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
-/// Reads each file, resolves each name and looks at each place as a server does at its start, and returns what is wrong. Files
-/// that it would make may be missing.
+/// Reads each file, resolves each name and checks each place as a server does at its start, and returns what is wrong.
+/// Files that a server would create may be missing.
 pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
     let configuration = &loaded.configuration;
     let (http, auth) = (&configuration.http, &configuration.auth);
@@ -63,10 +63,11 @@ pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
     failures
 }
 
-/// How long somebody who only asks waits for keys from elsewhere.
+/// How long `config check` waits for keys from a URL.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Says what only a start finds out, because it is elsewhere and may be reached from there alone. Blocks for some seconds.
+/// Returns what only a start can find out, because it is on another machine that may only be reachable from the server.
+/// Blocks for some seconds.
 pub(crate) fn remarks(configuration: &Configuration) -> Vec<String> {
     let mut remarks = Vec::new();
     match StorageLocation::of(&configuration.storage) {
@@ -92,7 +93,7 @@ pub(crate) fn remarks(configuration: &Configuration) -> Vec<String> {
         let left_out = keys.left_out().iter();
         left_out.map(|key| format!("auth.token.jwks: {key}")).collect()
     };
-    // What cannot be read is told as a failure.
+    // Files that cannot be read are reported as failures.
     remarks.extend(source.read_files().iter().flat_map(left_out));
     let Some(url) = source.url() else {
         return remarks;

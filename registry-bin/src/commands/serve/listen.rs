@@ -1,4 +1,4 @@
-//! Where a server listens.
+//! The sockets of a server.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
@@ -16,19 +16,19 @@ use crate::config::values::split_address;
 use crate::failure::Failure;
 use crate::ownership;
 
-/// A socket that the service manager listens at for this process (systemd.socket(5)).
+/// A listening socket from the service manager (systemd.socket(5)).
 pub(super) enum Inherited {
     Tcp(std::net::TcpListener),
     Unix(unix::UnixListener),
 }
 
-/// The variable by which a service manager says how many sockets it passes (`sd_listen_fds(3)`).
+/// The variable in which a service manager passes the number of sockets (`sd_listen_fds(3)`).
 const SOCKETS: &str = "LISTEN_FDS";
 
-/// The most sockets that a service manager passes; systemd's own limit is far below it.
+/// The most sockets that are accepted from a service manager; systemd's own limit is far below it.
 const MOST_SOCKETS: usize = 1024;
 
-/// Takes the sockets that `LISTEN_FDS` counts, and the variable away. No other thread may run yet.
+/// Takes the sockets that `LISTEN_FDS` counts, and removes the variable. No other thread may be running yet.
 pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
     let wrong = |what: &str| {
         Failure::new(format!(
@@ -58,13 +58,13 @@ pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
         .collect()
 }
 
-/// How many connections wait to be accepted, as far as the system allows. Where there is no room, a client tries again after
-/// a second, because somebody else connects a thousand times at once.
+/// How many connections may wait to be accepted, as far as the system allows. When the queue is full, a client retries
+/// after a second, merely because another client opens a thousand connections at once.
 const BACKLOG: u32 = 4096;
 
-/// Where the server will listen. Nobody else can take it, and who connects already is refused: a client should go to
-/// another server, or try again, and not wait for a storage that is not open yet. Sockets of the service manager are its
-/// own, and with them clients wait.
+/// A reserved address. No other process can take it, and connections are refused so far: a client should go to another
+/// server or retry, rather than wait for a storage that is not open yet. Sockets of the service manager exist already,
+/// and on those clients do wait.
 pub(super) enum Reserved {
     Inherited(Vec<Inherited>),
     Tcp(TcpSocket),
@@ -72,7 +72,7 @@ pub(super) enum Reserved {
 }
 
 impl Reserved {
-    /// Takes the port, or what the service manager took.
+    /// Reserves the port, or uses the sockets of the service manager.
     pub(super) fn new(http: &Http, inherited: Vec<Inherited>) -> Result<Self, Failure> {
         if !inherited.is_empty() {
             tracing::info!(
@@ -90,7 +90,7 @@ impl Reserved {
             .map_err(|cause| cannot_listen("http.addr", &http.addr, cause))
     }
 
-    /// Listens.
+    /// Starts to listen.
     pub(super) async fn listen(
         self,
         http: &Http,
@@ -107,7 +107,7 @@ impl Reserved {
             }
             Self::Unix(path) => vec![bind_unix(&path, &http.unix).await?],
         };
-        // Without TLS no switch of distribution's turns HTTP/2 off; `h2c.enabled: false` does here.
+        // distribution has no switch for HTTP/2 without TLS; here, `h2c.enabled: false` turns it off.
         let has_http2 = http.h2c.enabled.unwrap_or(!http.http2.disabled);
         let listeners = listeners.into_iter().map(|listener| match encryption {
             Some(encryption) => listener.with_tls(encryption.tls()),
@@ -118,13 +118,13 @@ impl Reserved {
     }
 }
 
-/// Takes the first of the addresses that this machine has.
+/// Reserves the first address that this machine has.
 fn reserve(text: &str) -> io::Result<TcpSocket> {
     let mut reserved = Err(ErrorKind::AddrNotAvailable.into());
     for address in resolve(text)? {
         reserved = reserve_address(address);
         match &reserved {
-            // What somebody has for IPv6 alone is no reason to be there for IPv4 alone.
+            // If another process has the port for IPv6, do not fall back to IPv4 only.
             Err(error) if error.kind() != ErrorKind::AddrInUse => {}
             _ => break,
         }
@@ -138,10 +138,10 @@ fn reserve_address(address: SocketAddr) -> io::Result<TcpSocket> {
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
     if address.is_ipv6() && address.ip().is_unspecified() {
-        // All addresses are those of IPv4 too, whatever the system makes of a socket that does not say (`bindv6only`).
+        // All addresses include those of IPv4, whatever the system's default (`bindv6only`) is.
         SockRef::from(&socket).set_only_v6(false)?;
     }
-    // Connections that ended a moment ago keep nobody from the port.
+    // Recently closed connections do not block the port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
@@ -177,7 +177,7 @@ async fn bind_unix(path: &str, file: &UnixSocket) -> Result<Listener, Failure> {
     })
 }
 
-/// Finds the number of a group.
+/// Finds the ID of a group.
 fn group_id(group: &str) -> Result<u32, Failure> {
     ownership::group_id(group).ok_or_else(|| {
         Failure::of(
@@ -187,25 +187,25 @@ fn group_id(group: &str) -> Result<u32, Failure> {
     })
 }
 
-/// Listens at an address that a key of the configuration names.
+/// Listens on the address that a key of the configuration names.
 pub(super) fn bind_tcp(key: &str, text: &str) -> Result<TcpListener, Failure> {
     reserve(text)
         .and_then(|socket| socket.listen(BACKLOG))
         .map_err(|cause| cannot_listen(key, text, cause))
 }
 
-/// Looks whether there is such a group.
+/// Checks that the group exists.
 pub(super) fn check_unix(file: &UnixSocket) -> Result<(), Failure> {
     file.group.as_deref().map(group_id).transpose().map(drop)
 }
 
-/// Requires that the second listener can be beside the first one. The system lets both have the same port until they
-/// listen, so it would be found late, and told of the wrong key.
+/// Requires that both listeners can coexist. The system lets both reserve the same port until they listen, so the
+/// conflict would be found late, and reported for the wrong key.
 pub(super) fn require_apart(http: &Http) -> Result<(), Failure> {
     let Some(debug) = http.debug.addr.as_deref().filter(|_| http.net == Network::Tcp) else {
         return Ok(());
     };
-    // What cannot be resolved is told elsewhere.
+    // An address that cannot be resolved is reported elsewhere.
     let (first, second) = (resolve(&http.addr), resolve(debug));
     let (first, second) = (first.unwrap_or_default(), second.unwrap_or_default());
     if first
@@ -221,7 +221,7 @@ pub(super) fn require_apart(http: &Http) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells whether one of two sockets takes what the other one needs. All addresses of IPv6 are those of IPv4 too.
+/// Returns whether one of two sockets takes what the other needs. The unspecified IPv6 address includes IPv4.
 fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     let takes =
         |all: &SocketAddr, part: &SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || part.is_ipv4());
@@ -230,10 +230,10 @@ fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
         && (one.ip() == other.ip() || takes(one, other) || takes(other, one))
 }
 
-/// Looks whether this machine has such an address: a name may have none. Nobody is kept from it.
+/// Checks that this machine has the address, which a name may lack. The address stays free.
 pub(super) fn check(key: &str, text: &str) -> Result<(), Failure> {
     match reserve(text) {
-        // A server that runs has it; and who may not take a low port may be given its socket by the service manager.
+        // A running server may have the address, and the service manager may pass a socket for a low port.
         Err(cause) if !matches!(cause.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied) => {
             Err(cannot_listen(key, text, cause))
         }
@@ -253,13 +253,13 @@ fn cannot_listen(key: &str, text: &str, cause: io::Error) -> Failure {
     Failure::of(key, format!("cannot listen on {text}; name another address")).because(cause)
 }
 
-/// Finds the addresses that may be listened on; the first one that can be is. As in Go, no host means all addresses, and
-/// a name that has several means that of IPv4.
+/// Resolves the addresses to listen on; the first usable one is taken. As in Go, no host means all addresses, and a
+/// name with several addresses means its IPv4 address.
 fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     let (host, port) =
         split_address(text).map_err(|problem| io::Error::new(ErrorKind::InvalidInput, problem))?;
     if host.is_empty() {
-        // A machine may be without IPv6.
+        // A machine may not have IPv6.
         return Ok(vec![
             (Ipv6Addr::UNSPECIFIED, port).into(),
             (Ipv4Addr::UNSPECIFIED, port).into(),

@@ -65,18 +65,18 @@ use crate::line_writer::LineWriter;
 use crate::logging::{LogHandle, Logging};
 use crate::storage::StorageLocation;
 
-/// The folder of a certificate of our own, below that of the data.
+/// The folder of our own certificate, below the data folder.
 const OWN_CERTIFICATES: &str = "tls";
 
-/// The most threads for calls that block, such as reads of records and hashing, beside those for files of bytes, of which
-/// some may not end. A thread more costs memory and wins nothing, as each call is short.
+/// The most threads for blocking calls, such as reads of records and hashing, in addition to those for files of bytes,
+/// of which some may hang. More threads would cost memory without a gain, because each call is short.
 const BLOCKING_THREADS: usize = 32;
 
-/// Serves until a signal comes; `false` where that failed, and why was said.
+/// Serves until a signal arrives. Returns `false` if that failed and the reason was reported.
 pub(crate) fn run(serve: &Serve) -> Result<bool, Failure> {
     let errors = LineWriter::stderr()?;
     let served = load_and_serve(serve, &errors);
-    // It comes after what waits in the log, and waits for nobody who does not read.
+    // Written after what is queued in the log. Does not wait for a reader that does not read.
     errors.close(served.as_ref().err().map(Failure::last_word));
     Ok(served.is_ok())
 }
@@ -87,7 +87,7 @@ fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
     claims::require_apart(&loaded).map_err(|failure| loaded.locate(failure))?;
     let log = Logging::of(&loaded.configuration).start_through(errors.clone());
     tell_what_has_no_effect(&loaded);
-    // Before there are threads that could read the environment meanwhile; that of the log does not.
+    // Called before there are threads that could read the environment at the same time; the thread of the log does not.
     let inherited = inherited()?;
     let runtime = runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS + FILE_THREADS)
@@ -138,7 +138,7 @@ async fn serve_until_signal(
     let service = service(configuration, (&location, &storage), &hooks, limits.clone());
     let server = Server::serve(listeners, Proxied::new(service, options), limits)
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
-    // What can change while the server runs; each part reads what it needs of the new configuration.
+    // What can change while the server runs; each part reads what it needs from the new configuration.
     let parts: Vec<Arc<dyn Reloadable>> = vec![
         Arc::new(log),
         Arc::clone(&authentication) as _,
@@ -175,7 +175,7 @@ async fn serve_until_signal(
     running.stop(http.drain_timeout.0, &mut signals).await
 }
 
-/// Returns the certificate of our own that the command line asks for.
+/// Returns our own certificate, if the command line asks for one.
 fn self_signed(serve: &Serve, location: &StorageLocation) -> Result<Option<SelfSigned>, Failure> {
     let Some(names) = &serve.tls_self_signed else {
         return Ok(None);
@@ -187,7 +187,7 @@ fn self_signed(serve: &Serve, location: &StorageLocation) -> Result<Option<SelfS
     SelfSigned::new(folder.join(OWN_CERTIFICATES), names).map(Some)
 }
 
-/// Says what was given in vain, so that nothing is ignored silently.
+/// Logs everything in the configuration that has no effect, so that nothing is ignored silently.
 fn tell_what_has_no_effect(loaded: &Loaded) {
     if let Some(file) = &loaded.file {
         tracing::info!(file = %file.display(), "configured");

@@ -1,4 +1,4 @@
-//! What stands in for traces without the feature `opentelemetry`: there are none, and whoever asks for them is told.
+//! The stand-in for traces without the feature `opentelemetry`: it only warns if the environment asks for traces.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::failure::Failure;
 pub(super) struct Traces;
 
 impl Traces {
-    /// Without traces no variable can be wrong.
+    /// Without traces, no variable can be wrong.
     #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
     pub(super) const fn check() -> Result<(), Failure> {
         Ok(())
     }
 
-    /// Tells whoever asks for traces by the variables of `OpenTelemetry` that there are none.
+    /// Warns if the variables of `OpenTelemetry` ask for traces, because there are none.
     #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
     pub(super) fn start() -> Result<Self, Failure> {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());

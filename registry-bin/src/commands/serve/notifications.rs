@@ -1,4 +1,4 @@
-//! Notifications, as the configuration asks for them.
+//! Notifications as configured.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::failure::Failure;
 use crate::ownership::with_owner;
 use crate::storage::{OpenStorage, StorageLocation, require_writable};
 
-/// The outbox's file, in the folder of the data.
+/// The name of the outbox file in the data folder.
 const FILE: &str = "notifications";
 
-/// The key that names another one.
+/// The key that names another file.
 pub(super) const OUTBOX_PATH: &str = "notifications.outbox.path";
 
-/// Returns where the outbox is in a folder of data.
+/// Returns the path of the outbox in a data folder.
 pub(super) fn beside_data(root: &Path) -> PathBuf {
     root.join(FILE)
 }
 
-/// Looks whether the outbox can be opened, or could be made, where anybody is to be told and it is in a file.
+/// Checks that the outbox can be opened or created, if there are endpoints and it is in a file.
 pub(super) fn check(configuration: &Configuration) -> Result<(), Failure> {
     let wanted = &configuration.notifications;
     if !wanted.is_on() {
@@ -40,7 +40,7 @@ pub(super) fn check(configuration: &Configuration) -> Result<(), Failure> {
             let checked = check_file(path).and_then(|()| is_usable());
             checked.map_err(|failure| failure.about(OUTBOX_PATH))
         }
-        // Where the data is only read, the memory has it; what else is wrong with the folder is told of the data.
+        // If the data is read-only, the outbox is in memory. Other problems of the folder are reported for the data.
         (None, Some(filesystem)) => {
             match require_writable(&filesystem.root, &configuration.storage.maintenance) {
                 Ok(true) => check_file(&beside_data(&filesystem.root)),
@@ -62,14 +62,14 @@ fn cannot_use(path: &Path) -> Failure {
     Failure::new(format!("cannot use the notifications in {}", path.display()))
 }
 
-/// The sending of notifications, and what waits to be sent.
+/// The delivery of notifications, and the outbox.
 pub(super) struct Notifications {
     pub(super) notifier: Arc<Notifier>,
     outbox: Outbox,
 }
 
 impl Notifications {
-    /// Starts to send, if anybody is to be told.
+    /// Starts the delivery, if there are endpoints.
     pub(super) async fn start(
         configuration: &Configuration,
         (location, storage): (&StorageLocation, &OpenStorage),
@@ -109,7 +109,7 @@ impl Notifications {
         }))
     }
 
-    /// Sends what waits, for at most `limit`; what is left is sent by the next server on this data.
+    /// Sends what is queued, for at most `limit`; the next server on this data sends the rest.
     pub(super) async fn shutdown(self, limit: Duration) {
         self.notifier.shutdown(limit).await;
         let waiting: u64 = self
@@ -123,14 +123,14 @@ impl Notifications {
             tracing::warn!(waiting, "notifications were not taken; they wait in the outbox");
         }
         let outbox = self.outbox;
-        // It joins a thread.
+        // This joins a thread.
         if let Err(error) = tokio::task::spawn_blocking(move || outbox.close()).await {
             tracing::error!(%error, "the outbox was not closed in order");
         }
     }
 }
 
-/// Opens the outbox in a file, or in memory.
+/// Opens the outbox in a file or in memory.
 async fn open(path: Option<PathBuf>, limits: OutboxLimits, names: Vec<String>) -> Result<Outbox, Failure> {
     if path.is_none() {
         tracing::warn!(
@@ -160,7 +160,7 @@ fn map(endpoint: &Endpoint) -> NotificationEndpoint {
     mapped.headers = headers
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    // As there, zero is the default.
+    // As in distribution, zero means the default.
     if endpoint.timeout != GoDuration::default() {
         mapped.timeout = endpoint.timeout.0;
     }
@@ -198,7 +198,7 @@ const fn word(action: EventAction) -> &'static str {
     }
 }
 
-/// Returns this machine's name, by which receivers tell servers apart.
+/// Returns this machine's name, by which receivers distinguish servers.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {

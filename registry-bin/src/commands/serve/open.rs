@@ -1,4 +1,4 @@
-//! From the port to the data, in the order that lets one server follow another.
+//! Opening the port and the data, in an order that lets one server take over from another.
 
 use registry_http::Health;
 
@@ -10,15 +10,15 @@ use crate::config::sections::http::Http;
 use crate::failure::Failure;
 use crate::storage::{OpenStorage, StorageLocation};
 
-/// A server that has its port, or may take it, and not yet its data.
+/// A server that has reserved its port, or will do so later, and has not opened its data yet.
 pub(super) enum Opening {
     Reserved(Reserved),
     Waiting(Vec<Inherited>),
 }
 
 impl Opening {
-    /// The port before the storage: whoever starts a second server by mistake should learn that. One that waits leaves
-    /// the port alone meanwhile: the server that has the storage may have it.
+    /// Reserves the port before the storage is opened, so that a second server that was started by mistake reports it.
+    /// With `wait`, the port is left alone meanwhile, because the server that has the storage may have it.
     pub(super) fn new(http: &Http, inherited: Vec<Inherited>, wait: bool) -> Result<Self, Failure> {
         if wait {
             Ok(Self::Waiting(inherited))
@@ -27,7 +27,7 @@ impl Opening {
         }
     }
 
-    /// Opens the storage, and adopts what registry:2 left there. Nothing, if a signal came first.
+    /// Opens the storage, and adopts what registry:2 left there. Returns `None` if a signal came first.
     pub(super) async fn storage(
         self,
         configuration: &Configuration,

@@ -1,40 +1,40 @@
-//! What is bounded: what the configuration says, and how many files may be open, because connections are files too.
+//! The limits of a server: those of the configuration, and the number of open files, because connections are files too.
 
 use registry_http::{Limits, MemoryBudget};
 
 use crate::config::sections::http;
 use crate::failure::Failure;
 
-/// Files that are open beside those of connections and blobs: records, logs, sockets that listen, and what is opened for a
-/// moment only. Where few may be open it is half of them, and never fewer than a server with some clients has.
+/// Files that are open besides those of connections and blobs: records, logs, listening sockets, and what is opened
+/// only briefly. If few files may be open, it is half of them, but never fewer than a server with some clients needs.
 const OTHERS: u64 = 128;
 const FEWEST_OTHERS: u64 = 48;
 
-/// With fewer files than this nothing is left for clients to speak of.
+/// With fewer files than this, hardly any are left for clients.
 const FEWEST: u64 = 64;
 
 /// The most files of blobs that are open at once.
 const BLOBS: usize = 16_384;
 
-/// Which part of the files for pulls stays for those who ask whether a blob is there.
+/// The inverse of the part of the files for pulls that is kept for requests which check for a blob.
 const LOOKS: usize = 8;
 
-/// What the limit on open files leaves room for. Nothing of it is taken by another part, so clients that stall keep
-/// nobody from connecting, from pushing or from the log; and of each part no address has all.
+/// The division of the limit on open files. No part takes from another, so that stalled clients do not block
+/// connections, pushes or the log; and no address gets all of a part.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
     pub(super) limits: Limits,
     /// How many files of blobs may be open.
     pub(super) blobs: usize,
-    /// How many files may be open at all.
+    /// How many files may be open in total.
     files: u64,
 }
 
 impl OpenFiles {
-    /// Raises the limit of this process as far as it may go, as programs in Go do, and divides it.
+    /// Raises the limit of this process as far as possible, as Go programs do, and divides it. Logs a shortage.
     ///
     /// # Errors
-    /// Where so few files may be open that nobody could be served.
+    /// If so few files may be open that no client could be served.
     pub(super) fn divide(http: &http::Http) -> Result<Self, Failure> {
         let divided = Self::of(http)?;
         if divided.is_short(http) {
@@ -53,7 +53,7 @@ impl OpenFiles {
         self.limits.connections < http.limits.connections.get()
     }
 
-    /// Returns what fewer there is than the configuration asks for, and why.
+    /// Describes by how much the configuration is not met, and why, if it is not.
     pub(super) fn shortage(&self, http: &http::Http) -> Option<String> {
         let limits = &self.limits;
         self.is_short(http).then(|| {
@@ -64,7 +64,7 @@ impl OpenFiles {
         })
     }
 
-    /// The same, telling nobody.
+    /// Like [`divide`](Self::divide), without logging a shortage.
     pub(super) fn of(http: &http::Http) -> Result<Self, Failure> {
         let asked = &http.limits;
         let mut limits = Limits::default();
@@ -79,7 +79,7 @@ impl OpenFiles {
         limits.request_silence = timeouts.body.0;
         limits.response_silence = timeouts.answer.0;
         limits.idle = timeouts.idle.0;
-        // Where the limit cannot be asked for, whoever forbids that has set it too.
+        // If the limit cannot be read, whatever forbids that has also set it.
         let files = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
             tracing::debug!(%error, "the limit on open files stays as it is");
             rlimit::getrlimit(rlimit::Resource::NOFILE).map(|(soft, _)| soft)
@@ -94,7 +94,7 @@ impl OpenFiles {
         let free = free(files);
         limits.connections = limits.connections.min(free / 2);
         let blobs = free.saturating_sub(limits.connections).min(BLOBS);
-        // As the storage divides them.
+        // The same division as in the storage.
         limits.uploads = blobs / 4;
         let downloads = blobs - limits.uploads;
         limits.downloads = downloads - downloads / LOOKS;
@@ -102,7 +102,7 @@ impl OpenFiles {
     }
 }
 
-/// Returns how many files are for clients.
+/// Returns how many files are left for clients.
 fn free(files: u64) -> usize {
     let others = (files / 2).clamp(FEWEST_OTHERS, OTHERS);
     usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX)

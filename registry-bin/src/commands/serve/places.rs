@@ -1,4 +1,4 @@
-//! Places that a server writes to, looked at without anything being written.
+//! Checks of the places that a server writes to, without writing.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,7 +18,7 @@ use crate::kernel_files::require_storage;
 use crate::ownership::{WithOwner as _, with_owner};
 use crate::storage::{StorageLocation, require_writable};
 
-/// Returns what keeps a server from writing where it has to.
+/// Returns what keeps a server from writing where it must.
 pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>> {
     let (http, audit) = (&configuration.http, &configuration.log.audit);
     let mut results = Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
     results
 }
 
-/// Looks whether a store can be opened or made in a folder.
+/// Checks that a store can be opened or created in a folder.
 fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure> {
     let key = "storage.filesystem.rootdirectory";
     let failed = || Failure::of(key, format!("cannot store in {}", root.display()));
@@ -69,14 +69,14 @@ fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure>
     check_records(root).map_err(|cause| failed().because(cause.with_owner()))
 }
 
-/// Looks whether what is missing can be made, with the folders that it is in: in the last one that is there.
+/// Checks that a missing path can be created, with its parent folders, in the nearest one that exists.
 pub(super) fn check_made(path: &Path) -> io::Result<()> {
     let is_there = |place: &&Path| place.symlink_metadata().is_ok();
     let place = path.ancestors().skip(1).find(is_there);
     check_folder(place.unwrap_or_else(|| Path::new(".")))
 }
 
-/// The same for a file, which is not made where a link leads to.
+/// The same check for a file that is not created through a link.
 pub(super) fn check_made_file(path: &Path) -> io::Result<()> {
     check_name(path)?;
     if path.is_symlink() {
@@ -88,7 +88,7 @@ pub(super) fn check_made_file(path: &Path) -> io::Result<()> {
     check_made(path)
 }
 
-/// Looks whether a file can have this name, and the files beside it while it is written.
+/// Checks that a file, and the temporary files next to it, can have this name.
 fn check_name(path: &Path) -> io::Result<()> {
     const LONGEST: usize = 255 - "-journal.123".len();
     let refused = |message: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
@@ -101,7 +101,7 @@ fn check_name(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks whether a socket can be made.
+/// Checks that a socket can be created.
 fn check_socket(path: &Path) -> io::Result<()> {
     let length = path.as_os_str().len();
     if length > SOCKET_PATH_LIMIT {
@@ -115,12 +115,12 @@ fn check_socket(path: &Path) -> io::Result<()> {
             io::ErrorKind::AlreadyExists,
             "there is a file that is not a socket",
         )),
-        // That of a server which runs, or did.
+        // An existing socket belongs to a running server, or to one that ended.
         _ => check_folder(folder_of(path)),
     }
 }
 
-/// Looks whether a file can be written, or made where it is missing.
+/// Checks that a file can be written, or created if it is missing.
 pub(super) fn check_file(path: &Path) -> io::Result<()> {
     check_name(path)?;
     match path.metadata() {
@@ -130,7 +130,7 @@ pub(super) fn check_file(path: &Path) -> io::Result<()> {
             "there is a socket, not a file",
         )),
         Ok(_) => check_access(path),
-        // It is made where a link leads to.
+        // The file is created where a link points.
         Err(error) if error.kind() == io::ErrorKind::NotFound => check_folder(folder_of(&resolved(path))),
         Err(error) => Err(with_owner(path, error)),
     }
@@ -143,7 +143,7 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Looks whether something can be made in a folder.
+/// Checks that a file can be created in a folder.
 fn check_folder(folder: &Path) -> io::Result<()> {
     if !folder
         .metadata()

@@ -1,4 +1,4 @@
-//! Metrics of the process, by the names that Prometheus' own libraries give them.
+//! Metrics of the process, with the names of Prometheus' own libraries.
 
 use std::fmt;
 use std::fs;
@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use registry_http::Metrics;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Adds what the kernel tells of this process, each time that somebody asks.
+/// Adds what the kernel reports about this process at the time of each scrape.
 pub(super) fn add(metrics: &Metrics) {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let process = Process {
@@ -23,7 +23,7 @@ pub(super) fn add(metrics: &Metrics) {
 
 #[derive(Debug)]
 struct Process {
-    /// When it began, in seconds since 1970.
+    /// When the process began, in seconds since 1970.
     started: f64,
 }
 
@@ -78,7 +78,7 @@ impl Collector for Process {
     }
 }
 
-/// Returns the first number behind the name of a line.
+/// Returns the first number after the name of a line.
 fn field(text: &str, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

@@ -1,12 +1,12 @@
-//! What clients see of the server, as the configuration states it.
+//! How clients see the server, as configured.
 
 use registry_http::{Locations, ProxyField, ProxyFields, ProxyOptions, TrustedProxies};
 
 use crate::config::sections::http::{self, Http};
 use crate::failure::Failure;
 
-/// Without `http.host`, URLs in responses are paths for most clients: they are right behind every proxy. `relativeurls`
-/// decides where it is given.
+/// Returns the options of the configuration. Without `http.host`, URLs in responses are paths for most clients, because
+/// those are correct behind any proxy. `relativeurls` overrides that.
 pub(super) fn proxy_options(http: &Http) -> Result<ProxyOptions, Failure> {
     let mut options = ProxyOptions::default();
     if let Some(host) = &http.host {

@@ -1,10 +1,10 @@
-//! A configuration that changes while the server runs.
+//! Reloading the configuration while the server runs.
 //!
-//! On SIGHUP, and when the configuration or a file that it names has changed, everything is read again. Only when all
-//! of it is good does any of it come into force, so that a bad file leaves the server as it was.
+//! On SIGHUP, and when the configuration or a file that it names has changed, everything is read again. It only takes
+//! effect if all of it is valid, so a bad file leaves the server as it was.
 //!
-//! A file that somebody is writing is not read: it has to stay the same for a while. A writer may also have died half-way,
-//! so nothing that protects is taken away because it is [gone] from a file.
+//! A file is not read while it is being written: it must first stay unchanged for a while. A writer may also have died
+//! halfway, so no protection is removed because it is [gone] from a file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,14 +26,14 @@ use crate::config::{Flag, Loaded, load};
 use crate::failure::Failure;
 use crate::logging::{LogFilter, LogHandle};
 
-/// How often files are looked at. Their content is compared, because the notices of a kernel do not come through
-/// network file systems and the symbolic links that Kubernetes swaps.
+/// How often files are checked. Their content is compared, because file notifications of the kernel do not work on
+/// network file systems and with the symbolic links that Kubernetes swaps.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long a file that changed has to stay the same before it is read.
+/// How long a changed file must stay unchanged before it is read.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// The keys that a running server takes over, as pointers into the configuration (RFC 6901).
+/// The keys that a running server reloads, as JSON pointers into the configuration (RFC 6901).
 const RELOADED: [&str; 7] = [
     "/log/level",
     "/log/accesslog/disabled",
@@ -44,19 +44,19 @@ const RELOADED: [&str; 7] = [
     "/tags/immutable",
 ];
 
-/// A change that is ready to come into force.
+/// A prepared change.
 pub(super) type Change = Box<dyn FnOnce() + Send>;
 
-/// A part of a server that a new configuration can change while it runs.
+/// A part of a server that can be reloaded.
 pub(super) trait Reloadable: Send + Sync {
-    /// Reads and checks all that is needed, and changes nothing yet. May block.
+    /// Reads and checks everything that is needed, without changing anything yet. May block.
     ///
     /// # Errors
-    /// What is wrong with the configuration or a file that it names, and what would be [gone].
+    /// What is wrong with the configuration or a file that it names, and what protection would be [gone].
     fn prepare(self: Arc<Self>, new: &Loaded) -> Result<Change, Failure>;
 }
 
-/// Refuses a configuration in which a key that protects is gone or empty: somebody may have cut the file, or mistyped.
+/// Refuses a configuration in which a protecting key is gone or empty, because the file may have been cut or mistyped.
 pub(super) fn gone(key: &str, consequence: &str) -> Failure {
     Failure::of(
         key,
@@ -74,17 +74,17 @@ impl Reloadable for LogHandle {
     }
 }
 
-/// What has to begin before the server reads what its configuration names, so that no change and no signal is missed.
+/// What must begin before the server reads the files of its configuration, so that no change and no signal is missed.
 pub(super) struct Watch {
     hangup: Signal,
     seen: Seen,
 }
 
 impl Watch {
-    /// Looks at the files once and listens to SIGHUP, which would end the process otherwise.
+    /// Reads the files once and listens for SIGHUP, which would otherwise end the process.
     ///
     /// # Errors
-    /// Where the signal cannot be listened to.
+    /// If the signal cannot be listened for.
     pub(super) fn start(loaded: &Loaded) -> Result<Self, Failure> {
         let hangup = signal(SignalKind::hangup())
             .map_err(|cause| Failure::new("cannot listen to signals").because(cause))?;
@@ -93,7 +93,7 @@ impl Watch {
     }
 }
 
-/// The task that looks for changes. It ends with [`Reload::shutdown`], or soon after it was dropped.
+/// The task that watches for changes. It ends with [`Reload::shutdown`], or soon after it is dropped.
 #[derive(Debug)]
 pub(super) struct Reload {
     stop: watch::Sender<()>,
@@ -101,7 +101,7 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Starts looking for changes of what the server was started with.
+    /// Starts to watch for changes from the configuration at the start.
     pub(super) fn start(
         serve: &Serve,
         loaded: &Loaded,
@@ -119,14 +119,14 @@ impl Reload {
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = watch_for_changes(server, seen, hangup) => {}
-                // An error means that the sender was dropped, and so the handle.
+                // An error means that the sender was dropped, and with it the handle.
                 _ = stopped.changed() => {}
             }
         });
         Self { stop, task }
     }
 
-    /// Stops the task and waits for its end.
+    /// Stops the task and waits until it has ended.
     pub(super) async fn shutdown(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
@@ -139,7 +139,7 @@ impl Reload {
 struct Running {
     arguments: StoreArguments,
     flags: Vec<Flag>,
-    /// What it was started with.
+    /// The configuration at the start.
     started: Loaded,
     parts: Vec<Arc<dyn Reloadable>>,
 }
@@ -160,7 +160,7 @@ async fn watch_for_changes(server: Arc<Running>, read: Seen, mut hangup: Signal)
             service_manager::reloading();
         }
         let server = Arc::clone(&server);
-        // Files are read, which blocks.
+        // Reading files blocks.
         let looked = tokio::task::spawn_blocking(move || {
             server.look(&mut files, is_asked);
             files
@@ -179,16 +179,16 @@ async fn watch_for_changes(server: Arc<Running>, read: Seen, mut hangup: Signal)
     }
 }
 
-/// What the files hold.
+/// The content of the files.
 struct Files {
-    /// What they held when they were last read, whatever came of it.
+    /// The content when they were last read, whether or not that succeeded.
     read: Seen,
-    /// What they held at the last look, where that is something else.
+    /// The content at the last check, if it differs.
     changed: Option<Seen>,
 }
 
 impl Files {
-    /// Tells whether there is something to read that has stayed the same from one look to the next.
+    /// Returns whether there is a change that has stayed the same from one check to the next.
     fn have_settled(&mut self) -> bool {
         let known = self.changed.as_ref().unwrap_or(&self.read);
         let now = known.now();
@@ -202,15 +202,15 @@ impl Files {
     }
 }
 
-/// What came of reading everything.
+/// The result of reading everything.
 enum Reading {
     InForce,
-    /// Files changed meanwhile, or others are named now: these have to settle.
+    /// Files changed meanwhile, or other files are named now: these must settle first.
     Unsettled(Seen),
 }
 
 impl Running {
-    /// Reads everything again if a file changed and has settled, or if somebody asks for it.
+    /// Reads everything again if a file changed and has settled, or on request.
     fn look(&self, files: &mut Files, is_asked: bool) {
         if !files.have_settled() && !is_asked {
             return;
@@ -230,12 +230,12 @@ impl Running {
                 tracing::error!(%error, "the configuration was read again and is not good; the old one stays in force");
             }
         }
-        // Whatever came of it, the same content is not tried again.
+        // Whatever the result, the same content is not tried again.
         files.read = read;
     }
 
-    /// Reads everything and puts it into force, if it is what `settled` says where that is given. Says in `read` what was
-    /// read.
+    /// Reads everything and applies it. If `settled` is given, does so only if the content is the same. Stores in
+    /// `read` what was read.
     fn reload(&self, settled: Option<&Seen>, read: &mut Seen) -> Result<Reading, Failure> {
         let loaded = load(&self.arguments, &self.flags)?;
         claims::require_apart(&loaded)?;
@@ -271,12 +271,12 @@ impl Running {
     }
 }
 
-/// What the files held that a configuration was read from.
+/// The content of the files from which a configuration was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen(BTreeMap<PathBuf, Fingerprint>);
 
 impl Seen {
-    /// Has to be taken before the files that the configuration names are read: what changes from then on is noticed.
+    /// Must be called before the files that the configuration names are read: any later change is noticed.
     fn of(loaded: &Loaded) -> Self {
         let named = loaded.configuration.files().into_iter();
         let mut seen: BTreeMap<_, _> = named
@@ -286,7 +286,7 @@ impl Seen {
         Self(seen)
     }
 
-    /// What the same files hold now.
+    /// Returns the content of the same files now.
     fn now(&self) -> Self {
         let paths = self.0.keys();
         Self(
@@ -297,7 +297,7 @@ impl Seen {
     }
 }
 
-/// Says which keys are other than at the start, and that a running server does not take over.
+/// Logs which keys differ from those at the start and are not reloaded.
 fn tell_what_waits_for_a_restart(started: &Loaded, now: &Loaded) {
     let mut changed = Vec::new();
     differences(
@@ -316,7 +316,7 @@ fn tell_what_waits_for_a_restart(started: &Loaded, now: &Loaded) {
     }
 }
 
-/// The values that a running server does not take over.
+/// Returns the values that a running server does not reload.
 fn fixed(loaded: &Loaded) -> Value {
     let mut value = serde_json::to_value(&loaded.configuration).unwrap_or_default();
     for pointer in RELOADED {
@@ -329,7 +329,7 @@ fn fixed(loaded: &Loaded) -> Value {
 
 fn differences(path: &str, old: &Value, new: &Value, written: (&Node, &Node), found: &mut Vec<String>) {
     let (Value::Object(old), Value::Object(new)) = (old, new) else {
-        // What is masked looks alike whatever it is.
+        // Masked values look the same whatever they are.
         let is_masked = old.to_string().contains(MASK);
         let is_written_alike = || match (written.0.find(path), written.1.find(path)) {
             (Some(old), Some(new)) => old.says_the_same_as(new),
@@ -375,7 +375,7 @@ mod tests {
         write("new");
         assert!(!files.have_settled());
         assert!(files.have_settled());
-        // Whoever takes it back has changed nothing.
+        // Reverting a change counts as no change.
         write("newer");
         assert!(!files.have_settled());
         write("old");

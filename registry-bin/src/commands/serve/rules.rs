@@ -1,4 +1,4 @@
-//! The registry's rules, as the configuration states them.
+//! The registry's options, as configured.
 
 use registry_core::page::PageQuery;
 use registry_core::registry::{CatalogKey, Options};
@@ -7,10 +7,10 @@ use uuid::Uuid;
 use crate::config::Configuration;
 use crate::config::sections::validation::Platforms;
 
-/// What a registry allows.
+/// Returns the options of a registry.
 pub(super) fn rules(configuration: &Configuration) -> Options {
     let validation = &configuration.validation;
-    // In distribution, `enabled` of old goes before `disabled`.
+    // As in distribution, the old key `enabled` takes precedence over `disabled`.
     let is_validated = validation.enabled || !validation.disabled;
     let mut options = Options::default();
     options.delete = configuration.storage.delete.enabled;
@@ -33,7 +33,8 @@ pub(super) fn rules(configuration: &Configuration) -> Options {
     options
 }
 
-/// Returns what hides places in the catalog: the secret that servers of one storage share, or else one of this process.
+/// Returns the key that hides positions in the catalog: the secret that all servers of one storage share, or otherwise
+/// a random one of this process.
 fn catalog_key(configuration: &Configuration) -> CatalogKey {
     match &configuration.http.secret {
         Some(secret) => CatalogKey::new(secret.reveal().as_bytes()),

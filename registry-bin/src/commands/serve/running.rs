@@ -1,4 +1,4 @@
-//! The end of a server.
+//! The shutdown of a server.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::control::server::ControlServer;
 use crate::failure::Failure;
 use crate::storage::OpenStorage;
 
-/// What runs, and has to be ended in order.
+/// What runs, and must be stopped in order.
 pub(super) struct Running {
     pub(super) server: Server,
     pub(super) backups: Option<Backups>,
@@ -29,7 +29,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Lets running requests end, for as long as `drain` or until the next signal, and then everything else.
+    /// Lets running requests finish, for up to `drain` or until the next signal, and then stops everything else.
     pub(super) async fn stop(self, drain: Duration, signals: &mut Signals) -> Result<(), Failure> {
         service_manager::stopping();
         self.health.stopping();
@@ -62,7 +62,7 @@ impl Running {
         if let Some(debug) = self.debug {
             debug.shutdown(Duration::ZERO).await;
         }
-        // It waits for the logs of requests to be written, and nothing else is left to do.
+        // This waits until the request logs are written; nothing else is left to do.
         self.telemetry.close();
         tracing::info!("stopped");
         Ok(())

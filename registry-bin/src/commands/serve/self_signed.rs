@@ -19,19 +19,19 @@ use crate::bounded_file;
 use crate::failure::Failure;
 use crate::secret_file;
 
-/// How long the authority is good: everybody has to trust the next one by hand.
+/// How long the authority is valid. Each client must be made to trust its successor manually.
 const AUTHORITY_LIFE: Duration = Duration::from_hours(24 * 3650);
 
-/// How long a certificate is good: clients refuse those of more than 398 days.
+/// How long a certificate is valid. Clients refuse certificates that are valid for more than 398 days.
 const LIFE: Duration = Duration::from_hours(24 * 397);
 
-/// How long before its end a certificate is renewed.
+/// How long before its expiry a certificate is renewed.
 const RENEWAL: Duration = Duration::from_hours(24 * 30);
 
-/// How much earlier than now everything begins, for clients whose clock is late.
+/// How far validity is backdated, for clients whose clock is slow.
 const EARLY: Duration = Duration::from_hours(1);
 
-/// A certificate for names, and the folder where it and its authority are kept.
+/// A certificate for some names, and the folder that holds it and its authority.
 #[derive(Clone, Debug)]
 pub(super) struct SelfSigned {
     folder: PathBuf,
@@ -39,7 +39,7 @@ pub(super) struct SelfSigned {
 }
 
 impl SelfSigned {
-    /// For this machine's names and `more`. Nothing is read or written yet.
+    /// Creates one for this machine's names and `more`. Nothing is read or written yet.
     pub(super) fn new(folder: PathBuf, more: &[String]) -> Result<Self, Failure> {
         let mut names: Vec<String> = Vec::new();
         for name in more {
@@ -61,12 +61,11 @@ impl SelfSigned {
         Ok(Self { folder, names })
     }
 
-    /// Returns the certificate that is there, or a new one where there is none, where it is about to end or the names
-    /// are others.
+    /// Returns the existing certificate, or a new one if there is none, it expires soon, or the names have changed.
     pub(super) fn certificate(&self) -> Result<ServerCertificate, Failure> {
         let failed = || Failure::new(format!("--tls-self-signed: cannot use {}", self.folder.display()));
         let now = SystemTime::now();
-        // A certificate and its key are two files: two servers that make them at once would leave those of both.
+        // A certificate and its key are two files: two servers that create them at once could leave a mismatched pair.
         let _lock = secret_file::lock(&self.folder.join("lock")).map_err(|cause| failed().because(cause))?;
         let is_new = self
             .keep_authority(now)
@@ -88,10 +87,10 @@ impl SelfSigned {
         self.folder.join("ca.pem")
     }
 
-    /// Makes an authority where there is none that is good; returns whether it did.
+    /// Creates an authority if there is no valid one. Returns whether it did.
     fn keep_authority(&self, now: SystemTime) -> io::Result<bool> {
         if let Some((certificate, key)) = self.pair("ca")? {
-            // Longer than what it signs.
+            // The authority must outlive what it signs.
             match ServerCertificate::from_pem(&certificate, &key, now + LIFE) {
                 Ok(_) => return Ok(false),
                 Err(problem) => {
@@ -114,7 +113,7 @@ impl SelfSigned {
         Ok(true)
     }
 
-    /// Makes a certificate.
+    /// Issues a certificate.
     fn issue(&self, now: SystemTime) -> io::Result<()> {
         let Some((authority, authority_key)) = self.pair("ca")? else {
             return Err(ErrorKind::NotFound.into());
@@ -136,7 +135,7 @@ impl SelfSigned {
         secret_file::write(&self.folder.join("names"), &self.names.join("\n"))
     }
 
-    /// Returns the certificate that is there, if it is for the same names and good at `time`.
+    /// Returns the existing certificate, if it is for the same names and valid at `time`.
     fn kept(&self, time: SystemTime) -> io::Result<Option<ServerCertificate>> {
         let names = match bounded_file::read_to_string(&self.folder.join("names")) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -168,7 +167,7 @@ impl SelfSigned {
         fs::set_permissions(path, Permissions::from_mode(0o644))
     }
 
-    /// Says how clients come to trust the certificate of a server at `host` and `port`.
+    /// Returns instructions for clients to trust the certificate of a server at `host` and `port`.
     pub(super) fn instructions(&self, host: &str, port: u16) -> String {
         let authority = absolute(&self.authority());
         let authority = quoted(&authority.display().to_string());
@@ -177,7 +176,7 @@ impl SelfSigned {
         } else {
             host.to_owned()
         };
-        // Who asks at the usual port does not name it.
+        // Clients do not write the default port.
         let place = if port == 443 {
             bracketed
         } else {
@@ -207,18 +206,18 @@ impl SelfSigned {
         text
     }
 
-    /// Returns the name that clients most likely know.
+    /// Returns the name that clients are most likely to know.
     pub(super) fn first_name(&self) -> &str {
         self.names.first().map_or("localhost", String::as_str)
     }
 }
 
-/// The error of the library is not told: it may quote a key.
+/// Hides the error of the library, which may quote a key.
 fn cannot_make(_: rcgen::Error) -> io::Error {
     io::Error::other("a certificate cannot be made; remove the folder, and a new authority is made")
 }
 
-/// Tells whether this is a host name (RFC 1123, section 2.1), with `*.` before it or not, or an address.
+/// Returns whether this is a host name (RFC 1123, section 2.1), optionally with a leading `*.`, or an address.
 fn is_name(text: &str) -> bool {
     if text.parse::<IpAddr>().is_ok() {
         return true;
@@ -240,7 +239,7 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Quotes a path for a shell, where it needs that.
+/// Quotes a path for a shell, if necessary.
 fn quoted(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@".contains(&byte);
     if text.bytes().all(is_plain) {
@@ -292,7 +291,7 @@ mod tests {
         let (same, other) = make(&["registry.example".into()]);
         assert_eq!(same, authority);
         assert_ne!(other, server);
-        // A key that was lost is that of the authority: all begins anew.
+        // The lost key was the authority's, so everything is created anew.
         fs::remove_file(folder.path().join("a/tls/ca-key.pem")).unwrap();
         let (new, _) = make(&["registry.example".into()]);
         assert_ne!(new, authority);

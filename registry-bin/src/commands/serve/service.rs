@@ -1,4 +1,4 @@
-//! The registry as a service, put together from what the configuration asks for.
+//! The registry's service, built from the configuration.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::config::Configuration;
 use crate::config::sections::http::{self, RateLimit};
 use crate::storage::{OpenStorage, StorageLocation};
 
-/// What is asked of each request beside the registry.
+/// What wraps each request besides the registry.
 pub(super) struct RequestHooks<'a> {
     pub(super) authentication: &'a Authentication,
     pub(super) telemetry: &'a Telemetry,
     pub(super) notifications: Option<&'a Notifications>,
 }
 
-/// Makes the service of a registry.
+/// Creates the service of a registry.
 pub(super) fn service(
     configuration: &Configuration,
     (location, storage): (&StorageLocation, &OpenStorage),

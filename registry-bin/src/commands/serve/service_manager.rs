@@ -1,4 +1,4 @@
-//! What a service manager is told, by `sd_notify`: where there is one, and it listens.
+//! Messages to a service manager through `sd_notify`, if there is one that listens.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use sd_notify::NotifyState;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::interval;
 
-/// Says what the server does.
+/// Reports what the server is doing.
 pub(super) fn status(text: &str) {
     send(&[NotifyState::Status(text)]);
 }
 
-/// Says that requests are answered.
+/// Reports that requests are answered.
 pub(super) fn ready(text: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(text)]);
 }
 
-/// Says that the configuration is read again; [`reloaded`] follows.
+/// Reports that the configuration is being reloaded; [`reloaded`] follows.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
@@ -24,12 +24,12 @@ pub(super) fn reloading() {
     }
 }
 
-/// Says that the configuration was read again.
+/// Reports that the configuration was reloaded.
 pub(super) fn reloaded() {
     send(&[NotifyState::Ready]);
 }
 
-/// Says that the server ends.
+/// Reports that the server is stopping.
 pub(super) fn stopping() {
     send(&[
         NotifyState::Stopping,
@@ -43,7 +43,7 @@ fn send(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Says that the server is alive, as often as the service manager wants to hear it (`WatchdogSec=`).
+/// Reports that the server is alive, as often as the service manager requires (`WatchdogSec=`).
 pub(super) struct Watchdog(Option<JoinHandle<()>>);
 
 impl Watchdog {
@@ -52,7 +52,7 @@ impl Watchdog {
         if !sd_notify::watchdog_enabled(false, &mut microseconds) {
             return Self(None);
         }
-        // Half the time, as the manual of `sd_watchdog_enabled` recommends.
+        // Half the interval, as the manual of `sd_watchdog_enabled` recommends.
         let mut ticks = interval(Duration::from_micros(microseconds / 2).max(Duration::from_millis(1)));
         Self(Some(tokio::spawn(async move {
             loop {

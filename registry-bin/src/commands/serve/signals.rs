@@ -1,4 +1,4 @@
-//! The signals that end a server.
+//! The signals that stop a server.
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -7,7 +7,7 @@ use crate::failure::Failure;
 /// SIGXFSZ, which has this number on Linux, the BSDs and macOS.
 const FILE_SIZE: i32 = 25;
 
-/// The signals that end a server.
+/// The signals that stop a server.
 pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -17,7 +17,7 @@ impl Signals {
     pub(super) fn listen() -> Result<Self, Failure> {
         let listen =
             |kind| signal(kind).map_err(|cause| Failure::new("cannot listen to signals").because(cause));
-        // Without somebody who listens, a write beyond the limit on the size of a file (`ulimit -f`) ends the process.
+        // Without a handler, a write beyond the file size limit (`ulimit -f`) would kill the process.
         drop(listen(SignalKind::from_raw(FILE_SIZE))?);
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -25,7 +25,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,4 +1,4 @@
-//! Metrics of whether the storage writes, how much space it has, and how much is in it.
+//! Metrics of the storage: whether it writes, how much space it has, and how much is in it.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use registry_http::Metrics;
 
 use crate::storage::AnyStore;
 
-/// Adds what a storage tells of itself, each time that somebody asks.
+/// Adds what a storage reports about itself at the time of each scrape.
 pub(super) fn add(metrics: &Metrics, store: AnyStore) {
     metrics.register(|registry| registry.register_collector(Box::new(StorageState(store))));
 }

@@ -1,4 +1,4 @@
-//! What watches the requests of a server: logs, metrics and traces.
+//! The observers of a server's requests: logs, metrics and traces.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,20 +15,20 @@ use crate::config::sections::log::{AccessLogFormat, Log, LogLevel};
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
 
-/// The observers of a server, and what they write.
+/// The observers of a server, and their outputs.
 pub(super) struct Telemetry {
     pub(super) metrics: Arc<Metrics>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
     pub(super) traces: Traces,
-    /// The log of requests and what a server says to whoever started it.
+    /// Standard output: the log of requests, and messages to the person who started the server.
     pub(super) output: LineWriter,
     audit: Option<LineWriter>,
     access: AccessSwitch,
 }
 
 impl Telemetry {
-    /// Starts the logs that the configuration asks for, and the traces that the environment asks for, from within a
-    /// runtime. `errors` is where the server's own log goes.
+    /// Starts the configured logs, and the traces that the environment asks for. Must be called within a runtime.
+    /// `errors` is the output of the server's own log.
     pub(super) fn start(log: &Log, errors: &LineWriter) -> Result<Self, Failure> {
         let metrics = Arc::new(Metrics::new());
         process::add(&metrics);
@@ -49,7 +49,7 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Makes the calls of a storage be timed, and traced.
+    /// Wraps a storage so that its calls are timed and traced.
     pub(super) fn meter(
         &self,
         storage: &Arc<dyn Storage>,
@@ -59,7 +59,7 @@ impl Telemetry {
         self.traces.follow(metered)
     }
 
-    /// Writes what waits in the logs of requests. It blocks.
+    /// Writes what is queued in the logs of requests. Blocks.
     pub(super) fn close(&self) {
         let writers: Vec<_> = [&self.output].into_iter().chain(&self.audit).collect();
         LineWriter::close_all(&writers);
@@ -105,7 +105,7 @@ impl Telemetry {
         Ok(())
     }
 
-    /// Returns what a new configuration can switch.
+    /// Returns the part that a new configuration can change.
     pub(super) fn reloadable(&self) -> Arc<dyn Reloadable> {
         Arc::new(self.access.clone())
     }
@@ -122,7 +122,7 @@ impl Reloadable for AccessSwitch {
     }
 }
 
-/// An access log that can be switched off. The failures that it tells of are told all the same.
+/// An access log that can be switched off. The failures that it would report are still logged.
 #[derive(Debug)]
 struct Switched {
     log: LineLog<LineWriter>,

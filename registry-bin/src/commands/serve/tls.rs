@@ -1,4 +1,4 @@
-//! Encryption: from files that the configuration names, or by a certificate of our own.
+//! TLS: with the files that the configuration names, or with our own certificate.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,19 +19,19 @@ use crate::config::sections::http::Http;
 use crate::config::sections::tls::{ClientAuthentication, MinimumTls};
 use crate::failure::Failure;
 
-/// How often it is looked whether a certificate of our own gets old.
+/// How often to check whether our own certificate is about to expire.
 const RENEWAL: Duration = Duration::from_hours(6);
 
-/// A server's encryption, and where it comes from.
+/// The TLS of a server, and the source of its certificate.
 pub(super) struct Encryption {
     tls: Tls,
     self_signed: Option<SelfSigned>,
-    /// What is in force, for a certificate that is renewed.
+    /// The configuration in force, for renewals.
     http: Mutex<Http>,
 }
 
 impl Encryption {
-    /// Reads or makes what is needed; `None` where nothing is to be encrypted.
+    /// Reads or creates what is needed. Returns `None` if TLS is not configured.
     pub(super) fn start(http: &Http, self_signed: Option<SelfSigned>) -> Result<Option<Self>, Failure> {
         if http.tls.certificate.is_none() && self_signed.is_none() {
             return Ok(None);
@@ -53,19 +53,19 @@ impl Encryption {
         self.tls.clone()
     }
 
-    /// What the configuration in force says.
+    /// Returns the configuration in force.
     fn in_force(&self) -> Http {
         self.http.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes a new certificate where the one of our own is about to end.
+    /// Issues a new certificate if our own is about to expire.
     fn renew(&self) -> Result<(), Failure> {
         let http = self.in_force();
         self.tls.replace_config(config(&http, self.self_signed.as_ref())?);
         Ok(())
     }
 
-    /// Returns the certificate of our own, if it is one.
+    /// Returns our own certificate, if it is used.
     pub(super) const fn self_signed(&self) -> Option<&SelfSigned> {
         self.self_signed.as_ref()
     }
@@ -118,7 +118,7 @@ impl Reloadable for Encryption {
     }
 }
 
-/// In place of encryption where there is none.
+/// The stand-in for a server without TLS.
 pub(super) struct Unencrypted;
 
 impl Reloadable for Unencrypted {
@@ -133,11 +133,11 @@ impl Reloadable for Unencrypted {
     }
 }
 
-/// A task that renews a certificate of our own before it ends.
+/// A task that renews our own certificate before it expires.
 pub(super) struct Renewal(JoinHandle<()>);
 
 impl Renewal {
-    /// Starts the task where there is such a certificate.
+    /// Starts the task if our own certificate is used.
     pub(super) fn start(encryption: &Arc<Encryption>) -> Option<Self> {
         encryption.self_signed.as_ref()?;
         let encryption = Arc::clone(encryption);
@@ -158,7 +158,7 @@ impl Drop for Renewal {
     }
 }
 
-/// Reads the files, or makes what is needed.
+/// Reads the files, or creates what is needed.
 pub(super) fn config(http: &Http, self_signed: Option<&SelfSigned>) -> Result<ServerConfig, Failure> {
     let certificate = match (self_signed, &http.tls.certificate, &http.tls.key) {
         (Some(own), ..) => own.certificate()?,

@@ -1,4 +1,4 @@
-//! The keys that tokens are signed with: those of others from files and a URL, and our own.
+//! The keys that tokens are signed with: those of other token servers, from files and a URL, and our own.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,16 +17,16 @@ use crate::failure::Failure;
 use crate::secret_file;
 use crate::storage::StorageLocation;
 
-/// How old a key of ours gets before a new one signs.
+/// How old our signing key gets before it is replaced.
 const KEY_AGE: Duration = Duration::from_hours(30 * 24);
 
-/// The most bytes of a key set from a URL.
+/// The largest key set from a URL, in bytes.
 const LARGEST_KEY_SET: usize = 1024 * 1024;
 
-/// How long a key set may take to come.
+/// How long fetching a key set may take.
 const KEY_SET_TIME: Duration = Duration::from_secs(10);
 
-/// Where the keys of a token server are.
+/// The sources of a token server's keys.
 pub(super) struct KeySource<'a> {
     certificates: Option<&'a Path>,
     key_set: Option<&'a FileOrUrl>,
@@ -40,12 +40,12 @@ impl<'a> KeySource<'a> {
         }
     }
 
-    /// There are keys to fetch.
+    /// Returns whether there are keys to fetch.
     pub(super) const fn has_url(&self) -> bool {
         matches!(self.key_set, Some(FileOrUrl::Url(_)))
     }
 
-    /// Reads the keys of files.
+    /// Reads the keys in files.
     pub(super) fn read_files(&self) -> Result<TokenKeys, Failure> {
         let mut keys = TokenKeys::default();
         if let Some(path) = self.certificates {
@@ -61,17 +61,17 @@ impl<'a> KeySource<'a> {
         Ok(keys)
     }
 
-    /// The URL that keys are fetched from, without what may be secret.
+    /// Returns the URL of the keys, without parts that may be secret.
     pub(super) fn url(&self) -> Option<String> {
         self.key_set.filter(|_| self.has_url()).map(ToString::to_string)
     }
 
-    /// Fetches the keys of a URL; there are none where there is no URL. It blocks.
+    /// Fetches the keys of a URL, or returns none if there is no URL. Blocks.
     pub(super) fn fetch(&self) -> Result<TokenKeys, Failure> {
         self.fetch_within(KEY_SET_TIME)
     }
 
-    /// The same in so long a time.
+    /// Like [`fetch`](Self::fetch), with another time limit.
     pub(super) fn fetch_within(&self, limit: Duration) -> Result<TokenKeys, Failure> {
         let Some(place @ FileOrUrl::Url(url)) = self.key_set else {
             return Ok(TokenKeys::default());
@@ -88,13 +88,13 @@ impl<'a> KeySource<'a> {
     }
 }
 
-/// Gets a key set. A redirect is not followed: keys are trusted because of where they come from.
+/// Fetches a key set. Redirects are not followed, because keys are trusted by their origin.
 async fn fetch(url: &str, limit: Duration) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let client = reqwest::Client::builder()
         .timeout(limit)
         .redirect(reqwest::redirect::Policy::none())
         .build()?;
-    // An error would hold the URL, in which there may be credentials.
+    // An error would include the URL, which may contain credentials.
     let response = client
         .get(url)
         .send()
@@ -114,18 +114,18 @@ async fn fetch(url: &str, limit: Duration) -> Result<Vec<u8>, Box<dyn std::error
     Ok(bytes)
 }
 
-/// The file of our own keys below a root.
+/// Returns the file of our own keys below a root.
 pub(super) fn own_file(root: &Path) -> PathBuf {
     root.join("auth").join("token-keys.json")
 }
 
-/// Our own keys, and where they are kept.
+/// Our own keys, and where they are stored.
 pub(super) enum SigningKeyFile {
-    /// In a file of the data folder, which is ours alone. One at a time reads and replaces it.
+    /// In a file of the data folder, which only this process uses. The mutex serializes reading and replacing it.
     Own(Mutex<PathBuf>),
-    /// In a file that others may share. It is only read once it is there.
+    /// In a file that other servers may share. It is created once, and then only read.
     Shared(PathBuf),
-    /// In memory, as all else.
+    /// In memory, like the data.
     Memory(Mutex<Option<SigningKeys>>),
 }
 
@@ -143,7 +143,7 @@ impl SigningKeyFile {
         }
     }
 
-    /// Looks whether the keys can be read, or could be made where there are none.
+    /// Checks that the keys can be read, or created if there are none.
     pub(super) fn check(&self) -> Result<(), Failure> {
         let path = match self {
             Self::Own(path) => path.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -157,7 +157,7 @@ impl SigningKeyFile {
         made.map_err(|cause| Failure::new(format!("cannot make {}", path.display())).because(cause))
     }
 
-    /// Reads the keys, makes the first one, and replaces one that is too old.
+    /// Reads the keys, generates the first one, and replaces one that is too old. Shared keys are never replaced.
     pub(super) fn read(&self) -> Result<SigningKeys, Failure> {
         let failed = || Failure::of("auth.token.builtin", "cannot sign tokens");
         match self {
@@ -195,7 +195,7 @@ fn read_or_make(path: &Path) -> Result<SigningKeys, Failure> {
     let failed = || Failure::new(format!("cannot use {}", path.display()));
     if !path.exists() {
         let keys = SigningKeys::generate(now()).map_err(|cause| failed().because(cause))?;
-        // Where another process was faster, its keys count.
+        // If another process was faster, its keys are used.
         secret_file::create(path, &keys.to_text()).map_err(|cause| failed().because(cause))?;
     }
     let text = bounded_file::read_to_string(path).map_err(|cause| failed().because(cause))?;

@@ -1,10 +1,10 @@
-//! What tokens have to say, by `auth.token`.
+//! The requirements on tokens, according to `auth.token`.
 
 use registry_http::auth::{Realm, SigningAlgorithm, TokenAuthenticator, TokenOptions};
 
 use crate::config::sections::auth::{self, Token};
 
-/// Returns what tokens have to say, and where clients get them.
+/// Returns the requirements on tokens, and where clients get them.
 pub(super) fn token_options(token: &Token) -> TokenOptions {
     let path = &token.auto_redirect_path;
     let realm = match &token.realm {
@@ -43,7 +43,7 @@ const fn algorithm(name: auth::SigningAlgorithm) -> Option<SigningAlgorithm> {
         Name::PS256 => SigningAlgorithm::PS256,
         Name::PS384 => SigningAlgorithm::PS384,
         Name::PS512 => SigningAlgorithm::PS512,
-        // The check of the configuration refuses them.
+        // The check of the configuration refuses these.
         Name::ES512 | Name::HS256 | Name::HS384 | Name::HS512 => return None,
     })
 }

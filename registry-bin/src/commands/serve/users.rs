@@ -1,4 +1,4 @@
-//! The file of users: the first user, where it is missing, and what is read again.
+//! The file of users: creating the first user if it is missing, and reloading.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -12,13 +12,13 @@ use crate::commands::htpasswd;
 use crate::failure::Failure;
 use crate::secret_file;
 
-/// The user that is made, as distribution calls it.
+/// The name of the first user, as in distribution.
 const USER: &str = "docker";
 
-/// The most names of users that one line of the log has.
+/// The most user names in one log line.
 const NAMES: usize = 20;
 
-/// The most bytes of a name that the log shows.
+/// The longest name that the log shows, in bytes.
 const LONGEST_NAME: usize = 64;
 
 /// Reads the file of users that a key names.
@@ -26,7 +26,7 @@ pub(crate) fn read(key: &str, path: &Path) -> Result<Htpasswd, Failure> {
     htpasswd::read(path).map_err(|failure| failure.about(key))
 }
 
-/// Reads the file of users that a key names, and makes it where it is missing.
+/// Reads the file of users that a key names, and creates it if it is missing.
 pub(super) fn start(key: &str, path: &Path) -> Result<Arc<Passwords>, Failure> {
     provide(path).map_err(|failure| failure.about(key))?;
     let passwords = Passwords::new(read(key, path)?);
@@ -34,7 +34,7 @@ pub(super) fn start(key: &str, path: &Path) -> Result<Arc<Passwords>, Failure> {
     Ok(Arc::new(passwords))
 }
 
-/// Reads the file again for a server that has users, and refuses one that looks as if only a part of it were there.
+/// Reloads the file for a server that has users, and refuses one that looks incomplete.
 pub(super) fn read_again(key: &str, path: &Path, old: &Passwords) -> Result<Arc<Passwords>, Failure> {
     let table = read(key, path)?;
     let wrong = |what: &str| Failure::of(key, format!("{}: {what}", path.display()));
@@ -51,19 +51,19 @@ pub(super) fn read_again(key: &str, path: &Path, old: &Passwords) -> Result<Arc<
     Ok(Arc::new(old.with_table(table)))
 }
 
-/// Names in the log the users that `new` does not have.
+/// Logs the names of users that `new` does not have.
 pub(super) fn tell_who_is_gone(old: &Htpasswd, new: &Htpasswd) {
     let left: BTreeSet<&str> = new.users().collect();
     let gone: Vec<&str> = old.users().filter(|user| !left.contains(user)).collect();
     if !gone.is_empty() {
-        // In a file that is broken, a hash or a password may stand where the name belongs.
+        // In a broken file, a hash or a password may be in the place of a name.
         let is_name = |user: &&&str| user.len() <= LONGEST_NAME && !user.contains('$');
         let named: Vec<_> = gone.iter().filter(is_name).take(NAMES).collect();
         tracing::info!(count = gone.len(), users = ?named, "users are gone from their file and cannot log in any more");
     }
 }
 
-/// Makes a file of users with one user, if there is none, and tells the password once, on the standard output and not in
+/// Creates a file of users with one user, if there is none, and shows the password once, on standard output and not in
 /// the log.
 fn provide(path: &Path) -> Result<(), Failure> {
     if path.exists() {

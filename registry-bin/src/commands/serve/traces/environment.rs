@@ -1,7 +1,7 @@
-//! What the variables `OTEL_*` of the environment ask for.
+//! The configuration of traces, from the environment variables `OTEL_*`.
 //!
-//! They are those of the `OpenTelemetry` specification, which the distribution registry reads too. What the SDK reads
-//! by itself is only checked here: it would pass over a wrong value.
+//! They are those of the `OpenTelemetry` specification, which the distribution registry reads too. Variables that the
+//! SDK reads itself are only checked here, because the SDK ignores wrong values.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
-/// The ways to choose what is recorded; those with a ratio have it in [`SAMPLER_ARGUMENT`].
+/// The samplers; those with a ratio take it from [`SAMPLER_ARGUMENT`].
 const SAMPLERS: [&str; 6] = [
     "always_on",
     "always_off",
@@ -28,7 +28,7 @@ const SAMPLERS: [&str; 6] = [
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 const SAMPLER_ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
 
-/// The counts and times in milliseconds that the SDK reads.
+/// The counts, and times in milliseconds, that the SDK reads.
 const NUMBERS: [&str; 9] = [
     "OTEL_EXPORTER_OTLP_TIMEOUT",
     "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
@@ -41,7 +41,7 @@ const NUMBERS: [&str; 9] = [
     "OTEL_SPAN_LINK_COUNT_LIMIT",
 ];
 
-/// The other variables that act.
+/// The other variables that have an effect.
 const OTHERS: [&str; 17] = [
     "OTEL_SDK_DISABLED",
     "OTEL_SERVICE_NAME",
@@ -62,30 +62,30 @@ const OTHERS: [&str; 17] = [
     "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
 ];
 
-/// How traces are sent.
+/// How traces are exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TraceOptions {
-    /// The collector, as it may be shown: without credentials.
+    /// The collector's URL for display, without credentials.
     pub(super) endpoint: String,
     /// How long a request to the collector may take.
     pub(super) timeout: Duration,
-    /// A file of certificates by which the collector is known, beside those of the system.
+    /// A file of certificates to trust the collector by, in addition to those of the system.
     pub(super) certificates: Option<PathBuf>,
-    /// A request is part of the trace that its `traceparent` names.
+    /// Whether a request joins the trace that its `traceparent` names.
     pub(super) joins_traces: bool,
-    /// Variables and values that nothing here needs.
+    /// Variables and values that have no effect here.
     pub(super) without_effect: Vec<String>,
 }
 
 impl TraceOptions {
-    /// Reads the variables; nothing where none asks for traces.
+    /// Reads the variables. Returns `None` if none of them asks for traces.
     ///
     /// # Errors
-    /// A variable has a value that is none, or asks for what there is not. Values that may be secret are not told.
+    /// If a variable has an invalid value, or asks for something unsupported. Values that may be secret are not shown.
     pub(super) fn read(
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Option<Self>, Failure> {
-        // An empty value is none, says the specification.
+        // According to the specification, an empty value counts as unset.
         let variables: BTreeMap<String, String> = variables
             .into_iter()
             .filter(|(name, value)| name.starts_with("OTEL_") && !value.trim().is_empty())
@@ -125,7 +125,7 @@ impl Variables {
         self.0.get(name).map(|value| value.trim())
     }
 
-    /// Returns what a variable of the exporter says: the one for traces, else the one for all that is exported.
+    /// Returns the value of an exporter variable: the one for traces, or otherwise the one for all signals.
     fn of_traces<T>(
         &self,
         name: &str,
@@ -223,7 +223,7 @@ impl Variables {
         }
     }
 
-    /// Returns the collector's address as it may be shown.
+    /// Returns the collector's URL for display.
     fn endpoint(&self) -> Result<String, Failure> {
         let name = [TRACES_ENDPOINT, ENDPOINT]
             .into_iter()
@@ -231,7 +231,7 @@ impl Variables {
         let Some(name) = name else {
             return Ok("http://localhost:4318".to_owned());
         };
-        // The value may hold a password, so it is not told.
+        // The value may contain a password, so it is not shown.
         let url = self.get(name).and_then(|value| Url::parse(value).ok());
         let Some(mut url) = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         else {
@@ -254,7 +254,7 @@ impl Variables {
         for propagator in self.get("OTEL_PROPAGATORS").unwrap_or("tracecontext").split(',') {
             match propagator.trim() {
                 "tracecontext" => joins_traces = true,
-                // It is passed on to other programs, and nothing here asks any.
+                // Baggage is passed on to other services, and nothing here calls any.
                 "baggage" | "none" | "" => {}
                 other => without_effect.push(format!("OTEL_PROPAGATORS={other}")),
             }
@@ -351,7 +351,7 @@ mod tests {
             (SAMPLER, "xray", "parentbased_traceidratio"),
         ] {
             let message = read(&[(EXPORTER, "otlp"), (variable, value)]);
-            // The first of them is overwritten by the second.
+            // The second of two values for the exporter overrides the first.
             let message = message.expect_err(variable);
             assert!(message.contains(variable) && message.contains(told), "{message}");
             assert!(!message.contains("canary"), "{message}");

@@ -1,4 +1,4 @@
-//! The way of spans to a collector.
+//! The export of spans to a collector.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -20,22 +20,22 @@ use super::environment::TraceOptions;
 use crate::bounded_file;
 use crate::failure::Failure;
 
-/// The most bytes of a collector's answer.
+/// The longest answer of a collector, in bytes.
 const ANSWER: usize = 64 * 1024;
 
-/// Sends spans and says when that begins to fail and when it works again, not each time in between.
+/// Exports spans, and logs when that begins to fail and when it works again, but not each failure in between.
 #[derive(Debug)]
 pub(super) struct Exporter {
     inner: opentelemetry_otlp::SpanExporter,
     is_failing: AtomicBool,
-    /// Why the last request failed; what the exporter returns does not say.
+    /// Why the last request failed, which the error of the exporter does not include.
     reason: Reason,
 }
 
 type Reason = Arc<Mutex<Option<String>>>;
 
 impl Exporter {
-    /// Makes an exporter whose connections belong to the current runtime; the SDK calls it from a thread of its own.
+    /// Creates an exporter whose connections belong to the current runtime; the SDK calls it from its own thread.
     pub(super) fn new(options: &TraceOptions) -> Result<Self, Failure> {
         let mut client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -56,7 +56,7 @@ impl Exporter {
             .with_http()
             .with_http_client(client)
             .build()
-            // Its reason quotes values, which may be secret.
+            // The error quotes values, which may be secret.
             .map_err(|_| {
                 Failure::new("the variables OTEL_EXPORTER_OTLP_* do not name a collector that can be used")
             })?;
@@ -107,7 +107,7 @@ impl SpanExporter for Exporter {
     }
 }
 
-/// Sends requests by the client that the rest of the program uses, from whatever thread.
+/// Sends requests with the HTTP client library of the rest of the program, from any thread.
 #[derive(Debug)]
 struct CollectorClient {
     client: reqwest::Client,
@@ -144,7 +144,7 @@ async fn exchange(client: &reqwest::Client, request: Request<Bytes>) -> Result<R
     Ok(response)
 }
 
-/// Returns an error with its causes, but without the URL, which may hold a password.
+/// Returns an error with its causes, but without the URL, which may contain a password.
 fn with_causes(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

@@ -1,4 +1,4 @@
-//! Traces for `OpenTelemetry`, where the environment asks for them.
+//! `OpenTelemetry` traces, if the environment asks for them.
 
 mod environment;
 mod exporter;
@@ -23,10 +23,10 @@ use crate::failure::Failure;
 const NAME: &str = env!("CARGO_PKG_NAME");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How long the last spans may take. A collector that hangs must not hold up the end of a server.
+/// How long the last spans may take. A collector that hangs must not delay the end of a server.
 const END: Duration = Duration::from_secs(5);
 
-/// The spans of requests on their way to a collector. Where nobody asks for them there is none of it.
+/// The spans of requests on their way to a collector, if the environment asks for them.
 pub(super) struct Traces {
     started: Option<Started>,
 }
@@ -42,14 +42,14 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 }
 
 impl Traces {
-    /// Looks whether the variables `OTEL_*` are good, and the certificates that they name.
+    /// Checks the variables `OTEL_*`, and the certificates that they name.
     pub(super) fn check() -> Result<(), Failure> {
         let options = TraceOptions::read(variables())?;
         let path = options.and_then(|options| options.certificates);
         path.map_or(Ok(()), |path| certificates(&path).map(drop))
     }
 
-    /// Starts what the variables `OTEL_*` ask for. It has to be called from within a runtime.
+    /// Starts what the variables `OTEL_*` ask for. Must be called within a runtime.
     pub(super) fn start() -> Result<Self, Failure> {
         let Some(options) = TraceOptions::read(variables())? else {
             return Ok(Self { started: None });
@@ -73,7 +73,7 @@ impl Traces {
         })
     }
 
-    /// Returns what makes a span of each request.
+    /// Returns the observer that creates a span for each request.
     pub(super) fn observer(&self) -> Option<Arc<dyn Observer>> {
         let started = self.started.as_ref()?;
         let propagator: Box<dyn TextMapPropagator + Send + Sync> = if started.joins_traces {
@@ -84,7 +84,7 @@ impl Traces {
         Some(Arc::new(RequestSpans::new(started.tracer(), propagator)))
     }
 
-    /// Makes a span of each call of the storage, too.
+    /// Creates a span for each storage call too.
     pub(super) fn follow<S: ?Sized + registry_core::Storage>(
         &self,
         storage: MeteredStorage<S>,
@@ -95,13 +95,13 @@ impl Traces {
         }
     }
 
-    /// Sends what waits, for at most `limit` and never long.
+    /// Sends what is queued, for at most `limit`, and never longer than [`END`].
     pub(super) async fn shutdown(&self, limit: Duration) {
         let Some(started) = &self.started else {
             return;
         };
         let provider = started.provider.clone();
-        // It waits for the thread that sends.
+        // This waits for the thread that exports.
         let end = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(limit.min(END)));
         if !matches!(end.await, Ok(Ok(()))) {
             tracing::warn!("the last spans were not sent in time");
@@ -116,7 +116,7 @@ impl Started {
     }
 }
 
-/// Returns what the variables say of this server, which is called by its program's name unless they name it.
+/// Returns the resource attributes from the variables. The service is named after this program unless they name it.
 fn resource() -> Resource {
     let resource = Resource::builder().build();
     let name = resource.get(&Key::new("service.name"));
