@@ -1,4 +1,4 @@
-//! Taking over what the distribution registry left in a folder.
+//! Adoption of the distribution registry's data in a folder.
 
 use std::fmt::Write as _;
 use std::io;
@@ -50,7 +50,7 @@ pub(super) async fn adopt(
     Ok(Outcome { text, is_success })
 }
 
-/// Says what would be adopted, and whether that is all; nothing is changed.
+/// Returns what would be adopted, and whether that is everything. Changes nothing.
 pub(crate) async fn survey(
     root: &Path,
     options: &AdoptOptions,
@@ -78,7 +78,7 @@ pub(crate) async fn survey(
 /// Finds the tree in a root.
 ///
 /// # Errors
-/// Where there is none, or it cannot be looked at.
+/// If there is none, or it cannot be examined.
 pub(crate) fn find(root: &Path) -> Result<Tree, Failure> {
     find_if_there(root)?.ok_or_else(|| {
         failure(root).because(
@@ -87,10 +87,10 @@ pub(crate) fn find(root: &Path) -> Result<Tree, Failure> {
     })
 }
 
-/// Finds the tree in a root, which may have none.
+/// Finds the tree in a root, if there is one.
 ///
 /// # Errors
-/// Where it cannot be looked at.
+/// If it cannot be examined.
 pub(crate) fn find_if_there(root: &Path) -> Result<Option<Tree>, Failure> {
     Tree::find(root).map_err(|cause| {
         let remedy = match cause.kind() {
@@ -113,7 +113,7 @@ fn is_on_one_file_system(one: &Path, other: &Path) -> io::Result<bool> {
     Ok(one.metadata()?.dev() == other.metadata()?.dev())
 }
 
-/// Says what was adopted, and what not.
+/// Describes what was adopted, and what was not.
 pub(crate) fn describe(report: &AdoptReport) -> String {
     let mut text = format!(
         "{}, {}, {}, {} ({})",
@@ -143,7 +143,7 @@ pub(crate) fn describe(report: &AdoptReport) -> String {
     text
 }
 
-/// Returns what takes the time of an adoption, how much of it is done, and how much there is.
+/// Returns the step that takes most of the time of an adoption, how much of it is done, and how much there is.
 pub(crate) const fn amount(report: &AdoptReport) -> (Step, u64, u64) {
     if report.content > 0 {
         (Step::Content, report.content_done, report.content)
@@ -152,7 +152,7 @@ pub(crate) const fn amount(report: &AdoptReport) -> (Step, u64, u64) {
     }
 }
 
-/// Says what was not adopted, and whose it is where it may not be read.
+/// Describes what was not adopted, with its owner if it cannot be read.
 pub(crate) fn not_adopted(defect: &Defect) -> String {
     let note = match defect {
         Defect::Unreadable { path, cause } => owner_note(path, cause),

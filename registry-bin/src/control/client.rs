@@ -1,4 +1,4 @@
-//! Asking a running server.
+//! The client side of the socket of a running server.
 
 use std::io;
 use std::path::Path;
@@ -21,13 +21,13 @@ use crate::ownership::owner_note;
 #[derive(Debug)]
 pub(super) struct Connection(UnixStream);
 
-/// Connects to the server that has a root; nothing where there is none that can be reached.
+/// Connects to the server that has a root. Returns `None` if no server can be reached.
 ///
 /// # Errors
-/// Where the socket is there and this user may not use it.
+/// If the socket exists and this user is not allowed to use it, or connecting fails in another way.
 pub(super) async fn connect(root: &Path) -> io::Result<Option<Connection>> {
     let Ok(path) = socket::path(root) else {
-        // A server could not make it either.
+        // A server could not create the socket either.
         return Ok(None);
     };
     match UnixStream::connect(&path).await {
@@ -48,7 +48,7 @@ pub(super) async fn connect(root: &Path) -> io::Result<Option<Connection>> {
 }
 
 impl Connection {
-    /// Has the server do a command. Cancel safety: a dropped future ends the command.
+    /// Has the server run a command. Cancel safety: dropping the future stops the command.
     pub(super) async fn ask(self, request: &ControlRequest, show: &Show) -> Result<Outcome, Failure> {
         let failed = || Failure::new("the server that has the folder did not answer");
         let (mut sender, connection) = http1::handshake(TokioIo::new(self.0))
@@ -76,7 +76,7 @@ impl Connection {
             while let Some(line) = lines.next().await.map_err(|cause| failed().because(cause))? {
                 match serde_json::from_slice(&line).map_err(|cause| failed().because(cause))? {
                     Message::Done(outcome) => return Ok(outcome),
-                    // Its rights count, and its view of the files.
+                    // The server's permissions and its view of the files are what counts.
                     Message::Failed(text) => {
                         return Err(Failure::new("the running server says").because(text));
                     }
@@ -88,7 +88,7 @@ impl Connection {
             ))
         };
         let driving = async {
-            // An error of the connection is also one of the answer.
+            // An error of the connection also shows as one of the answer.
             drop(connection.await);
             std::future::pending::<()>().await;
         };
@@ -130,7 +130,7 @@ impl Lines {
         }
     }
 
-    /// Returns what is left as text.
+    /// Returns the rest as text.
     async fn rest(mut self) -> String {
         while self.buffer.len() < LINE_LIMIT {
             match self.body.frame().await {

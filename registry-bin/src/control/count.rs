@@ -1,6 +1,6 @@
-//! Numbers of things, as people write them.
+//! Counts of things, formatted for people.
 
-/// Writes `1 tag`, `2 tags`, `3 repositories`.
+/// Formats a count: `1 tag`, `2 tags`, `3 repositories`.
 pub(super) fn count(number: u64, thing: &str) -> String {
     match (number, thing.strip_suffix('y')) {
         (1, _) => format!("1 {thing}"),

@@ -1,4 +1,4 @@
-//! Writing what a store has as files that other programs understand.
+//! Export of a store as files that other programs can read.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
 use crate::storage::AnyStore;
 
-/// Writes the folders of the distribution registry.
+/// Exports the folders of the distribution registry.
 pub(super) async fn distribution(
     target: &Path,
     store: &AnyStore,
@@ -26,7 +26,7 @@ pub(super) async fn distribution(
         } else {
             (Step::Links, report.grants + report.manifests, report.links)
         };
-        // What is pushed meanwhile is one of them.
+        // What is pushed meanwhile is counted too.
         reporter.step(step, done, Some(total.max(done)));
     };
     let exported = match store {
@@ -63,8 +63,8 @@ pub(super) async fn distribution(
     })
 }
 
-/// Returns the tree that is written to, if it is the one that was adopted and has nothing new: what is written to it is
-/// nothing to adopt.
+/// Returns the tree that the export writes to, if it is the adopted one and has nothing new: what the export writes
+/// there must not be adopted again.
 async fn adopted_tree(store: &Store<FilesystemBackend>, target: &Path) -> Result<Option<Tree>, Failure> {
     let root = store.backend().root();
     let is_same = target.canonicalize().ok() == root.canonicalize().ok();

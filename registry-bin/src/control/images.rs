@@ -1,4 +1,4 @@
-//! Image layouts, written and read.
+//! Export and import of image layouts.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::{Outcome, Reporter};
 use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
 
-/// Writes repositories as an image layout.
+/// Exports repositories as an image layout.
 pub(super) async fn export(
     target: &Path,
     repositories: &[RepositoryName],
@@ -47,7 +47,7 @@ pub(super) async fn export(
     })
 }
 
-/// Stores the images of a layout.
+/// Imports the images of a layout.
 pub(super) async fn import(
     source: &Path,
     repositories: &[RepositoryName],

@@ -1,28 +1,28 @@
-//! What a command says while it is done: one JSON object a line.
+//! The messages of a running command: one JSON object per line.
 
 use serde::{Deserialize, Serialize};
 
 /// The longest line that is read, in bytes.
 pub(super) const LINE_LIMIT: usize = 1024 * 1024;
 
-/// A line.
+/// A message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Message {
-    /// How far it came.
+    /// The progress.
     Progress(State),
-    /// Something for the person who started it.
+    /// A line for the person who started the command.
     Say(String),
-    /// It was done; the last line.
+    /// The command was completed; the last message.
     Done(Outcome),
-    /// It was not done; the last line.
+    /// The command failed; the last message.
     Failed(String),
 }
 
-/// How far a command came.
+/// The progress of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// What is counted, in the plural; of bytes, what is done with them.
+    /// What is counted, in the plural; for bytes, what is done with them.
     pub(super) unit: String,
     #[serde(default)]
     pub(super) is_bytes: bool,
@@ -30,11 +30,11 @@ pub(super) struct State {
     pub(super) total: Option<u64>,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// In words.
+    /// A description for people.
     pub(crate) text: String,
-    /// Whether the command's exit code says so.
+    /// Whether the command exits with success.
     pub(crate) is_success: bool,
 }

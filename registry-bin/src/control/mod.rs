@@ -1,8 +1,8 @@
-//! Commands that work on a store, whoever has it: a running server does them when it is asked through its socket, and
-//! without one they are done here.
+//! Commands that work on a store: if a server has it, that server runs them when asked through its socket; otherwise
+//! this process does.
 //!
-//! A [`ControlRequest`] is all that a command is. [`run`](run::run) does it, on the server's side of the socket or on
-//! this one, and tells a [`Reporter`] what goes on; [`execute`] finds out which, and shows what comes.
+//! A [`ControlRequest`] is a complete command. [`run`](run::run) runs it, on either side of the socket, and reports its
+//! progress to a [`Reporter`]; [`execute`] decides which side, and shows the messages.
 
 pub(crate) mod adopt;
 mod client;
@@ -33,29 +33,29 @@ use crate::failure::Failure;
 use crate::ownership::{self, WithOwner as _};
 use crate::storage::{AnyStore, StorageLocation};
 
-/// A command for a store. Paths are absolute: the server may run elsewhere in the tree of folders.
+/// A command for a store. Paths are absolute, because the server may run in another folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "command", deny_unknown_fields)]
 pub(crate) enum ControlRequest {
-    /// Looks for what is broken.
+    /// Looks for damage.
     Check {
         repair: bool,
         verify_content: bool,
-        /// The most bytes of content to read in a second.
+        /// The most bytes of content to read per second.
         bytes_per_second: Option<u64>,
     },
     /// Makes a backup in a folder.
     Backup { target: PathBuf },
-    /// Takes over the folders of the distribution registry.
+    /// Adopts the folders of the distribution registry.
     Adopt { verify: bool, again: bool },
-    /// Writes the folders of the distribution registry.
+    /// Exports the folders of the distribution registry.
     ExportDistribution { target: PathBuf },
-    /// Writes these repositories, or all where none is named, as an image layout.
+    /// Exports these repositories, or all if none is named, as an image layout.
     ExportOci {
         target: PathBuf,
         repositories: Vec<RepositoryName>,
     },
-    /// Stores the images of a layout.
+    /// Imports the images of a layout.
     ImportOci {
         source: PathBuf,
         repositories: Vec<RepositoryName>,
@@ -69,14 +69,14 @@ pub(crate) fn execute(location: &StorageLocation, request: ControlRequest) -> Re
     Ok(outcome.is_success)
 }
 
-/// Does what is no command for a server, shows how it goes on, and prints what came of it.
+/// Does work that is never done by a server, shows its progress, and prints the result.
 pub(crate) fn with_progress(
     work: impl AsyncFnOnce(Arc<dyn Progress>) -> Result<String, Failure>,
 ) -> Result<(), Failure> {
     with_reporter(async |reporter| work(Arc::new(reporter)).await)
 }
 
-/// The same, for what also says something on the way.
+/// Like [`with_progress`], for work that also prints lines.
 pub(crate) fn with_reporter(
     work: impl AsyncFnOnce(Reporter) -> Result<String, Failure>,
 ) -> Result<(), Failure> {
@@ -85,7 +85,7 @@ pub(crate) fn with_reporter(
     show::print(&text)
 }
 
-/// Returns a path as it is for a process that works in another folder.
+/// Returns the absolute path, for a process that runs in another folder.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     if path == Path::new("-") {
         return Err(Failure::new(
@@ -114,7 +114,7 @@ async fn dispatch(location: &StorageLocation, request: ControlRequest) -> Result
         }
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
-            // Opening it would make an empty registry.
+            // Opening the folder would create an empty registry.
             let may_be_new = matches!(request, ControlRequest::Adopt { .. });
             if !may_be_new && !registry_storage::filesystem::is_root(root) {
                 if adopt::find_if_there(root)?.is_some() {
@@ -152,7 +152,7 @@ async fn dispatch(location: &StorageLocation, request: ControlRequest) -> Result
     }
 }
 
-/// Opens a folder for a command, unless that would leave there what its server could not use.
+/// Opens a folder for a command, unless that would leave files there that its server could not use.
 async fn open(
     root: &Path,
     request: &ControlRequest,
@@ -195,7 +195,7 @@ async fn while_showing<T>(
         }
     };
     let interrupted = async {
-        // Without a handler the process ends, and so does the work.
+        // Without a handler, the process ends, and the work with it.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -1,5 +1,5 @@
-//! From a command to whoever waits for it, with bounded queues: of the progress only the newest counts, and what is said
-//! waits until it is taken.
+//! The connection from a command to its audience, with bounded queues: only the newest progress counts, and lines wait
+//! until they are taken.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use tokio::time::{Instant, sleep_until};
 
 use super::message::{Message, State};
 
-/// How many lines wait at most before the command does.
+/// How many lines are queued at most before the command waits.
 const QUEUE: usize = 64;
 
-/// How often the progress is told. Whoever went away is noticed as often, at the latest.
+/// How often progress is reported. A client that disconnected is noticed within this time.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Where a command tells what goes on.
+/// Receives the messages of a command.
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     progress: watch::Sender<State>,
     lines: mpsc::Sender<String>,
 }
 
-/// What comes of it. It ends when all reporters are gone.
+/// The messages of a command. They end when all reporters are dropped.
 #[derive(Debug)]
 pub(super) struct Messages {
     progress: watch::Receiver<State>,
@@ -47,9 +47,9 @@ impl Reporter {
         (reporter, messages)
     }
 
-    /// Says something; waits while much of it was not taken.
+    /// Sends a line. Waits while the queue is full.
     pub(super) async fn say(&self, line: String) {
-        // Whoever listened may be gone, and then the command is ended.
+        // The receiver may be gone, and then the command is being stopped.
         drop(self.lines.send(line).await);
     }
 }
@@ -81,7 +81,7 @@ impl Observer for Reporter {
 }
 
 impl Messages {
-    /// Waits for the next line; nothing once there will be none. Cancel safe.
+    /// Waits for the next message. Returns `None` once there will be none. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Doing a command.
+//! Running a command.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
 use crate::storage::AnyStore;
 
-/// Does a command on an open store. Cancel safety: a dropped future ends it, and it can be started again.
+/// Runs a command on an open store. Cancel safety: dropping the future stops the command, which can be started again.
 ///
 /// # Errors
-/// Why it was not done.
+/// Why it failed.
 pub(crate) async fn run(
     request: ControlRequest,
     store: &AnyStore,
@@ -111,7 +111,7 @@ async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> 
     })
 }
 
-/// Says that a store is a copy, and takes it for the original where nothing is broken.
+/// Describes that a store is a copy, and makes it the original if nothing is broken.
 async fn tell_of_copy(store: &Arc<Store<FilesystemBackend>>, is_sound: bool) -> Result<String, Failure> {
     let said = " The folder is a copy of the one that its records were written in, ";
     if store.backend().is_read_only() || !is_sound {
@@ -127,7 +127,7 @@ async fn tell_of_copy(store: &Arc<Store<FilesystemBackend>>, is_sound: bool) -> 
     Ok(format!("{said}and is taken for the original from now on."))
 }
 
-/// Says what a backup has.
+/// Describes the content of a backup.
 pub(crate) fn describe(report: &BackupReport) -> String {
     let mut text = format!(
         "{} byte strings are linked, {} copied, {} in all",

@@ -1,4 +1,4 @@
-//! The socket of a running server: HTTP/1.1, each command a `POST`, its messages the body of the answer.
+//! The socket of a running server: HTTP/1.1, with each command a `POST` whose answer contains its messages.
 
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, Permissions};
@@ -30,32 +30,32 @@ use crate::storage::AnyStore;
 /// The path of the requests.
 pub(super) const TARGET: &str = "/commands";
 
-/// The longest request in bytes.
+/// The longest request, in bytes.
 const REQUEST_LIMIT: usize = 64 * 1024;
 
-/// How many connections are served at once. They are the operator's own.
+/// How many connections are served at once. All of them are the operator's.
 const CONNECTIONS: usize = 16;
 
-/// How long a request may take to come.
+/// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the socket is left alone after it failed, for want of file handles for example.
+/// How long to wait after the socket failed, for example for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The socket of a server. It ends with [`ControlServer::shutdown`], or when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ControlServer {
     path: PathBuf,
-    /// Device and inode of the socket: another server may have come to own a folder of the same path.
+    /// Device and inode of the socket: another server may own a folder at the same path by now.
     identity: Option<(u64, u64)>,
     task: JoinHandle<()>,
 }
 
 impl ControlServer {
-    /// Listens below a root that this process owns: whatever socket is there is a dead server's.
+    /// Listens below a root that this process owns, so any existing socket is that of a dead server.
     ///
     /// # Errors
-    /// What the system says, or that the path is too long for a socket.
+    /// Errors of the system, and if the path is too long for a socket.
     pub(crate) fn start(root: &Path, store: AnyStore) -> io::Result<Self> {
         let path = socket::path(root)?;
         let listener = listen(root, &path).map_err(|cause| with_owner(root, cause))?;
@@ -67,10 +67,10 @@ impl ControlServer {
         })
     }
 
-    /// Ends the commands that are going on, and removes the socket.
+    /// Stops the running commands, and removes the socket.
     pub(crate) async fn shutdown(mut self) {
         self.task.abort();
-        // It was told to end, so there is nothing that it could say.
+        // The task was aborted, so its result does not matter.
         drop((&mut self.task).await);
     }
 }
@@ -92,8 +92,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Makes a socket that only this user can connect to, from its first moment on: it is made where nobody else comes to,
-/// and moved when its mode is set.
+/// Creates a socket that only this user can ever connect to: it is created in a private folder, and moved into place
+/// when its mode is set.
 fn listen(root: &Path, path: &Path) -> io::Result<UnixListener> {
     let private = socket::private(root);
     let made = private.join("s");
@@ -190,8 +190,8 @@ fn refusal(status: StatusCode, text: impl Into<String>) -> Answer {
     response
 }
 
-/// Does the command while its messages are taken: when the client goes away, the stream is dropped, and so is the
-/// command.
+/// Runs the command while its messages are taken: when the client disconnects, the stream is dropped, and the command
+/// with it.
 fn lines(
     command: ControlRequest,
     store: AnyStore,
@@ -203,7 +203,7 @@ fn lines(
         |(mut work, mut messages, mut end)| async move {
             loop {
                 let Some(running) = &mut work else {
-                    // What was said before the end goes before the end.
+                    // Messages from before the end come before it.
                     let message = match messages.next().await {
                         Some(message) => Some(message),
                         None => end.take(),

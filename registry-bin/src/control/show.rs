@@ -1,4 +1,4 @@
-//! What a person sees of a command: a bar on a terminal, lines elsewhere.
+//! The display of a command: a bar on a terminal, otherwise lines.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
@@ -10,14 +10,14 @@ use registry_core::printable::Printable;
 use super::message::{Message, State};
 use crate::failure::{Failure, printable_lines};
 
-/// How often a line tells the progress where there is no terminal.
+/// How often a line reports the progress without a terminal.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shows messages.
+/// Displays messages.
 #[derive(Debug)]
 pub(super) struct Show {
     bar: Option<ProgressBar>,
-    /// When the last line on the progress was written.
+    /// When the last progress line was written.
     told: Mutex<Instant>,
 }
 
@@ -34,7 +34,7 @@ impl Show {
         match message {
             Message::Progress(state) => self.progress(state),
             Message::Say(line) => match &self.bar {
-                // A closed output ends nothing: the command's exit code counts.
+                // A closed output stops nothing: the command's exit code counts.
                 Some(bar) => bar.suspend(|| drop(print(&Printable(line).to_string()))),
                 None => drop(print(&Printable(line).to_string())),
             },
@@ -79,7 +79,7 @@ impl Show {
 }
 
 impl State {
-    /// The same as a line of text.
+    /// Formats the progress as a line of text.
     fn line(&self) -> String {
         let amount = |number: u64| {
             if self.is_bytes {
@@ -95,12 +95,12 @@ impl State {
     }
 }
 
-/// Tells whether the standard error is a terminal that a bar can be drawn on. A bar has no colours.
+/// Returns whether standard error is a terminal that can show a bar. A bar has no colours.
 pub(crate) fn is_for_bars() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
-/// Writes a line, or several, to the standard output.
+/// Prints one or more lines to standard output.
 pub(crate) fn print(line: &str) -> Result<(), Failure> {
     writeln!(io::stdout(), "{}", printable_lines(line))
         .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))

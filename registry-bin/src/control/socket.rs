@@ -1,4 +1,4 @@
-//! Where the socket of a root is.
+//! The location of the socket of a root.
 
 use std::fs;
 use std::io;
@@ -10,32 +10,32 @@ use registry_storage::filesystem::require_usable;
 /// The name of the socket in the root.
 const NAME: &str = "registry.sock";
 
-/// The name of the folder that the socket is made in.
+/// The name of the folder in which the socket is created.
 const PRIVATE: &str = ".sock";
 
 /// The longest path of a socket in bytes (unix(7): `sun_path` has 108, the last of which is 0).
 pub(crate) const LIMIT: usize = 107;
 
-/// Returns what a server makes for the socket below a root.
+/// Returns what a server creates for the socket below a root.
 pub(crate) fn places(root: &Path) -> [PathBuf; 2] {
     [root.join(NAME), private(root)]
 }
 
-/// Returns the folder that the socket is made in.
+/// Returns the folder in which the socket is created.
 pub(super) fn private(root: &Path) -> PathBuf {
     root.join(PRIVATE)
 }
 
-/// Looks whether a server could make its socket below a root.
+/// Checks that a server could create its socket below a root.
 ///
 /// # Errors
-/// Where the path is too long, or something else is in its place.
+/// If the path is too long, or another kind of file is in its place.
 pub(crate) fn check(root: &Path) -> io::Result<()> {
     require_socket(&path(root)?)?;
     require_usable(&private(root), true)
 }
 
-/// Passes where a socket is, and where nothing is.
+/// Checks that a path is a socket or does not exist.
 pub(super) fn require_socket(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => Ok(()),
@@ -51,7 +51,7 @@ pub(super) fn require_socket(path: &Path) -> io::Result<()> {
 /// Returns the path of the socket below a root.
 ///
 /// # Errors
-/// Where it is too long for a socket.
+/// If it is too long for a socket.
 pub(super) fn path(root: &Path) -> io::Result<PathBuf> {
     let path = root.join(NAME);
     require_short(&path)?;
@@ -59,7 +59,7 @@ pub(super) fn path(root: &Path) -> io::Result<PathBuf> {
 }
 
 /// # Errors
-/// Where the path is too long for a socket.
+/// If the path is too long for a socket.
 pub(super) fn require_short(path: &Path) -> io::Result<()> {
     let length = path.as_os_str().len();
     if length <= LIMIT {
