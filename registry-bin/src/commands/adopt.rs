@@ -45,7 +45,7 @@ pub(crate) struct Adopt {
     allow_defects: bool,
 }
 
-/// Adopts, or looks at what would be adopted; `false` where that is not all that there is.
+/// Adopts, or shows what would be adopted. Returns `false` if that is not everything there is.
 pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
     let loaded = load(&command.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();
@@ -55,7 +55,7 @@ pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
             "only a folder can have data to adopt; name it with --storage FOLDER or by `storage.filesystem` of CONFIG",
         ));
     };
-    // Before anything is made in a folder that was named by mistake.
+    // Before anything is created in a folder that was named by mistake.
     find(root)?;
     if command.dry_run {
         let options = AdoptOptions::new().verify(command.verify);

@@ -30,7 +30,7 @@ pub(crate) struct Backup {
     configuration: ConfigArguments,
 }
 
-/// Makes a backup; `false` where it is whole and the registry is not.
+/// Makes a backup. Returns `false` if it is complete but the registry lacks content.
 pub(crate) fn run(backup: &Backup) -> Result<bool, Failure> {
     let loaded = load(&backup.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();

@@ -37,7 +37,7 @@ pub(crate) struct Check {
     rate: u64,
 }
 
-/// Checks a store; `false` where something is broken and was not repaired.
+/// Checks a store. Returns `false` if something is broken and was not repaired.
 pub(crate) fn run(check: &Check) -> Result<bool, Failure> {
     let loaded = load(&check.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();

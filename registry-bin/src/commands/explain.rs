@@ -12,7 +12,7 @@ use crate::cli::{Explain, ExplainedAction};
 use crate::config::load;
 use crate::failure::Failure;
 
-/// Says which rule decides.
+/// Prints which rule decides.
 pub(crate) fn run(explain: &Explain) -> Result<(), Failure> {
     let loaded = load(&explain.configuration.store(), &[])?;
     let rules = access::rules(&loaded.configuration).map_err(|(path, message)| Failure::of(path, message))?;

@@ -55,7 +55,7 @@ enum Layout {
     Oci,
 }
 
-/// Writes what a registry has.
+/// Exports the content of a registry.
 pub(crate) fn run(export: &Export) -> Result<bool, Failure> {
     let loaded = load(&export.store, &[])?;
     let _log = Logging::of(&loaded.configuration).start();

@@ -24,8 +24,8 @@ pub(crate) struct GarbageCollect {
     _quiet: Option<bool>,
 }
 
-/// Says what is so. It does not fail: the usual job stops the registry, collects and starts it again, and one that stops
-/// at the first error would leave it stopped.
+/// Explains the situation. Does not fail, because the usual job stops the registry, collects and starts it again, and
+/// one that aborts on the first error would leave it stopped.
 #[expect(
     clippy::print_stderr,
     reason = "whoever calls it must see it, and cron sends what is printed"

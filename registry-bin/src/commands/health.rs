@@ -1,4 +1,4 @@
-//! `registry-bin health`: asks a running server whether it answers. For containers, in which there is no other program.
+//! `registry-bin health`: checks whether a running server answers, for containers that have no other program.
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -45,15 +45,15 @@ pub(crate) struct Health {
     configuration: StoreArguments,
 }
 
-/// What is asked.
+/// The health request.
 struct Question {
-    /// The URLs; the next one is tried where one fails.
+    /// The URLs. If one fails, the next one is tried.
     urls: Vec<Url>,
-    /// The unix socket to ask through.
+    /// The unix socket to connect through.
     socket: Option<PathBuf>,
 }
 
-/// Asks, and says in one line what came.
+/// Sends the request and prints the result in one line.
 pub(crate) fn run(health: &Health) -> Result<(), Failure> {
     let question = match &health.url {
         Some(url) => Question {
@@ -82,7 +82,7 @@ fn url_of(text: &str) -> Result<Url, Failure> {
 }
 
 impl Question {
-    /// What to ask the server that a configuration tells of.
+    /// Returns the request to the server of a configuration.
     fn of(loaded: &Loaded) -> Result<Self, Failure> {
         let http = &loaded.configuration.http;
         if let Some(address) = &http.debug.addr {
@@ -122,7 +122,7 @@ impl Question {
     }
 
     async fn ask_at(&self, url: &Url) -> Result<String, Failure> {
-        // Its user, password and query may be secret.
+        // The user, password and query may be secret.
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or_default();
         let shown = format!("{}://{host}:{port}{}", url.scheme(), url.path());
@@ -135,7 +135,7 @@ impl Question {
         let tls = Arc::clone(&handshake).configuration();
         let tls = tls.map_err(|cause| failed().because(cause))?;
         let mut client = reqwest::Client::builder()
-            // Variables of a proxy are for what is outside.
+            // Proxy variables are for other hosts.
             .no_proxy()
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
@@ -160,7 +160,7 @@ impl Question {
     }
 }
 
-/// By which scheme the server may be reached: a configuration does not tell of `--tls-self-signed`.
+/// Returns the possible schemes of the server, because a configuration does not show `--tls-self-signed`.
 const fn schemes(http: &Http) -> &'static [&'static str] {
     if http.tls.certificate.is_some() {
         &["https"]
@@ -169,7 +169,7 @@ const fn schemes(http: &Http) -> &'static [&'static str] {
     }
 }
 
-/// Returns where a server that listens at `address` can be reached from this machine.
+/// Returns the address at which this machine can reach a server that listens on `address`.
 fn reachable(key: &str, address: &str) -> Result<String, Failure> {
     let (host, port) = split_address(address).map_err(|problem| Failure::of(key, problem))?;
     if port == 0 {
@@ -191,8 +191,9 @@ fn reachable(key: &str, address: &str) -> Result<String, Failure> {
     })
 }
 
-/// A handshake that takes whatever certificate a server shows, and sees whether the server wants the client's. The alert
-/// of a server that got none is no sign to go by: it comes after the request was sent, or is lost as the server closes.
+/// A handshake that accepts any server certificate and records whether the server requests one from the client. The
+/// alert of a server that got none is unreliable: it arrives after the request was sent, or is lost when the server
+/// closes.
 #[derive(Debug, Default)]
 struct Handshake {
     wanted: AtomicBool,

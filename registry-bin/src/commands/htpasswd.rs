@@ -12,7 +12,7 @@ use crate::config::values::no_path;
 use crate::failure::Failure;
 use crate::secret_file;
 
-/// Changes or shows a file of users.
+/// Changes or lists a file of users.
 pub(crate) fn run(command: &HtpasswdCommand) -> Result<(), Failure> {
     let (HtpasswdCommand::Add { file, .. }
     | HtpasswdCommand::Remove { file, .. }
@@ -29,7 +29,7 @@ pub(crate) fn run(command: &HtpasswdCommand) -> Result<(), Failure> {
 
 fn add(path: &Path, user: &str) -> Result<(), Failure> {
     if user.contains(':') {
-        // It is not shown: what stands behind the colon may be a password.
+        // The value is not shown, because the text after the colon may be a password.
         return Err(Failure::new(
             "the name of a user has no colon; give the name alone, and the password where it is asked for or by the \
              standard input",
@@ -51,7 +51,7 @@ fn remove(path: &Path, user: &str) -> Result<(), Failure> {
     })
 }
 
-/// Changes a file of users, whoever else does so at the same time.
+/// Changes a file of users, safely with concurrent changes.
 fn edit(path: &Path, change: impl Fn(&str) -> Result<String, Failure>) -> Result<(), Failure> {
     let changed = secret_file::edit(path, |text| change(text).map_err(EditError::Change));
     changed.map_err(|error| match error {
@@ -60,7 +60,7 @@ fn edit(path: &Path, change: impl Fn(&str) -> Result<String, Failure>) -> Result
     })
 }
 
-/// Why a file was not changed.
+/// Why an edit failed.
 enum EditError {
     Change(Failure),
     File(io::Error),
@@ -90,7 +90,7 @@ pub(crate) fn read(path: &Path) -> Result<Htpasswd, Failure> {
     Htpasswd::parse(&text).map_err(|cause| Failure::new(path.display().to_string()).because(cause))
 }
 
-/// Asks for a password on a terminal, twice, or takes the first line of the standard input.
+/// Prompts for a password twice on a terminal, or reads the first line of standard input.
 fn password(user: &str) -> Result<String, Failure> {
     let failed = |cause| Failure::new("cannot read a password").because(cause);
     if !io::stdin().is_terminal() {

@@ -49,7 +49,7 @@ enum Layout {
     Oci,
 }
 
-/// Stores images.
+/// Imports images.
 pub(crate) fn run(import: &Import) -> Result<bool, Failure> {
     let loaded = load(&import.store, &[])?;
     let _log = Logging::of(&loaded.configuration).start();

@@ -1,4 +1,4 @@
-//! `registry-bin completion` and `registry-bin man`: what shells and people know of the command line.
+//! `registry-bin completion` and `registry-bin man`: completion scripts and manual pages of the command line.
 
 use std::io::{self, Write as _};
 
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 
 const NAME: &str = "registry-bin";
 
-/// Prints the completion of a shell.
+/// Prints the completion script of a shell.
 pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
     print(script(shell).as_bytes())
 }
@@ -19,7 +19,7 @@ pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
 fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
-    // For bash the library (4.6) spells the hyphen of our name in two ways, and so finds none of the commands.
+    // For bash, clap_complete 4.6 spells the hyphen of our name in two ways, so that it finds none of the commands.
     String::from_utf8_lossy(&script).replace("registry__subcmd__bin__", "registry__bin__")
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Restore {
     configuration: ConfigArguments,
 }
 
-/// Brings a backup back. No server can have the folder, so this process does it.
+/// Restores a backup. No server can have the folder, so this process does it.
 pub(crate) fn run(command: &Restore) -> Result<(), Failure> {
     let loaded = load(&command.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();

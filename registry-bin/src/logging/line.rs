@@ -1,4 +1,4 @@
-//! Lines of the log. Whatever stands in what they tell, each is one line of printable text, of bounded length.
+//! Log lines. Each event is one line of printable text of bounded length, whatever it contains.
 
 use std::fmt::{self, Write as _};
 
@@ -11,10 +11,10 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The most bytes of a field or a message.
+/// The longest field or message, in bytes.
 const FIELD: usize = 8192;
 
-/// A line to read, with the operator's fields at its end.
+/// A text line, with the operator's fields at its end.
 pub(super) struct TextLine {
     suffix: String,
     is_colourful: bool,
@@ -62,7 +62,7 @@ where
     }
 }
 
-/// The colour of a level on a terminal.
+/// Returns the colour of a level on a terminal.
 const fn colour(level: Level) -> u8 {
     match level {
         Level::ERROR => 31,
@@ -73,7 +73,7 @@ const fn colour(level: Level) -> u8 {
     }
 }
 
-/// Takes what an event says, to be read.
+/// Collects the message and fields of an event as text.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -93,27 +93,27 @@ impl Visit for Text {
         let value = format!("{value:?}");
         let value = shortened(&value, FIELD);
         let value = Printable(&value);
-        // Nothing fails to be written to a string.
+        // Writing to a string cannot fail.
         let _written = match field.name() {
             "message" => write!(self.message, "{value}"),
-            // What the crate `log` says of the place in the code.
+            // The source location that the crate `log` adds.
             name if name.starts_with("log.") => Ok(()),
             name => write!(self.fields, " {name}={value}"),
         };
     }
 }
 
-/// What the parts of a line are called.
+/// The names of the parts of a line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JsonNames {
     time: &'static str,
     message: &'static str,
-    /// What logstash calls the version of its form.
+    /// The name under which logstash expects the version of its format.
     version: Option<&'static str>,
 }
 
 impl JsonNames {
-    /// The names in distribution's lines.
+    /// The names in distribution's log.
     pub(super) const PLAIN: Self = Self {
         time: "time",
         message: "msg",
@@ -128,7 +128,7 @@ impl JsonNames {
     };
 }
 
-/// A line that is one JSON object.
+/// A line with one JSON object.
 pub(super) struct JsonLine {
     fields: Map<String, Value>,
     names: JsonNames,
@@ -172,7 +172,7 @@ where
     }
 }
 
-/// The level as distribution names it.
+/// Returns the name of the level in distribution's log.
 fn level(level: Level) -> &'static str {
     match level {
         Level::ERROR => "error",
@@ -183,7 +183,7 @@ fn level(level: Level) -> &'static str {
     }
 }
 
-/// Takes what an event says.
+/// Collects the message and fields of an event as JSON.
 struct Line {
     object: Map<String, Value>,
     message: &'static str,

@@ -1,4 +1,4 @@
-//! The log: where it goes and how it looks.
+//! The log: its destination and format.
 
 mod line;
 
@@ -16,15 +16,15 @@ use crate::config::Configuration;
 use crate::config::sections::log::{LogFormat, LogLevel};
 use crate::line_writer::LineWriter;
 
-/// The target of the access log, one line for each request.
+/// The target of the access log, which has one line per request.
 const ACCESS: &str = "registry_http::access";
 
-/// What is logged.
+/// The settings of the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Logging {
     format: LogFormat,
     filter: LogFilter,
-    /// What each line says in addition.
+    /// The additional fields of each line.
     fields: Map<String, Value>,
 }
 
@@ -32,12 +32,12 @@ pub(crate) struct Logging {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogFilter {
     level: LogLevel,
-    /// One line for each request.
+    /// Whether to log one line per request.
     access: bool,
 }
 
 impl LogFilter {
-    /// What the configuration says of it.
+    /// Returns the filter of the configuration.
     pub(crate) fn of(configuration: &Configuration) -> Self {
         Self {
             level: configuration.log.level,
@@ -52,7 +52,7 @@ impl LogFilter {
             LogLevel::Info => "info",
             LogLevel::Debug => "debug",
         };
-        // Below info the libraries underneath tell more of themselves than of the registry.
+        // Below the level info, libraries report more about themselves than about the registry.
         let access = if self.access { "info" } else { "off" };
         EnvFilter::new(format!(
             "warn,registry_core={level},registry_storage={level},registry_http={level},registry_bin={level},{ACCESS}={access}"
@@ -60,12 +60,12 @@ impl LogFilter {
     }
 }
 
-/// Changes the filter of a log that runs.
+/// Changes the filter of a running log.
 #[derive(Clone, Debug)]
 pub(crate) struct LogHandle(reload::Handle<EnvFilter, Registry>);
 
 impl LogHandle {
-    /// Logs by another filter from now on.
+    /// Uses another filter from now on.
     pub(crate) fn set(&self, filter: LogFilter) {
         if let Err(error) = self.0.reload(filter.build()) {
             tracing::error!(%error, "the level of the log could not be changed");
@@ -74,7 +74,7 @@ impl LogHandle {
 }
 
 impl Logging {
-    /// What the configuration says of the log.
+    /// Returns the log settings of the configuration.
     pub(crate) fn of(configuration: &Configuration) -> Self {
         let fields = configuration.log.fields.clone();
         Self {
@@ -84,13 +84,13 @@ impl Logging {
         }
     }
 
-    /// Sends the log of a command to the standard error.
+    /// Starts the log of a command on standard error.
     pub(crate) fn start(self) -> LogHandle {
         self.start_with(BoxMakeWriter::new(io::stderr))
     }
 
-    /// Sends the log of a server through `writer`, which writes to the standard error: no request waits for whoever
-    /// reads it. What a thread that panics has to say goes there too.
+    /// Starts the log of a server through `writer`, which writes to standard error: no request waits for a slow reader.
+    /// Panic messages go there too.
     pub(crate) fn start_through(self, writer: LineWriter) -> LogHandle {
         let handle = self.start_with(BoxMakeWriter::new(writer));
         std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));

@@ -1,4 +1,4 @@
-//! Errors that name a file and what the system said of it.
+//! Errors that name a file and have a cause from the system.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use rustix::fs::{Access, access};
 
 use super::with_owner;
 
-/// Says of a file that may not be used who this process runs as, and whose the file is.
+/// Adds to an error about a denied file which user this process runs as, and who owns the file.
 pub(crate) trait WithOwner: Sized {
-    /// Returns the same error where it is about anything else.
+    /// Returns other errors unchanged.
     fn with_owner(self) -> Self;
 }
 
@@ -34,7 +34,8 @@ impl WithOwner for OpenError {
     }
 }
 
-/// Returns which file of a store may not be read, or else not written, where an error names their folder alone.
+/// Returns the file of a store that cannot be read, or otherwise not written, for an error that only names their
+/// folder.
 fn closed_in(root: &Path, cause: &io::Error) -> Option<PathBuf> {
     if cause.kind() != io::ErrorKind::PermissionDenied {
         return None;
@@ -97,8 +98,8 @@ impl WithOwner for AdoptError {
     }
 }
 
-/// SQLite does not tell which of its files it may not use: the one of records, or the log beside it. Returns the first that
-/// this process may not read and write.
+/// Returns the first records file that this process cannot read and write, because SQLite does not report which of its
+/// files it cannot use: the records themselves, or the log next to them.
 fn denied(records: &Path) -> Option<(PathBuf, io::Error)> {
     ["", "-wal"].into_iter().find_map(|end| {
         let mut path = records.as_os_str().to_owned();

@@ -1,4 +1,5 @@
-//! Whose the files of a folder are. What root makes in the folder of a service's user, that service cannot use.
+//! The owners of the files in a folder. What root creates in the folder of a service's user is unusable for that
+//! service.
 
 mod errors;
 
@@ -22,13 +23,13 @@ const BYTES: &str = "bytes";
 /// How many files a message names.
 const NAMED: usize = 5;
 
-/// How many files a start looks at, about, among the bytes and beside them.
+/// About how many files a start looks at, among the bytes and among everything else.
 const LOOKED: usize = 10_000;
 
-/// Refuses to work as root in a folder whose server runs as somebody else, and says what to type.
+/// Refuses to work as root in a folder whose server runs as another user, and says what to type.
 ///
 /// # Errors
-/// Where that is so.
+/// If this process is root and the folder belongs to another user.
 pub(crate) fn require_user_of(root: &Path) -> Result<(), Failure> {
     let Some(owner) = owner_beside_root(root) else {
         return Ok(());
@@ -42,8 +43,8 @@ pub(crate) fn require_user_of(root: &Path) -> Result<(), Failure> {
     )))
 }
 
-/// Says that a server runs as root in a folder whose server is somebody else. It serves: in a container of root, a volume may
-/// well belong to a user of the machine.
+/// Warns if a server runs as root in a folder that belongs to another user. It runs anyway: in a container that runs as
+/// root, a volume may well belong to a user of the host.
 pub(crate) fn tell_of_root(root: &Path) {
     if let Some(owner) = owner_beside_root(root) {
         tracing::warn!(
@@ -56,9 +57,10 @@ pub(crate) fn tell_of_root(root: &Path) {
     }
 }
 
-/// The user whose server has a folder, where this process is root and that is somebody else.
+/// Returns the user whose server has a folder, if this process is root and that user is not.
 fn owner_beside_root(root: &Path) -> Option<u32> {
-    // The folder may be another's where the server has always been root's. One that is missing is made in another.
+    // The folder may belong to another user although the server was always root's. A missing folder is created in its
+    // parent.
     let owner = [root.join(RECORDS)]
         .iter()
         .map(PathBuf::as_path)
@@ -67,14 +69,13 @@ fn owner_beside_root(root: &Path) -> Option<u32> {
     owner.filter(|owner| *owner != 0 && user() == Some(0))
 }
 
-/// Passes where this process may write what there is of a store; else says which files it may not, whose they are, and how they
-/// become its own.
+/// Checks that this process can write the existing files of a store.
 ///
 /// # Errors
-/// Where it may not.
+/// If it cannot: which files, who owns them, and how to change that.
 pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
     let denied = unusable(root);
-    // The folder is another's, with all that is in it.
+    // If the folder itself belongs to another user, everything in it does.
     let is_whole = denied.iter().any(|(path, _)| path == root);
     let with_below = denied.iter().any(|(path, _)| path.is_dir());
     let files: Vec<OsString> = if is_whole {
@@ -102,10 +103,10 @@ pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
     ))
 }
 
-/// Says which files in a folder are in the way of a server: those of another user, as a command that was typed as root leaves
-/// them, those that it may not use, and what is a file in the place of a folder or the other way round. It looks at the folder
-/// itself, the folders of its bytes, the newest first, and further down at what this process cannot use, until it has looked at
-/// some thousands. Content that was adopted keeps its owner.
+/// Logs which files in a folder obstruct a server: those of another user, as left by a command that was run as root,
+/// those that it cannot use, and files in place of folders or the other way round. It looks at the folder itself, then
+/// at the folders of bytes, newest first, and further down at what this process cannot use, up to some thousands of
+/// files. Adopted content keeps its owner.
 pub(crate) fn tell_of_others(root: &Path) {
     let Some(user) = user() else { return };
     let (misplaced, others): (Vec<_>, Vec<_>) = in_the_way(root, user)
@@ -132,8 +133,8 @@ pub(crate) fn tell_of_others(root: &Path) {
     }
 }
 
-/// Tells whether something is in the way of the bytes because it is of another kind: each entry of their folder is one of a
-/// day, and has files alone.
+/// Returns whether something of the wrong kind obstructs the bytes: their folder has one folder per day, which contains
+/// only files.
 fn is_misplaced(root: &Path, path: &Path) -> bool {
     let bytes = root.join(BYTES);
     let is_dir = path.is_dir();
@@ -144,7 +145,7 @@ fn is_misplaced(root: &Path, path: &Path) -> bool {
     }
 }
 
-/// Finds what is in the way of a user's server: among a part of the bytes, and of all else.
+/// Finds what obstructs a user's server: among some of the bytes, and among everything else.
 fn in_the_way(root: &Path, user: u32) -> Vec<PathBuf> {
     let bytes = root.join(BYTES);
     let mut found = Vec::new();
@@ -173,7 +174,7 @@ fn in_the_way(root: &Path, user: u32) -> Vec<PathBuf> {
     };
     let mut looked = 0;
     let mut folders = vec![root.to_owned()];
-    // What a command left lately is in the newest ones.
+    // What a command left recently is in the newest folders.
     let mut days = look(&bytes, &mut found, &mut looked);
     for queue in [&mut folders, &mut days] {
         looked = 0;
@@ -187,8 +188,8 @@ fn in_the_way(root: &Path, user: u32) -> Vec<PathBuf> {
     found
 }
 
-/// Returns what a folder has, in the order of the names, but for what is no server's: in the root, that of registry:2, which is
-/// only read, and that of a file system.
+/// Returns the entries of a folder in the order of their names. In the root, skips what is not a server's: the folder
+/// of registry:2, which is only read, and that of the file system.
 fn entries(root: &Path, folder: &Path) -> Vec<fs::DirEntry> {
     let is_left_out = |entry: &fs::DirEntry| {
         let name = entry.file_name();
@@ -204,8 +205,8 @@ fn entries(root: &Path, folder: &Path) -> Vec<fs::DirEntry> {
     entries
 }
 
-/// Says of a file or folder that this process may not use who it runs as, and whose the file is. Other errors stay as they
-/// are.
+/// Adds to an error about a denied file or folder which user this process runs as, and who owns the file. Returns other
+/// errors unchanged.
 pub(crate) fn with_owner(path: &Path, cause: io::Error) -> io::Error {
     match owner_note(path, &cause) {
         note if note.is_empty() => cause,
@@ -213,12 +214,12 @@ pub(crate) fn with_owner(path: &Path, cause: io::Error) -> io::Error {
     }
 }
 
-/// What is to be said behind an error where something may not be used: who this process runs as, and whose it is.
+/// Returns what to append to an error about a denied file: which user this process runs as, and who owns it.
 pub(crate) fn owner_note(path: &Path, cause: &io::Error) -> String {
     if cause.kind() != io::ErrorKind::PermissionDenied {
         return String::new();
     }
-    // Where the file cannot be looked at, a folder above it is closed.
+    // If the file cannot be examined, a folder above it is closed.
     let owner = path
         .ancestors()
         .map(|path| {
@@ -241,12 +242,12 @@ pub(crate) fn owner_note(path: &Path, cause: &io::Error) -> String {
     )
 }
 
-/// Says who this process runs as.
+/// Describes the user that this process runs as.
 pub(crate) fn this_user() -> String {
     user().map_or_else(|| "an unknown user".to_owned(), described)
 }
 
-/// The user that this process acts as.
+/// Returns the user that this process runs as.
 fn user() -> Option<u32> {
     Some(fs::metadata("/proc/self").ok()?.uid())
 }
@@ -258,7 +259,7 @@ fn described(user: u32) -> String {
     )
 }
 
-/// The name of a user, where this machine's own file has one.
+/// Returns the name of a user, if /etc/passwd has it.
 fn name(user: u32) -> Option<String> {
     let users = passwd().ok()?;
     users.lines().find_map(|line| {
@@ -272,7 +273,7 @@ fn passwd() -> io::Result<String> {
     bounded_file::read_to_string(Path::new("/etc/passwd"))
 }
 
-/// The number of a group, which may be given itself, where this machine's own file has it.
+/// Returns the ID of a group, which may be given as a number or as a name in /etc/group.
 pub(crate) fn group_id(group: &str) -> Option<u32> {
     if let Ok(number) = group.parse() {
         return Some(number);
@@ -285,7 +286,7 @@ pub(crate) fn group_id(group: &str) -> Option<u32> {
     })
 }
 
-/// Writes arguments as a shell reads them.
+/// Quotes arguments for a shell.
 fn shell_line(arguments: impl Iterator<Item = OsString>) -> String {
     let quoted = arguments.map(|argument| {
         let text = argument.to_string_lossy();

@@ -10,10 +10,10 @@ use crate::config::{Loaded, bare_durations, protection, remarks};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
 
-/// Says what a configuration means, and reads the files that it names.
+/// Reports what a configuration means, and reads the files that it names.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// Everything that a start would fail at.
 pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     let configuration = &loaded.configuration;
     let failures: Vec<String> = files::failures(loaded)
@@ -78,7 +78,8 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     Ok(report)
 }
 
-/// What will be other than at registry:2 with the same keys, for those who have scripts, probes and proxies for it.
+/// Returns how the server will differ from registry:2 with the same keys, for scripts, probes and proxies that expect
+/// that.
 fn differences(loaded: &Loaded) -> Vec<(&'static str, &'static str)> {
     let configuration = &loaded.configuration;
     let endpoints = &configuration.notifications.endpoints;

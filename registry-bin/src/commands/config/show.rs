@@ -1,4 +1,4 @@
-//! `registry-bin config show`: the configuration in force as YAML, each value with where it comes from.
+//! `registry-bin config show`: the configuration in force as YAML, each value with its origin.
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 /// Lists all values that are set or have a default. Secrets are masked.
 ///
 /// # Errors
-/// None that a configuration that was read could cause.
+/// None for a configuration that was loaded.
 pub(super) fn listing(loaded: &Loaded) -> Result<String, Failure> {
     let value = serde_json::to_value(&loaded.configuration)
         .map_err(|cause| Failure::new("the configuration cannot be shown").because(cause))?;
@@ -66,7 +66,7 @@ impl Listing<'_> {
         }
     }
 
-    /// An item of a list that has keys: its first line begins with a dash in the place of its indentation.
+    /// Adds an item of a list that has keys: a dash replaces the last indentation of its first line.
     fn item(&mut self, path: &str, item: &Value, depth: usize) {
         let start = self.text.len();
         match item {
@@ -85,7 +85,7 @@ impl Listing<'_> {
         self.text.push('\n');
     }
 
-    /// Where a value was written, or the items of a list, which variables may add to.
+    /// Returns where a value was written, or the items of a list, to which variables may add.
     fn origins(&self, path: &str, value: &Value) -> String {
         let count = value.as_array().map_or(0, Vec::len);
         let mut origins: Vec<String> = (0..count)
@@ -109,7 +109,7 @@ impl Listing<'_> {
     }
 }
 
-/// A value on one line, which is YAML because it is JSON.
+/// Formats a value on one line, as YAML that is mostly JSON.
 fn single(value: &Value) -> String {
     match value {
         Value::String(text) => word(text),
@@ -121,7 +121,7 @@ fn single(value: &Value) -> String {
     }
 }
 
-/// Text without quotes where YAML takes it for text.
+/// Formats text without quotes if YAML reads it as text.
 fn word(text: &str) -> String {
     let is_plain = text.starts_with(|character: char| character.is_ascii_alphabetic() || character == '/')
         && text
