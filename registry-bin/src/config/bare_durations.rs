@@ -1,4 +1,4 @@
-//! Durations without a unit, which are nanoseconds: mostly seconds were meant.
+//! Durations without a unit, which are nanoseconds although mostly seconds are meant.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::values::GoDuration;
 /// A duration without a unit: its key, where it was written, and its number.
 pub(crate) type BareDuration = (String, Origin, u64);
 
-/// Finds the durations that were written without a unit; 0 needs none.
+/// Finds the durations that were written without a unit. 0 needs none.
 pub(crate) fn bare_durations(configuration: &Configuration, tree: &Node) -> Vec<BareDuration> {
     let mut found = Vec::new();
     let read = serde_json::to_value(configuration).unwrap_or_default();
@@ -30,7 +30,7 @@ fn find(path: &str, value: &Value, tree: &Node, found: &mut Vec<BareDuration>) {
                 find(&format!("{path}[{index}]"), value, tree, found);
             }
         }
-        // Text of digits stays as it is; of a duration it becomes one with a unit.
+        // Other text of digits stays as it is. Reading a duration adds its unit.
         Value::String(read) if read.ends_with('s') => {
             let Some(node) = tree.find(path) else { return };
             let tree::Value::Scalar { text, .. } = &node.value else {

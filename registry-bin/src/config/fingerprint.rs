@@ -1,11 +1,11 @@
-//! What tells one content of a file from another.
+//! Fingerprints that distinguish the contents of a file.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
 use crate::bounded_file;
 
-/// A content, or none, because the file is missing or cannot be read.
+/// The content of a file, or `None` if the file is missing or cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(Option<u64>);
 

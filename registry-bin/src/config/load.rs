@@ -1,4 +1,4 @@
-//! From a file, the environment and flags to a configuration.
+//! Loading a configuration from a file, the environment and flags.
 
 use std::path::{Path, PathBuf};
 
@@ -12,27 +12,27 @@ use crate::bounded_file;
 use crate::cli::StoreArguments;
 use crate::failure::Failure;
 
-/// Where a registry keeps its data when nobody says where.
+/// Where a registry stores its data by default.
 pub(crate) const DEFAULT_FOLDER: &str = "registry-data";
 
-/// A configuration and what it was made from.
+/// A configuration and its sources.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     pub(crate) configuration: Configuration,
-    /// The same as it was written.
+    /// The configuration as it was written.
     pub(crate) tree: Node,
-    /// The file, unless there is none.
+    /// The file, if there is one.
     pub(crate) file: Option<PathBuf>,
-    /// What the file held.
+    /// The content of the file.
     pub(crate) fingerprint: Option<Fingerprint>,
-    /// The file may have been cut within its last line, so that what stands there may mean something else.
+    /// Whether the file may have been cut within its last line, so that what is left may have another meaning.
     pub(crate) may_be_cut: bool,
-    /// What came of the variables.
+    /// The result of applying the variables.
     pub(crate) variables: Applied,
 }
 
 impl Loaded {
-    /// Says where the key was written that a failure is about.
+    /// Adds to a failure where its key was written.
     pub(crate) fn locate(&self, failure: Failure) -> Failure {
         let origin = failure.key().map(|key| self.tree.origin_of(key));
         match (origin, &self.file) {
@@ -45,20 +45,21 @@ impl Loaded {
     }
 }
 
-/// A value that a flag of the command line gives.
+/// A value from a command-line flag.
 #[derive(Clone, Debug)]
 pub(crate) struct Flag {
-    /// The key that it stands for, such as `http.addr`.
+    /// The key that it sets, such as `http.addr`.
     pub(crate) path: &'static str,
     /// The flag, such as `--listen`.
     pub(crate) name: &'static str,
     pub(crate) value: String,
 }
 
-/// Reads the file that `arguments` or the environment names, if any, and lays the environment and the flags over it.
+/// Reads the file that `arguments` or the environment names, if any, and applies the environment and then the flags to
+/// it.
 ///
 /// # Errors
-/// All that is wrong, each with where it was written and what to do.
+/// Everything that is wrong, each with where it was written and what to do.
 pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded, Failure> {
     let file = arguments.config.clone().or_else(|| {
         std::env::var_os(FILE_VARIABLE)
@@ -81,11 +82,11 @@ pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded,
     })
 }
 
-/// The variables of this process that may be keys.
+/// Returns the variables of this process that may be keys.
 fn variables() -> Result<Vec<(String, String)>, Failure> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
-        // A name that is not text cannot be one of ours.
+        // A name that is not UTF-8 cannot be one of ours.
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
             continue;
         };
@@ -100,7 +101,7 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    // A configuration may hold secrets too.
+    // A configuration may contain secrets too.
     if let Some(problem) = path.to_str().and_then(no_path) {
         return Err(Failure::new(format!("the path of the configuration: {problem}")));
     }
@@ -108,7 +109,7 @@ fn read(path: &Path) -> Result<String, Failure> {
     bounded_file::read_to_string(path).map_err(|cause| failed().because(cause))
 }
 
-/// Tells whether a text may end within a line. One in the form of JSON is not good without its last brace.
+/// Returns whether a text may end within a line. JSON is excluded, because it is invalid without its last brace.
 fn may_be_cut(text: &str) -> bool {
     !text.ends_with('\n') && !text.trim_start().starts_with('{')
 }
@@ -118,7 +119,7 @@ fn failure(problems: &[Problem], file: Option<&str>) -> Failure {
     Failure::new(lines.join("\nerror: "))
 }
 
-/// The same without files and the environment of this process.
+/// Builds a configuration without reading files or the environment of this process.
 pub(super) fn assemble(
     text: Option<&str>,
     variables: impl IntoIterator<Item = (String, String)>,
@@ -156,7 +157,8 @@ pub(super) fn assemble(
             let folder = Node::text(DEFAULT_FOLDER, default.clone());
             tree.set("storage.filesystem.rootdirectory", folder);
         }
-        // Whoever tries the server out must be able to delete what was pushed; whoever configures it says so.
+        // A user who tries the server out must be able to delete what was pushed; a configured server must enable
+        // deletes.
         if applied.used.is_empty() {
             tree.set("storage.delete.enabled", Node::text("true", default));
         }
@@ -170,8 +172,8 @@ pub(super) fn assemble(
     }
 }
 
-/// Brings forms that mean the same into one: `storage: inmemory` is a driver without keys, as is `inmemory:` without
-/// a value; some keys have older names.
+/// Normalizes different notations of the same value: `storage: inmemory` is a driver without keys, and so is
+/// `inmemory:` without a value; some keys have older names.
 fn settle_forms(tree: &mut Node) {
     if let (Some(level), false) = (tree.child("loglevel").cloned(), tree.has("log.level")) {
         tree.set("log.level", level);
@@ -208,7 +210,7 @@ fn rename(node: &mut Node, old: &str, new: &str) {
     }
 }
 
-/// Puts what `--storage` names in the place of every driver.
+/// Replaces all drivers with the one that `--storage` names.
 fn set_storage(tree: &mut Node, location: &str) -> Result<(), Problem> {
     const FLAG: &str = "--storage";
     let origin = Origin::Flag(FLAG);
@@ -236,7 +238,7 @@ fn set_storage(tree: &mut Node, location: &str) -> Result<(), Problem> {
     };
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() || rest.contains(['?', '#', '@']) {
-        // It is not shown: what stands before an `@` may be a password.
+        // The value is not shown, because the text before an `@` may be a password.
         return Err(wrong("it does not name a bucket".to_owned()));
     }
     tree.set(&format!("storage.{driver}.{bucket_key}"), text(bucket));

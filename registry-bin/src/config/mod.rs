@@ -1,8 +1,8 @@
-//! The configuration: distribution's `config.yml` with further keys of ours, and the environment and flags over it.
+//! The configuration: distribution's `config.yml` with additional keys of ours, and the environment and flags.
 //!
-//! [`load()`] reads a [tree] whose values know where they were written, lays variables and flags over it, and
-//! reads the types of [`sections`] from it. What is accepted without effect or refused is said in [`supported`], and what
-//! no empty value takes away in [`protection`].
+//! [`load()`] reads a [tree] in which each value has its origin, applies variables and flags to it, and reads the types
+//! of [`sections`] from it. [`supported`] lists what is accepted without effect or refused, and [`protection`] what an
+//! empty value cannot remove.
 
 mod bare_durations;
 mod check;
@@ -102,7 +102,7 @@ pub(crate) enum Version {
 }
 
 impl Configuration {
-    /// The files that the configuration names and that are read.
+    /// Returns the files that the configuration names and that are read.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let tls = &self.http.tls;
         let mut files: Vec<PathBuf> = tls

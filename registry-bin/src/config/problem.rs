@@ -1,4 +1,4 @@
-//! What is wrong with a configuration.
+//! Errors of a configuration.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use serde::de::{Expected, Unexpected};
 use super::tree::Origin;
 use super::values::shown;
 
-/// The most bytes of a key that a message shows.
+/// The longest key that a message shows, in bytes.
 const LONGEST_KEY: usize = 64;
 
-/// What is wrong with one value: where it was written, its key, and what to do.
+/// An error of one value: where it was written, its key, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     origin: Option<Origin>,
-    /// The keys that lead to the value, joined by dots.
+    /// The keys that lead to the value, separated by dots.
     path: String,
     message: String,
 }
@@ -28,14 +28,14 @@ impl Problem {
         }
     }
 
-    /// Says where the value was written, unless something further inside did.
+    /// Sets where the value was written, unless a nested value has set it.
     #[must_use]
     pub(crate) fn at(mut self, origin: &Origin) -> Self {
         self.origin.get_or_insert_with(|| origin.clone());
         self
     }
 
-    /// Says that the value is below `key`.
+    /// Prefixes `key` to the path of the value.
     #[must_use]
     pub(crate) fn below(mut self, key: &str) -> Self {
         let key = shown_key(key);
@@ -47,20 +47,20 @@ impl Problem {
         self
     }
 
-    /// Says what to do.
+    /// Appends what to do.
     #[must_use]
     pub(crate) fn with_remedy(mut self, remedy: &str) -> Self {
         self.message = format!("{}; {remedy}", self.message);
         self
     }
 
-    /// Says that the value is an item of a list.
+    /// Prefixes an index of a list to the path of the value.
     #[must_use]
     pub(crate) fn below_index(self, index: usize) -> Self {
         self.below(&format!("[{index}]"))
     }
 
-    /// Prints the problem; `file` is what lines are counted in.
+    /// Formats the problem. Line numbers refer to `file`.
     pub(crate) fn in_file(&self, file: Option<&str>) -> String {
         match (&self.origin, file) {
             (Some(Origin::Line(_)) | None, Some(file)) => format!("{file}: {self}"),
@@ -121,8 +121,8 @@ impl serde::de::Error for Problem {
     }
 }
 
-/// Returns a key for a message. In the place of one, a value may stand that is secret: no key of ours is long or has
-/// spaces or colons.
+/// Returns a key for a message. A secret value may be in place of a key, but none of our keys is long or has spaces or
+/// colons.
 fn shown_key(key: &str) -> &str {
     let is_plain = |character: char| character.is_alphanumeric() || "_-./[]<*".contains(character);
     if key.len() <= LONGEST_KEY && key.chars().all(is_plain) {
@@ -132,7 +132,7 @@ fn shown_key(key: &str) -> &str {
     }
 }
 
-/// Names the keys that come closest to one that is not known, or all.
+/// Suggests the keys most similar to an unknown one, or all keys.
 pub(crate) fn suggest<S: AsRef<str>>(unknown: &str, known: &[S]) -> String {
     let near = near(unknown, known);
     match (near.is_empty(), known.is_empty()) {
@@ -142,7 +142,7 @@ pub(crate) fn suggest<S: AsRef<str>>(unknown: &str, known: &[S]) -> String {
     }
 }
 
-/// The up to three keys that come closest to one that is not known, the closest first.
+/// Returns up to three keys most similar to an unknown one, best match first.
 pub(crate) fn near<'a, S: AsRef<str>>(unknown: &str, known: &'a [S]) -> Vec<&'a str> {
     let likeness = |key: &str| strsim::jaro_winkler(unknown, key);
     // One letter in three may be wrong, or the end may be missing.
@@ -155,7 +155,7 @@ pub(crate) fn near<'a, S: AsRef<str>>(unknown: &str, known: &'a [S]) -> Vec<&'a 
     near
 }
 
-/// `a`, `b` or `c`.
+/// Formats `a`, `b` or `c`.
 pub(crate) fn alternatives<S: AsRef<str>>(names: &[S]) -> String {
     let quoted = |name: &S| format!("`{}`", name.as_ref());
     match names {

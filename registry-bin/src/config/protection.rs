@@ -1,12 +1,13 @@
-//! What protects, and is therefore not taken away by a value that is merely missing.
+//! The protecting keys, which a merely empty value does not remove.
 //!
-//! A variable of a container is empty where what it should hold was not set. So an empty value never takes away what
-//! protects; `~` says that this is meant.
+//! A variable of a container is empty if its intended value was not set. So an empty value never removes protection;
+//! `~` does so explicitly.
 
 use super::problem::Problem;
 use super::tree::{Entry, Node, Origin, Value};
 
-/// The keys that say who may do what, or keep something closed, each with all below it. Without them more is open.
+/// The keys that decide who may do what, or keep something closed, each with everything below it. Without them, more is
+/// open.
 pub(crate) const PROTECTING: &[&str] = &[
     "access",
     "auth",
@@ -27,10 +28,10 @@ pub(crate) const PROTECTING: &[&str] = &[
     "tags.immutable",
 ];
 
-/// An empty list of proxies says that none is trusted.
+/// An empty list of proxies is a value: it trusts none.
 const TRUSTED_PROXIES: &str = "http.trustedproxies";
 
-/// Refuses what a variable has made of a tree, where it has an empty value in the place of one that protects.
+/// Refuses the effect of a variable on a tree if it replaces a protecting value with an empty one.
 pub(super) fn check(before: &Node, after: &Node, variable: &Origin) -> Result<(), Problem> {
     for path in PROTECTING {
         let Some(old) = before.find(path) else {
@@ -50,8 +51,8 @@ pub(super) fn check(before: &Node, after: &Node, variable: &Origin) -> Result<()
     Ok(())
 }
 
-/// The keys that protect and are there without a value that would, and where that was written. `~` says that nothing is
-/// meant.
+/// Returns the protecting keys that are present with an empty value, and where that was written. `~` is an explicit
+/// absence and not included.
 pub(crate) fn empty(tree: &Node) -> Vec<(String, Origin)> {
     let mut found = Vec::new();
     for path in PROTECTING {
@@ -72,14 +73,14 @@ fn find_empty(path: &str, node: &Node, found: &mut Vec<(String, Origin)>) {
     }
 }
 
-/// What stands at a path, or above it where nothing does.
+/// Returns the node at a path, or otherwise the closest one above it.
 fn closest<'a>(tree: &'a Node, path: &str) -> Option<&'a Node> {
     let ends = path.match_indices('.').map(|(end, _)| end).rev();
     let paths = std::iter::once(path).chain(ends.filter_map(|end| path.get(..end)));
     paths.into_iter().find_map(|path| tree.find(path))
 }
 
-/// Finds what protected and is empty now. What was replaced by something else was meant.
+/// Finds a protecting value that is now empty. One that was replaced by another value was meant to be.
 fn taken_away(path: &str, old: &Node, new: Option<&Node>) -> Option<(String, Origin)> {
     let new = new?;
     if !protects(path, old) {
@@ -100,7 +101,7 @@ fn taken_away(path: &str, old: &Node, new: Option<&Node>) -> Option<(String, Ori
     }
 }
 
-/// It says something that protects.
+/// Returns whether a value protects anything.
 fn protects(path: &str, node: &Node) -> bool {
     let is_off = |text: &str| matches!(text, "false" | "no" | "off");
     match &node.value {
@@ -111,7 +112,7 @@ fn protects(path: &str, node: &Node) -> bool {
     }
 }
 
-/// It has no value, and does not say that none is meant.
+/// Returns whether there is no value and no explicit absence.
 fn is_empty(path: &str, node: &Node) -> bool {
     match &node.value {
         Value::Scalar { text, .. } => text.trim().is_empty(),

@@ -1,5 +1,5 @@
-//! What was written and acts otherwise, or not at all, because of another value: accepted, because the same file must start,
-//! and told.
+//! Remarks on keys that act differently, or not at all, because of another value. They are accepted and logged, because
+//! the same file must start.
 
 use registry_core::page::PageQuery;
 
@@ -8,7 +8,7 @@ use super::sections::auth::Kind;
 use super::sections::http::Prometheus;
 use super::tree::Node;
 
-/// The keys that do not act as written, each with a sentence that it is the subject of.
+/// Returns the keys that do not act as written, each with a sentence of which it is the subject.
 pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(&'static str, String)> {
     let mut remarks = limited(configuration);
     let http = &configuration.http;
@@ -44,14 +44,14 @@ pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(&'stat
     remarks
 }
 
-/// There are rules, and none is for those who are not logged in.
+/// Returns whether there are rules, but none for clients that are not logged in.
 fn names_users_only(configuration: &Configuration) -> bool {
     let rules = &configuration.access.rules;
     let mut identities = rules.iter().flat_map(|rule| &rule.identities);
     !rules.is_empty() && identities.all(|identity| identity != "anonymous")
 }
 
-/// The keys that ask for more than there is.
+/// Returns the keys that exceed a limit.
 fn limited(configuration: &Configuration) -> Vec<(&'static str, String)> {
     let most = PageQuery::LARGEST;
     let is_more = |wanted: i64| usize::try_from(wanted).is_ok_and(|wanted| wanted > most);

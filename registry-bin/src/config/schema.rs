@@ -1,17 +1,17 @@
-//! The JSON Schema of a configuration, made from the types that read it.
+//! The JSON Schema of a configuration, generated from its types.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::Configuration;
 
-/// The name by which a key goes in variables, where that is not the key: distribution names them by its Go fields.
+/// The name of a key in variables if it is not the key itself: distribution names them after its Go fields.
 pub(crate) const VARIABLE: &str = "x-variable";
 
-/// What takes any key in variables, which is then judged as if it stood in the file: in distribution these are maps.
+/// Marks maps in which variables may set any key, which is then checked as in the file: in distribution these are maps.
 pub(crate) const OPEN: &str = "x-open";
 
-/// Describes all keys.
+/// Returns the schema of all keys.
 pub(crate) fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings
@@ -20,7 +20,7 @@ pub(crate) fn schema() -> Value {
         .to_value();
     accept_nothing(&mut schema);
     if let Some(version) = schema.pointer_mut("/properties/version") {
-        // YAML takes it for a number.
+        // YAML reads it as a number.
         *version = json!({ "description": version.get("description"), "enum": ["0.1", 0.1] });
     }
     for section in ["storage", "auth"] {
@@ -31,7 +31,7 @@ pub(crate) fn schema() -> Value {
     schema
 }
 
-/// Has a key without a value accepted where the key may be missing.
+/// Accepts a key without a value if the key is optional.
 fn accept_nothing(schema: &mut Value) {
     let required = schema.get("required").cloned().unwrap_or_default();
     let is_required = |key: &str| {
@@ -72,7 +72,7 @@ fn accept_nothing(schema: &mut Value) {
     }
 }
 
-/// Has a section accepted that is one of its keys, as in `storage: inmemory`.
+/// Accepts the name of a key as the value of a section, as in `storage: inmemory`.
 fn accept_word(section: &mut Value) {
     let keys = section.get("properties").and_then(Value::as_object);
     let words: Vec<String> = keys
@@ -86,28 +86,28 @@ fn accept_word(section: &mut Value) {
     });
 }
 
-/// One value's schema.
+/// The schema of one value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Description<'a>(&'a Value);
 
-/// What a schema says of the values below.
+/// The schemas of the values below a value.
 #[derive(Debug)]
 pub(crate) enum Below<'a> {
     /// These keys.
     Keys(&'a serde_json::Map<String, Value>),
-    /// Any key, each with such a value.
+    /// Any key, each with a value of this schema.
     AnyKey(Description<'a>),
-    /// A list of such values.
+    /// A list of values of this schema.
     Items(Description<'a>),
     /// Anything.
     Anything,
-    /// A single value.
+    /// Nothing, because it is a single value.
     Nothing,
 }
 
 impl<'a> Description<'a> {
     pub(crate) fn new(schema: &'a Value) -> Self {
-        // What may be absent is described as a value or null.
+        // An optional value is described as a value or null.
         let choices = schema.get("anyOf").and_then(Value::as_array);
         let present = choices.and_then(|choices| {
             choices
@@ -136,7 +136,7 @@ impl<'a> Description<'a> {
         }
     }
 
-    /// See [`OPEN`].
+    /// Returns whether it is marked [`OPEN`].
     pub(crate) fn is_open(self) -> bool {
         self.0.get(OPEN).is_some()
     }

@@ -1,7 +1,7 @@
-//! What of the schema has no effect, and what is refused.
+//! Keys that have no effect, and keys that are refused.
 //!
-//! The rule: what only tunes something that ours does without is accepted with a notice, because the same file must
-//! start. What would change what a user sees or is protected by is refused with the reason and a remedy.
+//! The rule: a key that only tunes something that ours does without is accepted with a notice, because the same file
+//! must start. A key that would change what a user sees or is protected by is refused, with the reason and a remedy.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use super::sections::storage::S3;
 use super::sections::validation::Platforms;
 use super::tree::Node;
 
-/// What distribution does not have.
+/// The keys that distribution does not have.
 #[cfg(test)]
 pub(crate) const OURS: &[&str] = &[
     "access",
@@ -35,7 +35,7 @@ pub(crate) const OURS: &[&str] = &[
     "validation.manifests.maxdescriptors",
 ];
 
-/// What has no effect, and why it needs none.
+/// The keys that have no effect, and why they need none.
 pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("redis", "records need no cache beside the storage"),
     (
@@ -83,7 +83,7 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("reporting", "failures are in the log"),
 ];
 
-/// What is refused when it differs from its default: why, and what to do.
+/// The keys that are refused if they differ from their default: why, and what to do.
 pub(crate) const REFUSED: &[(&str, &str)] = &[
     (
         "proxy",
@@ -115,13 +115,13 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// The keys that were given and have no effect, in the order above.
+/// Returns the keys that are set and have no effect, in the order above.
 pub(crate) fn without_effect(tree: &Node) -> Vec<&'static str> {
     let given = |(path, _): &(&'static str, &str)| tree.has(path).then_some(*path);
     WITHOUT_EFFECT.iter().filter_map(given).collect()
 }
 
-/// Neither the key nor what is above it is one of [`WITHOUT_EFFECT`].
+/// Returns whether neither the key nor one above it is in [`WITHOUT_EFFECT`].
 pub(crate) fn has_effect(key: &str) -> bool {
     WITHOUT_EFFECT.iter().all(|(path, _)| {
         let below = key.strip_prefix(path);
@@ -129,13 +129,13 @@ pub(crate) fn has_effect(key: &str) -> bool {
     })
 }
 
-/// Why a key of [`WITHOUT_EFFECT`] needs none.
+/// Returns why a key of [`WITHOUT_EFFECT`] needs no effect.
 pub(crate) fn reason(key: &str) -> &'static str {
     let found = WITHOUT_EFFECT.iter().find(|(path, _)| *path == key);
     found.map_or("", |(_, reason)| reason)
 }
 
-/// What was given and is refused.
+/// Returns the refused values that are set.
 pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Problem> {
     let mut refusals = Refusals {
         given: serde_json::to_value(configuration).unwrap_or_default(),
@@ -184,7 +184,7 @@ pub(super) fn refusals(configuration: &Configuration, tree: &Node) -> Vec<Proble
     refusals.found
 }
 
-/// What only some builds have.
+/// Refuses what this build does not include.
 fn refuse_unbuilt(configuration: &Configuration, refusals: &mut Refusals<'_>) {
     if configuration.storage.gcs.is_some() && !cfg!(feature = "gcs") {
         refusals.add(
@@ -233,7 +233,7 @@ fn refuse_of_s3(s3: &S3, refusals: &mut Refusals<'_>) {
     }
 }
 
-/// A regular expression that every URL matches which a client could fetch.
+/// Returns whether a regular expression is known to match every URL that a client could fetch.
 fn takes_any_url(expression: &str) -> bool {
     matches!(
         expression,

@@ -3,7 +3,7 @@
 use super::Loaded;
 use super::load::assemble;
 
-/// What a file `config.yml` with this text and variables come to.
+/// Returns the configuration of a file `config.yml` with this text, and variables.
 pub(crate) fn loaded(text: &str, variables: &[(&str, &str)]) -> Loaded {
     let variables = variables
         .iter()

@@ -1,4 +1,4 @@
-//! What must hold in `access` and `tags.immutable`.
+//! Constraints on `access` and `tags.immutable`.
 
 use registry_core::policy::Identity;
 

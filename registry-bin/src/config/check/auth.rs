@@ -1,4 +1,4 @@
-//! What must hold in `auth`.
+//! Constraints on `auth`.
 
 use registry_http::auth::TokenServerOptions;
 
@@ -86,7 +86,7 @@ fn check_token(token: &Token, problems: &mut Problems<'_>) {
     }
 }
 
-/// Where clients get tokens: a URL, or a path of this registry.
+/// Checks where clients get tokens: a URL, or a path of this registry.
 fn check_paths(token: &Token, problems: &mut Problems<'_>) {
     let realm = token.realm.as_ref().filter(|realm| !realm.is_empty());
     if realm.is_some_and(|realm| !SecretUrl::from(realm.clone()).is_http()) {

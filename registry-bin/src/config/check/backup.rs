@@ -1,4 +1,4 @@
-//! What must hold in `backup`.
+//! Constraints on `backup`.
 
 use std::time::Duration;
 

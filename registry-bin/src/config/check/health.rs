@@ -1,4 +1,4 @@
-//! What must hold in `health`.
+//! Constraints on `health`.
 
 use super::Problems;
 use crate::config::sections::health::Health;

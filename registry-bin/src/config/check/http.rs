@@ -1,4 +1,4 @@
-//! What must hold in `http`.
+//! Constraints on `http`.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
             "says who may connect to a unix socket; add `net: unix` and its path as `addr`, or remove the key",
         );
     }
-    // Whoever may not write to a socket cannot connect.
+    // Connecting to a socket needs the permission to write.
     if let Some(mode) = http.unix.mode.filter(|mode| mode.0 & 0o222 == 0) {
         problems.add(
             "http.unix.mode",
@@ -133,14 +133,14 @@ fn check_metrics(prometheus: &Prometheus, problems: &mut Problems<'_>) {
     }
 }
 
-/// The least memory that a manifest of the largest size fits into, three times as much as is free being one client's.
+/// The least memory that the largest manifest fits into, because one client may hold three times what is free.
 const LEAST_MEMORY: usize = 8 << 20;
 
-/// Less is no time for a client that is far away.
+/// The shortest timeout; less is too short for a distant client.
 const LEAST_TIME: Duration = Duration::from_millis(100);
 
-/// So many of the largest headers fit into the memory at least.
+/// How many of the largest headers must fit into the memory.
 const HEADERS: usize = 4;
 
-/// What a header is read in.
+/// The size of the buffer for a header.
 const LEAST_HEADER: u32 = 16 << 10;

@@ -1,4 +1,4 @@
-//! What must hold between the values of a configuration.
+//! Constraints on and between the values of a configuration.
 
 mod access;
 mod auth;
@@ -15,19 +15,19 @@ use super::problem::{Problem, alternatives};
 use super::supported;
 use super::tree::Node;
 
-/// The kinds of storage, of which one is chosen.
+/// The kinds of storage, of which exactly one must be configured.
 pub(super) const DRIVERS: [&str; 7] = ["filesystem", "inmemory", "s3", "gcs", "azure", "swift", "oss"];
 
-/// The kinds of authentication, of which at most one is chosen.
+/// The kinds of authentication, of which at most one may be configured.
 const AUTHENTICATORS: [&str; 4] = ["none", "silly", "htpasswd", "token"];
 
-/// Tells whether a word alone may stand for a kind of storage or of authentication.
+/// Returns whether a single word may be a kind of storage or of authentication.
 pub(super) fn is_kind(word: &str) -> bool {
-    // Distribution's older name of `s3`.
+    // distribution's older name for `s3`.
     word == "s3aws" || DRIVERS.contains(&word) || AUTHENTICATORS.contains(&word)
 }
 
-/// The kinds of storage that are named.
+/// Returns the kinds of storage that are configured.
 pub(super) fn drivers(tree: &Node) -> Vec<&'static str> {
     named(tree, "storage", &DRIVERS)
 }
@@ -38,7 +38,7 @@ fn named(tree: &Node, section: &str, names: &[&'static str]) -> Vec<&'static str
     names.iter().copied().filter(is_named).collect()
 }
 
-/// All that is wrong or not supported.
+/// Returns everything that is wrong or not supported.
 pub(super) fn problems(configuration: &Configuration, tree: &Node) -> Vec<Problem> {
     let mut problems = Problems {
         tree,
@@ -83,7 +83,7 @@ impl Problems<'_> {
         self.found.push(problem.at(&self.tree.origin_of(path)));
     }
 
-    /// A value must not be empty.
+    /// Requires a value to be present.
     fn required(&mut self, path: &str, missing: bool, remedy: &str) {
         if missing {
             self.add(path, format!("is missing; {remedy}"));

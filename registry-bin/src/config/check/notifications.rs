@@ -1,4 +1,4 @@
-//! What must hold in `notifications`.
+//! Constraints on `notifications`.
 
 use registry_storage::outbox::OutboxLimits;
 

@@ -1,4 +1,4 @@
-//! What must hold in `storage`.
+//! Constraints on `storage`.
 
 use registry_storage::LocationError;
 

@@ -1,4 +1,4 @@
-//! Times that a timer counts.
+//! Constraints on times that timers measure.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::Problems;
 use crate::config::Configuration;
 use crate::config::values::GoDuration;
 
-/// What timers count in: less is the same to them, and was hardly meant. A number without a unit is nanoseconds.
+/// The resolution of timers. Shorter times were hardly meant: a number without a unit is nanoseconds.
 const LEAST: Duration = Duration::from_millis(1);
 
-/// Refuses times that are shorter than a timer can tell. Zero stands for a default of its own.
+/// Refuses times below the resolution of timers. Zero selects a default.
 pub(super) fn check(configuration: &Configuration, problems: &mut Problems<'_>) {
     let health = &configuration.health;
     let mut times = vec![(

@@ -1,4 +1,4 @@
-//! What must hold in `http.tls`.
+//! Constraints on `http.tls`.
 
 use registry_http::tls::CipherSuites;
 

@@ -22,21 +22,21 @@ pub(crate) struct Auth {
     pub(crate) token: Option<Token>,
 }
 
-/// How clients show who they are.
+/// How clients authenticate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// They do not.
     Nobody,
-    /// By a name and a password.
+    /// With a name and a password.
     Htpasswd,
-    /// By a token of this registry's own.
+    /// With a token of this registry's own token server.
     OwnTokens,
-    /// By a token of somebody else's.
+    /// With a token of another token server.
     Tokens,
 }
 
 impl Auth {
-    /// How clients show who they are.
+    /// Returns how clients authenticate.
     pub(crate) const fn kind(&self) -> Kind {
         match (&self.htpasswd, &self.token) {
             (Some(_), _) => Kind::Htpasswd,
@@ -46,7 +46,7 @@ impl Auth {
         }
     }
 
-    /// The files of users, each with the key that names it.
+    /// Returns the files of users, each with the key that names it.
     pub(crate) fn files_of_users(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let htpasswd = self.htpasswd.as_ref();
         let builtin = self.token.as_ref().and_then(|token| token.builtin.as_ref());
@@ -131,8 +131,8 @@ impl Default for Token {
     }
 }
 
-/// How long a client gets new tokens without its password, and so how long any token of ours may be valid: for as long the
-/// keys that signed it are kept.
+/// How long a client gets new tokens without its password, and how long any token of ours may be valid. The keys that
+/// signed a token are kept as long.
 pub(crate) const LONGEST_TOKEN_LIFE: Duration = Duration::from_hours(30 * 24);
 
 /// Tokens from this registry itself.

@@ -55,7 +55,7 @@ pub(crate) struct Http {
     pub(crate) timeouts: Timeouts,
 }
 
-/// Only for this machine: a registry without users and without encryption is not for a network.
+/// Only this machine by default, because a registry without users and encryption does not belong on a network.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:5000";
 
 impl Default for Http {

@@ -96,7 +96,7 @@ pub(crate) struct AuditLog {
 }
 
 impl AuditLog {
-    /// Tells whether anybody asks for it.
+    /// Returns whether the audit log is on.
     pub(crate) fn is_on(&self) -> bool {
         self.enabled.unwrap_or_else(|| self.path.is_some())
     }

@@ -1,4 +1,4 @@
-//! The sections of a configuration, one file for each.
+//! The sections of a configuration, one file each.
 
 pub(crate) mod access;
 pub(crate) mod auth;

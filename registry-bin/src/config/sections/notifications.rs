@@ -19,7 +19,7 @@ pub(crate) struct Notifications {
 }
 
 impl Notifications {
-    /// Tells whether anybody is told.
+    /// Returns whether any endpoint is enabled.
     pub(crate) fn is_on(&self) -> bool {
         self.endpoints.iter().any(|endpoint| !endpoint.disabled)
     }

@@ -46,7 +46,7 @@ pub(crate) enum ClientAuthentication {
 }
 
 impl ClientAuthentication {
-    /// Tells whether somebody is let in whom `other` keeps out.
+    /// Returns whether it accepts a client that `other` refuses.
     pub(crate) const fn is_weaker_than(self, other: Self) -> bool {
         other.requires() && !self.requires() || other.verifies() && !self.verifies()
     }

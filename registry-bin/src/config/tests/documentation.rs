@@ -1,6 +1,6 @@
-//! The table of keys in `docs/configuration.md`, made from the schema and from what is said of its keys.
+//! The table of keys in `docs/configuration.md`, generated from the schema and the tables of supported keys.
 //!
-//! With `UPDATE_DOCS=1` in the environment the test writes it anew.
+//! With `UPDATE_DOCS=1` in the environment, the test rewrites it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::config::problem::alternatives;
 use crate::config::schema::schema;
 use crate::config::supported::{OURS, REFUSED, WITHOUT_EFFECT};
 
-/// What is refused by some of its values.
+/// The keys of which only some values are refused.
 const REFUSED_IN_PART: &[(&str, &str)] = &[
     ("log.hooks", "unless `disabled: true`: no mail is sent"),
     (
@@ -82,7 +82,7 @@ fn rows(table: &mut String, path: &str, schema: &Value) {
         if !has_keys || said.is_some() {
             row(table, &path, value, said.as_deref());
         }
-        // Of what has no effect or is refused, the keys below say no more.
+        // If a key has no effect or is refused, the keys below it are not listed.
         let is_ours = OURS.contains(&path.as_str());
         if has_keys && (said.is_none() || is_ours) {
             rows(table, &path, value);
@@ -117,7 +117,7 @@ fn row(table: &mut String, path: &str, schema: &Value, said: Option<&str>) {
     writeln!(table, "| `{path}` | {description} | {default} | {said} |").unwrap();
 }
 
-/// The words that a key takes, if it takes only some.
+/// Returns the words that a key accepts, if it only accepts some.
 fn words(schema: &Value) -> Vec<&str> {
     let choices = schema.get("anyOf").and_then(Value::as_array);
     let schema = choices.and_then(|choices| choices.first()).unwrap_or(schema);
@@ -189,7 +189,7 @@ fn the_keys_that_matter_first_are_keys() {
     assert_eq!(count, 20);
 }
 
-/// The configurations that a page shows: what is fenced as YAML and begins with a key of ours.
+/// Returns the configurations that a page shows: blocks fenced as YAML with a top-level key of ours.
 fn examples(text: &str) -> Vec<String> {
     let schema = schema();
     let keys = schema["properties"].as_object().unwrap();

@@ -1,6 +1,6 @@
 //! Every key is in exactly one class: it acts, it is noticed, or it is refused.
 //!
-//! The configurations below hold every key of the schema, so that a key which is added to it has to be added here.
+//! The configurations below contain every key of the schema, so a key that is added to it must be added here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,8 @@ storage:
     credentials: {type: client_secret, clientid: g, tenantid: h, secret: i}
 ";
 
-/// What acts, each value other than its default. Several, because some keys exclude others.
+/// Configurations of keys that act, each with a value other than its default. There are several because some keys
+/// exclude others.
 const ACTING: &[&str] = &[
     "
 version: 0.1
@@ -174,7 +175,7 @@ storage:
   azure: {container: a, max_retries: 1, retry_delay: 1s}
 ";
 
-/// What starts and is named in a notice, because it needs no effect.
+/// Configurations that start and of which a notice names the keys, because they need no effect.
 const NOTICED: &[&str] = &[
     "
 version: 0.1
@@ -244,7 +245,7 @@ storage:
     AZURE_NOTICED,
 ];
 
-/// What is needed beside a key that is noticed, and is not noticed itself.
+/// Keys that a noticed key needs, and that are not noticed themselves.
 const BESIDE: &[&str] = &[
     "version",
     "storage.s3.bucket",
@@ -252,7 +253,7 @@ const BESIDE: &[&str] = &[
     "storage.azure.container",
 ];
 
-/// What is refused, where the message points to, and the rest of a configuration that nothing else is wrong with.
+/// What is refused: the key that the message names, and an otherwise valid configuration.
 const REFUSED: &[(&str, &str)] = &[
     (
         "auth.silly",
@@ -319,7 +320,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("storage.azure", AZURE_NOTICED),
 ];
 
-/// The keys of the schema that have no keys below them.
+/// Returns the keys of the schema that have no keys below them.
 fn keys_of_the_schema() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     collect("", Description::new(&schema()), &mut keys);
@@ -347,7 +348,7 @@ fn collect(path: &str, description: Description<'_>, keys: &mut BTreeSet<String>
     }
 }
 
-/// The keys that a configuration gives.
+/// Returns the keys that a configuration sets.
 fn given(tree: &Node, all: &BTreeSet<String>) -> Vec<String> {
     let is_given = |key: &&String| tree.has(&key.replace("[]", "[0]"));
     all.iter().filter(is_given).cloned().collect()

@@ -1,4 +1,4 @@
-//! What a file, variables and flags come to.
+//! The result of a file, variables and flags.
 
 use std::time::Duration;
 
@@ -225,7 +225,7 @@ fn an_empty_variable_is_as_good_as_no_key_whatever_the_file_says() {
     assert!(message.contains("where to store is missing"), "{message}");
 }
 
-/// Sets each key that protects.
+/// Sets each protecting key.
 const PROTECTED: &str = "\
 version: 0.1
 storage:
@@ -263,7 +263,7 @@ fn no_empty_variable_takes_away_what_protects() {
     for path in super::protection::PROTECTING {
         let keys: Vec<&str> = path.split('.').collect();
         let mut names = vec![path.to_uppercase().replace('.', "_")];
-        // Whatever is above it takes it away too; of the storage that leaves none.
+        // A variable for a key above removes it too, except for the storage, which would be missing then.
         names.extend(
             (1..keys.len())
                 .filter(|_| keys[0] != "storage")
@@ -346,7 +346,7 @@ fn an_empty_variable_is_refused_wherever_it_takes_a_part_of_what_protects() {
         let message = refusal(PROTECTED, &[(variable, value)]);
         assert!(message.contains(said), "{variable}: {message}");
     }
-    // Of two variables too.
+    // Also if both are variables.
     let message = refusal(
         SMALLEST,
         &[
@@ -380,7 +380,7 @@ fn what_protects_is_taken_away_by_who_says_so() {
     }
     let open = load(PROTECTED, &[("REGISTRY_AUTH", "none")]);
     assert!(open.auth.none.is_some() && open.auth.token.is_none());
-    // What protects nothing may be empty, and so may what replaces it.
+    // A value that protects nothing may be empty, and so may one that replaces it.
     load(
         "version: 0.1\nstorage: inmemory\nauth: none\n",
         &[("REGISTRY_AUTH", "")],
@@ -447,10 +447,10 @@ fn a_word_by_one_variable_gets_its_keys_by_others() {
     assert_eq!(users.realm, "Registry Realm");
     assert_eq!(users.path.to_str(), Some("/auth/htpasswd"));
     let s3 = configuration.storage.s3.expect("a bucket is named");
-    // What looks like a number is taken as it was written.
+    // A value that looks like a number is kept as written.
     assert_eq!(s3.secret_key.expect("a key is given").reveal(), "0123");
     assert!(configuration.storage.in_memory.is_none());
-    // A word stays in force beside another one.
+    // A word stays in force alongside another one.
     let message = refusal(
         SMALLEST,
         &[
@@ -512,7 +512,7 @@ fn a_misspelt_authentication_by_a_variable_does_not_start_without_protection() {
     );
 }
 
-/// The tree after variables, for keys whose meaning is tested elsewhere.
+/// Returns the tree after variables, for keys whose meaning is tested elsewhere.
 fn tree(variables: Variables<'_>) -> Node {
     let mut tree = super::tree::parse(SMALLEST, None).unwrap();
     let variables = variables

@@ -1,4 +1,4 @@
-//! Reads a type from a tree. What goes wrong carries the path and the place of the value.
+//! Reads a type from a tree. Errors have the path and origin of the value.
 
 use serde::Deserialize;
 use serde::de::{
@@ -12,7 +12,7 @@ use crate::config::problem::{Problem, alternatives};
 use crate::config::values::shown;
 
 impl Node {
-    /// Reads a type.
+    /// Reads a value of a type.
     ///
     /// # Errors
     /// The first value that does not fit.
@@ -23,7 +23,7 @@ impl Node {
     fn expected(&self, wanted: &str) -> Problem {
         let found = match &self.value {
             _ if self.is_null() => "nothing",
-            // Not the text itself: where keys are expected, it may be a password.
+            // Not the text itself: in place of keys, it may be a password.
             Value::Scalar { .. } => "a single value",
             Value::List(_) => "a list",
             Value::Map(_) if wanted == "text" => "keys below it; put it in quotes",
@@ -66,7 +66,7 @@ impl Node {
     }
 }
 
-/// What YAML 1.1 takes for truth: distribution reads its files by it.
+/// Reads a boolean of YAML 1.1, which distribution uses for its files.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "y" => Some(true),
@@ -191,7 +191,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         visitor: V,
     ) -> Result<V::Value, Problem> {
         let word = self.scalar(&alternatives(variants))?;
-        // As in distribution, capitals make no difference.
+        // As in distribution, case is ignored.
         let word = variants
             .iter()
             .find(|variant| variant.eq_ignore_ascii_case(word))
@@ -228,7 +228,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
 
 struct Entries<'de> {
     entries: std::slice::Iter<'de, Entry>,
-    /// The keys that there may be, for a type that has names for them.
+    /// The allowed keys, for a type with named fields.
     fields: Option<&'static [&'static str]>,
     current: Option<&'de Entry>,
 }
@@ -237,7 +237,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = Problem;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Problem> {
-        // A key without a value is as good as no key, as in Go, if there is such a key.
+        // As in Go, a known key without a value counts as absent.
         let is_absent = |entry: &&Entry| {
             entry.node.is_null()
                 && self
@@ -262,7 +262,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     }
 }
 
-/// One word of several.
+/// One of several words.
 struct Choice<'de>(&'de str);
 
 impl<'de> EnumAccess<'de> for Choice<'de> {

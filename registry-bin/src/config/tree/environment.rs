@@ -1,7 +1,7 @@
-//! Variables of the environment over a tree, by the rules of distribution.
+//! Applies environment variables to a tree, by the rules of distribution.
 //!
 //! `REGISTRY_HTTP_TLS_KEY` is the key `http.tls.key`; its value is YAML. Variables are applied in the order of their
-//! names, so that a longer one goes into what a shorter one set. A number is the index of a list, at most one past its
+//! names, so that a longer one changes what a shorter one set. A number is the index of a list, at most one past its
 //! end.
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,26 +12,26 @@ use crate::config::problem::{Problem, alternatives, near};
 use crate::config::protection;
 use crate::config::schema::{Below, Description, VARIABLE};
 
-/// What the names of our variables begin with.
+/// The prefix of our variables.
 pub(crate) const PREFIX: &str = "REGISTRY_";
 
 /// The variable that names the file, which is not a key.
 pub(crate) const FILE_VARIABLE: &str = "REGISTRY_CONFIGURATION_PATH";
 
-/// The version says how a file is to be read, so only the file says it.
+/// The version determines how a file is read, so only the file can set it.
 const VERSION_VARIABLE: &str = "REGISTRY_VERSION";
 
-/// What came of the variables.
+/// The result of applying the variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Applied {
-    /// The variables that set something.
+    /// The variables that set a key.
     pub(crate) used: Vec<String>,
-    /// The variables that have no effect. As in distribution this is not an error: Kubernetes makes such variables for
-    /// a service with the name `registry`.
+    /// The variables without effect. As in distribution, this is not an error, because Kubernetes sets such variables
+    /// for a service named `registry`.
     pub(crate) unused: Vec<UnusedVariable>,
 }
 
-/// A variable that has no effect.
+/// A variable without effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnusedVariable {
     pub(crate) name: String,
@@ -39,23 +39,23 @@ pub(crate) struct UnusedVariable {
     pub(crate) reason: String,
 }
 
-/// What came of one variable.
+/// The result of applying one variable.
 enum Placed {
     Yes,
-    /// From here on the path leads nowhere.
+    /// The path leads nowhere.
     Nowhere {
-        /// How many parts of the path are left, the unknown one included.
+        /// How many parts of the path are left, including the unknown one.
         left: usize,
-        /// The parts that could stand there.
+        /// The parts that are known in its place.
         known: Vec<String>,
     },
 }
 
-/// Applies each variable whose name begins as ours do; the others are not looked at.
+/// Applies each variable with our prefix and ignores the others.
 ///
 /// # Errors
-/// A value that is not YAML, an index that is not one or beyond the end of its list, and an empty value in the place of
-/// what [protects](protection).
+/// If a value is not YAML, an index is invalid or beyond the end of its list, or an empty value replaces one that
+/// [protects](protection).
 pub(crate) fn apply_variables(
     root: &mut Node,
     schema: &serde_json::Value,
@@ -110,8 +110,8 @@ pub(crate) fn apply_variables(
 /// Reads the value of a variable.
 ///
 /// # Errors
-/// What is not YAML, and text that to YAML is none: `#abc` is a comment, `!abc` a type, `&abc` a name. Passwords and keys
-/// begin with any character, and whoever writes one in a shell thinks of the shell's quotes alone.
+/// If it is not YAML, or would not be read as text: `#abc` is a comment, `!abc` a type, `&abc` an anchor. Passwords and
+/// keys may begin with any character, and people who set one in a shell only think of the shell's quotes.
 fn read(text: &str, origin: &Origin) -> Result<Node, Problem> {
     let written = text.trim();
     let mut characters = written.chars();
@@ -127,10 +127,10 @@ fn read(text: &str, origin: &Origin) -> Result<Node, Problem> {
     parse(text, Some(origin)).map_err(|problem| problem.with_remedy(&format!("if it is text, {IN_QUOTES}")))
 }
 
-/// What to do with text that YAML understands otherwise.
+/// What to do with text that YAML reads as something else.
 const IN_QUOTES: &str = "put the value in quotes of its own, inside those of a shell: `'\"…\"'`";
 
-/// Says why a variable has no effect, and which one may have been meant.
+/// Describes why a variable has no effect, and which one may have been meant.
 fn reason(path: &[&str], left: usize, known: &[String]) -> String {
     let (above, unknown) = path
         .split_at_checked(path.len().saturating_sub(left))
@@ -152,8 +152,8 @@ fn reason(path: &[&str], left: usize, known: &[String]) -> String {
     format!("there is no key `{}`{place}{meant}", unknown.to_lowercase())
 }
 
-/// Returns the service that Kubernetes tells of by a variable: it does so for each one of the namespace, and one that is
-/// called `registry-auth` looks like the key `auth`. Name and value both have the form that only such variables have.
+/// Returns the service for which Kubernetes set a variable. It does so for each service of the namespace, and one that
+/// is called `registry-auth` looks like the key `auth`. Both name and value have a form that only such variables have.
 fn service_of_kubernetes(name: &str, value: &str) -> Option<String> {
     let is_number = |text: &str| text.parse::<u16>().is_ok();
     let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
@@ -170,7 +170,7 @@ fn service_of_kubernetes(name: &str, value: &str) -> Option<String> {
     } else if let Some(service) = name.strip_suffix("_PORT").filter(|_| is_url(value)) {
         service
     } else {
-        // REGISTRY_PORT_5000_TCP, and the same with _PROTO, _PORT and _ADDR behind it.
+        // REGISTRY_PORT_5000_TCP, and the same followed by _PROTO, _PORT or _ADDR.
         let (service, port) = name.split_once("_PORT_")?;
         let mut parts = port.split('_');
         let (number, protocol, what) = (parts.next()?, parts.next()?, parts.next());
@@ -190,7 +190,7 @@ fn service_of_kubernetes(name: &str, value: &str) -> Option<String> {
     Some(service.to_lowercase().replace('_', "-"))
 }
 
-/// Puts a value where a path leads from `node`.
+/// Sets the value at a path below `node`.
 fn place(
     node: &mut Node,
     description: Description<'_>,
@@ -246,7 +246,7 @@ fn place(
     }
 }
 
-/// Puts a value below a key, which is made if the path leads somewhere.
+/// Sets a value below a key, which is created if the path leads somewhere.
 fn place_below(
     node: &mut Node,
     key: &str,
@@ -301,7 +301,7 @@ fn place_in_list(
     Ok(placed)
 }
 
-/// The key of a map that a part of a variable's name stands for: one that is there, or a new one in lower case.
+/// Returns the key of a map that a part of a variable's name refers to: an existing one, or a new one in lower case.
 fn key_like(node: &Node, part: &str) -> String {
     let entries = match &node.value {
         Value::Map(entries) => entries.as_slice(),
@@ -314,7 +314,7 @@ fn key_like(node: &Node, part: &str) -> String {
         .map_or_else(|| part.to_lowercase(), str::to_owned)
 }
 
-/// What stands for a key in the names of variables.
+/// Returns the part that refers to a key in the names of variables.
 fn variable_name(key: &str, schema: &serde_json::Value) -> String {
     match schema.get(VARIABLE).and_then(serde_json::Value::as_str) {
         Some(name) => name.to_owned(),

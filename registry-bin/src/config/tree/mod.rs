@@ -1,4 +1,4 @@
-//! A configuration as a tree whose every value knows where it was written.
+//! A configuration as a tree of values with their origins.
 
 mod deserialize;
 mod environment;
@@ -11,10 +11,10 @@ pub(crate) use self::environment::{Applied, FILE_VARIABLE, PREFIX, apply_variabl
 pub(crate) use self::yaml::parse;
 use super::check;
 
-/// Stands for a word that is not shown. No key is spelled so.
+/// Replaces a word that is not shown. No key has this name.
 const NO_KEY: &str = "…";
 
-/// Where a value was written.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// This line of the file, counted from 1.
@@ -23,7 +23,7 @@ pub(crate) enum Origin {
     Variable(Arc<str>),
     /// This flag of the command line.
     Flag(&'static str),
-    /// Nowhere: it is what goes without saying.
+    /// No source: it is a default.
     Default,
 }
 
@@ -38,26 +38,26 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value and where it was written.
+/// A value and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) value: Value,
     pub(crate) origin: Origin,
 }
 
-/// What stands at a place of the tree. A scalar is its text: what it means is for the type that it is read as.
+/// A value of the tree. A scalar is plain text: the type that it is read as determines its meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Scalar {
         text: String,
-        /// It was written without quotes, so it may be a number, `true` or nothing.
+        /// It was written without quotes, so it may be a number, `true` or null.
         plain: bool,
     },
     List(Vec<Node>),
     Map(Vec<Entry>),
 }
 
-/// A key and what is below it.
+/// A key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
@@ -104,18 +104,18 @@ impl Node {
         }
     }
 
-    /// It says that there is nothing: an empty value, `~` or `null`.
+    /// Returns whether it is null: an empty value, `~` or `null`.
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// It is text without a letter, which in Go is as good as nothing.
+    /// Returns whether it is empty text, which in Go counts as no value.
     fn is_empty(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, .. } if text.is_empty())
     }
 
-    /// What stands at a path such as `http.tls.clientcas[0]`, each part of which is a key or an index.
+    /// Returns the node at a path such as `http.tls.clientcas[0]`, each part of which is a key or an index.
     pub(crate) fn find(&self, path: &str) -> Option<&Self> {
         path.split(['.', '['])
             .try_fold(self, |node, part| match &node.value {
@@ -124,7 +124,7 @@ impl Node {
             })
     }
 
-    /// Both hold the same text, wherever it was written.
+    /// Returns whether both have the same content, wherever it was written.
     pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
             (Value::Scalar { text, .. }, Value::Scalar { text: other, .. }) => text == other,
@@ -146,7 +146,7 @@ impl Node {
         }
     }
 
-    /// What stands below a key.
+    /// Returns the value of a key.
     pub(crate) fn child(&self, key: &str) -> Option<&Self> {
         match &self.value {
             Value::Map(entries) => {
@@ -157,7 +157,7 @@ impl Node {
         }
     }
 
-    /// An item of a list.
+    /// Returns an item of a list.
     pub(crate) fn item(&self, index: usize) -> Option<&Self> {
         match &self.value {
             Value::List(items) => items.get(index),
@@ -165,12 +165,12 @@ impl Node {
         }
     }
 
-    /// A path has a value.
+    /// Returns whether a path has a value other than null.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.find(path).is_some_and(|node| !node.is_null())
     }
 
-    /// Where the value of a path was written, or what comes closest above it.
+    /// Returns where the value at a path was written, or otherwise the closest one above it.
     pub(crate) fn origin_of(&self, path: &str) -> Origin {
         let mut path = path;
         loop {
@@ -184,7 +184,7 @@ impl Node {
         }
     }
 
-    /// Sets the value of a path of keys, replacing what is there and making what is missing above it.
+    /// Sets the value at a path of keys, replacing any existing one and creating missing parents.
     pub(crate) fn set(&mut self, path: &str, value: Self) {
         match path.split_once('.') {
             None => self.set_key(path, value),
@@ -199,7 +199,7 @@ impl Node {
         }
     }
 
-    /// Removes a path of keys.
+    /// Removes the value at a path of keys.
     pub(crate) fn remove(&mut self, path: &str) {
         if let Value::Map(entries) = &mut self.value {
             match path.split_once('.') {
@@ -213,8 +213,8 @@ impl Node {
         }
     }
 
-    /// Makes a word into a key without anything below it: `storage: inmemory` is the same as `storage: {inmemory: {}}`. A word
-    /// that is none of those that are known makes a key that says nothing of it, and is no key: it may be a password.
+    /// Turns a word into a key with an empty map: `storage: inmemory` is the same as `storage: {inmemory: {}}`. An
+    /// unknown word becomes a placeholder that is not a valid key, because it may be a password.
     pub(crate) fn settle_word(&mut self) {
         if let (Value::Scalar { text, .. }, false) = (&self.value, self.is_null()) {
             let key = if check::is_kind(text) { text } else { NO_KEY };
@@ -223,7 +223,7 @@ impl Node {
         }
     }
 
-    /// Sets the value of a key. What is not a map becomes one.
+    /// Sets the value of a key. Anything but a map is replaced by one.
     fn set_key(&mut self, key: &str, value: Self) {
         if let Value::Map(entries) = &mut self.value {
             match entries.iter_mut().find(|entry| entry.key == key) {

@@ -1,4 +1,4 @@
-//! YAML into a tree with positions.
+//! Parsing YAML into a tree with line numbers.
 
 use std::collections::HashMap;
 
@@ -7,16 +7,17 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, StrInput};
 use super::{Entry, Node, Origin, Value};
 use crate::config::problem::Problem;
 
-/// The most values of one document, aliases written out: far above any configuration, far below what hurts.
+/// The most values of one document, with aliases expanded: far above any configuration, and far below what hurts.
 const MOST_VALUES: usize = 100_000;
 
 /// How deep values may be nested.
 const DEEPEST: usize = 64;
 
-/// Reads one document. Values are at the lines that they stand in, or all at `origin` where that is given.
+/// Parses one document. The origin of a value is its line, or `origin` if that is given.
 ///
 /// # Errors
-/// What is not YAML, has more than one document, the same key twice, or is too large. The message holds no values.
+/// If the text is not YAML, has more than one document or a duplicate key, or is too large. The message contains no
+/// values.
 pub(crate) fn parse(text: &str, origin: Option<&Origin>) -> Result<Node, Problem> {
     let mut reader = Reader {
         events: Parser::new_from_str(text),
@@ -54,7 +55,7 @@ impl<'input> Reader<'_, 'input> {
             match self.events.next() {
                 None => return Ok(None),
                 Some(Ok((mut event, span))) => {
-                    // The parser writes `~` for what is not there; whoever reads the tree can tell the two apart.
+                    // The parser returns `~` for an absent value; the tree distinguishes the two.
                     let is_there = span.start.index() < span.end.index();
                     if let (Event::Scalar(text, ScalarStyle::Plain, ..), false) = (&mut event, is_there) {
                         *text = "".into();
@@ -151,7 +152,7 @@ impl<'input> Reader<'_, 'input> {
     }
 }
 
-/// Adds what a merge key names, where the map does not say it itself.
+/// Adds the entries of a merge key that the map does not set itself.
 fn merge(entries: &mut Vec<Entry>, node: Node) -> Result<(), Problem> {
     match node.value {
         Value::Map(others) => {

@@ -1,7 +1,6 @@
-//! Addresses to listen at, as Go writes them.
+//! Listen addresses in Go's notation.
 
-/// Splits `HOST:PORT` into both; an empty host is all addresses. An address of IPv6 stands in brackets, which are not
-/// returned.
+/// Splits `HOST:PORT`. An empty host means all addresses. An IPv6 address is in brackets, which are not returned.
 ///
 /// # Errors
 /// What is wrong, and what to write.
@@ -22,7 +21,7 @@ pub(crate) fn split_address(text: &str) -> Result<(&str, u16), String> {
         return wrong("this is no port");
     };
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        // With the zone of a link-local address.
+        // May have the zone of a link-local address.
         let address = inner.split_once('%').map_or(inner, |(address, _)| address);
         if address.parse::<std::net::Ipv6Addr>().is_err() {
             return wrong("no address of IPv6 stands in the brackets");

@@ -1,4 +1,4 @@
-//! Addresses and ranges of them.
+//! Addresses and address ranges.
 
 use std::borrow::Cow;
 use std::fmt;

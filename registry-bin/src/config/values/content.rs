@@ -1,23 +1,24 @@
-//! What a value is where something else belongs: the content of a file in place of its path.
+//! Detection of values in the wrong place: the content of a file instead of its path.
 
 use std::borrow::Cow;
 
-/// The longest path that Linux takes, in bytes.
+/// The longest path in Linux, in bytes.
 const LONGEST_PATH: usize = 4096;
 
-/// The longest value that a message shows.
+/// The longest value that a message shows, in bytes.
 const LONGEST_SHOWN: usize = 128;
 
-/// What begins hashes of passwords.
+/// The prefixes of password hashes.
 const HASHES: [&str; 8] = ["$2a$", "$2b$", "$2x$", "$2y$", "$apr1$", "$5$", "$6$", "{SHA}"];
 
-/// Says what text is that cannot be the path of a file; nothing where it may be one. The text itself may be secret.
+/// Describes text that cannot be the path of a file, without quoting it, because it may be secret. Returns `None` if it
+/// may be a path.
 pub(crate) fn no_path(text: &str) -> Option<&'static str> {
     const CONTENT: &str = "this looks like the content of a key or of another file, not like a path; write the path of the file that holds it";
     if is_content(text) {
         return Some(CONTENT);
     }
-    // A line of a file of users, in whatever way the password is written.
+    // A line of a file of users, whatever the form of the password.
     let is_line = |(before, _): (&str, &str)| !before.contains('/');
     if text.contains("://") {
         return Some("this is a URL, and the path of a file belongs here");
@@ -25,7 +26,7 @@ pub(crate) fn no_path(text: &str) -> Option<&'static str> {
     text.split_once(':').is_some_and(is_line).then_some(CONTENT)
 }
 
-/// Tells whether text looks like a key, a certificate, a hash or a document, whole or in part.
+/// Returns whether text looks like a key, a certificate, a hash or a document, or a part of one.
 pub(super) fn is_content(text: &str) -> bool {
     let begins_document = text.trim_start().starts_with(['{', '[']);
     text.len() > LONGEST_PATH
@@ -37,10 +38,10 @@ pub(super) fn is_content(text: &str) -> bool {
         || is_base64(text)
 }
 
-/// Tells whether text is a piece of base 64 as keys are, with lines or spaces between them: long, of no other letters,
-/// and without order. Absolute paths are none.
+/// Returns whether text looks like base64 of a key, possibly with spaces between its lines: long, without other
+/// characters, and random. Absolute paths do not.
 fn is_base64(text: &str) -> bool {
-    /// So long is the shortest key, and no part of a path that a person wrote.
+    /// The length of the shortest key; no part of a handwritten path is that long.
     const SHORTEST: usize = 40;
     const SHORTEST_PIECE: usize = 20;
     let has_all = |piece: &str| {
@@ -56,8 +57,8 @@ fn is_base64(text: &str) -> bool {
             .any(|piece| piece.len() >= SHORTEST_PIECE && has_all(piece))
 }
 
-/// Returns a value for a message that says what is wrong with it; without it where it is long, looks like content, or may have
-/// a password before the name of a host.
+/// Returns a value for an error message. It is replaced if it is long, looks like content, or may have a password
+/// before the name of a host.
 pub(crate) fn shown(text: &str) -> Cow<'static, str> {
     if text.len() > LONGEST_SHOWN || is_content(text) || text.contains('@') {
         "another text, which is not shown because it may be secret".into()

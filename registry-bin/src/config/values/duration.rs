@@ -1,4 +1,4 @@
-//! Durations as Go writes them.
+//! Durations in Go's notation.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::shown;
 
-/// A duration in Go's syntax: `1h30m`, `168h`, `500ms`, `1.5s`. A bare number is nanoseconds, as it is there.
+/// A duration in Go's syntax: `1h30m`, `168h`, `500ms`, `1.5s`. As in Go, a bare number is nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GoDuration(pub(crate) Duration);
 
@@ -25,7 +25,7 @@ const UNITS: [(&str, u64); 8] = [
     ("s", 1_000_000_000),
 ];
 
-/// The longest that Go can express, in nanoseconds: 292 years.
+/// The longest duration that Go can express, in nanoseconds: 292 years.
 const LONGEST: u64 = i64::MAX as u64;
 
 impl GoDuration {
@@ -33,7 +33,7 @@ impl GoDuration {
         Self(Duration::from_secs(seconds))
     }
 
-    /// Nothing where the text is not a duration, is negative or is longer than 292 years.
+    /// Returns `None` if the text is not a duration, is negative or is longer than 292 years.
     fn parse(text: &str) -> Option<Self> {
         let mut rest = text.strip_prefix('+').unwrap_or(text);
         if rest.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -67,7 +67,7 @@ fn first_part(text: &str) -> Option<(&str, u64, &str)> {
     Some((number, *unit, rest.strip_prefix(name)?))
 }
 
-/// Multiplies a decimal number with a unit. What is less than a nanosecond is dropped, as in Go.
+/// Multiplies a decimal number by a unit. As in Go, fractions of a nanosecond are dropped.
 fn multiply(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() {

@@ -1,4 +1,4 @@
-//! Permissions of a file.
+//! File permissions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::shown;
 
-/// Permissions of a file in octal digits, as `chmod` takes them: `660` or `0660`.
+/// File permissions in octal digits, as for `chmod`: `660` or `0660`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileMode(pub(crate) u32);
 

@@ -1,4 +1,4 @@
-//! What is read from a file or fetched.
+//! A value that is read from a file or fetched.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{FilePath, SecretUrl};
 
-/// A file, or a URL that begins with `http://` or `https://` and whose credentials are neither printed nor logged.
+/// A file, or a URL with `http://` or `https://` whose credentials are neither printed nor logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FileOrUrl {
     File(FilePath),

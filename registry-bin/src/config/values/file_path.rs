@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::content::no_path;
 
-/// The path of a file or a folder. The content of a key or of a file of users in its place is refused and not shown:
-/// every message that names a file would show it.
+/// The path of a file or folder. If the content of a key or of a file of users is in its place, it is refused and not
+/// shown, because every message that names the file would show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FilePath(PathBuf);
 

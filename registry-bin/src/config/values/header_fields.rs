@@ -1,4 +1,4 @@
-//! Fields of a response's header.
+//! Header fields of responses.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct HeaderFields(BTreeMap<String, Vec<String>>);
 
-/// What says how a response is to be read, which is not for the operator to say.
+/// Fields that determine how a response is read, which the operator cannot set.
 const OURS: [HeaderName; 7] = [
     CONNECTION,
     CONTENT_LENGTH,
@@ -26,7 +26,7 @@ const OURS: [HeaderName; 7] = [
 ];
 
 impl HeaderFields {
-    /// The fields as HTTP knows them.
+    /// Returns the fields as a header map.
     pub(crate) fn to_map(&self) -> HeaderMap {
         let fields = self
             .0
@@ -36,7 +36,7 @@ impl HeaderFields {
     }
 }
 
-/// Reads a name. What is none is not shown: a value, which may be secret, may stand in its place.
+/// Parses a name. An invalid one is not shown, because it may be a secret value in the wrong place.
 pub(super) fn name_of_field(name: &str) -> Result<HeaderName, &'static str> {
     HeaderName::try_from(name).map_err(
         |_| "one of the keys is not the name of a header field; write NAME: [VALUE], with the value on the right",

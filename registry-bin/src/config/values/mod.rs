@@ -1,4 +1,4 @@
-//! Kinds of single values.
+//! Types of single values.
 
 mod address;
 mod address_range;

@@ -1,4 +1,4 @@
-//! What must not be seen.
+//! Secret values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,15 +6,15 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A password, a key or the like: neither printed nor logged.
+/// A password, a key or similar, which is neither printed nor logged.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(String);
 
-/// What stands for a secret where it would be seen.
+/// Replaces a secret in any output.
 pub(crate) const MASK: &str = "********";
 
 impl Secret {
-    /// The secret itself, for whoever it is shown to on purpose.
+    /// Returns the secret itself, for intentional use.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Fields of a request's header that may hold credentials.
+//! Header fields of requests that may contain credentials.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,13 +15,13 @@ use super::header_fields::name_of_field;
 pub(crate) struct SecretFields(BTreeMap<String, Vec<Secret>>);
 
 impl SecretFields {
-    /// Each name with each of its values, as they were written.
+    /// Returns each name with each of its values, as written.
     pub(crate) fn revealed(&self) -> impl Iterator<Item = (&str, &str)> {
         let fields = self.0.iter();
         fields.flat_map(|(name, values)| values.iter().map(|value| (name.as_str(), value.reveal())))
     }
 
-    /// The fields as HTTP knows them.
+    /// Returns the fields as a header map.
     pub(crate) fn to_map(&self) -> HeaderMap {
         self.revealed()
             .filter_map(|(name, value)| field(name, value).ok())

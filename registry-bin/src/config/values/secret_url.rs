@@ -1,4 +1,4 @@
-//! URLs that may hold credentials.
+//! URLs that may contain credentials.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,17 +8,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::content::is_content;
 
-/// A URL whose user, password and query are neither printed nor logged, nor is the content of a key in its place.
+/// A URL whose user, password and query are neither printed nor logged. Neither is the content of a key in its place.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct SecretUrl(String);
 
 impl SecretUrl {
-    /// The whole URL, for whoever connects to it.
+    /// Returns the whole URL, for connecting to it.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// It is a URL that a request can be sent to.
+    /// Returns whether a request can be sent to the URL.
     pub(crate) fn is_http(&self) -> bool {
         let url = reqwest::Url::parse(&self.0);
         url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -31,10 +31,10 @@ impl From<String> for SecretUrl {
     }
 }
 
-/// The URL without what may be secret.
+/// Writes the URL without parts that may be secret.
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An address of IPv6 begins with a bracket, as a document does.
+        // An IPv6 address begins with a bracket, as a document does.
         if is_content(self.0.trim_start_matches('[')) {
             return f.write_str("********");
         }
@@ -44,7 +44,7 @@ impl fmt::Display for SecretUrl {
         };
         let (scheme, rest) = before_query.split_once("://").unwrap_or(("", before_query));
         let separator = if scheme.is_empty() { "" } else { "://" };
-        // The last one: a password may hold the character that ends it, and even a slash.
+        // The last `@`, because a password may contain one, and even a slash.
         match rest.rsplit_once('@') {
             Some((_, host)) => write!(f, "{scheme}{separator}********@{host}{query}"),
             None => write!(f, "{before_query}{query}"),

@@ -1,9 +1,9 @@
-//! Paths of requests.
+//! Request paths.
 
 use http::uri::PathAndQuery;
 
-/// Tells whether a text is a path that a request can ask for: it begins with a slash, and has no query and nothing that stands
-/// in no URL. Escapes it has none: with them one path is written in several ways.
+/// Returns whether a text is a path that a request can have: it begins with a slash, and has no query and no characters
+/// that are invalid in URLs. Escapes are not allowed, because they allow several notations of one path.
 pub(crate) fn is_url_path(text: &str) -> bool {
     let parsed: Result<PathAndQuery, _> = text.parse();
     text.starts_with('/')
@@ -12,8 +12,8 @@ pub(crate) fn is_url_path(text: &str) -> bool {
         && parsed.is_ok_and(|parsed| parsed.path() == text)
 }
 
-/// Returns a path as programs between a client and a server make it plain: without empty parts, `.`, `..` and a slash at its
-/// end.
+/// Returns a path in the normal form to which programs between client and server reduce it: without empty parts, `.`,
+/// `..` and a trailing slash.
 pub(crate) fn plain_path(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
