@@ -23,7 +23,7 @@ impl AccessLog {
         };
         let causes = Causes(error);
         if error.code() == registry_core::ErrorCode::Unavailable {
-            // These come in floods.
+            // These errors come in floods.
             tracing::warn!(request = %record.id, method = %record.method, path = %Printable(&record.path), "{causes}");
         } else {
             tracing::error!(request = %record.id, method = %record.method, path = %Printable(&record.path), "{causes}");

@@ -39,8 +39,8 @@ const HOST: usize = 300;
 const FIELD: usize = 512;
 const PRINCIPAL: usize = 512;
 
-/// A request and its outcome. Texts from the client are cut to between a few hundred and two thousand bytes; a cut text
-/// ends with `...[N more bytes]`.
+/// A request and its outcome. Texts from the client are cut: the query to 2048 bytes, the path to 1024, and others to at
+/// most 512. A cut text other than the method ends with `...[N more bytes]`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestRecord {
@@ -174,8 +174,8 @@ impl RequestRecord {
         forwarded_for.or_else(|| self.peer.map(|peer| peer.to_string()))
     }
 
-    /// Returns whether the request was refused. A request that is malformed, or for something that does not exist, is
-    /// not.
+    /// Returns whether the request was refused. A request that is malformed, comes at the wrong time, or is for something
+    /// that does not exist, was not.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         matches!(self.status, Some(401 | 403 | 405 | 409 | 412 | 429))

@@ -13,7 +13,7 @@
 //! let certificate = ServerCertificate::from_pem(chain, key, SystemTime::now())?;
 //! let tls = Tls::new(TlsOptions::new(certificate))?;
 //! let listener = Listener::bind("[::]:443").await?.with_tls(tls.clone());
-//! Later: tls.replace(…) applies to each new connection.
+//! // Later: tls.replace(…) is in force for each connection from then on.
 //! # Ok(listener)
 //! # }
 //! ```
