@@ -38,7 +38,7 @@ const SILENCE: Duration = Duration::from_millis(400);
 /// How often dropped lines are reported at most in a flood.
 const TELL: Duration = Duration::from_secs(1);
 
-/// How long to wait before retrying a write to a pipe that its reader made non-blocking.
+/// How long to wait before retrying a write to a non-blocking pipe that is full.
 const RETRY: Duration = Duration::from_millis(5);
 
 thread_local! {

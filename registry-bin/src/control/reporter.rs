@@ -19,7 +19,7 @@ const QUEUE: usize = 64;
 /// How often progress is reported. A client that disconnected is noticed within this time.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Receives the messages of a command.
+/// The sending side of the messages of a command.
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     progress: watch::Sender<State>,
