@@ -31,13 +31,13 @@ pub(crate) struct AccessRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum AccessAction {
-    /// Read blobs, manifests, tags and referrers.
+    /// Read blobs, manifests and referrers.
     Pull,
     /// Write blobs and manifests, and new tags.
     Push,
     /// Delete blobs, manifests and tags.
     Delete,
-    /// See it in the catalog.
+    /// List tags, and see the repository in the catalog.
     List,
     /// Move a tag that is there.
     Overwrite,
