@@ -23,17 +23,16 @@ set -eu
 R=http://$REGISTRY
 TYPE=application/vnd.docker.distribution.manifest.v2+json
 code() { curl -s -o /dev/null -w '%{http_code}\n' "$@"; }
-absolute() { case $1 in http*) echo "$1";; *) echo "$R$1";; esac; }
 digest() { printf sha256:; sha256sum "$1" | cut -d' ' -f1; }
 "#;
 
 /// In this order: the later ones read, list and delete what the first ones pushed.
-const RECIPES: [(&str, &str); 13] = [
+const RECIPES: [(&str, &str); 15] = [
     (
         "a push in one PUT, whose digest is appended to the Location",
         r#"
         printf '{"architecture":"amd64","os":"linux"}' > config
-        LOCATION=$(absolute "$(curl -si -X POST $R/v2/team/app/blobs/uploads/ | grep Location | cut -d' ' -f2 | tr -d '\r')")
+        LOCATION=$(curl -s -D - -o /dev/null -X POST $R/v2/team/app/blobs/uploads/ | grep '^Location' | awk '{print $2}' | tr -d '\r')
         code -X PUT -H 'Content-Type: application/octet-stream' --data-binary @config "$LOCATION&digest=$(digest config)"
         "#,
     ),
@@ -41,14 +40,41 @@ const RECIPES: [(&str, &str); 13] = [
         "a push in chunks, each at the Location of the one before",
         r#"
         head -c 300000 /dev/zero > one; head -c 200000 /dev/zero | tr '\0' x > two; cat one two > layer
-        LOCATION=$(absolute "$(curl -si -X POST $R/v2/team/app/blobs/uploads/ | awk '$1 == "Location:" {print $2}' | tr -d '\r')")
+        LOCATION=$(curl -si -X POST $R/v2/team/app/blobs/uploads/ | awk '$1 == "Location:" {print $2}' | tr -d '\r')
         for part in one two; do
             curl -si -X PATCH -H 'Content-Type: application/octet-stream' --data-binary @$part "$LOCATION" > answer
             head -1 answer | cut -d' ' -f2; awk '$1 == "Range:"' answer
-            LOCATION=$(absolute "$(awk '$1 == "Location:" {print $2}' answer | tr -d '\r')")
+            LOCATION=$(awk '$1 == "Location:" {print $2}' answer | tr -d '\r')
         done
         curl -si -X PUT "$LOCATION&digest=$(digest layer)" > answer
         head -1 answer | cut -d' ' -f2; awk '$1 == "Docker-Content-Digest:" {print $2}' answer
+        "#,
+    ),
+    (
+        "a push that asks how far it is before it goes on",
+        r#"
+        LOCATION=$(curl -si -X POST $R/v2/team/app/blobs/uploads/ | awk '$1 == "Location:" {print $2}' | tr -d '\r')
+        LOCATION=$(curl -si -X PATCH -H 'Content-Type: application/octet-stream' --data-binary @one "$LOCATION" | awk '$1 == "Location:" {print $2}' | tr -d '\r')
+        curl -si "$LOCATION" > answer; head -1 answer | cut -d' ' -f2; awk '$1 == "Range:"' answer
+        LOCATION=$(awk '$1 == "Location:" {print $2}' answer | tr -d '\r')
+        code -X PUT -H 'Content-Type: application/octet-stream' --data-binary @two "$LOCATION&digest=$(digest layer)"
+        "#,
+    ),
+    (
+        "a push with what Python brings",
+        r#"
+        command -v python3 > /dev/null || { echo there is none; exit; }
+        python3 - $R config <<'SCRIPT'
+import hashlib, sys, urllib.request
+registry, file = sys.argv[1:]
+content = open(file, "rb").read()
+start = urllib.request.Request(registry + "/v2/team/app/blobs/uploads/", method="POST")
+location = urllib.request.urlopen(start).headers["Location"]
+digest = "sha256:" + hashlib.sha256(content).hexdigest()
+kind = {"Content-Type": "application/octet-stream"}
+end = urllib.request.Request(location + "&digest=" + digest, content, kind, method="PUT")
+print(urllib.request.urlopen(end).status)
+SCRIPT
         "#,
     ),
     (

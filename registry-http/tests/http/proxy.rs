@@ -75,8 +75,8 @@ async fn a_location_is_a_path_unless_it_is_to_be_a_url() {
     );
 }
 
-/// ollama takes the path for a URL without a host, and gives up. Others survive a proxy for TLS that tells nothing because
-/// of the path.
+/// ollama and the tools of scripts take the path for a URL without a host, and give up. Container clients survive a TLS
+/// proxy that reports nothing because of the path.
 #[tokio::test]
 async fn a_client_that_takes_no_path_gets_a_url() {
     const OLLAMA: (&str, &str) = ("User-Agent", "ollama/0.17.4 (amd64 linux) Go/go1.24.1");
@@ -97,7 +97,31 @@ async fn a_client_that_takes_no_path_gets_a_url() {
     );
     let found = location(&by_client, &[OLLAMA, NGINX[0], NGINX[1]]).await;
     assert!(found.starts_with("https://registry.example/v2/a/"), "{found}");
-    for agent in ["docker/27.0.3 go/go1.21.11", "not-ollama/1", "ollama"] {
+    for agent in [
+        "curl/8.5.0",
+        "Wget/1.21.4",
+        "python-requests/2.31.0",
+        "python-httpx/0.27.0",
+        "Python-urllib/3.12",
+        "Python/3.12 aiohttp/3.9.1",
+        "HTTPie/3.2.2",
+        "Mozilla/5.0 (Windows NT; Windows NT 10.0; en-US) WindowsPowerShell/5.1.19041.1",
+        "Mozilla/5.0 (Linux; Debian GNU/Linux 12; en-US) PowerShell/7.4.0",
+    ] {
+        let found = location(&by_client, &[("User-Agent", agent)]).await;
+        assert!(
+            found.starts_with("http://registry/v2/a/blobs/uploads/"),
+            "{agent}: {found}"
+        );
+    }
+    for agent in [
+        "docker/27.0.3 go/go1.21.11",
+        "docker/27.0.3 go/go1.21.11 UpstreamClient(curl/8.5.0)",
+        "docker/27.0.3 UpstreamClient(Python/3.12 aiohttp/3.9.1)",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+        "not-ollama/1",
+        "ollama",
+    ] {
         for fields in [&NGINX[..], &[]] {
             let fields = [&[("User-Agent", agent)], fields].concat();
             let found = location(&by_client, &fields).await;
@@ -117,6 +141,19 @@ async fn a_client_that_takes_no_path_gets_a_url() {
     for method in ["GET", "HEAD"] {
         let answer = client.call(method, &target, &[OLLAMA], b"").await;
         assert_eq!(answer.field("Location"), target, "{method}");
+    }
+
+    // A script that asks how far its upload is sends the rest to the `Location` of that answer.
+    let upload = post(address, "/v2/a/blobs/uploads/", &[]).await;
+    let upload = upload.field("Location").to_owned();
+    for (agent, base) in [("curl/8.5.0", "http://registry"), ("docker/27.0.3", "")] {
+        let answer = client.call("GET", &upload, &[("User-Agent", agent)], b"").await;
+        assert_eq!(answer.status, 204);
+        let found = answer.field("Location");
+        assert!(
+            found.starts_with(&format!("{base}/v2/a/blobs/")),
+            "{agent}: {found}"
+        );
     }
 }
 

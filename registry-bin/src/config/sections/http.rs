@@ -24,7 +24,7 @@ pub(crate) struct Http {
     pub(crate) prefix: Option<String>,
     /// The secret that hides repository names in catalog links from those who may not see them; random by default. Replicas on one bucket need the same.
     pub(crate) secret: Option<Secret>,
-    /// URLs in responses are paths. By default they are whole if `host` is set; otherwise paths, except for pushes of ollama, which accepts no path.
+    /// URLs in responses are paths. By default they are whole if `host` is set; otherwise paths, except for pushes of ollama, curl and other tools that cannot send to a path.
     #[serde(rename = "relativeurls")]
     pub(crate) relative_urls: Option<bool>,
     /// How long running requests may take to finish after the first signal; 0 cuts them off.
