@@ -27,7 +27,7 @@ digest() { printf sha256:; sha256sum "$1" | cut -d' ' -f1; }
 "#;
 
 /// In this order: the later ones read, list and delete what the first ones pushed.
-const RECIPES: [(&str, &str); 15] = [
+const RECIPES: [(&str, &str); 16] = [
     (
         "a push in one PUT, whose digest is appended to the Location",
         r#"
@@ -141,8 +141,25 @@ SCRIPT
         "#,
     ),
     (
-        "slashes too many",
-        r#"for path in /v2/_catalog/ /v2/team/app/tags/list/ //v2/; do code -L $R$path; done"#,
+        "unclean paths",
+        r#"
+        for path in /v2/_catalog/ /v2/team/app/tags/list/ //v2/ // /v2/./_catalog /v2/../v2/ /v2/x/../_catalog?n=1; do
+            code --path-as-is -L $R$path
+            for method in GET OPTIONS; do
+                curl -s -o /dev/null --path-as-is -X $method -w '%{http_code} %header{location}\n' $R$path
+            done
+        done
+        code -X OPTIONS --request-target '*' $R
+        "#,
+    ),
+    (
+        "what is there already, by its digest with quotes and without",
+        r#"
+        digest=$(digest manifest)
+        for tag in "$digest" "\"$digest\"" "sha256:$(printf 0 | sha256sum | cut -d' ' -f1)"; do
+            code -H "If-None-Match: $tag" -H "Accept: $TYPE" $R/v2/team/app/manifests/v1
+        done
+        "#,
     ),
     (
         "what is not there",

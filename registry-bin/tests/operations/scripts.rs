@@ -64,19 +64,38 @@ fn a_page_of_another_origin_may_ask_before_it_deletes() {
 }
 
 #[test]
-fn slashes_too_many_lead_to_the_clean_path() {
+fn unclean_paths_lead_to_the_clean_one() {
     let server = Server::memory();
     for (method, path, status, clean) in [
         ("GET", "//v2/", 301, "/v2/"),
+        ("GET", "//?a=b", 301, "/?a=b"),
         ("GET", "/v2/_catalog/?n=1", 301, "/v2/_catalog?n=1"),
+        ("GET", "/v2/./_catalog?n=1", 301, "/v2/_catalog?n=1"),
+        ("GET", "/v2/../v2/", 301, "/v2/"),
         ("HEAD", "/v2/a/tags/list/", 301, "/v2/a/tags/list"),
+        ("OPTIONS", "//", 301, "/"),
+        ("OPTIONS", "/v2/a/../_catalog", 301, "/v2/_catalog"),
         ("PUT", "/v2/a//manifests/v1", 308, "/v2/a/manifests/v1"),
+        ("GET", "//evil.example/..", 301, "/"),
     ] {
         let answer = server.request(method, path).send();
         answer.expect_status(status);
         answer.expect_header("Location", clean);
     }
-    server.request("GET", "/v1//").send().expect_status(404);
+    for path in ["/v1//", "//evil.example", "/v2/..//evil.example/"] {
+        for method in ["GET", "OPTIONS"] {
+            server.request(method, path).send().expect_status(404);
+        }
+    }
+}
+
+#[test]
+fn the_server_as_a_whole_has_methods() {
+    let server = Server::memory();
+    let answer = server.request("OPTIONS", "*").send();
+    answer.expect_status(200);
+    answer.expect_header("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    server.request("GET", "*").send().expect_status(404);
 }
 
 #[test]

@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use crate::forwarded::ForwardedElement;
 use crate::operation::Operation;
 use crate::range::{ContentRange, RangeHeader, Selection};
-use crate::request::Request;
+use crate::request::{Request, clean_target};
 use crate::response::Response;
 
 /// Any method, target and fields are a request, which is the same when it is written and read again, or an error of
-/// the client's.
+/// the client's. Its clean target is one of this server, and clean.
 ///
 /// The first line is the method and the target, each further one a field `name: value`.
 pub fn request(bytes: &[u8]) {
@@ -21,6 +21,10 @@ pub fn request(bytes: &[u8]) {
     let first = lines.next().unwrap_or_default();
     let (method, target) = first.split_once(' ').unwrap_or((first, ""));
     let fields: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(": ")).collect();
+    if let Some(clean) = clean_target(target) {
+        assert!(clean.starts_with('/') && !clean.starts_with("//"), "{clean}");
+        assert_eq!(clean_target(&clean), None, "{clean}");
+    }
     match Request::parse(method, target, fields.as_slice()) {
         Ok(request) => {
             let operation = Operation::of(&request);

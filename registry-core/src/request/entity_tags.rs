@@ -27,7 +27,8 @@ impl EntityTags {
         let digest = |tag: &str| {
             let tag = tag.trim_ascii();
             let tag = tag.strip_prefix("W/").filter(|_| weak).unwrap_or(tag);
-            tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+            let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            quoted.unwrap_or(tag).parse().ok()
         };
         Self::Digests(text.split(',').filter_map(digest).collect())
     }

@@ -89,19 +89,36 @@ pub fn allowed_methods(target: &str) -> Option<&'static str> {
     Route::of(&path).ok().map(Route::methods)
 }
 
-/// Returns the target without the slashes that are too many, where that makes it one of an endpoint.
+/// Returns the target with the path that it leads to, if that is another one than stands there and is one of an endpoint or `/`.
 ///
-/// `//v2/` and `/v2/_catalog/` are sent to `/v2/` and `/v2/_catalog`, as the distribution registry does. Nothing for a target
+/// As at the distribution registry, `//v2/`, `/v2/_catalog/` and `/v2/./x/../_catalog` are redirected to `/v2/`, `/v2/_catalog`
+/// and `/v2/_catalog`. The result begins with exactly one slash, so it never leads to another host. Returns nothing for a target
 /// that is as it should be, or of no endpoint either way.
 #[must_use]
 pub fn clean_target(target: &str) -> Option<String> {
     let (path, query) = target.find('?').map_or((target, ""), |at| target.split_at(at));
-    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let path = percent::decode(path)?;
+    if !(path.contains("//") || path.contains("/.") || path.ends_with('/')) {
+        return None;
+    }
+    let mut segments = Vec::new();
+    let mut has_dots = false;
+    for segment in path.split('/') {
+        match segment {
+            "" => {}
+            "." => has_dots = true,
+            ".." => {
+                has_dots = true;
+                segments.pop();
+            }
+            _ => segments.push(segment),
+        }
+    }
     let mut clean = format!("/{}", segments.join("/"));
-    allowed_methods(&clean)?;
-    if segments == ["v2"] {
+    if clean == "/v2" {
         clean.push('/');
     }
-    let is_wrong = path.contains("//") || allowed_methods(path).is_none();
-    (clean != path && is_wrong).then(|| clean + query)
+    let is_known = clean == "/" || Route::of(&clean).is_ok();
+    let is_wrong = has_dots || path.contains("//") || Route::of(&path).is_err();
+    (is_known && is_wrong && clean != path).then(|| format!("{}{query}", percent::Encoded(&clean)))
 }

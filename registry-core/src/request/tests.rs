@@ -129,7 +129,7 @@ fn options_has_the_methods_of_each_path_and_of_no_other() {
 }
 
 #[test]
-fn slashes_too_many_are_left_out_where_an_endpoint_is_meant() {
+fn an_unclean_path_leads_to_the_clean_one_of_an_endpoint() {
     for (target, clean) in [
         ("//v2/", Some("/v2/")),
         ("/v2//", Some("/v2/")),
@@ -137,12 +137,41 @@ fn slashes_too_many_are_left_out_where_an_endpoint_is_meant() {
         ("/v2/_catalog/?n=1", Some("/v2/_catalog?n=1")),
         ("/v2/a//b/tags/list/", Some("/v2/a/b/tags/list")),
         ("/v2/a/manifests/v1/", Some("/v2/a/manifests/v1")),
+        ("/v2/./_catalog?n=1", Some("/v2/_catalog?n=1")),
+        ("/v2/../v2/", Some("/v2/")),
+        ("/v2/a/../../../v2/b/./tags/list", Some("/v2/b/tags/list")),
+        ("/v2/a/./tags/list", Some("/v2/a/tags/list")),
+        ("/v2/%2e/_catalog", Some("/v2/_catalog")),
+        ("/v2/a%2F%2Fb/tags/list", Some("/v2/a/b/tags/list")),
+        ("//v2/a/tags/list%3Fx?y", None),
+        (
+            "//v2/a/manifests/x%3F%20%0D?y=%20",
+            Some("/v2/a/manifests/x%3F%20%0D?y=%20"),
+        ),
+        ("//", Some("/")),
+        ("//?a=b", Some("/?a=b")),
+        ("/..", Some("/")),
+        ("/v2/../", Some("/")),
+        // Never another host.
+        ("//evil.example", None),
         ("//evil.example/v2/", None),
+        ("/.//evil.example/", None),
+        ("/v2/..//evil.example/v2/", None),
+        ("//evil.example/../v2/", Some("/v2/")),
+        ("//evil.example/..", Some("/")),
+        ("/%5Cevil.example/../v2/", Some("/v2/")),
+        ("/", None),
+        ("*", None),
+        ("", None),
         ("/v2/", None),
         ("/v2/_catalog", None),
         ("/v2/a/blobs/uploads/", None),
         ("/v2/a/blobs/uploads", None),
+        ("/v2/a/manifests/.v1", None),
+        ("/v2/a%2fb/tags/list", None),
         ("/v3//", None),
+        ("/v3/./", None),
+        ("//v2/%zz", None),
     ] {
         assert_eq!(clean_target(target).as_deref(), clean, "{target}");
     }
@@ -440,7 +469,12 @@ fn conditions_name_digests() {
         read(&format!("W/\"{digest}\""), false),
         EntityTags::Digests(vec![])
     );
-    assert_eq!(read(&digest, true), EntityTags::Digests(vec![]));
+    // Without quotes it is no entity tag, but scripts send what `Docker-Content-Digest` says, and registry:2 takes it.
+    assert_eq!(read(&format!("{digest}, {other}"), true), both);
+    assert_eq!(read(&format!("{digest},\"{other}\""), false), both);
+    for half in [format!("\"{digest}"), format!("{digest}\"")] {
+        assert_eq!(read(&half, true), EntityTags::Digests(vec![]));
+    }
     // Several lines of one field are one list.
     let fields = [
         ("If-None-Match", format!("\"{digest}\"")),

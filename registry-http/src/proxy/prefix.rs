@@ -28,13 +28,13 @@ impl Prefix {
     }
 
     /// Removes the prefix from the path of a request. A path that is not below it is marked, except the root, which
-    /// load balancers probe.
+    /// load balancers probe, and `*`, the server as a whole.
     pub(super) fn strip(&self, parts: &mut Parts) {
         if self.0.is_empty() {
             return;
         }
         let path = parts.uri.path();
-        if path == "/" {
+        if matches!(path, "/" | "*") {
             return;
         }
         let inner = self.inner(&parts.uri);
@@ -117,6 +117,7 @@ mod tests {
             ("/a/b", "/"),
             ("/a/b?x", "/?x"),
             ("/", "/"),
+            ("*", "*"),
         ] {
             assert_eq!(strip("/a/b/", target), (inner.to_owned(), false), "{target}");
         }

@@ -415,27 +415,31 @@ impl<S: ?Sized + Storage> Shared<S> {
     }
 }
 
-/// Answers what is the same for all clients, so that probes and browsers need not log in: the root, the methods of a
-/// path, and redirects from paths with superfluous slashes.
+/// Answers what is the same for all clients, so that probes and browsers need not log in: redirects from unclean paths,
+/// the root, and the methods of a path.
 fn without_identity(parts: &Parts, target: &str, is_endpoint: bool) -> Option<Result<Response, Error>> {
-    let path = parts.uri.path();
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
-    if path == "/" || parts.method == Method::OPTIONS {
-        let methods = match path {
-            "/" => Some("GET, HEAD, OPTIONS"),
-            _ if is_endpoint => Some("GET, HEAD, POST, OPTIONS"),
-            _ => allowed_methods(target),
-        };
-        return Some(match methods {
-            Some(_) if reads => Ok(Response::root()),
-            Some(methods) if parts.method == Method::OPTIONS => Ok(Response::options(methods)),
-            Some(methods) => Err(Error::from(ErrorCode::MethodNotAllowed).with_field("Allow", methods)),
-            None => Err(ErrorCode::PathUnknown.into()),
-        });
+    let asks_methods = parts.method == Method::OPTIONS;
+    if let Some(clean) = clean_target(target) {
+        return Some(Ok(Response::moved(clean, !reads && !asks_methods)));
     }
-    let may_be_unclean = path.contains("//") || path.ends_with('/');
-    let clean = may_be_unclean.then(|| clean_target(target)).flatten()?;
-    Some(Ok(Response::moved(clean, !reads)))
+    let path = parts.uri.path();
+    if path != "/" && !asks_methods {
+        return None;
+    }
+    let methods = match path {
+        "/" => Some("GET, HEAD, OPTIONS"),
+        // The server as a whole (RFC 9110, section 9.3.7).
+        "*" => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        _ if is_endpoint => Some("GET, HEAD, POST, OPTIONS"),
+        _ => allowed_methods(target),
+    };
+    Some(match methods {
+        Some(_) if reads => Ok(Response::root()),
+        Some(methods) if asks_methods => Ok(Response::options(methods)),
+        Some(methods) => Err(Error::from(ErrorCode::MethodNotAllowed).with_field("Allow", methods)),
+        None => Err(ErrorCode::PathUnknown.into()),
+    })
 }
 
 /// Returns about what a header takes in memory.

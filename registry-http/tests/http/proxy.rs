@@ -169,6 +169,19 @@ async fn everything_is_below_the_prefix() {
         assert_eq!(answer.status, 404, "{outside}");
         assert!(!answer.code().is_empty());
     }
+    for (target, clean) in [
+        ("/some/registry//", "/some/registry/"),
+        (
+            "/some/registry/v2/x/../_catalog?n=1",
+            "/some/registry/v2/_catalog?n=1",
+        ),
+    ] {
+        let answer = client.get(target).await;
+        assert_eq!(answer.status, 301, "{target}");
+        assert_eq!(answer.field("Location"), clean);
+    }
+    assert_eq!(client.get("/some/registry//evil.example").await.status, 404);
+    assert_eq!(client.call("OPTIONS", "*", &[], b"").await.status, 200);
     let answer = post(address, "/some/registry/v2/a/blobs/uploads/", &[]).await;
     let location = answer.field("Location").to_owned();
     assert!(location.starts_with("/some/registry/v2/a/"), "{location}");
