@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use rusqlite::ffi;
+use rusqlite::{Connection, OpenFlags, ffi};
 
 /// The bytes of a head (<https://www.sqlite.org/fileformat.html>).
 const LENGTH: u64 = 100;
@@ -22,6 +22,9 @@ const USER_VERSION: std::ops::Range<usize> = 60..64;
 
 /// The most bytes of a path: SQLite takes 512, and adds the end of a name.
 const LONGEST_PATH: usize = 504;
+
+/// The most bytes of a file's name.
+const LONGEST_NAME: usize = 255;
 
 /// Why a file is no database that can be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,13 @@ pub(crate) fn require_place(path: &Path) -> io::Result<()> {
     if length > LONGEST_PATH {
         return refused(format!(
             "its path has {length} bytes, and that of a database has at most {LONGEST_PATH}"
+        ));
+    }
+    let [.., longest] = with_logs(path);
+    let name = longest.file_name().map_or(0, |name| name.len());
+    if name > LONGEST_NAME {
+        return refused(format!(
+            "its name is too long: {longest:?} is one of the files beside it"
         ));
     }
     let other = with_logs(path)
@@ -98,4 +108,24 @@ pub(crate) fn user_version(path: &Path) -> Result<u32, HeadError> {
         return Err(foreign(ffi::SQLITE_CORRUPT));
     }
     Ok(version)
+}
+
+/// Opens a database as its file is, without its log, and neither locks nor writes anything.
+pub(crate) fn open_unlocked(path: &Path) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(unchanging_uri(path), flags)
+}
+
+/// Names a file as one that does not change while it is open.
+pub(crate) fn unchanging_uri(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    uri + "?immutable=1"
 }

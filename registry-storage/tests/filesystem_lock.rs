@@ -10,7 +10,7 @@ use registry_core::{Error, ErrorCode};
 use registry_storage::backend::{
     Backend as _, Condition, Durability, RecordTransaction, StagedBytes, Transaction,
 };
-use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError};
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError, check_records};
 use registry_storage::{BytesName, Key};
 
 const ROOT: &str = "REGISTRY_TEST_ROOT";
@@ -112,6 +112,98 @@ async fn what_was_replaced_while_it_was_open_is_not_written_to() {
         assert!(backend.probe().await.is_err());
         assert!(backend.close().await.is_err());
     }
+}
+
+/// Commits went on into a log that nobody would read again, and were lost with the process.
+#[tokio::test]
+async fn a_log_that_was_removed_or_replaced_loses_nothing_and_is_not_written_to() {
+    for is_replaced in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let log = root.path().join("records.sqlite-wal");
+        let backend = FilesystemBackend::open(root.path()).await.unwrap();
+        backend.transact(Durability::Synced, Put).await.unwrap();
+        let before = backend
+            .get(&Key::from_stored("a"))
+            .await
+            .unwrap()
+            .unwrap()
+            .version;
+        std::fs::remove_file(&log).unwrap();
+        if is_replaced {
+            std::fs::write(&log, "").unwrap();
+        }
+        let error = backend.transact(Durability::Synced, Put).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Unavailable);
+        assert!(error.message().contains("records.sqlite-wal"), "{error}");
+        assert!(backend.probe().await.is_err());
+        // As a kill would, without a word to SQLite.
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(
+            root.path().join("records.sqlite"),
+            copy.path().join("records.sqlite"),
+        )
+        .unwrap();
+        let again = FilesystemBackend::open(copy.path()).await.unwrap();
+        let found = again.get(&Key::from_stored("a")).await.unwrap().unwrap().version;
+        assert_eq!(found, before);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_is_not_written_to() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = FilesystemBackend::open(root.path()).await.unwrap();
+    backend.transact(Durability::Synced, Put).await.unwrap();
+    // It is looked at before each commit.
+    backend.transact(Durability::Synced, Put).await.unwrap();
+    std::fs::write(root.path().join("records.sqlite-wal"), "").unwrap();
+    let error = backend.transact(Durability::Synced, Put).await.unwrap_err();
+    assert!(error.message().contains("was cut"), "{error}");
+    assert!(backend.close().await.is_err());
+}
+
+/// The first sweep deleted all bytes, as the records named none of them.
+#[tokio::test]
+async fn records_of_another_store_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = |name: &str| folder.path().join(name);
+    for name in ["one", "other"] {
+        let backend = FilesystemBackend::open(&root(name)).await.unwrap();
+        backend.transact(Durability::Synced, Put).await.unwrap();
+        backend.close().await.unwrap();
+        std::fs::create_dir(root(name).join("bytes/20261128")).unwrap();
+        std::fs::write(root(name).join("bytes/20261128/bytes"), "a layer").unwrap();
+    }
+    let records = |name: &str| root(name).join("records.sqlite");
+    std::fs::copy(records("one"), root("kept")).unwrap();
+    std::fs::copy(records("other"), records("one")).unwrap();
+    let refused = FilesystemBackend::open(&root("one")).await.unwrap_err();
+    assert!(matches!(refused, OpenError::RecordsOfAnother { .. }), "{refused}");
+    let refused = check_records(&root("one")).unwrap_err();
+    assert!(matches!(refused, OpenError::RecordsOfAnother { .. }), "{refused}");
+    std::fs::copy(root("kept"), records("one")).unwrap();
+    check_records(&root("one")).unwrap();
+    FilesystemBackend::open(&root("one"))
+        .await
+        .unwrap()
+        .close()
+        .await
+        .unwrap();
+    // Without the file, they are taken as they are.
+    std::fs::copy(records("other"), records("one")).unwrap();
+    std::fs::remove_file(root("one").join("registry.id")).unwrap();
+    FilesystemBackend::open(&root("one"))
+        .await
+        .unwrap()
+        .close()
+        .await
+        .unwrap();
+    FilesystemBackend::open(&root("one"))
+        .await
+        .unwrap()
+        .close()
+        .await
+        .unwrap();
 }
 
 /// The sweeper of a store whose folder was moved away lists the files of the store that took its place.

@@ -284,8 +284,8 @@ impl Files {
     pub(super) fn delete(&self, name: &BytesName) -> Result<(), Error> {
         self.health.check()?;
         // Where another folder is in the place of the one that was opened, what is in it is none of this store's.
-        if let Err(reason) = self.lock.check() {
-            self.health.end_writing(reason, Cure::Restart);
+        if let Err(lost) = self.lock.check() {
+            self.health.end_writing(lost.reason(), Cure::Restart);
             return Err(self.health.refusal());
         }
         let path = self.path(name);

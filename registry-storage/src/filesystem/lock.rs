@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::failure::is_full;
+use super::queries::LOG_LIMIT;
 use super::rights::PRIVATE_FILE;
 use super::{BYTES_FOLDER, LOCK_FILE, RECORDS_FILE};
 use crate::clock::{Clock as _, SystemClock};
+use crate::sqlite_head;
 
 /// The longest description of a holder that is read.
 const HOLDER_LIMIT: u64 = 4096;
@@ -28,6 +30,33 @@ pub(super) struct RootLock {
     _shared: Vec<File>,
     bytes: OnceLock<Locked>,
     records: OnceLock<Identity>,
+    log: Mutex<Option<Log>>,
+}
+
+/// The log of the records, as it was seen last.
+#[derive(Clone, Copy, Debug)]
+struct Log {
+    identity: Identity,
+    size: u64,
+}
+
+/// What became of a root that another process changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// The log of the records was removed or replaced. SQLite still has the one that it opened, so all of it can be copied back.
+    Log,
+    /// Something else is not what was opened, for this reason.
+    Else(&'static str),
+}
+
+impl Lost {
+    /// Returns why nothing may be written any more.
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::Log => "the log of its records (records.sqlite-wal) was removed or replaced",
+            Self::Else(reason) => reason,
+        }
+    }
 }
 
 /// A file or folder that this process has locked.
@@ -97,6 +126,7 @@ impl RootLock {
                     _shared: Vec::new(),
                     bytes,
                     records: OnceLock::new(),
+                    log: Mutex::default(),
                 }))
             }
         }
@@ -128,6 +158,7 @@ impl RootLock {
             _shared: shared,
             bytes: OnceLock::new(),
             records: OnceLock::new(),
+            log: Mutex::default(),
         }))
     }
 
@@ -143,33 +174,64 @@ impl RootLock {
         Ok(Ok(()))
     }
 
-    /// Notes which file the records are, which are there now.
+    /// Notes which files the records and their log are, which are there now.
     pub(super) fn know_records(&self) -> io::Result<()> {
         let records = std::fs::metadata(self.root.join(RECORDS_FILE))?;
         self.records.get_or_init(|| records.into());
+        self.forget_log();
+        self.check_log().unwrap_or_default();
         Ok(())
     }
 
-    /// Passes while the root is the one that was opened; else says what became of it. It costs three calls to the file
+    /// Forgets the log, because another one is begun.
+    pub(super) fn forget_log(&self) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Passes while the log is the one that was opened, and nobody cut it. SQLite itself cuts it to its limit alone.
+    fn check_log(&self) -> Result<(), Lost> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let [_, path, ..] = sqlite_head::with_logs(&self.root.join(RECORDS_FILE));
+        let found = std::fs::metadata(path).ok().map(|found| Log {
+            size: found.len(),
+            identity: found.into(),
+        });
+        match (*log, found) {
+            (Some(before), Some(found)) if before.identity == found.identity => {
+                if found.size < before.size.min(LOG_LIMIT) {
+                    return Err(Lost::Else("the log of its records (records.sqlite-wal) was cut"));
+                }
+            }
+            (Some(_), _) => return Err(Lost::Log),
+            (None, _) => {}
+        }
+        *log = found;
+        Ok(())
+    }
+
+    /// Passes while the root is the one that was opened; otherwise returns what became of it. It costs four calls to the file
     /// system, and no file.
     ///
     /// A lock file that was removed is made again: the folder of bytes kept others out meanwhile.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
+    pub(super) fn check(&self) -> Result<(), Lost> {
         let is_same = |name: &str, expected: Option<Identity>| {
             expected.is_none_or(|expected| identity(&self.root.join(name)) == Some(expected))
         };
         if !is_same(BYTES_FOLDER, self.bytes.get().map(|bytes| bytes.identity)) {
-            return Err("its folder of bytes was removed or replaced");
+            return Err(Lost::Else("its folder of bytes was removed or replaced"));
         }
         if !is_same(RECORDS_FILE, self.records.get().copied()) {
-            return Err("the file of its records was removed or replaced");
+            return Err(Lost::Else("the file of its records was removed or replaced"));
         }
+        self.check_log()?;
         let Some(file) = &self.file else { return Ok(()) };
         let path = self.root.join(LOCK_FILE);
         let mut held = file.lock().unwrap_or_else(PoisonError::into_inner);
         match identity(&path) {
             Some(found) if found == held.identity => Ok(()),
-            Some(_) => Err("its lock file was replaced, so another process may write to the same folder"),
+            Some(_) => Err(Lost::Else(
+                "its lock file was replaced, so another process may write to the same folder",
+            )),
             None => match make_again(&path) {
                 Ok(locked) => {
                     tracing::warn!(
@@ -181,7 +243,7 @@ impl RootLock {
                 }
                 Err(cause) => {
                     tracing::error!(path = %path.display(), %cause, "the lock file was removed and cannot be made again");
-                    Err("its lock file was removed")
+                    Err(Lost::Else("its lock file was removed"))
                 }
             },
         }

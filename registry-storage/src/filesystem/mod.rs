@@ -32,6 +32,7 @@ mod records;
 mod reopen;
 mod reserve;
 mod rights;
+mod store_id;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -81,6 +82,8 @@ pub use self::reads::FILE_THREADS;
 pub use self::reserve::Space;
 
 const LOCK_FILE: &str = "registry.lock";
+/// Names the records that belong to the root.
+const ID_FILE: &str = "registry.id";
 const RECORDS_FILE: &str = "records.sqlite";
 /// The file of the reserve.
 const RESERVE_FILE: &str = "reserve";
@@ -107,23 +110,30 @@ pub fn is_root(root: &Path) -> bool {
 /// Passes unless there are bytes, and no records: the store would begin anew, and its first sweep would delete all the bytes.
 /// The file may be gone, be empty, or be a database to which nothing was written, as one is whose log was removed.
 fn require_records(root: &Path) -> Result<(), OpenError> {
-    let (path, bytes) = (root.join(RECORDS_FILE), root.join(BYTES_FOLDER));
+    let path = root.join(RECORDS_FILE);
     let [_, log, ..] = sqlite_head::with_logs(&path);
     let has_log = || log.metadata().is_ok_and(|log| log.len() > 0);
     let has_records = path.metadata().is_ok_and(|file| file.len() > 0)
         && (has_log() || !matches!(sqlite_head::user_version(&path), Ok(0)));
-    // A start that was killed before it made records may have left folders.
-    let has_some = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    let has_bytes = || {
-        let days = fs::read_dir(&bytes).into_iter().flatten().flatten();
-        days.into_iter()
-            .any(|day| day.file_type().is_ok_and(|kind| kind.is_file()) || has_some(&day.path()))
-    };
-    if has_records || !has_bytes() {
+    if has_records || !has_bytes(root) {
         Ok(())
     } else {
-        Err(OpenError::RecordsLost { path, bytes })
+        Err(OpenError::RecordsLost {
+            path,
+            bytes: root.join(BYTES_FOLDER),
+        })
     }
+}
+
+/// Returns whether there are bytes of blobs. A start that was killed before it made records may have left folders.
+fn has_bytes(root: &Path) -> bool {
+    let has_some = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    let days = fs::read_dir(root.join(BYTES_FOLDER))
+        .into_iter()
+        .flatten()
+        .flatten();
+    days.into_iter()
+        .any(|day| day.file_type().is_ok_and(|kind| kind.is_file()) || has_some(&day.path()))
 }
 
 /// A store on one disk. This process owns the root for as long as the value lives and until [`close`](Backend::close).
@@ -232,13 +242,14 @@ impl FilesystemBackend {
         // SQLite gives its other files the mode of this one.
         create_file_if_missing(&path, rights.file()).map_err(failed)?;
         let connection = open_records(root)?;
-        lock.know_records().map_err(failed)?;
+        store_id::bind(root, &connection, rights)?;
         let reserve = Reserve::new(root, options.reserve);
         if !reserve.is_held() {
             // What the log takes can be had for the reserve once it is copied back, which mostly needs no space.
             drop(queries::checkpoint(&connection));
             reserve.make();
         }
+        lock.know_records().map_err(failed)?;
         let parts = WriterParts {
             health: Arc::default(),
             disk: Arc::clone(disk),
@@ -508,12 +519,13 @@ impl Backend for FilesystemBackend {
 /// Opens the records, on a full disk with the space that is kept for deletes.
 fn open_records(root: &Path) -> Result<Connection, OpenError> {
     let path = root.join(RECORDS_FILE);
-    match records::open(&path, Medium::Files) {
+    let open = || records::open(&path, Medium::Files, !has_bytes(root));
+    match open() {
         Err(cause @ (OpenError::Records { .. } | OpenError::Migration { .. }))
             if lacks_space(root) && Reserve::remove(root) =>
         {
             tracing::warn!(%cause, "the disk is full; the space that was kept for deletes is used to open the records");
-            records::open(&path, Medium::Files)
+            open()
         }
         opened => opened,
     }

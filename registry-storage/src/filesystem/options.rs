@@ -88,6 +88,20 @@ pub enum OpenError {
         /// The folder of the bytes.
         bytes: PathBuf,
     },
+    /// The records are not those that the root names: they were taken from elsewhere, or are older than its identifier.
+    #[error(
+        "{} is of another registry than {} says: nothing was changed. Put back the one that belongs here, or restore a backup \
+         into another folder; without {} it is taken as it is, and the next sweep deletes all bytes that it does not name",
+        path.display(),
+        file.display(),
+        file.display()
+    )]
+    RecordsOfAnother {
+        /// The file of the records.
+        path: PathBuf,
+        /// The file that names the records which belong here.
+        file: PathBuf,
+    },
     /// The records cannot be read.
     #[error("{}", path.display())]
     Records {

@@ -1,6 +1,5 @@
 //! What is said to SQLite.
 
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +11,13 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
+use crate::sqlite_head;
 
 /// How long a start waits for another process that has the records open, such as somebody's shell.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
+
+/// What SQLite cuts the log to, in bytes, once it was copied back.
+pub(super) const LOG_LIMIT: u64 = 8 << 20;
 
 /// How many statements a connection keeps compiled: all that are here.
 const STATEMENTS: usize = 64;
@@ -59,13 +62,17 @@ pub(super) enum Medium {
 impl Medium {
     /// Tells how to open records that nobody writes to.
     pub(super) fn unwritten(path: &Path) -> Self {
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
+        let [_, log, ..] = sqlite_head::with_logs(path);
         if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
             Self::WithLog
         } else {
             Self::Settled
         }
+    }
+
+    /// Returns whether there is a log beside the file.
+    pub(super) const fn has_log(self) -> bool {
+        matches!(self, Self::WithLog)
     }
 
     /// Tells whether nothing can be written.
@@ -78,9 +85,10 @@ fn open(path: &Path, flags: OpenFlags, medium: Medium) -> rusqlite::Result<Conne
     let connection = match medium {
         Medium::Files => Connection::open_with_flags_and_vfs(path, flags, c"unix-excl"),
         Medium::Memory => Connection::open_with_flags_and_vfs(path, flags, c"memdb"),
-        Medium::Settled => {
-            Connection::open_with_flags(unchanging_uri(path), flags | OpenFlags::SQLITE_OPEN_URI)
-        }
+        Medium::Settled => Connection::open_with_flags(
+            sqlite_head::unchanging_uri(path),
+            flags | OpenFlags::SQLITE_OPEN_URI,
+        ),
         Medium::WithLog => {
             // There is no lock to take, and the index of the log is in memory where a connection has it alone.
             let connection = Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?;
@@ -102,19 +110,6 @@ fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
         .map(drop)
 }
 
-/// Names a file as one that does not change while it is open.
-fn unchanging_uri(path: &Path) -> String {
-    let mut uri = "file:".to_owned();
-    for &byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
-            uri.push(char::from(byte));
-        } else {
-            uri.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    uri + "?immutable=1"
-}
-
 /// Opens the connection that writes, and makes the store if there is none.
 ///
 /// 2 MiB of pages are cached, and the log is copied back every 1000 pages (4 MiB). Somebody who copies the folder meanwhile
@@ -123,15 +118,15 @@ pub(super) fn open_writer(path: &Path, medium: Medium) -> rusqlite::Result<Conne
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = open(path, flags, medium)?;
-    connection.execute_batch(
+    connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA temp_store = MEMORY;
          PRAGMA mmap_size = 0;
          PRAGMA cache_size = -2048;
          PRAGMA wal_autocheckpoint = 1000;
-         PRAGMA journal_size_limit = 8388608",
-    )?;
+         PRAGMA journal_size_limit = {LOG_LIMIT}"
+    ))?;
     Ok(connection)
 }
 

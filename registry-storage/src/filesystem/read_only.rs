@@ -17,9 +17,10 @@ use super::queries::{self, Medium};
 use super::records::{self, Opened, WriterParts};
 use super::reserve::Reserve;
 use super::rights::Rights;
+use super::store_id;
 use super::{
-    BYTES_FOLDER, FilesystemBackend, FilesystemOptions, LOCK_FILE, RECORDS_FILE, RESERVE_FILE, SPACE_PROBE,
-    is_root, require_records,
+    BYTES_FOLDER, FilesystemBackend, FilesystemOptions, ID_FILE, LOCK_FILE, RECORDS_FILE, RESERVE_FILE,
+    SPACE_PROBE, is_root, require_records,
 };
 use crate::sqlite_head::{self, HeadError};
 
@@ -36,7 +37,7 @@ pub fn is_writable(root: &Path) -> bool {
 #[must_use]
 pub fn unusable(root: &Path) -> Vec<(PathBuf, io::Error)> {
     let log = format!("{RECORDS_FILE}-wal");
-    let files = [RECORDS_FILE, &log, LOCK_FILE, RESERVE_FILE].map(|name| (root.join(name), false));
+    let files = [RECORDS_FILE, &log, LOCK_FILE, ID_FILE, RESERVE_FILE].map(|name| (root.join(name), false));
     iter::once((root.to_owned(), true))
         .chain(files)
         .chain([(root.join(BYTES_FOLDER), true)])
@@ -86,30 +87,39 @@ fn is_append_only(path: &Path) -> bool {
 /// Looks at the head of the records below a root without opening them: nothing is locked or written. Blocks, for a moment.
 ///
 /// # Errors
-/// [`OpenError::Records`] where the file is there and has no records, [`OpenError::RecordsLost`], [`OpenError::Newer`], and
-/// [`OpenError::Disk`] where it cannot be read or made: its path is too long, or something else is in its place or beside it.
+/// [`OpenError::Records`] where the file is there and has no records, [`OpenError::RecordsLost`], [`OpenError::RecordsOfAnother`], [`OpenError::Newer`],
+/// and [`OpenError::Disk`] where it cannot be read or made: its path is too long, or something else is in its place or beside it.
 pub fn check_records(root: &Path) -> Result<(), OpenError> {
     let path = root.join(RECORDS_FILE);
     if let Err(cause) = sqlite_head::require_place(&path) {
         return Err(OpenError::Disk { path, cause });
     }
     require_records(root)?;
-    match sqlite_head::user_version(&path) {
-        Err(HeadError::Disk(cause)) => Err(OpenError::Disk { path, cause }),
-        Err(HeadError::Foreign(cause)) => Err(OpenError::Records { path, cause }),
-        Ok(found) if i64::from(found) > queries::FORMAT => Err(OpenError::Newer {
+    let found = match sqlite_head::user_version(&path) {
+        Err(HeadError::Disk(cause)) => return Err(OpenError::Disk { path, cause }),
+        Err(HeadError::Foreign(cause)) => return Err(OpenError::Records { path, cause }),
+        Ok(found) => i64::from(found),
+    };
+    if found > queries::FORMAT {
+        return Err(OpenError::Newer {
             path,
-            found: found.into(),
+            found,
             known: queries::FORMAT,
-        }),
-        Ok(_) => Ok(()),
+        });
+    }
+    // Without its log, a file may lack what it is to be compared with; so it is only asked what other store it is of.
+    match sqlite_head::open_unlocked(&path).map(|connection| store_id::is_bound(root, &connection)) {
+        Ok(Err(refused @ OpenError::RecordsOfAnother { .. })) if !Medium::unwritten(&path).has_log() => {
+            Err(refused)
+        }
+        _ => Ok(()),
     }
 }
 
 /// Returns what a store makes in its root, whether it is there or not. Who else writes there destroys it.
 #[must_use]
 pub fn own_files(root: &Path) -> Vec<PathBuf> {
-    let others = [LOCK_FILE, RESERVE_FILE, SPACE_PROBE, BYTES_FOLDER].map(|name| root.join(name));
+    let others = [LOCK_FILE, ID_FILE, RESERVE_FILE, SPACE_PROBE, BYTES_FOLDER].map(|name| root.join(name));
     let records = sqlite_head::with_logs(&root.join(RECORDS_FILE));
     records.into_iter().chain(others).collect()
 }
@@ -131,6 +141,7 @@ impl FilesystemBackend {
             let path = root.join(RECORDS_FILE);
             let medium = Medium::unwritten(&path);
             let connection = records::open_unwritten(&path, medium)?;
+            store_id::is_bound(root, &connection)?;
             Opened {
                 is_copy: origin::is_copy(&connection, &path).unwrap_or_default(),
                 connection,
@@ -142,7 +153,7 @@ impl FilesystemBackend {
             // Connections of this process share what has the same path, so no other store may have it.
             let path = PathBuf::from(format!("/{}", Uuid::new_v4()));
             Opened {
-                connection: records::open(&path, Medium::Memory)?,
+                connection: records::open(&path, Medium::Memory, true)?,
                 medium: Medium::Memory,
                 path,
                 is_copy: false,

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use super::BYTES_FOLDER;
 use super::cache::{RecordCache, VALUE_LIMIT};
 use super::disk::Disk;
 use super::health::{Health, closed};
@@ -284,8 +285,8 @@ impl Transaction for Probe {
     }
 }
 
-/// Opens the records at `path`, or makes them. Blocks.
-pub(super) fn open(path: &Path, medium: Medium) -> Result<Connection, OpenError> {
+/// Opens the records at `path`, or creates them if that is allowed. Blocks.
+pub(super) fn open(path: &Path, medium: Medium, may_create: bool) -> Result<Connection, OpenError> {
     let refused = |cause: rusqlite::Error| {
         let path = path.to_owned();
         match cause.sqlite_error_code() {
@@ -295,6 +296,14 @@ pub(super) fn open(path: &Path, medium: Medium) -> Result<Connection, OpenError>
     };
     let mut connection = queries::open_writer(path, medium).map_err(refused)?;
     if queries::format(&connection).map_err(refused)? == 0 {
+        if !may_create {
+            // The log that had the format was lost: SQLite takes a damaged one for an empty one.
+            drop(queries::keep_log(&connection));
+            return Err(OpenError::RecordsLost {
+                path: path.to_owned(),
+                bytes: path.with_file_name(BYTES_FOLDER),
+            });
+        }
         queries::create(&connection).map_err(refused)?;
     }
     migrate(&mut connection, path)?;

@@ -58,14 +58,11 @@ impl Writer {
     /// Tries to write again, if writing ended and may go on. It says so in the log meanwhile.
     pub(super) fn try_to_go_on(&mut self) {
         self.health.tell_again();
+        self.look_after_root();
         let Some(number) = self.health.curable() else {
             return;
         };
         if self.tried.is_some_and(|tried| tried.elapsed() < INTERVAL) {
-            return;
-        }
-        if let Err(reason) = self.lock.check() {
-            self.health.end_writing(reason, Cure::Restart);
             return;
         }
         match self.reopen() {
@@ -83,6 +80,7 @@ impl Writer {
 
     /// Opens the records anew, from the disk; `false` where the last commit is not there.
     fn reopen(&mut self) -> rusqlite::Result<bool> {
+        self.lock.forget_log();
         self.readers.close_idle();
         if let Some(connection) = self.connection.take() {
             // A log whose sync failed is not copied back on the way out: that would be a sync that nobody looks at.

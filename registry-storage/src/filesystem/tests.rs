@@ -561,6 +561,36 @@ async fn a_root_whose_records_are_gone_is_refused_and_keeps_its_bytes() {
     }
 }
 
+/// SQLite takes a damaged log for an empty one, and records that were never copied back begin anew.
+#[tokio::test]
+async fn a_root_whose_first_log_is_damaged_is_refused_and_keeps_its_bytes() {
+    for length in [32, 6000, 0] {
+        let (root, backend) = open().await;
+        let copy = tempfile::tempdir().unwrap();
+        let day = copy.path().join("bytes/20261128");
+        std::fs::create_dir_all(&day).unwrap();
+        std::fs::write(day.join("0c9f3d8a-1c1d-4a4e-8f51-0b6a1d0c2e3f"), "a layer").unwrap();
+        // What a kill leaves.
+        let log = copy.path().join("records.sqlite-wal");
+        for name in ["records.sqlite", "records.sqlite-wal"] {
+            std::fs::copy(root.path().join(name), copy.path().join(name)).unwrap();
+        }
+        let mut content = std::fs::read(&log).unwrap();
+        content.resize(length, 7);
+        std::fs::write(&log, &content).unwrap();
+        let refused = FilesystemBackend::open(copy.path()).await.unwrap_err();
+        assert!(
+            matches!(refused, OpenError::RecordsLost { .. }),
+            "{length}: {refused}"
+        );
+        assert!(
+            std::fs::read(&log).unwrap() == content,
+            "{length}: nothing was changed"
+        );
+        backend.close().await.unwrap();
+    }
+}
+
 /// `config check` called them good.
 #[tokio::test]
 async fn places_in_which_no_records_can_be_are_refused_with_their_reason() {

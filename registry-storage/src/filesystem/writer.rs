@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::cache::RecordCache;
 use super::disk::Disk;
 use super::health::{Cure, Health, closed};
-use super::lock::RootLock;
+use super::lock::{Lost, RootLock};
 use super::queries;
 use super::readers::Readers;
 use super::reopen::{LastChange, busy};
@@ -233,10 +233,15 @@ impl Writer {
         commands.blocking_recv()
     }
 
-    fn run_batch(&mut self, batch: &mut Vec<Waiting>) {
-        if let Err(reason) = self.lock.check() {
-            self.health.end_writing(reason, Cure::Restart);
+    /// Ends writing if the root is not the one that was opened.
+    pub(super) fn look_after_root(&self) {
+        if let Err(lost) = self.lock.check() {
+            end_writing(lost, self.connection.as_ref(), &self.lock, &self.health);
         }
+    }
+
+    fn run_batch(&mut self, batch: &mut Vec<Waiting>) {
+        self.look_after_root();
         let is_freeing = batch.iter().any(|(_, job)| job.is_freeing());
         if is_freeing {
             self.reserve.release_if_low();
@@ -374,8 +379,8 @@ impl Writer {
             lock,
             ..
         } = self;
-        if let Err(reason) = lock.check() {
-            health.end_writing(reason, Cure::Restart);
+        if let Err(lost) = lock.check() {
+            end_writing(lost, connection.as_ref(), &lock, &health);
         }
         let result = health.check().and_then(|()| match &connection {
             Some(connection) if !readers.medium().is_read_only() => queries::checkpoint(connection)
@@ -399,4 +404,26 @@ impl Writer {
             result => result,
         }
     }
+}
+
+/// Ends writing in a root that another process changed. A log that was removed has commits that were acknowledged: they are copied
+/// back from the one that SQLite has open.
+fn end_writing(lost: Lost, connection: Option<&Connection>, lock: &RootLock, health: &Health) {
+    if let (Lost::Log, Some(connection)) = (lost, connection) {
+        match queries::checkpoint(connection) {
+            Ok(true) => {
+                tracing::warn!(
+                    "the log of the records was removed; what it had is in the records now, and nothing is lost"
+                );
+                lock.forget_log();
+            }
+            outcome => {
+                tracing::error!(
+                    ?outcome,
+                    "the log of the records was removed, and cannot be copied back yet"
+                );
+            }
+        }
+    }
+    health.end_writing(lost.reason(), Cure::Restart);
 }

@@ -139,10 +139,14 @@ impl Outbox {
     pub fn check(path: &Path) -> Result<(), OutboxError> {
         sqlite_head::require_place(path).map_err(OutboxError::Place)?;
         match sqlite_head::user_version(path) {
-            Err(HeadError::Foreign(cause)) => Err(Arc::new(cause).into()),
-            // What cannot be read is told of by whoever opens it.
-            _ => Ok(()),
+            Err(HeadError::Foreign(cause)) => return Err(Arc::new(cause).into()),
+            // Opening the queue reports what cannot be read.
+            Err(HeadError::Disk(_)) => return Ok(()),
+            Ok(_) if !path.exists() => return Ok(()),
+            Ok(_) => {}
         }
+        let own = sqlite_head::open_unlocked(path).and_then(|connection| queue::require_own(&connection));
+        own.map_err(|cause| Arc::new(cause).into())
     }
 
     /// Makes a queue that ends with the process.

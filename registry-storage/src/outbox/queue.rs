@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, ffi, params};
 
 use super::{IntentName, OutboxEntry, OutboxLimits};
 
@@ -77,6 +77,7 @@ impl Queue {
         keep_private(path);
         let connection = open_alone(path)?;
         connection.busy_timeout(BUSY)?;
+        require_own(&connection)?;
         // What is committed survives the process; the worker syncs it soon after.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -207,6 +208,23 @@ impl Queue {
         self.connection
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
     }
+}
+
+/// Refuses the database of another program, which would get our tables, and lose what is dropped here.
+pub(super) fn require_own(connection: &Connection) -> rusqlite::Result<()> {
+    let others: u32 = connection.query_row(
+        "SELECT count(*) FROM sqlite_schema
+         WHERE type = 'table' AND name NOT IN ('entries', 'intents', 'consumers', 'sqlite_sequence')",
+        [],
+        |row| row.get(0),
+    )?;
+    if others == 0 {
+        return Ok(());
+    }
+    Err(rusqlite::Error::SqliteFailure(
+        ffi::Error::new(ffi::SQLITE_NOTADB),
+        Some("it is the database of something else; name another file".to_owned()),
+    ))
 }
 
 /// Opens a file for this process alone, with the index of its log in memory. In a file it would be mapped into memory, and on

@@ -185,6 +185,32 @@ async fn more_than_eight_mebibytes_do_not_wait_for_a_slow_disk() {
     outbox.close();
 }
 
+/// It got the tables of an outbox, and another program's entries were dropped with the first ones that were too old.
+#[test]
+fn the_database_of_something_else_is_refused_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other
+        .execute_batch("CREATE TABLE entries (a); CREATE TABLE songs (a)")
+        .unwrap();
+    drop(other);
+    let before = std::fs::read(&path).unwrap();
+    for refused in [
+        Outbox::check(&path).unwrap_err(),
+        Outbox::open(&path, OutboxLimits::default(), &["a"]).unwrap_err(),
+    ] {
+        let cause = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(cause.contains("name another file"), "{cause}");
+    }
+    assert!(std::fs::read(&path).unwrap() == before);
+    let own = folder.path().join("own");
+    Outbox::open(&own, OutboxLimits::default(), &["a"])
+        .unwrap()
+        .close();
+    Outbox::check(&own).unwrap();
+}
+
 #[test]
 fn a_file_that_somebody_else_uses_is_refused_as_such() {
     let folder = tempfile::tempdir().unwrap();

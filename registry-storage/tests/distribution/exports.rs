@@ -145,6 +145,7 @@ async fn over_the_tree_that_was_adopted_it_adds_and_moves_tags() {
     for file in ["records.sqlite", "registry.lock"] {
         fs::remove_file(old.root.path().join(file)).unwrap();
     }
+    fs::remove_dir_all(old.root.path().join("bytes")).unwrap();
     let (_old, exported) = adopted(old).await;
     assert_eq!(tags(&exported, "app").await, ["v1", "v2", "v3"]);
     assert_eq!(get(&exported, "app", "v1").await.unwrap().bytes, third);
