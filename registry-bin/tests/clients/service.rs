@@ -135,6 +135,9 @@ fn urls_are_as_the_configuration_says() {
             rest.lines().next().unwrap_or_default()
         );
         let location = curl.run([
+            // curl by its own name gets a URL.
+            "--user-agent",
+            "skopeo/1.9.3",
             "--request",
             "POST",
             "--header",
