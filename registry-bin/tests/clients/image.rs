@@ -2,12 +2,21 @@
 //!
 //! `REGISTRY_STATIC_PROGRAM` names the program to put into it: what `bash deploy/build-static` printed.
 
-use std::net::TcpListener;
+use std::fs::Permissions;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::docker_daemon::DockerDaemon;
 use crate::samples::{FILES, expect_file, write_files};
+use crate::support::client::Request;
 use crate::tools::Tool;
+
+const MOUNTED: &str = "\
+version: 0.1
+storage: {inmemory: {}}
+http: {headers: {X-From: [what is mounted]}}
+";
 
 const RECIPE: &str = "FROM scratch\nCOPY empty /\nCOPY byte /\nCOPY large /\nCMD [\"/byte\"]\n";
 
@@ -72,6 +81,7 @@ fn the_image_serves_as_nobody_keeps_its_volume_and_stops_in_order() {
         "/etc/docker/registry/config.yml",
     ]);
     starts_by_the_command_lines_of_registry_2(docker, &bash);
+    reads_what_is_mounted_for_registry_3(docker, &bash, folder.path());
 
     let context = folder.path().join("context");
     write_files(&context);
@@ -113,27 +123,57 @@ fn starts_by_the_command_lines_of_registry_2(docker: &Tool, bash: &Tool) {
         (Some("/bin/registry"), &["serve", FILE]),
         (Some("/registry-bin"), &["serve", FILE]),
     ] {
-        let address = format!("REGISTRY_HTTP_ADDR=127.0.0.1:{}", free_port());
-        let mut arguments = vec![
-            "run",
-            "--detach",
-            "--name",
-            "other",
-            "--network",
-            "host",
-            "--health-interval",
-            "1s",
-            "--env",
-            &address,
-        ];
-        arguments.extend(entry.iter().flat_map(|entry| ["--entrypoint", entry]));
-        arguments.push("registry-bin:test");
-        arguments.extend(command);
-        docker.run(&arguments);
-        let logs = || bash.run(["-c", "docker logs other 2>&1"]);
-        wait_until_healthy(docker, "other", &logs);
+        let options: Vec<&str> = entry.iter().flat_map(|entry| ["--entrypoint", entry]).collect();
+        run_other(docker, bash, &options, command);
         docker.run(["rm", "--force", "--volumes", "other"]);
     }
+}
+
+/// registry:3's image has its file at another path than registry:2's. An `auth` in it must not be passed over.
+fn reads_what_is_mounted_for_registry_3(docker: &Tool, bash: &Tool, folder: &Path) {
+    const THREE: &str = "/etc/distribution/config.yml";
+    let mounted = folder.join("mounted");
+    std::fs::create_dir(&mounted).expect("a folder can be made");
+    std::fs::set_permissions(&mounted, Permissions::from_mode(0o755)).expect("it is ours");
+    std::fs::write(mounted.join("config.yml"), MOUNTED).expect("a file can be written");
+    let mounted = mounted.to_str().expect("a plain path");
+    let volume = |at: &str, inside: &str| format!("{mounted}{at}:{inside}:ro");
+    for (volume, command) in [
+        (volume("/config.yml", THREE), &[][..]),
+        (volume("/config.yml", THREE), &["serve", THREE]),
+        (volume("/config.yml", "/etc/docker/registry/config.yml"), &[THREE]),
+        (volume("", "/etc/distribution"), &[]),
+    ] {
+        let address = run_other(docker, bash, &["--volume", &volume], command);
+        let answer = Request::new(address, "GET", "/").send();
+        answer.expect_header("X-From", "what is mounted");
+        docker.run(["rm", "--force", "--volumes", "other"]);
+    }
+}
+
+/// Runs the image as `other`, and returns where it serves once it is healthy.
+fn run_other(docker: &Tool, bash: &Tool, options: &[&str], command: &[&str]) -> SocketAddr {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let variable = format!("REGISTRY_HTTP_ADDR={address}");
+    let mut arguments = vec![
+        "run",
+        "--detach",
+        "--name",
+        "other",
+        "--network",
+        "host",
+        "--health-interval",
+        "1s",
+        "--env",
+        &variable,
+    ];
+    arguments.extend(options);
+    arguments.push("registry-bin:test");
+    arguments.extend(command);
+    docker.run(&arguments);
+    let logs = || bash.run(["-c", "docker logs other 2>&1"]);
+    wait_until_healthy(docker, "other", &logs);
+    address
 }
 
 /// Waits until the health check of the image says so.
