@@ -19,6 +19,7 @@ behaviours![
     a_put_whose_answer_was_lost_may_be_repeated,
     a_put_that_is_sent_several_times_at_once_is_201_each_time,
     a_put_that_another_one_of_other_content_overtakes_may_be_sent_again,
+    a_patch_that_is_sent_again_beside_the_first_is_202,
     a_session_belongs_to_its_repository,
     a_session_survives_a_client_that_vanishes,
     a_put_that_breaks_off_stores_nothing,
@@ -189,6 +190,29 @@ fn a_put_that_another_one_of_other_content_overtakes_may_be_sent_again(repositor
     assert!(status == 503 && may_repeat, "{status} {header:?}");
     let repeated = repository.follow("PUT", &target).body(&content).send();
     repeated.expect_status(201);
+}
+
+/// A client that lost its connection sends the same chunk again, before the server noticed that the first is dead.
+fn a_patch_that_is_sent_again_beside_the_first_is_202(repository: &Repository) {
+    let content = Content::new(10, 300_000).bytes();
+    let location = repository.open_upload();
+    let _stalled = begin(repository, "PATCH", &location, &content);
+    // The server may look at the first one later, and then that one has the session.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let patched = loop {
+        let patched = repository.follow("PATCH", &location).body(&content).send();
+        if patched.status == 202 {
+            break patched;
+        }
+        patched.expect_error(&[503], &["UNAVAILABLE"]);
+        assert!(Instant::now() < deadline, "{}", patched.summary());
+        pause();
+    };
+    let digest = sha256(&content);
+    repository
+        .close_upload(&patched.location(), &digest)
+        .expect_status(201);
+    assert!(repository.get(&format!("blobs/{digest}")).body == content);
 }
 
 fn a_session_belongs_to_its_repository(repository: &Repository) {

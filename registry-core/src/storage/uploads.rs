@@ -42,6 +42,8 @@ pub trait UploadStorage: Send + Sync + 'static {
     ///
     /// Where the body ends with an error or another append to the session begins, what arrived so far is kept and
     /// the error returned. Appends to one session exclude each other; the newest goes on, the one before is stopped.
+    /// If the newest names the offset at which the stopped one began, it sends the same bytes again: nothing of the stopped
+    /// one is kept.
     ///
     /// # Errors
     /// [`BlobUploadUnknown`](crate::ErrorCode::BlobUploadUnknown);

@@ -56,13 +56,14 @@ impl Session {
         }
     }
 
-    /// Goes back to what the session had, to make room.
+    /// Goes back to what the session had.
     pub(super) fn restore(&mut self, had: Snapshot) -> Result<(), Error> {
         self.upload = Upload::resume(had.record.upload.clone())?;
-        self.record = had.record;
+        // What was begun for the bytes has to be ended some day.
+        let bytes = self.record.bytes.clone();
+        self.record = SessionRecord { bytes, ..had.record };
         self.tail = had.tail;
         self.standing = None;
-        self.is_freeing = true;
         Ok(())
     }
 
@@ -190,12 +191,13 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Takes a session of the caller's from whoever holds it, and reads it.
+    /// Takes a session of the caller's from whoever holds it, to go on at `offset`, and reads it.
     pub(super) async fn take_session(
         &self,
         upload: &UploadKey,
+        offset: Option<u64>,
     ) -> Result<(Session, Arc<HeldSession>), Error> {
-        let held = self.sessions.take(upload.id).await;
+        let held = self.sessions.take(upload.id, offset).await;
         let mut session = self.load_session(upload).await?;
         session.held = Some(Arc::clone(&held));
         self.note_session(upload.id, &session);
@@ -272,7 +274,7 @@ impl<B: Backend> Store<B> {
 
     pub(super) async fn cancel_session(&self, upload: &UploadKey) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
-            let (session, _held) = self.take_session(upload).await?;
+            let (session, _held) = self.take_session(upload, None).await?;
             if self.abort_session(session).await? {
                 return Ok(());
             }

@@ -20,6 +20,8 @@ struct Slot {
     takeover: Notify,
     /// The holder and those that wait; changed only while the map is locked.
     users: AtomicUsize,
+    /// Where the newest of them goes on, if it names an offset.
+    newest_offset: Mutex<Option<u64>>,
 }
 
 /// A session that is held. A write that goes on after its request was dropped holds it too.
@@ -35,11 +37,11 @@ impl SessionLocks {
     /// Asks the holder of a session to stop, and waits for it.
     ///
     /// A client that lost its connection comes back on a new one, often before the server noticed that the old one is
-    /// dead; the newest request is the one that somebody waits for.
-    pub(super) async fn take(self: &Arc<Self>, id: UploadId) -> Arc<HeldSession> {
+    /// dead; the newest request is the one that somebody waits for. The holder learns the `offset` that it names.
+    pub(super) async fn take(self: &Arc<Self>, id: UploadId, offset: Option<u64>) -> Arc<HeldSession> {
         let mut held = HeldSession {
             id,
-            slot: self.enter(id),
+            slot: self.enter(id, offset),
             locks: Arc::clone(self),
             guard: None,
         };
@@ -82,9 +84,10 @@ impl SessionLocks {
         }))
     }
 
-    fn enter(&self, id: UploadId) -> Arc<Slot> {
+    fn enter(&self, id: UploadId, offset: Option<u64>) -> Arc<Slot> {
         let mut slots = self.slots();
         let slot = slots.entry(id).or_default();
+        *slot.newest_offset() = offset;
         slot.users.fetch_add(1, Ordering::Relaxed);
         Arc::clone(slot)
     }
@@ -94,7 +97,18 @@ impl SessionLocks {
     }
 }
 
+impl Slot {
+    fn newest_offset(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
+        self.newest_offset.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl HeldSession {
+    /// Returns the offset that the newest request for the session named, if it named one.
+    pub(super) fn newest_offset(&self) -> Option<u64> {
+        *self.slot.newest_offset()
+    }
+
     /// Waits until another request asks for the session.
     pub(super) async fn taken_over(&self) {
         loop {
@@ -128,11 +142,11 @@ mod tests {
         let locks = Arc::new(SessionLocks::default());
         let id = UploadId::from_random(1);
         for _ in 0..3000 {
-            let first = locks.take(id).await;
+            let first = locks.take(id, None).await;
             let next = tokio::spawn({
                 let locks = Arc::clone(&locks);
                 async move {
-                    let next = locks.take(id).await;
+                    let next = locks.take(id, None).await;
                     next.taken_over().now_or_never().is_some()
                 }
             });
@@ -147,7 +161,7 @@ mod tests {
     async fn a_session_in_use_is_not_taken_by_who_can_do_without() {
         let locks = Arc::new(SessionLocks::default());
         let id = UploadId::from_random(1);
-        let held = locks.take(id).await;
+        let held = locks.take(id, None).await;
         assert!(locks.try_take(id).is_none());
         assert!(
             held.taken_over().now_or_never().is_none(),
@@ -155,7 +169,7 @@ mod tests {
         );
         drop(held);
         let held = locks.try_take(id).unwrap();
-        assert!(locks.take(id).now_or_never().is_none());
+        assert!(locks.take(id, None).now_or_never().is_none());
         drop(held);
         assert!(locks.slots().is_empty());
     }
@@ -164,8 +178,8 @@ mod tests {
     async fn a_request_that_stops_waiting_leaves_the_session() {
         let locks = Arc::new(SessionLocks::default());
         let id = UploadId::from_random(1);
-        let held = locks.take(id).await;
-        assert!(locks.take(id).now_or_never().is_none());
+        let held = locks.take(id, None).await;
+        assert!(locks.take(id, None).now_or_never().is_none());
         assert!(held.taken_over().now_or_never().is_none());
         drop(held);
         assert!(locks.slots().is_empty());

@@ -62,7 +62,7 @@ impl<B: Backend> UploadStorage for Store<B> {
 
     async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
         let commit = async {
-            let (session, held) = self.take_session(upload).await?;
+            let (session, held) = self.take_session(upload, None).await?;
             self.commit_session(session, held, upload, digest).await
         };
         self.note_room(commit.await)
@@ -104,8 +104,8 @@ impl<B: Backend> Store<B> {
         body: Body<'_>,
         is_last: bool,
     ) -> Result<(Append<'_, B>, Result<(), Error>), Error> {
-        let (mut session, held) = self.take_session(upload).await?;
-        session.upload.append_at(offset)?;
+        let (mut session, held) = self.take_session(upload, offset).await?;
+        let began_at = session.upload.append_at(offset)?;
         if session.record.completed {
             return Err(send_again());
         }
@@ -127,8 +127,15 @@ impl<B: Backend> Store<B> {
             stored_tail: Bytes::new(),
         };
         let mut ending = append.run(body).await;
-        if !is_last && ending.is_ok() {
-            ending = append.save().await.and(ending);
+        if let Ok(ended) = &ending
+            && !is_last
+        {
+            let is_sent_again = append.held.newest_offset() == Some(began_at);
+            let saved = match ended {
+                Err(error) if is_superseded(error) && is_sent_again => append.go_back(began.clone()).await,
+                _ => append.save().await,
+            };
+            ending = saved.and(ending);
         }
         if let Err(error) = &ending
             && error.code() == ErrorCode::StorageFull
@@ -402,18 +409,25 @@ impl<B: Backend> Append<'_, B> {
         }
         // A file that is open keeps its space.
         self.writer = None;
-        let is_written = self.session.version != began.version;
-        self.session.restore(began)?;
+        self.session.is_freeing = true;
         // Before the bytes go: a record never counts what is not there.
-        if is_written {
-            self.store.save_session(&mut self.session).await?;
-        }
+        self.go_back(began).await?;
         let record = &self.session.record;
         let guard = Arc::clone(&self.held) as Arc<dyn Send + Sync>;
         backend
             .shorten_bytes(&record.bytes, record.parts_size, guard)
             .await?;
         self.store.end_if_lost(self.session.clone()).await
+    }
+
+    /// Makes the session what it was when this request began.
+    async fn go_back(&mut self, began: Snapshot) -> Result<(), Error> {
+        let is_written = self.session.version != began.version;
+        self.session.restore(began)?;
+        if is_written {
+            self.store.save_session(&mut self.session).await?;
+        }
+        Ok(())
     }
 
     async fn save(&mut self) -> Result<(), Error> {

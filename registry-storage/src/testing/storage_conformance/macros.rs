@@ -23,7 +23,7 @@ macro_rules! storage_conformance_tests {
             mount mount_of_what_is_not_there repositories_of_a_blob many_readers);
         $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor uploads
             any_split_is_the_whole appends_around_part_ends wrong_offset empty sessions_are_private cancel
-            wrong_digest algorithms repeated_commit interrupted_body takeover_by_append
+            wrong_digest algorithms repeated_commit interrupted_body takeover_by_append takeover_by_a_repeated_append
             takeover_by_cancel_and_commit dropped_append other_bytes_after_a_dropped_append
             a_finish_that_fails_leaves_the_session_as_it_was a_session_goes_on_after_a_finish_that_failed
             sessions_are_independent commit_of_what_is_there);

@@ -299,6 +299,29 @@ pub async fn takeover_by_append(storage: Arc<dyn Storage>) {
     }
 }
 
+/// An append that is stopped by one that begins at the same offset leaves nothing.
+///
+/// If the newer one begins elsewhere, it is refused, and what had arrived of the stopped one is kept.
+pub async fn takeover_by_a_repeated_append(storage: Arc<dyn Storage>) {
+    for (stood, arrived) in [(0, 10), (0, PART + 10), (SMALL, 2 * PART + 10)] {
+        let (first, lost, content) = (content(1, stood), content(2, arrived), content(3, 3 * PART));
+        let (upload, waiting) = begin_endless_append_after(&storage, &first, lost.clone()).await;
+        let stood = stood as u64;
+        let length = append(&*storage, &upload, Some(stood), &content).await.unwrap();
+        assert_eq!(length, stood + content.len() as u64);
+        assert_code(waiting.await.unwrap(), ErrorCode::Unavailable);
+        let whole: Bytes = [first, content].concat().into();
+        storage.commit_upload(&upload, &digest(&whole)).await.unwrap();
+        assert_blob(&*storage, &upload.repository, &whole).await;
+
+        let (upload, waiting) = begin_endless_append(&storage, lost.clone()).await;
+        let elsewhere = append(&*storage, &upload, Some(1), &whole).await;
+        assert_code(elsewhere, ErrorCode::RangeInvalid);
+        assert_code(waiting.await.unwrap(), ErrorCode::Unavailable);
+        assert_eq!(storage.upload_status(&upload).await.unwrap(), lost.len() as u64);
+    }
+}
+
 /// An append that waits for its body is stopped by a cancel and by a commit.
 pub async fn takeover_by_cancel_and_commit(storage: Arc<dyn Storage>) {
     let content = content(1, 10);
@@ -317,7 +340,16 @@ type Waiting = tokio::task::JoinHandle<Result<u64, Error>>;
 
 /// Starts an append whose body has `arrived` and then nothing for ever, and waits until it asks for more.
 async fn begin_endless_append(storage: &Arc<dyn Storage>, arrived: Bytes) -> (UploadKey, Waiting) {
+    begin_endless_append_after(storage, &Bytes::new(), arrived).await
+}
+
+async fn begin_endless_append_after(
+    storage: &Arc<dyn Storage>,
+    first: &Bytes,
+    arrived: Bytes,
+) -> (UploadKey, Waiting) {
     let upload = start(&**storage, &repository("a")).await;
+    append(&**storage, &upload, Some(0), first).await.unwrap();
     let asked = Arc::new(Notify::new());
     let waiting = tokio::spawn({
         let (storage, upload, asked) = (Arc::clone(storage), upload.clone(), Arc::clone(&asked));
