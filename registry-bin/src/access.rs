@@ -7,6 +7,7 @@ use registry_core::policy::{ImmutableTagRule, Right, Rule, Rules};
 
 use crate::config::Configuration;
 use crate::config::sections::access::AccessAction;
+use crate::config::values::is_secret;
 
 /// The key that is wrong, and what is wrong with it.
 pub(crate) type Problem = (String, String);
@@ -61,11 +62,19 @@ pub(crate) fn immutable_tags(configuration: &Configuration) -> Result<Vec<Immuta
 }
 
 fn parse_all<T: FromStr<Err: std::fmt::Display>>(path: &str, texts: &[String]) -> Result<Vec<T>, Problem> {
+    // What is wrong is quoted, and a line of a file of users may stand there.
+    let message = |text: &str, error: T::Err| {
+        if text.contains(':') || is_secret(text) {
+            "looks like a token or a password, and is not shown; write a pattern or a name".to_owned()
+        } else {
+            error.to_string()
+        }
+    };
     let texts = texts.iter().enumerate();
     texts
         .map(|(index, text)| {
             text.parse()
-                .map_err(|error: T::Err| (format!("{path}[{index}]"), error.to_string()))
+                .map_err(|error: T::Err| (format!("{path}[{index}]"), message(text, error)))
         })
         .collect()
 }

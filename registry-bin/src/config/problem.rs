@@ -5,10 +5,13 @@ use std::fmt;
 use serde::de::{Expected, Unexpected};
 
 use super::tree::Origin;
-use super::values::shown;
+use super::values::{is_secret, shown};
 
 /// The longest key that a message shows, in bytes.
 const LONGEST_KEY: usize = 64;
+
+/// The longest run of letters and digits in a key that has both.
+const LONGEST_WITH_DIGITS: usize = 14;
 
 /// An error of one value: where it was written, its key, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +128,12 @@ impl serde::de::Error for Problem {
 /// colons.
 fn shown_key(key: &str) -> &str {
     let is_plain = |character: char| character.is_alphanumeric() || "_-./[]<*".contains(character);
-    if key.len() <= LONGEST_KEY && key.chars().all(is_plain) {
+    let is_known =
+        |piece: &str| piece.len() <= LONGEST_WITH_DIGITS || !piece.contains(|c: char| c.is_ascii_digit());
+    // An index of a list is in brackets, as a document begins.
+    let is_token = is_secret(key.trim_start_matches('['))
+        || !key.split(|c: char| !c.is_ascii_alphanumeric()).all(is_known);
+    if key.len() <= LONGEST_KEY && key.chars().all(is_plain) && !is_token {
         key
     } else {
         "…"

@@ -11,6 +11,7 @@ use super::sections::middleware::Middleware;
 use super::sections::storage::S3;
 use super::sections::validation::Platforms;
 use super::tree::Node;
+use super::values::shown;
 
 /// The keys that distribution does not have.
 #[cfg(test)]
@@ -266,8 +267,8 @@ impl Refusals<'_> {
         for (index, middleware) in list.iter().enumerate() {
             if !middleware.disabled {
                 let reason = format!(
-                    "`{}` is not supported: content always comes from this server; set `disabled: true`, and put a cache or a CDN in front",
-                    middleware.name
+                    "{} is not supported: content always comes from this server; set `disabled: true`, and put a cache or a CDN in front",
+                    shown(&middleware.name)
                 );
                 self.add(&format!("middleware.{part}[{index}]"), &reason);
             }

@@ -45,6 +45,18 @@ fn wrong_forms(text: &str) -> Vec<String> {
     ]
 }
 
+/// Tokens and what else lets somebody in, of which no part is a path.
+fn tokens() -> [String; 5] {
+    let random = "Q7CANARYQ7xYzAbC";
+    [
+        format!("eyJhbGciOiJIUzI1NiJ9.{random}.{random}"),
+        format!("Bearer {random}"),
+        format!("Basic {random}=="),
+        format!("AccountName=a;AccountKey={random}=="),
+        format!("12{random}"),
+    ]
+}
+
 /// Fails if a part of a secret is in what was said, as text or as a list of bytes.
 #[track_caller]
 fn hides(said: &str, secret: &str) {
@@ -131,7 +143,8 @@ fn a_key_in_the_place_of_a_path_is_refused_and_nothing_of_it_is_shown() {
         };
         let folder = with_configuration(&format!("{storage}{rest}\n"));
         let is_first = variable == PATHS[0].0;
-        for content in std::iter::once(key.clone()).chain(wrong_forms(&key)) {
+        let contents = std::iter::once(key.clone()).chain(wrong_forms(&key));
+        for content in contents.chain(tokens()) {
             // YAML takes the quotes off.
             let commands = if is_first { &COMMANDS[..] } else { &COMMANDS[1..2] };
             for command in commands {
@@ -515,6 +528,17 @@ fn a_reload_shows_nothing_of_what_it_refuses() {
     wait_for(&server, "read again and is in force");
     let with_content = text.replace("key: key", &format!("key: '{}'", forms[1]));
     refused("config.yml", &with_content, &key);
+    let lines: Vec<String> = key.lines().map(|line| format!("      {line}\n")).collect();
+    let with_content = format!(
+        "{MEMORY}http:\n  tls:\n    certificate: cert\n    key: key\n    ciphersuites:\n    - |\n{}",
+        lines.concat()
+    );
+    refused("config.yml", &with_content, &key);
+    assert!(
+        server.log().contains("name of a cipher suite"),
+        "{}",
+        server.log()
+    );
     let with_content = text.replace("path: users", &format!("path: 'alice:{CANARY}'"));
     refused("config.yml", &with_content, CANARY);
     assert!(server.log().contains("not like a path"), "{}", server.log());

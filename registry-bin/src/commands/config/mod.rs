@@ -3,6 +3,8 @@
 mod check;
 mod show;
 
+pub(crate) use self::show::listing;
+
 use std::io::{self, Write as _};
 
 use crate::cli::{ConfigArguments, ConfigCommand};
@@ -14,7 +16,7 @@ use crate::failure::Failure;
 pub(crate) fn run(command: &ConfigCommand) -> Result<(), Failure> {
     match command {
         ConfigCommand::Check(arguments) => print(&check::report(&read(arguments)?)?),
-        ConfigCommand::Show(arguments) => print(&show::listing(&read(arguments)?)?),
+        ConfigCommand::Show(arguments) => print(&listing(&read(arguments)?)?),
         ConfigCommand::Schema => {
             let text = serde_json::to_string_pretty(&schema())
                 .map_err(|cause| Failure::new("the schema cannot be written").because(cause))?;

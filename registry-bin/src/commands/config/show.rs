@@ -4,13 +4,14 @@ use serde_json::{Map, Value};
 
 use crate::config::Loaded;
 use crate::config::tree::{Node, Origin};
+use crate::config::values::{MASK, is_secret};
 use crate::failure::Failure;
 
 /// Lists all values that are set or have a default. Secrets are masked.
 ///
 /// # Errors
 /// None for a configuration that was loaded.
-pub(super) fn listing(loaded: &Loaded) -> Result<String, Failure> {
+pub(crate) fn listing(loaded: &Loaded) -> Result<String, Failure> {
     let value = serde_json::to_value(&loaded.configuration)
         .map_err(|cause| Failure::new("the configuration cannot be shown").because(cause))?;
     let file = loaded.file.as_ref().map(|file| file.display().to_string());
@@ -45,7 +46,7 @@ impl Listing<'_> {
                 Value::Array(items) if items.is_empty() && self.tree.find(&path).is_none() => {}
                 Value::Object(below) if !below.is_empty() => {
                     let start = self.text.len();
-                    self.line(depth, &format!("{}:", word(key)));
+                    self.line(depth, &format!("{}:", name(key)));
                     let body = self.text.len();
                     self.map(&path, below, depth + 1);
                     if self.text.len() == body {
@@ -53,14 +54,14 @@ impl Listing<'_> {
                     }
                 }
                 Value::Array(items) if items.iter().any(Value::is_object) => {
-                    self.line(depth, &format!("{}:", word(key)));
+                    self.line(depth, &format!("{}:", name(key)));
                     for (index, item) in items.iter().enumerate() {
                         self.item(&format!("{path}[{index}]"), item, depth + 1);
                     }
                 }
                 value => {
                     let origin = self.origins(&path, value);
-                    self.line(depth, &format!("{}: {}  # {origin}", word(key), single(value)));
+                    self.line(depth, &format!("{}: {}  # {origin}", name(key), single(value)));
                 }
             }
         }
@@ -121,8 +122,16 @@ fn single(value: &Value) -> String {
     }
 }
 
-/// Formats text without quotes if YAML reads it as text.
+/// Formats a key. A secret may be in place of a free name.
+fn name(key: &str) -> String {
+    word(if key.contains(':') { MASK } else { key })
+}
+
+/// Formats text without quotes if YAML reads it as text, and masks a secret in the wrong place.
 fn word(text: &str) -> String {
+    // What is masked in part was looked at by its own kind.
+    let is_masked = !text.contains(MASK) && is_secret(text);
+    let text = if is_masked { MASK } else { text };
     let is_plain = text.starts_with(|character: char| character.is_ascii_alphabetic() || character == '/')
         && text
             .chars()

@@ -370,7 +370,7 @@ fn token_server(
         refresh_lifetime: auth::LONGEST_TOKEN_LIFE,
     };
     let server = TokenServer::new(server, Arc::clone(passwords), rules, keys.clone());
-    Some((token.auto_redirect_path.clone(), Arc::new(server)))
+    Some((token.auto_redirect_path.to_string(), Arc::new(server)))
 }
 
 /// How often keys are refreshed although no file has changed: those from a URL, and our own, which expire.

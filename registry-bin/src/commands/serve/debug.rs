@@ -30,7 +30,7 @@ pub(super) fn start(
     let address = listener.local_addr().map_err(|cause| failed().because(cause))?;
     let mut service = DebugService::new(health.clone());
     if debug.prometheus.enabled {
-        service = service.with_metrics(&debug.prometheus.path, Arc::clone(metrics));
+        service = service.with_metrics(&*debug.prometheus.path, Arc::clone(metrics));
     }
     let server =
         Listener::tcp(listener).and_then(|listener| Server::serve([listener], service, Limits::default()));

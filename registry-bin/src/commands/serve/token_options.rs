@@ -9,7 +9,7 @@ pub(super) fn token_options(token: &Token) -> TokenOptions {
     let path = &token.auto_redirect_path;
     let realm = match &token.realm {
         Some(url) if !url.is_empty() && !token.auto_redirect => Realm::Url(url.clone()),
-        _ => Realm::Path(path.clone()),
+        _ => Realm::Path(path.to_string()),
     };
     let service = token.service.clone().unwrap_or_default();
     let algorithms = token

@@ -6,6 +6,7 @@ use super::Problems;
 use crate::access;
 use crate::config::Configuration;
 use crate::config::problem::alternatives;
+use crate::config::values::{is_secret, shown};
 
 pub(super) fn check(configuration: &Configuration, problems: &mut Problems<'_>) {
     for (path, message) in [
@@ -28,7 +29,10 @@ pub(super) fn check(configuration: &Configuration, problems: &mut Problems<'_>) 
             if !Identity::is_name_of_user(member) {
                 problems.add(
                     &format!("access.groups.{name}[{index}]"),
-                    format!("takes the name of a user, and no user can be called {member:?}"),
+                    format!(
+                        "takes the name of a user, and no user can be called {}",
+                        shown(member)
+                    ),
                 );
             }
         }
@@ -49,7 +53,8 @@ pub(super) fn check(configuration: &Configuration, problems: &mut Problems<'_>) 
         for (position, identity) in rule.identities.iter().enumerate() {
             let group = identity.strip_prefix("group:").filter(|_| !tokens_name_groups);
             if let Some(group) = group.filter(|group| !access.groups.contains_key(*group)) {
-                let groups: Vec<&String> = access.groups.keys().collect();
+                let groups = access.groups.keys();
+                let groups: Vec<&String> = groups.filter(|name| !is_secret(name)).collect();
                 let known = if groups.is_empty() {
                     "add it to `access.groups`".to_owned()
                 } else {
@@ -57,7 +62,7 @@ pub(super) fn check(configuration: &Configuration, problems: &mut Problems<'_>) 
                 };
                 problems.add(
                     &format!("{path}.identities[{position}]"),
-                    format!("there is no group {group:?}; {known}"),
+                    format!("there is no group {}; {known}", shown(group)),
                 );
             }
         }

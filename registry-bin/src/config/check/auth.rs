@@ -4,7 +4,7 @@ use registry_http::auth::TokenServerOptions;
 
 use super::Problems;
 use crate::config::sections::auth::{Auth, LONGEST_TOKEN_LIFE, SigningAlgorithm, Token};
-use crate::config::values::{SecretUrl, is_url_path, plain_path};
+use crate::config::values::{SecretUrl, is_url_path, plain_path, shown};
 
 pub(super) fn check(auth: &Auth, problems: &mut Problems<'_>) {
     if let Some(token) = &auth.token {
@@ -110,7 +110,10 @@ fn check_paths(token: &Token, problems: &mut Problems<'_>) {
     if plain == "/" || plain == "/v2" || plain.starts_with("/v2/") {
         problems.add(
             "auth.token.autoredirectpath",
-            format!("is {path}, which the registry itself answers; write for example /auth/token"),
+            format!(
+                "is {}, which the registry itself answers; write for example /auth/token",
+                shown(path)
+            ),
         );
     }
 }

@@ -7,7 +7,7 @@ use registry_http::{Prefix, PublicUrl};
 
 use super::Problems;
 use crate::config::sections::http::{Http, Network, Prometheus, ProxyField, RateLimit, UnixSocket};
-use crate::config::values::{is_url_path, plain_path, split_address};
+use crate::config::values::{is_url_path, no_path, plain_path, shown, split_address};
 
 pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
     let is_unix = http.net == Network::Unix;
@@ -28,6 +28,12 @@ pub(super) fn check(http: &Http, problems: &mut Problems<'_>) {
         problems.add(
             "http.unix.mode",
             format!("is {mode}, by which nobody can connect; write for example 0660"),
+        );
+    }
+    if is_unix && !is_missing && no_path(&http.addr).is_some() {
+        problems.add(
+            "http.addr",
+            "takes the path of a unix socket with `net: unix`, such as /run/registry.sock, and this is none",
         );
     }
     for (path, address) in [
@@ -128,7 +134,10 @@ fn check_metrics(prometheus: &Prometheus, problems: &mut Problems<'_>) {
     } else if DebugService::has_health_at(&plain_path(path)) {
         problems.add(
             "http.debug.prometheus.path",
-            format!("is {path}, where the health is served; write for example /metrics"),
+            format!(
+                "is {}, where the health is served; write for example /metrics",
+                shown(path)
+            ),
         );
     }
 }

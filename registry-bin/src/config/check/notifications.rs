@@ -4,6 +4,7 @@ use registry_storage::outbox::OutboxLimits;
 
 use super::Problems;
 use crate::config::sections::notifications::Notifications;
+use crate::config::values::shown;
 
 pub(super) fn check(notifications: &Notifications, problems: &mut Problems<'_>) {
     let (endpoints, outbox) = (&notifications.endpoints, &notifications.outbox);
@@ -47,8 +48,8 @@ pub(super) fn check(notifications: &Notifications, problems: &mut Problems<'_>) 
             problems.add(
                 &format!("{path}.name"),
                 format!(
-                    "{:?} is the name of another endpoint; give it its own",
-                    endpoint.name
+                    "{} is the name of another endpoint; give it its own",
+                    shown(&endpoint.name)
                 ),
             );
         }

@@ -5,9 +5,41 @@ use registry_storage::LocationError;
 use super::Problems;
 use crate::bucket::s3_options;
 use crate::config::sections::storage::{AzureCredentialKind, Storage};
+use crate::config::values::is_secret;
+
+/// Messages say where is stored, so secrets are refused in its place.
+fn check_places(storage: &Storage, problems: &mut Problems<'_>) {
+    let (s3, gcs, azure) = (&storage.s3, &storage.gcs, &storage.azure);
+    let buckets = [
+        ("storage.s3.bucket", s3.as_ref().map(|s3| &s3.bucket)),
+        ("storage.gcs.bucket", gcs.as_ref().map(|gcs| &gcs.bucket)),
+        (
+            "storage.azure.container",
+            azure.as_ref().map(|azure| &azure.container),
+        ),
+        (
+            "storage.s3.rootdirectory",
+            s3.as_ref().and_then(|s3| s3.root.as_ref()),
+        ),
+        (
+            "storage.gcs.rootdirectory",
+            gcs.as_ref().and_then(|gcs| gcs.root.as_ref()),
+        ),
+        (
+            "storage.azure.rootdirectory",
+            azure.as_ref().and_then(|azure| azure.root.as_ref()),
+        ),
+    ];
+    for (key, name) in buckets {
+        if name.is_some_and(|name| is_secret(name)) {
+            problems.add(key, "this looks like a key, a token or a password; write the name of the bucket, or of the folder in it");
+        }
+    }
+}
 
 pub(super) fn check(storage: &Storage, problems: &mut Problems<'_>) {
     let bucket = "name the bucket";
+    check_places(storage, problems);
     if let Some(filesystem) = &storage.filesystem {
         let missing = filesystem.root.as_os_str().is_empty();
         problems.required("storage.filesystem.rootdirectory", missing, "name a folder");

@@ -1,13 +1,22 @@
 //! Constraints on `http.tls`.
 
-use registry_http::tls::CipherSuites;
+use registry_http::tls::{CipherSuites, TlsError};
 
 use super::Problems;
 use crate::config::sections::tls::Tls;
+use crate::config::values::shown;
 
 pub(super) fn check(tls: &Tls, problems: &mut Problems<'_>) {
-    if let Err(problem) = CipherSuites::from_names(&tls.cipher_suites) {
-        problems.add("http.tls.ciphersuites", problem.to_string());
+    for (index, name) in tls.cipher_suites.iter().enumerate() {
+        if let Err(TlsError::CipherSuite { known, .. }) = CipherSuites::from_names([name]) {
+            problems.add(
+                &format!("http.tls.ciphersuites[{index}]"),
+                format!(
+                    "takes the name of a cipher suite, but has {}; known are {known}",
+                    shown(name)
+                ),
+            );
+        }
     }
     if tls.certificate.is_some() && tls.client_authentication.is_some() && tls.client_authorities.is_empty() {
         problems.add(

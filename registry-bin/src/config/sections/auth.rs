@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{FileOrUrl, FilePath, GoDuration};
+use crate::config::values::{FileOrUrl, FilePath, GoDuration, UrlPath};
 
 /// Who a client is: one of the keys, or none to let everybody do everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -110,7 +110,7 @@ pub(crate) struct Token {
     pub(crate) auto_redirect: bool,
     /// The path of the realm with `autoredirect`, and of the tokens of `builtin`.
     #[serde(rename = "autoredirectpath")]
-    pub(crate) auto_redirect_path: String,
+    pub(crate) auto_redirect_path: UrlPath,
     /// Tokens from this registry's own server, at `/auth/token`.
     pub(crate) builtin: Option<BuiltinTokens>,
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tls::Tls;
-use crate::config::values::{AddressRange, FileMode, GoDuration, HeaderFields, Secret};
+use crate::config::values::{AddressRange, FileMode, GoDuration, HeaderFields, Secret, UrlPath};
 
 /// Where the registry is reached, and by whom how often.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -138,7 +138,7 @@ pub(crate) struct Prometheus {
     /// Serve metrics at the debug address.
     pub(crate) enabled: bool,
     /// The path of the metrics; not one of the health paths.
-    pub(crate) path: String,
+    pub(crate) path: UrlPath,
 }
 
 impl Default for Prometheus {

@@ -31,7 +31,7 @@ storage:
 
 /// Configurations of keys that act, each with a value other than its default. There are several because some keys
 /// exclude others.
-const ACTING: &[&str] = &[
+pub(super) const ACTING: &[&str] = &[
     "
 version: 0.1
 log:

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 mod documentation;
 mod keys;
+mod secrets;
 
 use super::load::assemble;
 use super::sections::log::{LogFormat, LogLevel};

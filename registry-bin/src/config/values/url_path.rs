@@ -1,6 +1,58 @@
 //! Request paths.
 
+use std::borrow::Cow;
+use std::ops::Deref;
+
 use http::uri::PathAndQuery;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{MASK, is_secret};
+
+/// The path of requests. What is none is kept, for whoever looks at it, and not printed: it may be a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UrlPath(String);
+
+impl Deref for UrlPath {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for UrlPath {
+    fn from(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl Serialize for UrlPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_shown = is_url_path(&self.0) && !is_secret(&self.0);
+        serializer.serialize_str(if is_shown { &self.0 } else { MASK })
+    }
+}
+
+impl<'de> Deserialize<'de> for UrlPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
+    }
+}
+
+impl JsonSchema for UrlPath {
+    fn schema_name() -> Cow<'static, str> {
+        "UrlPath".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
 
 /// Returns whether a text is a path that a request can have: it begins with a slash, and has no query and no characters
 /// that are invalid in URLs. Escapes are not allowed, because they allow several notations of one path.
