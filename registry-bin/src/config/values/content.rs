@@ -187,7 +187,7 @@ mod tests {
             lines.join("\\n"),
             half.clone(),
             half.replace('\n', " "),
-            bare.clone(),
+            bare,
             lines[1..].join(" "),
             lines[1..lines.len() - 1].join(" "),
             STANDARD.encode(&pem),
