@@ -2,14 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown};
 use std::path::{Path, PathBuf};
 
 use registry_storage::filesystem::create_private_folder;
 use uuid::Uuid;
 
 use crate::bounded_file;
-use crate::ownership::with_owner;
+use crate::ownership::{heir, with_owner};
 
 /// Writes a file atomically. A new file is only readable by its owner; a replaced one keeps its mode and owner.
 ///
@@ -39,7 +39,7 @@ pub(crate) fn edit<E: From<io::Error>>(
             return Ok(write(path, &change(&text)?)?);
         }
         // If another process creates the file first, it is complete.
-        if create(path, &change("")?)? {
+        if create_for(path, &change("")?, heir(path))? {
             return Ok(());
         }
     }
@@ -89,11 +89,21 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
 /// # Errors
 /// Those of the file system.
 pub(crate) fn create(path: &Path, text: &str) -> io::Result<bool> {
-    if let Some(folder) = path.parent() {
+    create_for(path, text, None)
+}
+
+/// The same for another user and group, who also get the folders that are made for it.
+fn create_for(path: &Path, text: &str, owner: Option<(u32, u32)>) -> io::Result<bool> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
         create_private_folder(folder).map_err(|cause| with_owner(folder, cause))?;
+        if let Some((user, group)) = owner {
+            let mut made = missing.into_iter().filter(|made| !made.as_os_str().is_empty());
+            made.try_for_each(|made| chown(made, Some(user), Some(group)))?;
+        }
     }
     // Unlike a rename, a link replaces nothing: of several processes that start at once, only one creates the file.
-    let made = with_temporary(path, text, 0o600, None, |temporary| {
+    let made = with_temporary(path, text, 0o600, owner, |temporary| {
         let linked = fs::hard_link(temporary, path);
         fs::remove_file(temporary)?;
         linked

@@ -43,6 +43,17 @@ pub(crate) fn require_user_of(root: &Path) -> Result<(), Failure> {
     )))
 }
 
+/// Returns the user and the group of the folder in which root creates a file: the file is for them. Returns `None` if this
+/// process is not root, or the folder is root's.
+pub(crate) fn heir(path: &Path) -> Option<(u32, u32)> {
+    let there = path
+        .ancestors()
+        .skip(1)
+        .map(or_here)
+        .find_map(|folder| folder.metadata().ok())?;
+    (user() == Some(0) && there.uid() != 0).then_some((there.uid(), there.gid()))
+}
+
 /// Warns if a server runs as root in a folder that belongs to another user. It runs anyway: in a container that runs as
 /// root, a volume may well belong to a user of the host.
 pub(crate) fn tell_of_root(root: &Path) {
@@ -222,13 +233,7 @@ pub(crate) fn owner_note(path: &Path, cause: &io::Error) -> String {
     // If the file cannot be examined, a folder above it is closed.
     let owner = path
         .ancestors()
-        .map(|path| {
-            if path.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                path
-            }
-        })
+        .map(or_here)
         .find_map(|path| Some((path, path.metadata().ok()?)));
     let (Some(user), Some((found, owner))) = (user(), owner) else {
         return String::new();
@@ -240,6 +245,15 @@ pub(crate) fn owner_note(path: &Path, cause: &io::Error) -> String {
         described(owner.uid()),
         owner.mode() & 0o7777
     )
+}
+
+/// Returns the current folder in place of an empty path.
+fn or_here(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    }
 }
 
 /// Describes the user that this process runs as.
@@ -286,6 +300,29 @@ pub(crate) fn group_id(group: &str) -> Option<u32> {
     })
 }
 
+/// Returns whether this process may give its files to a group: it is in the group, or may give files to anybody. It may if
+/// the kernel does not say.
+pub(crate) fn may_give_to_group(group: u32) -> bool {
+    let status = bounded_file::read_to_string(Path::new("/proc/self/status"));
+    status.map_or(true, |status| gives_to_group(&status, group))
+}
+
+/// Returns the same by the text of `/proc/PID/status` (`proc_pid_status(5)`).
+fn gives_to_group(status: &str, group: u32) -> bool {
+    /// The bit of `CAP_CHOWN`.
+    const CHOWN: u64 = 1;
+    let field = |name: &str| {
+        let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+        lines.find_map(|(found, value)| (found == name).then_some(value.trim()))
+    };
+    let has_group = |name: &str| {
+        let groups = field(name).unwrap_or_default();
+        groups.split_whitespace().any(|found| found.parse() == Ok(group))
+    };
+    let capabilities = field("CapEff").and_then(|bits| u64::from_str_radix(bits, 16).ok());
+    has_group("Gid") || has_group("Groups") || capabilities.is_none_or(|bits| bits & CHOWN != 0)
+}
+
 /// Quotes arguments for a shell.
 fn shell_line(arguments: impl Iterator<Item = OsString>) -> String {
     let quoted = arguments.map(|argument| {
@@ -303,6 +340,14 @@ fn shell_line(arguments: impl Iterator<Item = OsString>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_is_given_by_its_members_and_by_who_may_give_files_to_anybody() {
+        let status = "Name:\ta\nGid:\t7\t7\t7\t7\nGroups:\t20 30 \nCapEff:\t0000000000000400\n";
+        assert!([7, 20, 30].into_iter().all(|group| gives_to_group(status, group)));
+        assert!([0, 2, 40].into_iter().all(|group| !gives_to_group(status, group)));
+        assert!(gives_to_group(&status.replace("400", "401"), 40));
+    }
 
     #[test]
     fn a_line_is_read_by_a_shell_as_it_was_typed() {

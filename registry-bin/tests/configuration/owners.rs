@@ -99,7 +99,15 @@ fn check_refuses_places_that_serve_refuses() {
             ),
             "storage.filesystem.rootdirectory",
         ),
+        (
+            "storage: {filesystem: {rootdirectory: data}}\nbackup: {folder: /etc/passwd}",
+            "cannot make backups in /etc/passwd",
+        ),
         // Root may write there by the modes, and cannot.
+        (
+            "storage: {filesystem: {rootdirectory: data}}\nbackup: {folder: /proc/backups}",
+            "cannot make backups in /proc/backups",
+        ),
         (
             "storage: {filesystem: {rootdirectory: /proc/registry}}",
             "storage.filesystem.rootdirectory",
@@ -137,6 +145,48 @@ fn check_refuses_places_that_serve_refuses() {
                 "{command:?} {rest}: {}",
                 text(&output)
             );
+        }
+    }
+}
+
+#[test]
+fn check_refuses_what_its_user_may_not_use_as_serve_does() {
+    let low_ports = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let has_low_ports = low_ports.is_ok_and(|first| first.trim().parse().is_ok_and(|first: u16| first > 81));
+    for (rest, expected, is_of_port) in [
+        (
+            "storage: inmemory\nhttp: {addr: '127.0.0.1:80'}",
+            "http.addr: cannot listen on 127.0.0.1:80 as the user 65532",
+            true,
+        ),
+        (
+            "storage: inmemory\nhttp: {addr: '127.0.0.1:0', debug: {addr: '127.0.0.1:81'}}",
+            "http.debug.addr: cannot listen on 127.0.0.1:81 as the user 65532",
+            true,
+        ),
+        (
+            "storage: inmemory\nhttp: {net: unix, addr: socket, unix: {group: '1'}}",
+            "http.unix.group: the socket cannot have the group 1, because the user 65532 is not in it",
+            false,
+        ),
+        (
+            "storage: {filesystem: {rootdirectory: data}}\nhttp: {addr: '127.0.0.1:0'}\nbackup: {folder: /root/backups}",
+            "backup.folder: cannot make backups in /root/backups",
+            false,
+        ),
+    ] {
+        if is_of_port && !has_low_ports {
+            continue;
+        }
+        let folder = with_configuration(&format!("version: 0.1\n{rest}\n"));
+        for command in [&["config", "check", "config.yml"][..], &["serve", "config.yml"]] {
+            let Some(mut program) = somebody(folder.path()) else {
+                return;
+            };
+            let output = program.args(command).output();
+            let output = output.expect("the program can be started");
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {}", text(&output));
+            assert!(text(&output).contains(expected), "{command:?}: {}", text(&output));
         }
     }
 }

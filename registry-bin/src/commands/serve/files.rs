@@ -23,13 +23,17 @@ use crate::storage::StorageLocation;
 pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
     let configuration = &loaded.configuration;
     let (http, auth) = (&configuration.http, &configuration.auth);
+    let inherited = listen::inherited();
+    let has_own_sockets = inherited.as_ref().is_ok_and(|sockets| !sockets.is_empty());
     let mut results = vec![
         check_clock(SystemTime::now()).map_err(|cause| Failure::new("cannot serve").because(cause)),
         Traces::check(),
-        listen::inherited().map(drop),
+        inherited.map(drop),
         OpenFiles::of(http).map(drop),
     ];
-    if http.net == Network::Tcp {
+    if has_own_sockets {
+        // They are used in place of `http.addr`.
+    } else if http.net == Network::Tcp {
         results.push(listen::check("http.addr", &http.addr));
         results.push(listen::require_apart(http));
     } else {

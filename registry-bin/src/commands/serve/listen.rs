@@ -163,28 +163,29 @@ impl Inherited {
 }
 
 async fn bind_unix(path: &str, file: &UnixSocket) -> Result<Listener, Failure> {
-    let group = file.group.as_deref().map(group_id).transpose()?;
+    let group = group_of(file)?;
     let mode = file.mode.map(|mode| mode.0);
     Listener::bind_unix(path, mode, group).await.map_err(|cause| {
-        let of_group = match &file.group {
-            Some(group) if cause.kind() == ErrorKind::PermissionDenied => {
-                format!(" as one of the group {group}, which the server's user has to be in")
-            }
-            _ => String::new(),
-        };
-        let message = format!("cannot listen at the unix socket {path}{of_group}; name another");
+        let message = format!("cannot listen at the unix socket {path}; name another");
         Failure::of("http.addr", message).because(ownership::with_owner(Path::new(path), cause))
     })
 }
 
-/// Finds the ID of a group.
-fn group_id(group: &str) -> Result<u32, Failure> {
-    ownership::group_id(group).ok_or_else(|| {
-        Failure::of(
-            "http.unix.group",
-            format!("/etc/group has no group {group}; write its number"),
-        )
-    })
+/// Finds the ID of the group of a socket. This process must be able to give the socket to it.
+fn group_of(file: &UnixSocket) -> Result<Option<u32>, Failure> {
+    let Some(group) = &file.group else {
+        return Ok(None);
+    };
+    let wrong = |what: String| Failure::of("http.unix.group", what);
+    let number = ownership::group_id(group)
+        .ok_or_else(|| wrong(format!("/etc/group has no group {group}; write its number")))?;
+    if !ownership::may_give_to_group(number) {
+        return Err(wrong(format!(
+            "the socket cannot have the group {group}, because {} is not in it; add the user to the group, or name another one",
+            ownership::this_user()
+        )));
+    }
+    Ok(Some(number))
 }
 
 /// Listens on the address that a key of the configuration names.
@@ -196,7 +197,7 @@ pub(super) fn bind_tcp(key: &str, text: &str) -> Result<TcpListener, Failure> {
 
 /// Checks that the group exists.
 pub(super) fn check_unix(file: &UnixSocket) -> Result<(), Failure> {
-    file.group.as_deref().map(group_id).transpose().map(drop)
+    group_of(file).map(drop)
 }
 
 /// Requires that both listeners can coexist. The system lets both reserve the same port until they listen, so the
@@ -230,13 +231,12 @@ fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
         && (one.ip() == other.ip() || takes(one, other) || takes(other, one))
 }
 
-/// Checks that this machine has the address, which a name may lack. The address stays free.
+/// Checks that this machine has the address, which a name may lack, and that this process may use the port. The address
+/// stays free.
 pub(super) fn check(key: &str, text: &str) -> Result<(), Failure> {
     match reserve(text) {
-        // A running server may have the address, and the service manager may pass a socket for a low port.
-        Err(cause) if !matches!(cause.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied) => {
-            Err(cannot_listen(key, text, cause))
-        }
+        // A running server may have the address.
+        Err(cause) if cause.kind() != ErrorKind::AddrInUse => Err(cannot_listen(key, text, cause)),
         _ => Ok(()),
     }
 }

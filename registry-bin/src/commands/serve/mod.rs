@@ -84,7 +84,9 @@ pub(crate) fn run(serve: &Serve) -> Result<bool, Failure> {
 fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
     check_clock(SystemTime::now()).map_err(|cause| Failure::new("cannot serve").because(cause))?;
     let loaded = load(&serve.configuration.store(), &serve.flags())?;
-    claims::require_apart(&loaded).map_err(|failure| loaded.locate(failure))?;
+    claims::require_apart(&loaded)
+        .and_then(|()| places::check_backups(&loaded.configuration))
+        .map_err(|failure| loaded.locate(failure))?;
     let log = Logging::of(&loaded.configuration).start_through(errors.clone());
     tell_what_has_no_effect(&loaded);
     // Called before there are threads that could read the environment at the same time; the thread of the log does not.

@@ -42,15 +42,31 @@ pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
             results.push(check_made_file(path).map_err(|cause| Failure::of(key, message).because(cause)));
         }
     }
-    if let Some(folder) = &configuration.backup.folder {
-        let checked = match folder.metadata() {
-            Ok(_) => check_folder(folder),
-            Err(_) => check_made(folder),
-        };
-        let message = format!("cannot make backups in {}", folder.display());
-        results.push(checked.map_err(|cause| Failure::of("backup.folder", message).because(cause)));
-    }
+    results.push(check_backups(configuration));
     results
+}
+
+/// Checks that backups can be written to their folder. A root that is only read has none.
+///
+/// # Errors
+/// Why a backup would fail.
+pub(super) fn check_backups(configuration: &Configuration) -> Result<(), Failure> {
+    let (Some(folder), Some(filesystem)) = (&configuration.backup.folder, &configuration.storage.filesystem)
+    else {
+        return Ok(());
+    };
+    if matches!(
+        require_writable(&filesystem.root, &configuration.storage.maintenance),
+        Ok(false)
+    ) {
+        return Ok(());
+    }
+    let checked = match folder.metadata() {
+        Ok(_) => check_folder(folder),
+        Err(_) => check_made(folder),
+    };
+    let message = format!("cannot make backups in {}", folder.display());
+    checked.map_err(|cause| Failure::of("backup.folder", message).because(cause))
 }
 
 /// Checks that a store can be opened or created in a folder.
