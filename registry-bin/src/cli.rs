@@ -169,9 +169,14 @@ pub(crate) struct Serve {
     pub(crate) listen: Option<String>,
 
     /// Serve HTTPS with a certificate for this machine's names and these, signed by an authority created once; both are
-    /// kept in the data folder. The start prints how to make clients trust it.
+    /// kept in the data folder. The start prints how to make clients trust it. If no address is configured, listen on
+    /// the one that the first NAME of this machine leads to.
     #[arg(long, value_name = "NAME", num_args = 0..)]
     pub(crate) tls_self_signed: Option<Vec<String>>,
+
+    /// The address that a name of `tls_self_signed` leads to, which is listened on where nothing else is said.
+    #[arg(skip)]
+    pub(crate) named_address: Option<String>,
 
     /// If another server has the folder, wait for it to end instead of failing.
     #[arg(long)]
@@ -203,6 +208,7 @@ impl Serve {
         let word =
             |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
         [
+            flag("http.addr", "--tls-self-signed", self.named_address.clone()),
             flag("http.addr", "--listen", self.listen.clone()),
             flag(
                 "http.draintimeout",

@@ -38,10 +38,8 @@ pub(super) fn announce(
     let tcp = addresses.iter().find_map(ListenAddress::tcp);
     let own = encryption.and_then(Encryption::self_signed);
     let reachable = match (tcp, own) {
-        (Some(address), Some(own)) if address.ip().is_unspecified() => {
-            Some((own.first_name().to_owned(), address.port()))
-        }
-        (Some(address), _) => Some((reachable(address), address.port())),
+        (Some(address), Some(own)) => Some((own.host_of(address.ip()), address.port())),
+        (Some(address), None) => Some((reachable(address), address.port())),
         (None, _) => None,
     };
     if let Some((host, port)) = reachable {

@@ -10,6 +10,7 @@ mod debug;
 mod dropped_lines;
 pub(crate) mod files;
 mod listen;
+mod names;
 mod notifications;
 mod open;
 mod open_files;
@@ -45,6 +46,7 @@ use self::announce::announce;
 use self::authentication::{Authentication, KeyRefresh};
 use self::backups::Backups;
 use self::listen::{Inherited, inherited};
+use self::names::NamesHere;
 use self::notifications::Notifications;
 use self::open::Opening;
 use self::open_files::OpenFiles;
@@ -91,17 +93,32 @@ fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
     tell_what_has_no_effect(&loaded);
     // Called before there are threads that could read the environment at the same time; the thread of the log does not.
     let inherited = inherited()?;
+    let names = NamesHere::find(serve);
+    let mut serve = serve.clone();
+    let mut loaded = loaded;
+    if inherited.is_empty() {
+        serve.named_address = names.listen_address(&serve, &loaded);
+    }
+    if serve.named_address.is_some() {
+        loaded = load(&serve.configuration.store(), &serve.flags())?;
+    }
+    let own = self_signed(&serve, &loaded, names)?;
     let runtime = runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS + FILE_THREADS)
         .enable_all()
         .build()
         .map_err(|cause| Failure::new("cannot start threads").because(cause))?;
-    let served = runtime.block_on(serve_until_signal(serve, &loaded, (log, errors), inherited));
+    let served = runtime.block_on(serve_until_signal(
+        (&serve, own),
+        &loaded,
+        (log, errors),
+        inherited,
+    ));
     served.map_err(|failure| loaded.locate(failure))
 }
 
 async fn serve_until_signal(
-    serve: &Serve,
+    (serve, own): (&Serve, Option<SelfSigned>),
     loaded: &Loaded,
     (log, errors): (LogHandle, &LineWriter),
     inherited: Vec<Inherited>,
@@ -113,7 +130,7 @@ async fn serve_until_signal(
     let http = &configuration.http;
     let options = proxy_options(http)?;
     let location = StorageLocation::of(&configuration.storage)?;
-    let encryption = Encryption::start(http, self_signed(serve, &location)?)?.map(Arc::new);
+    let encryption = Encryption::start(http, own)?.map(Arc::new);
     let opening = Opening::new(http, inherited, serve.wait)?;
     let telemetry = Telemetry::start(&configuration.log, errors)?;
     let health = Health::new();
@@ -178,15 +195,15 @@ async fn serve_until_signal(
 }
 
 /// Returns our own certificate, if the command line asks for one.
-fn self_signed(serve: &Serve, location: &StorageLocation) -> Result<Option<SelfSigned>, Failure> {
+fn self_signed(serve: &Serve, loaded: &Loaded, here: NamesHere) -> Result<Option<SelfSigned>, Failure> {
     let Some(names) = &serve.tls_self_signed else {
         return Ok(None);
     };
-    let folder = match location {
-        StorageLocation::Folder(root) => root.clone(),
+    let folder = match StorageLocation::of(&loaded.configuration.storage)? {
+        StorageLocation::Folder(root) => root,
         StorageLocation::Memory | StorageLocation::Bucket(_) => PathBuf::from(DEFAULT_FOLDER),
     };
-    SelfSigned::new(folder.join(OWN_CERTIFICATES), names).map(Some)
+    SelfSigned::new(folder.join(OWN_CERTIFICATES), names, here).map(Some)
 }
 
 /// Logs everything in the configuration that has no effect, so that nothing is ignored silently.

@@ -15,6 +15,7 @@ use rcgen::{
 use registry_http::tls::ServerCertificate;
 use registry_storage::filesystem::create_private_folder;
 
+use super::names::NamesHere;
 use crate::bounded_file;
 use crate::failure::Failure;
 use crate::secret_file;
@@ -36,11 +37,12 @@ const EARLY: Duration = Duration::from_hours(1);
 pub(super) struct SelfSigned {
     folder: PathBuf,
     names: Vec<String>,
+    here: NamesHere,
 }
 
 impl SelfSigned {
-    /// Creates one for this machine's names and `more`. Nothing is read or written yet.
-    pub(super) fn new(folder: PathBuf, more: &[String]) -> Result<Self, Failure> {
+    /// Creates one for this machine's names and `more`, of which `here` lead to this machine. Nothing is read or written yet.
+    pub(super) fn new(folder: PathBuf, more: &[String], here: NamesHere) -> Result<Self, Failure> {
         let mut names: Vec<String> = Vec::new();
         for name in more {
             if !is_name(name) {
@@ -58,7 +60,7 @@ impl SelfSigned {
         names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
         let mut seen = std::collections::BTreeSet::new();
         names.retain(|name| seen.insert(name.clone()));
-        Ok(Self { folder, names })
+        Ok(Self { folder, names, here })
     }
 
     /// Returns the existing certificate, or a new one if there is none, it expires soon, or the names have changed.
@@ -206,9 +208,16 @@ impl SelfSigned {
         text
     }
 
-    /// Returns the name that clients are most likely to know.
-    pub(super) fn first_name(&self) -> &str {
-        self.names.first().map_or("localhost", String::as_str)
+    /// Returns the name or the address by which clients reach an address that the server listens on.
+    pub(super) fn host_of(&self, address: IpAddr) -> String {
+        let first_name = || self.names.first().map_or("localhost", String::as_str);
+        if address.is_unspecified() {
+            first_name().to_owned()
+        } else {
+            self.here
+                .at(address)
+                .map_or_else(|| address.to_string(), str::to_owned)
+        }
     }
 }
 
@@ -255,7 +264,7 @@ mod tests {
 
     fn names(more: &[&str]) -> Result<Vec<String>, Failure> {
         let more: Vec<String> = more.iter().map(|name| (*name).to_owned()).collect();
-        Ok(SelfSigned::new(PathBuf::new(), &more)?.names)
+        Ok(SelfSigned::new(PathBuf::new(), &more, NamesHere::default())?.names)
     }
 
     #[test]
@@ -276,7 +285,7 @@ mod tests {
     fn what_is_made_is_kept_until_the_names_change() {
         let folder = tempfile::tempdir().unwrap();
         let make = |more: &[String]| {
-            let own = SelfSigned::new(folder.path().join("a/tls"), more).unwrap();
+            let own = SelfSigned::new(folder.path().join("a/tls"), more, NamesHere::default()).unwrap();
             let expires = own.certificate().unwrap().expires();
             assert!(expires > SystemTime::now() + RENEWAL);
             let file = |name: &str| fs::read(own.folder.join(name)).unwrap();
@@ -299,7 +308,7 @@ mod tests {
 
     #[test]
     fn instructions_are_ready_to_paste() {
-        let own = SelfSigned::new("/data/it's".into(), &[]).unwrap();
+        let own = SelfSigned::new("/data/it's".into(), &[], NamesHere::default()).unwrap();
         let text = own.instructions("registry.example", 5000);
         let authority = "'/data/it'\\''s/ca.pem'";
         for line in [
