@@ -50,8 +50,8 @@ impl Running {
         until(|| {
             let output = std::fs::read_to_string(&path).unwrap_or_default();
             let announced = output
-                .strip_prefix("Listening on ")
-                .and_then(|rest| rest.split_once('\n'));
+                .split_once("Listening on ")
+                .and_then(|(_, rest)| rest.split_once('\n'));
             running.url = announced
                 .map(|(url, _)| url.to_owned())
                 .or_else(|| running.logged_url())
@@ -108,6 +108,44 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[test]
+fn the_first_user_is_told_in_the_form_of_the_log() {
+    let variables = |format| {
+        [
+            ("REGISTRY_STORAGE", "inmemory"),
+            ("REGISTRY_LOG_FORMATTER", format),
+            ("REGISTRY_AUTH_HTPASSWD_REALM", "registry"),
+            ("REGISTRY_AUTH_HTPASSWD_PATH", "users"),
+        ]
+    };
+    for format in ["json", "logstash", "text"] {
+        let server = Running::start(None, &variables(format));
+        let output = std::fs::read_to_string(server.folder.path().join("output")).expect("it is text");
+        if format == "text" {
+            assert!(
+                output.starts_with("There was no file of users, so users was made"),
+                "{output}"
+            );
+            continue;
+        }
+        let lines: Vec<serde_json::Value> = output
+            .lines()
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect();
+        assert_eq!(lines.len(), 1, "{output}");
+        assert_eq!(
+            (&lines[0]["file"], &lines[0]["user"]),
+            (&"users".into(), &"docker".into())
+        );
+        let password = lines[0]["password"].as_str().expect("there is a password");
+        assert!(
+            password.len() > 20 && !server.log().contains(password),
+            "{}",
+            server.log()
+        );
     }
 }
 

@@ -76,8 +76,10 @@ impl Authentication {
         let builtin = auth.token.as_ref().and_then(|token| token.builtin.as_ref());
         let own_keys = builtin.map(|builtin| SigningKeyFile::of(builtin.keys.as_deref(), location));
         let own_keys = own_keys.transpose()?;
+        let policy = Policy::of(configuration)?;
+        users::provide_missing(configuration)?;
         let parts = Parts {
-            policy: Policy::of(configuration)?,
+            policy,
             credentials: Credentials::start(&auth, own_keys.as_ref())?,
         };
         Ok(Self {

@@ -5,10 +5,14 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use registry_core::printable::printable_json;
 use registry_http::auth::{Htpasswd, HtpasswdLine, Passwords};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::commands::htpasswd;
+use crate::config::Configuration;
+use crate::config::sections::log::LogFormat;
 use crate::failure::Failure;
 use crate::secret_file;
 
@@ -26,9 +30,15 @@ pub(crate) fn read(key: &str, path: &Path) -> Result<Htpasswd, Failure> {
     htpasswd::read(path).map_err(|failure| failure.about(key))
 }
 
-/// Reads the file of users that a key names, and creates it if it is missing.
+/// Creates the files of users that are missing.
+pub(super) fn provide_missing(configuration: &Configuration) -> Result<(), Failure> {
+    let format = configuration.log.formatter;
+    let mut files = configuration.auth.files_of_users();
+    files.try_for_each(|(key, path)| provide(path, format).map_err(|failure| failure.about(key)))
+}
+
+/// Reads the file of users that a key names.
 pub(super) fn start(key: &str, path: &Path) -> Result<Arc<Passwords>, Failure> {
-    provide(path).map_err(|failure| failure.about(key))?;
     let passwords = Passwords::new(read(key, path)?);
     let passwords = passwords.map_err(|cause| Failure::new("cannot check passwords").because(cause))?;
     Ok(Arc::new(passwords))
@@ -64,8 +74,8 @@ pub(super) fn tell_who_is_gone(old: &Htpasswd, new: &Htpasswd) {
 }
 
 /// Creates a file of users with one user, if there is none, and shows the password once, on standard output and not in
-/// the log.
-fn provide(path: &Path) -> Result<(), Failure> {
+/// the log. The output is JSON if the log is: its reader expects nothing else.
+fn provide(path: &Path, format: LogFormat) -> Result<(), Failure> {
     if path.exists() {
         return Ok(());
     }
@@ -75,15 +85,29 @@ fn provide(path: &Path) -> Result<(), Failure> {
     let line = HtpasswdLine::new(USER, &password).map_err(|cause| failed().because(cause))?;
     let is_made = secret_file::create(path, &line.put_into("")).map_err(|cause| failed().because(cause))?;
     if is_made {
-        let text = format!(
-            "There was no file of users, so {} was made, with the user {USER} and the password {password}\n\
-             It is not shown again; set another with: registry-bin htpasswd add {} {USER}\n",
-            path.display(),
-            path.display()
-        );
+        let text = announcement(path, &password, format);
         io::stdout()
             .write_all(text.as_bytes())
             .map_err(|cause| failed().because(cause))?;
     }
     Ok(())
+}
+
+fn announcement(path: &Path, password: &str, format: LogFormat) -> String {
+    let file = path.display();
+    match format {
+        LogFormat::Text => format!(
+            "There was no file of users, so {file} was made, with the user {USER} and the password {password}\n\
+             It is not shown again; set another with: registry-bin htpasswd add {file} {USER}\n"
+        ),
+        LogFormat::Json | LogFormat::Logstash => {
+            let object = json!({
+                "message": "there was no file of users, so one was made; the password is not shown again",
+                "file": file.to_string(),
+                "user": USER,
+                "password": password,
+            });
+            format!("{}\n", printable_json(object.to_string()))
+        }
+    }
 }
