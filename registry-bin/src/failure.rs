@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use registry_core::printable::Printable;
+use registry_core::printable::{Printable, shortened};
 
 /// What was wrong, with which value, and what to do about it.
 #[derive(Debug)]
@@ -80,6 +80,16 @@ pub(crate) fn printable_lines(text: &str) -> String {
     lines.join("\n")
 }
 
+/// Makes a page one short line, as a service or a proxy before it may answer with one.
+fn one_line(cause: String) -> String {
+    const LONGEST: usize = 300;
+    if !cause.contains(['\n', '<']) {
+        return cause;
+    }
+    let line = cause.split_whitespace().collect::<Vec<_>>().join(" ");
+    shortened(&line, LONGEST).into_owned()
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in [&self.place, &self.key].into_iter().flatten() {
@@ -88,7 +98,7 @@ impl fmt::Display for Failure {
         let mut text = self.message.clone();
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
         while let Some(error) = cause {
-            let told = error.to_string();
+            let told = one_line(error.to_string());
             // Some errors include their causes.
             if !text.contains(&told) {
                 text.push_str(": ");
@@ -101,3 +111,24 @@ impl fmt::Display for Failure {
 }
 
 impl Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_in_the_place_of_an_answer_is_one_short_line() {
+        let page = format!(
+            "<html>\n  <body>\n{}</body>\n</html>",
+            "<p>Bad gateway</p>\n".repeat(50)
+        );
+        let text = Failure::new("cannot use s3://b/").because(page).to_string();
+        assert!(
+            text.starts_with("cannot use s3://b/: <html> <body> <p>Bad gateway</p> <p>"),
+            "{text}"
+        );
+        assert!(!text.contains('\n') && text.len() < 350, "{text}");
+        let long = "a".repeat(1000);
+        assert!(Failure::new("b").because(&*long).to_string().contains(&long));
+    }
+}

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::cli::StoreArguments;
 use crate::config::sections::http::{Http, Network};
-use crate::config::values::split_address;
+use crate::config::values::{shown, split_address};
 use crate::config::{Loaded, load};
 use crate::failure::Failure;
 
@@ -57,7 +57,7 @@ struct Question {
 pub(crate) fn run(health: &Health) -> Result<(), Failure> {
     let question = match &health.url {
         Some(url) => Question {
-            urls: vec![url_of(url)?],
+            urls: vec![given(url)?],
             socket: None,
         },
         None => {
@@ -72,6 +72,16 @@ pub(crate) fn run(health: &Health) -> Result<(), Failure> {
     let answer = runtime.block_on(question.ask())?;
     writeln!(io::stdout(), "{answer}")
         .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+}
+
+/// Reads the argument, in whose place a configuration is easily written.
+fn given(text: &str) -> Result<Url, Failure> {
+    url_of(text).map_err(|_| {
+        Failure::new(format!(
+            "takes a URL, but has {}; write http://HOST:PORT/v2/, or name a configuration with --config",
+            shown(text)
+        ))
+    })
 }
 
 fn url_of(text: &str) -> Result<Url, Failure> {

@@ -1,6 +1,8 @@
 //! `registry-bin completion` and `registry-bin man`: completion scripts and manual pages of the command line.
 
+use std::ffi::OsStr;
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
@@ -11,14 +13,19 @@ use crate::failure::Failure;
 
 const NAME: &str = "registry-bin";
 
-/// Prints the completion script of a shell.
+/// What the program is called in the place of registry:2.
+const OTHER_NAME: &str = "registry";
+
+/// Prints the completion script of a shell, for the name that the program was called by.
 pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
-    print(script(shell).as_bytes())
+    let called = std::env::args_os().next().unwrap_or_default();
+    let is_other = Path::new(&called).file_name() == Some(OsStr::new(OTHER_NAME));
+    print(script(shell, if is_other { OTHER_NAME } else { NAME }).as_bytes())
 }
 
-fn script(shell: Shell) -> String {
+fn script(shell: Shell, name: &str) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
+    clap_complete::generate(shell, &mut Arguments::command(), name, &mut script);
     // For bash, clap_complete 4.6 spells the hyphen of our name in two ways, so that it finds none of the commands.
     String::from_utf8_lossy(&script).replace("registry__subcmd__bin__", "registry__bin__")
 }
@@ -48,15 +55,23 @@ mod tests {
 
     #[test]
     fn bash_finds_what_follows_each_command() {
-        let script = script(Shell::Bash);
-        let commands = script
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'));
-        let commands: Vec<_> = commands.filter(|command| !command.is_empty()).collect();
-        assert!(commands.len() > 20, "{commands:?}");
-        for command in commands {
-            let label = format!("{command})");
-            assert!(script.lines().any(|line| line.trim() == label), "{command}");
+        for name in [NAME, OTHER_NAME] {
+            let script = script(Shell::Bash, name);
+            assert!(
+                script
+                    .lines()
+                    .any(|line| line.ends_with(&format!("default {name}"))),
+                "{script}"
+            );
+            let commands = script
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'));
+            let commands: Vec<_> = commands.filter(|command| !command.is_empty()).collect();
+            assert!(commands.len() > 20, "{commands:?}");
+            for command in commands {
+                let label = format!("{command})");
+                assert!(script.lines().any(|line| line.trim() == label), "{command}");
+            }
         }
     }
 }

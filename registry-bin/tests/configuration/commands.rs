@@ -1,8 +1,9 @@
-//! `registry-bin config`.
+//! `registry-bin config`, and small commands.
 
 use serde_json::Value;
 
-use crate::run;
+use crate::support::users::set_password;
+use crate::{program, run, with_configuration};
 
 const TEXT: &str = "version: 0.1\nstorage:\n  inmemory:\n  cache:\n    blobdescriptor: redis\nredis:\n  password: canary\nhttp:\n  secret: canary\ncatalog:\n  maxentries: 500000\ntags:\n  maxtags: 1000\n";
 
@@ -160,4 +161,60 @@ fn shells_and_manuals_know_the_commands() {
     }
     let output = run(&["man", "/nowhere"], "", &[]);
     assert!(!output.status.success() && text(&output.stderr).contains("/nowhere"));
+}
+
+#[test]
+fn a_configuration_in_the_place_of_a_url_is_told_what_to_write() {
+    let folder = with_configuration("version: 0.1\nstorage: inmemory\n");
+    let output = program(folder.path())
+        .args(["health", "config.yml"])
+        .output()
+        .expect("the program can be started");
+    let said = text(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for part in ["\"config.yml\"", "http://HOST:PORT/v2/", "--config"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn a_shell_completes_the_name_that_the_program_was_called_by() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let called = folder.path().join("registry");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_registry-bin"), &called).expect("a link can be made");
+    for (program, name) in [
+        (called.as_os_str(), "registry"),
+        (env!("CARGO_BIN_EXE_registry-bin").as_ref(), "registry-bin"),
+    ] {
+        let output = std::process::Command::new(program)
+            .args(["completion", "bash"])
+            .output()
+            .expect("the program can be started");
+        let script = text(&output.stdout);
+        let end = format!("-o default {name}");
+        assert!(
+            script.lines().any(|line| line.ends_with(&end)),
+            "{name}: {script}"
+        );
+    }
+}
+
+#[test]
+fn a_file_of_users_that_root_makes_belongs_to_the_owner_of_the_folder() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    if chown(folder.path(), Some(65532), Some(65533)).is_err() {
+        // Only root can.
+        return;
+    }
+    for file in ["users", "below/it/users"] {
+        let users = folder.path().join(file);
+        set_password(&users, "alice", "secret");
+        set_password(&users, "bob", "secret");
+        for made in users.ancestors().take_while(|made| *made != folder.path()) {
+            let found = made.metadata().expect("it was made");
+            assert_eq!((found.uid(), found.gid()), (65532, 65533), "{}", made.display());
+        }
+    }
 }

@@ -200,7 +200,7 @@ impl Policy {
 }
 
 impl Credentials {
-    /// Reads the files that `auth` names, and creates those that may be missing.
+    /// Reads the files that `auth` names.
     fn start(auth: &Auth, own_keys: Option<&SigningKeyFile>) -> Result<Self, Failure> {
         Ok(match (&auth.htpasswd, &auth.token) {
             (Some(htpasswd), _) => Self::Users(users::start(auth::HTPASSWD_PATH, &htpasswd.path)?),

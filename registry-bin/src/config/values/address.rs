@@ -11,6 +11,9 @@ pub(crate) fn split_address(text: &str) -> Result<(&str, u16), String> {
     if text.contains("://") {
         return wrong("leave out the scheme: TLS is `http.tls`");
     }
+    if text.contains(char::is_whitespace) {
+        return wrong("there is a blank in it: remove that");
+    }
     if text.contains(',') {
         return wrong("one address is taken, not several");
     }
@@ -47,6 +50,13 @@ fn number(port: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_blank_is_named() {
+        for text in [" 127.0.0.1:5000", "127.0.0.1: 5000", "127.0.0.1:5000\n"] {
+            assert!(split_address(text).unwrap_err().contains("blank"), "{text:?}");
+        }
+    }
 
     #[test]
     fn what_cannot_be_listened_at_is_no_address() {
