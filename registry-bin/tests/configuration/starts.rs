@@ -76,7 +76,9 @@ impl Running {
     fn logged_url(&self) -> Option<String> {
         let log = self.log();
         let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let mut listening = lines.filter(|line: &serde_json::Value| line["msg"] == "listening");
+        let is_told =
+            |line: &serde_json::Value| [&line["msg"], &line["message"]].contains(&&"listening".into());
+        let mut listening = lines.filter(is_told);
         Some(listening.next()?["address"].as_str()?.to_owned())
     }
 
