@@ -145,6 +145,12 @@ impl Key {
         Self("adoption/distribution".into())
     }
 
+    /// The links of a repository in the other program's folders that were adopted.
+    #[must_use]
+    pub fn adopted(repository: &RepositoryName) -> Self {
+        Self(format!("adopted/{}!", Split(repository.as_str())).into())
+    }
+
     /// The note of a long push to a repository.
     #[must_use]
     pub fn push(repository: &RepositoryName, id: Uuid) -> Self {

@@ -30,6 +30,8 @@ pub(crate) enum KeyKind {
     /// The note of a long push.
     Push(RepositoryName, Uuid),
     Adoption,
+    /// The links of a repository that were adopted.
+    Adopted(RepositoryName),
 }
 
 impl KeyKind {
@@ -45,6 +47,7 @@ impl KeyKind {
             "deletes" => note(rest).map(|(repository, id)| Self::Delete(repository, id)),
             "pushes" => note(rest).map(|(repository, id)| Self::Push(repository, id)),
             "adoption" => Some(Self::Adoption),
+            "adopted" => Some(Self::Adopted(name(rest.strip_suffix('!')?)?)),
             _ => None,
         }?;
         // What is spelled in another way than it would be written is not found by those who look for it.
@@ -71,6 +74,7 @@ impl KeyKind {
             Self::Delete(repository, id) => Key::delete(repository, *id),
             Self::Push(repository, id) => Key::push(repository, *id),
             Self::Adoption => Key::adoption(),
+            Self::Adopted(repository) => Key::adopted(repository),
         }
     }
 }
@@ -181,7 +185,8 @@ mod tests {
                 KeyKind::Referrer { repository: repository.clone(), subject: digest, referrer: other, incarnation },
                 KeyKind::Repository(repository.clone()),
                 KeyKind::Delete(repository.clone(), Uuid::from_u128(id)),
-                KeyKind::Push(repository, Uuid::from_u128(id)),
+                KeyKind::Push(repository.clone(), Uuid::from_u128(id)),
+                KeyKind::Adopted(repository),
                 KeyKind::Upload(UploadId::from_random(id)),
                 KeyKind::Adoption,
             ];
@@ -191,7 +196,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|deletes|pushes|adoption|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|deletes|pushes|adoption|adopted|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

@@ -208,12 +208,26 @@ pub(crate) struct AdoptionRecord {
     /// None while it goes on, or where its process died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) finished: Option<Timestamp>,
-    /// When the last of what was adopted was written, by the clock of its file system.
+    /// When the last of what was adopted was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) newest: Option<Timestamp>,
+    /// The last change of any kind to the folders that was seen, by the clock of their file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) changed: Option<Timestamp>,
     /// What tells the folder that was adopted from a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) folder: Option<u64>,
+    /// Something was broken and left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_partial: bool,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// Which links of a repository were adopted; the content is a list of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AdoptedRecord {
+    pub(crate) repository: RepositoryName,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
 }
@@ -286,7 +300,8 @@ always_live!(
     RepositoryRecord,
     NoteRecord,
     QuarantineRecord,
-    AdoptionRecord
+    AdoptionRecord,
+    AdoptedRecord
 );
 
 /// Writes a record.

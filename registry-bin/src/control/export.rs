@@ -32,10 +32,9 @@ pub(super) async fn distribution(
     let exported = match store {
         AnyStore::Disk(store) => {
             let root = store.backend().root();
-            let adopted = adopted_tree(store, target).await?;
             let options = ExportOptions::new().link_from(root);
             let exported = distribution::export(store, target, &options, &mut progress).await;
-            if let (Some(tree), Ok(_)) = (adopted, &exported) {
+            if let (Some(tree), Ok(_)) = (tree_of(store, target), &exported) {
                 distribution::wrote_here(store, &tree)
                     .await
                     .map_err(|cause| failure(target).because(cause))?;
@@ -63,18 +62,12 @@ pub(super) async fn distribution(
     })
 }
 
-/// Returns the tree that the export writes to, if it is the adopted one and has nothing new: what the export writes
-/// there must not be adopted again.
-async fn adopted_tree(store: &Store<FilesystemBackend>, target: &Path) -> Result<Option<Tree>, Failure> {
+/// Returns the tree that the export wrote to, if it is the one beside the store: what the export writes there must not be
+/// adopted again.
+fn tree_of(store: &Store<FilesystemBackend>, target: &Path) -> Option<Tree> {
     let root = store.backend().root();
     let is_same = target.canonicalize().ok() == root.canonicalize().ok();
-    let Some(tree) = Tree::find(root).ok().flatten().filter(|_| is_same) else {
-        return Ok(None);
-    };
-    let is_adopted = distribution::is_adopted(store, &tree)
-        .await
-        .map_err(|cause| failure(target).because(cause))?;
-    Ok(is_adopted.then_some(tree))
+    Tree::find(root).ok().flatten().filter(|_| is_same)
 }
 
 fn failure(target: &Path) -> Failure {

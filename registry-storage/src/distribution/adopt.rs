@@ -11,10 +11,12 @@ use tokio::task::spawn_blocking;
 
 use super::amount::Amount;
 use super::layout;
+use super::look::Look;
 use super::record;
 use super::report::{AdoptReport, Observer};
-use super::tree::{Look, Tree};
-use super::window::{Run, Scanned, Sink};
+use super::seen::Wanted;
+use super::tree::Tree;
+use super::window::{News, Run, Scanned, Sink};
 use crate::backend::Backend;
 use crate::filesystem::FilesystemBackend;
 use crate::key::Key;
@@ -175,31 +177,25 @@ pub async fn adopt(
     }
     store.drop_adoption_sessions().await?;
     let begun = store.now();
-    record::write(store, record::begun(begun)).await?;
+    let before = record::begun(begun);
+    record::write(store, before.clone()).await?;
     // Before anything is read: what is written meanwhile is seen by the next start.
-    let looked = look(tree, Timestamp(0)).await?;
+    let looked = look(tree, &before).await?;
     let run = Run::new(tree, Sink::Store(store), options, observer);
     let report = run.all().await?;
-    record::write(store, record::finished(begun, store.now(), &looked)).await?;
+    let is_partial = !report.defects.is_empty();
+    let times = (begun, store.now());
+    record::write(store, record::finished(begun, times, &looked, is_partial)).await?;
     Ok(report)
 }
 
-/// What became of a tree that was adopted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Update {
-    /// It has nothing new, or was not adopted yet.
-    None,
-    /// It had something new, which was adopted.
-    Adopted(AdoptReport),
-    /// It is not the folder that was adopted, but a copy of it, whose files may have other times.
-    Copied,
-}
-
-/// Gives a store what came into a tree since it was adopted: the links that were written since, and what they name. What was
-/// deleted here stays deleted, unless it was pushed there again.
+/// Gives a store what came into a tree since it was adopted.
 ///
-/// Repositories to which nothing was written cost a look at the times of their folders and tags. It may be ended at any
-/// point and begun anew.
+/// That is the links that were not adopted yet, those that were written again, and what they name. What was deleted here
+/// stays deleted, unless it was pushed there again. Returns nothing if nothing changed there, or the tree was not adopted yet.
+///
+/// Repositories in which nothing changed cost a look at the times of some folders and links; the links of others are compared
+/// with those that were adopted. It may be ended at any point and begun anew.
 ///
 /// # Errors
 /// [`AdoptError`]; what was adopted before an error stays, and the rest is tried again at the next call.
@@ -207,63 +203,126 @@ pub async fn update(
     store: &Store<FilesystemBackend>,
     tree: &Tree,
     observer: &mut dyn Observer,
-) -> Result<Update, AdoptError> {
+) -> Result<Option<AdoptReport>, AdoptError> {
     let _running = store.adopting().ok_or(AdoptError::Running)?;
     let Some(before) = record::read(store)
         .await?
         .filter(|before| before.finished.is_some())
     else {
-        return Ok(Update::None);
+        return Ok(None);
     };
-    let since = record::since(&before);
-    let looked = look(tree, since).await?;
-    if before.folder.is_some() && before.folder != looked.folder {
-        return Ok(Update::Copied);
-    }
-    if looked.changed.is_empty() {
-        return Ok(Update::None);
+    let looked_at = store.now();
+    let looked = look(tree, &before).await?;
+    let changed = changed(&before, &looked);
+    if changed.names.is_empty() {
+        return Ok(None);
     }
     store.drop_adoption_sessions().await?;
     let options = AdoptOptions::new();
     let mut run = Run::new(tree, Sink::Store(store), &options, observer);
-    run.since = Some(since);
-    let report = run.repositories(looked.changed.clone()).await?;
-    record::write(store, record::finished(before.begun, store.now(), &looked)).await?;
-    Ok(Update::Adopted(report))
+    run.news = Some(changed.news);
+    let report = run.repositories(changed.names).await?;
+    let is_partial = !report.defects.is_empty() || before.is_partial && !changed.is_all;
+    let times = (looked_at, store.now());
+    record::write(store, record::finished(before.begun, times, &looked, is_partial)).await?;
+    Ok(Some(report))
 }
 
-/// Tells whether a tree was adopted and has nothing new, so that [`wrote_here`] may follow what is about to be written to it.
+/// Tells whether a tree that was adopted has something new, as [`update`] would find it. Nothing is written.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn is_adopted(store: &Store<FilesystemBackend>, tree: &Tree) -> Result<bool, AdoptError> {
+pub async fn has_news(store: &Store<FilesystemBackend>, tree: &Tree) -> Result<bool, AdoptError> {
     let Some(before) = record::read(store)
         .await?
         .filter(|before| before.finished.is_some())
     else {
         return Ok(false);
     };
-    let looked = look(tree, record::since(&before)).await?;
-    Ok(looked.changed.is_empty() && before.folder.is_none_or(|folder| Some(folder) == looked.folder))
+    let changed = changed(&before, &look(tree, &before).await?);
+    for name in changed.names {
+        let wanted = wanted(store, changed.news, &name).await?;
+        let tree = tree.clone();
+        let has_some = spawn_blocking(move || wanted.has_any(&tree.read(&name)));
+        if has_some.await.map_err(Error::internal)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// Notes that what was written last to an adopted tree is this store's own, and nothing to adopt.
+/// Returns the repositories to compare, and how new links are told from others.
+fn changed(before: &AdoptionRecord, looked: &Look) -> Changed {
+    let newest = record::newest(before);
+    let is_copy = before.folder.is_some() && before.folder != looked.folder;
+    let news = match before.changed {
+        None => News::After(newest),
+        // Each link has the time when it was copied.
+        Some(_) if is_copy && looked.oldest > newest => News::Unseen(Timestamp(newest.0.saturating_add(1))),
+        Some(_) => News::New,
+    };
+    // What was broken may be whole now.
+    let is_all = is_copy || before.changed.is_none() || before.is_partial && looked.has_new_content;
+    let names = if is_all { &looked.all } else { &looked.changed };
+    Changed {
+        names: names.clone(),
+        is_all,
+        news,
+    }
+}
+
+/// What of a tree is compared with what was adopted.
+struct Changed {
+    names: Vec<RepositoryName>,
+    is_all: bool,
+    news: News,
+}
+
+/// Tells which links of a repository are new.
+async fn wanted(
+    store: &Store<FilesystemBackend>,
+    news: News,
+    name: &RepositoryName,
+) -> Result<Wanted, AdoptError> {
+    Ok(match news {
+        News::New => Wanted::New(record::seen(store, name).await?),
+        News::Unseen(time) => Wanted::Unseen(record::seen(store, name).await?, time),
+        News::After(time) => Wanted::After(time),
+    })
+}
+
+/// Notes which links of an adopted tree name what this store has, after it wrote to the tree: they are nothing to adopt once
+/// that is deleted here.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn wrote_here(store: &Store<FilesystemBackend>, tree: &Tree) -> Result<(), AdoptError> {
-    if let Some(before) = record::read(store).await? {
-        let looked = look(tree, Timestamp(0)).await?;
-        let mut record = record::finished(before.begun, store.now(), &looked);
-        record.newest = Some(looked.newest);
-        record::write(store, record).await?;
+    let _running = store.adopting().ok_or(AdoptError::Running)?;
+    let Some(before) = record::read(store).await? else {
+        return Ok(());
+    };
+    for name in look(tree, &before).await?.changed {
+        let tree = tree.clone();
+        let read = {
+            let name = name.clone();
+            spawn_blocking(move || tree.read(&name))
+        };
+        let mut links = read.await.map_err(Error::internal)?;
+        store.leave_missing(&mut links).await?;
+        let mut seen = record::seen(store, &name).await?;
+        seen.add(&links);
+        record::write_seen(store, [(&name, &seen)]).await?;
     }
     Ok(())
 }
 
-async fn look(tree: &Tree, since: Timestamp) -> Result<Look, AdoptError> {
+/// Looks what changed in a tree since it was adopted.
+async fn look(tree: &Tree, before: &AdoptionRecord) -> Result<Look, AdoptError> {
     let tree = tree.clone();
-    let looked = spawn_blocking(move || tree.look(since)).await;
+    let since = before.changed.unwrap_or(Timestamp(0));
+    // That of an adoption which just begins may become so.
+    let with_content = before.is_partial || before.finished.is_none();
+    let looked = spawn_blocking(move || tree.look(since, with_content)).await;
     Ok(looked.map_err(Error::internal)?)
 }
 
@@ -291,7 +350,7 @@ impl<'r> Run<'r> {
             tree,
             sink,
             options,
-            since: None,
+            news: None,
             is_synced: false,
             settled: 0,
             read: Arc::default(),
@@ -319,8 +378,12 @@ impl<'r> Run<'r> {
         self.observer.progress(&self.report);
         let mut window: Vec<Scanned> = Vec::new();
         for (name, links) in names {
-            let (tree, since) = (self.tree.clone(), self.since);
-            let scanned = spawn_blocking(move || Scanned::read(&tree, &name, links, since));
+            let wanted = match (self.news, &self.sink) {
+                (Some(news), Sink::Store(store)) => wanted(store, news, &name).await?,
+                _ => Wanted::All,
+            };
+            let tree = self.tree.clone();
+            let scanned = spawn_blocking(move || Scanned::read(&tree, &name, links, &wanted));
             window.push(scanned.await.map_err(Error::internal)?);
             let weight: usize = window.iter().map(Scanned::weight).sum();
             if weight >= WINDOW || window.len() >= WINDOW_REPOSITORIES {
@@ -340,7 +403,7 @@ impl<'r> Run<'r> {
         names: Vec<RepositoryName>,
     ) -> Result<Vec<(RepositoryName, u64)>, AdoptError> {
         let tree = self.tree.clone();
-        let reads_all = self.options.verify && self.since.is_none();
+        let reads_all = self.options.verify && self.news.is_none();
         let count = move || {
             let counted = names.into_iter().map(|name| {
                 let links = tree.count_links(&name);

@@ -10,17 +10,18 @@ mod blobs;
 mod defect;
 mod export;
 mod layout;
+mod look;
 mod manifest;
 mod plain;
 mod record;
 mod report;
+mod seen;
 mod target;
 mod tree;
 mod window;
 
 pub use self::adopt::{
-    AdoptError, AdoptOptions, Adoption, Update, adopt, adoption, is_adopted, is_unadopted, survey, update,
-    wrote_here,
+    AdoptError, AdoptOptions, Adoption, adopt, adoption, has_news, is_unadopted, survey, update, wrote_here,
 };
 pub use self::defect::{BrokenLink, Defect, DefectKind};
 pub use self::export::{ExportError, ExportOptions, ExportReport, export};

@@ -1,11 +1,12 @@
-//! How far an adoption came, as a record of the store.
+//! How far an adoption came and what it took, as records of the store.
 
-use registry_core::{Error, Timestamp};
+use registry_core::{Error, RepositoryName, Timestamp};
 
-use super::tree::Look;
+use super::look::Look;
+use super::seen::Seen;
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
-use crate::record::{AdoptionRecord, Stamp, decode, encode};
+use crate::record::{AdoptedRecord, AdoptionRecord, Stamp, decode, encode};
 use crate::store::Store;
 
 /// How long a moment is at most, in milliseconds: the times of files are those of the kernel's last tick.
@@ -23,25 +24,34 @@ pub(super) fn begun(now: Timestamp) -> AdoptionRecord {
         begun: now,
         finished: None,
         newest: None,
+        changed: None,
         folder: None,
+        is_partial: false,
         stamp: Stamp::new(now),
     }
 }
 
-/// Makes the record of a tree that was adopted as it is at `looked`.
-pub(super) fn finished(begun: Timestamp, now: Timestamp, looked: &Look) -> AdoptionRecord {
+/// Makes the record of a tree that was adopted as it was when it was looked at, just after `before`.
+pub(super) fn finished(
+    begun: Timestamp,
+    (before, now): (Timestamp, Timestamp),
+    looked: &Look,
+    is_partial: bool,
+) -> AdoptionRecord {
     AdoptionRecord {
         begun,
         finished: Some(now),
-        // What is written in the same moment has the same time, and comes to be seen as well.
-        newest: Some(looked.newest.min(earlier(now))),
+        newest: Some(looked.newest),
+        // What changed in the same moment has the same time, and comes to be seen as well.
+        changed: Some(looked.last_change.min(earlier(before))),
         folder: looked.folder,
+        is_partial,
         stamp: Stamp::new(now),
     }
 }
 
-/// Returns since when a tree may have what was not adopted.
-pub(super) fn since(record: &AdoptionRecord) -> Timestamp {
+/// Returns when the last was written of what was adopted by a version that noted no links.
+pub(super) fn newest(record: &AdoptionRecord) -> Timestamp {
     record.newest.unwrap_or_else(|| earlier(record.begun))
 }
 
@@ -51,19 +61,48 @@ const fn earlier(time: Timestamp) -> Timestamp {
 
 /// Writes the record; when that returns, it is durable, and so is all that was written before.
 pub(super) async fn write<B: Backend>(store: &Store<B>, record: AdoptionRecord) -> Result<(), Error> {
-    store.backend().transact(Durability::Synced, Write(record)).await
+    let value = encode(&record, &[])?;
+    let put = Put(vec![(Key::adoption(), value)]);
+    store.backend().transact(Durability::Synced, put).await
 }
 
-struct Write(AdoptionRecord);
+/// Reads which links of a repository were adopted.
+pub(super) async fn seen<B: Backend>(store: &Store<B>, name: &RepositoryName) -> Result<Seen, Error> {
+    let Some(stored) = store.backend().get(&Key::adopted(name)).await? else {
+        return Ok(Seen::default());
+    };
+    let (_, content) = decode::<AdoptedRecord>(&stored.value)?;
+    Ok(Seen::decode(&content))
+}
 
-impl Transaction for Write {
+/// Notes which links of repositories were adopted; nothing where the tree is adopted at each start.
+pub(super) async fn write_seen<'s, B: Backend>(
+    store: &Store<B>,
+    seen: impl IntoIterator<Item = (&'s RepositoryName, &'s Seen)>,
+) -> Result<(), Error> {
+    if store.backend().is_read_only() {
+        return Ok(());
+    }
+    let mut records = Vec::new();
+    for (repository, seen) in seen {
+        let record = AdoptedRecord {
+            repository: repository.clone(),
+            stamp: Stamp::new(store.now()),
+        };
+        records.push((Key::adopted(repository), encode(&record, &seen.encode())?));
+    }
+    store.backend().transact(Durability::Deferred, Put(records)).await
+}
+
+struct Put(Vec<(Key, bytes::Bytes)>);
+
+impl Transaction for Put {
     type Output = ();
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        let value = encode(&self.0, &[])?;
-        records
-            .put(&Key::adoption(), value, Condition::Any)
-            .await
-            .map(drop)
+        for (key, value) in self.0 {
+            records.put(&key, value, Condition::Any).await?;
+        }
+        Ok(())
     }
 }

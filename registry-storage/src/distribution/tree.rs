@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -33,17 +32,6 @@ pub struct Link {
     pub target: Digest,
     /// When the link was written.
     pub written: Timestamp,
-}
-
-/// What was written last in a tree.
-#[derive(Debug)]
-pub(super) struct Look {
-    /// The repositories with something that was written after the time that was asked for.
-    pub(super) changed: Vec<RepositoryName>,
-    /// When the last of all was written.
-    pub(super) newest: Timestamp,
-    /// What tells the folder of the tree from a copy of it, where it can be told.
-    pub(super) folder: Option<u64>,
 }
 
 /// A tag.
@@ -101,59 +89,6 @@ impl Tree {
     /// Opens a file of the tree.
     pub(super) fn open(&self, path: &Path) -> io::Result<File> {
         plain::open(&self.folder, path)
-    }
-
-    /// Tells whether new content came after `when`, by the times of some hundred folders. That content got other tags is
-    /// not seen.
-    #[must_use]
-    pub fn has_changed_since(&self, when: Timestamp) -> bool {
-        let blobs = self.folder.join("blobs/sha256");
-        let folders = fs::read_dir(blobs).into_iter().flatten().flatten();
-        folders
-            .filter_map(|folder| folder.metadata().ok())
-            .any(|metadata| written(&metadata) > when)
-    }
-
-    /// Looks when the repositories were written to, by the times of some folders of each and of its tags' links. A tag is
-    /// moved in its link alone.
-    pub(super) fn look(&self, since: Timestamp) -> Look {
-        let names = self.repositories(&mut Vec::new());
-        let mut look = Look {
-            changed: Vec::new(),
-            newest: Timestamp(0),
-            folder: self.identity(),
-        };
-        for name in names {
-            let newest = self.newest(&name);
-            look.newest = look.newest.max(newest);
-            if newest > since {
-                look.changed.push(name);
-            }
-        }
-        look
-    }
-
-    /// Returns what tells the folder of the tree from a copy of it, where it can be told.
-    pub(super) fn identity(&self) -> Option<u64> {
-        let metadata = fs::metadata(layout::repositories(&self.folder)).ok()?;
-        Some(metadata.ino())
-    }
-
-    fn newest(&self, name: &RepositoryName) -> Timestamp {
-        let folder = layout::repository(&self.folder, name);
-        let mut paths = vec![layout::tags(&folder)];
-        for links in [layout::layers(&folder), layout::revisions(&folder)] {
-            let algorithms = self.folders(&links, &mut Vec::new());
-            paths.extend(algorithms.iter().map(|algorithm| links.join(algorithm)));
-        }
-        let tags = self.folders(&layout::tags(&folder), &mut Vec::new());
-        let tags = tags.iter().filter_map(|tag| tag.parse().ok());
-        paths.extend(tags.map(|tag| layout::tag(&folder, &tag)));
-        let times = paths.iter().filter_map(|path| fs::symlink_metadata(path).ok());
-        times
-            .map(|metadata| written(&metadata))
-            .max()
-            .unwrap_or(Timestamp(0))
     }
 
     /// Counts the links of the blobs and manifests of a repository, by the names of their folders alone.
@@ -241,7 +176,7 @@ impl Tree {
 }
 
 /// Returns when a file was last written.
-fn written(metadata: &Metadata) -> Timestamp {
+pub(super) fn written(metadata: &Metadata) -> Timestamp {
     let written = metadata.modified().ok();
     let since_epoch = written.and_then(|written| written.duration_since(UNIX_EPOCH).ok());
     let millis = since_epoch.unwrap_or_default().as_millis();
@@ -250,7 +185,7 @@ fn written(metadata: &Metadata) -> Timestamp {
 
 impl Tree {
     /// Lists the names of the folders in a folder, which need not exist.
-    fn folders(&self, path: &Path, defects: &mut Vec<Defect>) -> Vec<String> {
+    pub(super) fn folders(&self, path: &Path, defects: &mut Vec<Defect>) -> Vec<String> {
         let mut names = Vec::new();
         let listed = plain::require_no_link(&self.folder, path).and_then(|()| fs::read_dir(path));
         let entries = match listed {

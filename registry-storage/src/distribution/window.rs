@@ -14,7 +14,9 @@ use super::adopt::{AdoptError, AdoptOptions};
 use super::blobs::{self, BlobContent};
 use super::defect::Defect;
 use super::manifest::{self, Outline};
+use super::record;
 use super::report::{AdoptReport, Observer};
+use super::seen::{Seen, Wanted};
 use super::tree::{Link, RepositoryLinks, Tree};
 use crate::filesystem::{FilesystemBackend, LinkError};
 use crate::store::Store;
@@ -50,21 +52,24 @@ pub(super) struct Scanned {
     available: BTreeSet<Digest>,
     /// The tags of each manifest.
     tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>>,
+    /// Which links need not be looked at again.
+    seen: Seen,
     defects: Vec<Defect>,
 }
 
 impl Scanned {
-    /// Reads the links of a repository, and its manifests for what they say of other content. With `since`, only what was
-    /// written after it, and what that names. Blocks.
-    pub(super) fn read(tree: &Tree, name: &RepositoryName, counted: u64, since: Option<Timestamp>) -> Self {
+    /// Reads the links of a repository that are wanted and what these name, and its manifests for what they say of other
+    /// content. Blocks.
+    pub(super) fn read(tree: &Tree, name: &RepositoryName, counted: u64, wanted: &Wanted) -> Self {
         let mut links = tree.read(name);
-        if let Some(since) = since {
-            leave_old(tree, &mut links, since);
+        let seen = wanted.seen_before(&links);
+        if !matches!(wanted, Wanted::All) {
+            leave_unwanted(tree, &mut links, wanted);
         }
         let mut defects = std::mem::take(&mut links.defects);
         let mut tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>> = BTreeMap::new();
         for link in &links.tags {
-            let tag = (link.tag.clone(), link.written);
+            let tag = (link.tag.clone(), wanted.written(link));
             tags.entry(link.target.clone()).or_default().push(tag);
         }
         let mut outline = Outline::default();
@@ -94,8 +99,17 @@ impl Scanned {
             outline,
             available,
             tags,
+            seen,
             defects,
         }
+    }
+
+    /// Adds to what was seen the links whose content is here now. Those that lack it are looked at again.
+    fn see(&mut self) {
+        let available = &self.available;
+        self.links.layers.retain(|link| available.contains(&link.digest));
+        self.links.tags.retain(|link| available.contains(&link.target));
+        self.seen.add(&self.links);
     }
 
     /// Returns how many records it may become.
@@ -104,15 +118,15 @@ impl Scanned {
     }
 }
 
-/// Leaves out what was written before, unless something that came later names it: what was deleted here stays so.
-fn leave_old(tree: &Tree, links: &mut RepositoryLinks, since: Timestamp) {
-    links.tags.retain(|tag| tag.written > since);
+/// Leaves out what is not wanted, unless something that is names it: what was deleted here stays so.
+fn leave_unwanted(tree: &Tree, links: &mut RepositoryLinks, wanted: &Wanted) {
+    links.tags.retain(|tag| wanted.has_tag(tag));
     let tagged: BTreeSet<Digest> = links.tags.iter().map(|tag| tag.target.clone()).collect();
-    let is_new = |link: &&Link| link.written > since || tagged.contains(&link.digest);
-    let mut wanted: BTreeSet<Digest> = BTreeSet::new();
-    let mut waiting: Vec<Link> = links.revisions.iter().filter(is_new).cloned().collect();
+    let is_first = |link: &&Link| wanted.has_revision(link) || tagged.contains(&link.digest);
+    let mut named: BTreeSet<Digest> = BTreeSet::new();
+    let mut waiting: Vec<Link> = links.revisions.iter().filter(is_first).cloned().collect();
     while let Some(link) = waiting.pop() {
-        if !wanted.insert(link.digest.clone()) {
+        if !named.insert(link.digest.clone()) {
             continue;
         }
         let Ok(manifest) = manifest::read(tree, &links.name, &link) else {
@@ -122,19 +136,19 @@ fn leave_old(tree: &Tree, links: &mut RepositoryLinks, since: Timestamp) {
         for child in children.iter().chain(optional) {
             match child.kind {
                 ChildKind::Manifest => {
-                    let named = links.revisions.iter().find(|link| link.digest == child.digest);
-                    waiting.extend(named.cloned());
+                    let child = links.revisions.iter().find(|link| link.digest == child.digest);
+                    waiting.extend(child.cloned());
                 }
                 ChildKind::Blob => {
-                    wanted.insert(child.digest.clone());
+                    named.insert(child.digest.clone());
                 }
             }
         }
     }
-    links.revisions.retain(|link| wanted.contains(&link.digest));
+    links.revisions.retain(|link| named.contains(&link.digest));
     links
         .layers
-        .retain(|link| link.written > since || wanted.contains(&link.digest));
+        .retain(|link| wanted.has_layer(link) || named.contains(&link.digest));
 }
 
 /// The state of an adoption.
@@ -142,8 +156,8 @@ pub(super) struct Run<'r> {
     pub(super) tree: &'r Tree,
     pub(super) sink: Sink<'r>,
     pub(super) options: &'r AdoptOptions,
-    /// Nothing that was written before, unless something that came later names it.
-    pub(super) since: Option<Timestamp>,
+    /// How it is told what is new, if that is all that is wanted.
+    pub(super) news: Option<News>,
     /// The file system was synced as a whole.
     pub(super) is_synced: bool,
     /// The links of the repositories that are done.
@@ -152,6 +166,17 @@ pub(super) struct Run<'r> {
     pub(super) read: Arc<AtomicU64>,
     pub(super) report: AdoptReport,
     pub(super) observer: &'r mut dyn Observer,
+}
+
+/// How the links that are new are told from others.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum News {
+    /// As [`Wanted::New`].
+    New,
+    /// As [`Wanted::Unseen`].
+    Unseen(Timestamp),
+    /// As [`Wanted::After`].
+    After(Timestamp),
 }
 
 /// A blob on its way.
@@ -170,10 +195,15 @@ impl Run<'_> {
         }
         self.take_blobs(&mut window).await?;
         self.take_manifests(&window).await?;
-        for repository in &window {
+        for repository in &mut window {
+            repository.see();
             self.report.repositories_done += 1;
             self.settled += repository.counted;
             self.report.uploads += repository.links.uploads;
+        }
+        if let Sink::Store(store) = &self.sink {
+            let seen = window.iter().map(|scanned| (&scanned.links.name, &scanned.seen));
+            record::write_seen(store, seen).await?;
         }
         self.report.links_done = self.settled;
         self.observer.progress(&self.report);

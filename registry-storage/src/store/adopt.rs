@@ -13,15 +13,16 @@ use uuid::Uuid;
 
 use super::Store;
 use super::commit::CommitUpload;
-use super::edge::{Found, contended, read_latest, write};
+use super::edge::{Found, contended, read_cached, read_latest, write};
 use super::looks::{Looked, Looks};
 use super::mount::{GrantKeys, grant_stored_blob};
 use super::push::{PushManifest, add_repository};
 use super::session::Session;
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::bytes_name::BytesName;
+use crate::distribution::RepositoryLinks;
 use crate::key::Key;
-use crate::record::{BlobRecord, GrantRecord, ManifestRecord, SessionRecord, TagRecord};
+use crate::record::{BlobRecord, GrantRecord, ManifestRecord, SessionRecord, TagRecord, state_of_size};
 
 /// Whose the sessions of an adoption are. The line break keeps it from being anybody's name.
 const PRINCIPAL: &str = "adoption\n";
@@ -128,6 +129,41 @@ impl<B: Backend> Store<B> {
         self.backend
             .transact(Durability::Deferred, StoredBlobs(digests))
             .await
+    }
+
+    /// Leaves out the links of what the store does not have, and tags that name something else here.
+    pub(crate) async fn leave_missing(&self, links: &mut RepositoryLinks) -> Result<(), Error> {
+        let name = links.name.clone();
+        let grants = links.layers.iter().map(|link| Key::grant(&link.digest, &name));
+        let layers = self.visible(grants.collect()).await?;
+        let revisions = links
+            .revisions
+            .iter()
+            .map(|link| Key::manifest(&name, &link.digest));
+        let revisions = self.visible(revisions.collect()).await?;
+        let mut layers = layers.into_iter();
+        links.layers.retain(|_| layers.next().unwrap_or(false));
+        let mut revisions = revisions.into_iter();
+        links.revisions.retain(|_| revisions.next().unwrap_or(false));
+        let mut tags = Vec::new();
+        for link in &links.tags {
+            let tag = read_cached::<TagRecord>(&*self.backend, &Key::tag(&name, &link.tag)).await?;
+            tags.push(tag.visible().is_some_and(|(tag, _)| tag.digest == link.target));
+        }
+        let mut tags = tags.into_iter();
+        links.tags.retain(|_| tags.next().unwrap_or(false));
+        Ok(())
+    }
+
+    /// Tells which records readers see.
+    async fn visible(&self, keys: Vec<Key>) -> Result<Vec<bool>, Error> {
+        let mut visible = Vec::new();
+        for keys in keys.chunks(PAGE) {
+            let sizes = self.backend.sizes(keys).await?;
+            let is_visible = |size: Option<u64>| size.is_some_and(|size| state_of_size(size).is_visible());
+            visible.extend(sizes.into_iter().map(is_visible));
+        }
+        Ok(visible)
     }
 
     /// Names bytes of these sizes, for which the caller then makes files.

@@ -5,16 +5,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use registry_core::{Algorithm, Digest, ErrorCode};
-use registry_storage::Store;
 use registry_storage::distribution::{
-    AdoptError, AdoptOptions, AdoptReport, Adoption, Defect, DefectKind, Observer, Tree, Update, adopt,
-    adoption, is_adopted, survey, update, wrote_here,
+    AdoptError, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adopt, adoption, survey,
 };
-use registry_storage::filesystem::FilesystemBackend;
 
 use crate::fixture::{
-    Defects, INDEX, LARGE, Old, SMALL, all, content, expect_sound, get, image, index, name, read,
-    repositories, set_all_times, set_time, sha256, tag, tags,
+    INDEX, LARGE, Old, SMALL, all, content, expect_sound, get, image, index, name, read, repositories,
+    set_time, sha256, tag, tags,
 };
 
 #[tokio::test]
@@ -345,141 +342,6 @@ async fn the_later_tag_counts_where_both_sides_changed_and_nothing_is_lost() {
         .unwrap();
     assert_eq!((report.tags, report.kept_tags), (0, 2));
     assert_eq!(get(&store, "app", "kept").await.unwrap().bytes, moved);
-}
-
-/// Updates the store, which has to find something new.
-async fn updated(old: &Old, store: &Store<FilesystemBackend>) -> (AdoptReport, Defects) {
-    let mut defects = Defects::default();
-    match update(store, &old.found(), &mut defects).await.unwrap() {
-        Update::Adopted(report) => (report, defects),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// The other server went on after an early adoption.
-#[tokio::test]
-async fn what_came_later_is_adopted_and_what_was_deleted_here_stays_deleted() {
-    let old = Old::new();
-    let first = old.push_image("app", "moved", 1);
-    let gone = sha256(&old.push_image("app", "deleted", 2));
-    let quiet = sha256(&old.push_image("quiet", "v1", 3));
-    set_all_times(&old.tree(), 1_000_000);
-    let store = old.open().await;
-    old.adopt(&store).await;
-    assert_eq!(update(&store, &old.found(), &mut ()).await.unwrap(), Update::None);
-    for (repository, digest) in [("app", &gone), ("quiet", &quiet)] {
-        store
-            .delete_manifest(&name(repository), digest, None, None)
-            .await
-            .unwrap();
-    }
-    // A new image, a new repository, and an index of what was there before.
-    let second = old.push_image("app", "new", 4);
-    let other = old.push_image("other/app", "v1", 5);
-    let both = index(&[first.clone(), second.clone()], "");
-    old.push_manifest("app", &["both"], &both);
-    let (report, defects) = updated(&old, &store).await;
-    assert_eq!(defects.kinds(), []);
-    assert_eq!((report.repositories, report.manifests, report.tags), (2, 3, 3));
-    assert_eq!((report.blobs, report.grants), (6, 6));
-    for (repository, tag, manifest) in [
-        ("app", "new", &second),
-        ("other/app", "v1", &other),
-        ("app", "both", &both),
-        ("app", "moved", &first),
-    ] {
-        assert_eq!(get(&store, repository, tag).await.unwrap().bytes, *manifest);
-    }
-    for (repository, tag) in [("app", "deleted"), ("quiet", "v1")] {
-        get(&store, repository, tag).await.unwrap_err();
-    }
-    expect_sound(&store).await;
-}
-
-#[tokio::test]
-async fn a_tag_that_moved_back_and_a_manifest_that_is_pushed_again_are_adopted() {
-    let old = Old::new();
-    let first = old.push_image("app", "v1", 1);
-    let gone = old.push_image("app", "v2", 2);
-    set_all_times(&old.tree(), 1_000_000);
-    let store = old.open().await;
-    old.adopt(&store).await;
-    store
-        .delete_manifest(&name("app"), &sha256(&gone), None, None)
-        .await
-        .unwrap();
-    // Nothing but the time and content of a link is new.
-    fs::write(old.tag("app", "v2"), sha256(&first).as_str()).unwrap();
-    let (report, _) = updated(&old, &store).await;
-    assert_eq!((report.manifests, report.tags), (0, 1));
-    assert_eq!(get(&store, "app", "v2").await.unwrap().bytes, first);
-    old.push_manifest("app", &["v3"], &gone);
-    let (report, defects) = updated(&old, &store).await;
-    assert_eq!((report.manifests, report.tags, defects.kinds()), (1, 1, vec![]));
-    assert_eq!(get(&store, "app", "v3").await.unwrap().bytes, gone);
-    expect_sound(&store).await;
-}
-
-#[tokio::test]
-async fn what_came_later_and_cannot_be_adopted_is_named_once() {
-    let old = Old::new();
-    old.push_image("app", "v1", 1);
-    set_all_times(&old.tree(), 1_000_000);
-    let store = old.open().await;
-    old.adopt(&store).await;
-    old.push_image("app", "v2", 2);
-    let missing = sha256(&content(10_002, LARGE + 2));
-    fs::remove_file(old.data(&missing)).unwrap();
-    set_all_times(&old.tree(), 2_000_000);
-    let (report, defects) = updated(&old, &store).await;
-    assert_eq!(report.manifests, 1);
-    assert_eq!(
-        defects.kinds(),
-        [DefectKind::MissingContent, DefectKind::Incomplete]
-    );
-    assert_eq!(update(&store, &old.found(), &mut ()).await.unwrap(), Update::None);
-}
-
-/// Its files have other times, and all would seem new.
-#[tokio::test]
-async fn a_copy_of_the_folder_brings_nothing_back() {
-    let old = Old::new();
-    let gone = sha256(&old.push_image("app", "v1", 1));
-    set_all_times(&old.tree(), 1_000_000);
-    let store = old.open().await;
-    old.adopt(&store).await;
-    store
-        .delete_manifest(&name("app"), &gone, None, None)
-        .await
-        .unwrap();
-    let (there, aside) = (old.tree(), old.root.path().join("aside"));
-    fs::rename(&there, &aside).unwrap();
-    let copied = std::process::Command::new("cp")
-        .arg("-r")
-        .args([&aside, &there])
-        .status();
-    assert!(copied.unwrap().success());
-    assert_eq!(
-        update(&store, &old.found(), &mut ()).await.unwrap(),
-        Update::Copied
-    );
-    get(&store, "app", "v1").await.unwrap_err();
-}
-
-#[tokio::test]
-async fn what_this_store_wrote_to_the_tree_is_nothing_new() {
-    let old = Old::new();
-    old.push_image("app", "v1", 1);
-    set_all_times(&old.tree(), 1_000_000);
-    let store = old.open().await;
-    assert!(!is_adopted(&store, &old.found()).await.unwrap());
-    old.adopt(&store).await;
-    assert!(is_adopted(&store, &old.found()).await.unwrap());
-    old.push_image("app", "v2", 2);
-    assert!(!is_adopted(&store, &old.found()).await.unwrap());
-    wrote_here(&store, &old.found()).await.unwrap();
-    assert!(is_adopted(&store, &old.found()).await.unwrap());
-    assert_eq!(update(&store, &old.found(), &mut ()).await.unwrap(), Update::None);
 }
 
 #[tokio::test]

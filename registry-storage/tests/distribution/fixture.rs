@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use registry_core::storage::{
@@ -190,6 +190,33 @@ impl Old {
 
     pub(crate) async fn open(&self) -> Store<FilesystemBackend> {
         Store::new(FilesystemBackend::open(self.root.path()).await.unwrap())
+    }
+
+    /// Waits until what was written is older than the moment that a start takes for new.
+    pub(crate) fn settle(&self) {
+        let last = self.last_change(self.root.path());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while SystemTime::now() < last + Duration::from_millis(50) {
+            assert!(Instant::now() < deadline, "the clock stands");
+            std::thread::yield_now();
+        }
+    }
+
+    fn last_change(&self, path: &Path) -> SystemTime {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        let changed = Duration::new(
+            metadata.ctime().try_into().unwrap(),
+            metadata.ctime_nsec().try_into().unwrap(),
+        );
+        let entries = fs::read_dir(path).into_iter().flatten();
+        let below = entries.map(|entry| self.last_change(&entry.unwrap().path()));
+        below.max().unwrap_or(UNIX_EPOCH).max(UNIX_EPOCH + changed)
+    }
+
+    /// Opens a store beside a tree to which nothing was written just now.
+    pub(crate) async fn settled(&self) -> Store<FilesystemBackend> {
+        self.settle();
+        self.open().await
     }
 
     pub(crate) async fn adopt(&self, store: &Store<FilesystemBackend>) -> (AdoptReport, Defects) {

@@ -9,3 +9,4 @@ mod defects;
 mod exports;
 mod fixture;
 mod round_trip;
+mod updates;

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use registry_core::Timestamp;
 use registry_http::Health;
 use registry_storage::distribution::{
-    self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, Update, adoption, is_unadopted,
+    self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adoption, is_unadopted,
 };
 use registry_storage::filesystem::{FilesystemBackend, is_root};
 use registry_storage::{Backend, Store};
@@ -45,7 +45,7 @@ async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &He
         .await
         .map_err(|cause| failure(root).because(cause))?;
     if store.backend().is_read_only() && is_root(root) {
-        return require_adopted(root, &came);
+        return require_adopted(root, store, &came).await;
     }
     match came {
         Adoption::NotBegun | Adoption::Begun(_) => match find_if_there(root)? {
@@ -78,15 +78,13 @@ async fn update(tree: &Tree, when: Timestamp, store: &Store<FilesystemBackend>, 
     let updated = distribution::update(store, tree, &mut show).await;
     show.end();
     match updated {
-        Ok(Update::Adopted(report)) if report.is_empty() => {}
-        Ok(Update::Adopted(report)) => {
+        Ok(Some(report)) if !report.is_empty() => {
             tracing::info!(
                 adopted = %when,
                 "the distribution registry was used after its folders were adopted; adopted {}",
                 describe(&report)
             );
         }
-        Ok(Update::Copied) if tree.has_changed_since(when) => tell_of_change(when),
         Ok(_) => {}
         Err(cause) => tracing::error!(
             adopted = %when,
@@ -143,10 +141,16 @@ async fn adopt_tree(
 ///
 /// # Errors
 /// If an adoption was not finished, or not begun although there is something to adopt.
-fn require_adopted(root: &Path, came: &Adoption) -> Result<(), Failure> {
+async fn require_adopted(
+    root: &Path,
+    store: &Store<FilesystemBackend>,
+    came: &Adoption,
+) -> Result<(), Failure> {
     let is_whole = match came {
         Adoption::Finished(when) => {
-            if matches!(Tree::find(root), Ok(Some(tree)) if tree.has_changed_since(*when)) {
+            if let Ok(Some(tree)) = Tree::find(root)
+                && matches!(distribution::has_news(store, &tree).await, Ok(true))
+            {
                 tell_of_change(*when);
             }
             true

@@ -12,8 +12,8 @@ use crate::backend::{Backend, RecordTransaction, Version, VersionedRecord};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptionRecord, BackReferenceRecord, BlobRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
-    ReferrerRecord, RepositoryRecord, SessionRecord, TagRecord, decode, state_of_size,
+    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, GrantRecord, Header, ManifestRecord,
+    NoteRecord, ReferrerRecord, RepositoryRecord, SessionRecord, TagRecord, decode, state_of_size,
 };
 
 /// Where records are read: within a transaction, so that they belong together, or beside everything else.
@@ -151,7 +151,8 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Upload(_)
         | KeyKind::Delete(..)
         | KeyKind::Push(..)
-        | KeyKind::Adoption => Ok(Vec::new()),
+        | KeyKind::Adoption
+        | KeyKind::Adopted(_) => Ok(Vec::new()),
     }
 }
 
@@ -265,6 +266,9 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
             malformed_as::<NoteRecord>(value, |note| note.repository == *repository)
         }
         KeyKind::Adoption => malformed_as::<AdoptionRecord>(value, |_| true),
+        KeyKind::Adopted(repository) => {
+            malformed_as::<AdoptedRecord>(value, |record| record.repository == *repository)
+        }
         KeyKind::Referrer {
             referrer,
             incarnation,

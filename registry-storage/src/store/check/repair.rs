@@ -11,8 +11,8 @@ use crate::backend::{Condition, RecordTransaction, Transaction, VersionedRecord}
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptionRecord, BackReferenceRecord, BlobRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
-    ReferrerRecord, RepositoryRecord, SessionRecord, Stamp, TagRecord, decode,
+    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, GrantRecord, Header, ManifestRecord,
+    NoteRecord, ReferrerRecord, RepositoryRecord, SessionRecord, Stamp, TagRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -122,6 +122,7 @@ impl Recheck {
             KeyKind::Upload(_) => rewrite_as::<SessionRecord>(records, key, stored).await,
             KeyKind::Delete(..) | KeyKind::Push(..) => rewrite_as::<NoteRecord>(records, key, stored).await,
             KeyKind::Adoption => rewrite_as::<AdoptionRecord>(records, key, stored).await,
+            KeyKind::Adopted(_) => rewrite_as::<AdoptedRecord>(records, key, stored).await,
         }
     }
 
