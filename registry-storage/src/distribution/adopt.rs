@@ -353,6 +353,7 @@ impl<'r> Run<'r> {
             news: None,
             is_synced: false,
             settled: 0,
+            with_some: 0,
             read: Arc::default(),
             report: AdoptReport::default(),
             observer,
@@ -393,6 +394,9 @@ impl<'r> Run<'r> {
         self.take(window).await?;
         // The rest are manifests, and what nothing names.
         self.report.content_done = self.report.content;
+        if self.news.is_some() {
+            self.report.repositories_done = self.with_some;
+        }
         self.observer.progress(&self.report);
         Ok(self.report)
     }

@@ -162,6 +162,8 @@ pub(super) struct Run<'r> {
     pub(super) is_synced: bool,
     /// The links of the repositories that are done.
     pub(super) settled: u64,
+    /// How many repositories had something to adopt.
+    pub(super) with_some: u64,
     /// How many bytes were compared with their digests.
     pub(super) read: Arc<AtomicU64>,
     pub(super) report: AdoptReport,
@@ -196,6 +198,7 @@ impl Run<'_> {
         self.take_blobs(&mut window).await?;
         self.take_manifests(&window).await?;
         for repository in &mut window {
+            self.with_some += u64::from(repository.weight() > 0);
             repository.see();
             self.report.repositories_done += 1;
             self.settled += repository.counted;
