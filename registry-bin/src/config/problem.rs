@@ -130,9 +130,7 @@ fn shown_key(key: &str) -> &str {
     let is_plain = |character: char| character.is_alphanumeric() || "_-./[]<*".contains(character);
     let is_known =
         |piece: &str| piece.len() <= LONGEST_WITH_DIGITS || !piece.contains(|c: char| c.is_ascii_digit());
-    // An index of a list is in brackets, as a document begins.
-    let is_token = is_secret(key.trim_start_matches('['))
-        || !key.split(|c: char| !c.is_ascii_alphanumeric()).all(is_known);
+    let is_token = is_secret(key) || !key.split(|c: char| !c.is_ascii_alphanumeric()).all(is_known);
     if key.len() <= LONGEST_KEY && key.chars().all(is_plain) && !is_token {
         key
     } else {

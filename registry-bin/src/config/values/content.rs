@@ -94,8 +94,10 @@ fn is_base64(text: &str) -> bool {
 
 /// Returns whether text looks like a secret: content, a credential, or a URL with a password.
 pub(crate) fn is_secret(text: &str) -> bool {
-    let has_login = text.contains('@') && text.contains(':');
-    has_login || is_content(text) || is_credential(text)
+    // `group:NAME` is an identity, and names of groups may have an `@`.
+    let has_login = text.contains('@') && text.contains(':') && !text.starts_with("group:");
+    // An address of IPv6 and an index are in brackets, as a document begins.
+    has_login || is_content(text.trim_start_matches('[')) || is_credential(text)
 }
 
 /// Returns whether text looks like a token, or names a secret before its value.
@@ -171,6 +173,21 @@ mod tests {
             "registry-2026-11-28T09-15-00.123Z",
         ] {
             assert_eq!(no_path(path).is_some(), path.starts_with('C'), "{path}");
+        }
+    }
+
+    #[test]
+    fn addresses_names_and_patterns_are_no_secrets() {
+        for text in [
+            "[::1]:5000",
+            "[0]",
+            "group:admins@example.com",
+            "alice@example.com",
+            "team-a/**",
+            "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+            "Registry of the team: ask alice",
+        ] {
+            assert!(!is_secret(text), "{text}");
         }
     }
 
