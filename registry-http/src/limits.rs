@@ -21,7 +21,8 @@ pub struct Limits {
     /// blobs is not counted. Clones of these limits share the budget. 48 MiB by default.
     pub memory: MemoryBudget,
     /// Requests that one service works on at once; more wait. A request that waits for its client, to send more of its
-    /// body or to take more of the answer, does not count. 1024 by default.
+    /// body or to take more of the answer, does not count. 384 by default: one address can have 288 of them, so that its
+    /// writes do not make those of others wait long.
     pub requests: usize,
     /// Blobs that are pulled at once, each until its client took it: each may hold a file open. More wait as for a
     /// turn. One address may have three times as many as are free. Unlimited by default.
@@ -76,7 +77,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: MemoryBudget::new(48 << 20),
-            requests: 1024,
+            requests: 384,
             downloads: usize::MAX,
             uploads: usize::MAX,
             turn: Duration::from_secs(5),

@@ -28,7 +28,7 @@ const RESERVE: usize = 8;
 
 /// The inverse of the part of the budget below which no client counts as holding much: a few connections and their
 /// requests.
-const MODEST: usize = 192;
+const MODEST: usize = 64;
 
 /// How long the result of looking for the greediest client is reused, because that visits every client.
 const LOOK: Duration = Duration::from_millis(20);
@@ -365,7 +365,11 @@ impl Charge {
 
     /// Takes `more` bytes if there is plenty, for what only makes the client faster. Returns whether it did.
     pub(crate) fn try_grow(&mut self, more: usize) -> bool {
-        let is_taken = self.account.take(more, |free| free / SPARE).is_ok();
+        let budget = &self.account.budget;
+        let free = budget.capacity().saturating_sub(budget.used());
+        // Clients that need it come first.
+        let is_taken = free >= budget.reserve().saturating_add(more)
+            && self.account.take(more, |free| free / SPARE).is_ok();
         if is_taken {
             self.bytes += more;
         }

@@ -122,8 +122,9 @@ impl Turns {
 
 impl State {
     fn has_one_for(&self, account: &Account) -> bool {
-        self.free > 0
-            && account.turns.of(self.kind).load(Ordering::Relaxed) < self.few.saturating_add(share(self.free))
+        let others_free = self.free.saturating_sub(1);
+        let own = account.turns.of(self.kind).load(Ordering::Relaxed);
+        self.free > 0 && (own == 0 || own < self.few.saturating_add(share(others_free)))
     }
 
     fn wait(&mut self, account: &Arc<Account>) -> oneshot::Receiver<Turn> {

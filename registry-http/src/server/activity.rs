@@ -1,12 +1,16 @@
 //! What happens on a connection, and when it was silent for too long.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::open_streams::Before;
 use crate::limits::Limits;
+
+/// How long the progress of a connection is measured.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 /// What happens on one connection, recorded by its socket, its requests and its response bodies.
 ///
@@ -17,6 +21,17 @@ use crate::limits::Limits;
 pub(super) struct Activity {
     state: Mutex<State>,
     dismissed: Notify,
+    /// Bytes that arrived or were accepted by the client.
+    moved: AtomicU64,
+    progress: Mutex<Progress>,
+}
+
+/// How many bytes a connection moved when somebody last asked.
+#[derive(Debug)]
+struct Progress {
+    at: Instant,
+    moved: u64,
+    rate: u64,
 }
 
 #[derive(Debug)]
@@ -78,6 +93,12 @@ impl Activity {
         Self {
             state: Mutex::new(state),
             dismissed: Notify::new(),
+            moved: AtomicU64::new(0),
+            progress: Mutex::new(Progress {
+                at: now,
+                moved: 0,
+                rate: 0,
+            }),
         }
     }
 
@@ -191,11 +212,35 @@ impl Activity {
         self.lock().is_put_out
     }
 
-    /// Returns whether the server has something to do for the client, and when the client was last active. The
-    /// connection with the least value is the first to be cut.
-    pub(super) fn usefulness(&self) -> (bool, Instant) {
+    /// Returns how many bytes a second moved lately, whether the server has something to do for the client, and when the
+    /// client was last active. The connection with the least value is the first to be cut.
+    pub(super) fn usefulness(&self) -> (u64, bool, Instant) {
+        let rate = self.rate();
         let state = self.lock();
-        (state.owed > 0, state.last)
+        (rate, state.owed > 0, state.last)
+    }
+
+    /// Records that bytes arrived, or that the client accepted some.
+    pub(super) fn moved(&self, bytes: usize) {
+        self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Returns about how many bytes a second moved lately: since somebody last asked, and in the second before that.
+    pub(super) fn rate(&self) -> u64 {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, moved) = (Instant::now(), self.moved.load(Ordering::Relaxed));
+        let elapsed = now.saturating_duration_since(progress.at);
+        let since = moved.saturating_sub(progress.moved);
+        if elapsed < RATE_WINDOW {
+            return progress.rate.max(since);
+        }
+        let rate = u128::from(since) * RATE_WINDOW.as_millis() / elapsed.as_millis().max(1);
+        *progress = Progress {
+            at: now,
+            moved,
+            rate: u64::try_from(rate).unwrap_or(u64::MAX),
+        };
+        progress.rate
     }
 
     /// Waits until the connection is asked to make room, or is cut.
@@ -293,7 +338,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
 

@@ -167,7 +167,7 @@ impl ConnectionLimit {
                 .close_idle_ones(Instant::now())
                 .is_some_and(|count| count > 0);
             if !is_enough || self.memory.missing() > missing / 2 {
-                self.put_out(missing, |account, _| account.used());
+                self.put_out(missing, |account, _| account.used(), true);
             }
             sleep(PUT_OUT).await;
         }
@@ -177,7 +177,7 @@ impl ConnectionLimit {
     pub(super) fn make_room(&self) {
         if self.close_idle_ones(Instant::now()).unwrap_or_default() == 0 {
             let more_than_few = |_: &Account, count: usize| if count > self.few { count } else { 0 };
-            self.put_out(self.size.div_ceil(64), more_than_few);
+            self.put_out(self.size.div_ceil(64), more_than_few, false);
         }
     }
 
@@ -212,9 +212,11 @@ impl ConnectionLimit {
     }
 
     /// Cuts connections of the clients that have most of something, at most half of each client's, until about
-    /// `missing` of it is free. `amount` returns how much of it a client with that many connections has. Connections
-    /// whose client the server waits for go first, and of these, those that have been silent longest.
-    fn put_out(&self, missing: usize, amount: impl Fn(&Account, usize) -> usize) {
+    /// `missing` of it is free. `amount` returns how much of it a client with that many connections has. With
+    /// `stalled_first`, what a client holds counts less the more bytes its connections move: a push that goes on is worth
+    /// more than hundreds that stand still and hold as much each. Connections that move least go first, then those whose client
+    /// the server waits for, and of these, those that have been silent longest.
+    fn put_out(&self, missing: usize, amount: impl Fn(&Account, usize) -> usize, stalled_first: bool) {
         let mut clients: HashMap<Option<IpAddr>, Greedy> = HashMap::new();
         for member in self.lock().connections.values() {
             let client = clients.entry(member.account.client()).or_insert_with(|| Greedy {
@@ -228,7 +230,15 @@ impl ConnectionLimit {
             .map(|client| (amount(&client.account, client.connections.len()), client))
             .filter(|(amount, _)| *amount > 0)
             .collect();
-        clients.sort_by_key(|(amount, _)| Reverse(*amount));
+        clients.sort_by_cached_key(|(amount, client)| {
+            let moving: u64 = if stalled_first {
+                client.connections.iter().map(|activity| activity.rate()).sum()
+            } else {
+                0
+            };
+            let held = *amount as u128;
+            Reverse(held * held / (held + u128::from(moving)))
+        });
         let (mut missing, mut count) = (missing, 0);
         for (amount, Greedy { mut connections, .. }) in clients {
             if missing == 0 {

@@ -334,11 +334,13 @@ impl<T: Carrier> AsyncRead for Metered<T> {
             ready!(pause.as_mut().poll(context));
             self.pause = None;
         }
+        let before = buffer.filled().len();
         let result = match self.protocol {
             Protocol::Unknown(matched) => self.poll_unknown(matched, context, buffer),
             Protocol::Http1(_) => self.poll_http1(context, buffer),
             Protocol::Http2 { .. } => self.poll_http2(context, buffer),
         };
+        self.activity.moved(buffer.filled().len() - before);
         // A request that has arrived by now is answered, because a client may not repeat one that changes something.
         // What remains is the moment in which neither side can know of the other.
         if result.is_pending() && self.activity.may_end() && !self.inner.has_unread() {
@@ -359,7 +361,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, buffer)
+        let written = ready!(Pin::new(&mut self.inner).poll_write(context, buffer))?;
+        self.activity.moved(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -367,7 +371,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, buffers)
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, buffers))?;
+        self.activity.moved(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -31,7 +31,7 @@ use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ServerConfig, version};
+use rustls::{ServerConfig, ServerConnection, version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 pub(crate) use tokio_rustls::server::TlsStream;
@@ -47,6 +47,10 @@ const HTTP2: &[u8] = b"h2";
 
 /// The ALPN name of HTTP/1.1 (RFC 7301, section 6).
 const HTTP1: &[u8] = b"http/1.1";
+
+/// How many encrypted bytes wait for a client that takes none: two records. With the 64 KiB of rustls, 900 stalled pulls took
+/// 146 MiB.
+const UNSENT: usize = 32 * 1024;
 
 /// A server's side of TLS. Clones share one configuration.
 #[derive(Clone)]
@@ -160,7 +164,10 @@ impl Tls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        TlsAcceptor::from(self.0.load_full()).accept(stream).await
+        let bounded = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(UNSENT));
+        TlsAcceptor::from(self.0.load_full())
+            .accept_with(stream, bounded)
+            .await
     }
 }
 
