@@ -122,9 +122,16 @@ impl Turns {
 
 impl State {
     fn has_one_for(&self, account: &Account) -> bool {
-        let others_free = self.free.saturating_sub(1);
         let own = account.turns.of(self.kind).load(Ordering::Relaxed);
-        self.free > 0 && (own == 0 || own < self.few.saturating_add(share(others_free)))
+        let may_have = match self.kind {
+            TurnKind::Work => self.few.saturating_add(share(self.free)),
+            // They may be held for long, so one is left for the next client, however few there are.
+            TurnKind::Download | TurnKind::Upload => {
+                let left = self.free.saturating_sub(1);
+                self.few.saturating_add(share(left)).max(1)
+            }
+        };
+        self.free > 0 && own < may_have
     }
 
     fn wait(&mut self, account: &Arc<Account>) -> oneshot::Receiver<Turn> {
@@ -216,10 +223,14 @@ mod tests {
     fn few_turns_are_shared_too_and_each_kind_by_itself() {
         let [greedy, other] = clients();
         let (downloads, uploads) = (Turns::new(TurnKind::Download, 6), Turns::new(TurnKind::Upload, 2));
-        assert_eq!(grab(&downloads, &greedy).len(), 5);
+        assert_eq!(grab(&downloads, &greedy).len(), 4);
         let held = (grab(&downloads, &greedy), grab(&uploads, &greedy));
-        assert_eq!((held.0.len(), held.1.len()), (5, 2));
-        assert!(downloads.take(&other).now_or_never().is_some());
+        assert_eq!((held.0.len(), held.1.len()), (4, 1));
+        for turns in [&downloads, &uploads] {
+            assert!(turns.take(&other).now_or_never().is_some());
+        }
+        let only = Turns::new(TurnKind::Upload, 1);
+        assert_eq!(grab(&only, &other).len(), 1);
     }
 
     #[tokio::test]

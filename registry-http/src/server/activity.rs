@@ -12,6 +12,9 @@ use crate::limits::Limits;
 /// How long the progress of a connection is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
+/// How many bytes a second a connection counts as moving in its first [`RATE_WINDOW`], in which it has had no time to.
+const NEW_RATE: u64 = 1 << 20;
+
 /// What happens on one connection, recorded by its socket, its requests and its response bodies.
 ///
 /// The connection is silent while the client takes nothing of what is ready for it, or requests nothing. The socket
@@ -97,7 +100,7 @@ impl Activity {
             progress: Mutex::new(Progress {
                 at: now,
                 moved: 0,
-                rate: 0,
+                rate: NEW_RATE,
             }),
         }
     }
@@ -214,8 +217,8 @@ impl Activity {
 
     /// Returns how many bytes a second moved lately, whether the server has something to do for the client, and when the
     /// client was last active. The connection with the least value is the first to be cut.
-    pub(super) fn usefulness(&self) -> (u64, bool, Instant) {
-        let rate = self.rate();
+    pub(super) fn usefulness(&self, now: Instant) -> (u64, bool, Instant) {
+        let rate = self.rate(now);
         let state = self.lock();
         (rate, state.owed > 0, state.last)
     }
@@ -226,9 +229,9 @@ impl Activity {
     }
 
     /// Returns about how many bytes a second moved lately: since somebody last asked, and in the second before that.
-    pub(super) fn rate(&self) -> u64 {
+    pub(super) fn rate(&self, now: Instant) -> u64 {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let (now, moved) = (Instant::now(), self.moved.load(Ordering::Relaxed));
+        let moved = self.moved.load(Ordering::Relaxed);
         let elapsed = now.saturating_duration_since(progress.at);
         let since = moved.saturating_sub(progress.moved);
         if elapsed < RATE_WINDOW {

@@ -167,7 +167,7 @@ impl ConnectionLimit {
                 .close_idle_ones(Instant::now())
                 .is_some_and(|count| count > 0);
             if !is_enough || self.memory.missing() > missing / 2 {
-                self.put_out(missing, |account, _| account.used(), true);
+                self.put_out(Instant::now(), missing, |account, _| account.used(), true);
             }
             sleep(PUT_OUT).await;
         }
@@ -177,7 +177,7 @@ impl ConnectionLimit {
     pub(super) fn make_room(&self) {
         if self.close_idle_ones(Instant::now()).unwrap_or_default() == 0 {
             let more_than_few = |_: &Account, count: usize| if count > self.few { count } else { 0 };
-            self.put_out(self.size.div_ceil(64), more_than_few, false);
+            self.put_out(Instant::now(), self.size.div_ceil(64), more_than_few, false);
         }
     }
 
@@ -216,7 +216,13 @@ impl ConnectionLimit {
     /// `stalled_first`, what a client holds counts less the more bytes its connections move: a push that goes on is worth
     /// more than hundreds that stand still and hold as much each. Connections that move least go first, then those whose client
     /// the server waits for, and of these, those that have been silent longest.
-    fn put_out(&self, missing: usize, amount: impl Fn(&Account, usize) -> usize, stalled_first: bool) {
+    fn put_out(
+        &self,
+        now: Instant,
+        missing: usize,
+        amount: impl Fn(&Account, usize) -> usize,
+        stalled_first: bool,
+    ) {
         let mut clients: HashMap<Option<IpAddr>, Greedy> = HashMap::new();
         for member in self.lock().connections.values() {
             let client = clients.entry(member.account.client()).or_insert_with(|| Greedy {
@@ -232,7 +238,7 @@ impl ConnectionLimit {
             .collect();
         clients.sort_by_cached_key(|(amount, client)| {
             let moving: u64 = if stalled_first {
-                client.connections.iter().map(|activity| activity.rate()).sum()
+                client.connections.iter().map(|activity| activity.rate(now)).sum()
             } else {
                 0
             };
@@ -247,7 +253,7 @@ impl ConnectionLimit {
             let wanted = connections.len().saturating_mul(missing).div_ceil(amount);
             let cut = wanted.clamp(1, connections.len().div_ceil(2));
             missing = missing.saturating_sub((amount / connections.len()).saturating_mul(cut));
-            connections.sort_by_cached_key(|activity| activity.usefulness());
+            connections.sort_by_cached_key(|activity| activity.usefulness(now));
             for activity in connections.iter().take(cut) {
                 activity.put_out();
             }
@@ -287,5 +293,44 @@ impl Drop for ConnectionSlot {
                 connections.remove();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ordinary push was cut, because it held more than each of hundreds of uploads that stood still.
+    #[tokio::test]
+    async fn connections_that_stand_still_make_room_for_one_that_moves_more_and_holds_more() {
+        let memory = MemoryBudget::new(1 << 20);
+        let limit = Arc::new(ConnectionLimit::new(100, memory.clone()));
+        let mut held = Vec::new();
+        for last in 0..10_u8 {
+            let client = Some([192, 0, 2, last].into());
+            let slot = limit.enter(client).await.unwrap();
+            let size = if last == 0 { 80_000 } else { 40_000 };
+            let charge = memory.account(client).charge(size, MemoryUse::Request).unwrap();
+            held.push((slot, charge));
+        }
+        let is_out = || {
+            held.iter()
+                .map(|(slot, _)| slot.activity().is_put_out())
+                .collect::<Vec<_>>()
+        };
+        // The first second of a connection says nothing of it.
+        let second = Duration::from_millis(1100);
+        let now = Instant::now() + second;
+        held[0].0.activity().moved(3 << 20);
+        limit.put_out(now, 100_000, |account, _| account.used(), true);
+        let cut = is_out();
+        assert!(!cut[0], "{cut:?}");
+        assert_eq!(cut.iter().filter(|is_out| **is_out).count(), 3, "{cut:?}");
+        // One that takes without end holds more than what it moves is worth.
+        let greedy = memory.account(Some([192, 0, 2, 0].into()));
+        let _more = greedy.charge(400_000, MemoryUse::Request).unwrap();
+        held[0].0.activity().moved(100_000);
+        limit.put_out(now + second, 100_000, |account, _| account.used(), true);
+        assert!(is_out()[0]);
     }
 }
