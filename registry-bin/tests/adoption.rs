@@ -6,6 +6,8 @@ mod support;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -207,6 +209,64 @@ fn a_command_of_root_in_the_folder_of_another_user_is_refused_with_the_line_to_t
     assert!(is_success, "what only reads is for everybody: {text}");
 }
 
+/// The usual move of a container: root wrote the volume, and only its folder was given to the user.
+#[test]
+fn files_that_cannot_be_linked_are_named_before_the_start() {
+    const SOMEBODY: u32 = 65532;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    push_image(&Tree::new(folder.path()), 0);
+    let is_root = std::os::unix::fs::chown(folder.path(), Some(SOMEBODY), Some(SOMEBODY)).is_ok();
+    let setting = fs::read_to_string("/proc/sys/fs/protected_hardlinks").unwrap_or_default();
+    if !is_root || setting.trim() != "1" {
+        eprintln!(
+            "skipped: only root can give a folder away, and not every kernel protects files from links"
+        );
+        return;
+    }
+    let root = folder.path().to_str().expect("a plain path");
+    let as_somebody = |arguments: &[&str]| {
+        let mut command = ours(arguments);
+        command.env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", root);
+        command.env("REGISTRY_HTTP_ADDR", "127.0.0.1:0");
+        command.uid(SOMEBODY).gid(SOMEBODY);
+        let output = command.output().expect("the program runs");
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    let check: &[&str] = &["config", "check"];
+    let look = &["adopt", "--dry-run", "--storage", root];
+    for arguments in [check, look, &["serve"]] {
+        let there_before = folder.path().join("records.sqlite").exists();
+        assert!(!there_before, "a look writes nothing");
+        let (is_success, text) = as_somebody(arguments);
+        assert!(!is_success, "{arguments:?}: {text}");
+        let words = [
+            "cannot get a second name beside the records",
+            "run this registry as the owner of the files",
+        ];
+        assert!(
+            words.iter().all(|words| text.contains(words)),
+            "{arguments:?}: {text}"
+        );
+    }
+    for arguments in [check, look] {
+        let (is_success, text) = as_somebody(arguments);
+        assert!(!is_success, "also after a start that failed: {text}");
+    }
+    // What anybody may write, anybody may link.
+    for layer in layers(0) {
+        let file = Tree::new(folder.path()).data(&sha256(&layer));
+        fs::set_permissions(file, fs::Permissions::from_mode(0o666)).expect("modes can be set");
+    }
+    for arguments in [check, look, &["adopt", "--storage", root], check, look] {
+        let (is_success, text) = as_somebody(arguments);
+        assert!(is_success, "{arguments:?}: {text}");
+    }
+}
+
 #[test]
 fn a_server_goes_on_with_an_adoption_and_says_what_is_broken() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -226,7 +286,7 @@ fn a_server_goes_on_with_an_adoption_and_says_what_is_broken() {
     let (is_success, looked) = run(&["adopt", "--dry-run", "--allow-defects", "--storage", root]);
     assert!(is_success, "{looked}");
     assert!(
-        looked.contains(&missing) && looked.contains("1 links whose content is missing"),
+        looked.contains(&missing) && looked.contains("1 link whose content is missing"),
         "{looked}"
     );
     assert!(!folder.path().join("records.sqlite").exists());
@@ -262,6 +322,8 @@ fn a_start_adopts_what_came_since_and_says_how_much() {
     let root = folder.path().to_str().expect("a plain path");
     let (is_success, text) = run(&["adopt", "--storage", root]);
     assert!(is_success, "{text}");
+    let (is_success, text) = run(&["adopt", "--dry-run", "--storage", root]);
+    assert!(is_success && text.contains("nothing came since"), "{text}");
     // The times of files are those of the kernel's last tick.
     until(|| tree.is_older_than(Duration::from_millis(100)));
     push_image(&tree, 1);
@@ -269,6 +331,18 @@ fn a_start_adopts_what_came_since_and_says_how_much() {
     let missing = sha256(&layers(2)[3]);
     fs::remove_file(tree.data(&missing)).expect("a file can be removed");
     until(|| tree.is_older_than(Duration::from_millis(100)));
+    for (again, would) in [
+        (false, "The next start would adopt 2 repositories"),
+        (true, "Would adopt 3 repositories"),
+    ] {
+        let again = again.then_some("--again");
+        let arguments = ["adopt", "--dry-run", "--storage", root].into_iter().chain(again);
+        let (is_success, text) = run(&arguments.collect::<Vec<_>>());
+        assert!(
+            !is_success && text.contains(&format!("{would}, 2 manifests, 2 tags")),
+            "{text}"
+        );
+    }
     let server = Server::on(folder.path());
     let output = server
         .output_with("used after its folders were adopted; adopted 2 repositories, 2 manifests, 2 tags");

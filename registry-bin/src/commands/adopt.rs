@@ -2,6 +2,7 @@
 
 use clap::Args;
 use registry_storage::distribution::AdoptOptions;
+use registry_storage::filesystem::is_root;
 
 use crate::cli::ConfigArguments;
 use crate::config::load;
@@ -57,7 +58,7 @@ pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
     };
     // Before anything is created in a folder that was named by mistake.
     find(root)?;
-    if command.dry_run {
+    if command.dry_run && !is_root(root) {
         let options = AdoptOptions::new().verify(command.verify);
         let mut is_all = true;
         with_reporter(async |reporter| {
@@ -70,6 +71,7 @@ pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
     let request = ControlRequest::Adopt {
         verify: command.verify,
         again: command.again,
+        dry_run: command.dry_run,
     };
     Ok(execute(&location, request)? || command.allow_defects)
 }

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use async_trait::async_trait;
 use indicatif::HumanBytes;
-use registry_storage::distribution::{self, AdoptError, AdoptOptions, AdoptReport, Defect, Observer, Tree};
+use registry_storage::distribution::{
+    self, AdoptError, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Survey, Tree,
+};
 use registry_storage::progress::{Progress as _, Step};
 
 use super::count::count;
@@ -50,29 +51,59 @@ pub(super) async fn adopt(
     Ok(Outcome { text, is_success })
 }
 
-/// Returns what would be adopted, and whether that is everything. Changes nothing.
+/// Returns what would be adopted where there is no store yet, and whether that is everything. Changes nothing.
 pub(crate) async fn survey(
     root: &Path,
     options: &AdoptOptions,
     mut reporter: Reporter,
 ) -> Result<(String, bool), Failure> {
-    let failed = || failure(root);
-    let tree = find(root)?;
-    let report = distribution::survey(&tree, options, &mut reporter).await;
-    let report = report.map_err(|cause| failed().because(cause))?;
-    let mut text = format!("Would adopt {}.", describe(&report));
-    let mut is_all = report.defects.is_empty();
-    if !is_on_one_file_system(root, tree.folder()).map_err(|cause| failed().because(cause))? {
-        is_all = false;
-        let _ = write!(
-            text,
-            "\nThis will fail: {} is on another file system than {}, and files cannot get a second name across both. Make \
-             the folder `docker` a plain one on the file system where its files are.",
-            tree.folder().display(),
-            root.display()
-        );
+    let surveyed = distribution::survey(&find(root)?, root, options, &mut reporter).await;
+    let surveyed = surveyed.map_err(|cause| failure(root).because(cause))?;
+    let text = format!("Would adopt {}.", describe(&surveyed.report));
+    Ok(with_refusal(text, surveyed))
+}
+
+/// Returns what a store lacks of the tree in its root, and whether all of it can be adopted. Changes nothing.
+pub(super) async fn survey_into(
+    options: &AdoptOptions,
+    store: &AnyStore,
+    mut reporter: Reporter,
+) -> Result<Outcome, Failure> {
+    let AnyStore::Disk(store) = store else {
+        return Err(Failure::new("only what is in a folder can be adopted"));
+    };
+    let root = store.backend().root();
+    let failed = |cause: AdoptError| failure(root).because(cause);
+    let came = distribution::adoption(store)
+        .await
+        .map_err(|cause| failed(cause.into()))?;
+    let surveyed = distribution::survey_into(store, &find(root)?, options, &mut reporter).await;
+    let surveyed = surveyed.map_err(failed)?;
+    let would = describe(&surveyed.report);
+    let text = match came {
+        Adoption::Finished(when) if !options.again && surveyed.report.is_empty() => {
+            format!("It was adopted at {when}, and nothing came since.")
+        }
+        Adoption::Finished(when) if !options.again => {
+            format!("It was adopted at {when}. The next start would adopt {would}.")
+        }
+        Adoption::OwnContent if !options.again => {
+            format!(
+                "With --again, as this registry has content of its own there already, would adopt {would}."
+            )
+        }
+        _ => format!("Would adopt {would}."),
+    };
+    let (text, is_success) = with_refusal(text, surveyed);
+    Ok(Outcome { text, is_success })
+}
+
+/// Adds why it would fail, in the words of the adoption itself, and returns whether everything can be adopted.
+fn with_refusal(text: String, surveyed: Survey) -> (String, bool) {
+    match surveyed.refused {
+        Some(cause) => (format!("{text}\nThis will fail: {}.", cause.with_owner()), false),
+        None => (text, surveyed.report.defects.is_empty()),
     }
-    Ok((text, is_all))
 }
 
 /// Finds the tree in a root.
@@ -109,10 +140,6 @@ pub(crate) fn failure(root: &Path) -> Failure {
     ))
 }
 
-fn is_on_one_file_system(one: &Path, other: &Path) -> io::Result<bool> {
-    Ok(one.metadata()?.dev() == other.metadata()?.dev())
-}
-
 /// Describes what was adopted, and what was not.
 pub(crate) fn describe(report: &AdoptReport) -> String {
     let mut text = format!(
@@ -136,7 +163,7 @@ pub(crate) fn describe(report: &AdoptReport) -> String {
         let counts: Vec<_> = report
             .defects
             .iter()
-            .map(|(kind, count)| format!("{count} {kind}"))
+            .map(|(kind, count)| format!("{count} {}", kind.name(*count)))
             .collect();
         let _ = write!(text, "; broken, each named above: {}", counts.join(", "));
     }

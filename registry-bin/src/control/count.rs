@@ -1,7 +1,7 @@
 //! Counts of things, formatted for people.
 
 /// Formats a count: `1 tag`, `2 tags`, `3 repositories`.
-pub(super) fn count(number: u64, thing: &str) -> String {
+pub(crate) fn count(number: u64, thing: &str) -> String {
     match (number, thing.strip_suffix('y')) {
         (1, _) => format!("1 {thing}"),
         (_, Some(stem)) => format!("{number} {stem}ies"),

@@ -6,7 +6,7 @@
 
 pub(crate) mod adopt;
 mod client;
-mod count;
+pub(crate) mod count;
 mod export;
 mod images;
 mod message;
@@ -47,7 +47,12 @@ pub(crate) enum ControlRequest {
     /// Makes a backup in a folder.
     Backup { target: PathBuf },
     /// Adopts the folders of the distribution registry.
-    Adopt { verify: bool, again: bool },
+    Adopt {
+        verify: bool,
+        again: bool,
+        /// Only say what would be adopted.
+        dry_run: bool,
+    },
     /// Exports the folders of the distribution registry.
     ExportDistribution { target: PathBuf },
     /// Exports these repositories, or all if none is named, as an image layout.
@@ -160,6 +165,7 @@ async fn open(
     let only_reads = match request {
         ControlRequest::Check { repair, .. } => !repair,
         ControlRequest::ExportOci { .. } => true,
+        ControlRequest::Adopt { dry_run, .. } => *dry_run,
         _ => false,
     };
     let is_read_only = only_reads && !is_writable(root);

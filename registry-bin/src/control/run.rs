@@ -56,8 +56,15 @@ pub(crate) async fn run(
                 is_success: report.missing == 0,
             })
         }
-        ControlRequest::Adopt { verify, again } => {
+        ControlRequest::Adopt {
+            verify,
+            again,
+            dry_run,
+        } => {
             let options = AdoptOptions::new().verify(verify).again(again);
+            if dry_run {
+                return adopt::survey_into(&options, store, reporter).await;
+            }
             adopt::adopt(&options, store, reporter).await
         }
         ControlRequest::ExportDistribution { target } => {
@@ -85,16 +92,19 @@ async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> 
     }
     text += &match (report.broken, report.repaired) {
         (0, _) => ": nothing is broken.".to_owned(),
+        (1, 0) if !options.repair => ": 1 thing is broken. Repair it with --repair.".to_owned(),
         (broken, 0) if !options.repair => format!(": {broken} things are broken. Repair them with --repair."),
+        (1, 0) => ": 1 thing was broken, and is not repaired.".to_owned(),
+        (1, _) => ": 1 thing was broken, and is repaired now.".to_owned(),
         (broken, repaired) => format!(": {broken} things were broken, {repaired} of them are repaired now."),
     };
     if report.notices > 0 {
-        text += &format!(" {} things may be meant so.", report.notices);
+        text += &format!(" {} may be meant so.", count(report.notices, "thing"));
     }
     if report.unnamed_bytes > 0 {
         text += &format!(
-            " {} byte strings belong to nothing; the sweeper deletes them.",
-            report.unnamed_bytes
+            " {} of which no record knows; the sweeper deletes those.",
+            count(report.unnamed_bytes, "byte string")
         );
     }
     if report.quarantined > 0 {

@@ -1,6 +1,5 @@
 //! Adoption: from its beginning to its end, which is remembered.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -181,7 +180,7 @@ pub async fn adopt(
     record::write(store, before.clone()).await?;
     // Before anything is read: what is written meanwhile is seen by the next start.
     let looked = look(tree, &before).await?;
-    let run = Run::new(tree, Sink::Store(store), options, observer);
+    let mut run = Run::new(tree, Sink::Store(store), options, observer);
     let report = run.all().await?;
     let is_partial = !report.defects.is_empty();
     let times = (begun, store.now());
@@ -252,7 +251,7 @@ pub async fn has_news(store: &Store<FilesystemBackend>, tree: &Tree) -> Result<b
 }
 
 /// Returns the repositories to compare, and how new links are told from others.
-fn changed(before: &AdoptionRecord, looked: &Look) -> Changed {
+pub(super) fn changed(before: &AdoptionRecord, looked: &Look) -> Changed {
     let newest = record::newest(before);
     let is_copy = before.folder.is_some() && before.folder != looked.folder;
     let news = match before.changed {
@@ -272,10 +271,10 @@ fn changed(before: &AdoptionRecord, looked: &Look) -> Changed {
 }
 
 /// What of a tree is compared with what was adopted.
-struct Changed {
-    names: Vec<RepositoryName>,
+pub(super) struct Changed {
+    pub(super) names: Vec<RepositoryName>,
     is_all: bool,
-    news: News,
+    pub(super) news: News,
 }
 
 /// Tells which links of a repository are new.
@@ -317,7 +316,7 @@ pub async fn wrote_here(store: &Store<FilesystemBackend>, tree: &Tree) -> Result
 }
 
 /// Looks what changed in a tree since it was adopted.
-async fn look(tree: &Tree, before: &AdoptionRecord) -> Result<Look, AdoptError> {
+pub(super) async fn look(tree: &Tree, before: &AdoptionRecord) -> Result<Look, AdoptError> {
     let tree = tree.clone();
     let since = before.changed.unwrap_or(Timestamp(0));
     // That of an adoption which just begins may become so.
@@ -326,21 +325,8 @@ async fn look(tree: &Tree, before: &AdoptionRecord) -> Result<Look, AdoptError> 
     Ok(looked.map_err(Error::internal)?)
 }
 
-/// Looks at what an adoption of `tree` would find, without changing anything. It has the digest of each blob in memory.
-///
-/// # Errors
-/// None but that the runtime is shutting down.
-pub async fn survey(
-    tree: &Tree,
-    options: &AdoptOptions,
-    observer: &mut dyn Observer,
-) -> Result<AdoptReport, AdoptError> {
-    let sink = Sink::Nowhere(BTreeSet::new());
-    Run::new(tree, sink, options, observer).all().await
-}
-
 impl<'r> Run<'r> {
-    fn new(
+    pub(super) fn new(
         tree: &'r Tree,
         sink: Sink<'r>,
         options: &'r AdoptOptions,
@@ -360,7 +346,7 @@ impl<'r> Run<'r> {
         }
     }
 
-    async fn all(mut self) -> Result<AdoptReport, AdoptError> {
+    pub(super) async fn all(&mut self) -> Result<AdoptReport, AdoptError> {
         let tree = self.tree.clone();
         let list = move || {
             let mut defects = Vec::new();
@@ -374,13 +360,16 @@ impl<'r> Run<'r> {
         self.repositories(names).await
     }
 
-    async fn repositories(mut self, names: Vec<RepositoryName>) -> Result<AdoptReport, AdoptError> {
+    pub(super) async fn repositories(
+        &mut self,
+        names: Vec<RepositoryName>,
+    ) -> Result<AdoptReport, AdoptError> {
         let names = self.survey_links(names).await?;
         self.observer.progress(&self.report);
         let mut window: Vec<Scanned> = Vec::new();
         for (name, links) in names {
-            let wanted = match (self.news, &self.sink) {
-                (Some(news), Sink::Store(store)) => wanted(store, news, &name).await?,
+            let wanted = match (self.news, self.sink.store()) {
+                (Some(news), Some(store)) => wanted(store, news, &name).await?,
                 _ => Wanted::All,
             };
             let tree = self.tree.clone();
@@ -398,7 +387,7 @@ impl<'r> Run<'r> {
             self.report.repositories_done = self.with_some;
         }
         self.observer.progress(&self.report);
-        Ok(self.report)
+        Ok(self.report.clone())
     }
 
     /// Counts what there is to do, so that whoever waits knows how much is left. Returns how many links each repository has.
@@ -419,11 +408,7 @@ impl<'r> Run<'r> {
         self.report.repositories = counted.len() as u64;
         self.report.links = counted.iter().map(|(_, links)| links).sum();
         if reads_all {
-            let store = match &self.sink {
-                Sink::Store(store) => Some(*store),
-                Sink::Nowhere(_) => None,
-            };
-            let amount = Amount::of(self.tree.folder(), store).await?;
+            let amount = Amount::of(self.tree.folder(), self.sink.store()).await?;
             self.report.content = amount.all;
             // It is not compared again.
             self.report.content_done = amount.stored;

@@ -37,7 +37,7 @@ impl Amount {
                 amount.all = sizes.fold(amount.all, |sum, size| sum.saturating_add(*size));
                 let Some(store) = store else { continue };
                 let digests = batch.iter().map(|(digest, _)| digest.clone()).collect();
-                let stored = store.stored_blobs(digests).await?;
+                let stored = store.stored_blobs(&digests).await?;
                 let sizes = batch.iter().filter(|(digest, _)| stored.contains(digest));
                 amount.stored = sizes.fold(amount.stored, |sum, (_, size)| sum.saturating_add(*size));
             }

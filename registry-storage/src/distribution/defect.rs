@@ -155,19 +155,28 @@ pub enum DefectKind {
     Incomplete,
 }
 
-impl fmt::Display for DefectKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unreadable => "files and folders that cannot be read",
-            Self::InvalidName => "invalid names",
-            Self::BrokenLink => "broken links",
-            Self::MissingContent => "links whose content is missing",
-            Self::CorruptContent => "links whose content is corrupt",
-            Self::SchemaOne => "manifests of schema 1",
-            Self::InvalidManifest => "invalid manifests",
-            Self::DanglingTag => "tags without a manifest",
-            Self::Incomplete => "children that adopted manifests lack",
-        })
+impl DefectKind {
+    /// Returns what this many defects of the kind are called.
+    #[must_use]
+    pub const fn name(self, count: u64) -> &'static str {
+        let (one, several) = match self {
+            Self::Unreadable => (
+                "file or folder that cannot be read",
+                "files and folders that cannot be read",
+            ),
+            Self::InvalidName => ("invalid name", "invalid names"),
+            Self::BrokenLink => ("broken link", "broken links"),
+            Self::MissingContent => ("link whose content is missing", "links whose content is missing"),
+            Self::CorruptContent => ("link whose content is corrupt", "links whose content is corrupt"),
+            Self::SchemaOne => ("manifest of schema 1", "manifests of schema 1"),
+            Self::InvalidManifest => ("invalid manifest", "invalid manifests"),
+            Self::DanglingTag => ("tag without a manifest", "tags without a manifest"),
+            Self::Incomplete => (
+                "child that an adopted manifest lacks",
+                "children that adopted manifests lack",
+            ),
+        };
+        if count == 1 { one } else { several }
     }
 }
 

@@ -10,20 +10,24 @@ mod blobs;
 mod defect;
 mod export;
 mod layout;
+mod linkable;
 mod look;
 mod manifest;
 mod plain;
 mod record;
 mod report;
 mod seen;
+mod survey;
 mod target;
 mod tree;
 mod window;
 
 pub use self::adopt::{
-    AdoptError, AdoptOptions, Adoption, adopt, adoption, has_news, is_unadopted, survey, update, wrote_here,
+    AdoptError, AdoptOptions, Adoption, adopt, adoption, has_news, is_unadopted, update, wrote_here,
 };
 pub use self::defect::{BrokenLink, Defect, DefectKind};
 pub use self::export::{ExportError, ExportOptions, ExportReport, export};
+pub use self::linkable::check_links;
 pub use self::report::{AdoptReport, Observer};
+pub use self::survey::{Survey, survey, survey_into};
 pub use self::tree::{Link, RepositoryLinks, TagLink, Tree};

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::adopt::{AdoptError, AdoptOptions};
 use super::blobs::{self, BlobContent};
 use super::defect::Defect;
+use super::linkable::LinkRules;
 use super::manifest::{self, Outline};
 use super::record;
 use super::report::{AdoptReport, Observer};
@@ -37,8 +38,30 @@ const MANY: usize = 100;
 pub(super) enum Sink<'s> {
     /// Into a store.
     Store(&'s Store<FilesystemBackend>),
-    /// Nowhere. The blobs that were seen, so that each is counted once.
-    Nowhere(BTreeSet<Digest>),
+    /// Nowhere: it is only counted.
+    Nowhere(Nowhere<'s>),
+}
+
+impl<'s> Sink<'s> {
+    /// Returns the store that has, or would get, the content.
+    pub(super) const fn store(&self) -> Option<&'s Store<FilesystemBackend>> {
+        match self {
+            Self::Store(store) => Some(*store),
+            Self::Nowhere(nowhere) => nowhere.store,
+        }
+    }
+}
+
+/// What is known where content is only counted.
+pub(super) struct Nowhere<'s> {
+    /// What the store has is not counted.
+    pub(super) store: Option<&'s Store<FilesystemBackend>>,
+    /// The blobs that were counted, so that each is counted once.
+    pub(super) seen: BTreeSet<Digest>,
+    /// Whether files could get second names, if they would have to.
+    pub(super) rules: Option<LinkRules>,
+    /// The first file that could not.
+    pub(super) refused: Option<AdoptError>,
 }
 
 /// A repository whose links were read.
@@ -260,13 +283,22 @@ impl Run<'_> {
         links: Vec<(RepositoryName, Link, Option<u64>)>,
     ) -> Result<BTreeSet<Digest>, AdoptError> {
         let digests: BTreeSet<Digest> = links.iter().map(|(_, link, _)| link.digest.clone()).collect();
-        let stored = match &self.sink {
-            Sink::Store(store) => store.stored_blobs(digests).await?,
-            Sink::Nowhere(seen) => digests.intersection(seen).cloned().collect(),
+        let mut stored = match self.sink.store() {
+            Some(store) => store.stored_blobs(&digests).await?,
+            None => BTreeSet::new(),
         };
+        let mut rules = None;
+        if let Sink::Nowhere(nowhere) = &self.sink {
+            stored.extend(digests.intersection(&nowhere.seen).cloned());
+            rules = nowhere.rules.clone().filter(|_| nowhere.refused.is_none());
+        }
         let (tree, verify) = (self.tree.clone(), self.options.verify);
         let read = Arc::clone(&self.read);
-        let check = move || check_links(&tree, links, &stored, verify, &read);
+        let check = move || {
+            let (candidates, defects) = check_links(&tree, links, &stored, verify, &read);
+            let refused = rules.and_then(|rules| refused(&rules, &candidates));
+            (candidates, defects, refused)
+        };
         let mut checking = spawn_blocking(check);
         let checked = loop {
             tokio::select! {
@@ -275,7 +307,7 @@ impl Run<'_> {
                 () = sleep(TICK) => self.tell(0),
             }
         };
-        let (candidates, defects) = checked.map_err(Error::internal)?;
+        let (candidates, defects, refused) = checked.map_err(Error::internal)?;
         for defect in &defects {
             self.note(defect).await;
         }
@@ -297,13 +329,17 @@ impl Run<'_> {
                 let adopted = adopt_candidates(store, candidates).await?;
                 self.count(&adopted);
             }
-            Sink::Nowhere(seen) => {
+            Sink::Nowhere(nowhere) => {
+                nowhere.refused = nowhere.refused.take().or(refused);
                 for (digest, candidate) in candidates {
-                    self.report.grants += candidate.grants.len() as u64;
+                    self.report.grants += match nowhere.store {
+                        Some(store) => store.lacks_grants(&digest, &candidate.grants).await?,
+                        None => candidate.grants.len() as u64,
+                    };
                     if let Some(content) = candidate.content {
                         self.report.blobs += 1;
                         self.report.bytes += content.size();
-                        seen.insert(digest);
+                        nowhere.seen.insert(digest);
                     }
                 }
             }
@@ -403,6 +439,9 @@ impl Run<'_> {
         if let Sink::Store(store) = &self.sink {
             let adopted = store.adopt_manifests(repositories, manifests).await?;
             self.count(&adopted);
+        } else if let Some(store) = self.sink.store() {
+            let lacking = store.lacks_manifests(&manifests).await?;
+            self.count(&lacking);
         } else {
             self.report.manifests += manifests.len() as u64;
             self.report.tags += manifests
@@ -455,6 +494,18 @@ fn check_links(
         candidates.insert(link.digest, Candidate { content, grants });
     }
     (candidates, defects)
+}
+
+/// Finds a file that could not get a second name. Blocks.
+fn refused(rules: &LinkRules, candidates: &BTreeMap<Digest, Candidate>) -> Option<AdoptError> {
+    let contents = candidates
+        .values()
+        .filter_map(|candidate| candidate.content.as_ref());
+    let mut files = contents.filter_map(|content| match content {
+        BlobContent::File(path, _) => Some(path),
+        BlobContent::Inline(_) => None,
+    });
+    files.find_map(|path| rules.refusal(path))
 }
 
 /// Names the bytes, gives them these names, and makes them blobs.

@@ -22,7 +22,7 @@ use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transact
 use crate::bytes_name::BytesName;
 use crate::distribution::RepositoryLinks;
 use crate::key::Key;
-use crate::record::{BlobRecord, GrantRecord, ManifestRecord, SessionRecord, TagRecord, state_of_size};
+use crate::record::{GrantRecord, ManifestRecord, SessionRecord, TagRecord, state_of_size};
 
 /// Whose the sessions of an adoption are. The line break keeps it from being anybody's name.
 const PRINCIPAL: &str = "adoption\n";
@@ -125,10 +125,51 @@ impl<B: Backend> Store<B> {
     }
 
     /// Returns which of `digests` are in the store.
-    pub(crate) async fn stored_blobs(&self, digests: BTreeSet<Digest>) -> Result<BTreeSet<Digest>, Error> {
-        self.backend
-            .transact(Durability::Deferred, StoredBlobs(digests))
-            .await
+    pub(crate) async fn stored_blobs(&self, digests: &BTreeSet<Digest>) -> Result<BTreeSet<Digest>, Error> {
+        let visible = self.visible(digests.iter().map(Key::blob).collect()).await?;
+        let stored = digests.iter().zip(visible).filter(|(_, is_stored)| *is_stored);
+        Ok(stored.map(|(digest, _)| digest.clone()).collect())
+    }
+
+    /// Counts which of these repositories may not read a blob.
+    pub(crate) async fn lacks_grants(
+        &self,
+        digest: &Digest,
+        repositories: &[RepositoryName],
+    ) -> Result<u64, Error> {
+        let grants = repositories
+            .iter()
+            .map(|repository| Key::grant(digest, repository));
+        let visible = self.visible(grants.collect()).await?;
+        Ok(visible.iter().filter(|is_granted| !**is_granted).count() as u64)
+    }
+
+    /// Counts which of these manifests and their tags [`adopt_manifests`](Self::adopt_manifests) would take.
+    pub(crate) async fn lacks_manifests(&self, manifests: &[AdoptedManifest]) -> Result<Adopted, Error> {
+        let mut lacking = Adopted::default();
+        for AdoptedManifest {
+            repository,
+            new,
+            tags,
+        } in manifests
+        {
+            let digest = &new.manifest.digest;
+            let key = Key::manifest(repository, digest);
+            let manifest = read_cached::<ManifestRecord>(&*self.backend, &key)
+                .await?
+                .visible();
+            let incarnation = manifest.map(|(manifest, _)| manifest.incarnation);
+            lacking.manifests += u64::from(incarnation.is_none());
+            for (tag, written) in tags {
+                let tag = read_cached::<TagRecord>(&*self.backend, &Key::tag(repository, tag)).await?;
+                match tag.visible() {
+                    Some((tag, _)) if Some(&tag.incarnation) == incarnation.as_ref() => {}
+                    Some((tag, _)) if tag.stamp.written >= *written => lacking.kept_tags += 1,
+                    _ => lacking.tags += 1,
+                }
+            }
+        }
+        Ok(lacking)
     }
 
     /// Leaves out the links of what the store does not have, and tags that name something else here.
@@ -249,23 +290,6 @@ impl Transaction for RemoveRecords {
             records.remove(key).await?;
         }
         Ok(())
-    }
-}
-
-struct StoredBlobs(BTreeSet<Digest>);
-
-impl Transaction for StoredBlobs {
-    type Output = BTreeSet<Digest>;
-
-    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
-        let mut stored = BTreeSet::new();
-        for digest in self.0 {
-            let blob = read_latest::<BlobRecord>(records, &Key::blob(&digest)).await?;
-            if blob.state().is_visible() {
-                stored.insert(digest);
-            }
-        }
-        Ok(stored)
     }
 }
 

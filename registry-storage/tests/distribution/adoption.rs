@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use registry_core::{Algorithm, Digest, ErrorCode};
 use registry_storage::distribution::{
-    AdoptError, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adopt, adoption, survey,
+    AdoptError, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adopt, adoption, check_links,
+    survey,
 };
 
 use crate::fixture::{
@@ -33,7 +34,9 @@ async fn everything_is_adopted_and_nothing_is_copied() {
     let before = old.snapshot();
 
     let expected = AdoptReport::default();
-    let survey_report = survey(&old.found(), &AdoptOptions::new(), &mut ()).await.unwrap();
+    let surveyed = survey(&old.found(), old.root.path(), &AdoptOptions::new(), &mut ()).await;
+    let surveyed = surveyed.unwrap();
+    assert!(surveyed.refused.is_none());
     assert!(
         !old.root.path().join("records.sqlite").exists(),
         "a look makes no store"
@@ -52,7 +55,7 @@ async fn everything_is_adopted_and_nothing_is_copied() {
     assert_eq!((report.blobs, report.grants), (7, 8));
     assert_eq!((report.links, report.links_done), (12, 12));
     assert_eq!((report.content, report.content_done), (0, 0));
-    assert_eq!(survey_report, report);
+    assert_eq!(surveyed.report, report);
     assert!(matches!(adoption(&store).await.unwrap(), Adoption::Finished(_)));
 
     assert_eq!(
@@ -367,6 +370,11 @@ async fn what_cannot_be_linked_is_refused_with_a_remedy() {
         .unwrap_err();
     assert!(error.to_string().contains("one file system"), "{error}");
     assert!(matches!(adoption(&store).await.unwrap(), Adoption::Begun(_)));
+    let looked = check_links(old.root.path(), &tree, 10).unwrap_err();
+    assert_eq!(looked.to_string(), error.to_string());
+    let surveyed = survey(&tree, old.root.path(), &AdoptOptions::new(), &mut ()).await;
+    let refused = surveyed.unwrap().refused.unwrap();
+    assert_eq!(refused.to_string(), error.to_string());
 }
 
 #[test]

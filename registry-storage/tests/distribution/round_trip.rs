@@ -241,6 +241,7 @@ async fn round_trip(steps: Vec<Step>) {
     let before = old.snapshot();
     let looked = survey(
         &old.found(),
+        old.root.path(),
         &registry_storage::distribution::AdoptOptions::new(),
         &mut (),
     )
@@ -248,7 +249,7 @@ async fn round_trip(steps: Vec<Step>) {
     .unwrap();
     let store = old.open().await;
     let (report, _) = old.adopt(&store).await;
-    assert_eq!(report, looked, "{steps:?}");
+    assert_eq!(report, looked.report, "{steps:?}");
     let served = semantics(&store, &images).await;
     assert_eq!(served, expected(&old, &images), "{steps:?}");
     let target = Old {

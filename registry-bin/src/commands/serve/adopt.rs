@@ -16,6 +16,7 @@ use registry_storage::{Backend, Store};
 
 use super::service_manager;
 use crate::control::adopt::{amount, describe, failure, find_if_there, not_adopted};
+use crate::control::count::count;
 use crate::control::show::is_for_bars;
 use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
@@ -235,16 +236,21 @@ impl<'h> Show<'h> {
 impl Observer for Show<'_> {
     fn progress(&mut self, report: &AdoptReport) {
         let phase = format!(
-            "adopting: {} of {} repositories of the distribution registry are done; {} blobs, {} manifests",
-            report.repositories_done, report.repositories, report.blobs, report.manifests
+            "adopting: {} of {} of the distribution registry are done; {}, {}",
+            report.repositories_done,
+            count(report.repositories, "repository"),
+            count(report.blobs, "blob"),
+            count(report.manifests, "manifest")
         );
         if let Some(bar) = &self.bar {
             let (_, done, total) = amount(report);
             bar.set_length(total);
             bar.set_position(done);
             bar.set_message(format!(
-                "{} blobs, {} manifests, {} tags",
-                report.blobs, report.manifests, report.tags
+                "{}, {}, {}",
+                count(report.blobs, "blob"),
+                count(report.manifests, "manifest"),
+                count(report.tags, "tag")
             ));
         } else if self.logged.elapsed() >= LOG_INTERVAL {
             self.logged = Instant::now();

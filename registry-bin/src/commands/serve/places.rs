@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
+use registry_storage::distribution;
 use registry_storage::filesystem::{check_records, require_usable};
 use rustix::fs::{Access, access};
 
@@ -12,11 +13,14 @@ use super::claims::resolved;
 use super::notifications;
 use crate::config::Configuration;
 use crate::config::sections::http::Network;
-use crate::control::SOCKET_PATH_LIMIT;
+use crate::control::{SOCKET_PATH_LIMIT, adopt};
 use crate::failure::Failure;
 use crate::kernel_files::require_storage;
 use crate::ownership::{WithOwner as _, with_owner};
 use crate::storage::{StorageLocation, require_writable};
+
+/// How many files of registry:2 are examined.
+const LINKS: usize = 1000;
 
 /// Returns what keeps a server from writing where it must.
 pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>> {
@@ -75,7 +79,9 @@ fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure>
     let failed = || Failure::of(key, format!("cannot store in {}", root.display()));
     match root.metadata() {
         Ok(found) if found.is_dir() => {
-            require_writable(root, &configuration.storage.maintenance)?;
+            if require_writable(root, &configuration.storage.maintenance)? {
+                check_adoption(root)?;
+            }
         }
         Ok(_) => return Err(failed().because(io::Error::from(io::ErrorKind::NotADirectory))),
         Err(_) => require_usable(root, true)
@@ -83,6 +89,15 @@ fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure>
             .map_err(|cause| failed().because(cause))?,
     }
     check_records(root).map_err(|cause| failed().because(cause.with_owner()))
+}
+
+/// Checks that what registry:2 left in a folder can be adopted, as far as some of its files tell.
+fn check_adoption(root: &Path) -> Result<(), Failure> {
+    let Some(tree) = adopt::find_if_there(root)? else {
+        return Ok(());
+    };
+    distribution::check_links(root, &tree, LINKS)
+        .map_err(|cause| adopt::failure(root).because(cause.with_owner()))
 }
 
 /// Checks that a missing path can be created, with its parent folders, in the nearest one that exists.
