@@ -1,4 +1,4 @@
-//! What the storage protocol asks of a place that keeps records and bytes.
+//! What the storage protocol requires of a place that keeps records and bytes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 
-/// A version of a record. Equal versions of one key mean that nothing was written between; no value comes twice.
+/// A version of a record. Equal versions of one key mean that nothing was written in between; no version comes twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Version(pub Arc<str>);
 
@@ -28,7 +28,7 @@ pub struct VersionedRecord {
 }
 
 impl VersionedRecord {
-    /// Makes a record as it was read.
+    /// Creates a record as it was read.
     #[must_use]
     pub fn new(value: Bytes, version: Version) -> Self {
         Self {
@@ -39,8 +39,8 @@ impl VersionedRecord {
     }
 }
 
-/// Remembers of a record that its content was compared with its digest. The clones of what was read share it, so that
-/// a record which a cache keeps is compared once.
+/// Remembers that a record's content was compared with its digest. The clones of a record share it, so that a record
+/// kept in a cache is compared once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Checked(Arc<AtomicBool>);
 
@@ -54,7 +54,7 @@ impl Checked {
     }
 }
 
-/// What is known of a record does not make it another one.
+/// Whether a record was checked does not affect its equality.
 impl PartialEq for Checked {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -63,7 +63,7 @@ impl PartialEq for Checked {
 
 impl Eq for Checked {}
 
-/// What is known of a record without its value.
+/// What is known of a record without reading its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// The version to compare with.
@@ -84,24 +84,24 @@ pub struct RecordEntry {
 /// What must hold for a record to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// There is no record.
+    /// No record exists.
     Absent,
-    /// The record is of this version.
+    /// The record has this version.
     Matches(Version),
-    /// Nothing: the last writer wins.
+    /// Always holds: the last writer wins.
     Any,
 }
 
 /// When a transaction is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
-    /// When other transactions see it. It becomes durable with the next one that is [`Synced`](Self::Synced).
+    /// When other transactions see it. It becomes durable with the next transaction that is [`Synced`](Self::Synced).
     Deferred,
     /// When it survives the loss of power.
     Synced,
 }
 
-/// Records as a [`Transaction`] sees them: every read is of the newest state, never from a cache.
+/// Records as a [`Transaction`] sees them: every read returns the newest state, never a cached one.
 #[async_trait]
 pub trait RecordTransaction: Send {
     /// Reads a record.
@@ -116,16 +116,16 @@ pub trait RecordTransaction: Send {
     /// Those of the medium.
     async fn stat(&mut self, key: &Key) -> Result<Option<Stat>, Error>;
 
-    /// Writes a record if `condition` holds, and returns its new version; nothing where it does not hold, or where
-    /// the backend cannot tell because the answer was lost and the record was replaced since.
+    /// Writes a record if `condition` holds, and returns its new version. Returns `None` if it does not hold, or if the
+    /// backend cannot know because the answer was lost and the record was replaced since.
     ///
-    /// `value` must hold a fresh random nonce: a backend whose answer was lost tells by it whether its write won.
+    /// `value` must hold a fresh random nonce: a backend whose answer was lost recognizes its own write by it.
     ///
     /// # Errors
-    /// Those of the medium; the record may have been written nevertheless.
+    /// Those of the medium; the record may have been written anyway.
     async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error>;
 
-    /// Removes a record that counts as absent already (a tombstone, a back reference), if it still is of `version`.
+    /// Removes a record that counts as absent already (a tombstone, a back reference), if it still has `version`.
     ///
     /// A backend without a conditional delete leaves the record.
     ///
@@ -133,14 +133,14 @@ pub trait RecordTransaction: Send {
     /// Those of the medium.
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error>;
 
-    /// Removes a record whose key is never written again, whatever its version.
+    /// Removes a record, whatever its version. Its key is never written again.
     ///
     /// # Errors
     /// Those of the medium.
     async fn remove(&mut self, key: &Key) -> Result<(), Error>;
 
-    /// Lists at most `limit` (1 to 1000) records whose key begins with `prefix` and is after `after`, in the order
-    /// of the bytes of their keys.
+    /// Lists at most `limit` (1 to 1000) records whose key begins with `prefix` and is after `after`, in the byte order
+    /// of their keys.
     ///
     /// # Errors
     /// Those of the medium.
@@ -153,26 +153,28 @@ pub trait RecordTransaction: Send {
 
     /// Makes unfinished bytes readable as a whole: `parts` in their order, then `tail`. May be repeated.
     ///
-    /// On a disk they are that since [`Backend::seal_bytes`].
+    /// On a disk they are readable as a whole from [`Backend::seal_bytes`] on.
     ///
     /// # Errors
-    /// [`BlobUploadInvalid`](registry_core::ErrorCode::BlobUploadInvalid) where a part is not what was written, and
-    /// the client must send again; those of the medium.
+    /// [`BlobUploadInvalid`](registry_core::ErrorCode::BlobUploadInvalid) if a part is not what was written, and the
+    /// client must send it again; those of the medium.
     async fn complete_bytes(&mut self, bytes: &StagedBytes, parts: &[Part], tail: Bytes)
     -> Result<(), Error>;
 }
 
-/// Steps that read and write records: one durable, atomic step where the backend has transactions, else one after the other.
+/// Steps that read and write records: one durable, atomic step if the backend has transactions, otherwise one after the
+/// other.
 ///
-/// A transaction must leave the records in a state that another one can go on from after any of its steps, because a
-/// crash may end it there. Its future may only wait for `records`. On a disk others wait for it meanwhile: one whose
-/// length a client chooses is cut into several.
+/// A crash may end a transaction after any of its steps, so each step must leave the records in a state from which
+/// another transaction can continue. Its future may only wait for `records`. On a disk, other transactions wait for it
+/// meanwhile, so a transaction whose length a client chooses is split into several.
 pub trait Transaction: Send + 'static {
     /// What it returns.
     type Output: Send + 'static;
 
-    /// Returns a copy of a transaction that is to run once more where the commit that it was part of failed. A disk commits
-    /// several at once, and one that frees space, or only reads, does not need the room that the others lacked.
+    /// Returns a copy of a transaction that is to run once more if the commit that it was part of failed. A disk
+    /// commits several at once, and a transaction that frees space, or only reads, does not need the room that the
+    /// others lacked.
     fn again(&self) -> Option<Again<Self>>
     where
         Self: Sized,
@@ -180,7 +182,8 @@ pub trait Transaction: Send + 'static {
         None
     }
 
-    /// Runs the steps. An error undoes them where the backend has transactions; it must not hide one of `records`.
+    /// Runs the steps. An error undoes them if the backend has transactions. The steps must not hide an error of
+    /// `records`.
     fn run(
         self,
         records: &mut dyn RecordTransaction,
@@ -190,15 +193,15 @@ pub trait Transaction: Send + 'static {
 /// A copy of a transaction that needs no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again<T> {
-    /// It makes room: a delete. A disk that is full runs it with the space that it keeps for that, and takes nothing else
-    /// until there is room again.
+    /// It makes room: a delete. A disk that is full runs it with the space that it keeps for that, and accepts nothing
+    /// else until there is room again.
     Freeing(T),
     /// It only reads.
     Reading(T),
 }
 
 impl<T> Again<T> {
-    /// Makes another transaction of it, which needs no room either.
+    /// Turns it into another transaction, which needs no room either.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Again<U> {
         match self {
             Self::Freeing(transaction) => Again::Freeing(change(transaction)),
@@ -212,7 +215,7 @@ impl<T> Again<T> {
 pub struct StagedBytes {
     /// The name.
     pub name: BytesName,
-    /// What the backend calls the write, where it has a name for it (a multipart upload).
+    /// The backend's name for the write, if it has one (a multipart upload).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
 }
@@ -222,30 +225,32 @@ pub struct StagedBytes {
 pub struct Part {
     /// The size in bytes.
     pub size: u64,
-    /// What the backend calls the part (an entity tag).
+    /// The backend's name for the part (an entity tag).
     pub tag: String,
 }
 
 /// What must hold for bytes to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// Nothing: the caller looks at what it reads. On a disk this opens unfinished bytes too.
+    /// No condition: the caller checks what it reads. On a disk this opens unfinished bytes too.
     Nothing,
-    /// They have this size in bytes. A backend that has to ask for it may answer by what it saw within the last minute.
+    /// They have this size in bytes. A backend that has to send a request for it may rely on what it saw within the
+    /// last minute.
     Size(u64),
     /// They have this size in bytes now.
     SizeNow(u64),
 }
 
-/// Keeps other writers from a session for as long as a write goes on, even where the future that asked for it is gone.
+/// Keeps other writers out of a session while a write is in progress, even if the future that asked for it was dropped.
 pub type WriteGuard = Arc<dyn Send + Sync>;
 
 /// Writes the parts of unfinished bytes.
 #[async_trait]
 pub trait BytesWriter: Send {
-    /// Writes part `number` (from 0), whose first byte is at `offset`, and returns what the backend calls it.
+    /// Writes part `number` (from 0), whose first byte is at `offset`, and returns the backend's name for it, if it has
+    /// one.
     ///
-    /// Cancel safety: a dropped future may leave the write going on; it holds the writer's guard until it ends.
+    /// Cancel safety: after the future is dropped, the write may continue; it holds the writer's guard until it ends.
     ///
     /// # Errors
     /// Those of the medium.
@@ -254,25 +259,25 @@ pub trait BytesWriter: Send {
     /// Makes the parts durable and closes the writer.
     ///
     /// # Errors
-    /// Those of the medium; the parts must then be taken for lost.
+    /// Those of the medium; the parts must then be considered lost.
     async fn close(self: Box<Self>) -> Result<(), Error>;
 }
 
 /// A place that keeps records and bytes.
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// Reads a record. It is as new as the last transaction that ended before the call, unless the backend was told
-    /// to serve older ones.
+    /// Reads a record, or returns `None` if it does not exist. It is as new as the last transaction that ended before
+    /// the call, unless the backend is configured to serve older ones.
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<VersionedRecord>, Error>> + Send;
 
     /// Reads several records, each as [`get`](Self::get) does. The values are in memory at once: the caller knows their
-    /// sizes from a listing, and asks for as many as it may have.
+    /// sizes from a listing, and asks for as many as it has memory for.
     fn get_all(
         &self,
         keys: &[Key],
     ) -> impl Future<Output = Result<Vec<Option<VersionedRecord>>, Error>> + Send;
 
-    /// Returns the sizes of several records' values, as a listing has them, without reading the values; nothing for a
-    /// record that is not there.
+    /// Returns the sizes of several records' values, as a listing has them, without reading the values; `None` for a
+    /// record that does not exist.
     fn sizes(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Option<u64>>, Error>> + Send;
 
     /// Lists records as [`RecordTransaction::list`] does.
@@ -283,29 +288,31 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<RecordEntry>, Error>> + Send;
 
-    /// Runs a transaction. Cancel safety: it may run to its end after the future was dropped, or stop between two steps.
+    /// Runs a transaction. Cancel safety: after the future is dropped, it may run to its end, or stop between two
+    /// steps.
     fn transact<S: Transaction>(
         &self,
         durability: Durability,
         transaction: S,
     ) -> impl Future<Output = Result<S::Output, Error>> + Send;
 
-    /// Names the time for which what was written but not synced is there: the identifier of the running system for a
-    /// disk; nothing where it is not known. A session of another epoch is hashed again from its bytes.
+    /// Names the period for which data that was written but not synced is kept: for a disk, the identifier of the
+    /// running system; `None` if it is not known. A session of another epoch is hashed again from its bytes.
     fn epoch(&self) -> Option<&str>;
 
-    /// Tells whether no transaction may write, ever.
+    /// Returns whether no transaction may ever write. The default is `false`.
     fn is_read_only(&self) -> bool {
         false
     }
 
-    /// Tells whether a transaction is one step: nobody reads or writes records between two of its calls, and an error undoes
-    /// all of them.
+    /// Returns whether a transaction is one step: no other transaction reads or writes records between two of its
+    /// calls, and an error undoes all of them. The default is `false`.
     fn is_atomic(&self) -> bool {
         false
     }
 
-    /// Tells whether pushes are refused because there is no space, as far as was seen last. It asks nobody.
+    /// Returns whether pushes are refused for lack of space, as far as was last seen; it makes no request. The default
+    /// is `false`.
     fn is_short_of_space(&self) -> bool {
         false
     }
@@ -316,15 +323,15 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns how many bytes after the last part, which ends at `offset`, may stay in the session's record.
     fn tail_limit(&self, offset: u64) -> usize;
 
-    /// Tells whether a part must be named in the session's record before it is written, because the backend cannot
-    /// tell afterwards which parts there are.
+    /// Returns whether a part must be named in the session's record before it is written, because the backend cannot
+    /// find out afterwards which parts exist.
     fn must_reserve_parts(&self) -> bool;
 
-    /// Reserves memory for a part of `size` bytes. Where it is not free, waits for it, or, where parts may be of any
-    /// size, answers with a small permit at once, so that clients that send slowly do not keep others from sending.
+    /// Reserves memory for a part of `size` bytes. If it is not free, waits for it, or, if parts may be of any size,
+    /// returns a small permit at once, so that clients that send slowly do not keep others from sending.
     fn reserve_memory(&self, size: usize) -> impl Future<Output = MemoryPermit> + Send;
 
-    /// Prepares for the parts of bytes that have a name and returns the token of the write.
+    /// Prepares for the parts of bytes that have a name, and returns the token of the write, if the backend has one.
     fn begin_bytes(&self, name: &BytesName) -> impl Future<Output = Result<Option<String>, Error>> + Send;
 
     /// Opens unfinished bytes for writing parts.
@@ -336,12 +343,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Cuts unfinished bytes at `size` and makes them durable, with their name. May be repeated.
     ///
-    /// The future returns [`BlobUploadUnknown`](registry_core::ErrorCode::BlobUploadUnknown) where fewer than `size`
-    /// bytes are there.
+    /// The future returns [`BlobUploadUnknown`](registry_core::ErrorCode::BlobUploadUnknown) if fewer than `size` bytes
+    /// exist.
     fn seal_bytes(&self, bytes: &StagedBytes, size: u64) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Gives back the space of unfinished bytes beyond the first `size`, which nothing counts. A backend whose space has
-    /// no end does nothing. Cancel safety: a dropped future may leave that going on; it holds the guard until it ends.
+    /// Gives back the space of unfinished bytes beyond the first `size`, which do not count. A backend with unlimited
+    /// space does nothing. Cancel safety: after the future is dropped, this may continue; it holds the guard until it
+    /// ends.
     fn shorten_bytes(
         &self,
         bytes: &StagedBytes,
@@ -349,42 +357,42 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         guard: WriteGuard,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Opens bytes for reading; nothing where there are none of that name, or not as expected.
+    /// Opens bytes for reading. Returns `None` if no bytes have that name, or if they are not as expected.
     ///
-    /// Where [`Expect::Nothing`] is expected, a backend that would have to ask whether they are there returns content
-    /// whose streams begin with [`BlobUnknown`](registry_core::ErrorCode::BlobUnknown) where they are not.
+    /// With [`Expect::Nothing`], a backend that would have to send a request to find out whether they exist returns
+    /// content whose streams begin with [`BlobUnknown`](registry_core::ErrorCode::BlobUnknown) if they do not.
     fn open_bytes(
         &self,
         name: &BytesName,
         expect: Expect,
     ) -> impl Future<Output = Result<Option<Arc<dyn BlobContent>>, Error>> + Send;
 
-    /// Returns how many bytes are there under a name; nothing where there are none, or they are not finished and the
-    /// backend does not show such.
+    /// Returns how many bytes exist under a name; `None` if there are none, or if they are not finished and the backend
+    /// does not show unfinished ones.
     fn bytes_size(&self, name: &BytesName) -> impl Future<Output = Result<Option<u64>, Error>> + Send;
 
-    /// Drops what was written of unfinished bytes that nothing names any more, if it is not listed as bytes.
+    /// Drops what was written of unfinished bytes that nothing names any more, unless they are listed as bytes.
     fn abort_bytes(&self, bytes: &StagedBytes) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Deletes bytes. It is no error if there are none of that name.
+    /// Deletes bytes. It is no error if none have that name.
     fn delete_bytes(&self, name: &BytesName) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Lists at most `limit` names of bytes after `after`, in order; unfinished ones too where the backend shows them.
+    /// Lists at most `limit` names of bytes after `after`, in order; also unfinished ones, if the backend shows them.
     fn list_bytes(
         &self,
         after: Option<&BytesName>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<BytesName>, Error>> + Send;
 
-    /// Passes where records and bytes can be read, and, on a disk, written, as far as that can be told without writing.
-    /// It asks the medium, not a cache; the error says what is wrong.
+    /// Succeeds if records and bytes can be read, and, on a disk, written, as far as that can be found out without
+    /// writing. It asks the medium, not a cache; the error says what is wrong.
     fn probe(&self) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Ends background work and makes everything durable. What is asked for afterwards may fail.
+    /// Ends background work and makes everything durable. Later calls may fail.
     fn close(&self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// Memory that was reserved; see [`Backend::reserve_memory`]. It is given back when this is dropped.
+/// Memory that was reserved with [`Backend::reserve_memory`]. It is given back when the permit is dropped.
 #[derive(Debug)]
 pub struct MemoryPermit {
     size: usize,
@@ -396,13 +404,13 @@ pub struct MemoryPermit {
 }
 
 impl MemoryPermit {
-    /// Makes a permit for `size` bytes, which `held` stands for.
+    /// Creates a permit for `size` bytes, which `held` represents.
     #[must_use]
     pub const fn new(size: usize, held: Option<tokio::sync::OwnedSemaphorePermit>) -> Self {
         Self { size, held }
     }
 
-    /// Returns how many bytes it is for.
+    /// Returns how many bytes the permit is for.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.size

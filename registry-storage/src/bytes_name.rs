@@ -6,22 +6,22 @@ use registry_core::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The name of stored bytes, `<yyyymmdd>/<uuid>`: random, so that it is never used twice, and sorted by day.
+/// The name of stored bytes, `<yyyymmdd>/<uuid>`: random, so that it is never reused, and sorted by day.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BytesName(Box<str>);
 
 impl BytesName {
-    /// Makes a name of the day of `now`.
+    /// Creates a name for the day of `now`.
     #[must_use]
     pub fn random(now: Timestamp) -> Self {
         let (year, month, day) = now.date();
-        // A name has room for four digits, and one that could not be read back would be lost.
+        // A name has room for four digits, and a name that could not be parsed again would be lost.
         let year = year.min(9999);
         Self(format!("{year:04}{month:02}{day:02}/{}", Uuid::new_v4()).into())
     }
 
-    /// Reads a name back; nothing where the text is not a name.
+    /// Parses a name; `None` if the text is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (day, id) = text.split_once('/')?;

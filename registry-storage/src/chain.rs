@@ -4,7 +4,7 @@
 //!
 //! 1. the parent is stored [`Pending`](State::Pending), which the collector honours as a root and readers do not see
 //!    ([`enter`]);
-//! 2. the child is read, after step 1 was acknowledged and never from a cache, and rescued where it is
+//! 2. the child is read, after step 1 was acknowledged and never from a cache, and rescued if it is
 //!    [`Condemned`](State::Condemned) ([`require`]);
 //! 3. the parent goes [`Live`](State::Live) by compare-and-swap ([`publish`]).
 //!
@@ -16,9 +16,9 @@
 //!     +--- (forgotten) - Dead <---------- delete <--------- collect, a later sealed cycle
 //! ```
 //!
-//! The functions say what to do with a record as it was read. Who calls them writes by compare-and-swap on the
-//! version that was read, and begins again where that fails. The storage code calls them, and so does the test that
-//! explores every interleaving of writers, uploaders, deleters, collectors and a sweeper.
+//! The functions decide what to do with a record as it was read. The caller writes by compare-and-swap on the version
+//! that was read, and begins again if that fails. The storage code calls them, and so does the test that explores every
+//! interleaving of writers, uploaders, deleters, collectors and a sweeper.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,27 +26,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// There is no record.
+    /// No record exists.
     #[default]
     Absent,
     /// Being published: a root for the collector, not seen by readers.
     Pending,
     /// Published.
     Live,
-    /// Published, and found unreachable by a cycle of the collector; whoever needs it makes it Live again.
+    /// Published, and found unreachable by a cycle of the collector; a push that needs it makes it Live again.
     Condemned,
     /// Gone. The record may stay as a tombstone.
     Dead,
 }
 
 impl State {
-    /// Tells whether readers see the record.
+    /// Returns whether readers see the record.
     #[must_use]
     pub const fn is_visible(self) -> bool {
         matches!(self, Self::Live | Self::Condemned)
     }
 
-    /// Tells whether the collector takes the record's children for reachable.
+    /// Returns whether the collector considers the record's children reachable.
     ///
     /// A Pending parent holds them too: that is what makes it safe to read a child after the parent was stored.
     #[must_use]
@@ -60,9 +60,9 @@ impl State {
 pub enum Enter {
     /// Store it Pending, with a new incarnation.
     Create,
-    /// Another publisher stored it Pending: go on with that record and its incarnation.
+    /// Another publisher stored it Pending: continue with that record and its incarnation.
     Join,
-    /// Make it Live by compare-and-swap; it needs no child to be checked, as it was a root all the time.
+    /// Make it Live by compare-and-swap. No child needs to be checked, because it was a root all the time.
     Rescue,
     /// It is published already.
     Published,
@@ -82,11 +82,11 @@ pub const fn enter(parent: State) -> Enter {
 /// What a publisher does with a child that its parent needs (step 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Require {
-    /// The child is there.
+    /// The child exists.
     Ready,
-    /// Make it Live by compare-and-swap, and read it again where that fails.
+    /// Make it Live by compare-and-swap, and read it again if that fails.
     Rescue,
-    /// The child is not there: the push is refused, or goes on where missing children are allowed.
+    /// The child does not exist: the push is refused, or continues if missing children are allowed.
     Missing,
 }
 
@@ -100,7 +100,7 @@ pub const fn require(child: State) -> Require {
     }
 }
 
-/// What a publisher does at last with the parent that it stored or joined (step 3).
+/// What a publisher finally does with the parent that it stored or joined (step 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publish {
     /// Make it Live by compare-and-swap.
@@ -109,7 +109,7 @@ pub enum Publish {
     Again,
 }
 
-/// Decides step 3 of the rule. `same` says that the record is still the one that was stored or joined.
+/// Decides step 3 of the rule. `same` means that the record is still the one that was stored or joined.
 #[must_use]
 pub const fn publish(parent: State, same: bool) -> Publish {
     if matches!(parent, State::Pending) && same {
@@ -119,10 +119,10 @@ pub const fn publish(parent: State, same: bool) -> Publish {
     }
 }
 
-/// Decides step 3 for a parent that was visible in step 1 and has to be written all the same.
+/// Decides step 3 for a parent that was visible in step 1 and has to be written nevertheless.
 ///
-/// Its own content is damaged, or it names bytes that are lost. `same` says that the record is still the one that was read
-/// in step 1. A visible parent holds its children as a Pending one does, so the rule is the same but for the state.
+/// Its own content is damaged, or it names bytes that are lost. `same` means that the record is still the one that was
+/// read in step 1. A visible parent holds its children as a Pending one does, so only the state in the rule differs.
 #[must_use]
 pub const fn heal(parent: State, same: bool) -> Publish {
     if parent.is_visible() && same {
@@ -132,10 +132,11 @@ pub const fn heal(parent: State, same: bool) -> Publish {
     }
 }
 
-/// Returns the state that a blob counts as for whoever uses its bytes: one whose bytes are lost is Dead.
+/// Returns the state that a blob counts as when its bytes are needed: a blob whose bytes are lost is Dead.
 ///
-/// Bytes are lost where a visible record names them and they are not there, or not in their length. That stays so, as
-/// no name is used twice; so it may be found out before the record is read, and holds for each version that names them.
+/// Bytes are lost if a visible record names them and they do not exist, or do not have their length. That is final,
+/// because no name is reused. So it may be found out before the record is read, and holds for each version that names
+/// them.
 #[must_use]
 pub const fn counted(blob: State, is_lost: bool) -> State {
     if blob.is_visible() && is_lost {
@@ -145,22 +146,22 @@ pub const fn counted(blob: State, is_lost: bool) -> State {
     }
 }
 
-/// Tells whether a push that was refused in step 2 makes the parent Dead that it stored or joined.
+/// Returns whether a push that was refused in step 2 makes the parent Dead that it stored or joined.
 ///
-/// Whoever joined the same Pending finds its own step 3 refused and begins again, so nobody is answered by another's
-/// refusal. `same` says that the record is still the one that was stored or joined.
+/// Another push that joined the same Pending finds its own step 3 refused and begins again, so no push is answered with
+/// another's refusal. `same` means that the record is still the one that was stored or joined.
 #[must_use]
 pub const fn withdraw(parent: State, same: bool) -> bool {
     matches!(parent, State::Pending) && same
 }
 
-/// Tells whether a repository's grant allows a mount from it. The mount then follows the rule, without bytes.
+/// Returns whether a repository's grant allows a mount from it. The mount then follows the rule, without bytes.
 #[must_use]
 pub const fn may_mount(source: State) -> bool {
     source.is_visible()
 }
 
-/// Tells whether a user's delete makes a manifest or a grant Dead, by compare-and-swap.
+/// Returns whether a user's delete makes a manifest or a grant Dead, by compare-and-swap.
 ///
 /// A Pending record is left alone: its push counts as after the delete.
 #[must_use]
@@ -168,10 +169,10 @@ pub const fn delete(record: State) -> bool {
     record.is_visible()
 }
 
-/// Tells whether a tag names this incarnation of the manifest with its digest. A tombstone (`None`) names nothing.
+/// Returns whether a tag names this incarnation of the manifest with its digest. A tombstone (`None`) names nothing.
 ///
-/// The reader, the collector and the delete of a manifest all compare incarnations and not only digests, so that a
-/// tag which was pushed after a delete is not taken for one from before it.
+/// The reader, the collector and the delete of a manifest all compare incarnations and not only digests, so that a tag
+/// that was pushed after a delete is not mistaken for a tag from before it.
 #[must_use]
 pub fn names<Incarnation: PartialEq>(tag: Option<&Incarnation>, incarnation: &Incarnation) -> bool {
     tag == Some(incarnation)
@@ -182,13 +183,13 @@ pub fn names<Incarnation: PartialEq>(tag: Option<&Incarnation>, incarnation: &In
 pub enum Confirm {
     /// The tag names a manifest that lives.
     Done,
-    /// Make the manifest Live by compare-and-swap, and read it again where that fails.
+    /// Make the manifest Live by compare-and-swap, and read it again if that fails.
     Rescue,
     /// It was deleted meanwhile: push it again.
     Again,
 }
 
-/// Decides whether a tag that was just written holds. `same` says that the incarnation is the one the tag names.
+/// Decides whether a tag that was just written holds. `same` means that the incarnation is the one the tag names.
 #[must_use]
 pub const fn confirm(manifest: State, same: bool) -> Confirm {
     match manifest {
@@ -201,10 +202,10 @@ pub const fn confirm(manifest: State, same: bool) -> Confirm {
 /// What a push that is refused after it wrote a tag does with that tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RollBack {
-    /// Somebody wrote the tag since: it is theirs.
+    /// Another push wrote the tag since: leave it.
     Leave,
-    /// Write what it replaced by compare-and-swap, then [`confirm`] the manifest which that names, and where this
-    /// answers [`Confirm::Again`], decide once more on the version just written.
+    /// Write what it replaced by compare-and-swap, then [`confirm`] the manifest that this names. If the answer is
+    /// [`Confirm::Again`], decide once more on the version just written.
     Restore,
     /// Write a tombstone by compare-and-swap.
     WriteTombstone,
@@ -212,12 +213,12 @@ pub enum RollBack {
 
 /// Decides how a tag is taken back.
 ///
-/// What a tag named before is what its last write replaced that was not this push's own: a push which begins again and
-/// finds another's tag has replaced that one. It is known only where the tag is written by compare-and-swap on the
-/// version that was read.
+/// What a tag named before is the last value that this push replaced and had not written itself: a push that begins
+/// again and finds another push's tag has replaced that tag. It is known only if the tag is written by compare-and-swap
+/// on the version that was read.
 ///
-/// `same` says that the tag has the version that this push wrote; `replaced` is the state of the manifest which the
-/// tag named before, and `replaced_same` says that its incarnation is the one that was named. With no tag before,
+/// `same` means that the tag has the version that this push wrote. `replaced` is the state of the manifest that the tag
+/// named before, and `replaced_same` means that its incarnation is the one that was named. If there was no tag before,
 /// `replaced` is Absent.
 #[must_use]
 pub const fn roll_back(same: bool, replaced: State, replaced_same: bool) -> RollBack {
@@ -233,18 +234,19 @@ pub const fn roll_back(same: bool, replaced: State, replaced_same: bool) -> Roll
 pub enum Offer {
     /// The blob has bytes already: publish the grant for them.
     Use,
-    /// The same, after the blob was made Live by compare-and-swap.
+    /// As `Use`, after the blob was made Live by compare-and-swap.
     Rescue,
     /// The Pending blob names this session's bytes: check the session again, finish the bytes, make the blob Live.
     Finish,
     /// Mark the session as proposed by compare-and-swap, then read the blob again and [`join`] it.
     Propose,
-    /// The bytes were proposed before and the Pending that named them is gone: they may be swept at any time, so
-    /// the client has to send them again.
+    /// The bytes were proposed before and the Pending that named them is gone. They may be swept at any time, so the
+    /// client has to send them again.
     SendAgain,
 }
 
-/// Decides how a session's bytes become a blob. `named` says that the Pending blob names the session's bytes.
+/// Decides how a session's bytes become a blob. `named` means that the Pending blob names the session's bytes, `open`
+/// that the session is open, and `proposed` that its bytes were proposed before.
 #[must_use]
 pub const fn offer(blob: State, named: bool, open: bool, proposed: bool) -> Offer {
     match blob {
@@ -263,7 +265,7 @@ pub enum Join {
     Write,
     /// The blob has bytes by now.
     Use,
-    /// The same, after the blob was made Live by compare-and-swap.
+    /// As `Use`, after the blob was made Live by compare-and-swap.
     Rescue,
 }
 
@@ -277,7 +279,7 @@ pub const fn join(blob: State) -> Join {
     }
 }
 
-/// What a commit does once its proposal stands and its session was read again.
+/// What a commit does once its proposal is stored and its session was read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recheck {
     /// Finish the bytes and make the blob Live, naming them.
@@ -292,7 +294,7 @@ pub const fn recheck(open: bool) -> Recheck {
     if open { Recheck::Finish } else { Recheck::Withdraw }
 }
 
-/// Tells whether a finished upload may make the blob Live with its bytes; if not, it begins again with [`offer`].
+/// Returns whether a finished upload may make the blob Live with its bytes; if not, it begins again with [`offer`].
 #[must_use]
 pub const fn complete(blob: State, named: bool) -> bool {
     matches!(blob, State::Pending) && named
@@ -311,7 +313,7 @@ pub enum Collect {
     Kill,
 }
 
-/// What a cycle of the collector knows of a record.
+/// What a cycle of the collector knows about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The state of the record.
@@ -320,7 +322,8 @@ pub struct Candidate {
     pub is_root: bool,
     /// The cycle that condemned it was sealed when this cycle began.
     pub is_sealed: bool,
-    /// The record is in its state for as long as the store asks for (a grace, the longest commit for a Pending).
+    /// The record has been in its state for as long as the store requires (a grace; for a Pending record, the longest
+    /// commit).
     pub is_old: bool,
 }
 
@@ -344,17 +347,17 @@ pub const fn collect(candidate: Candidate) -> Collect {
     }
 }
 
-/// Tells whether the sweeper may delete bytes that it listed first: no session read after that listing names them,
-/// and then no blob record read after the sessions does.
+/// Returns whether the sweeper may delete bytes that it listed first: no session read after that listing names them,
+/// and no blob record read after the sessions does.
 #[must_use]
 pub const fn may_sweep(named_by_session: bool, named_by_blob: bool) -> bool {
     !named_by_session && !named_by_blob
 }
 
-/// Tells whether a blob may be made Dead at once, where it and its grants are read and it is written as one step: no
-/// grant, Pending ones too, holds it, so nobody reads it and no push needs it.
+/// Returns whether a blob may be made Dead at once, if it and its grants are read and it is written as one step: no
+/// grant holds it, not even a Pending one, so nothing reads it and no push needs it.
 ///
-/// Where steps of others come between, that takes two cycles ([`collect`]).
+/// If other steps may come in between, that takes two cycles ([`collect`]).
 #[must_use]
 pub const fn may_drop(blob: State, is_held: bool) -> bool {
     blob.is_visible() && !is_held

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use registry_core::Timestamp;
 
-/// Tells the time. A test gives one that it can set.
+/// Returns the time. A test passes a clock that it can set.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Returns the current time.
     fn now(&self) -> Timestamp;

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 /// The key of a record, or the beginning of the keys of several.
 ///
-/// Spelled so that a person can read a listing. `!` sorts below every character of a name, so repositories come in
-/// the order of their names and `a` can live beside `a/b`.
+/// Spelled so that a person can read a listing. `!` sorts below every character of a name, so repositories are listed
+/// in the order of their names, and `a` can exist alongside `a/b`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Box<str>);
 
@@ -139,7 +139,7 @@ impl Key {
         Self("catalog/".into())
     }
 
-    /// How far the adoption of another program's data came.
+    /// The progress of adopting another program's data.
     #[must_use]
     pub fn adoption() -> Self {
         Self("adoption/distribution".into())
@@ -199,25 +199,26 @@ impl Key {
         &self.0
     }
 
-    /// Returns what comes after `prefix`, with the split of long names taken back; nothing for another prefix.
+    /// Returns what comes after `prefix`, with the split of long names undone; `None` if the key has another prefix.
     #[must_use]
     pub fn after(&self, prefix: &Self) -> Option<String> {
         Some(self.0.strip_prefix(&*prefix.0)?.replace("/!/", ""))
     }
 
-    /// Everything of all repositories but their blobs.
+    /// All records of all repositories except their blobs.
     #[must_use]
     pub fn all_repositories() -> Self {
         Self("repositories/".into())
     }
 
-    /// Where a record of this key is kept that cannot be used any more, and everything of that kind lies.
+    /// Where an unusable record of this key is kept. `self` may also be a prefix, for all unusable records of that
+    /// kind.
     #[must_use]
     pub fn quarantined(&self) -> Self {
         Self(format!("{}{}", Self::quarantine(), self.0).into())
     }
 
-    /// All records that cannot be used any more.
+    /// All unusable records.
     #[must_use]
     pub fn quarantine() -> Self {
         Self("quarantine/".into())
@@ -258,7 +259,7 @@ fn slashed(digest: &Digest) -> String {
 }
 
 /// A name whose components above 200 bytes are split by `/!/`, because a file name has at most 255 bytes and some
-/// stores map keys to files. `!` is in no name, so the split can be taken back.
+/// stores map keys to files. No name contains `!`, so the split can be undone.
 struct Split<'a>(&'a str);
 
 impl fmt::Display for Split<'_> {

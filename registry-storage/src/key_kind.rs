@@ -1,4 +1,4 @@
-//! What a key is the key of: the way back from its spelling.
+//! What a key identifies: the inverse of its spelling.
 
 use registry_core::{Digest, RepositoryName, Tag, UploadId};
 use uuid::Uuid;
@@ -35,7 +35,7 @@ pub(crate) enum KeyKind {
 }
 
 impl KeyKind {
-    /// Reads a key; nothing where no record of this version is spelled so.
+    /// Parses a key; `None` if no record of this version has such a key.
     pub(crate) fn of(key: &Key) -> Option<Self> {
         let text = key.as_str();
         let (folder, rest) = text.split_once('/')?;
@@ -50,7 +50,7 @@ impl KeyKind {
             "adopted" => Some(Self::Adopted(name(rest.strip_suffix('!')?)?)),
             _ => None,
         }?;
-        // What is spelled in another way than it would be written is not found by those who look for it.
+        // A record under any other spelling would not be found, because lookups use the canonical one.
         (kind.key() == *key).then_some(kind)
     }
 
@@ -93,7 +93,7 @@ fn blob(rest: &str) -> Option<KeyKind> {
     }
 }
 
-/// Reads what stands below the folder of a repository. A long name has `/!/` in it too, so the last one counts.
+/// Parses what is below the folder of a repository. A long name contains `/!/` too, so the last one counts.
 fn of_repository(rest: &str) -> Option<KeyKind> {
     let at = rest.rfind("/!/")?;
     let repository = name(rest.get(..at)?)?;
@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn names() -> impl Strategy<Value = RepositoryName> {
-        // Long components are split, and a component may be called as a folder is.
+        // Long components are split, and a component may be named like a folder.
         let component = prop_oneof![
             "[a-z0-9]{1,8}",
             "[a-z]{196,204}",

@@ -1,7 +1,7 @@
 //! Storage for an OCI container registry: one protocol on memory, a disk and a bucket.
 //!
 //! [`Store`] implements [`Storage`](registry_core::Storage) over any [`Backend`]. A backend keeps *records*, small
-//! values with a compare-and-swap, and *bytes*, immutable once finished, under names that are never used twice.
+//! values with a compare-and-swap, and *bytes*, immutable once finished, under names that are never reused.
 #![forbid(unsafe_code)]
 
 #[cfg(doctest)]

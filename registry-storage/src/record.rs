@@ -18,14 +18,14 @@ use crate::bytes_name::BytesName;
 
 /// The first line of a record.
 pub(crate) trait Header: Serialize + DeserializeOwned + Sync {
-    /// Returns the state that the record's size tells.
+    /// Returns the state that the record's size encodes.
     fn state(&self) -> State;
 }
 
 /// What every header begins with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Stamp {
-    /// Makes every write differ from every other one, so that no version comes twice.
+    /// Makes every write differ from every other one, so that no version is used twice.
     nonce: Uuid,
     /// When it was written.
     pub(crate) written: Timestamp,
@@ -40,14 +40,14 @@ impl Stamp {
     }
 }
 
-/// A manifest of a repository; its bytes are the content. A dead one has none.
+/// A manifest of a repository; its bytes are the content. A dead manifest has none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ManifestRecord {
     pub(crate) state: State,
     /// New each time the manifest leaves Absent or Dead, and unique.
     pub(crate) incarnation: String,
     pub(crate) media_type: MediaType,
-    /// Whose list of referrers it is in.
+    /// The subject whose list of referrers it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ pub(crate) struct GrantRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// A blob; the content of a small one is the record's.
+/// A blob; if it is small, its content is the record's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct BlobRecord {
     pub(crate) state: State,
@@ -90,7 +90,7 @@ pub(crate) struct BlobRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BlobBytes {
     pub(crate) size: u64,
-    /// The name of the bytes; none where they are in the blob's record.
+    /// The name of the bytes; `None` if they are in the blob's record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bytes: Option<BytesName>,
 }
@@ -100,7 +100,7 @@ pub(crate) struct BlobBytes {
 pub(crate) struct TagRecord {
     pub(crate) state: State,
     pub(crate) digest: Digest,
-    /// The incarnation of the manifest. Where another one is visible, or none, the tag counts as absent.
+    /// The incarnation of the manifest. If it is not visible, or another one is, the tag counts as absent.
     pub(crate) incarnation: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) principal: String,
@@ -126,7 +126,7 @@ pub(crate) struct ReferrerRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// A descriptor in a list of referrers without its annotations, so that it can be looked at without them.
+/// A descriptor in a list of referrers without its annotations, so that it can be read without them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ReferrerFields {
@@ -141,7 +141,7 @@ pub(crate) struct ReferrerFields {
 }
 
 impl ReferrerRecord {
-    /// Makes an entry; the annotations of `descriptor` are to be written as its content.
+    /// Creates an entry; the annotations of `descriptor` are to be written as its content.
     pub(crate) fn new(incarnation: &str, descriptor: &Descriptor, now: Timestamp) -> Self {
         Self {
             incarnation: incarnation.to_owned(),
@@ -181,8 +181,8 @@ pub(crate) struct RepositoryRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// A note of what goes on in several transactions, for those whom it concerns and for the sweeper, which ends what was
-/// interrupted.
+/// A note of an operation that takes several transactions, for the operations that it concerns and for the sweeper,
+/// which ends what was interrupted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct NoteRecord {
     pub(crate) repository: RepositoryName,
@@ -192,7 +192,7 @@ pub(crate) struct NoteRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// What goes on.
+/// The kind of the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum NoteKind {
@@ -201,11 +201,11 @@ pub(crate) enum NoteKind {
     PushManifest,
 }
 
-/// How far the adoption of another program's data came.
+/// The progress of adopting another program's data.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AdoptionRecord {
     pub(crate) begun: Timestamp,
-    /// None while it goes on, or where its process died.
+    /// `None` while it is in progress, or if its process died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) finished: Option<Timestamp>,
     /// When the last of what was adopted was written.
@@ -232,7 +232,7 @@ pub(crate) struct AdoptedRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// An upload session; the bytes after its last part are the content. An ended one is dead.
+/// An upload session; the bytes after its last part are the content. An ended session is dead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {
     pub(crate) state: State,
@@ -240,9 +240,9 @@ pub(crate) struct SessionRecord {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) principal: String,
     pub(crate) upload: UploadSnapshot,
-    /// The bytes, which are named before there are any.
+    /// The bytes, which are named before they exist.
     pub(crate) bytes: StagedBytes,
-    /// The parts that have a name with the backend.
+    /// The parts that the backend has a name for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) parts: Vec<Part>,
     /// How many bytes are in parts.
@@ -253,7 +253,7 @@ pub(crate) struct SessionRecord {
     /// The bytes were completed, to read them before the commit; nothing can be appended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) completed: bool,
-    /// How far the parts were hashed by the other algorithm, once a commit asked for it.
+    /// How far the parts were hashed with the other algorithm, once a commit asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) other_hash: Option<HashSnapshot>,
     /// The epoch of the backend that the parts were written in.
@@ -263,7 +263,7 @@ pub(crate) struct SessionRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// A record that cannot be used any more, with its value as the content: kept for who looks for what was lost.
+/// A record that is no longer usable, with its value as the content: kept for an operator who looks for what was lost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct QuarantineRecord {
     /// What was wrong with it.
