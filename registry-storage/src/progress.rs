@@ -1,16 +1,16 @@
-//! How far a long command came, for whoever waits for it.
+//! The progress of a long command, for a caller that waits for it.
 
-/// Is told how a long command goes on. It is called often, so it should be quick.
+/// Is notified of the progress of a long command. It is called often, so it should be quick.
 pub trait Progress: Send + Sync {
-    /// `done` of `total` of what `step` names are done. The total is not always known, and may grow.
+    /// `done` of `total` units of `step` are done. The total is not always known, and may grow.
     fn step(&self, step: Step, done: u64, total: Option<u64>);
 }
 
-/// What a command is doing, and so what its progress counts: what takes the time.
+/// What a command is doing, and so what its progress counts: the part that takes the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
-    /// Looking at records.
+    /// Reading records.
     Records,
     /// Reading content and comparing its digest; counted in bytes.
     Content,
@@ -27,7 +27,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Returns what is counted, in the plural; of bytes, what is done with them.
+    /// Returns what is counted, in the plural; for bytes, what is done with them.
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
@@ -41,14 +41,14 @@ impl Step {
         }
     }
 
-    /// Tells whether bytes are counted.
+    /// Returns whether bytes are counted.
     #[must_use]
     pub const fn is_bytes(self) -> bool {
         matches!(self, Self::Content | Self::Copying)
     }
 }
 
-/// Nobody waits.
+/// Ignores the progress.
 impl Progress for () {
     fn step(&self, _: Step, _: u64, _: Option<u64>) {}
 }

@@ -1,6 +1,6 @@
-//! A file of SQLite's, looked at without opening the database: nothing is locked, written or recovered.
+//! A SQLite file, inspected without opening the database: nothing is locked, written or recovered.
 //!
-//! What only the log beside the file has is not seen.
+//! Data that is only in the log next to the file is not seen.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,16 +11,16 @@ use rusqlite::{Connection, OpenFlags, ffi};
 /// The bytes of a head (<https://www.sqlite.org/fileformat.html>).
 const LENGTH: u64 = 100;
 
-/// What it begins with.
+/// How the head begins.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Where the size of a page is, in big-endian order; the largest one, 65 536, is written as 1.
+/// Where the page size is, in big-endian order; the largest one, 65 536, is written as 1.
 const PAGE_SIZE: std::ops::Range<usize> = 16..18;
 
-/// Where the number is that its program gave it, in big-endian order.
+/// Where the number is that a program gave its database, in big-endian order.
 const USER_VERSION: std::ops::Range<usize> = 60..64;
 
-/// The most bytes of a path: SQLite takes 512, and adds the end of a name.
+/// The maximum length of a path in bytes: SQLite allows 512, and appends a suffix.
 const LONGEST_PATH: usize = 504;
 
 /// The most bytes of a file's name.
@@ -29,15 +29,15 @@ const LONGEST_NAME: usize = 255;
 /// Why a file is no database that can be looked at.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeadError {
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("the file cannot be read")]
     Disk(#[source] io::Error),
-    /// It is no database.
+    /// It is not a database.
     #[error("the file is no database")]
     Foreign(#[source] rusqlite::Error),
 }
 
-/// Returns a file, and those that SQLite makes beside it.
+/// Returns a file, and the files that SQLite creates next to it.
 pub(crate) fn with_logs(path: &Path) -> [PathBuf; 4] {
     ["", "-wal", "-shm", "-journal"].map(|end| {
         let mut path = path.as_os_str().to_owned();
@@ -46,10 +46,10 @@ pub(crate) fn with_logs(path: &Path) -> [PathBuf; 4] {
     })
 }
 
-/// Refuses a place in which SQLite opens nothing, with words for what it calls "unable to open database file".
+/// Refuses a path at which SQLite cannot open a database, with a reason instead of its "unable to open database file".
 pub(crate) fn require_place(path: &Path) -> io::Result<()> {
     let refused = |message: String| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-    // It follows links first.
+    // SQLite follows links first.
     let full = path.canonicalize().or_else(|_| std::path::absolute(path))?;
     let length = full.as_os_str().len();
     if length > LONGEST_PATH {
@@ -73,7 +73,7 @@ pub(crate) fn require_place(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns the number that a program gave its database; 0 where the file is missing or empty, as a new one is.
+/// Returns the number that a program gave its database; 0 if the file is missing or empty, as a new one is.
 pub(crate) fn user_version(path: &Path) -> Result<u32, HeadError> {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| {
