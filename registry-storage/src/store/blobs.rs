@@ -18,10 +18,10 @@ use crate::backend::{Backend, Durability, Expect};
 use crate::key::Key;
 use crate::record::{BlobBytes, BlobRecord, GrantRecord};
 
-/// What a blob is looked for.
+/// Why a blob is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// To say that it is there.
+    /// To report that it exists.
     Stat,
     /// To read it.
     Open,
@@ -29,7 +29,7 @@ enum Purpose {
 
 #[async_trait]
 impl<B: Backend> BlobStorage for Store<B> {
-    /// Returns the size of a blob whose content is there: a client that is told so does not send it, and so would never
+    /// Returns the size of a blob whose content exists: a client that is told so does not send it, and so would never
     /// heal what was lost.
     async fn stat_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
         let blob = self.find_blob(repository, digest, Purpose::Stat).await?;
@@ -79,7 +79,7 @@ impl<B: Backend> Store<B> {
         purpose: Purpose,
     ) -> Result<Blob, Error> {
         let key = Key::grant(digest, repository);
-        // Between the read of the grant and that of the bytes a delete and a new push may change the name.
+        // Between the reads of the grant and of the bytes, a delete and a new push may change the name.
         for _ in 0..super::ATTEMPTS {
             let Some(granted) = self.granted(&key, purpose).await? else {
                 return Err(ErrorCode::BlobUnknown.into());
@@ -87,7 +87,7 @@ impl<B: Backend> Store<B> {
             if let Some(blob) = self.open_content(digest, &granted, purpose).await? {
                 return Ok(blob);
             }
-            // Whoever healed the blob may have pushed it to another repository.
+            // The push that healed the blob may have been to another repository.
             let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
             let named = blob.visible().and_then(|(blob, _)| blob.blob);
             if let Some(named) = named.filter(|named| *named != granted)
@@ -103,7 +103,7 @@ impl<B: Backend> Store<B> {
         Err(super::edge::contended())
     }
 
-    /// Returns what a visible grant names. What was asked for without being read is kept from collection.
+    /// Returns what a visible grant names. A grant that was requested without being read is kept from collection.
     async fn granted(&self, key: &Key, purpose: Purpose) -> Result<Option<BlobBytes>, Error> {
         let grant = read_cached::<GrantRecord>(&*self.backend, key).await?;
         let is_kept = purpose == Purpose::Stat && !self.backend.is_read_only();
@@ -120,7 +120,7 @@ impl<B: Backend> Store<B> {
         Ok(grant.and_then(|(grant, _): (GrantRecord, Bytes)| grant.blob))
     }
 
-    /// Opens content; nothing where it is not there, or not whole.
+    /// Opens content; returns `None` if it does not exist or is not whole.
     async fn open_content(
         &self,
         digest: &Digest,
@@ -136,7 +136,7 @@ impl<B: Backend> Store<B> {
         Ok(content.map(|content| Blob { size, content }))
     }
 
-    /// Returns where the content of a blob is that a repository may read.
+    /// Returns where the content of a blob is, if a repository may read the blob.
     #[cfg(all(feature = "filesystem", unix))]
     pub(crate) async fn granted_bytes(
         &self,
@@ -147,13 +147,13 @@ impl<B: Backend> Store<B> {
         let Some(granted) = grant.visible().and_then(|(grant, _)| grant.blob) else {
             return Ok(None);
         };
-        // Where the blob was healed, the grant may still name what was lost.
+        // If the blob was healed, the grant may still name the lost bytes.
         let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
         let named = blob.visible().and_then(|(blob, _)| blob.blob);
         Ok(Some(named.unwrap_or(granted)))
     }
 
-    /// Reads a small blob from its record; nothing where it is not there, or not what its digest says.
+    /// Reads a small blob from its record; returns `None` if it does not exist, or does not match its digest.
     async fn inline_content(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
         if !is_content_of(digest, &blob).await? {
@@ -166,7 +166,7 @@ impl<B: Backend> Store<B> {
     }
 }
 
-/// The content of a small blob, which was read with its record.
+/// The content of a small blob, read with its record.
 #[derive(Debug)]
 struct InlineContent(Bytes);
 

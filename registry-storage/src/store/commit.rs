@@ -43,7 +43,7 @@ impl<B: Backend> Store<B> {
                 self.check_other_algorithm(&mut session, digest, algorithm)
                     .await?;
             }
-            // The 201 was lost, and the client asks again: it is told what a HEAD tells.
+            // The 201 was lost, and the client asks again: it gets the answer of a HEAD.
             Commit::AlreadyFinished => {
                 let blob = self.stat_blob(&upload.repository, digest).await;
                 return blob.map(|_| ()).map_err(|_| ErrorCode::BlobUploadUnknown.into());
@@ -84,8 +84,8 @@ impl<B: Backend> Store<B> {
         Err(contended())
     }
 
-    /// Makes the grants of other repositories name the bytes that healed a blob. What is not reached here costs its
-    /// readers a look at the blob's record, and a check finds it.
+    /// Makes the grants of other repositories name the bytes that healed a blob. A grant that is not reached here costs
+    /// its readers one read of the blob's record, and a check finds it.
     async fn point_grants(&self, digest: &Digest) {
         let mut after = None;
         loop {
@@ -105,7 +105,7 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Hashes the bytes once more, as the digest is of another algorithm than the one that ran along.
+    /// Hashes the bytes once more, because the digest has another algorithm than the hash that ran during the upload.
     async fn check_other_algorithm(
         &self,
         session: &mut Session,
@@ -113,7 +113,7 @@ impl<B: Backend> Store<B> {
         algorithm: Algorithm,
     ) -> Result<(), Error> {
         if session.record.parts_size > 0 && self.backend.must_reserve_parts() && !session.record.completed {
-            // The parts can be read only when they are complete, and then nothing can be appended.
+            // The parts can be read only once they are complete, and then nothing can be appended.
             let complete = CompleteBytes(session.record.clone(), session.tail.clone());
             self.transact_held(Durability::Synced, complete, session.held.clone())
                 .await?;
@@ -136,10 +136,10 @@ impl<B: Backend> Store<B> {
     }
 }
 
-/// How many grants are pointed at other bytes in one step.
+/// How many grants are pointed at other bytes in one transaction.
 const GRANTS: usize = 100;
 
-/// Makes some grants of a blob name its bytes, and returns the last of them.
+/// Makes some grants of a blob name its bytes, and returns the last of these grants.
 struct PointGrants {
     digest: Digest,
     after: Option<Key>,
@@ -181,7 +181,7 @@ pub(super) struct CommitUpload {
     pub(super) now: Timestamp,
 }
 
-/// An upload that is a blob.
+/// The result of a committed upload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Committed {
     /// The blob was visible and its content was lost.
@@ -192,14 +192,14 @@ pub(super) struct Committed {
 enum Offered {
     /// It is Live, with this content.
     Live(BlobBytes),
-    /// It is visible, and somebody has to look at its bytes.
+    /// It is visible, and its bytes have to be checked.
     LookAt(Unseen),
     /// This session's bytes may not be used: the client has to send them again.
     Refused(Error),
 }
 
 impl Transaction for CommitUpload {
-    /// The inner error is a refusal, after which the records stand.
+    /// The inner error is a refusal; the records written before it are kept.
     type Output = Looked<Result<Committed, Error>>;
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
@@ -226,7 +226,7 @@ impl Transaction for CommitUpload {
 }
 
 impl CommitUpload {
-    /// Makes the blob Live, with this session's bytes unless it has some.
+    /// Makes the blob Live, with this session's bytes unless it has bytes already.
     async fn offer(&self, records: &mut dyn RecordTransaction) -> Result<Offered, Error> {
         for _ in 0..ATTEMPTS {
             let blob = read_latest::<BlobRecord>(records, &self.keys.blob).await?;
@@ -247,7 +247,7 @@ impl CommitUpload {
                 Offer::Rescue => {}
                 Offer::SendAgain => return Ok(Offered::Refused(refusal(open))),
                 Offer::Propose if self.is_inline() => {
-                    // Content that comes with its record needs no proposal: there is nothing to finish.
+                    // Content that comes with its record needs no proposal: no bytes have to be finished.
                     if let Some(bytes) = self.publish(records, &blob).await? {
                         return Ok(Offered::Live(bytes));
                     }
@@ -278,7 +278,8 @@ impl CommitUpload {
         Err(contended())
     }
 
-    /// Writes into the session that its bytes are offered; `false` where somebody else wrote the session.
+    /// Records in the session that its bytes are offered; returns `false` if the session was written by another
+    /// request.
     async fn mark_proposed(
         &self,
         records: &mut dyn RecordTransaction,
@@ -290,7 +291,7 @@ impl CommitUpload {
         Ok(records.put(&session.key, value, condition).await?.is_some())
     }
 
-    /// Adds the bytes to the proposals of the Pending blob; nothing where the next step is to read both again.
+    /// Adds the bytes to the proposals of the Pending blob; returns `None` if the next step is to read both again.
     async fn join(&self, records: &mut dyn RecordTransaction) -> Result<Option<Offered>, Error> {
         for _ in 0..ATTEMPTS {
             let blob = read_latest::<BlobRecord>(records, &self.keys.blob).await?;
@@ -317,7 +318,7 @@ impl CommitUpload {
         Err(contended())
     }
 
-    /// Takes the proposal of an aborted session back, so that the sweeper may have the bytes.
+    /// Takes the proposal of an aborted session back, so that the sweeper may delete the bytes.
     async fn withdraw(
         &self,
         records: &mut dyn RecordTransaction,
@@ -340,7 +341,7 @@ impl CommitUpload {
             .is_some())
     }
 
-    /// Makes the blob Live with this session's bytes; nothing where somebody else wrote it.
+    /// Makes the blob Live with this session's bytes; returns `None` if the blob was written by another request.
     async fn publish(
         &self,
         records: &mut dyn RecordTransaction,
@@ -372,8 +373,8 @@ impl CommitUpload {
             .await
     }
 
-    /// Ends the session, which keeps its digest: the client may ask again. If this is lost the session is open still,
-    /// but its bytes were proposed and are not used a second time.
+    /// Ends the session, which keeps its digest: the client may ask again. If this write is lost, the session is still
+    /// open, but its bytes were proposed and are not used a second time.
     async fn finish(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
             let Some(mut session) = self.read_session(records).await? else {
@@ -398,7 +399,7 @@ impl CommitUpload {
         Session::from_found(key, read_latest::<SessionRecord>(records, key).await?)
     }
 
-    /// Small blobs are kept in their record, if their bytes are not in parts already.
+    /// Small blobs are kept in their record, unless some of their bytes are in parts already.
     fn is_inline(&self) -> bool {
         self.session.record.parts_size == 0 && self.session.tail.len() <= INLINE_LIMIT
     }
@@ -425,7 +426,7 @@ impl CommitUpload {
     }
 }
 
-/// Tells whether a Pending blob names `bytes`.
+/// Returns whether a Pending blob names `bytes`.
 fn names(blob: &Found<BlobRecord>, bytes: &BytesName) -> bool {
     blob.header().is_some_and(|blob| blob.proposals.contains(bytes))
 }

@@ -1,4 +1,4 @@
-//! How much a store has, by the records of its blobs.
+//! How much a store holds, according to the records of its blobs.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -10,20 +10,20 @@ use super::sweep::Unreadable;
 use crate::backend::Backend;
 use crate::record::{BlobRecord, Header as _};
 
-/// The blobs of a store, each counted once, whatever number of repositories may read it.
+/// The blobs of a store, each counted once, no matter how many repositories may read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Contents {
-    /// How many there are.
+    /// The number of blobs.
     pub blobs: u64,
-    /// Their size in bytes. Records, among which are the manifests, are not counted.
+    /// Their size in bytes. Records, and so manifests, are not counted.
     pub bytes: u64,
-    /// How much of that is outside of records, where small blobs are.
+    /// How much of that is outside of records, which hold the small blobs.
     pub(super) outside: u64,
 }
 
 impl Contents {
-    /// Counts a blob that somebody may read, or that is about to be.
+    /// Counts a blob that readers see, or that is about to be visible.
     pub(super) fn add(&mut self, record: &BlobRecord) {
         if let Some(blob) = record.blob.as_ref().filter(|_| record.state().is_visible()) {
             self.blobs = self.blobs.saturating_add(1);
@@ -40,8 +40,8 @@ impl Contents {
 pub(super) struct LastSweep(Mutex<Option<(Contents, Timestamp)>>);
 
 impl<B: Backend> Store<B> {
-    /// Returns what there was at the last sweep, which reads each blob's record anyway, and when that ended; nothing before the
-    /// first one. It costs nothing.
+    /// Returns what existed at the last sweep, which reads each blob's record anyway, and when that sweep ended; `None`
+    /// before the first one. It costs nothing.
     #[must_use]
     pub fn swept_contents(&self) -> Option<(Contents, Timestamp)> {
         *self.last_sweep.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,7 +52,7 @@ impl<B: Backend> Store<B> {
         *self.last_sweep.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((contents, now));
     }
 
-    /// Counts what there is now, by reading each blob's record. Those that cannot be read are left out.
+    /// Counts what exists now, by reading each blob's record. Unreadable records are left out.
     pub(crate) async fn contents(&self) -> Result<Contents, Error> {
         let mut contents = Contents::default();
         let (nothing, mut unreadable) = (BTreeSet::new(), Unreadable::silent());

@@ -8,7 +8,7 @@ use crate::backend::{Backend, Checked, Condition, RecordTransaction, Transaction
 use crate::key::Key;
 use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, Stamp, decode, encode, state_of_size};
 
-/// A record that was read, or the absence of one.
+/// A record that was read, or its absence.
 #[derive(Clone, Debug)]
 pub(super) struct Found<H> {
     /// The header and the content, unless there is no record.
@@ -42,7 +42,7 @@ impl<H: Header> Found<H> {
         self.record.as_ref().map(|(header, _)| header)
     }
 
-    /// Tells whether this is the record that was written or read as `version`.
+    /// Returns whether this is the record that was written or read as `version`.
     pub(super) fn is(&self, version: &Version) -> bool {
         self.version.as_ref() == Some(version)
     }
@@ -51,7 +51,7 @@ impl<H: Header> Found<H> {
         self.version.as_ref()
     }
 
-    /// Returns the condition that nothing was written since.
+    /// Returns the condition that the record was not written since.
     pub(super) fn unchanged(&self) -> Condition {
         self.version.clone().map_or(Condition::Absent, Condition::Matches)
     }
@@ -70,7 +70,7 @@ pub(super) async fn read_cached<H: Header>(backend: &impl Backend, key: &Key) ->
     Found::new(backend.get(key).await?.as_ref())
 }
 
-/// Writes a record within a transaction; nothing where `condition` does not hold.
+/// Writes a record within a transaction; returns `None` if `condition` does not hold.
 pub(super) async fn write(
     records: &mut dyn RecordTransaction,
     key: &Key,
@@ -83,7 +83,7 @@ pub(super) async fn write(
 
 /// A header whose state the protocol changes.
 pub(super) trait Stateful: Header + Clone + Send + 'static {
-    /// Makes the header of the same record in another state, written now.
+    /// Returns the header of the same record in another state, written now.
     fn in_state(self, state: State, now: Timestamp) -> Self;
 }
 
@@ -98,7 +98,7 @@ macro_rules! stateful {
 }
 stateful!(ManifestRecord, GrantRecord, BlobRecord);
 
-/// Makes a condemned record Live. `false` where somebody wrote it since it was read.
+/// Makes a condemned record Live. Returns `false` if it was written since it was read.
 pub(super) async fn rescue<H: Stateful>(
     records: &mut dyn RecordTransaction,
     key: &Key,
@@ -114,7 +114,7 @@ pub(super) async fn rescue<H: Stateful>(
         .is_some())
 }
 
-/// Reads a child that a Pending parent needs and rescues it where it is condemned (step 2 of the rule).
+/// Reads a child that a Pending parent needs, and rescues it if it is condemned (step 2 of the rule).
 pub(super) async fn require_child<H: Stateful>(
     records: &mut dyn RecordTransaction,
     key: &Key,
@@ -135,8 +135,8 @@ pub(super) async fn require_child<H: Stateful>(
     Err(contended())
 }
 
-/// Tells whether a child is there that a Pending parent needs, as [`require_child`] does, but does not read a value that
-/// nobody looks at: a child may be a manifest of some megabytes.
+/// Returns whether a child that a Pending parent needs exists, as [`require_child`] does, but without reading a value
+/// that is not needed: a child may be a manifest of some megabytes.
 pub(super) async fn has_child<H: Stateful>(
     records: &mut dyn RecordTransaction,
     key: &Key,
@@ -164,7 +164,7 @@ impl<H: Stateful> Transaction for Rescue<H> {
     }
 }
 
-/// The error of a transaction that began again too often.
+/// Returns the error of a transaction that began again too often.
 pub(super) fn contended() -> Error {
     Error::new(
         ErrorCode::Unavailable,

@@ -9,10 +9,11 @@ use crate::backend::Backend;
 use crate::key::Key;
 use crate::record::state_of_size;
 
-/// The most records in a listing of the backend.
+/// The maximum number of records in a listing of the backend.
 const BACKEND_PAGE: usize = 1000;
 
-/// The most listings of the backend for one page, of which most may be tombstones.
+/// The maximum number of backend listings for one page, unless its limit needs more; most of their records may be
+/// tombstones.
 const LISTINGS: usize = 4;
 
 #[async_trait]
@@ -42,8 +43,8 @@ impl<B: Backend> ListStorage for Store<B> {
             .as_ref()
             .map(|last| match last.parse::<RepositoryName>() {
                 Ok(name) => Key::repository(&name),
-                // A key ends with `!`, and no name has that character or a smaller one: where `last` has one, the names
-                // after `last` are those after the part before it.
+                // A key ends with `!`, and no name has that character or a smaller one. If `last` has one, the names
+                // after `last` are those after the part before that character.
                 Err(_) => {
                     let start = last
                         .split(|character| character <= '!')
@@ -57,7 +58,7 @@ impl<B: Backend> ListStorage for Store<B> {
 }
 
 impl<B: Backend> Store<B> {
-    /// Lists the names that stand behind `prefix` in the keys of records that readers see.
+    /// Lists the names that follow `prefix` in the keys of records that readers see.
     pub(super) async fn list_names<T>(
         &self,
         prefix: &Key,
@@ -80,8 +81,8 @@ impl<B: Backend> Store<B> {
         Ok(Page { items, next })
     }
 
-    /// Lists up to `limit` keys of records that readers see, by the sizes of the records alone. It gives up where there
-    /// are many that readers do not see, and says where.
+    /// Lists up to `limit` keys of records that readers see, judged by the sizes of the records alone. If there are
+    /// many that readers do not see, it gives up and returns where to continue.
     async fn list_visible(
         &self,
         prefix: &Key,

@@ -1,4 +1,4 @@
-//! Whether the content that records name is there, as far as somebody looked.
+//! Whether the content that records name exists, as far as it was checked.
 
 use crate::chain::{State, counted};
 use registry_core::{Digest, Error, Hasher};
@@ -12,31 +12,31 @@ use crate::record::{BlobBytes, BlobRecord, Header};
 
 /// What is known of bytes that records name.
 ///
-/// A transaction does not look itself: on a disk it runs on the thread that all writes share. It ends with what it has to
-/// know, and is run again with the answer. Bytes that are lost stay so, as no name is used twice.
+/// A transaction does not check by itself: on a disk it runs on the thread that all writes share. It ends with the
+/// bytes that it has to know about, and is run again with the answer. Lost bytes stay lost, because no name is reused.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Looks {
     seen: Vec<(BytesName, bool)>,
     trusts: bool,
 }
 
-/// Bytes that a transaction has to know of before it goes on.
+/// Bytes that a transaction has to know about before it continues.
 #[derive(Clone, Debug)]
 pub(super) struct Unseen {
     name: BytesName,
     size: u64,
 }
 
-/// How a transaction ended that uses content which is there.
+/// How a transaction that uses existing content ended.
 #[derive(Debug)]
 pub(super) enum Looked<T> {
     Done(T),
-    /// It has to be run again. Its steps stand.
+    /// It has to be run again. What it wrote is kept.
     LookAt(Unseen),
 }
 
 impl Looks {
-    /// Takes for whole what nobody looked at: an adoption, which runs many transactions as one step.
+    /// Trusts all bytes that were not checked: for an adoption, which runs many transactions as one step.
     #[cfg(all(feature = "filesystem", unix))]
     pub(super) const fn trusting() -> Self {
         Self {
@@ -45,12 +45,12 @@ impl Looks {
         }
     }
 
-    /// Tells whether bytes were found lost.
+    /// Returns whether bytes were found lost.
     pub(super) fn has_lost(&self) -> bool {
         self.seen.iter().any(|(_, is_whole)| !is_whole)
     }
 
-    /// Returns the state that a blob counts as.
+    /// Returns the state that a blob counts as, or the bytes that have to be checked first.
     pub(super) fn counted(&self, digest: &Digest, blob: &Found<BlobRecord>) -> Result<State, Unseen> {
         let state = blob.state();
         let Some((record, content)) = blob.record.as_ref().filter(|_| state.is_visible()) else {
@@ -78,7 +78,7 @@ impl Looks {
 }
 
 impl<B: Backend> Store<B> {
-    /// Looks at bytes that a transaction has to know of.
+    /// Checks bytes that a transaction has to know about.
     pub(super) async fn look(&self, looks: &mut Looks, unseen: Unseen) -> Result<(), Error> {
         let Unseen { name, size } = unseen;
         let found = self.backend.bytes_size(&name).await?;
@@ -90,8 +90,8 @@ impl<B: Backend> Store<B> {
     }
 }
 
-/// Tells whether the content of a record is what its digest says. That is compared once for each time that the record
-/// came from the medium. A digest of an unknown algorithm is believed.
+/// Returns whether the content of a record matches its digest. They are compared once for each time that the record
+/// came from the medium. A digest of an unknown algorithm is trusted.
 pub(super) async fn is_content_of<H: Header>(digest: &Digest, found: &Found<H>) -> Result<bool, Error> {
     let (Some((_, content)), Some(algorithm)) = (&found.record, digest.algorithm()) else {
         return Ok(true);

@@ -88,7 +88,8 @@ impl<B: Backend> Store<B> {
             if let Some(found) = found.await? {
                 return Ok(Some(found));
             }
-            // The tag names what is gone, or was moved between the two reads and what it left was deleted.
+            // The tag names a manifest that is gone, or was moved between the two reads and its old manifest was
+            // deleted.
             tag = read_cached::<TagRecord>(&*self.backend, &key).await?;
             if tag.version() == version.as_ref() {
                 return Ok(None);
@@ -97,8 +98,8 @@ impl<B: Backend> Store<B> {
         Err(contended())
     }
 
-    /// Reads a manifest. One of another incarnation than that of the tag is not the tag's, and one whose content is not
-    /// what its digest says is not there: a client that compares them itself would stop at it for ever.
+    /// Reads a manifest. A manifest of another incarnation than the tag's is not the tag's. A manifest whose content
+    /// does not match its digest counts as absent: a client that compares them itself would fail at it for ever.
     async fn find_manifest(
         &self,
         repository: &RepositoryName,
@@ -136,7 +137,7 @@ impl<B: Backend> Store<B> {
         }))
     }
 
-    /// Returns the error that says whether the repository or only the manifest is unknown.
+    /// Returns the error that distinguishes an unknown repository from an unknown manifest.
     pub(super) async fn unknown_manifest(&self, repository: &RepositoryName) -> Result<Error, Error> {
         let known = self.is_known(repository).await?;
         Ok(if known {
@@ -147,7 +148,7 @@ impl<B: Backend> Store<B> {
         .into())
     }
 
-    /// Tells whether a manifest was ever pushed to the repository.
+    /// Returns whether a manifest was ever pushed to the repository.
     pub(super) async fn is_known(&self, repository: &RepositoryName) -> Result<bool, Error> {
         Ok(self.backend.get(&Key::repository(repository)).await?.is_some())
     }

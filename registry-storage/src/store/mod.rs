@@ -1,10 +1,10 @@
-//! The storage protocol: what a registry asks of its storage, on records and bytes of any backend.
+//! The storage protocol: what a registry requires of its storage, on the records and bytes of any backend.
 //!
 //! The facets of [`Storage`](registry_core::Storage) are in [`blobs`], [`uploads`], [`manifests`] and [`lists`].
 //!
-//! One file for each thing that happens: [`commit`] makes uploaded bytes a blob, [`push`] stores a manifest and its
-//! tags, [`mount`] lets another repository read a blob, [`delete`] takes things away. Those are transactions, whose
-//! steps are each safe to be the last one; the rest reads. [`adopt`] runs many of them as one.
+//! One file for each operation: [`commit`] makes uploaded bytes a blob, [`push`] stores a manifest and its tags,
+//! [`mount`] lets another repository read a blob, [`delete`] removes content and tags. Those are transactions, and each
+//! of their steps may safely be the last; everything else only reads. [`adopt`] runs many of them as one.
 
 #[cfg(all(feature = "filesystem", unix))]
 pub(crate) mod adopt;
@@ -48,31 +48,31 @@ use crate::store::open_sessions::OpenSessions;
 use crate::store::room::Room;
 use crate::store::session_lock::SessionLocks;
 
-/// Blobs up to this size are kept in their record: reading one costs a record more and no open file.
+/// Blobs up to this size are kept in their record: reading one costs one more record and no open file.
 pub(crate) const INLINE_LIMIT: usize = 16 * 1024;
 
-/// How often a transaction begins again because others wrote the same records, before it gives up.
+/// How many times a transaction begins again because others wrote the same records, before it gives up.
 const ATTEMPTS: usize = 32;
 
 /// How a [`Store`] works.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Sessions that nobody wrote to for so long are aborted by the sweeper.
+    /// The sweeper aborts sessions that were not written to for this long.
     pub upload_idle_limit: Duration,
-    /// Sessions without a byte are aborted by the sweeper after so long already.
+    /// The sweeper aborts sessions without a byte after this long.
     pub empty_upload_idle_limit: Duration,
-    /// How many sessions of one principal may be open, all anonymous clients together being one. Beyond that a new one
-    /// takes the place of the one that was not used for the longest: of one without a byte, or else of one that was not
-    /// used for ten minutes. Where there is none, the new one is refused with
-    /// [`TooManyRequests`](registry_core::ErrorCode::TooManyRequests). Each process counts the sessions that it knows of;
-    /// a sweep tells it of the others'.
+    /// How many sessions of one principal may be open; all anonymous clients together count as one principal. Beyond
+    /// that, a new session replaces the least recently used one without a byte, otherwise the least recently used one
+    /// that was idle for ten minutes. If there is neither, the new one is refused with
+    /// [`TooManyRequests`](registry_core::ErrorCode::TooManyRequests). Each process counts the sessions that it knows
+    /// of; a sweep adds those of other processes.
     pub open_uploads_limit: usize,
-    /// Sessions that ended are remembered for so long, so that a repeated request whose answer was lost is answered.
+    /// Ended sessions are remembered for this long, so that a repeated request whose answer was lost is answered.
     pub ended_upload_memory: Duration,
 }
 
 impl Default for StoreOptions {
-    /// Seven days, an hour for what has no byte, 10 000 sessions, and one day.
+    /// Seven days, an hour for sessions without a byte, 10 000 sessions, and one day.
     fn default() -> Self {
         const DAY: Duration = Duration::from_hours(24);
         Self {
@@ -94,23 +94,23 @@ pub struct Store<B> {
     options: StoreOptions,
     sessions: Arc<SessionLocks>,
     open_sessions: OpenSessions,
-    /// Memory for entries of lists of referrers, in kibibytes.
+    /// Memory for the entries of lists of referrers, in kibibytes.
     referrer_memory: Semaphore,
     room: Room,
     last_sweep: LastSweep,
-    /// Its only permit is held while something is adopted.
+    /// Its only permit is held while an adoption is in progress.
     #[cfg(all(feature = "filesystem", unix))]
     adopting: Arc<Semaphore>,
 }
 
 impl<B: Backend> Store<B> {
-    /// Makes a store of what `backend` keeps, with the system's clock and the default options.
+    /// Creates a store over `backend`, with the system's clock and the default options.
     #[must_use]
     pub fn new(backend: B) -> Self {
         Self::with_options(Arc::new(backend), Arc::new(SystemClock), StoreOptions::default())
     }
 
-    /// Makes a store with a clock and options of the caller's.
+    /// Creates a store with the given clock and options.
     #[must_use]
     pub fn with_options(backend: Arc<B>, clock: Arc<dyn Clock>, options: StoreOptions) -> Self {
         Self {
@@ -133,8 +133,8 @@ impl<B: Backend> Store<B> {
         &self.backend
     }
 
-    /// Passes where records and bytes can be read, and, on a disk, written: what a check of health asks. It asks the
-    /// medium, not a cache.
+    /// Succeeds if records and bytes can be read, and, on a disk, written, which is what a health check needs to know.
+    /// It asks the medium, not a cache.
     ///
     /// # Errors
     /// What is wrong.
@@ -142,7 +142,7 @@ impl<B: Backend> Store<B> {
         self.backend.probe().await
     }
 
-    /// Ends background work and makes everything durable. What is asked for afterwards fails.
+    /// Ends background work and makes everything durable. Later calls may fail.
     ///
     /// # Errors
     /// Those of the medium.

@@ -72,7 +72,7 @@ impl Transaction for MountBlob {
     }
 }
 
-/// Lets a repository read a blob that is in the store; `false` where it is not.
+/// Lets a repository read a stored blob; returns `false` if the blob is not in the store.
 pub(super) async fn grant_stored_blob(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
@@ -106,7 +106,7 @@ pub(super) async fn grant_stored_blob(
     Err(contended())
 }
 
-/// Makes a visible grant name what its blob names by now; `false` where it is not visible or the blob is not.
+/// Makes a visible grant name what its blob names now; returns `false` if the grant or the blob is not visible.
 pub(super) async fn point_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
@@ -128,8 +128,8 @@ pub(super) async fn point_grant(
     Err(contended())
 }
 
-/// Stores a grant Pending, or joins the one that is (step 1 of the rule), and returns its version; nothing where the
-/// next step is to begin again. A grant that is visible is joined too: its blob may have lost its bytes.
+/// Stores a grant Pending, or joins a Pending one (step 1 of the rule), and returns its version; `None` if the next
+/// step is to begin again. A visible grant is joined too: its blob may have lost its bytes.
 pub(super) async fn enter_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
@@ -140,7 +140,7 @@ pub(super) async fn enter_grant(
         Enter::Published | Enter::Join => Ok(grant.version().cloned()),
         Enter::Rescue => rescue(records, &keys.grant, &grant, now).await.map(|_| None),
         Enter::Create => {
-            // The back reference comes first: the collector finds a repository's grants by it.
+            // The back reference comes first: the collector finds a repository's grants through it.
             let back_reference = BackReferenceRecord {
                 tag: None,
                 stamp: Stamp::new(now),
@@ -164,8 +164,8 @@ pub(super) async fn enter_grant(
     }
 }
 
-/// Makes a grant Live that names `blob` (step 3 of the rule); `false` where it is not the record any more that was
-/// entered. One that is visible and names `blob` is left.
+/// Makes a grant Live that names `blob` (step 3 of the rule); returns `false` if the record is no longer the one that
+/// was entered. A grant that is visible and names `blob` is left alone.
 pub(super) async fn publish_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,
@@ -200,7 +200,7 @@ pub(super) async fn publish_grant(
         .is_some())
 }
 
-/// Takes a Pending grant back whose blob is not there.
+/// Takes back a Pending grant whose blob does not exist.
 pub(super) async fn withdraw_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,

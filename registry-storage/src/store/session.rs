@@ -1,4 +1,4 @@
-//! An upload session in the hands of a request.
+//! An upload session that a request uses.
 
 use std::sync::Arc;
 
@@ -29,15 +29,15 @@ pub(super) struct Session {
     /// The bytes after the last part.
     pub(super) tail: Bytes,
     pub(super) version: Version,
-    /// Keeps others from the session, where the request is one that writes.
+    /// Keeps other requests out of the session, if this request writes.
     pub(super) held: Option<Arc<HeldSession>>,
-    /// What the session goes back to, unless the bytes that were added since become a blob: only this is written down.
+    /// The snapshot that the session returns to unless the bytes added since become a blob. Only this is recorded.
     pub(super) standing: Option<Box<Snapshot>>,
-    /// Whether it is written down to make room: then it may use what a full disk keeps for that.
+    /// Whether it is recorded to make room. If so, it may use what a full disk reserves for that.
     pub(super) is_freeing: bool,
 }
 
-/// What a session has at a moment.
+/// The contents of a session at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     record: SessionRecord,
@@ -46,7 +46,7 @@ pub(super) struct Snapshot {
 }
 
 impl Session {
-    /// Returns what the session has.
+    /// Returns the current contents of the session.
     pub(super) fn snapshot(&mut self) -> Snapshot {
         self.record.upload = self.upload.snapshot();
         Snapshot {
@@ -67,7 +67,8 @@ impl Session {
         Ok(())
     }
 
-    /// Keeps how far another algorithm came, if what it saw will stay.
+    /// Records the progress of another algorithm, in the standing snapshot too if that has all the bytes that were
+    /// hashed.
     pub(super) fn note_other_hash(&mut self, hasher: &Hasher) {
         let snapshot = hasher.snapshot();
         if let Some(standing) = &mut self.standing
@@ -78,12 +79,12 @@ impl Session {
         self.record.other_hash = Some(snapshot);
     }
 
-    /// Writes the session's record.
+    /// Encodes the session's record.
     pub(super) fn encode(&mut self, now: Timestamp) -> Result<Bytes, Error> {
         if let Some(standing) = &mut self.standing {
             self.record.stamp = Stamp::new(now);
             standing.record.stamp = Stamp::new(now);
-            // What was begun for the bytes has to be ended some day.
+            // A write that was begun for the bytes has to be ended some day.
             standing.record.bytes = self.record.bytes.clone();
             return encode(&standing.record, &standing.tail);
         }
@@ -97,7 +98,7 @@ impl Session {
         encode(&self.record, &self.tail)
     }
 
-    /// Reads a session; nothing where there is none.
+    /// Builds a session from its record; `None` if there is no record.
     pub(super) fn from_found(key: &Key, found: Found<SessionRecord>) -> Result<Option<Self>, Error> {
         let version = found.version().cloned();
         let (Some((record, tail)), Some(version)) = (found.record, version) else {
@@ -151,7 +152,7 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Ends a session whose place another one takes, unless somebody went on with it.
+    /// Ends a session that another one replaces, unless a request continued it.
     async fn make_room(&self, id: UploadId) -> Result<(), Error> {
         let key = Key::upload(id);
         let session = self
@@ -164,7 +165,7 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Makes the record of a session that names bytes which are not there yet.
+    /// Creates the record of a session, naming bytes that do not exist yet.
     pub(super) fn new_session(
         &self,
         repository: &RepositoryName,
@@ -204,7 +205,7 @@ impl<B: Backend> Store<B> {
         Ok((session, held))
     }
 
-    /// Counts a session as it is.
+    /// Counts a session in its current state.
     pub(super) fn note_session(&self, id: UploadId, session: &Session) {
         let record = &session.record;
         match session.upload.length() {
@@ -216,10 +217,10 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Reads a session of the caller's. One of another repository or principal is not known to them.
+    /// Reads a session of the caller's. A session of another repository or principal is reported as unknown.
     pub(super) async fn load_session(&self, upload: &UploadKey) -> Result<Session, Error> {
         let key = Key::upload(upload.id);
-        // Behind what waits to be written: the request that wrote it may have been dropped.
+        // Queued behind the waiting writes: the request that wrote the session may have been dropped.
         let session = self
             .backend
             .transact(Durability::Deferred, ReadSession(key))
@@ -231,7 +232,7 @@ impl<B: Backend> Store<B> {
             .ok_or_else(|| ErrorCode::BlobUploadUnknown.into())
     }
 
-    /// Writes a session down.
+    /// Writes a session's record.
     pub(super) async fn save_session(&self, session: &mut Session) -> Result<(), Error> {
         if self.try_save_session(session).await? {
             return Ok(());
@@ -239,7 +240,7 @@ impl<B: Backend> Store<B> {
         Err(superseded())
     }
 
-    /// Writes a session down; `false` where somebody else did since it was read.
+    /// Writes a session's record; returns `false` if it was written by another request since it was read.
     async fn try_save_session(&self, session: &mut Session) -> Result<bool, Error> {
         let put = PutRecord {
             key: session.key.clone(),
@@ -257,8 +258,8 @@ impl<B: Backend> Store<B> {
         Ok(version.is_some())
     }
 
-    /// Runs a transaction that writes to a session. The session is held until the transaction ended, also where the future that
-    /// asked for it was dropped: the next request would read the session as it was before.
+    /// Runs a transaction that writes to a session. The session is held until the transaction has ended, even if the
+    /// future that asked for it was dropped: otherwise the next request would read the session as it was before.
     pub(super) async fn transact_held<S: Transaction>(
         &self,
         durability: Durability,
@@ -282,7 +283,7 @@ impl<B: Backend> Store<B> {
         Err(contended())
     }
 
-    /// Ends a session whose bytes are not there any more, after a sync that the full disk refused: nobody knows what it kept.
+    /// Ends a session whose bytes are lost after the full disk refused a sync: nobody knows what it kept.
     pub(super) async fn end_if_lost(&self, session: Session) -> Result<(), Error> {
         let standing = session.standing.as_ref();
         let size = standing.map_or(session.record.parts_size, |had| had.record.parts_size);
@@ -293,8 +294,9 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Ends a session; `false` where somebody else wrote it since it was read. Only the sweeper deletes its bytes: a
-    /// commit in another process may be using them, and looks here once more where it offered them to a blob.
+    /// Ends a session; returns `false` if it was written by another request since it was read. Only the sweeper deletes
+    /// its bytes: a commit in another process may be using them, and reads the session once more after it offered them
+    /// to a blob.
     pub(super) async fn abort_session(&self, mut session: Session) -> Result<bool, Error> {
         session.upload = session.upload.aborted()?;
         session.tail = Bytes::new();
@@ -335,7 +337,7 @@ impl Transaction for PutRecord {
     }
 }
 
-/// Removes the record of a session that ended, which nobody writes again.
+/// Removes the record of an ended session, which is never written again.
 #[derive(Clone)]
 pub(super) struct Forget(pub(super) Key);
 
@@ -368,7 +370,8 @@ impl Transaction for ReadSession {
     }
 }
 
-/// A transaction whose session is held. It comes with the output, which a backend has until the transaction ended.
+/// A transaction whose session is held. The hold is returned with the output, and the backend keeps it until the
+/// transaction has ended.
 struct Held<S> {
     transaction: S,
     held: Option<Arc<HeldSession>>,

@@ -18,13 +18,13 @@ pub(super) struct SessionLocks {
 struct Slot {
     lock: Arc<tokio::sync::Mutex<()>>,
     takeover: Notify,
-    /// The holder and those that wait; changed only while the map is locked.
+    /// The holder and the requests that wait; changed only while the map is locked.
     users: AtomicUsize,
     /// Where the newest of them goes on, if it names an offset.
     newest_offset: Mutex<Option<u64>>,
 }
 
-/// A session that is held. A write that goes on after its request was dropped holds it too.
+/// A held session. A write that continues after its request was dropped holds it too.
 #[derive(Debug)]
 pub(super) struct HeldSession {
     id: UploadId,
@@ -50,24 +50,24 @@ impl SessionLocks {
         Arc::new(held)
     }
 
-    /// Waits until no request has a session or waits for it, and stops none.
+    /// Waits until no request has a session or waits for it, without stopping any.
     pub(super) async fn free(&self, id: UploadId) {
         loop {
             let Some(slot) = self.slots().get(&id).cloned() else {
                 return;
             };
             drop(slot.lock.lock().await);
-            // Who waits for it is in the line by then.
+            // Yield, so that a request that waits for it is in the queue.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Tells whether a request has a session, or waits for it.
+    /// Returns whether a request has a session, or waits for it.
     pub(super) fn is_in_use(&self, id: UploadId) -> bool {
         self.slots().contains_key(&id)
     }
 
-    /// Takes a session that nobody holds or waits for.
+    /// Takes a session that no request holds or waits for.
     pub(super) fn try_take(self: &Arc<Self>, id: UploadId) -> Option<Arc<HeldSession>> {
         let slot = Arc::<Slot>::default();
         let guard = Arc::clone(&slot.lock).try_lock_owned().ok()?;
@@ -123,7 +123,7 @@ impl HeldSession {
 
 impl Drop for HeldSession {
     fn drop(&mut self) {
-        // Before the guard is given back, so that the next holder does not take this one for a request that waits.
+        // Before the guard is released, so that the next holder does not mistake this one for a request that waits.
         let mut slots = self.locks.slots();
         if self.slot.users.fetch_sub(1, Ordering::Relaxed) == 1 {
             slots.remove(&self.id);

@@ -1,9 +1,9 @@
-//! Sequences of any length, cut into transactions that hold up nobody.
+//! Sequences of any length, split into transactions that do not hold up other requests.
 //!
-//! On a disk one thread writes, and what others push waits for the transaction that goes on. So a sequence whose length
-//! a client chooses (the children of a manifest, the tags of one that is deleted) stops after some records and goes on
-//! in the next transaction, after those who wait. The protocol allows that: each of its steps may be the last one, and
-//! on a bucket each stands alone.
+//! On a disk one thread writes, so other pushes wait for the transaction in progress. A sequence whose length a client
+//! chooses (the children of a manifest, the tags of a deleted manifest) therefore stops after some records and
+//! continues in the next transaction, behind those that wait. The protocol allows that: each of its steps may be the
+//! last one, and on a bucket each is on its own.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,11 +15,11 @@ use crate::backend::{
 };
 use crate::key::Key;
 
-/// How many calls one transaction makes, about: a disk answers that many in some milliseconds. A push with the most tags
-/// that a request may have, and with as many layers as images have, is one transaction.
+/// Roughly how many calls one transaction makes: a disk answers that many in some milliseconds. A push with the most
+/// tags that a request may have, and with as many layers as images have, is one transaction.
 const CALLS: usize = 512;
 
-/// How many bytes of a value count as a call more.
+/// How many bytes of a value count as one more call.
 const BYTES: usize = 16 * 1024;
 
 /// How many keys are listed at once: their records are read in the same transaction.
@@ -33,7 +33,7 @@ pub(super) enum Step<S, T> {
     Done(T),
 }
 
-/// Records whose use is counted.
+/// Records with a count of the calls made on them.
 pub(super) struct Counted<'a> {
     records: &'a mut dyn RecordTransaction,
     calls: usize,
@@ -44,7 +44,7 @@ impl<'a> Counted<'a> {
         Self { records, calls: 0 }
     }
 
-    /// Tells whether the transaction did enough.
+    /// Returns whether the transaction did enough.
     pub(super) const fn is_enough(&self) -> bool {
         self.calls >= CALLS
     }
@@ -103,9 +103,9 @@ impl RecordTransaction for Counted<'_> {
     }
 }
 
-/// Runs a sequence in as many transactions as it takes, each as durable as `durability` says of what is left to do.
+/// Runs a sequence in as many transactions as it takes, each with the `durability` for what is left to do.
 ///
-/// Cancel safety: a dropped future may leave it after any of them.
+/// Cancel safety: a dropped future may leave the sequence after any of them.
 pub(super) async fn transact_all<S, T>(
     backend: &impl Backend,
     durability: impl Fn(&S) -> Durability + Send,

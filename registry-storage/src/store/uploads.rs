@@ -17,18 +17,18 @@ use super::session::{Session, Snapshot};
 use super::session_lock::HeldSession;
 use crate::backend::{Backend, BytesWriter, Expect, MemoryPermit, Part};
 
-/// A session is written down at least each time that so many bytes were added, so that a server that is killed loses
+/// A session's record is written at least each time this many bytes were added, so that a server that is killed loses
 /// little of an upload.
 const CHECKPOINT: u64 = 64 * 1024 * 1024;
 
-/// A session is written down at least so often while bytes arrive, however slowly, unless an eighth of an idle limit is
-/// less: the sweepers of other processes take its age from its record.
+/// While bytes arrive, however slowly, a session's record is written at least this often, or at every eighth of an idle
+/// limit if that is less: the sweepers of other processes take the session's age from its record.
 const TOUCH_INTERVAL: Duration = Duration::from_mins(5);
 
-/// How long a closing request waits for one that went on with its session. A proxy waits as long for an answer.
+/// How long a closing request waits for the request that took its session. A proxy waits as long for an answer.
 const OTHERS: Duration = Duration::from_secs(50);
 
-/// Smaller pieces are hashed where they are: handing them to another thread costs more.
+/// Smaller pieces are hashed in place: handing them to another thread costs more.
 const HASH_IN_PLACE: usize = 32 * 1024;
 
 #[async_trait]
@@ -95,8 +95,8 @@ impl<B: Backend> UploadStorage for Store<B> {
 }
 
 impl<B: Backend> Store<B> {
-    /// Appends a body, and returns what there is now and how the body ended. Where it `is_last`, its bytes are not written
-    /// down as the session's.
+    /// Appends a body, and returns the state of the append and how the body ended. If it `is_last`, its bytes are not
+    /// recorded as the session's.
     async fn append(
         &self,
         upload: &UploadKey,
@@ -115,7 +115,7 @@ impl<B: Backend> Store<B> {
             session.standing = Some(Box::new(began.clone()));
         }
         if self.backend.must_reserve_parts() {
-            // From here on, whoever else holds the session fails to write it.
+            // From here on, another process that holds the session fails to write it.
             self.save_session(&mut session).await?;
         }
         let mut append = Append {
@@ -146,9 +146,9 @@ impl<B: Backend> Store<B> {
         Ok((append, ending?))
     }
 
-    /// Waits for the request that went on with a session, and returns what a closing request which was stopped for it ends with:
-    /// that the session is none any more where that one finished it, as where a client sends one request several times at once;
-    /// else that it was stopped, and its client sends it again.
+    /// Waits for the request that took a session from a closing request, and returns the closing request's error: that
+    /// the session is unknown if the other request finished it, as when a client sends one request several times at
+    /// once; otherwise that it was stopped, so that its client sends it again.
     async fn what_became_of(&self, upload: &UploadKey, stopped: Error) -> Error {
         let free = self.sessions.free(upload.id);
         if timeout(OTHERS, free).await.is_err() {
@@ -160,7 +160,7 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Hashes the parts again where the state of the hash cannot be trusted or read.
+    /// Hashes the parts again if the state of the hash cannot be trusted or read.
     pub(super) async fn catch_up_hash(&self, session: &mut Session) -> Result<(), Error> {
         let epoch = self.backend.epoch();
         let trusted = epoch.is_some() && session.record.epoch.as_deref() == epoch;
@@ -179,8 +179,8 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Hashes the parts of a session by another algorithm than the one that runs along. How far it came is written down,
-    /// so that none of them is read a second time for a commit that is tried again.
+    /// Hashes the parts of a session with another algorithm than the one that ran during the upload. The progress is
+    /// recorded, so that no part is read a second time when a commit is tried again.
     pub(super) async fn hash_otherwise(
         &self,
         session: &mut Session,
@@ -201,7 +201,7 @@ impl<B: Backend> Store<B> {
         Ok(hasher)
     }
 
-    /// Goes on to hash the parts of a session, up to `size` bytes of them.
+    /// Continues hashing the parts of a session, up to `size` bytes of them.
     async fn hash_parts(&self, session: &Session, mut hasher: Hasher, size: u64) -> Result<Hasher, Error> {
         if size > hasher.length() {
             let unknown = || Error::from(ErrorCode::BlobUploadUnknown);
@@ -222,12 +222,12 @@ impl<B: Backend> Store<B> {
     }
 }
 
-/// Another request went on with the session of this one.
+/// Another request took this request's session.
 #[derive(Debug, thiserror::Error)]
 #[error("another request went on with this upload")]
 struct Superseded;
 
-/// The error of a request whose session another one went on with.
+/// Returns the error of a request whose session another request took.
 pub(super) fn superseded() -> Error {
     let message =
         "another request went on with this upload; send this one again, or ask for the status of the upload";
@@ -240,7 +240,7 @@ fn is_superseded(error: &Error) -> bool {
     cause.is_some_and(|cause| cause.is::<Superseded>())
 }
 
-/// The error of a session whose bytes cannot be used any more.
+/// Returns the error for a session whose bytes are no longer usable.
 pub(super) fn send_again() -> Error {
     Error::new(
         ErrorCode::BlobUploadInvalid,
@@ -248,7 +248,7 @@ pub(super) fn send_again() -> Error {
     )
 }
 
-/// Adds a chunk to a hash, on another thread where it is long.
+/// Adds a chunk to a hash, on another thread if it is long.
 pub(crate) async fn hash(mut hasher: Hasher, chunk: Bytes) -> Result<Hasher, Error> {
     if chunk.len() <= HASH_IN_PLACE {
         hasher.update(&chunk);
@@ -261,7 +261,7 @@ pub(crate) async fn hash(mut hasher: Hasher, chunk: Bytes) -> Result<Hasher, Err
     hashing.await.map_err(Error::internal)
 }
 
-/// An append that is going on.
+/// An append in progress.
 struct Append<'a, B> {
     store: &'a Store<B>,
     session: Session,
@@ -275,23 +275,23 @@ struct Append<'a, B> {
 
 /// A part whose bytes arrive.
 enum Begun {
-    /// Nothing but what came after the part before, in the same chunk.
+    /// Only what came after the previous part, in the same chunk.
     Start(Bytes),
     Gathered(Vec<u8>, MemoryPermit),
 }
 
-/// What the body gave.
+/// What was read from the body.
 enum Filled {
     /// A whole part, and what came after it in the same chunk.
     Part(Bytes, Bytes, MemoryPermit),
-    /// The rest, and why there is no more.
+    /// The rest, and why the body ended.
     Rest(Bytes, Result<(), Error>, Option<MemoryPermit>),
-    /// A part of which more is to come, and it is time to write the session down.
+    /// An unfinished part, when the session's record is due to be written.
     Due(Vec<u8>, MemoryPermit),
 }
 
 impl<B: Backend> Append<'_, B> {
-    /// Takes the body to its end, and returns how it ended.
+    /// Reads the body to its end, and returns how it ended.
     async fn run(&mut self, body: Body<'_>) -> Result<Result<(), Error>, Error> {
         let mut incoming = Incoming {
             body,
@@ -305,7 +305,7 @@ impl<B: Backend> Append<'_, B> {
         let mut full: Option<(Bytes, MemoryPermit)> = None;
         let ending = loop {
             let size = backend.part_size(offset);
-            // The part before is written while the next one arrives.
+            // The previous part is written while the next one arrives.
             let due = self.due();
             let is_due = || store.clock.now() >= due;
             let fill = async { Ok(fill(backend, begun, size, &mut incoming, is_due).await) };
@@ -363,7 +363,7 @@ impl<B: Backend> Append<'_, B> {
         let (tag, hasher) = tokio::try_join!(write, hash(hasher, part))?;
         record.parts.extend(tag.map(|tag| Part { size, tag }));
         record.parts_size += size;
-        // It was the first that came into a part.
+        // The tail was the beginning of the first part.
         self.stored_tail = Bytes::new();
         self.unsaved += size;
         let upload = self.session.upload.clone();
@@ -375,7 +375,7 @@ impl<B: Backend> Append<'_, B> {
         Ok(())
     }
 
-    /// Returns when the session has to be written down again, so that its record tells others that bytes arrive.
+    /// Returns when the session's record has to be written again, so that other processes see that bytes arrive.
     fn due(&self) -> Timestamp {
         let options = &self.store.options;
         let limit = options.upload_idle_limit.min(options.empty_upload_idle_limit);
@@ -384,7 +384,7 @@ impl<B: Backend> Append<'_, B> {
         Timestamp(self.session.record.stamp.written.0.saturating_add(interval))
     }
 
-    /// Writes the session down while bytes arrive that are in no part yet. It keeps the tail that it has.
+    /// Writes the session's record while bytes arrive that are in no part yet. The record keeps its tail.
     async fn touch(&mut self) -> Result<(), Error> {
         self.session.tail = self.stored_tail.clone();
         self.save().await?;
@@ -392,7 +392,7 @@ impl<B: Backend> Append<'_, B> {
         Ok(())
     }
 
-    /// Makes the session as long as what it has.
+    /// Sets the session's length to that of its parts and tail.
     fn count(&mut self) -> Result<(), Error> {
         let length = self.session.record.parts_size + self.session.tail.len() as u64;
         let hasher = self.session.upload.hasher().clone();
@@ -400,14 +400,14 @@ impl<B: Backend> Append<'_, B> {
         Ok(())
     }
 
-    /// Gives back what this request wrote: on a full disk the others need that space, and a client that is refused begins
-    /// a new upload. A bucket has room, and keeps its parts by their numbers.
+    /// Gives back the space that this request used: on a full disk other requests need it, and a refused client begins
+    /// a new upload. A bucket has room, and keeps its parts under their numbers.
     async fn give_back(&mut self, began: Snapshot) -> Result<(), Error> {
         let backend = &*self.store.backend;
         if !backend.is_atomic() {
             return Ok(());
         }
-        // A file that is open keeps its space.
+        // An open file keeps its space.
         self.writer = None;
         self.session.is_freeing = true;
         // Before the bytes go: a record never counts what is not there.
@@ -438,7 +438,7 @@ impl<B: Backend> Append<'_, B> {
     }
 }
 
-/// Gathers the body's chunks until there is a part, the body ends or another request takes the session.
+/// Gathers the body's chunks until they make a part, the body ends or another request takes the session.
 async fn fill(
     backend: &impl Backend,
     begun: Begun,
@@ -450,7 +450,7 @@ async fn fill(
         Begun::Gathered(gathered, permit) => (gathered, permit),
         Begun::Start(mut chunk) => {
             if chunk.is_empty() {
-                // A client that sends nothing has no memory.
+                // A client that sends nothing uses no memory.
                 match incoming.next().await {
                     Ok(Some(next)) => chunk = next,
                     Ok(None) => return Filled::Rest(chunk, Ok(()), None),
@@ -475,7 +475,7 @@ async fn fill(
             Ok(None) => return Filled::Rest(gathered.into(), Ok(()), Some(permit)),
             Err(error) => return Filled::Rest(gathered.into(), Err(error), Some(permit)),
         };
-        // As bytes come, and no sooner: a client may stop in the middle of a part.
+        // Grow only as bytes arrive: a client may stop in the middle of a part.
         if chunk.len() > gathered.capacity() - gathered.len() {
             let wanted = chunk.len().max(gathered.len());
             gathered.reserve_exact(wanted.min(size - gathered.len()));
@@ -501,8 +501,8 @@ impl Incoming<'_> {
             Err(superseded())
         };
         let next = async { self.body.as_mut().next().await.transpose() };
-        // What is here already is taken, whoever waits: a client whose bytes go on coming is there, and one that is gone has none
-        // that come.
+        // Bytes that have already arrived are taken, even if another request waits: a client whose bytes keep coming is
+        // alive, and none arrive from a client that is gone.
         tokio::select! {
             biased;
             next = next => next,
