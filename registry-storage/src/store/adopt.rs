@@ -1,7 +1,7 @@
-//! Taking over content that is on this disk already: the transactions of uploads and pushes, many as one.
+//! Adopting content that is on this disk already: the transactions of uploads and pushes, many run as one.
 //!
-//! It begins like an upload. A session names the bytes, then they get that name, then the session is committed; so the
-//! sweeper may run beside it, and what a process that died leaves behind is the sweeper's.
+//! It begins like an upload. A session names the bytes, then they get that name, then the session is committed. So the
+//! sweeper may run alongside, and removes what a process that died leaves behind.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ use crate::distribution::RepositoryLinks;
 use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, SessionRecord, TagRecord, state_of_size};
 
-/// Whose the sessions of an adoption are. The line break keeps it from being anybody's name.
+/// The principal of an adoption's sessions. The line break keeps it from being the name of any client.
 const PRINCIPAL: &str = "adoption\n";
 
 /// How many sessions are listed at once.
@@ -34,7 +34,7 @@ const PAGE: usize = 1000;
 pub(crate) struct AdoptedBlob {
     pub(crate) digest: Digest,
     pub(crate) source: Source,
-    /// Who may read it.
+    /// The repositories that may read it.
     pub(crate) grants: Vec<RepositoryName>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct AdoptedBlob {
 pub(crate) enum Source {
     /// In the store.
     Stored,
-    /// Here.
+    /// In memory, here.
     Inline(Bytes),
     /// In bytes that a session names.
     Session(Box<AdoptionSession>),
@@ -60,9 +60,9 @@ impl AdoptionSession {
 /// A manifest to take over.
 pub(crate) struct AdoptedManifest {
     pub(crate) repository: RepositoryName,
-    /// Without tags.
+    /// The manifest, without tags.
     pub(crate) new: NewManifest,
-    /// When the other program wrote each.
+    /// The tags, and when the other program wrote each.
     pub(crate) tags: Vec<(Tag, Timestamp)>,
 }
 
@@ -74,12 +74,12 @@ pub(crate) struct Adopted {
     pub(crate) grants: u64,
     pub(crate) manifests: u64,
     pub(crate) tags: u64,
-    /// Tags that were moved here later than the other program wrote them.
+    /// Tags that were moved in this store later than the other program wrote them.
     pub(crate) kept_tags: u64,
 }
 
 impl<B: Backend> Store<B> {
-    /// Tells whether nothing was ever stored here.
+    /// Returns whether nothing was ever stored here.
     pub(crate) async fn is_empty(&self) -> Result<bool, Error> {
         for prefix in [Key::blobs(), Key::repositories(), Key::uploads()] {
             if !self.backend.list(&prefix, None, 1).await?.is_empty() {
@@ -89,7 +89,7 @@ impl<B: Backend> Store<B> {
         Ok(true)
     }
 
-    /// Lets one adoption into this store at a time; nothing where there is one.
+    /// Allows one adoption of this store at a time; returns `None` if one is in progress.
     pub(crate) fn adopting(&self) -> Option<SemaphorePermit<'_>> {
         self.adopting.try_acquire().ok()
     }
@@ -109,7 +109,7 @@ impl<B: Backend> Store<B> {
             let mut left = Vec::new();
             for entry in page {
                 let stored = self.backend.get(&entry.key).await?;
-                // One that cannot be read is the check's.
+                // An unreadable session is left to the check.
                 let found = Found::<SessionRecord>::new(stored.as_ref()).ok();
                 let session = found.and_then(|found| found.record);
                 if session.is_some_and(|(session, _)| session.principal == PRINCIPAL) {
@@ -207,7 +207,7 @@ impl<B: Backend> Store<B> {
         Ok(visible)
     }
 
-    /// Names bytes of these sizes, for which the caller then makes files.
+    /// Names bytes of these sizes, for which the caller then creates files.
     pub(crate) async fn name_bytes(
         &self,
         repository: &RepositoryName,
@@ -241,8 +241,8 @@ impl<B: Backend> Store<B> {
         })
     }
 
-    /// Makes blobs of bytes that are durable, and lets repositories read them. It becomes durable with the next
-    /// transaction that is.
+    /// Makes durable bytes blobs, and lets repositories read them. It becomes durable with the next transaction that is
+    /// synced.
     pub(crate) async fn adopt_blobs(&self, blobs: Vec<AdoptedBlob>) -> Result<Adopted, Error> {
         let now = self.clock.now();
         let mut prepared = Vec::new();
@@ -264,8 +264,8 @@ impl<B: Backend> Store<B> {
         self.backend.transact(Durability::Deferred, adopt).await
     }
 
-    /// Stores manifests whose children may be missing, and their tags. It becomes durable with the next transaction that
-    /// is.
+    /// Stores manifests whose children may be missing, and their tags. It becomes durable with the next transaction
+    /// that is synced.
     pub(crate) async fn adopt_manifests(
         &self,
         repositories: Vec<RepositoryName>,
@@ -314,7 +314,7 @@ async fn put_session(records: &mut dyn RecordTransaction, session: &mut Session)
 
 struct PreparedBlob {
     digest: Digest,
-    /// A session of its own, with the content where it is to be in the blob's record.
+    /// Its own session, with the content if the blob's record is to hold it.
     session: Option<(Session, Option<Bytes>)>,
     grants: Vec<RepositoryName>,
 }
@@ -383,7 +383,7 @@ async fn adopt_blob(
         }
         adopted.grants += 1;
     }
-    // Nobody knows the session, so nobody asks for it again.
+    // No client knows the session, so none asks for it again.
     match session_key {
         Some(key) => records.remove(&key).await,
         None => Ok(()),
@@ -391,7 +391,7 @@ async fn adopt_blob(
 }
 
 struct AdoptManifests {
-    /// To be in the catalog, also where they have no manifest any more.
+    /// Repositories to enter in the catalog, even if they have no manifest any more.
     repositories: Vec<RepositoryName>,
     manifests: Vec<AdoptedManifest>,
     now: Timestamp,
@@ -443,7 +443,7 @@ async fn adopt_manifest(
                     tags: vec![tag],
                     ..new.clone()
                 };
-                // By the time that the other program wrote it, so that the later of two changes is known.
+                // Dated as the other program wrote it, so that it is known which of two changes is later.
                 PushManifest::new(&repository, tagged, written)
                     .run_whole(records)
                     .await?;

@@ -1,4 +1,4 @@
-//! How many upload sessions are open, and which of them make room for others.
+//! How many upload sessions are open, and which of them new ones replace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use registry_core::{Error, ErrorCode, Timestamp, UploadId};
 
-/// A session with bytes makes room for others only after so long: its client may be about to go on.
+/// A session with bytes is replaced only after it was idle this long: its client may be about to continue.
 const PATIENCE: Duration = Duration::from_mins(10);
 
 /// The open sessions that this process knows of, by principal.
@@ -19,13 +19,13 @@ pub(super) struct OpenSessions {
 /// The open sessions of a principal.
 #[derive(Debug, Default)]
 struct Sessions {
-    /// When each was used last, and whether it has no byte.
+    /// When each was last used, and whether it has bytes.
     used: BTreeMap<UploadId, Place>,
-    /// The same in the order in which they make room.
+    /// The same sessions, in the order in which they are replaced.
     order: BTreeSet<(Place, UploadId)>,
 }
 
-/// Sessions without a byte come first, then those that were not used for the longest.
+/// Sessions without a byte come first, then the least recently used ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     has_bytes: bool,
@@ -45,8 +45,8 @@ impl Sessions {
         }
     }
 
-    /// Returns the session that makes room. One that a request has is not among the first: it has bytes, or will in a
-    /// moment.
+    /// Returns the session that is replaced. A session that a request uses is skipped: it has bytes, or will have some
+    /// in a moment.
     fn first(&self, now: Timestamp, is_in_use: impl Fn(UploadId) -> bool) -> Option<UploadId> {
         let mut idle = self.order.iter().filter(|(_, id)| !is_in_use(*id));
         let (place, id) = idle.next()?;
@@ -62,10 +62,10 @@ impl OpenSessions {
         }
     }
 
-    /// Enters a new session, and returns the one that makes room for it, where one has to.
+    /// Enters a new session, and returns the session that it replaces, if one has to be replaced.
     ///
     /// # Errors
-    /// [`ErrorCode::TooManyRequests`] where none does.
+    /// [`ErrorCode::TooManyRequests`] if none can be replaced.
     pub(super) fn begin(
         &self,
         principal: &str,

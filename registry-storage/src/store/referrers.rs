@@ -9,29 +9,31 @@ use crate::backend::{Backend, RecordEntry};
 use crate::key::Key;
 use crate::record::{ReferrerRecord, decode, state_of_size};
 
-/// The most entries in a listing of the backend.
+/// The maximum number of entries in a listing of the backend.
 const BACKEND_PAGE: usize = 1000;
 
 /// How many entries are read at once.
 const BATCH: usize = 256;
 
-/// The most entries that are read for one page, of which a filter may leave few.
+/// The maximum number of entries read for one page, of which a filter may leave few.
 const ENTRIES: usize = 10_000;
 
-/// The most kibibytes of entries that are read at once for all lists together: two pages of the largest manifests.
+/// The maximum size in kibibytes of entries read at once for all lists together: two pages of the largest manifests.
 pub(super) const MEMORY: usize = 8 * 1024;
 
-/// Entries that together have fewer kibibytes are read at once: those of nearly every list.
+/// Entries that are smaller than this many kibibytes together are read without reserving memory: those of nearly every
+/// list.
 const SMALL: u64 = 64;
 
-/// How many times the size of a page is read for it at most.
+/// The maximum bytes read for a page, as a multiple of the page's size.
 const READ_FACTOR: usize = 4;
 
-/// The steps of size that a list is in the order of: what is larger comes later, so that nothing large stands before what
-/// would still fit on a page. Most clients read the first page alone. Within a step the order is that of the digests.
+/// The size steps by which a list is ordered: larger entries come later, so that no large entry precedes one that would
+/// still fit on the page. Most clients read only the first page. Within a step, entries are in the order of their
+/// digests.
 const STEPS: u32 = 5;
 
-/// How the place in a step begins, which no digest does. A place without it is in the first step, as nearly all are.
+/// How a place in a step begins; no digest begins so. A place without it is in the first step, as nearly all are.
 const STEP_MARK: char = '~';
 
 /// A place in a list: everything up to this key, of the entries of this step and of all steps before.
@@ -41,7 +43,7 @@ struct Place {
 }
 
 impl Place {
-    /// Reads what [`spell`](Self::spell) wrote, and takes anything else for a place in the first step.
+    /// Parses what [`spell`](Self::spell) wrote, and treats anything else as a place in the first step.
     fn read(text: Option<&str>, prefix: &Key) -> Self {
         let key = |place: &str| (!place.is_empty()).then(|| prefix.join(place));
         let marked = text
@@ -69,7 +71,8 @@ impl Place {
 }
 
 impl<B: Backend> Store<B> {
-    /// Reads entries, whose sizes the listing tells before, and never a manifest: it may be a thousand times as large.
+    /// Reads entries, whose sizes are known from the listing, and never a manifest: it may be a thousand times as
+    /// large.
     pub(super) async fn page_of_referrers(
         &self,
         repository: &RepositoryName,
@@ -79,7 +82,7 @@ impl<B: Backend> Store<B> {
         let prefix = Key::referrers(repository, subject);
         let mut place = Place::read(request.last.as_deref(), &prefix);
         let mut reading = Reading::new(request);
-        // The steps that have entries, once all of the list was seen.
+        // The steps that have entries, once the whole list was seen.
         let mut steps = None;
         while reading.request.limit > 0 && place.step < STEPS {
             if steps.is_none_or(|steps| steps & (1 << place.step) != 0) {
@@ -102,8 +105,8 @@ impl<B: Backend> Store<B> {
         })
     }
 
-    /// Reads the rest of a step. Returns the steps of what it saw, also of other ones; nothing where the page is full
-    /// before the step ends.
+    /// Reads the rest of a step. Returns the steps of the entries that it saw, including other steps; `None` if the
+    /// page is full before the step ends.
     async fn read_step(
         &self,
         repository: &RepositoryName,
@@ -112,7 +115,7 @@ impl<B: Backend> Store<B> {
         place: &mut Place,
     ) -> Result<Option<u32>, Error> {
         let (mut listed_to, mut seen) = (place.key.clone(), 0);
-        // Until the page is made, so that many lists at once have no more in memory than a few do.
+        // Held until the page is complete, so that many lists at once have no more in memory than a few do.
         let mut held = None;
         loop {
             let listed = self
@@ -133,7 +136,8 @@ impl<B: Backend> Store<B> {
                 if batch.is_empty() {
                     return Ok(None);
                 }
-                // What was read before is in memory nevertheless; whoever waited for more with it would stop the others.
+                // What was read before is in memory anyway; waiting for more while holding it would stop the other
+                // lists.
                 drop(held.take());
                 held = self.reserve_for(reading, batch).await?;
                 let taken = self
@@ -149,7 +153,7 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Waits for the memory that a page takes with a batch, where it is large.
+    /// Waits for the memory that a page needs for a batch, if it is large.
     async fn reserve_for(
         &self,
         reading: &Reading,
@@ -167,8 +171,8 @@ impl<B: Backend> Store<B> {
         permit.map(Some).map_err(Error::internal)
     }
 
-    /// Reads entries, and takes those that are wanted and whose manifests are there; a delete may have been ended before
-    /// it came to the entry. Returns how many it looked at, fewer than all where the page is full.
+    /// Reads entries, and takes those that are wanted and whose manifests exist; a delete may have been interrupted
+    /// before it reached the entry. Returns how many it processed: fewer than all if the page is full.
     async fn read_referrers(
         &self,
         repository: &RepositoryName,
@@ -181,7 +185,7 @@ impl<B: Backend> Store<B> {
         let mut found = Vec::new();
         let mut before = before.and_then(manifest_part);
         for (at, (entry, value)) in batch.iter().zip(values).enumerate() {
-            // Two incarnations of one manifest are entered where a delete was ended between them: it is listed once.
+            // Two incarnations of one manifest are entered if a delete was interrupted between them: it is listed once.
             let manifest = manifest_part(&entry.key);
             let is_again = std::mem::replace(&mut before, manifest) == manifest;
             let Some(value) = value.filter(|_| !is_again && state_of_size(entry.size).is_visible()) else {
@@ -220,7 +224,7 @@ fn manifest_part(entry: &Key) -> Option<&str> {
     entry.as_str().rsplit_once('.').map(|(manifest, _)| manifest)
 }
 
-/// A page as it is read.
+/// A page while it is read.
 struct Reading {
     request: ReferrersRequest,
     items: Vec<Descriptor>,
@@ -228,7 +232,7 @@ struct Reading {
     size: usize,
     /// How many entries were read.
     entries: usize,
-    /// The bytes of all of them.
+    /// The bytes of all entries that were read.
     read: usize,
 }
 
@@ -243,8 +247,8 @@ impl Reading {
         }
     }
 
-    /// Returns the step of an entry: the first has those of up to a sixteenth of a page, each other one up to twice as much
-    /// as the one before, and the last all that is larger.
+    /// Returns the step of an entry: the first has entries of up to a sixteenth of a page, each other step entries of
+    /// up to twice the size of the previous one, and the last everything larger.
     fn step_of(&self, entry: &RecordEntry) -> u32 {
         let most = |step: &u32| self.request.size_limit >> (STEPS - 1 - step);
         (0..STEPS - 1)
@@ -252,7 +256,7 @@ impl Reading {
             .unwrap_or(STEPS - 1)
     }
 
-    /// Returns how many of `listed` may be read next; none where the page is full, or enough was read for it.
+    /// Returns the entries of `listed` that may be read next; none if the page is full, or enough was read for it.
     fn next_batch<'a>(&self, listed: &'a [RecordEntry]) -> &'a [RecordEntry] {
         let ReferrersRequest {
             limit, size_limit, ..
@@ -273,7 +277,7 @@ impl Reading {
             rest.is_some()
         });
         let fitting = fitting.count();
-        // What alone is too large comes alone.
+        // An entry that is too large for a page is returned alone.
         let count = if fitting == 0 && self.items.is_empty() {
             1
         } else {

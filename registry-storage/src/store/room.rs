@@ -1,4 +1,4 @@
-//! When a sweep is wanted before its time: there is no space, and there may be something to sweep.
+//! When a sweep is needed before its time: space is short, and there may be something to sweep.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,15 +9,15 @@ use tokio::sync::Notify;
 use super::Store;
 use crate::backend::Backend;
 
-/// How long after a sweep a refused write wants another one though nothing was deleted: uploads may be idle by now.
+/// How long after a sweep a refused write requests another one even if nothing was deleted: uploads may be idle by now.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Whether there is room, as far as answers tell.
+/// Whether there is room, judging by the results of writes.
 #[derive(Debug)]
 pub(super) struct Room {
-    /// A write was refused for want of space, and none succeeded since.
+    /// A write was refused for lack of space, and none succeeded since.
     is_short: AtomicBool,
-    /// Something was deleted since the last sweep began, or nobody knows.
+    /// Something was deleted since the last sweep began, or it is not known.
     may_free: AtomicBool,
     /// When the last sweep began, in milliseconds since 1970.
     swept: AtomicU64,
@@ -44,20 +44,20 @@ impl Room {
         }
     }
 
-    /// Notes that a sweep begins, which finds what was deleted until now.
+    /// Notes that a sweep begins, which finds everything deleted before.
     pub(super) fn begin_sweep(&self, now: Timestamp) {
         self.swept.store(now.0, Ordering::SeqCst);
         self.may_free.store(false, Ordering::SeqCst);
     }
 
-    /// Waits until a sweep is wanted. Cancel safe.
+    /// Waits until a sweep is requested. Cancel safe.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 }
 
 impl<B: Backend> Store<B> {
-    /// Notes by its result whether there was room for a write.
+    /// Notes from the result of a write whether there was room for it.
     pub(super) fn note_room<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         match &result {
             Err(error) if error.code() == ErrorCode::StorageFull => self.room.refused(self.clock.now()),
@@ -77,7 +77,7 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Tells whether writes are refused for want of space, or will be soon.
+    /// Returns whether writes are refused for lack of space, or will be soon.
     pub(super) fn is_short_of_space(&self) -> bool {
         self.room.is_short.load(Ordering::SeqCst) || self.backend.is_short_of_space()
     }

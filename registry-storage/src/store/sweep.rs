@@ -14,14 +14,14 @@ use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::record::{BlobRecord, Header, NoteRecord, QuarantineRecord, SessionRecord};
 
-/// How many names of bytes are looked at in one go; each go reads all sessions and all blobs.
+/// How many names of bytes are handled at once; each round reads all sessions and all blobs.
 pub(super) const NAMES: usize = 50_000;
 
-/// After how long a delete or a push is taken for interrupted.
+/// The age at which a delete or a push counts as interrupted.
 const NOTE_LIMIT: Duration = Duration::from_hours(1);
 
-/// How long an upload may be idle while the disk is full, if not less anyway. Clients that were refused come back within
-/// a minute, and then go on.
+/// How long an upload may be idle while the disk is full, if its limit is not shorter anyway. Refused clients return
+/// within a minute, and then continue.
 const FULL_DISK_IDLE_LIMIT: Duration = Duration::from_mins(5);
 
 /// How many records are listed at once.
@@ -34,15 +34,15 @@ pub struct SweepReport {
     pub aborted_uploads: u64,
     /// Sessions that ended long ago and were forgotten.
     pub forgotten_uploads: u64,
-    /// Blobs that no repository could read any more and were dropped; on a bucket they stay.
+    /// Blobs that no repository could read any more and that were dropped; on a bucket they stay.
     pub dropped_blobs: u64,
     /// Bytes that nothing named and were deleted.
     pub deleted_bytes: u64,
-    /// Records that cannot be read and were stepped over; a thousand at most are counted.
+    /// Records that could not be read and were skipped; at most a thousand are counted.
     pub unreadable_records: u64,
 }
 
-/// Records that cannot be read: nobody knows what they name, so what they may name stays.
+/// Unreadable records: nobody knows what they name, so whatever they may name stays.
 #[derive(Debug, Default)]
 pub(super) struct Unreadable {
     keys: BTreeSet<Key>,
@@ -50,14 +50,14 @@ pub(super) struct Unreadable {
 }
 
 impl Unreadable {
-    /// How many are remembered, and told of.
+    /// How many are remembered and logged.
     const LIMIT: usize = 1000;
 
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The same where somebody else tells of them.
+    /// Creates a set that logs nothing, for callers that report unreadable records themselves.
     pub(super) fn silent() -> Self {
         Self {
             is_silent: true,
@@ -77,20 +77,20 @@ impl Unreadable {
 }
 
 impl<B: Backend> Store<B> {
-    /// Aborts idle upload sessions, forgets old ended ones, ends deletes and pushes that were interrupted, drops blobs that
-    /// no repository may read any more, and deletes bytes that nothing names.
+    /// Aborts idle upload sessions, forgets old ended ones, ends interrupted deletes and pushes, drops blobs that no
+    /// repository may read any more, and deletes bytes that nothing names.
     ///
-    /// Safe beside everything else, at any time and any number of times at once: the bytes are listed first, then the
-    /// sessions, then the blobs, then what is in quarantine, and a name only ever moves in that direction. Nothing
-    /// depends on a clock but how long a session may be idle. Cancel safe.
+    /// Safe alongside all other operations, at any time and any number of times at once: the bytes are listed first,
+    /// then the sessions, then the blobs, then the quarantine, and a name only ever moves in that direction. Only how
+    /// long a session may be idle depends on a clock. Cancel safe.
     ///
-    /// It also counts [what there is](Self::swept_contents).
+    /// It also counts [the contents of the store](Self::swept_contents).
     ///
-    /// A record that cannot be read is stepped over. While there is one that may name bytes, none are deleted.
+    /// Unreadable records are skipped. While there is one that may name bytes, no bytes are deleted.
     ///
     /// # Errors
-    /// Those of the medium; what was swept stays swept. One of writing records keeps no bytes from being deleted: a full
-    /// disk may have room for nothing else.
+    /// Those of the medium; what was swept stays swept. An error of writing records does not keep bytes from being
+    /// deleted: a full disk may have room for nothing else.
     pub async fn sweep(&self) -> Result<SweepReport, Error> {
         self.room.begin_sweep(self.clock.now());
         let mut report = SweepReport::default();
@@ -139,7 +139,7 @@ impl<B: Backend> Store<B> {
                 }
             }
         }
-        // Without any bytes all blobs are small and in their records.
+        // Without any bytes, all blobs are small and in their records.
         self.note_contents(match contents {
             Some(contents) => contents,
             None => self.contents().await?,
@@ -176,7 +176,7 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Tells whether a session is open and nobody wrote to it for longer than it may wait.
+    /// Returns whether a session is open and was not written to for longer than its limit.
     fn is_idle(&self, session: &Session) -> bool {
         let idle = self.clock.now().since(session.record.stamp.written);
         let limit = match session.upload.length() {
@@ -184,7 +184,7 @@ impl<B: Backend> Store<B> {
             Ok(_) => self.options.upload_idle_limit,
             Err(_) => return false,
         };
-        // Whoever keeps uploads for ever wants them kept on a full disk, too.
+        // An operator who keeps uploads for ever wants them kept on a full disk, too.
         let is_kept = self.options.upload_idle_limit == Duration::MAX;
         let limit = if self.is_short_of_space() && !is_kept {
             limit.min(FULL_DISK_IDLE_LIMIT)
@@ -194,8 +194,8 @@ impl<B: Backend> Store<B> {
         idle > limit.min(self.options.upload_idle_limit)
     }
 
-    /// Aborts a session that is idle still, unless a request has it: bytes may arrive that its record does not count
-    /// yet. Nothing happens either where another process writes to it just now.
+    /// Aborts a session that is still idle, unless a request holds it: bytes may arrive that its record does not count
+    /// yet. If another process writes to it at the same time, it is left alone too.
     async fn abort_idle_session(&self, key: &Key, unreadable: &mut Unreadable) -> Result<bool, Error> {
         let Some(held) = key.upload_id().and_then(|id| self.sessions.try_take(id)) else {
             return Ok(false);
@@ -210,7 +210,7 @@ impl<B: Backend> Store<B> {
         self.abort_session(session).await
     }
 
-    /// Reads a session; nothing where there is none, or it cannot be read.
+    /// Reads a session; returns `None` if it does not exist or cannot be read.
     async fn read_session(&self, key: &Key, unreadable: &mut Unreadable) -> Result<Option<Session>, Error> {
         let Some(found) = self.read_readable::<SessionRecord>(key, unreadable).await? else {
             return Ok(None);
@@ -221,7 +221,7 @@ impl<B: Backend> Store<B> {
         }))
     }
 
-    /// Reads a record; nothing where it cannot be read.
+    /// Reads a record; returns `None` if it cannot be read.
     async fn read_readable<H: Header>(
         &self,
         key: &Key,
@@ -232,7 +232,8 @@ impl<B: Backend> Store<B> {
         Ok(found.inspect_err(|_| unreadable.note(key)).ok())
     }
 
-    /// Ends the deletes and pushes of notes that were interrupted. One that goes on yet is not harmed: it begins again.
+    /// Ends the interrupted deletes and pushes of notes. An operation that is still in progress is not harmed: it
+    /// begins again.
     async fn sweep_notes(&self, notes: &Key, unreadable: &mut Unreadable) -> Result<(), Error> {
         let now = self.clock.now();
         let mut after = None;
@@ -273,8 +274,8 @@ impl<B: Backend> Store<B> {
         Ok(named)
     }
 
-    /// Returns which of `listed` a blob names: as its content, as a proposal, or as dropped and not yet deleted. Counts the
-    /// blobs on the way, where that is asked for.
+    /// Returns which of `listed` a blob names: as its content, as a proposal, or as dropped and not yet deleted. Also
+    /// counts the blobs if that is requested.
     pub(super) async fn named_by_blobs(
         &self,
         listed: &BTreeSet<BytesName>,
@@ -321,7 +322,7 @@ impl<B: Backend> Store<B> {
         Ok(named)
     }
 
-    /// Lists a page of keys and the last of them; nothing at the end.
+    /// Lists a page of keys and the last of them; returns `None` at the end.
     pub(super) async fn page(
         &self,
         prefix: &Key,

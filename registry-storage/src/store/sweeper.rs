@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Store;
 use crate::backend::Backend;
 
-/// How long after a sweep the next one may be wanted for want of space.
+/// The minimum time between a sweep and one that is requested for lack of space.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How much longer than a sweep took, too: a large store is not swept all the time.
+/// That time is also at least this many times the duration of the last sweep: a large store is not swept all the time.
 const PAUSE_FACTOR: u32 = 10;
 
 /// A task that sweeps a store again and again. It ends with [`Sweeper::shutdown`], or soon after it was dropped.
@@ -24,10 +24,10 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// Starts the task on the current tokio runtime: the first sweep comes after `interval`, as do the others.
+    /// Starts the task on the current tokio runtime. The first sweep starts after `interval`, as do later ones.
     ///
-    /// While writes are refused because the disk is full, a sweep comes as soon as something was deleted, but not at once
-    /// after the one before.
+    /// While writes are refused because the disk is full, a sweep starts as soon as something was deleted, but not
+    /// directly after the previous one.
     #[must_use]
     pub fn start<B: Backend>(store: Arc<Store<B>>, interval: Duration) -> Self {
         let (stop, mut stopped) = watch::channel(());
@@ -63,14 +63,14 @@ impl Sweeper {
             };
             tokio::select! {
                 () = work => {}
-                // An error means that the sender was dropped, and so the handle.
+                // An error means that the sender, and so the handle, was dropped.
                 _ = stopped.changed() => {}
             }
         });
         Self { stop, task }
     }
 
-    /// Stops the task and waits for its end.
+    /// Stops the task and waits until it has ended.
     pub async fn shutdown(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {

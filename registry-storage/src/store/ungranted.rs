@@ -1,8 +1,8 @@
 //! Blobs that no repository may read any more.
 //!
-//! A blob is reached through a grant alone, so one without a grant is found by nobody, and no promise is kept by it. On a
-//! bucket a push may be about to use it all the same: that takes two cycles of the collector. On a disk a transaction is one
-//! step, which no push is in the middle of.
+//! A blob is reached only through a grant, so no client finds one without a grant, and no promise depends on it. On a
+//! bucket a push may be about to use it nevertheless, so dropping it takes two cycles of the collector. On a disk a
+//! transaction is one step, and no push is in the middle of it.
 
 use crate::chain::{State, may_drop};
 use registry_core::{Digest, Error, Timestamp};
@@ -21,7 +21,7 @@ const PAGE: usize = 1000;
 const BLOBS: usize = 100;
 
 impl<B: Backend> Store<B> {
-    /// Drops the blobs that no repository may read. Returns how many. Their bytes are then nobody's, and the sweeper's.
+    /// Drops the blobs that no repository may read, and returns how many. The sweeper then deletes their bytes.
     pub(super) async fn drop_ungranted_blobs(&self) -> Result<u64, Error> {
         let mut dropped = 0;
         if !self.backend.is_atomic() {
@@ -37,7 +37,7 @@ impl<B: Backend> Store<B> {
             for entry in page {
                 let state = state_of_size(entry.size);
                 let Some(folder) = entry.key.as_str().strip_suffix("record") else {
-                    // The grants of a blob come before its record. One that cannot be read may be one.
+                    // The grants of a blob come before its record. An unreadable record may be a grant.
                     if state != State::Dead {
                         granted = Some(entry.key);
                     }
@@ -68,7 +68,7 @@ impl<B: Backend> Store<B> {
             adopting: std::sync::Arc::clone(&self.adopting),
             now: self.clock.now(),
         };
-        // A record that comes back with the power would name bytes that are gone.
+        // A record that reappears after a power loss would name bytes that are gone.
         self.backend.transact(Durability::Synced, drop).await
     }
 }
@@ -90,7 +90,7 @@ impl Transaction for DropBlobs {
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<u64, Error> {
-        // An adoption looks which blobs are there in one transaction, and lets repositories read them in the next.
+        // An adoption checks in one transaction which blobs exist, and lets repositories read them in the next.
         #[cfg(all(feature = "filesystem", unix))]
         if self.adopting.available_permits() == 0 {
             return Ok(0);
@@ -110,7 +110,7 @@ async fn drop_blob(
 ) -> Result<bool, Error> {
     let key = Key::blob(digest);
     let stored = records.get(&key).await?;
-    // One that cannot be read is told of by the sweep, and is the check's.
+    // The sweep reports an unreadable record, and the check handles it.
     let Ok(found) = Found::<BlobRecord>::new(stored.as_ref()) else {
         return Ok(false);
     };
@@ -130,7 +130,7 @@ async fn drop_blob(
     Ok(true)
 }
 
-/// Tells whether a repository may read a blob, or may soon.
+/// Returns whether a repository may read a blob, or may soon.
 async fn is_granted(records: &mut dyn RecordTransaction, digest: &Digest) -> Result<bool, Error> {
     let (grants, mut after) = (Key::grants(digest), None);
     loop {
@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    /// It found the blob there, and is about to let a repository read it.
+    /// The adoption found the blob, and is about to let a repository read it.
     #[tokio::test]
     async fn no_blob_is_dropped_while_something_is_adopted() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Looking at the bytes that records name.
+//! Checking the bytes that records name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::record::{BlobBytes, BlobRecord, SessionRecord};
 use crate::store::Store;
 use crate::store::uploads::hash;
 
-/// Reads at a bounded rate over all that is read, and tells how much that is.
+/// Limits the overall rate of reading, and reports the progress.
 pub(super) struct Pace<'p> {
     limit: Option<u64>,
     start: Instant,
     read: u64,
-    /// How much there is to read, about.
+    /// Roughly how much there is to read, in bytes.
     pub(super) total: u64,
     progress: &'p dyn Progress,
 }
@@ -43,7 +43,7 @@ impl<'p> Pace<'p> {
         self.read
     }
 
-    /// Waits after `bytes` were read until more may be.
+    /// Counts `bytes` that were read, and waits until more may be read.
     async fn after(&mut self, bytes: u64) {
         self.read = self.read.saturating_add(bytes);
         self.progress
@@ -58,14 +58,14 @@ impl<'p> Pace<'p> {
     }
 }
 
-/// A blob whose bytes are wrong, in the version that was looked at.
+/// A blob whose bytes are wrong, in the version that was examined.
 pub(super) struct Suspect {
     pub(super) problem: Problem,
     pub(super) version: Version,
 }
 
 impl<B: Backend> Store<B> {
-    /// Looks at the bytes of a blob; with `pace`, also at their content.
+    /// Checks the bytes of a blob; with `pace`, also their content.
     pub(super) async fn examine_blob(
         &self,
         digest: &Digest,
@@ -131,7 +131,7 @@ fn other_length(expected: u64, found: u64) -> Option<Problem> {
     (expected != found).then_some(Problem::OtherLength { expected, found })
 }
 
-/// Reads content and compares its digest. One of an unknown algorithm is only read.
+/// Reads content and compares its digest. Content whose digest has an unknown algorithm is only read.
 async fn verify(
     digest: &Digest,
     content: Arc<dyn BlobContent>,

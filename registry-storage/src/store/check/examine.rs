@@ -1,4 +1,4 @@
-//! Looking at one record and what it names.
+//! Examining one record and what it names.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,13 +16,13 @@ use crate::record::{
     NoteRecord, ReferrerRecord, RepositoryRecord, SessionRecord, TagRecord, decode, state_of_size,
 };
 
-/// Where records are read: within a transaction, so that they belong together, or beside everything else.
+/// How records are read: within a transaction, so that they are consistent, or outside of one.
 #[async_trait]
 pub(super) trait Reads: Send {
     async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error>;
 
-    /// Tells whether the children of manifests are looked at. Within a transaction they are not: there may be many, and they
-    /// are no matter of a repair.
+    /// Returns whether the children of manifests are examined. Within a transaction they are not: there may be many,
+    /// and a repair does not concern them.
     fn sees_children(&self) -> bool;
 }
 
@@ -40,7 +40,7 @@ impl Reads for Within<'_> {
     }
 }
 
-/// Reads beside everything else; what several reads return may be of different times.
+/// Reads outside of a transaction; several reads may return states of different times.
 pub(super) struct Beside<'a, B>(pub(super) &'a B);
 
 #[async_trait]
@@ -56,9 +56,9 @@ impl<B: Backend> Reads for Beside<'_, B> {
 
 /// A record as a check finds it.
 pub(super) enum Read<H> {
-    /// There is none, or it is gone.
+    /// It does not exist, or is gone.
     Invisible,
-    /// It is there and cannot be read: that is a finding of its own.
+    /// It exists but cannot be read, which is a finding of its own.
     Unreadable,
     /// Readers see it.
     Visible(H, Bytes),
@@ -79,13 +79,13 @@ pub(super) async fn read<H: Header>(reads: &mut dyn Reads, key: &Key) -> Result<
     Ok(Read::new(reads.get(key).await?.as_ref()))
 }
 
-/// What is wrong with a record, in the version that was looked at.
+/// What is wrong with a record, in the version that was examined.
 pub(super) struct Examined {
     pub(super) version: Version,
     pub(super) problems: Vec<Problem>,
 }
 
-/// Returns what is wrong with a record, its bytes aside; nothing where there is no record.
+/// Returns what is wrong with a record, apart from its bytes; `None` if there is no record.
 pub(super) async fn examine(reads: &mut dyn Reads, key: &Key) -> Result<Option<Examined>, Error> {
     let Some(stored) = reads.get(key).await? else {
         return Ok(None);
@@ -143,7 +143,7 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
             };
             Ok(only(is_dead, Problem::DeadReferrer))
         }
-        // A back reference says what is or was. The bytes of blobs and uploads are looked at elsewhere.
+        // A back reference says what is or was. The bytes of blobs and uploads are checked elsewhere.
         KeyKind::Tagged(..)
         | KeyKind::RepositoryBlob(..)
         | KeyKind::Repository(_)
@@ -177,7 +177,7 @@ async fn manifest(
             repository: repository.clone(),
         });
     }
-    // What an embedder stored that is no manifest names nothing.
+    // Content of an embedder that is no manifest names nothing.
     let Ok(view) = ManifestView::parse(content, Some(&record.media_type)) else {
         return Ok(problems);
     };
@@ -235,13 +235,14 @@ async fn grant(
     Ok(problems)
 }
 
-/// Compares content that is in memory with its digest. One of an unknown algorithm is taken as it is.
+/// Compares content that is in memory with its digest. Content whose digest has an unknown algorithm is accepted as it
+/// is.
 pub(super) fn other_content(digest: &Digest, content: &[u8]) -> Option<Problem> {
     let found = Digest::of(digest.algorithm()?, content);
     (found != *digest).then_some(Problem::OtherContent { found })
 }
 
-/// Tells whether a record is not one that this version writes.
+/// Returns [`Problem::Unreadable`] if a record is not one that this version writes.
 fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
     match kind {
         KeyKind::Blob(_) => {

@@ -1,4 +1,4 @@
-//! What a check finds, in words.
+//! The findings of a check, and their texts.
 
 use std::fmt;
 
@@ -10,26 +10,26 @@ use crate::key::Key;
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It may be meant so, or harms nobody.
+    /// It may be intended, or harms no client.
     Notice,
-    /// Something that always holds does not.
+    /// An invariant does not hold.
     Broken,
 }
 
 /// What a check did, or would do, about a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
-    /// There is nothing to be done here.
+    /// A check cannot repair it.
     None,
-    /// It can be repaired; the check was not told to.
+    /// It can be repaired, but the check was run without repair.
     Possible,
     /// It was repaired, or what cannot be repaired was put into quarantine.
     Done,
-    /// Others wrote the same records again and again; a further check will do it.
+    /// Other requests wrote the same records meanwhile; another check will repair it.
     Failed,
 }
 
-/// Something that is wrong.
+/// A problem that a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The record that it is about.
@@ -40,10 +40,10 @@ pub struct Finding {
     pub repair: Repair,
 }
 
-/// Takes what a check finds, as it finds it: there may be any number. A closure will do.
+/// Receives the findings of a check as they are made; there may be any number. A closure implements it.
 #[async_trait]
 pub trait Findings: Send {
-    /// Takes a finding. The check goes on when this returns.
+    /// Takes a finding. The check continues when this returns.
     async fn take(&mut self, finding: Finding);
 }
 
@@ -58,25 +58,25 @@ impl<F: FnMut(Finding) + Send> Findings for F {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
-    /// No record of this version is called so.
+    /// No record of this version has such a key.
     UnknownKey,
     /// The record cannot be read.
     Unreadable,
-    /// The record's size tells another state than the record has.
+    /// The record's size encodes another state than the record has.
     WrongSize,
-    /// A tag names a manifest that is not there.
+    /// A tag names a manifest that does not exist.
     DeadTag {
         /// The manifest.
         digest: Digest,
     },
-    /// A manifest does not know one of its tags.
+    /// The back reference from a manifest to one of its tags is missing.
     MissingTagReference {
         /// The manifest.
         digest: Digest,
     },
     /// A manifest names content that its repository does not have.
     MissingChildren {
-        /// What is not there.
+        /// The missing content.
         digests: Vec<Digest>,
     },
     /// A manifest is not in the list of its subject's referrers.
@@ -84,49 +84,49 @@ pub enum Problem {
         /// The subject.
         subject: Digest,
     },
-    /// An entry in a list of referrers whose manifest is not there.
+    /// The manifest of an entry in a list of referrers does not exist.
     DeadReferrer,
     /// A repository with manifests is not in the catalog.
     MissingRepository {
         /// The repository.
         repository: RepositoryName,
     },
-    /// A repository may read a blob that is not there.
+    /// A repository may read a blob that does not exist.
     MissingBlob,
     /// A repository may read a blob, but reads other bytes than the blob's.
     OtherBytes,
-    /// A repository does not know one of its blobs.
+    /// The back reference from a repository to one of its blobs is missing.
     MissingGrantReference,
     /// The bytes of a blob are gone.
     MissingBytes,
     /// The bytes of a blob have another size than its record says.
     OtherLength {
-        /// What the record says, in bytes.
+        /// The size in the record, in bytes.
         expected: u64,
-        /// What is there, in bytes.
+        /// The size that was found, in bytes.
         found: u64,
     },
-    /// The content of a blob or manifest is not what its digest says.
+    /// The content of a blob or manifest does not match its digest.
     OtherContent {
-        /// The digest of what is there.
+        /// The digest of the content that was found.
         found: Digest,
     },
     /// The bytes of a blob cannot be read.
     UnreadableBytes {
-        /// What the medium said.
+        /// The error of the medium.
         cause: String,
     },
-    /// Fewer bytes of an upload are there than its record says.
+    /// An upload has fewer bytes than its record says.
     ShortUpload {
-        /// What the record says, in bytes.
+        /// The size in the record, in bytes.
         expected: u64,
-        /// What is there, in bytes.
+        /// The size that was found, in bytes.
         found: u64,
     },
 }
 
 impl Problem {
-    /// Tells how bad it is.
+    /// Returns how bad the problem is.
     #[must_use]
     pub const fn severity(&self) -> Severity {
         match self {
@@ -135,7 +135,7 @@ impl Problem {
         }
     }
 
-    /// Tells whether a check can do something about it.
+    /// Returns whether a check can repair the problem, or put the record into quarantine.
     #[must_use]
     pub const fn is_repairable(&self) -> bool {
         !matches!(
@@ -147,7 +147,7 @@ impl Problem {
         )
     }
 
-    /// Says what a client notices.
+    /// Returns what a client notices.
     #[must_use]
     pub const fn consequence(&self) -> &'static str {
         match self {
@@ -182,7 +182,7 @@ impl Problem {
         }
     }
 
-    /// Says what a repair does.
+    /// Returns what a repair does.
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self {

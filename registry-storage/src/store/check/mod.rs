@@ -1,8 +1,8 @@
 //! Checking a store: every record, and the bytes that records name.
 //!
-//! A check runs beside everything else, with bounded memory: it goes through the records page by page. What looks wrong
-//! may be half of what somebody else is doing, so each suspect is looked at once more, after a pause and as one step
-//! where the backend has transactions, and only what is still wrong is reported, or repaired in the same step.
+//! A check runs alongside all other operations, with bounded memory: it goes through the records page by page. What
+//! looks wrong may be an operation that is half done. So each suspect is examined once more, after a pause and as one
+//! step if the backend has transactions. Only what is still wrong is reported, or repaired in the same step.
 
 mod content;
 mod examine;
@@ -30,10 +30,10 @@ use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::progress::{Progress, Step};
 
-/// How many records are looked at at once; a bucket answers each after some milliseconds.
+/// How many records are examined at once; a bucket takes some milliseconds for each.
 const PARALLEL: usize = 16;
 
-/// How often the records are gone through at most where something is repaired.
+/// The maximum number of passes over the records, if something is repaired.
 const ROUNDS: usize = 4;
 
 /// How a check works.
@@ -44,14 +44,14 @@ pub struct CheckOptions {
     pub repair: bool,
     /// Read all content and compare its digest.
     pub verify_content: bool,
-    /// The most bytes of content that are read in a second.
+    /// The maximum number of bytes of content read in a second; `None` for no limit.
     pub bytes_per_second: Option<u64>,
-    /// How long what looks wrong may take to become right, on a store where a push or a delete is several steps.
+    /// How long what looks wrong may take to become right, on a store whose pushes and deletes take several steps.
     pub settle: Duration,
 }
 
 impl Default for CheckOptions {
-    /// Nothing is repaired, no content is read, and there are three seconds to settle.
+    /// Nothing is repaired, no content is read, and the time to settle is three seconds.
     fn default() -> Self {
         Self {
             repair: false,
@@ -62,28 +62,28 @@ impl Default for CheckOptions {
     }
 }
 
-/// What a check found, in numbers. Each finding was told when it was made.
+/// The result of a check, in numbers. Each finding was reported when it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
-    /// Records that were looked at.
+    /// Records that were examined.
     pub records: u64,
     /// Bytes of content that were read.
     pub content: u64,
-    /// Things that are wrong, repaired or not.
+    /// Broken things, repaired or not.
     pub broken: u64,
-    /// Those that were repaired or put into quarantine.
+    /// Broken things that were repaired or put into quarantine.
     pub repaired: u64,
-    /// Things that may be meant so.
+    /// Things that may be intended.
     pub notices: u64,
-    /// Bytes that nothing names: what pushes left that did not end. The sweeper deletes them.
+    /// Bytes that nothing names, left by pushes that did not end. The sweeper deletes them.
     pub unnamed_bytes: u64,
-    /// Records in quarantine, of this check and of those before.
+    /// Records in quarantine, put there by this check and by earlier ones.
     pub quarantined: u64,
 }
 
 impl CheckReport {
-    /// Tells whether nothing is left that is wrong.
+    /// Returns whether everything broken was repaired or put into quarantine.
     #[must_use]
     pub const fn is_sound(&self) -> bool {
         self.broken == self.repaired
@@ -91,9 +91,9 @@ impl CheckReport {
 }
 
 impl<B: Backend> Store<B> {
-    /// Goes through the whole store and tells `found` what is wrong.
+    /// Checks the whole store and passes each problem to `found`.
     ///
-    /// Safe beside everything else and on every backend. Cancel safe: what was repaired stays repaired.
+    /// Safe alongside all other operations and on every backend. Cancel safe: what was repaired stays repaired.
     ///
     /// # Errors
     /// Those of the medium.
@@ -123,7 +123,7 @@ impl<B: Backend> Store<B> {
     }
 }
 
-/// A check that is going on.
+/// A check in progress.
 struct Check<'a, B> {
     store: &'a Store<B>,
     options: &'a CheckOptions,
@@ -132,16 +132,16 @@ struct Check<'a, B> {
     report: CheckReport,
     pace: Pace<'a>,
     verify_content: bool,
-    /// What is no finding to be repaired was told in the first round.
+    /// Only repairs are still reported: other problems were reported in the first round.
     is_again: bool,
-    /// How many records there are, about.
+    /// Roughly how many records there are.
     total: u64,
-    /// Content is read, and the bytes of it are told.
+    /// Content is being read, and the progress counts its bytes.
     is_reading: bool,
 }
 
 impl<B: Backend> Check<'_, B> {
-    /// What is gone through.
+    /// The prefixes of the keys to go through.
     fn prefixes() -> [Key; 6] {
         [
             Key::uploads(),
@@ -153,8 +153,8 @@ impl<B: Backend> Check<'_, B> {
         ]
     }
 
-    /// Counts what there is to do. Keys are listed quickly; sizes take a look at each blob's record, and are for when all
-    /// content is read, which takes far longer.
+    /// Counts what there is to do. Listing keys is quick. Sizes need a read of each blob's record, so they are counted
+    /// only if all content is read, which takes far longer.
     async fn count(&mut self) -> Result<(), Error> {
         for prefix in Self::prefixes() {
             let mut after = None;
@@ -169,7 +169,7 @@ impl<B: Backend> Check<'_, B> {
         Ok(())
     }
 
-    /// Tells how far the records were looked at; what comes meanwhile is one of them.
+    /// Reports how many records were examined; records that are created meanwhile are included.
     fn tell_records(&self) {
         let done = self.report.records;
         if !self.is_reading {
@@ -178,11 +178,12 @@ impl<B: Backend> Check<'_, B> {
         }
     }
 
-    /// Goes through the records; once more where something was repaired, as what named it may have lost what it named.
+    /// Goes through the records, and again if something was repaired, because what named it may have lost what it
+    /// named.
     async fn all_records(&mut self) -> Result<(), Error> {
         for _ in 0..ROUNDS {
             let repaired = self.report.repaired;
-            // Blobs before what names them.
+            // Blobs come before the records that name them.
             for prefix in Self::prefixes() {
                 self.is_reading = self.verify_content && prefix == Key::blobs();
                 self.records(&prefix).await?;
@@ -190,7 +191,7 @@ impl<B: Backend> Check<'_, B> {
             if self.report.repaired == repaired {
                 break;
             }
-            // What cannot be repaired was told, and content does not change.
+            // Content that cannot be repaired was reported, and content does not change.
             self.verify_content = false;
             self.is_again = true;
         }
@@ -260,7 +261,7 @@ impl<B: Backend> Check<'_, B> {
         Ok(())
     }
 
-    /// Nothing needs to be durable where nothing is written.
+    /// Nothing needs to be durable if nothing is written.
     const fn durability(&self) -> Durability {
         if self.options.repair {
             Durability::Synced
@@ -269,7 +270,7 @@ impl<B: Backend> Check<'_, B> {
         }
     }
 
-    /// Looks at the bytes that these records name.
+    /// Checks the bytes that these records name.
     async fn bytes_of(&mut self, keys: &[Key]) -> Result<(), Error> {
         let mut suspects = Vec::new();
         for key in keys {

@@ -1,7 +1,7 @@
-//! Quarantine: what cannot be used any more is kept under another key, and is gone where it was, so that a push heals it.
+//! Quarantine: an unusable record is kept under another key and is gone from its own, so that a push heals it.
 //!
-//! The value goes to `quarantine/<key>` first, with the names of the bytes that were its, which the sweeper then leaves;
-//! then the record goes Dead by the version that was looked at.
+//! The value goes to `quarantine/<key>` first, with the names of its bytes, which the sweeper then leaves alone. Then
+//! the record goes Dead by compare-and-swap on the version that was examined.
 
 use crate::chain::State;
 use bytes::Bytes;
@@ -44,7 +44,7 @@ async fn keep(
     Ok(())
 }
 
-/// Writes a record that counts as absent in place of the one of `version`, and removes it where that is possible.
+/// Replaces the record of `version` with one that counts as absent, and removes it if possible.
 async fn write_tombstone(
     records: &mut dyn RecordTransaction,
     key: &Key,
@@ -57,7 +57,7 @@ async fn write_tombstone(
     }
 }
 
-/// Takes a blob from a repository.
+/// Removes a blob from a repository.
 pub(super) async fn grant(
     records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
@@ -90,7 +90,7 @@ pub(super) async fn grant(
     write_tombstone(records, &key, &dead, stored.version).await
 }
 
-/// Takes a manifest from its repository.
+/// Removes a manifest from its repository.
 pub(super) async fn manifest(
     records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
@@ -106,11 +106,11 @@ pub(super) async fn manifest(
         return Ok(false);
     };
     keep(records, &key, &stored.value, reason, Vec::new(), now).await?;
-    // Its tags and its entry in a list of referrers count as absent now, and are found by the check of those.
+    // Its tags and its entry in a list of referrers count as absent now, and are found when those are checked.
     write_tombstone(records, &key, &record.in_state(State::Dead, now), stored.version).await
 }
 
-/// Puts a record into quarantine that cannot be read.
+/// Puts an unreadable record into quarantine.
 pub(super) async fn unreadable(
     records: &mut dyn RecordTransaction,
     key: &Key,
@@ -163,7 +163,7 @@ pub(super) async fn unreadable(
             };
             write_tombstone(records, key, &dead, stored.version).await
         }
-        // An upload is never resumed under the name of another, and what is derived is written anew by the caller.
+        // An upload is never resumed under another's name, and the caller rewrites derived records.
         _ => {
             keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
             records.remove(key).await.map(|()| true)
@@ -177,18 +177,18 @@ fn unknown_type() -> Result<MediaType, Error> {
 
 /// Puts a blob into quarantine, and every grant for it: each of them names the same bytes.
 ///
-/// The blob goes first, so that an upload of it brings its own bytes; then the grants, and again until there is none.
-/// A mount that read the blob before may publish its grant later; the next check finds that one without a blob.
+/// The blob goes first, so that an upload of it brings its own bytes. Then the grants go, until there is none. A mount
+/// that read the blob before may publish its grant later; the next check finds that grant without a blob.
 pub(super) struct SuspectBlob {
     pub(super) digest: Digest,
-    /// The version of the blob's record that was looked at.
+    /// The version of the blob's record that was examined.
     pub(super) version: Version,
     pub(super) reason: Problem,
     pub(super) now: Timestamp,
 }
 
 impl Transaction for SuspectBlob {
-    /// Tells whether it was done: the blob may have been written since it was looked at.
+    /// Whether it was done: the blob may have been written since it was examined.
     type Output = bool;
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
@@ -226,7 +226,7 @@ impl Transaction for SuspectBlob {
 }
 
 impl SuspectBlob {
-    /// Returns what the grants name.
+    /// Returns the bytes that the grants name.
     async fn granted_bytes(&self, records: &mut dyn RecordTransaction) -> Result<Vec<BytesName>, Error> {
         let mut bytes = Vec::new();
         let mut after = None;
@@ -257,7 +257,7 @@ impl SuspectBlob {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.key.clone());
             for entry in page {
-                // One that cannot be read, or was written again meanwhile, is found by the check of the grants.
+                // A grant that cannot be read, or was written again meanwhile, is found when the grants are checked.
                 let Some(stored) = records.get(&entry.key).await? else {
                     continue;
                 };

@@ -1,4 +1,4 @@
-//! Repairing what was found, by the steps of the protocol: each write is by compare-and-swap on what was read.
+//! Repairing problems with the steps of the protocol: each write is a compare-and-swap on what was read.
 
 use crate::chain::State;
 use registry_core::manifest::ManifestView;
@@ -18,10 +18,10 @@ use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
 use crate::store::mount::{GrantKeys, point_grant};
 
-/// Looks at a record once more, now as one step where the backend has transactions, and repairs what is still wrong.
+/// Examines a record once more, now as one step if the backend has transactions, and repairs what is still wrong.
 pub(super) struct Recheck {
     pub(super) key: Key,
-    /// What the first look found. What was written since is another matter, and for another check.
+    /// What the first examination found. A record that was written since is left to another check.
     pub(super) suspected: Examined,
     pub(super) repair: bool,
     pub(super) now: Timestamp,
@@ -60,7 +60,7 @@ pub(super) const fn outcome(is_done: bool) -> Repair {
 }
 
 impl Recheck {
-    /// Repairs a problem; `false` where somebody else wrote the records meanwhile.
+    /// Repairs a problem; returns `false` if the records were written by another request meanwhile.
     async fn mend(
         &self,
         records: &mut dyn RecordTransaction,
@@ -103,7 +103,7 @@ impl Recheck {
         }
     }
 
-    /// Writes a record as it is, so that its size tells its state again.
+    /// Rewrites a record unchanged, so that its size encodes its state again.
     async fn rewrite(&self, records: &mut dyn RecordTransaction, kind: &KeyKind) -> Result<bool, Error> {
         let Some(stored) = records.get(&self.key).await? else {
             return Ok(false);
@@ -126,7 +126,7 @@ impl Recheck {
         }
     }
 
-    /// Writes a record that cannot be read anew from its key, or makes it Dead and keeps its value in quarantine.
+    /// Rewrites an unreadable record from its key, or makes it Dead and keeps its value in quarantine.
     async fn replace(&self, records: &mut dyn RecordTransaction, kind: &KeyKind) -> Result<bool, Error> {
         let Some(stored) = records.get(&self.key).await? else {
             return Ok(false);
@@ -148,7 +148,7 @@ impl Recheck {
                 ..
             } => {
                 records.remove(&self.key).await?;
-                // Where the manifest is there, its entry is written; else there is none to be.
+                // If the manifest exists, its entry is written; otherwise it has none.
                 write_referrer(records, repository, subject, referrer, now).await?;
                 Ok(true)
             }
@@ -162,7 +162,7 @@ async fn rewrite_as<H: Header>(
     key: &Key,
     stored: VersionedRecord,
 ) -> Result<bool, Error> {
-    // The nonce stays: the bytes of the value are others all the same, by the number of spaces.
+    // The nonce stays: the number of spaces makes the bytes of the value differ nevertheless.
     let (header, content) = decode::<H>(&stored.value)?;
     let written = write(
         records,
@@ -202,11 +202,11 @@ async fn write_repository(
         stamp: Stamp::new(now),
     };
     let written = write(records, &Key::repository(name), &record, &[], condition.clone()).await?;
-    // Where it was missing, whoever was faster wrote the same.
+    // If it was missing, a faster request wrote the same.
     Ok(written.is_some() || condition == Condition::Absent)
 }
 
-/// Enters a manifest in the list of its subject; `false` where the manifest is not there.
+/// Enters a manifest in the list of its subject; returns `false` if the manifest does not exist.
 async fn write_referrer(
     records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
@@ -227,7 +227,7 @@ async fn write_referrer(
     let entry_key = Key::referrer(repository, subject, referrer, &manifest.incarnation);
     let annotations = descriptor.annotations.as_json();
     write(records, &entry_key, &entry, annotations, Condition::Absent).await?;
-    // As a push does: a delete may have been faster.
+    // As in a push: a delete may have been faster.
     let after = read_latest::<ManifestRecord>(records, &key).await?;
     let is_same = after
         .header()

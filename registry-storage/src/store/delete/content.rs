@@ -14,18 +14,18 @@ use crate::store::edge::{Stateful as _, contended, read_latest, rescue, write};
 use crate::store::mount::GrantKeys;
 use crate::store::steps::{Counted, PAGE, Step};
 
-/// What became of a delete.
+/// How a delete ended.
 pub(super) enum Outcome {
     Deleted,
     /// There is nothing to delete.
     Absent,
-    /// A tag that stays names it.
+    /// A tag that has to stay names it.
     Refused(Error),
     /// It was written since it was looked for in what immutable tags reach: begin again.
     Changed,
 }
 
-/// Takes a blob from a repository.
+/// Removes a blob from a repository.
 #[derive(Clone)]
 pub(super) struct DeleteGrant {
     pub(super) keys: GrantKeys,
@@ -52,8 +52,8 @@ impl Transaction for DeleteGrant {
 impl DeleteGrant {
     async fn delete(&self, records: &mut dyn RecordTransaction) -> Result<Outcome, Error> {
         for _ in 0..ATTEMPTS {
-            // The back reference is read before the kill: whoever publishes the grant anew writes the back reference anew first, and then
-            // it is not this version that would be forgotten.
+            // The back reference is read before the kill: a push that publishes the grant again rewrites the back
+            // reference first, so this version is no longer there to be removed.
             let back_reference = records.get(&self.keys.back_reference).await?;
             let grant = read_latest::<GrantRecord>(records, &self.keys.grant).await?;
             let condition = grant.unchanged();
@@ -89,11 +89,12 @@ pub(super) struct DeleteManifest {
     key: Key,
     may_delete: Option<TagFilter>,
     now: Timestamp,
-    /// The note of this delete, where there is one.
+    /// The note of this delete, if it has one.
     note: Option<Key>,
-    /// The version to delete, where another one has to be looked for anew in what immutable tags reach.
+    /// The only version to delete, if the content was looked for in what immutable tags reach: any other has to be
+    /// looked for again.
     version: Option<Version>,
-    /// Only what was begun is ended, and what is there stays.
+    /// Only ends a delete that was begun: a manifest that still exists stays.
     is_end: bool,
     attempts: usize,
     stage: Stage,
@@ -104,7 +105,7 @@ pub(super) struct DeleteManifest {
 enum Stage {
     /// Read the manifest.
     Read,
-    /// Look for tags of this manifest that stay, after this back reference.
+    /// Look for tags of this manifest that have to stay, after this back reference.
     Check(ManifestRecord, Version, Option<Key>),
     /// Make it Dead.
     Kill(ManifestRecord, Version),
@@ -112,22 +113,22 @@ enum Stage {
     Purge(Dead, Option<Key>),
 }
 
-/// A manifest that is dead.
+/// A Dead manifest.
 #[derive(Clone)]
 struct Dead {
     record: ManifestRecord,
     version: Version,
-    /// This delete made it so.
+    /// This delete made it Dead.
     is_own: bool,
 }
 
-/// What a look through the tags of a manifest found.
+/// What a pass over the tags of a manifest found.
 enum Checked {
-    /// This tag stays.
+    /// This tag has to stay.
     Stays(Tag),
-    /// None up to this back reference.
+    /// No such tag up to this back reference.
     Upto(Key),
-    /// None at all.
+    /// No such tag at all.
     All,
 }
 
@@ -177,15 +178,15 @@ impl DeleteManifest {
         self
     }
 
-    /// Makes a transaction that only ends the delete of this note. Where the manifest is there still, it is written anew, so
-    /// that whoever would delete it yet begins again.
+    /// Returns a transaction that only ends the delete of this note. A manifest that still exists is rewritten, so that
+    /// a delete of it that is still in progress begins again.
     pub(super) fn end_of(mut self, note: Key) -> Self {
         self.note = Some(note);
         self.is_end = true;
         self
     }
 
-    /// Once the manifest is dead, what is left of its tags counts for nothing, and need not be durable.
+    /// Once the manifest is Dead, what is left of its tags counts as absent, and need not be durable.
     pub(super) fn durability(&self) -> Durability {
         match self.stage {
             Stage::Purge(..) => Durability::Deferred,
@@ -193,7 +194,7 @@ impl DeleteManifest {
         }
     }
 
-    /// Does what is next. Returns the outcome at the end.
+    /// Does what is next. Returns the outcome once the delete has ended.
     async fn advance(&mut self, records: &mut dyn RecordTransaction) -> Result<Option<Outcome>, Error> {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Read) {
             Stage::Read => match self.read(records).await? {
@@ -230,7 +231,7 @@ impl DeleteManifest {
         let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
         let (state, header) = (manifest.state(), manifest.header().cloned());
         Ok(match (state, header, manifest.version().cloned()) {
-            // A delete that was ended before it came to the tags is ended here.
+            // A delete that was interrupted before it reached the tags is ended here.
             (State::Dead, Some(record), Some(version)) => {
                 let dead = Dead {
                     record,
@@ -254,7 +255,7 @@ impl DeleteManifest {
         })
     }
 
-    /// Looks through a page of the tags that name the manifest for one that stays.
+    /// Checks a page of the tags that name the manifest for one that has to stay.
     async fn check_tags(
         &self,
         records: &mut dyn RecordTransaction,
@@ -299,7 +300,7 @@ impl DeleteManifest {
     ) -> Result<Stage, Error> {
         if self.note.is_none() {
             let back_references = Key::all_tagged(&self.repository, &self.digest);
-            // What takes more than a transaction may be interrupted: by the note the sweeper ends it.
+            // A delete that takes more than a transaction may be interrupted: the note lets the sweeper end it.
             if records.list(&back_references, None, PAGE).await?.len() == PAGE {
                 let note = write_note(
                     records,
@@ -326,7 +327,7 @@ impl DeleteManifest {
         })
     }
 
-    /// Deletes tags that name the manifest. Returns the last back reference of the page that was looked at.
+    /// Deletes tags that name the manifest. Returns the last back reference of the page that was read.
     async fn write_tag_tombstones(
         &self,
         records: &mut dyn RecordTransaction,
@@ -345,8 +346,9 @@ impl DeleteManifest {
                 continue;
             };
             write_tag_tombstone(records, &self.repository, &self.digest, &tag, self.now).await?;
-            // A push of this manifest writes the back reference after it saw the manifest Live. While the manifest is the dead
-            // record still, every such push either wrote before, and will find it dead, or has yet to write.
+            // A push of this manifest writes the back reference after it saw the manifest Live. While the manifest is
+            // still the dead record, every such push either wrote it before, and will find the manifest dead, or has
+            // yet to write it.
             let still_dead = read_latest::<ManifestRecord>(records, &self.key)
                 .await?
                 .is(&dead.version);
@@ -357,7 +359,7 @@ impl DeleteManifest {
         Ok(last)
     }
 
-    /// Removes what else names the manifest, then its record.
+    /// Removes everything else that names the manifest, then its record.
     async fn purge(&self, records: &mut dyn RecordTransaction, dead: Dead) -> Result<Outcome, Error> {
         if let Some(subject) = &dead.record.subject {
             let entry = Key::referrer(&self.repository, subject, &self.digest, &dead.record.incarnation);

@@ -20,7 +20,7 @@ use crate::record::{ManifestRecord, NoteKind, Stamp, TagRecord};
 pub(super) use self::notes::write_note;
 
 impl<B: Backend> Store<B> {
-    /// Takes a blob from a repository.
+    /// Removes a blob from a repository.
     pub(in crate::store) async fn delete_grant(
         &self,
         repository: &RepositoryName,
@@ -89,8 +89,8 @@ impl<B: Backend> Store<B> {
     }
 }
 
-/// Makes a tag a tombstone if it names an incarnation of a manifest that is gone: the one that was deleted now, or one
-/// before it whose delete has not come to the tag yet and will not find the back reference.
+/// Makes a tag a tombstone if it names an incarnation of a manifest that is gone: the one that was just deleted, or an
+/// earlier one whose delete has not reached the tag yet and will not find the back reference.
 pub(super) async fn write_tag_tombstone(
     records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
@@ -106,7 +106,7 @@ pub(super) async fn write_tag_tombstone(
         let Some((record, _)) = found.visible().filter(|(tag, _)| tag.digest == *digest) else {
             return Ok(());
         };
-        // Read after the tag: an incarnation that a tag names was visible before, and never is again once it is not.
+        // Read after the tag: an incarnation that a tag names was visible before, and once it is not, never is again.
         let manifest = read_latest::<ManifestRecord>(records, &manifest).await?.visible();
         if manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation) {
             return Ok(());
@@ -152,7 +152,7 @@ impl Transaction for DeleteTag {
             };
             let manifest = Key::manifest(&self.repository, &record.digest);
             let manifest = read_latest::<ManifestRecord>(records, &manifest).await?.visible();
-            // A tag of a manifest that is gone counts as absent already, but nothing is lost by removing it.
+            // A tag of a manifest that is gone already counts as absent, but nothing is lost by removing it.
             let counted = manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation);
             let tombstone = tombstone(record, self.now);
             if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {

@@ -1,12 +1,12 @@
-//! Notes of deletes that go on.
+//! Notes of deletes in progress.
 //!
-//! What an immutable tag reaches must stay, and nothing says of content which tags reach it. So a delete writes a note,
-//! reads the version of the content, and looks through the tags after that. A push writes its tag, looks for notes after
-//! that, and then for all that the tag reaches. A delete that did not see the tag wrote its note before there was one. If
-//! its note is there still, the push writes the content anew, and the delete, which needs the version that it read, begins
-//! again. If it is gone, so is the content; the push finds that out, and is refused.
+//! What an immutable tag reaches must stay, and content does not record which tags reach it. So a delete writes a note,
+//! reads the version of the content, and walks the tags after that. A push writes its tag, looks for notes after that,
+//! and then for everything that the tag reaches. A delete that did not see the tag wrote its note before the tag
+//! existed. If its note still exists, the push rewrites the content, and the delete, which needs the version that it
+//! read, begins again. If the note is gone, so is the content; the push notices that, and is refused.
 //!
-//! A note is also what the sweeper ends a delete by that was interrupted, or a push that takes several transactions.
+//! With a note, the sweeper also ends an interrupted delete, or a push that takes several transactions.
 
 use crate::chain::{State, withdraw};
 use registry_core::storage::{NewManifest, TagFilter};
@@ -21,12 +21,13 @@ use crate::store::edge::{Stateful, contended, read_cached, read_latest, rescue, 
 use crate::store::steps::transact_all;
 use crate::store::{ATTEMPTS, Store};
 
-/// A delete that may go on, as no immutable tag reached the content when it began.
+/// A delete that may continue, because no immutable tag reached the content when it began.
 #[derive(Clone)]
 pub(super) struct Begun {
-    /// None where there was no such content. If there is by now, the delete has to begin again.
+    /// `None` if the content did not exist. If it exists by now, the delete has to begin again.
     pub(super) note: Option<Key>,
-    /// The version of the content that was read after the note was written; of what was not there, none that is.
+    /// The version of the content that was read after the note was written; a version that no record has if it did not
+    /// exist.
     pub(super) version: Version,
 }
 
@@ -40,8 +41,8 @@ impl Begun {
 }
 
 impl<B: Backend> Store<B> {
-    /// Begins a delete where there may be immutable tags: refuses it where one reaches the content. Nothing where
-    /// there are no such tags.
+    /// Begins a delete if there may be immutable tags: refuses it if one reaches the content. Returns `None` if there
+    /// are no such tags.
     pub(super) async fn begin_delete(
         &self,
         repository: &RepositoryName,
@@ -72,8 +73,8 @@ impl<B: Backend> Store<B> {
         Err(Error::new(ErrorCode::TagConflict, message))
     }
 
-    /// Ends what a note is about: a delete that made its manifest dead comes to the tags, any other and a push are given
-    /// up.
+    /// Ends the operation of a note: a delete that made its manifest Dead is continued with the tags, any other delete
+    /// and a push are given up.
     pub(in crate::store) async fn end(&self, note: &Key, record: NoteRecord) -> Result<(), Error> {
         let NoteRecord {
             repository,
@@ -110,8 +111,8 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Keeps what a manifest with an immutable tag reaches from the deletes that go on. Returns what it needs and is gone
-    /// already.
+    /// Keeps what a manifest with an immutable tag reaches from the deletes in progress. Returns something that it
+    /// needs and that is gone already.
     pub(in crate::store) async fn hold_content(
         &self,
         repository: &RepositoryName,
@@ -137,7 +138,7 @@ impl<B: Backend> Store<B> {
         self.missing_below(repository, &new.children).await
     }
 
-    /// Returns what the deletes of a repository that go on are about.
+    /// Returns the content that the deletes in progress in a repository concern.
     async fn noted_deletes(&self, repository: &RepositoryName) -> Result<Vec<(NoteKind, Digest)>, Error> {
         let prefix = Key::deletes_of(repository);
         let (mut noted, mut after) = (Vec::new(), None);
@@ -175,7 +176,7 @@ pub(in crate::store) async fn write_note(
     written.map(|_| key).ok_or_else(contended)
 }
 
-/// Returns where content is.
+/// Returns the key of content.
 fn key_of(repository: &RepositoryName, kind: NoteKind, digest: &Digest) -> Key {
     match kind {
         NoteKind::DeleteManifest | NoteKind::PushManifest => Key::manifest(repository, digest),
@@ -247,7 +248,8 @@ impl Transaction for RemoveNote {
     }
 }
 
-/// Makes a manifest Dead that is Pending still, as its push was interrupted. One that goes on yet begins again.
+/// Makes a manifest Dead if it is still Pending, because its push was interrupted. A push that is still in progress
+/// begins again.
 struct WithdrawPush {
     manifest: Key,
     note: Key,
@@ -270,7 +272,7 @@ impl Transaction for WithdrawPush {
     }
 }
 
-/// Writes content anew, if it is there, so that a delete that read it begins again.
+/// Rewrites content, if it exists, so that a delete that read it begins again.
 #[derive(Clone)]
 struct HoldContent {
     repository: RepositoryName,

@@ -15,26 +15,26 @@ use crate::record::{GrantRecord, ManifestRecord, TagRecord, state_of_size};
 use crate::store::Store;
 use crate::store::edge::read_cached;
 
-/// How many records are read at once; a bucket answers each after some milliseconds.
+/// How many records are read at once; a bucket takes some milliseconds for each.
 const PARALLEL_READS: usize = 16;
 /// How many tags are listed at once.
 const PAGE: usize = 1000;
-/// How many manifests are remembered at most, so as not to read one again that many tags have in common.
+/// How many manifests are remembered at most, so that a manifest that many tags share is not read again.
 const REMEMBERED: usize = 100_000;
-/// Manifests of more bytes are read as JSON on a thread that may block.
+/// Manifests larger than this many bytes are parsed as JSON on a thread that may block.
 const LARGE: usize = 64 * 1024;
 
-/// A manifest to look at, and the tag that leads to it.
+/// A manifest to read, and the tag that leads to it.
 struct Step<T> {
     from: T,
     digest: Digest,
-    /// What the tag names; a manifest that another one names may be of any incarnation.
+    /// The incarnation that the tag names; a manifest that another manifest names may have any.
     incarnation: Option<String>,
 }
 
 impl<B: Backend> Store<B> {
-    /// Returns an immutable tag that reaches this content, if there is one. Reads the tags of the repository page by page,
-    /// and each manifest below those that are immutable once.
+    /// Returns an immutable tag that reaches this content, if there is one. Reads the tags of the repository page by
+    /// page, and each manifest below the immutable ones once.
     pub(super) async fn immutable_tag_reaching(
         &self,
         repository: &RepositoryName,
@@ -98,8 +98,8 @@ impl<B: Backend> Store<B> {
         Ok(reached)
     }
 
-    /// Returns something that is needed at any depth by a manifest with these children, and is not there. Where an
-    /// index was taken without its manifests, those of an index below it may be missing too.
+    /// Returns something that a manifest with these children needs at any depth and that does not exist. If an index
+    /// was accepted without its manifests, those of an index below it may be missing too.
     pub(super) async fn missing_below(
         &self,
         repository: &RepositoryName,
@@ -128,7 +128,7 @@ impl<B: Backend> Store<B> {
         Ok(None)
     }
 
-    /// Returns what content needs to be whole; nothing where it is not there.
+    /// Returns what content needs to be whole; `None` if the content does not exist.
     async fn needs_of(
         &self,
         repository: &RepositoryName,
@@ -149,7 +149,7 @@ impl<B: Backend> Store<B> {
         Ok(grant.visible().map(|_| Vec::new()))
     }
 
-    /// Tells `is_enough` each content that is reached, until that says so: manifests that are there, and what they name.
+    /// Passes each reached content to `is_enough`, until it returns `true`: manifests that exist, and what they name.
     async fn walk<T: Clone + Send + Sync>(
         &self,
         repository: &RepositoryName,
@@ -196,7 +196,7 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Returns what a manifest names; nothing where it is not there.
+    /// Returns what a manifest names; `None` if it does not exist.
     async fn children<T: Sync>(
         &self,
         repository: &RepositoryName,
@@ -221,7 +221,7 @@ fn visible_tag(prefix: &Key, entry: &RecordEntry) -> Option<Tag> {
     entry.key.after(prefix).filter(|_| is_visible)?.parse().ok()
 }
 
-/// Parses a manifest; nothing where an embedder stored something else, which names nothing.
+/// Parses a manifest; `None` if an embedder stored something else, which names nothing.
 async fn parse(content: Bytes, media_type: MediaType) -> Result<Option<ManifestView>, Error> {
     let is_large = content.len() > LARGE;
     let parse = move || ManifestView::parse(&content, Some(&media_type)).ok();

@@ -44,50 +44,51 @@ pub(super) struct PushManifest {
     key: Key,
     new: NewManifest,
     now: Timestamp,
-    /// The tags that this push wrote so far, in case it has to take them back.
+    /// The tags that this push has written, in case it has to take them back.
     written: Vec<WrittenTag>,
-    /// How often it began.
+    /// How many times it began again.
     attempts: usize,
     stage: Stage,
-    /// The note of this push, where it takes several transactions.
+    /// The note of this push, if it takes several transactions.
     note: Option<Key>,
 }
 
 /// What a push does next.
 enum Stage {
-    /// Check the condition on the tag of this number, before anything is written: a push that its condition refuses
-    /// leaves nothing.
+    /// Check the condition on the tag with this index, before anything is written: a push that its condition refuses
+    /// leaves nothing behind.
     Check(usize),
     /// Store the manifest Pending (step 1 of the rule).
     Enter,
-    /// Look for the child of this number (step 2).
+    /// Look for the child with this index (step 2).
     Require(Entered, usize),
     /// Make the manifest Live (step 3).
     Publish(Entered),
-    /// Enter the manifest, which is Live in this incarnation, in the lists that it belongs to.
+    /// Enter the manifest, which is Live in this incarnation, in its lists: its subject's referrers and the catalog.
     Enlist(String),
-    /// Point the tag of this number at it.
+    /// Point the tag with this index at it.
     Tag(String, usize),
-    /// Stop until what an immutable tag reaches is kept from the deletes that go on, between two transactions.
+    /// Pause between two transactions, until what an immutable tag reaches is kept from the deletes in progress.
     Hold(String),
     /// Read it once more: a delete or the collector may have been faster than the tags.
     Confirm(String),
-    /// Take back a tag, as the push is refused.
+    /// Take back a tag, because the push is refused.
     RollBack(Error),
 }
 
-/// A manifest whose children are looked for.
+/// A manifest whose children are being looked for.
 struct Entered {
     incarnation: String,
-    /// The version that it is Pending in, or visible where it is damaged.
+    /// The version in which it is Pending, or visible if it is damaged.
     version: Version,
-    /// Its content is not what its digest says. Readers are told that it is not there, so whoever pushes it brings its
+    /// Its content does not match its digest. Readers are told that it does not exist, so a push of it brings its
     /// content. It keeps its incarnation, which its tags name.
     is_damaged: bool,
 }
 
 impl Transaction for PushManifest {
-    /// The inner error is a refusal. It is not the transaction's, whose steps must stand: they took back what was done.
+    /// The inner error is a refusal. The transaction itself succeeds, because its steps, which took back what was done,
+    /// must be kept.
     type Output = Step<Self, Result<(), Error>>;
 
     async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
@@ -107,9 +108,9 @@ impl Transaction for PushManifest {
 
 /// Why a push stopped.
 enum Stop {
-    /// By a rule; what was written is taken back.
+    /// A rule refuses it; what was written is taken back.
     Refused(Error),
-    /// By the medium.
+    /// The medium failed.
     Failed(Error),
 }
 
@@ -133,7 +134,7 @@ impl PushManifest {
         }
     }
 
-    /// Runs the whole push as a part of another transaction.
+    /// Runs the whole push as part of another transaction.
     #[cfg(all(feature = "filesystem", unix))]
     pub(super) async fn run_whole(mut self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         loop {
@@ -143,7 +144,7 @@ impl PushManifest {
         }
     }
 
-    /// Writes a note of a manifest that is left Pending until the next transaction, in case there is none.
+    /// Writes a note if the manifest is left Pending for the next transaction, in case that never runs.
     async fn leave_note(&mut self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let is_pending = match &self.stage {
             Stage::Require(entered, _) | Stage::Publish(entered) => !entered.is_damaged,
@@ -156,7 +157,7 @@ impl PushManifest {
         Ok(())
     }
 
-    /// Does what is next. Returns the outcome at the end.
+    /// Does what is next. Returns the outcome once the push has ended.
     async fn advance(
         &mut self,
         records: &mut dyn RecordTransaction,
@@ -185,7 +186,7 @@ impl PushManifest {
         Ok(None)
     }
 
-    /// Does a stage that is not the last one, and returns the next one.
+    /// Runs a stage that is not the last one, and returns the next one.
     async fn after(&mut self, records: &mut dyn RecordTransaction, stage: Stage) -> Result<Stage, Stop> {
         Ok(match stage {
             Stage::Check(at) => match self.new.tags.get(at).cloned() {
@@ -221,7 +222,7 @@ impl PushManifest {
         matches!(self.stage, Stage::Hold(_))
     }
 
-    /// Goes on after what the manifest reaches was kept from deletes, or was found to be `missing`.
+    /// Continues after what the manifest reaches was kept from deletes, or something was found to be `missing`.
     fn held(&mut self, missing: Option<Digest>) {
         if let Stage::Hold(incarnation) = &mut self.stage {
             let incarnation = std::mem::take(incarnation);
@@ -240,7 +241,7 @@ impl PushManifest {
         self.new.condition == TagCondition::Immutable || self.new.immutable_tags.contains(tag)
     }
 
-    /// Begins again, as somebody else wrote the same records.
+    /// Begins again, because another request wrote the same records.
     fn again(&mut self) -> Stage {
         self.attempts += 1;
         if self.attempts < ATTEMPTS {
@@ -291,7 +292,7 @@ impl PushManifest {
         })
     }
 
-    /// Step 2 of the rule, for one child: those that must be there come first.
+    /// Step 2 of the rule, for one child: required children come first.
     async fn require(
         &self,
         records: &mut dyn RecordTransaction,
@@ -341,7 +342,7 @@ impl PushManifest {
         })
     }
 
-    /// Tells whether a child is there. An entry of an index may be a blob: the cache indexes of `BuildKit` name layers.
+    /// Returns whether a child exists. An entry of an index may be a blob: the cache indexes of `BuildKit` name layers.
     async fn has(&self, records: &mut dyn RecordTransaction, child: &ManifestChild) -> Result<bool, Error> {
         if child.kind == ChildKind::Manifest {
             let key = Key::manifest(&self.repository, &child.digest);
@@ -353,7 +354,7 @@ impl PushManifest {
         has_child::<GrantRecord>(records, &key, self.now).await
     }
 
-    /// Takes the Pending manifest back, unless it is somebody else's by now.
+    /// Takes the Pending manifest back, unless another push wrote it since.
     async fn withdraw(&self, records: &mut dyn RecordTransaction, entered: Entered) -> Result<(), Error> {
         let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
         if withdraw(manifest.state(), manifest.is(&entered.version)) {
@@ -409,7 +410,7 @@ fn missing_content(digest: &Digest) -> Error {
     Error::new(ErrorCode::ManifestBlobUnknown, message)
 }
 
-/// Enters a repository in the catalog, if it is not there.
+/// Enters a repository in the catalog, unless it is there already.
 pub(super) async fn add_repository(
     records: &mut dyn RecordTransaction,
     name: &RepositoryName,
@@ -426,7 +427,7 @@ pub(super) async fn add_repository(
     Ok(())
 }
 
-/// Reads a manifest once more, after a tag was pointed at it, and rescues it; `false` where it is gone.
+/// Reads a manifest once more, after a tag was pointed at it, and rescues it; returns `false` if it is gone.
 async fn confirm_incarnation(
     records: &mut dyn RecordTransaction,
     key: &Key,

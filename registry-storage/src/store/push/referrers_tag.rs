@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-/// The longest list in bytes that is compared, while other writes wait: some thousand signatures.
+/// The size in bytes of the longest list that is compared while other writes wait: some thousand signatures.
 const LIMIT: usize = 1024 * 1024;
 
-/// Tells whether an index says all that another one said, word by word, and has more entries, of other digests.
+/// Returns whether an index contains everything that another one did, word for word, plus entries for other digests.
 ///
-/// An entry that says of a digest what was not said before would hide what was: its type, its size, its annotations.
+/// A new entry for a digest that was listed before would hide what the list said of it: its type, its size, its
+/// annotations.
 pub(super) fn only_adds_entries(before: &[u8], after: &[u8]) -> bool {
     if before.len().max(after.len()) > LIMIT {
         return false;
@@ -29,7 +30,7 @@ pub(super) fn only_adds_entries(before: &[u8], after: &[u8]) -> bool {
     before == after && missing.is_empty() && !added.is_empty() && added.iter().all(is_new)
 }
 
-/// Returns the members of an index, and its entries beside them.
+/// Returns the members of an index other than its entries, and the entries.
 fn parse(index: &[u8]) -> Option<(Map<String, Value>, Vec<Value>)> {
     let mut members: Map<String, Value> = serde_json::from_slice(index).ok()?;
     match members.remove("manifests")? {
@@ -57,7 +58,7 @@ mod tests {
         let before = index("", &[A, B]);
         let adds = |after: &str| only_adds_entries(before.as_bytes(), after.as_bytes());
         assert!(adds(&index("", &[A, B, C])));
-        // In another order, and with other blanks.
+        // In another order, and with other white space.
         assert!(adds(&index(" ", &[C, r#"{"size":1, "digest":"sha256:b"}"#, A])));
         for (what, after) in [
             ("nothing is added", index(" ", &[A, B])),

@@ -1,4 +1,4 @@
-//! The tags of a push: their conditions, their writes, and the way back.
+//! The tags of a push: their conditions, their writes, and how they are taken back.
 
 use crate::chain::{RollBack, State, names, roll_back};
 use registry_core::storage::TagCondition;
@@ -24,9 +24,9 @@ pub(super) struct WrittenTag {
 /// A tag as a push finds it.
 pub(super) struct FoundTag {
     key: Key,
-    /// The tag as it counts: a tag of a manifest that is gone is none.
+    /// The tag as it counts: a tag of a manifest that is gone counts as `None`.
     current: Option<TagRecord>,
-    /// The condition that nobody wrote it since.
+    /// The condition that the tag was not written since.
     unchanged: Condition,
     /// This push wrote it.
     is_own: bool,
@@ -60,7 +60,7 @@ impl PushManifest {
             None => false,
         };
         let refusal = match (&self.new.condition, &current) {
-            // What this push wrote itself, before it had to begin again, met the condition.
+            // A tag that this push wrote itself, before it had to begin again, met the condition.
             _ if is_own => None,
             (TagCondition::Absent, Some(_)) => Some(Error::new(
                 ErrorCode::PreconditionFailed,
@@ -94,8 +94,8 @@ impl PushManifest {
         }
     }
 
-    /// Tells whether the push only adds to the list of referrers that a tag names. notation keeps such a list beside the
-    /// registry's own, and moves the tag with each signature.
+    /// Returns whether the push only adds to the list of referrers that a tag names. notation keeps such a list
+    /// alongside the registry's own, and moves the tag with each signature.
     async fn adds_referrers(
         &self,
         records: &mut dyn RecordTransaction,
@@ -107,14 +107,14 @@ impl PushManifest {
         }
         let key = Key::manifest(&self.repository, &before.digest);
         let Some((record, content)) = read_latest::<ManifestRecord>(records, &key).await?.visible() else {
-            // Deleted since it was looked at: the tag names nothing any more.
+            // Deleted since it was read: the tag names nothing any more.
             return Ok(true);
         };
         Ok(record.media_type.as_str() == MediaType::OCI_INDEX
             && only_adds_entries(&content, &self.new.manifest.bytes))
     }
 
-    /// Tells whether the manifest that a tag names is there, in the incarnation that it names.
+    /// Returns whether the manifest that a tag names exists, in the incarnation that it names.
     async fn is_named_manifest_visible(
         &self,
         records: &mut dyn RecordTransaction,
@@ -125,7 +125,8 @@ impl PushManifest {
         Ok(names_visible(tag, &manifest))
     }
 
-    /// Writes the back reference and the tag; `false` where the tag was written by somebody else since it was checked.
+    /// Writes the back reference and the tag; returns `false` if the tag was written by another request since it was
+    /// checked.
     pub(super) async fn write_tag(
         &mut self,
         records: &mut dyn RecordTransaction,
@@ -146,7 +147,7 @@ impl PushManifest {
             principal: self.new.principal.clone(),
             stamp: Stamp::new(self.now),
         };
-        // By compare-and-swap also where the last writer wins: a refusal later on must know what was replaced.
+        // By compare-and-swap even if the last writer wins: a later refusal has to know what was replaced.
         let Some(version) = write(records, &found.key, &record, &[], found.unchanged).await? else {
             return Ok(false);
         };
@@ -167,7 +168,7 @@ impl PushManifest {
         Ok(true)
     }
 
-    /// Takes back a tag of a push that is refused, to what it replaced if that is still there.
+    /// Takes back a tag of a refused push, to what it replaced if that still exists.
     pub(super) async fn take_back_tag(
         &self,
         records: &mut dyn RecordTransaction,
@@ -202,7 +203,7 @@ impl PushManifest {
                 return Ok(());
             };
             let Some(restored) = restored else { return Ok(()) };
-            // A delete may have ended between the look at the manifest and the tag.
+            // A delete may have ended between the reads of the manifest and of the tag.
             let key = Key::manifest(&self.repository, &restored.digest);
             if confirm_incarnation(records, &key, &restored.incarnation, self.now).await? {
                 return Ok(());
@@ -217,7 +218,7 @@ impl PushManifest {
     }
 }
 
-/// Tells whether a tag names what was read of its manifest.
+/// Returns whether a tag names the manifest that was read.
 fn names_visible(tag: &TagRecord, manifest: &Found<ManifestRecord>) -> bool {
     let incarnation = manifest.header().map(|manifest| &manifest.incarnation);
     manifest.state().is_visible() && names(incarnation, &tag.incarnation)
