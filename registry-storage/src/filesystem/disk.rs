@@ -1,5 +1,5 @@
-//! The calls to the file system for bytes and folders, as one narrow trait, so that a test can take away what was
-//! not synced and make any call fail.
+//! The calls to the file system for bytes and folders, as one narrow trait, so that a test can drop what was not synced
+//! and make any call fail.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use super::rights;
 
-/// A file system. Every method blocks, and its errors are those of the system call that it names.
+/// A file system. Every method blocks, and its errors are those of the named system call.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
-    /// Makes a folder with a mode, whatever the umask. Its parent is there.
+    /// Creates a folder with a mode, whatever the umask. Its parent exists.
     ///
     /// # Errors
     /// `AlreadyExists`, and those of mkdir(2).
@@ -21,16 +21,16 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Opens a folder, so that the names in it can be made durable.
     ///
     /// # Errors
-    /// Those of open(2). Nothing is lost by one.
+    /// Those of open(2). An error loses nothing.
     fn open_folder(&self, path: &Path) -> io::Result<Box<dyn DiskFolder>>;
 
-    /// Returns the names in a folder, in no order. A name that is not UTF-8 is left out.
+    /// Returns the names in a folder, in no particular order. A name that is not UTF-8 is left out.
     ///
     /// # Errors
     /// Those of readdir(3).
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
-    /// Makes an empty file for reading and writing, with a mode, whatever the umask.
+    /// Creates an empty file for reading and writing, with a mode, whatever the umask.
     ///
     /// # Errors
     /// `AlreadyExists`, and those of open(2).
@@ -42,7 +42,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// `NotFound`, and those of open(2).
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Takes away the name of a file.
+    /// Removes the name of a file.
     ///
     /// # Errors
     /// `NotFound`, and those of unlink(2).
@@ -51,14 +51,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Gives a file a second name, which must be free.
     ///
     /// # Errors
-    /// `NotFound` where the file or the folder of the new name is not there, and those of link(2).
+    /// `NotFound` if the file, or the folder of the new name, does not exist, and those of link(2).
     fn link(&self, file: &Path, name: &Path) -> io::Result<()>;
 
-    /// Returns the identifier of the running system, where it is known: what was written but not synced is there for
-    /// as long as it stays the same.
+    /// Returns the identifier of the running system, if it is known: what was written but not synced exists for as long
+    /// as it stays the same.
     fn epoch(&self) -> Option<String>;
 
-    /// Is told that the record store has synced its files, the one at `path` and those beside it, as they now are.
+    /// Is called when the record store has synced its files, the one at `path` and those next to it, as they are now.
     fn records_synced(&self, path: &Path);
 }
 
@@ -76,7 +76,7 @@ pub trait DiskFolder: fmt::Debug {
     /// Makes the names in the folder durable.
     ///
     /// # Errors
-    /// Those of fsync(2). After one the names must be taken for lost, even if a later sync succeeds.
+    /// Those of fsync(2). After an error the names must be considered lost, even if a later sync succeeds.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -85,7 +85,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Reads `buffer.len()` bytes from `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` where the file ends before, and those of pread(2).
+    /// `UnexpectedEof` if the file ends before, and those of pread(2).
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
     /// Writes all of `content` at `offset`.
@@ -109,7 +109,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Makes the content durable.
     ///
     /// # Errors
-    /// Those of fdatasync(2). After one the content must be taken for lost, even if a later sync succeeds.
+    /// Those of fdatasync(2). After an error the content must be considered lost, even if a later sync succeeds.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Makes content and attributes durable.

@@ -6,7 +6,7 @@
 //! <root>/bytes/<yyyymmdd>/<uuid>    bytes
 //! <root>/reserve                    space that deletes may use on a full disk
 //! ```
-//! A transaction is one savepoint in a transaction of SQLite, which concurrent ones share. Bytes and the names
+//! A transaction is one savepoint in a transaction of SQLite, which concurrent transactions share. Bytes and the names
 //! of their files are synced before the commit that makes them visible, and a transaction is answered after its commit.
 
 pub mod backup;
@@ -87,28 +87,28 @@ const ID_FILE: &str = "registry.id";
 const RECORDS_FILE: &str = "records.sqlite";
 /// The file of the reserve.
 const RESERVE_FILE: &str = "reserve";
-/// A file that is there while it is found out whether there is space.
+/// A file that exists while a probe finds out whether there is space.
 const SPACE_PROBE: &str = "space-probe";
 /// The folder of bytes below a root.
 pub(crate) const BYTES_FOLDER: &str = "bytes";
 
-/// The size of an upload's part in bytes: what one write takes, and what an upload has in memory.
+/// The size of an upload's part in bytes: what one write takes, and what an upload holds in memory.
 const PART_SIZE: usize = 256 * 1024;
-/// The size of a part in bytes where the memory for uploads is used up.
+/// The size of a part in bytes when the memory for uploads is used up.
 const SMALL_PART: usize = 24 * 1024;
-/// A part is at most so small a share of the memory for uploads that is free.
+/// A part is at most one in this many parts of the free memory for uploads.
 const SHARE: usize = 8;
 /// The largest blob in bytes that is kept in its record.
 const TAIL_LIMIT: usize = 16 * 1024;
 
-/// Tells whether there is a store below `root`.
+/// Returns whether there is a store below `root`.
 #[must_use]
 pub fn is_root(root: &Path) -> bool {
     root.join(RECORDS_FILE).is_file()
 }
 
-/// Passes unless there are bytes, and no records: the store would begin anew, and its first sweep would delete all the bytes.
-/// The file may be gone, be empty, or be a database to which nothing was written, as one is whose log was removed.
+/// Fails if there are bytes but no records: the store would begin anew, and its first sweep would delete all the bytes.
+/// The file may be gone, be empty, or be a database to which nothing was written, such as one whose log was removed.
 fn require_records(root: &Path) -> Result<(), OpenError> {
     let path = root.join(RECORDS_FILE);
     let [_, log, ..] = sqlite_head::with_logs(&path);
@@ -141,7 +141,7 @@ fn has_bytes(root: &Path) -> bool {
 pub struct FilesystemBackend {
     records: RecordStore,
     health: Arc<Health>,
-    /// None once the store was closed, so that the root is released when the last write ends.
+    /// `None` once the store was closed, so that the root is released when the last write ends.
     files: RwLock<Option<Arc<Files>>>,
     reads: Arc<Reads>,
     writes: Arc<Reads>,
@@ -151,14 +151,14 @@ pub struct FilesystemBackend {
     epoch: Option<String>,
     root: PathBuf,
     is_read_only: bool,
-    /// The folder is a copy of the one that the records were written in.
+    /// The folder is a copy of the one in which the records were written.
     is_copy: AtomicBool,
-    /// Deletes of bytes share it; a backup has it alone.
+    /// Deletes of bytes share it; a backup holds it alone.
     deletes: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl FilesystemBackend {
-    /// Opens the store below `root` with the default [`FilesystemOptions`], and makes it if there is none.
+    /// Opens the store below `root` with the default [`FilesystemOptions`], and creates it if there is none.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -172,30 +172,30 @@ impl FilesystemBackend {
         &self.root
     }
 
-    /// Tells whether nothing in the root is written, whatever happens: see [`FilesystemOptions::read_only`].
+    /// Returns whether nothing in the root is ever written: see [`FilesystemOptions::read_only`].
     #[must_use]
     pub const fn is_read_only(&self) -> bool {
         self.is_read_only
     }
 
-    /// Returns how many commits the records had since the store was opened. Concurrent transactions share one.
+    /// Returns how many commits the records had since the store was opened. Concurrent transactions share a commit.
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.records.commits()
     }
 
-    /// Returns why nothing is written at the moment, and what helps; nothing while the store writes.
+    /// Returns why nothing is written at the moment, and what helps; `None` while the store writes.
     ///
-    /// After a failed sync the store writes again by itself once its records were opened again and are whole; what else
-    /// ends writing takes somebody to look after it.
+    /// After a failed sync the store writes again by itself once its records were reopened and are whole. If writing
+    /// ended for another reason, an operator has to act.
     #[must_use]
     pub fn writes_stopped(&self) -> Option<String> {
         self.health.reason()
     }
 
-    /// Returns what is wrong with the space on the disk, and what helps; nothing while there is enough.
+    /// Returns what is wrong with the space on the disk, and what helps; `None` while there is enough.
     ///
-    /// While it says something, pulls are served, deletes are taken as far as there is room for them, and pushes get
+    /// While it is `Some`, pulls are served, deletes are accepted as far as there is room for them, and pushes get
     /// [`StorageFull`](registry_core::ErrorCode::StorageFull).
     #[must_use]
     pub fn lacks_space(&self) -> Option<String> {
@@ -203,8 +203,8 @@ impl FilesystemBackend {
         files.reserve.shortage()
     }
 
-    /// Returns how much space the file system had when the health of this store was [asked for](Backend::probe) last; nothing
-    /// before that.
+    /// Returns how much space the file system had at the last [probe](Backend::probe) of this store; `None` before the
+    /// first one.
     #[must_use]
     pub fn space(&self) -> Option<Space> {
         self.files().ok()?.reserve.space()
@@ -239,13 +239,13 @@ impl FilesystemBackend {
                 root: root.to_owned(),
                 holder,
             })?;
-        // SQLite gives its other files the mode of this one.
+        // SQLite gives its other files the mode of this file.
         create_file_if_missing(&path, rights.file()).map_err(failed)?;
         let connection = open_records(root)?;
         store_id::bind(root, &connection, rights)?;
         let reserve = Reserve::new(root, options.reserve);
         if !reserve.is_held() {
-            // What the log takes can be had for the reserve once it is copied back, which mostly needs no space.
+            // Copying the log back, which mostly needs no space, may free enough for the reserve.
             drop(queries::checkpoint(&connection));
             reserve.make();
         }
@@ -257,7 +257,7 @@ impl FilesystemBackend {
             reserve: Arc::new(reserve),
         };
         let path = root.join(RECORDS_FILE);
-        // What cannot be told or kept, on a disk that is full, is no reason not to start.
+        // A full disk on which this cannot be found out or recorded is no reason not to start.
         let is_copy = origin::is_copy(&connection, &path).unwrap_or_default();
         origin::claim_if_free(&connection, &path).unwrap_or_default();
         let records = Opened {
@@ -272,7 +272,7 @@ impl FilesystemBackend {
         Ok(backend)
     }
 
-    /// Starts what reads and writes records that were opened.
+    /// Starts the threads that read and write records that were opened.
     fn start(
         root: &Path,
         records: Opened,
@@ -384,8 +384,8 @@ impl Backend for FilesystemBackend {
     }
 
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {
-        // A client that stops in the middle of a part holds it. The less there is, the less each gets, so that it is
-        // never used up by those who send nothing.
+        // A client that stops in the middle of a part holds it. The less memory is free, the less each part gets, so
+        // that clients that send nothing never use it up.
         let free = self.upload_memory.available_permits().saturating_mul(1024);
         let size = size.min((free / SHARE).max(SMALL_PART));
         let units = u32::try_from(in_units(size)).unwrap_or(u32::MAX);
@@ -440,7 +440,7 @@ impl Backend for FilesystemBackend {
             Expect::Nothing => None,
             Expect::Size(size) | Expect::SizeNow(size) => Some(size),
         };
-        // A file that somebody reads is still there for new readers after its name is gone.
+        // A file that is being read still exists for new readers after its name is gone.
         let shared = match expect {
             Expect::SizeNow(_) => None,
             Expect::Nothing | Expect::Size(_) => files.opened.find(&name),
@@ -496,7 +496,7 @@ impl Backend for FilesystemBackend {
         blocking(move || files.list(after.as_ref(), limit)).await
     }
 
-    /// Reads a record and a byte from their files, and asks the thread that writes whether it does.
+    /// Reads a record and a byte from their files, and asks the writer thread whether it writes.
     async fn probe(&self) -> Result<(), Error> {
         self.health.check()?;
         self.records.probe().await?;
@@ -516,7 +516,7 @@ impl Backend for FilesystemBackend {
     }
 }
 
-/// Opens the records, on a full disk with the space that is kept for deletes.
+/// Opens the records; on a full disk, with the space that is reserved for deletes.
 fn open_records(root: &Path) -> Result<Connection, OpenError> {
     let path = root.join(RECORDS_FILE);
     let open = || records::open(&path, Medium::Files, !has_bytes(root));

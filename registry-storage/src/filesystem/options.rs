@@ -13,7 +13,7 @@ use super::disk::{Disk, RealDisk};
 use super::lock::{Holder, RootLock};
 use super::{FilesystemBackend, LOCK_FILE, create_private_folder};
 
-/// How often a root that another process holds is tried.
+/// The interval at which a root that another process holds is tried.
 const WAIT_INTERVAL: Duration = Duration::from_millis(15);
 
 /// Why a root was not opened.
@@ -25,7 +25,7 @@ pub enum OpenError {
     Held {
         /// The root.
         root: PathBuf,
-        /// Who owns it.
+        /// The process that owns it.
         holder: Holder,
     },
     /// A newer version of this program wrote the records.
@@ -35,10 +35,10 @@ pub enum OpenError {
         path: PathBuf,
         /// Its format.
         found: i64,
-        /// The newest format that is understood.
+        /// The newest format that this program knows.
         known: i64,
     },
-    /// The records are of an older format, and the root is only read.
+    /// The records have an older format, and the root is read-only.
     #[error("{} has format {found} of an older version; start this one once where it may write", path.display())]
     Older {
         /// The file.
@@ -46,7 +46,7 @@ pub enum OpenError {
         /// Its format.
         found: i64,
     },
-    /// The records are of an older format, and could not all be brought to the one of today.
+    /// The records have an older format, and could not all be brought to the current one.
     #[error(
         "the records in {} could not be brought to a newer format; nothing is lost, and the next start goes on: \
          where the disk is full, free {space} MB on it and start again",
@@ -56,26 +56,26 @@ pub enum OpenError {
     Migration {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         #[source]
         cause: rusqlite::Error,
     },
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("{}", path.display())]
     Disk {
         /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         #[source]
         cause: io::Error,
     },
-    /// Another process has the records open, and kept them for ten seconds.
+    /// Another process has the records open, and held them for ten seconds.
     #[error("{} is open in another process, such as a shell of SQLite; end that, and start again", path.display())]
     Locked {
         /// The file.
         path: PathBuf,
     },
-    /// There are bytes of blobs, and the records that say what they are were removed or emptied.
+    /// There are bytes of blobs, but the records that name them were removed or emptied.
     #[error(
         "{} is gone or has nothing in it, and {} has blobs: nothing was changed. Restore a backup into another folder, or move this one \
          away to begin an empty registry",
@@ -107,7 +107,7 @@ pub enum OpenError {
     Records {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         #[source]
         cause: rusqlite::Error,
     },
@@ -157,15 +157,15 @@ impl FilesystemOptions {
         Self::default()
     }
 
-    /// Waits for at most `limit` until the root is free; [`Duration::MAX`] waits for ever. The default is not to wait.
+    /// Waits at most `limit` until the root is free; [`Duration::MAX`] waits for ever. By default it does not wait.
     #[must_use]
     pub fn wait(mut self, limit: Duration) -> Self {
         self.wait = limit;
         self
     }
 
-    /// Writes nothing below the root, so that it may be on a read-only medium; any number of processes may read it so, and
-    /// none may write to it meanwhile. Where there are no records in the root, there are some in memory, which are empty at
+    /// Writes nothing below the root, so that it may be on a read-only medium. Any number of processes may read it this
+    /// way, and none may write to it meanwhile. If the root has no records, they are kept in memory and are empty at
     /// first; an adoption of a [`Tree`](crate::distribution::Tree) fills them. The default is to write.
     #[must_use]
     pub fn read_only(mut self, is_read_only: bool) -> Self {
@@ -180,49 +180,50 @@ impl FilesystemOptions {
         self
     }
 
-    /// Lets the chunks of all downloads together take `bytes` of memory, and 16 KiB each where that is used up. The less
-    /// is left, the smaller are the chunks, so that clients that stall do not keep others from reading. The default is 24
-    /// MiB.
+    /// Limits the memory for the chunks of all downloads together to `bytes`; once that is used up, each download gets
+    /// 16 KiB. The less is left, the smaller the chunks are, so that clients that stall do not keep others from
+    /// reading. The default is 24 MiB.
     #[must_use]
     pub fn download_memory(mut self, bytes: usize) -> Self {
         self.download_memory = bytes;
         self
     }
 
-    /// Lets the parts of all uploads together take `bytes` of memory, and 24 KiB each where that is used up. The less is
-    /// left, the smaller are the parts. The default is 12 MiB.
+    /// Limits the memory for the parts of all uploads together to `bytes`; once that is used up, each upload gets 24
+    /// KiB. The less is left, the smaller the parts are. The default is 12 MiB.
     #[must_use]
     pub fn upload_memory(mut self, bytes: usize) -> Self {
         self.upload_memory = bytes;
         self
     }
 
-    /// Lets at most `limit` files of bytes be open at once, a quarter of them for writing. All who read the same bytes share
-    /// one. Whoever needs one more waits for at most five seconds and gets
+    /// Limits the files of bytes that are open at once to `limit`, a quarter of them for writing. All readers of the
+    /// same bytes share one file. A request that needs one more waits for at most five seconds and then fails with
     /// [`Unavailable`](registry_core::ErrorCode::Unavailable). The default is 512, which fits a process that may have
-    /// 1024 files open; some 32 more are opened for moments or for good.
+    /// 1024 files open; some 32 more are opened briefly or permanently.
     #[must_use]
     pub fn open_files(mut self, limit: usize) -> Self {
         self.open_files = limit;
         self
     }
 
-    /// Keeps `bytes` of the disk for deletes, which have to write before they free anything. Once the disk is full and they
-    /// use it, nothing else may write until there is room for it again. The default is 8 MiB; 0 keeps nothing.
+    /// Reserves `bytes` of the disk for deletes, which have to write before they free anything. Once the disk is full
+    /// and they use the reserve, nothing else may write until there is room for it again. The default is 8 MiB; 0
+    /// reserves nothing.
     #[must_use]
     pub fn reserve(mut self, bytes: u64) -> Self {
         self.reserve = bytes;
         self
     }
 
-    /// Makes the calls for bytes and folders to `disk`. Lock and records are files of the machine in any case.
+    /// Sends the calls for bytes and folders to `disk`. Lock and records are always files of the machine.
     #[must_use]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = disk;
         self
     }
 
-    /// Opens the store below `root`, and makes it if there is none.
+    /// Opens the store below `root`, and creates it if there is none.
     ///
     /// Cancel safety: a dropped future gives up waiting, and releases the root if it has it.
     ///
@@ -239,7 +240,7 @@ impl FilesystemOptions {
     }
 
     async fn take_lock(&self, root: &Path) -> Result<RootLock, OpenError> {
-        // A limit beyond the end of time is none.
+        // If the deadline overflows, there is none.
         let deadline = Instant::now().checked_add(self.wait);
         let mut is_announced = false;
         loop {

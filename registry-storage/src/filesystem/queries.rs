@@ -1,4 +1,4 @@
-//! What is said to SQLite.
+//! The statements sent to SQLite.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
 use crate::sqlite_head;
 
-/// How long a start waits for another process that has the records open, such as somebody's shell.
+/// How long a start waits for another process that has the records open, such as an operator's shell.
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 
 /// What SQLite cuts the log to, in bytes, once it was copied back.
@@ -25,11 +25,11 @@ const STATEMENTS: usize = 64;
 /// The format of the tables below, kept in SQLite's `user_version`.
 pub(super) const FORMAT: i64 = 2;
 
-/// The most bytes of key and value together that are a row of `records`.
+/// The maximum size in bytes of key and value together in a row of `records`.
 ///
 /// In a tree that is searched by its rows, SQLite keeps up to 1002 bytes of a row in the page (of 4096 bytes). It would
-/// copy a larger row together from other pages each time that a key is compared with it. Tags, back references and grants have 250
-/// to 400 bytes; what is larger has content, and a tree of its own that is searched by number.
+/// assemble a larger row from other pages each time that a key is compared with it. Tags, back references and grants
+/// have 250 to 400 bytes; larger records have content, and are in a separate tree that is searched by number.
 const ROW_LIMIT: usize = 900;
 
 const SCHEMA: &str = "
@@ -48,19 +48,19 @@ const SCHEMA: &str = "
 /// Where SQLite keeps the records, and the index of its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Medium {
-    /// Files of this process alone, whose connections share an index in memory. In a file it would be mapped into memory,
-    /// and on a full disk of btrfs, or at the end of a quota there, the process that writes to it is killed by SIGBUS.
+    /// Files of this process alone, whose connections share an index in memory. An index in a file would be mapped into
+    /// memory, and on a full disk of btrfs, or at the end of a quota there, SIGBUS kills the process that writes to it.
     Files,
-    /// A file that nobody writes to, whose log is empty or gone.
+    /// A file that no process writes to, whose log is empty or gone.
     Settled,
-    /// Files that nobody writes to, with a log that was not copied back; each connection has an index of its own.
+    /// Files that no process writes to, with a log that was not copied back; each connection has its own index.
     WithLog,
-    /// All in the memory of this process, whose connections share what has the same path.
+    /// All in the memory of this process; connections to the same path share it.
     Memory,
 }
 
 impl Medium {
-    /// Tells how to open records that nobody writes to.
+    /// Returns how to open records that no process writes to.
     pub(super) fn unwritten(path: &Path) -> Self {
         let [_, log, ..] = sqlite_head::with_logs(path);
         if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
@@ -90,7 +90,7 @@ fn open(path: &Path, flags: OpenFlags, medium: Medium) -> rusqlite::Result<Conne
             flags | OpenFlags::SQLITE_OPEN_URI,
         ),
         Medium::WithLog => {
-            // There is no lock to take, and the index of the log is in memory where a connection has it alone.
+            // There is no lock to take, and the index of the log is in memory if a connection has it alone.
             let connection = Connection::open_with_flags_and_vfs(path, flags, c"unix-none")?;
             connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
             Ok(connection)
@@ -101,8 +101,8 @@ fn open(path: &Path, flags: OpenFlags, medium: Medium) -> rusqlite::Result<Conne
     Ok(connection)
 }
 
-/// Lets a connection keep its statements compiled. Without more, SQLite looks at what is bound, and so compiles most of them
-/// anew each time.
+/// Lets a connection keep its statements compiled. By default, SQLite looks at the bound values, and so compiles most
+/// statements again each time.
 fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection
@@ -112,8 +112,8 @@ fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Opens the connection that writes, and makes the store if there is none.
 ///
-/// 2 MiB of pages are cached, and the log is copied back every 1000 pages (4 MiB). Somebody who copies the folder meanwhile
-/// gets what is broken if the log was copied back at that time, so it is not done more often.
+/// 2 MiB of pages are cached, and the log is copied back every 1000 pages (4 MiB). An operator who copies the folder
+/// while the log is copied back gets a broken copy, so that is not done more often.
 pub(super) fn open_writer(path: &Path, medium: Medium) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -132,8 +132,8 @@ pub(super) fn open_writer(path: &Path, medium: Medium) -> rusqlite::Result<Conne
 
 /// Opens a connection that reads, with 256 KiB of pages.
 ///
-/// It may write where the writer does, and does not: SQLite keeps no other process out for a connection that may only read, and
-/// has a file with the index for it, if it is the first one after a sync failed.
+/// It may write if the writer may, but does not: for a read-only connection, SQLite does not keep other processes out,
+/// and uses a file for the index if that connection is the first one after a failed sync.
 pub(super) fn open_reader(path: &Path, medium: Medium) -> rusqlite::Result<Connection> {
     let is_shared = medium == Medium::Files;
     let access = if is_shared {
@@ -144,7 +144,7 @@ pub(super) fn open_reader(path: &Path, medium: Medium) -> rusqlite::Result<Conne
     let connection = open(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX, medium)?;
     if is_shared {
         connection.pragma_update(None, "query_only", true)?;
-        // The log is the writer's to copy back.
+        // Copying the log back is left to the writer.
         keep_log(&connection)?;
     }
     connection.execute_batch(
@@ -155,26 +155,26 @@ pub(super) fn open_reader(path: &Path, medium: Medium) -> rusqlite::Result<Conne
     Ok(connection)
 }
 
-/// Opens records that are being copied, or makes the file.
+/// Opens records that are being copied, or creates the file.
 pub(super) fn open_copy(path: &Path) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     open(path, flags, Medium::Files)
 }
 
-/// Returns the format of the store, 0 for one that was just made.
+/// Returns the format of the store, 0 for one that was just created.
 pub(super) fn format(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-/// Makes the tables, and writes the format last.
+/// Creates the tables, and writes the format last.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     create_tables(connection)?;
     execute(connection, "COMMIT")
 }
 
-/// Makes the tables within a transaction.
+/// Creates the tables within a transaction.
 pub(super) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!("{SCHEMA}; PRAGMA user_version = {FORMAT}"))
 }
@@ -184,7 +184,7 @@ pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
     execute(connection, &format!("PRAGMA user_version = {FORMAT}"))
 }
 
-/// Copies the log back and empties it; `false` where a reader kept it from that.
+/// Copies the log back and empties it; returns `false` if a reader prevented that.
 pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
         Ok(row.get::<_, i64>(0)? == 0)
@@ -213,11 +213,11 @@ pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option
         .optional()
 }
 
-/// What a look at a record found.
+/// What a read of a record found.
 pub(super) enum Looked {
-    /// The record, or that there is none.
+    /// The record, or `None` if there is none.
     Record(Option<VersionedRecord>),
-    /// A value of so many bytes, which were not read.
+    /// A value of this many bytes, which were not read.
     Large(usize),
 }
 
@@ -242,13 +242,13 @@ pub(super) fn get_small(connection: &Connection, key: &Key, limit: usize) -> rus
         .map(|found| found.unwrap_or(Looked::Record(None)))
 }
 
-/// Reads a large record into `buffer`. The library would have a second copy of the value meanwhile.
+/// Reads a large record into `buffer`. The library would hold a second copy of the value meanwhile.
 pub(super) fn get_large(
     connection: &Connection,
     key: &Key,
     mut buffer: Vec<u8>,
 ) -> rusqlite::Result<Option<VersionedRecord>> {
-    // One view of the records for all statements.
+    // One snapshot of the records for all statements.
     let view = connection.unchecked_transaction()?;
     let place = view
         .prepare_cached("SELECT version, large FROM records WHERE key = ?1")?
@@ -309,7 +309,7 @@ pub(super) fn list(
         .collect()
 }
 
-/// Writes a record if `condition` holds, and tells whether it did.
+/// Writes a record if `condition` holds, and returns whether it did.
 pub(super) fn put(
     connection: &Connection,
     key: &Key,
@@ -369,7 +369,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Removes a record, only if it is of `version` where one is given, and tells whether there was one.
+/// Removes a record, if it has `version` or none is given, and returns whether one was removed.
 pub(super) fn delete(
     connection: &Connection,
     key: &Key,
@@ -408,7 +408,7 @@ fn delete_large(connection: &Connection, id: Option<i64>) -> rusqlite::Result<()
     Ok(())
 }
 
-/// What a write has to know of the record that it replaces.
+/// What a write has to know about the record that it replaces.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     version: i64,
@@ -428,7 +428,7 @@ fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
         .optional()
 }
 
-/// Spells the number that a version is in the table.
+/// Turns the number of a version in the table into a version.
 pub(super) fn version_of(number: i64) -> Version {
     Version(Arc::from(format!("{number:x}")))
 }
@@ -457,7 +457,7 @@ fn read_entry(row: &Row<'_>) -> rusqlite::Result<RecordEntry> {
 
 /// Returns the first value after all keys that begin with `prefix`.
 ///
-/// Keys are compared by the bytes of their UTF-8, whose order is that of the characters; a blob is after every text.
+/// Keys are compared by the bytes of their UTF-8, whose order is that of the characters; a blob sorts after every text.
 pub(super) fn end_of(prefix: &Key) -> Value {
     let mut text = prefix.as_str().to_owned();
     while let Some(last) = text.pop() {

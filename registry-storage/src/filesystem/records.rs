@@ -1,4 +1,4 @@
-//! Records in SQLite: one thread writes, a few connections read, and a cache is before them.
+//! Records in SQLite: one thread writes, a few connections read, and a cache is in front of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::key::Key;
 /// How many values that are not kept in memory are read at once.
 const LARGE_READS: usize = 2;
 
-/// What the thread shares with others.
+/// What the thread shares with the rest of the store.
 #[derive(Debug)]
 pub(super) struct WriterParts {
     pub(super) health: Arc<Health>,
@@ -47,7 +47,7 @@ pub(super) struct Opened {
     pub(super) is_copy: bool,
 }
 
-/// The records of one root. When it is dropped, the thread runs what waits and ends.
+/// The records of one root. When it is dropped, the thread runs the waiting transactions and ends.
 #[derive(Debug)]
 pub(super) struct RecordStore {
     cache: Arc<RecordCache>,
@@ -123,7 +123,7 @@ impl RecordStore {
         }
         let (cache, wanted) = (Arc::clone(&self.cache), key.clone());
         let read = move |connection: &Connection| {
-            // Another one may have read it while this one waited.
+            // Another read may have read it while this one waited.
             if let Some(known) = cache.get(&wanted) {
                 return Ok(Looked::Record(known));
             }
@@ -139,8 +139,8 @@ impl RecordStore {
         }
     }
 
-    /// Reads a large value: a few at once, into memory that is taken here. Each of the threads that read would keep some of
-    /// what it once took.
+    /// Reads a large value: a few at once, into memory that is allocated here. Each reading thread would keep some of
+    /// the memory that it once allocated.
     async fn get_large(&self, key: &Key, size: usize) -> Result<Option<VersionedRecord>, Error> {
         let permit = Arc::clone(&self.large_reads).acquire_owned().await;
         let permit = permit.map_err(|_| closed())?;
@@ -159,7 +159,7 @@ impl RecordStore {
         self.readers.read(read).await
     }
 
-    /// Reads several records, those that are not in memory in one go.
+    /// Reads several records; those that are not in memory are read in one go.
     pub(super) async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<VersionedRecord>>, Error> {
         self.check_open()?;
         let mut found: Vec<Option<Option<VersionedRecord>>> =
@@ -229,7 +229,7 @@ impl RecordStore {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Reads something from the file, not from the cache, by a connection that reads and by the thread that writes.
+    /// Reads something from the file, not from the cache, with a reading connection and with the writer thread.
     pub(super) async fn probe(&self) -> Result<(), Error> {
         self.check_open()?;
         self.readers.read(queries::probe).await?;
@@ -244,10 +244,10 @@ impl RecordStore {
             .map_err(|_| closed())
     }
 
-    /// Runs what waits, makes everything durable and ends the thread.
+    /// Runs the waiting transactions, makes everything durable and ends the thread.
     pub(super) async fn close(&self) -> Result<(), Error> {
         self.readers.close().await;
-        // It may have been told before.
+        // It may have been stopped before.
         drop(self.commands.send(Command::Stop).await);
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {
@@ -270,7 +270,7 @@ impl RecordStore {
     }
 }
 
-/// Asks the thread that writes whether it does.
+/// Asks the writer thread whether it writes.
 struct Probe;
 
 impl Transaction for Probe {
@@ -310,7 +310,7 @@ pub(super) fn open(path: &Path, medium: Medium, may_create: bool) -> Result<Conn
     Ok(connection)
 }
 
-/// Opens records that are there and that nobody writes to. Blocks.
+/// Opens existing records that no process writes to. Blocks.
 pub(super) fn open_unwritten(path: &Path, medium: Medium) -> Result<Connection, OpenError> {
     let refused = |cause| OpenError::Records {
         path: path.to_owned(),

@@ -13,7 +13,8 @@ use crate::backend::{
 };
 use crate::key::Key;
 
-/// A transaction of SQLite, which merges several of the store. Nothing here waits: each call is done when its future is first polled.
+/// A transaction of SQLite, which merges several of the store's. Nothing here waits: each call is done when its future
+/// is first polled.
 #[derive(Debug)]
 pub(super) struct SqliteTransaction<'c> {
     connection: &'c mut Connection,
@@ -21,11 +22,11 @@ pub(super) struct SqliteTransaction<'c> {
     next_version: &'c mut i64,
     /// What was written, the newest last.
     changes: Vec<(Key, Option<VersionedRecord>)>,
-    /// How many bytes were written, also by transactions that were rolled back.
+    /// How many bytes were written, including transactions that were rolled back.
     written: usize,
-    /// The first error of the store. The whole transaction must then be rolled back.
+    /// The first error of SQLite. The whole transaction must then be rolled back.
     failure: Option<rusqlite::Error>,
-    /// Whether there is room for what a transaction writes.
+    /// Whether there is room for the writes of a transaction.
     room: Result<(), Error>,
 }
 
@@ -49,12 +50,12 @@ impl<'c> SqliteTransaction<'c> {
         self.changes.len()
     }
 
-    /// Says whether there is room for what is written from now on.
+    /// Sets whether there is room for the writes from now on.
     pub(super) fn set_room(&mut self, room: Result<(), Error>) {
         self.room = room;
     }
 
-    /// Returns how many bytes were written, also by transactions that were rolled back.
+    /// Returns how many bytes were written, including transactions that were rolled back.
     pub(super) const fn written(&self) -> usize {
         self.written
     }
@@ -64,18 +65,18 @@ impl<'c> SqliteTransaction<'c> {
         self.changes.truncate(count);
     }
 
-    /// Passes if the store never failed.
+    /// Returns the first error of SQLite, if there was one.
     pub(super) fn check(&mut self) -> rusqlite::Result<()> {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Returns what will be committed: the last change of each key. What a key was in between is nobody's business.
+    /// Returns what will be committed: the last change of each key. Readers must not see what a key was in between.
     pub(super) fn into_changes(self) -> Vec<(Key, Option<VersionedRecord>)> {
         let last: BTreeMap<Key, Option<VersionedRecord>> = self.changes.into_iter().collect();
         last.into_iter().collect()
     }
 
-    /// Keeps an error of the store. Its cause is logged and answered with the whole transaction.
+    /// Keeps an error of SQLite. Its cause is logged and answered with the whole transaction.
     fn note<T>(&mut self, result: rusqlite::Result<T>) -> Result<T, Error> {
         result.map_err(|cause| {
             self.fail(cause);

@@ -1,4 +1,4 @@
-//! The thread that writes records. It merges the transactions that wait into one commit.
+//! The thread that writes records. It merges waiting transactions into one commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -26,24 +26,24 @@ use super::transaction::SqliteTransaction;
 use crate::backend::{Again, Durability, RecordTransaction, Transaction, VersionedRecord};
 use crate::key::Key;
 
-/// How many transactions wait at most before those who ask are held back, and how many one commit takes.
+/// The maximum number of waiting transactions before callers are held back, and of transactions in one commit.
 pub(super) const QUEUE_LIMIT: usize = 256;
-/// How long a commit waits at most for as many transactions as the last one took.
+/// How long a commit waits at most for as many transactions as the last one had.
 const REGATHER_LIMIT: Duration = Duration::from_micros(100);
-/// How long the thread sleeps between two looks at its queue while writing is ended.
+/// How long the thread sleeps between two checks of its queue while writing has ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a commit runs transactions at most. Those that wait still are left to the next one, so that who came first is
-/// answered soon.
+/// How long a commit runs transactions at most. Those still waiting are left to the next one, so that the first callers
+/// are answered soon.
 const RUN_LIMIT: Duration = Duration::from_millis(20);
-/// How many bytes the records have, about, that a commit writes at most: they are in memory until it ends.
+/// How many bytes of records, roughly, one commit writes at most: they are in memory until it ends.
 const WRITE_LIMIT: usize = 8 << 20;
 
-/// What the thread is told.
+/// A command for the thread.
 pub(super) enum Command {
     /// Run a transaction.
     Run(Durability, Box<dyn Job>),
-    /// Look at whether writing ended.
+    /// Check whether writing has ended.
     Wake,
     /// Run what waits, then end.
     Stop,
@@ -55,30 +55,30 @@ type Changes = Vec<(Key, Option<VersionedRecord>)>;
 /// A transaction that waits for its commit.
 type Waiting = (Durability, Box<dyn Job>);
 
-/// A transaction without its type.
+/// A transaction with its type erased.
 pub(super) trait Job: Send {
-    /// Runs the steps and tells whether they are to be kept.
+    /// Runs the steps, and returns whether they are to be kept.
     fn run(&mut self, records: &mut SqliteTransaction<'_>) -> bool;
 
-    /// Tells whether it may use the space that is kept for what frees space.
+    /// Returns whether it may use the space that is reserved for deletes.
     fn is_freeing(&self) -> bool {
         false
     }
 
-    /// Gets ready to run once more, after the commit failed; `false` where it needs the room that there was not, or ran
-    /// twice. `is_room` tells whether there may be some for what frees space.
+    /// Prepares to run once more, after the commit failed; returns `false` if it needs the room that was lacking, or
+    /// already ran twice. `is_room` says whether there may be room for a job that frees space.
     fn run_again(&mut self, _is_room: bool) -> bool {
         false
     }
 
-    /// Answers, after the end of the transaction.
+    /// Sends the answer, after the end of the transaction.
     fn answer(self: Box<Self>, outcome: Result<(), Error>);
 }
 
-/// A transaction and who waits for it.
+/// A transaction and the caller that waits for it.
 pub(super) struct Request<S: Transaction> {
     transaction: Option<S>,
-    /// What runs where the commit failed.
+    /// What runs if the commit failed.
     again: Option<Again<S>>,
     is_freeing: bool,
     result: Result<S::Output, Error>,
@@ -125,7 +125,7 @@ impl<S: Transaction> Job for Request<S> {
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), Error>) {
-        // Who asked may be gone; the transaction ran all the same.
+        // The caller may be gone; the transaction ran anyway.
         drop(self.requester.send(outcome.and(self.result)));
     }
 }
@@ -144,10 +144,11 @@ fn poll_once<S: Transaction>(
     }
 }
 
-/// Takes the transactions that wait.
+/// Takes the waiting transactions.
 ///
-/// Those who were answered by the last commit often ask again at once. A sync costs more than the moment that they
-/// need for that, so a commit to be synced gives them [`REGATHER_LIMIT`], else every other commit would be of one.
+/// Callers that were answered by the last commit often ask again at once. A sync costs more than the moment that they
+/// need for that, so a commit to be synced gives them [`REGATHER_LIMIT`]; otherwise every other commit would have only
+/// one transaction.
 fn take_waiting(
     first: Command,
     commands: &mut mpsc::Receiver<Command>,
@@ -179,7 +180,7 @@ fn is_synced(batch: &[Waiting]) -> bool {
 
 /// The state of the thread.
 pub(super) struct Writer {
-    /// Nothing only while it is opened again.
+    /// `None` only while it is reopened.
     pub(super) connection: Option<Connection>,
     pub(super) path: PathBuf,
     pub(super) readers: Arc<Readers>,
@@ -189,24 +190,24 @@ pub(super) struct Writer {
     /// Held until the last write is done.
     pub(super) lock: Arc<RootLock>,
     pub(super) reserve: Arc<Reserve>,
-    /// The version of the next write: random at first, then counted, so that none comes twice.
+    /// The version of the next write: random at first, then counted, so that none is used twice.
     pub(super) next_version: i64,
     /// Whether the connection syncs its commits.
     pub(super) is_syncing: bool,
     /// Whether there are commits that were not synced.
     pub(super) has_unsynced: bool,
-    /// How many transactions the last commit took.
+    /// How many transactions the last commit had.
     pub(super) last_batch: usize,
     /// How many commits there were.
     pub(super) commits: Arc<AtomicU64>,
-    /// What the last of them wrote.
+    /// What the last commit wrote.
     pub(super) last_change: Option<LastChange>,
-    /// When it was tried last to write again.
+    /// When it was last tried to write again.
     pub(super) tried: Option<Instant>,
 }
 
 impl Writer {
-    /// Runs until it is told to stop or nobody can ask any more, then copies the log back and closes the store.
+    /// Runs until it is stopped or no caller is left, then copies the log back and closes the store.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Error> {
         let mut batch = Vec::new();
         while let Some(command) = self.next(&mut commands) {
@@ -220,7 +221,7 @@ impl Writer {
         self.close()
     }
 
-    /// Waits for a command, and tries to write again while writing is ended.
+    /// Waits for a command, and tries to write again while writing has ended.
     fn next(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
         while self.health.is_stopped() {
             self.try_to_go_on();
@@ -250,8 +251,8 @@ impl Writer {
             match self.run_some(batch) {
                 Ok(count) => batch.drain(..count).for_each(|(_, job)| job.answer(Ok(()))),
                 Err(error) => {
-                    // What frees space gets the space that was kept for it. Another error passes: a quota may have been used
-                    // up, and may not be any more.
+                    // Jobs that free space get the space that was reserved for them. An error other than a full disk
+                    // may pass: a quota may have been used up, and may have room by now.
                     let is_full = error.code() == ErrorCode::StorageFull;
                     let is_room = is_freeing && (!is_full || self.reserve.release());
                     for (durability, mut job) in std::mem::take(batch) {
@@ -266,15 +267,15 @@ impl Writer {
         }
     }
 
-    /// Runs the first transactions of a batch as one of SQLite. Returns how many.
+    /// Runs the first transactions of a batch as one transaction of SQLite. Returns how many.
     fn run_some(&mut self, batch: &mut [Waiting]) -> Result<usize, Error> {
         self.health.check()?;
         self.commit(batch)
             .map_err(|cause| self.health.records_failed(&self.path, cause))
     }
 
-    /// Runs a batch, or as much of it as a transaction of SQLite should be, which is rolled back where it fails. Returns how many
-    /// transactions that is.
+    /// Runs a batch, or as much of it as one transaction of SQLite should have, and rolls it back if it fails. Returns
+    /// how many transactions it ran.
     fn commit(&mut self, batch: &mut [Waiting]) -> rusqlite::Result<usize> {
         let mut connection = self.connection.take().ok_or_else(busy)?;
         let result = self.commit_on(&mut connection, batch);
@@ -310,7 +311,7 @@ impl Writer {
         Ok(count)
     }
 
-    /// Runs each transaction in a savepoint of its own. Returns how many it ran, at least one, and what they changed.
+    /// Runs each transaction in its own savepoint. Returns how many it ran, at least one, and what they changed.
     fn run_steps(
         &mut self,
         connection: &mut Connection,
@@ -339,7 +340,7 @@ impl Writer {
         Ok((count, records.into_changes()))
     }
 
-    /// Commits, and shows the changes to the cache.
+    /// Commits, and passes the changes to the cache.
     fn commit_changes(&mut self, connection: &Connection, changes: Changes) -> rusqlite::Result<()> {
         let mark = self.cache.begin_write(&changes);
         let result = queries::execute(connection, "COMMIT");
@@ -358,7 +359,7 @@ impl Writer {
         result
     }
 
-    /// Chooses whether commits are synced. SQLite takes that only outside of a transaction.
+    /// Chooses whether commits are synced. SQLite accepts that only outside of a transaction.
     fn sync_commits(&mut self, connection: &Connection, is_syncing: bool) -> rusqlite::Result<()> {
         if self.is_syncing != is_syncing {
             // The log is still synced before it is copied back, so an unsynced commit can be lost, never torn.
@@ -392,14 +393,14 @@ impl Writer {
             disk.records_synced(&path);
         }
         if let Some(connection) = &connection {
-            // What could not be copied back stays in it. Where it is empty, its file is there for a start that cannot
-            // make one.
+            // What could not be copied back stays in the log. If the log is empty, its file stays for a start that
+            // cannot create one.
             drop(queries::keep_log(connection));
         }
         drop(connection);
         drop(lock);
         match result {
-            // The log has all of it, and a start reads it.
+            // The log has everything, and the next start reads it.
             Err(error) if error.code() == ErrorCode::StorageFull => Ok(()),
             result => result,
         }
