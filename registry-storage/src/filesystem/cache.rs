@@ -1,7 +1,7 @@
 //! The exact cache of records.
 //!
-//! Small values are kept for as long as there is room. Large ones are kept for as long as somebody uses them, so that
-//! a thousand clients that read one value have one copy of it.
+//! Small values are kept while there is room. Large ones are kept while they are in use, so that a thousand clients
+//! that read one value share one copy of it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,20 +14,20 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use crate::backend::{Checked, Version, VersionedRecord};
 use crate::key::Key;
 
-/// The largest value that is kept although nobody uses it, in bytes.
+/// The largest value in bytes that is kept although it is not in use.
 pub(super) const VALUE_LIMIT: usize = 64 * 1024;
-/// What an entry costs beside key and value, in bytes, about.
+/// Roughly what an entry costs in bytes, besides key and value.
 const ENTRY_OVERHEAD: u64 = 256;
-/// How many generations are counted, so that a write to one key seldom drops the fill of another.
+/// How many generations there are, so that a write to one key seldom drops the fill of another.
 const GENERATIONS: usize = 64;
 /// A power of two that leaves each shard room for several values of [`VALUE_LIMIT`].
 const SHARDS: usize = 8;
 
 /// What was read and written last, as long as it fits.
 ///
-/// A read never returns what is older than the last commit that ended before it began. For that, a write takes its
-/// keys out before it commits and puts the new values in after; in between, and where a write passed since a read
-/// began, what was read is not kept. There is one writer.
+/// A read never returns a value older than the last commit that ended before the read began. For that, a write removes
+/// its keys before it commits and inserts the new values after. In between, and if a write occurred since a read began,
+/// what was read is not kept. There is one writer.
 #[derive(Debug)]
 pub(super) struct RecordCache {
     entries: Cache<Key, Option<VersionedRecord>, EntryWeight>,
@@ -65,7 +65,7 @@ impl LargeValue {
     }
 }
 
-/// What a fill must show: the generation of its key when the read began.
+/// What a fill must present: the generation of its key when the read began.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket(u64);
 
@@ -85,7 +85,7 @@ impl Weighter<Key, Option<VersionedRecord>> for EntryWeight {
 }
 
 impl RecordCache {
-    /// Makes a cache that holds at most `capacity` bytes, about.
+    /// Creates a cache that holds about `capacity` bytes at most.
     pub(super) fn new(capacity: u64) -> Self {
         let items = usize::try_from(capacity / 1024).unwrap_or(usize::MAX);
         let mut options = OptionsBuilder::new();
@@ -107,7 +107,7 @@ impl RecordCache {
         }
     }
 
-    /// Returns what is known of a key: a record, or that there is none.
+    /// Returns what is known of a key: a record, or that it does not exist.
     pub(super) fn get(&self, key: &Key) -> Option<Option<VersionedRecord>> {
         let kept = self.entries.get(key);
         kept.or_else(|| self.large().get(key)?.get().map(Some))
@@ -147,10 +147,10 @@ impl RecordCache {
         }
     }
 
-    /// Lets others use a large value for as long as the result is there.
+    /// Shares a large value with other readers for as long as the result exists.
     fn share(&self, key: &Key, stored: VersionedRecord) -> VersionedRecord {
         let mut large = self.large();
-        // Another one read it at the same time.
+        // Another reader read it at the same time.
         if let Some(known) = large.get(key).and_then(LargeValue::get) {
             return known;
         }
@@ -169,7 +169,7 @@ impl RecordCache {
         }
     }
 
-    /// Takes keys out before they are committed.
+    /// Removes keys before they are committed.
     pub(super) fn begin_write(&self, changes: &[(Key, Option<VersionedRecord>)]) -> WriteMark {
         let touched: BTreeSet<usize> = changes.iter().map(|(key, _)| self.generation_of(key)).collect();
         for at in &touched {
@@ -182,7 +182,7 @@ impl RecordCache {
         WriteMark(touched)
     }
 
-    /// Puts the values in that were committed, one of each key.
+    /// Inserts the committed values, one for each key.
     pub(super) fn end_write(&self, mark: WriteMark, committed: Vec<(Key, Option<VersionedRecord>)>) {
         for (key, value) in committed {
             if fits(value.as_ref()) {
@@ -196,7 +196,7 @@ impl RecordCache {
         }
     }
 
-    /// Forgets everything, also what is being read. Only the writer may call it, and not during a write.
+    /// Forgets everything, including what is being read. Only the writer may call it, and not during a write.
     pub(super) fn clear(&self) {
         for at in 0..GENERATIONS {
             self.with_generation(at, |generation| *generation = generation.wrapping_add(2));
@@ -214,7 +214,7 @@ impl RecordCache {
         usize::try_from(hash).unwrap_or_default()
     }
 
-    /// Gives access to a generation, which [`generation_of`](Self::generation_of) numbered.
+    /// Gives access to the generation that [`generation_of`](Self::generation_of) numbered.
     fn with_generation<T: Default>(&self, at: usize, act: impl FnOnce(&mut u64) -> T) -> T {
         let generation = self.generations.get(at);
         generation
@@ -227,7 +227,7 @@ fn fits(value: Option<&VersionedRecord>) -> bool {
     value.is_none_or(|stored| stored.value.len() <= VALUE_LIMIT)
 }
 
-/// Copies the value out of the buffer that it came in, which may be larger.
+/// Copies the value out of the buffer that it was read into, which may be larger.
 fn detached(stored: VersionedRecord) -> VersionedRecord {
     VersionedRecord {
         value: Bytes::copy_from_slice(&stored.value),
@@ -288,14 +288,14 @@ mod tests {
         let large = |filler: &str| stored(&filler.repeat(VALUE_LIMIT + 1));
         let ticket = cache.begin_read(&key);
         let first = cache.end_read(ticket, &key, large("x")).unwrap();
-        // One that read at the same time, and one that comes later.
+        // One that read at the same time, and one that reads later.
         let second = cache.end_read(ticket, &key, large("x")).unwrap();
         let third = cache.get(&key).flatten().unwrap();
         assert_eq!(first, large("x").unwrap());
         for other in [&second, &third] {
             assert_eq!(other.value.as_ptr(), first.value.as_ptr());
         }
-        // A part of it is a use, too.
+        // A slice of it is a use, too.
         let part = first.value.slice(1..2);
         drop((first, second, third));
         assert!(cache.get(&key).is_some());

@@ -1,45 +1,45 @@
-//! The memory that chunks on their way to clients take.
+//! The memory for chunks that are being sent to clients.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The largest chunk in bytes. With 256 KiB one client pulled a seventh slower, with 512 KiB no faster; more would be more
-/// memory than clients that stall should have.
+/// The largest chunk in bytes. With 256 KiB one client pulled a seventh slower, with 512 KiB no faster; larger chunks
+/// would give clients that stall more memory than they should have.
 const LARGEST: usize = 384 * 1024;
 
 /// The smallest chunk in bytes, which needs no permit.
 const SMALLEST: usize = 8 * 1024;
 
-/// A chunk is at most so small a share of what is free, so that clients that stall use up what is there more and more
-/// slowly, and there is something for the next one.
+/// A chunk is at most one in this many parts of the free memory, so that clients that stall use it up more and more
+/// slowly, and some is left for the next client.
 const SHARE: usize = 16;
 
 /// A budget of memory that all streams share, in kibibytes.
 #[derive(Clone, Debug)]
 pub(super) struct ChunkMemory(Arc<Semaphore>);
 
-/// The chunks that a stream has at once: one that the receiver still sends the end of, the next one that it has, and one that
-/// is read ahead.
+/// The chunks that a stream has at once: one whose end the receiver is still sending, the next one that it has, and one
+/// that is read ahead.
 const AT_ONCE: usize = 3;
 
 /// What a stream may have in memory: three chunks of one size.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    /// None stands for chunks of the smallest size, of which none is read ahead.
+    /// `None` for chunks of the smallest size, of which none is read ahead.
     permit: Option<OwnedSemaphorePermit>,
     size: usize,
 }
 
 impl ChunkMemory {
-    /// Makes a budget of `size` bytes.
+    /// Creates a budget of `size` bytes.
     pub(super) fn new(size: usize) -> Self {
         Self(Arc::new(Semaphore::new(
             (size / 1024).min(Semaphore::MAX_PERMITS),
         )))
     }
 
-    /// Gives a stream what is there for it in place of what it had.
+    /// Replaces a stream's memory with what is available for it now.
     pub(super) fn renew(&self, before: Option<Chunks>) -> Chunks {
         drop(before);
         let free = self.0.available_permits().saturating_mul(1024);
@@ -61,7 +61,7 @@ impl Chunks {
         self.size
     }
 
-    /// Tells whether there is memory for one that is read ahead.
+    /// Returns whether there is memory for a chunk that is read ahead.
     pub(super) const fn may_read_ahead(&self) -> bool {
         self.permit.is_some()
     }

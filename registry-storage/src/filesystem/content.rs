@@ -1,4 +1,4 @@
-//! The content of a file on its way out.
+//! The content of a file while it is sent.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -35,20 +35,20 @@ impl BlobContent for FileContent {
     }
 }
 
-/// Reads chunk by chunk, where there is memory one of them ahead: see [`Chunks`] for how many a client that stalls holds.
+/// Reads chunk by chunk, one of them ahead if there is memory: see [`Chunks`] for how many a client that stalls holds.
 struct FileStream {
     content: FileContent,
-    /// What no read was begun for.
+    /// The range for which no read was begun.
     rest: Range<u64>,
     reading: Option<Reading<BytesMut>>,
-    /// The chunks that were sent last: once the receiver is done with one, its memory takes the next. It asks for a chunk
-    /// while it still sends the end of the one before.
+    /// The chunks that were sent last: once the receiver has released one, its memory is reused for the next. The
+    /// receiver asks for a chunk while it still sends the end of the previous one.
     sent: [Option<Bytes>; 2],
     chunks: Option<Chunks>,
 }
 
 impl FileStream {
-    /// Begins to read the next chunk; nothing at the end.
+    /// Begins to read the next chunk; returns `None` at the end.
     fn begin_read(&mut self, buffer: BytesMut) -> Option<Reading<BytesMut>> {
         if self.rest.is_empty() {
             return None;
@@ -64,7 +64,7 @@ impl FileStream {
         self.rest.start = end;
         let FileContent { opened, reads, .. } = self.content.clone();
         Some(reads.begin(&Arc::clone(&opened.path), move || {
-            // One that held a larger chunk would go on holding its memory.
+            // A buffer of a larger chunk would keep holding its memory.
             let mut buffer = if buffer.capacity() > 2 * most {
                 BytesMut::new()
             } else {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::health::{Cure, Health, try_again};
 use super::{RECORDS_FILE, SPACE_PROBE};
 
-/// What the probe for space writes, in bytes: more than a transaction that failed for want of it.
+/// What the space probe writes, in bytes: more than a transaction that failed for lack of space.
 const PROBE: usize = 1 << 20;
 
 /// What an error of SQLite means for the store.
@@ -19,7 +19,7 @@ const PROBE: usize = 1 << 20;
 pub(super) enum Trouble {
     /// There is no space.
     Full,
-    /// It may be gone at the next try: no file can be opened, a read or write failed, the records are locked. The
+    /// It may be gone at the next attempt: no file can be opened, a read or write failed, the records are locked. The
     /// transaction was rolled back.
     Passing,
     /// Nobody knows what the disk holds.
@@ -30,7 +30,7 @@ pub(super) enum Trouble {
     Defect,
 }
 
-/// Says what an error means for the store whose records are in `folder`.
+/// Returns what an error means for the store whose records are in `folder`.
 pub(super) fn trouble(cause: &rusqlite::Error, folder: &Path) -> Trouble {
     let Some(error) = cause.sqlite_error() else {
         return Trouble::Defect;
@@ -40,7 +40,7 @@ pub(super) fn trouble(cause: &rusqlite::Error, folder: &Path) -> Trouble {
         (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => Trouble::LostSync,
         (_, ffi::SQLITE_IOERR_DATA | ffi::SQLITE_IOERR_CORRUPTFS)
         | (ffi::ErrorCode::DatabaseCorrupt | ffi::ErrorCode::NotADatabase, _) => Trouble::Damage,
-        // SQLite knows a full disk, and not a quota that is used up.
+        // SQLite recognizes a full disk, but not a quota that is used up.
         (_, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE)
             if lacks_space(folder) =>
         {
@@ -63,7 +63,7 @@ pub(super) fn trouble(cause: &rusqlite::Error, folder: &Path) -> Trouble {
 }
 
 impl Health {
-    /// Logs an error of writing records and makes the answer to it. It ends writing where it has to.
+    /// Logs an error of writing records and returns the answer to it. It ends writing if it has to.
     pub(super) fn records_failed(&self, path: &Path, cause: rusqlite::Error) -> Error {
         let trouble = trouble(&cause, path.parent().unwrap_or(path));
         if trouble == Trouble::Full {
@@ -93,8 +93,8 @@ impl Health {
         answer.with_cause(cause)
     }
 
-    /// Logs an error of a sync of a file of bytes, whose content must be taken for lost, and makes the answer to it.
-    /// It ends writing, unless only the space is used up, as where a quota is found out at the sync.
+    /// Logs a failed sync of a file of bytes, whose content must be considered lost, and returns the answer to it. It
+    /// ends writing, unless only the space is used up, as when a quota is detected at the sync.
     pub(super) fn sync_failed(&self, path: &Path, cause: io::Error) -> Error {
         if !is_full(&cause) {
             self.end_writing("a sync of uploaded bytes failed", Cure::Reopen);
@@ -102,14 +102,15 @@ impl Health {
         file_error("sync", path, cause)
     }
 
-    /// The same for the names in a folder. The names of other files may be lost too, and no sync tells which.
+    /// As [`sync_failed`](Self::sync_failed), for the names in a folder. The names of other files may be lost too, and
+    /// no sync tells which.
     pub(super) fn folder_sync_failed(&self, path: &Path, cause: io::Error) -> Error {
         self.end_writing("a sync of the names of uploaded bytes failed", Cure::Restart);
         file_error("sync", path, cause)
     }
 }
 
-/// Logs an error of a call to the file system and makes the answer to it.
+/// Logs an error of a call to the file system and returns the answer to it.
 pub(super) fn file_error(call: &'static str, path: &Path, cause: io::Error) -> Error {
     tracing::error!(call, path = %path.display(), %cause, "a call to the file system failed");
     let answer = if is_full(&cause) {
@@ -122,7 +123,7 @@ pub(super) fn file_error(call: &'static str, path: &Path, cause: io::Error) -> E
     answer.with_cause(cause)
 }
 
-/// Logs an error of a read of records and makes the answer to it.
+/// Logs an error of a read of records and returns the answer to it.
 pub(super) fn read_error(path: &Path, cause: rusqlite::Error) -> Error {
     tracing::error!(path = %path.display(), %cause, "records cannot be read");
     let answer = match trouble(&cause, path.parent().unwrap_or(path)) {
@@ -134,7 +135,7 @@ pub(super) fn read_error(path: &Path, cause: rusqlite::Error) -> Error {
     answer.with_cause(cause)
 }
 
-/// Tells whether an error is that of a disk that is full, or of a quota.
+/// Returns whether an error is that of a full disk or of a quota that is used up.
 pub(super) fn is_full(cause: &io::Error) -> bool {
     matches!(
         cause.kind(),
@@ -156,7 +157,7 @@ fn is_passing(cause: &io::Error) -> bool {
     Errno::from_io_error(cause).is_some_and(|error| errors.contains(&error))
 }
 
-/// Tells by a file that is written and removed again whether there is no space.
+/// Returns whether there is no space, by writing a file and removing it again.
 pub(super) fn lacks_space(folder: &Path) -> bool {
     let path = folder.join(SPACE_PROBE);
     let written = File::create(&path).and_then(|mut file| file.write_all(&vec![0; PROBE]));
@@ -164,7 +165,7 @@ pub(super) fn lacks_space(folder: &Path) -> bool {
     written.is_err_and(|cause| is_full(&cause)) || is_too_large(folder)
 }
 
-/// Tells whether the records are as large as a file of this process may be.
+/// Returns whether the records are as large as a file of this process may be.
 fn is_too_large(folder: &Path) -> bool {
     let limit = rlimit::getrlimit(rlimit::Resource::FSIZE).map_or(u64::MAX, |(soft, _)| soft);
     let files = [RECORDS_FILE.to_owned(), format!("{RECORDS_FILE}-wal")];

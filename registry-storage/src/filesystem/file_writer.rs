@@ -53,7 +53,7 @@ impl BytesWriter for FileWriter {
         }
         let file = self.file.clone();
         let write = move || {
-            // The write goes on if the future is dropped, and so must the exclusion of others.
+            // The write continues if the future is dropped, so other writers must stay excluded.
             let _guard = guard;
             files.health.check()?;
             files.reserve.check()?;
@@ -86,7 +86,7 @@ impl BytesWriter for FileWriter {
         let sync = move || {
             let (_guard, _permit) = (guard, permit);
             files.health.check()?;
-            // Before the descriptor closes: an error of writing back may be forgotten with it.
+            // Before the descriptor is closed: an error of writing back may be forgotten with it.
             file.sync_data().map_err(|cause| {
                 let answer = files.health.sync_failed(&files.path(&name), cause);
                 files.discard(&name);

@@ -19,10 +19,10 @@ use super::reserve::Reserve;
 use super::rights::Rights;
 use crate::bytes_name::BytesName;
 
-/// How many days are remembered as durable; more only cost a sync.
+/// How many days are remembered as durable; if there are more, they only cost a sync.
 const DAYS_LIMIT: usize = 32;
 
-/// The files of a root. Every method blocks; [`blocking`] runs it where that is allowed.
+/// The files of a root. Every method blocks; [`blocking`] runs it where blocking is allowed.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) disk: Arc<dyn Disk>,
@@ -36,7 +36,7 @@ pub(super) struct Files {
     durable_days: Mutex<BTreeSet<Box<str>>>,
     /// Bytes that a probe found.
     probed: Mutex<Option<BytesName>>,
-    /// Held for as long as a write may go on.
+    /// Held while a write may be in progress.
     lock: Arc<RootLock>,
 }
 
@@ -46,7 +46,7 @@ type OpenedFolder = (PathBuf, Box<dyn DiskFolder>);
 /// Why files did not get second names.
 #[derive(Debug)]
 pub(crate) enum LinkError {
-    /// The system does not let this file have one.
+    /// The system does not allow a second name for this file.
     Refused { file: PathBuf, cause: io::Error },
     /// Anything else.
     Storage(Error),
@@ -58,7 +58,7 @@ impl From<Error> for LinkError {
     }
 }
 
-/// A file that is being written, and whether it was made for that.
+/// A file that is being written, and whether it was created for that.
 #[derive(Debug)]
 pub(super) struct OpenedFile {
     pub(super) file: Arc<dyn DiskFile>,
@@ -84,8 +84,9 @@ impl Files {
         self.folder.join(name.as_str())
     }
 
-    /// Opens a file to write at `offset`. One that begins is made, with the folder of its day; one that goes on must have
-    /// what was written before: where a sync failed it was taken away, and a hole must not take its place.
+    /// Opens a file for writing at `offset`. A file that is begun is created, with the folder of its day. A file that
+    /// is continued must have what was written before: after a failed sync it was removed, and a hole must not take its
+    /// place.
     pub(super) fn open_for_writing(&self, name: &BytesName, offset: u64) -> Result<OpenedFile, Error> {
         let path = self.path(name);
         match self.disk.open(&path, Access::Write) {
@@ -130,7 +131,7 @@ impl Files {
                 file: source.clone(),
                 cause,
             })?;
-            // Whoever wrote it may not have synced it. Where it was, this costs next to nothing.
+            // Its writer may not have synced it. If it did, this costs next to nothing.
             let file = self
                 .disk
                 .open(&path, Access::Read)
@@ -145,7 +146,7 @@ impl Files {
         Ok(())
     }
 
-    /// Takes back what a failed write left after `offset`, as far as the disk lets it.
+    /// Undoes what a failed write left after `offset`, as far as the disk allows it.
     pub(super) fn roll_back(&self, name: &BytesName, opened: &OpenedFile, offset: u64) {
         let path = self.path(name);
         let (call, result) = if opened.is_new {
@@ -192,7 +193,8 @@ impl Files {
             move |cause| file_error(call, &path, cause)
         };
         let unknown = || Error::from(ErrorCode::BlobUploadUnknown);
-        // A file that has its size is never opened for writing: it may be a link to one that others keep.
+        // A file that has its size already is never opened for writing: it may be a link to a file that other programs
+        // keep.
         let file = self.open(name)?.ok_or_else(unknown)?;
         let length = file.length().map_err(failed("stat"))?;
         let file = match length {
@@ -204,7 +206,7 @@ impl Files {
                 file
             }
         };
-        // Before the sync: a folder that cannot be opened is no reason to give the bytes up.
+        // Before the sync: a folder that cannot be opened is no reason to discard the bytes.
         let folders = self.open_folders(name)?;
         let synced = file
             .sync_all()
@@ -214,8 +216,8 @@ impl Files {
             .inspect_err(|_| self.discard(name))
     }
 
-    /// Takes away a file that could not be synced. Nobody was promised it, and a sync that succeeds later, in another
-    /// process, would prove nothing.
+    /// Removes a file that could not be synced. It was not promised to any client, and a sync that succeeds later, in
+    /// another process, would prove nothing.
     pub(super) fn discard(&self, name: &BytesName) {
         let path = self.path(name);
         self.opened.forget(name);
@@ -226,7 +228,7 @@ impl Files {
         }
     }
 
-    /// Opens a file for all who read it.
+    /// Opens a file that all its readers share.
     pub(super) fn open_shared(
         &self,
         name: &BytesName,
@@ -325,7 +327,7 @@ impl Files {
                 .iter()
                 .filter_map(|file| BytesName::parse(&format!("{day}/{file}")))
                 .collect()),
-            // It went since, or is a file that is none of ours.
+            // It was removed since, or is a file that is not this store's.
             Err(cause)
                 if matches!(
                     cause.kind(),
@@ -348,7 +350,7 @@ impl Files {
         }
     }
 
-    /// Opens the folder of a day, and the one above until the day's name is known to be durable.
+    /// Opens the folder of a day, and the folder above it until the day's name is known to be durable.
     fn open_folders(&self, name: &BytesName) -> Result<Vec<OpenedFolder>, Error> {
         let mut paths = vec![self.folder.join(name.day())];
         if !self.durable_days().contains(name.day()) {
@@ -381,7 +383,7 @@ impl Files {
     }
 }
 
-/// Runs what blocks on a thread that may.
+/// Runs what blocks on a thread that may block.
 pub(super) async fn blocking<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

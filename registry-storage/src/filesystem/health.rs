@@ -11,7 +11,7 @@ use tokio::sync::mpsc::WeakSender;
 use super::writer::Command;
 use crate::clock::{Clock as _, SystemClock};
 
-/// How often the log says that nothing is written.
+/// How often the log reports that nothing is written.
 const TELL: Duration = Duration::from_secs(60);
 
 /// After how many seconds a client should try again.
@@ -20,8 +20,8 @@ const RETRY_AFTER: &str = "5";
 /// Whether the store may still write.
 ///
 /// After a failed sync nobody knows what the disk holds, and a second sync that succeeds proves nothing (the kernel
-/// drops the pages that it could not write). So such an error ends writing until the records were opened again and
-/// are known to be whole. Whatever else fails concerns the requests that met it, and nobody else.
+/// drops the pages that it could not write). So such an error ends writing until the records were reopened and are
+/// known to be whole. Any other failure affects only the requests that hit it.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     is_stopped: AtomicBool,
@@ -32,7 +32,7 @@ pub(super) struct Health {
 #[derive(Debug, Default)]
 struct State {
     stop: Option<Stop>,
-    /// How often writing ended.
+    /// How many times writing ended.
     stops: u64,
 }
 
@@ -47,18 +47,18 @@ struct Stop {
 /// What lets the store write again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cure {
-    /// The writer opens the records again and finds what it acknowledged.
+    /// The writer reopens the records and finds what it acknowledged.
     Reopen,
-    /// Somebody looks after it and starts the program again.
+    /// An operator fixes the cause and restarts the program.
     Restart,
 }
 
-/// Names one end of writing, so that a cure of it is none of a later one.
+/// Identifies one end of writing, so that its cure is not taken for that of a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StopNumber(u64);
 
 impl Health {
-    /// Says whom to wake when writing ends.
+    /// Sets the writer to wake when writing ends.
     pub(super) fn set_writer(&self, writer: WeakSender<Command>) {
         drop(self.writer.set(writer));
     }
@@ -67,7 +67,7 @@ impl Health {
         self.is_stopped.load(Ordering::Acquire)
     }
 
-    /// Passes while the store may write.
+    /// Succeeds while the store may write.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.is_stopped() {
             Err(self.refusal())
@@ -93,7 +93,7 @@ impl Health {
         state.stop = Some(stop);
         self.is_stopped.store(true, Ordering::Release);
         drop(state);
-        // It tries to go on even if nobody asks it to write. Where its queue is full, it is awake.
+        // It tries to write again even if no request arrives. If its queue is full, it is awake.
         if let Some(writer) = self.writer.get().and_then(WeakSender::upgrade) {
             drop(writer.try_send(Command::Wake));
         }
@@ -116,7 +116,7 @@ impl Health {
         }
     }
 
-    /// Says in the log once a minute that nothing is written.
+    /// Logs once a minute that nothing is written.
     pub(super) fn tell_again(&self) {
         if let Some(stop) = &mut self.state().stop
             && stop.told.elapsed() >= TELL
@@ -126,12 +126,12 @@ impl Health {
         }
     }
 
-    /// Returns why nothing is written, and what helps.
+    /// Returns why nothing is written, and what helps; `None` while the store writes.
     pub(super) fn reason(&self) -> Option<String> {
         self.state().stop.as_ref().map(Stop::to_string)
     }
 
-    /// The answer to a write while nothing is written.
+    /// Returns the answer to a write while nothing is written.
     pub(super) fn refusal(&self) -> Error {
         let reason = self.reason().map_or(Cow::Borrowed(PASSED), Cow::Owned);
         Error::new(ErrorCode::Unavailable, reason).with_field("Retry-After", RETRY_AFTER)
@@ -142,7 +142,7 @@ impl Health {
     }
 }
 
-/// What is said of trouble that passed while it was asked for.
+/// The message for a failure that passed before it was reported.
 const PASSED: &str = "The registry could not write; try again.";
 
 impl std::fmt::Display for Stop {
@@ -161,12 +161,12 @@ impl std::fmt::Display for Stop {
     }
 }
 
-/// The answer to what will succeed when it is tried again.
+/// Returns the answer to a request that will succeed when it is tried again.
 pub(super) fn try_again(message: &'static str) -> Error {
     Error::new(ErrorCode::Unavailable, message).with_field("Retry-After", RETRY_AFTER)
 }
 
-/// The answer to what is asked for after the store was closed.
+/// Returns the answer to a request after the store was closed.
 pub(super) fn closed() -> Error {
     Error::new(ErrorCode::Unavailable, "The registry is shutting down.")
 }

@@ -1,4 +1,4 @@
-//! Second names of files that are in memory only.
+//! Second names of files, kept only in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Access, Disk, DiskFile, DiskFolder};
 
-/// A disk that is only read. What is linked on it has its second name in the memory of this process.
+/// A read-only disk. What is linked on it has its second name in the memory of this process.
 #[derive(Debug)]
 pub(super) struct LinkedFiles {
     disk: Arc<dyn Disk>,

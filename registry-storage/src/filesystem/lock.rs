@@ -1,7 +1,8 @@
-//! The locks by which one process owns a root.
+//! The locks through which one process owns a root.
 //!
-//! Two files are locked. `registry.lock` says who has the root, and somebody may take it for a leftover and remove it;
-//! so the folder of bytes is locked too, and first, which nobody removes and expects the registry to go on.
+//! Two files are locked. `registry.lock` names the owner of the root, and an operator may take it for a leftover and
+//! remove it. So the folder of bytes is locked too, and first: nobody removes that and expects the registry to keep
+//! working.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
@@ -24,9 +25,9 @@ const HOLDER_LIMIT: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct RootLock {
     root: PathBuf,
-    /// None where the root is only read.
+    /// `None` if the root is read-only.
     file: Option<Mutex<Locked>>,
-    /// What keeps away those who write, where the root is only read.
+    /// Keeps writers away, if the root is read-only.
     _shared: Vec<File>,
     bytes: OnceLock<Locked>,
     records: OnceLock<Identity>,
@@ -66,7 +67,7 @@ struct Locked {
     identity: Identity,
 }
 
-/// What tells one file from another, whatever their names.
+/// What distinguishes one file from another, whatever their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -97,14 +98,14 @@ impl fmt::Display for Holder {
 }
 
 impl RootLock {
-    /// Takes the locks of a root if they are free, else tells who holds them. Does not wait.
+    /// Takes the locks of a root if they are free, otherwise returns their holder. Does not wait.
     ///
-    /// The folder of bytes is locked where it is there; [`hold_bytes`](Self::hold_bytes) locks one that was made.
+    /// The folder of bytes is locked if it exists; [`hold_bytes`](Self::hold_bytes) locks one that was created later.
     pub(super) fn try_take(root: &Path) -> io::Result<Result<Self, Holder>> {
         let path = root.join(LOCK_FILE);
         let bytes = OnceLock::new();
         match lock_bytes(root)? {
-            // Before the file of the other one is touched, which may not be there any more.
+            // Before the other owner's file is touched, which may not exist any more.
             Err(Taken) => return Ok(Err(holder(&path))),
             Ok(Some(locked)) => drop(bytes.set(locked)),
             Ok(None) => {}
@@ -132,10 +133,10 @@ impl RootLock {
         }
     }
 
-    /// Keeps those who write away from a root that is only read, and lets any number of others read it; tells who writes to
-    /// it where somebody does. Does not wait, and writes nothing.
+    /// Keeps writers away from a read-only root, and lets any number of other processes read it. If a process writes to
+    /// it, returns that process. Does not wait, and writes nothing.
     ///
-    /// A file system that cannot lock what is only read has nobody who writes, or an operator who knows.
+    /// A file system that cannot lock what is only read has no writer, or an operator who knows of it.
     pub(super) fn try_share(root: &Path) -> io::Result<Result<Self, Holder>> {
         let path = root.join(LOCK_FILE);
         let mut shared = Vec::new();
@@ -162,7 +163,7 @@ impl RootLock {
         }))
     }
 
-    /// Locks the folder of bytes, which is there now.
+    /// Locks the folder of bytes, which exists now.
     pub(super) fn hold_bytes(&self) -> io::Result<Result<(), Holder>> {
         if self.bytes.get().is_none() {
             match lock_bytes(&self.root)? {
@@ -264,7 +265,8 @@ fn lock(file: File) -> io::Result<Result<Locked, Taken>> {
     }
 }
 
-/// Locks the folder of bytes, if it is there. Some network file systems cannot lock a folder; there the file has to do.
+/// Locks the folder of bytes, if it exists. Some network file systems cannot lock a folder; there the file must
+/// suffice.
 fn lock_bytes(root: &Path) -> io::Result<Result<Option<Locked>, Taken>> {
     let path = root.join(BYTES_FOLDER);
     let folder = match File::open(&path) {
@@ -302,7 +304,7 @@ fn identity(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok().map(Identity::from)
 }
 
-/// Reads who holds a root. It is for people, so what cannot be read is nothing.
+/// Reads who holds a root. The text is for people, so whatever cannot be read is left out.
 fn holder(path: &Path) -> Holder {
     let mut text = Vec::new();
     let read = File::open(path).and_then(|file| file.take(HOLDER_LIMIT).read_to_end(&mut text));
@@ -310,10 +312,10 @@ fn holder(path: &Path) -> Holder {
     Holder(String::from_utf8_lossy(&text).trim().to_owned())
 }
 
-/// Writes into the lock file who holds it. A full disk has no room for that, and is no reason not to start.
+/// Writes into the lock file who holds it. A full disk may have no room for that, which is no reason not to start.
 fn describe(locked: &mut Locked) -> io::Result<()> {
     let file = &mut locked.file;
-    // On btrfs a file cannot even be cut once a quota is used up.
+    // On btrfs, a file cannot even be truncated once a quota is used up.
     match file
         .set_len(0)
         .and_then(|()| writeln!(file, "{}", describe_this_process()))
@@ -323,7 +325,8 @@ fn describe(locked: &mut Locked) -> io::Result<()> {
     }
 }
 
-/// Names this process: identifier, time, and the command without its arguments' secrets, so only its first two words.
+/// Describes this process: its identifier, the time, and only the first two words of its command, because its arguments
+/// may hold secrets.
 fn describe_this_process() -> String {
     let command: Vec<String> = std::env::args_os()
         .take(2)

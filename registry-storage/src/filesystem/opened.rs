@@ -1,5 +1,5 @@
-//! Files that are open: all who read the same bytes share one descriptor, and there is a bound on them, so that
-//! clients that stall leave descriptors to everything else.
+//! Open files. All readers of the same bytes share one descriptor, and the number of descriptors is bounded, so that
+//! clients that stall leave some to everything else.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use super::disk::DiskFile;
 use super::health::{closed, try_again};
 use crate::bytes_name::BytesName;
 
-/// How long one who needs a file waits until another one closes one.
+/// How long a request that needs a file waits until another file is closed.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// The files of a root that are open, and those that may be.
+/// The open files of a root, and how many may be open.
 #[derive(Debug)]
 pub(super) struct OpenedFiles {
     read: Arc<Table>,
@@ -27,7 +27,7 @@ pub(super) struct OpenedFiles {
 
 type Table = Mutex<HashMap<BytesName, Weak<OpenedBytes>>>;
 
-/// A file that is open for reading. It is closed when the last who reads it is done.
+/// A file that is open for reading. It is closed when its last reader is done.
 #[derive(Debug)]
 pub(super) struct OpenedBytes {
     pub(super) file: Arc<dyn DiskFile>,
@@ -59,7 +59,7 @@ impl OpenedFiles {
         permit(&self.writes).await
     }
 
-    /// Returns a file that somebody reads already.
+    /// Returns a file that is being read already.
     pub(super) fn find(&self, name: &BytesName) -> Option<Arc<OpenedBytes>> {
         lock(&self.read).get(name)?.upgrade()
     }
@@ -80,7 +80,7 @@ impl OpenedFiles {
             _permit: permit,
         });
         let mut table = lock(&self.read);
-        // Of those who open it at once, one is first.
+        // If several readers open it at once, the first one's file is used.
         if let Some(first) = table.get(name).and_then(Weak::upgrade) {
             drop(table);
             return first;
@@ -89,7 +89,7 @@ impl OpenedFiles {
         opened
     }
 
-    /// Lets nobody begin to read a file that was taken away.
+    /// Prevents new reads of a file that was removed.
     pub(super) fn forget(&self, name: &BytesName) {
         lock(&self.read).remove(name);
     }

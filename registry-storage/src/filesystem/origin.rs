@@ -1,8 +1,9 @@
-//! Whether the file of the records is the one that they were written to first, or a copy of it.
+//! Whether the file of the records is the one that they were first written to, or a copy of it.
 //!
-//! The records keep the number of their file (its inode), which a copy by `cp`, `rsync` or `tar` does not have. It is kept as
-//! SQLite's `application_id`, so that the format stays what it is. A folder that is moved on its file system and a snapshot
-//! of the whole file system keep the number; a backup has none, as it is whole wherever it is copied to.
+//! The records keep the number of their file (its inode), which a copy by `cp`, `rsync` or `tar` does not have. It is
+//! kept as SQLite's `application_id`, so that the format stays the same. A folder that is moved on its file system and
+//! a snapshot of the whole file system keep the number. A backup has none, because it is whole wherever it is copied
+//! to.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,17 +14,17 @@ use rusqlite::Connection;
 use super::queries::{self, Medium};
 use super::{FilesystemBackend, RECORDS_FILE};
 
-/// No number: a backup's records, those of an earlier version of this program, and new ones.
+/// No number: the records of a backup or of an earlier version of this program, and new ones.
 const NONE: i32 = 0;
 
-/// Tells whether records were copied to this file.
+/// Returns whether records were copied to this file.
 pub(super) fn is_copy(connection: &Connection, path: &Path) -> rusqlite::Result<bool> {
     let kept = kept(connection)?;
-    // A file that cannot be looked at is not told to be a copy.
+    // A file that cannot be examined is not reported as a copy.
     Ok(kept != NONE && number(path).is_ok_and(|number| number != kept))
 }
 
-/// Takes this file for the records' own, unless they have another one.
+/// Marks this file as the records' own, unless they have another one.
 pub(super) fn claim_if_free(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
     if kept(connection)? == NONE {
         claim(connection, path)?;
@@ -31,12 +32,12 @@ pub(super) fn claim_if_free(connection: &Connection, path: &Path) -> rusqlite::R
     Ok(())
 }
 
-/// Takes this file for the records' own.
+/// Marks this file as the records' own.
 pub(super) fn claim(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
     keep(connection, number(path).unwrap_or(NONE))
 }
 
-/// Makes records that are no file's own.
+/// Marks the records as belonging to no file.
 pub(super) fn disclaim(connection: &Connection) -> rusqlite::Result<()> {
     keep(connection, NONE)
 }
@@ -61,17 +62,17 @@ fn number(path: &Path) -> io::Result<i32> {
 }
 
 impl FilesystemBackend {
-    /// Tells whether the folder is a copy of the one that its records were written in. One that was made while a server
-    /// wrote there may be broken, or lack what came last.
+    /// Returns whether the folder is a copy of the one in which its records were written. A copy that was made while a
+    /// server wrote to the original may be broken, or lack the newest data.
     #[must_use]
     pub fn is_copy(&self) -> bool {
         self.is_copy.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Takes the folder for the records' own from now on. Blocks.
+    /// Makes the folder the records' own from now on. Blocks.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// SQLite's error.
     pub fn take_for_original(&self) -> Result<(), rusqlite::Error> {
         let path = self.root.join(RECORDS_FILE);
         claim(&queries::open_writer(&path, Medium::Files)?, &path)?;

@@ -24,16 +24,17 @@ use super::{
 };
 use crate::sqlite_head::{self, HeadError};
 
-/// Tells whether this process may write in a root, as far as it is there: on a read-only medium, or in the folder of another
-/// user, it may not.
+/// Returns whether this process may write in a root, as far as the root exists: on a read-only medium, or in the folder
+/// of another user, it may not.
 #[must_use]
 pub fn is_writable(root: &Path) -> bool {
     unusable(root).is_empty()
 }
 
-/// Returns what of a root is there and this process may not read and write, or is of another kind than a store has.
+/// Returns the files and folders of a root that this process may not read and write, or that are of another kind than a
+/// store has, each with the error.
 ///
-/// The root comes first. What is further down than the folder of bytes is not looked at.
+/// The root comes first. Nothing below the folder of bytes is examined.
 #[must_use]
 pub fn unusable(root: &Path) -> Vec<(PathBuf, io::Error)> {
     let log = format!("{RECORDS_FILE}-wal");
@@ -45,10 +46,11 @@ pub fn unusable(root: &Path) -> Vec<(PathBuf, io::Error)> {
         .collect()
 }
 
-/// Passes where this process may read and write a file, or a folder, and where there is nothing.
+/// Succeeds if this process may read and write a file, or a folder, or if there is nothing at the path.
 ///
 /// # Errors
-/// What the system says, that something else is in the place, a link to what is not there, or a file that can only be appended to.
+/// The system's error, or an error that something else is in the place, a link to what does not exist, or a file that
+/// can only be appended to.
 pub fn require_usable(path: &Path, is_folder: bool) -> io::Result<()> {
     match access(path, Access::READ_OK | Access::WRITE_OK) {
         Err(Errno::NOENT) if path.symlink_metadata().is_ok() => {
@@ -77,14 +79,14 @@ pub fn require_usable(path: &Path, is_folder: bool) -> io::Result<()> {
     }
 }
 
-/// Tells whether a file has the attribute that lets nobody change what is in it, which the rights do not show.
+/// Returns whether a file has the append-only attribute, which its mode does not show.
 fn is_append_only(path: &Path) -> bool {
     // It is not opened: that would end the locks that SQLite has on it in this process.
     let found = statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
     found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::APPEND))
 }
 
-/// Looks at the head of the records below a root without opening them: nothing is locked or written. Blocks, for a moment.
+/// Examines the head of the records below a root without opening them: nothing is locked or written. Blocks briefly.
 ///
 /// # Errors
 /// [`OpenError::Records`] where the file is there and has no records, [`OpenError::RecordsLost`], [`OpenError::RecordsOfAnother`], [`OpenError::Newer`],
@@ -116,7 +118,8 @@ pub fn check_records(root: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Returns what a store makes in its root, whether it is there or not. Who else writes there destroys it.
+/// Returns the files that a store creates in its root, whether they exist or not. Another program that writes there
+/// destroys the store.
 #[must_use]
 pub fn own_files(root: &Path) -> Vec<PathBuf> {
     let others = [LOCK_FILE, ID_FILE, RESERVE_FILE, SPACE_PROBE, BYTES_FOLDER].map(|name| root.join(name));
@@ -125,7 +128,7 @@ pub fn own_files(root: &Path) -> Vec<PathBuf> {
 }
 
 impl FilesystemBackend {
-    /// Opens a root to which nobody writes. Blocks.
+    /// Opens a root that no process writes to. Blocks.
     pub(super) fn open_read_only(
         root: &Path,
         lock: RootLock,
@@ -150,7 +153,7 @@ impl FilesystemBackend {
             }
         } else {
             disk = Arc::new(LinkedFiles::over(disk));
-            // Connections of this process share what has the same path, so no other store may have it.
+            // Connections of this process share the records at one path, so no other store may have that path.
             let path = PathBuf::from(format!("/{}", Uuid::new_v4()));
             Opened {
                 connection: records::open(&path, Medium::Memory, true)?,

@@ -12,10 +12,10 @@ use super::failure::read_error;
 use super::health::closed;
 use super::queries::{self, Medium};
 
-/// How many reads go on at once.
+/// How many reads run at once.
 const READERS: usize = 4;
 
-/// A few connections, opened before there is anything to read: later there may be no file left that can be opened.
+/// A few connections, opened before anything is read: later it may not be possible to open a file.
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
@@ -27,7 +27,7 @@ pub(super) struct Readers {
 #[derive(Debug, Default)]
 struct Idle {
     connections: Vec<Connection>,
-    /// How often all connections were replaced.
+    /// How many times all connections were replaced.
     generation: u64,
 }
 
@@ -50,7 +50,7 @@ impl Readers {
         self.medium
     }
 
-    /// Reads on a thread that may block. Each statement is a read transaction of its own.
+    /// Reads on a thread that may block. Each statement is its own read transaction.
     pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -72,7 +72,7 @@ impl Readers {
             .unwrap_or_else(|cause| Err(Error::internal(cause)))
     }
 
-    /// Refuses further reads and closes the connections, after the reads that go on.
+    /// Refuses further reads and closes the connections, after the reads in progress.
     pub(super) async fn close(&self) {
         let readers = u32::try_from(READERS).unwrap_or_default();
         if let Ok(permits) = self.permits.acquire_many(readers).await {
@@ -82,15 +82,15 @@ impl Readers {
         self.idle().connections.clear();
     }
 
-    /// Closes the connections, those in use when they are not any more. Until they are opened again, each read opens
-    /// its own.
+    /// Closes the connections; those in use are closed once they are not. Until they are reopened, each read opens its
+    /// own.
     pub(super) fn close_idle(&self) {
         let mut idle = self.idle();
         idle.connections.clear();
         idle.generation = idle.generation.wrapping_add(1);
     }
 
-    /// Opens connections in place of those that were closed.
+    /// Opens connections to replace those that were closed.
     pub(super) fn open_idle(&self) -> rusqlite::Result<()> {
         let connections = open_all(&self.path, self.medium)?;
         self.idle().connections = connections;

@@ -1,9 +1,9 @@
-//! How many calls for files go on at once, and what is done about those that do not end.
+//! How many file calls run at once, and what happens to those that do not end.
 //!
-//! A call to a disk that does not answer (a network file system whose server is gone) keeps its thread until it does,
-//! whether it opens a file, asks for its length, reads or writes. Such calls leave their turns to others, up to a bound,
-//! so that those for other files go on. Reads and writes have turns of their own. Where the bound is reached and none of
-//! them ends, more are refused at once.
+//! A call to a disk that does not answer (a network file system whose server is gone) keeps its thread until the disk
+//! answers, whether it opens a file, asks for its length, reads or writes. Such calls leave their turns to others, up
+//! to a limit, so that calls for other files continue. Reads and writes have separate turns. Once the limit is reached
+//! and none of the calls ends, further calls are refused at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,43 +24,43 @@ const TURNS: usize = 16;
 /// How many reads that do not end may leave their turns to others.
 const HANGING: usize = 128;
 
-/// How many writes have a turn at once, and how many that do not end may leave theirs to others. An upload that waits for
-/// its turn holds its part and what comes after it, so there are as many as hundreds of uploads at once need.
+/// How many writes have a turn at once, and how many that do not end may leave theirs to others. An upload that waits
+/// for its turn holds its part and what comes after it, so there are as many as hundreds of concurrent uploads need.
 const WRITE_TURNS: usize = 64;
 const WRITES_HANGING: usize = 64;
 
-/// The most threads that calls for files take: those of a runtime should be more by what everything else needs.
+/// The maximum number of threads for file calls: a runtime should have more, by as many as everything else needs.
 pub const FILE_THREADS: usize = TURNS + HANGING + WRITE_TURNS + WRITES_HANGING;
 
-/// A read that has its turn for so long leaves it, if somebody waits for one.
+/// A read that has had its turn for this long leaves it, if another read waits for one.
 const TURN: Duration = Duration::from_millis(250);
 
-/// How long a read may take before its file counts as one that does not answer.
+/// How long a read may take before its file counts as not answering.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// How many such reads of a file there may be before another one is refused at once.
 const SILENT_READS: usize = 4;
 
-/// The same for a write: a sync of a large file may take long.
+/// As [`SILENCE`], for a write: a sync of a large file may take long.
 const WRITE_SILENCE: Duration = Duration::from_secs(60);
 
-/// How long somebody waits for a read, or for a turn.
+/// How long a caller waits for a read, or for a turn.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often the log says that the disk does not answer.
+/// How often the log reports that the disk does not answer.
 const TELL: Duration = Duration::from_secs(1);
 
-/// A read that was begun. It goes on if this is dropped.
+/// A read that was begun. It continues if this is dropped.
 pub(super) type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 /// The reads of the files of a root, or the writes.
 #[derive(Debug)]
 pub(super) struct Reads {
-    /// How many there may be, with those that do not end.
+    /// How many there may be, including those that do not end.
     limit: usize,
-    /// How long one may take before its file counts as one that does not answer.
+    /// How long one may take before its file counts as not answering.
     silence: Duration,
-    /// How long somebody waits for one that was begun.
+    /// How long a caller waits for a read that was begun; `None` for no limit.
     patience: Option<Duration>,
     turns: Arc<Semaphore>,
     hanging: Arc<Semaphore>,
@@ -74,23 +74,23 @@ struct GoingOn {
     reads: BTreeMap<u64, Read>,
 }
 
-/// A read that goes on.
+/// A read in progress.
 #[derive(Debug)]
 struct Read {
     path: Arc<PathBuf>,
     begun: Instant,
     has_turn: bool,
-    /// The turn, or what stands for a read that left it.
+    /// The turn, or the permit of a read that left it.
     permit: OwnedSemaphorePermit,
 }
 
 impl Reads {
-    /// Makes the turns of reads.
+    /// Creates the turns of reads.
     pub(super) fn new() -> Self {
         Self::with(TURNS, HANGING, SILENCE, Some(PATIENCE))
     }
 
-    /// Makes the turns of writes. One that was begun is waited for, however long that takes.
+    /// Creates the turns of writes. A write that was begun is waited for, however long it takes.
     pub(super) fn of_writes() -> Self {
         Self::with(WRITE_TURNS, WRITES_HANGING, WRITE_SILENCE, None)
     }
@@ -108,7 +108,7 @@ impl Reads {
 
     /// Begins a read of a file on a thread that may block: at once, or when it has its turn and is polled.
     ///
-    /// The future returns [`ErrorCode::Unavailable`] where the file does not answer, or no turn comes.
+    /// The future returns [`ErrorCode::Unavailable`] if the file does not answer, or no turn becomes free.
     pub(super) fn begin<T: Send + 'static>(
         self: &Arc<Self>,
         path: &Arc<PathBuf>,
@@ -148,7 +148,7 @@ impl Reads {
         })
     }
 
-    /// Waits for a turn, and takes it from a read that does not end.
+    /// Waits for a turn, and takes turns from reads that do not end.
     async fn turn(&self, path: &Path) -> Result<OwnedSemaphorePermit, Error> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -174,7 +174,7 @@ impl Reads {
         joined.unwrap_or_else(|cause| Err(Error::internal(cause)))
     }
 
-    /// Lets reads that have their turn for long leave it.
+    /// Makes reads that have had their turn for long leave it.
     fn set_aside(&self) {
         let mut going_on = self.lock();
         let long = going_on
@@ -189,7 +189,7 @@ impl Reads {
         }
     }
 
-    /// Tells whether so many reads of a file do not end that there is no use in another one.
+    /// Returns whether so many reads of a file do not end that another one is useless.
     fn is_silent(&self, path: &Path) -> bool {
         let going_on = self.lock();
         let of_file = going_on.reads.values().filter(|read| read.path.as_path() == path);
@@ -197,14 +197,14 @@ impl Reads {
         silent.take(SILENT_READS).count() == SILENT_READS
     }
 
-    /// Tells whether there are as many as there may be, and none of them ends.
+    /// Returns whether there are as many as there may be, and none of them ends.
     fn is_exhausted(&self) -> bool {
         let going_on = self.lock();
         let mut reads = going_on.reads.values();
         going_on.reads.len() >= self.limit && reads.all(|read| read.begun.elapsed() > self.silence)
     }
 
-    /// Says in the log which file does not answer, and makes the answer to who asked for it.
+    /// Logs which file does not answer, and returns the answer to the caller.
     fn no_answer(&self, path: &Path) -> Error {
         let mut going_on = self.lock();
         if going_on.told.is_none_or(|told| told.elapsed() >= TELL) {
@@ -246,7 +246,7 @@ impl GoingOn {
     }
 }
 
-/// Stands for a read until it ended.
+/// Represents a read until it has ended.
 struct Entered {
     number: u64,
     reads: Arc<Reads>,

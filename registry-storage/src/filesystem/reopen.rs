@@ -1,8 +1,8 @@
 //! Writing again after a sync failed.
 //!
-//! What the kernel could not write it drops, so no later sync of the same pages proves anything. What proves something
-//! is to write them again: the log is copied back whole into the records and synced there, a new log is begun, and the
-//! last commit that was acknowledged is found. Only then does the store write again.
+//! The kernel drops what it could not write, so no later sync of the same pages proves anything. Writing them again
+//! does: the log is copied back whole into the records and synced there, a new log is begun, and the last commit that
+//! was acknowledged is found. Only then does the store write again.
 
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,18 @@ use super::writer::Writer;
 use crate::backend::{Version, VersionedRecord};
 use crate::key::Key;
 
-/// How often it is tried.
+/// The interval between two attempts.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long reads that go on are waited for.
+/// How long the attempt waits for reads in progress.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What the last commit wrote last, to find it again.
+/// The last change of the last commit, to find it again.
 #[derive(Clone, Debug)]
 pub(super) struct LastChange {
     key: Key,
-    /// The version that was written, nothing where the record was removed; then that of a commit which failed after
-    /// it, and may be found nevertheless.
+    /// The version that was written, `None` if the record was removed; then the version of a commit that failed after
+    /// it, and that may be found nevertheless.
     versions: Vec<Option<Version>>,
 }
 
@@ -55,7 +55,7 @@ fn version_of(change: &(Key, Option<VersionedRecord>)) -> Option<Version> {
 }
 
 impl Writer {
-    /// Tries to write again, if writing ended and may go on. It says so in the log meanwhile.
+    /// Tries to write again, if writing ended and can be resumed. Logs meanwhile that nothing is written.
     pub(super) fn try_to_go_on(&mut self) {
         self.health.tell_again();
         self.look_after_root();
@@ -78,16 +78,16 @@ impl Writer {
         self.tried = Some(Instant::now());
     }
 
-    /// Opens the records anew, from the disk; `false` where the last commit is not there.
+    /// Reopens the records from the disk; returns `false` if the last commit is not there.
     fn reopen(&mut self) -> rusqlite::Result<bool> {
         self.lock.forget_log();
         self.readers.close_idle();
         if let Some(connection) = self.connection.take() {
-            // A log whose sync failed is not copied back on the way out: that would be a sync that nobody looks at.
+            // A log whose sync failed is not copied back on close: that would be a sync whose result is not checked.
             drop(queries::keep_log(&connection));
         }
         let connection = queries::open_writer(&self.path, self.readers.medium())?;
-        // Those who ask for writes meanwhile are answered before long.
+        // Requests that write meanwhile are answered soon.
         connection.busy_timeout(PATIENCE)?;
         if !queries::checkpoint(&connection)? {
             return Err(busy());
@@ -96,7 +96,7 @@ impl Writer {
             Some(last) => last.is_in(&connection)?,
             None => true,
         };
-        // A commit of its own, to see whether syncs succeed.
+        // A separate commit, to see whether syncs succeed.
         queries::touch(&connection)?;
         connection.busy_timeout(queries::BUSY)?;
         self.readers.open_idle()?;
@@ -108,7 +108,7 @@ impl Writer {
     }
 }
 
-/// The error of records that are read at the moment, or that are not open.
+/// Returns the error of records that are being read, or that are not open.
 pub(super) fn busy() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)
 }

@@ -1,4 +1,4 @@
-//! Space that is kept for what frees space: on a full disk a delete would have no room for its log.
+//! Space that is reserved for operations that free space: on a full disk a delete would have no room for its log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -16,26 +16,26 @@ use super::RESERVE_FILE;
 use super::failure::is_full;
 use super::rights::PRIVATE_FILE;
 
-/// With so little free space, in bytes, what frees space gets the reserve at once: what is told of it, in the audit log
-/// for example, needs room as well. A smaller reserve is none.
+/// With less free space than this, in bytes, operations that free space get the reserve at once: reports of them, for
+/// example in the audit log, need room as well. A smaller reserve does not count as one.
 const LOW: u64 = 1 << 20;
 
 /// How often it is tried to set the space aside again.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is tried to set more aside, where there was little room at first.
+/// How often it is tried to set more aside, if there was little room at first.
 const GROW: Duration = Duration::from_secs(60);
 
-/// How often the log says that there is no room.
+/// How often the log reports that there is no room.
 const TELL: Duration = Duration::from_secs(60);
 
 /// The space of the file system that a root is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Space {
-    /// How many bytes this process may still write, beside the reserve.
+    /// How many bytes this process may still write, besides the reserve.
     pub free: u64,
-    /// How many bytes there are in all.
+    /// The total number of bytes.
     pub size: u64,
 }
 
@@ -43,34 +43,34 @@ pub struct Space {
 #[derive(Debug)]
 pub(super) struct Reserve {
     root: PathBuf,
-    /// How many bytes are kept where there is room for them; 0 where nothing is kept.
+    /// How many bytes are reserved if there is room for them; 0 to reserve nothing.
     size: u64,
     /// Whether it matters how much room there is.
     is_watched: bool,
     state: Mutex<State>,
-    /// The space at the last look.
+    /// The space when it was last measured.
     space: Mutex<Option<Space>>,
-    /// What is wrong with the space: who asks for it does not wait for those who wait for the disk.
+    /// What is wrong with the space, separate so that reading it does not wait for a caller that waits for the disk.
     shortage: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// How many bytes are set aside; 0 where they are given up.
+    /// How many bytes are set aside; 0 if they are given up.
     held: u64,
-    /// How many are needed to take everything again: as many as there were. 0 where there never were any, and so any
-    /// will do.
+    /// How many bytes are needed to accept all requests again: as many as there were. 0 if there never were any; then
+    /// any amount will do.
     needed: u64,
     tried: Instant,
     told: Instant,
-    /// Whether hardly any space was left at the last look.
+    /// Whether hardly any space was left when it was last measured.
     is_low: bool,
-    /// Whether space was given back since it was tried to set some aside.
+    /// Whether space was freed since it was last tried to set some aside.
     is_room_likely: bool,
 }
 
 impl Reserve {
-    /// Sets `size` bytes aside, or fewer where there is no room for them. Nothing is kept of 0 bytes.
+    /// Sets `size` bytes aside, or fewer if there is no room for them. With 0, nothing is reserved.
     pub(super) fn new(root: &Path, size: u64) -> Self {
         Self {
             is_watched: true,
@@ -78,7 +78,7 @@ impl Reserve {
         }
     }
 
-    /// Keeps nothing and looks at nothing: nobody writes there.
+    /// Reserves nothing and measures nothing: the root is not written to.
     pub(super) fn unneeded(root: &Path) -> Self {
         Self::holding(root, 0, 0)
     }
@@ -102,12 +102,12 @@ impl Reserve {
         }
     }
 
-    /// Tells whether anything is set aside that should be.
+    /// Returns whether anything is set aside that should be.
     pub(super) fn is_held(&self) -> bool {
         self.size == 0 || self.state().held > 0
     }
 
-    /// Sets the space aside at a start, once there may be more of it, or says that there is none.
+    /// Sets the space aside at a start, once there may be more of it, or logs that there is none.
     pub(super) fn make(&self) {
         let mut state = self.state();
         state.held = make_largest(&self.root, self.size);
@@ -118,12 +118,12 @@ impl Reserve {
         }
     }
 
-    /// Removes the reserve of a root that cannot be opened for want of space; `false` where there is none.
+    /// Removes the reserve of a root that cannot be opened for lack of space; returns `false` if there is none.
     pub(super) fn remove(root: &Path) -> bool {
         fs::remove_file(root.join(RESERVE_FILE)).is_ok()
     }
 
-    /// Gives the space to what frees space; `false` where it is given already, or there is none.
+    /// Gives the space to operations that free space; returns `false` if it was given already, or there is none.
     pub(super) fn release(&self) -> bool {
         let mut state = self.state();
         if state.held == 0 || !Self::remove(&self.root) {
@@ -136,14 +136,14 @@ impl Reserve {
         true
     }
 
-    /// Gives the space to what frees space if hardly any is left.
+    /// Gives the space to operations that free space if hardly any is left.
     pub(super) fn release_if_low(&self) {
         if self.is_low() {
             self.release();
         }
     }
 
-    /// Runs what gives space back, once more with the space that is kept for that where there is no room for it.
+    /// Runs an operation that frees space, once more with the reserve if there is no room for it.
     pub(super) fn freeing(&self, run: impl Fn() -> io::Result<()>) -> io::Result<()> {
         match run() {
             Err(cause) if is_full(&cause) && self.release() => run(),
@@ -151,7 +151,7 @@ impl Reserve {
         }
     }
 
-    /// Sets the space aside again at the next write, as there is more of it now.
+    /// Sets the space aside again at the next write, because there is more of it now.
     pub(super) fn note_freed(&self) {
         let mut state = self.state();
         if state.held == 0 {
@@ -159,7 +159,7 @@ impl Reserve {
         }
     }
 
-    /// Passes unless the space is given up, and cannot be set aside again.
+    /// Succeeds unless the space is given up, and cannot be set aside again.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.size == 0 {
             return Ok(());
@@ -176,7 +176,7 @@ impl Reserve {
         Err(ErrorCode::StorageFull.into())
     }
 
-    /// Looks how much room there is, where nobody writes too.
+    /// Measures how much room there is, even if nothing is written.
     pub(super) fn look(&self) {
         drop(self.check());
         let space = self.measure();
@@ -187,8 +187,8 @@ impl Reserve {
         self.note(&state);
     }
 
-    /// Returns what was wrong with the space at the last look, and what helps; nothing while there is enough. It does not
-    /// wait for the disk.
+    /// Returns what was wrong with the space when it was last checked, and what helps; `None` while there is enough. It
+    /// does not wait for the disk.
     pub(super) fn shortage(&self) -> Option<String> {
         self.shortage
             .lock()
@@ -196,12 +196,12 @@ impl Reserve {
             .clone()
     }
 
-    /// Returns how much space there was at the last look, without waiting for the disk.
+    /// Returns how much space there was when it was last measured, without waiting for the disk.
     pub(super) fn space(&self) -> Option<Space> {
         *self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whether something was wrong with the space at the last look, without waiting for the disk.
+    /// Returns whether something was wrong with the space when it was last checked, without waiting for the disk.
     pub(super) fn is_short(&self) -> bool {
         let shortage = self.shortage.lock().unwrap_or_else(PoisonError::into_inner);
         shortage.is_some()
@@ -273,9 +273,10 @@ impl Reserve {
     }
 }
 
-/// Sets aside as much of `size` as there is room for: it, a half, a quarter and so on. Returns how much that was.
+/// Sets aside as much of `size` as there is room for: all of it, a half, a quarter and so on. Returns how much that
+/// was.
 fn make_largest(root: &Path, size: u64) -> u64 {
-    // A disk that never had much room has less to keep.
+    // A disk that never had much room reserves less.
     let smaller = successors(Some(size / 2), |size| Some(size / 2)).take_while(|size| *size >= LOW);
     let mut sizes = once(size).chain(smaller);
     sizes.find(|size| *size == 0 || make(root, *size)).unwrap_or(0)
@@ -285,7 +286,7 @@ fn make(root: &Path, size: u64) -> bool {
     let path = root.join(RESERVE_FILE);
     let made = allocate(&path, size).is_ok();
     if !made {
-        // What was made of it is not enough, and in the way of what frees space.
+        // The part that was allocated is not enough, and takes room from operations that free space.
         drop(fs::remove_file(path));
     }
     made
@@ -304,7 +305,7 @@ fn allocate(path: &Path, size: u64) -> io::Result<()> {
     }
 }
 
-/// Writes what no file system compresses or leaves out.
+/// Writes data that no file system compresses or leaves out.
 fn fill(file: &mut File, size: u64) -> io::Result<()> {
     let mut left = size;
     while left > 0 {

@@ -1,7 +1,7 @@
-//! Who may read what a store makes: its owner alone, whatever the umask.
+//! Who may read what a store creates: only its owner, whatever the umask.
 //!
-//! As database servers do, a root whose group may read it, and nobody else, is taken for one that the operator meant so: its
-//! group may read what is made in it, for example to make backups.
+//! As in database servers, a root that its group may read, and no other user, counts as intended by the operator: its
+//! group may read what is created in it, for example to make backups.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -10,18 +10,18 @@ use std::path::Path;
 
 use super::{BYTES_FOLDER, LOCK_FILE, RECORDS_FILE};
 
-/// The modes of files and folders that are made.
+/// The modes of files and folders that are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rights {
     is_of_group: bool,
 }
 
-/// The mode of what only its owner reads.
+/// The mode of a file that only its owner reads.
 pub(super) const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
 
 impl Rights {
-    /// Returns the rights below a folder that is there.
+    /// Returns the rights below an existing folder.
     pub(super) fn below(folder: &Path) -> io::Result<Self> {
         let mode = mode(folder)?;
         Ok(Self {
@@ -37,8 +37,8 @@ impl Rights {
         if self.is_of_group { 0o750 } else { PRIVATE_FOLDER }
     }
 
-    /// Takes rights away from what an earlier version made, which left that to the umask. The root stays as it is: its
-    /// operator may have made it, and is told who may read it.
+    /// Restricts what an earlier version created with the umask's mode. The root stays as it is: its operator may have
+    /// created it, and the log says who may read it.
     pub(super) fn tighten(self, root: &Path) {
         let log = format!("{RECORDS_FILE}-wal");
         for (name, allowed) in [
@@ -48,7 +48,7 @@ impl Rights {
             (LOCK_FILE, PRIVATE_FILE),
         ] {
             let path = root.join(name);
-            // What cannot be looked at is told of by whoever uses it.
+            // What cannot be examined is reported by the code that uses it.
             let Ok(mode) = mode(&path) else { continue };
             if mode & 0o777 & !allowed == 0 {
                 continue;
@@ -70,7 +70,7 @@ impl Rights {
     }
 }
 
-/// Makes a folder, and those above that are missing, for its owner alone. One that is there stays as it is.
+/// Creates a folder, and the missing ones above it, for its owner alone. An existing folder stays as it is.
 ///
 /// # Errors
 /// Those of mkdir(2).
@@ -81,13 +81,13 @@ pub fn create_private_folder(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// Makes a folder with a mode, whatever the umask.
+/// Creates a folder with a mode, whatever the umask.
 pub(super) fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().mode(mode).create(path)?;
     set_mode(path, mode)
 }
 
-/// Makes an empty file with a mode, whatever the umask.
+/// Creates an empty file with a mode, whatever the umask.
 pub(super) fn create_file(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -99,7 +99,7 @@ pub(super) fn create_file(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes an empty file if there is none.
+/// Creates an empty file if there is none.
 pub(super) fn create_file_if_missing(path: &Path, mode: u32) -> io::Result<()> {
     match create_file(path, mode) {
         Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(cause),
@@ -107,12 +107,12 @@ pub(super) fn create_file_if_missing(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Gives the group what the umask may have taken. The owner's rights no umask takes.
+/// Gives the group what the umask may have taken. No umask takes the owner's rights.
 fn set_mode(path: &Path, wanted: u32) -> io::Result<()> {
     if wanted & 0o070 == 0 {
         return Ok(());
     }
-    // A folder may have got the bit that makes groups pass on.
+    // A folder may have inherited the bit that passes its group on.
     let bits = mode(path)? & 0o7000;
     fs::set_permissions(path, Permissions::from_mode(bits | wanted))
 }

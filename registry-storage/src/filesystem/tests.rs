@@ -1,4 +1,4 @@
-//! Faults of the record store that only its inside can be made to have.
+//! Faults of the record store that can only be caused from inside.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::{FilesystemBackend, OpenError, check_records};
 use crate::backend::{Again, Backend as _, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 
-/// Speaks to SQLite in the middle of a transaction.
+/// Runs a statement of SQLite in the middle of a transaction.
 struct Inside(&'static str, oneshot::Sender<Result<(), Error>>);
 
 impl Job for Inside {
@@ -39,7 +39,7 @@ impl Transaction for Put {
     }
 }
 
-/// Writes more than fits and takes no notice of the error.
+/// Writes more than fits and ignores the error.
 struct IgnoreErrors;
 
 impl Transaction for IgnoreErrors {
@@ -116,7 +116,7 @@ async fn a_commit_that_is_refused_concerns_nobody_else() {
     )
     .await
     .unwrap();
-    // The transaction stands until COMMIT, which then refuses.
+    // The transaction succeeds until COMMIT, which then refuses.
     let failing = inside(&backend, "INSERT INTO child VALUES (1)");
     let (sharing, failed) = tokio::join!(put(&backend, "a", 20), failing);
     assert_eq!(failed.unwrap_err().code(), ErrorCode::Internal);
@@ -166,7 +166,7 @@ async fn trouble_that_passes_is_answered_and_does_not_end_writing() {
     backend.close().await.unwrap();
 }
 
-/// Holds up the thread that writes until the other end is dropped, so that what is queued meanwhile is of one commit.
+/// Holds up the writer thread until the other end is dropped, so that what is queued meanwhile becomes one commit.
 struct Wait(std::sync::mpsc::Receiver<()>);
 
 impl Job for Wait {
@@ -177,7 +177,7 @@ impl Job for Wait {
     fn answer(self: Box<Self>, _: Result<(), Error>) {}
 }
 
-/// A transaction on the record "a": one that frees space removes it.
+/// A transaction on the record "a": if it frees space, it removes the record.
 #[derive(Clone, Copy)]
 enum NeedsNoRoom {
     Reads,
@@ -204,8 +204,8 @@ impl Transaction for NeedsNoRoom {
     }
 }
 
-/// On btrfs a commit met the end of a quota; what frees space had made room when that was looked at, so that it was answered
-/// 503, and uploads kept what they should have given back. A status was answered 507.
+/// On btrfs a commit reached the end of a quota. By the time that was examined, deletes had made room, so the commit
+/// was answered 503, and uploads kept what they should have given back. A status was answered 507.
 #[tokio::test]
 async fn what_frees_space_and_what_reads_does_not_fail_with_what_it_shares_a_commit_with() {
     for (code, answer) in [
@@ -256,7 +256,7 @@ fn read_elsewhere(root: &TempDir) -> Connection {
     shell
 }
 
-/// Puts until that is done, or until only a restart would help.
+/// Puts until the result is known, or until only a restart would help.
 async fn put_until_it_is_known(backend: &FilesystemBackend, key: &'static str) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -358,7 +358,7 @@ async fn a_newer_format_is_refused() {
     );
 }
 
-/// A reader of the cache must not see what a transaction wrote on its way.
+/// A reader of the cache must not see intermediate writes of a transaction.
 #[tokio::test]
 async fn a_transaction_shows_the_last_change_of_each_key() {
     let mut connection = Connection::open_in_memory().unwrap();
@@ -382,8 +382,8 @@ async fn a_transaction_shows_the_last_change_of_each_key() {
     assert_eq!(changes, [(first, Some("live".into())), (second, None)]);
 }
 
-/// A read may come first, while the records are opened again after a sync failed. A connection that may only read would take
-/// a lock that others share.
+/// A read may come first while the records are reopened after a failed sync. A read-only connection would take a lock
+/// that others share.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_read_keeps_other_processes_out_too() {
@@ -413,7 +413,7 @@ fn a_read_keeps_other_processes_out_too() {
     assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
 }
 
-/// There are more statements than are kept by default, and SQLite looks at what is bound to some.
+/// There are more statements than are kept by default, and for some SQLite looks at the bound values.
 #[test]
 fn a_statement_is_compiled_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -494,8 +494,8 @@ async fn a_commit_is_synced_if_one_of_its_sequences_is() {
     assert_eq!(level.await.unwrap(), 1, "what is deferred alone is not synced");
 }
 
-/// SQLite syncs its log only with a page that it adds, so an empty commit has to add one, though only where something
-/// was deferred before.
+/// SQLite syncs its log only with a page that it adds, so an empty commit has to add one, but only if something was
+/// deferred before.
 #[tokio::test]
 async fn a_synced_sequence_that_writes_nothing_syncs_what_was_deferred() {
     let (root, backend) = open().await;
@@ -522,13 +522,13 @@ async fn a_synced_sequence_that_writes_nothing_syncs_what_was_deferred() {
     assert_eq!(log(), after);
 }
 
-/// It began anew, and its first sweep deleted the bytes of all blobs.
+/// The store began anew, and its first sweep deleted the bytes of all blobs.
 #[tokio::test]
 async fn a_root_whose_records_are_gone_is_refused_and_keeps_its_bytes() {
     let (root, backend) = open().await;
     backend.close().await.unwrap();
     let open_again = async || FilesystemBackend::open(root.path()).await;
-    // A start that was killed early left no more than folders.
+    // A start that was killed early left only folders.
     let records = root.path().join("records.sqlite");
     let day = root.path().join("bytes/20261128");
     std::fs::create_dir(&day).unwrap();
@@ -537,7 +537,7 @@ async fn a_root_whose_records_are_gone_is_refused_and_keeps_its_bytes() {
 
     std::fs::write(day.join("0c9f3d8a-1c1d-4a4e-8f51-0b6a1d0c2e3f"), "a layer").unwrap();
     open_again().await.unwrap().close().await.unwrap();
-    // As it is where the log was removed after a kill.
+    // As if the log had been removed after a kill.
     let nothing_written = || {
         let connection = Connection::open(&records)?;
         connection.execute_batch("PRAGMA journal_mode = WAL; VACUUM")

@@ -12,8 +12,8 @@ use super::disk::{Access, Disk, DiskFile, DiskFolder, RealDisk};
 
 /// The file system below one folder, which remembers what of it is durable.
 ///
-/// As harsh as a disk may be: a file's content is that of its last sync, whole; a name is there, or gone, only once
-/// its folder was synced; records are those of the last commit that was synced.
+/// As harsh as a disk may be: a file has the content of its last sync, whole; a name exists, or is gone, only once its
+/// folder was synced; records are those of the last synced commit.
 #[derive(Clone, Debug)]
 pub struct VolatileDisk {
     root: PathBuf,
@@ -30,7 +30,7 @@ struct State {
     /// The files of the record store.
     records: BTreeMap<PathBuf, Vec<u8>>,
     syncs: u64,
-    /// After how many syncs the power goes.
+    /// After how many syncs the power fails.
     power: Option<u64>,
     calls: u64,
     fault: Option<Fault>,
@@ -43,7 +43,7 @@ struct Fault {
 }
 
 impl VolatileDisk {
-    /// Takes the files below `root` as they are for durable.
+    /// Treats the files below `root`, as they are, as durable.
     ///
     /// # Errors
     /// Those of reading the files.
@@ -58,13 +58,13 @@ impl VolatileDisk {
         })
     }
 
-    /// Lets the power go after `syncs` more syncs: from then on nothing becomes durable.
+    /// Lets the power fail after `syncs` more syncs: from then on nothing becomes durable.
     pub fn lose_power_after(&self, syncs: u64) {
         let mut state = self.state();
         state.power = Some(state.syncs.saturating_add(syncs));
     }
 
-    /// Tells whether the power is gone. What was answered after that is not promised to anybody.
+    /// Returns whether the power has failed. Answers after that promise nothing to a client.
     #[must_use]
     pub fn is_powerless(&self) -> bool {
         self.state().is_powerless()
@@ -89,7 +89,7 @@ impl VolatileDisk {
         state.fault = Some(Fault { call, code });
     }
 
-    /// Returns a new folder with what is durable.
+    /// Returns a new folder with everything that is durable.
     ///
     /// # Errors
     /// Those of writing the files.
@@ -107,7 +107,7 @@ impl VolatileDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call, which fails if it was to.
+    /// Counts a call, and fails it if that was requested.
     fn call(&self) -> io::Result<()> {
         let mut state = self.state();
         let now = state.calls;
@@ -118,7 +118,7 @@ impl VolatileDisk {
         }
     }
 
-    /// Counts a sync and gives access to what it makes durable, if there still is power.
+    /// Counts a sync and gives access to what it makes durable, if the power has not failed.
     fn sync(&self, apply: impl FnOnce(&mut State) -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state();
         if !state.is_powerless() {
@@ -214,7 +214,7 @@ impl Disk for VolatileDisk {
         RealDisk.unlink(path)
     }
 
-    /// What is durable of the file is durable by its new name too, once that is.
+    /// What is durable of the file is durable under its new name too, once that name is.
     fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
         self.call()?;
         RealDisk.link(file, name)?;
@@ -291,7 +291,7 @@ impl DiskFile for VolatileFile {
         self.file.read_at(buffer, offset)
     }
 
-    /// A write that is to fail writes half of its content first.
+    /// A write that is to fail first writes half of its content.
     fn write_at(&self, content: &[u8], offset: u64) -> io::Result<()> {
         if let Err(cause) = self.disk.call() {
             let (half, _) = content.split_at(content.len() / 2);

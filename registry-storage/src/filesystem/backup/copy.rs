@@ -1,4 +1,4 @@
-//! Giving bytes a second place: by a link, or by a copy where there can be none.
+//! Giving bytes a second place: through a link, or a copy if there can be none.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -12,10 +12,10 @@ use crate::bytes_name::BytesName;
 use crate::filesystem::rights::{Rights, create_folder};
 use crate::progress::{Progress, Step};
 
-/// How many bytes are copied between two looks at whether it is still wanted.
+/// How many bytes are copied between two checks whether the backup is still wanted.
 const PIECE: u64 = 32 << 20;
 
-/// How much there is to take over.
+/// How much there is to take over, in all.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Total {
     pub(super) files: u64,
@@ -30,14 +30,14 @@ pub(super) struct Copier<'a> {
     rights: Rights,
     report: BackupReport,
     total: Total,
-    /// Files can have no second name there, so their content is copied.
+    /// Files cannot have second names there, so their content is copied.
     copies: bool,
     progress: &'a dyn Progress,
     is_wanted: &'a AtomicBool,
 }
 
 impl<'a> Copier<'a> {
-    /// Makes the folder `to`, whose parent is there.
+    /// Creates the folder `to`, whose parent exists.
     pub(super) fn new(
         (from, to): (PathBuf, PathBuf),
         rights: Rights,
@@ -58,7 +58,7 @@ impl<'a> Copier<'a> {
         })
     }
 
-    /// Tells how far it is: in bytes where they are copied, of which `more` belong to a file that is not done.
+    /// Reports the progress: in bytes if they are copied, of which `more` belong to an unfinished file.
     fn tell(&self, more: u64) {
         let (step, done, total) = if self.copies {
             (Step::Copying, self.report.size + more, self.total.bytes)
@@ -72,7 +72,7 @@ impl<'a> Copier<'a> {
         self.progress.step(step, done, Some(total.max(done)));
     }
 
-    /// Takes the bytes of a name over, once; `false` where there are none.
+    /// Takes over the bytes of a name, once; returns `false` if there are none.
     pub(super) fn copy(&mut self, name: &BytesName) -> Result<bool, BackupError> {
         check_wanted(self.is_wanted)?;
         if self.days.insert(name.day().to_owned()) {
@@ -85,13 +85,13 @@ impl<'a> Copier<'a> {
                 self.report.linked += 1;
                 self.report.size += fs::metadata(&to).map_err(disk(&to))?.len();
             }
-            // What goes into quarantine is named by more than one record.
+            // More than one record names what goes into quarantine.
             Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 self.report.missing += 1;
                 return Ok(false);
             }
-            // Another file system, too many links, or none at all.
+            // Another file system, too many links, or no support for links.
             Err(_) => {
                 let size = self.copy_content(&from, &to)?;
                 sync(&to)?;
@@ -139,7 +139,7 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Tells whether files of one folder may get second names in the other one. What cannot be looked at is tried.
+/// Returns whether files of one folder may get second names in the other. If that cannot be found out, it is tried.
 fn is_on_one_file_system(one: &Path, other: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
     device(one) == device(other)

@@ -1,12 +1,12 @@
-//! Backups of a root, made beside a running server, and the way back.
+//! Backups of a root, made while a server runs, and restoring them.
 //!
 //! ```text
-//! <backup>/records.sqlite            the records at one moment, without the uploads that went on
-//! <backup>/bytes/<yyyymmdd>/<uuid>   the bytes that these name: hard links where the file system lets them be
+//! <backup>/records.sqlite            the records at one moment, without the uploads in progress
+//! <backup>/bytes/<yyyymmdd>/<uuid>   the bytes that these name: hard links if the file system allows them
 //! <backup>/backup.json               written last: a backup without it was interrupted
 //! ```
-//! Bytes never change and their names are never used twice, so links serve, and a backup costs no space for what the
-//! root has still. While it is made no bytes are deleted. An upload that goes on is left out: its bytes do change.
+//! Bytes never change and their names are never reused, so links suffice, and a backup costs no space for what the root
+//! still has. No bytes are deleted while it is made. Uploads in progress are left out, because their bytes do change.
 
 mod copy;
 mod restore;
@@ -31,29 +31,29 @@ use crate::progress::Progress;
 /// The file that makes a backup whole.
 const MANIFEST_FILE: &str = "backup.json";
 
-/// Tells whether there is a whole backup in a folder.
+/// Returns whether a folder holds a complete backup.
 #[must_use]
 pub fn is_backup(path: &Path) -> bool {
     path.join(MANIFEST_FILE).is_file()
 }
 
-/// The form of a backup: 2, as its records are of format 2, which a program that knows 1 cannot read.
+/// The format of a backup: 2, because its records have format 2, which a program that knows 1 cannot read.
 const FORMAT: u32 = 2;
 
-/// What a backup has, or what was restored of one.
+/// What a backup contains, or what was restored from one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupReport {
     /// Byte strings that are hard links.
     pub linked: u64,
-    /// Byte strings that were copied, as the file system lets them have no second name there.
+    /// Byte strings that were copied, because the file system does not allow a second name for them there.
     pub copied: u64,
-    /// The size of all in bytes.
+    /// The total size in bytes.
     pub size: u64,
-    /// Byte strings that blobs name and that were gone already: `check` tells which.
+    /// Byte strings that blobs name and that were gone already: `check` reports which.
     pub missing: u64,
 }
 
-/// What stands in [`MANIFEST_FILE`].
+/// The content of [`MANIFEST_FILE`].
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     format: u32,
@@ -67,13 +67,13 @@ struct Manifest {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// There is something in the folder already.
+    /// The folder is not empty.
     #[error("{} is not empty; name a folder that is empty or does not exist", path.display())]
     NotEmpty {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder holds no whole backup.
+    /// The folder holds no complete backup.
     #[error("{} is no backup, or one that was interrupted: it has no {MANIFEST_FILE} that can be read", path.display())]
     NotWhole {
         /// The folder.
@@ -93,12 +93,12 @@ pub enum BackupError {
         /// The file.
         path: PathBuf,
     },
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("{}", path.display())]
     Disk {
         /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         #[source]
         cause: io::Error,
     },
@@ -107,17 +107,17 @@ pub enum BackupError {
     Records {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         #[source]
         cause: rusqlite::Error,
     },
-    /// The root that is restored to is in use.
+    /// The root to restore to is in use.
     #[error(transparent)]
     Open(#[from] super::OpenError),
     /// The store is closed, or a record cannot be read.
     #[error(transparent)]
     Store(#[from] Error),
-    /// Whoever asked for it does not wait any more.
+    /// The caller no longer waits for it.
     #[error("the command was ended")]
     Cancelled,
 }
@@ -125,8 +125,9 @@ pub enum BackupError {
 impl FilesystemBackend {
     /// Makes a backup of the whole store in the folder `target`, which must be empty or not exist.
     ///
-    /// What was answered before this is called is in it. Pushes and pulls go on; deletes of bytes wait. Cancel safety: a
-    /// dropped future ends the backup soon. What was written by one that did not end is removed.
+    /// It contains everything that was answered before this is called. Pushes and pulls continue; deletes of bytes
+    /// wait. Cancel safety: a dropped future ends the backup soon. The files of a backup that did not finish are
+    /// removed.
     ///
     /// # Errors
     /// [`BackupError`].
@@ -149,7 +150,7 @@ impl FilesystemBackend {
     }
 }
 
-/// Whether somebody waits for what goes on on another thread.
+/// Whether a caller still waits for the work on another thread.
 #[derive(Debug)]
 struct Wanted(Arc<AtomicBool>);
 
@@ -179,7 +180,7 @@ fn check_wanted(is_wanted: &AtomicBool) -> Result<(), BackupError> {
     }
 }
 
-/// Makes a backup. Blocks. Nothing deletes bytes meanwhile.
+/// Makes a backup. Blocks. No bytes are deleted meanwhile.
 fn back_up(
     root: &Path,
     target: &Path,
@@ -227,7 +228,8 @@ fn fill(
     Ok(report)
 }
 
-/// Removes what was written, so that the same folder can be taken again. What cannot be removed is no backup all the same.
+/// Removes what was written, so that the same folder can be used again. Files that cannot be removed are still no
+/// backup.
 fn discard(target: &Path) {
     let emptied = std::fs::read_dir(target).and_then(|entries| {
         for entry in entries {
@@ -245,7 +247,7 @@ fn discard(target: &Path) {
     }
 }
 
-/// Makes a folder, or takes one that has nothing in it.
+/// Creates a folder, or accepts an empty one.
 fn require_empty(path: &Path) -> Result<(), BackupError> {
     create_private_folder(path).map_err(disk(path))?;
     match std::fs::read_dir(path).map_err(disk(path))?.next() {
@@ -256,7 +258,7 @@ fn require_empty(path: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Writes the file that makes the backup whole, under another name first.
+/// Writes the file that makes the backup complete, under another name first.
 fn write_manifest(target: &Path, manifest: &Manifest, rights: Rights) -> Result<(), BackupError> {
     let text = serde_json::to_vec_pretty(manifest).map_err(Error::internal)?;
     let (unfinished, path) = (

@@ -1,4 +1,4 @@
-//! Bringing a backup back.
+//! Restoring a backup.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
@@ -16,16 +16,16 @@ use crate::filesystem::rights::Rights;
 use crate::filesystem::{BYTES_FOLDER, LOCK_FILE, OpenError, RECORDS_FILE};
 use crate::progress::Progress;
 
-/// The most bytes of a backup's manifest that are read; it has a few lines.
+/// The maximum number of bytes read of a backup's manifest, which has a few lines.
 const MANIFEST_LIMIT: u64 = 64 * 1024;
 
-/// What is behind the names of what is not there as a whole yet.
+/// The suffix of names of files and folders that are not complete yet.
 const UNFINISHED: &str = ".restoring";
 
-/// Brings the backup in the folder `backup` back into `root`, which must be empty or not exist, and not in use.
+/// Restores the backup in the folder `backup` into `root`, which must be empty or not exist, and not in use.
 ///
-/// The bytes become links to those of the backup where that is possible. One that is interrupted can be repeated, and
-/// nothing of the backup is changed. Cancel safety: a dropped future ends it soon.
+/// The bytes become links to those of the backup if possible. An interrupted restore can be repeated, and the backup is
+/// not changed. Cancel safety: a dropped future ends it soon.
 ///
 /// # Errors
 /// [`BackupError`].
@@ -81,7 +81,7 @@ fn bring_back(
         Ok(())
     })?;
     let report = copier.finish()?;
-    // The bytes first: records without them would be broken, bytes without records are nobody's.
+    // The bytes first: records without them would be broken, but bytes without records belong to nothing.
     publish(&bytes, &root.join(BYTES_FOLDER))?;
     sync(root)?;
     publish(&records, &root.join(RECORDS_FILE))?;
@@ -89,7 +89,7 @@ fn bring_back(
     Ok(report)
 }
 
-/// Returns when the whole backup in a folder was made; nothing where there is none that this program can read. Blocks.
+/// Returns when the complete backup in a folder was made; `None` if there is none that this program can read. Blocks.
 #[must_use]
 pub fn made_at(backup: &Path) -> Option<Timestamp> {
     Some(read_manifest(backup).ok()?.made)
@@ -116,7 +116,7 @@ fn read_manifest(backup: &Path) -> Result<Manifest, BackupError> {
     }
 }
 
-/// Requires that nothing is in the root but what a restore left that was interrupted, and removes that.
+/// Requires that the root holds only what an interrupted restore left, and removes that.
 fn clear(root: &Path) -> Result<(), BackupError> {
     let (bytes, records) = (root.join(BYTES_FOLDER), root.join(RECORDS_FILE));
     let is_interrupted = unfinished(&records).exists() && !records.exists();

@@ -16,13 +16,13 @@ use crate::key::Key;
 use crate::progress::{Progress, Step};
 use crate::record::{BlobRecord, QuarantineRecord, decode};
 
-/// How many pages are copied between two looks at whether it is still wanted.
+/// How many pages are copied between two checks whether the backup is still wanted.
 const PAGES: i32 = 2000;
 
 /// How many records are read at once.
 const BATCH: usize = 1000;
 
-/// Copies the records of a store that is written to. The copy is of one moment, and one file.
+/// Copies the records of a store that is being written to. The copy is of one moment, and one file.
 pub(super) fn copy_records(
     from: &Path,
     to: &Path,
@@ -30,7 +30,7 @@ pub(super) fn copy_records(
     is_wanted: &AtomicBool,
 ) -> Result<(), BackupError> {
     let source = queries::open_reader(from, Medium::Files).map_err(records(from))?;
-    // One read transaction for the whole copy: it would begin anew with each commit of the server.
+    // One read transaction for the whole copy: otherwise it would begin anew with each commit of the server.
     queries::execute(&source, "BEGIN").map_err(records(from))?;
     queries::format(&source).map_err(records(from))?;
     let mut target = queries::open_copy(to).map_err(records(to))?;
@@ -59,10 +59,10 @@ fn leave_uploads_out(target: &Connection) -> rusqlite::Result<()> {
     origin::disclaim(target)
 }
 
-/// Brings the copied records of an older backup to the format of today.
+/// Brings the copied records of an older backup to the current format.
 pub(super) fn modernize(path: &Path) -> Result<(), BackupError> {
     let mut connection = queries::open_copy(path).map_err(records(path))?;
-    // A copy that does not become whole is made anew, so nothing of it needs to be durable before the end.
+    // A copy that does not become complete is made again, so nothing of it needs to be durable before the end.
     connection
         .execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF")
         .map_err(records(path))?;
@@ -74,8 +74,8 @@ pub(super) fn modernize(path: &Path) -> Result<(), BackupError> {
     connection.close().map_err(|(_, cause)| records(path)(cause))
 }
 
-/// Calls `each` with the name of each byte string that the records of a backup name, and its size in bytes, which is not known
-/// of what is in quarantine.
+/// Calls `each` with the name of each byte string that the records of a backup name, and its size in bytes, which is
+/// not known for byte strings in quarantine.
 pub(super) fn each_bytes_name(
     path: &Path,
     mut each: impl FnMut(&BytesName, u64) -> Result<(), BackupError>,
@@ -97,7 +97,7 @@ pub(super) fn each_bytes_name(
     Ok(())
 }
 
-/// Returns what a record names. One that cannot be read names nothing that could be found.
+/// Returns the bytes that a record names. An unreadable record names none that could be found.
 fn names(connection: &Connection, key: &Key) -> rusqlite::Result<Vec<(BytesName, u64)>> {
     let is_blob = key.as_str().starts_with(Key::blobs().as_str());
     if is_blob && !key.as_str().ends_with("/record") {

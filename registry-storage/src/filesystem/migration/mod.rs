@@ -1,9 +1,9 @@
-//! Bringing the records of an older format to the one of today.
+//! Bringing the records of an older format to the current one.
 //!
 //! In format 1 one table had keys and values of any size, so that SQLite copied whole values to compare keys. The first
-//! transaction gives that table another name, makes the new ones and writes the new format, so that an older program
-//! refuses the store. Each further one moves some records, and the last one drops the table, which then is empty. A
-//! record is in one of the two at any time, so a process may end anywhere, and the next one goes on.
+//! transaction renames that table, creates the new ones and writes the new format, so that an older program refuses the
+//! store. Each further transaction moves some records, and the last one drops the table, which is empty by then. A
+//! record is in one of the two at any time, so a process may end anywhere, and the next one continues.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,20 +14,20 @@ use super::options::OpenError;
 use super::queries;
 use crate::key::Key;
 
-/// How much space one transaction needs on the disk, in the log and in the tables, in megabytes and with some to spare.
+/// How much space one transaction needs on the disk, in the log and in the tables, in megabytes and with some margin.
 pub(super) const SPACE_MB: u32 = 32;
 
-/// The name that the table of format 1 has until it is empty.
+/// The name of the table of format 1 until it is empty.
 const OLD_TABLE: &str = "records_of_format_1";
 
-/// How many bytes of values one transaction moves, about: at least one record.
+/// Roughly how many bytes of values one transaction moves, but at least one record.
 const CHUNK_BYTES: usize = 4 << 20;
 /// How many records one transaction moves at most.
 const CHUNK_RECORDS: usize = 2000;
-/// How often the log says how far it came.
+/// How often the log reports the progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Brings the records to the format of today, if they are of an older one.
+/// Brings the records to the current format, if they have an older one.
 ///
 /// # Errors
 /// [`OpenError::Newer`], [`OpenError::Migration`].
@@ -75,7 +75,7 @@ fn move_all(connection: &mut Connection, path: &Path) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Tells whether there are records, or there were at the last look, that were not moved yet.
+/// Returns whether there are records that were not moved yet, or were when this was last checked.
 pub(super) fn is_unfinished(connection: &Connection) -> rusqlite::Result<bool> {
     let table = connection
         .query_row(
@@ -94,7 +94,7 @@ fn begin(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Moves the next records in one transaction, and returns how many; none where all were moved.
+/// Moves the next records in one transaction, and returns how many; 0 if all were moved.
 fn move_chunk(connection: &mut Connection) -> rusqlite::Result<usize> {
     let transaction = connection.transaction()?;
     let moved = move_records(&transaction)?;

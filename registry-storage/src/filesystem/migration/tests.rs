@@ -1,4 +1,4 @@
-//! Stores of format 1, brought to the format of today by processes that are killed.
+//! Stores of format 1, brought to the current format by processes that are killed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::filesystem::{FilesystemBackend, RECORDS_FILE};
 
 type Records = BTreeMap<String, (i64, Vec<u8>)>;
 
-/// Records of all sizes that a store has: also those around the largest that fit a row, and two of 4 MiB.
+/// Records of all sizes that a store has, including those around the largest that fit a row, and two of 4 MiB.
 fn records() -> Records {
     let mut records = Records::new();
     let manifests = "repositories/team/app/!/manifests/sha256/";
@@ -39,7 +39,7 @@ fn records() -> Records {
     records
 }
 
-/// Makes a store of format 1, as the versions made it that knew no other.
+/// Creates a store of format 1, as versions created it that knew no other.
 fn make_format_1(path: &Path, records: &Records) -> Connection {
     let mut connection = queries::open_writer(path, queries::Medium::Files).unwrap();
     connection
@@ -79,7 +79,7 @@ fn left_by_a_kill(path: &Path) -> TempDir {
     root
 }
 
-/// Checks that a store has these records, by listing and by key, in the versions that they had.
+/// Checks that a store has these records, by listing and by key, in their earlier versions.
 async fn assert_has(backend: &FilesystemBackend, expected: &Records) {
     let mut listed = BTreeMap::new();
     let mut after = None;
@@ -196,8 +196,8 @@ async fn a_backup_of_format_1_is_restored_as_the_format_of_today() {
     assert_opens(&restored, &expected).await;
 }
 
-/// SQLite copies a row together from several pages each time that it compares the row's key, so a push of some bytes read
-/// and copied some of the largest manifests of its repository.
+/// SQLite assembles a row from several pages each time that it compares the row's key, so a push of some bytes read and
+/// copied some of the largest manifests of its repository.
 #[test]
 fn large_values_are_not_in_the_tree_of_keys() {
     let connection = Connection::open_in_memory().unwrap();
@@ -220,7 +220,7 @@ fn large_values_are_not_in_the_tree_of_keys() {
     assert_eq!(overflowing, 0);
 }
 
-/// A value that grows or shrinks over the limit of a row leaves nothing behind.
+/// A value that grows or shrinks across the limit of a row leaves nothing behind.
 #[test]
 fn a_record_has_one_value_whatever_sizes_it_had() {
     let connection = Connection::open_in_memory().unwrap();
