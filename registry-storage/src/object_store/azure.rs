@@ -12,32 +12,32 @@ use super::location::{LocationError, NO_LIMIT, retries};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AzureOptions {
-    /// The account; that of the environment unless given.
+    /// The account; by default, the environment's.
     pub account: Option<String>,
     /// How to log in.
     pub credentials: AzureCredentials,
-    /// The URL of the service, where it is not Azure's own for the account.
+    /// The URL of the service, if it is not Azure's own for the account.
     pub endpoint: Option<String>,
-    /// The certificate of the service is not verified, so whoever sits in between reads and changes everything.
+    /// The certificate of the service is not verified, so an attacker in between can read and change everything.
     pub accept_any_certificate: bool,
 }
 
-/// How to log in at Azure.
+/// How to log in to Azure.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AzureCredentials {
-    /// By the variables `AZURE_…` of the environment, then by the workload's or the machine's identity.
+    /// With the variables `AZURE_…` of the environment, then with the identity of the workload or machine.
     #[default]
     Environment,
-    /// By the account's key.
+    /// With the account's key.
     Key(String),
-    /// By a client's secret.
+    /// With a client's secret.
     Client {
-        /// The client.
+        /// The client's identifier.
         id: String,
-        /// Its tenant.
+        /// The client's tenant.
         tenant: String,
-        /// Its secret.
+        /// The client's secret.
         secret: String,
     },
 }
@@ -53,10 +53,10 @@ impl fmt::Debug for AzureCredentials {
 }
 
 impl ObjectStoreBackend {
-    /// Keeps everything in a container of Azure Blob Storage, below `prefix`: folders with slashes between them, or
-    /// nothing.
+    /// Keeps everything in a container of Azure Blob Storage, below `prefix`: folders with slashes between them, or an
+    /// empty string.
     ///
-    /// Must be called within a tokio runtime. Nothing is asked of the service.
+    /// Must be called within a tokio runtime. No request is sent to the service.
     ///
     /// # Errors
     /// Those of [`LocationError`].
@@ -72,7 +72,7 @@ impl ObjectStoreBackend {
             builder = builder.with_account(account);
         }
         if let Some(endpoint) = &options.endpoint {
-            // An endpoint without TLS was stated as such.
+            // An endpoint without TLS was requested explicitly.
             builder = builder
                 .with_allow_http(endpoint.starts_with("http://"))
                 .with_endpoint(endpoint.clone());

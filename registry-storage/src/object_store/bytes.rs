@@ -46,7 +46,7 @@ impl ObjectStoreBackend {
         let path = self.bytes_path(&bytes.name)?;
         if parts.is_empty() {
             self.put_whole(&path, tail).await?;
-            // An upload was begun if a first part was reserved and then lost.
+            // An upload exists if a first part was reserved and then lost.
             if let Err(error) = self.abort(bytes).await {
                 tracing::warn!(%error, bytes = %bytes.name, "an upload that was not needed could not be aborted");
             }
@@ -61,7 +61,7 @@ impl ObjectStoreBackend {
         }
     }
 
-    /// Overwriting is harmless: a name belongs to one content, and whoever repeats this writes it again.
+    /// Overwriting is harmless: a name belongs to one content, and a repetition writes the same content again.
     async fn put_whole(&self, path: &Path, content: Bytes) -> Result<(), Error> {
         let request = self.store.put(path, content.clone().into());
         self.run(content.len(), request).await.map_err(convert)?;
@@ -90,7 +90,7 @@ impl ObjectStoreBackend {
         self.run(0, request).await.map(drop)
     }
 
-    /// An upload that is gone was completed, by a repetition or a request whose answer was lost, or aborted.
+    /// An upload that is gone was completed, by a repetition or by a request whose answer was lost, or it was aborted.
     async fn check_completed(&self, path: &Path, size: u64, error: StoreError) -> Result<(), Error> {
         match self.run(0, self.store.head(path)).await {
             Ok(object) if object.size == size => Ok(()),
@@ -104,7 +104,7 @@ impl ObjectStoreBackend {
         Ok(Arc::new(ObjectContent::new(self.clone(), path, name.clone())))
     }
 
-    /// Asks the store whether the bytes are there, in their size.
+    /// Asks the store whether the bytes exist and have their size.
     pub(super) async fn open_of_size(
         &self,
         name: &BytesName,
@@ -173,7 +173,7 @@ impl ObjectStoreBackend {
     }
 }
 
-/// Writes the parts of an upload. A part is durable when its write returned.
+/// Writes the parts of an upload. A part is durable once its write has returned.
 struct PartWriter {
     backend: ObjectStoreBackend,
     path: Path,
@@ -202,7 +202,7 @@ impl BytesWriter for PartWriter {
     }
 }
 
-/// An upload whose parts were recorded without its identifier, which only a damaged session can say.
+/// An upload whose parts were recorded without its identifier, which happens only in a damaged session.
 #[derive(Debug, thiserror::Error)]
 #[error("the session names parts but no upload that they belong to")]
 struct NoUpload;

@@ -1,4 +1,4 @@
-//! The content of an object on its way out.
+//! The content of an object while it is sent.
 
 use std::ops::Range;
 
@@ -13,10 +13,10 @@ use super::error::{convert, may_have_happened};
 use super::{ObjectStoreBackend, timed_out};
 use crate::bytes_name::BytesName;
 
-/// The most bytes in a chunk.
+/// The maximum number of bytes in a chunk.
 const CHUNK: usize = 1024 * 1024;
 
-/// How often in a row reading goes on after a failure without any progress.
+/// How many failures in a row, without any progress, reading survives.
 const FAILURES: u32 = 3;
 
 /// An object that may be read in ranges.
@@ -50,8 +50,8 @@ impl BlobContent for ObjectContent {
     }
 }
 
-/// A range that is being read. The content never changes, so that it can go on after a broken connection; a client that
-/// reads slowly makes the store close it.
+/// A range that is being read. The content never changes, so reading can continue after a broken connection; the store
+/// closes the connection when a client reads slowly.
 struct Reading {
     backend: ObjectStoreBackend,
     path: Path,
@@ -117,7 +117,7 @@ impl Reading {
     }
 }
 
-/// An object that ends before the size that its record states.
+/// An object that ends before the size in its record.
 #[derive(Debug, thiserror::Error)]
 #[error("stored bytes end before their size")]
 struct TooShort;

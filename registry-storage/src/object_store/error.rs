@@ -1,21 +1,21 @@
-//! What an object store's errors mean to a registry.
+//! What the errors of an object store mean for a registry.
 
 use registry_core::{Error, ErrorCode};
 
-/// Tells what to do about a failed request: what may pass by itself is [`Unavailable`](ErrorCode::Unavailable).
+/// Converts the error of a failed request: one that may pass by itself is [`Unavailable`](ErrorCode::Unavailable).
 pub(super) fn convert(error: object_store::Error) -> Error {
     let code = code(&error);
     Error::from(code).with_cause(error)
 }
 
-/// Tells whether the request may have had an effect although it failed.
+/// Returns whether the request may have had an effect although it failed.
 pub(super) fn may_have_happened(error: &object_store::Error) -> bool {
     code(error) == ErrorCode::Unavailable
 }
 
 fn code(error: &object_store::Error) -> ErrorCode {
     match error {
-        // Some stores answer 409 where conditional writes meet.
+        // Some stores answer 409 when conditional writes collide.
         object_store::Error::AlreadyExists { .. } => ErrorCode::Unavailable,
         object_store::Error::Generic { source, .. } => chain(&**source)
             .find_map(code_of_cause)
@@ -32,7 +32,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ErrorCode>
     if cause.is::<object_store::client::HttpError>() {
         return Some(ErrorCode::Unavailable);
     }
-    // The type that holds the status is private to the library, so only its text can be looked at.
+    // The type that holds the status is private to the library, so only its text can be examined.
     let text = cause.to_string();
     if text.starts_with("Server returned error response") {
         return Some(ErrorCode::Unavailable);
@@ -45,7 +45,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ErrorCode>
     }
 }
 
-/// Tells whether the parts of an upload are not those that the list of parts names.
+/// Returns whether the parts of an upload differ from those in the list of parts.
 pub(super) fn names_bad_part(error: &object_store::Error) -> bool {
     match error {
         object_store::Error::Precondition { .. } => true,
@@ -57,7 +57,7 @@ pub(super) fn names_bad_part(error: &object_store::Error) -> bool {
     }
 }
 
-/// What S3 and GCS (the first three) and Azure say about such parts.
+/// The codes of S3 and GCS (the first three) and Azure for such parts.
 const BAD_PART: [&str; 4] = [
     "InvalidPart",
     "InvalidPartOrder",

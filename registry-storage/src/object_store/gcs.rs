@@ -13,12 +13,12 @@ use super::location::{LocationError, NO_LIMIT, retries};
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GcsCredentials {
-    /// By the variables `GOOGLE_…` of the environment, then by the instance's metadata.
+    /// With the variables `GOOGLE_…` of the environment, then with the instance's metadata.
     #[default]
     Environment,
-    /// By the key of a service account in this file.
+    /// With the key of a service account in this file.
     File(PathBuf),
-    /// By the key of a service account, as JSON.
+    /// With the key of a service account, as JSON.
     Key(String),
 }
 
@@ -33,10 +33,10 @@ impl fmt::Debug for GcsCredentials {
 }
 
 impl ObjectStoreBackend {
-    /// Keeps everything in a bucket of Google Cloud Storage, below `prefix`: folders with slashes between them, or
-    /// nothing.
+    /// Keeps everything in a bucket of Google Cloud Storage, below `prefix`: folders with slashes between them, or an
+    /// empty string.
     ///
-    /// Must be called within a tokio runtime. Nothing is asked of the service, but a file of credentials is read.
+    /// Must be called within a tokio runtime. No request is sent to the service, but a file of credentials is read.
     ///
     /// # Errors
     /// Those of [`LocationError`].

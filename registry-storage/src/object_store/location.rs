@@ -7,27 +7,27 @@ use super::ObjectStoreBackend;
 /// Why an address of a bucket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LocationError {
-    /// It is not spelled as one.
+    /// It has the wrong form.
     #[error("{0:?} is not the address of a bucket: write it as s3://BUCKET/PREFIX")]
     Malformed(String),
-    /// This program was built without the feature for it.
+    /// This program was built without the feature that it needs.
     #[error("{0:?} needs a feature of registry-storage that this program was built without")]
     NotBuilt(String),
-    /// The prefix has characters that object stores do not keep as they are.
+    /// The prefix has characters that object stores do not preserve.
     #[error(transparent)]
     Prefix(#[from] object_store::path::Error),
-    /// The service has an address that requests cannot go to as it stands. It is not told, as it may hold a password.
+    /// The address of the service has a part that requests cannot use. It is not shown, because it may hold a password.
     #[error(
         "the address of the service has a user, a password or a query; leave them out, an access key is given by itself"
     )]
     Endpoint,
-    /// The service has an address that is none. It is not told, as it may hold a password.
+    /// The address of the service is malformed. It is not shown, because it may hold a password.
     #[error("the address of the service is none; write it as https://HOST or https://HOST:PORT")]
     EndpointForm,
-    /// The name of a bucket that cannot stand in an address.
+    /// The name of a bucket that cannot be part of an address.
     #[error("{0:?} is not the name of a bucket: letters, digits, `-`, `.` and `_` are")]
     Bucket(String),
-    /// The name of a region that cannot stand in an address.
+    /// The name of a region that cannot be part of an address.
     #[error("{0:?} is not the name of a region, such as eu-central-1")]
     Region(String),
     /// The file of a key cannot be read.
@@ -35,27 +35,27 @@ pub enum LocationError {
     KeyFile {
         /// The file.
         path: std::path::PathBuf,
-        /// Why.
+        /// The error.
         cause: std::io::Error,
     },
-    /// The key of a service account, or the environment's settings in its place, cannot be used. What is wrong is not
-    /// told, as that would quote the key.
+    /// The key of a service account, or the settings of the environment in its place, cannot be used. The cause is not
+    /// shown, because that would quote the key.
     #[error(
         "the key of a Google service account, or what the variables GOOGLE_… say, cannot be used; the key is the JSON file that Google's console gives"
     )]
     GoogleSettings,
-    /// The environment's settings for the store do not fit together.
+    /// The settings of the environment for the store are inconsistent.
     #[error(transparent)]
     Settings(#[from] object_store::Error),
 }
 
 impl ObjectStoreBackend {
-    /// Keeps everything in a bucket: `s3://BUCKET/PREFIX`, or by their features `gs://…` and `az://…`.
+    /// Keeps everything in a bucket: `s3://BUCKET/PREFIX`, or, with their features, `gs://…` and `az://…`.
     ///
-    /// Credentials, region, endpoint and the like come from where [`object_store`] takes them: the variables `AWS_…`,
+    /// Credentials, region, endpoint and the like come from the sources of [`object_store`]: the variables `AWS_…`,
     /// `GOOGLE_…` and `AZURE_…` of the environment, then web identity, container and instance metadata.
     ///
-    /// Must be called within a tokio runtime. Nothing is asked of the store.
+    /// Must be called within a tokio runtime. No request is sent to the store.
     ///
     /// # Errors
     /// Those of [`LocationError`].
@@ -84,7 +84,7 @@ impl ObjectStoreBackend {
     }
 }
 
-/// Retries within a request: few and short, because a client of the registry waits, and tries again by itself.
+/// Retries within a request: few and short, because a client of the registry waits, and retries by itself.
 pub(super) fn retries() -> RetryConfig {
     RetryConfig {
         max_retries: 3,
@@ -94,7 +94,7 @@ pub(super) fn retries() -> RetryConfig {
 }
 
 /// The store's own limit on the duration of a request also covers the body. A slow client must be able to take longer
-/// for a blob, and the backend has limits of its own on silence.
+/// for a blob, and the backend has its own limits on silence.
 pub(super) const NO_LIMIT: &str = "1000 days";
 
 #[cfg(test)]

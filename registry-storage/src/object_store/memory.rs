@@ -19,9 +19,9 @@ use object_store::{
 
 /// An object store in memory that keeps the promises of a bucket.
 ///
-/// [`object_store::memory::InMemory`] does not: it completes uploads without looking at the list of parts, copies
-/// them to do so, and a page of a listing costs as much as the whole. What the protocol does not use (copies, listings
-/// by folder) is not implemented.
+/// [`object_store::memory::InMemory`] does not: it completes uploads without checking the list of parts, copies them to
+/// do so, and a page of a listing costs as much as the whole. Operations that the protocol does not use (copies,
+/// listings by folder) are not implemented.
 #[derive(Debug, Default)]
 pub(super) struct MemoryStore {
     /// Never held over an await.
@@ -32,13 +32,13 @@ pub(super) struct MemoryStore {
 struct State {
     objects: BTreeMap<String, Object>,
     uploads: HashMap<MultipartId, BTreeMap<usize, UploadedPart>>,
-    /// The last entity tag or upload identifier that was given; none is given twice.
+    /// The last entity tag or upload identifier that was assigned; none is assigned twice.
     last_tag: u64,
 }
 
 #[derive(Debug)]
 struct Object {
-    /// In pieces as they were written, so that completing an upload copies nothing.
+    /// In the pieces that were written, so that completing an upload copies nothing.
     content: Vec<Bytes>,
     size: u64,
     tag: String,
@@ -303,7 +303,7 @@ impl PaginatedListStore for MemoryStore {
                 objects,
                 extensions: object_store::Extensions::default(),
             },
-            // The offset of the next page is all that is needed to go on.
+            // The offset of the next page is all that is needed to continue.
             page_token: None,
         })
     }

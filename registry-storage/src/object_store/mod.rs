@@ -57,34 +57,34 @@ impl<T: ObjectStore + MultipartStore + PaginatedListStore> Objects for T {}
 /// Keeps records and bytes as objects in memory or in a bucket.
 ///
 /// A *record* is an object that is written with `If-None-Match` or `If-Match`. Its entity tag may be derived from its
-/// content, so each value must hold a fresh nonce, as [`RecordTransaction::put`] asks; by the same nonce a write whose answer was
-/// lost is told from another's.
+/// content, so each value must hold a fresh nonce, as [`RecordTransaction::put`] requires. The nonce also distinguishes
+/// a write whose answer was lost from another writer's.
 ///
-/// *Bytes* up to a part's size are one object, larger ones an upload in parts. An upload that was created in the
-/// bucket and never recorded, because the process died between the two, is not found again: give the bucket a
-/// lifecycle rule that aborts incomplete uploads after some days more than sessions live.
+/// *Bytes* up to a part's size are one object, larger ones an upload in parts. An upload that was created in the bucket
+/// and never recorded, because the process died in between, is not found again: give the bucket a lifecycle rule that
+/// aborts incomplete uploads some days after sessions expire.
 ///
-/// A *transaction* is its steps, one after the other; each is durable when it returned.
+/// A *transaction* runs its steps one after the other; each step is durable once it has returned.
 #[derive(Clone)]
 pub struct ObjectStoreBackend {
     store: Arc<dyn Objects>,
-    /// The same store, where it is the memory of this process and can delete on condition.
+    /// The same store, if it is the memory of this process, which supports conditional deletes.
     memory: Option<Arc<MemoryStore>>,
-    /// What all keys begin with: nothing, or folders that end with a slash.
+    /// The prefix of all keys: empty, or folders that end with a slash.
     root: Arc<str>,
-    /// How long a request may take beside the time for its content; nothing where the store never waits.
+    /// How long a request may take besides the time for its content; `None` if the store never waits.
     patience: Option<Duration>,
     part_memory: PartMemory,
     seen: Arc<SeenBytes>,
 }
 
-/// How long one request on a record or one silence of the store may last, the store's own retries included.
+/// How long one request for a record, or one silence of the store, may last, the store's own retries included.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many records are read at once for one caller; a bucket answers each after some milliseconds.
+/// How many records are read at once for one caller; a bucket takes some milliseconds for each.
 const PARALLEL_READS: usize = 16;
 
-/// The memory that parts may take unless stated otherwise, in bytes.
+/// The default limit of the memory for parts, in bytes.
 const PART_MEMORY: usize = 256 * 1024 * 1024;
 
 impl ObjectStoreBackend {
@@ -96,13 +96,13 @@ impl ObjectStoreBackend {
         Self::over(store, Some(memory), "".into())
     }
 
-    /// Keeps everything in `store`, below `prefix`: folders with slashes between them, or nothing.
+    /// Keeps everything in `store`, below `prefix`: folders with slashes between them, or an empty string.
     ///
-    /// The store must be strongly consistent and honour `If-None-Match` and `If-Match` on writes. Its own limit on
-    /// the duration of a request should be off, because it would also limit how long a client may take for a blob.
+    /// The store must be strongly consistent and honour `If-None-Match` and `If-Match` on writes. Its own limit on the
+    /// duration of a request should be off, because it would also limit how long a client may take for a blob.
     ///
     /// # Errors
-    /// Where the prefix has an empty folder, `.`, `..` or characters that object stores do not keep as they are.
+    /// If the prefix has an empty folder, `.`, `..` or characters that object stores do not preserve.
     pub fn new<S>(store: S, prefix: &str) -> Result<Self, object_store::path::Error>
     where
         S: ObjectStore + MultipartStore + PaginatedListStore,
@@ -119,7 +119,7 @@ impl ObjectStoreBackend {
     fn over(store: Arc<dyn Objects>, memory: Option<Arc<MemoryStore>>, root: Arc<str>) -> Self {
         Self {
             store,
-            // What never waits needs no limit, nor a runtime with a timer.
+            // A store that never waits needs no limit, nor a runtime with a timer.
             patience: memory.is_none().then_some(PATIENCE),
             memory,
             root,
@@ -128,10 +128,10 @@ impl ObjectStoreBackend {
         }
     }
 
-    /// Sets the memory in bytes that the parts of all uploads may take at a time; 256 MiB unless set.
+    /// Sets the memory in bytes that the parts of all uploads may take at a time. The default is 256 MiB.
     ///
     /// A part that is larger than all of it (parts grow to 1 GiB beyond an offset of 128 GiB) waits for all of it, so
-    /// the most memory in use is the larger of the two.
+    /// the memory in use is at most the larger of the two.
     #[must_use]
     pub fn with_part_memory(mut self, size: usize) -> Self {
         self.part_memory = PartMemory::new(size);
@@ -151,7 +151,7 @@ impl ObjectStoreBackend {
         let Some(patience) = self.patience else {
             return request.await;
         };
-        // A second for each MiB: slower than that is not a store to keep a registry on.
+        // A second for each MiB: a slower store is not fit for a registry.
         let limit = patience + Duration::from_secs((size >> 20) as u64);
         tokio::time::timeout(limit, request)
             .await
@@ -175,7 +175,7 @@ fn timed_out(elapsed: tokio::time::error::Elapsed) -> object_store::Error {
     }
 }
 
-/// The steps of a transaction where there is nothing that makes them one.
+/// The steps of a transaction on a store that has no transactions.
 struct Steps<'a>(&'a ObjectStoreBackend);
 
 #[async_trait]
@@ -281,7 +281,7 @@ impl Backend for ObjectStoreBackend {
     }
 
     async fn seal_bytes(&self, _bytes: &StagedBytes, _size: u64) -> Result<(), Error> {
-        // Each part was durable when its write returned, and the list of parts says which of them count.
+        // Each part was durable once its write returned, and the list of parts determines which of them count.
         Ok(())
     }
 

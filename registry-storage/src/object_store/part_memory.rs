@@ -1,4 +1,4 @@
-//! The memory that parts on their way to the store may take.
+//! The memory for parts that are being sent to the store.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(super) struct PartMemory {
 }
 
 impl PartMemory {
-    /// Makes a budget of `size` bytes.
+    /// Creates a budget of `size` bytes.
     pub(super) fn new(size: usize) -> Self {
         let units = units(size).max(1);
         Self {
@@ -23,7 +23,7 @@ impl PartMemory {
         }
     }
 
-    /// Waits until `size` bytes are free, or all of the budget where it is smaller, so that no one waits for ever.
+    /// Waits until `size` bytes are free, or all of the budget if it is smaller, so that no caller waits for ever.
     pub(super) async fn reserve(&self, size: usize) -> MemoryPermit {
         let wanted = units(size).min(self.units);
         // The semaphore is never closed.

@@ -3,11 +3,11 @@
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
 
-/// Up to which offset parts have which size. Each step ends where a part ends.
+/// Which size parts have, up to which offset. Each step ends where a part ends.
 ///
-/// S3 takes at most 10,000 parts, each of 5 MiB (but the last) to 5 GiB: with one size for all of them 5 TiB would
-/// need parts of 525 MiB. The first step covers what images hold in practice, with the least memory; stores that want
-/// parts of one size (R2) are limited to it.
+/// S3 accepts at most 10,000 parts, each of 5 MiB (except the last) to 5 GiB. With one size for all parts, 5 TiB would
+/// need parts of 525 MiB. The first step covers what images hold in practice, with the least memory; stores that
+/// require parts of one size (R2) are limited to it.
 const STEPS: [(u64, u64); 3] = [(10 * GIB, 5 * MIB), (32 * GIB, 16 * MIB), (128 * GIB, 64 * MIB)];
 
 /// Returns the size in bytes of the part that begins at `offset`.

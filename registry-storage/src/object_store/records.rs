@@ -14,10 +14,10 @@ use super::error::{convert, may_have_happened};
 use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
 
-/// How often a write is tried whose condition still holds after the store refused it.
+/// How many times a write is tried if its condition still holds after it failed.
 const ATTEMPTS: u32 = 4;
 
-/// How long the second attempt waits; each further one twice as long as the one before.
+/// How long the second attempt waits; each further one waits twice as long as the one before.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
 impl ObjectStoreBackend {
@@ -49,8 +49,8 @@ impl ObjectStoreBackend {
         }
     }
 
-    /// Writes a record. An answer may be lost, and the store's client repeats requests by itself, so that a refusal
-    /// may be due to a write of our own. Only what is stored tells: it holds the nonce of whoever wrote it.
+    /// Writes a record. An answer may be lost, and the store's client repeats requests by itself, so a refusal may be
+    /// due to a write of our own. Only the stored value shows that: it holds the nonce of its writer.
     ///
     /// A write that won and was replaced since is indistinguishable from one that lost, and reported as such.
     pub(super) async fn put_record(
@@ -82,7 +82,7 @@ impl ObjectStoreBackend {
                 _ if was_refused => return Ok(None),
                 _ => return Err(convert(error)),
             }
-            // Two writers met, and the store sent one of them away without letting the other win.
+            // Two writers collided, and the store refused one of them without letting the other win.
             attempt += 1;
             if attempt == ATTEMPTS {
                 return Err(Error::from(ErrorCode::Unavailable).with_cause(error));
@@ -91,7 +91,7 @@ impl ObjectStoreBackend {
         }
     }
 
-    /// Buckets have no conditional delete that the client offers, so only memory forgets.
+    /// The client offers no conditional delete for buckets, so only memory removes the record.
     pub(super) fn forget_record(&self, key: &Key, version: &Version) -> Result<(), Error> {
         if let Some(memory) = &self.memory {
             memory.delete_if(&self.path(key.as_str())?, &version.0);
@@ -166,12 +166,12 @@ impl ObjectStoreBackend {
     }
 }
 
-/// A store whose listings cannot be paged through, such as a directory bucket.
+/// A store whose listings cannot be paged, such as a directory bucket.
 #[derive(Debug, thiserror::Error)]
 #[error("the object store lists its keys out of order")]
 struct NotInOrder;
 
-/// A store that names no versions, so that nothing can be compared.
+/// A store without versions, so that nothing can be compared.
 #[derive(Debug, thiserror::Error)]
 #[error("the object store gave an object no entity tag")]
 struct NoVersion;
@@ -192,7 +192,7 @@ fn holds(condition: &Condition, stored: Option<&VersionedRecord>) -> bool {
     }
 }
 
-/// Spells both names of a version as one text, because stores differ in which of the two they compare: the entity tag
+/// Encodes both names of a version as one text, because stores differ in which of the two they compare: the entity tag
 /// (S3, Azure), and after a line break the generation (GCS).
 fn to_version(e_tag: Option<String>, version: Option<String>) -> Result<Version, Error> {
     match (e_tag, version) {

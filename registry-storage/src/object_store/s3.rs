@@ -1,4 +1,4 @@
-//! Amazon S3, and what speaks its protocol.
+//! Amazon S3, and services that speak its protocol.
 
 use std::fmt;
 
@@ -8,44 +8,44 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3Conditio
 use super::ObjectStoreBackend;
 use super::location::{LocationError, NO_LIMIT, retries};
 
-/// How a bucket of S3 is reached. What is not said comes from the variables `AWS_…` of the environment, then from web
-/// identity, the container or the instance.
+/// How a bucket of S3 is reached. Options that are not set come from the variables `AWS_…` of the environment, then
+/// from web identity, the container or the instance.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct S3Options {
-    /// The name of the access key and the key itself. With them, the environment is not looked at.
+    /// The name of the access key and the key itself. If set, the environment is not read.
     pub access_key: Option<(String, String)>,
-    /// The third part of an access key that is valid for some time.
+    /// The third part of a temporary access key.
     pub session_token: Option<String>,
     /// The region, such as `eu-central-1`.
     pub region: Option<String>,
-    /// The URL of a service that is not Amazon's; without a scheme it is HTTPS, or HTTP where `plain_http`.
+    /// The URL of a service that is not Amazon's. Without a scheme, it is HTTPS, or HTTP if `plain_http` is set.
     pub endpoint: Option<String>,
-    /// The bucket is part of the host: `https://bucket.host/key`. It is the first part of the path.
+    /// The bucket is part of the host: `https://bucket.host/key`. By default it is the first part of the path.
     pub bucket_in_host: bool,
-    /// The service may be spoken to without TLS.
+    /// Requests may go to the service without TLS.
     pub plain_http: bool,
-    /// The certificate of the service is not verified, so whoever sits in between reads and changes everything.
+    /// The certificate of the service is not verified, so an attacker in between can read and change everything.
     pub accept_any_certificate: bool,
-    /// Objects are encrypted by the service.
+    /// How the service encrypts objects.
     pub encryption: Option<S3Encryption>,
-    /// What the service is told of the client.
+    /// The `User-Agent` of requests to the service.
     pub user_agent: Option<String>,
-    /// Amazon's hosts for IPv4 and IPv6.
+    /// Use Amazon's hosts for both IPv4 and IPv6.
     pub dual_stack: bool,
-    /// Amazon's hosts with certified cryptography.
+    /// Use Amazon's hosts with certified cryptography.
     pub fips: bool,
-    /// Amazon's hosts near the client.
+    /// Use Amazon's hosts near the client.
     pub accelerate: bool,
 }
 
-/// How objects are encrypted by the service.
+/// How the service encrypts objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum S3Encryption {
-    /// By a key of the service, AES-256.
+    /// With a key of the service, AES-256.
     Service,
-    /// By this key of the key management service.
+    /// With this key of the key management service.
     Key(String),
 }
 
@@ -59,7 +59,7 @@ impl fmt::Debug for S3Options {
 }
 
 impl S3Options {
-    /// The URL that requests go to, where it is not what the region says.
+    /// The URL that requests go to, if it does not follow from the region.
     fn endpoint(&self, bucket: &str) -> Option<String> {
         let dual_stack = if self.dual_stack { ".dualstack" } else { "" };
         let region = self.region.as_deref().unwrap_or("us-east-1");
@@ -79,7 +79,7 @@ impl S3Options {
         })
     }
 
-    /// Looks whether requests for `bucket` have an address, without making a client.
+    /// Checks whether requests for `bucket` have an address, without creating a client.
     ///
     /// # Errors
     /// [`LocationError::Bucket`], [`LocationError::Region`], [`LocationError::Endpoint`] and
@@ -88,16 +88,16 @@ impl S3Options {
         check_address(bucket, self.region.as_deref(), self.endpoint(bucket).as_deref())
     }
 
-    /// Amazon's hosts near the client know the bucket by the host alone.
+    /// Amazon's hosts near the client find the bucket only through the host.
     fn is_bucket_in_host(&self) -> bool {
         self.bucket_in_host || (self.accelerate && self.endpoint.is_none())
     }
 }
 
 impl ObjectStoreBackend {
-    /// Keeps everything in a bucket of S3, below `prefix`: folders with slashes between them, or nothing.
+    /// Keeps everything in a bucket of S3, below `prefix`: folders with slashes between them, or an empty string.
     ///
-    /// Must be called within a tokio runtime. Nothing is asked of the service.
+    /// Must be called within a tokio runtime. No request is sent to the service.
     ///
     /// # Errors
     /// Those of [`LocationError`].
@@ -121,7 +121,7 @@ fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
         builder = builder.with_region(region);
     }
     if let Some(endpoint) = options.endpoint(bucket) {
-        // An endpoint without TLS was stated as such.
+        // An endpoint without TLS was requested explicitly.
         builder = builder
             .with_allow_http(endpoint.starts_with("http://"))
             .with_endpoint(endpoint)
@@ -151,12 +151,12 @@ fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
         .with_config(client(ClientConfigKey::Timeout), NO_LIMIT)
         .with_retry(retries())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
-        // One object is deleted at a time, which every store that speaks S3 understands.
+        // One object is deleted at a time, which every S3-compatible store understands.
         .with_disable_bulk_delete(true)
         .build()?)
 }
 
-/// The client would panic at an address that is none.
+/// The client would panic at a malformed address.
 fn check_address(bucket: &str, region: Option<&str>, endpoint: Option<&str>) -> Result<(), LocationError> {
     let is_name = |text: &str, more: &[char]| {
         let is_allowed = |character: char| character.is_ascii_alphanumeric() || more.contains(&character);
@@ -171,7 +171,7 @@ fn check_address(bucket: &str, region: Option<&str>, endpoint: Option<&str>) -> 
         return Err(LocationError::Region(region.to_owned()));
     }
     let Some(endpoint) = endpoint else { return Ok(()) };
-    // They would be ignored, but stand in each error that the store tells.
+    // They would be ignored, but appear in each error of the store.
     if endpoint.contains(['@', '?', '#']) {
         return Err(LocationError::Endpoint);
     }

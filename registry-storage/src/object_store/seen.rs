@@ -1,4 +1,4 @@
-//! Which bytes were seen whole lately, so that a pull in many ranges asks for their size once.
+//! Which bytes were recently seen whole, so that a pull in many ranges asks for their size once.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::bytes_name::BytesName;
 
-/// How long it is remembered at most: for so long an object that was lost may be opened and then not be read.
+/// How long it is remembered at most: for that long, an object that was lost may be opened and then not be readable.
 const AGE: Duration = Duration::from_mins(1);
 
-/// How many names are in a generation at most; some hundred bytes each.
+/// The maximum number of names in a generation; some hundred bytes each.
 const LIMIT: usize = 4096;
 
-/// Names in two generations: the one before is forgotten when there is a new one.
+/// Names in two generations: the previous one is forgotten when a new one begins.
 #[derive(Debug, Default)]
 pub(super) struct SeenBytes(Mutex<Generations>);
 
