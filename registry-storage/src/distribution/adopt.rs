@@ -1,4 +1,4 @@
-//! Adoption: from its beginning to its end, which is remembered.
+//! Adoption, from its beginning to its end, which is recorded.
 
 use std::io;
 use std::path::PathBuf;
@@ -31,10 +31,11 @@ const WINDOW_REPOSITORIES: usize = 256;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AdoptOptions {
-    /// Compare the content of every blob with its digest, which reads all of it. Without, that is done for manifests, for
-    /// blobs of up to 16 KiB, and for blobs that have another size than a manifest says.
+    /// Compare the content of every blob with its digest, which reads all of it. Otherwise that is done only for
+    /// manifests, for blobs of up to 16 KiB, and for blobs whose size differs from the size in a manifest. The default
+    /// is `false`.
     pub verify: bool,
-    /// Adopt also into a store that has content already, and once more what was adopted before.
+    /// Adopt even into a store that has content already, and again what was adopted before. The default is `false`.
     pub again: bool,
 }
 
@@ -60,16 +61,16 @@ impl AdoptOptions {
     }
 }
 
-/// How far the adoption of a tree came.
+/// How far the adoption of a tree has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adoption {
-    /// It was never begun, and the store has nothing.
+    /// It was never begun, and the store is empty.
     NotBegun,
-    /// It was never begun, and the store has content of its own.
+    /// It was never begun, and the store has its own content.
     OwnContent,
-    /// It was begun, and its process ended before it did.
+    /// It was begun at this time, and its process ended before it was finished.
     Begun(Timestamp),
-    /// It was finished then.
+    /// It was finished at this time.
     Finished(Timestamp),
 }
 
@@ -82,7 +83,7 @@ pub enum AdoptError {
     Link {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         cause: io::Error,
     },
@@ -91,7 +92,7 @@ pub enum AdoptError {
         "the store has content of its own already; adopt again to add what the tree has, where the newer of two tags wins"
     )]
     OwnContent,
-    /// Another adoption into this store goes on.
+    /// Another adoption into this store is in progress.
     #[error("an adoption goes on already")]
     Running,
     /// The tree was adopted before.
@@ -102,7 +103,7 @@ pub enum AdoptError {
     Storage(#[from] Error),
 }
 
-/// Says what to do where a file cannot be linked.
+/// Returns what to do when a file cannot be linked.
 fn remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::CrossesDevices => {
@@ -120,7 +121,7 @@ fn remedy(cause: &io::Error) -> &'static str {
     }
 }
 
-/// Tells how far the adoption of the tree on a store's disk came.
+/// Returns how far the adoption of the tree on a store's disk has progressed.
 ///
 /// # Errors
 /// Those of the store.
@@ -136,8 +137,8 @@ pub async fn adoption<B: Backend>(store: &Store<B>) -> Result<Adoption, Error> {
     })
 }
 
-/// Tells whether there is a tree among the objects of a store, and nothing of the store itself. Bytes of a tree in a bucket
-/// are not adopted, and whoever serves such a store serves an empty registry.
+/// Returns whether the objects of a store include a tree, and nothing of the store itself. The bytes of a tree in a
+/// bucket are not adopted, so serving such a store serves an empty registry.
 ///
 /// # Errors
 /// Those of the store.
@@ -147,17 +148,17 @@ pub async fn is_unadopted<B: Backend>(store: &Store<B>) -> Result<bool, Error> {
     Ok(has_tree && store.is_empty().await?)
 }
 
-/// Gives a store what a tree on the same file system has.
+/// Adds the content of a tree on the same file system to a store.
 ///
-/// Records are written by the transactions of uploads and pushes, and files get a second name, so the tree stays as it is
-/// and no content is copied but that of blobs of up to 16 KiB. What is broken is told to `observer`, and everything
-/// else is adopted. A manifest with missing children is adopted without them, as it was served.
+/// Records are written with the transactions of uploads and pushes, and files get a second name, so the tree stays as
+/// it is and only the content of blobs of up to 16 KiB is copied. What is broken is reported to `observer`, and
+/// everything else is adopted. A manifest with missing children is adopted without them, as it was served.
 ///
-/// It may be ended at any point, also by the loss of power, and begun anew: it goes on where it was. Done again on
-/// purpose, it adds what the tree has and the store has not. A tag that both have is that which was written later, by the
-/// time of the link's file. Deletes are not remembered: what was deleted on one side only is here again, or still.
+/// It may be ended at any point, even by a loss of power, and begun again: it continues where it was. If repeated on
+/// purpose, it adds what the tree has and the store does not. If both have a tag, the one that was written later wins,
+/// by the time of the link's file. Deletes are not recorded: what was deleted on one side only reappears, or stays.
 ///
-/// Cancel safety: a dropped future leaves what a process that was killed leaves.
+/// Cancel safety: a dropped future leaves what a killed process leaves.
 ///
 /// # Errors
 /// [`AdoptError`]; what was adopted before an error stays.
@@ -167,7 +168,7 @@ pub async fn adopt(
     options: &AdoptOptions,
     observer: &mut dyn Observer,
 ) -> Result<AdoptReport, AdoptError> {
-    // Its beginning ends what another one that died left, so there is one at a time.
+    // Its beginning drops what a dead adoption left behind, so only one may run at a time.
     let _running = store.adopting().ok_or(AdoptError::Running)?;
     match adoption(store).await? {
         Adoption::Finished(when) if !options.again => return Err(AdoptError::Finished(when)),
@@ -381,7 +382,7 @@ impl<'r> Run<'r> {
             }
         }
         self.take(window).await?;
-        // The rest are manifests, and what nothing names.
+        // The rest are manifests, and content that nothing names.
         self.report.content_done = self.report.content;
         if self.news.is_some() {
             self.report.repositories_done = self.with_some;
@@ -390,7 +391,8 @@ impl<'r> Run<'r> {
         Ok(self.report.clone())
     }
 
-    /// Counts what there is to do, so that whoever waits knows how much is left. Returns how many links each repository has.
+    /// Counts what there is to do, so that the caller knows how much is left. Returns how many links each repository
+    /// has.
     async fn survey_links(
         &mut self,
         names: Vec<RepositoryName>,
@@ -410,7 +412,7 @@ impl<'r> Run<'r> {
         if reads_all {
             let amount = Amount::of(self.tree.folder(), self.sink.store()).await?;
             self.report.content = amount.all;
-            // It is not compared again.
+            // Stored content is not compared again.
             self.report.content_done = amount.stored;
             self.read.store(amount.stored, Ordering::Relaxed);
         }

@@ -1,4 +1,4 @@
-//! How much content a tree has, and how much of it a store has as well: what a run that goes on need not do again.
+//! How much content a tree has, and how much of it a store has as well: a run that continues need not repeat that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,19 +15,20 @@ const BATCH: usize = 500;
 /// Bytes of content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount {
-    /// All, whether anything names it or not.
+    /// All content, whether it is named or not.
     pub(super) all: u64,
-    /// What the store has as blobs too.
+    /// The content that the store has as blobs too.
     pub(super) stored: u64,
 }
 
 impl Amount {
-    /// Counts what is below the folder of a tree, as far as that can be told; without a store none is stored.
+    /// Counts what is below the folder of a tree, as far as it can be found out; without a store, no content counts as
+    /// stored.
     pub(super) async fn of<B: Backend>(tree: &Path, store: Option<&Store<B>>) -> Result<Self, Error> {
         let mut amount = Self::default();
         let folder = tree.join("blobs");
         let list = move || entries(&folder).flat_map(|path| entries(&path)).collect();
-        // One for each beginning of a digest, so that only a part of all digests is held.
+        // One folder for each prefix of a digest, so that only a part of all digests is held.
         let folders: Vec<PathBuf> = spawn_blocking(list).await.map_err(Error::internal)?;
         for folder in folders {
             let list = move || content_in(&folder);
@@ -46,7 +47,7 @@ impl Amount {
     }
 }
 
-/// Lists the content whose digests begin alike, with its sizes.
+/// Lists the content whose digests have a common prefix, with its sizes.
 fn content_in(folder: &Path) -> Vec<(Digest, u64)> {
     let algorithm = folder.parent().and_then(Path::file_name);
     let Some(algorithm) = algorithm.and_then(|name| name.to_str()) else {
@@ -62,7 +63,7 @@ fn content_in(folder: &Path) -> Vec<(Digest, u64)> {
     content.collect()
 }
 
-/// Returns what is in a folder, as far as that can be told.
+/// Returns the entries of a folder, as far as it can be read.
 pub(super) fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path())

@@ -33,11 +33,11 @@ impl BlobContent {
     }
 }
 
-/// Looks at the content of a blob.
+/// Examines the content of a blob.
 ///
-/// Small content is always compared with its digest. A file is hashed where that is asked for, where it is known by
-/// another algorithm than the one that it is kept by, and where it has another size than a manifest says: manifests may
-/// be wrong, as that registry does not compare them with what was pushed. What is hashed is counted on the way.
+/// Small content is always compared with its digest. A file is hashed if that is requested, if it is known by another
+/// algorithm than the one it is stored under, or if its size differs from the size in a manifest: manifests may be
+/// wrong, because that registry does not compare them with what was pushed. Hashed bytes are counted as they are read.
 pub(super) fn check(
     tree: &Tree,
     repository: &RepositoryName,
@@ -53,7 +53,7 @@ pub(super) fn check(
         },
         _ => unreadable(&path, cause),
     };
-    // Opened in any case: what cannot be read here could not be served there either.
+    // Opened in any case: content that cannot be read here could not be served there either.
     let mut file = tree.open(&path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
     let algorithm = link.digest.algorithm().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a tree has that cannot be adopted.
+//! Contents of a tree that cannot be adopted.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use registry_core::printable::Printable;
 use registry_core::{Digest, Error, RepositoryName, Tag};
 
-/// Something in a tree that is broken or not supported. Everything else is adopted all the same.
+/// Something in a tree that is broken or not supported. Everything else is adopted nevertheless.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Defect {
@@ -16,16 +16,16 @@ pub enum Defect {
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         cause: io::Error,
     },
-    /// A folder among the repositories, or of a tag or digest, has a name that none of these can have.
+    /// A folder among the repositories, or of a tag or digest, has a name that is not valid there.
     #[error("{}: {expected} cannot have this name", Shown(path))]
     InvalidName {
         /// The folder.
         path: PathBuf,
-        /// What would stand there.
+        /// What is expected there.
         expected: &'static str,
     },
     /// A link does not name what it should.
@@ -36,7 +36,7 @@ pub enum Defect {
         /// What is wrong with it.
         reason: BrokenLink,
     },
-    /// The content of a blob or manifest that a repository links is not there.
+    /// The content of a blob or manifest that a repository links to does not exist.
     #[error("{repository}: the content of {digest} is missing")]
     MissingContent {
         /// The repository.
@@ -44,16 +44,16 @@ pub enum Defect {
         /// The blob or manifest.
         digest: Digest,
     },
-    /// The content of a blob or manifest is not what its digest says.
+    /// The content of a blob or manifest does not match its digest.
     #[error("{repository}: the {size} bytes that are kept as {digest} have another digest, {found}")]
     CorruptContent {
         /// The repository.
         repository: RepositoryName,
         /// The blob or manifest.
         digest: Digest,
-        /// The digest of what is there.
+        /// The digest of the content that was found.
         found: Digest,
-        /// The size in bytes of what is there.
+        /// The size in bytes of the content that was found.
         size: u64,
     },
     /// A manifest of Docker's schema 1, which this registry does not serve.
@@ -71,33 +71,33 @@ pub enum Defect {
         repository: RepositoryName,
         /// The manifest.
         digest: Digest,
-        /// Why.
+        /// The reason.
         #[source]
         cause: Error,
     },
-    /// A tag names a manifest that the repository does not have, or none that can be adopted.
+    /// A tag names a manifest that the repository does not have, or that was not adopted.
     #[error("{repository}: the tag {tag} names {digest}, which is not there or was not adopted")]
     DanglingTag {
         /// The repository.
         repository: RepositoryName,
         /// The tag.
         tag: Tag,
-        /// What it names.
+        /// The manifest that it names.
         digest: Digest,
     },
-    /// A manifest that is adopted names content that is missing or was not adopted.
+    /// An adopted manifest names content that is missing or was not adopted.
     #[error("{repository}: the manifest {digest} was adopted, but of what it names {child} is not there")]
     Incomplete {
         /// The repository.
         repository: RepositoryName,
         /// The manifest.
         digest: Digest,
-        /// What it names.
+        /// The content that it names.
         child: Digest,
     },
 }
 
-/// A path for people to read: whoever named a folder moves no cursor and begins no line of a log.
+/// A path, escaped for people to read: the name of a folder cannot move the cursor or begin a line of a log.
 pub(super) struct Shown<'p>(pub(super) &'p Path);
 
 impl fmt::Display for Shown<'_> {
@@ -112,11 +112,11 @@ impl fmt::Display for Shown<'_> {
 pub enum BrokenLink {
     /// It has no content.
     Empty,
-    /// Its content is no digest.
+    /// Its content is not a digest.
     NotADigest,
-    /// Its content is another digest than its place says.
+    /// Its content is not the digest of its place.
     OtherDigest,
-    /// It is not there, though its folder is.
+    /// It does not exist, though its folder does.
     Missing,
 }
 

@@ -1,4 +1,4 @@
-//! The way back: writing what a store has as a tree of the distribution registry.
+//! The way back: writing the content of a store as a tree of the distribution registry.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -21,7 +21,7 @@ use crate::store::Store;
 /// How many names are listed at once.
 const PAGE: usize = 500;
 
-/// How often a repository is gone through at most, where tags are pushed meanwhile.
+/// The maximum number of passes over a repository if tags are pushed meanwhile.
 const ROUNDS: usize = 8;
 
 /// How a tree is written.
@@ -38,8 +38,8 @@ impl ExportOptions {
         Self::default()
     }
 
-    /// Gives the bytes of the store on a disk, whose root this is, a second name where that is possible, and copies
-    /// them only where it is not.
+    /// Gives bytes of the store on a disk, whose root this is, a second name if possible, and copies them only
+    /// otherwise.
     #[must_use]
     pub fn link_from(mut self, root: impl Into<PathBuf>) -> Self {
         self.link_from = Some(root.into());
@@ -47,7 +47,7 @@ impl ExportOptions {
     }
 }
 
-/// What was exported.
+/// The result or progress of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportReport {
@@ -55,23 +55,23 @@ pub struct ExportReport {
     pub repositories: u64,
     /// How many of them are done.
     pub repositories_done: u64,
-    /// How many blobs and manifests of repositories there are, where they get second names; else 0.
+    /// How many blobs and manifests of repositories there are, if they get second names; otherwise 0.
     pub links: u64,
-    /// How many bytes are to be copied, about, where they cannot get second names; else 0.
+    /// Roughly how many bytes are to be copied, if they cannot get second names; otherwise 0.
     pub content: u64,
-    /// How many of these were copied, in this export or before it.
+    /// How many of these bytes were copied, in this export or an earlier one.
     pub content_done: u64,
-    /// Manifests.
+    /// The number of manifests.
     pub manifests: u64,
-    /// Tags.
+    /// The number of tags.
     pub tags: u64,
-    /// Rights of a repository to read a blob.
+    /// The number of rights of a repository to read a blob.
     pub grants: u64,
     /// Blobs whose bytes got a second name.
     pub linked: u64,
     /// Blobs that were copied.
     pub copied: u64,
-    /// The bytes that were copied.
+    /// The number of bytes that were copied.
     pub copied_bytes: u64,
 }
 
@@ -84,7 +84,7 @@ pub enum ExportError {
     Folder {
         /// The folder that the tree is in.
         folder: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         cause: io::Error,
     },
@@ -98,13 +98,13 @@ pub enum ExportError {
 
 /// Writes a tree of the distribution registry below `root`, which is that registry's `rootdirectory`.
 ///
-/// It has every repository that was ever pushed a manifest, their manifests, tags and blobs, as they are at some moment of
-/// the export, and is durable when this returns. Over a tree that is there, also the one that was adopted, it adds what
-/// is missing and points tags where they point here; it removes nothing, so what was deleted only here stays there. No
-/// file that it finds is written to; links that change are replaced.
+/// It contains every repository that was ever pushed a manifest, and their manifests, tags and blobs, as they are at
+/// some moment of the export, and is durable when this returns. Over an existing tree, even the one that was adopted,
+/// it adds what is missing and points tags where they point here. It removes nothing, so what was deleted only here
+/// stays there. No file that it finds is written to; links that change are replaced.
 ///
-/// Content comes before the links to it, and each file appears whole. An export that ended early can be repeated, and does
-/// not do again what is done.
+/// Content comes before the links to it, and each file appears whole. An export that ended early can be repeated, and
+/// does not repeat what was done.
 ///
 /// # Errors
 /// [`ExportError`]; what was written before stays.
@@ -165,7 +165,7 @@ impl<B: Backend> Export<'_, B> {
         in_folder(&self.root, act).await
     }
 
-    /// Counts what there is to do: bytes where they are copied, and else what gets second names.
+    /// Counts what there is to do: bytes if they are copied, otherwise what gets second names.
     async fn count(&mut self, names: &[RepositoryName]) -> Result<(), ExportError> {
         let (bytes, root) = (self.bytes.clone(), self.root.clone());
         let device = |path: &Path| path.metadata().ok().map(|found| found.dev());
@@ -210,7 +210,7 @@ impl<B: Backend> Export<'_, B> {
             if self.tags(name).await? {
                 return Ok(());
             }
-            // A tag that was pushed meanwhile names what came after the manifests were listed.
+            // A tag that was pushed meanwhile names a manifest that came after they were listed.
             self.report = ExportReport {
                 grants: before.grants,
                 manifests: before.manifests,
@@ -221,7 +221,7 @@ impl<B: Backend> Export<'_, B> {
         Err(ExportError::Busy(name.clone()))
     }
 
-    /// Lists the digests in the keys behind `prefix`, page by page.
+    /// Lists the digests in the keys with `prefix`, page by page.
     async fn digests(
         &self,
         prefix: &Key,
@@ -240,7 +240,7 @@ impl<B: Backend> Export<'_, B> {
         let mut after = None;
         while let Some(digests) = self.digests(&prefix, &mut after).await? {
             for digest in digests {
-                // The list is of back references: the repository may not have the blob any more.
+                // The list is of back references: the repository may no longer have the blob.
                 let Some(blob) = self.store.granted_bytes(name, &digest).await? else {
                     continue;
                 };
@@ -260,7 +260,8 @@ impl<B: Backend> Export<'_, B> {
         Ok(())
     }
 
-    /// Writes the content of a blob, and returns the digest that it is kept by; nothing where it was deleted meanwhile.
+    /// Writes the content of a blob, and returns the digest under which it is stored; `None` if it was deleted
+    /// meanwhile.
     async fn content(
         &mut self,
         name: &RepositoryName,
@@ -275,7 +276,7 @@ impl<B: Backend> Export<'_, B> {
                 if target.has_data(&wanted, blob.size)? {
                     return Ok(Placed::Before);
                 }
-                // Another file system, or one without hard links: copied.
+                // On another file system, or one without hard links, it is copied.
                 let linked = file.is_some_and(|file| target.link_data(&wanted, &file).is_ok());
                 Ok(if linked { Placed::Linked } else { Placed::Not })
             };
@@ -296,7 +297,7 @@ impl<B: Backend> Export<'_, B> {
         }
     }
 
-    /// Copies content, and returns its SHA-256, by which that registry keeps all content.
+    /// Copies content, and returns its SHA-256, under which that registry stores all content.
     async fn copy(&mut self, blob: Blob) -> Result<Digest, ExportError> {
         let target = self.target.clone();
         let mut file = self.run(move || target.begin_data()).await?;
@@ -350,7 +351,7 @@ impl<B: Backend> Export<'_, B> {
         Ok(())
     }
 
-    /// Writes the tags; `false` where one of them names what was not exported.
+    /// Writes the tags; returns `false` if one of them names a manifest that was not exported.
     async fn tags(&mut self, name: &RepositoryName) -> Result<bool, ExportError> {
         let mut request = first_page();
         loop {
@@ -390,7 +391,7 @@ impl<B: Backend> Export<'_, B> {
     }
 }
 
-/// What became of content without reading it.
+/// Where content was placed without reading it.
 enum Placed {
     Before,
     Linked,

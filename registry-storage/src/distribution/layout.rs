@@ -1,4 +1,4 @@
-//! Where the distribution registry keeps what, below its root: the only place that spells these paths.
+//! Where the distribution registry keeps its files, below its root: the only place that spells these paths.
 
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,7 @@ pub(super) fn tag(repository: &Path, tag: &Tag) -> PathBuf {
     tags(repository).join(tag.as_str()).join("current").join("link")
 }
 
-/// That a tag named a manifest once.
+/// The link that records that a tag once named a manifest.
 pub(super) fn tag_entry(repository: &Path, tag: &Tag, digest: &Digest) -> PathBuf {
     link(&tags(repository).join(tag.as_str()).join("index"), digest)
 }

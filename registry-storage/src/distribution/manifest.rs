@@ -11,15 +11,15 @@ use serde::Deserialize;
 use super::defect::Defect;
 use super::tree::{Link, Tree, unreadable};
 
-/// A manifest as it was read, and checked against its digest.
+/// A manifest that was read and checked against its digest.
 #[derive(Debug)]
 pub(super) struct StoredManifest {
     pub(super) view: ManifestView,
     pub(super) bytes: Bytes,
 }
 
-/// Reads a manifest. That registry keeps no media type; it follows from the document, as there: the field `mediaType`,
-/// else whether there are `manifests`.
+/// Reads a manifest. That registry stores no media type. As there, it follows from the document: from the field
+/// `mediaType`, otherwise from whether there are `manifests`.
 pub(super) fn read(tree: &Tree, repository: &RepositoryName, link: &Link) -> Result<StoredManifest, Defect> {
     let bytes = read_data(tree, repository, link)?;
     let found = Digest::of(link.digest.algorithm().unwrap_or_default(), &bytes);
@@ -75,7 +75,7 @@ fn invalid(repository: &RepositoryName, link: &Link, cause: Error) -> Defect {
     }
 }
 
-/// Tells whether a document that is no manifest of today was one of yesterday.
+/// Returns whether a document that is not a current manifest is one of Docker's schema 1.
 fn is_schema_one(bytes: &[u8]) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -85,7 +85,7 @@ fn is_schema_one(bytes: &[u8]) -> bool {
     serde_json::from_slice::<Version>(bytes).is_ok_and(|version| version.schema_version == 1)
 }
 
-/// What a manifest says of what it names.
+/// What a manifest says about the content that it names.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Descriptors {
@@ -103,13 +103,13 @@ struct Descriptor {
     artifact_type: Option<String>,
 }
 
-/// What the manifests of a repository say of other content, gathered before that is adopted.
+/// What the manifests of a repository say about other content, gathered before that is adopted.
 #[derive(Debug, Default)]
 pub(super) struct Outline {
     /// The sizes of blobs.
     pub(super) sizes: BTreeMap<Digest, u64>,
-    /// Subjects of manifests that do not name them themselves, by the tag schema that registries without lists of
-    /// referrers need (distribution-spec 1.1, "Referrers Tag Schema").
+    /// Subjects of manifests that do not name them themselves, known from the tag schema that registries without lists
+    /// of referrers need (distribution-spec 1.1, "Referrers Tag Schema").
     pub(super) subjects: BTreeMap<Digest, Digest>,
 }
 
@@ -127,7 +127,7 @@ impl Outline {
             return;
         };
         for referrer in descriptors.manifests.into_iter().flatten() {
-            // An index of platforms may have such a tag too, where an image was copied under its digest.
+            // An index of platforms may have such a tag too, if an image was copied under its digest.
             if referrer.artifact_type.is_some_and(|text| !text.is_empty()) {
                 self.subjects.insert(referrer.digest, subject.clone());
             }

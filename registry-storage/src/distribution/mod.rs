@@ -1,8 +1,9 @@
-//! The folders of the distribution registry (`registry:2`, `registry:3`): taking over what is in them, and writing
-//! them, so that a server can move here and back.
+//! The folders of the distribution registry (`registry:2`, `registry:3`): adopting and writing them, so that a server
+//! can move here and back.
 //!
-//! [`adopt()`] gives a [`Store`](crate::Store) on a disk the content of a [`Tree`] on the same file system, and copies
-//! nothing: the bytes get a second name. [`survey`] only looks. [`export()`] writes the content of any store as a tree.
+//! [`adopt()`] gives a [`Store`](crate::Store) on a disk the content of a [`Tree`] on the same file system, without
+//! copying it: the bytes get a second name. [`survey`] only reads. [`export()`] writes the content of any store as a
+//! tree.
 
 mod adopt;
 mod amount;

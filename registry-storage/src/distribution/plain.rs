@@ -1,4 +1,4 @@
-//! Staying within a folder whose content nobody vouches for, for example from an archive that somebody unpacked: no symbolic
+//! Staying within a folder whose content is not trusted, for example one that was unpacked from an archive: no symbolic
 //! link is followed, so nothing outside is read or written, and nothing is opened that could keep the reader waiting.
 //! Everything here blocks.
 
@@ -13,7 +13,7 @@ use super::defect::Shown;
 /// Requires that neither `path` nor a folder between it and `folder` is a symbolic link. `folder` itself may be one.
 ///
 /// # Errors
-/// The link, or that `path` is not there or not below `folder`.
+/// The link, or that `path` does not exist or is not below `folder`.
 pub(super) fn require_no_link(folder: &Path, path: &Path) -> io::Result<()> {
     let below = path.strip_prefix(folder).map_err(io::Error::other)?;
     let mut place = folder.to_owned();
@@ -26,7 +26,7 @@ pub(super) fn require_no_link(folder: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for what may not be there, or not all of it.
+/// As [`require_no_link`], for a path that may not exist, or not all of it.
 ///
 /// # Errors
 /// The link, or that `path` is not below `folder`.
@@ -40,7 +40,7 @@ pub(super) fn require_no_link_so_far(folder: &Path, path: &Path) -> io::Result<(
 /// Opens a file for reading.
 ///
 /// # Errors
-/// Those of [`require_no_link`], and where `path` is no regular file.
+/// Those of [`require_no_link`], and an error if `path` is not a regular file.
 pub(super) fn open(folder: &Path, path: &Path) -> io::Result<File> {
     require_no_link(folder, path)?;
     // A pipe would keep the reader waiting for a writer.

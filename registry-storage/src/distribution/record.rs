@@ -18,7 +18,7 @@ pub(super) async fn read<B: Backend>(store: &Store<B>) -> Result<Option<Adoption
     Ok(record.map(|(record, _)| record))
 }
 
-/// Makes the record of an adoption that begins.
+/// Returns the record of an adoption that begins.
 pub(super) fn begun(now: Timestamp) -> AdoptionRecord {
     AdoptionRecord {
         begun: now,
@@ -59,7 +59,7 @@ const fn earlier(time: Timestamp) -> Timestamp {
     Timestamp(time.0.saturating_sub(MOMENT))
 }
 
-/// Writes the record; when that returns, it is durable, and so is all that was written before.
+/// Writes the record. Once this returns, the record and everything written before are durable.
 pub(super) async fn write<B: Backend>(store: &Store<B>, record: AdoptionRecord) -> Result<(), Error> {
     let value = encode(&record, &[])?;
     let put = Put(vec![(Key::adoption(), value)]);

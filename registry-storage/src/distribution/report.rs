@@ -1,4 +1,4 @@
-//! What an adoption did, and who is told on the way.
+//! The results of an adoption, and notification of its progress.
 
 use std::collections::BTreeMap;
 
@@ -6,52 +6,52 @@ use async_trait::async_trait;
 
 use super::defect::{Defect, DefectKind};
 
-/// What an adoption took over in this run, or would take over. What was here before is not counted again.
+/// What an adoption took over in this run, or would take over. Content that was here before is not counted again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdoptReport {
     /// How many repositories the tree has.
     pub repositories: u64,
-    /// How many of them were gone through.
+    /// How many of the repositories are done.
     pub repositories_done: u64,
-    /// How many links of blobs and manifests the tree has in them.
+    /// How many links of blobs and manifests these repositories have.
     pub links: u64,
-    /// How many of the links were gone through.
+    /// How many of the links are done.
     pub links_done: u64,
-    /// How many bytes are compared with their digests where all are, about; else 0.
+    /// Roughly how many bytes are compared with their digests, if all are; otherwise 0.
     pub content: u64,
-    /// How many of these were read, or need not be: they were adopted before, or nothing names them.
+    /// How many of these bytes were read, or need not be: they were adopted before, or nothing names them.
     pub content_done: u64,
-    /// Manifests.
+    /// The number of manifests.
     pub manifests: u64,
-    /// Tags.
+    /// The number of tags.
     pub tags: u64,
-    /// Blobs, each counted once, whatever number of repositories has it.
+    /// The number of blobs, each counted once, no matter how many repositories have it.
     pub blobs: u64,
-    /// The size of the blobs in bytes. None of them was copied, but for small ones, which are in records.
+    /// The size of the blobs in bytes. Only small ones were copied, into records.
     pub bytes: u64,
-    /// Rights of a repository to read a blob.
+    /// The number of rights of a repository to read a blob.
     pub grants: u64,
-    /// Tags that were left as they are here, because they were moved here later than in the tree.
+    /// The number of tags that were left as they are here, because they were moved here later than in the tree.
     pub kept_tags: u64,
-    /// Uploads in progress, which are not adopted.
+    /// The number of uploads in progress, which are not adopted.
     pub uploads: u64,
     /// How many defects there were, by kind.
     pub defects: BTreeMap<DefectKind, u64>,
 }
 
-/// Is told how an adoption goes on.
+/// Is notified of the progress of an adoption.
 #[async_trait]
 pub trait Observer: Send + Sync {
-    /// Takes the report as it stands now; called after each step, which takes up to a second or so.
+    /// Receives the current report; called after each step, which takes up to a second or so.
     fn progress(&mut self, report: &AdoptReport);
 
-    /// Takes something that is broken. There may be any number of them, and the report only counts them; the adoption
-    /// waits until this one is taken.
+    /// Receives something that is broken. There may be any number of them, and the report only counts them. The
+    /// adoption waits until this returns.
     async fn defect(&mut self, defect: &Defect);
 }
 
-/// Takes no notice.
+/// Ignores everything.
 #[async_trait]
 impl Observer for () {
     fn progress(&mut self, _: &AdoptReport) {}
@@ -60,7 +60,7 @@ impl Observer for () {
 }
 
 impl AdoptReport {
-    /// Tells whether nothing was taken over or left out in this run.
+    /// Returns whether nothing was taken over or left out in this run.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let done = [self.manifests, self.tags, self.blobs, self.grants];

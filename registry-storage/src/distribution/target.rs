@@ -11,16 +11,16 @@ use rustix::fs::FlockOperation;
 
 use super::{layout, plain};
 
-/// A tree that is written. Each file appears whole: it is written under another name and then renamed.
+/// A tree that is being written. Each file appears whole: it is written under another name and then renamed.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     tree: PathBuf,
-    /// Locked, so that one export writes here at a time.
+    /// Locked, so that only one export writes here at a time.
     _lock: Arc<File>,
 }
 
 impl Target {
-    /// Makes the folders of a tree below `root`, where they are missing.
+    /// Creates the missing folders of a tree below `root`.
     pub(super) fn create(root: &Path) -> io::Result<Self> {
         let tree = root.join(layout::TREE);
         plain::require_no_link_so_far(root, &layout::repositories(&tree))?;
@@ -30,7 +30,7 @@ impl Target {
         Ok(Self { tree, _lock: lock })
     }
 
-    /// Makes the folders by which that registry knows a repository, also one without tags.
+    /// Creates the folders that make a repository known to that registry, even one without tags.
     pub(super) fn create_repository(&self, name: &RepositoryName) -> io::Result<()> {
         let repository = layout::repository(&self.tree, name);
         for folder in [
@@ -44,7 +44,7 @@ impl Target {
         Ok(())
     }
 
-    /// Tells whether there is content of this size, which is then taken for that of the digest.
+    /// Returns whether there is content of this size, which is then assumed to match the digest.
     pub(super) fn has_data(&self, digest: &Digest, size: u64) -> io::Result<bool> {
         match fs::symlink_metadata(layout::data(&self.tree, digest)) {
             Ok(metadata) => Ok(metadata.is_file() && metadata.len() == size),
@@ -53,7 +53,7 @@ impl Target {
         }
     }
 
-    /// Gives a file the name of content.
+    /// Hard-links a file under the name of content.
     pub(super) fn link_data(&self, digest: &Digest, file: &Path) -> io::Result<()> {
         let path = layout::data(&self.tree, digest);
         let aside = self.aside(&path)?;
@@ -72,10 +72,10 @@ impl Target {
         })
     }
 
-    /// Gives content that was written its name.
+    /// Gives finished content its name.
     pub(super) fn finish_data(&self, data: DataFile, digest: &Digest) -> io::Result<()> {
         let path = layout::data(&self.tree, digest);
-        // What an export that ended early left there.
+        // An export that ended early may have left a file there.
         remove(&self.aside(&path)?)?;
         data.file.sync_all()?;
         fs::rename(data.path, path)
@@ -86,7 +86,7 @@ impl Target {
         self.write(&layout::data(&self.tree, digest), content)
     }
 
-    /// Lets a repository read a blob, which is kept as `target`.
+    /// Lets a repository read a blob that is stored under `target`.
     pub(super) fn link_layer(
         &self,
         name: &RepositoryName,
@@ -97,7 +97,7 @@ impl Target {
         self.write(&layout::link(&folder, digest), target.as_str().as_bytes())
     }
 
-    /// Gives a repository a manifest, which is kept as `target`.
+    /// Gives a repository a manifest that is stored under `target`.
     pub(super) fn link_revision(
         &self,
         name: &RepositoryName,
@@ -137,13 +137,13 @@ impl Target {
             return Ok(());
         }
         let aside = self.aside(path)?;
-        // It may be a link to what others keep.
+        // It may be a link to a file that other programs keep.
         remove(&aside)?;
         fs::write(&aside, content)?;
         fs::rename(aside, path)
     }
 
-    /// Returns the name that a file has until it is whole, in a folder that is there.
+    /// Returns the name of a file until it is complete, in a folder that exists.
     fn aside(&self, path: &Path) -> io::Result<PathBuf> {
         if let Some(parent) = path.parent() {
             plain::require_no_link_so_far(&self.tree, parent)?;
@@ -163,7 +163,7 @@ fn lock(folder: &Path) -> io::Result<File> {
             io::ErrorKind::ResourceBusy,
             "another export writes there",
         )),
-        // Some file systems of networks have no locks.
+        // Some network file systems have no locks.
         _ => Ok(file),
     }
 }

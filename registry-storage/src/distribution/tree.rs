@@ -14,7 +14,7 @@ use super::layout;
 use super::plain;
 use super::target::sync_file_system;
 
-/// The most bytes of a link that are read; a digest has fewer.
+/// The maximum number of bytes of a link that are read; a digest has fewer.
 const LINK_LIMIT: u64 = 512;
 
 /// A tree of the distribution registry. Nothing here changes it.
@@ -26,9 +26,9 @@ pub struct Tree {
 /// The link of a blob or manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The digest that it is known by.
+    /// The digest under which it is known.
     pub digest: Digest,
-    /// The digest that its content is kept by: that registry keeps all content by SHA-256.
+    /// The digest under which its content is stored: that registry stores all content under SHA-256.
     pub target: Digest,
     /// When the link was written.
     pub written: Timestamp,
@@ -39,7 +39,7 @@ pub struct Link {
 pub struct TagLink {
     /// The tag.
     pub tag: Tag,
-    /// What it names.
+    /// The manifest that it names.
     pub target: Digest,
     /// When the link was written.
     pub written: Timestamp,
@@ -50,7 +50,7 @@ pub struct TagLink {
 pub struct RepositoryLinks {
     /// The repository.
     pub name: RepositoryName,
-    /// Whether it was ever pushed a manifest.
+    /// Whether a manifest was ever pushed to it.
     pub is_listed: bool,
     /// The blobs that it may read.
     pub layers: Vec<Link>,
@@ -65,11 +65,11 @@ pub struct RepositoryLinks {
 }
 
 impl Tree {
-    /// Finds the tree below a root, the `rootdirectory` of that registry's configuration. Nothing is found where nothing
-    /// was ever pushed.
+    /// Finds the tree below a root, the `rootdirectory` of that registry's configuration. Returns `None` if nothing was
+    /// ever pushed.
     ///
     /// # Errors
-    /// Where it cannot be told whether there is a tree, or a symbolic link leads to it. The root itself may be one.
+    /// If it cannot be found out whether there is a tree, or a symbolic link leads to it. The root itself may be one.
     pub fn find(root: &Path) -> io::Result<Option<Self>> {
         let folder = root.join(layout::TREE);
         let repositories = layout::repositories(&folder);
@@ -103,7 +103,7 @@ impl Tree {
         count
     }
 
-    /// Makes the files durable, all at once. One by one, files that were copied a moment ago take five times as long.
+    /// Makes the files durable, all at once. One by one, files that were just copied take five times as long.
     pub(super) fn sync(&self) -> io::Result<()> {
         sync_file_system(&self.folder)
     }
@@ -112,7 +112,7 @@ impl Tree {
         layout::data(&self.folder, digest)
     }
 
-    /// Lists the repositories, in no order. What is broken goes to `defects`.
+    /// Lists the repositories, in no particular order. What is broken is added to `defects`.
     #[must_use]
     pub fn repositories(&self, defects: &mut Vec<Defect>) -> Vec<RepositoryName> {
         let mut found = Vec::new();
@@ -153,7 +153,7 @@ impl Tree {
         let layers = self.read_links(&layout::layers(&folder), &mut defects);
         let mut revisions = self.read_links(&layout::revisions(&folder), &mut defects);
         let tags = self.read_tags(&folder, &mut defects);
-        // Registry 2.1.0 linked manifests as layers, and its successors find them there.
+        // Registry 2.1.0 linked manifests as layers, and later versions find them there.
         let known: BTreeSet<Digest> = revisions.iter().map(|link| link.digest.clone()).collect();
         let missing: BTreeSet<&Digest> = tags
             .iter()
@@ -219,7 +219,7 @@ impl Tree {
                 }),
             }
         }
-        // In an order of their own, so that two runs report the same.
+        // Sorted, so that two runs report the same.
         names.sort_unstable();
         names
     }
@@ -260,7 +260,7 @@ impl Tree {
                             });
                         }
                     }
-                    // That registry deletes by taking away the link, and leaves the folder.
+                    // That registry deletes by removing the link, and leaves the folder.
                     Err(Defect::BrokenLink {
                         reason: BrokenLink::Missing,
                         ..
@@ -320,7 +320,7 @@ impl Tree {
     }
 }
 
-/// Tells whether both may be digests of the same content: two of one algorithm may not.
+/// Returns whether both may be digests of the same content: two different ones of one algorithm may not.
 fn is_same_content(one: &Digest, other: &Digest) -> bool {
     one == other || one.algorithm() != other.algorithm()
 }

@@ -1,4 +1,4 @@
-//! Adopting some repositories at once, so that a transaction is about many records however small they are.
+//! Adopting several repositories at once, so that a transaction has many records however small the repositories are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,18 +23,18 @@ use crate::filesystem::{FilesystemBackend, LinkError};
 use crate::store::Store;
 use crate::store::adopt::{Adopted, AdoptedBlob, AdoptedManifest, Source};
 
-/// How many links of blobs one transaction takes, and how many manifests.
+/// How many links of blobs, or how many manifests, one transaction has.
 const BATCH: usize = 500;
-/// How many bytes of manifests one transaction takes, but for its last manifest.
+/// How many bytes of manifests one transaction has, not counting its last manifest.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// How often it is told how much content was read.
+/// How often the number of bytes read is reported.
 const TICK: Duration = Duration::from_millis(200);
 
-/// From how many files on they are synced together first.
+/// From this many files on, they are first synced together.
 const MANY: usize = 100;
 
-/// Where adopted content goes.
+/// The destination of adopted content.
 pub(super) enum Sink<'s> {
     /// Into a store.
     Store(&'s Store<FilesystemBackend>),
@@ -68,7 +68,7 @@ pub(super) struct Nowhere<'s> {
 #[derive(Debug)]
 pub(super) struct Scanned {
     links: RepositoryLinks,
-    /// How many links there are, also those that are left out.
+    /// How many links there are, including those that are left out.
     counted: u64,
     outline: Outline,
     /// Manifests that can be adopted, and blobs that were.
@@ -211,7 +211,7 @@ struct Candidate {
 }
 
 impl Run<'_> {
-    /// Adopts repositories: first their blobs, then what names these.
+    /// Adopts repositories: first their blobs, then the manifests and tags that name them.
     pub(super) async fn take(&mut self, mut window: Vec<Scanned>) -> Result<(), AdoptError> {
         for repository in &mut window {
             for defect in std::mem::take(&mut repository.defects) {
@@ -236,7 +236,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Tells that some links of repositories that are not done were gone through.
+    /// Reports that some links of unfinished repositories are done.
     fn tell(&mut self, links: usize) {
         let done = self.report.links_done.saturating_add(links as u64);
         self.report.links_done = done.min(self.report.links);
@@ -277,7 +277,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Adopts the blobs of some links, and returns which of them are here now.
+    /// Adopts the blobs of some links, and returns which of them are stored now.
     async fn take_links(
         &mut self,
         links: Vec<(RepositoryName, Link, Option<u64>)>,
@@ -303,7 +303,7 @@ impl Run<'_> {
         let checked = loop {
             tokio::select! {
                 checked = &mut checking => break checked,
-                // Content that is read takes long.
+                // Reading content takes long.
                 () = sleep(TICK) => self.tell(0),
             }
         };
@@ -318,7 +318,7 @@ impl Run<'_> {
                 if !self.is_synced && candidates.len() >= MANY {
                     self.is_synced = true;
                     let tree = self.tree.clone();
-                    // Each file is synced once more when it gets its name, and that is what counts.
+                    // Each file is synced once more when it gets its name, and only that sync counts.
                     if let Err(cause) = spawn_blocking(move || tree.sync())
                         .await
                         .map_err(Error::internal)?
@@ -464,7 +464,7 @@ impl Run<'_> {
     }
 }
 
-/// Looks at the content of links, once for each digest. Blocks.
+/// Examines the content of links, once for each digest. Blocks.
 fn check_links(
     tree: &Tree,
     links: Vec<(RepositoryName, Link, Option<u64>)>,

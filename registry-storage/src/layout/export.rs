@@ -1,4 +1,4 @@
-//! Writing what a storage has as an image layout.
+//! Writing the content of a storage as an image layout.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,20 +16,20 @@ use super::{ENTRY_LIMIT, LayoutError, LayoutReport, LeftOut, Observer};
 /// How many names are listed at once.
 const PAGE: usize = 500;
 
-/// How many blobs are asked for at once how large they are; a bucket answers each after some milliseconds.
+/// How many sizes of blobs are asked for at once; a bucket takes some milliseconds for each.
 const LOOKS: usize = 16;
 
-/// The most bytes of a page of referrers.
+/// The maximum size in bytes of a page of referrers.
 const PAGE_SIZE: usize = 1024 * 1024;
 
-/// Writes repositories, or all where none is named, into the folder `target`, or into an archive where its name ends with
-/// `.tar`.
+/// Writes the named repositories, or all if none is named, into the folder `target`, or into an archive if its name
+/// ends with `.tar`.
 ///
-/// With every tag goes what it leads to: the images of an index, and what refers to any of them, and so on. What is
-/// pushed meanwhile may be in it or not, and what is deleted meanwhile too. Content is streamed and compared with its
-/// digest; what is gone or damaged is left out, and the manifests that name it are written all the same. A folder keeps
-/// what it has, so this can be repeated; its `index.json` is written anew. Cancel safe: a folder keeps what was written,
-/// and has no new `index.json`; an archive is removed, unless it was just finished.
+/// Each tag is written with everything it leads to: the images of an index, what refers to any of them, and so on. What
+/// is pushed or deleted meanwhile may be included or not. Content is streamed and compared with its digest. Missing or
+/// damaged content is left out, but the manifests that name it are still written. A folder keeps its content, so an
+/// export can be repeated; its `index.json` is rewritten. Cancel safe: a folder keeps what was written, and has no new
+/// `index.json`; an archive is removed, unless it was just finished.
 ///
 /// # Errors
 /// [`LayoutError`].
@@ -58,7 +58,7 @@ pub async fn export(
     for (repository, tags) in plan {
         export.repository(&repository, tags).await?;
     }
-    // Last, so that a layout is whole once it has it.
+    // Last, so that a layout that has it is complete.
     let index = serde_json::to_vec(&Index::new(export.entries)).map_err(Error::internal)?;
     export.sink.write(INDEX_FILE, index.into()).await?;
     export.sink.finish().await?;
@@ -80,7 +80,7 @@ async fn plan(
             for repository in page.items {
                 match tags(storage, &repository, &mut left).await {
                     Ok(tags) => plan.push((repository, tags)),
-                    // It was deleted just now.
+                    // It was just deleted.
                     Err(LayoutError::Storage { cause, .. }) if cause.code() == ErrorCode::NameUnknown => {}
                     Err(error) => return Err(error),
                 }
@@ -124,16 +124,16 @@ struct Export<'a> {
     storage: &'a dyn Storage,
     observer: &'a dyn Observer,
     sink: Sink,
-    /// Whether the layout is that of one repository, so that its name need not be said.
+    /// Whether the layout has one repository only, so that its name is not needed.
     is_one: bool,
     entries: Vec<Entry>,
     report: LayoutReport,
-    /// A blob of several repositories is counted in each.
+    /// A blob of several repositories is counted for each.
     copied: Copied<'a>,
 }
 
-/// Returns the size of the blobs that tags of a repository lead to, each counted once. What cannot be read is told of when it is
-/// written.
+/// Returns the size of the blobs that tags of a repository lead to, each counted once. What cannot be read is reported
+/// when it is written.
 async fn size(storage: &dyn Storage, repository: &RepositoryName, tags: &[Tag]) -> u64 {
     let (mut seen, mut size) = (BTreeSet::new(), 0_u64);
     for tag in tags {
@@ -202,7 +202,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Writes a manifest, all that it names and all that refers to it.
+    /// Writes a manifest, everything that it names and everything that refers to it.
     async fn tree(
         &mut self,
         repository: &RepositoryName,
@@ -221,7 +221,7 @@ impl Export<'_> {
                 None => self.manifest(repository, &by_digest).await?,
             };
             let Some(manifest) = manifest else {
-                // An entry of an index may be a blob: the caches of BuildKit have such.
+                // An entry of an index may be a blob: BuildKit's caches have such entries.
                 self.blob(repository, &digest).await?;
                 continue;
             };
@@ -251,7 +251,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Adds what refers to a manifest to what is to be written, and to the index.
+    /// Queues what refers to a manifest for writing, and adds it to the index.
     async fn referrers(
         &mut self,
         repository: &RepositoryName,
@@ -284,7 +284,7 @@ impl Export<'_> {
         }
     }
 
-    /// Reads a manifest; nothing where it is not there (any more).
+    /// Reads a manifest; `None` if it does not exist (any more).
     async fn manifest(
         &self,
         repository: &RepositoryName,
@@ -328,7 +328,7 @@ impl Export<'_> {
         }
     }
 
-    /// Tells of what is broken in the storage. An error of the target, or of a storage that is away, ends the export.
+    /// Reports what is broken in the storage. An error of the target, or of an unavailable storage, ends the export.
     async fn leave_out(
         &mut self,
         repository: &RepositoryName,

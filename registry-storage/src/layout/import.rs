@@ -1,4 +1,4 @@
-//! Storing what an image layout has.
+//! Storing the content of an image layout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,21 +20,21 @@ use super::{LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, Observer, blob_p
 /// How many blobs of a manifest are uploaded at once.
 const BLOBS: usize = 8;
 
-/// The most digests that the images of a repository may have, some 150 bytes of memory each: manifests can name more than
-/// there is.
+/// The maximum number of digests that the images of a repository may have, some 150 bytes of memory each: manifests can
+/// name more than exist.
 const DIGEST_LIMIT: usize = 2_000_000;
 
 /// Stores the images of a layout, which is a folder or an archive.
 ///
-/// Where the layout says of which repositories its images are, those that are named are stored, or all where none is. One
-/// of a single repository, or that says nothing, can be stored as the one that is named.
+/// If the layout says which repositories its images belong to, the named repositories are stored, or all if none is
+/// named. A layout of a single repository, or one that does not say, can be stored under the name that is given.
 ///
-/// Every digest is compared, and a manifest is stored when all that it names is there. What is broken is left out, the
-/// rest is stored. A tag that is there is moved, also where clients may not. Repeatable: what is there is not stored
-/// again. Cancel safe: what was stored stays.
+/// Every digest is compared, and a manifest is stored once everything that it names exists. What is broken is left out,
+/// and the rest is stored. An existing tag is moved, even if clients may not move it. Repeatable: existing content is
+/// not stored again. Cancel safe: what was stored stays.
 ///
 /// # Errors
-/// [`LayoutError`] where it is no layout, or the storage fails; what was stored before stays.
+/// [`LayoutError`] if it is not a layout, or the storage fails; what was stored before stays.
 pub async fn import(
     storage: &dyn Storage,
     source: &Path,
@@ -85,13 +85,13 @@ struct Import<'a> {
 struct Waiting {
     digest: Digest,
     media_type: Option<MediaType>,
-    /// What it names was looked at.
+    /// Its children were already visited.
     has_children: bool,
 }
 
 impl Import<'_> {
-    /// Returns the size of the blobs that entries of one repository lead to, each counted once. What is broken is told of when it
-    /// is stored.
+    /// Returns the size of the blobs that entries of one repository lead to, each counted once. What is broken is
+    /// reported when it is stored.
     async fn size(&self, entries: &[Listed]) -> u64 {
         let (mut seen, mut size) = (BTreeSet::new(), 0_u64);
         let roots = entries
@@ -123,13 +123,13 @@ impl Import<'_> {
         size
     }
 
-    /// Returns the size of a blob; 0 where it is not there.
+    /// Returns the size of a blob; 0 if it does not exist.
     async fn size_of(&self, digest: &Digest) -> u64 {
         let found = self.source.find(&blob_path(digest)).await;
         found.ok().flatten().map_or(0, |input| input.size)
     }
 
-    /// Stores what an entry of the index leads to, then its tag.
+    /// Stores everything that an entry of the index leads to, then its tag.
     async fn entry(
         &mut self,
         repository: &RepositoryName,
@@ -160,7 +160,8 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Stores a manifest after all that it names. `done` tells of each that was come to whether it is there now.
+    /// Stores a manifest after everything that it names. `done` records for each visited digest whether it is stored
+    /// now.
     async fn tree(
         &mut self,
         repository: &RepositoryName,
@@ -198,7 +199,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Stores the blobs of a manifest and has its manifests wait; `true` where it is none, and is stored.
+    /// Stores the blobs of a manifest and queues its manifests; returns `true` if it is not a manifest, and is stored.
     async fn begin(
         &mut self,
         repository: &RepositoryName,
@@ -216,7 +217,7 @@ impl Import<'_> {
                 let digest = next.digest;
                 return Err(LayoutError::Missing { digest });
             }
-            // An entry of an index may be a blob: the caches of BuildKit have such.
+            // An entry of an index may be a blob: BuildKit's caches have such entries.
             _ => {
                 let stored = self.blob(repository, &next.digest).await?;
                 self.count(repository, &next.digest, Ok(stored)).await?;
@@ -261,7 +262,7 @@ impl Import<'_> {
         Ok(false)
     }
 
-    /// Stores a manifest whose children were looked at.
+    /// Stores a manifest whose children were visited.
     async fn finish(
         &mut self,
         repository: &RepositoryName,
@@ -285,7 +286,8 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Reads what may be a manifest and compares its digest; nothing where it is not there or too large for one.
+    /// Reads what may be a manifest and compares its digest; `None` if it does not exist or is too large for a
+    /// manifest.
     async fn manifest(&self, digest: &Digest) -> Result<Option<Bytes>, LayoutError> {
         let path = blob_path(digest);
         match self.source.find(&path).await? {
@@ -304,7 +306,7 @@ impl Import<'_> {
         }
     }
 
-    /// Gives a manifest that is stored a tag.
+    /// Gives a stored manifest a tag.
     async fn put(
         &self,
         repository: &RepositoryName,
@@ -348,7 +350,7 @@ impl Import<'_> {
         Ok(self.storage.put_manifest(repository, new).await?)
     }
 
-    /// Uploads a blob and returns its size; nothing where the repository has it.
+    /// Uploads a blob and returns its size; `None` if the repository has it.
     async fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, LayoutError> {
         if let Ok(size) = self.storage.stat_blob(repository, digest).await {
             self.copied.add(size);
@@ -375,14 +377,14 @@ impl Import<'_> {
             self.storage.commit_upload(&upload, digest).await
         };
         if let Err(error) = stored.await {
-            // Nobody goes on with it, so it need not wait for the sweeper.
+            // The upload is not continued, so it need not wait for the sweeper.
             drop(self.storage.cancel_upload(&upload).await);
             return Err(error.into());
         }
         Ok(Some(size))
     }
 
-    /// Counts a blob that was uploaded, or tells why it was not.
+    /// Counts a blob that was uploaded, or reports why it was not.
     async fn count(
         &mut self,
         repository: &RepositoryName,
@@ -400,7 +402,7 @@ impl Import<'_> {
         }
     }
 
-    /// Tells of what is broken in the layout. An error of the storage's own ends the import.
+    /// Reports what is broken in the layout. An error of the storage itself ends the import.
     async fn leave_out(
         &mut self,
         repository: Option<&RepositoryName>,
@@ -425,7 +427,7 @@ impl Import<'_> {
     }
 }
 
-/// Tells whether an error says nothing of what was to be stored.
+/// Returns whether an error is unrelated to what was to be stored.
 fn is_of_storage(code: ErrorCode) -> bool {
     code.status() >= 500 || code == ErrorCode::TooManyRequests
 }

@@ -34,7 +34,7 @@ impl LayoutVersion {
     }
 }
 
-/// `index.json`, to write.
+/// `index.json`, for writing.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Index {
@@ -57,7 +57,7 @@ impl Index {
     }
 }
 
-/// An entry of `index.json`, to write.
+/// An entry of `index.json`, for writing.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry {
@@ -82,18 +82,18 @@ impl Entry {
     }
 }
 
-/// What an import needs of `index.json`. Everything else is skipped as it is read: it may be as large as the file.
+/// What an import needs from `index.json`. Everything else is skipped while reading: it may be as large as the file.
 #[derive(Debug, Deserialize)]
 pub(super) struct Listing {
     #[serde(default, deserialize_with = "entries")]
     pub(super) manifests: Vec<Listed>,
 }
 
-/// What an import needs of an entry.
+/// What an import needs from an entry.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Listed {
-    /// None where it is no media type.
+    /// `None` if it is not a media type.
     #[serde(deserialize_with = "media_type")]
     pub(super) media_type: Option<MediaType>,
     pub(super) digest: Digest,
@@ -131,7 +131,7 @@ impl<'de> Visitor<'de> for Entries {
     }
 }
 
-/// What an entry is called, as far as its annotations say.
+/// The name of an entry, as far as its annotations contain it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Names")]
 pub(super) struct ImageName {
@@ -144,7 +144,7 @@ pub(super) struct ImageName {
 struct Names {
     #[serde(default, rename = "org.opencontainers.image.ref.name")]
     short: Option<String>,
-    /// By it containerd, Docker and BuildKit name an image in full, with a host.
+    /// containerd, Docker and BuildKit write the full name of an image here, with a host.
     #[serde(default, rename = "io.containerd.image.name")]
     full: Option<String>,
 }
@@ -164,8 +164,8 @@ impl From<Names> for ImageName {
 }
 
 impl ImageName {
-    /// Reads `TAG`, `REPOSITORY:TAG`, `REPOSITORY@DIGEST` or `REPOSITORY:TAG@DIGEST`. What is neither a name nor a tag
-    /// is nothing.
+    /// Parses `TAG`, `REPOSITORY:TAG`, `REPOSITORY@DIGEST` or `REPOSITORY:TAG@DIGEST`. A part that is neither a name
+    /// nor a tag becomes `None`.
     fn parse(text: &str) -> Self {
         if let Ok(tag) = text.parse() {
             return Self {
@@ -185,7 +185,7 @@ impl ImageName {
     }
 }
 
-/// Takes the host off a full name, which always has one.
+/// Removes the host from a full name, which always has one.
 fn without_host(name: &str) -> &str {
     name.split_once('/').map_or(name, |(_, rest)| rest)
 }

@@ -1,9 +1,10 @@
-//! OCI image layouts (image-spec, "OCI Image Layout Specification"), as a folder or in an archive: writing what a storage
-//! has, and storing what they have.
+//! OCI image layouts (image-spec, "OCI Image Layout Specification"), as a folder or in an archive: exporting the
+//! content of a storage, and importing theirs.
 //!
-//! Images are named by the annotation `org.opencontainers.image.ref.name` of the entries of `index.json`. In a layout of
-//! one repository that is the tag, as skopeo, podman and containerd have it, and entries without it are referrers, which
-//! no tag leads to. In a layout of several it is `REPOSITORY:TAG`, and `REPOSITORY@DIGEST` of a referrer.
+//! Images are named with the annotation `org.opencontainers.image.ref.name` of the entries of `index.json`. In a layout
+//! of one repository it is the tag, as skopeo, podman and containerd write it, and entries without it are referrers
+//! that no tag leads to. In a layout of several repositories it is `REPOSITORY:TAG`, and `REPOSITORY@DIGEST` for a
+//! referrer.
 
 mod export;
 mod import;
@@ -29,7 +30,7 @@ const MANIFEST_LIMIT: u64 = registry_core::manifest::DEFAULT_SIZE_LIMIT as u64;
 /// The largest `index.json` that is read, in bytes.
 const INDEX_LIMIT: u64 = 128 * 1024 * 1024;
 
-/// The most entries that are written to the `index.json` of one layout. With the longest names it stays below
+/// The maximum number of entries written to the `index.json` of one layout. With the longest names it stays below
 /// [`INDEX_LIMIT`].
 const ENTRY_LIMIT: usize = 150_000;
 
@@ -43,24 +44,24 @@ pub struct LayoutReport {
     pub tags: u64,
     /// Manifests, each once for each repository.
     pub manifests: u64,
-    /// Blobs that were written or stored; those that were there already do not count.
+    /// Blobs that were written or stored, not counting those that already existed.
     pub blobs: u64,
     /// The size of these blobs in bytes.
     pub size: u64,
-    /// What was left out, as [`Observer::left_out`] was told.
+    /// What was left out, each reported through [`Observer::left_out`].
     pub left_out: u64,
 }
 
-/// Why a layout, or something of it, was not written or stored.
+/// Why a layout, or a part of it, was not written or stored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("{}", path.display())]
     Disk {
         /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         #[source]
         cause: io::Error,
     },
@@ -72,15 +73,15 @@ pub enum LayoutError {
         /// What is wrong.
         reason: String,
     },
-    /// The content is not what its digest says.
+    /// The content does not match its digest.
     #[error("what is kept as {digest} has the digest {found}")]
     OtherContent {
         /// The digest.
         digest: Digest,
-        /// The digest of what is there.
+        /// The digest of the content that was found.
         found: Digest,
     },
-    /// A manifest names what is not there.
+    /// A manifest names content that does not exist.
     #[error("{digest} is not there")]
     Missing {
         /// The digest.
@@ -95,7 +96,7 @@ pub enum LayoutError {
     /// There are more tags and referrers than one layout may have.
     #[error("there are more than {limit} tags and referrers; name some of the repositories")]
     TooMany {
-        /// How many there may be.
+        /// The maximum number.
         limit: usize,
     },
     /// The storage refused or failed.
@@ -103,9 +104,9 @@ pub enum LayoutError {
     Storage {
         /// The repository.
         repository: RepositoryName,
-        /// What it was asked for.
+        /// The operation.
         what: String,
-        /// What it said.
+        /// The storage's error.
         #[source]
         cause: Error,
     },
@@ -132,7 +133,7 @@ fn disk(path: &Path) -> impl FnOnce(io::Error) -> LayoutError {
     }
 }
 
-/// Runs what blocks on a thread that may.
+/// Runs what blocks on a thread that may block.
 async fn blocking<T: Send + 'static>(
     path: &Path,
     act: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Who is told how it goes on.
+//! Notification of progress and of what is left out.
 
 use std::error::Error as _;
 use std::fmt;
@@ -10,14 +10,14 @@ use registry_core::RepositoryName;
 use super::LayoutError;
 use crate::progress::{Progress, Step};
 
-/// Is told how it goes on, and what is broken.
+/// Is notified of the progress, and of what is broken.
 #[async_trait]
 pub trait Observer: Progress {
-    /// Something was left out for a reason that lies in it; the rest goes on.
+    /// Something was left out because of a fault of its own; the rest continues.
     async fn left_out(&self, what: LeftOut);
 }
 
-/// How many bytes of blobs were copied, or need not be, and how many there are.
+/// How many bytes of blobs were copied, or need not be, and how many there are in total.
 pub(super) struct Copied<'a> {
     observer: &'a dyn Observer,
     done: AtomicU64,
@@ -33,13 +33,13 @@ impl<'a> Copied<'a> {
         }
     }
 
-    /// Says that there are some bytes.
+    /// Adds bytes to the total.
     pub(super) fn expect(&mut self, bytes: u64) {
         self.total = self.total.saturating_add(bytes);
         self.add(0);
     }
 
-    /// Tells that some bytes were copied. More than was known before may be found on the way.
+    /// Reports that some bytes were copied. There may turn out to be more than the known total.
     pub(super) fn add(&self, bytes: u64) {
         let done = self
             .done
@@ -54,11 +54,11 @@ impl<'a> Copied<'a> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct LeftOut {
-    /// The repository, where that is known.
+    /// The repository, if it is known.
     pub repository: Option<RepositoryName>,
     /// The tag, or the digest.
     pub what: String,
-    /// Why.
+    /// The reason.
     pub cause: LayoutError,
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// Nobody waits.
+/// Ignores the progress.
 #[async_trait]
 impl Observer for () {
     async fn left_out(&self, _: LeftOut) {}

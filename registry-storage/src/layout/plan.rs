@@ -9,7 +9,7 @@ use super::index::{INDEX_FILE, LAYOUT_FILE, LayoutVersion, Listed, Listing};
 use super::source::Source;
 use super::{INDEX_LIMIT, LayoutError};
 
-/// Which entries become which repository. The layout need not say it of all.
+/// Which entries become which repository. The layout need not say that for all of them.
 pub(super) type Plan = BTreeMap<Option<RepositoryName>, Vec<Listed>>;
 
 pub(super) async fn plan(source: &Source, wanted: &[RepositoryName]) -> Result<Plan, LayoutError> {

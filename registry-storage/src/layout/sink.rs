@@ -18,43 +18,43 @@ use super::index::LAYOUT_FILE;
 use super::{LayoutError, blob_path, blocking, disk};
 use crate::store::hash;
 
-/// What is behind the name of a file that is not whole yet.
+/// The suffix of the name of an unfinished file.
 const UNFINISHED: &str = ".unfinished";
 
 /// A block of an archive in bytes.
 const BLOCK: u64 = 512;
 
-/// A layout that is written.
+/// A layout that is being written.
 #[derive(Debug)]
 pub(super) struct Sink {
     target: PathBuf,
     archive: Option<Archive>,
-    /// The folder, or the archive, locked: one export writes there at a time.
+    /// The folder, or the archive, locked: only one export writes there at a time.
     _lock: Arc<File>,
 }
 
-/// An archive, under another name until it is finished. Dropped before that, it is removed.
+/// An archive, under another name until it is finished. If it is dropped before that, it is removed.
 #[derive(Debug)]
 struct Archive {
     file: Arc<File>,
     position: u64,
-    /// What is in it: about 100 bytes of memory for each blob and manifest.
+    /// The digests in it: about 100 bytes of memory for each blob and manifest.
     written: BTreeSet<Digest>,
     unfinished: Option<PathBuf>,
 }
 
-/// A file that is written, or a part of the archive.
+/// A file that is being written, or a part of the archive.
 struct Output {
     file: Arc<File>,
     path: PathBuf,
     position: u64,
-    /// Where the archive was before.
+    /// The position of the archive before it.
     start: u64,
 }
 
 impl Sink {
-    /// Begins a layout. A folder must be empty or have a layout already: what is there is taken for good, and the rest
-    /// is added.
+    /// Begins a layout. A folder must be empty or contain a layout already: existing content is taken as correct, and
+    /// the rest is added.
     pub(super) async fn create(target: &Path) -> Result<Self, LayoutError> {
         let path = target.to_owned();
         let begun = blocking(target, move || {
@@ -101,7 +101,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes a blob and compares its digest; `false` where it was there.
+    /// Writes a blob and compares its digest; returns `false` if it existed.
     pub(super) async fn blob(
         &mut self,
         digest: &Digest,
@@ -130,7 +130,7 @@ impl Sink {
         }
     }
 
-    /// Tells whether content is there already; in a folder, by a whole file of this size.
+    /// Returns whether content exists already; in a folder, whether a finished file has this size.
     async fn has(&self, digest: &Digest, size: u64) -> Result<bool, LayoutError> {
         if let Some(archive) = &self.archive {
             return Ok(archive.written.contains(digest));
@@ -158,7 +158,7 @@ impl Sink {
                 position: start,
                 start,
             };
-            // Only the header, without what ends an archive: the content comes after it.
+            // Only the header, without the end marker of an archive: the content comes after it.
             output.append(std::mem::take(builder.get_mut()).into()).await?;
             return Ok(output);
         }
@@ -192,7 +192,7 @@ impl Sink {
         blocking(&path.clone(), move || fs::rename(output.path, path)).await
     }
 
-    /// Takes back what was written of a file.
+    /// Undoes what was written of a file.
     async fn undo(&self, output: Output) -> Result<(), LayoutError> {
         let is_archive = self.archive.is_some();
         blocking(&output.path.clone(), move || {
@@ -260,12 +260,12 @@ fn lock(file: &File) -> io::Result<()> {
             io::ErrorKind::ResourceBusy,
             "another export writes there",
         )),
-        // Some file systems of networks have no locks.
+        // Some network file systems have no locks.
         _ => Ok(()),
     }
 }
 
-/// Makes a file that nobody else writes to, or takes one that was left.
+/// Creates a file that no other process writes to, or takes one that was left behind.
 fn create_locked(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
     let mut options = OpenOptions::new();
@@ -276,7 +276,7 @@ fn create_locked(path: &Path) -> io::Result<File> {
         .custom_flags(flags);
     let file = options.open(path)?;
     lock(&file)?;
-    // It may have been finished between the two, and is no longer what the path names.
+    // It may have been finished in between, and no longer be what the path names.
     if fs::symlink_metadata(path)?.ino() != file.metadata()?.ino() {
         return Err(io::Error::from(io::ErrorKind::ResourceBusy));
     }
@@ -284,7 +284,7 @@ fn create_locked(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a file, in place of one that was left. A link that somebody put there is not followed.
+/// Creates a file, replacing one that was left behind. A link at its path is not followed.
 fn create(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
@@ -292,7 +292,7 @@ fn create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Writes the content of a blob, and tells the size of each chunk.
+/// Writes the content of a blob, and reports the size of each chunk.
 async fn copy(
     digest: &Digest,
     blob: &Blob,
@@ -321,7 +321,7 @@ fn same(digest: &Digest, found: Digest) -> Result<(), LayoutError> {
     Err(LayoutError::OtherContent { digest, found })
 }
 
-/// Tells whether a path is to be an archive.
+/// Returns whether a path is to be an archive.
 fn is_archive(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "tar") && !path.is_dir()
 }

@@ -1,4 +1,4 @@
-//! Where a layout is read: files in a folder, or an archive, which is read at any place.
+//! Where a layout is read from: files in a folder, or an archive, which is read at any position.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -20,16 +20,16 @@ use super::{LayoutError, blocking, disk};
 /// How much is read at once, in bytes.
 const CHUNK: u64 = 512 * 1024;
 
-/// The most bytes that the headers of one file in an archive may have: a hostile one has a name of gigabytes.
+/// The maximum size in bytes of the headers of one file in an archive: a hostile one has a name of gigabytes.
 const HEADER_LIMIT: usize = 64 * 1024;
 
-/// The most files of a layout that an archive may have: some 200 bytes of memory for each.
+/// The maximum number of files of a layout in an archive: some 200 bytes of memory for each.
 const FILE_LIMIT: usize = 1_000_000;
 
-/// The longest path of a file of a layout, in bytes: that of a SHA-512 has 141.
+/// The maximum length in bytes of the path of a file of a layout: that of a SHA-512 has 141.
 const PATH_LIMIT: usize = 256;
 
-/// A layout that is read.
+/// A layout that is being read.
 #[derive(Debug)]
 pub(super) struct Source {
     path: PathBuf,
@@ -69,7 +69,7 @@ impl Source {
         })
     }
 
-    /// Opens a file; nothing where there is none.
+    /// Opens a file; `None` if it does not exist.
     pub(super) async fn find(&self, path: &str) -> Result<Option<Input>, LayoutError> {
         if let Some((file, files)) = &self.archive {
             return Ok(files.get(path).map(|place| Input {
@@ -94,7 +94,7 @@ impl Source {
         .await
     }
 
-    /// Reads a file of at most `limit` bytes; nothing where there is none.
+    /// Reads a file of at most `limit` bytes; `None` if it does not exist.
     pub(super) async fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>, LayoutError> {
         let Some(input) = self.find_small(path, limit).await? else {
             return Ok(None);
@@ -103,8 +103,8 @@ impl Source {
         content.map(Some).map_err(disk(&self.path.join(path)))
     }
 
-    /// Reads a JSON document of at most `limit` bytes, of which only what `T` has is in memory; nothing where there is
-    /// none.
+    /// Reads a JSON document of at most `limit` bytes, of which only what `T` holds is in memory; `None` if it does not
+    /// exist.
     pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
         &self,
         path: &str,
@@ -122,7 +122,7 @@ impl Source {
         }
     }
 
-    /// Opens a file of at most `limit` bytes; nothing where there is none.
+    /// Opens a file of at most `limit` bytes; `None` if it does not exist.
     async fn find_small(&self, path: &str, limit: u64) -> Result<Option<Input>, LayoutError> {
         let input = self.find(path).await?;
         match &input {
@@ -181,7 +181,7 @@ impl Read for Input {
     }
 }
 
-/// Opens a file, and nothing else: a pipe would be waited for.
+/// Opens a regular file only: opening a pipe would wait.
 fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -206,8 +206,8 @@ fn refuse_compressed(file: &File) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidData, message))
 }
 
-/// Goes through an archive once and notes where the files of a layout are. Nothing is unpacked, so it does not matter
-/// where others would be written to. Links name what stands before them.
+/// Reads an archive once and notes where the files of a layout are. Nothing is unpacked, so paths outside of it do no
+/// harm. Links refer to files before them.
 fn table_of_contents(file: &File) -> io::Result<BTreeMap<String, Place>> {
     let mut files = BTreeMap::new();
     let left = Cell::new(HEADER_LIMIT);
@@ -242,7 +242,7 @@ fn table_of_contents(file: &File) -> io::Result<BTreeMap<String, Place>> {
     }
 }
 
-/// Spells a path as it is asked for, `./` before it being common; nothing where it is too long for one of a layout.
+/// Normalizes a path, which often begins with `./`; `None` if it is too long for a file of a layout.
 fn of_layout(path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
     let path = path.trim_start_matches("./");
@@ -274,7 +274,7 @@ impl Read for Headers<'_> {
 
 impl Seek for Headers<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        // A file that says it is longer than any can be is the last one, as is one that is longer than the archive.
+        // A file with an impossible length is the last one, as is one that is longer than the archive.
         self.file.seek(to).or_else(|_| self.file.seek(SeekFrom::End(0)))
     }
 }

@@ -1,13 +1,13 @@
 //! An outbox: a bounded queue on disk that several consumers read, each at its own pace.
 //!
-//! An entry about something that is done elsewhere can be noted before as an *intent*, with [`Outbox::intend`]. When the
-//! thing was done or not, [`Outbox::settle`] takes the intent away and appends the entries of what was done, at once.
-//! [`Outbox::intents`] are those of a process that ended in between; whoever opens the outbox finds out what became of
-//! them.
+//! An entry about an operation elsewhere can be noted before the operation as an *intent*, with [`Outbox::intend`].
+//! Once the operation was done or not, [`Outbox::settle`] removes the intent and appends the entries of what was done,
+//! as one step. [`Outbox::intents`] returns the intents of a process that ended in between; the process that opens the
+//! outbox finds out how their operations ended.
 //!
-//! What was appended survives the end of the process, whatever ended it, from the moment that [`Outbox::append`] is
-//! ready; the loss of power takes at most what was appended in the second before. One thread owns the file, and appends that come at once
-//! share one transaction.
+//! What was appended survives the end of the process, however it ends, from the moment that [`Outbox::append`] is
+//! ready. A loss of power loses at most what was appended in the second before. One thread owns the file, and appends
+//! that arrive together share one transaction.
 
 mod queue;
 #[cfg(test)]
@@ -26,25 +26,26 @@ use self::queue::Queue;
 use self::worker::{Command, Worker};
 use crate::sqlite_head::{self, HeadError};
 
-/// How many commands wait for the thread at most, and how many bytes of entries with them.
+/// The maximum number of commands that wait for the thread, and of bytes of entries in them.
 const COMMANDS: usize = 4096;
 const WAITING: u64 = 8 * 1024 * 1024;
 
 /// The name of an intent, such as the bytes of a UUID.
 pub type IntentName = [u8; 16];
 
-/// How much an outbox may hold. Beyond it the oldest entries are dropped.
+/// How much an outbox may hold. Beyond that, the oldest entries are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxLimits {
-    /// The most entries.
+    /// The maximum number of entries.
     pub entries: u64,
-    /// The most bytes that the file takes, or the memory; at least [`LEAST_BYTES`](Self::LEAST_BYTES). Some mebibytes of the
-    /// log of the database come on top, for what is written at once. Intents have at most a quarter of it.
+    /// The maximum size in bytes of the file or the memory; at least [`LEAST_BYTES`](Self::LEAST_BYTES). Some mebibytes
+    /// of the database's log come on top, for what is written at once. Intents may take a quarter of it; beyond that,
+    /// the oldest ones are dropped.
     pub bytes: u64,
 }
 
 impl OutboxLimits {
-    /// The least bytes that there may be, a mebibyte; less is taken for it.
+    /// The smallest limit in bytes, one mebibyte; a smaller one is raised to it.
     pub const LEAST_BYTES: u64 = 1024 * 1024;
 }
 
@@ -58,19 +59,20 @@ impl Default for OutboxLimits {
     }
 }
 
-/// Why an outbox did not do what it was asked to.
+/// Why an outbox operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
     /// The disk is so slow that thousands of appends wait for it already.
     #[error("the outbox does not keep up")]
     Busy,
-    /// It was closed.
+    /// The outbox was closed.
     #[error("the outbox is closed")]
     Closed,
     /// Another process has the file open.
     #[error("another process uses this file; each server needs an outbox of its own")]
     InUse,
-    /// A database cannot be in the place: the path is too long, or something that is no file is in its place or beside it.
+    /// A database cannot be at this path: it is too long, or something that is not a file is in its place or next to
+    /// it.
     #[error("the outbox cannot be there")]
     Place(#[source] std::io::Error),
     /// The file cannot be read or written.
@@ -84,7 +86,7 @@ pub enum OutboxError {
 /// An entry of an [`Outbox`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxEntry {
-    /// Its place: entries are numbered in the order in which they were appended.
+    /// Its sequence number: entries are numbered in the order in which they were appended.
     pub sequence: u64,
     /// What was appended.
     pub value: Vec<u8>,
@@ -99,10 +101,10 @@ pub struct Outbox {
     outlives_process: bool,
 }
 
-/// What is told of a queue without asking its thread.
+/// What is known about a queue without asking its thread.
 #[derive(Debug, Default)]
 struct State {
-    /// The place of the oldest entry that is kept.
+    /// The sequence number of the oldest entry that is kept.
     first: AtomicU64,
     dropped: AtomicU64,
     /// Bytes that wait for the thread.
@@ -111,10 +113,10 @@ struct State {
 }
 
 impl Outbox {
-    /// Opens the queue in the file at `path`, or makes it. Consumers that are not named are forgotten; a new one begins
-    /// at the end.
+    /// Opens the queue in the file at `path`, or creates it. Consumers that are not named are forgotten; a new one
+    /// begins at the end.
     ///
-    /// It blocks, so an async program calls it where it may.
+    /// It blocks, so an async program calls it on a thread that may block.
     ///
     /// # Errors
     /// [`InUse`](OutboxError::InUse), after five seconds; the file or the thread cannot be used.
@@ -126,16 +128,16 @@ impl Outbox {
         Self::start(Queue::open(path, limits, consumers).map_err(refused)?, true)
     }
 
-    /// Returns the files of an outbox at `path`: it, and those that are made beside it.
+    /// Returns the files of an outbox at `path`: the file itself, and those created next to it.
     #[must_use]
     pub fn files(path: &Path) -> [PathBuf; 4] {
         sqlite_head::with_logs(path)
     }
 
-    /// Looks at the head of the file at `path` without opening the queue. It blocks, for a moment.
+    /// Examines the head of the file at `path` without opening the queue. It blocks briefly.
     ///
     /// # Errors
-    /// [`Place`](OutboxError::Place); the file is there and is that of no queue.
+    /// [`Place`](OutboxError::Place); the file exists and is not that of a queue.
     pub fn check(path: &Path) -> Result<(), OutboxError> {
         sqlite_head::require_place(path).map_err(OutboxError::Place)?;
         match sqlite_head::user_version(path) {
@@ -149,15 +151,15 @@ impl Outbox {
         own.map_err(|cause| Arc::new(cause).into())
     }
 
-    /// Makes a queue that ends with the process.
+    /// Creates a queue that ends with the process.
     ///
     /// # Errors
-    /// There are no threads left.
+    /// No thread can be started.
     pub fn in_memory(limits: OutboxLimits, consumers: &[&str]) -> Result<Self, OutboxError> {
         Self::start(Queue::in_memory(limits, consumers).map_err(Arc::new)?, false)
     }
 
-    /// Tells whether what it holds outlives the process; otherwise there is no use in intents.
+    /// Returns whether its content outlives the process; if not, intents are useless.
     #[must_use]
     pub const fn outlives_process(&self) -> bool {
         self.outlives_process
@@ -181,10 +183,10 @@ impl Outbox {
         })
     }
 
-    /// Appends entries, in their order. They are safe when this is ready.
+    /// Appends entries, in their order. They are safe once this returns.
     ///
     /// # Errors
-    /// The file cannot be written, or does not keep up; then nothing was appended.
+    /// The file cannot be written, or the outbox does not keep up; then nothing was appended.
     pub async fn append(&self, values: Vec<Vec<u8>>) -> Result<(), OutboxError> {
         self.ask(|reply| Command::Append(values, Some(reply))).await
     }
@@ -192,30 +194,31 @@ impl Outbox {
     /// Appends entries without waiting until they are safe.
     ///
     /// # Errors
-    /// The queue does not keep up or is closed.
+    /// The outbox does not keep up or is closed.
     pub fn append_later(&self, values: Vec<Vec<u8>>) -> Result<(), OutboxError> {
         self.send(Command::Append(values, None))
     }
 
-    /// Notes what is about to happen, in place of what was noted by this name before. The intent is safe when this is
-    /// ready, as an entry would be.
+    /// Notes an operation that is about to happen, in place of an earlier intent of the same name. The intent is safe
+    /// once this returns, as an entry would be.
     ///
     /// # Errors
-    /// The file cannot be written, or does not keep up; then nothing was noted.
+    /// The file cannot be written, or the outbox does not keep up; then nothing was noted.
     pub async fn intend(&self, name: IntentName, value: Vec<u8>) -> Result<(), OutboxError> {
         self.ask(|reply| Command::Intend(name, value, reply)).await
     }
 
-    /// Takes an intent away, if it is there, and appends the entries of what was done; none where nothing was. They are
-    /// safe when this is ready.
+    /// Removes an intent, if it exists, and appends the entries of what was done, or none if nothing was. They are safe
+    /// once this returns.
     ///
     /// # Errors
-    /// The file cannot be written, or does not keep up; then the intent stays and nothing was appended.
+    /// The file cannot be written, or the outbox does not keep up; then the intent stays and nothing was appended.
     pub async fn settle(&self, name: IntentName, values: Vec<Vec<u8>>) -> Result<(), OutboxError> {
         self.ask(|reply| Command::Settle(name, values, reply)).await
     }
 
-    /// Reads at most 100 intents that were not settled, the oldest first, and only that of a name where one is given.
+    /// Reads at most 100 intents that were not settled, the oldest first; if `name` is given, only the intent of that
+    /// name.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -223,7 +226,7 @@ impl Outbox {
         self.ask(|reply| Command::Intents(name, reply)).await
     }
 
-    /// Reads at most `limit` of the entries after `after`, and after what the consumer is known to have.
+    /// Reads at most `limit` entries after `after`, and after what the consumer has acknowledged.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -243,10 +246,10 @@ impl Outbox {
         .await
     }
 
-    /// Notes that a consumer has all entries up to `sequence`. What all consumers have is forgotten.
+    /// Notes that a consumer has all entries up to `sequence`. Entries that all consumers have are forgotten.
     ///
     /// # Errors
-    /// The queue does not keep up or is closed; the consumer then may get the entries once more.
+    /// The outbox does not keep up or is closed; the consumer may then get the entries once more.
     pub fn acknowledge(&self, consumer: &str, sequence: u64) -> Result<(), OutboxError> {
         self.send(Command::Acknowledge {
             consumer: consumer.to_owned(),
@@ -254,13 +257,13 @@ impl Outbox {
         })
     }
 
-    /// Returns what tells the place of the newest entry, and when that changes.
+    /// Returns a receiver of the sequence number of the newest entry, which is notified when it changes.
     #[must_use]
     pub fn end(&self) -> watch::Receiver<u64> {
         self.end.clone()
     }
 
-    /// Returns how many entries wait for a consumer that has all up to `sequence`.
+    /// Returns how many entries wait for a consumer that has all entries up to `sequence`.
     #[must_use]
     pub fn pending(&self, sequence: u64) -> u64 {
         let before_first = self.state.first.load(Ordering::Relaxed).saturating_sub(1);
@@ -273,11 +276,11 @@ impl Outbox {
         self.state.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes what was asked for so far, makes it durable and ends the thread. It blocks.
+    /// Writes everything requested so far, makes it durable and ends the thread. It blocks.
     pub fn close(&self) {
         let thread = self.state.thread().take();
         let Some(thread) = thread else { return };
-        // An error is a thread that has ended.
+        // An error means that the thread has ended.
         drop(self.commands.send(Command::Close));
         if thread.join().is_err() {
             tracing::error!("the outbox's thread ended unexpectedly");

@@ -14,23 +14,23 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS consumers (name TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// How long another process that has the file is waited for.
+/// How long to wait for another process that has the file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How many entries are written, and are dropped where there is no room for them, before it is looked again.
+/// How many entries are written, and how many are dropped if there is no room, between two checks of the size.
 const STEP: usize = 16;
 
-/// How long the log of the file may stay, and how much of the file may stay unused after a start.
+/// How large the log of the file may stay, and how much of the file may stay unused after a start.
 const SPARE: u64 = 4 * 1024 * 1024;
 
-/// What is written at once.
+/// Changes that are written in one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// New entries.
     pub(super) values: Vec<Vec<u8>>,
-    /// Intents, in their order, that are noted or taken away.
+    /// Intents, in their order, that are noted or removed.
     pub(super) intents: Vec<(IntentName, Option<Vec<u8>>)>,
-    /// How far consumers are.
+    /// How far consumers have read.
     pub(super) acknowledged: Vec<(String, u64)>,
 }
 
@@ -63,7 +63,7 @@ impl Changes {
     }
 }
 
-/// Entries and how far each consumer is.
+/// Entries and how far each consumer has read.
 #[derive(Debug)]
 pub(super) struct Queue {
     connection: Connection,
@@ -90,7 +90,7 @@ impl Queue {
     }
 
     fn over(mut connection: Connection, limits: OutboxLimits, consumers: &[&str]) -> rusqlite::Result<Self> {
-        // Else SQLite looks at the LIMIT that is bound, and compiles the statement anew each time.
+        // Otherwise SQLite looks at the bound LIMIT, and compiles the statement again each time.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.execute_batch(SCHEMA)?;
         let end = end_of(&connection)?;
@@ -118,7 +118,7 @@ impl Queue {
             first: 0,
             end,
         };
-        // The limit may be smaller than the last time.
+        // The limit may be smaller than last time.
         queue.write(&Changes::default())?;
         if unused_bytes(&queue.connection)? > SPARE {
             queue.connection.execute_batch("VACUUM")?;
@@ -126,18 +126,18 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Returns the place of the oldest entry, which is after the end where there is none.
+    /// Returns the sequence number of the oldest entry; if there is none, it is after the end.
     pub(super) const fn first(&self) -> u64 {
         self.first
     }
 
-    /// Returns the place of the newest entry.
+    /// Returns the sequence number of the newest entry.
     pub(super) const fn end(&self) -> u64 {
         self.end
     }
 
-    /// Writes changes, forgets what all consumers have and drops what is too much, at once. Returns how many entries were
-    /// dropped that some consumer did not have.
+    /// Writes changes, forgets what all consumers have and drops what exceeds the limits, in one transaction. Returns
+    /// how many entries were dropped that some consumer did not have.
     pub(super) fn write(&mut self, changes: &Changes) -> rusqlite::Result<u64> {
         let limits = self.limits;
         let transaction = self.connection.transaction()?;
@@ -149,7 +149,7 @@ impl Queue {
             )?;
         }
         forget(&transaction)?;
-        // Step by step, so that the file takes no more than it may meanwhile: it does not become smaller again.
+        // Step by step, so that the file does not exceed its limit meanwhile: it does not shrink again.
         let mut dropped = make_room(&transaction, limits)?;
         for values in changes.values.chunks(STEP) {
             for value in values {
@@ -202,7 +202,7 @@ impl Queue {
         rows.collect()
     }
 
-    /// Makes what was written survive the loss of power.
+    /// Makes what was written survive a loss of power.
     pub(super) fn sync(&self) -> rusqlite::Result<()> {
         // In memory this does nothing.
         self.connection
@@ -237,8 +237,8 @@ fn open_alone(path: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
-/// Makes the file so that only its owner reads it, or takes that right from others; SQLite gives its other files the same
-/// mode. What cannot be made, SQLite complains of.
+/// Creates the file so that only its owner reads it, or restricts an existing one; SQLite gives its other files the
+/// same mode. If that fails, SQLite reports it.
 fn keep_private(path: &Path) {
     #[cfg(unix)]
     {
@@ -260,7 +260,7 @@ fn keep_private(path: &Path) {
     }
 }
 
-/// Returns the place of the newest entry there ever was.
+/// Returns the sequence number of the newest entry that ever existed.
 fn end_of(connection: &Connection) -> rusqlite::Result<u64> {
     let end: Option<i64> = connection
         .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'entries'")?
@@ -275,7 +275,7 @@ fn first_of(connection: &Connection) -> rusqlite::Result<Option<i64>> {
         .query_row([], |row| row.get(0))
 }
 
-/// Deletes the entries up to a place, and returns how many there were.
+/// Deletes the entries up to a sequence number, and returns how many there were.
 fn delete_to(connection: &Connection, sequence: i64) -> rusqlite::Result<u64> {
     let deleted = connection
         .prepare_cached("DELETE FROM entries WHERE sequence <= ?1")?
@@ -291,7 +291,7 @@ fn forget(connection: &Connection) -> rusqlite::Result<()> {
     delete_to(connection, behind.unwrap_or(i64::MAX)).map(drop)
 }
 
-/// Deletes the oldest entries until there are as many and as large ones as may be, and returns how many there were.
+/// Deletes the oldest entries until their number and size are within the limits, and returns how many there were.
 fn make_room(connection: &Connection, limits: OutboxLimits) -> rusqlite::Result<u64> {
     let end = end_of(connection)?;
     let mut dropped = delete_to(connection, signed(end.saturating_sub(limits.entries)))?;
@@ -310,13 +310,13 @@ fn intent_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(unsigned(bytes))
 }
 
-/// Returns how much of the file holds something, what is not committed yet included.
+/// Returns how much of the file is used, including what is not committed yet.
 fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let pages = pragma(connection, "page_count")?.saturating_sub(pragma(connection, "freelist_count")?);
     Ok(pages.saturating_mul(pragma(connection, "page_size")?))
 }
 
-/// Returns how much of the file holds nothing.
+/// Returns how much of the file is unused.
 fn unused_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(pragma(connection, "freelist_count")?.saturating_mul(pragma(connection, "page_size")?))
 }

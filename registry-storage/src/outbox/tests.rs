@@ -33,7 +33,7 @@ async fn each_consumer_reads_at_its_own_pace_and_what_all_have_is_forgotten() {
     outbox.acknowledge("b", 2).unwrap();
     assert_eq!(read(&outbox, "b", 0).await, [(3, 3)]);
     assert_eq!(outbox.pending(0), 1, "the first two are forgotten");
-    // A late acknowledgement takes nothing back.
+    // A late acknowledgement does not undo anything.
     outbox.acknowledge("b", 1).unwrap();
     assert_eq!(read(&outbox, "b", 0).await, [(3, 3)]);
     assert_eq!(outbox.dropped(), 0);
@@ -82,7 +82,7 @@ async fn what_was_appended_is_in_the_file_before_it_is_closed() {
     let path = folder.path().join("outbox");
     let outbox = Outbox::open(&path, at_most(100), &["a"]).unwrap();
     outbox.append(values(1..=2)).await.unwrap();
-    // As after a kill: nobody closed it, and another connection sees what is in the file.
+    // As after a kill: the queue was not closed, and another connection sees what is in the file.
     let other = Outbox::open(&path, at_most(100), &["a"]).unwrap();
     assert_eq!(read(&other, "a", 0).await, [(1, 1), (2, 2)]);
     other.close();
@@ -108,7 +108,7 @@ async fn a_file_stays_as_small_as_it_is_told_whatever_the_size_of_the_entries() 
             let taken: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
             most = most.max(taken);
         }
-        // Besides: one group of writes, of which a page of the file may hold a single one, and the log of the database.
+        // On top of that: one group of writes, each of which may take a page of the file, and the log of the database.
         let (group, step) = (
             100 * size.next_multiple_of(4096),
             16 * size.next_multiple_of(4096),

@@ -10,19 +10,19 @@ use tokio::sync::{oneshot, watch};
 use super::queue::{Changes, Queue};
 use super::{IntentName, OutboxEntry, State};
 
-/// How many commands share one transaction at most, and how many bytes, but for the last command.
+/// The maximum number of commands that share one transaction, and of bytes, not counting the last command.
 const GROUP: usize = 256;
 const GROUP_BYTES: u64 = 1024 * 1024;
 
-/// How long what was written may wait to be made safe from the loss of power.
+/// How long written entries may wait until they are safe from a loss of power.
 const SYNC: Duration = Duration::from_secs(1);
 
-/// How often it is told at most that entries are dropped. Once it is full, each append drops some.
+/// The interval at which dropped entries are logged at most. Once the queue is full, each append drops some.
 const TELL: Duration = Duration::from_secs(60);
 
 type Reply<T> = oneshot::Sender<Result<T, Arc<rusqlite::Error>>>;
 
-/// What the thread is asked for.
+/// A command for the thread.
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Vec<Vec<u8>>, Option<Reply<()>>),
@@ -43,7 +43,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// The bytes that it brings.
+    /// Returns the bytes that it carries.
     pub(super) fn size(&self) -> u64 {
         match self {
             Self::Append(values, _) | Self::Settle(_, values, _) => {
@@ -59,9 +59,9 @@ pub(super) struct Worker {
     queue: Queue,
     state: Arc<State>,
     end: watch::Sender<u64>,
-    /// When something was written first that is not yet synced.
+    /// When the oldest write that is not yet synced was made.
     unsynced: Option<Instant>,
-    /// When it was told last that entries are dropped, and how many were since.
+    /// When dropped entries were last logged, and how many were dropped since.
     told: Option<Instant>,
     untold: u64,
 }
@@ -80,7 +80,7 @@ impl Worker {
         worker
     }
 
-    /// Works until it is told to close or nobody can ask any more.
+    /// Works until it is closed or no caller is left.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
         loop {
             let wait = self
@@ -113,7 +113,7 @@ impl Worker {
         self.tell_dropped();
     }
 
-    /// Does what a group of commands asks for; `true` where the thread is to end.
+    /// Runs a group of commands; returns `true` if the thread is to end.
     fn work(&mut self, group: Vec<Command>) -> bool {
         let mut is_closing = false;
         let (mut waiting, mut reads, mut asked) = (Vec::new(), Vec::new(), Vec::new());
@@ -155,7 +155,7 @@ impl Worker {
             self.unsynced.get_or_insert_with(Instant::now);
             self.tell();
             for reply in waiting {
-                // Nobody waits any more for some.
+                // Some callers no longer wait.
                 drop(reply.send(result.clone().map(|_| ())));
             }
         }
