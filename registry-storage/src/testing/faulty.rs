@@ -1,4 +1,4 @@
-//! A backend that fails where a test says so.
+//! A backend that fails when a test requests it.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -29,11 +29,11 @@ pub enum Fault {
     Delay(u32),
 }
 
-/// Wraps a backend; each of its calls fails, is delayed or loses its answer under a plan.
+/// Wraps a backend; each of its calls fails, is delayed or loses its answer according to a plan.
 ///
-/// Calls are counted from 0, those that a transaction makes through [`RecordTransaction`] and those of a [`BytesWriter`] included,
-/// and a transaction as a whole too, when it begins: its answer is lost after its last step. Failures are
-/// [`Unavailable`](ErrorCode::Unavailable).
+/// Calls are counted from 0. The count includes those that a transaction makes through [`RecordTransaction`], those of
+/// a [`BytesWriter`], and a transaction as a whole, when it begins: its answer is lost after its last step. Failures
+/// are [`Unavailable`](ErrorCode::Unavailable).
 #[derive(Debug)]
 pub struct Faulty<B> {
     inner: B,
@@ -54,7 +54,7 @@ struct Faults {
 }
 
 impl<B> Faulty<B> {
-    /// Wraps `inner`, without a fault.
+    /// Wraps `inner`, without faults.
     pub fn new(inner: B) -> Self {
         Self {
             inner,
@@ -62,12 +62,12 @@ impl<B> Faulty<B> {
         }
     }
 
-    /// Gives the call of this number a fault.
+    /// Gives the call with this number a fault.
     pub fn fault_at(&self, call: u64, fault: Fault) {
         self.plan.change(|faults| faults.at.insert(call, fault));
     }
 
-    /// Gives `of_1000` of 1000 calls a fault of any kind, each time the same for the same seed and order of calls.
+    /// Gives `of_1000` of 1000 calls a fault of any kind, the same ones for the same seed and order of calls.
     pub fn fault_randomly(&self, seed: u64, of_1000: u64) {
         self.plan.change(|faults| faults.random = Some((seed, of_1000)));
     }
@@ -83,7 +83,7 @@ impl<B> Faulty<B> {
         self.plan.calls.load(Ordering::SeqCst)
     }
 
-    /// Returns the backend that is wrapped.
+    /// Returns the wrapped backend.
     #[must_use]
     pub const fn inner(&self) -> &B {
         &self.inner
@@ -95,7 +95,7 @@ impl Plan {
         change(&mut self.faults.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Counts a call and makes it under its fault.
+    /// Counts a call and runs it with its fault, if it has one.
     async fn call<T: Send>(&self, call: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
         match self.change(|faults| faults.of(number)) {
@@ -158,7 +158,7 @@ async fn let_others_run() {
     .await;
 }
 
-/// A transaction whose steps are calls of their own.
+/// A transaction whose steps count as calls.
 struct FaultyTransaction<S> {
     transaction: S,
     plan: Arc<Plan>,

@@ -1,4 +1,4 @@
-//! For tests of backends, of storages, and of what stands on them.
+//! For tests of backends, of storages, and of what is built on them.
 
 pub mod backend_conformance;
 pub mod clock;

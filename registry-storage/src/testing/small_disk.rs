@@ -8,14 +8,15 @@ use std::process::Command;
 /// The size of a file system with a quota, in bytes: far more than the quota.
 const QUOTA_DISK: u64 = 400 << 20;
 
-/// A small file system that is mounted over a folder until this is dropped. That takes root.
+/// A small file system that is mounted over a folder until this is dropped. Mounting requires root.
 #[derive(Debug)]
 pub struct SmallDisk {
     folder: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts one of so many megabytes and files over an empty folder; nothing where that is not allowed.
+    /// Mounts a file system of this many megabytes and files over an empty folder; returns `None` if that is not
+    /// allowed.
     #[must_use]
     pub fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<Self> {
         let options = format!("size={megabytes}m,nr_inodes={files}");
@@ -28,11 +29,11 @@ impl SmallDisk {
         })
     }
 
-    /// Mounts one of btrfs over an empty folder, in whose folder `quota` there may be so many megabytes; nothing where that
-    /// is not allowed, or cannot be had.
+    /// Mounts a btrfs over an empty folder, whose subfolder `quota` may hold this many megabytes; returns `None` if
+    /// that is not allowed or not available.
     #[must_use]
     pub fn mount_quota(folder: &Path, megabytes: u32) -> Option<Self> {
-        // The mount hides it.
+        // The mount hides the image.
         let image = folder.join("image");
         File::create(&image)
             .and_then(|file| file.set_len(QUOTA_DISK))
@@ -57,10 +58,10 @@ impl SmallDisk {
         Some(disk)
     }
 
-    /// Takes all space but `free` bytes.
+    /// Uses up all space except `free` bytes.
     ///
     /// # Errors
-    /// Those of the file system, but for the one of a full disk.
+    /// Those of the file system, except for a full disk.
     pub fn fill(&self, free: u64) -> io::Result<()> {
         let path = self.folder.join("filler");
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
@@ -75,7 +76,7 @@ impl SmallDisk {
         file.set_len(length.saturating_sub(free))
     }
 
-    /// Gives back what [`fill`](Self::fill) took.
+    /// Frees what [`fill`](Self::fill) used up.
     ///
     /// # Errors
     /// Those of unlink(2).
@@ -83,10 +84,10 @@ impl SmallDisk {
         fs::remove_file(self.folder.join("filler"))
     }
 
-    /// Makes empty files until there can be no more.
+    /// Creates empty files until no more can be created.
     ///
     /// # Errors
-    /// Those of the file system, but for the one of a full disk.
+    /// Those of the file system, except for a full disk.
     pub fn take_all_files(&self) -> io::Result<()> {
         let folder = self.folder.join("files");
         fs::create_dir(&folder)?;

@@ -14,13 +14,13 @@ use crate::bytes_name::BytesName;
 /// Any day.
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
-/// The size of what is too large for one part and ends in the middle of another.
+/// Returns a size that is too large for one part and ends in the middle of another.
 fn large<B: Backend>(backend: &B) -> usize {
     let first = backend.part_size(0);
     first + backend.part_size(first as u64) + 12_345
 }
 
-/// Makes content in which every place looks different.
+/// Returns content that differs at every position.
 fn content(seed: u8, size: usize) -> Bytes {
     let mut state = u64::from(seed) + 1;
     let words = std::iter::repeat_with(|| {
@@ -32,7 +32,7 @@ fn content(seed: u8, size: usize) -> Bytes {
     words.flatten().take(size).collect()
 }
 
-/// Bytes of which all parts were written.
+/// Bytes whose parts are all written.
 struct Written {
     bytes: StagedBytes,
     parts: Vec<Part>,
@@ -43,7 +43,7 @@ struct Written {
 
 /// Writes content as a store does: whole parts, and the rest as a tail if it may be one.
 ///
-/// Where no tail follows a part, one that stands alone never becomes bytes: the store keeps such content in a record.
+/// If no tail may follow a part, a tail alone never becomes bytes: the store keeps such content in a record.
 async fn write<B: Backend>(backend: &B, content: &Bytes) -> Written {
     let mut written = Written {
         bytes: StagedBytes {
@@ -92,7 +92,7 @@ async fn finish<B: Backend>(backend: &B, written: &Written) -> Result<(), Error>
     complete(backend, written.bytes.clone(), parts, written.tail.clone()).await
 }
 
-/// Reads a range; nothing where there are no such bytes.
+/// Reads a range; `None` if there are no such bytes.
 async fn read<B: Backend>(backend: &B, name: &BytesName, range: Range<u64>) -> Option<Bytes> {
     let opened = backend.open_bytes(name, Expect::Nothing).await.unwrap()?;
     let mut stream = opened.read(range);
@@ -115,7 +115,7 @@ async fn assert_content<B: Backend>(backend: &B, name: &BytesName, content: &Byt
     assert!(stored == *content, "{} of {} bytes", stored.len(), content.len());
 }
 
-/// Bytes that were never written are nothing, not an error of the medium.
+/// Bytes that were never written read as `None`, not as an error of the medium.
 pub async fn absent_bytes_read_as_nothing<B: Backend>(backend: Arc<B>) {
     assert_eq!(read(&*backend, &BytesName::random(NOW), 0..10).await, None);
 }
@@ -131,7 +131,7 @@ pub async fn finishes_parts_and_tail<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// A tail alone, or a first part that is the last.
+/// A tail alone, or a first part that is also the last.
 pub async fn finishes_bytes_of_less_than_a_part<B: Backend>(backend: Arc<B>) {
     for size in [1, 20_000, backend.part_size(0) - 1] {
         let content = content(1, size);
@@ -163,7 +163,7 @@ pub async fn reads_ranges<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// Whoever finds a commit half done finishes the bytes again.
+/// A commit that was found half done finishes the bytes again.
 pub async fn finishes_again<B: Backend>(backend: Arc<B>) {
     for size in [100, large(&*backend)] {
         let content = content(3, size);
@@ -190,7 +190,7 @@ pub async fn uses_the_number_of_a_lost_part_again<B: Backend>(backend: Arc<B>) {
     assert_content(&*backend, &written.bytes.name, &content).await;
 }
 
-/// A part whose answer was lost and that the upload then did without is no part of the content.
+/// A part whose answer was lost, and that the upload then did without, is not in the content.
 pub async fn leaves_out_parts_that_are_not_named<B: Backend>(backend: Arc<B>) {
     let size = backend.part_size(0);
     let content = content(5, size);
@@ -207,7 +207,7 @@ pub async fn leaves_out_parts_that_are_not_named<B: Backend>(backend: Arc<B>) {
     let stored = read(&*backend, &written.bytes.name, 0..content.len() as u64).await;
     assert!(stored.unwrap() == content);
 
-    // And the one part that was begun and lost, where all of the content is a tail.
+    // The same for a single part that was begun and lost, if all of the content is a tail.
     written = write(&*backend, &Bytes::new()).await;
     let mut lost = Written {
         bytes: written.bytes.clone(),
@@ -223,7 +223,7 @@ pub async fn leaves_out_parts_that_are_not_named<B: Backend>(backend: Arc<B>) {
     assert_content(&*backend, &written.bytes.name, &short).await;
 }
 
-/// A part that a writer thought dead overwrote is found out, where parts have tags.
+/// A part that was overwritten by a writer thought dead is detected, if parts have tags.
 pub async fn refuses_parts_that_were_overwritten<B: Backend>(backend: Arc<B>) {
     let content = content(6, large(&*backend));
     let written = write(&*backend, &content).await;
@@ -239,7 +239,7 @@ pub async fn refuses_parts_that_were_overwritten<B: Backend>(backend: Arc<B>) {
     assert_eq!(read(&*backend, &written.bytes.name, 0..1).await, None);
 }
 
-/// The next request of an upload goes on where the one before ended.
+/// The next request of an upload continues where the previous one ended.
 pub async fn goes_on_with_parts_of_a_writer_before<B: Backend>(backend: Arc<B>) {
     let content = content(7, large(&*backend));
     let mut written = write(&*backend, &content.slice(..30_000)).await;
@@ -278,7 +278,7 @@ pub async fn deletes_bytes<B: Backend>(backend: Arc<B>) {
     assert_eq!(names, [stays.bytes.name]);
 }
 
-/// Names of finished bytes are listed in pages and in order, and no records among them.
+/// Names of finished bytes are listed in pages and in order, without records.
 pub async fn lists_names_in_order<B: Backend>(backend: Arc<B>) {
     let mut names = Vec::new();
     for day in [5, 3, 4] {
@@ -305,7 +305,7 @@ pub async fn lists_names_in_order<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// Memory is free again when its permit was dropped, and no part is too large to ever get some.
+/// Memory is free again once its permit was dropped, and even the largest part gets some.
 pub async fn gives_memory_back<B: Backend>(backend: Arc<B>) {
     for _ in 0..1000 {
         drop(backend.reserve_memory(backend.part_size(0)).await);
@@ -313,7 +313,7 @@ pub async fn gives_memory_back<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// Parts have a size, and what is below it may be a tail where a part that is not the last must have it all.
+/// Parts have a size, and if only the last part may be smaller, anything smaller may be a tail.
 pub async fn has_usable_part_sizes<B: Backend>(backend: Arc<B>) {
     for offset in [0, 1 << 30, 1 << 40, (5 << 40) - 1] {
         assert!(backend.part_size(offset) > 0);

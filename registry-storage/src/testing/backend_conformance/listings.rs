@@ -61,7 +61,7 @@ fn repositories() -> Vec<String> {
         .collect()
 }
 
-/// Pages of every size, put together, are the keys in the order of their bytes.
+/// Pages of every size, put together, are the keys in byte order.
 pub async fn lists_pages_in_order<B: Backend>(backend: Arc<B>) {
     let model = fill(&*backend, repositories()).await;
     for limit in [1, 2, 7, 1000] {
@@ -80,7 +80,7 @@ pub async fn lists_pages_in_order<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// A prefix need not end at a slash.
+/// A prefix need not end with a slash.
 pub async fn lists_by_any_beginning_of_a_key<B: Backend>(backend: Arc<B>) {
     let model = fill(&*backend, repositories()).await;
     for prefix in [
@@ -95,7 +95,7 @@ pub async fn lists_by_any_beginning_of_a_key<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// The key to go on after may be gone, or lie before or behind all that have the prefix.
+/// The key to continue after may be gone, or before or after all keys with the prefix.
 pub async fn lists_after_keys_that_are_not_there<B: Backend>(backend: Arc<B>) {
     let model = fill(&*backend, repositories()).await;
     let prefix = key("catalog/");
@@ -110,7 +110,7 @@ pub async fn lists_after_keys_that_are_not_there<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// An entry tells the size of the value.
+/// An entry has the size of the value.
 pub async fn lists_sizes<B: Backend>(backend: Arc<B>) {
     let mut model = Model::new();
     for size in [36, 37, 1000, 100_000] {
@@ -125,7 +125,7 @@ pub async fn lists_sizes<B: Backend>(backend: Arc<B>) {
     check(&*backend, &model, &key("uploads/"), None, 10).await;
 }
 
-/// Several records are read at once, with nothing in the place of one that is not there; sizes are told without reading.
+/// Several records are read at once, with `None` for one that does not exist; sizes are returned without reading.
 pub async fn reads_several<B: Backend>(backend: Arc<B>) {
     let model = fill(&*backend, repositories()).await;
     let mut keys: Vec<Key> = model.keys().cloned().collect();
@@ -147,7 +147,7 @@ pub async fn reads_several<B: Backend>(backend: Arc<B>) {
     assert!(backend.sizes(&[]).await.unwrap().is_empty());
 }
 
-/// All characters that keys are made of, and the longest keys, come back as they are.
+/// All characters that keys consist of, and the longest keys, are returned unchanged.
 pub async fn keeps_special_and_long_keys<B: Backend>(backend: Arc<B>) {
     let component = "n".repeat(200);
     let keys = [

@@ -1,4 +1,4 @@
-//! What every [`Backend`](crate::Backend) must do, one check for each behaviour.
+//! What every [`Backend`](crate::Backend) must do: one check for each behaviour.
 //!
 //! ```no_run
 //! # mod tests {
@@ -20,9 +20,9 @@ mod steps;
 
 /// Expands to one test for each check of the kit.
 ///
-/// The argument is an asynchronous function or closure that returns an empty backend and what must live as long as it
-/// (a temporary folder, a server). It is called once for each test. `, ignore = "why"` after it leaves the tests to
-/// `cargo test -- --ignored`.
+/// The argument is an asynchronous function or closure that returns an empty backend and a value that must live as long
+/// as it (a temporary folder, a server). It is called once for each test. With `, ignore = "why"` after it, the tests
+/// run only with `cargo test -- --ignored`.
 #[macro_export]
 macro_rules! backend_conformance_tests {
     ($constructor:expr) => {

@@ -11,13 +11,13 @@ use crate::key::Key;
 
 const WRITERS: usize = 16;
 
-/// A record that was never written is nothing, not an error.
+/// A record that was never written reads as `None`, not as an error.
 pub async fn absent_records_read_as_nothing<B: Backend>(backend: Arc<B>) {
     assert_eq!(backend.get(&key("uploads/none")).await.unwrap(), None);
     assert_eq!(get(&*backend, key("uploads/none")).await.unwrap(), None);
 }
 
-/// Version and size are told without the value, whatever its size is and was.
+/// Version and size are returned without the value, whatever its size is and was.
 pub async fn tells_versions_and_sizes<B: Backend>(backend: Arc<B>) {
     let key = key("uploads/a");
     assert_eq!(stat(&*backend, key.clone()).await.unwrap(), None);
@@ -43,7 +43,7 @@ pub async fn creates_only_where_absent<B: Backend>(backend: Arc<B>) {
     assert_eq!((stored.value, stored.version), (first, version));
 }
 
-/// [`Condition::Matches`] writes over the version that it names and over no other.
+/// [`Condition::Matches`] replaces only the version that it names.
 pub async fn updates_only_the_version_compared<B: Backend>(backend: Arc<B>) {
     let key = key("uploads/a");
     let first = put(&*backend, &key, &value("first"), Condition::Absent)
@@ -60,7 +60,7 @@ pub async fn updates_only_the_version_compared<B: Backend>(backend: Arc<B>) {
     assert_eq!((stored.value, stored.version), (second_value, second));
 }
 
-/// [`Condition::Matches`] does not bring back a record that was removed, nor another key's.
+/// [`Condition::Matches`] neither restores a removed record nor matches another key's.
 pub async fn updates_nothing_where_absent<B: Backend>(backend: Arc<B>) {
     let (here, there) = (key("uploads/here"), key("uploads/there"));
     let version = put(&*backend, &here, &value("here"), Condition::Absent)
@@ -99,7 +99,7 @@ pub async fn returns_the_version_that_is_read<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// A write that returned is seen by reads and listings, in and outside of transactions.
+/// A write that returned is visible to reads and listings, in and outside of transactions.
 pub async fn shows_writes_to_every_reader<B: Backend>(backend: Arc<B>) {
     for number in 0..20 {
         let written = key(&format!("uploads/{number}"));
@@ -116,7 +116,7 @@ pub async fn shows_writes_to_every_reader<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// A record that was changed and changed back is not of the version it was: a writer that slept loses.
+/// A record that was changed and changed back does not have its old version: a writer that slept loses.
 pub async fn gives_no_version_twice<B: Backend>(backend: Arc<B>) {
     let key = key("blobs/record");
     let stale = put(&*backend, &key, &value("live"), Condition::Absent)
@@ -142,7 +142,7 @@ pub async fn gives_no_version_twice<B: Backend>(backend: Arc<B>) {
     assert_eq!(backend.get(&key).await.unwrap().unwrap().value, live);
 }
 
-/// Of many that create a record at the same time one is told that it did, and its value stays.
+/// Of many that create a record at the same time, exactly one wins, and its value stays.
 pub async fn lets_one_of_many_creators_win<B: Backend>(backend: Arc<B>) {
     for round in 0..4 {
         let key = key(&format!("uploads/{round}"));
@@ -150,7 +150,7 @@ pub async fn lets_one_of_many_creators_win<B: Backend>(backend: Arc<B>) {
     }
 }
 
-/// Of many that update the same version at the same time one is told that it did, and its value stays.
+/// Of many that update the same version at the same time, exactly one wins, and its value stays.
 pub async fn lets_one_of_many_updaters_win<B: Backend>(backend: Arc<B>) {
     let key = key("uploads/a");
     let mut version = put(&*backend, &key, &value("first"), Condition::Absent)
@@ -182,7 +182,7 @@ async fn one_wins<B: Backend>(backend: &Arc<B>, key: &Key, condition: Condition)
     stored.version
 }
 
-/// Reads followed by conditional writes lose nothing.
+/// Reads followed by conditional writes lose no update.
 pub async fn loses_no_increment<B: Backend>(backend: Arc<B>) {
     let counter = key("collector/cycle");
     put(&*backend, &counter, &value("0"), Condition::Absent)
@@ -213,7 +213,7 @@ async fn increment<B: Backend>(backend: &B, counter: &Key) {
         match try_put(backend, counter.clone(), next, matches).await {
             Ok(Some(_)) => return,
             Ok(None) => {}
-            // Many writers of one record may be sent away for a moment, but not served wrongly.
+            // Many writers of one record may be refused for a moment, but never get a wrong result.
             Err(error) => assert_eq!(error.code(), ErrorCode::Unavailable, "{error:?}"),
         }
     }
@@ -224,7 +224,7 @@ fn number(value: &Bytes) -> u64 {
     text.split_once(' ').unwrap().0.parse().unwrap()
 }
 
-/// A forgotten record is gone, or all as it was; one that changed meanwhile stays.
+/// A purged record is gone, or unchanged; one that changed meanwhile stays.
 pub async fn forgets_only_the_version_compared<B: Backend>(backend: Arc<B>) {
     let key = key("repositories/a/!/tags/latest");
     let stale = put(&*backend, &key, &value("tombstone"), Condition::Absent)
@@ -276,7 +276,7 @@ pub async fn keeps_large_values<B: Backend>(backend: Arc<B>) {
     assert!(stored.value == content, "{} bytes came back", stored.value.len());
 }
 
-/// An error that a transaction returns is what the caller gets.
+/// An error that a transaction returns reaches the caller.
 pub async fn returns_the_error_of_a_sequence<B: Backend>(backend: Arc<B>) {
     struct Refuse;
 

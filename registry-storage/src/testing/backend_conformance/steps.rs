@@ -60,7 +60,7 @@ step!(
     records => records.complete_bytes(&bytes, &parts, tail)
 );
 
-/// Writes a record without an error of the medium.
+/// Writes a record and expects no error of the medium.
 pub(super) async fn put<B: Backend>(
     backend: &B,
     key: &Key,

@@ -1,4 +1,4 @@
-//! The bucket of the double: what the operations do, without HTTP.
+//! The bucket of the double: its operations, without HTTP.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -6,13 +6,13 @@ use std::ops::Bound;
 
 use bytes::{Bytes, BytesMut};
 
-/// The smallest part that is not the last.
+/// The smallest size of a part that is not the last.
 const SMALLEST_PART: usize = 5 * 1024 * 1024;
 
-/// The most keys in a listing.
+/// The maximum number of keys in a listing.
 const MOST_KEYS: usize = 1000;
 
-/// The most parts of an upload.
+/// The maximum number of parts of an upload.
 const MOST_PARTS: u32 = 10_000;
 
 /// Objects and uploads.
@@ -35,7 +35,7 @@ struct Upload {
     parts: BTreeMap<u32, Object>,
 }
 
-/// What a write asks for.
+/// The condition of a write.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WriteCondition {
     Nothing,
@@ -193,7 +193,7 @@ impl Bucket {
 }
 
 impl Object {
-    /// The entity tag says nothing but what the content is, as on S3.
+    /// The entity tag depends only on the content, as on S3.
     fn new(content: Bytes) -> Self {
         let mut hasher = DefaultHasher::new();
         content.hash(&mut hasher);

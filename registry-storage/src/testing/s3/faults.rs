@@ -12,7 +12,7 @@ pub enum S3Fault {
     Status(u16),
     /// It has its effect, and the connection is cut instead of an answer.
     LoseAnswer,
-    /// It has its effect, and is answered with 500.
+    /// It has its effect, but is answered with 500.
     LieAboutFailure,
     /// It waits before it has its effect.
     Delay(Duration),
@@ -32,12 +32,12 @@ struct Plan {
 }
 
 impl S3Faults {
-    /// Gives the request of this number a fault.
+    /// Gives the request with this number a fault.
     pub fn fault_at(&self, request: u64, fault: S3Fault) {
         self.change(|plan| plan.at.insert(request, fault));
     }
 
-    /// Gives the request that comes `after` that many others a fault.
+    /// Gives a fault to the request that arrives after `others` more.
     pub fn fault_after(&self, others: u64, fault: S3Fault) {
         self.change(|plan| plan.at.insert(plan.requests + others, fault));
     }

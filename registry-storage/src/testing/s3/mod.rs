@@ -1,4 +1,4 @@
-//! A double of S3 that is strict where it matters to the storage protocol.
+//! A double of S3 that is strict wherever the storage protocol depends on it.
 
 mod bucket;
 mod faults;
@@ -23,17 +23,17 @@ use self::bucket::Bucket;
 pub use self::faults::{S3Fault, S3Faults};
 use crate::object_store::ObjectStoreBackend;
 
-/// The one bucket that there is.
+/// The only bucket.
 const BUCKET: &str = "bucket";
 
-/// A server with one bucket in memory, which speaks as much of S3 as [`ObjectStoreBackend`] uses.
+/// A server with one bucket in memory, which supports as much of S3 as [`ObjectStoreBackend`] uses.
 ///
-/// Conditions on writes are atomic. Entity tags are derived from the content alone, as those of S3 are, so that whoever
-/// forgets a nonce is found out. An upload is completed only with the right tags, in ascending order, and with every
-/// part but the last of at least 5 MiB; afterwards it is gone. Listings are in the order of bytes and at most 1000 keys
-/// long. A request that is not signed is refused, one that is not known gets 501. (The signature is not checked.)
+/// Conditions on writes are atomic. Entity tags are derived from the content alone, as those of S3 are, so that a
+/// missing nonce is detected. An upload is completed only with the right tags, in ascending order, and if every part
+/// but the last has at least 5 MiB; afterwards it is gone. Listings are in byte order and at most 1000 keys long. An
+/// unsigned request is refused, and an unknown one gets 501. (The signature is not checked.)
 ///
-/// Dropping it ends the server.
+/// Dropping it stops the server.
 #[derive(Debug)]
 pub struct S3Double {
     url: String,
@@ -58,7 +58,7 @@ impl S3Double {
     /// Starts a server on a free port of this machine.
     ///
     /// # Errors
-    /// Where no port can be had.
+    /// If no port is available.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -80,7 +80,7 @@ impl S3Double {
     /// Returns a backend on this server, below `prefix`. Its client retries 3 times, after a few milliseconds.
     ///
     /// # Errors
-    /// Where the prefix cannot be one.
+    /// If the prefix is invalid.
     pub fn backend(&self, prefix: &str) -> Result<ObjectStoreBackend, ::object_store::path::Error> {
         backend_at(&self.url, BUCKET, "double", "double", prefix)
     }
@@ -113,10 +113,10 @@ impl Drop for S3Double {
 /// Returns a backend on any server that speaks S3 without encryption, for tests with other servers.
 ///
 /// # Errors
-/// Where the prefix cannot be one.
+/// If the prefix is invalid.
 ///
 /// # Panics
-/// Where the address is none.
+/// If the address is invalid.
 #[expect(clippy::expect_used, reason = "a test gave an address that is none")]
 pub fn backend_at(
     url: &str,
@@ -148,7 +148,7 @@ pub fn backend_at(
     ObjectStoreBackend::new(store, prefix)
 }
 
-/// Serves connections until it is dropped, and all of them with it.
+/// Serves connections until it is dropped, which also ends them.
 async fn accept(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
@@ -158,7 +158,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
         let state = Arc::clone(&state);
         let service = service_fn(move |request| request::serve(Arc::clone(&state), request));
         connections.spawn(async move {
-            // A connection that was cut on purpose, or by a client that went away.
+            // A connection that was cut on purpose, or by a client that disconnected.
             let _ended = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;

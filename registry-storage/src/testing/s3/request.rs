@@ -1,4 +1,4 @@
-//! The double's HTTP: from a request to an operation and back.
+//! The double's HTTP: from a request to an operation, and from its result to an answer.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +22,7 @@ const LARGEST_BODY: usize = 64 * 1024 * 1024;
 type Answer = Response<Full<Bytes>>;
 type Sent = Response<BoxBody<Bytes, io::Error>>;
 
-/// Serves a request under its fault.
+/// Serves a request with its fault.
 pub(super) async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::Result<Sent> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, LARGEST_BODY).collect().await;
@@ -182,7 +182,7 @@ fn answer(state: &State, head: &http::request::Parts, body: Bytes) -> Result<Ans
     }
 }
 
-/// When all objects were written.
+/// The time at which all objects were written.
 const DATE: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
 
 fn list_document(listing: &Listing) -> String {
@@ -259,7 +259,7 @@ fn query(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Takes percent-encoding back.
+/// Decodes percent-encoding.
 fn decode(text: &str) -> String {
     let mut decoded = Vec::new();
     let mut bytes = text.as_bytes();

@@ -1,6 +1,6 @@
-//! The little XML that S3 speaks.
+//! The little XML that S3 uses.
 
-/// Returns the texts of all elements of this name, which must not be nested.
+/// Returns the texts of all elements with this name, which must not be nested.
 pub(super) fn texts<'a>(document: &'a str, name: &str) -> Vec<&'a str> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     document

@@ -11,7 +11,7 @@ use super::fixtures::{
     repository,
 };
 
-/// The sizes around which storages change how they keep a blob, and the empty one.
+/// The sizes around which storages change how they store a blob, and the empty one.
 const SIZES: [usize; 14] = [
     0,
     1,
@@ -81,7 +81,7 @@ pub async fn ranges(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A blob is seen in the repository that it was pushed to and in no other.
+/// A blob is visible in the repository that it was pushed to, and in no other.
 pub async fn repositories_are_isolated(storage: Arc<dyn Storage>) {
     for size in [3, SMALL + 1] {
         let content = content(1, size);
@@ -104,7 +104,7 @@ pub async fn push_again(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A delete takes a blob from one repository, and it can be pushed again.
+/// A delete removes a blob from one repository, and it can be pushed again.
 pub async fn delete(storage: Arc<dyn Storage>) {
     let (a, b) = (repository("a"), repository("b"));
     for size in [3, SMALL + 1] {
@@ -128,7 +128,7 @@ pub async fn delete(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A blob that is open stays readable when it is deleted.
+/// An open blob stays readable when it is deleted.
 pub async fn delete_while_open(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for size in [3, PART + 1] {
@@ -145,7 +145,7 @@ pub async fn delete_while_open(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A mounted blob is the other repository's own: it outlives a delete in the first.
+/// A mounted blob is the other repository's own: it outlives a delete in the first repository.
 pub async fn mount(storage: Arc<dyn Storage>) {
     let (a, b) = (repository("a"), repository("b"));
     for size in [0, 3, SMALL + 1] {
@@ -166,7 +166,7 @@ pub async fn mount(storage: Arc<dyn Storage>) {
     }
 }
 
-/// What the source does not have is not mounted, though another repository has it.
+/// A blob that the source does not have is not mounted, even if another repository has it.
 pub async fn mount_of_what_is_not_there(storage: Arc<dyn Storage>) {
     let (a, b, c) = (repository("a"), repository("b"), repository("c"));
     let content = content(6, 100);

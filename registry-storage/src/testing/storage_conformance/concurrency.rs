@@ -1,4 +1,5 @@
-//! Many at once: every behaviour is repeated under several seeds, which say who waits how long before each step.
+//! Concurrent requests: every behaviour is repeated with several seeds, which determine how long each task waits before
+//! each step.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ async fn pause(random: &mut Random) {
     }
 }
 
-/// Runs `count` tasks at once, each with its number and random numbers of its own, and returns what they return.
+/// Runs `count` tasks at once, each with its own number and random numbers, and returns their results.
 async fn at_once<F>(seed: u64, count: u64, task: impl Fn(u64, Random) -> F) -> Vec<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -38,7 +39,7 @@ where
             work.await
         })
     });
-    // Collected first, so that all of them run.
+    // Collected first, so that they all run.
     let tasks: Vec<_> = tasks.collect();
     join_all(tasks).await.into_iter().map(Result::unwrap).collect()
 }
@@ -48,7 +49,7 @@ fn repository_of(seed: u64) -> RepositoryName {
     repository(&format!("concurrent/{seed}"))
 }
 
-/// Checks what holds once nobody writes: every tag that is listed can be read, and so can what it names.
+/// Checks what holds once nothing writes: every listed tag can be read, and so can what it names.
 async fn assert_consistent(storage: &dyn Storage, repository: &RepositoryName) {
     match all_tags_or_none(storage, repository).await {
         Err(error) => assert_eq!(error.code(), ErrorCode::NameUnknown),
@@ -133,7 +134,7 @@ pub async fn one_winner(storage: Arc<dyn Storage>) {
     }
 }
 
-/// With `If-Match` no push overwrites what it has not seen.
+/// With `If-Match`, no push overwrites a value that it has not seen.
 pub async fn compare_and_swap(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let repository = repository_of(seed);
@@ -168,7 +169,7 @@ pub async fn compare_and_swap(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A tag that only ever moves is never missing, though what it leaves is deleted.
+/// A tag that only ever moves is never missing, even though the manifests that it leaves are deleted.
 pub async fn readers_of_a_moving_tag(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let repository = repository_of(seed);
@@ -211,7 +212,7 @@ pub async fn readers_of_a_moving_tag(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Two uploads of one digest, into one repository and into two, both succeed.
+/// Two uploads of one digest both succeed, into one repository and into two.
 pub async fn uploads_of_one_digest(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let (a, b) = (repository_of(seed), repository("other"));
@@ -231,7 +232,7 @@ pub async fn uploads_of_one_digest(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Uploads, mounts and deletes of one blob: each answers as one of the orders would, and none breaks another.
+/// Uploads, mounts and deletes of one blob: each is answered as in one of the possible orders, and none breaks another.
 pub async fn uploads_mounts_and_deletes_of_one_blob(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let (a, b) = (repository_of(seed), repository("other"));
@@ -270,7 +271,7 @@ pub async fn uploads_mounts_and_deletes_of_one_blob(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Pushes and deletes by digest of one manifest leave no tag that names nothing, and no entry in a list of referrers.
+/// Pushes and deletes by digest of one manifest leave no dangling tag, and no entry in a list of referrers.
 pub async fn delete_against_push(storage: Arc<dyn Storage>) {
     for seed in 0..3 * SEEDS {
         let repository = repository_of(seed);
@@ -327,7 +328,7 @@ pub async fn delete_against_push(storage: Arc<dyn Storage>) {
 }
 
 trait WithNumber {
-    /// Adds a tag of the writer's own and one that all writers share.
+    /// Adds a tag of the writer's own and a tag that all writers share.
     fn with_number(&self, writer: u64, round: u64) -> Self;
 }
 
@@ -338,8 +339,8 @@ impl WithNumber for NewManifest {
     }
 }
 
-/// Conditional pushes that are refused after they wrote put back what was there, and what is there is no dangling tag,
-/// though deletes of all of it go on.
+/// Conditional pushes that are refused after they wrote a tag restore what it replaced, and never a dangling tag, even
+/// if all of it is being deleted.
 pub async fn refused_pushes_against_deletes(storage: Arc<dyn Storage>) {
     for seed in 0..3 * SEEDS {
         let repository = repository_of(seed);
@@ -384,7 +385,7 @@ pub async fn refused_pushes_against_deletes(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Pushes of one manifest by several tags all succeed.
+/// Pushes of one manifest with several tags all succeed.
 pub async fn pushes_of_one_manifest(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let repository = repository_of(seed);
@@ -406,7 +407,7 @@ pub async fn pushes_of_one_manifest(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A push whose child is missing does not take down one of the same manifest that may lack it.
+/// A push whose child is missing does not break another push of the same manifest that may lack it.
 pub async fn refused_and_accepted_push_of_one_manifest(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let repository = repository_of(seed);
@@ -429,7 +430,7 @@ pub async fn refused_and_accepted_push_of_one_manifest(storage: Arc<dyn Storage>
     }
 }
 
-/// A push that was acknowledged after its blobs were is complete, though another repository deletes the same blobs.
+/// A push that was acknowledged after its blobs is complete, even if another repository deletes the same blobs.
 pub async fn pushes_against_deletes_elsewhere(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let content = content(seed, if seed % 2 == 0 { 10 } else { SMALL + 1 });
@@ -457,7 +458,7 @@ pub async fn pushes_against_deletes_elsewhere(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Of a cancel and a commit exactly one succeeds, and the blob is there or it is not.
+/// Of a cancel and a commit exactly one succeeds, and the blob exists accordingly.
 pub async fn cancel_against_commit(storage: Arc<dyn Storage>) {
     for seed in 0..2 * SEEDS {
         let repository = repository_of(seed);
@@ -490,7 +491,7 @@ pub async fn cancel_against_commit(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Commits of one session at once all succeed.
+/// Concurrent commits of one session all succeed.
 pub async fn commits_of_one_session(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let repository = repository_of(seed);
@@ -508,7 +509,7 @@ pub async fn commits_of_one_session(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Appends to one session at once: the session is at one place, and what is there is what was sent.
+/// Concurrent appends to one session: the session has one length, and its content is what was sent.
 pub async fn appends_to_one_session(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let repository = repository_of(seed);

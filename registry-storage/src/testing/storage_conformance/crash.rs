@@ -1,5 +1,5 @@
-//! What ends in the middle: requests that are dropped, calls of the medium that fail or whose answer is lost, and
-//! processes that die. Whatever was going on is whole or not there, and can be repeated.
+//! Interruptions: requests that are dropped, calls of the medium that fail or whose answer is lost, and processes that
+//! die. An interrupted operation took effect whole or not at all, and can be repeated.
 
 use bytes::Bytes;
 use registry_core::storage::TagCondition;
@@ -17,10 +17,10 @@ use crate::testing::faulty::{Fault, Faulty};
 
 /// Makes a storage's medium fail.
 pub trait Faults: Send + Sync {
-    /// Gives one call of the medium a fault, the next one (0) or one so many calls later, and returns its number.
+    /// Gives a fault to one call of the medium, the next one (0) or a later one, and returns its number.
     fn arm(&self, call: u64, fault: Fault) -> u64;
 
-    /// Ends all faults, and tells whether the call of this number happened.
+    /// Ends all faults, and returns whether the call with this number happened.
     fn heal(&self, number: u64) -> bool;
 }
 
@@ -37,13 +37,13 @@ impl<B: Backend> Faults for Faulty<B> {
     }
 }
 
-/// An operation that may end at any point, in a repository of its own.
+/// An operation that may end at any point, in its own repository.
 struct Case {
     operation: Operation,
     repository: RepositoryName,
     other: RepositoryName,
     content: Bytes,
-    /// Of the content, by SHA-256.
+    /// The content's SHA-256.
     content_digest: Digest,
     upload: Option<UploadKey>,
 }
@@ -86,8 +86,8 @@ impl Operation {
         Self::DeleteTag,
     ];
 
-    /// Returns the codes by which a repetition may say that the operation was done, or that the client has to begin
-    /// anew.
+    /// Returns the codes with which a repetition may report that the operation was done, or that the client has to
+    /// begin again.
     const fn right_errors(self) -> &'static [ErrorCode] {
         match self {
             Self::Commit | Self::CommitOtherAlgorithm => &[ErrorCode::BlobUploadInvalid],
@@ -100,7 +100,7 @@ impl Operation {
 }
 
 impl Case {
-    /// Makes what the operation needs. `number` makes its content differ from that of all others.
+    /// Creates what the operation needs. `number` makes its content differ from that of all other cases.
     async fn prepare(storage: &dyn Storage, operation: Operation, number: u64) -> Self {
         let size = match operation {
             Operation::PushSmallBlob | Operation::PushManifest | Operation::Mount | Operation::DeleteBlob => {
@@ -203,8 +203,8 @@ impl Case {
         }
     }
 
-    /// Checks what holds at every moment: what readers see is whole. A request that was dropped may still be running,
-    /// so what is there at one read may be gone at the next one.
+    /// Checks what holds at every moment: what readers see is whole. A dropped request may still be running, so what
+    /// one read finds may be gone at the next.
     async fn assert_whole(&self, storage: &dyn Storage) {
         for repository in [&self.repository, &self.other] {
             match super::fixtures::read_blob(storage, repository, &self.content_digest).await {
@@ -302,7 +302,7 @@ impl Case {
         }
     }
 
-    /// Checks that an operation that ended somewhere can be repeated, until it is done.
+    /// Checks that an operation that was interrupted anywhere can be repeated, until it is done.
     async fn assert_repeatable(&self, storage: &dyn Storage) {
         self.assert_whole(storage).await;
         if let Err(error) = self.run(storage).await {
@@ -319,7 +319,7 @@ impl Case {
         self.assert_done(storage).await;
     }
 
-    /// Uploads the content anew.
+    /// Uploads the content again.
     async fn send_again(&self, storage: &dyn Storage) {
         let upload = start(storage, &self.repository).await;
         append(storage, &upload, None, &self.content).await.unwrap();
@@ -374,7 +374,7 @@ pub async fn single_faults(mut subject: Subject) {
                     Err(error) => {
                         assert!(happened, "{operation:?} failed by itself: {error:?}");
                         drop(storage);
-                        // Half of them are repeated in another process.
+                        // Half of the requests are repeated in another process.
                         if call % 2 == 1 {
                             subject.reopen().await;
                         }
@@ -389,7 +389,7 @@ pub async fn single_faults(mut subject: Subject) {
     }
 }
 
-/// What was acknowledged is there when the data is opened by another process.
+/// What was acknowledged exists when another process opens the data.
 pub async fn everything_outlives_the_process(mut subject: Subject) {
     let mut cases = Vec::new();
     for (operation, number) in Operation::ALL.into_iter().zip(1..) {
@@ -406,7 +406,7 @@ pub async fn everything_outlives_the_process(mut subject: Subject) {
     }
 }
 
-/// Another process goes on with a session where its status says, after each of several deaths.
+/// Another process continues a session where its status says, after each of several deaths.
 pub async fn another_process_resumes(mut subject: Subject) {
     let repository = repository("a");
     let content = content(1, 2 * PART + 3 * SMALL);

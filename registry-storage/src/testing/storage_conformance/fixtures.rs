@@ -1,4 +1,4 @@
-//! What the behaviours push, and how.
+//! What the behaviours push, and how they push it.
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
@@ -12,7 +12,7 @@ use registry_core::{
 
 use super::random::Random;
 
-/// Blobs up to this size are presumably kept in another way than larger ones.
+/// Blobs up to this size are presumably stored differently from larger ones.
 pub(super) const SMALL: usize = 16 * 1024;
 
 /// The smallest part of an upload to a bucket.
@@ -30,7 +30,7 @@ pub(super) fn reference(tag: &Tag) -> Reference {
     Reference::Tag(tag.clone())
 }
 
-/// Returns `size` bytes, the same for the same seed. Each KiB begins with random ones, so that none is like another.
+/// Returns `size` bytes, the same for the same seed. Each KiB begins with random bytes, so that no two are alike.
 pub(super) fn content(seed: u64, size: usize) -> Bytes {
     let mut random = Random::new(seed);
     let mut content = BytesMut::with_capacity(size + 1024);
@@ -53,7 +53,7 @@ pub(super) fn digest(content: &[u8]) -> Digest {
     digest_by(Algorithm::Sha256, content)
 }
 
-/// Makes a body of chunks.
+/// Returns a body of these chunks.
 pub(super) fn body(
     chunks: impl IntoIterator<Item = Bytes, IntoIter: Send>,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send {
@@ -90,7 +90,7 @@ pub(super) async fn append(
     append_body(storage, upload, offset, body([content.clone()])).await
 }
 
-/// Appends what a stream has.
+/// Appends the content of a stream.
 pub(super) async fn append_body(
     storage: &dyn Storage,
     upload: &UploadKey,
@@ -181,7 +181,7 @@ pub(super) fn assert_code<T: std::fmt::Debug>(result: Result<T, Error>, code: Er
     assert_eq!(error.code(), code, "{error:?}");
 }
 
-/// Makes a manifest of these bytes, without children, tags or conditions.
+/// Returns a manifest of these bytes, without children, tags or conditions.
 pub(super) fn manifest(bytes: &str) -> NewManifest {
     let bytes = Bytes::copy_from_slice(bytes.as_bytes());
     NewManifest {

@@ -11,7 +11,7 @@ use super::fixtures::{
 };
 use super::random::Random;
 
-/// Says that the tags are immutable that begin with `v`.
+/// Makes all tags that begin with `v` immutable.
 fn immutable() -> Option<TagFilter> {
     Some(Arc::new(|tag| tag.as_str().starts_with('v')))
 }
@@ -25,7 +25,7 @@ fn descriptors(digests: &[&Digest]) -> String {
     texts.join(",")
 }
 
-/// Makes an image manifest that names these blobs, the first as its configuration.
+/// Returns an image manifest that names these blobs, the first as its configuration.
 fn image(blobs: &[&Digest]) -> NewManifest {
     let (config, layers) = blobs.split_first().unwrap();
     let text = format!(
@@ -68,7 +68,7 @@ fn assert_stays(result: Result<(), Error>, tag: &str) {
     assert!(error.to_string().contains(tag), "{error} names the tag {tag}");
 }
 
-/// Neither the manifests below an immutable tag nor their blobs can be deleted, at any depth; all else can.
+/// Neither the manifests below an immutable tag nor their blobs can be deleted, at any depth; everything else can.
 pub async fn what_a_tag_reaches_stays(storage: Arc<dyn Storage>) {
     let (storage, name, other) = (&*storage, repository("a"), repository("b"));
     let mut blobs = Vec::new();
@@ -94,7 +94,7 @@ pub async fn what_a_tag_reaches_stays(storage: Arc<dyn Storage>) {
         get(storage, &name, digest).await.unwrap();
     }
     get_tag(storage, &name, &tag("v1")).await.unwrap();
-    // What no immutable tag reaches goes, and so does what another repository has.
+    // Content that no immutable tag reaches can be deleted, and so can what another repository has.
     storage.delete_blob(&other, layer, immutable()).await.unwrap();
     storage.delete_blob(&name, nobodys, immutable()).await.unwrap();
     storage.delete_blob(&name, free, immutable()).await.unwrap();
@@ -113,16 +113,16 @@ pub async fn what_a_tag_reaches_stays(storage: Arc<dyn Storage>) {
         ErrorCode::ManifestUnknown,
     );
     assert_eq!(all_tags(storage, &name, 10).await, ["v1"]);
-    // Where no tag is immutable, whatever is named may go.
+    // If no tag is immutable, content can be deleted even though a tag reaches it.
     storage.delete_blob(&name, layer, None).await.unwrap();
 }
 
-/// The tag under which clients list what refers to something.
+/// Returns the tag under which clients list referrers.
 fn list_tag() -> Tag {
     tag(&format!("sha256-{}", "ab".repeat(32)))
 }
 
-/// Pushes images that stand for signatures.
+/// Pushes images that represent signatures.
 async fn push_signatures(storage: &dyn Storage, name: &RepositoryName, count: u64) -> Vec<Digest> {
     let mut signatures = Vec::new();
     for seed in 0..count {
@@ -132,8 +132,8 @@ async fn push_signatures(storage: &dyn Storage, name: &RepositoryName, count: u6
     signatures
 }
 
-/// An immutable tag that lists referrers moves to an index that names all that the one before did, and to nothing else;
-/// the index that it left can be deleted.
+/// An immutable tag that lists referrers moves to an index that names everything that the previous index did, and to
+/// nothing else; the index that it left can be deleted.
 pub async fn a_list_of_referrers_may_grow(storage: Arc<dyn Storage>) {
     let (storage, name) = (&*storage, &repository("a"));
     let listing: TagFilter = Arc::new(Tag::lists_referrers);
@@ -147,7 +147,7 @@ pub async fn a_list_of_referrers_may_grow(storage: Arc<dyn Storage>) {
         if is_alone {
             new.condition = TagCondition::Immutable;
         } else {
-            // Others of its tags may move.
+            // Another tag of the push may move.
             new.tags.push(tag("other"));
             new.immutable_tags = vec![list.clone()];
         }
@@ -167,7 +167,7 @@ pub async fn a_list_of_referrers_may_grow(storage: Arc<dyn Storage>) {
     let largest = index(&[one, two, three]);
     push_list(largest.clone(), true).await.unwrap();
     assert_eq!(get_tag(storage, name, &list).await.unwrap(), largest.manifest);
-    // What the list reaches stays; what it left goes.
+    // Content that the list reaches stays; the index that it left can be deleted.
     let deleted = storage.delete_manifest(name, one, None, Some(Arc::clone(&listing)));
     assert_stays(deleted.await, list.as_str());
     for left in [index(&[one]), index(&[two, one])] {
@@ -175,7 +175,7 @@ pub async fn a_list_of_referrers_may_grow(storage: Arc<dyn Storage>) {
         let deleted = storage.delete_manifest(name, &digest, None, Some(Arc::clone(&listing)));
         deleted.await.unwrap();
     }
-    // A tag of another form does not grow, nor does what is no index.
+    // A tag of another form does not grow, and neither does anything but an index.
     let short = format!("sha256-{}", "a".repeat(63));
     for (tag, first) in [
         ("v1", index(&[one])),
@@ -188,7 +188,7 @@ pub async fn a_list_of_referrers_may_grow(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Of clients that add to a list at once, from the same beginning, what one added is never lost to another.
+/// If clients add to a list concurrently, from the same beginning, no addition is lost.
 pub async fn lists_of_referrers_that_grow_at_once(storage: Arc<dyn Storage>) {
     for seed in 0..24 {
         let name = repository(&format!("growing/{seed}"));
@@ -217,7 +217,7 @@ pub async fn lists_of_referrers_that_grow_at_once(storage: Arc<dyn Storage>) {
     }
 }
 
-/// An immutable tag is not pointed at what cannot be pulled whole.
+/// An immutable tag is never pointed at an image that cannot be pulled whole.
 pub async fn hollow_images_get_no_immutable_tag(storage: Arc<dyn Storage>) {
     let (storage, name) = (&*storage, repository("a"));
     let (config, layer) = (
@@ -235,7 +235,7 @@ pub async fn hollow_images_get_no_immutable_tag(storage: Arc<dyn Storage>) {
     assert_stays(storage.delete_blob(&name, &layer, immutable()).await, "v1");
 }
 
-/// Of the first push of an immutable tag and a delete of what its manifest names, at the same time, one is refused.
+/// Of the first push of an immutable tag and a concurrent delete of what its manifest names, one is refused.
 pub async fn pushes_against_deletes(storage: Arc<dyn Storage>) {
     for seed in 0..96 {
         let name = repository(&format!("concurrent/{seed}"));
@@ -243,13 +243,13 @@ pub async fn pushes_against_deletes(storage: Arc<dyn Storage>) {
         let layer = push_blob(&*storage, &name, &content(2, 100)).await;
         let inner = image(&[&config, &layer]);
         let outer = index(&[&inner.manifest.digest]);
-        // A layer of the image that is tagged, the image of the index that is, the index itself, and a layer below it.
+        // A layer of the tagged image, the image of the tagged index, that index itself, and a layer below it.
         let what = seed / 2 % 4;
         let tagged = if what == 0 { inner.clone() } else { outer };
         if what > 0 {
             push(&*storage, &name, &inner).await;
         }
-        // What has a tag or none, and what is new.
+        // In half of the rounds the manifest exists already, without the tag; in the others it is new.
         if seed % 2 == 0 {
             push(&*storage, &name, &tagged).await;
         }
@@ -289,7 +289,7 @@ pub async fn pushes_against_deletes(storage: Arc<dyn Storage>) {
             );
             continue;
         }
-        // The manifest of the tag may have been deleted before it was pushed.
+        // The tag's manifest may have been deleted before it was pushed.
         let read = get_tag(&*storage, &name, &tag("v1")).await.unwrap();
         assert_eq!(read, tagged.manifest, "seed {seed}");
         if what > 0 {
@@ -310,7 +310,7 @@ pub async fn pushes_against_deletes(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Returns how a manifest is answered that is not there.
+/// Returns the answer for a manifest that does not exist.
 async fn unknown(storage: &dyn Storage, name: &RepositoryName) -> ErrorCode {
     let none = get(storage, name, &manifest("none").manifest.digest).await;
     none.unwrap_err().code()
@@ -323,8 +323,8 @@ async fn pause(seed: u64, number: u64) {
     }
 }
 
-/// A manifest that names thousands of contents and one that thousands of tags name are pushed and deleted whole, though
-/// each takes several transactions.
+/// A manifest that names thousands of contents and one that thousands of tags name are pushed and deleted whole, even
+/// though each takes several transactions.
 pub async fn many_children_and_tags(storage: Arc<dyn Storage>) {
     let (storage, name) = (&*storage, repository("a"));
     let mut new = manifest("large");

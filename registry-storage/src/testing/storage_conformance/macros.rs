@@ -1,11 +1,10 @@
 //! The list of all behaviours.
 
-/// Makes a test of each behaviour of [`testing::storage_conformance`](crate::testing::storage_conformance).
+/// Defines a test for each behaviour of [`testing::storage_conformance`](crate::testing::storage_conformance).
 ///
-/// The argument is the name of an `async fn() -> Subject` in the same module, which makes an empty storage; a second
-/// one makes the subject of the behaviours in [`crash`](crate::testing::storage_conformance::crash). With
-/// `ignore = "reason"` the tests are ignored unless asked for. The caller needs `tokio` with `macros` and
-/// `rt-multi-thread`.
+/// The argument is the name of an `async fn() -> Subject` in the same module, which creates an empty storage; a second
+/// one creates the subject of the behaviours in [`crash`](crate::testing::storage_conformance::crash). With `ignore =
+/// "reason"` the tests are ignored unless requested. The caller needs `tokio` with `macros` and `rt-multi-thread`.
 #[macro_export]
 macro_rules! storage_conformance_tests {
     ($constructor:ident) => {

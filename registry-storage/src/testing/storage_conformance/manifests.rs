@@ -50,7 +50,7 @@ async fn assert_manifest(
     assert!(storage.stat_manifest(repository, reference).await.unwrap() == *expected);
 }
 
-/// What was not pushed is unknown: the repository, or the manifest in it. Other repositories' manifests are too.
+/// What was not pushed is unknown: the repository, or the manifest in it. So are the manifests of other repositories.
 pub async fn unknown_manifest(storage: Arc<dyn Storage>) {
     let a = repository("a");
     let new = manifest("one").with_tag(&tag("v1"));
@@ -151,7 +151,7 @@ async fn assert_absent(storage: &dyn Storage, repository: &RepositoryName, new: 
     }
 }
 
-/// A manifest's children may be manifests, and blobs where a manifest is named.
+/// A manifest's children may be manifests, or blobs in place of manifests.
 pub async fn child_manifests(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let child = manifest("child");
@@ -178,7 +178,7 @@ pub async fn child_manifests(storage: Arc<dyn Storage>) {
     );
 }
 
-/// A manifest as a child is not enough where a blob is named.
+/// A manifest does not count as a child where a blob is named.
 pub async fn manifest_is_no_blob(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let child = manifest("child");
@@ -194,7 +194,7 @@ pub async fn manifest_is_no_blob(storage: Arc<dyn Storage>) {
     );
 }
 
-/// A manifest that is deleted is gone, and can be pushed again.
+/// A deleted manifest is gone, and can be pushed again.
 pub async fn delete_and_push_again(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let (one, two) = (tag("one"), tag("two"));
@@ -221,7 +221,7 @@ pub async fn delete_and_push_again(storage: Arc<dyn Storage>) {
             ErrorCode::ManifestUnknown,
         );
     }
-    // The tags of the time before do not come back with the manifest.
+    // Its earlier tags do not come back with the manifest.
     storage.put_manifest(&repository, new.clone()).await.unwrap();
     assert_absent_tags(&*storage, &repository, &[one, two]).await;
     assert!(get(&*storage, &repository, digest).await.unwrap() == new.manifest);

@@ -1,6 +1,6 @@
-//! What every [`Storage`] must do: one function for each behaviour, which panics where the storage behaves otherwise.
+//! What every [`Storage`] must do: one function for each behaviour, which panics if the storage behaves otherwise.
 //!
-//! [`storage_conformance_tests!`](crate::storage_conformance_tests) makes a test of each:
+//! [`storage_conformance_tests!`](crate::storage_conformance_tests) defines a test for each:
 //!
 //! ```ignore
 //! async fn memory() -> Subject {
@@ -9,8 +9,8 @@
 //! registry_storage::storage_conformance_tests!(memory);
 //! ```
 //!
-//! A behaviour expects an empty storage of its own. What the storage promises beyond a process is checked where the
-//! subject can be reopened, and [`crash`] has what needs a storage that fails on request.
+//! A behaviour expects its own empty storage. What the storage promises beyond a process is checked if the subject can
+//! be reopened, and [`crash`] contains the behaviours that need a storage that fails on request.
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -41,10 +41,10 @@ use self::crash::Faults;
 pub use self::random::Random;
 use crate::{Backend, Store, StoreOptions, SystemClock};
 
-/// Opens the data of a storage once more, as another process would.
+/// Opens the data of a storage again, as another process would.
 type Reopen = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Arc<dyn Storage>> + Send>> + Send + Sync>;
 
-/// A storage to test, empty when it is made.
+/// A storage to test, empty when it is created.
 pub struct Subject {
     storage: Option<Arc<dyn Storage>>,
     reopen: Option<Reopen>,
@@ -53,7 +53,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Takes a storage.
+    /// Creates a subject from a storage.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>) -> Self {
         Self {
@@ -64,8 +64,8 @@ impl Subject {
         }
     }
 
-    /// Takes a store over a backend, which is opened again by making another store of the same backend: all that dies
-    /// with the process is in the store.
+    /// Creates a subject from a store over a backend. It is reopened as another store over the same backend: everything
+    /// that dies with the process is in the store.
     #[must_use]
     pub fn over(backend: Arc<impl Backend>) -> Self {
         let open = move || {
@@ -75,8 +75,8 @@ impl Subject {
         Self::new(open()).with_reopen(move || std::future::ready(open()))
     }
 
-    /// Says how the same data is opened again, as by another process. The storage that was there is dropped before,
-    /// without being closed.
+    /// Sets how the same data is opened again, as by another process. The earlier storage is dropped before, without
+    /// being closed.
     #[must_use]
     pub fn with_reopen<F>(mut self, reopen: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -86,7 +86,7 @@ impl Subject {
         self
     }
 
-    /// Says how the storage's medium is made to fail; a storage that is opened again fails by the same.
+    /// Sets how the storage's medium is made to fail; a reopened storage fails the same way.
     #[must_use]
     pub fn with_faults(mut self, faults: Arc<dyn Faults>) -> Self {
         self.faults = Some(faults);
@@ -106,12 +106,12 @@ impl Subject {
         Arc::clone(self.storage.as_ref().unwrap())
     }
 
-    /// Returns what makes the medium fail, where it can be.
+    /// Returns what makes the medium fail, if anything can.
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         self.faults.clone()
     }
 
-    /// Drops the storage and opens its data again; `false` where nothing outlives it.
+    /// Drops the storage and opens its data again; returns `false` if nothing outlives it.
     pub async fn reopen(&mut self) -> bool {
         let Some(reopen) = &self.reopen else { return false };
         self.storage = None;

@@ -6,7 +6,7 @@
 pub struct Random(u64);
 
 impl Random {
-    /// Makes the generator of a seed.
+    /// Creates the generator of a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)

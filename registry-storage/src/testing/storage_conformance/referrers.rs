@@ -12,7 +12,7 @@ use super::fixtures::{
 };
 use super::random::Random;
 
-/// Makes a manifest that refers to `subject`, with annotations of about `size` bytes.
+/// Returns a manifest that refers to `subject`, with annotations of about `size` bytes.
 fn referrer(subject: &Digest, number: usize, artifact_type: &str, size: usize) -> NewManifest {
     let new = manifest(&format!("referrer {number}")).with_subject(subject);
     let annotations = format!("{{ \"key\":\n\"{}\" }}", "v".repeat(size));
@@ -24,8 +24,8 @@ fn referrer(subject: &Digest, number: usize, artifact_type: &str, size: usize) -
     NewManifest { subject, ..new }
 }
 
-/// A page takes no more bytes than asked for, unless it is a single descriptor, and a filter leaves what has the type;
-/// nothing is listed twice or left out, and annotations stay as they are.
+/// A page has at most the requested number of bytes, unless it is a single descriptor, and a filter leaves the
+/// descriptors of its type. Nothing is listed twice or left out, and annotations stay as they are.
 pub async fn pages_by_size_and_type(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let subject = digest(b"subject");
@@ -83,8 +83,8 @@ pub async fn pages_by_size_and_type(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A page does not end early because a large descriptor follows: most clients read no second one. None is lost or doubled,
-/// wherever pages end, and whatever comes and goes between them.
+/// A page does not end early because a large descriptor follows: most clients read only the first one. None is lost or
+/// listed twice, wherever pages end, and whatever is added or removed between them.
 pub async fn a_page_is_filled_though_a_large_descriptor_follows(storage: Arc<dyn Storage>) {
     const PAGE: usize = 100_000;
     let repository = repository("a");
@@ -120,7 +120,7 @@ pub async fn a_page_is_filled_though_a_large_descriptor_follows(storage: Arc<dyn
         if last.is_none() {
             break;
         }
-        // What comes meanwhile is listed or not, and disturbs nothing.
+        // Referrers that are pushed meanwhile are listed or not, and disturb nothing.
         if sizes.len() < 10 {
             let new = referrer(&subject, 1000 + sizes.len(), "a/b", random.below(80_000));
             storage.put_manifest(&repository, new).await.unwrap();
@@ -141,7 +141,7 @@ pub async fn a_page_is_filled_though_a_large_descriptor_follows(storage: Arc<dyn
     );
 }
 
-/// A filter that leaves nothing does not make a page read all that others pushed.
+/// A filter that matches nothing does not make a page read everything that was pushed.
 pub async fn a_filter_that_matches_none_reads_a_few_pages(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let subject = digest(b"subject");
@@ -224,7 +224,7 @@ pub async fn lists_are_separate(storage: Arc<dyn Storage>) {
     );
 }
 
-/// A deleted referrer leaves the list and comes back with a push; the delete of the subject leaves the list.
+/// A deleted referrer leaves the list and comes back with a push; a delete of the subject keeps the list.
 pub async fn delete_and_push_again(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let subject = manifest("subject");

@@ -7,7 +7,7 @@ use registry_core::{Digest, ErrorCode, RepositoryName, Storage, Tag};
 
 use super::fixtures::{With as _, all_tags, assert_code, digest, get, get_tag, manifest, repository, tag};
 
-/// The last push of a tag wins, and the manifest that it leaves stays.
+/// The last push of a tag wins, and the manifest that the tag named before stays.
 pub async fn tags_move(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let latest = tag("latest");
@@ -42,7 +42,7 @@ pub async fn several_tags(storage: Arc<dyn Storage>) {
     for tag in [one, two, three] {
         assert_tag(&*storage, &repository, &tag, "second").await;
     }
-    // The same tag twice is one tag.
+    // A tag that is given twice counts once.
     let twice = manifest("third").with_tag(&tag("4")).with_tag(&tag("4"));
     for condition in [TagCondition::Immutable, TagCondition::Any] {
         storage
@@ -84,7 +84,8 @@ pub async fn immutable(storage: Arc<dyn Storage>) {
     assert_tag(&*storage, &repository, &tag, "three").await;
 }
 
-/// Some tags of a push may be immutable and others move; a manifest that a tag which stays names is not deleted.
+/// Some tags of a push may be immutable while others move; a manifest is not deleted while a tag that must stay names
+/// it.
 pub async fn some_immutable(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let (fixed, moving) = (tag("v1"), tag("latest"));
@@ -114,13 +115,13 @@ pub async fn some_immutable(storage: Arc<dyn Storage>) {
     assert_tag(&*storage, &repository, &fixed, "one").await;
     delete("two").await.unwrap();
     assert_eq!(all_tags(&*storage, &repository, 10).await, ["v1"]);
-    // A tag that named the manifest once, and names another now, does not keep it.
+    // A tag that once named the manifest, and now names another, does not keep it.
     let three = manifest("three").with_tag(&fixed);
     storage.put_manifest(&repository, three).await.unwrap();
     delete("one").await.unwrap();
 }
 
-/// A push on the condition that the tag is absent is refused where it is there, with the same digest too.
+/// A push on the condition that the tag is absent is refused if the tag exists, even with the same digest.
 pub async fn absent(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let tag = tag("v1");
@@ -142,7 +143,7 @@ pub async fn absent(storage: Arc<dyn Storage>) {
     assert_tag(&*storage, &repository, &tag, "two").await;
 }
 
-/// `If-Match` lets a push pass where the tag names one of the digests.
+/// With `If-Match`, a push succeeds if the tag names one of the digests.
 pub async fn if_match(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let tag = tag("v1");
@@ -205,7 +206,7 @@ pub async fn delete_by_tag(storage: Arc<dyn Storage>) {
     assert_eq!(all_tags(&*storage, &repository, 10).await, ["1"]);
 }
 
-/// A delete by digest takes every tag that names it, and those alone.
+/// A delete by digest deletes every tag that names it, and no other.
 pub async fn delete_by_digest(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let mut new = manifest("image");

@@ -18,12 +18,12 @@ use super::fixtures::{
 };
 use super::random::Random;
 
-/// However a blob is cut into appends and chunks, it is that blob.
+/// However a blob is split into appends and chunks, the result is that blob.
 pub async fn any_split_is_the_whole(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for seed in 0..24 {
         let mut random = Random::new(seed);
-        // Most of them small, because those are many to a second, and some of several parts.
+        // Most of them are small, because many of those fit in a second, and some have several parts.
         let size = random.below(if seed % 8 == 0 { 2 * PART + 100 } else { 3 * SMALL });
         let content = content(seed, size);
         let upload = start(&*storage, &repository).await;
@@ -78,7 +78,7 @@ pub async fn appends_around_part_ends(storage: Arc<dyn Storage>) {
     }
 }
 
-/// An append at another offset than the end is refused, and nothing of its body is read.
+/// An append at any offset other than the end is refused, and its body is not read.
 pub async fn wrong_offset(storage: Arc<dyn Storage>) {
     let upload = start(&*storage, &repository("a")).await;
     append(&*storage, &upload, Some(0), &content(1, 10))
@@ -98,7 +98,7 @@ pub async fn wrong_offset(storage: Arc<dyn Storage>) {
     assert_eq!(storage.upload_status(&upload).await.unwrap(), 11);
 }
 
-/// A new session has no bytes, an empty body adds none, and committing it makes the empty blob.
+/// A new session has no bytes, an empty body adds none, and committing it creates the empty blob.
 pub async fn empty(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let upload = start(&*storage, &repository).await;
@@ -115,7 +115,7 @@ pub async fn empty(storage: Arc<dyn Storage>) {
     storage.commit_upload(&upload, &digest(b"")).await.unwrap();
 }
 
-/// A session is known under its own repository and principal only.
+/// A session is known only under its own repository and principal.
 pub async fn sessions_are_private(storage: Arc<dyn Storage>) {
     let own = start_as(&*storage, &repository("a"), "alice", Algorithm::Sha256).await;
     let content = content(1, 10);
@@ -170,7 +170,7 @@ async fn assert_unknown(storage: &dyn Storage, upload: &UploadKey) {
     assert_code(storage.cancel_upload(upload).await, ErrorCode::BlobUploadUnknown);
 }
 
-/// A wrong digest is refused, and the session goes on.
+/// A wrong digest is refused, and the session continues.
 pub async fn wrong_digest(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for size in [10, SMALL + 1, PART + 1] {
@@ -198,7 +198,7 @@ pub async fn wrong_digest(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A digest of either algorithm is checked, whichever was hinted; a wrong one is refused and the right one accepted.
+/// A digest of either algorithm is checked, whichever was announced; a wrong one is refused and the right one accepted.
 pub async fn algorithms(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for size in [0, 10, SMALL + 1, PART + 1] {
@@ -220,7 +220,7 @@ pub async fn algorithms(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A commit may be repeated while its blob is there; with another digest the session is unknown.
+/// A commit may be repeated while its blob exists; with another digest the session is unknown.
 pub async fn repeated_commit(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for size in [0, 10, SMALL + 1] {
@@ -260,7 +260,7 @@ pub async fn repeated_commit(storage: Arc<dyn Storage>) {
     }
 }
 
-/// Where a body ends with an error, that error is returned and what arrived is kept.
+/// If a body ends with an error, that error is returned and what arrived is kept.
 pub async fn interrupted_body(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for arrived in [0, 10, SMALL + 1, PART, PART + 10] {
@@ -338,7 +338,7 @@ pub async fn takeover_by_cancel_and_commit(storage: Arc<dyn Storage>) {
 
 type Waiting = tokio::task::JoinHandle<Result<u64, Error>>;
 
-/// Starts an append whose body has `arrived` and then nothing for ever, and waits until it asks for more.
+/// Starts an append whose body has `arrived` and then never yields again, and waits until it asks for more.
 async fn begin_endless_append(storage: &Arc<dyn Storage>, arrived: Bytes) -> (UploadKey, Waiting) {
     begin_endless_append_after(storage, &Bytes::new(), arrived).await
 }
@@ -366,7 +366,7 @@ async fn begin_endless_append_after(
     (upload, waiting)
 }
 
-/// An append that is dropped at any point leaves a session that can be resumed where its status says.
+/// An append that is dropped at any point leaves a session that can be resumed at the offset of its status.
 pub async fn dropped_append(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for polls in 1..40 {
@@ -386,7 +386,7 @@ pub async fn dropped_append(storage: Arc<dyn Storage>) {
     }
 }
 
-/// After an append that was dropped, other bytes can be sent from where the status says: none of the first are left.
+/// After a dropped append, other bytes can be sent from the offset of the status: none of the first ones are left.
 pub async fn other_bytes_after_a_dropped_append(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for polls in 1..40 {
@@ -405,7 +405,7 @@ pub async fn other_bytes_after_a_dropped_append(storage: Arc<dyn Storage>) {
 }
 
 /// A last request that fails, or is dropped at any point, leaves the session with what it had before, so that the same
-/// request can be sent again: none of the bytes of those that failed are left.
+/// request can be sent again: no bytes of failed requests are left.
 pub async fn a_finish_that_fails_leaves_the_session_as_it_was(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for before in [0, 10, SMALL + 1, PART + 10] {
@@ -449,7 +449,7 @@ pub async fn a_finish_that_fails_leaves_the_session_as_it_was(storage: Arc<dyn S
     }
 }
 
-/// After a last request that failed, the session goes on, or ends with what it has.
+/// After a last request that failed, the session continues, or ends with what it has.
 pub async fn a_session_goes_on_after_a_finish_that_failed(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for before in [10, PART + 10] {
@@ -484,7 +484,7 @@ async fn finish(
     storage.finish_upload(upload, digest, offset, body.as_mut()).await
 }
 
-/// Makes a body that is Pending once before each chunk.
+/// Returns a body that is Pending once before each chunk.
 fn slow_body(chunks: Vec<Bytes>) -> Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>> {
     let slow = stream::iter(chunks).then(|chunk| async {
         tokio::task::yield_now().await;
@@ -493,7 +493,7 @@ fn slow_body(chunks: Vec<Bytes>) -> Pin<Box<dyn Stream<Item = Result<Bytes, Erro
     Box::pin(slow)
 }
 
-/// Polls a future until it is done or was polled so often, and returns its output if it is done.
+/// Polls a future until it is done, or `times` times, and returns its output if it is done.
 pub(super) async fn poll_times<F: Future>(future: F, times: u64) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     let mut left = times;
@@ -530,7 +530,7 @@ pub async fn sessions_are_independent(storage: Arc<dyn Storage>) {
     }
 }
 
-/// A session whose blob is there already, by another upload, is committed all the same.
+/// A session whose blob already exists, from another upload, can still be committed.
 pub async fn commit_of_what_is_there(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     for size in [10, SMALL + 1, PART + 1] {
