@@ -1,10 +1,10 @@
 //! The protocol of an OCI container registry, without I/O.
 //!
-//! What a registry must say and decide is here: the grammar of names, digests and manifests, one typed
-//! [`Request`] for each endpoint and the responses to it, the state machine of an upload, the one
-//! table of errors, what a registry asks of its storage ([`Storage`]) and [`Registry`], which owns every rule that
-//! is the same on all storages. No socket, file, clock, random number or process-wide state is touched: time and
-//! randomness are arguments, and the crate is `no_std`.
+//! This crate contains what a registry must say and decide: the grammar of names, digests and manifests, one typed
+//! [`Request`] for each endpoint and the responses to it, the state machine of an upload, the one table of errors, what
+//! a registry requires of its storage ([`Storage`]), and [`Registry`], which has every rule that is the same on all
+//! storages. It uses no socket, file, clock, random number or process-wide state: time and randomness are arguments,
+//! and the crate is `no_std`.
 #![no_std]
 #![forbid(unsafe_code)]
 

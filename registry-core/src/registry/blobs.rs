@@ -11,7 +11,7 @@ use crate::request::EntityTags;
 use crate::response::Response;
 use crate::storage::{PageRequest, Storage};
 
-/// How many repositories are tried for a mount that names no source. A client that gets none uploads instead.
+/// How many repositories are tried for a mount without a source. If none fits, the client uploads instead.
 const MOUNT_CANDIDATES: usize = 100;
 
 impl<S: ?Sized + Storage> Registry<S> {
@@ -45,7 +45,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         self.check_delete("GET, HEAD")?;
-        // What is not there is not about to be deleted.
+        // Content that does not exist is not about to be deleted.
         if self.has_events {
             self.storage.stat_blob(repository, digest).await?;
         }
@@ -75,8 +75,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         })
     }
 
-    /// Mounts a blob, or starts a session where that is not possible: a source that does not exist, lacks the blob or
-    /// may not be read all look the same.
+    /// Mounts a blob, or starts a session if that is not possible: a source that does not exist, lacks the blob or may
+    /// not be read all look the same.
     pub(super) async fn mount_blob(
         &self,
         principal: &Principal,
@@ -106,7 +106,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         }
     }
 
-    /// Mounts a blob from a repository, if that has it.
+    /// Mounts a blob from a repository, if the repository has it.
     async fn mount_from(
         &self,
         from: &RepositoryName,

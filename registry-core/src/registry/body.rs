@@ -12,7 +12,7 @@ use futures_core::Stream;
 use crate::error::{Error, ErrorCode};
 use crate::storage::Body;
 
-/// Returns the next bytes, never none, or nothing at the end.
+/// Returns the next bytes, which are never empty; `None` at the end.
 pub(super) async fn next(body: &mut Body<'_>) -> Result<Option<Bytes>, Error> {
     loop {
         match poll_fn(|context| body.as_mut().poll_next(context)).await {
@@ -23,10 +23,10 @@ pub(super) async fn next(body: &mut Body<'_>) -> Result<Option<Bytes>, Error> {
     }
 }
 
-/// Collects a manifest of at most `limit` bytes, of which `length` were announced.
+/// Collects a manifest of at most `limit` bytes; `length` is the announced length.
 ///
 /// # Errors
-/// [`ErrorCode::ManifestTooLarge`], after which no more is read, and those of the body.
+/// [`ErrorCode::ManifestTooLarge`], after which nothing more is read, and those of the body.
 pub(super) async fn collect(mut body: Body<'_>, length: Option<u64>, limit: usize) -> Result<Bytes, Error> {
     let too_large = || Error::from(ErrorCode::ManifestTooLarge);
     if length.is_some_and(|length| length > limit as u64) {
@@ -41,8 +41,8 @@ pub(super) async fn collect(mut body: Body<'_>, length: Option<u64>, limit: usiz
     let Some(second) = next(&mut body).await? else {
         return Ok(first);
     };
-    // A chunk is a part of a buffer that may be much larger. Pieces of one size, unlike a buffer that grows, leave no gaps
-    // in memory where many clients stop in the middle.
+    // A chunk is a part of a buffer that may be much larger. Pieces of one size, unlike a growing buffer, leave no gaps
+    // in memory when many clients stop in the middle.
     let mut left = limit - first.len();
     let mut pieces = Pieces::default();
     pieces.push(&first);
@@ -57,10 +57,10 @@ pub(super) async fn collect(mut body: Body<'_>, length: Option<u64>, limit: usiz
     Ok(pieces.join())
 }
 
-/// The length of a piece, in bytes.
+/// The size of a piece in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// Bytes that were collected, in pieces that are full but for the last one.
+/// Collected bytes, in pieces that are all full except the last one.
 #[derive(Default)]
 struct Pieces(Vec<Vec<u8>>);
 
@@ -85,13 +85,13 @@ impl Pieces {
     }
 }
 
-/// The body of a chunk: what was read of it already, then the rest. Where its length is known, it ends with
-/// [`ErrorCode::SizeInvalid`] before any byte that lies beyond, or where bytes are missing.
+/// The body of a chunk: what was already read of it, then the rest. If its length is known, it ends with
+/// [`ErrorCode::SizeInvalid`] before any byte beyond it, or if bytes are missing.
 pub(super) struct Chunk<'a> {
     first: Option<Bytes>,
     rest: Body<'a>,
     remaining: Option<u64>,
-    /// What is done when all arrived, before the end is told.
+    /// What runs once all bytes have arrived, before the end is returned.
     last: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
 
@@ -105,13 +105,13 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Gives it a length, in bytes.
+    /// Sets its length in bytes.
     pub(super) fn limited(mut self, length: Option<u64>) -> Self {
         self.remaining = length;
         self
     }
 
-    /// Makes it end only after `last` did.
+    /// Makes it end only after `last` has completed.
     pub(super) fn and_then(mut self, last: Pin<Box<dyn Future<Output = ()> + Send + 'a>>) -> Self {
         self.last = Some(last);
         self

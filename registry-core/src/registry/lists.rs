@@ -22,26 +22,26 @@ use crate::response::Response;
 use crate::storage::{Page, PageRequest, Storage};
 use crate::tag::Tag;
 
-/// How many pages of the storage are read at most for one page of a list of which the client may not see all, unless the
-/// operator allows pages that need more.
+/// The maximum number of pages of the storage that are read for one page of a list of which the client may not see
+/// everything, unless the operator allows pages that need more.
 const MAXIMUM_PAGES: usize = 10;
 
-/// The most repositories on a page of the catalog for a client that does not say how many it wants.
+/// The default number of repositories on a page of the catalog, for a client that does not say how many it wants.
 const MAXIMUM_CATALOG: usize = 10 * PageQuery::MAXIMUM;
 
-/// A list that is read page by page. It owns all it needs, because a response outlives the request.
+/// A list that is read page by page. It owns everything it needs, because a response outlives the request.
 #[async_trait]
 trait Source: Send + Sync + 'static {
     type Item: Serialize + AsRef<str> + Send;
 
-    /// The fewest items to ask the storage for: more than 1 where few of them may be left of a page.
+    /// The minimum number of items to request from the storage: more than 1 if few of a page's items may remain.
     const MINIMUM: usize = 1;
 
-    /// Reads a page, which may have fewer items than asked for though more follow.
+    /// Reads a page, which may have fewer items than requested although more follow.
     async fn page(&self, page: PageRequest) -> Result<Page<Self::Item>, Error>;
 
-    /// Spells the place that a page of the storage ended at, of which there is nothing to show; nothing where it cannot
-    /// be told.
+    /// Spells the place at which a page of the storage ended that has nothing to show; `None` if the place must not be
+    /// revealed.
     fn place(&self, place: &str) -> Option<String>;
 }
 
@@ -59,7 +59,7 @@ impl<S: ?Sized + Storage> Source for Tags<S> {
         self.storage.list_tags(&self.repository, page).await
     }
 
-    /// A tag that was deleted is no secret.
+    /// A deleted tag is no secret.
     fn place(&self, place: &str) -> Option<String> {
         Some(String::from(place))
     }
@@ -71,7 +71,7 @@ struct Catalog<S: ?Sized> {
     authorizer: Arc<dyn Authorizer>,
     principal: Principal,
     key: Option<CatalogKey>,
-    /// The place that the client asks for.
+    /// The place that the client asked for.
     start: String,
 }
 
@@ -146,7 +146,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         one_page(catalog, head, size, last, next).await
     }
 
-    /// Returns the name that a page of the catalog goes on after.
+    /// Returns the name after which a page of the catalog continues.
     fn open_place(&self, last: &str) -> Result<String, Error> {
         if !is_sealed(last) {
             return Ok(String::from(last));
@@ -159,20 +159,20 @@ impl<S: ?Sized + Storage> Registry<S> {
     }
 }
 
-/// What is found out of a page before it is sent.
+/// What is known about a page before it is sent.
 struct Outline<T> {
-    /// The first items of it, no more than a page of the storage has.
+    /// Its first items, at most as many as a page of the storage has.
     items: Vec<T>,
-    /// Where the rest is read from, which is not in memory.
+    /// Where the rest, which is not in memory, is read from.
     rest: Option<String>,
-    /// The place to go on from, where there may be more.
+    /// The place to continue from, if there may be more.
     next: Option<String>,
 }
 
 /// Answers with a page of `size` items: the document is `head`, the items, `]}`.
 ///
-/// Its `Link` comes before it. Where the page is long, it is read once to find its end, and again as it is sent, so that
-/// it is never in memory whole.
+/// Its `Link` comes before the body. A long page is read once to find its end, and again while it is sent, so that it
+/// is never in memory whole.
 async fn one_page<T: Source>(
     source: T,
     head: String,
@@ -186,11 +186,11 @@ async fn one_page<T: Source>(
     Ok(response.with_link(link.as_deref()))
 }
 
-/// Looks for the end of a page of `size` items, of all that are left, or of what a bounded number of pages of the storage
-/// gives, which may be none.
+/// Finds the end of a page. The page has `size` items, or all that are left, or those from a bounded number of pages of
+/// the storage, which may be none.
 ///
-/// A page is continued after its last item. One without items is continued where the storage's ended, so that each page
-/// costs a bounded number of reads; a place that the client may not see is hidden.
+/// A page is continued after its last item. A page without items is continued where the storage's page ended, so that
+/// each page costs a bounded number of reads; a place that the client may not see is hidden.
 async fn outline<T: Source>(
     source: &T,
     size: usize,
@@ -202,7 +202,7 @@ async fn outline<T: Source>(
         next: None,
     };
     if size == 0 {
-        // Nothing is wanted, but the list has to be there.
+        // No items are wanted, but the list has to exist.
         source.page(PageRequest { last, limit: 1 }).await?;
         return Ok(page);
     }
@@ -243,14 +243,14 @@ async fn outline<T: Source>(
     }
 }
 
-/// Sends the whole list, of which one page is in memory at a time.
+/// Sends the whole list, with one page in memory at a time.
 async fn whole_list(source: impl Source, head: String, last: Option<String>) -> Result<Response, Error> {
     let limit = PageQuery::MAXIMUM;
     let first = source.page(PageRequest { last, limit }).await?;
     written(source, head, &first.items, first.next, None)
 }
 
-/// Writes the first items, and reads the rest as it is sent: all after `rest`, up to the item `end` where there is one.
+/// Writes the first items, and reads the rest while it is sent: everything after `rest`, up to the item `end` if given.
 fn written<T: Source>(
     source: T,
     head: String,
@@ -277,15 +277,15 @@ fn written<T: Source>(
     })))
 }
 
-/// Where the writing of a list stands.
+/// How far a list is written.
 enum Progress {
-    /// This is to be sent first.
+    /// This is sent first.
     Begin {
         document: String,
         is_first: bool,
         last: String,
     },
-    /// The page after `last` is next; `is_first` says that no item was written yet.
+    /// The page after `last` is next; `is_first` means that no item was written yet.
     Continue { is_first: bool, last: String },
 }
 
@@ -309,7 +309,7 @@ async fn step<T: Source>(
     let mut page = source.page(page).await?;
     let is_within = |place: &str| end.is_none_or(|end| place <= end);
     page.items.retain(|item| is_within(item.as_ref()));
-    // The last item may be gone since it was looked for.
+    // The last item may be gone since the outline was made.
     let is_ended = |last: &String| end.is_some_and(|end| last.as_str() >= end);
     let mut document = String::new();
     write_items(&mut document, &page.items, is_first)?;
@@ -328,7 +328,7 @@ fn write_items(
     items: &[impl Serialize + AsRef<str>],
     mut is_first: bool,
 ) -> Result<(), Error> {
-    // Each with quotes and a comma, and the end of the document.
+    // Each item has quotes and a comma; then comes the end of the document.
     let size = items.iter().map(|item| item.as_ref().len().saturating_add(3));
     document.reserve_exact(size.fold(2, usize::saturating_add));
     for item in items {

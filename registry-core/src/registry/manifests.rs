@@ -33,7 +33,7 @@ pub(super) struct Pull<'a> {
 }
 
 impl Pull<'_> {
-    /// Tells whether the answer depends on what the client takes.
+    /// Returns whether the answer depends on what the client accepts.
     fn depends_on_accept(&self, manifest: &Manifest) -> bool {
         matches!(self.reference, Reference::Tag(_)) && manifest.media_type.as_str() == MediaType::DOCKER_LIST
     }
@@ -66,7 +66,7 @@ impl Push<'_> {
         tags
     }
 
-    /// Returns the digest to store the manifest by.
+    /// Returns the digest under which to store the manifest.
     fn digest(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let Reference::Digest(expected) = self.reference else {
             return Ok(Digest::of(Algorithm::Sha256, bytes));
@@ -82,7 +82,7 @@ impl Push<'_> {
         }
     }
 
-    /// Returns what `If-Match` and `If-None-Match` ask of the tags.
+    /// Returns the condition that `If-Match` and `If-None-Match` set for the tags.
     fn condition(&self, tags: &[Tag]) -> Result<TagCondition, Error> {
         let unsupported = |message| Err(Error::new(ErrorCode::Unsupported, message));
         match (self.if_match, self.if_none_match) {
@@ -134,11 +134,11 @@ impl<S: ?Sized + Storage> Registry<S> {
         Ok(response.with_field("Vary", "Accept"))
     }
 
-    /// Returns the image to answer with in place of a manifest list that is got by tag, as the distribution registry does,
-    /// where the client takes images alone. Scripts that ask for one read its `config`.
+    /// Returns the image to answer with in place of a manifest list that is requested by tag, as the distribution
+    /// registry does, if the client accepts only images. Scripts that request one read its `config`.
     ///
-    /// An OCI index stays what it is. The distribution registry answers 404 there, so nobody expects an image, and who
-    /// looks for the digest to delete would delete the image of one platform and keep the tag.
+    /// An OCI index is returned as it is. The distribution registry answers 404 there, so no client expects an image. A
+    /// client that looks up the digest to delete would delete the image of one platform and keep the tag.
     fn default_image(
         &self,
         principal: &Principal,
@@ -223,7 +223,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         Ok(response.with_event(event))
     }
 
-    /// Refuses a manifest that names more than is looked for in acceptable time.
+    /// Refuses a manifest that names more content than can be looked up in acceptable time.
     fn check_descriptors(&self, view: &ManifestView) -> Result<(), Error> {
         let limit = self.options.manifest_descriptor_limit;
         let count = view
@@ -239,7 +239,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         Err(Error::new(ErrorCode::ManifestInvalid, message))
     }
 
-    /// Returns what must be there for the manifest, and what is kept with it if it is there.
+    /// Returns the content that must exist for the manifest, and the content that is kept with it if it exists.
     fn children(&self, view: &ManifestView) -> (Vec<ManifestChild>, Vec<ManifestChild>) {
         let is_optional =
             |child: &ManifestChild| self.options.allow_sparse_indexes && child.kind == ChildKind::Manifest;
@@ -249,8 +249,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         (required, optional)
     }
 
-    /// Returns what the tags must be for the push, by what the client says and by what it may do, and those of them that
-    /// must not move besides.
+    /// Returns the condition on the tags of the push, from the client's condition and its rights, and those of the tags
+    /// that additionally must not move.
     ///
     /// Whether a tag would move is known only when it is written, so the right to move it becomes a condition.
     fn tag_condition(
@@ -273,7 +273,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             if overwrite.is_err() {
                 immutable_tags.push(tag.clone());
             }
-            // Such a tag may gain entries, which is known only when it is written.
+            // Such a tag may gain entries; whether it only does that is known only when it is written.
             if !tag.lists_referrers() {
                 may_overwrite = may_overwrite.and(overwrite);
             }
@@ -297,7 +297,7 @@ impl<S: ?Sized + Storage> Registry<S> {
     ) -> Result<Response, Error> {
         self.check_delete("GET, HEAD, PUT")?;
         let announced = async {
-            // What is not there is not about to be deleted.
+            // Content that does not exist is not about to be deleted.
             if self.has_events {
                 self.storage.get_manifest(repository, reference).await?;
             }
@@ -322,7 +322,7 @@ impl<S: ?Sized + Storage> Registry<S> {
                 event
             }
             Reference::Tag(tag) => {
-                // Whether a tag still names that digest is known only while it is deleted.
+                // Whether a tag still names that digest is known only while it is being deleted.
                 if matches!(if_match, Some(EntityTags::Digests(_))) {
                     return Err(Error::new(
                         ErrorCode::Unsupported,
@@ -339,7 +339,7 @@ impl<S: ?Sized + Storage> Registry<S> {
 }
 
 impl<S: ?Sized + Storage> Registry<S> {
-    /// Returns what says which tags may go with their manifest.
+    /// Returns the filter of the tags that may be deleted with their manifest.
     fn may_delete_tag(&self, principal: &Principal, repository: &RepositoryName) -> TagFilter {
         let (authorizer, principal) = (Arc::clone(&self.authorizer), principal.clone());
         let repository = repository.clone();

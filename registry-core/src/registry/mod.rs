@@ -30,8 +30,8 @@ use crate::storage::{Body, Storage};
 
 /// A registry over a storage.
 ///
-/// [`Registry::handle`] answers any request. It holds no state of its own: clones, and registries in other processes,
-/// over the same storage are one registry.
+/// [`Registry::handle`] answers any request. A registry holds no state of its own: clones, and registries in other
+/// processes, over the same storage are one registry.
 pub struct Registry<S: ?Sized + Storage> {
     storage: Arc<S>,
     authorizer: Arc<dyn Authorizer>,
@@ -40,7 +40,7 @@ pub struct Registry<S: ?Sized + Storage> {
 }
 
 impl<S: ?Sized + Storage> Registry<S> {
-    /// Makes a registry that lets everybody do everything.
+    /// Creates a registry that allows every request.
     #[must_use]
     pub fn new(storage: Arc<S>, options: Options) -> Self {
         Self {
@@ -51,20 +51,20 @@ impl<S: ?Sized + Storage> Registry<S> {
         }
     }
 
-    /// Makes `authorizer` decide who may do what.
+    /// Sets the authorizer that decides who may do what.
     #[must_use]
     pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
         self.authorizer = authorizer;
         self
     }
 
-    /// Returns who decides who may do what.
+    /// Returns the authorizer.
     #[must_use]
     pub const fn authorizer(&self) -> &Arc<dyn Authorizer> {
         &self.authorizer
     }
 
-    /// Makes responses say what happened, in [`Response::event`]. Without this no event is even put together.
+    /// Makes responses report what happened, in [`Response::event`]. By default, no events are created.
     #[must_use]
     pub fn with_events(mut self) -> Self {
         self.has_events = true;
@@ -85,14 +85,15 @@ impl<S: ?Sized + Storage> Registry<S> {
 
     /// Answers a request. Errors are answers too.
     ///
-    /// What is left of `body` was not needed; where the response is an error, that may be all of it. Dropping the
-    /// future leaves what [`Storage`] says of cancellation, and at most an upload session that nobody knows of.
+    /// What is left of `body` was not needed; if the response is an error, that may be all of it. Cancel safety: a
+    /// dropped future leaves what [`Storage`] says about cancellation, and at most an upload session that no client
+    /// knows.
     pub async fn handle(&self, principal: &Principal, request: Request, body: Body<'_>) -> Response {
         self.handle_with_intents(principal, request, body, None).await
     }
 
-    /// Answers a request as [`handle`](Self::handle) does, and tells `intents` of each event but a pull before it
-    /// happens, where there are [events](Self::with_events) at all.
+    /// Answers a request as [`handle`](Self::handle) does, and notifies `intents` of each event except a pull before it
+    /// happens, if [events](Self::with_events) are enabled.
     pub async fn handle_with_intents(
         &self,
         principal: &Principal,
@@ -254,13 +255,13 @@ impl<S: ?Sized + Storage> Registry<S> {
         }
     }
 
-    /// Tells whether `principal` may read a blob of a repository.
+    /// Returns whether `principal` may read a blob of a repository.
     fn may_pull(&self, principal: &Principal, repository: &RepositoryName, digest: &Digest) -> bool {
         let operation = Operation::within(repository, Action::Pull, Target::Blob(digest));
         self.authorizer.authorize(principal, &operation).is_ok()
     }
 
-    /// Adds to a response that tells of success what happened, if somebody wants to know.
+    /// Adds what happened to a successful response, if events are enabled.
     fn with_event(
         &self,
         mut response: Response,
@@ -278,7 +279,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         response
     }
 
-    /// Makes the event of something that is about to happen and tells of the intent, if somebody wants to know.
+    /// Creates the event of something that is about to happen and notifies of the intent, if events are enabled.
     async fn announce(
         &self,
         intents: Option<&dyn EventIntents>,
@@ -293,7 +294,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         event
     }
 
-    /// Makes an event, if anybody wants to know.
+    /// Creates an event, if events are enabled.
     fn event(
         &self,
         action: EventAction,
@@ -309,7 +310,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         })
     }
 
-    /// Refuses what changes something where nothing may be written.
+    /// Refuses requests that change something if nothing may be written.
     fn check_write(&self, request: &Request) -> Result<(), Error> {
         let allowed = match request {
             _ if !self.options.read_only => return Ok(()),
@@ -319,7 +320,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             Request::AppendUpload { .. } | Request::FinishUpload { .. } | Request::CancelUpload { .. } => {
                 "GET"
             }
-            // Where uploads are started, there is nothing else to do.
+            // A path on which uploads start has no other method.
             Request::StartUpload { .. } | Request::UploadBlob { .. } | Request::MountBlob { .. } => "",
             Request::Version
             | Request::ListRepositories { .. }
@@ -338,7 +339,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         Err(error.with_field("Allow", allowed))
     }
 
-    /// Refuses to delete where that is switched off; `allowed` are the other methods of the path.
+    /// Refuses to delete if that is disabled; `allowed` are the other methods of the path.
     fn check_delete(&self, allowed: &'static str) -> Result<(), Error> {
         if self.options.delete {
             return Ok(());

@@ -1,46 +1,49 @@
-//! What an operator may choose.
+//! What an operator may configure.
 
 use crate::manifest::DEFAULT_SIZE_LIMIT;
 use crate::page::PageQuery;
 use crate::registry::CatalogKey;
 
-/// What an operator may choose of a registry's rules.
+/// The rules of a registry that an operator may configure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// The most bytes of a manifest; a larger one is refused with 413. 4 MiB, which the specification asks for.
+    /// The maximum size of a manifest in bytes; a larger one is refused with 413. The default is 4 MiB, which the
+    /// specification asks for.
     pub manifest_size_limit: usize,
-    /// The most contents that a manifest may name (configuration, layers, manifests of an index), each counted once; one
-    /// that names more is refused with 400. 10 000, far above what any known client makes.
+    /// The maximum number of contents that a manifest may name (configuration, layers, manifests of an index), each
+    /// counted once; a manifest that names more is refused with 400. The default is 10 000, far above what any known
+    /// client creates.
     pub manifest_descriptor_limit: usize,
-    /// Deleting is allowed, of blobs, manifests and tags alike. It is.
+    /// Deletes are allowed, of blobs, manifests and tags alike. The default is `true`.
     pub delete: bool,
     /// A manifest may name content that the repository does not have, such as the other platforms of an index of which
-    /// one is copied. It may not: then a manifest that can be pulled can be pulled whole.
+    /// one is copied. The default is `false`: then a manifest that can be pulled can be pulled whole.
     pub allow_missing_children: bool,
-    /// An index may name manifests that the repository does not have; all else that a manifest names must be there.
-    /// It may not.
+    /// An index may name manifests that the repository does not have; everything else that a manifest names must exist.
+    /// The default is `false`.
     pub allow_sparse_indexes: bool,
-    /// Nothing may be written or deleted: such requests are refused with 405. It may.
+    /// Nothing may be written or deleted: such requests are refused with 405. The default is `false`.
     pub read_only: bool,
-    /// The most tags on a page of their list, up to [`PageQuery::LARGEST`]. It is [`PageQuery::MAXIMUM`]. A client that
-    /// does not say how many it wants gets all.
+    /// The maximum number of tags on a page of their list, up to [`PageQuery::LARGEST`]. The default is
+    /// [`PageQuery::MAXIMUM`]. A client that does not say how many it wants gets all.
     pub tags_page_limit: usize,
-    /// The most repositories on a page of the catalog, up to [`PageQuery::LARGEST`]. It is [`PageQuery::MAXIMUM`]. A
-    /// client that does not say how many it wants gets ten times that, or this where it is more.
+    /// The maximum number of repositories on a page of the catalog, up to [`PageQuery::LARGEST`]. The default is
+    /// [`PageQuery::MAXIMUM`]. A client that does not say how many it wants gets ten times [`PageQuery::MAXIMUM`], or
+    /// this number if it is larger.
     pub catalog_page_limit: usize,
-    /// What hides where a page of the catalog ends that has nothing to show: its link would name a repository that the
-    /// client may not see. Servers of one storage need the same. Without it, and that is the default, such a page is
+    /// Hides where a page of the catalog ends that has nothing to show: its link would name a repository that the
+    /// client may not see. All servers of one storage need the same key. The default is `None`: then such a page is
     /// read on until there is something to show, however long that takes.
     pub catalog_key: Option<CatalogKey>,
-    /// A tag never moves once it is there; it may be deleted. It does move. For a rule that depends on the tag or on
-    /// who pushes, refuse [`Action::Overwrite`](crate::operation::Action::Overwrite) instead.
+    /// A tag never moves once it exists; it may be deleted. The default is `false`. For a rule that depends on the tag
+    /// or on the principal, refuse [`Action::Overwrite`](crate::operation::Action::Overwrite) instead.
     pub immutable_tags: bool,
-    /// The most bytes of one page of a list of referrers; the rest is behind its `Link`. 4 MiB, which is what a
-    /// client must be ready to read. A single larger descriptor is sent alone.
+    /// The maximum size in bytes of one page of a list of referrers; the rest follows through its `Link`. The default
+    /// is 4 MiB, which is what a client must be ready to read. A single larger descriptor is sent alone.
     pub referrers_size_limit: usize,
-    /// Responses to requests with the parameter `ns` say so in `OCI-Namespace`, which is for a storage that does
-    /// serve other registries' content. They do not.
+    /// Responses to requests with the parameter `ns` repeat it in `OCI-Namespace`, which is meant for a storage that
+    /// serves other registries' content. The default is `false`.
     pub echo_namespace: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Places in the catalog that are not told.
+//! Places in the catalog that are not revealed.
 
 use alloc::format;
 use alloc::string::String;
@@ -7,16 +7,16 @@ use core::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-/// How a sealed place begins, which no name of a repository does.
+/// The first character of a sealed place; no name of a repository begins with it.
 const MARK: char = '~';
 
-/// The bytes of a nonce, and of a tag.
+/// The size of a nonce, and of a tag, in bytes.
 const PART: usize = 16;
 
-/// The bytes that the length of a hidden name is rounded up to.
+/// The length of a hidden name is rounded up to a multiple of this many bytes.
 const STEP: usize = 64;
 
-/// What the key is used for: no input of one use is that of another.
+/// What the key is used for: no input of one use is an input of another.
 #[derive(Clone, Copy)]
 enum Use {
     Nonce,
@@ -24,25 +24,26 @@ enum Use {
     Tag,
 }
 
-/// What hides names of repositories in links of the catalog: see [`Options::catalog_key`](super::Options::catalog_key).
+/// Hides names of repositories in links of the catalog: see [`Options::catalog_key`](super::Options::catalog_key).
 ///
-/// A sealed place is a nonce, the padded name masked by a stream that the key and the nonce give, and a tag of both. There
-/// is no randomness here, so the nonce is made of the name and of where the client began: the same page has the same link,
-/// and links of other pages say nothing about whether they end at the same name. Whoever could, would find a hidden name
-/// by halving. The tag only tells what was sealed from what was not: anybody may name any place in the open.
+/// A sealed place is a nonce, the padded name masked with a stream that depends on the key and the nonce, and a tag of
+/// both. There is no randomness here, so the nonce is derived from the name and from where the client began: the same
+/// page has the same link, and links of other pages do not reveal whether they end at the same name. A client that
+/// could tell would find a hidden name by bisection. The tag only distinguishes sealed places from others: a client may
+/// name any place in the open.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CatalogKey([u8; 32]);
 
 impl CatalogKey {
-    /// Makes the key of a secret: random, or long enough that nobody guesses it.
+    /// Creates the key from a secret: random, or long enough that it cannot be guessed.
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
         Self(Sha256::digest(secret).into())
     }
 
-    /// Hides the name that a page ends at which began at `start`, for those who do not know the key.
+    /// Hides the name at which a page ends that began at `start` from anyone without the key.
     pub(super) fn seal(&self, name: &str, start: &str) -> String {
-        // No name has a byte that is 0.
+        // No name contains a zero byte.
         let nonce = self.part(Use::Nonce, &[name.as_bytes(), &[0], start.as_bytes()]);
         let mut padded = Vec::from(name);
         padded.resize(name.len().next_multiple_of(STEP), 0);
@@ -55,7 +56,7 @@ impl CatalogKey {
         sealed
     }
 
-    /// Returns the name that was hidden with this key; nothing where none was.
+    /// Returns the name that was hidden with this key; `None` if it was not.
     pub(super) fn open(&self, sealed: &str) -> Option<String> {
         let bytes = from_hex(sealed.strip_prefix(MARK)?)?;
         let (nonce, rest) = bytes.split_first_chunk::<PART>()?;
@@ -76,13 +77,13 @@ impl CatalogKey {
         hash.finalize().into()
     }
 
-    /// Half of a hash, which nobody can go on from with more input.
+    /// Half of a hash, which cannot be extended with more input.
     fn part(&self, reason: Use, parts: &[&[u8]]) -> [u8; PART] {
         let hash = self.hash(reason, parts);
         hash.first_chunk().copied().unwrap_or_default()
     }
 
-    /// Adds to `text` what only the key and the nonce give; the second time takes it off.
+    /// Masks `text` with a stream that depends on the key and the nonce; masking it again restores it.
     fn mask(&self, nonce: &[u8; PART], text: &[u8]) -> Vec<u8> {
         let blocks = (0_u64..).flat_map(|number| self.hash(Use::Mask, &[nonce, &number.to_be_bytes()]));
         text.iter().zip(blocks).map(|(byte, mask)| byte ^ mask).collect()
@@ -95,7 +96,7 @@ impl fmt::Debug for CatalogKey {
     }
 }
 
-/// Tells whether a place was sealed, with whatever key.
+/// Returns whether a place was sealed, with any key.
 pub(super) fn is_sealed(place: &str) -> bool {
     place.starts_with(MARK)
 }

@@ -12,7 +12,7 @@ use crate::request::Request;
 use crate::response::Response;
 use crate::storage::{ReferrersRequest, Storage};
 
-/// The most descriptors of a page for a client that does not say how many it wants.
+/// The default number of descriptors on a page, for a client that does not say how many it wants.
 const MAXIMUM: usize = 10_000;
 
 impl<S: ?Sized + Storage> Registry<S> {

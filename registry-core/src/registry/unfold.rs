@@ -1,4 +1,4 @@
-//! Streams that are made step by step.
+//! Streams that are produced step by step.
 
 use alloc::boxed::Box;
 use core::pin::Pin;
@@ -10,11 +10,10 @@ use futures_core::Stream;
 use crate::error::Error;
 use crate::storage::ByteStream;
 
-/// A step under way: it gives the next bytes and, unless they are the last, what the step after it starts from.
+/// A step in progress: it yields the next bytes and, unless they are the last, what the next step starts from.
 pub(super) type Step<T> = Pin<Box<dyn Future<Output = Result<(Bytes, Option<T>), Error>> + Send>>;
 
-/// Makes a stream of bytes of what `step` gives, from `start` on. No item is empty; an error is the
-/// last one.
+/// Returns a stream of the bytes that `step` yields, from `start` on. No item is empty; an error is the last item.
 pub(super) fn unfold<T, F>(start: T, step: F) -> ByteStream
 where
     T: Send + 'static,

@@ -17,13 +17,13 @@ use crate::response::{Response, upload_range};
 use crate::storage::{Body, Storage, UploadKey};
 use crate::upload_id::UploadId;
 
-/// What a request says of its chunk.
+/// What a request says about its chunk.
 #[derive(Clone, Copy)]
 pub(super) struct ChunkHeaders {
-    /// Where it begins, by the URL.
+    /// Where it begins according to the URL.
     url_offset: Option<u64>,
     range: Option<ContentRange>,
-    /// The bytes of the body.
+    /// The size of the body in bytes.
     length: Option<u64>,
 }
 
@@ -40,12 +40,13 @@ impl ChunkHeaders {
         }
     }
 
-    /// Returns where the chunk begins, by its range or by the URL.
+    /// Returns where the chunk begins, according to its range, otherwise to the URL.
     fn offset(self) -> Option<u64> {
         self.range.map(ContentRange::start).or(self.url_offset)
     }
 
-    /// Leaves a range out that is not that of the body: some clients say that of the whole blob when they close an upload.
+    /// Drops a range that is not that of the body: some clients give the range of the whole blob when they close an
+    /// upload.
     fn with_range_of_body(mut self) -> Self {
         if self.check_length().is_err() {
             self.range = None;
@@ -53,7 +54,7 @@ impl ChunkHeaders {
         self
     }
 
-    /// Returns the bytes of the chunk, where that is known before they came.
+    /// Returns the length of the chunk, if it is known before the bytes arrive.
     fn chunk(self) -> Option<u64> {
         self.range.map(ContentRange::length).or(self.length)
     }
@@ -84,10 +85,10 @@ impl<S: ?Sized + Storage> Registry<S> {
         Ok(Response::upload_accepted(repository, id, 0))
     }
 
-    /// Uploads a blob in one request. Where that fails, the session is ended: the client does not know of it.
+    /// Uploads a blob in one request. If that fails, the session is ended: the client does not know it.
     ///
-    /// Without a body it starts a session, unless the blob is the empty one: ollama names the digest when it asks for one,
-    /// and takes nothing but a 202 to that.
+    /// Without a body it starts a session, unless the blob is the empty one: ollama names the digest when it requests a
+    /// session, and accepts only a 202 for that.
     pub(super) async fn upload_blob(
         &self,
         principal: &Principal,
@@ -124,7 +125,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         let event = match result {
             Ok(event) => event,
             Err(error) => {
-                // The error that matters is the first; a session that stays is ended for its age.
+                // The error that matters is the first one; a session that stays is ended for its age.
                 drop(self.storage.cancel_upload(&upload).await);
                 return Err(error);
             }
@@ -148,8 +149,9 @@ impl<S: ?Sized + Storage> Registry<S> {
 
     /// Appends the last chunk, if there is one, and makes the session a blob.
     ///
-    /// A client may repeat the request as it was: where it failed, the chunk is not there, and where it did not, the session
-    /// is known still. The digest tells whether all is there, so a range that does not fit the body is no reason to refuse it.
+    /// A client may repeat the request unchanged: if it failed, the chunk is not stored, and if it succeeded, the
+    /// session is still known. The digest shows whether everything arrived, so a range that does not fit the body is no
+    /// reason to refuse it.
     pub(super) async fn finish_upload(
         &self,
         upload: &UploadKey,
@@ -187,7 +189,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         }
         let chunk = Chunk::new(first, body).limited(said.range.map(ContentRange::length));
         let finished = {
-            // A body that is cut makes nothing happen.
+            // A body that is cut off has no effect.
             let chunk = pin!(chunk.and_then(Box::pin(intend)));
             self.storage
                 .finish_upload(upload, digest, said.offset(), chunk)
@@ -200,7 +202,7 @@ impl<S: ?Sized + Storage> Registry<S> {
                 }
                 Ok(Response::blob_created(&upload.repository, digest).with_event(event))
             }
-            // The session may have become the blob before, and the client sends the chunk again.
+            // The session may have become the blob before, and the client repeats the chunk.
             Err(error) if error.code() == ErrorCode::BlobUploadUnknown => {
                 let committed = self.storage.commit_upload(upload, digest).await;
                 committed.map_err(|_| error)?;
@@ -222,8 +224,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         }
     }
 
-    /// Where a session does not stand where a chunk begins, makes the error say where it stands, so that the client can go
-    /// on.
+    /// If a session is not at the offset where a chunk begins, adds the session's offset to the error, so that the
+    /// client can continue.
     async fn tell_offset(&self, upload: &UploadKey, error: Error) -> Error {
         if error.code() != ErrorCode::RangeInvalid {
             return error;

@@ -15,10 +15,10 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::name::RepositoryName;
 
-/// Content on its way out.
+/// Content that is being read, in chunks.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
-/// A blob that was opened.
+/// An opened blob.
 #[derive(Clone, Debug)]
 pub struct Blob {
     /// The size in bytes.
@@ -27,18 +27,18 @@ pub struct Blob {
     pub content: Arc<dyn BlobContent>,
 }
 
-/// The content of an opened blob. It stays readable for as long as the handle lives, on a disk even after a delete.
+/// The content of an opened blob. It stays readable for as long as the handle lives; on a disk even after a delete.
 pub trait BlobContent: fmt::Debug + Send + Sync {
     /// Reads the bytes of `range`, which must lie within the blob's size, in chunks of bounded size.
     ///
-    /// Nothing is read before the stream is polled; dropping it stops the reading.
+    /// Nothing is read before the stream is polled. Cancel safety: dropping the stream stops the reading.
     fn read(&self, range: Range<u64>) -> ByteStream;
 }
 
-/// Blobs and which repositories may read them: a facet of [`Storage`](super::Storage), whose promises hold here.
+/// Blobs, and which repositories may read them: a facet of [`Storage`](super::Storage), whose promises apply here.
 #[async_trait]
 pub trait BlobStorage: Send + Sync + 'static {
-    /// Returns the size of a blob that this repository may read, and keeps the blob from collection for a grace.
+    /// Returns the size of a blob that this repository may read, and keeps the blob from collection for a grace period.
     ///
     /// # Errors
     /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown).
@@ -50,9 +50,9 @@ pub trait BlobStorage: Send + Sync + 'static {
     /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown).
     async fn open_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error>;
 
-    /// Lets `to` read a blob that `from` may read, without copying it; `false` where `from` does not have it.
+    /// Lets `to` read a blob that `from` may read, without copying it; returns `false` if `from` does not have it.
     ///
-    /// The caller checked the right to read in `from`.
+    /// The caller has checked the right to read in `from`.
     async fn mount_blob(
         &self,
         from: &RepositoryName,
@@ -60,23 +60,23 @@ pub trait BlobStorage: Send + Sync + 'static {
         digest: &Digest,
     ) -> Result<bool, Error>;
 
-    /// Returns some of the repositories that may read a blob, in the order of names, for a mount without `from`.
+    /// Returns some of the repositories that may read a blob, in the order of their names, for a mount without `from`.
     async fn list_blob_repositories(
         &self,
         digest: &Digest,
         page: PageRequest,
     ) -> Result<Page<RepositoryName>, Error>;
 
-    /// Takes a blob from a repository. Other repositories keep it; its bytes go when none has it.
+    /// Removes a blob from a repository. Other repositories keep it; its bytes are deleted once none has it.
     ///
-    /// What the tags reach that `immutable` names stays: their manifests, the manifests of an index at any depth, layers
-    /// and configurations. A tag that is pushed at the same time with its [`NewManifest`](super::NewManifest) saying that it must not move
-    /// reaches all that it names, or its push is refused. The time that this takes grows with the tags of the repository
-    /// that are immutable.
+    /// What the tags that `immutable` selects reach stays: their manifests, the manifests of an index at any depth,
+    /// layers and configurations. If such a tag is pushed at the same time, with a [`NewManifest`](super::NewManifest)
+    /// that says that it must not move, it reaches everything that it names, or its push is refused. The time that this
+    /// takes grows with the number of immutable tags in the repository.
     ///
     /// # Errors
-    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown); [`TagConflict`](crate::ErrorCode::TagConflict) where an immutable
-    /// tag reaches it.
+    /// [`BlobUnknown`](crate::ErrorCode::BlobUnknown); [`TagConflict`](crate::ErrorCode::TagConflict) if an immutable
+    /// tag reaches the blob.
     async fn delete_blob(
         &self,
         repository: &RepositoryName,

@@ -1,10 +1,11 @@
 //! Wrappers of a storage.
 
-/// Implements facets of [`Storage`](crate::Storage) for a wrapper, each method by the same one of what is wrapped.
+/// Implements facets of [`Storage`](crate::Storage) for a wrapper, each method with the same method of the wrapped
+/// storage.
 ///
-/// How one is called says a macro of the wrapper's, which gets the method and its arguments as
-/// `self.method(argument, …)`. It may count, measure or refuse; to call and nothing else it is one line. A facet of which
-/// the wrapper changes more than that is written out, and not named here.
+/// A macro of the wrapper defines how a method is called: it gets the method and its arguments as
+/// `self.method(argument, …)`. It may count, measure or refuse; to only call the method, it is one line. A facet of
+/// which the wrapper changes more than that is written out, and not named here.
 ///
 /// ```
 /// use std::sync::Arc;

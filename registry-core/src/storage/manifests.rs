@@ -19,7 +19,7 @@ use crate::tag::Tag;
 /// A stored manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// The digest that it was pushed by, or that of its bytes.
+    /// The digest that it was pushed under, otherwise that of its bytes.
     pub digest: Digest,
     /// The type that it was pushed with.
     pub media_type: MediaType,
@@ -32,11 +32,11 @@ pub struct Manifest {
 pub struct ManifestChild {
     /// The digest of the content.
     pub digest: Digest,
-    /// What it is.
+    /// The kind of the content.
     pub kind: ChildKind,
 }
 
-/// What a manifest's child is.
+/// The kind of a manifest's child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildKind {
     /// A blob.
@@ -50,21 +50,21 @@ pub enum ChildKind {
 pub struct NewManifest {
     /// The manifest, its digest already compared with its bytes.
     pub manifest: Manifest,
-    /// What must be there, and what is kept from collection if it is.
+    /// Content that must exist, and that is kept from collection.
     pub children: Vec<ManifestChild>,
-    /// Missing children are allowed.
+    /// Missing children are allowed; those that exist are still kept from collection.
     pub allow_missing: bool,
-    /// What need not be there, and is kept from collection if it is: layers that others distribute.
+    /// Content that need not exist, and that is kept from collection if it does: layers that others distribute.
     pub optional_children: Vec<ManifestChild>,
-    /// The manifest that this one refers to, with the descriptor for that one's list of referrers.
+    /// The manifest that this one refers to, with this manifest's descriptor for the list of referrers of that one.
     pub subject: Option<(Digest, Descriptor)>,
     /// The tags to point at the manifest.
     pub tags: Vec<Tag>,
     /// What each of the tags must be for the push to be accepted.
     pub condition: TagCondition,
-    /// Those of the tags that must not move, as [`TagCondition::Immutable`] says, whatever the condition.
+    /// The tags that must not move, as with [`TagCondition::Immutable`], whatever the condition.
     pub immutable_tags: Vec<Tag>,
-    /// Who pushes; it is kept with the tags.
+    /// The principal that pushes; it is stored with the tags.
     pub principal: String,
 }
 
@@ -74,8 +74,9 @@ pub enum TagCondition {
     /// Anything: the last writer wins.
     #[default]
     Any,
-    /// Absent, or the same digest already: the tag never moves, unless it [lists referrers](Tag::lists_referrers) and only
-    /// gains some: it names an OCI index, and the push is another one that names all that this one does.
+    /// Absent, or naming the same digest already: the tag never moves. The exception is a tag that [lists
+    /// referrers](Tag::lists_referrers) and only gains some: it names an OCI index, and the push is another OCI index
+    /// that names everything that this one does.
     Immutable,
     /// Absent (`If-None-Match: *`).
     Absent,
@@ -83,17 +84,17 @@ pub enum TagCondition {
     Matches(Vec<Digest>),
 }
 
-/// Says something of a tag: whether it may be deleted, whether it is immutable. It answers from memory.
+/// Answers a question about a tag: whether it may be deleted, whether it is immutable. It answers from memory.
 pub type TagFilter = Arc<dyn Fn(&Tag) -> bool + Send + Sync>;
 
-/// Manifests and tags: a facet of [`Storage`](super::Storage), whose promises hold here.
+/// Manifests and tags: a facet of [`Storage`](super::Storage), whose promises apply here.
 #[async_trait]
 pub trait ManifestStorage: Send + Sync + 'static {
     /// Returns a manifest by tag or digest.
     ///
     /// # Errors
-    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), or [`NameUnknown`](crate::ErrorCode::NameUnknown)
-    /// where the repository was never pushed to.
+    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), or [`NameUnknown`](crate::ErrorCode::NameUnknown) if the
+    /// repository was never pushed to.
     async fn get_manifest(
         &self,
         repository: &RepositoryName,
@@ -101,7 +102,7 @@ pub trait ManifestStorage: Send + Sync + 'static {
     ) -> Result<Manifest, Error>;
 
     /// Returns a manifest by tag or digest as [`get_manifest`](Self::get_manifest) does, and keeps it from collection
-    /// for a grace.
+    /// for a grace period.
     ///
     /// # Errors
     /// Those of [`get_manifest`](Self::get_manifest).
@@ -114,20 +115,20 @@ pub trait ManifestStorage: Send + Sync + 'static {
     /// Stores a manifest and points its tags at it.
     ///
     /// # Errors
-    /// [`ManifestBlobUnknown`](crate::ErrorCode::ManifestBlobUnknown) where a child is missing and may not be;
-    /// [`TagConflict`](crate::ErrorCode::TagConflict) and
-    /// [`PreconditionFailed`](crate::ErrorCode::PreconditionFailed) by the condition on the tags.
+    /// [`ManifestBlobUnknown`](crate::ErrorCode::ManifestBlobUnknown) if a child is missing and may not be;
+    /// [`TagConflict`](crate::ErrorCode::TagConflict) and [`PreconditionFailed`](crate::ErrorCode::PreconditionFailed)
+    /// if the condition on the tags does not hold.
     async fn put_manifest(&self, repository: &RepositoryName, manifest: NewManifest) -> Result<(), Error>;
 
-    /// Deletes a manifest and every tag that names it, unless `may_delete` says of one of them that it stays.
+    /// Deletes a manifest and every tag that names it, unless `may_delete` returns `false` for one of them.
     ///
-    /// A tag that is pushed at the same time is deleted too, or is there afterwards with the manifest. What `immutable`
-    /// tags reach stays, as for [`delete_blob`](super::BlobStorage::delete_blob). Cancel safety: once the manifest is gone, entries of
-    /// its tags may stay in their list for a while; they name nothing.
+    /// A tag that is pushed at the same time is deleted too, or exists afterwards with the manifest. What `immutable`
+    /// tags reach stays, as for [`delete_blob`](super::BlobStorage::delete_blob). Cancel safety: once the manifest is
+    /// gone, entries of its tags may stay in their list for a while; they name nothing.
     ///
     /// # Errors
     /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown);
-    /// [`TagConflict`](crate::ErrorCode::TagConflict) where a tag stays.
+    /// [`TagConflict`](crate::ErrorCode::TagConflict) if a tag has to stay.
     async fn delete_manifest(
         &self,
         repository: &RepositoryName,

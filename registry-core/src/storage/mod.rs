@@ -1,4 +1,4 @@
-//! What a registry asks of its storage.
+//! What a registry requires of its storage.
 
 mod blobs;
 mod forward;
@@ -16,21 +16,21 @@ pub use self::manifests::{
 };
 pub use self::uploads::{Body, UploadKey, UploadStorage};
 
-/// What a registry asks of its storage, in four facets. Whatever implements them all is a storage.
+/// What a registry requires of its storage, in four facets. Any type that implements all of them is a storage.
 ///
-/// A wrapper implements the facets that it changes, and forwards the others by
+/// A wrapper implements the facets that it changes, and forwards the others with
 /// [`forward_storage`](crate::forward_storage).
 ///
-/// **Atomicity.** Each method takes effect whole or not at all for readers: nothing half-written is ever visible.
-/// **Order.** What a method did is seen by every method that begins after it returned, in any process.
-/// **Durability.** What returned `Ok` survives what the storage promises to survive; on a disk and a bucket that is
-/// the loss of power. Progress of an upload may be lost, its committed blob may not.
-/// **Cancel safety.** Every future may be dropped at any point: the effect then happened whole or not at all, or, for
-/// an upload, the session stands at an offset that [`upload_status`](UploadStorage::upload_status) returns.
-/// **Errors.** Beside what each method names, [`Internal`](crate::ErrorCode::Internal),
-/// [`Unavailable`](crate::ErrorCode::Unavailable) and [`StorageFull`](crate::ErrorCode::StorageFull) are possible
-/// everywhere. A method that returned an error may nevertheless have taken effect if the storage's answer was lost;
-/// every method may be repeated.
+/// **Atomicity.** For readers, each method takes effect whole or not at all: nothing half-written is ever visible.
+/// **Order.** The effect of a method is seen by every method that begins after it returned, in any process.
+/// **Durability.** What returned `Ok` survives whatever the storage promises to survive; on a disk and a bucket that is
+/// a loss of power. Progress of an upload may be lost, its committed blob may not. **Cancel safety.** Every future may
+/// be dropped at any point: its effect then happened whole or not at all, or, for an upload, the session is at an
+/// offset that [`upload_status`](UploadStorage::upload_status) returns. **Errors.** Besides the errors that a method
+/// names, every method may return [`Internal`](crate::ErrorCode::Internal),
+/// [`Unavailable`](crate::ErrorCode::Unavailable) and [`StorageFull`](crate::ErrorCode::StorageFull). A method that
+/// returned an error may nevertheless have taken effect, if the storage's answer was lost; every method may be
+/// repeated.
 pub trait Storage: BlobStorage + UploadStorage + ManifestStorage + ListStorage {}
 
 impl<S: ?Sized + BlobStorage + UploadStorage + ManifestStorage + ListStorage> Storage for S {}

@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a request with events switched on says that happened: action, repository, target.
+/// Returns the event of a request with events enabled: action, repository, target.
 fn event(method: &str, target: &str, body: &[&'static [u8]]) -> Option<Event> {
     let storage = Tiny {
         sources: vec!["a"],

@@ -73,7 +73,7 @@ fn a_catalog_has_what_its_reader_may_see() {
     let whole = get(&registry, "/v2/_catalog");
     let expected = ["seen07", "seen17", "seen27", "seen37"];
     assert_eq!(items(whole, "repositories"), expected);
-    // A page leads on after what it shows, though the storage's ends later: a link names nothing that is hidden.
+    // A page continues after what it shows, although the storage's ends later: a link names nothing that is hidden.
     let (mut target, mut seen) = ("/v2/_catalog?n=2".to_string(), vec![]);
     for page in 0.. {
         assert!(page < 10, "no progress");
@@ -94,7 +94,7 @@ fn a_catalog_has_what_its_reader_may_see() {
     assert_eq!(seen.concat(), expected);
 }
 
-/// A catalog of which the client may see one repository near the end, behind many that it may not.
+/// Returns a catalog of which the client may see one repository near the end, behind many that it may not.
 fn hidden(key: Option<CatalogKey>) -> Registry<Tiny> {
     let mut names: Vec<String> = (0..400).map(|at| format!("hidden{at:03}")).collect();
     names.push("seen".into());
@@ -201,7 +201,7 @@ fn a_page_of_thousands_comes_whole_where_the_operator_allows_it_and_is_never_in_
             assert_eq!(document[key], serde_json::json!(expected), "{target}{query}");
         }
     }
-    // Whoever does not ask for a number gets at least what the file allows.
+    // A client that does not ask for a number gets at least what the options allow.
     registry.options.catalog_page_limit = 20_000;
     assert_eq!(items(get(&registry, "/v2/_catalog"), "repositories").len(), 7000);
 }
@@ -284,7 +284,7 @@ proptest! {
         query.extend(filter.then(|| "artifactType=a/b%2Bc".to_string()));
         let (listed, pages) = all_referrers(&registry, &format!("?{}", query.join("&")));
         prop_assert_eq!(listed, expected);
-        // The storage is asked once for a page, whatever it has.
+        // The storage is asked once for each page, whatever it has.
         let asked = format!("referrers {} 2000;", limit.unwrap_or(10_000));
         prop_assert_eq!(registry.storage().log(), asked.repeat(pages));
     }

@@ -68,7 +68,7 @@ fn a_manifest_that_names_too_much_is_refused() {
     for (count, status) in [(0, 201), (3, 201), (4, 400)] {
         let entries = (0..count).flat_map(|number| {
             let digest = Digest::of(Algorithm::Sha256, &[number]);
-            // One that is named twice counts once.
+            // A digest that is named twice counts once.
             let entry = format!("{{\"mediaType\":\"a/b\",\"digest\":\"{digest}\",\"size\":1}}");
             [entry.clone(), entry]
         });

@@ -32,11 +32,11 @@ use core::pin::pin;
 use proptest::prelude::*;
 use std::sync::Mutex;
 
-/// A storage that knows enough to ask of it what a registry asks; what was done stands in `log`.
+/// A storage that knows just enough to be used by a registry; `log` records what was done.
 #[derive(Default)]
 struct Tiny {
     log: Mutex<String>,
-    /// What the next session has, and all that was appended.
+    /// The content of the next session, and everything that was appended.
     upload: Mutex<Vec<u8>>,
     /// The repositories that have every blob.
     sources: Vec<&'static str>,
@@ -63,7 +63,7 @@ impl Tiny {
         }
     }
 
-    /// A page as a storage gives it: it may be shorter than asked for.
+    /// Returns a page as a storage does: it may be shorter than requested.
     fn page<T: Clone>(&self, all: &BTreeMap<String, T>, page: &PageRequest) -> Page<T> {
         let from = page.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let limit = page.limit.min(self.largest_page.max(1));
@@ -293,7 +293,7 @@ impl ListStorage for Tiny {
     }
 }
 
-/// Refuses what a rule says, by action and repository.
+/// Refuses what a function selects, by operation.
 #[derive(Debug)]
 struct Refuse(fn(&Operation<'_>) -> bool);
 

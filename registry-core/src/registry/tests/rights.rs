@@ -66,7 +66,7 @@ fn what_is_refused_is_neither_read_nor_done() {
     use Action::{Connect, Delete, List, Overwrite, Pull, Push};
     let digest = hello();
     let upload = format!("/v2/a/blobs/uploads/{}", id());
-    // Method, target, and the only action of which the refusal must stop it.
+    // Method, target, and the only action whose refusal must stop it.
     let table = [
         ("GET", "/v2/".to_string(), Connect),
         ("GET", "/v2/_catalog".into(), List),

@@ -4,7 +4,7 @@ use super::*;
 fn a_chunk_is_appended_where_it_says() {
     let target = format!("/v2/a/blobs/uploads/{}", id());
     let unknown = format!("/v2/a/blobs/uploads/{}", UploadId::from_random(8));
-    // Range, length, body; the status, and what the session has after.
+    // Range, length, body; the status, and the session's content afterwards.
     for (fields, body, status, after) in [
         (vec![], &[b"lo".as_slice()][..], 202, "hello"),
         (
@@ -95,7 +95,7 @@ fn the_last_chunk_rides_on_the_closing_put() {
             "commit;",
         ),
         ("hello", vec![("content-range", "0-4")], &[], 201, "commit;"),
-        // That of the whole blob.
+        // The range of the whole blob.
         (
             "hel",
             vec![("content-range", "0-4"), ("content-length", "2")],
@@ -145,7 +145,7 @@ fn what_is_sent_again_is_told_where_the_session_stands() {
         assert_eq!(response.status, 416, "{method}");
         assert_eq!(response.field("location"), Some(&*format!("{path}3")));
         assert_eq!(response.field("range"), Some("0-2"));
-        // What the client says of the chunk itself counts more than the URL.
+        // What the client says about the chunk itself takes precedence over the URL.
         let range = [("content-range", "3-4")];
         let (response, _) = send(&registry, method, &format!("{path}0{query}"), &range, &[b"lo"]);
         assert!(

@@ -175,7 +175,7 @@ pub async fn a_list_of_referrers_may_grow(storage: Arc<dyn Storage>) {
         let deleted = storage.delete_manifest(name, &digest, None, Some(Arc::clone(&listing)));
         deleted.await.unwrap();
     }
-    // A tag of another form does not grow, and neither does anything but an index.
+    // A tag of another form does not grow.
     let short = format!("sha256-{}", "a".repeat(63));
     for (tag, first) in [
         ("v1", index(&[one])),
