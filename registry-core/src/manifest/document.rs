@@ -1,4 +1,4 @@
-//! The JSON of a manifest, read for what a registry needs.
+//! The JSON of a manifest, parsed for what a registry needs.
 
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -14,10 +14,10 @@ use crate::descriptor::Annotations;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
 
-/// The most characters of the JSON reader's own words that a client is told; they may quote the document.
+/// The maximum number of characters of the JSON parser's message that a client gets; it may quote the document.
 const MESSAGE_LIMIT: usize = 200;
 
-/// A manifest of any type. A list is absent only where its key is: `null` is an empty one.
+/// A manifest of any type. A list is absent only if its key is: `null` is an empty one.
 #[derive(Debug, Default)]
 pub(super) struct Document {
     pub(super) schema_version: Option<u64>,
@@ -31,10 +31,10 @@ pub(super) struct Document {
     pub(super) annotations: Annotations,
 }
 
-/// A descriptor; its size was checked.
+/// A descriptor whose size was checked.
 #[derive(Debug)]
 pub(super) struct DocumentDescriptor {
-    /// Of any form: it is the client's to understand.
+    /// Of any form: only the client has to understand it.
     pub(super) media_type: String,
     pub(super) digest: Digest,
 }
@@ -105,7 +105,7 @@ fn next_list<'de, M: MapAccess<'de>>(map: &mut M) -> Result<Vec<DocumentDescript
     Ok(map.next_value::<Option<_>>()?.unwrap_or_default())
 }
 
-/// Reads an object of strings, and keeps its text: that is passed on, and nobody looks a key up.
+/// Parses an object of strings, and keeps its text, which is passed on without looking up a key.
 fn next_annotations<'de, M: MapAccess<'de>>(map: &mut M) -> Result<Annotations, M::Error> {
     let Some(text) = map.next_value::<Option<&'de RawValue>>()?.map(RawValue::get) else {
         return Ok(Annotations::default());
@@ -118,7 +118,7 @@ fn next_annotations<'de, M: MapAccess<'de>>(map: &mut M) -> Result<Annotations, 
     })
 }
 
-/// How many entries an object of strings has.
+/// The number of entries of an object of strings.
 struct Strings(usize);
 
 impl<'de> Deserialize<'de> for Strings {
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for StringsVisitor {
     }
 }
 
-/// A string that is only checked.
+/// A string that is validated and dropped.
 struct Text;
 
 impl<'de> Deserialize<'de> for Text {
@@ -204,10 +204,10 @@ impl<'de> Visitor<'de> for DescriptorVisitor {
     }
 }
 
-/// Reads an object: hands each of `keys` that it has to `read`, and skips what is not among them.
+/// Parses an object: passes each of `keys` that it has to `read`, and skips all other keys.
 ///
-/// A key that stands twice is refused, as I-JSON (RFC 7493) asks, and so is one of another case: Go's reader takes
-/// `Layers` for `layers`, and would see content that this registry did not.
+/// A duplicate key is refused, as I-JSON (RFC 7493) asks, and so is a key in another case: Go's parser accepts `Layers`
+/// for `layers`, and would see content that this registry did not.
 fn read_object<'de, M: MapAccess<'de>, const COUNT: usize>(
     mut map: M,
     keys: &[&'static str; COUNT],
@@ -232,7 +232,7 @@ fn read_object<'de, M: MapAccess<'de>, const COUNT: usize>(
     Ok(())
 }
 
-/// Reads a key: one of these, or nothing where it is another. A document may have hundreds of thousands of keys, so
+/// Parses a key: returns one of these, or `None` for any other. A document may have hundreds of thousands of keys, so
 /// none is copied.
 struct KeyOf<'a>(&'a [&'static str]);
 
@@ -264,11 +264,11 @@ impl Visitor<'_> for KeyOf<'_> {
     }
 }
 
-/// The length of the longest key, and some.
+/// The length of the longest key, with some margin.
 const LONGEST_KEY: usize = 16;
 
-/// Folds a name as Go's reader of JSON does, which compares by Unicode's simple folding: it takes `ſubject` for `subject`.
-/// Returns nothing where the result is not ASCII or is too long, as no key is either.
+/// Folds a name as Go's JSON parser does, which compares with Unicode's simple folding: it accepts `ſubject` for
+/// `subject`. Returns `None` if the result is not ASCII or is too long, because no key is either.
 fn fold<'a>(name: &str, folded: &'a mut [u8; LONGEST_KEY]) -> Option<&'a [u8]> {
     let mut length = 0;
     let mut push = |byte: u8| {
@@ -289,8 +289,8 @@ fn fold<'a>(name: &str, folded: &'a mut [u8; LONGEST_KEY]) -> Option<&'a [u8]> {
     folded.get(..length)
 }
 
-/// A value that nobody needs. It is read level by level, unlike [`IgnoredAny`](serde::de::IgnoredAny), so that
-/// `serde_json`'s limit on the depth holds for it as well: clients that read it whole may have a stack to lose.
+/// A value that is not needed. It is parsed level by level, unlike [`IgnoredAny`](serde::de::IgnoredAny), so that
+/// `serde_json`'s limit on the depth applies to it as well: clients that parse it whole may overflow their stack.
 struct Skipped;
 
 impl<'de> Deserialize<'de> for Skipped {

@@ -27,12 +27,12 @@ const ACCEPTED: [(&str, Kind); 4] = [
 /// The types of Docker's schema 1.
 const SCHEMA_1: [&str; 2] = [MediaType::DOCKER_SCHEMA_1, MediaType::DOCKER_SCHEMA_1_SIGNED];
 
-/// Content types that say nothing of the type of a manifest.
+/// Content types that do not determine the type of a manifest.
 const UNSPECIFIC: [&str; 2] = [MediaType::OCTET_STREAM, "application/json"];
 
-/// Finds the type of `document` by the header, its own field and its shape, in that order.
+/// Finds the type of `document` from the header, its own field and its shape, in that order.
 ///
-/// The header's case does not count (RFC 6838, section 4.2). That of the field does: clients compare it as it stands.
+/// The header's case is ignored (RFC 6838, section 4.2). That of the field is not: clients compare it exactly.
 pub(super) fn resolve(
     document: &Document,
     content_type: Option<&MediaType>,
@@ -67,7 +67,7 @@ pub(super) fn refuse_schema_1(media_type: Option<&str>) -> Result<(), Error> {
     }
 }
 
-/// Returns whether `media_type` is that of a layer which registries need not have.
+/// Returns whether `media_type` is that of a layer that registries need not have.
 pub(super) fn is_non_distributable(media_type: &str) -> bool {
     [
         "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -78,7 +78,7 @@ pub(super) fn is_non_distributable(media_type: &str) -> bool {
     .any(|rest| rest.is_empty() || rest.starts_with(['+', '.']))
 }
 
-/// Returns an accepted type as it is written, whatever its case here.
+/// Returns an accepted type in its canonical case, otherwise `media_type` itself.
 fn canonical(media_type: &str) -> &str {
     ACCEPTED
         .iter()
@@ -94,7 +94,7 @@ fn accepted(media_type: &str) -> Option<Kind> {
         .map(|(_, kind)| *kind)
 }
 
-/// Refuses what one client would read as one type and another as another (CVE-2021-41190).
+/// Refuses a document that different clients would read as different types (CVE-2021-41190).
 fn refuse_ambiguous(document: &Document) -> Result<(), Error> {
     let is_image = document.config.is_some() || document.layers.is_some() || document.has_fs_layers;
     if document.manifests.is_some() && is_image {

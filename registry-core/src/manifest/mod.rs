@@ -17,16 +17,16 @@ use crate::error::{Error, ErrorCode};
 use crate::media_type::MediaType;
 use crate::storage::{ChildKind, ManifestChild};
 
-/// The largest manifest that is accepted unless configured otherwise, in bytes.
+/// The default limit of the size of a manifest in bytes.
 ///
-/// It is what distribution-spec 1.1, "Pushing Manifests", asks registries to support. [`ManifestView::parse`] leaves
-/// the limit to its caller, who knows the size before the bytes are in memory.
+/// It is the size that distribution-spec 1.1, "Pushing Manifests", asks registries to support. [`ManifestView::parse`]
+/// leaves the limit to its caller, which knows the size before the bytes are in memory.
 pub const DEFAULT_SIZE_LIMIT: usize = 4 * 1024 * 1024;
 
-/// What a registry needs to know of a manifest: an OCI image manifest or image index, or Docker's equivalents.
+/// What a registry needs to know about a manifest: an OCI image manifest or image index, or Docker's equivalents.
 ///
-/// The bytes stay as they were pushed; the view is apart from them. Whatever the registry has no use for may be
-/// anything: unknown fields, unknown media types of configurations, layers and artifacts, unknown digest algorithms.
+/// The bytes stay as they were pushed; the view is separate. Whatever the registry does not use may have any value:
+/// unknown fields, unknown media types of configurations, layers and artifacts, unknown digest algorithms.
 ///
 /// ```
 /// use registry_core::{Digest, manifest::ManifestView};
@@ -46,16 +46,17 @@ pub struct ManifestView {
 }
 
 impl ManifestView {
-    /// Reads and checks a manifest.
+    /// Parses and checks a manifest.
     ///
-    /// `content_type` is what the client's `Content-Type` said. The type of the manifest is that, and a `mediaType`
-    /// field must agree with it; without the header, or with one that says no more than bytes or JSON, it is that of
-    /// the field, and without either it follows from the shape of the document. The header may be of any case.
+    /// `content_type` is the client's `Content-Type`. It determines the type of the manifest, and a `mediaType` field
+    /// must agree with it. Without the header, or if it only means bytes or JSON, the field determines the type, and
+    /// without either the shape of the document does. The header may be in any case.
     ///
     /// The document is a JSON object in UTF-8 and nests at most 127 levels deep. Known keys of the document and its
-    /// descriptors stand once and in their own case: some clients read `Layers` as `layers`, and what two readers
-    /// understand differently is refused (as is, for CVE-2021-41190, what is both an image and an index). Go writes
-    /// `null` for an empty list, so that is one, and so is a list that is not there, as in the distribution registry.
+    /// descriptors occur once and in their own case: some clients read `Layers` as `layers`, and what two parsers
+    /// understand differently is refused (as is, for CVE-2021-41190, a document that is both an image and an index). Go
+    /// writes `null` for an empty list, so `null` counts as an empty list, and so does a missing list, as in the
+    /// distribution registry.
     ///
     /// # Errors
     /// [`ErrorCode::ManifestInvalid`], with a message that says what is wrong.
@@ -98,21 +99,21 @@ impl ManifestView {
         })
     }
 
-    /// Returns the media type that the manifest is stored and served with; one of the four that are accepted.
+    /// Returns the media type with which the manifest is stored and served: one of the four that are accepted.
     #[must_use]
     pub const fn media_type(&self) -> &MediaType {
         &self.media_type
     }
 
-    /// Returns the content that the manifest needs, each digest once, in the order of the document. The subject is not
-    /// among it.
+    /// Returns the content that the manifest needs, each digest once, in the order of the document. It does not include
+    /// the subject.
     #[must_use]
     pub fn children(&self) -> &[ManifestChild] {
         &self.children
     }
 
     /// Returns the layers that clients may fetch from elsewhere (image-spec, "Non-Distributable Layers"): never
-    /// required, but worth keeping where they were pushed. None of them is among the children.
+    /// required, but worth keeping if they were pushed. None of them is among the children.
     #[must_use]
     pub fn optional_children(&self) -> &[ManifestChild] {
         &self.optional_children
@@ -124,8 +125,8 @@ impl ManifestView {
         self.subject.as_ref()
     }
 
-    /// Returns the type of the artifact as lists of referrers state it: `artifactType`, or else, of an image manifest,
-    /// the media type of its config.
+    /// Returns the type of the artifact for lists of referrers: `artifactType`, otherwise, for an image manifest, the
+    /// media type of its config.
     #[must_use]
     pub fn artifact_type(&self) -> Option<&str> {
         self.artifact_type.as_deref()
@@ -138,7 +139,7 @@ impl ManifestView {
     }
 
     /// Returns the descriptor of this manifest in the list of its subject's referrers (distribution-spec 1.1, "Listing
-    /// Referrers"): `digest` and `size`, in bytes, are those of the manifest, its annotations are copied.
+    /// Referrers"): `digest` and `size`, in bytes, are those of the manifest, and its annotations are copied.
     #[must_use]
     pub fn referrer_descriptor(&self, digest: &Digest, size: u64) -> Descriptor {
         Descriptor {
@@ -151,7 +152,7 @@ impl ManifestView {
     }
 }
 
-/// The children of a manifest as they are found.
+/// The children of a manifest while they are collected.
 #[derive(Default)]
 struct Children {
     required: Vec<ManifestChild>,

@@ -1,4 +1,4 @@
-//! The image of an index that is for a platform.
+//! The image of an index for a platform.
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
@@ -28,8 +28,8 @@ struct Platform<'a> {
     architecture: Cow<'a, str>,
 }
 
-/// Returns the first manifest of an index that is for `linux/amd64`. Nothing where there is none, or where what the index
-/// says of a platform cannot be read.
+/// Returns the first manifest of an index that is for `linux/amd64`; `None` if there is none, or if the platforms in
+/// the index cannot be parsed.
 #[must_use]
 pub fn default_image(index: &[u8]) -> Option<Digest> {
     let Index { manifests } = serde_json::from_slice(index).ok()?;

@@ -1,24 +1,24 @@
-//! What a client takes, as `Accept` says it.
+//! What a client accepts, according to `Accept`.
 
 use crate::media_type::MediaType;
 
-/// The manifests that a client takes.
+/// The manifests that a client accepts.
 ///
-/// Weights do not count, nor do they at the distribution registry.
+/// Weights are ignored, as in the distribution registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AcceptedManifests {
-    /// Whatever there is: nothing was said, or what was said leaves room for an index.
+    /// All manifests: the field is absent, or leaves room for an index.
     #[default]
     Any,
-    /// Images alone: a type of theirs was named, and neither one of an index nor a wildcard.
+    /// Only images: one of their types was named, but neither a type of an index nor a wildcard.
     Images,
 }
 
 impl AcceptedManifests {
-    /// What is sent for [`AcceptedManifests::Images`].
+    /// The types that are sent for [`AcceptedManifests::Images`].
     pub(super) const IMAGES: [&'static str; 2] = [MediaType::OCI_MANIFEST, MediaType::DOCKER_MANIFEST];
 
-    /// Reads the value of a field.
+    /// Parses the value of a field.
     pub(super) fn parse(text: &str) -> Self {
         let mut accepted = Self::Any;
         for range in text.split(',') {

@@ -1,4 +1,4 @@
-//! Writing a request, and the paths of what a registry has.
+//! Building a request, and the paths of a registry's resources.
 
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -13,7 +13,7 @@ use crate::percent::Encoded;
 use crate::reference::Reference;
 use crate::upload_id::UploadId;
 
-/// A request as it goes over the wire, but for its body.
+/// A request as it is sent, except its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestParts {
     /// The method.
@@ -45,15 +45,15 @@ pub fn upload_path(repository: &RepositoryName, id: UploadId) -> String {
     format!("/v2/{repository}/blobs/uploads/{id}")
 }
 
-/// Returns the URL by which a session goes on that has `length` bytes. A request by it is refused once the session has
-/// more, so what is sent again is not appended again.
+/// Returns the URL that continues a session of `length` bytes. A request with it is refused once the session has more,
+/// so a repeated request is not appended again.
 #[must_use]
 pub fn upload_location(repository: &RepositoryName, id: UploadId, length: u64) -> String {
     format!("{}?{UPLOAD_OFFSET}={length}", upload_path(repository, id))
 }
 
 impl Request {
-    /// Writes the request; [`Request::parse`] reads the same request from the result.
+    /// Builds the request; [`Request::parse`] returns the same request from the result.
     #[must_use]
     pub fn build(&self) -> RequestParts {
         match self {

@@ -7,18 +7,18 @@ use crate::digest::Digest;
 
 /// The entity tags of `If-Match` or `If-None-Match` (RFC 9110, section 13.1).
 ///
-/// A registry's entity tag is the digest of the content in quotes, so tags that are no digests match nothing and are
+/// A registry's entity tag is the digest of the content in quotes, so tags that are not digests match nothing and are
 /// not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntityTags {
-    /// `*`: whatever is there.
+    /// `*`: any existing content.
     Any,
-    /// Content of one of these digests.
+    /// Content with one of these digests.
     Digests(Vec<Digest>),
 }
 
 impl EntityTags {
-    /// Reads a field's value. Where `weak`, tags marked `W/` count as well, as `If-None-Match` compares them.
+    /// Parses a field's value. With `weak`, tags marked `W/` count as well, as `If-None-Match` compares them.
     #[must_use]
     pub(super) fn parse(text: &str, weak: bool) -> Self {
         if text.trim_ascii() == "*" {
@@ -33,7 +33,7 @@ impl EntityTags {
         Self::Digests(text.split(',').filter_map(digest).collect())
     }
 
-    /// Tells whether content that exists and has `digest` is among them.
+    /// Returns whether existing content with `digest` is among them.
     #[must_use]
     pub fn matches(&self, digest: &Digest) -> bool {
         match self {
@@ -47,7 +47,7 @@ impl fmt::Display for EntityTags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("*"),
-            // The empty tag, which no content has.
+            // The empty tag, which matches no content.
             Self::Digests(digests) if digests.is_empty() => f.write_str("\"\""),
             Self::Digests(digests) => digests.iter().enumerate().try_for_each(|(at, digest)| {
                 let comma = if at == 0 { "" } else { ", " };

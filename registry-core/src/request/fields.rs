@@ -1,12 +1,12 @@
-//! The fields of a message's header, as whatever carries the message has them.
+//! The fields of a message's header, in the form that the transport has them.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
 
 /// Looks up fields by name, in any case.
 pub trait Fields {
-    /// Returns the value of a field; several lines of one field are joined by `, ` (RFC 9110, section 5.3). A field
-    /// whose value is not UTF-8 is as good as absent.
+    /// Returns the value of a field; several lines of one field are joined with `, ` (RFC 9110, section 5.3). A field
+    /// whose value is not UTF-8 counts as absent.
     fn field(&self, name: &str) -> Option<Cow<'_, str>>;
 }
 

@@ -1,4 +1,4 @@
-//! Requests: one variant for each endpoint, read from and written as method, target and fields.
+//! Requests: one variant for each endpoint, parsed from and built as method, target and fields.
 //!
 //! ```
 //! use registry_core::request::Request;
@@ -39,17 +39,17 @@ use crate::reference::Reference;
 use crate::tag::Tag;
 use crate::upload_id::UploadId;
 
-/// The most `tag` parameters of one push of a manifest; the specification asks for at least 10.
+/// The maximum number of `tag` parameters of one push of a manifest; the specification asks for at least 10.
 pub const MAXIMUM_TAGS: usize = 64;
 
-/// The parameter of a session's URL that says where the session stood when the URL was given, so that a request that is
-/// sent again is not appended again. The distribution registry has one of this name too.
+/// The parameter of a session's URL with the session's offset when the URL was given, so that a repeated request is not
+/// appended again. The distribution registry has a parameter of this name too.
 const UPLOAD_OFFSET: &str = "_state";
 
 /// A request to a registry (distribution-spec, "Endpoints"; the numbers are those of its table).
 ///
-/// `HEAD` of what is neither a blob nor a manifest is the request that `GET` would be: the transport leaves the body
-/// of the response out. What a client may say without a change of meaning is not kept.
+/// `HEAD` of anything but a blob or a manifest is parsed as the corresponding `GET`: the transport leaves out the body
+/// of the response. What a client may say without a change of meaning is not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// `GET /v2/` (end-1): is this a registry, and am I logged in?
@@ -60,9 +60,9 @@ pub enum Request {
         repository: RepositoryName,
         /// The blob.
         digest: Digest,
-        /// The parts wanted; nothing is the whole, also where `If-Range` names other content.
+        /// The requested parts; `None` for the whole, also if `If-Range` names other content.
         range: Option<RangeHeader>,
-        /// `If-None-Match`: what the client has already.
+        /// `If-None-Match`: the content that the client has already.
         if_none_match: Option<EntityTags>,
         /// `ns`: the registry that a mirror is asked to act for.
         namespace: Option<Namespace>,
@@ -73,7 +73,7 @@ pub enum Request {
         repository: RepositoryName,
         /// The blob.
         digest: Digest,
-        /// `If-None-Match`: what the client has already.
+        /// `If-None-Match`: the content that the client has already.
         if_none_match: Option<EntityTags>,
         /// `ns`: the registry that a mirror is asked to act for.
         namespace: Option<Namespace>,
@@ -84,9 +84,9 @@ pub enum Request {
         repository: RepositoryName,
         /// The manifest.
         reference: Reference,
-        /// `Accept`: the manifests that the client takes.
+        /// `Accept`: the manifests that the client accepts.
         accepted: AcceptedManifests,
-        /// `If-None-Match`: what the client has already.
+        /// `If-None-Match`: the content that the client has already.
         if_none_match: Option<EntityTags>,
         /// `ns`: the registry that a mirror is asked to act for.
         namespace: Option<Namespace>,
@@ -97,9 +97,9 @@ pub enum Request {
         repository: RepositoryName,
         /// The manifest.
         reference: Reference,
-        /// `Accept`: the manifests that the client takes.
+        /// `Accept`: the manifests that the client accepts.
         accepted: AcceptedManifests,
-        /// `If-None-Match`: what the client has already.
+        /// `If-None-Match`: the content that the client has already.
         if_none_match: Option<EntityTags>,
         /// `ns`: the registry that a mirror is asked to act for.
         namespace: Option<Namespace>,
@@ -124,9 +124,9 @@ pub enum Request {
         repository: RepositoryName,
         /// The session.
         id: UploadId,
-        /// `_state`: where the session stood when the client was given its URL.
+        /// `_state`: the session's offset when the client got its URL.
         offset: Option<u64>,
-        /// Where the chunk lies, if the client says.
+        /// Where the chunk is in the blob, if the client says.
         range: Option<ContentRange>,
         /// `Content-Length`: the bytes of the body, if the client says.
         length: Option<u64>,
@@ -139,9 +139,9 @@ pub enum Request {
         id: UploadId,
         /// The digest of the whole blob.
         digest: Digest,
-        /// `_state`: where the session stood when the client was given its URL.
+        /// `_state`: the session's offset when the client got its URL.
         offset: Option<u64>,
-        /// Where the chunk lies, if the client says.
+        /// Where the chunk is in the blob, if the client says.
         range: Option<ContentRange>,
         /// `Content-Length`: the bytes of the body, if the client says.
         length: Option<u64>,
@@ -150,9 +150,9 @@ pub enum Request {
     PutManifest {
         /// The repository.
         repository: RepositoryName,
-        /// What the manifest is pushed as.
+        /// The tag or digest that the manifest is pushed under.
         reference: Reference,
-        /// `tag`: more tags for it, in the order given, at most [`MAXIMUM_TAGS`].
+        /// `tag`: more tags for the manifest, in the given order, at most [`MAXIMUM_TAGS`].
         tags: Vec<Tag>,
         /// `Content-Type`, without parameters.
         media_type: Option<MediaType>,
@@ -188,11 +188,11 @@ pub enum Request {
     },
     /// `POST /v2/<name>/blobs/uploads/?mount=<digest>&from=<name>` (end-11).
     MountBlob {
-        /// The repository that is to have the blob.
+        /// The repository that is to get the blob.
         repository: RepositoryName,
         /// The blob.
         digest: Digest,
-        /// The repository that has it; nothing is any that the client may read.
+        /// The repository that has it; `None` for any that the client may read.
         from: Option<RepositoryName>,
     },
     /// `GET /v2/<name>/referrers/<digest>` (end-12a, end-12b).
@@ -203,10 +203,10 @@ pub enum Request {
         subject: Digest,
         /// `artifactType`: only referrers of this type.
         artifact_type: Option<String>,
-        /// The part of the list; `last` is what the registry's own `Link` says.
+        /// The part of the list; `last` comes from the registry's own `Link`.
         page: PageQuery,
     },
-    /// `GET <location>` (end-13): how far is a session?
+    /// `GET <location>` (end-13): how many bytes does a session have?
     UploadStatus {
         /// The repository.
         repository: RepositoryName,

@@ -6,8 +6,8 @@ use core::str::FromStr;
 
 use crate::error::{Error, ErrorCode};
 
-/// The host, and port where there is one, of the registry that a client means when it asks a mirror: the parameter
-/// `ns` (distribution-spec, "Registry Proxying").
+/// The host, with an optional port, of the registry that a client means when it asks a mirror: the parameter `ns`
+/// (distribution-spec, "Registry Proxying").
 ///
 /// 1 to 255 letters, digits and `.-_:[]`, which makes it safe in a header field.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,4 +1,4 @@
-//! Reading a request.
+//! Parsing a request.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,7 +20,7 @@ use crate::reference::Reference;
 use crate::tag::Tag;
 
 impl Request {
-    /// Reads a request from its method, its target (the path and, after a `?`, the query) and its fields.
+    /// Parses a request from its method, its target (the path and, after a `?`, the query) and its fields.
     ///
     /// Parameters and fields that the endpoint does not know are ignored.
     ///
@@ -28,11 +28,11 @@ impl Request {
     /// [`ErrorCode::PathUnknown`] for a path that no endpoint has; [`ErrorCode::MethodNotAllowed`], with the field
     /// `Allow`, for a method that the path does not have; [`ErrorCode::NameInvalid`]; [`ErrorCode::DigestInvalid`],
     /// also for a reference with a colon, which is never a tag; for another malformed reference
-    /// [`ErrorCode::ManifestInvalid`] on a push and [`ErrorCode::ManifestUnknown`] else;
-    /// [`ErrorCode::BlobUploadUnknown`] for a session that is no UUID; [`ErrorCode::BlobUploadInvalid`] for a
+    /// [`ErrorCode::ManifestInvalid`] on a push and [`ErrorCode::ManifestUnknown`] otherwise;
+    /// [`ErrorCode::BlobUploadUnknown`] for a session that is not a UUID; [`ErrorCode::BlobUploadInvalid`] for a
     /// malformed `Content-Range`; [`ErrorCode::SizeInvalid`] for a malformed `Content-Length`;
     /// [`ErrorCode::TargetTooLong`] for more than [`MAXIMUM_TAGS`] tags; [`ErrorCode::Unsupported`] for a malformed
-    /// query, and for `tag` beside a reference that is a tag.
+    /// query, and for `tag` in addition to a reference that is a tag.
     pub fn parse<F: Fields + ?Sized>(method: &str, target: &str, fields: &F) -> Result<Self, Error> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = percent::decode(path).ok_or_else(|| Error::from(ErrorCode::PathUnknown))?;
@@ -62,7 +62,7 @@ impl Request {
     }
 }
 
-/// What there is beside the path. The method is one that the route has.
+/// Everything besides the path. The method is one that the route has.
 struct Input<'a, F: ?Sized> {
     method: &'a str,
     query: Query<'a>,
@@ -140,7 +140,7 @@ impl<F: Fields + ?Sized> Input<'_, F> {
     }
 
     fn uploads(&self, repository: RepositoryName) -> Result<Request, Error> {
-        // Where a mount is not possible an upload starts, also because there can be no such source: containerify sends
+        // If a mount is not possible, an upload starts, also if the source is not a valid name: containerify sends
         // `from=base:v3`.
         let mount = self.query.first("mount").and_then(|digest| digest.parse().ok());
         let from = parsed(self.query.first("from"));
@@ -191,7 +191,7 @@ impl<F: Fields + ?Sized> Input<'_, F> {
         })
     }
 
-    /// Returns where the session stood when the client was given the URL.
+    /// Returns the session's offset when the client got the URL.
     fn offset(&self) -> Result<Option<u64>, Error> {
         let Some(text) = self.query.first(UPLOAD_OFFSET) else {
             return Ok(None);
@@ -205,7 +205,7 @@ impl<F: Fields + ?Sized> Input<'_, F> {
     }
 
     fn referrers(&self, repository: RepositoryName, subject: Digest) -> Result<Request, Error> {
-        // A media type has no space: one that arrives was a plus sign that somebody decoded on the way.
+        // A media type contains no space: a space was a plus sign that was decoded on the way.
         let artifact_type = self.query.first("artifactType");
         Ok(Request::ListReferrers {
             repository,
@@ -232,8 +232,8 @@ impl<F: Fields + ?Sized> Input<'_, F> {
         self.query.all("tag").map(str::parse).collect()
     }
 
-    /// Returns the ranges to send. `If-Range` asks for the whole unless it names this content; a date never does,
-    /// as no date of content is told.
+    /// Returns the ranges to send. `If-Range` requests the whole unless it names this content; a date never does,
+    /// because no date of content is sent.
     fn range(&self, digest: &Digest) -> Option<RangeHeader> {
         let is_same = self.fields.field("If-Range").is_none_or(|condition| {
             let tag = condition.trim_ascii();
@@ -274,13 +274,13 @@ impl<F: Fields + ?Sized> Input<'_, F> {
         field.map_or(AcceptedManifests::Any, |field| AcceptedManifests::parse(&field))
     }
 
-    /// Returns `ns`. It may be ignored, so one that names no host is.
+    /// Returns `ns`. It may be ignored, so a value that is not a host is.
     fn namespace(&self) -> Option<Namespace> {
         self.query.first("ns")?.parse().ok()
     }
 }
 
-/// Parses what may be absent.
+/// Parses an optional text.
 fn parsed<T: FromStr>(text: Option<impl AsRef<str>>) -> Result<Option<T>, T::Err> {
     text.map(|text| text.as_ref().parse()).transpose()
 }

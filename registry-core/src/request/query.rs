@@ -6,17 +6,17 @@ use alloc::vec::Vec;
 use crate::error::{Error, ErrorCode};
 use crate::percent;
 
-/// The parameters of a query, decoded, in their order. A parameter without a value is as good as absent.
+/// The parameters of a query, decoded, in their order. A parameter without a value counts as absent.
 ///
-/// A question mark parts parameters like an ampersand: scripts append `?digest=` to the `Location` of an upload, which has a
-/// query already.
+/// A question mark separates parameters like an ampersand: scripts append `?digest=` to the `Location` of an upload,
+/// which already has a query.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
     /// Splits and decodes a query.
     ///
     /// # Errors
-    /// [`ErrorCode::Unsupported`] where an escape is malformed.
+    /// [`ErrorCode::Unsupported`] if an escape is malformed.
     pub(super) fn parse(text: &'a str) -> Result<Self, Error> {
         text.split(['&', '?'])
             .filter_map(|parameter| parameter.split_once('='))

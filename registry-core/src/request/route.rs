@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::error::{Error, ErrorCode};
 use crate::percent;
 
-/// The resource that a path names; what stands in `name`, `digest` and so on is not checked yet.
+/// The resource that a path names; `name`, `digest` and so on are not validated yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
     /// `/v2/`
@@ -31,7 +31,7 @@ pub(super) enum Route<'a> {
 impl<'a> Route<'a> {
     /// Finds the resource of a decoded path. `/v2` and the paths of uploads may end with a slash or not.
     ///
-    /// A name has slashes and may hold the words that the endpoints are made of, so the path is read from its end.
+    /// A name contains slashes and may contain the words of the endpoints, so the path is parsed from its end.
     ///
     /// # Errors
     /// [`ErrorCode::PathUnknown`].
@@ -65,7 +65,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Returns the methods of the resource as the field `Allow` lists them. `OPTIONS` is the transport's.
+    /// Returns the methods of the resource as the field `Allow` lists them. `OPTIONS` is left to the transport.
     pub(super) const fn methods(self) -> &'static str {
         match self {
             Self::Version | Self::Catalog | Self::Tags { .. } | Self::Referrers { .. } => {
@@ -79,9 +79,9 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Returns the methods of a target as the field `Allow` lists them; nothing where no endpoint has its path.
+/// Returns the methods of a target as the field `Allow` lists them; `None` if no endpoint has its path.
 ///
-/// It is the answer to `OPTIONS`, which a browser asks before a page of another origin may do something.
+/// It is the answer to `OPTIONS`, which a browser sends before a page of another origin may make a request.
 #[must_use]
 pub fn allowed_methods(target: &str) -> Option<&'static str> {
     let path = target.split_once('?').map_or(target, |(path, _)| path);

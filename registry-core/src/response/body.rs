@@ -19,9 +19,9 @@ use crate::error::Error;
 use crate::media_type::MediaType;
 use crate::storage::{BlobContent, ByteStream};
 
-/// What the body of a response is.
+/// The body of a response.
 pub enum ResponseBody {
-    /// Nothing.
+    /// No body.
     Empty,
     /// Bytes that are in memory.
     Bytes(Bytes),
@@ -34,23 +34,23 @@ pub enum ResponseBody {
         /// The bytes, within the blob.
         range: Range<u64>,
     },
-    /// Several parts of a blob with what stands between them.
+    /// Several parts of a blob, with delimiters and headers in between.
     Multipart {
         /// The blob.
         content: Arc<dyn BlobContent>,
         /// The parts.
         parts: Multipart,
     },
-    /// Bytes that are made while they are sent; their number is not known.
+    /// Bytes that are produced while they are sent; their number is not known.
     Stream(ByteStream),
 }
 
-/// Parts of a blob as `multipart/byteranges` (RFC 9110, section 14.6). What stands between the parts is written while it is
-/// sent, so that a thousand of them take little memory.
+/// Parts of a blob as `multipart/byteranges` (RFC 9110, section 14.6). What is between the parts is written while it is
+/// sent, so that a thousand parts take little memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Multipart {
     parts: Vec<Range<u64>>,
-    /// The bytes of the whole blob.
+    /// The size of the whole blob in bytes.
     size: u64,
     boundary: String,
 }
@@ -78,8 +78,8 @@ impl Multipart {
         Self {
             parts,
             size,
-            // At most 70 characters (RFC 2046). It must not occur in the content, and no content is known to hold its own
-            // digest.
+            // At most 70 characters (RFC 2046). It must not occur in the content, and no content is known to contain
+            // its own digest.
             boundary: digest.encoded().chars().take(64).collect(),
         }
     }
@@ -103,7 +103,7 @@ impl Multipart {
         pieces.fold(0_u64, |sum, piece| sum.saturating_add(piece.length()))
     }
 
-    /// Returns the piece of this number: two for each part, and the end.
+    /// Returns the piece with this number: two for each part, then the end.
     fn piece(&self, number: usize) -> Option<Piece> {
         let Some(part) = self.parts.get(number / 2) else {
             let end = || Bytes::from(format!("\r\n--{}--\r\n", self.boundary));
@@ -123,13 +123,13 @@ impl Multipart {
     }
 }
 
-/// Writes the field `Content-Range` of a part of content of `size` bytes.
+/// Returns the field `Content-Range` of a part of content of `size` bytes.
 pub(super) fn content_range(part: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1))
 }
 
 impl ResponseBody {
-    /// Returns the number of bytes, or nothing for a stream.
+    /// Returns the number of bytes; `None` for a stream.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         match self {
@@ -142,7 +142,7 @@ impl ResponseBody {
         }
     }
 
-    /// Returns the body as a stream. Nothing is read before it is polled, and dropping it stops the reading.
+    /// Returns the body as a stream. Nothing is read before it is polled. Cancel safety: dropping it stops the reading.
     #[must_use]
     pub fn into_stream(self) -> ByteStream {
         match self {
@@ -192,7 +192,7 @@ impl Stream for InMemory {
     }
 }
 
-/// The pieces of several parts, one after the other; one is read at a time.
+/// The pieces of several parts in order; one is read at a time.
 struct Pieces {
     content: Arc<dyn BlobContent>,
     parts: Multipart,

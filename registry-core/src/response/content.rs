@@ -16,14 +16,14 @@ use crate::reference::Reference;
 use crate::request::{EntityTags, blob_path};
 use crate::storage::{Blob, Manifest};
 
-/// What a digest names never changes, but only who may read it may keep it.
+/// The content of a digest never changes, but only clients that may read it may cache it.
 const IMMUTABLE: &str = "private, max-age=31536000, immutable";
 
-/// What a tag names may change at any time, so it is asked for each time, with `If-None-Match`.
+/// The content of a tag may change at any time, so clients revalidate it each time, with `If-None-Match`.
 const CHANGING: &str = "private, no-cache";
 
 impl Response {
-    /// A blob or parts of it (end-2): 200, 206, 304 where the client has it, or 416.
+    /// A blob or parts of it (end-2): 200, 206, 304 if the client has it, or 416.
     #[must_use]
     pub(crate) fn blob(
         repository: &RepositoryName,
@@ -80,7 +80,7 @@ impl Response {
         Self::whole_blob(repository, digest, size)
     }
 
-    /// A manifest that was asked for by `reference` (end-3): 200, or 304 where the client has it.
+    /// A manifest that was requested by `reference` (end-3): 200, or 304 if the client has it.
     #[must_use]
     pub(crate) fn manifest(
         reference: &Reference,
@@ -113,7 +113,7 @@ impl Response {
             .with_field("Content-Type", MediaType::OCTET_STREAM)
             .with_field("Content-Length", size)
             .with_field("Accept-Ranges", "bytes")
-            // Some clients ask for the place to read from, and take no answer without one.
+            // Some clients require a location to read from.
             .with_field("Location", blob_path(repository, digest))
             .with_identity(digest, IMMUTABLE)
     }

@@ -1,4 +1,4 @@
-//! Responses that tell of an error.
+//! Responses that report an error.
 
 use alloc::borrow::ToOwned as _;
 
@@ -8,10 +8,10 @@ use serde::Serialize;
 use super::Response;
 use crate::error::{Error, ErrorCode};
 
-/// How many seconds a client that came too often, or at a bad time, is asked to wait unless the error says.
+/// After how many seconds a client that sent too many requests, or at a bad time, may retry, unless the error says.
 const RETRY_AFTER: &str = "1";
 
-/// The document that distribution-spec, "Error Codes", asks for.
+/// The error document of distribution-spec, "Error Codes".
 #[derive(Serialize)]
 struct Document<'a> {
     errors: [Entry<'a>; 1],
@@ -31,7 +31,7 @@ impl From<Error> for Response {
                 message: error.message(),
             }],
         };
-        // Two texts can always be written.
+        // Two texts can always be serialized.
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = Self::bytes(error.code().status(), "application/json", Bytes::from(body));
         response.fields.extend_from_slice(error.fields());

@@ -1,4 +1,4 @@
-//! Responses: the status, every field of the header, and what the body is.
+//! Responses: the status, every field of the header, and the body.
 
 mod body;
 mod content;
@@ -28,25 +28,25 @@ use crate::upload_id::UploadId;
 
 /// A response of a registry.
 ///
-/// All that depends on the protocol is decided here, so whatever carries the response adds nothing but what its own
-/// protocol asks for. `Location` and `Link` are paths, relative to the host that was asked.
+/// Everything that depends on the protocol is decided here, so the transport adds only what its own protocol needs.
+/// `Location` and `Link` are paths, relative to the host of the request.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// The fields in their order. A name may stand more than once: each is a line of its own.
+    /// The fields in their order. A name may occur more than once: each occurrence is a separate line.
     pub fields: Vec<(&'static str, String)>,
     /// The body. Its length is in the field `Content-Length`, unless it is a stream.
     pub body: ResponseBody,
-    /// The error that the response tells of; its cause is for the log.
+    /// The error that the response reports; its cause is for the log.
     pub error: Option<Error>,
-    /// What happened, where the registry was made to say so ([`Registry::with_events`](crate::Registry::with_events)).
+    /// What happened, if events are enabled ([`Registry::with_events`](crate::Registry::with_events)).
     pub event: Option<Box<Event>>,
 }
 
 impl Response {
-    /// Makes a response without a body. `Content-Length: 0` is said, but for the statuses that must not say it.
+    /// Creates a response without a body. It has `Content-Length: 0`, unless its status must not have it.
     fn empty(status: u16) -> Self {
         let response = Self::bare(status);
         if matches!(status, 204 | 304) {
@@ -56,7 +56,7 @@ impl Response {
         }
     }
 
-    /// Makes a response with the fields that all have.
+    /// Creates a response with the fields that all responses have.
     fn bare(status: u16) -> Self {
         Self {
             status,
@@ -66,7 +66,7 @@ impl Response {
             event: None,
         }
         .with_field("Docker-Distribution-API-Version", "registry/2.0")
-        // A blob may be a web page, and is none of this host's.
+        // A blob may be a web page, and must not act as one of this host's.
         .with_field("X-Content-Type-Options", "nosniff")
     }
 
@@ -74,7 +74,7 @@ impl Response {
         Self::with_body(status, content_type, ResponseBody::Bytes(bytes))
     }
 
-    /// Answers with a body whose length is known.
+    /// Creates a response with a body of known length.
     fn with_body(status: u16, content_type: &str, body: ResponseBody) -> Self {
         let mut response = Self::bare(status)
             .with_field("Content-Type", content_type)
@@ -99,28 +99,28 @@ impl Response {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Takes the body away and leaves the header as it is: the answer to `HEAD`.
+    /// Removes the body and leaves the header as it is: the answer to `HEAD`.
     #[must_use]
     pub fn without_body(mut self) -> Self {
         self.body = ResponseBody::Empty;
         self
     }
 
-    /// Tells that the content is that of another registry, as the request asked (distribution-spec, "Registry
+    /// States that the content is that of another registry, as the request asked (distribution-spec, "Registry
     /// Proxying").
     #[must_use]
     pub fn with_namespace(self, namespace: &Namespace) -> Self {
         self.with_field("OCI-Namespace", namespace)
     }
 
-    /// Says what happened.
+    /// Adds the event.
     #[must_use]
     pub(crate) fn with_event(mut self, event: Option<Box<Event>>) -> Self {
         self.event = event;
         self
     }
 
-    /// Adds the place of the next page.
+    /// Adds the link to the next page.
     #[must_use]
     pub(crate) fn with_link(self, link: Option<&str>) -> Self {
         match link {
@@ -129,7 +129,8 @@ impl Response {
         }
     }
 
-    /// The root of the host, where load balancers and probes look whether somebody is there: 200 and nothing.
+    /// The root of the host, which load balancers and probes request to check that the server is up: 200 without a
+    /// body.
     #[must_use]
     pub fn root() -> Self {
         Self::empty(200).with_field("Cache-Control", "no-cache")
@@ -141,7 +142,7 @@ impl Response {
         Self::empty(200).with_field("Allow", methods)
     }
 
-    /// What is asked for is at the path `location`. A method other than GET and HEAD is kept by 308 alone.
+    /// The resource is at the path `location`. Only 308 preserves a method other than GET and HEAD.
     #[must_use]
     pub fn moved(location: String, keeps_method: bool) -> Self {
         Self::empty(if keeps_method { 308 } else { 301 }).with_field("Location", location)
@@ -153,7 +154,7 @@ impl Response {
         Self::json(Bytes::from_static(b"{}"))
     }
 
-    /// A JSON document whose length is known.
+    /// A JSON document of known length.
     #[must_use]
     pub fn json(document: Bytes) -> Self {
         Self::bytes(200, "application/json", document)
@@ -182,7 +183,7 @@ impl Response {
         }
     }
 
-    /// A session goes on, and has `length` bytes (end-4, end-5).
+    /// A session continues, and has `length` bytes (end-4, end-5).
     #[must_use]
     pub(crate) fn upload_accepted(repository: &RepositoryName, id: UploadId, length: u64) -> Self {
         Self::empty(202).with_upload(repository, id, length)
@@ -214,7 +215,7 @@ impl Response {
             .with_field("Docker-Content-Digest", digest)
     }
 
-    /// A manifest was pushed (end-7), and with it the tags of the parameter `tag`.
+    /// A manifest was pushed (end-7), with the tags of the parameter `tag`.
     #[must_use]
     pub(crate) fn manifest_created(
         repository: &RepositoryName,
@@ -240,13 +241,13 @@ impl Response {
     }
 }
 
-/// Writes which bytes a session has.
+/// Returns the range of bytes that a session has.
 pub(crate) fn upload_range(length: u64) -> String {
-    // Nothing is written like one byte: clients refuse an end that lies before the start.
+    // Zero bytes are written like one byte: clients refuse an end before the start.
     format!("0-{}", length.saturating_sub(1))
 }
 
-/// Writes the entity tag of content: its digest, quoted.
+/// Returns the entity tag of content: its digest, quoted.
 fn entity_tag(digest: &Digest) -> String {
     format!("\"{digest}\"")
 }

@@ -39,7 +39,7 @@ fn manifest() -> Manifest {
     }
 }
 
-/// Compares all of the header but the two fields that each response has.
+/// Compares the header, except for the two fields that each response has.
 fn check(response: &Response, status: u16, expected: &[(&str, &str)]) {
     assert_eq!(
         response.field("docker-distribution-api-version"),
