@@ -1,4 +1,4 @@
-//! Challenges: how a response tells which credentials would help (RFC 9110, section 11.6.1).
+//! Challenges: how a response says which credentials would help (RFC 9110, section 11.6.1).
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
@@ -29,17 +29,17 @@ pub enum Challenge {
     },
 }
 
-/// What is wrong with a token (RFC 6750, section 3.1). Clients give up on it, so it is said only where it is true.
+/// What is wrong with a token (RFC 6750, section 3.1). Clients give up on it, so it is sent only if it is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChallengeError {
-    /// It is malformed, expired, or not signed by one who is trusted.
+    /// It is malformed, expired, or not signed by a trusted issuer.
     InvalidToken,
-    /// It is good, but grants less than the request needs.
+    /// It is valid, but grants less than the request needs.
     InsufficientScope,
 }
 
 impl ChallengeError {
-    /// Returns the word of RFC 6750.
+    /// Returns the error code of RFC 6750.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ impl ChallengeError {
 }
 
 impl Challenge {
-    /// Asks for a token.
+    /// Creates a challenge for a token.
     #[must_use]
     pub const fn bearer(
         realm: String,
@@ -66,8 +66,8 @@ impl Challenge {
         }
     }
 
-    /// Reads the challenges of a field `WWW-Authenticate`: those of another scheme, or of which a needed parameter is
-    /// missing, are left out, and so is all that follows what cannot be read.
+    /// Parses the challenges of a field `WWW-Authenticate`. Those of another scheme, or without a required parameter,
+    /// are left out, and so is everything after a part that cannot be parsed.
     #[must_use]
     pub fn parse_all(text: &str) -> Vec<Self> {
         let mut challenges = Vec::new();
@@ -112,7 +112,7 @@ impl fmt::Display for Challenge {
                 scopes,
                 error,
             } => {
-                // No space after a comma: not every client's parser takes one.
+                // No space after a comma: not every client's parser accepts one.
                 write!(f, "Bearer realm={}", Quoted(realm))?;
                 if !service.is_empty() {
                     write!(f, ",service={}", Quoted(service))?;
@@ -129,7 +129,7 @@ impl fmt::Display for Challenge {
     }
 }
 
-/// A quoted string (RFC 9110, section 5.6.4). What may not stand in one is left out.
+/// A quoted string (RFC 9110, section 5.6.4). Characters that it must not contain are left out.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -166,7 +166,7 @@ fn next_challenge(text: &str) -> Option<Parsed<'_>> {
                 parameters.push((name, value));
                 rest = after;
             }
-            // The next scheme, or the end, or what cannot be read.
+            // The next scheme, the end, or something that cannot be parsed.
             None => return Some((scheme, parameters, next)),
         }
     }

@@ -10,9 +10,9 @@ use crate::hash::Hasher;
 
 /// A digest, `algorithm:encoded` (image-spec, "Digests").
 ///
-/// Any text of the grammar parses, because a descriptor may use an algorithm that this registry does not know; the
-/// encoded part of a registered algorithm has exactly its length, in lower-case hexadecimal.
-/// [`Digest::algorithm`] tells whether content can be checked against it.
+/// Any text of the grammar parses, because a descriptor may use an algorithm that this registry does not know. The
+/// encoded part of a registered algorithm has exactly its length, in lower-case hexadecimal. [`Digest::algorithm`] is
+/// `None` if content cannot be checked against it.
 ///
 /// ```
 /// use registry_core::{Algorithm, Digest};
@@ -39,7 +39,7 @@ impl Algorithm {
     /// All algorithms, in the order of preference.
     pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
 
-    /// Returns the name as it stands before the colon of a digest.
+    /// Returns the name as it appears before the colon of a digest.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl fmt::Display for Algorithm {
 }
 
 impl Digest {
-    /// The most bytes of a digest that parses, enough for every registered algorithm and then some.
+    /// The maximum length in bytes of a digest that parses, more than enough for every registered algorithm.
     pub const MAXIMUM_LENGTH: usize = 255;
 
     /// Computes the digest of `bytes`.
@@ -110,7 +110,7 @@ impl Digest {
         self.parts().1
     }
 
-    /// Returns the algorithm, or nothing where this registry does not know it.
+    /// Returns the algorithm; `None` if this registry does not know it.
     #[must_use]
     pub fn algorithm(&self) -> Option<Algorithm> {
         self.parts().0.parse().ok()
@@ -119,12 +119,12 @@ impl Digest {
     /// Returns the algorithm of a digest that content is to be checked against.
     ///
     /// # Errors
-    /// [`ErrorCode::DigestInvalid`] where this registry does not compute the algorithm.
+    /// [`ErrorCode::DigestInvalid`] if this registry does not compute the algorithm.
     pub fn supported_algorithm(&self) -> Result<Algorithm, Error> {
         self.parts().0.parse()
     }
 
-    /// Writes the hash `bytes` of `algorithm` as a digest.
+    /// Formats the hash `bytes` of `algorithm` as a digest.
     pub(crate) fn from_hash(algorithm: Algorithm, bytes: &[u8]) -> Self {
         use core::fmt::Write as _;
         let mut text = format!("{algorithm}:");

@@ -1,4 +1,4 @@
-//! The one error type, and the one table of what each error is called on the wire.
+//! The one error type, and the one table of errors as they are sent to clients.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -6,10 +6,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Defines [`ErrorCode`]: name, wire code, HTTP status, what it means.
+/// Defines [`ErrorCode`]: name, wire code, HTTP status, meaning.
 macro_rules! error_codes {
     ($($name:ident = $wire:literal, $status:literal, $text:literal;)*) => {
-        /// What went wrong, in the words of distribution-spec, "Error Codes", and the status that goes with it.
+        /// What went wrong, as an error code of distribution-spec, "Error Codes", with its status.
         ///
         /// The specification's list is closed, so several kinds share a wire code: no code exists for 405, 412, 413,
         /// 414, 416 and 5xx.
@@ -22,7 +22,7 @@ macro_rules! error_codes {
             /// All codes, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// Returns the code as it stands in the JSON body.
+            /// Returns the code as it appears in the JSON body.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $wire,)* }
@@ -34,7 +34,7 @@ macro_rules! error_codes {
                 match self { $(Self::$name => $status,)* }
             }
 
-            /// Returns what the code means, in a sentence.
+            /// Returns the meaning of the code, in a sentence.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
@@ -73,9 +73,9 @@ error_codes! {
     StorageFull = "UNKNOWN", 507, "The registry's storage is full.";
 }
 
-/// Why a request was refused or failed: a code of the table, what to do about it, and the cause where there is one.
+/// Why a request was refused or failed: a code of the table, what to do about it, and the cause if there is one.
 ///
-/// The message goes to the client; it never holds content or paths of the server. The cause goes to the log only.
+/// The message goes to the client; it never contains content or paths of the server. The cause goes only to the log.
 #[derive(Clone, Debug)]
 pub struct Error {
     code: ErrorCode,
@@ -85,7 +85,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// Makes an error of `code` that tells the client `message`.
+    /// Creates an error of `code` with `message` for the client.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Error {
         }
     }
 
-    /// Makes an error of the registry's own, with the cause for its log.
+    /// Creates an error of the registry itself, with the cause for its log.
     #[must_use]
     pub fn internal(cause: impl core::error::Error + Send + Sync + 'static) -> Self {
         Self::from(ErrorCode::Internal).with_cause(cause)
@@ -122,13 +122,13 @@ impl Error {
         self.code
     }
 
-    /// Returns the fields that the header of the response has because of the error.
+    /// Returns the fields that the error adds to the header of the response.
     #[must_use]
     pub fn fields(&self) -> &[(&'static str, String)] {
         &self.fields
     }
 
-    /// Returns what the client is told.
+    /// Returns the message for the client.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message

@@ -1,4 +1,4 @@
-//! What happened in a registry, for whoever wants to be told.
+//! What happened in a registry, for notifications.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -11,43 +11,44 @@ use crate::name::RepositoryName;
 use crate::storage::Manifest;
 use crate::tag::Tag;
 
-/// Something that happened. It is said only after the storage did it.
+/// Something that happened. It is reported only after the storage did it.
 ///
-/// A [`Registry`](crate::Registry) that was made to by
-/// [`with_events`](crate::Registry::with_events) puts it into its [`Response`](crate::Response).
+/// A [`Registry`](crate::Registry) with [events enabled](crate::Registry::with_events) puts it into its
+/// [`Response`](crate::Response).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// What was done.
     pub action: EventAction,
-    /// Where.
+    /// The repository.
     pub repository: RepositoryName,
-    /// To what.
+    /// What it was done to.
     pub target: EventTarget,
 }
 
-/// Is told what is about to happen, so that a process that ends right after the storage did it can tell of it later.
+/// Is notified of what is about to happen, so that a process that ends right after the storage did it can report it
+/// later.
 #[async_trait]
 pub trait EventIntents: Send + Sync {
-    /// Notes that this is about to happen. The storage is asked for it when the future is ready. It may fail, and a
-    /// request may try several things one after the other, of which the last one counts.
+    /// Notes that this is about to happen. The storage is called once the future is ready. The operation may fail, and
+    /// a request may try several in turn, of which the last one counts.
     ///
-    /// What happened then stands in [`Response::event`](crate::Response::event).
+    /// What happened is then in [`Response::event`](crate::Response::event).
     async fn intend(&self, event: &Event);
 }
 
 /// What was done to the target of an [`Event`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventAction {
-    /// It was read, in whole or in part, or only its header was.
+    /// It was read, in whole or in part, or only its header was read.
     Pull,
     /// It was added.
     Push,
     /// It was made readable here without an upload.
     Mount {
-        /// The repository that it was readable in.
+        /// The repository in which it was readable.
         from: RepositoryName,
     },
-    /// It was taken away.
+    /// It was deleted.
     Delete,
 }
 
@@ -70,21 +71,21 @@ impl fmt::Display for EventAction {
     }
 }
 
-/// What something was done to.
+/// The target of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventTarget {
     /// A blob.
     Blob {
         /// Its digest.
         digest: Digest,
-        /// Its size in bytes; of a deleted one it is not known any more.
+        /// Its size in bytes; `None` if it is not known, as for a deleted blob.
         size: Option<u64>,
     },
-    /// A manifest, which is there.
+    /// An existing manifest.
     Manifest {
         /// The manifest.
         manifest: Manifest,
-        /// The tags that it was pushed or pulled by; none where that was its digest.
+        /// The tags under which it was pushed or pulled; empty if that was its digest.
         tags: Vec<Tag>,
     },
     /// A manifest that was deleted, with all its tags.
@@ -94,7 +95,7 @@ pub enum EventTarget {
 }
 
 impl EventTarget {
-    /// Returns the digest, which is not known of a deleted tag.
+    /// Returns the digest; `None` for a deleted tag.
     #[must_use]
     pub const fn digest(&self) -> Option<&Digest> {
         match self {

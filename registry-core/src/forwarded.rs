@@ -1,4 +1,4 @@
-//! What proxies tell of a request: the field `Forwarded` (RFC 7239).
+//! What proxies say about a request: the field `Forwarded` (RFC 7239).
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
@@ -8,31 +8,31 @@ use core::str::FromStr;
 
 use crate::error::{Error, ErrorCode};
 
-/// What one proxy tells of the request that it got: an element of the list in the field `Forwarded` (RFC 7239,
-/// section 4). `by` and parameters that the RFC does not know are read and left out.
+/// What one proxy says about the request that it received: an element of the list in the field `Forwarded` (RFC 7239,
+/// section 4). `by` and parameters that the RFC does not know are parsed and left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardedElement {
-    /// `for`: the address that the proxy got the request from; none where it tells none (`unknown`, a name of its own).
+    /// `for`: the address from which the proxy got the request; `None` if it gives none (`unknown`, a name of its own).
     pub from: Option<IpAddr>,
-    /// `host`: the host that was asked for.
+    /// `host`: the requested host.
     pub host: Option<String>,
     /// `proto`: the scheme of the URL, in lower case.
     pub scheme: Option<String>,
 }
 
 impl ForwardedElement {
-    /// Returns the elements of a line of the field from the last to the first: each proxy adds its own at the end, so
-    /// that the last one is of the proxy that is nearest.
+    /// Returns the elements of a line of the field from the last to the first: each proxy appends its own, so the last
+    /// element is that of the nearest proxy.
     ///
-    /// Whoever sends a request may put anything into the list that proxies add to, so it is taken apart from its end,
-    /// where what an unbalanced quote opens can swallow nothing. What is no element is an error in its place.
+    /// A client may put anything into the list that proxies append to, so it is parsed from its end, where an
+    /// unbalanced quote can hide nothing. A malformed element is an error in its place.
     pub fn from_last(line: &str) -> impl Iterator<Item = Result<Self, Error>> + '_ {
         list_from_last(line).map(str::parse)
     }
 }
 
 /// Returns the members of a comma-separated list from the last to the first, without the white space around them.
-/// Commas in quoted strings separate nothing; empty members are passed over (RFC 9110, section 5.6.1.2).
+/// Commas in quoted strings separate nothing; empty members are skipped (RFC 9110, section 5.6.1.2).
 fn list_from_last(line: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(line);
     core::iter::from_fn(move || {
@@ -56,7 +56,7 @@ fn list_from_last(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Splits at the last `separator` that is in no quoted string, as seen from the end.
+/// Splits at the last `separator` outside of quoted strings, as seen from the end.
 fn last_unquoted(text: &str, separator: u8) -> Option<(&str, &str)> {
     let bytes = text.as_bytes();
     let mut is_quoted = false;
@@ -64,7 +64,7 @@ fn last_unquoted(text: &str, separator: u8) -> Option<(&str, &str)> {
         if *byte == b'"' {
             let before = bytes.get(..place).unwrap_or_default();
             let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
-            // Escaped, it is a part of the string.
+            // An escaped quote is part of the string.
             if !is_quoted || backslashes % 2 == 0 {
                 is_quoted = !is_quoted;
             }
@@ -141,7 +141,7 @@ fn parse(text: &str) -> Option<ForwardedElement> {
     Some(element)
 }
 
-/// Reads a token or a quoted string.
+/// Parses a token or a quoted string.
 fn unquote(value: &str) -> Option<String> {
     let Some(quoted) = value.strip_prefix('"') else {
         return is_token(value).then(|| value.to_owned());
@@ -164,7 +164,7 @@ fn unquote(value: &str) -> Option<String> {
     Some(text)
 }
 
-/// Reads a node with its port (RFC 7239, section 6). `Some(None)` is one without an address.
+/// Parses a node with its port (RFC 7239, section 6). `Some(None)` is a node without an address.
 fn parse_node(node: &str) -> Option<Option<IpAddr>> {
     if let Some(rest) = node.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
@@ -204,7 +204,7 @@ fn is_token(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// As it is written in the field.
+/// As in the field.
 impl fmt::Display for ForwardedElement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.from {

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::digest::{Algorithm, Digest};
 
-/// Computes the digest of bytes that come in pieces.
+/// Computes the digest of bytes that arrive in pieces.
 ///
 /// ```
 /// use registry_core::{Algorithm, Digest, Hasher};
@@ -38,13 +38,13 @@ enum State {
 /// The state of a [`Hasher`] as text, for the record of an upload.
 ///
 /// The text is `version:algorithm:length:state`: the length is in bytes, the state in hexadecimal digits. Any text can
-/// be held; [`Hasher::resume`] tells whether it is of use. It tells no more of the content than a digest does, but for
-/// up to 127 of the last bytes, which stand in it.
+/// be held; [`Hasher::resume`] returns an error if it is not usable. It reveals no more of the content than a digest
+/// does, except up to 127 of the last bytes, which it contains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HashSnapshot(Box<str>);
 
-/// A snapshot was taken by a version that this one cannot follow, or it is damaged: hash the bytes from the start.
+/// A snapshot of an incompatible version, or a damaged one: hash the bytes from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the state of the hash cannot be resumed")]
 pub struct UnusableSnapshot;
@@ -52,7 +52,7 @@ pub struct UnusableSnapshot;
 /// The version of the snapshot's text, and of the state of `sha2` 0.11, which is stable over its compatible releases.
 const VERSION: &str = "1";
 
-/// The most bytes that a snapshot may have seen, 1 EiB: far from where SHA-256 stops counting, at 2 EiB.
+/// The maximum number of bytes that a snapshot may have seen, 1 EiB: far from where SHA-256 stops counting, at 2 EiB.
 const MAXIMUM_LENGTH: u64 = 1 << 60;
 
 impl Hasher {
@@ -66,10 +66,10 @@ impl Hasher {
         Self { state, length: 0 }
     }
 
-    /// Goes on where the hasher stood that `snapshot` was taken of.
+    /// Continues where the hasher was when `snapshot` was taken.
     ///
     /// # Errors
-    /// [`UnusableSnapshot`] where the bytes have to be hashed again.
+    /// [`UnusableSnapshot`] if the bytes have to be hashed again.
     pub fn resume(snapshot: &HashSnapshot) -> Result<Self, UnusableSnapshot> {
         parse(&snapshot.0).ok_or(UnusableSnapshot)
     }
@@ -163,8 +163,8 @@ fn deserialize<T: SerializableState>(bytes: &[u8]) -> Option<T> {
     T::deserialize(&state).ok()
 }
 
-/// Returns how many bytes a state of SHA-256 has seen: after its eight words stand the number of blocks of 64 bytes,
-/// and the number of bytes of the block that is not full.
+/// Returns how many bytes a state of SHA-256 has seen: after its eight words come the number of blocks of 64 bytes, and
+/// the number of bytes of the incomplete block.
 ///
 /// This is checked because the counter of a damaged state could overflow.
 fn sha256_length(state: &[u8]) -> Option<u64> {

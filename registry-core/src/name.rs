@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorCode};
 /// The name of a repository, for example `library/alpine`.
 ///
 /// One to 255 bytes of components separated by `/`. A component is lower-case letters and digits, with `.`, `_`,
-/// `__` or any number of `-` between them (distribution-spec 1.1, "Pulling manifests"). The limit on the length is
-/// the one that clients have.
+/// `__` or any number of `-` between them (distribution-spec 1.1, "Pulling manifests"). The limit on the length is that
+/// of clients.
 ///
 /// ```
 /// use registry_core::RepositoryName;
@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorCode};
 pub struct RepositoryName(Box<str>);
 
 impl RepositoryName {
-    /// The most bytes that a name may have.
+    /// The maximum length of a name in bytes.
     pub const MAXIMUM_LENGTH: usize = 255;
 
     /// Returns the name as text.

@@ -1,4 +1,4 @@
-//! What a request does, and who decides whether it may.
+//! What a request does, and what decides whether it may.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -14,7 +14,7 @@ use crate::storage::TagFilter;
 use crate::tag::Tag;
 use crate::upload_id::UploadId;
 
-/// Who makes a request, as the embedder found out.
+/// The identity that makes a request, as determined by the embedder.
 #[derive(Clone, Default)]
 pub struct Principal {
     name: String,
@@ -22,13 +22,13 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Makes the principal who gave no credentials.
+    /// Creates the principal of requests without credentials.
     #[must_use]
     pub fn anonymous() -> Self {
         Self::default()
     }
 
-    /// Makes a principal with a name. An empty one is the anonymous principal's.
+    /// Creates a principal with a name. The empty name is the anonymous principal's.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -44,19 +44,19 @@ impl Principal {
         self
     }
 
-    /// Returns the name. It owns upload sessions and stands beside the tags that were pushed.
+    /// Returns the name. It owns upload sessions and is stored with the tags that were pushed.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Tells whether no credentials were given.
+    /// Returns whether no credentials were given.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.name.is_empty()
     }
 
-    /// Returns what else is known, where it is a `T`.
+    /// Returns what else is known, if it is a `T`.
     #[must_use]
     pub fn claims<T: Any>(&self) -> Option<&T> {
         self.claims.as_deref()?.downcast_ref()
@@ -73,19 +73,18 @@ impl fmt::Debug for Principal {
 /// What is done to the target of an [`Operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Finds out that this is a registry, and whether the credentials are good.
+    /// Finds out that this is a registry, and whether the credentials are valid.
     Connect,
     /// Reads content.
     Pull,
-    /// Adds content, points a tag that is not there yet at it, or lets one that
-    /// [lists referrers](Tag::lists_referrers) gain entries.
+    /// Adds content, points a new tag at it, or lets a tag that [lists referrers](Tag::lists_referrers) gain entries.
     Push,
-    /// Points a tag elsewhere. It is asked beside [`Action::Push`]: where it is refused, the push goes on and fails
-    /// with [`TagConflict`](crate::ErrorCode::TagConflict) if the tag would move.
+    /// Points a tag elsewhere. It is checked in addition to [`Action::Push`]: if it is refused, the push continues and
+    /// fails with [`TagConflict`](crate::ErrorCode::TagConflict) if the tag would move.
     Overwrite,
     /// Deletes content or a tag.
     Delete,
-    /// Lists what is there.
+    /// Lists what exists.
     List,
 }
 
@@ -94,13 +93,13 @@ pub enum Action {
 pub enum Target<'a> {
     /// The registry itself.
     Registry,
-    /// The list of repositories. Without a repository, may it be asked for; with one, may that one stand in it?
+    /// The list of repositories. Without a repository: may it be requested? With one: may it contain that repository?
     Catalog,
     /// The repository itself: its tags, or a new upload session.
     Repository,
     /// A blob.
     Blob(&'a Digest),
-    /// An upload session, which only the principal who started it finds.
+    /// An upload session, which only the principal that started it finds.
     Upload(UploadId),
     /// A manifest by its digest. Deleting it deletes its tags.
     Manifest(&'a Digest),
@@ -108,7 +107,7 @@ pub enum Target<'a> {
     Tag(&'a Tag),
 }
 
-/// What a request does, in the terms that rights are given in.
+/// What a request does, in the terms in which rights are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation<'a> {
     /// The repository, if it is about one.
@@ -131,8 +130,8 @@ impl<'a> Operation<'a> {
     }
 
     /// Returns what a request does. A push of a manifest also does the same to each further tag and
-    /// [`Action::Overwrite`] to all of them; a mount also pulls from the source; a list of repositories also lists
-    /// each of them.
+    /// [`Action::Overwrite`] to all of them; a mount also pulls from the source; a list of repositories also lists each
+    /// of them.
     #[must_use]
     pub fn of(request: &'a Request) -> Self {
         use Action::{Connect, Delete, List, Pull, Push};
@@ -204,27 +203,27 @@ impl<'a> From<&'a Reference> for Target<'a> {
     }
 }
 
-/// Decides who may do what; the embedder supplies it.
+/// Decides which principal may do what; the embedder supplies it.
 pub trait Authorizer: fmt::Debug + Send + Sync {
     /// Decides whether `principal` may do `operation`. It answers from memory: a request waits for it, and a list of
-    /// repositories asks once for each.
+    /// repositories calls it once for each.
     ///
     /// # Errors
-    /// The answer to the client: [`Unauthorized`](crate::ErrorCode::Unauthorized), with the field
-    /// `WWW-Authenticate`, where other credentials could help; [`Denied`](crate::ErrorCode::Denied); or
-    /// [`NameUnknown`](crate::ErrorCode::NameUnknown), to hide that there is something.
+    /// The answer to the client: [`Unauthorized`](crate::ErrorCode::Unauthorized), with the field `WWW-Authenticate`,
+    /// if other credentials could help; [`Denied`](crate::ErrorCode::Denied); or
+    /// [`NameUnknown`](crate::ErrorCode::NameUnknown), to hide that something exists.
     fn authorize(&self, principal: &Principal, operation: &Operation<'_>) -> Result<(), Error>;
 
-    /// Returns what says which tags of a repository nobody may move or delete, so that what they reach stays too; nothing
-    /// where there are no such tags, and then a delete of content looks at no tag. There are none unless this is
-    /// implemented; an authorizer that asks another one passes its answer on.
+    /// Returns the filter of the tags of a repository that no principal may move or delete, so that what they reach
+    /// stays too; `None` if there are no such tags, and then a delete of content reads no tag. The default is `None`.
+    /// An authorizer that wraps another one returns that one's answer.
     fn immutable_tags(&self, repository: &RepositoryName) -> Option<TagFilter> {
         let _ = repository;
         None
     }
 }
 
-/// Lets everybody do everything.
+/// Allows every principal everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllowAll;
 

@@ -1,4 +1,4 @@
-//! Pages of lists: what a client asks for, and where it goes on.
+//! Pages of lists: what a client requests, and where it continues.
 
 use alloc::format;
 use alloc::string::String;
@@ -6,29 +6,29 @@ use alloc::string::String;
 use crate::error::{Error, ErrorCode};
 use crate::request::Request;
 
-/// The part of a list that a client asks for: `n` and `last` of the query (distribution-spec, "Listing Tags").
+/// The part of a list that a client requests: `n` and `last` of the query (distribution-spec, "Listing Tags").
 ///
 /// The default is the whole list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageQuery {
-    /// The most items that the client wants; nothing means all. Zero means none, and then no `Link` either.
+    /// The maximum number of items; `None` means all. Zero means none, and then no `Link` either.
     pub limit: Option<u64>,
     /// The last item that the client has; it need not exist.
     pub last: Option<String>,
 }
 
 impl PageQuery {
-    /// The most items of a page, whatever `n` says, unless the registry's options say otherwise: a client that wants more
-    /// follows `Link`.
+    /// The maximum number of items on a page, whatever `n` says, unless the registry's options differ: a client that
+    /// wants more follows `Link`.
     pub const MAXIMUM: usize = 1000;
 
-    /// The most items of a page that options may allow.
+    /// The largest page that options may allow, in items.
     pub const LARGEST: usize = 100_000;
 
-    /// Reads `n`. A number that does not fit 64 bits counts as the largest that does.
+    /// Parses `n`. A number that does not fit 64 bits counts as the largest that does.
     ///
     /// # Errors
-    /// [`ErrorCode::Unsupported`] where it is no number: the specification has no code of its own for it.
+    /// [`ErrorCode::Unsupported`] if it is not a number: the specification has no separate code for it.
     pub fn parse_limit(text: &str) -> Result<u64, Error> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             Ok(text.parse().unwrap_or(u64::MAX))
@@ -40,7 +40,7 @@ impl PageQuery {
         }
     }
 
-    /// Returns how many items the page has, up to `most`; nothing where all are wanted.
+    /// Returns how many items the page has, up to `most`; `None` if all are requested.
     #[must_use]
     pub fn page_size(&self, most: usize) -> Option<usize> {
         self.limit
@@ -57,7 +57,7 @@ impl PageQuery {
     }
 }
 
-/// Writes the field `Link` that leads to the next page (RFC 8288).
+/// Returns the value of the field `Link` that leads to the next page (RFC 8288).
 #[must_use]
 pub fn next_link(next: &Request) -> String {
     format!("<{}>; rel=\"next\"", next.build().target)
@@ -104,7 +104,7 @@ mod tests {
                 page: PageQuery { limit: Some(limit), last: None }.after(last),
             };
             let link = next_link(&next);
-            // As Docker's client reads it.
+            // As Docker's client parses it.
             let target = link.split(';').next().unwrap().trim_matches(['<', '>']);
             let fields: [(&str, &str); 0] = [];
             prop_assert_eq!(Request::parse("GET", target, fields.as_slice()).unwrap(), next);

@@ -5,10 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Decodes `%xx`. A `+` stays a `+`: nothing that this protocol carries has a space, and some clients send media
-/// types with a raw plus sign.
+/// Decodes `%xx`. A `+` stays a `+`: nothing in this protocol contains a space, and some clients send media types with
+/// a raw plus sign.
 ///
-/// Returns nothing where an escape is malformed or the result is not UTF-8.
+/// Returns `None` if an escape is malformed or the result is not UTF-8.
 pub(crate) fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));
@@ -29,7 +29,7 @@ fn nibble(byte: u8) -> Option<u8> {
     u8::try_from(char::from(byte).to_digit(16)?).ok()
 }
 
-/// Writes a text so that it can stand in a path or in the value of a query.
+/// Encodes a text so that it can be part of a path or of the value of a query.
 pub(crate) struct Encoded<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Encoded<'_> {

@@ -1,16 +1,16 @@
-//! Text of others, written so that it stays on its line and shows what it is.
+//! Foreign text, written so that it stays on its line and shows what it is.
 
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use core::fmt::{self, Write};
 
-/// Tells whether a character may be shown as it is: it begins no line, moves no cursor, turns no direction and is not
-/// invisible.
+/// Returns whether a character may be shown as it is: it begins no line, moves no cursor, changes no direction and is
+/// not invisible.
 ///
-/// Not so are the controls of ASCII and Latin-1 (C0, DEL, C1), the separators of lines and paragraphs, what turns the
-/// direction of writing (UAX #9), what programs leave out when they show text (`Default_Ignorable_Code_Point`), and what
-/// has a width and is blank though no space.
+/// The following may not: the controls of ASCII and Latin-1 (C0, DEL, C1), the separators of lines and paragraphs,
+/// controls of the direction of writing (UAX #9), characters that programs leave out when they show text
+/// (`Default_Ignorable_Code_Point`), and characters that have a width and are blank but not a space.
 #[must_use]
 pub fn is_printable(character: char) -> bool {
     !character.is_control()
@@ -39,7 +39,7 @@ pub fn is_printable(character: char) -> bool {
         )
 }
 
-/// Shows a text with an escape, such as `\n` or `\u{202e}`, for each character that is not
+/// Displays a text with an escape, such as `\n` or `\u{202e}`, for each character that is not
 /// [printable](is_printable).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Printable<'a>(pub &'a str);
@@ -52,11 +52,11 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// Writes JSON with an escape for each character that is not [printable](is_printable). It means the same: in a text
-/// of JSON without white space such characters stand in strings only.
+/// Writes JSON with an escape for each character that is not [printable](is_printable). The meaning stays the same: in
+/// JSON without white space, such characters occur only in strings.
 #[must_use]
 pub fn printable_json(json: String) -> String {
-    // Most is ASCII, and this is asked of each line of a log.
+    // Most text is ASCII, and this runs for each line of a log.
     if json.bytes().all(|byte| (b' '..=b'~').contains(&byte)) || json.chars().all(is_printable) {
         return json;
     }
@@ -65,7 +65,7 @@ pub fn printable_json(json: String) -> String {
         let mut units = [0; 2];
         (character.encode_utf16(&mut units).iter()).try_for_each(|unit| write!(escaped, "\\u{unit:04x}"))
     });
-    // Nothing fails to be written to a string.
+    // Writing to a string cannot fail.
     debug_assert!(written.is_ok(), "a string takes what is written");
     escaped
 }
@@ -88,7 +88,7 @@ fn write_escaped<W: Write + ?Sized>(
     out.write_str(rest)
 }
 
-/// Cuts a text to at most `most` bytes, and says how many are missing.
+/// Cuts a text to at most `most` bytes, followed by how many are missing.
 #[must_use]
 pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {

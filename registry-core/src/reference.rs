@@ -7,7 +7,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::tag::Tag;
 
-/// What names a manifest in a repository: a tag or a digest, and nothing else.
+/// The name of a manifest in a repository: a tag or a digest.
 ///
 /// A text with a colon is an attempt at a digest and never becomes a tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,17 +10,17 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::media_type::MediaType;
 
-/// Annotations of at least so many bytes stand in the list as they are in memory. They may be as large as a manifest, and
-/// many clients may be sent them.
+/// Annotations of at least this many bytes are shared with the list instead of copied. They may be as large as a
+/// manifest, and may be sent to many clients.
 const LARGE: usize = 16 * 1024;
 
-/// Writes the body of a list of referrers: an image index of `descriptors`, in their order, which may be empty
+/// Returns the body of a list of referrers: an image index of `descriptors`, in their order, which may be empty
 /// (distribution-spec 1.1, "Listing Referrers"). Its media type is [`MediaType::OCI_INDEX`].
 ///
-/// It comes in pieces, as large annotations are not copied.
+/// It consists of pieces, because large annotations are not copied.
 ///
 /// # Errors
-/// [`Internal`](crate::ErrorCode::Internal) where JSON cannot be written, which no descriptor causes.
+/// [`Internal`](crate::ErrorCode::Internal) if JSON cannot be written, which no descriptor causes.
 pub fn referrers_index(descriptors: &[Descriptor]) -> Result<Vec<Bytes>, Error> {
     let mut pieces = Vec::new();
     let mut text = Vec::new();
@@ -52,7 +52,7 @@ fn write_descriptor(
     text.extend_from_slice(&serde_json::to_vec(&fields).map_err(Error::internal)?);
     let annotations = descriptor.annotations.as_json();
     if !annotations.is_empty() {
-        // Into the object, whose last byte is its end.
+        // Inside of the object, whose last byte is its end.
         text.pop();
         text.extend_from_slice(br#","annotations":"#);
         if annotations.len() < LARGE {
@@ -66,7 +66,7 @@ fn write_descriptor(
     Ok(())
 }
 
-/// What a descriptor has beside its annotations.
+/// The fields of a descriptor other than its annotations.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {

@@ -1,4 +1,4 @@
-//! Scopes: what a token is asked for and what it grants.
+//! Scopes: what is requested of a token and what it grants.
 
 use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeSet;
@@ -19,13 +19,13 @@ use crate::request::Request;
 /// "Token Scope Documentation" and "Token Authentication Implementation").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Scope {
-    /// The type of the resource: `repository` or `registry`. Others mean nothing to a registry.
+    /// The type of the resource: `repository` or `registry`. A registry ignores other types.
     #[serde(rename = "type")]
     pub resource_type: String,
-    /// The class of the resource, which stands in parentheses after the type, as in `repository(plugin)`.
+    /// The class of the resource, in parentheses after the type, as in `repository(plugin)`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub class: String,
-    /// The name of the resource: a repository's, or `catalog`.
+    /// The name of the resource: that of a repository, or `catalog`.
     pub name: String,
     /// The actions: `pull`, `push`, `delete`, or `*` for all of them.
     #[serde(default, deserialize_with = "null_as_empty")]
@@ -33,10 +33,10 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The most bytes of a text that is read as scopes.
+    /// The maximum size in bytes of a text that is parsed as scopes.
     pub const MAXIMUM_LENGTH: usize = 16 * 1024;
 
-    /// Makes the scope of some actions on a repository.
+    /// Creates the scope of some actions on a repository.
     #[must_use]
     pub fn repository(name: &RepositoryName, actions: &[&str]) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Scope {
         }
     }
 
-    /// Makes the scope of the list of repositories.
+    /// Creates the scope of the list of repositories.
     #[must_use]
     pub fn catalog() -> Self {
         Self {
@@ -58,11 +58,10 @@ impl Scope {
         }
     }
 
-    /// Reads scopes that are separated by spaces.
+    /// Parses scopes that are separated by spaces.
     ///
     /// # Errors
-    /// [`InvalidScope`], with the first one that is malformed; also where there are more than
-    /// [`Self::MAXIMUM_LENGTH`] bytes.
+    /// [`InvalidScope`], with the first malformed scope; also if there are more than [`Self::MAXIMUM_LENGTH`] bytes.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidScope> {
         if text.len() > Self::MAXIMUM_LENGTH {
             return Err(InvalidScope::TooLong);
@@ -73,15 +72,15 @@ impl Scope {
             .collect()
     }
 
-    /// Writes scopes with spaces between them.
+    /// Joins scopes with spaces.
     #[must_use]
     pub fn join(scopes: &[Self]) -> String {
         let texts: Vec<String> = scopes.iter().map(ToString::to_string).collect();
         texts.join(" ")
     }
 
-    /// Returns the scopes that a token needs for a request, as distribution asks for them: reading is `pull`, writing
-    /// is `pull,push`, and a mount also pulls from its source.
+    /// Returns the scopes that a token needs for a request, as distribution requests them: reading needs `pull`,
+    /// writing needs `pull,push`, and a mount also needs `pull` for its source.
     #[must_use]
     pub fn needed_by(request: &Request) -> Vec<Self> {
         let operation = Operation::of(request);
@@ -105,8 +104,8 @@ impl Scope {
         scopes
     }
 
-    /// Tells whether this grants an operation. A token with `push` may move tags, and `pull` lists the tags and referrers
-    /// of the repository; the list of all repositories needs `registry:catalog:*`.
+    /// Returns whether this scope grants an operation. A token with `push` may move tags, and `pull` lists the tags and
+    /// referrers of the repository; the list of all repositories needs `registry:catalog:*`.
     #[must_use]
     pub fn grants(&self, operation: &Operation<'_>) -> bool {
         let has = |action: &str| self.actions.contains(action) || self.actions.contains("*");
@@ -127,13 +126,13 @@ impl Scope {
     }
 }
 
-/// A text that is no scope.
+/// A text that is not a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidScope {
-    /// It does not have the form of one.
+    /// It does not have the form of a scope.
     #[error("{0:?} is not a scope; one is TYPE:NAME:ACTION,ACTION such as repository:team/app:pull,push")]
     Malformed(String),
-    /// There is too much of it.
+    /// It is too long.
     #[error("the scopes have more than 16384 bytes; ask for fewer at once")]
     TooLong,
 }
@@ -146,8 +145,8 @@ impl FromStr for Scope {
     }
 }
 
-/// A name may have colons, in the port of a host, so the type is what stands before the first and the actions are what
-/// stands after the last.
+/// A name may contain colons, in the port of a host, so the type is everything before the first and the actions are
+/// everything after the last.
 fn parse(text: &str) -> Option<Scope> {
     let (resource, rest) = text.split_once(':')?;
     let (name, actions) = rest.rsplit_once(':')?;

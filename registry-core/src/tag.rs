@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorCode};
 pub struct Tag(Box<str>);
 
 impl Tag {
-    /// The most bytes that a tag may have.
+    /// The maximum length of a tag in bytes.
     pub const MAXIMUM_LENGTH: usize = 128;
 
     /// Returns the tag as text.
@@ -27,8 +27,8 @@ impl Tag {
         &self.0
     }
 
-    /// Tells whether clients keep a list of referrers under this tag, for registries that have none of their own: it is an
-    /// algorithm and the first 64 characters of the digest that is referred to (distribution-spec 1.1, "Referrers Tag
+    /// Returns whether clients keep a list of referrers under this tag, for registries without such lists: it consists
+    /// of an algorithm and the first 64 characters of the subject's digest (distribution-spec 1.1, "Referrers Tag
     /// Schema").
     #[must_use]
     pub fn lists_referrers(&self) -> bool {

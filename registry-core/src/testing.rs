@@ -1,4 +1,4 @@
-//! What the tests of several modules need.
+//! Helpers for the tests of several modules.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -22,7 +22,7 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A stream of given items, which counts down as they are taken.
+/// A stream of given items, which are removed as they are read.
 pub(crate) struct Items(pub(crate) VecDeque<Result<Bytes, Error>>);
 
 impl Items {
@@ -52,7 +52,7 @@ pub(crate) fn read_all(mut stream: ByteStream) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// A stream as text.
+/// Returns a stream as text.
 pub(crate) fn text_of(stream: ByteStream) -> String {
     String::from_utf8(read_all(stream).unwrap()).unwrap()
 }
@@ -64,7 +64,7 @@ pub(crate) struct Memory(pub(crate) Vec<u8>);
 impl BlobContent for Memory {
     fn read(&self, range: Range<u64>) -> ByteStream {
         let bytes = &self.0[range.start as usize..range.end as usize];
-        // In two pieces, so that who reads one only is found out.
+        // In two pieces, to detect code that reads only one.
         let (front, back) = bytes.split_at(bytes.len() / 2);
         let items = [front, back].into_iter().filter(|piece| !piece.is_empty());
         Box::pin(Items(

@@ -1,6 +1,6 @@
 //! Serde for the newtypes that are written as text.
 
-/// Implements `Serialize` by `Display` and `Deserialize` by `FromStr`.
+/// Implements `Serialize` with `Display` and `Deserialize` with `FromStr`.
 macro_rules! serde_as_text {
     ($type:ty) => {
         impl serde::Serialize for $type {

@@ -1,4 +1,4 @@
-//! Uploads: where a session stands, and what may happen to it next.
+//! Uploads: the state of a session, and what may happen to it next.
 
 use alloc::format;
 
@@ -10,12 +10,12 @@ use crate::hash::{HashSnapshot, Hasher};
 
 /// An upload session, without its bytes, which the storage keeps.
 ///
-/// It is a value: a transition takes one and returns the next, and nothing has happened until the storage wrote that
-/// down. Every transition but that of a repeated commit starts from an open session; from any other it is refused with
+/// It is a value: a transition takes one and returns the next, and nothing has happened until the storage recorded
+/// that. Every transition except a repeated commit starts from an open session; from any other it is refused with
 /// [`ErrorCode::BlobUploadUnknown`].
 ///
-/// The hasher may be behind the bytes: a storage that hashes on another thread, or keeps a tail that is not hashed
-/// yet, says so by [`Upload::with_progress`].
+/// The hasher may be behind the bytes: a storage that hashes on another thread, or keeps a tail that is not hashed yet,
+/// reports that with [`Upload::with_progress`].
 #[derive(Clone, Debug)]
 pub struct Upload {
     length: u64,
@@ -34,25 +34,25 @@ pub struct UploadSnapshot {
     phase: Phase,
 }
 
-/// What to do for a commit.
+/// What a commit has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
     /// The bytes have the digest: make them a blob, then [`Upload::finished`].
     Matches,
-    /// The session was finished with this digest before: succeed if the blob is still there.
+    /// The session was already finished with this digest: succeed if the blob still exists.
     AlreadyFinished,
-    /// The bytes have to be read and hashed from the start: with another algorithm than was hinted, or because the
-    /// hasher has not seen all of them. Then [`Upload::with_progress`], and ask again.
+    /// The bytes have to be read and hashed from the start: with another algorithm than was announced, or because the
+    /// hasher has not seen all of them. Then call [`Upload::with_progress`], and commit again.
     Rehash(Algorithm),
 }
 
-/// How far a session has come.
+/// The phase of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Phase {
-    /// It takes bytes.
+    /// It accepts bytes.
     Open,
-    /// It became a blob, of this digest.
+    /// It became a blob with this digest.
     Finished(Digest),
     /// It was cancelled or given up.
     Aborted,
@@ -62,7 +62,7 @@ enum Phase {
 const VERSION: u32 = 1;
 
 impl Upload {
-    /// Starts a session without bytes, whose digest will presumably be of `algorithm`.
+    /// Starts a session without bytes, whose digest is expected to have `algorithm`.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         Self {
@@ -72,11 +72,11 @@ impl Upload {
         }
     }
 
-    /// Goes on where `snapshot` was taken. Where only the state of the hash cannot be resumed, a commit will ask for
+    /// Continues where `snapshot` was taken. If only the state of the hash cannot be resumed, a commit will return
     /// [`Commit::Rehash`].
     ///
     /// # Errors
-    /// [`ErrorCode::Internal`] where another version of this registry wrote the snapshot and this one cannot read it.
+    /// [`ErrorCode::Internal`] if another version of this registry wrote the snapshot and this one cannot read it.
     pub fn resume(snapshot: UploadSnapshot) -> Result<Self, Error> {
         let UploadSnapshot {
             version,
@@ -114,7 +114,7 @@ impl Upload {
     /// Returns how many bytes the session has.
     ///
     /// # Errors
-    /// [`ErrorCode::BlobUploadUnknown`] where it is not open.
+    /// [`ErrorCode::BlobUploadUnknown`] if the session is not open.
     pub fn length(&self) -> Result<u64, Error> {
         match self.phase {
             Phase::Open => Ok(self.length),
@@ -122,13 +122,13 @@ impl Upload {
         }
     }
 
-    /// Returns the hasher, to go on with it elsewhere; it has seen the first [`Hasher::length`] bytes.
+    /// Returns the hasher, to continue with it elsewhere; it has seen the first [`Hasher::length`] bytes.
     #[must_use]
     pub const fn hasher(&self) -> &Hasher {
         &self.hasher
     }
 
-    /// Returns the digest that the session was finished with.
+    /// Returns the digest that the session was finished with; `None` if it was not finished.
     #[must_use]
     pub const fn finished_digest(&self) -> Option<&Digest> {
         match &self.phase {
@@ -137,11 +137,11 @@ impl Upload {
         }
     }
 
-    /// Returns where the next bytes go, which is the end; the client that names an `offset` must mean the same.
+    /// Returns where the next bytes go, which is the end; an `offset` from the client must be the same.
     ///
     /// # Errors
     /// [`ErrorCode::RangeInvalid`] for any other offset, and the session stays as it is;
-    /// [`ErrorCode::BlobUploadUnknown`] where it is not open.
+    /// [`ErrorCode::BlobUploadUnknown`] if the session is not open.
     pub fn append_at(&self, offset: Option<u64>) -> Result<u64, Error> {
         let length = self.length()?;
         match offset {
@@ -153,10 +153,10 @@ impl Upload {
         }
     }
 
-    /// Adds bytes that the storage has stored, and hashes them where all before them were.
+    /// Adds bytes that the storage has stored, and hashes them if all bytes before them were hashed.
     ///
     /// # Errors
-    /// [`ErrorCode::BlobUploadUnknown`] where the session is not open.
+    /// [`ErrorCode::BlobUploadUnknown`] if the session is not open.
     pub fn appended(mut self, bytes: &[u8]) -> Result<Self, Error> {
         let length = self.length()?;
         if self.hasher.length() == length {
@@ -166,11 +166,11 @@ impl Upload {
         Ok(self)
     }
 
-    /// States how far the storage has come by itself: it has `length` bytes, of which `hasher` saw a beginning, or all
-    /// of them. A hasher that saw more than that is put back to the start.
+    /// Sets the progress of the storage: the session has `length` bytes, of which `hasher` has seen a beginning, or
+    /// all. A hasher that has seen more than that is reset to the start.
     ///
     /// # Errors
-    /// [`ErrorCode::BlobUploadUnknown`] where the session is not open.
+    /// [`ErrorCode::BlobUploadUnknown`] if the session is not open.
     pub fn with_progress(mut self, length: u64, hasher: Hasher) -> Result<Self, Error> {
         self.length()?;
         self.length = length;
@@ -182,11 +182,11 @@ impl Upload {
         Ok(self)
     }
 
-    /// Compares the bytes with the digest that the client says they have.
+    /// Compares the bytes with the digest that the client states.
     ///
     /// # Errors
-    /// [`ErrorCode::DigestInvalid`] where they have another or its algorithm is not supported, and the session stays
-    /// open; [`ErrorCode::BlobUploadUnknown`] where the session was aborted or finished with another digest.
+    /// [`ErrorCode::DigestInvalid`] if the bytes have another digest or its algorithm is not supported, and the session
+    /// stays open; [`ErrorCode::BlobUploadUnknown`] if the session was aborted or finished with another digest.
     pub fn commit(&self, digest: &Digest) -> Result<Commit, Error> {
         if self.finished_digest() == Some(digest) {
             return Ok(Commit::AlreadyFinished);
@@ -208,7 +208,7 @@ impl Upload {
     /// Closes the session, whose bytes became the blob `digest`.
     ///
     /// # Errors
-    /// [`ErrorCode::BlobUploadUnknown`] where it is not open.
+    /// [`ErrorCode::BlobUploadUnknown`] if the session is not open.
     pub fn finished(mut self, digest: Digest) -> Result<Self, Error> {
         self.length()?;
         self.phase = Phase::Finished(digest);
@@ -218,7 +218,7 @@ impl Upload {
     /// Closes the session without a blob.
     ///
     /// # Errors
-    /// [`ErrorCode::BlobUploadUnknown`] where it is not open.
+    /// [`ErrorCode::BlobUploadUnknown`] if the session is not open.
     pub fn aborted(mut self) -> Result<Self, Error> {
         self.length()?;
         self.phase = Phase::Aborted;
@@ -226,7 +226,7 @@ impl Upload {
     }
 }
 
-/// The cause of a session that cannot be resumed.
+/// The cause if a session cannot be resumed.
 #[derive(Debug, thiserror::Error)]
 #[error("the upload session was written as version {0}, this registry reads version {VERSION}")]
 struct UnknownVersion(u32);

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorCode};
 pub struct UploadId(u128);
 
 impl UploadId {
-    /// Makes an identifier of 128 random bits; the bits that RFC 9562 fixes for version 4 are set here.
+    /// Creates an identifier from 128 random bits; the bits that RFC 9562 fixes for version 4 are set here.
     #[must_use]
     pub const fn from_random(bits: u128) -> Self {
         let version = bits & !(0xf << 76) | (0x4 << 76);

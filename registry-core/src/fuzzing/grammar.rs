@@ -1,6 +1,7 @@
-//! The grammars once more, as the specification's regular expressions read byte by byte, to compare the parsers with.
+//! The grammars again, as the specification's regular expressions evaluated byte by byte, to compare the parsers with.
 
-/// A part of a regular expression: these bytes, so many times, as many as there are.
+/// A part of a regular expression: which bytes, the minimum count and the maximum count; it matches as many as
+/// possible.
 type Part = (fn(u8) -> bool, usize, usize);
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/…)*`, at most 255 bytes.
@@ -35,7 +36,7 @@ pub(super) fn is_tag(text: &str) -> bool {
     take(text, &[(first, 1, 1), (other, 0, 127)]) == Some("")
 }
 
-/// `algorithm ":" encoded`, by image-spec, "Digests"; at most 255 bytes.
+/// `algorithm ":" encoded`, according to image-spec, "Digests"; at most 255 bytes.
 pub(super) fn is_digest(text: &str) -> bool {
     let hexadecimal = |b: u8| b"0123456789abcdef".contains(&b);
     let encoded = |b: u8| b.is_ascii_alphanumeric() || b"=_-".contains(&b);
@@ -89,7 +90,7 @@ pub(super) fn is_uuid(text: &str) -> bool {
     take(text, &parts) == Some("")
 }
 
-/// Returns what follows `parts`, each taken as often as it can be, where all of them are there.
+/// Returns what follows `parts`, each taken as often as possible; `None` if one of them does not match.
 fn take<'a>(text: &'a str, parts: &[Part]) -> Option<&'a str> {
     let mut rest = text;
     for (matches, least, most) in parts {

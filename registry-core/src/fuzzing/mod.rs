@@ -1,6 +1,6 @@
-//! What must hold for any input, as bodies for a fuzzer and for property tests. Not part of the API.
+//! Properties that must hold for any input, as bodies for a fuzzer and for property tests. Not part of the API.
 //!
-//! Each function takes any bytes, and panics where the code is wrong.
+//! Each function takes any bytes, and panics if the code is wrong.
 
 mod grammar;
 mod request;
@@ -25,7 +25,8 @@ use crate::tag::Tag;
 use crate::upload::{Commit, Upload, UploadSnapshot};
 use crate::upload_id::UploadId;
 
-/// Names, tags, references, media types and upload identifiers are what their grammars say, and are written as read.
+/// Names, tags, references, media types and upload identifiers follow their grammars, and are written as they were
+/// parsed.
 pub fn name(bytes: &[u8]) {
     let Ok(text) = core::str::from_utf8(bytes) else {
         return;
@@ -41,7 +42,7 @@ pub fn name(bytes: &[u8]) {
     check_text::<MediaType>(base, grammar::is_media_type(base));
 }
 
-/// Digests are what their grammar says, and are written as read.
+/// Digests follow their grammar, and are written as they were parsed.
 pub fn digest(bytes: &[u8]) {
     let Ok(text) = core::str::from_utf8(bytes) else {
         return;
@@ -56,8 +57,8 @@ pub fn digest(bytes: &[u8]) {
     }
 }
 
-/// What is accepted as a manifest is of one kind, and its view is what the document says. The first byte chooses the
-/// content type.
+/// An accepted manifest is of one kind, and its view is what the document says. The first byte selects the content
+/// type.
 pub fn manifest(bytes: &[u8]) {
     let Some((choice, bytes)) = bytes.split_first() else {
         return;
@@ -101,13 +102,13 @@ pub fn manifest(bytes: &[u8]) {
     );
 }
 
-/// An upload does what [`upload_model`] does, for the operations that the bytes spell.
+/// An upload behaves like [`upload_model`], for the operations that the bytes encode.
 pub fn upload_operations(bytes: &[u8]) {
     let (algorithm, operations) = upload_model::decode(bytes);
     upload_model::check(algorithm, &operations);
 }
 
-/// A record of a session, or the state of a hash in it, may be anything: it is refused, or the session goes on.
+/// A record of a session, or the state of a hash in it, may be anything: it is refused, or the session continues.
 pub fn session_snapshot(bytes: &[u8]) {
     if let Ok(text) = core::str::from_utf8(bytes)
         && let Ok(mut hasher) = Hasher::resume(&HashSnapshot::from(text))

@@ -50,7 +50,7 @@ const fn is_of_registry(request: &Request) -> bool {
     matches!(request, Request::Version | Request::ListRepositories { .. })
 }
 
-/// Ranges are written as they are understood, and select no more than there is, whatever its size.
+/// Ranges are written as they are understood, and select no more than exists, whatever its size.
 pub fn ranges(bytes: &[u8]) {
     let Ok(text) = core::str::from_utf8(bytes) else {
         return;
@@ -79,8 +79,8 @@ pub fn ranges(bytes: &[u8]) {
     }
 }
 
-/// Any field `Forwarded` is taken apart, each element is the same when it is written and read again, and nothing before
-/// it changes the last one.
+/// Any field `Forwarded` is parsed, each element is the same after it is written and parsed again, and nothing before
+/// the last element changes it.
 pub fn forwarded(bytes: &[u8]) {
     let Ok(text) = core::str::from_utf8(bytes) else {
         return;

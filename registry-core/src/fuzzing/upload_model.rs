@@ -1,4 +1,4 @@
-//! An upload as anyone would write it, the bytes in a vector, and a comparison of [`Upload`] with it.
+//! A naive upload, with the bytes in a vector, and a comparison of [`Upload`] with it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,13 +16,13 @@ pub enum Operation {
     Append(Vec<u8>),
     /// Bytes arrive at an offset, right or wrong.
     AppendAt(u64, Vec<u8>),
-    /// Bytes are stored, and are not hashed yet.
+    /// Bytes are stored, but not hashed yet.
     Store(Vec<u8>),
-    /// What was stored is hashed, up to this many bytes more.
+    /// Stored bytes are hashed, up to this many more.
     CatchUp(u8),
-    /// Another process goes on.
+    /// Another process continues.
     Resume,
-    /// Another process goes on, and cannot read the state of the hash.
+    /// Another process continues, and cannot resume the state of the hash.
     ResumeWithoutHash,
     /// The client states the digest, or a wrong one.
     Commit(Algorithm, IsRight),
@@ -45,7 +45,7 @@ struct Model {
     aborted: bool,
 }
 
-/// Runs `operations` on an upload and on the model, and panics where they differ.
+/// Runs `operations` on an upload and on the model, and panics if they differ.
 pub fn check(algorithm: Algorithm, operations: &[Operation]) {
     let mut upload = Upload::new(algorithm);
     let mut model = Model {
@@ -195,7 +195,7 @@ fn commit(mut upload: Upload, model: &mut Model, algorithm: Algorithm, is_right:
     }
 }
 
-/// Takes an upload through its JSON, which `edit` may change.
+/// Converts an upload to JSON, which `edit` may change, and back.
 fn resume(upload: &Upload, edit: impl Fn(String) -> String) -> Upload {
     let Ok(json) = serde_json::to_string(&upload.snapshot()) else {
         panic!("a snapshot can be written");
@@ -206,7 +206,7 @@ fn resume(upload: &Upload, edit: impl Fn(String) -> String) -> Upload {
     }
 }
 
-/// Makes a transition that only an open session allows.
+/// Runs a transition that only an open session allows.
 fn transition(
     model: &Model,
     upload: Upload,
@@ -229,7 +229,7 @@ fn code<T: Debug>(result: Result<T, Error>) -> Result<T, ErrorCode> {
     result.map_err(|error| error.code())
 }
 
-/// Reads the algorithm and operations that `bytes` spell; every input spells some.
+/// Decodes the algorithm and operations from `bytes`; every input has a decoding.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> (Algorithm, Vec<Operation>) {
     let mut rest = bytes.iter().copied();

@@ -1,4 +1,4 @@
-//! What is known of a principal beside its name.
+//! What is known about a principal besides its name.
 
 use alloc::format;
 use alloc::string::String;
@@ -10,34 +10,34 @@ use crate::operation::{Action, Authorizer, Operation, Principal};
 use crate::scope::Scope;
 use crate::{Error, ErrorCode};
 
-/// What is known of a [`Principal`] beside its name.
+/// What is known about a [`Principal`] besides its name.
 ///
-/// An authenticator gives it with [`Principal::with_claims`]. Each request's claims are those of its own credentials, so what was taken back is gone
-/// with the next.
+/// An authenticator adds it with [`Principal::with_claims`]. Each request's claims are those of its own credentials, so
+/// a revocation takes effect with the next request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// The groups that the credentials name, beside those of [`Rules`](super::Rules).
+    /// The groups in the credentials, in addition to those of [`Rules`](super::Rules).
     pub groups: Vec<String>,
-    /// What the token grants; nothing is said where the credentials are no token.
+    /// What the token grants; `None` if the credentials are not a token.
     pub access: Option<Vec<Scope>>,
 }
 
-/// Lets a principal do what its token grants, and no more.
+/// Allows a principal what its token grants, and no more.
 #[derive(Clone, Debug, Default)]
 pub struct TokenScopes {
     rules: Option<Arc<dyn Authorizer>>,
 }
 
 impl TokenScopes {
-    /// Lets tokens alone decide; who has none may do nothing.
+    /// Lets tokens alone decide; a principal without a token may do nothing.
     #[must_use]
     pub const fn new() -> Self {
         Self { rules: None }
     }
 
-    /// Lets a principal do what `rules` allow and, if it has a token, that one grants.
+    /// Allows a principal what `rules` allow and, if it has a token, the token grants as well.
     ///
-    /// The rules are asked first: what they refuse to somebody who is known, no other token would allow.
+    /// The rules are checked first: what they refuse to an authenticated principal, no other token would allow.
     #[must_use]
     pub const fn within(rules: Arc<dyn Authorizer>) -> Self {
         Self { rules: Some(rules) }

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
-/// A pattern for the names of repositories or for tags: `*` is any run of characters within one component, `**` any run
-/// at all, and every other character is itself.
+/// A pattern for the names of repositories or for tags: `*` matches any run of characters within one component, `**`
+/// any run at all, and every other character itself.
 ///
 /// ```
 /// use registry_core::policy::Glob;
@@ -21,7 +21,7 @@ use core::str::FromStr;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Glob(String);
 
-/// A text that is no pattern.
+/// A text that is not a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a pattern: one is 1 to 255 of letters, digits, '.', '_', '-' and '/', with '*' for a part of a \
@@ -30,7 +30,7 @@ pub struct Glob(String);
 pub struct InvalidGlob(String);
 
 impl Glob {
-    /// The most bytes that a pattern may have.
+    /// The maximum length of a pattern in bytes.
     pub const MAXIMUM_LENGTH: usize = 255;
 
     /// Returns the pattern as text.
@@ -39,14 +39,14 @@ impl Glob {
         &self.0
     }
 
-    /// Tells whether a name has this pattern. No pattern makes it slow: nothing is tried twice from one place.
+    /// Returns whether a name matches this pattern. No pattern makes it slow: nothing is tried twice from one position.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         matches(self.0.as_bytes(), name.as_bytes())
     }
 
-    /// Tells whether each name that has `other` has this pattern too. Of pairs such as `*b*` and `b*`, where that is so in
-    /// another way than star for star, it may say no.
+    /// Returns whether each name that matches `other` matches this pattern too. It may return `false` for pairs such as
+    /// `*b*` and `b*`, which need more than a star-for-star comparison.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let narrow: Vec<Part> = other.parts().collect();
@@ -55,7 +55,8 @@ impl Glob {
             *start = true;
         }
         for wide in self.parts() {
-            // Whether a part of the other one may be reached after this one, from where that was possible before it.
+            // Whether a part of the other pattern can be reached after this one, from where that was possible before
+            // it.
             let mut before = false;
             let mut is_reached = false;
             for (at, reached) in reached.iter_mut().enumerate() {
@@ -97,7 +98,7 @@ enum Part {
 }
 
 impl Part {
-    /// Tells whether it stands for nothing beyond one component.
+    /// Returns whether it matches nothing beyond one component.
     const fn is_in_component(self) -> bool {
         match self {
             Self::Star => true,
@@ -107,7 +108,7 @@ impl Part {
     }
 }
 
-/// Where to go on when what follows a star does not fit: with the star one byte longer.
+/// Where to continue when what follows a star does not match: with the star one byte longer.
 #[derive(Clone, Copy)]
 struct Retry {
     /// What follows the star.
@@ -116,11 +117,11 @@ struct Retry {
     name: usize,
 }
 
-/// Goes through both at once. A star is first taken to be empty; on a mismatch the last `*` grows by a byte, unless that
-/// is a `/`, and else the last `**`.
+/// Goes through both at once. A star is first assumed to be empty; on a mismatch the last `*` grows by a byte, unless
+/// that is a `/`, otherwise the last `**` does.
 ///
-/// Only the last star of each kind need be remembered: what an earlier one could reach by being longer, the later can
-/// reach too. A `**` forgets the `*` before it for the same reason.
+/// Only the last star of each kind need be remembered: whatever an earlier one could reach by being longer, the later
+/// one can reach too. A `**` forgets the `*` before it for the same reason.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut within: Option<Retry> = None;
@@ -260,7 +261,7 @@ mod tests {
         assert!(!glob.matches(&("a".repeat(254) + "b")));
     }
 
-    /// The definition, word by word.
+    /// The definition, literally.
     fn model(pattern: &[char], name: &[char]) -> bool {
         match pattern {
             [] => name.is_empty(),

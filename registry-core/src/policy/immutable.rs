@@ -11,13 +11,13 @@ use crate::operation::{Action, Authorizer, Operation, Principal, Target};
 use crate::storage::TagFilter;
 use crate::{Error, ErrorCode, RepositoryName, Tag};
 
-/// Tags that never move once they are there, by pattern.
+/// Tags that never move once they exist, selected with patterns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImmutableTagRule {
-    /// The repositories; one of the patterns has to match.
+    /// The repositories; one of the patterns must match.
     pub repositories: Vec<Glob>,
-    /// The tags; one of the patterns has to match.
+    /// The tags; one of the patterns must match.
     pub tags: Vec<Glob>,
 }
 
@@ -28,13 +28,14 @@ impl ImmutableTagRule {
     }
 }
 
-/// Refuses to everybody to move or delete some tags, and leaves all else to the next authorizer.
+/// Refuses moves and deletes of some tags to every principal, and leaves everything else to the next authorizer.
 ///
-/// A tag that [lists referrers](Tag::lists_referrers) may gain entries nevertheless, as for whoever may not overwrite.
+/// A tag that [lists referrers](Tag::lists_referrers) may gain entries nevertheless, as for a principal that may not
+/// overwrite.
 ///
-/// Whether a tag would move is decided by the storage when it is written, so two pushes cannot both be the first. A
-/// deleted tag could be pushed anew with other content, so a delete is refused too, and with it that of all that the tag
-/// reaches: its manifest, the manifests of an index at any depth, layers and configurations.
+/// The storage decides whether a tag would move when it writes the tag, so two pushes cannot both be the first. A
+/// deleted tag could be pushed again with other content, so a delete is refused too, and with it that of everything
+/// that the tag reaches: its manifest, the manifests of an index at any depth, layers and configurations.
 #[derive(Clone, Debug)]
 pub struct ImmutableTags {
     rules: Vec<ImmutableTagRule>,
@@ -42,7 +43,7 @@ pub struct ImmutableTags {
 }
 
 impl ImmutableTags {
-    /// Refuses what `rules` say, and asks `next` for all else.
+    /// Refuses what `rules` select, and asks `next` for everything else.
     #[must_use]
     pub const fn new(rules: Vec<ImmutableTagRule>, next: Arc<dyn Authorizer>) -> Self {
         Self { rules, next }

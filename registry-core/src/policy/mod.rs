@@ -1,4 +1,4 @@
-//! Who may do what, by rules.
+//! Rules for who may do what.
 
 mod claims;
 mod glob;
@@ -22,10 +22,11 @@ use crate::operation::{Action, Authorizer, Operation, Principal, Target};
 use crate::scope::Scope;
 use crate::{Error, ErrorCode, RepositoryName};
 
-/// Rules that allow: a request may be made if any rule allows it. There is no rule that forbids, so their order says only
-/// which of several is named as the reason.
+/// Rules that allow: a request may be made if any rule allows it. No rule forbids, so their order only determines which
+/// of several is reported as the reason.
 ///
-/// Without any rule everybody who is known may do everything, and the anonymous principal nothing, as with the distribution registry.
+/// Without any rule, every authenticated principal may do everything, and the anonymous principal nothing, as in the
+/// distribution registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
@@ -37,24 +38,24 @@ pub struct Rules {
     pub rules: Vec<Rule>,
 }
 
-/// Lets some do some things to some repositories.
+/// Allows some principals some actions on some repositories.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// The repositories; one of the patterns has to match.
+    /// The repositories; one of the patterns must match.
     pub repositories: Vec<Glob>,
-    /// The identities; one of them has to be the principal's.
+    /// The identities; one of them must be the principal's.
     pub identities: Vec<Identity>,
-    /// What they may do.
+    /// The actions that they may do.
     pub actions: BTreeSet<Right>,
 }
 
-/// Whom a rule is for. As text: `anonymous`, `authenticated`, `group:NAME`, or the name of a user.
+/// The principals that a rule is for. As text: `anonymous`, `authenticated`, `group:NAME`, or the name of a user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Identity {
-    /// Those who give no credentials. What they may do everybody may do.
+    /// Principals without credentials. What they may do, every principal may do.
     Anonymous,
-    /// Those who give good credentials, whoever they are.
+    /// Principals with valid credentials, whatever their name.
     Authenticated,
     /// The members of a group.
     Group(String),
@@ -62,13 +63,13 @@ pub enum Identity {
     User(String),
 }
 
-/// What a rule lets one do.
+/// An action that a rule allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Right {
     /// Read content, and what refers to it.
     Pull,
-    /// Add content, and tags that are not there yet.
+    /// Add content, and new tags.
     Push,
     /// Move tags.
     Overwrite,
@@ -76,13 +77,13 @@ pub enum Right {
     Delete,
     /// List the tags, and see the repository in the list of repositories.
     List,
-    /// All of them.
+    /// All rights.
     #[serde(rename = "*")]
     All,
 }
 
 impl Right {
-    /// Returns the word that stands in a rule.
+    /// Returns the word for the right in a rule.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -103,7 +104,8 @@ impl Right {
             | (Self::Overwrite, Action::Overwrite)
             | (Self::Delete, Action::Delete)
             | (Self::List, Action::List) => true,
-            // Whoever may read a manifest may read what refers to it: signatures are looked for with every pull.
+            // A principal that may read a manifest may read what refers to it: signatures are looked up with every
+            // pull.
             (Self::Pull, Action::List) => matches!(operation.target, Target::Manifest(_)),
             _ => false,
         }
@@ -117,7 +119,7 @@ impl fmt::Display for Right {
 }
 
 impl Rules {
-    /// Returns the place of the first rule that allows an operation, from 0.
+    /// Returns the index, from 0, of the first rule that allows an operation.
     #[must_use]
     pub fn first_that_allows(&self, principal: &Principal, operation: &Operation<'_>) -> Option<usize> {
         let repository = operation.repository?;
@@ -134,7 +136,7 @@ impl Rules {
         })
     }
 
-    /// Tells whether a principal may do an operation on some repository at least.
+    /// Returns whether a principal may do an operation on at least some repository.
     fn may_somewhere(&self, principal: &Principal, operation: &Operation<'_>) -> bool {
         self.rules.iter().any(|rule| {
             rule.actions.iter().any(|right| right.allows(operation))
@@ -145,7 +147,7 @@ impl Rules {
         })
     }
 
-    /// Returns the groups that identities of the rules name and that have no members here. Credentials may bring members.
+    /// Returns the groups that rules name and that have no members here. Credentials may add members.
     #[must_use]
     pub fn unknown_groups(&self) -> BTreeSet<&str> {
         let identities = self.rules.iter().flat_map(|rule| &rule.identities);
@@ -180,7 +182,7 @@ impl Authorizer for Rules {
         let is_allowed = match operation.repository {
             _ if operation.action == Action::Connect => true,
             _ if self.rules.is_empty() => !principal.is_anonymous(),
-            // Each entry of the list is asked for by itself, so it may be empty for somebody who is known.
+            // Each entry of the list is checked separately, so the list may be empty for an authenticated principal.
             None => !principal.is_anonymous() || self.may_somewhere(principal, operation),
             Some(_) => self.first_that_allows(principal, operation).is_some(),
         };
@@ -197,7 +199,7 @@ impl Authorizer for Rules {
     }
 }
 
-/// Says in words what an operation does.
+/// Describes in words what an operation does.
 fn describe(operation: &Operation<'_>) -> String {
     let action = match operation.action {
         Action::Connect => "connect",
@@ -214,14 +216,14 @@ fn describe(operation: &Operation<'_>) -> String {
     }
 }
 
-/// A text that names no identity.
+/// A text that is not an identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no identity: use anonymous, authenticated, group:NAME or the name of a user")]
 pub struct InvalidIdentity(String);
 
 impl Identity {
-    /// Tells whether a rule can name a user called `name`: no other identity is written like that. Whoever gives names to
-    /// users must refuse all others, so that nobody takes such a user for what the word means in a rule.
+    /// Returns whether a rule can name a user called `name`, because no other identity is written like that. An
+    /// authenticator must refuse all other names, so that no such user is taken for what the word means in a rule.
     #[must_use]
     pub fn is_name_of_user(name: &str) -> bool {
         matches!(name.parse(), Ok(Self::User(_)))
@@ -255,7 +257,7 @@ impl fmt::Display for Identity {
 
 crate::text::serde_as_text!(Identity);
 
-/// Reduces a scope that a token was asked for to what `rules` allow. Nothing may be left of its actions.
+/// Reduces a scope that was requested for a token to what `rules` allow. It may have no actions left.
 #[must_use]
 pub fn reduce(scope: &Scope, rules: &dyn Authorizer, principal: &Principal) -> Scope {
     let may = |operation: &Operation<'_>| rules.authorize(principal, operation).is_ok();
@@ -277,7 +279,8 @@ pub fn reduce(scope: &Scope, rules: &dyn Authorizer, principal: &Principal) -> S
     let Some(repository) = repository_of(scope) else {
         return reduced;
     };
-    // A token's `pull` lists too and its `push` moves tags; which of both it is, the rules are asked again later.
+    // A token's `pull` also lists and its `push` also moves tags; the rules decide again later which of the two is
+    // allowed.
     for (name, actions) in [
         ("pull", &[Action::Pull, Action::List][..]),
         ("push", &[Action::Push, Action::Overwrite]),

@@ -1,4 +1,4 @@
-//! Ranges of bytes: which part of a blob an upload's chunk is, and which parts of a blob a read asks for.
+//! Ranges of bytes: which part of a blob an upload's chunk is, and which parts of a blob a read requests.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -7,11 +7,11 @@ use core::str::FromStr;
 
 use crate::error::{Error, ErrorCode};
 
-/// Where an upload's chunk lies in its blob: the field `Content-Range` of an upload (distribution-spec, "Pushing a
-/// blob in chunks").
+/// Where an upload's chunk is in its blob: the field `Content-Range` of an upload (distribution-spec, "Pushing a blob
+/// in chunks").
 ///
-/// Written `start-end`, in bytes, both inclusive, so that `0-0` is one byte; it is never empty. Parsing also takes
-/// the form of RFC 9110, section 14.4, `bytes start-end/total`, which some clients send; the total is not kept.
+/// Written `start-end`, in bytes, both inclusive, so that `0-0` is one byte; it is never empty. Parsing also accepts
+/// the form of RFC 9110, section 14.4, `bytes start-end/total`, which some clients send; the total is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentRange {
     start: u64,
@@ -19,8 +19,8 @@ pub struct ContentRange {
 }
 
 impl ContentRange {
-    /// Makes the range of the bytes `start` to `end`, both inclusive; nothing where `end` lies before `start` or
-    /// the length does not fit 64 bits.
+    /// Creates the range of the bytes `start` to `end`, both inclusive; `None` if `end` is before `start` or the length
+    /// does not fit 64 bits.
     #[must_use]
     pub const fn new(start: u64, end: u64) -> Option<Self> {
         if start <= end && end != u64::MAX {
@@ -87,30 +87,30 @@ impl fmt::Display for ContentRange {
     }
 }
 
-/// One part of a blob that a read asks for (RFC 9110, section 14.1.2).
+/// One part of a blob that a read requests (RFC 9110, section 14.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteRange {
-    /// `first-last`, both inclusive. A `last` before `first` asks for nothing that exists.
+    /// `first-last`, both inclusive. With `last` before `first`, it selects nothing.
     Between {
         /// The offset of the first byte.
         first: u64,
-        /// The offset of the last byte; it may lie beyond the end of the blob.
+        /// The offset of the last byte; it may be beyond the end of the blob.
         last: u64,
     },
-    /// `first-`, all from an offset on.
+    /// `first-`, everything from an offset on.
     From {
         /// The offset of the first byte.
         first: u64,
     },
     /// `-length`, the last bytes.
     Suffix {
-        /// How many.
+        /// How many bytes.
         length: u64,
     },
 }
 
 impl ByteRange {
-    /// Returns the bytes of content of `size` bytes that are meant; nothing where there are none.
+    /// Returns the selected bytes of content of `size` bytes; `None` if there are none.
     #[must_use]
     pub fn resolve(self, size: u64) -> Option<Range<u64>> {
         let range = match self {
@@ -132,7 +132,7 @@ impl fmt::Display for ByteRange {
     }
 }
 
-/// The parts of a blob that a read asks for: the field `Range` in the unit `bytes` (RFC 9110, section 14.2).
+/// The parts of a blob that a read requests: the field `Range` in the unit `bytes` (RFC 9110, section 14.2).
 ///
 /// A field that does not parse is to be ignored, which means that the whole content is sent. `bytes=500-0` parses, though
 /// the RFC calls it malformed: the conformance suite asks that it be answered 416. So does a field of more than
@@ -162,10 +162,10 @@ pub enum Selection {
 }
 
 impl RangeHeader {
-    /// The most parts that are served.
+    /// The maximum number of parts that are served.
     pub const MAXIMUM: usize = 2048;
 
-    /// Makes a field of 1 to [`RangeHeader::MAXIMUM`] parts; nothing for another number.
+    /// Creates a field of 1 to [`RangeHeader::MAXIMUM`] parts; `None` for any other number.
     #[must_use]
     pub fn new(parts: Vec<ByteRange>) -> Option<Self> {
         (1..=Self::MAXIMUM)
@@ -173,7 +173,7 @@ impl RangeHeader {
             .then_some(Self(Parts::Some(parts)))
     }
 
-    /// Parses a field's value; nothing where it has another unit or is malformed.
+    /// Parses a field's value; `None` if it has another unit or is malformed.
     ///
     /// A number that does not fit 64 bits counts as the largest that does.
     #[must_use]
@@ -196,7 +196,7 @@ impl RangeHeader {
         Self::new(parts)
     }
 
-    /// Returns the parts; none where they are too many.
+    /// Returns the parts; empty if they are too many.
     #[must_use]
     pub fn parts(&self) -> &[ByteRange] {
         match &self.0 {
@@ -236,7 +236,7 @@ impl RangeHeader {
     }
 }
 
-/// Joins ranges that overlap or follow each other.
+/// Joins ranges that overlap or are adjacent.
 fn join(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
     parts.sort_unstable_by_key(|part| part.start);
     let mut joined: Vec<Range<u64>> = Vec::with_capacity(parts.len());

@@ -148,7 +148,7 @@ pub(crate) fn any_range() -> impl Strategy<Value = RangeHeader> {
     prop::collection::vec(part, 1..=20).prop_map(|parts| RangeHeader::new(parts).unwrap())
 }
 
-/// The offsets that a part names, one by one.
+/// The offsets in a part, one by one.
 fn naive(part: ByteRange, size: u64) -> Vec<u64> {
     (0..size)
         .filter(|at| match part {
