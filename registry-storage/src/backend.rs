@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 
-/// A version of a record. Equal versions of one key mean that nothing was written in between; no version comes twice.
+/// A version of a record. Equal versions of one key mean that nothing was written in between; no version is used twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Version(pub Arc<str>);
 

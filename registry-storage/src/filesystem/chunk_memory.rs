@@ -11,8 +11,8 @@ const LARGEST: usize = 384 * 1024;
 /// The smallest chunk in bytes, which needs no permit.
 const SMALLEST: usize = 8 * 1024;
 
-/// A chunk is at most one in this many parts of the free memory, so that clients that stall use it up more and more
-/// slowly, and some is left for the next client.
+/// A chunk takes at most 1/`SHARE` of the free memory, so that clients that stall use it up more and more slowly, and
+/// some is left for the next client.
 const SHARE: usize = 16;
 
 /// A budget of memory that all streams share, in kibibytes.

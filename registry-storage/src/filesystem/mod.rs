@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/registry.lock              held by the process that owns the root, and says which one it is
-//! <root>/records.sqlite             records, with SQLite's log beside it
+//! <root>/records.sqlite             records, with SQLite's log next to it
 //! <root>/bytes/<yyyymmdd>/<uuid>    bytes
 //! <root>/reserve                    space that deletes may use on a full disk
 //! ```
@@ -96,7 +96,7 @@ pub(crate) const BYTES_FOLDER: &str = "bytes";
 const PART_SIZE: usize = 256 * 1024;
 /// The size of a part in bytes when the memory for uploads is used up.
 const SMALL_PART: usize = 24 * 1024;
-/// A part is at most one in this many parts of the free memory for uploads.
+/// A part takes at most 1/`SHARE` of the free memory for uploads.
 const SHARE: usize = 8;
 /// The largest blob in bytes that is kept in its record.
 const TAIL_LIMIT: usize = 16 * 1024;
