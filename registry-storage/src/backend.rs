@@ -97,7 +97,7 @@ pub enum Condition {
 pub enum Durability {
     /// When other transactions see it. It becomes durable with the next transaction that is [`Synced`](Self::Synced).
     Deferred,
-    /// When it survives the loss of power.
+    /// When it survives a loss of power.
     Synced,
 }
 

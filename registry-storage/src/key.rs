@@ -5,7 +5,7 @@ use std::fmt;
 use registry_core::{Digest, RepositoryName, Tag, UploadId};
 use uuid::Uuid;
 
-/// The key of a record, or the beginning of the keys of several.
+/// The key of a record, or a prefix of the keys of several.
 ///
 /// Spelled so that a person can read a listing. `!` sorts below every character of a name, so repositories are listed
 /// in the order of their names, and `a` can exist alongside `a/b`.
@@ -115,7 +115,7 @@ impl Key {
         Self(format!("uploads/{id}").into())
     }
 
-    /// Returns the upload session that this is the key of.
+    /// Returns the upload session that this key identifies.
     #[must_use]
     pub fn upload_id(&self) -> Option<UploadId> {
         self.0.strip_prefix("uploads/")?.parse().ok()
@@ -224,7 +224,7 @@ impl Key {
         Self("quarantine/".into())
     }
 
-    /// Returns this key with `rest` behind it.
+    /// Returns this key followed by `rest`.
     #[must_use]
     pub fn join(&self, rest: &str) -> Self {
         Self(format!("{}{rest}", self.0).into())

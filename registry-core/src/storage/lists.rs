@@ -49,7 +49,7 @@ impl From<PageRequest> for ReferrersRequest {
 /// A part of an ordered list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// The items, in the order of their bytes.
+    /// The items, in the order that the method states.
     pub items: Vec<T>,
     /// The place to continue from, if there may be more.
     pub next: Option<String>,

@@ -38,7 +38,7 @@ pub(super) struct OpenedBytes {
 }
 
 impl OpenedFiles {
-    /// Lets `limit` files be open at once, three quarters of them for reading.
+    /// Allows `limit` files to be open at once, three quarters of them for reading.
     pub(super) fn new(limit: usize) -> Self {
         let writes = (limit / 4).clamp(1, Semaphore::MAX_PERMITS);
         let reads = limit.saturating_sub(writes).clamp(1, Semaphore::MAX_PERMITS);

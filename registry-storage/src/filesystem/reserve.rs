@@ -20,10 +20,10 @@ use super::rights::PRIVATE_FILE;
 /// example in the audit log, need room as well. A smaller reserve does not count as one.
 const LOW: u64 = 1 << 20;
 
-/// How often it is tried to set the space aside again.
+/// The interval between attempts to set the space aside again.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is tried to set more aside, if there was little room at first.
+/// The interval between attempts to set more aside, if there was little room at first.
 const GROW: Duration = Duration::from_secs(60);
 
 /// How often the log reports that there is no room.
@@ -65,7 +65,7 @@ struct State {
     told: Instant,
     /// Whether hardly any space was left when it was last measured.
     is_low: bool,
-    /// Whether space was freed since it was last tried to set some aside.
+    /// Whether space was freed since the last attempt to set some aside.
     is_room_likely: bool,
 }
 

@@ -82,7 +82,7 @@ impl VolatileDisk {
         self.state().calls
     }
 
-    /// Lets the call after `calls` more calls fail with the error number `code`.
+    /// Makes the call after `calls` more calls fail with the error number `code`.
     pub fn fail_after(&self, calls: u64, code: i32) {
         let mut state = self.state();
         let call = state.calls.saturating_add(calls);

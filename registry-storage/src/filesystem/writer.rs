@@ -202,7 +202,7 @@ pub(super) struct Writer {
     pub(super) commits: Arc<AtomicU64>,
     /// What the last commit wrote.
     pub(super) last_change: Option<LastChange>,
-    /// When it was last tried to write again.
+    /// When the last attempt to write again was made.
     pub(super) tried: Option<Instant>,
 }
 

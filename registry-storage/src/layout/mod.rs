@@ -65,7 +65,7 @@ pub enum LayoutError {
         #[source]
         cause: io::Error,
     },
-    /// It is no image layout, or cannot be written as one.
+    /// It is not an image layout, or cannot be written as one.
     #[error("{}: {reason}", path.display())]
     Malformed {
         /// The folder or archive.

@@ -62,7 +62,7 @@ impl Default for OutboxLimits {
 /// Why an outbox operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// The disk is so slow that thousands of appends wait for it already.
+    /// The disk is so slow that 4096 commands, or 8 MiB of entries, wait for it already.
     #[error("the outbox does not keep up")]
     Busy,
     /// The outbox was closed.
@@ -183,10 +183,11 @@ impl Outbox {
         })
     }
 
-    /// Appends entries, in their order. They are safe once this returns.
+    /// Appends entries, in their order. They are safe once this returns. Cancel safety: once the future was polled, the
+    /// entries are appended even if it is dropped.
     ///
     /// # Errors
-    /// The file cannot be written, or the outbox does not keep up; then nothing was appended.
+    /// The file cannot be written, or the outbox does not keep up or is closed; then nothing was appended.
     pub async fn append(&self, values: Vec<Vec<u8>>) -> Result<(), OutboxError> {
         self.ask(|reply| Command::Append(values, Some(reply))).await
     }
@@ -203,7 +204,7 @@ impl Outbox {
     /// once this returns, as an entry would be.
     ///
     /// # Errors
-    /// The file cannot be written, or the outbox does not keep up; then nothing was noted.
+    /// The file cannot be written, or the outbox does not keep up or is closed; then nothing was noted.
     pub async fn intend(&self, name: IntentName, value: Vec<u8>) -> Result<(), OutboxError> {
         self.ask(|reply| Command::Intend(name, value, reply)).await
     }
@@ -212,7 +213,8 @@ impl Outbox {
     /// once this returns.
     ///
     /// # Errors
-    /// The file cannot be written, or the outbox does not keep up; then the intent stays and nothing was appended.
+    /// The file cannot be written, or the outbox does not keep up or is closed; then the intent stays and nothing was
+    /// appended.
     pub async fn settle(&self, name: IntentName, values: Vec<Vec<u8>>) -> Result<(), OutboxError> {
         self.ask(|reply| Command::Settle(name, values, reply)).await
     }
@@ -221,7 +223,7 @@ impl Outbox {
     /// name.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or the outbox does not keep up or is closed.
     pub async fn intents(&self, name: Option<IntentName>) -> Result<Vec<(IntentName, Vec<u8>)>, OutboxError> {
         self.ask(|reply| Command::Intents(name, reply)).await
     }
@@ -229,7 +231,7 @@ impl Outbox {
     /// Reads at most `limit` entries after `after`, and after what the consumer has acknowledged.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or the outbox does not keep up or is closed.
     pub async fn read(
         &self,
         consumer: &str,

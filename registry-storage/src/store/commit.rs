@@ -188,7 +188,7 @@ pub(super) struct Committed {
     pub(super) has_healed: bool,
 }
 
-/// What became of the blob.
+/// What happened to the blob.
 enum Offered {
     /// It is Live, with this content.
     Live(BlobBytes),

@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// That time is also at least this many times the duration of the last sweep: a large store is not swept all the time.
 const PAUSE_FACTOR: u32 = 10;
 
-/// A task that sweeps a store again and again. It ends with [`Sweeper::shutdown`], or soon after it was dropped.
+/// A task that sweeps a store repeatedly. It ends with [`Sweeper::shutdown`], or soon after it was dropped.
 #[derive(Debug)]
 pub struct Sweeper {
     stop: watch::Sender<()>,
@@ -70,7 +70,7 @@ impl Sweeper {
         Self { stop, task }
     }
 
-    /// Stops the task and waits until it has ended.
+    /// Stops the task, even in the middle of a sweep, and waits until it has ended.
     pub async fn shutdown(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
