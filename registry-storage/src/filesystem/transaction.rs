@@ -65,7 +65,7 @@ impl<'c> SqliteTransaction<'c> {
         self.changes.truncate(count);
     }
 
-    /// Returns the first error of SQLite, if there was one.
+    /// Fails with the first error of SQLite, if there was one.
     pub(super) fn check(&mut self) -> rusqlite::Result<()> {
         self.failure.take().map_or(Ok(()), Err)
     }

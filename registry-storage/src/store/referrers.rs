@@ -25,7 +25,7 @@ pub(super) const MEMORY: usize = 8 * 1024;
 /// list.
 const SMALL: u64 = 64;
 
-/// The maximum bytes read for a page, as a multiple of the page's size.
+/// The maximum number of bytes read for a page, as a multiple of the page's size.
 const READ_FACTOR: usize = 4;
 
 /// The size steps by which a list is ordered: larger entries come later, so that no large entry precedes one that would

@@ -242,7 +242,7 @@ pub(super) fn other_content(digest: &Digest, content: &[u8]) -> Option<Problem> 
     (found != *digest).then_some(Problem::OtherContent { found })
 }
 
-/// Returns [`Problem::Unreadable`] if a record is not one that this version writes.
+/// Returns the problem of a record that this version did not write, or whose size encodes another state.
 fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
     match kind {
         KeyKind::Blob(_) => {
