@@ -24,8 +24,9 @@ fn referrer(subject: &Digest, number: usize, artifact_type: &str, size: usize) -
     NewManifest { subject, ..new }
 }
 
-/// A page has at most the requested number of bytes, unless it is a single descriptor, and a filter leaves the
-/// descriptors of its type. Nothing is listed twice or left out, and annotations stay as they are.
+/// A page has at most the requested number of bytes, unless it is a single descriptor, and a filter leaves its type.
+///
+/// Nothing is listed twice or left out, and annotations stay as they are.
 pub async fn pages_by_size_and_type(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let subject = digest(b"subject");
