@@ -127,9 +127,13 @@ fn path_traversal_leads_nowhere() {
         for rest in ["manifests/latest", "tags/list", "blobs/uploads/"] {
             for method in ["GET", "PUT", "POST", "DELETE"] {
                 let response = server.request(method, &format!("/v2/{name}/{rest}")).send();
-                // Slashes too many lead to the path without them, on this server.
+                // An unclean path leads to the clean one on this server, which is asked for like any other.
                 let is_refused = (400..500).contains(&response.status);
-                let is_moved = name == "a//b" && response.location().starts_with("/v2/a/b/");
+                let clean = ["/v2/a/b/", "/v2/b/", "/v2/a/", "/v2/outside/", "/outside/"];
+                let is_moved = [301, 308].contains(&response.status)
+                    && clean
+                        .iter()
+                        .any(|clean| response.location() == format!("{clean}{rest}").trim_end_matches('/'));
                 assert!(
                     is_refused || is_moved,
                     "{method} {name}/{rest}: {}",

@@ -15,7 +15,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["check"], "nothing is broken"),
     (&["backup", "TARGET"], "is whole"),
     (&["export", "TARGET", "--layout", "distribution"], "Exported 1 "),
-    (&["adopt", "--dry-run"], "Would adopt 1 repository"),
+    (&["adopt", "--dry-run"], "would adopt 1 repository"),
     (&["config", "show"], "rootdirectory: data"),
     (&["config", "check"], "stores in data"),
     (&["explain", "app", "--action", "pull"], "allowed: "),
