@@ -1,8 +1,10 @@
 //! Files that only their owner can read.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown,
+};
 use std::path::{Path, PathBuf};
 
 use registry_storage::filesystem::create_private_folder;
@@ -71,7 +73,12 @@ fn lock_in_place(path: &Path) -> io::Result<Option<File>> {
 /// Those of the file system.
 pub(crate) fn lock(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|cause| with_owner(folder, cause))?;
+        // Like the rest of what a server creates.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|cause| with_owner(folder, cause))?;
     }
     let file = OpenOptions::new()
         .create(true)
@@ -169,6 +176,19 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_that_a_lock_needs_are_for_their_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        lock(&folder.path().join("data/tls/lock")).unwrap();
+        for made in ["data", "data/tls"] {
+            let mode = fs::metadata(folder.path().join(made))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o700, "{made}");
+        }
+    }
 
     #[test]
     fn of_several_that_create_a_file_one_does_and_all_find_it_whole() {

@@ -64,6 +64,21 @@ async fn a_second_process_is_refused_and_takes_over_when_the_first_is_killed() {
     backend.close().await.unwrap();
 }
 
+/// Fills the log, so that SQLite copies it back.
+struct PutLarge(u32);
+
+impl Transaction for PutLarge {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        let key = Key::from_stored(&format!("b{}", self.0));
+        records
+            .put(&key, vec![7; 20_000].into(), Condition::Any)
+            .await
+            .map(drop)
+    }
+}
+
 struct Put;
 
 impl Transaction for Put {
@@ -162,6 +177,37 @@ async fn a_log_that_was_cut_is_not_written_to() {
     assert!(backend.close().await.is_err());
 }
 
+/// `cp` of an older file over that of a running server keeps its inode. The next sweep deleted what the older one did not name.
+#[tokio::test]
+async fn older_records_that_are_written_over_those_of_an_open_store_end_writing() {
+    let root = tempfile::tempdir().unwrap();
+    let records = root.path().join("records.sqlite");
+    FilesystemBackend::open(root.path())
+        .await
+        .unwrap()
+        .close()
+        .await
+        .unwrap();
+    let older = std::fs::read(&records).unwrap();
+    let backend = FilesystemBackend::open(root.path()).await.unwrap();
+    for number in 0..1000 {
+        backend
+            .transact(Durability::Synced, PutLarge(number))
+            .await
+            .unwrap();
+    }
+    assert!(
+        records.metadata().unwrap().len() > older.len() as u64,
+        "the log was copied back"
+    );
+    backend.transact(Durability::Synced, Put).await.unwrap();
+    std::fs::write(&records, &older).unwrap();
+    let error = backend.transact(Durability::Synced, Put).await.unwrap_err();
+    assert!(error.message().contains("written over"), "{error}");
+    let name = BytesName::parse("20260101/00000000-0000-4000-8000-000000000001").unwrap();
+    assert!(backend.delete_bytes(&name).await.is_err());
+}
+
 /// The first sweep deleted all bytes, as the records named none of them.
 #[tokio::test]
 async fn records_of_another_store_are_refused() {
@@ -189,6 +235,10 @@ async fn records_of_another_store_are_refused() {
         .close()
         .await
         .unwrap();
+    std::fs::write(root("one").join("registry.id"), "half an id").unwrap();
+    let refused = FilesystemBackend::open(&root("one")).await.unwrap_err();
+    let cause = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(cause.contains("remove this file"), "{cause}");
     // Without the file, they are taken as they are.
     std::fs::copy(records("other"), records("one")).unwrap();
     std::fs::remove_file(root("one").join("registry.id")).unwrap();

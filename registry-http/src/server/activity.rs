@@ -13,7 +13,11 @@ use crate::limits::Limits;
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 /// How many bytes a second a connection counts as moving in its first [`RATE_WINDOW`], in which it has had no time to.
-const NEW_RATE: u64 = 1 << 20;
+const NEW_RATE: u64 = 300 * 1024;
+
+/// How many times what a connection moves counts: one that goes on steadily, however slowly, is worth more than those that come
+/// anew each second.
+const STEADY: u64 = 4;
 
 /// What happens on one connection, recorded by its socket, its requests and its response bodies.
 ///
@@ -228,20 +232,21 @@ impl Activity {
         self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Returns about how many bytes a second moved lately: since somebody last asked, and in the second before that.
+    /// Returns what the progress of the connection is worth: some times the bytes a second that moved lately, since somebody last
+    /// asked or in the second before that.
     pub(super) fn rate(&self, now: Instant) -> u64 {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let moved = self.moved.load(Ordering::Relaxed);
         let elapsed = now.saturating_duration_since(progress.at);
         let since = moved.saturating_sub(progress.moved);
         if elapsed < RATE_WINDOW {
-            return progress.rate.max(since);
+            return progress.rate.max(since.saturating_mul(STEADY));
         }
         let rate = u128::from(since) * RATE_WINDOW.as_millis() / elapsed.as_millis().max(1);
         *progress = Progress {
             at: now,
             moved,
-            rate: u64::try_from(rate).unwrap_or(u64::MAX),
+            rate: u64::try_from(rate).unwrap_or(u64::MAX).saturating_mul(STEADY),
         };
         progress.rate
     }

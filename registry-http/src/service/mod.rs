@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 use http_body::Body;
@@ -41,6 +42,10 @@ use crate::telemetry::{AccessLog, EventSink, Exchange, Observer, RequestIntents}
 
 /// About what a header field takes in memory besides its bytes.
 const FIELD: usize = 64;
+
+/// What an upload takes besides its connection, however many there are: two small parts, one that is written and one that arrives.
+/// Without that, 2000 stalled uploads took 190 MiB.
+const UPLOAD: usize = 32 * 1024;
 
 /// An answer of up to this many bytes is covered by the charge for its request.
 const SMALL_ANSWER: usize = 4 * 1024;
@@ -355,6 +360,17 @@ impl<S: ?Sized + Storage> Shared<S> {
             | registry_core::Request::FinishUpload { .. } => Some(&self.uploads),
             _ => None,
         };
+        let is_upload = matches!(
+            request,
+            registry_core::Request::UploadBlob { .. }
+                | registry_core::Request::AppendUpload { .. }
+                | registry_core::Request::FinishUpload { .. }
+        );
+        let pieces = if is_upload {
+            account.charge(upload_size(parts), MemoryUse::Request)?
+        } else {
+            account.charge(0, MemoryUse::Request)?
+        };
         if let Some(transfers) = transfers {
             exchange.hold_transfer(self.turn(transfers, &account).await?);
         }
@@ -372,6 +388,7 @@ impl<S: ?Sized + Storage> Shared<S> {
             None => registry.handle(&principal, request, body).await,
         };
         exchange.release_body();
+        drop(pieces);
         if matches!(response.body, Content::Stream(_)) {
             exchange.hold_answer(account.charge(STREAM, MemoryUse::Answer)?);
         }
@@ -440,6 +457,13 @@ fn without_identity(parts: &Parts, target: &str, is_endpoint: bool) -> Option<Re
         Some(methods) => Err(Error::from(ErrorCode::MethodNotAllowed).with_field("Allow", methods)),
         None => Err(ErrorCode::PathUnknown.into()),
     })
+}
+
+/// Returns about what a storage holds of an upload at once, at least.
+fn upload_size(parts: &Parts) -> usize {
+    let length = parts.headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.unwrap_or(UPLOAD).min(UPLOAD)
 }
 
 /// Returns about what a header takes in memory.

@@ -30,15 +30,24 @@ pub(super) struct RootLock {
     /// Keeps writers away, if the root is read-only.
     _shared: Vec<File>,
     bytes: OnceLock<Locked>,
-    records: OnceLock<Identity>,
-    log: Mutex<Option<Log>>,
+    records: Mutex<Option<Seen>>,
+    log: Mutex<Option<Seen>>,
 }
 
-/// The log of the records, as it was seen last.
+/// A file of SQLite's, as it was seen last.
 #[derive(Clone, Copy, Debug)]
-struct Log {
+struct Seen {
     identity: Identity,
     size: u64,
+}
+
+impl From<Metadata> for Seen {
+    fn from(found: Metadata) -> Self {
+        Self {
+            size: found.len(),
+            identity: found.into(),
+        }
+    }
 }
 
 /// What became of a root that another process changed.
@@ -126,7 +135,7 @@ impl RootLock {
                     file: Some(Mutex::new(locked)),
                     _shared: Vec::new(),
                     bytes,
-                    records: OnceLock::new(),
+                    records: Mutex::default(),
                     log: Mutex::default(),
                 }))
             }
@@ -158,7 +167,7 @@ impl RootLock {
             file: None,
             _shared: shared,
             bytes: OnceLock::new(),
-            records: OnceLock::new(),
+            records: Mutex::default(),
             log: Mutex::default(),
         }))
     }
@@ -178,7 +187,7 @@ impl RootLock {
     /// Notes which files the records and their log are, which are there now.
     pub(super) fn know_records(&self) -> io::Result<()> {
         let records = std::fs::metadata(self.root.join(RECORDS_FILE))?;
-        self.records.get_or_init(|| records.into());
+        *self.records.lock().unwrap_or_else(PoisonError::into_inner) = Some(records.into());
         self.forget_log();
         self.check_log().unwrap_or_default();
         Ok(())
@@ -189,14 +198,35 @@ impl RootLock {
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Passes while the file of the records is the one that was opened, and did not shrink, as SQLite never lets it: an older one
+    /// was written over it.
+    fn check_records(&self) -> Result<(), Lost> {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(before) = *records else { return Ok(()) };
+        let found = std::fs::metadata(self.root.join(RECORDS_FILE))
+            .ok()
+            .map(Seen::from);
+        match found {
+            Some(found) if found.identity != before.identity => {}
+            Some(found) if found.size < before.size => {
+                return Err(Lost::Else(
+                    "something was written over the file of its records, or it was cut",
+                ));
+            }
+            Some(_) => {
+                *records = found;
+                return Ok(());
+            }
+            None => {}
+        }
+        Err(Lost::Else("the file of its records was removed or replaced"))
+    }
+
     /// Passes while the log is the one that was opened, and nobody cut it. SQLite itself cuts it to its limit alone.
     fn check_log(&self) -> Result<(), Lost> {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let [_, path, ..] = sqlite_head::with_logs(&self.root.join(RECORDS_FILE));
-        let found = std::fs::metadata(path).ok().map(|found| Log {
-            size: found.len(),
-            identity: found.into(),
-        });
+        let found = std::fs::metadata(path).ok().map(Seen::from);
         match (*log, found) {
             (Some(before), Some(found)) if before.identity == found.identity => {
                 if found.size < before.size.min(LOG_LIMIT) {
@@ -221,9 +251,7 @@ impl RootLock {
         if !is_same(BYTES_FOLDER, self.bytes.get().map(|bytes| bytes.identity)) {
             return Err(Lost::Else("its folder of bytes was removed or replaced"));
         }
-        if !is_same(RECORDS_FILE, self.records.get().copied()) {
-            return Err(Lost::Else("the file of its records was removed or replaced"));
-        }
+        self.check_records()?;
         self.check_log()?;
         let Some(file) = &self.file else { return Ok(()) };
         let path = self.root.join(LOCK_FILE);

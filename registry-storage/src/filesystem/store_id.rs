@@ -41,20 +41,24 @@ pub(super) fn bind(root: &Path, connection: &Connection, rights: Rights) -> Resu
 /// [`OpenError::RecordsOfAnother`]; [`OpenError::Disk`] and [`OpenError::Records`] if one of them cannot be read.
 pub(super) fn is_bound(root: &Path, connection: &Connection) -> Result<bool, OpenError> {
     let (path, file) = (root.join(RECORDS_FILE), root.join(ID_FILE));
-    let named = match fs::read_to_string(&file) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
-        named => named.map_err(|cause| OpenError::Disk {
-            path: file.clone(),
-            cause,
-        })?,
+    let failed = |cause| OpenError::Disk {
+        path: file.clone(),
+        cause,
     };
-    let named = named.trim();
+    let named = match fs::read(&file) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+        named => named.map_err(failed)?,
+    };
     // The disk was full when it was written.
-    if named.is_empty() {
+    if named.trim_ascii().is_empty() {
         return Ok(false);
     }
+    let named = Uuid::try_parse_ascii(named.trim_ascii()).map_err(|_| {
+        let message = "it names no registry; if records.sqlite beside it is the right one, remove this file";
+        failed(io::Error::new(io::ErrorKind::InvalidData, message))
+    })?;
     match of_records(connection) {
-        Ok(Some(known)) if known == named => Ok(true),
+        Ok(Some(known)) if Uuid::try_parse(&known) == Ok(named) => Ok(true),
         // No bytes could be deleted.
         Ok(_) if !has_bytes(root) => Ok(false),
         Ok(_) => Err(OpenError::RecordsOfAnother { path, file }),

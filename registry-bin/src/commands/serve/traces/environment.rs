@@ -10,6 +10,7 @@ use std::time::Duration;
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
+use crate::config::values::shown;
 use crate::failure::Failure;
 
 const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
@@ -256,7 +257,7 @@ impl Variables {
                 "tracecontext" => joins_traces = true,
                 // Baggage is passed on to other services, and nothing here calls any.
                 "baggage" | "none" | "" => {}
-                other => without_effect.push(format!("OTEL_PROPAGATORS={other}")),
+                other => without_effect.push(setting("OTEL_PROPAGATORS", other)),
             }
         }
         joins_traces
@@ -268,7 +269,7 @@ impl Variables {
             "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
         ] {
             if let Some(value) = self.get(name).filter(|value| *value != "none") {
-                without_effect.push(format!("{name}={value}"));
+                without_effect.push(setting(name, value));
             }
         }
     }
@@ -281,7 +282,19 @@ impl Variables {
 }
 
 fn wrong(name: &str, value: &str, accepted: &str) -> Failure {
-    Failure::new(format!("the variable {name} is {value:?}, but takes {accepted}"))
+    Failure::new(format!(
+        "the variable {name} is {}, but takes {accepted}",
+        shown(value)
+    ))
+}
+
+/// Names a variable, with its value if that is plainly no secret.
+fn setting(name: &str, value: &str) -> String {
+    if shown(value).contains(value) {
+        format!("{name}={value}")
+    } else {
+        name.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -293,6 +306,29 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         TraceOptions::read(owned).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn a_secret_in_the_place_of_a_value_is_not_shown() {
+        for secret in [
+            "AKIAQ7CANARYQ7xYzAbC",
+            "https://u:CANARY1@h/x",
+            "-----BEGIN PRIVATE KEY----- CANARY1",
+        ] {
+            for name in [
+                SAMPLER,
+                "OTEL_EXPORTER_OTLP_PROTOCOL",
+                "OTEL_BSP_MAX_QUEUE_SIZE",
+                "OTEL_SDK_DISABLED",
+                EXPORTER,
+            ] {
+                let variables = [(EXPORTER, "otlp"), (name, secret)];
+                if let Err(message) = read(&variables) {
+                    assert!(!message.contains("CANARY"), "{message}");
+                }
+            }
+            assert!(read(&[(EXPORTER, secret)]).unwrap_err().contains(EXPORTER));
+        }
     }
 
     #[test]
@@ -376,7 +412,10 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "250"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/a"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
-            ("OTEL_PROPAGATORS", "b3, baggage,tracecontext"),
+            (
+                "OTEL_PROPAGATORS",
+                "b3, baggage,tracecontext,AKIAQ7CANARYQ7xYzAbC",
+            ),
             ("OTEL_METRICS_EXPORTER", "canary"),
         ]);
         let options = options.unwrap().unwrap();
@@ -388,6 +427,7 @@ mod tests {
             [
                 "OTEL_METRICS_EXPORTER",
                 "OTEL_PROPAGATORS=b3",
+                "OTEL_PROPAGATORS",
                 "OTEL_EXPORTER_OTLP_COMPRESSION=gzip"
             ]
         );
