@@ -226,7 +226,11 @@ async fn a_refusal_over_http2_has_its_body_and_holds_nothing_of_who_does_not_tak
             let (mut holding, connection) = connect(registry.address()).await;
             let pushes = (0..10).map(|_| {
                 let (pieces, body) = Pieces::new();
-                (pieces, holding.send_request(request("POST", &target, body)))
+                let mut push = request("POST", &target, body);
+                // Of a long body, a push would take more than is left, and be refused itself.
+                push.headers_mut()
+                    .insert("Content-Length", http::HeaderValue::from_static("9"));
+                (pieces, holding.send_request(push))
             });
             held.push((pushes.collect::<Vec<_>>(), connection));
             continue;
