@@ -1,6 +1,6 @@
 //! The names of `--tls-self-signed` that lead to this machine, and the address to listen on that follows.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,7 +46,8 @@ impl NamesHere {
         Self(found)
     }
 
-    /// Returns the address to listen on if nobody names one: that of the first name which leads to this machine from elsewhere.
+    /// Returns the address to listen on if nobody names one: that of the first name which leads to this machine from elsewhere,
+    /// or from this machine at another address than the default.
     /// Warns if no name leads here at all.
     pub(super) fn listen_address(&self, serve: &Serve, loaded: &Loaded) -> Option<String> {
         let is_free = loaded.configuration.http.net == Network::Tcp && !loaded.tree.has("http.addr");
@@ -62,9 +63,12 @@ impl NamesHere {
                 loaded.configuration.http.addr
             );
         }
-        let mut addresses = self.0.iter().map(|(_, address)| *address);
-        let address = addresses.find(|address| !address.is_loopback())?;
-        Some(SocketAddr::new(address, PORT).to_string())
+        let addresses: Vec<IpAddr> = self.0.iter().map(|(_, address)| *address).collect();
+        let from_elsewhere = addresses.iter().find(|address| !address.is_loopback());
+        // 127.0.0.1 is the default; `::1` and 127.0.0.2 are other addresses of this machine alone.
+        let has_default = addresses.contains(&Ipv4Addr::LOCALHOST.into());
+        let address = from_elsewhere.or_else(|| addresses.first().filter(|_| !has_default))?;
+        Some(SocketAddr::new(*address, PORT).to_string())
     }
 
     /// Returns the name that leads to an address, unless that is for this machine alone.
@@ -125,6 +129,9 @@ mod tests {
         let by_name = Some(("--tls-self-signed", "10.0.0.5:5000".to_owned()));
         assert_eq!(address(&here, &[], memory, &[]), by_name);
         assert_eq!(address(&here[..1], &[], memory, &[]), None);
+        let by_loopback = Some(("--tls-self-signed", "127.0.0.2:5000".to_owned()));
+        assert_eq!(address(&[[127, 0, 0, 2]], &[], memory, &[]), by_loopback);
+        assert_eq!(address(&[[127, 0, 0, 2], [127, 0, 0, 1]], &[], memory, &[]), None);
         assert_eq!(address(&[], &[], memory, &[]), None);
         let in_file = format!("{memory}http: {{addr: ':1'}}\n");
         assert_eq!(address(&here, &[], &in_file, &[]), None);
