@@ -353,24 +353,14 @@ impl<S: ?Sized + Storage> Shared<S> {
         if matches!(request, registry_core::Request::PutManifest { .. }) {
             exchange.keep_body(account.charge(0, MemoryUse::Manifest)?);
         }
-        let transfers = match &request {
-            registry_core::Request::GetBlob { .. } => Some(&self.downloads),
+        let (transfers, held) = match &request {
+            registry_core::Request::GetBlob { .. } => (Some(&self.downloads), 0),
             registry_core::Request::UploadBlob { .. }
             | registry_core::Request::AppendUpload { .. }
-            | registry_core::Request::FinishUpload { .. } => Some(&self.uploads),
-            _ => None,
+            | registry_core::Request::FinishUpload { .. } => (Some(&self.uploads), upload_size(parts)),
+            _ => (None, 0),
         };
-        let is_upload = matches!(
-            request,
-            registry_core::Request::UploadBlob { .. }
-                | registry_core::Request::AppendUpload { .. }
-                | registry_core::Request::FinishUpload { .. }
-        );
-        let pieces = if is_upload {
-            account.charge(upload_size(parts), MemoryUse::Request)?
-        } else {
-            account.charge(0, MemoryUse::Request)?
-        };
+        let pieces = account.charge(held, MemoryUse::Request)?;
         if let Some(transfers) = transfers {
             exchange.hold_transfer(self.turn(transfers, &account).await?);
         }
