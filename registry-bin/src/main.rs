@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod arguments;
 mod bounded_file;
 mod bucket;
 mod cli;
@@ -16,12 +17,15 @@ mod kernel_files;
 mod line_writer;
 mod logging;
 mod ownership;
+mod places;
 mod secret_file;
 mod storage;
+#[cfg_attr(not(feature = "opentelemetry"), path = "no_traces.rs")]
+mod traces;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::cli::{Arguments, Command};
 
@@ -42,8 +46,10 @@ fn main() -> ExitCode {
         Command::Restore(restore) => commands::restore::run(&restore).map(|()| true),
         Command::Htpasswd(command) => commands::htpasswd::run(&command).map(|()| true),
         Command::Health(health) => commands::health::run(&health).map(|()| true),
-        Command::Completion { shell } => commands::manual::completion(shell).map(|()| true),
-        Command::Man(manual) => commands::manual::manual(&manual).map(|()| true),
+        Command::Completion { shell } => {
+            commands::manual::completion(shell, Arguments::command()).map(|()| true)
+        }
+        Command::Man(manual) => commands::manual::manual(&manual, Arguments::command()).map(|()| true),
         Command::GarbageCollect(command) => {
             commands::garbage_collect::run(&command);
             Ok(true)

@@ -4,7 +4,7 @@ use clap::Args;
 use registry_storage::distribution::AdoptOptions;
 use registry_storage::filesystem::is_root;
 
-use crate::cli::ConfigArguments;
+use crate::arguments::ConfigArguments;
 use crate::config::load;
 use crate::control::adopt::{find, survey};
 use crate::control::{ControlRequest, execute, with_reporter};

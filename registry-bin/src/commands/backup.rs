@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::ConfigArguments;
+use crate::arguments::ConfigArguments;
 use crate::config::load;
 use crate::control::{ControlRequest, absolute, execute};
 use crate::failure::Failure;

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::cli::ConfigArguments;
+use crate::arguments::ConfigArguments;
 use crate::config::load;
 use crate::control::{ControlRequest, execute};
 use crate::failure::Failure;

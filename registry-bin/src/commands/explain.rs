@@ -3,14 +3,63 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
+use clap::{Args, ValueEnum};
 use registry_core::operation::{Action, Operation, Target};
 use registry_core::policy::{Claims, Rules};
 use registry_core::{Authorizer as _, Principal, RepositoryName};
 
 use crate::access;
-use crate::cli::{Explain, ExplainedAction};
+use crate::arguments::ConfigArguments;
 use crate::config::load;
 use crate::failure::Failure;
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The repository.
+    pub(crate) repository: String,
+
+    /// The user. [default: a client that is not logged in]
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+
+    /// A group named by the user's token, in addition to those of `access.groups`.
+    #[arg(long)]
+    pub(crate) group: Vec<String>,
+
+    /// The action.
+    #[arg(long, value_enum)]
+    pub(crate) action: ExplainedAction,
+
+    #[command(flatten)]
+    pub(crate) configuration: ConfigArguments,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExplainedAction {
+    /// Read content.
+    Pull,
+    /// Add content and new tags.
+    Push,
+    /// Move a tag.
+    Overwrite,
+    /// Delete content or a tag.
+    Delete,
+    /// List tags, and see the repository in the catalog.
+    List,
+}
+
+impl ExplainedAction {
+    /// Returns the name of the action.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Overwrite => "overwrite",
+            Self::Delete => "delete",
+            Self::List => "list",
+        }
+    }
+}
 
 /// Prints which rule decides.
 pub(crate) fn run(explain: &Explain) -> Result<(), Failure> {

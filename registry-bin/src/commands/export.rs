@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use registry_core::RepositoryName;
 
-use crate::cli::StoreArguments;
+use crate::arguments::StoreArguments;
 use crate::config::load;
 use crate::control::{ControlRequest, absolute, execute};
 use crate::failure::Failure;

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use crate::cli::StoreArguments;
+use crate::arguments::StoreArguments;
 use crate::config::sections::http::{Http, Network};
 use crate::config::values::{shown, split_address};
 use crate::config::{Loaded, load};

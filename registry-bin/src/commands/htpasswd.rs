@@ -1,16 +1,39 @@
 //! `registry-bin htpasswd`.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Subcommand;
 use registry_core::printable::Printable;
 use registry_http::auth::{Htpasswd, HtpasswdLine};
 
 use crate::bounded_file;
-use crate::cli::HtpasswdCommand;
 use crate::config::values::no_path;
 use crate::failure::Failure;
 use crate::secret_file;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HtpasswdCommand {
+    /// Add a user or change a password. The command prompts for the password, or reads it from standard input.
+    Add {
+        /// The file; created if missing.
+        file: PathBuf,
+        /// The user.
+        user: String,
+    },
+    /// Remove a user.
+    Remove {
+        /// The file.
+        file: PathBuf,
+        /// The user.
+        user: String,
+    },
+    /// List the users.
+    List {
+        /// The file.
+        file: PathBuf,
+    },
+}
 
 /// Changes or lists a file of users.
 pub(crate) fn run(command: &HtpasswdCommand) -> Result<(), Failure> {

@@ -2,37 +2,42 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::CommandFactory as _;
+use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::cli::{Arguments, Manual};
 use crate::failure::Failure;
+
+#[derive(Debug, Args)]
+pub(crate) struct Manual {
+    /// An existing folder to write the pages of all commands to, such as /usr/local/share/man/man1.
+    pub(crate) folder: Option<PathBuf>,
+}
 
 const NAME: &str = "registry-bin";
 
 /// What the program is called in the place of registry:2.
 const OTHER_NAME: &str = "registry";
 
-/// Prints the completion script of a shell, for the name that the program was called by.
-pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
+/// Prints the completion script of a shell for the program that `command` describes, for the name that the program was called by.
+pub(crate) fn completion(shell: Shell, command: Command) -> Result<(), Failure> {
     let called = std::env::args_os().next().unwrap_or_default();
     let is_other = Path::new(&called).file_name() == Some(OsStr::new(OTHER_NAME));
-    print(script(shell, if is_other { OTHER_NAME } else { NAME }).as_bytes())
+    print(script(shell, command, if is_other { OTHER_NAME } else { NAME }).as_bytes())
 }
 
-fn script(shell: Shell, name: &str) -> String {
+fn script(shell: Shell, mut command: Command, name: &str) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), name, &mut script);
+    clap_complete::generate(shell, &mut command, name, &mut script);
     // For bash, clap_complete 4.6 spells the hyphen of our name in two ways, so that it finds none of the commands.
     String::from_utf8_lossy(&script).replace("registry__subcmd__bin__", "registry__bin__")
 }
 
-/// Prints the manual page of the program, or writes one for each command into a folder.
-pub(crate) fn manual(manual: &Manual) -> Result<(), Failure> {
-    let command = Arguments::command().name(NAME);
+/// Prints the manual page of the program that `command` describes, or writes one for each command into a folder.
+pub(crate) fn manual(manual: &Manual, command: Command) -> Result<(), Failure> {
+    let command = command.name(NAME);
     if let Some(folder) = &manual.folder {
         return clap_mangen::generate_to(command, folder).map_err(|cause| {
             Failure::new(format!("cannot write manual pages to {}", folder.display())).because(cause)
@@ -51,12 +56,15 @@ fn print(text: &[u8]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::Arguments;
 
     #[test]
     fn bash_finds_what_follows_each_command() {
         for name in [NAME, OTHER_NAME] {
-            let script = script(Shell::Bash, name);
+            let script = script(Shell::Bash, Arguments::command(), name);
             assert!(
                 script
                     .lines()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use registry_storage::filesystem::backup::restore;
 
-use crate::cli::ConfigArguments;
+use crate::arguments::ConfigArguments;
 use crate::config::load;
 use crate::control::run::describe;
 use crate::control::with_progress;

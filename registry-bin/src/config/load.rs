@@ -8,8 +8,9 @@ use super::problem::Problem;
 use super::tree::{Applied, Entry, FILE_VARIABLE, Node, Origin, PREFIX, Value, apply_variables, parse};
 use super::values::no_path;
 use super::{check, schema};
+use crate::arguments::StoreArguments;
 use crate::bounded_file;
-use crate::cli::StoreArguments;
+
 use crate::failure::Failure;
 
 /// Where a registry stores its data by default.

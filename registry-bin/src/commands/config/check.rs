@@ -2,8 +2,8 @@
 
 use registry_http::auth::Htpasswd;
 
-use crate::commands::serve::files;
-use crate::commands::serve::files::users;
+use crate::commands::serve::checks;
+use crate::commands::serve::credentials::read_users;
 use crate::config::sections::notifications::EventFormat;
 use crate::config::supported::{reason, without_effect};
 use crate::config::{Loaded, bare_durations, protection, remarks};
@@ -16,7 +16,7 @@ use crate::storage::StorageLocation;
 /// Everything that a start would fail at.
 pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     let configuration = &loaded.configuration;
-    let failures: Vec<String> = files::failures(loaded)
+    let failures: Vec<String> = checks::failures(loaded)
         .into_iter()
         .map(|failure| loaded.locate(failure).to_string())
         .collect();
@@ -43,7 +43,7 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
     for (key, remark) in remarks(configuration, &loaded.tree) {
         line(format!("{key} {remark}."));
     }
-    for remark in files::remarks(configuration) {
+    for remark in checks::remarks(configuration) {
         line(format!("{remark}."));
     }
     for (key, origin, number) in bare_durations(configuration, &loaded.tree) {
@@ -60,7 +60,7 @@ pub(super) fn report(loaded: &Loaded) -> Result<String, Failure> {
         ));
     }
     for (key, path) in configuration.auth.files_of_users() {
-        for defect in users(key, path).iter().flat_map(Htpasswd::defects) {
+        for defect in read_users(key, path).iter().flat_map(Htpasswd::defects) {
             line(format!("{key}: {}: {defect}.", path.display()));
         }
     }

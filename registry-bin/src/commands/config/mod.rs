@@ -7,10 +7,23 @@ pub(crate) use self::show::listing;
 
 use std::io::{self, Write as _};
 
-use crate::cli::{ConfigArguments, ConfigCommand};
+use clap::Subcommand;
+
+use crate::arguments::ConfigArguments;
 use crate::config::schema::schema;
 use crate::config::{Loaded, load};
 use crate::failure::Failure;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration, and say which keys have no effect.
+    Check(ConfigArguments),
+    /// Print the configuration in effect, each value with the line, variable or default it comes from. Secrets are
+    /// masked.
+    Show(ConfigArguments),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+}
 
 /// Checks, shows or describes a configuration.
 pub(crate) fn run(command: &ConfigCommand) -> Result<(), Failure> {

@@ -9,18 +9,13 @@ use std::time::Duration;
 use registry_core::Authorizer;
 use registry_core::operation::AllowAll;
 use registry_core::policy::{Glob, ImmutableTagRule, ImmutableTags, Rules, TokenScopes};
-use registry_http::auth::{
-    BasicAuthenticator, Passwords, SigningKeys, TokenAuthenticator, TokenKeys, TokenServer,
-    TokenServerOptions,
-};
+use registry_http::auth::{BasicAuthenticator, TokenServer, TokenServerOptions};
 use registry_http::{AccessControl, Anonymous, Authenticator, Endpoint, ReplaceableAccess};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::sleep;
 
+use super::credentials::{Credentials, KeySource, SigningKeyFile, create_missing_users, token_options};
 use super::reload::{Change, Reloadable, gone};
-use super::token_keys::{KeySource, SigningKeyFile};
-use super::token_options::token_options;
-use super::users;
 use crate::access;
 use crate::config::sections::auth::{self, Auth, Kind};
 use crate::config::{Configuration, Loaded};
@@ -52,23 +47,6 @@ struct Policy {
     immutable: Vec<ImmutableTagRule>,
 }
 
-/// How clients authenticate.
-#[derive(Clone)]
-enum Credentials {
-    Nobody,
-    Users(Arc<Passwords>),
-    OwnTokens {
-        passwords: Arc<Passwords>,
-        keys: SigningKeys,
-        authenticator: Arc<TokenAuthenticator>,
-    },
-    Tokens {
-        authenticator: Arc<TokenAuthenticator>,
-        /// The keys from files; those of a URL are fetched repeatedly and added to them.
-        from_files: TokenKeys,
-    },
-}
-
 impl Authentication {
     /// Reads the files and keys that the configuration names.
     pub(super) fn start(configuration: &Configuration, location: &StorageLocation) -> Result<Self, Failure> {
@@ -77,7 +55,7 @@ impl Authentication {
         let own_keys = builtin.map(|builtin| SigningKeyFile::of(builtin.keys.as_deref(), location));
         let own_keys = own_keys.transpose()?;
         let policy = Policy::of(configuration)?;
-        users::provide_missing(configuration)?;
+        create_missing_users(configuration)?;
         let parts = Parts {
             policy,
             credentials: Credentials::start(&auth, own_keys.as_ref())?,
@@ -107,7 +85,7 @@ impl Authentication {
 
     /// Waits until it is time to look for new keys. Keys in files are watched elsewhere.
     async fn refresh_is_due(&self) {
-        sleep(SOONEST_REFRESH).await;
+        sleep(SHORTEST_REFRESH_INTERVAL).await;
         let key_is_missing = async {
             match &self.in_force().credentials {
                 Credentials::Tokens { authenticator, .. } => authenticator.key_missing().await,
@@ -115,7 +93,7 @@ impl Authentication {
             }
         };
         tokio::select! {
-            () = sleep(REFRESH.saturating_sub(SOONEST_REFRESH)) => {}
+            () = sleep(REFRESH_INTERVAL.saturating_sub(SHORTEST_REFRESH_INTERVAL)) => {}
             () = key_is_missing => {}
         }
     }
@@ -158,7 +136,7 @@ impl Reloadable for Authentication {
                     "another kind of `auth` waits for a restart, and with it `access` and `tags.immutable`"
                 );
             }
-            old.credentials.tell_who_is_gone(&credentials);
+            old.credentials.log_removed_users(&credentials);
             self.replace(policy, credentials, None);
         }))
     }
@@ -196,123 +174,6 @@ impl Policy {
             let repositories = rule.repositories.iter();
             repositories.flat_map(|repositories| rule.tags.iter().map(move |tags| (repositories, tags)))
         })
-    }
-}
-
-impl Credentials {
-    /// Reads the files that `auth` names.
-    fn start(auth: &Auth, own_keys: Option<&SigningKeyFile>) -> Result<Self, Failure> {
-        Ok(match (&auth.htpasswd, &auth.token) {
-            (Some(htpasswd), _) => Self::Users(users::start(auth::HTPASSWD_PATH, &htpasswd.path)?),
-            (None, Some(token)) => match (&token.builtin, own_keys) {
-                (Some(builtin), Some(file)) => {
-                    let passwords = users::start(auth::BUILTIN_USERS, &builtin.users)?;
-                    let keys = file.read()?;
-                    let authenticator = TokenAuthenticator::new(token_options(token), keys.public_keys());
-                    Self::OwnTokens {
-                        authenticator: Arc::new(authenticator.with_users(Arc::clone(&passwords))),
-                        passwords,
-                        keys,
-                    }
-                }
-                _ => {
-                    let source = KeySource::of(token);
-                    let from_files = source.read_files()?;
-                    let keys = from_files.clone().and(block_in_place(|| source.fetch())?);
-                    Self::Tokens {
-                        authenticator: Arc::new(TokenAuthenticator::new(token_options(token), keys)),
-                        from_files,
-                    }
-                }
-            },
-            (None, None) => Self::Nobody,
-        })
-    }
-
-    /// Reads the users and keys that `auth` names again. May block.
-    fn read_again(&self, auth: &Auth, own_keys: Option<&SigningKeyFile>) -> Result<Self, Failure> {
-        Ok(match (self, &auth.htpasswd, &auth.token, own_keys) {
-            (Self::Users(passwords), Some(section), ..) => {
-                Self::Users(users::read_again(auth::HTPASSWD_PATH, &section.path, passwords)?)
-            }
-            (
-                Self::OwnTokens {
-                    passwords,
-                    authenticator,
-                    ..
-                },
-                _,
-                Some(token),
-                Some(file),
-            ) => {
-                let path = token.builtin.as_ref().map(|builtin| &*builtin.users);
-                let passwords = match path {
-                    Some(path) => users::read_again(auth::BUILTIN_USERS, path, passwords)?,
-                    None => Arc::clone(passwords),
-                };
-                let keys = file.read()?;
-                let authenticator = authenticator.with_keys(keys.public_keys());
-                Self::OwnTokens {
-                    authenticator: Arc::new(authenticator.with_users(Arc::clone(&passwords))),
-                    passwords,
-                    keys,
-                }
-            }
-            (Self::Tokens { authenticator, .. }, _, Some(token), _) => {
-                let source = KeySource::of(token);
-                let from_files = source.read_files()?;
-                let read = Self::Tokens {
-                    authenticator: Arc::clone(authenticator),
-                    from_files,
-                };
-                read.with_fetched(&source.fetch()?)
-            }
-            _ => self.clone(),
-        })
-    }
-
-    /// Returns the credentials with other fetched keys, in addition to those from files.
-    fn with_fetched(&self, fetched: &TokenKeys) -> Self {
-        match self {
-            Self::Tokens {
-                authenticator,
-                from_files,
-            } => Self::Tokens {
-                authenticator: Arc::new(authenticator.with_keys(from_files.clone().and(fetched.clone()))),
-                from_files: from_files.clone(),
-            },
-            other => other.clone(),
-        }
-    }
-
-    /// Returns the credentials with other signing keys of our own.
-    fn with_signing(&self, keys: SigningKeys) -> Self {
-        match self {
-            Self::OwnTokens {
-                passwords,
-                authenticator,
-                ..
-            } => Self::OwnTokens {
-                passwords: Arc::clone(passwords),
-                authenticator: Arc::new(authenticator.with_keys(keys.public_keys())),
-                keys,
-            },
-            other => other.clone(),
-        }
-    }
-
-    const fn passwords(&self) -> Option<&Arc<Passwords>> {
-        match self {
-            Self::Users(passwords) | Self::OwnTokens { passwords, .. } => Some(passwords),
-            Self::Nobody | Self::Tokens { .. } => None,
-        }
-    }
-
-    /// Logs the users that `new` lacks, because a file that was cut between two lines looks like that.
-    fn tell_who_is_gone(&self, new: &Self) {
-        if let (Some(old), Some(new)) = (self.passwords(), new.passwords()) {
-            users::tell_who_is_gone(old.table(), new.table());
-        }
     }
 }
 
@@ -376,10 +237,10 @@ fn token_server(
 }
 
 /// How often keys are refreshed although no file has changed: those from a URL, and our own, which expire.
-const REFRESH: Duration = Duration::from_mins(5);
+const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
 
 /// How long after a refresh a token with an unknown key causes no other one, because any client can send such a token.
-const SOONEST_REFRESH: Duration = Duration::from_secs(10);
+const SHORTEST_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A task that refreshes the keys. If they cannot be read, the old ones stay in force.
 pub(super) struct KeyRefresh(JoinHandle<()>);

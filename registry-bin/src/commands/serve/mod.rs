@@ -1,74 +1,43 @@
-//! `registry-bin serve`.
+//! `registry-bin serve`: the sequence of a start and of a stop. Each step is in the file of its concern.
 
-mod adopt;
-mod announce;
+mod arguments;
 mod authentication;
-mod backups;
-mod claims;
-mod control;
-mod debug;
-mod dropped_lines;
-pub(crate) mod files;
-mod listen;
-mod names;
+pub(crate) mod checks;
+pub(crate) mod credentials;
+mod listeners;
 mod notifications;
-mod open;
-mod open_files;
-mod places;
 mod process;
-mod proxy;
 mod reload;
-mod rules;
-mod running;
-mod self_signed;
 mod service;
-mod service_manager;
-mod signals;
-mod storage_state;
+mod storage;
 mod telemetry;
 mod tls;
-mod token_keys;
-mod token_options;
-#[cfg_attr(not(feature = "opentelemetry"), path = "no_traces.rs")]
-mod traces;
-mod users;
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use registry_http::Health;
-use registry_http::{Proxied, Server, check_clock};
+use registry_http::{Health, Proxied, Server, check_clock};
 use registry_storage::filesystem::FILE_THREADS;
 use tokio::runtime;
 
-use self::announce::announce;
+use self::arguments::LocalNames;
+pub(crate) use self::arguments::Serve;
 use self::authentication::{Authentication, KeyRefresh};
-use self::backups::Backups;
-use self::listen::{Inherited, inherited};
-use self::names::NamesHere;
+use self::listeners::{Inherited, OpenFiles, Reservation, inherited};
 use self::notifications::Notifications;
-use self::open::Opening;
-use self::open_files::OpenFiles;
-use self::proxy::proxy_options;
+use self::process::{ServiceManager, Signals, Watchdog, announce, log_what_has_no_effect};
 use self::reload::{Reload, Reloadable, Watch};
-use self::running::Running;
-use self::self_signed::SelfSigned;
-use self::service::{RequestHooks, service};
-use self::service_manager::Watchdog;
-use self::signals::Signals;
-use self::telemetry::Telemetry;
-use self::tls::{Encryption, Renewal, Unencrypted};
-use crate::cli::Serve;
-use crate::config::supported::without_effect;
-use crate::config::{DEFAULT_FOLDER, Loaded, bare_durations, load, protection, remarks};
+use self::service::{RequestHooks, proxy_options, service};
+use self::storage::{Backups, start_control};
+use self::telemetry::{Telemetry, start_debug_listener, start_health_checks};
+use self::tls::{Encryption, Renewal, SelfSigned, Unencrypted};
+use crate::config::{Loaded, load};
+use crate::control::server::ControlServer;
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
 use crate::logging::{LogHandle, Logging};
-use crate::storage::StorageLocation;
-
-/// The folder of our own certificate, below the data folder.
-const OWN_CERTIFICATES: &str = "tls";
+use crate::places::{claims, writable};
+use crate::storage::{OpenStorage, StorageLocation};
 
 /// The most threads for blocking calls, such as reads of records and hashing, in addition to those for files of bytes,
 /// of which some may hang. More threads would cost memory without a gain, because each call is short.
@@ -87,13 +56,13 @@ fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
     check_clock(SystemTime::now()).map_err(|cause| Failure::new("cannot serve").because(cause))?;
     let loaded = load(&serve.configuration.store(), &serve.flags())?;
     claims::require_apart(&loaded)
-        .and_then(|()| places::check_backups(&loaded.configuration))
+        .and_then(|()| writable::check_backups(&loaded.configuration))
         .map_err(|failure| loaded.locate(failure))?;
     let log = Logging::of(&loaded.configuration).start_through(errors.clone());
-    tell_what_has_no_effect(&loaded);
+    log_what_has_no_effect(&loaded);
     // Called before there are threads that could read the environment at the same time; the thread of the log does not.
     let inherited = inherited()?;
-    let names = NamesHere::find(serve);
+    let names = LocalNames::find(serve);
     let mut serve = serve.clone();
     let mut loaded = loaded;
     if inherited.is_empty() {
@@ -102,7 +71,7 @@ fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
     if serve.named_address.is_some() {
         loaded = load(&serve.configuration.store(), &serve.flags())?;
     }
-    let own = self_signed(&serve, &loaded, names)?;
+    let own = SelfSigned::of(&serve, &loaded, names)?;
     let runtime = runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS + FILE_THREADS)
         .enable_all()
@@ -131,18 +100,25 @@ async fn serve_until_signal(
     let options = proxy_options(http)?;
     let location = StorageLocation::of(&configuration.storage)?;
     let encryption = Encryption::start(http, own)?.map(Arc::new);
-    let opening = Opening::new(http, inherited, serve.wait)?;
+    let reservation = Reservation::new(http, inherited, serve.wait)?;
     let telemetry = Telemetry::start(&configuration.log, errors)?;
     let health = Health::new();
-    let debug = debug::start(configuration, &health, &telemetry.metrics)?;
+    let debug = start_debug_listener(configuration, &health, &telemetry.metrics)?;
     let files = OpenFiles::divide(http)?;
-    let opened = opening.storage(configuration, &location, files.blobs, &health, &mut signals);
+    let opened = storage::open(
+        configuration,
+        &location,
+        reservation,
+        files.blobs,
+        &health,
+        &mut signals,
+    );
     let Some((storage, reserved)) = opened.await? else {
         return Ok(());
     };
-    let control = control::start(&location, &storage);
-    debug::watch(configuration, &health, &storage.store)?;
-    storage_state::add(&telemetry.metrics, storage.store.clone());
+    let control = start_control(&location, &storage);
+    start_health_checks(configuration, &health, &storage.store)?;
+    telemetry.add_storage(storage.store.clone());
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;
@@ -178,7 +154,7 @@ async fn serve_until_signal(
         &location,
         encryption.as_deref(),
     );
-    service_manager::ready(&format!("storing in {location}"));
+    ServiceManager::ready(&format!("storing in {location}"));
     let running = Running {
         server,
         backups: Backups::start(&configuration.backup, &storage.store),
@@ -194,44 +170,56 @@ async fn serve_until_signal(
     running.stop(http.drain_timeout.0, &mut signals).await
 }
 
-/// Returns our own certificate, if the command line asks for one.
-fn self_signed(serve: &Serve, loaded: &Loaded, here: NamesHere) -> Result<Option<SelfSigned>, Failure> {
-    let Some(names) = &serve.tls_self_signed else {
-        return Ok(None);
-    };
-    let folder = match StorageLocation::of(&loaded.configuration.storage)? {
-        StorageLocation::Folder(root) => root,
-        StorageLocation::Memory | StorageLocation::Bucket(_) => PathBuf::from(DEFAULT_FOLDER),
-    };
-    SelfSigned::new(folder.join(OWN_CERTIFICATES), names, here).map(Some)
+/// What runs, and must be stopped in order.
+struct Running {
+    server: Server,
+    backups: Option<Backups>,
+    debug: Option<Server>,
+    health: Health,
+    reload: Reload,
+    control: Option<ControlServer>,
+    notifications: Option<Notifications>,
+    telemetry: Telemetry,
+    storage: OpenStorage,
 }
 
-/// Logs everything in the configuration that has no effect, so that nothing is ignored silently.
-fn tell_what_has_no_effect(loaded: &Loaded) {
-    if let Some(file) = &loaded.file {
-        tracing::info!(file = %file.display(), "configured");
-    }
-    let keys = without_effect(&loaded.tree);
-    if !keys.is_empty() {
+impl Running {
+    /// Lets running requests finish, for up to `drain` or until the next signal, and then stops everything else.
+    async fn stop(self, drain: Duration, signals: &mut Signals) -> Result<(), Failure> {
+        ServiceManager::stopping();
+        self.health.stopping();
+        self.reload.shutdown().await;
         tracing::info!(
-            keys = keys.join(", "),
-            "these keys of the configuration have no effect, because nothing here needs them"
+            seconds = drain.as_secs(),
+            "stopping; requests that run may end, a second signal cuts them"
         );
-    }
-    for (key, remark) in remarks(&loaded.configuration, &loaded.tree) {
-        tracing::warn!("{key} {remark}");
-    }
-    for (key, origin, number) in bare_durations(&loaded.configuration, &loaded.tree) {
-        tracing::warn!("{key} ({origin}) is {number} nanoseconds; write {number}s if seconds are meant");
-    }
-    for (key, origin) in protection::empty(&loaded.tree) {
-        tracing::warn!("{key} ({origin}) is empty and protects nothing; write `~` if that is meant");
-    }
-    for variable in &loaded.variables.unused {
-        tracing::warn!(
-            "{} is set in the environment and has no effect: {}",
-            variable.name,
-            variable.reason
+        let end = Instant::now() + drain;
+        tokio::select! {
+            () = self.server.shutdown(drain) => {}
+            () = signals.next() => tracing::warn!("running requests were cut"),
+        }
+        if let Some(backups) = self.backups {
+            backups.shutdown().await;
+        }
+        if let Some(control) = self.control {
+            control.shutdown().await;
+        }
+        let rest = end.saturating_duration_since(Instant::now());
+        tokio::join!(
+            async {
+                if let Some(notifications) = self.notifications {
+                    notifications.shutdown(rest).await;
+                }
+            },
+            self.telemetry.traces.shutdown(rest),
         );
+        self.storage.close().await?;
+        if let Some(debug) = self.debug {
+            debug.shutdown(Duration::ZERO).await;
+        }
+        // This waits until the request logs are written; nothing else is left to do.
+        self.telemetry.close();
+        tracing::info!("stopped");
+        Ok(())
     }
 }

@@ -1,66 +1,20 @@
 //! Notifications as configured.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use registry_http::ListenAddress;
 use registry_http::notify::{NotificationEndpoint, NotificationFormat, NotificationOptions, Notifier};
-use registry_storage::filesystem::require_usable;
 use registry_storage::outbox::{Outbox, OutboxLimits};
 
-use super::places;
 use crate::config::Configuration;
 use crate::config::sections::notifications::{Endpoint, EventAction, EventFormat};
 use crate::config::values::GoDuration;
 use crate::failure::Failure;
-use crate::ownership::with_owner;
-use crate::storage::{OpenStorage, StorageLocation, require_writable};
-
-/// The name of the outbox file in the data folder.
-const FILE: &str = "notifications";
-
-/// The key that names another file.
-pub(super) const OUTBOX_PATH: &str = "notifications.outbox.path";
-
-/// Returns the path of the outbox in a data folder.
-pub(super) fn beside_data(root: &Path) -> PathBuf {
-    root.join(FILE)
-}
-
-/// Checks that the outbox can be opened or created, if there are endpoints and it is in a file.
-pub(super) fn check(configuration: &Configuration) -> Result<(), Failure> {
-    let wanted = &configuration.notifications;
-    if !wanted.is_on() {
-        return Ok(());
-    }
-    match (&wanted.outbox.path, &configuration.storage.filesystem) {
-        (Some(path), _) => {
-            let is_usable = || places::check_file(path).map_err(|cause| cannot_use(path).because(cause));
-            let checked = check_file(path).and_then(|()| is_usable());
-            checked.map_err(|failure| failure.about(OUTBOX_PATH))
-        }
-        // If the data is read-only, the outbox is in memory. Other problems of the folder are reported for the data.
-        (None, Some(filesystem)) => {
-            match require_writable(&filesystem.root, &configuration.storage.maintenance) {
-                Ok(true) => check_file(&beside_data(&filesystem.root)),
-                _ => Ok(()),
-            }
-        }
-        (None, None) => Ok(()),
-    }
-}
-
-fn check_file(path: &Path) -> Result<(), Failure> {
-    for file in Outbox::files(path).iter().take(2) {
-        require_usable(file, false).map_err(|cause| cannot_use(file).because(with_owner(file, cause)))?;
-    }
-    Outbox::check(path).map_err(|cause| cannot_use(path).because(cause))
-}
-
-fn cannot_use(path: &Path) -> Failure {
-    Failure::new(format!("cannot use the notifications in {}", path.display()))
-}
+use crate::places::outbox_file;
+use crate::places::writable::{cannot_use_outbox, check_outbox_files};
+use crate::storage::{OpenStorage, StorageLocation};
 
 /// The delivery of notifications, and the outbox.
 pub(super) struct Notifications {
@@ -88,7 +42,7 @@ impl Notifications {
         };
         let path = match (&wanted.outbox.path, location) {
             (Some(path), _) => Some(path.to_path_buf()),
-            (None, StorageLocation::Folder(root)) if !storage.store.is_read_only() => Some(beside_data(root)),
+            (None, StorageLocation::Folder(root)) if !storage.store.is_read_only() => Some(outbox_file(root)),
             (None, _) => None,
         };
         let outbox = open(path, limits, names).await?;
@@ -142,8 +96,8 @@ async fn open(path: Option<PathBuf>, limits: OutboxLimits, names: Vec<String>) -
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         match path {
             Some(path) => {
-                check_file(&path)?;
-                Outbox::open(&path, limits, &names).map_err(|cause| cannot_use(&path).because(cause))
+                check_outbox_files(&path)?;
+                Outbox::open(&path, limits, &names).map_err(|cause| cannot_use_outbox(&path).because(cause))
             }
             None => Outbox::in_memory(limits, &names)
                 .map_err(|cause| Failure::new("cannot keep notifications").because(cause)),

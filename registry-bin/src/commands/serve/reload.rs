@@ -16,8 +16,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{claims, service_manager};
-use crate::cli::{Serve, StoreArguments};
+use super::arguments::Serve;
+use super::process::ServiceManager;
+use crate::arguments::StoreArguments;
 use crate::config::fingerprint::Fingerprint;
 use crate::config::supported::has_effect;
 use crate::config::tree::Node;
@@ -25,13 +26,14 @@ use crate::config::values::MASK;
 use crate::config::{Flag, Loaded, load};
 use crate::failure::Failure;
 use crate::logging::{LogFilter, LogHandle};
+use crate::places::claims;
 
 /// How often files are checked. Their content is compared, because file notifications of the kernel do not work on
 /// network file systems and with the symbolic links that Kubernetes swaps.
-const INTERVAL: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long a changed file must stay unchanged before it is read.
-const SETTLED: Duration = Duration::from_secs(1);
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The keys that a running server reloads, as JSON pointers into the configuration (RFC 6901).
 const RELOADED: [&str; 7] = [
@@ -77,7 +79,7 @@ impl Reloadable for LogHandle {
 /// What must begin before the server reads the files of its configuration, so that no change and no signal is missed.
 pub(super) struct Watch {
     hangup: Signal,
-    seen: Seen,
+    seen: FileContents,
 }
 
 impl Watch {
@@ -88,7 +90,7 @@ impl Watch {
     pub(super) fn start(loaded: &Loaded) -> Result<Self, Failure> {
         let hangup = signal(SignalKind::hangup())
             .map_err(|cause| Failure::new("cannot listen to signals").because(cause))?;
-        let seen = Seen::of(loaded);
+        let seen = FileContents::of(loaded);
         Ok(Self { hangup, seen })
     }
 }
@@ -109,7 +111,7 @@ impl Reload {
         parts: Vec<Arc<dyn Reloadable>>,
     ) -> Self {
         let Watch { hangup, seen } = watch;
-        let server = Arc::new(Running {
+        let server = Arc::new(Reloader {
             arguments: serve.configuration.store(),
             flags: serve.flags(),
             started: loaded.clone(),
@@ -136,7 +138,7 @@ impl Reload {
 }
 
 /// What does not change while the server runs.
-struct Running {
+struct Reloader {
     arguments: StoreArguments,
     flags: Vec<Flag>,
     /// The configuration at the start.
@@ -144,20 +146,20 @@ struct Running {
     parts: Vec<Arc<dyn Reloadable>>,
 }
 
-async fn watch_for_changes(server: Arc<Running>, read: Seen, mut hangup: Signal) {
+async fn watch_for_changes(server: Arc<Reloader>, read: FileContents, mut hangup: Signal) {
     let mut files = Files { read, changed: None };
     loop {
         let pause = if files.changed.is_some() {
-            SETTLED
+            SETTLED_AFTER
         } else {
-            INTERVAL
+            CHECK_INTERVAL
         };
         let is_asked = tokio::select! {
             _ = hangup.recv() => true,
             () = tokio::time::sleep(pause) => false,
         };
         if is_asked {
-            service_manager::reloading();
+            ServiceManager::reloading();
         }
         let server = Arc::clone(&server);
         // Reading files blocks.
@@ -167,7 +169,7 @@ async fn watch_for_changes(server: Arc<Running>, read: Seen, mut hangup: Signal)
         });
         let looked = looked.await;
         if is_asked {
-            service_manager::reloaded();
+            ServiceManager::reloaded();
         }
         files = match looked {
             Ok(files) => files,
@@ -182,9 +184,9 @@ async fn watch_for_changes(server: Arc<Running>, read: Seen, mut hangup: Signal)
 /// The content of the files.
 struct Files {
     /// The content when they were last read, whether or not that succeeded.
-    read: Seen,
+    read: FileContents,
     /// The content at the last check, if it differs.
-    changed: Option<Seen>,
+    changed: Option<FileContents>,
 }
 
 impl Files {
@@ -206,10 +208,10 @@ impl Files {
 enum Reading {
     InForce,
     /// Files changed meanwhile, or other files are named now: these must settle first.
-    Unsettled(Seen),
+    Unsettled(FileContents),
 }
 
-impl Running {
+impl Reloader {
     /// Reads everything again if a file changed and has settled, or on request.
     fn look(&self, files: &mut Files, is_asked: bool) {
         if !files.have_settled() && !is_asked {
@@ -236,10 +238,10 @@ impl Running {
 
     /// Reads everything and applies it. If `settled` is given, does so only if the content is the same. Stores in
     /// `read` what was read.
-    fn reload(&self, settled: Option<&Seen>, read: &mut Seen) -> Result<Reading, Failure> {
+    fn reload(&self, settled: Option<&FileContents>, read: &mut FileContents) -> Result<Reading, Failure> {
         let loaded = load(&self.arguments, &self.flags)?;
         claims::require_apart(&loaded)?;
-        let seen = Seen::of(&loaded);
+        let seen = FileContents::of(&loaded);
         if settled.is_some_and(|settled| *settled != seen) {
             return Ok(Reading::Unsettled(seen));
         }
@@ -252,7 +254,7 @@ impl Running {
         for change in changes? {
             change();
         }
-        tell_what_waits_for_a_restart(&self.started, &loaded);
+        log_what_waits_for_a_restart(&self.started, &loaded);
         Ok(Reading::InForce)
     }
 
@@ -273,9 +275,9 @@ impl Running {
 
 /// The content of the files from which a configuration was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Seen(BTreeMap<PathBuf, Fingerprint>);
+struct FileContents(BTreeMap<PathBuf, Fingerprint>);
 
-impl Seen {
+impl FileContents {
     /// Must be called before the files that the configuration names are read: any later change is noticed.
     fn of(loaded: &Loaded) -> Self {
         let named = loaded.configuration.files().into_iter();
@@ -298,7 +300,7 @@ impl Seen {
 }
 
 /// Logs which keys differ from those at the start and are not reloaded.
-fn tell_what_waits_for_a_restart(started: &Loaded, now: &Loaded) {
+fn log_what_waits_for_a_restart(started: &Loaded, now: &Loaded) {
     let mut changed = Vec::new();
     differences(
         "",
@@ -364,7 +366,7 @@ mod tests {
         write("old");
         let paths = BTreeMap::from([(path.clone(), Fingerprint::of(b"old"))]);
         let mut files = Files {
-            read: Seen(paths),
+            read: FileContents(paths),
             changed: None,
         };
         assert!(!files.have_settled());

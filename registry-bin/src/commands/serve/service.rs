@@ -1,17 +1,23 @@
-//! The registry's service, built from the configuration.
+//! The service of requests, as configured: the registry's options, proxies and rate limits.
 
 use std::sync::Arc;
 
 use registry_core::Storage;
-use registry_core::registry::Registry;
-use registry_http::{EventSink, Limits, Rate, RateLimits, RegistryService};
+use registry_core::page::PageQuery;
+use registry_core::registry::{CatalogKey, Options, Registry};
+use registry_http::{
+    EventSink, Limits, Locations, ProxyField, ProxyFields, ProxyOptions, Rate, RateLimits, RegistryService,
+    TrustedProxies,
+};
+use uuid::Uuid;
 
 use super::authentication::Authentication;
 use super::notifications::Notifications;
-use super::rules::rules;
 use super::telemetry::Telemetry;
 use crate::config::Configuration;
-use crate::config::sections::http::{self, RateLimit};
+use crate::config::sections::http::{self, Http, RateLimit};
+use crate::config::sections::validation::Platforms;
+use crate::failure::Failure;
 use crate::storage::{OpenStorage, StorageLocation};
 
 /// What wraps each request besides the registry.
@@ -29,7 +35,7 @@ pub(super) fn service(
     limits: Limits,
 ) -> RegistryService<impl Storage + use<>> {
     let metered = hooks.telemetry.meter(&storage.storage, location.kind());
-    let registry = Registry::new(Arc::new(metered), rules(configuration));
+    let registry = Registry::new(Arc::new(metered), options(configuration));
     let mut service = RegistryService::new(registry, limits)
         .with_fields(configuration.http.headers.to_map())
         .with_observer(Arc::new(hooks.telemetry.observers.clone()))
@@ -52,4 +58,84 @@ fn rate_limits(limits: &RateLimit) -> RateLimits {
         })
     };
     RateLimits::new(rate(&limits.address), rate(&limits.identity))
+}
+
+/// Returns the options of a registry.
+fn options(configuration: &Configuration) -> Options {
+    let validation = &configuration.validation;
+    // As in distribution, the old key `enabled` takes precedence over `disabled`.
+    let is_validated = validation.enabled || !validation.disabled;
+    let mut options = Options::default();
+    options.delete = configuration.storage.delete.enabled;
+    options.read_only = configuration.storage.maintenance.read_only.enabled;
+    options.allow_sparse_indexes = !is_validated || validation.manifests.indexes.platforms == Platforms::None;
+    options.allow_missing_children = validation.allow_missing_content;
+    options.manifest_descriptor_limit = match usize::try_from(validation.manifests.most_descriptors) {
+        Ok(limit @ 1..) => limit,
+        _ => options.manifest_descriptor_limit,
+    };
+    options.catalog_page_limit = match usize::try_from(configuration.catalog.most_entries) {
+        Ok(limit @ 1..) => limit.min(PageQuery::LARGEST),
+        _ => options.catalog_page_limit,
+    };
+    options.tags_page_limit = match usize::try_from(configuration.tags.most_tags) {
+        Ok(limit @ 1..) => limit.min(PageQuery::LARGEST),
+        _ => options.tags_page_limit,
+    };
+    options.catalog_key = Some(catalog_key(configuration));
+    options
+}
+
+/// Returns the key that hides positions in the catalog: the secret that all servers of one storage share, or otherwise
+/// a random one of this process.
+fn catalog_key(configuration: &Configuration) -> CatalogKey {
+    match &configuration.http.secret {
+        Some(secret) => CatalogKey::new(secret.reveal().as_bytes()),
+        None => {
+            let random = [Uuid::new_v4(), Uuid::new_v4()];
+            CatalogKey::new(&random.map(Uuid::into_bytes).concat())
+        }
+    }
+}
+
+/// Returns the options of the configuration. Without `http.host`, URLs in responses are paths for most clients, because
+/// those are correct behind any proxy. `relativeurls` overrides that.
+pub(super) fn proxy_options(http: &Http) -> Result<ProxyOptions, Failure> {
+    let mut options = ProxyOptions::default();
+    if let Some(host) = &http.host {
+        let url = host.parse();
+        options.url =
+            Some(url.map_err(|cause| Failure::of("http.host", format!("{host:?}")).because(cause))?);
+    }
+    if let Some(prefix) = &http.prefix {
+        let parsed = prefix.parse();
+        options.prefix =
+            parsed.map_err(|cause| Failure::of("http.prefix", format!("{prefix:?}")).because(cause))?;
+    }
+    options.locations = match (http.relative_urls, &options.url) {
+        (Some(true), _) => Locations::Paths,
+        (Some(false), _) | (None, Some(_)) => Locations::Urls,
+        (None, None) => Locations::ByClient,
+    };
+    if let Some(trusted) = &http.trusted_proxies {
+        options.trusted_proxies = if trusted.is_empty() {
+            TrustedProxies::none()
+        } else {
+            TrustedProxies::new(trusted.iter().map(|range| range.0))
+        };
+    }
+    if let Some(fields) = &http.proxy_fields {
+        options.proxy_fields = ProxyFields::new(fields.iter().copied().map(proxy_field));
+    }
+    Ok(options)
+}
+
+const fn proxy_field(field: http::ProxyField) -> ProxyField {
+    match field {
+        http::ProxyField::XForwardedFor => ProxyField::XForwardedFor,
+        http::ProxyField::XForwardedProto => ProxyField::XForwardedProto,
+        http::ProxyField::XForwardedHost => ProxyField::XForwardedHost,
+        http::ProxyField::XForwardedPort => ProxyField::XForwardedPort,
+        http::ProxyField::Forwarded => ProxyField::Forwarded,
+    }
 }

@@ -1,19 +1,36 @@
-//! The observers of a server's requests: logs, metrics and traces.
+//! What operators see of a server: the logs of its requests, metrics, traces, and the listener for metrics and health.
 
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use registry_core::Storage;
-use registry_http::{AccessLog, AuditLevel, LineFormat, LineLog, Observer, RefusalLog, RequestRecord};
-use registry_http::{MeteredStorage, Metrics};
+use registry_http::{
+    AccessLog, AuditLevel, CheckOptions, DebugService, Health, Limits, LineFormat, LineLog, Listener,
+    MeteredStorage, Metrics, Observer, RefusalLog, RequestRecord, Server,
+};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::net::TcpStream;
 
+use super::listeners::bind_tcp;
 use super::reload::{Change, Reloadable};
-use super::traces::Traces;
-use super::{dropped_lines, process};
-use crate::config::Loaded;
+use crate::config::sections::health::HttpCheck;
 use crate::config::sections::log::{AccessLogFormat, Log, LogLevel};
+use crate::config::values::GoDuration;
+use crate::config::{Configuration, Loaded};
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
+use crate::storage::AnyStore;
+use crate::traces::Traces;
 
 /// The observers of a server, and their outputs.
 pub(super) struct Telemetry {
@@ -31,7 +48,7 @@ impl Telemetry {
     /// `errors` is the output of the server's own log.
     pub(super) fn start(log: &Log, errors: &LineWriter) -> Result<Self, Failure> {
         let metrics = Arc::new(Metrics::new());
-        process::add(&metrics);
+        metrics.register(|registry| registry.register_collector(Box::new(ProcessMetrics::new())));
         let traces = Traces::start()?;
         let spans = traces.observer();
         let mut telemetry = Self {
@@ -45,8 +62,17 @@ impl Telemetry {
         telemetry.add_access_log(log);
         telemetry.add_audit_log(log, errors)?;
         let writers = [errors, &telemetry.output].into_iter().chain(&telemetry.audit);
-        dropped_lines::add(&telemetry.metrics, writers.cloned().collect());
+        let dropped = DroppedLines(writers.cloned().collect());
+        telemetry
+            .metrics
+            .register(|registry| registry.register_collector(Box::new(dropped)));
         Ok(telemetry)
+    }
+
+    /// Adds what a storage reports about itself to the metrics.
+    pub(super) fn add_storage(&self, store: AnyStore) {
+        self.metrics
+            .register(|registry| registry.register_collector(Box::new(StorageMetrics(store))));
     }
 
     /// Wraps a storage so that its calls are timed and traced.
@@ -136,5 +162,293 @@ impl Observer for Switched {
         } else {
             AccessLog::failed(record);
         }
+    }
+}
+
+/// What the kernel reports about this process at the time of each scrape, with the names of Prometheus' own libraries.
+#[derive(Debug)]
+struct ProcessMetrics {
+    /// When the process began, in seconds since 1970.
+    started: f64,
+}
+
+impl ProcessMetrics {
+    fn new() -> Self {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            started: started.as_secs_f64(),
+        }
+    }
+}
+
+impl Collector for ProcessMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        let seconds = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
+        let cpu = encoder.encode_descriptor(
+            "process_cpu_seconds",
+            "Processor time that was used",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(seconds).encode(cpu)?;
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let files = fs::read_dir("/proc/self/fd").map(|files| files.count() as f64);
+        let gauges = [
+            (
+                "process_resident_memory_bytes",
+                "Memory that is in use",
+                field(&status, "VmRSS:").map(|kibibytes| kibibytes * 1024.0),
+            ),
+            (
+                "process_virtual_memory_bytes",
+                "Memory that is addressed",
+                field(&status, "VmSize:").map(|kibibytes| kibibytes * 1024.0),
+            ),
+            (
+                "process_open_fds",
+                "Files and connections that are open",
+                files.ok(),
+            ),
+            (
+                "process_max_fds",
+                "Files and connections that may be open",
+                field(&limits, "Max open files"),
+            ),
+            (
+                "process_start_time_seconds",
+                "When it began, in seconds since 1970",
+                Some(self.started),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            if let Some(value) = value {
+                let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                ConstGauge::new(value).encode(gauge)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the first number after the name of a line.
+fn field(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// How many lines of each of the program's own logs were dropped.
+#[derive(Debug)]
+struct DroppedLines(Vec<LineWriter>);
+
+impl Collector for DroppedLines {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut lines = encoder.encode_descriptor(
+            "registry_log_dropped_lines",
+            "Lines of logs that were dropped, because nobody took them in time or they could not be written",
+            None,
+            MetricType::Counter,
+        )?;
+        for writer in &self.0 {
+            ConstCounter::new(writer.dropped()).encode(lines.encode_family(&[("log", writer.name())])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a storage reports about itself at the time of each scrape: whether it writes, how much space it has, and how
+/// much is in it.
+#[derive(Debug)]
+struct StorageMetrics(AnyStore);
+
+impl Collector for StorageMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let gauge = encoder.encode_descriptor(
+            "registry_storage_writes_stopped",
+            "1 while nothing is written after an error of the disk, else 0",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::from(self.0.is_stopped())).encode(gauge)?;
+        let gauge = encoder.encode_descriptor(
+            "registry_storage_full",
+            "1 while pushes are refused because the disk is full, or hardly any space is left, else 0",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::from(self.0.lacks_space().is_some())).encode(gauge)?;
+        let mut gauges = Vec::new();
+        if let Some(space) = self.0.space() {
+            gauges.push((
+                "registry_storage_free_bytes",
+                "What the disk still takes, beside what is kept for deletes, when its health was checked last",
+                space.free,
+            ));
+            gauges.push((
+                "registry_storage_size_bytes",
+                "How large the disk is, whoever uses it",
+                space.size,
+            ));
+        }
+        if let Some((contents, swept)) = self.0.swept_contents() {
+            gauges.push((
+                "registry_storage_blobs",
+                "Blobs at the last sweep, each counted once, whatever number of repositories has it",
+                contents.blobs,
+            ));
+            gauges.push((
+                "registry_storage_blob_bytes",
+                "The size of these blobs",
+                contents.bytes,
+            ));
+            gauges.push((
+                "registry_storage_swept_timestamp_seconds",
+                "When the last sweep ended, in seconds since 1970",
+                swept.0 / 1000,
+            ));
+        }
+        for (name, help, value) in gauges {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts the listener for metrics and health, if it is configured.
+pub(super) fn start_debug_listener(
+    configuration: &Configuration,
+    health: &Health,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Server>, Failure> {
+    let debug = &configuration.http.debug;
+    let Some(text) = &debug.addr else {
+        return Ok(None);
+    };
+    let failed = || Failure::of("http.debug.addr", format!("cannot listen on {text}"));
+    let listener = bind_tcp("http.debug.addr", text)?;
+    let address = listener.local_addr().map_err(|cause| failed().because(cause))?;
+    let mut service = DebugService::new(health.clone());
+    if debug.prometheus.enabled {
+        service = service.with_metrics(&*debug.prometheus.path, Arc::clone(metrics));
+    }
+    let server =
+        Listener::tcp(listener).and_then(|listener| Server::serve([listener], service, Limits::default()));
+    let server = server.map_err(|cause| failed().because(cause))?;
+    let has_metrics = debug.prometheus.enabled;
+    tracing::info!(%address, has_metrics, "health and metrics for operators");
+    Ok(Some(server))
+}
+
+/// Starts the configured health checks.
+pub(super) fn start_health_checks(
+    configuration: &Configuration,
+    health: &Health,
+    store: &AnyStore,
+) -> Result<(), Failure> {
+    let checks = &configuration.health;
+    let storage = store.clone();
+    health.add_remark(move || storage.lacks_space());
+    // On a bucket, each check is a request that costs money.
+    let is_folder = matches!(store, AnyStore::Disk(_));
+    if checks.storage.enabled.unwrap_or(is_folder) {
+        let options = check_options(
+            checks.storage.interval,
+            GoDuration::default(),
+            checks.storage.threshold,
+        );
+        let store = store.clone();
+        health.watch("storagedriver", options, move || {
+            let store = store.clone();
+            Box::pin(async move { store.probe().await })
+        });
+    }
+    for check in &checks.file {
+        let options = check_options(check.interval, GoDuration::default(), check.threshold);
+        let path: PathBuf = check.file.to_path_buf();
+        health.watch(path.display().to_string(), options, move || {
+            let path = path.clone();
+            Box::pin(async move {
+                match tokio::fs::try_exists(&path).await {
+                    Ok(false) => Ok(()),
+                    Ok(true) => Err("file exists".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                }
+            })
+        });
+    }
+    for check in &checks.tcp {
+        let options = check_options(check.interval, check.timeout, check.threshold);
+        let address = check.addr.clone();
+        health.watch(check.addr.clone(), options, move || {
+            let address = address.clone();
+            Box::pin(async move {
+                let connected = TcpStream::connect(&address).await;
+                connected
+                    .map(drop)
+                    .map_err(|error| format!("cannot connect: {error}"))
+            })
+        });
+    }
+    for (index, check) in checks.http.iter().enumerate() {
+        start_http_check(check, health).map_err(|cause| {
+            Failure::of(format!("health.http[{index}]"), "cannot be watched").because(cause)
+        })?;
+    }
+    Ok(())
+}
+
+fn start_http_check(check: &HttpCheck, health: &Health) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let url = reqwest::Url::parse(check.uri.reveal())?;
+    // The user, password and query may be secret.
+    let name = format!(
+        "{}://{}{}",
+        url.scheme(),
+        url.host_str().unwrap_or_default(),
+        url.path()
+    );
+    let headers = check.headers.to_map();
+    let expected = if check.status == 0 { 200 } else { check.status };
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()?;
+    let options = check_options(check.interval, check.timeout, check.threshold);
+    health.watch(name, options, move || {
+        let request = client.head(url.clone()).headers(headers.clone());
+        Box::pin(async move {
+            match request.send().await {
+                Ok(response) if response.status().as_u16() == expected => Ok(()),
+                Ok(response) => Err(format!("it answered {}", response.status())),
+                Err(error) => Err(error.without_url().to_string()),
+            }
+        })
+    });
+    Ok(())
+}
+
+const fn check_options(interval: GoDuration, timeout: GoDuration, threshold: u32) -> CheckOptions {
+    CheckOptions {
+        interval: interval.0,
+        threshold,
+        timeout: timeout.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_behind_their_names() {
+        let text = "VmSize:\t  100 kB\nVmRSS:\t 7 kB\nMax open files            20000                20000                files\n";
+        for (name, number) in [
+            ("VmRSS:", Some(7.0)),
+            ("Max open files", Some(20000.0)),
+            ("VmSwap:", None),
+        ] {
+            assert_eq!(field(text, name), number);
+        }
+        assert_eq!(field("Max open files unlimited", "Max open files"), None);
     }
 }

@@ -7,23 +7,23 @@ use registry_http::auth::TokenKeys;
 use registry_http::check_clock;
 use tokio::runtime;
 
-use super::open_files::OpenFiles;
-use super::token_keys::{KeySource, SigningKeyFile};
-use super::traces::Traces;
-pub(crate) use super::users::read as users;
-use super::{claims, listen, places, tls};
+use super::credentials::{KeySource, SigningKeyFile, read_users};
+use super::listeners::{self, OpenFiles};
+use super::tls;
 use crate::config::sections::http::Network;
 use crate::config::{Configuration, Loaded};
 use crate::control;
 use crate::failure::Failure;
+use crate::places::{claims, writable};
 use crate::storage::StorageLocation;
+use crate::traces::Traces;
 
 /// Reads each file, resolves each name and checks each place as a server does at its start, and returns what is wrong.
 /// Files that a server would create may be missing.
 pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
     let configuration = &loaded.configuration;
     let (http, auth) = (&configuration.http, &configuration.auth);
-    let inherited = listen::inherited();
+    let inherited = listeners::inherited();
     let has_own_sockets = inherited.as_ref().is_ok_and(|sockets| !sockets.is_empty());
     let mut results = vec![
         check_clock(SystemTime::now()).map_err(|cause| Failure::new("cannot serve").because(cause)),
@@ -34,20 +34,20 @@ pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
     if has_own_sockets {
         // They are used in place of `http.addr`.
     } else if http.net == Network::Tcp {
-        results.push(listen::check("http.addr", &http.addr));
-        results.push(listen::require_apart(http));
+        results.push(listeners::check("http.addr", &http.addr));
+        results.push(listeners::require_apart(http));
     } else {
-        results.push(listen::check_unix(&http.unix));
+        results.push(listeners::check_unix(&http.unix));
     }
     if let Some(address) = &http.debug.addr {
-        results.push(listen::check("http.debug.addr", address));
+        results.push(listeners::check("http.debug.addr", address));
     }
     if http.tls.certificate.is_some() {
         results.push(tls::config(http, None).map(drop));
     }
     for (key, path) in auth.files_of_users() {
         if path.exists() {
-            results.push(users(key, path).map(drop));
+            results.push(read_users(key, path).map(drop));
         }
     }
     if let Some(token) = &auth.token {
@@ -61,14 +61,14 @@ pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
     if let Ok(StorageLocation::Bucket(bucket)) = StorageLocation::of(&configuration.storage) {
         results.push(bucket.open().map(drop));
     }
-    results.extend(places::failures(configuration));
+    results.extend(writable::failures(configuration));
     let mut failures = claims::failures(loaded);
     failures.extend(results.into_iter().filter_map(Result::err));
     failures
 }
 
 /// How long `config check` waits for keys from a URL.
-const PATIENCE: Duration = Duration::from_secs(3);
+const KEY_SET_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Returns what only a start can find out, because it is on another machine that may only be reachable from the server.
 /// Blocks for some seconds.
@@ -110,7 +110,7 @@ pub(crate) fn remarks(configuration: &Configuration) -> Vec<String> {
         .map_err(|cause| Failure::new("cannot start threads").because(cause))
         .and_then(|runtime| {
             let _entered = runtime.enter();
-            source.fetch_within(PATIENCE)
+            source.fetch_within(KEY_SET_PATIENCE)
         });
     remarks.extend(fetched.iter().flat_map(left_out));
     remarks.push(match fetched {

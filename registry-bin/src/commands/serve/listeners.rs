@@ -1,4 +1,4 @@
-//! The sockets of a server.
+//! The sockets of a server, and how many connections and files it may have open at once.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
@@ -6,7 +6,7 @@ use std::os::unix::net as unix;
 use std::path::Path;
 
 use listenfd::ListenFd;
-use registry_http::Listener;
+use registry_http::{Limits, Listener, MemoryBudget};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
@@ -23,7 +23,7 @@ pub(super) enum Inherited {
 }
 
 /// The variable in which a service manager passes the number of sockets (`sd_listen_fds(3)`).
-const SOCKETS: &str = "LISTEN_FDS";
+const SOCKETS_VARIABLE: &str = "LISTEN_FDS";
 
 /// The most sockets that are accepted from a service manager; systemd's own limit is far below it.
 const MOST_SOCKETS: usize = 1024;
@@ -32,10 +32,10 @@ const MOST_SOCKETS: usize = 1024;
 pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
     let wrong = |what: &str| {
         Failure::new(format!(
-            "{SOCKETS}: {what}; a service manager sets this variable for the sockets that it passes: unset it where none does"
+            "{SOCKETS_VARIABLE}: {what}; a service manager sets this variable for the sockets that it passes: unset it where none does"
         ))
     };
-    if let Some(count) = std::env::var_os(SOCKETS).filter(|count| !count.is_empty()) {
+    if let Some(count) = std::env::var_os(SOCKETS_VARIABLE).filter(|count| !count.is_empty()) {
         let count = count.to_str().and_then(|count| count.parse::<usize>().ok());
         if count.is_none_or(|count| count > MOST_SOCKETS) {
             return Err(wrong("it takes the number of the sockets"));
@@ -60,7 +60,33 @@ pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
 
 /// How many connections may wait to be accepted, as far as the system allows. When the queue is full, a client retries
 /// after a second, merely because another client opens a thousand connections at once.
-const BACKLOG: u32 = 4096;
+const BACKLOG_CONNECTIONS: u32 = 4096;
+
+/// Whether the port is reserved before the storage is opened.
+pub(super) enum Reservation {
+    Made(Reserved),
+    Deferred(Vec<Inherited>),
+}
+
+impl Reservation {
+    /// Reserves the port before the storage is opened, so that a second server that was started by mistake reports it.
+    /// With `wait`, the port is left alone meanwhile, because the server that has the storage may have it.
+    pub(super) fn new(http: &Http, inherited: Vec<Inherited>, wait: bool) -> Result<Self, Failure> {
+        if wait {
+            Ok(Self::Deferred(inherited))
+        } else {
+            Reserved::new(http, inherited).map(Self::Made)
+        }
+    }
+
+    /// Reserves the port now, unless that was done before.
+    pub(super) fn make(self, http: &Http) -> Result<Reserved, Failure> {
+        match self {
+            Self::Made(reserved) => Ok(reserved),
+            Self::Deferred(inherited) => Reserved::new(http, inherited),
+        }
+    }
+}
 
 /// A reserved address. No other process can take it, and connections are refused so far: a client should go to another
 /// server or retry, rather than wait for a storage that is not open yet. Sockets of the service manager exist already,
@@ -73,7 +99,7 @@ pub(super) enum Reserved {
 
 impl Reserved {
     /// Reserves the port, or uses the sockets of the service manager.
-    pub(super) fn new(http: &Http, inherited: Vec<Inherited>) -> Result<Self, Failure> {
+    fn new(http: &Http, inherited: Vec<Inherited>) -> Result<Self, Failure> {
         if !inherited.is_empty() {
             tracing::info!(
                 address = http.addr,
@@ -102,7 +128,7 @@ impl Reserved {
                 listeners.map_err(|cause| Failure::new("a socket of LISTEN_FDS").because(cause))?
             }
             Self::Tcp(socket) => {
-                let listener = socket.listen(BACKLOG).and_then(Listener::tcp);
+                let listener = socket.listen(BACKLOG_CONNECTIONS).and_then(Listener::tcp);
                 vec![listener.map_err(|cause| cannot_listen("http.addr", &http.addr, cause))?]
             }
             Self::Unix(path) => vec![bind_unix(&path, &http.unix).await?],
@@ -191,7 +217,7 @@ fn group_of(file: &UnixSocket) -> Result<Option<u32>, Failure> {
 /// Listens on the address that a key of the configuration names.
 pub(super) fn bind_tcp(key: &str, text: &str) -> Result<TcpListener, Failure> {
     reserve(text)
-        .and_then(|socket| socket.listen(BACKLOG))
+        .and_then(|socket| socket.listen(BACKLOG_CONNECTIONS))
         .map_err(|cause| cannot_listen(key, text, cause))
 }
 
@@ -269,6 +295,109 @@ fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
     addresses.sort_by_key(SocketAddr::is_ipv6);
     addresses.truncate(1);
     Ok(addresses)
+}
+
+/// Files that are open besides those of connections and blobs: records, logs, listening sockets, and what is opened
+/// only briefly. If few files may be open, it is half of them, but never fewer than a server with some clients needs.
+const OTHER_FILES: u64 = 128;
+const FEWEST_OTHER_FILES: u64 = 48;
+
+/// With fewer files than this, hardly any are left for clients.
+const FEWEST_FILES: u64 = 64;
+
+/// The most files of blobs that are open at once.
+const MOST_BLOB_FILES: usize = 16_384;
+
+/// The inverse of the part of the files for pulls that is kept for requests which check for a blob.
+const LOOKUP_SHARE: usize = 8;
+
+/// The division of the limit on open files. No part takes from another, so that stalled clients do not block
+/// connections, pushes or the log; and no address gets all of a part.
+#[derive(Debug)]
+pub(super) struct OpenFiles {
+    pub(super) limits: Limits,
+    /// How many files of blobs may be open.
+    pub(super) blobs: usize,
+    /// How many files may be open in total.
+    files: u64,
+}
+
+impl OpenFiles {
+    /// Raises the limit of this process as far as possible, as Go programs do, and divides it. Logs a shortage.
+    ///
+    /// # Errors
+    /// If so few files may be open that no client could be served.
+    pub(super) fn divide(http: &Http) -> Result<Self, Failure> {
+        let divided = Self::of(http)?;
+        if divided.is_short(http) {
+            tracing::warn!(
+                files = divided.files,
+                connections = divided.limits.connections,
+                pulls = divided.limits.downloads,
+                pushes = divided.limits.uploads,
+                "few files may be open (ulimit -n), so there are fewer connections, pulls and pushes at once"
+            );
+        }
+        Ok(divided)
+    }
+
+    fn is_short(&self, http: &Http) -> bool {
+        self.limits.connections < http.limits.connections.get()
+    }
+
+    /// Describes by how much the configuration is not met, and why, if it is not.
+    pub(super) fn shortage(&self, http: &Http) -> Option<String> {
+        let limits = &self.limits;
+        self.is_short(http).then(|| {
+            format!(
+                "few files may be open ({}, ulimit -n), so there are fewer connections, pulls and pushes at once: {}, {} and {}",
+                self.files, limits.connections, limits.downloads, limits.uploads
+            )
+        })
+    }
+
+    /// Like [`divide`](Self::divide), without logging a shortage.
+    pub(super) fn of(http: &Http) -> Result<Self, Failure> {
+        let asked = &http.limits;
+        let mut limits = Limits::default();
+        limits.memory = MemoryBudget::new(asked.memory.get());
+        limits.connections = asked.connections.get();
+        limits.requests = asked.requests.get();
+        limits.streams = asked.streams.get();
+        limits.header = asked.header.get();
+        let timeouts = &http.timeouts;
+        limits.handshake = timeouts.handshake.0;
+        limits.header_time = timeouts.header.0;
+        limits.request_silence = timeouts.body.0;
+        limits.response_silence = timeouts.answer.0;
+        limits.idle = timeouts.idle.0;
+        // If the limit cannot be read, whatever forbids that has also set it.
+        let files = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
+            tracing::debug!(%error, "the limit on open files stays as it is");
+            rlimit::getrlimit(rlimit::Resource::NOFILE).map(|(soft, _)| soft)
+        });
+        let files = files.unwrap_or(1024);
+        if files < FEWEST_FILES {
+            return Err(Failure::new(format!(
+                "only {files} files may be open at once (ulimit -n), and connections are files too; allow at least {FEWEST_FILES}, \
+                 better 1024 or more"
+            )));
+        }
+        let free = free(files);
+        limits.connections = limits.connections.min(free / 2);
+        let blobs = free.saturating_sub(limits.connections).min(MOST_BLOB_FILES);
+        // The same division as in the storage.
+        limits.uploads = blobs / 4;
+        let downloads = blobs - limits.uploads;
+        limits.downloads = downloads - downloads / LOOKUP_SHARE;
+        Ok(Self { blobs, limits, files })
+    }
+}
+
+/// Returns how many files are left for clients.
+fn free(files: u64) -> usize {
+    let others = (files / 2).clamp(FEWEST_OTHER_FILES, OTHER_FILES);
+    usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -8,18 +8,18 @@ use registry_http::Observer;
 
 use crate::failure::Failure;
 
-pub(super) struct Traces;
+pub(crate) struct Traces;
 
 impl Traces {
     /// Without traces, no variable can be wrong.
     #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
-    pub(super) const fn check() -> Result<(), Failure> {
+    pub(crate) const fn check() -> Result<(), Failure> {
         Ok(())
     }
 
     /// Warns if the variables of `OpenTelemetry` ask for traces, because there are none.
     #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
-    pub(super) fn start() -> Result<Self, Failure> {
+    pub(crate) fn start() -> Result<Self, Failure> {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_wanted = match std::env::var_os("OTEL_TRACES_EXPORTER") {
             Some(exporter) if !exporter.is_empty() => exporter != "none",
@@ -33,13 +33,13 @@ impl Traces {
         Ok(Self)
     }
 
-    pub(super) const fn observer(&self) -> Option<Arc<dyn Observer>> {
+    pub(crate) const fn observer(&self) -> Option<Arc<dyn Observer>> {
         None
     }
 
-    pub(super) const fn follow<S: ?Sized>(&self, storage: MeteredStorage<S>) -> MeteredStorage<S> {
+    pub(crate) const fn follow<S: ?Sized>(&self, storage: MeteredStorage<S>) -> MeteredStorage<S> {
         storage
     }
 
-    pub(super) async fn shutdown(&self, _: Duration) {}
+    pub(crate) async fn shutdown(&self, _: Duration) {}
 }

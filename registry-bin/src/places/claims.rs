@@ -8,15 +8,12 @@ use std::path::{Path, PathBuf};
 use registry_storage::filesystem::own_files;
 use registry_storage::outbox::Outbox;
 
-use super::{OWN_CERTIFICATES, notifications, token_keys};
+use super::{OUTBOX_PATH, certificates_folder, outbox_file, resolved, signing_keys_file};
 use crate::config::sections::http::Network;
 use crate::config::values::FileOrUrl;
 use crate::config::{Configuration, Loaded};
 use crate::control;
 use crate::failure::Failure;
-
-/// How many links in a row are followed if the last one leads to a missing file.
-const LINKS: usize = 16;
 
 /// How a server uses a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,35 +74,16 @@ impl Place {
     }
 }
 
-/// Follows links, even to files that do not exist yet.
-pub(super) fn resolved(path: &Path) -> PathBuf {
-    follow(path, LINKS)
-}
-
-fn follow(path: &Path, links: usize) -> PathBuf {
-    if let Ok(path) = fs::canonicalize(path) {
-        return path;
-    }
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-        return absolute;
-    };
-    match fs::read_link(&absolute) {
-        Ok(target) if links > 0 => follow(&folder.join(target), links - 1),
-        _ => follow(folder, links).join(name),
-    }
-}
-
 /// Refuses places that a server would use for two purposes.
 ///
 /// # Errors
 /// The first key that names such a place, and the other use.
-pub(super) fn require_apart(loaded: &Loaded) -> Result<(), Failure> {
+pub(crate) fn require_apart(loaded: &Loaded) -> Result<(), Failure> {
     failures(loaded).into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Returns a failure for each place that has two uses.
-pub(super) fn failures(loaded: &Loaded) -> Vec<Failure> {
+pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
     let claims = claims(loaded);
     let mut failures = Vec::new();
     for (index, later) in claims.iter().enumerate() {
@@ -159,10 +137,10 @@ fn claims(loaded: &Loaded) -> Vec<Claim> {
         claims.add_key("storage.filesystem.rootdirectory", root, Use::Shares);
         let mut own = own_places(root);
         if builtin.is_some_and(|builtin| builtin.keys.is_none()) {
-            own.push((token_keys::own_file(root), Use::Writes));
+            own.push((signing_keys_file(root), Use::Writes));
         }
         if outbox.path.is_none() {
-            let files = Outbox::files(&notifications::beside_data(root));
+            let files = Outbox::files(&outbox_file(root));
             own.extend(files.map(|path| (path, Use::Writes)));
         }
         for (path, purpose) in own {
@@ -184,7 +162,7 @@ fn claims(loaded: &Loaded) -> Vec<Claim> {
     }
     if let Some(path) = &outbox.path {
         for path in Outbox::files(path) {
-            claims.add_key(notifications::OUTBOX_PATH, &path, Use::Writes);
+            claims.add_key(OUTBOX_PATH, &path, Use::Writes);
         }
     }
     if let Some(folder) = &configuration.backup.folder {
@@ -236,7 +214,7 @@ fn read_files(configuration: &Configuration) -> Vec<(String, &Path)> {
 /// Returns what a server creates below its root by itself.
 fn own_places(root: &Path) -> Vec<(PathBuf, Use)> {
     let own = own_files(root).into_iter().chain(control::socket_places(root));
-    own.chain([root.join(OWN_CERTIFICATES)])
+    own.chain([certificates_folder(root)])
         .map(|path| (path, Use::Owns))
         .collect()
 }

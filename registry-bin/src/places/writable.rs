@@ -7,10 +7,10 @@ use std::path::Path;
 
 use registry_storage::distribution;
 use registry_storage::filesystem::{check_records, require_usable};
+use registry_storage::outbox::Outbox;
 use rustix::fs::{Access, access};
 
-use super::claims::resolved;
-use super::notifications;
+use super::{OUTBOX_PATH, outbox_file, resolved};
 use crate::config::Configuration;
 use crate::config::sections::http::Network;
 use crate::control::{SOCKET_PATH_LIMIT, adopt};
@@ -20,10 +20,10 @@ use crate::ownership::{WithOwner as _, with_owner};
 use crate::storage::{StorageLocation, require_writable};
 
 /// How many files of registry:2 are examined.
-const LINKS: usize = 1000;
+const EXAMINED_LINKS: usize = 1000;
 
 /// Returns what keeps a server from writing where it must.
-pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>> {
+pub(crate) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>> {
     let (http, audit) = (&configuration.http, &configuration.log.audit);
     let mut results = Vec::new();
     if let Ok(StorageLocation::Folder(root)) = StorageLocation::of(&configuration.storage) {
@@ -39,7 +39,7 @@ pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
             Failure::of("log.audit.path", format!("cannot write to {}", path.display())).because(cause)
         }));
     }
-    results.push(notifications::check(configuration));
+    results.push(check_outbox(configuration));
     for (key, path) in configuration.auth.files_of_users() {
         if !path.exists() {
             let message = format!("cannot make a file of users at {}", path.display());
@@ -50,11 +50,48 @@ pub(super) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
     results
 }
 
+/// Checks that the outbox can be opened or created, if there are endpoints and it is in a file.
+fn check_outbox(configuration: &Configuration) -> Result<(), Failure> {
+    let wanted = &configuration.notifications;
+    if !wanted.is_on() {
+        return Ok(());
+    }
+    match (&wanted.outbox.path, &configuration.storage.filesystem) {
+        (Some(path), _) => {
+            let is_usable = || check_file(path).map_err(|cause| cannot_use_outbox(path).because(cause));
+            let checked = check_outbox_files(path).and_then(|()| is_usable());
+            checked.map_err(|failure| failure.about(OUTBOX_PATH))
+        }
+        // If the data is read-only, the outbox is in memory. Other problems of the folder are reported for the data.
+        (None, Some(filesystem)) => {
+            match require_writable(&filesystem.root, &configuration.storage.maintenance) {
+                Ok(true) => check_outbox_files(&outbox_file(&filesystem.root)),
+                _ => Ok(()),
+            }
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+/// Checks that the files of an outbox can be used, as far as they exist.
+pub(crate) fn check_outbox_files(path: &Path) -> Result<(), Failure> {
+    for file in Outbox::files(path).iter().take(2) {
+        require_usable(file, false)
+            .map_err(|cause| cannot_use_outbox(file).because(with_owner(file, cause)))?;
+    }
+    Outbox::check(path).map_err(|cause| cannot_use_outbox(path).because(cause))
+}
+
+/// Returns the failure of an outbox that cannot be opened.
+pub(crate) fn cannot_use_outbox(path: &Path) -> Failure {
+    Failure::new(format!("cannot use the notifications in {}", path.display()))
+}
+
 /// Checks that backups can be written to their folder. A root that is only read has none.
 ///
 /// # Errors
 /// Why a backup would fail.
-pub(super) fn check_backups(configuration: &Configuration) -> Result<(), Failure> {
+pub(crate) fn check_backups(configuration: &Configuration) -> Result<(), Failure> {
     let (Some(folder), Some(filesystem)) = (&configuration.backup.folder, &configuration.storage.filesystem)
     else {
         return Ok(());
@@ -96,19 +133,19 @@ fn check_adoption(root: &Path) -> Result<(), Failure> {
     let Some(tree) = adopt::find_if_there(root)? else {
         return Ok(());
     };
-    distribution::check_links(root, &tree, LINKS)
+    distribution::check_links(root, &tree, EXAMINED_LINKS)
         .map_err(|cause| adopt::failure(root).because(cause.with_owner()))
 }
 
 /// Checks that a missing path can be created, with its parent folders, in the nearest one that exists.
-pub(super) fn check_made(path: &Path) -> io::Result<()> {
+pub(crate) fn check_made(path: &Path) -> io::Result<()> {
     let is_there = |place: &&Path| place.symlink_metadata().is_ok();
     let place = path.ancestors().skip(1).find(is_there);
     check_folder(place.unwrap_or_else(|| Path::new(".")))
 }
 
 /// The same check for a file that is not created through a link.
-pub(super) fn check_made_file(path: &Path) -> io::Result<()> {
+pub(crate) fn check_made_file(path: &Path) -> io::Result<()> {
     check_name(path)?;
     if path.is_symlink() {
         return Err(io::Error::new(
@@ -152,7 +189,7 @@ fn check_socket(path: &Path) -> io::Result<()> {
 }
 
 /// Checks that a file can be written, or created if it is missing.
-pub(super) fn check_file(path: &Path) -> io::Result<()> {
+pub(crate) fn check_file(path: &Path) -> io::Result<()> {
     check_name(path)?;
     match path.metadata() {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),

@@ -27,7 +27,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const END: Duration = Duration::from_secs(5);
 
 /// The spans of requests on their way to a collector, if the environment asks for them.
-pub(super) struct Traces {
+pub(crate) struct Traces {
     started: Option<Started>,
 }
 
@@ -43,14 +43,14 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 
 impl Traces {
     /// Checks the variables `OTEL_*`, and the certificates that they name.
-    pub(super) fn check() -> Result<(), Failure> {
+    pub(crate) fn check() -> Result<(), Failure> {
         let options = TraceOptions::read(variables())?;
         let path = options.and_then(|options| options.certificates);
         path.map_or(Ok(()), |path| certificates(&path).map(drop))
     }
 
     /// Starts what the variables `OTEL_*` ask for. Must be called within a runtime.
-    pub(super) fn start() -> Result<Self, Failure> {
+    pub(crate) fn start() -> Result<Self, Failure> {
         let Some(options) = TraceOptions::read(variables())? else {
             return Ok(Self { started: None });
         };
@@ -74,7 +74,7 @@ impl Traces {
     }
 
     /// Returns the observer that creates a span for each request.
-    pub(super) fn observer(&self) -> Option<Arc<dyn Observer>> {
+    pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
         let started = self.started.as_ref()?;
         let propagator: Box<dyn TextMapPropagator + Send + Sync> = if started.joins_traces {
             Box::new(TraceContextPropagator::new())
@@ -85,7 +85,7 @@ impl Traces {
     }
 
     /// Creates a span for each storage call too.
-    pub(super) fn follow<S: ?Sized + registry_core::Storage>(
+    pub(crate) fn follow<S: ?Sized + registry_core::Storage>(
         &self,
         storage: MeteredStorage<S>,
     ) -> MeteredStorage<S> {
@@ -96,7 +96,7 @@ impl Traces {
     }
 
     /// Sends what is queued, for at most `limit`, and never longer than [`END`].
-    pub(super) async fn shutdown(&self, limit: Duration) {
+    pub(crate) async fn shutdown(&self, limit: Duration) {
         let Some(started) = &self.started else {
             return;
         };

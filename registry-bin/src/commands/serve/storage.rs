@@ -1,0 +1,522 @@
+//! The storage of a server: opening it, adopting what registry:2 left there, the socket for commands, and backups.
+
+use std::error::Error as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use indicatif::{ProgressBar, ProgressStyle};
+use registry_core::Timestamp;
+use registry_http::Health;
+use registry_storage::distribution::{
+    self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adoption, is_unadopted,
+};
+use registry_storage::filesystem::backup::{is_backup, made_at};
+use registry_storage::filesystem::{FilesystemBackend, is_root};
+use registry_storage::{Backend, Clock as _, Store, SystemClock};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
+
+use super::listeners::{Reservation, Reserved};
+use super::process::{ServiceManager, Signals};
+use crate::config::Configuration;
+use crate::config::sections::backup::Backup;
+use crate::control::adopt::{amount, describe, failure, find_if_there, not_adopted};
+use crate::control::count::count;
+use crate::control::run;
+use crate::control::server::ControlServer;
+use crate::control::show::is_for_bars;
+use crate::failure::Failure;
+use crate::ownership::WithOwner as _;
+use crate::storage::{AnyStore, OpenStorage, StorageLocation};
+
+/// Opens the storage, which may keep `open_files` files of blobs open, then reserves the port unless that was done
+/// before, and adopts what registry:2 left in the storage. In this order one server can take over from another. Returns
+/// `None` if a signal came first.
+pub(super) async fn open(
+    configuration: &Configuration,
+    location: &StorageLocation,
+    reservation: Reservation,
+    open_files: usize,
+    health: &Health,
+    signals: &mut Signals,
+) -> Result<Option<(OpenStorage, Reserved)>, Failure> {
+    let wait = matches!(reservation, Reservation::Deferred(_));
+    ServiceManager::status(if wait {
+        "opening the storage, waiting for another server that has it"
+    } else {
+        "opening the storage"
+    });
+    let storage = tokio::select! {
+        storage = OpenStorage::open(location, &configuration.storage.maintenance, open_files, wait) => storage?,
+        () = signals.next() => return Ok(None),
+    };
+    let reserved = reservation.make(&configuration.http)?;
+    let adopted = tokio::select! {
+        adopted = adopt(location, &storage.store, health) => adopted.map(|()| true),
+        () = signals.next() => Ok(false),
+    };
+    if !matches!(adopted, Ok(true)) {
+        storage.close().await?;
+        return adopted.map(|_| None);
+    }
+    Ok(Some((storage, reserved)))
+}
+
+/// How often the log reports the progress of an adoption.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Adopts the data in place, unless that was done before or the store has other content.
+///
+/// # Errors
+/// Why it cannot be adopted. The registry must not be served then, because clients would find it empty.
+async fn adopt(location: &StorageLocation, store: &AnyStore, health: &Health) -> Result<(), Failure> {
+    match (location, store) {
+        (StorageLocation::Folder(root), AnyStore::Disk(store)) => adopt_folder(root, store, health).await,
+        (StorageLocation::Bucket(_), AnyStore::Objects(store)) => refuse_unadopted(store, location).await,
+        _ => Ok(()),
+    }
+}
+
+async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &Health) -> Result<(), Failure> {
+    let came = adoption(store)
+        .await
+        .map_err(|cause| failure(root).because(cause))?;
+    if store.backend().is_read_only() && is_root(root) {
+        return require_adopted(root, store, &came).await;
+    }
+    match came {
+        Adoption::NotBegun | Adoption::Begun(_) => match find_if_there(root)? {
+            Some(tree) => adopt_tree(&tree, root, store, health).await,
+            None => Ok(()),
+        },
+        // Problems in the distribution registry's folders are no reason not to serve what is here.
+        Adoption::Finished(when) => {
+            if let Ok(Some(tree)) = Tree::find(root) {
+                update(&tree, when, store, health).await;
+            }
+            Ok(())
+        }
+        Adoption::OwnContent => {
+            if matches!(Tree::find(root), Ok(Some(_))) {
+                tracing::warn!(
+                    root = %root.display(),
+                    "there is data of the distribution registry beside that of this one; `registry-bin adopt --again` adds \
+                     it"
+                );
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Adopts what the distribution registry stored after its folders were adopted.
+async fn update(tree: &Tree, when: Timestamp, store: &Store<FilesystemBackend>, health: &Health) {
+    let mut progress = AdoptionProgress::new(health);
+    let updated = distribution::update(store, tree, &mut progress).await;
+    progress.end();
+    match updated {
+        Ok(Some(report)) if !report.is_empty() => {
+            tracing::info!(
+                adopted = %when,
+                "the distribution registry was used after its folders were adopted; adopted {}",
+                describe(&report)
+            );
+        }
+        Ok(_) => {}
+        Err(cause) => tracing::error!(
+            adopted = %when,
+            error = %Failure::new("what the distribution registry took since cannot be adopted").because(cause),
+            "the next start tries it again"
+        ),
+    }
+}
+
+fn warn_of_change(when: Timestamp) {
+    tracing::warn!(
+        adopted = %when,
+        "the distribution registry's folders changed after they were adopted here; `registry-bin adopt --again` adds what was \
+         pushed there"
+    );
+}
+
+async fn adopt_tree(
+    tree: &Tree,
+    root: &Path,
+    store: &Store<FilesystemBackend>,
+    health: &Health,
+) -> Result<(), Failure> {
+    tracing::info!(
+        root = %root.display(),
+        "adopting what the distribution registry left here; its files stay as they are"
+    );
+    let mut progress = AdoptionProgress::new(health);
+    let adopted = distribution::adopt(store, tree, &AdoptOptions::new(), &mut progress).await;
+    progress.end();
+    let report = adopted.map_err(|cause| failure(root).because(cause.with_owner()))?;
+    tracing::info!("adopted {}", describe(&report));
+    if store.backend().is_read_only() {
+        tracing::info!("the records of it are in memory, so each start adopts it anew");
+        return Ok(());
+    }
+    if report.blobs > 0 {
+        tracing::info!(
+            "what was adopted is shared with the distribution registry's folders and keeps its owner and modes: whoever may \
+             read it there, may read it still"
+        );
+    }
+    tracing::info!(
+        "a copy of this folder that is made while the server runs is no backup, unlike one of the distribution registry's; \
+         `registry-bin backup DIR` makes one, and the key `backup` makes them regularly"
+    );
+    if !report.defects.is_empty() {
+        tracing::warn!("once the rest is put right, `registry-bin adopt --again` adds it");
+    }
+    Ok(())
+}
+
+/// Refuses a read-only folder that would look empty, or emptier than it is.
+///
+/// # Errors
+/// If an adoption was not finished, or not begun although there is something to adopt.
+async fn require_adopted(
+    root: &Path,
+    store: &Store<FilesystemBackend>,
+    came: &Adoption,
+) -> Result<(), Failure> {
+    let is_whole = match came {
+        Adoption::Finished(when) => {
+            if let Ok(Some(tree)) = Tree::find(root)
+                && matches!(distribution::has_news(store, &tree).await, Ok(true))
+            {
+                warn_of_change(*when);
+            }
+            true
+        }
+        Adoption::OwnContent => true,
+        Adoption::Begun(_) => false,
+        Adoption::NotBegun => find_if_there(root)?.is_none(),
+    };
+    if is_whole {
+        return Ok(());
+    }
+    Err(failure(root).because(
+        "it was not adopted as a whole, and nothing can be written there now; run `registry-bin adopt` where this folder can \
+         be written",
+    ))
+}
+
+/// Refuses a bucket that has the distribution registry's data and none of ours: it would look empty to clients.
+async fn refuse_unadopted<B: Backend>(store: &Store<B>, place: &StorageLocation) -> Result<(), Failure> {
+    let failed = || Failure::new(format!("cannot use {place}"));
+    match is_unadopted(store).await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(failed().because(
+            "it has the data of the distribution registry, which is adopted from a folder only, not from a bucket; \
+             copy the images with a client (`skopeo sync`), or name another prefix (`rootdirectory`) to begin empty",
+        )),
+        Err(error) => Err(failed().because(cause_of(&error))),
+    }
+}
+
+/// Describes why a service failed, without the message for clients ("busy"), and says what to do if that is known.
+fn cause_of(error: &registry_core::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (**cause).source());
+    let mut text = String::new();
+    for cause in causes.map(ToString::to_string) {
+        // Some errors include their causes.
+        if !text.contains(&cause) {
+            text = if text.is_empty() {
+                cause
+            } else {
+                format!("{text}: {cause}")
+            };
+        }
+    }
+    match text.as_str() {
+        "" => error.to_string(),
+        // The error of a TLS client that gets an HTTP answer.
+        _ if text.contains("InvalidContentType") => format!(
+            "the service speaks HTTP and is asked by HTTPS; write http:// in its address (`regionendpoint`, `serviceurl`), or \
+             `secure: false`: {text}"
+        ),
+        _ => text,
+    }
+}
+
+/// Shows the progress of an adoption: a bar on a terminal, otherwise log lines; also in the startup probe. Defects are
+/// always logged.
+struct AdoptionProgress<'h> {
+    health: &'h Health,
+    bar: Option<ProgressBar>,
+    logged: Instant,
+}
+
+impl<'h> AdoptionProgress<'h> {
+    fn new(health: &'h Health) -> Self {
+        Self {
+            health,
+            bar: is_for_bars().then(bar),
+            logged: Instant::now(),
+        }
+    }
+
+    /// Removes the bar.
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[async_trait]
+impl Observer for AdoptionProgress<'_> {
+    fn progress(&mut self, report: &AdoptReport) {
+        let phase = format!(
+            "adopting: {} of {} of the distribution registry are done; {}, {}",
+            report.repositories_done,
+            count(report.repositories, "repository"),
+            count(report.blobs, "blob"),
+            count(report.manifests, "manifest")
+        );
+        if let Some(bar) = &self.bar {
+            let (_, done, total) = amount(report);
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(format!(
+                "{}, {}, {}",
+                count(report.blobs, "blob"),
+                count(report.manifests, "manifest"),
+                count(report.tags, "tag")
+            ));
+        } else if self.logged.elapsed() >= PROGRESS_INTERVAL {
+            self.logged = Instant::now();
+            tracing::info!(
+                repositories = report.repositories_done,
+                of = report.repositories,
+                blobs = report.blobs,
+                manifests = report.manifests,
+                tags = report.tags,
+                "adopting"
+            );
+        }
+        ServiceManager::status(&phase);
+        self.health.starting(phase);
+    }
+
+    async fn defect(&mut self, defect: &Defect) {
+        let log = || tracing::warn!("{}", not_adopted(defect));
+        match &self.bar {
+            Some(bar) => bar.suspend(log),
+            None => log(),
+        }
+    }
+}
+
+/// Creates a bar of blobs and manifests on standard error.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} to adopt, {eta} left; {msg}")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Listens for commands below a folder. If that fails, logs it; the server runs anyway.
+pub(super) fn start_control(location: &StorageLocation, storage: &OpenStorage) -> Option<ControlServer> {
+    let StorageLocation::Folder(root) = location else {
+        // A command that can reach the bucket needs no server.
+        return None;
+    };
+    if storage.store.is_read_only() {
+        // What may be done with a read-only folder needs no server.
+        return None;
+    }
+    ControlServer::start(root, storage.store.clone())
+        .inspect_err(|error| {
+            tracing::warn!(%error, "check, backup and other commands cannot work while this server runs");
+        })
+        .ok()
+}
+
+/// The prefix of backup names. The time follows, so that their order is chronological.
+const BACKUP_PREFIX: &str = "backup-";
+
+/// When a failed backup is retried, unless the next one is due earlier.
+const BACKUP_RETRY: Duration = Duration::from_mins(10);
+
+/// Makes backups until it is dropped.
+#[derive(Debug)]
+pub(super) struct Backups(JoinHandle<()>);
+
+impl Backups {
+    /// Starts, if backups are configured. The first backup is made at once if there is none, or the last one is too
+    /// old.
+    pub(super) fn start(wanted: &Backup, store: &AnyStore) -> Option<Self> {
+        let (Some(folder), AnyStore::Disk(store)) = (&wanted.folder, store) else {
+            return None;
+        };
+        if store.backend().is_read_only() {
+            tracing::warn!("no backups are made of a folder that is only read");
+            return None;
+        }
+        let plan = BackupPlan {
+            folder: folder.to_path_buf(),
+            every: wanted.every.0,
+            keep: usize::try_from(wanted.keep.get()).unwrap_or(usize::MAX),
+        };
+        Some(Self(tokio::spawn(plan.run(Arc::clone(store)))))
+    }
+
+    /// Stops a running backup; what it wrote is removed.
+    pub(super) async fn shutdown(mut self) {
+        self.0.abort();
+        // The task was aborted, so its result does not matter.
+        drop((&mut self.0).await);
+    }
+}
+
+impl Drop for Backups {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[derive(Clone, Debug)]
+struct BackupPlan {
+    folder: PathBuf,
+    every: Duration,
+    keep: usize,
+}
+
+impl BackupPlan {
+    async fn run(self, store: Arc<Store<FilesystemBackend>>) {
+        loop {
+            let plan = self.clone();
+            let wait = match spawn_blocking(move || plan.wait()).await {
+                Ok(Ok(wait)) => wait,
+                Ok(Err(cause)) => self.failed(cause),
+                Err(_) => return,
+            };
+            sleep(wait).await;
+            if let Err(cause) = self.back_up(&store).await {
+                sleep(self.failed(cause)).await;
+            }
+        }
+    }
+
+    /// Logs that a backup failed, and returns when to try again.
+    fn failed(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Duration {
+        let failure = Failure::of("backup.folder", "no backup was made").because(cause);
+        tracing::error!(folder = %self.folder.display(), %failure, "it is tried again");
+        BACKUP_RETRY.min(self.every)
+    }
+
+    async fn back_up(&self, store: &Store<FilesystemBackend>) -> Result<(), Failure> {
+        let name = format!("{BACKUP_PREFIX}{}", SystemClock.now()).replace(':', "-");
+        let target = self.folder.join(name);
+        let failed = || Failure::new(format!("cannot write {}", target.display()));
+        let report = store.backend().backup(&target, Arc::new(())).await;
+        let report = report.map_err(|cause| failed().because(cause.with_owner()))?;
+        tracing::info!(backup = %target.display(), "a backup was made: {}", run::describe(&report));
+        let plan = self.clone();
+        if let Ok(Err(cause)) = spawn_blocking(move || plan.remove_old()).await {
+            tracing::warn!(folder = %self.folder.display(), %cause, "old backups cannot be removed");
+        }
+        Ok(())
+    }
+
+    /// Returns the time until the next backup.
+    fn wait(&self) -> io::Result<Duration> {
+        let last = self.whole()?.pop();
+        let Some(made) = last.and_then(|last| made_at(&last)) else {
+            return Ok(Duration::ZERO);
+        };
+        // If the clock was set back, the wait is no longer than usual.
+        Ok(self.every.saturating_sub(SystemClock.now().since(made)))
+    }
+
+    /// Removes the oldest backups, and incomplete ones that a killed server left.
+    fn remove_old(&self) -> io::Result<()> {
+        let whole = self.whole()?;
+        let kept = whole
+            .get(whole.len().saturating_sub(self.keep)..)
+            .unwrap_or_default();
+        for path in self.all()? {
+            if !kept.contains(&path) {
+                fs::remove_dir_all(&path)?;
+                tracing::info!(backup = %path.display(), "an old backup was removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the complete backups, oldest first.
+    fn whole(&self) -> io::Result<Vec<PathBuf>> {
+        let mut all = self.all()?;
+        all.retain(|path| is_backup(path));
+        Ok(all)
+    }
+
+    /// Returns the folders with names of backups, oldest first.
+    fn all(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() && is_name(entry.file_name()) {
+                found.push(entry.path());
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+/// Returns whether a name is that of a scheduled backup.
+fn is_name(name: impl AsRef<Path>) -> bool {
+    let Some(time) = name
+        .as_ref()
+        .to_str()
+        .and_then(|name| name.strip_prefix(BACKUP_PREFIX))
+    else {
+        return false;
+    };
+    let shape: String = time
+        .chars()
+        .map(|character| {
+            if character.is_ascii_digit() {
+                '0'
+            } else {
+                character
+            }
+        })
+        .collect();
+    shape == "0000-00-00T00-00-00.000Z"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_schedule_made_has_the_name_of_a_backup() {
+        assert!(is_name("backup-2026-11-28T09-15-00.123Z"));
+        for other in [
+            "backup-monday",
+            "backup-",
+            "2026-11-28T09-15-00.123Z",
+            "backup-2026-11-28",
+        ] {
+            assert!(!is_name(other), "{other}");
+        }
+    }
+}
