@@ -6,7 +6,6 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::error::{Error, ErrorCode};
-use crate::hash::Hasher;
 
 /// A digest, `algorithm:encoded` (image-spec, "Digests").
 ///
@@ -83,14 +82,6 @@ impl fmt::Display for Algorithm {
 impl Digest {
     /// The maximum length in bytes of a digest that parses, more than enough for every registered algorithm.
     pub const MAXIMUM_LENGTH: usize = 255;
-
-    /// Computes the digest of `bytes`.
-    #[must_use]
-    pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
-        let mut hasher = Hasher::new(algorithm);
-        hasher.update(bytes);
-        hasher.finish()
-    }
 
     /// Returns the digest as text.
     #[must_use]

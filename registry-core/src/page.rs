@@ -1,10 +1,8 @@
-//! Pages of lists: what a client requests, and where it continues.
+//! Pages of lists: what a client requests.
 
-use alloc::format;
 use alloc::string::String;
 
 use crate::error::{Error, ErrorCode};
-use crate::request::Request;
 
 /// The part of a list that a client requests: `n` and `last` of the query (distribution-spec, "Listing Tags").
 ///
@@ -57,16 +55,9 @@ impl PageQuery {
     }
 }
 
-/// Returns the value of the field `Link` that leads to the next page (RFC 8288).
-#[must_use]
-pub fn next_link(next: &Request) -> String {
-    format!("<{}>; rel=\"next\"", next.build().target)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn n_is_a_number_of_any_size() {
@@ -92,23 +83,5 @@ mod tests {
             );
         }
         assert_eq!(PageQuery::default().page_size(1000), None);
-    }
-
-    proptest! {
-        #[test]
-        fn a_link_is_followed_to_the_next_page(limit: u64, last in ".+", kind in "[a-z+/.]+") {
-            let next = Request::ListReferrers {
-                repository: "a/b".parse().unwrap(),
-                subject: "future+v1:A_b=".parse().unwrap(),
-                artifact_type: Some(kind),
-                page: PageQuery { limit: Some(limit), last: None }.after(last),
-            };
-            let link = next_link(&next);
-            // As Docker's client parses it.
-            let target = link.split(';').next().unwrap().trim_matches(['<', '>']);
-            let fields: [(&str, &str); 0] = [];
-            prop_assert_eq!(Request::parse("GET", target, fields.as_slice()).unwrap(), next);
-            prop_assert!(link.is_ascii() && link.ends_with("; rel=\"next\""));
-        }
     }
 }

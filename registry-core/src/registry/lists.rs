@@ -16,7 +16,7 @@ use super::unfold::unfold;
 use crate::error::{Error, ErrorCode};
 use crate::name::RepositoryName;
 use crate::operation::{Action, Authorizer, Operation, Principal, Target};
-use crate::page::{PageQuery, next_link};
+use crate::page::PageQuery;
 use crate::request::Request;
 use crate::response::Response;
 use crate::storage::{Page, PageRequest, Storage};
@@ -181,9 +181,9 @@ async fn one_page<T: Source>(
     next: impl FnOnce(&str) -> Request,
 ) -> Result<Response, Error> {
     let page = outline(&source, size, last).await?;
-    let link = page.next.as_deref().map(|last| next_link(&next(last)));
+    let next = page.next.as_deref().map(next);
     let response = written(source, head, &page.items, page.rest, page.next)?;
-    Ok(response.with_link(link.as_deref()))
+    Ok(response.with_next_page(next.as_ref()))
 }
 
 /// Finds the end of a page. The page has `size` items, or all that are left, or those from a bounded number of pages of

@@ -6,7 +6,7 @@ use super::Registry;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::name::RepositoryName;
-use crate::page::{PageQuery, next_link};
+use crate::page::PageQuery;
 use crate::referrers::referrers_index;
 use crate::request::Request;
 use crate::response::Response;
@@ -32,14 +32,12 @@ impl<S: ?Sized + Storage> Registry<S> {
         };
         let page = self.storage.list_referrers(repository, subject, request).await?;
         let index = referrers_index(&page.items)?;
-        let link = page.next.map(|last| {
-            next_link(&Request::ListReferrers {
-                repository: repository.clone(),
-                subject: subject.clone(),
-                artifact_type: artifact_type.map(String::from),
-                page: query.after(last),
-            })
+        let next = page.next.map(|last| Request::ListReferrers {
+            repository: repository.clone(),
+            subject: subject.clone(),
+            artifact_type: artifact_type.map(String::from),
+            page: query.after(last),
         });
-        Ok(Response::referrers(index, artifact_type.is_some()).with_link(link.as_deref()))
+        Ok(Response::referrers(index, artifact_type.is_some()).with_next_page(next.as_ref()))
     }
 }

@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::media_type::MediaType;
 use crate::name::RepositoryName;
 use crate::reference::Reference;
-use crate::request::{Namespace, blob_path, manifest_path, upload_location};
+use crate::request::{Namespace, Request, blob_path, manifest_path, upload_location};
 use crate::storage::ByteStream;
 use crate::tag::Tag;
 use crate::upload_id::UploadId;
@@ -120,11 +120,11 @@ impl Response {
         self
     }
 
-    /// Adds the link to the next page.
+    /// Adds the link to the next page, if there is one (RFC 8288).
     #[must_use]
-    pub(crate) fn with_link(self, link: Option<&str>) -> Self {
-        match link {
-            Some(link) => self.with_field("Link", link),
+    pub(crate) fn with_next_page(self, next: Option<&Request>) -> Self {
+        match next {
+            Some(next) => self.with_field("Link", format!("<{}>; rel=\"next\"", next.build().target)),
             None => self,
         }
     }

@@ -1,11 +1,13 @@
 use super::*;
 use crate::error::ErrorCode;
+use crate::page::PageQuery;
 use crate::range::RangeHeader;
 use crate::request::EntityTags;
 use crate::storage::{Blob, Manifest};
 use crate::testing::{Memory, text_of};
 use alloc::sync::Arc;
 use alloc::vec;
+use proptest::prelude::*;
 
 fn repository() -> RepositoryName {
     "a/b".parse().unwrap()
@@ -139,13 +141,13 @@ fn lists_and_version_have_their_types() {
     );
     check(
         &Response::referrers(vec![Bytes::from_static(b"{"), Bytes::from_static(b"}")], true)
-            .with_link(Some("<x>")),
+            .with_next_page(Some(&Request::Version)),
         200,
         &[
             index_type,
             ("Content-Length", "2"),
             ("OCI-Filters-Applied", "artifactType"),
-            ("Link", "<x>"),
+            ("Link", "</v2/>; rel=\"next\""),
         ],
     );
     let stream = ResponseBody::Bytes(Bytes::from_static(b"[]")).into_stream();
@@ -333,4 +335,23 @@ fn an_error_is_a_document_with_its_fields() {
             .count(),
         1
     );
+}
+
+proptest! {
+    #[test]
+    fn a_link_is_followed_to_the_next_page(limit: u64, last in ".+", kind in "[a-z+/.]+") {
+        let next = Request::ListReferrers {
+            repository: "a/b".parse().unwrap(),
+            subject: "future+v1:A_b=".parse().unwrap(),
+            artifact_type: Some(kind),
+            page: PageQuery { limit: Some(limit), last: None }.after(last),
+        };
+        let response = Response::version().with_next_page(Some(&next));
+        let link = response.field("Link").unwrap();
+        // As Docker's client parses it.
+        let target = link.split(';').next().unwrap().trim_matches(['<', '>']);
+        let fields: [(&str, &str); 0] = [];
+        prop_assert_eq!(Request::parse("GET", target, fields.as_slice()).unwrap(), next);
+        prop_assert!(link.is_ascii() && link.ends_with("; rel=\"next\""));
+    }
 }
