@@ -1,12 +1,10 @@
 //! The rules of `access` and `tags.immutable`, in the form the registry uses.
 
-use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use registry_core::policy::{ImmutableTagRule, Right, Rule, Rules};
+use registry_core::policy::{ImmutableTagRule, Rule, Rules};
 
 use crate::config::Configuration;
-use crate::config::sections::access::AccessAction;
 use crate::config::values::is_secret;
 
 /// The key that is wrong, and what is wrong with it.
@@ -28,7 +26,7 @@ pub(crate) fn rules(configuration: &Configuration) -> Result<Rules, Problem> {
         Ok(Rule {
             repositories: parse_all(&path("repositories"), &rule.repositories)?,
             identities: parse_all(&path("identities"), &rule.identities)?,
-            actions: rule.actions.iter().copied().map(right).collect::<BTreeSet<_>>(),
+            actions: rule.actions.iter().copied().collect(),
         })
     };
     Ok(Rules {
@@ -77,15 +75,4 @@ fn parse_all<T: FromStr<Err: std::fmt::Display>>(path: &str, texts: &[String]) -
                 .map_err(|error: T::Err| (format!("{path}[{index}]"), message(text, error)))
         })
         .collect()
-}
-
-const fn right(action: AccessAction) -> Right {
-    match action {
-        AccessAction::Pull => Right::Pull,
-        AccessAction::Push => Right::Push,
-        AccessAction::Delete => Right::Delete,
-        AccessAction::List => Right::List,
-        AccessAction::Overwrite => Right::Overwrite,
-        AccessAction::All => Right::All,
-    }
 }

@@ -37,6 +37,10 @@ pub trait EventIntents: Send + Sync {
 }
 
 /// What was done to the target of an [`Event`].
+///
+/// These are the actions of the distribution registry's notifications, not those of rights
+/// ([`Action`](crate::operation::Action)): a mount is an event of its own, although it needs the right to push; a tag that
+/// moves is a push like any other; lists are no events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventAction {
     /// It was read, in whole or in part, or only its header was read.

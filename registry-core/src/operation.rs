@@ -71,7 +71,7 @@ impl fmt::Debug for Principal {
 }
 
 /// What is done to the target of an [`Operation`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Finds out that this is a registry, and whether the credentials are valid.
     Connect,
@@ -84,8 +84,29 @@ pub enum Action {
     Overwrite,
     /// Deletes content or a tag.
     Delete,
-    /// Lists what exists.
+    /// Lists what exists: the tags and referrers of a repository, and the repository itself in the list of repositories.
     List,
+}
+
+impl Action {
+    /// Returns the word for it: `connect`, `pull`, `push`, `overwrite`, `delete` or `list`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Overwrite => "overwrite",
+            Self::Delete => "delete",
+            Self::List => "list",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What an [`Operation`] is about.

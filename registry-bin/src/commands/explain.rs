@@ -3,9 +3,10 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use registry_core::operation::{Action, Operation, Target};
-use registry_core::policy::{Claims, Rules};
+use registry_core::policy::{Claims, InvalidRight, Right, Rules};
 use registry_core::{Authorizer as _, Principal, RepositoryName};
 
 use crate::access;
@@ -27,38 +28,27 @@ pub(crate) struct Explain {
     pub(crate) group: Vec<String>,
 
     /// The action.
-    #[arg(long, value_enum)]
-    pub(crate) action: ExplainedAction,
+    #[arg(long, value_parser = action())]
+    pub(crate) action: Action,
 
     #[command(flatten)]
     pub(crate) configuration: ConfigArguments,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExplainedAction {
-    /// Read content.
-    Pull,
-    /// Add content and new tags.
-    Push,
-    /// Move a tag.
-    Overwrite,
-    /// Delete content or a tag.
-    Delete,
-    /// List tags, and see the repository in the catalog.
-    List,
-}
-
-impl ExplainedAction {
-    /// Returns the name of the action.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-            Self::Push => "push",
-            Self::Overwrite => "overwrite",
-            Self::Delete => "delete",
-            Self::List => "list",
-        }
-    }
+/// Returns the parser of an action that a rule can allow.
+fn action() -> impl TypedValueParser<Value = Action> {
+    let values = [
+        (Action::Pull, "Read content"),
+        (Action::Push, "Add content and new tags"),
+        (Action::Overwrite, "Move a tag"),
+        (Action::Delete, "Delete content or a tag"),
+        (Action::List, "List tags, and see the repository in the catalog"),
+    ]
+    .map(|(action, help)| PossibleValue::new(action.as_str()).help(help));
+    PossibleValuesParser::new(values).try_map(|word| match word.parse()? {
+        Right::Only(action) => Ok(action),
+        Right::All => Err(InvalidRight(word)),
+    })
 }
 
 /// Prints which rule decides.
@@ -90,7 +80,7 @@ fn cause_of(error: &registry_core::Error) -> String {
 fn answer(
     rules: &Rules,
     principal: &Principal,
-    action: ExplainedAction,
+    action: Action,
     repository: &RepositoryName,
     is_open: bool,
 ) -> String {
@@ -99,18 +89,10 @@ fn answer(
     } else {
         principal.name()
     };
-    let action_of = match action {
-        ExplainedAction::Pull => Action::Pull,
-        ExplainedAction::Push => Action::Push,
-        ExplainedAction::Overwrite => Action::Overwrite,
-        ExplainedAction::Delete => Action::Delete,
-        ExplainedAction::List => Action::List,
-    };
-    let word = action.word();
-    let operation = Operation::within(repository, action_of, Target::Repository);
+    let operation = Operation::within(repository, action, Target::Repository);
     if is_open {
         return format!(
-            "allowed: {who} may {word} {repository}: there is neither `auth` nor a rule, so everybody may do everything"
+            "allowed: {who} may {action} {repository}: there is neither `auth` nor a rule, so everybody may do everything"
         );
     }
     if rules.rules.is_empty() {
@@ -124,7 +106,7 @@ fn answer(
         );
     }
     match rules.first_that_allows(principal, &operation) {
-        Some(index) => format!("allowed: {who} may {word} {repository} by access.rules[{index}]"),
+        Some(index) => format!("allowed: {who} may {action} {repository} by access.rules[{index}]"),
         None => {
             let needs_login = rules
                 .authorize(principal, &operation)
@@ -134,7 +116,7 @@ fn answer(
             } else {
                 ""
             };
-            format!("denied: no rule lets {who} {word} {repository}{hint}")
+            format!("denied: no rule lets {who} {action} {repository}{hint}")
         }
     }
 }

@@ -3,6 +3,7 @@
 mod claims;
 mod glob;
 mod immutable;
+mod right;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::claims::{Claims, TokenScopes};
 pub use self::glob::{Glob, InvalidGlob};
 pub use self::immutable::{ImmutableTagRule, ImmutableTags};
+pub use self::right::{InvalidRight, Right};
 use crate::operation::{Action, Authorizer, Operation, Principal, Target};
 use crate::scope::Scope;
 use crate::{Error, ErrorCode, RepositoryName};
@@ -61,61 +63,6 @@ pub enum Identity {
     Group(String),
     /// One user.
     User(String),
-}
-
-/// An action that a rule allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Right {
-    /// Read content, and what refers to it.
-    Pull,
-    /// Add content, and new tags.
-    Push,
-    /// Move tags.
-    Overwrite,
-    /// Delete content and tags.
-    Delete,
-    /// List the tags, and see the repository in the list of repositories.
-    List,
-    /// All rights.
-    #[serde(rename = "*")]
-    All,
-}
-
-impl Right {
-    /// Returns the word for the right in a rule.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-            Self::Push => "push",
-            Self::Overwrite => "overwrite",
-            Self::Delete => "delete",
-            Self::List => "list",
-            Self::All => "*",
-        }
-    }
-
-    fn allows(self, operation: &Operation<'_>) -> bool {
-        match (self, operation.action) {
-            (Self::All, _)
-            | (Self::Pull, Action::Pull)
-            | (Self::Push, Action::Push)
-            | (Self::Overwrite, Action::Overwrite)
-            | (Self::Delete, Action::Delete)
-            | (Self::List, Action::List) => true,
-            // A principal that may read a manifest may read what refers to it: signatures are looked up with every
-            // pull.
-            (Self::Pull, Action::List) => matches!(operation.target, Target::Manifest(_)),
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for Right {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 impl Rules {

@@ -217,7 +217,7 @@ impl<'a> Line<'a> {
             outcome: None,
             client: record.shown_client(),
             principal: &record.principal,
-            action: record.action.map(word),
+            action: record.action.map(Action::as_str),
             repository: record.repository.as_ref().map(|name| name.as_str()),
             tag: record.tag.as_ref().map(|tag| tag.as_str()),
             digest: record.digest.as_ref().map(|digest| digest.as_str()),
@@ -235,17 +235,6 @@ impl<'a> Line<'a> {
             referer: text(record.referer.as_ref()),
             user_agent: text(record.user_agent.as_ref()),
         }
-    }
-}
-
-const fn word(action: Action) -> &'static str {
-    match action {
-        Action::Connect => "connect",
-        Action::Pull => "pull",
-        Action::Push => "push",
-        Action::Overwrite => "overwrite",
-        Action::Delete => "delete",
-        Action::List => "list",
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use registry_core::policy::Right;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Who may do what. Once there is any rule, what no rule allows is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -24,24 +26,14 @@ pub(crate) struct AccessRule {
     /// Users, `group:NAME`, `anonymous` for clients without credentials, `authenticated` for all others.
     pub(crate) identities: Vec<String>,
     /// The allowed actions.
-    pub(crate) actions: Vec<AccessAction>,
+    #[schemars(schema_with = "actions")]
+    pub(crate) actions: Vec<Right>,
 }
 
-/// What may be done with a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum AccessAction {
-    /// Read blobs, manifests and referrers.
-    Pull,
-    /// Write blobs and manifests, and new tags.
-    Push,
-    /// Delete blobs, manifests and tags.
-    Delete,
-    /// List tags, and see the repository in the catalog.
-    List,
-    /// Move a tag that is there.
-    Overwrite,
-    /// All of these.
-    #[serde(rename = "*")]
-    All,
+/// Returns the schema of a list of rights.
+fn actions(_: &mut SchemaGenerator) -> Schema {
+    let words = Right::WORDS
+        .iter()
+        .map(|word| json!({ "type": "string", "const": word }));
+    json_schema!({ "type": "array", "items": { "oneOf": words.collect::<Vec<_>>() } })
 }
