@@ -16,6 +16,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod admission;
 pub mod challenge;
 pub mod descriptor;
 pub mod digest;
@@ -50,6 +51,7 @@ pub mod time;
 pub mod upload;
 pub mod upload_id;
 
+pub use crate::admission::Admission;
 pub use crate::challenge::Challenge;
 pub use crate::descriptor::{Annotations, Descriptor};
 pub use crate::digest::{Algorithm, Digest};

@@ -184,7 +184,9 @@ impl<'a> Operation<'a> {
                 ..
             } => Self::within(repository, Pull, reference.into()),
             Request::StartUpload { repository, .. } => Self::within(repository, Push, Target::Repository),
-            Request::UploadBlob { repository, digest }
+            Request::UploadBlob {
+                repository, digest, ..
+            }
             | Request::MountBlob {
                 repository, digest, ..
             }
@@ -225,6 +227,39 @@ impl<'a> From<&'a Reference> for Target<'a> {
 }
 
 /// Decides which principal may do what; the embedder supplies it.
+///
+/// What depends on more than who asks for what, such as a quota, is an [`Admission`](crate::Admission).
+///
+/// ```
+/// use registry_core::operation::{Action, Operation};
+/// use registry_core::{Authorizer, Error, ErrorCode, Principal};
+///
+/// /// Lets every client read, and each user write below its own name.
+/// #[derive(Debug)]
+/// struct OwnRepositories;
+///
+/// impl Authorizer for OwnRepositories {
+///     fn authorize(&self, principal: &Principal, operation: &Operation<'_>) -> Result<(), Error> {
+///         let is_read = matches!(operation.action, Action::Connect | Action::Pull | Action::List);
+///         let owner = operation.repository.and_then(|name| name.as_str().split('/').next());
+///         if is_read || owner == Some(principal.name()) {
+///             Ok(())
+///         } else if principal.is_anonymous() {
+///             // The authenticator adds the field that asks for credentials.
+///             Err(ErrorCode::Unauthorized.into())
+///         } else {
+///             Err(Error::new(ErrorCode::Denied, "you may write below your own name"))
+///         }
+///     }
+/// }
+///
+/// let bob = Principal::new("bob");
+/// let push = registry_core::Request::parse("PUT", "/v2/bob/app/manifests/1", &[("", ""); 0][..])?;
+/// assert!(OwnRepositories.authorize(&bob, &Operation::of(&push)).is_ok());
+/// let other = registry_core::Request::parse("PUT", "/v2/alice/app/manifests/1", &[("", ""); 0][..])?;
+/// assert!(OwnRepositories.authorize(&bob, &Operation::of(&other)).is_err());
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Authorizer: fmt::Debug + Send + Sync {
     /// Decides whether `principal` may do `operation`. It answers from memory: a request waits for it, and a list of
     /// repositories calls it once for each.

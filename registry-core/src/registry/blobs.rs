@@ -44,7 +44,6 @@ impl<S: ?Sized + Storage> Registry<S> {
         digest: &Digest,
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
-        self.check_delete("GET, HEAD")?;
         // Content that does not exist is not about to be deleted.
         if self.has_events {
             self.storage.stat_blob(repository, digest).await?;

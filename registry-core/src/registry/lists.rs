@@ -109,6 +109,7 @@ impl<S: ?Sized + Storage> Registry<S> {
         let request = |page| Request::ListTags {
             repository: repository.clone(),
             page,
+            namespace: None,
         };
         let most = self.options.tags_page_limit.min(PageQuery::LARGEST);
         match page.page_size(most) {

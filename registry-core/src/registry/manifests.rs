@@ -295,7 +295,6 @@ impl<S: ?Sized + Storage> Registry<S> {
         if_match: Option<&EntityTags>,
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
-        self.check_delete("GET, HEAD, PUT")?;
         let announced = async {
             // Content that does not exist is not about to be deleted.
             if self.has_events {

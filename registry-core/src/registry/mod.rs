@@ -19,12 +19,13 @@ use core::fmt;
 pub use self::options::Options;
 pub use self::places::CatalogKey;
 use self::uploads::ChunkHeaders;
+use crate::admission::Admission;
 use crate::digest::Digest;
-use crate::error::{Error, ErrorCode};
+use crate::error::Error;
 use crate::event::{Event, EventAction, EventIntents, EventTarget};
 use crate::name::RepositoryName;
 use crate::operation::{Action, AllowAll, Authorizer, Operation, Principal, Target};
-use crate::request::Request;
+use crate::request::{NamespaceResolver, Request, ResolvedRequest};
 use crate::response::Response;
 use crate::storage::{Body, Storage};
 
@@ -35,6 +36,8 @@ use crate::storage::{Body, Storage};
 pub struct Registry<S: ?Sized + Storage> {
     storage: Arc<S>,
     authorizer: Arc<dyn Authorizer>,
+    admissions: Arc<[Arc<dyn Admission>]>,
+    namespaces: Option<NamespaceResolver>,
     options: Options,
     has_events: bool,
 }
@@ -46,6 +49,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         Self {
             storage,
             authorizer: Arc::new(AllowAll),
+            admissions: Arc::default(),
+            namespaces: None,
             options,
             has_events: false,
         }
@@ -55,6 +60,36 @@ impl<S: ?Sized + Storage> Registry<S> {
     #[must_use]
     pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
         self.authorizer = authorizer;
+        self
+    }
+
+    /// Adds an admission. It is asked after the authorizer and those that were added before, and only if all of them
+    /// allowed the request.
+    #[must_use]
+    pub fn with_admission(mut self, admission: Arc<dyn Admission>) -> Self {
+        self.admissions = self.admissions.iter().cloned().chain([admission]).collect();
+        self
+    }
+
+    /// Makes the registry act for others: a request with `ns` that `resolver` knows is one for the repository that it
+    /// returns, and its answer repeats the namespace in `OCI-Namespace`. By default, `ns` is ignored.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use registry_core::{Registry, Storage};
+    ///
+    /// /// Makes `/v2/library/alpine/…?ns=docker.io` and `/v2/docker.io/library/alpine/…` one repository.
+    /// fn mirror<S: Storage>(registry: Registry<S>) -> Registry<S> {
+    ///     registry.with_namespaces(Arc::new(|namespace, repository| {
+    ///         let is_known = matches!(namespace.as_str(), "docker.io" | "ghcr.io");
+    ///         is_known.then(|| namespace.full_name(repository))?
+    ///     }))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_namespaces(mut self, resolver: NamespaceResolver) -> Self {
+        self.namespaces = Some(resolver);
         self
     }
 
@@ -83,31 +118,42 @@ impl<S: ?Sized + Storage> Registry<S> {
         &self.options
     }
 
+    /// Resolves the namespace of a request, for callers that look at the request before it is answered: what they see is
+    /// what the authorizer, the admissions, the storage and the events see.
+    #[must_use]
+    pub fn resolve(&self, request: Request) -> ResolvedRequest {
+        ResolvedRequest::new(request, self.namespaces.as_ref())
+    }
+
     /// Answers a request. Errors are answers too.
+    ///
+    /// The namespace is [resolved](Self::resolve) first. Then the authorizer is asked, then each admission, and then the
+    /// storage.
     ///
     /// What is left of `body` was not needed; if the response is an error, that may be all of it. Cancel safety: a
     /// dropped future leaves what [`Storage`] says about cancellation, and at most an upload session that no client
     /// knows.
     pub async fn handle(&self, principal: &Principal, request: Request, body: Body<'_>) -> Response {
-        self.handle_with_intents(principal, request, body, None).await
+        let request = self.resolve(request);
+        self.handle_resolved(principal, &request, body, None).await
     }
 
-    /// Answers a request as [`handle`](Self::handle) does, and notifies `intents` of each event except a pull before it
+    /// Answers a resolved request as [`handle`](Self::handle) does, and notifies `intents` of each event except a pull before it
     /// happens, if [events](Self::with_events) are enabled.
-    pub async fn handle_with_intents(
+    pub async fn handle_resolved(
         &self,
         principal: &Principal,
-        request: Request,
+        request: &ResolvedRequest,
         body: Body<'_>,
         intents: Option<&dyn EventIntents>,
     ) -> Response {
-        let response = match self.dispatch(principal, &request, body, intents).await {
+        let response = match self.dispatch(principal, request.request(), body, intents).await {
             Ok(response) => response,
             Err(error) => error.into(),
         };
         match request.namespace() {
-            Some(namespace) if self.options.echo_namespace => response.with_namespace(namespace),
-            _ => response,
+            Some(namespace) => response.with_namespace(namespace),
+            None => response,
         }
     }
 
@@ -119,16 +165,19 @@ impl<S: ?Sized + Storage> Registry<S> {
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         self.authorizer.authorize(principal, &Operation::of(request))?;
-        self.check_write(request)?;
+        for admission in &*self.admissions {
+            admission.admit(principal, request).await?;
+        }
         match request {
             Request::Version => Ok(Response::version()),
             Request::ListRepositories { page } => self.list_repositories(principal, page).await,
-            Request::ListTags { repository, page } => self.list_tags(repository, page).await,
+            Request::ListTags { repository, page, .. } => self.list_tags(repository, page).await,
             Request::ListReferrers {
                 repository,
                 subject,
                 artifact_type,
                 page,
+                ..
             } => {
                 self.list_referrers(repository, subject, artifact_type.as_deref(), page)
                     .await
@@ -223,7 +272,9 @@ impl<S: ?Sized + Storage> Registry<S> {
                 self.start_upload(principal, repository, algorithm.unwrap_or_default())
                     .await
             }
-            Request::UploadBlob { repository, digest } => {
+            Request::UploadBlob {
+                repository, digest, ..
+            } => {
                 self.upload_blob(principal, repository, digest, body, intents)
                     .await
             }
@@ -309,47 +360,6 @@ impl<S: ?Sized + Storage> Registry<S> {
             })
         })
     }
-
-    /// Refuses requests that change something if nothing may be written.
-    fn check_write(&self, request: &Request) -> Result<(), Error> {
-        let allowed = match request {
-            _ if !self.options.read_only => return Ok(()),
-            Request::PutManifest { .. } | Request::DeleteManifest { .. } | Request::DeleteBlob { .. } => {
-                "GET, HEAD"
-            }
-            Request::AppendUpload { .. } | Request::FinishUpload { .. } | Request::CancelUpload { .. } => {
-                "GET"
-            }
-            // A path on which uploads start has no other method.
-            Request::StartUpload { .. } | Request::UploadBlob { .. } | Request::MountBlob { .. } => "",
-            Request::Version
-            | Request::ListRepositories { .. }
-            | Request::ListTags { .. }
-            | Request::ListReferrers { .. }
-            | Request::GetBlob { .. }
-            | Request::HeadBlob { .. }
-            | Request::GetManifest { .. }
-            | Request::HeadManifest { .. }
-            | Request::UploadStatus { .. } => return Ok(()),
-        };
-        let error = Error::new(
-            ErrorCode::MethodNotAllowed,
-            "this registry is read-only at the moment",
-        );
-        Err(error.with_field("Allow", allowed))
-    }
-
-    /// Refuses to delete if that is disabled; `allowed` are the other methods of the path.
-    fn check_delete(&self, allowed: &'static str) -> Result<(), Error> {
-        if self.options.delete {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorCode::MethodNotAllowed,
-            "deleting is switched off in this registry",
-        )
-        .with_field("Allow", allowed))
-    }
 }
 
 impl<S: ?Sized + Storage> Clone for Registry<S> {
@@ -357,6 +367,8 @@ impl<S: ?Sized + Storage> Clone for Registry<S> {
         Self {
             storage: Arc::clone(&self.storage),
             authorizer: Arc::clone(&self.authorizer),
+            admissions: Arc::clone(&self.admissions),
+            namespaces: self.namespaces.clone(),
             options: self.options.clone(),
             has_events: self.has_events,
         }
@@ -367,6 +379,7 @@ impl<S: ?Sized + Storage> fmt::Debug for Registry<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
             .field("authorizer", &self.authorizer)
+            .field("admissions", &self.admissions)
             .field("options", &self.options)
             .finish_non_exhaustive()
     }

@@ -15,16 +15,12 @@ pub struct Options {
     /// counted once; a manifest that names more is refused with 400. The default is 10 000, far above what any known
     /// client creates.
     pub manifest_descriptor_limit: usize,
-    /// Deletes are allowed, of blobs, manifests and tags alike. The default is `true`.
-    pub delete: bool,
     /// A manifest may name content that the repository does not have, such as the other platforms of an index of which
     /// one is copied. The default is `false`: then a manifest that can be pulled can be pulled whole.
     pub allow_missing_children: bool,
     /// An index may name manifests that the repository does not have; everything else that a manifest names must exist.
     /// The default is `false`.
     pub allow_sparse_indexes: bool,
-    /// Nothing may be written or deleted: such requests are refused with 405. The default is `false`.
-    pub read_only: bool,
     /// The maximum number of tags on a page of their list, up to [`PageQuery::LARGEST`]. The default is
     /// [`PageQuery::MAXIMUM`]. A client that does not say how many it wants gets all.
     pub tags_page_limit: usize,
@@ -42,9 +38,6 @@ pub struct Options {
     /// The maximum size in bytes of one page of a list of referrers; the rest follows through its `Link`. The default
     /// is 4 MiB, which is what a client must be ready to read. A single larger descriptor is sent alone.
     pub referrers_size_limit: usize,
-    /// Responses to requests with the parameter `ns` repeat it in `OCI-Namespace`, which is meant for a storage that
-    /// serves other registries' content. The default is `false`.
-    pub echo_namespace: bool,
 }
 
 impl Default for Options {
@@ -52,16 +45,13 @@ impl Default for Options {
         Self {
             manifest_size_limit: DEFAULT_SIZE_LIMIT,
             manifest_descriptor_limit: 10_000,
-            delete: true,
             allow_missing_children: false,
             allow_sparse_indexes: false,
-            read_only: false,
             tags_page_limit: PageQuery::MAXIMUM,
             catalog_page_limit: PageQuery::MAXIMUM,
             catalog_key: None,
             immutable_tags: false,
             referrers_size_limit: 4 * 1024 * 1024,
-            echo_namespace: false,
         }
     }
 }

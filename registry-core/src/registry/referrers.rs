@@ -37,6 +37,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             subject: subject.clone(),
             artifact_type: artifact_type.map(String::from),
             page: query.after(last),
+            namespace: None,
         });
         Ok(Response::referrers(index, artifact_type.is_some()).with_next_page(next.as_ref()))
     }

@@ -59,7 +59,12 @@ impl Request {
         match self {
             Self::Version => Builder::new("GET", "/v2/").finish(),
             Self::ListRepositories { page } => Builder::new("GET", "/v2/_catalog").page(page).finish(),
-            Self::ListTags { repository, page } => Builder::new("GET", format!("/v2/{repository}/tags/list"))
+            Self::ListTags {
+                repository,
+                page,
+                namespace,
+            } => Builder::new("GET", format!("/v2/{repository}/tags/list"))
+                .namespace(namespace.as_ref())
                 .page(page)
                 .finish(),
             Self::ListReferrers {
@@ -67,9 +72,11 @@ impl Request {
                 subject,
                 artifact_type,
                 page,
+                namespace,
             } => {
                 let path = format!("/v2/{repository}/referrers/{}", Encoded(subject.as_str()));
                 Builder::new("GET", path)
+                    .namespace(namespace.as_ref())
                     .parameter("artifactType", artifact_type.as_ref())
                     .page(page)
                     .finish()
@@ -151,8 +158,13 @@ impl Request {
             } => Builder::uploads(repository)
                 .parameter("digest-algorithm", algorithm.as_ref())
                 .finish(),
-            Self::UploadBlob { repository, digest } => Builder::uploads(repository)
+            Self::UploadBlob {
+                repository,
+                digest,
+                length,
+            } => Builder::uploads(repository)
                 .parameter("digest", Some(digest))
+                .field("Content-Length", length.as_ref())
                 .finish(),
             Self::MountBlob {
                 repository,

@@ -28,7 +28,7 @@ pub use self::accept::AcceptedManifests;
 pub use self::build::{RequestParts, blob_path, manifest_path, upload_location, upload_path};
 pub use self::entity_tags::EntityTags;
 pub use self::fields::Fields;
-pub use self::namespace::Namespace;
+pub use self::namespace::{Namespace, NamespaceResolver, ResolvedRequest};
 pub use self::route::{allowed_methods, clean_target};
 use crate::digest::{Algorithm, Digest};
 use crate::media_type::MediaType;
@@ -117,6 +117,8 @@ pub enum Request {
         repository: RepositoryName,
         /// The digest of the body.
         digest: Digest,
+        /// `Content-Length`: the bytes of the body, if the client says.
+        length: Option<u64>,
     },
     /// `PATCH <location>` (end-5): append a chunk to a session.
     AppendUpload {
@@ -169,6 +171,8 @@ pub enum Request {
         repository: RepositoryName,
         /// The part of the list.
         page: PageQuery,
+        /// `ns`: the registry that a mirror is asked to act for.
+        namespace: Option<Namespace>,
     },
     /// `DELETE /v2/<name>/manifests/<reference>` (end-9).
     DeleteManifest {
@@ -205,6 +209,8 @@ pub enum Request {
         artifact_type: Option<String>,
         /// The part of the list; `last` comes from the registry's own `Link`.
         page: PageQuery,
+        /// `ns`: the registry that a mirror is asked to act for.
+        namespace: Option<Namespace>,
     },
     /// `GET <location>` (end-13): how many bytes does a session have?
     UploadStatus {
@@ -228,14 +234,118 @@ pub enum Request {
 }
 
 impl Request {
-    /// Returns the registry that a mirror is asked to act for.
+    /// Returns the repository that the request is about; `None` for [`Request::Version`] and
+    /// [`Request::ListRepositories`]. The source of a mount is not it.
+    #[must_use]
+    pub const fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Version | Self::ListRepositories { .. } => None,
+            Self::GetBlob { repository, .. }
+            | Self::HeadBlob { repository, .. }
+            | Self::GetManifest { repository, .. }
+            | Self::HeadManifest { repository, .. }
+            | Self::StartUpload { repository, .. }
+            | Self::UploadBlob { repository, .. }
+            | Self::AppendUpload { repository, .. }
+            | Self::FinishUpload { repository, .. }
+            | Self::PutManifest { repository, .. }
+            | Self::ListTags { repository, .. }
+            | Self::DeleteManifest { repository, .. }
+            | Self::DeleteBlob { repository, .. }
+            | Self::MountBlob { repository, .. }
+            | Self::ListReferrers { repository, .. }
+            | Self::UploadStatus { repository, .. }
+            | Self::CancelUpload { repository, .. } => Some(repository),
+        }
+    }
+
+    /// Returns whether the request changes what the registry holds if it succeeds. An upload session counts, so a start
+    /// and a [`Request::CancelUpload`] are writes too.
+    #[must_use]
+    pub const fn is_write(&self) -> bool {
+        match self {
+            Self::StartUpload { .. }
+            | Self::UploadBlob { .. }
+            | Self::AppendUpload { .. }
+            | Self::FinishUpload { .. }
+            | Self::PutManifest { .. }
+            | Self::DeleteManifest { .. }
+            | Self::DeleteBlob { .. }
+            | Self::MountBlob { .. }
+            | Self::CancelUpload { .. } => true,
+            Self::Version
+            | Self::GetBlob { .. }
+            | Self::HeadBlob { .. }
+            | Self::GetManifest { .. }
+            | Self::HeadManifest { .. }
+            | Self::ListTags { .. }
+            | Self::ListReferrers { .. }
+            | Self::UploadStatus { .. }
+            | Self::ListRepositories { .. } => false,
+        }
+    }
+
+    /// Returns the bytes of content that the client announced with `Content-Length`; `None` if it announced none, or the
+    /// request carries no content. The body may still be shorter, never longer.
+    #[must_use]
+    pub const fn content_length(&self) -> Option<u64> {
+        match self {
+            Self::UploadBlob { length, .. }
+            | Self::AppendUpload { length, .. }
+            | Self::FinishUpload { length, .. }
+            | Self::PutManifest { length, .. } => *length,
+            _ => None,
+        }
+    }
+
+    /// Returns the registry that a mirror is asked to act for. Only reads name one: the specification gives `ns` no
+    /// meaning for a push.
     #[must_use]
     pub const fn namespace(&self) -> Option<&Namespace> {
         match self {
             Self::GetBlob { namespace, .. }
             | Self::HeadBlob { namespace, .. }
             | Self::GetManifest { namespace, .. }
-            | Self::HeadManifest { namespace, .. } => namespace.as_ref(),
+            | Self::HeadManifest { namespace, .. }
+            | Self::ListTags { namespace, .. }
+            | Self::ListReferrers { namespace, .. } => namespace.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Returns the repository and the namespace of a request that may have one.
+    const fn named_mut(&mut self) -> Option<(&mut RepositoryName, &mut Option<Namespace>)> {
+        match self {
+            Self::GetBlob {
+                repository,
+                namespace,
+                ..
+            }
+            | Self::HeadBlob {
+                repository,
+                namespace,
+                ..
+            }
+            | Self::GetManifest {
+                repository,
+                namespace,
+                ..
+            }
+            | Self::HeadManifest {
+                repository,
+                namespace,
+                ..
+            }
+            | Self::ListTags {
+                repository,
+                namespace,
+                ..
+            }
+            | Self::ListReferrers {
+                repository,
+                namespace,
+                ..
+            } => Some((repository, namespace)),
             _ => None,
         }
     }

@@ -52,6 +52,7 @@ impl Request {
             Route::Tags { name } => Ok(Self::ListTags {
                 repository: name.parse()?,
                 page: input.page()?,
+                namespace: input.namespace(),
             }),
             Route::Referrers { name, digest } => input.referrers(name.parse()?, digest.parse()?),
             Route::Blob { name, digest } => input.blob(name.parse()?, digest.parse()?),
@@ -155,6 +156,7 @@ impl<F: Fields + ?Sized> Input<'_, F> {
             Some(digest) => Request::UploadBlob {
                 repository,
                 digest: digest.parse()?,
+                length: self.length()?,
             },
             None => Request::StartUpload {
                 repository,
@@ -212,6 +214,7 @@ impl<F: Fields + ?Sized> Input<'_, F> {
             subject,
             artifact_type: artifact_type.map(|kind| kind.replace(' ', "+")),
             page: self.page()?,
+            namespace: self.namespace(),
         })
     }
 

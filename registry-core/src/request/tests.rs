@@ -590,15 +590,27 @@ fn read() -> impl Strategy<Value = Request> {
     prop_oneof![
         Just(Request::Version),
         page().prop_map(|page| Request::ListRepositories { page }),
-        (repository(), page()).prop_map(|(repository, page)| Request::ListTags { repository, page }),
-        (repository(), digest(), prop::option::of("[a-z+./]{1,20}"), page()).prop_map(
-            |(repository, subject, artifact_type, page)| Request::ListReferrers {
-                repository,
-                subject,
-                artifact_type,
-                page
-            }
-        ),
+        (repository(), page(), namespace()).prop_map(|(repository, page, namespace)| Request::ListTags {
+            repository,
+            page,
+            namespace
+        }),
+        (
+            repository(),
+            digest(),
+            prop::option::of("[a-z+./]{1,20}"),
+            page(),
+            namespace()
+        )
+            .prop_map(|(repository, subject, artifact_type, page, namespace)| {
+                Request::ListReferrers {
+                    repository,
+                    subject,
+                    artifact_type,
+                    page,
+                    namespace,
+                }
+            }),
         (repository(), digest(), range, entity_tags(), namespace()).prop_map(
             |(repository, digest, range, if_none_match, namespace)| Request::GetBlob {
                 repository,
@@ -671,7 +683,13 @@ fn write() -> impl Strategy<Value = Request> {
             repository,
             algorithm
         }),
-        (repository(), digest()).prop_map(|(repository, digest)| Request::UploadBlob { repository, digest }),
+        (repository(), digest(), any::<Option<u64>>()).prop_map(|(repository, digest, length)| {
+            Request::UploadBlob {
+                repository,
+                digest,
+                length,
+            }
+        }),
         (repository(), digest(), prop::option::of(repository())).prop_map(|(repository, digest, from)| {
             Request::MountBlob {
                 repository,

@@ -345,6 +345,7 @@ proptest! {
             subject: "future+v1:A_b=".parse().unwrap(),
             artifact_type: Some(kind),
             page: PageQuery { limit: Some(limit), last: None }.after(last),
+            namespace: None,
         };
         let response = Response::version().with_next_page(Some(&next));
         let link = response.field("Link").unwrap();

@@ -520,8 +520,7 @@ async fn a_kill_between_the_commit_and_the_outbox_loses_no_event() {
             let path = folder.path().join("outbox");
             let open = || Outbox::open(&path, OutboxLimits::default(), &["sink"]).unwrap();
             let storage = Arc::new(Store::new(ObjectStoreBackend::memory()));
-            let mut options = registry_core::registry::Options::default();
-            options.delete = true;
+            let options = registry_core::registry::Options::default();
             let send = |service: &RegistryService<_>,
                         (method, target, body): (&str, String, &'static str)| {
                 let request = Request::builder().method(method).uri(target);

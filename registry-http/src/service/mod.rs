@@ -20,7 +20,7 @@ use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use registry_core::challenge::ChallengeError;
 use registry_core::policy::Claims;
-use registry_core::request::{allowed_methods, clean_target};
+use registry_core::request::{ResolvedRequest, allowed_methods, clean_target};
 use registry_core::response::ResponseBody as Content;
 use registry_core::{Error, ErrorCode, Registry, Response, Scope, Storage};
 use tokio::time::timeout;
@@ -292,7 +292,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         (response, exchange, is_drained)
     }
 
-    /// Authenticates the request, waits for its turn, and handles it.
+    /// Answers a request whose framing is sound, within the limits of its client.
     async fn respond(
         &self,
         parts: &Parts,
@@ -327,7 +327,37 @@ impl<S: ?Sized + Storage> Shared<S> {
         }
         let request =
             registry_core::Request::parse(parts.method.as_str(), target, &HeaderFields(&parts.headers));
-        let scopes = || request.as_ref().map(Scope::needed_by).unwrap_or_default();
+        let request = request.map(|request| self.registry.resolve(request));
+        let namespace = request
+            .as_ref()
+            .ok()
+            .and_then(ResolvedRequest::namespace)
+            .cloned();
+        let answered = self
+            .handle(parts, exchange, body, &access, &account, request)
+            .await;
+        match (answered, namespace) {
+            // The registry adds the namespace to its own answers.
+            (Err(error), Some(namespace)) => Ok(Response::from(error).with_namespace(&namespace)),
+            (answered, _) => answered,
+        }
+    }
+
+    /// Authenticates a request to the registry, waits for its turn, and handles it.
+    async fn handle(
+        &self,
+        parts: &Parts,
+        exchange: &mut Exchange,
+        body: registry_core::storage::Body<'_>,
+        access: &AccessControl,
+        account: &Arc<Account>,
+        request: Result<ResolvedRequest, Error>,
+    ) -> Result<Response, Error> {
+        let pace = Pace::of(parts);
+        let scopes = || {
+            let request = request.as_ref().map(ResolvedRequest::request);
+            request.map(Scope::needed_by).unwrap_or_default()
+        };
         let refuse = |error: &Error, scopes, hint| {
             authenticate::challenged(error, &*access.authenticator, parts, scopes, hint)
         };
@@ -342,18 +372,19 @@ impl<S: ?Sized + Storage> Shared<S> {
         }
         let scopes = scopes();
         let is_unknown = principal.is_anonymous() && principal.claims::<Claims>().is_none();
-        if is_unknown && matches!(request, Ok(registry_core::Request::Version)) {
+        let asks_version = |request: &ResolvedRequest| *request.request() == registry_core::Request::Version;
+        if is_unknown && request.as_ref().is_ok_and(asks_version) {
             let refusal = refuse(&ErrorCode::Unauthorized.into(), Vec::new(), None);
             if refusal.code() == ErrorCode::Unauthorized {
                 return Err(refusal);
             }
         }
         let request = request?;
-        exchange.set_request(&request);
-        if matches!(request, registry_core::Request::PutManifest { .. }) {
+        exchange.set_request(request.request());
+        if matches!(request.request(), registry_core::Request::PutManifest { .. }) {
             exchange.keep_body(account.charge(0, MemoryUse::Manifest)?);
         }
-        let (transfers, held) = match &request {
+        let (transfers, held) = match request.request() {
             registry_core::Request::GetBlob { .. } => (Some(&self.downloads), 0),
             registry_core::Request::UploadBlob { .. }
             | registry_core::Request::AppendUpload { .. }
@@ -362,20 +393,20 @@ impl<S: ?Sized + Storage> Shared<S> {
         };
         let pieces = account.charge(held, MemoryUse::Request)?;
         if let Some(transfers) = transfers {
-            exchange.hold_transfer(self.turn(transfers, &account).await?);
+            exchange.hold_transfer(self.turn(transfers, account).await?);
         }
-        self.wait_for_turn(exchange, &account).await?;
+        self.wait_for_turn(exchange, account).await?;
         let registry = self.registry.clone();
         let registry = registry.with_authorizer(Arc::clone(&access.authorizer));
         let mut response = match &self.events {
             Some(events) => {
                 let intents = RequestIntents::new(&**events, exchange.record());
-                let handled = registry.handle_with_intents(&principal, request, body, Some(&intents));
+                let handled = registry.handle_resolved(&principal, &request, body, Some(&intents));
                 let response = handled.await;
                 intents.settle(response.event.as_deref(), response.status).await;
                 response
             }
-            None => registry.handle(&principal, request, body).await,
+            None => registry.handle_resolved(&principal, &request, body, None).await,
         };
         exchange.release_body();
         drop(pieces);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::registry::Options;
-use registry_core::{Authorizer, Registry};
+use registry_core::{Admission, Authorizer, Registry};
 use tokio::net::TcpListener;
 
 use super::TestStorage;
@@ -123,6 +123,7 @@ pub struct TestRegistryBuilder {
     limits: Limits,
     options: Options,
     authorizer: Option<Arc<dyn Authorizer>>,
+    admissions: Vec<Arc<dyn Admission>>,
     authenticator: Option<Arc<dyn Authenticator>>,
     observer: Option<Arc<dyn Observer>>,
     events: Option<Arc<dyn EventSink>>,
@@ -147,6 +148,13 @@ impl TestRegistryBuilder {
     #[must_use]
     pub fn authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
         self.authorizer = Some(authorizer);
+        self
+    }
+
+    /// Adds an admission: see [`Registry::with_admission`].
+    #[must_use]
+    pub fn admission(mut self, admission: Arc<dyn Admission>) -> Self {
+        self.admissions.push(admission);
         self
     }
 
@@ -187,6 +195,9 @@ impl TestRegistryBuilder {
         let mut registry = Registry::new(Arc::new(storage), self.options);
         if let Some(authorizer) = self.authorizer {
             registry = registry.with_authorizer(authorizer);
+        }
+        for admission in self.admissions {
+            registry = registry.with_admission(admission);
         }
         let mut service = RegistryService::new(registry.clone(), self.limits.clone());
         if let Some(authenticator) = self.authenticator {

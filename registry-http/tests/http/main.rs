@@ -6,6 +6,7 @@ mod client_http2;
 mod framing;
 mod listeners;
 mod memory;
+mod mirror;
 mod observe;
 mod protocol;
 mod proxy;

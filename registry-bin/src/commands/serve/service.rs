@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use registry_core::Storage;
+use registry_core::admission::{DeletesDisabled, ReadOnly};
 use registry_core::page::PageQuery;
 use registry_core::registry::{CatalogKey, Options, Registry};
+use registry_core::{Admission, Storage};
 use registry_http::{
     EventSink, Limits, Locations, ProxyField, ProxyFields, ProxyOptions, Rate, RateLimits, RegistryService,
     TrustedProxies,
@@ -36,6 +37,9 @@ pub(super) fn service(
 ) -> RegistryService<impl Storage + use<>> {
     let metered = hooks.telemetry.meter(&storage.storage, location.kind());
     let registry = Registry::new(Arc::new(metered), options(configuration));
+    let registry = admissions(configuration)
+        .into_iter()
+        .fold(registry, Registry::with_admission);
     let mut service = RegistryService::new(registry, limits)
         .with_fields(configuration.http.headers.to_map())
         .with_observer(Arc::new(hooks.telemetry.observers.clone()))
@@ -66,8 +70,6 @@ fn options(configuration: &Configuration) -> Options {
     // As in distribution, the old key `enabled` takes precedence over `disabled`.
     let is_validated = validation.enabled || !validation.disabled;
     let mut options = Options::default();
-    options.delete = configuration.storage.delete.enabled;
-    options.read_only = configuration.storage.maintenance.read_only.enabled;
     options.allow_sparse_indexes = !is_validated || validation.manifests.indexes.platforms == Platforms::None;
     options.allow_missing_children = validation.allow_missing_content;
     options.manifest_descriptor_limit = match usize::try_from(validation.manifests.most_descriptors) {
@@ -84,6 +86,18 @@ fn options(configuration: &Configuration) -> Options {
     };
     options.catalog_key = Some(catalog_key(configuration));
     options
+}
+
+/// Returns what refuses requests that their client is allowed to make.
+fn admissions(configuration: &Configuration) -> Vec<Arc<dyn Admission>> {
+    let storage = &configuration.storage;
+    let read_only = storage
+        .maintenance
+        .read_only
+        .enabled
+        .then(|| Arc::new(ReadOnly) as _);
+    let deletes = (!storage.delete.enabled).then(|| Arc::new(DeletesDisabled) as _);
+    read_only.into_iter().chain(deletes).collect()
 }
 
 /// Returns the key that hides positions in the catalog: the secret that all servers of one storage share, or otherwise

@@ -302,7 +302,7 @@ proptest! {
         for (path, key) in [("/v2/_catalog", "repositories"), ("/v2/a/tags/list", "tags")] {
             let page = |limit: Option<usize>| PageQuery { limit: limit.map(|limit| limit as u64), last: last.clone() };
             let request = |page| match key {
-                "tags" => Request::ListTags { repository: "a".parse().unwrap(), page },
+                "tags" => Request::ListTags { repository: "a".parse().unwrap(), page, namespace: None },
                 _ => Request::ListRepositories { page },
             };
             if key == "tags" || largest_page > 3 {

@@ -1,6 +1,8 @@
+mod admission;
 mod events;
 mod lists;
 mod manifests;
+mod namespaces;
 mod options;
 mod rights;
 mod uploads;
@@ -8,6 +10,7 @@ mod uploads;
 use super::*;
 use crate::descriptor::{Annotations, Descriptor};
 use crate::digest::Algorithm;
+use crate::error::ErrorCode;
 use crate::media_type::MediaType;
 use crate::page::PageQuery;
 use crate::reference::Reference;

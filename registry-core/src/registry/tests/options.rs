@@ -2,31 +2,6 @@ use super::*;
 use crate::storage::ChildKind;
 
 #[test]
-fn a_read_only_registry_refuses_whatever_changes_something() {
-    let mut registry = registry(Tiny::default());
-    registry.options.read_only = true;
-    let digest = hello();
-    let upload = format!("/v2/a/blobs/uploads/{}", id());
-    for (method, target, allowed) in [
-        ("PUT", "/v2/a/manifests/v1".to_owned(), "GET, HEAD"),
-        ("DELETE", "/v2/a/manifests/v1".to_owned(), "GET, HEAD"),
-        ("DELETE", format!("/v2/a/blobs/{digest}"), "GET, HEAD"),
-        ("POST", "/v2/a/blobs/uploads/".to_owned(), ""),
-        ("POST", format!("/v2/a/blobs/uploads/?digest={digest}"), ""),
-        ("POST", format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), ""),
-        ("PATCH", upload.clone(), "GET"),
-        ("PUT", format!("{upload}?digest={digest}"), "GET"),
-        ("DELETE", upload, "GET"),
-    ] {
-        let (response, _) = send(&registry, method, &target, &[], &[]);
-        assert_eq!(response.status, 405, "{method} {target}");
-        assert_eq!(response.field("allow"), Some(allowed), "{method} {target}");
-    }
-    assert_eq!(registry.storage.log(), "", "the storage was not asked");
-    assert_eq!(get(&registry, &format!("/v2/a/blobs/{digest}")).status, 200);
-}
-
-#[test]
 fn pages_are_as_long_as_the_operator_allows() {
     let mut registry = registry(Tiny {
         names: ["a", "b", "c", "d"].map(String::from).into(),

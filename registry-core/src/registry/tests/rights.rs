@@ -1,52 +1,5 @@
 use super::*;
 
-#[test]
-fn nothing_is_deleted_where_that_is_switched_off() {
-    let digest = hello();
-    let targets = [
-        ("/v2/a/manifests/v1".to_string(), "delete tag;", "GET, HEAD, PUT"),
-        (
-            format!("/v2/a/manifests/{digest}"),
-            "delete manifest;",
-            "GET, HEAD, PUT",
-        ),
-        (format!("/v2/a/blobs/{digest}"), "delete blob;", "GET, HEAD"),
-    ];
-    for (target, log, allow) in targets {
-        let mut registry = registry(Tiny::default());
-        assert_eq!(send(&registry, "DELETE", &target, &[], &[]).0.status, 202);
-        assert_eq!(registry.storage.log(), log);
-        registry.options.delete = false;
-        let response = send(&registry, "DELETE", &target, &[], &[]).0;
-        assert_eq!(
-            (
-                response.status,
-                response.field("allow"),
-                registry.storage.log().as_str()
-            ),
-            (405, Some(allow), "")
-        );
-    }
-    let registry = registry(Tiny::default());
-    let (tag, manifest) = (
-        "/v2/a/manifests/v1".to_string(),
-        format!("/v2/a/manifests/{digest}"),
-    );
-    let (same, other) = (format!("\"{digest}\""), "\"x:y\"".to_string());
-    for (target, condition, status) in [
-        (&manifest, &same, 202),
-        (&manifest, &other, 412),
-        (&tag, &same, 400),
-    ] {
-        assert_eq!(
-            send(&registry, "DELETE", target, &[("if-match", condition)], &[])
-                .0
-                .status,
-            status
-        );
-    }
-}
-
 /// Grants one action.
 #[derive(Debug)]
 struct Only(Action);
@@ -129,16 +82,6 @@ fn head_is_get_without_the_body() {
             (Some(0), log)
         );
     }
-}
-
-#[test]
-fn a_namespace_is_echoed_where_it_is_served() {
-    let mut registry = registry(Tiny::default());
-    let target = "/v2/a/manifests/v1?ns=docker.io";
-    assert_eq!(get(&registry, target).field("oci-namespace"), None);
-    registry.options.echo_namespace = true;
-    assert_eq!(get(&registry, target).field("oci-namespace"), Some("docker.io"));
-    assert_eq!(get(&registry, "/v2/a/manifests/v1").field("oci-namespace"), None);
 }
 
 #[test]
