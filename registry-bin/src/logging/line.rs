@@ -274,7 +274,6 @@ mod tests {
         let output = Output::default();
         let writer = output.clone();
         let log = tracing_subscriber::fmt()
-            .with_ansi(false)
             .with_writer(move || writer.clone())
             .event_format(line)
             .finish();

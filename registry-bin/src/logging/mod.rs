@@ -5,11 +5,12 @@ mod line;
 use std::io::{self, IsTerminal as _};
 
 use serde_json::{Map, Value};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
+use tracing_subscriber::{Layer as _, Registry, fmt, reload};
 
 use self::line::{JsonLine, JsonNames, TextLine};
 use crate::config::Configuration;
@@ -18,6 +19,9 @@ use crate::line_writer::LineWriter;
 
 /// The target of the access log, which has one line per request.
 const ACCESS: &str = "registry_http::access";
+
+/// The targets that follow the configured level.
+const OURS: [&str; 4] = ["registry_core", "registry_storage", "registry_http", "registry_bin"];
 
 /// The settings of the log.
 #[derive(Clone, Debug)]
@@ -45,24 +49,25 @@ impl LogFilter {
         }
     }
 
-    fn build(self) -> EnvFilter {
+    fn build(self) -> Targets {
         let level = match self.level {
-            LogLevel::Error => "error",
-            LogLevel::Warn => "warn",
-            LogLevel::Info => "info",
-            LogLevel::Debug => "debug",
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
         };
+        let access = if self.access { LevelFilter::INFO } else { LevelFilter::OFF };
         // Below the level info, libraries report more about themselves than about the registry.
-        let access = if self.access { "info" } else { "off" };
-        EnvFilter::new(format!(
-            "warn,registry_core={level},registry_storage={level},registry_http={level},registry_bin={level},{ACCESS}={access}"
-        ))
+        Targets::new()
+            .with_default(LevelFilter::WARN)
+            .with_targets(OURS.map(|target| (target, level)))
+            .with_target(ACCESS, access)
     }
 }
 
 /// Changes the filter of a running log.
 #[derive(Clone, Debug)]
-pub(crate) struct LogHandle(reload::Handle<EnvFilter, Registry>);
+pub(crate) struct LogHandle(reload::Handle<Targets, Registry>);
 
 impl LogHandle {
     /// Uses another filter from now on.
@@ -104,8 +109,7 @@ impl Logging {
             io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let lines = fmt::layer()
             .with_span_events(FmtSpan::NONE)
-            .with_writer(writer)
-            .with_ansi(has_colors);
+            .with_writer(writer);
         let lines = match self.format {
             LogFormat::Text => lines
                 .event_format(TextLine::new(&self.fields, has_colors))

@@ -101,7 +101,6 @@ async fn the_log_has_one_line_for_each_request() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(log.clone())
-        .with_ansi(false)
         .without_time()
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
