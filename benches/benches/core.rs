@@ -90,7 +90,9 @@ fn requests(bench: &Bench) {
             Request::parse(method, black_box(&target), &NO_FIELDS[..])
         });
         let request = Request::parse(method, &target, &NO_FIELDS[..]).expect("the request is valid");
-        bench.run(&format!("request build {name}"), None, || black_box(&request).build());
+        bench.run(&format!("request build {name}"), None, || {
+            black_box(&request).build()
+        });
     }
 }
 

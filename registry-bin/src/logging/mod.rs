@@ -21,7 +21,12 @@ use crate::line_writer::LineWriter;
 const ACCESS: &str = "registry_http::access";
 
 /// The targets that follow the configured level.
-const OURS: [&str; 4] = ["registry_core", "registry_storage", "registry_http", "registry_bin"];
+const OURS: [&str; 4] = [
+    "registry_core",
+    "registry_storage",
+    "registry_http",
+    "registry_bin",
+];
 
 /// The settings of the log.
 #[derive(Clone, Debug)]
@@ -56,7 +61,11 @@ impl LogFilter {
             LogLevel::Info => LevelFilter::INFO,
             LogLevel::Debug => LevelFilter::DEBUG,
         };
-        let access = if self.access { LevelFilter::INFO } else { LevelFilter::OFF };
+        let access = if self.access {
+            LevelFilter::INFO
+        } else {
+            LevelFilter::OFF
+        };
         // Below the level info, libraries report more about themselves than about the registry.
         Targets::new()
             .with_default(LevelFilter::WARN)
@@ -107,9 +116,7 @@ impl Logging {
         // https://no-color.org
         let has_colors =
             io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let lines = fmt::layer()
-            .with_span_events(FmtSpan::NONE)
-            .with_writer(writer);
+        let lines = fmt::layer().with_span_events(FmtSpan::NONE).with_writer(writer);
         let lines = match self.format {
             LogFormat::Text => lines
                 .event_format(TextLine::new(&self.fields, has_colors))

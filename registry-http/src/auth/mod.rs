@@ -3,6 +3,8 @@
 
 #[cfg(feature = "htpasswd")]
 mod basic;
+#[cfg(feature = "token")]
+mod clock;
 #[cfg(feature = "htpasswd")]
 mod htpasswd;
 #[cfg(feature = "token")]

@@ -1,7 +1,7 @@
 //! Authentication by tokens (RFC 7519) of a token server.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::BoxFuture;
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 #[cfg(feature = "token-server")]
 use super::Passwords;
+use super::clock::Clock;
 use super::token_keys::Missing;
 use super::{TokenKeys, credentials};
 use crate::log_limit::LogLimit;
@@ -79,6 +80,7 @@ impl Realm {
 pub struct TokenAuthenticator {
     options: TokenOptions,
     trusted: Trusted,
+    clock: Clock,
     missing: Arc<Notify>,
     refusals: Arc<LogLimit>,
     /// The users whose tokens are accepted; `None` accepts those of any user.
@@ -129,6 +131,9 @@ struct TokenClaims {
     #[serde(default)]
     sub: String,
     exp: u64,
+    /// RFC 7519 allows fractions of a second.
+    #[serde(default)]
+    nbf: f64,
     #[serde(default)]
     access: Option<Vec<Scope>>,
     #[serde(default)]
@@ -163,6 +168,7 @@ impl TokenAuthenticator {
         Self {
             options,
             trusted: Trusted::new(keys),
+            clock: Clock::default(),
             missing: Arc::new(Notify::new()),
             refusals: Arc::new(LogLimit::new()),
             #[cfg(feature = "token-server")]
@@ -177,6 +183,13 @@ impl TokenAuthenticator {
     #[must_use]
     pub fn with_users(mut self, users: Arc<Passwords>) -> Self {
         self.users = Some(users);
+        self
+    }
+
+    /// Uses `now` as the clock by which tokens and certificates expire, in place of the system's.
+    #[must_use]
+    pub fn with_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Clock::new(now);
         self
     }
 
@@ -196,6 +209,7 @@ impl TokenAuthenticator {
         Self {
             options: self.options.clone(),
             trusted: Trusted::new(keys),
+            clock: self.clock.clone(),
             missing: Arc::clone(&self.missing),
             refusals: Arc::clone(&self.refusals),
             #[cfg(feature = "token-server")]
@@ -237,12 +251,13 @@ impl TokenAuthenticator {
             *byte = *hashed;
         }
         let trusted = &self.trusted;
+        let now = self.clock.seconds();
         if let Some(known) = trusted.known.get(&hash)
-            && now() < known.expires.saturating_add(LEEWAY)
+            && now < known.expires.saturating_add(LEEWAY)
         {
             return Ok(known);
         }
-        let known = Arc::new(self.verify(&trusted.keys, token)?);
+        let known = Arc::new(self.verify(&trusted.keys, token, now)?);
         if token.len() <= REMEMBERED_LENGTH {
             trusted.known.insert(hash, Arc::clone(&known));
         }
@@ -266,25 +281,32 @@ impl TokenAuthenticator {
         Error::new(ErrorCode::Unauthorized, message)
     }
 
-    fn verify(&self, keys: &TokenKeys, token: &str) -> Result<Known, Refusal> {
+    fn verify(&self, keys: &TokenKeys, token: &str, now: u64) -> Result<Known, Refusal> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| Refusal {
             reason: "it is malformed",
             key: None,
         })?;
-        self.verify_with(keys, token, &header).map_err(|reason| Refusal {
-            reason,
-            key: header.kid,
-        })
+        self.verify_with(keys, token, &header, now)
+            .map_err(|reason| Refusal {
+                reason,
+                key: header.kid,
+            })
     }
 
-    fn verify_with(&self, keys: &TokenKeys, token: &str, header: &Header) -> Result<Known, &'static str> {
+    fn verify_with(
+        &self,
+        keys: &TokenKeys,
+        token: &str,
+        header: &Header,
+        now: u64,
+    ) -> Result<Known, &'static str> {
         if header.crit.is_some() {
             return Err("it has critical fields that are not known here");
         }
         if !self.options.algorithms.contains(&header.alg) {
             return Err("its algorithm is not allowed");
         }
-        let key = keys.find(header).map_err(|missing| match missing {
+        let key = keys.find(header, now).map_err(|missing| match missing {
             Missing::Untrusted => {
                 self.missing.notify_one();
                 "its key is not trusted"
@@ -297,16 +319,14 @@ impl TokenAuthenticator {
             return Err("its key is not for its algorithm");
         }
         let mut validation = Validation::new(header.alg);
-        validation.leeway = LEEWAY;
-        validation.validate_nbf = true;
+        // They are compared with our own clock below.
+        validation.validate_exp = false;
         validation.set_audience(&[&self.options.service]);
         validation.set_issuer(&[&self.options.issuer]);
         validation.set_required_spec_claims(&["exp", "aud", "iss"]);
         let claims = jsonwebtoken::decode::<TokenClaims>(token, &key.key, &validation).map_err(|error| {
             use jsonwebtoken::errors::ErrorKind;
             match error.kind() {
-                ErrorKind::ExpiredSignature => "it has expired",
-                ErrorKind::ImmatureSignature => "it is not valid yet",
                 ErrorKind::InvalidAudience => "it is for another service",
                 ErrorKind::InvalidIssuer => "it is of another issuer",
                 ErrorKind::InvalidSignature => {
@@ -323,11 +343,18 @@ impl TokenAuthenticator {
         let TokenClaims {
             sub,
             exp,
+            nbf,
             access,
             groups,
             #[cfg(feature = "token-server")]
             credential,
         } = claims.claims;
+        if exp < now.saturating_sub(LEEWAY) {
+            return Err("it has expired");
+        }
+        if nbf > now.saturating_add(LEEWAY) as f64 {
+            return Err("it is not valid yet");
+        }
         let claims = Claims {
             groups: groups.unwrap_or_default(),
             access: Some(access.unwrap_or_default()),
@@ -362,12 +389,6 @@ fn shown(text: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-/// Returns the seconds since 1970.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
 
 impl Authenticator for TokenAuthenticator {

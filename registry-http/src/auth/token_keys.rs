@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey as CertificateKey;
+use x509_parser::time::ASN1Time;
 
 use super::libtrust;
 
@@ -258,15 +260,16 @@ impl TokenKeys {
         given.map_or(&key.fingerprint, |(id, _)| id)
     }
 
-    /// Finds the key that a token names, or the only trusted one if it names none.
+    /// Finds the key that a token names, or the only trusted one if it names none. Certificates must be valid at `now`,
+    /// in seconds since 1970.
     ///
     /// # Errors
     /// [`Untrusted`](Missing::Untrusted) if the named key is not trusted, and [`Unnamed`](Missing::Unnamed) if no key
     /// is named and not exactly one is trusted.
-    pub(super) fn find(&self, header: &Header) -> Result<Arc<TokenKey>, Missing> {
+    pub(super) fn find(&self, header: &Header, now: u64) -> Result<Arc<TokenKey>, Missing> {
         let found = match header {
-            Header { x5c: Some(chain), .. } if !chain.is_empty() => self.of_chain(chain).map(Arc::new),
-            Header { jwk: Some(jwk), .. } => self.of_jwk(jwk),
+            Header { x5c: Some(chain), .. } if !chain.is_empty() => self.of_chain(chain, now).map(Arc::new),
+            Header { jwk: Some(jwk), .. } => self.of_jwk(jwk, now),
             Header { kid: Some(id), .. } => self.by_id.get(id).cloned(),
             _ => {
                 let mut keys = self.by_thumbprint.values();
@@ -280,18 +283,18 @@ impl TokenKeys {
     }
 
     /// Finds a trusted key by the key in a token. Its identifier proves nothing, so it is found by its thumbprint.
-    fn of_jwk(&self, jwk: &Jwk) -> Option<Arc<TokenKey>> {
+    fn of_jwk(&self, jwk: &Jwk, now: u64) -> Option<Arc<TokenKey>> {
         let thumbprint = TokenKey::of_jwk(jwk)?.thumbprint;
         match &jwk.common.x509_chain {
             Some(chain) if !chain.is_empty() => {
-                let key = self.of_chain(chain)?;
+                let key = self.of_chain(chain, now)?;
                 (key.thumbprint == thumbprint).then(|| Arc::new(key))
             }
             _ => self.by_thumbprint.get(&thumbprint).cloned(),
         }
     }
 
-    fn of_chain(&self, chain: &[String]) -> Option<TokenKey> {
+    fn of_chain(&self, chain: &[String], now: u64) -> Option<TokenKey> {
         if chain.len() > LONGEST_CHAIN {
             return None;
         }
@@ -299,14 +302,14 @@ impl TokenKeys {
         let chain: Vec<_> = chain.iter().map(decode).collect::<Option<_>>()?;
         let (leaf, others) = chain.split_first()?;
         let is_trusted = if self.roots.contains(leaf) {
-            is_valid_now(leaf)
+            is_valid_at(leaf, now)
         } else {
             let end = EndEntityCert::try_from(leaf).ok()?;
             let verified = end.verify_for_usage(
                 ALL_VERIFICATION_ALGS,
                 &self.anchors,
                 others,
-                UnixTime::now(),
+                UnixTime::since_unix_epoch(Duration::from_secs(now)),
                 AnyUsage,
                 None,
                 None,
@@ -330,8 +333,15 @@ impl ExtendedKeyUsageValidator for AnyUsage {
     }
 }
 
-fn is_valid_now(certificate: &CertificateDer<'_>) -> bool {
-    X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| certificate.validity().is_valid())
+fn is_valid_at(certificate: &CertificateDer<'_>, now: u64) -> bool {
+    let Some(now) = i64::try_from(now)
+        .ok()
+        .and_then(|now| ASN1Time::from_timestamp(now).ok())
+    else {
+        return false;
+    };
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, certificate)| certificate.validity().is_valid_at(now))
 }
 
 impl TokenKey {

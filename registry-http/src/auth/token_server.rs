@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,7 +18,7 @@ use registry_core::{Authorizer, Error, ErrorCode, Principal, Response, Scope, Ti
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::token::now;
+use super::clock::Clock;
 use super::{Passwords, SigningKeys, TokenKeys, basic, credentials};
 use crate::{ClientAddress, Endpoint};
 
@@ -58,6 +58,7 @@ pub struct TokenServer {
     passwords: Arc<Passwords>,
     rules: Arc<dyn Authorizer>,
     keys: Keys,
+    clock: Clock,
 }
 
 struct Keys {
@@ -147,7 +148,15 @@ impl TokenServer {
             passwords,
             rules,
             keys: Keys::new(keys),
+            clock: Clock::default(),
         }
+    }
+
+    /// Uses `now` as the clock by which tokens are issued and expire, in place of the system's.
+    #[must_use]
+    pub fn with_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Clock::new(now);
+        self
     }
 
     async fn respond(&self, request: &Parts, body: Body<'_>) -> Result<(Principal, Response), Error> {
@@ -219,16 +228,18 @@ impl TokenServer {
     }
 
     /// Reads and verifies a token that this server signed.
-    fn verified<T: DeserializeOwned>(&self, token: &str, audience: &str) -> Option<T> {
+    fn verified<T: DeserializeOwned + Expires>(&self, token: &str, audience: &str) -> Option<T> {
         let header = jsonwebtoken::decode_header(token).ok()?;
-        let key = self.keys.public.find(&header).ok()?;
+        let now = self.clock.seconds();
+        let key = self.keys.public.find(&header, now).ok()?;
         let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
-        validation.leeway = 0;
+        // It is compared with our own clock below.
+        validation.validate_exp = false;
         validation.set_audience(&[audience]);
         validation.set_issuer(&[&self.options.issuer]);
         validation.set_required_spec_claims(&["exp", "aud", "iss"]);
         let token = jsonwebtoken::decode::<T>(token, &key.key, &validation).ok()?;
-        Some(token.claims)
+        (token.claims.expires() >= now).then_some(token.claims)
     }
 
     async fn by_form(&self, request: &Parts, form: &Form) -> Result<Login, Error> {
@@ -302,7 +313,7 @@ impl TokenServer {
                 "log in: nothing of this is open to everybody",
             ));
         }
-        let now = now();
+        let now = self.clock.seconds();
         let shortest = TokenServerOptions::SHORTEST_LIFETIME;
         let longest = self.options.lifetime.max(shortest).as_secs();
         let left = login.token.as_ref().map(|token| token.exp.saturating_sub(now));
@@ -353,6 +364,24 @@ impl TokenServer {
 
     fn refresh_audience(&self) -> String {
         format!("{} (refresh)", self.options.service)
+    }
+}
+
+/// A token that expires.
+trait Expires {
+    /// Returns the last second since 1970 in which it is valid.
+    fn expires(&self) -> u64;
+}
+
+impl Expires for PresentedToken {
+    fn expires(&self) -> u64 {
+        self.exp
+    }
+}
+
+impl Expires for RefreshToken {
+    fn expires(&self) -> u64 {
+        self.exp
     }
 }
 

@@ -1,14 +1,23 @@
 //! Tokens: which are good, which are not, and what they grant.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
+use registry_core::Timestamp;
+use registry_core::operation::AllowAll;
 use registry_core::policy::TokenScopes;
-use registry_http::auth::{Realm, TokenAuthenticator, TokenKeys, TokenOptions};
+use registry_core::response::ResponseBody;
+use registry_http::Endpoint;
+use registry_http::auth::{
+    Htpasswd, HtpasswdLine, Passwords, Realm, SigningKeys, TokenAuthenticator, TokenKeys, TokenOptions,
+    TokenServer, TokenServerOptions,
+};
 use registry_http::testing::TestRegistry;
 use serde_json::{Value, json};
 
@@ -74,15 +83,23 @@ fn by_id(id: &str) -> Header {
     header
 }
 
-async fn registry(keys: TokenKeys) -> TestRegistry {
+fn authenticator(keys: TokenKeys) -> TokenAuthenticator {
     let options = TokenOptions {
         realm: Realm::Path("/auth/token".to_owned()),
         service: SERVICE.to_owned(),
         issuer: ISSUER.to_owned(),
         algorithms: TokenAuthenticator::ALGORITHMS.to_vec(),
     };
+    TokenAuthenticator::new(options, keys)
+}
+
+async fn registry(keys: TokenKeys) -> TestRegistry {
+    registry_of(authenticator(keys)).await
+}
+
+async fn registry_of(authenticator: TokenAuthenticator) -> TestRegistry {
     TestRegistry::builder()
-        .authenticator(Arc::new(TokenAuthenticator::new(options, keys)))
+        .authenticator(Arc::new(authenticator))
         .authorizer(Arc::new(TokenScopes::new()))
         .start()
         .await
@@ -91,6 +108,21 @@ async fn registry(keys: TokenKeys) -> TestRegistry {
 fn key_set(signers: &[&Signer]) -> TokenKeys {
     let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
     TokenKeys::from_key_set(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
+}
+
+/// A clock that a test sets, in seconds since 1970.
+#[derive(Clone, Default)]
+struct SetClock(Arc<AtomicU64>);
+
+impl SetClock {
+    fn set(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+
+    fn function(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
+        let clock = Arc::clone(&self.0);
+        move || UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::Relaxed))
+    }
 }
 
 /// Asks for a tag that is not there: 404 where that is allowed.
@@ -136,6 +168,136 @@ async fn claims_have_to_be_for_this_registry_and_this_moment() {
         assert_eq!(status(&registry, &token).await, expected, "{change}");
         // The second time it is known.
         assert_eq!(status(&registry, &token).await, expected, "{change}");
+    }
+}
+
+/// No clock of the machine takes part: the times are of the year 2001.
+#[tokio::test]
+async fn a_token_is_valid_by_the_clock_that_is_set() {
+    const BEGIN: u64 = 1_000_000_000;
+    let (signer, clock) = (Signer::new(), SetClock::default());
+    let authenticator = authenticator(key_set(&[&signer])).with_clock(clock.function());
+    // New keys keep the clock.
+    let authenticator = authenticator.with_keys(key_set(&[&signer]));
+    let registry = registry_of(authenticator).await;
+    let claims = with(json!({"nbf": BEGIN, "exp": BEGIN + 100, "iat": BEGIN}));
+    let token = signer.sign(&by_id("the-key"), &claims);
+    for (seconds, expected) in [
+        (0, 401),
+        (BEGIN - 61, 401),
+        (BEGIN - 60, 404),
+        (BEGIN, 404),
+        // The signature is cached, the time is not.
+        (BEGIN + 160, 404),
+        (BEGIN + 161, 401),
+        (BEGIN + 1_000_000, 401),
+    ] {
+        clock.set(seconds);
+        assert_eq!(status(&registry, &token).await, expected, "at {seconds}");
+    }
+}
+
+#[tokio::test]
+async fn a_chain_of_certificates_is_valid_by_the_clock_that_is_set() {
+    let (root, leaf, clock) = (
+        KeyPair::generate().unwrap(),
+        KeyPair::generate().unwrap(),
+        SetClock::default(),
+    );
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2003, 1, 1);
+    let root_certificate = parameters.self_signed(&root).unwrap();
+    let mut of_leaf = CertificateParams::default();
+    of_leaf.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    of_leaf.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    let leaf_certificate = of_leaf
+        .signed_by(&leaf, &Issuer::from_params(&parameters, &root))
+        .unwrap();
+    let keys = TokenKeys::from_certificates(root_certificate.pem().as_bytes()).unwrap();
+    let registry = registry_of(authenticator(keys).with_clock(clock.function())).await;
+    let year = |year| u64::try_from(rcgen::date_time_ymd(year, 6, 1).unix_timestamp()).unwrap();
+    for (pair, certificate, years) in [
+        (
+            &root,
+            &root_certificate,
+            [(2000, 401), (2001, 404), (2002, 404), (2003, 401)],
+        ),
+        (
+            &leaf,
+            &leaf_certificate,
+            [(2000, 401), (2001, 404), (2002, 401), (2003, 401)],
+        ),
+    ] {
+        for (number, expected) in years {
+            clock.set(year(number));
+            let mut header = Header::new(Algorithm::ES256);
+            header.x5c = Some(vec![STANDARD.encode(certificate.der())]);
+            let claims = with(json!({"nbf": year(number), "exp": year(number) + 60}));
+            let key = EncodingKey::from_ec_der(&pair.serialize_der());
+            let token = encode(&header, &claims, &key).unwrap();
+            assert_eq!(status(&registry, &token).await, expected, "in {number}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_server_issues_and_takes_tokens_by_the_clock_that_is_set() {
+    const BEGIN: u64 = 1_000_000_000;
+    let clock = SetClock::default();
+    clock.set(BEGIN);
+    let options = TokenServerOptions {
+        service: SERVICE.to_owned(),
+        issuer: ISSUER.to_owned(),
+        lifetime: Duration::from_secs(300),
+        refresh_lifetime: Duration::from_secs(1000),
+    };
+    let line = HtpasswdLine::new("alice", "secret").unwrap().to_string();
+    let passwords = Arc::new(Passwords::new(Htpasswd::parse(&line).unwrap()).unwrap());
+    let keys = SigningKeys::generate(Timestamp(BEGIN * 1000)).unwrap();
+    let public = keys.public_keys();
+    let server = TokenServer::new(options, passwords, Arc::new(AllowAll), keys).with_clock(clock.function());
+    let ask = async |authorization: &str, form: &str| {
+        let request = http::Request::builder()
+            .method(if form.is_empty() { "GET" } else { "POST" })
+            .uri("/auth/token?scope=repository:a/b:pull&offline_token=true")
+            .header("authorization", authorization)
+            .body(())
+            .unwrap();
+        let form = bytes::Bytes::copy_from_slice(form.as_bytes());
+        let body = std::pin::pin!(futures_util::stream::iter([Ok(form)]));
+        let (_, response) = server.answer(&request.into_parts().0, body).await;
+        let ResponseBody::Bytes(bytes) = response.body else {
+            return (response.status, Value::Null);
+        };
+        (response.status, serde_json::from_slice(&bytes).unwrap())
+    };
+    let basic = format!("Basic {}", STANDARD.encode("alice:secret"));
+    let (granted, answer) = ask(&basic, "").await;
+    assert_eq!((granted, answer["expires_in"].as_u64()), (200, Some(300)));
+    assert_eq!(answer["issued_at"], "2001-09-09T01:46:40.000Z");
+    let bearer = format!("Bearer {}", answer["token"].as_str().unwrap());
+    let refresh = answer["refresh_token"].as_str().unwrap();
+    let refresh = format!("grant_type=refresh_token&refresh_token={refresh}&scope=repository:a/b:pull");
+
+    let registry = registry_of(authenticator(public).with_clock(clock.function())).await;
+    for (seconds, at_registry, by_token, by_refresh_token) in [
+        (BEGIN, 404, 200, 200),
+        (BEGIN + 300, 404, 200, 200),
+        (BEGIN + 301, 404, 401, 200),
+        (BEGIN + 361, 401, 401, 200),
+        (BEGIN + 1000, 401, 401, 200),
+        (BEGIN + 1001, 401, 401, 401),
+    ] {
+        clock.set(seconds);
+        let token = answer["token"].as_str().unwrap();
+        let found = (
+            status(&registry, token).await,
+            ask(&bearer, "").await.0,
+            ask("", &refresh).await.0,
+        );
+        assert_eq!(found, (at_registry, by_token, by_refresh_token), "at {seconds}");
     }
 }
 
