@@ -13,7 +13,7 @@ use registry_core::Timestamp;
 use registry_core::operation::AllowAll;
 use registry_core::policy::TokenScopes;
 use registry_core::response::ResponseBody;
-use registry_http::Endpoint;
+use registry_http::Endpoint as _;
 use registry_http::auth::{
     Htpasswd, HtpasswdLine, Passwords, Realm, SigningKeys, TokenAuthenticator, TokenKeys, TokenOptions,
     TokenServer, TokenServerOptions,
