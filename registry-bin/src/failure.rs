@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use registry_core::printable::{Printable, shortened};
+use registry_core::printable::{Printable, with_causes};
 
 /// What was wrong, with which value, and what to do about it.
 #[derive(Debug)]
@@ -80,33 +80,13 @@ pub(crate) fn printable_lines(text: &str) -> String {
     lines.join("\n")
 }
 
-/// Makes a page one short line, as a service or a proxy before it may answer with one.
-fn one_line(cause: String) -> String {
-    const LONGEST: usize = 300;
-    if !cause.contains(['\n', '<']) {
-        return cause;
-    }
-    let line = cause.split_whitespace().collect::<Vec<_>>().join(" ");
-    shortened(&line, LONGEST).into_owned()
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in [&self.place, &self.key].into_iter().flatten() {
             write!(f, "{part}: ")?;
         }
-        let mut text = self.message.clone();
-        let mut cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
-        while let Some(error) = cause {
-            let told = one_line(error.to_string());
-            // Some errors include their causes.
-            if !text.contains(&told) {
-                text.push_str(": ");
-                text.push_str(&told);
-            }
-            cause = error.source();
-        }
-        f.write_str(&text)
+        let cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
+        f.write_str(&with_causes(self.message.clone(), cause))
     }
 }
 

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry_core::{Storage, Timestamp};
-use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, Space, create_private_folder};
-use registry_storage::{Backend, Contents, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
+use registry_core::Storage;
+use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
+use registry_storage::{Backend, Maintenance, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
 
 use crate::bucket::Bucket;
-use crate::config::sections::storage::{self, Maintenance, UploadPurging};
+use crate::config::sections::storage::{self, UploadPurging};
 use crate::failure::Failure;
 use crate::kernel_files;
 use crate::ownership::{self, WithOwner as _};
@@ -65,88 +65,6 @@ impl fmt::Display for StorageLocation {
     }
 }
 
-/// An open store of any kind.
-#[derive(Clone, Debug)]
-pub(crate) enum AnyStore {
-    Disk(Arc<Store<FilesystemBackend>>),
-    Objects(Arc<Store<ObjectStoreBackend>>),
-}
-
-impl AnyStore {
-    /// Returns the store as the storage of a registry.
-    pub(crate) fn storage(&self) -> Arc<dyn Storage> {
-        match self {
-            Self::Disk(store) => Arc::<Store<FilesystemBackend>>::clone(store),
-            Self::Objects(store) => Arc::<Store<ObjectStoreBackend>>::clone(store),
-        }
-    }
-
-    /// Checks that the store can be read and, on a disk, written. The error says what is wrong.
-    pub(crate) async fn probe(&self) -> Result<(), String> {
-        let probed = match self {
-            Self::Disk(store) => store.probe().await,
-            Self::Objects(store) => store.probe().await,
-        };
-        probed.map_err(|error| error.to_string())
-    }
-
-    /// Returns whether it is in a folder where nothing can be written.
-    pub(crate) fn is_read_only(&self) -> bool {
-        match self {
-            Self::Disk(store) => store.backend().is_read_only(),
-            Self::Objects(_) => false,
-        }
-    }
-
-    /// Returns whether writing has stopped until a problem is fixed.
-    pub(crate) fn is_stopped(&self) -> bool {
-        match self {
-            Self::Disk(store) => store.backend().writes_stopped().is_some(),
-            Self::Objects(_) => false,
-        }
-    }
-
-    /// Returns what is wrong with the space on its disk and what helps, if anything is.
-    pub(crate) fn lacks_space(&self) -> Option<String> {
-        match self {
-            Self::Disk(store) => store.backend().lacks_space(),
-            Self::Objects(_) => None,
-        }
-    }
-
-    /// Returns the space on its disk when it was last checked.
-    pub(crate) fn space(&self) -> Option<Space> {
-        match self {
-            Self::Disk(store) => store.backend().space(),
-            Self::Objects(_) => None,
-        }
-    }
-
-    /// Returns the contents at the last sweep, and when that ended.
-    pub(crate) fn swept_contents(&self) -> Option<(Contents, Timestamp)> {
-        match self {
-            Self::Disk(store) => store.swept_contents(),
-            Self::Objects(store) => store.swept_contents(),
-        }
-    }
-
-    /// Stops background work and makes everything durable.
-    pub(crate) async fn close(&self) -> Result<(), Failure> {
-        let closed = match self {
-            Self::Disk(store) => store.close().await,
-            Self::Objects(store) => store.close().await,
-        };
-        closed.map_err(|cause| Failure::new("the storage was not closed in order").because(cause))
-    }
-
-    fn sweep_each(&self, interval: Duration) -> Sweeper {
-        match self {
-            Self::Disk(store) => Sweeper::start(Arc::clone(store), interval),
-            Self::Objects(store) => Sweeper::start(Arc::clone(store), interval),
-        }
-    }
-}
-
 /// How often a disk or memory is swept.
 const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
 
@@ -156,7 +74,7 @@ const BUCKET_SWEEP_INTERVAL: Duration = Duration::from_hours(24);
 /// An open storage.
 pub(crate) struct OpenStorage {
     pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) store: AnyStore,
+    pub(crate) store: Arc<dyn Maintenance>,
     /// `None` if nothing can be written.
     sweeper: Option<Sweeper>,
 }
@@ -166,7 +84,7 @@ impl OpenStorage {
     /// has it.
     pub(crate) async fn open(
         location: &StorageLocation,
-        maintenance: &Maintenance,
+        maintenance: &storage::Maintenance,
         open_files: usize,
         wait: bool,
     ) -> Result<Self, Failure> {
@@ -174,15 +92,11 @@ impl OpenStorage {
         match location {
             StorageLocation::Memory => {
                 let store = store(ObjectStoreBackend::memory(), purging);
-                Ok(Self::over(AnyStore::Objects(store), purging, SWEEP_INTERVAL))
+                Ok(Self::over(store, purging, SWEEP_INTERVAL))
             }
             StorageLocation::Bucket(bucket) => {
                 let store = store(bucket.open()?, purging);
-                Ok(Self::over(
-                    AnyStore::Objects(store),
-                    purging,
-                    BUCKET_SWEEP_INTERVAL,
-                ))
+                Ok(Self::over(store, purging, BUCKET_SWEEP_INTERVAL))
             }
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
@@ -201,16 +115,17 @@ impl OpenStorage {
                     .await
                     .map_err(|cause| cannot_store(root).because(cause.with_owner()))?;
                 let store = store(backend, purging);
-                Ok(Self::over(AnyStore::Disk(store), purging, SWEEP_INTERVAL))
+                Ok(Self::over(store, purging, SWEEP_INTERVAL))
             }
         }
     }
 
-    fn over(store: AnyStore, purging: &UploadPurging, usual_interval: Duration) -> Self {
+    fn over(store: Arc<dyn Maintenance>, purging: &UploadPurging, usual_interval: Duration) -> Self {
         let interval = purging.interval.map_or(usual_interval, |interval| interval.0);
+        let is_read_only = store.write_state().is_read_only;
         Self {
-            storage: store.storage(),
-            sweeper: (!store.is_read_only()).then(|| store.sweep_each(interval)),
+            storage: Arc::clone(&store) as Arc<dyn Storage>,
+            sweeper: (!is_read_only).then(|| Sweeper::start(Arc::clone(&store), interval)),
             store,
         }
     }
@@ -220,15 +135,21 @@ impl OpenStorage {
         if let Some(sweeper) = self.sweeper {
             sweeper.shutdown().await;
         }
-        self.store.close().await
+        close(&*self.store).await
     }
+}
+
+/// Stops the background work of a store and makes everything durable.
+pub(crate) async fn close(store: &dyn Maintenance) -> Result<(), Failure> {
+    let closed = store.close().await;
+    closed.map_err(|cause| Failure::new("the storage was not closed in order").because(cause))
 }
 
 /// Returns whether this process can write in a folder.
 ///
 /// # Errors
 /// If it cannot, and the configuration does not allow serving pulls only.
-pub(crate) fn require_writable(root: &Path, maintenance: &Maintenance) -> Result<bool, Failure> {
+pub(crate) fn require_writable(root: &Path, maintenance: &storage::Maintenance) -> Result<bool, Failure> {
     let may_write = kernel_files::require_storage(root).and_then(|()| ownership::require_writable(root));
     match may_write {
         Ok(()) => Ok(true),
@@ -252,7 +173,7 @@ fn cannot_store(root: &Path) -> Failure {
     Failure::of(key, format!("cannot store in {}", root.display()))
 }
 
-fn store<B: Backend>(backend: B, purging: &UploadPurging) -> Arc<Store<B>> {
+fn store<B: Backend>(backend: B, purging: &UploadPurging) -> Arc<dyn Maintenance> {
     let is_purging = purging.enabled && !purging.dry_run;
     let options = StoreOptions {
         upload_idle_limit: if is_purging { purging.age.0 } else { Duration::MAX },

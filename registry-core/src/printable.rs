@@ -2,7 +2,8 @@
 
 use alloc::borrow::Cow;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 /// Returns whether a character may be shown as it is: it begins no line, moves no cursor, changes no direction and is
@@ -96,6 +97,34 @@ pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     }
     let kept = text.get(..text.floor_char_boundary(most)).unwrap_or_default();
     Cow::Owned(format!("{kept}...[{} more bytes]", text.len() - kept.len()))
+}
+
+/// Adds the causes of an error to a message, each after `: `.
+///
+/// A cause that the text includes already is left out, because some errors include their causes. A cause of several
+/// lines, or with `<`, is one short line: a service, or a proxy before it, may answer with a page.
+#[must_use]
+pub fn with_causes(message: String, cause: Option<&(dyn core::error::Error + 'static)>) -> String {
+    let causes = core::iter::successors(cause, |cause| cause.source());
+    causes.fold(message, |mut text, cause| {
+        let cause = one_line(cause.to_string());
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        text
+    })
+}
+
+/// The longest page in a text, in bytes.
+const PAGE_LIMIT: usize = 300;
+
+fn one_line(cause: String) -> String {
+    if !cause.contains(['\n', '<']) {
+        return cause;
+    }
+    let words: Vec<&str> = cause.split_whitespace().collect();
+    shortened(&words.join(" "), PAGE_LIMIT).into_owned()
 }
 
 #[cfg(test)]

@@ -241,6 +241,39 @@ pub enum Expect {
     SizeNow(u64),
 }
 
+/// Whether a backend can be written, and how much space it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WriteState {
+    /// Nothing is ever written: as [`Backend::is_read_only`].
+    pub is_read_only: bool,
+    /// Why nothing is written at the moment, and what helps; `None` while it writes.
+    pub stopped: Option<String>,
+    /// What is wrong with the space, and what helps; `None` while there is enough. While it is `Some`, pulls are served,
+    /// deletes are accepted as far as there is room for them, and pushes get
+    /// [`StorageFull`](registry_core::ErrorCode::StorageFull).
+    pub lacks_space: Option<String>,
+    /// The space at the last [probe](Backend::probe); `None` before the first one, and if it is unlimited.
+    pub space: Option<Space>,
+}
+
+/// The space of the medium of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Space {
+    /// How many bytes this process may still write, besides what is reserved for deletes.
+    pub free: u64,
+    /// The total number of bytes.
+    pub size: u64,
+}
+
+/// Only a store in a folder has what was asked for.
+#[cfg(all(feature = "filesystem", unix))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("only a registry in a folder has that, not one in a bucket or in memory")]
+#[non_exhaustive]
+pub struct NotOnDisk;
+
 /// Keeps other writers out of a session while a write is in progress, even if the future that asked for it was dropped.
 pub type WriteGuard = Arc<dyn Send + Sync>;
 
@@ -315,6 +348,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// is `false`.
     fn is_short_of_space(&self) -> bool {
         false
+    }
+
+    /// Returns whether it can be written, and how much space it has, as far as was last seen; it makes no request. The
+    /// default is that of a backend that always can and whose space is unlimited.
+    fn write_state(&self) -> WriteState {
+        WriteState::default()
     }
 
     /// Returns the size of the part that begins at `offset` of an upload. Only the last part may be smaller.

@@ -20,21 +20,26 @@ mod key;
 mod key_kind;
 #[cfg(all(feature = "layout", unix))]
 pub mod layout;
+mod maintenance;
 pub mod object_store;
+mod observer;
 #[cfg(feature = "outbox")]
 pub mod outbox;
-pub mod progress;
 mod record;
 #[cfg(any(feature = "outbox", all(feature = "filesystem", unix)))]
 mod sqlite_head;
 mod store;
+mod sweeper;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use crate::backend::Backend;
+#[cfg(all(feature = "filesystem", unix))]
+pub use crate::backend::NotOnDisk;
+pub use crate::backend::{Backend, Space, WriteState};
 pub use crate::bytes_name::BytesName;
 pub use crate::clock::{Clock, SystemClock};
 pub use crate::key::Key;
+pub use crate::maintenance::Maintenance;
 #[cfg(feature = "gcs")]
 pub use crate::object_store::GcsCredentials;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
@@ -44,5 +49,6 @@ pub use crate::object_store::ObjectStoreBackend;
 pub use crate::object_store::{AzureCredentials, AzureOptions};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
-pub use crate::progress::Progress;
-pub use crate::store::{Contents, Store, StoreOptions, SweepReport, Sweeper, check};
+pub use crate::observer::{Finding, Observer, Step};
+pub use crate::store::{Contents, Store, StoreOptions, SweepReport, check};
+pub use crate::sweeper::Sweeper;

@@ -17,7 +17,8 @@ use registry_storage::Store;
 use registry_storage::check::CheckOptions;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::filesystem::backup::{BackupError, restore};
-use registry_storage::progress::Step;
+use registry_storage::testing::Observed;
+use registry_storage::{Maintenance as _, Observer, Step};
 
 use crate::support::images::{Image, image, name, push_image, start_upload, tag, try_push};
 
@@ -48,15 +49,10 @@ async fn assert_image(store: &Disk, repository: &str, tag_name: &str, image: &Im
 }
 
 async fn assert_sound(store: &Disk) {
-    let mut options = CheckOptions::default();
-    options.verify_content = true;
-    options.settle = Duration::ZERO;
-    let mut findings = Vec::new();
-    let report = store
-        .check(&options, &(), &mut |finding| findings.push(finding))
-        .await
-        .unwrap();
-    assert_eq!(findings, []);
+    let options = CheckOptions::new().verify_content(true).settle(Duration::ZERO);
+    let observed = Observed::default();
+    let report = store.check(&options, &observed).await.unwrap();
+    assert_eq!(observed.lines(), [""; 0]);
     assert_eq!(report.unnamed_bytes, 0);
 }
 
@@ -111,7 +107,7 @@ async fn all_that_was_answered_before_is_in_a_backup_that_is_made_beside_pushes(
     for round in 0..3 {
         let target = target.join(round.to_string());
         let last = push_image(&*store, "last", Some("last"), 500 + round, 40_000).await;
-        let report = store.backend().backup(&target, Arc::new(())).await.unwrap();
+        let report = store.backup(&target, Arc::new(())).await.unwrap();
         assert_eq!((report.copied, report.missing), (0, 0), "{report:?}");
         assert!(report.linked >= 16, "{report:?}");
         let back = back.join(round.to_string());
@@ -153,8 +149,8 @@ async fn a_folder_with_something_in_it_is_refused() {
     let (root, target) = (folder.path().join("root"), folder.path().join("backup"));
     let store = open(&root).await;
     push_image(&store, "a", Some("v1"), 1, 20_000).await;
-    store.backend().backup(&target, Arc::new(())).await.unwrap();
-    let error = store.backend().backup(&target, Arc::new(())).await.unwrap_err();
+    store.backup(&target, Arc::new(())).await.unwrap();
+    let error = store.backup(&target, Arc::new(())).await.unwrap_err();
     assert!(matches!(error, BackupError::NotEmpty { .. }), "{error}");
     let error = restore(&target, &root, Arc::new(())).await.unwrap_err();
     assert!(error.to_string().contains("is in use by process"), "{error}");
@@ -175,7 +171,7 @@ async fn what_was_interrupted_is_no_backup_and_a_restore_can_be_repeated() {
     );
     let store = open(&root).await;
     let image = push_image(&store, "a", Some("v1"), 1, 20_000).await;
-    store.backend().backup(&target, Arc::new(())).await.unwrap();
+    store.backup(&target, Arc::new(())).await.unwrap();
     let manifest = std::fs::read(target.join("backup.json")).unwrap();
     for damaged in [&b""[..], b"{}", &manifest[..20]] {
         std::fs::write(target.join("backup.json"), damaged).unwrap();
@@ -211,13 +207,34 @@ async fn what_was_interrupted_is_no_backup_and_a_restore_can_be_repeated() {
     );
 }
 
+#[tokio::test]
+async fn a_format_that_no_version_wrote_is_no_newer_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, back) = (folder.path().join("backup"), folder.path().join("back"));
+    let store = open(&folder.path().join("root")).await;
+    store.backup(&target, Arc::new(())).await.unwrap();
+    let path = target.join("backup.json");
+    let written = std::fs::read_to_string(&path).unwrap();
+    for (format, is_newer) in [(0, false), (3, true)] {
+        let changed = written.replace("\"format\": 2", &format!("\"format\": {format}"));
+        assert_ne!(changed, written);
+        std::fs::write(&path, changed).unwrap();
+        match restore(&target, &back, Arc::new(())).await.unwrap_err() {
+            BackupError::Newer { found, .. } => assert!(is_newer && found == format),
+            BackupError::NotWhole { .. } => assert!(!is_newer),
+            other => panic!("{other}"),
+        }
+    }
+}
+
 /// Says that files are written, and waits.
 struct Stop {
     begun: tokio::sync::Notify,
     go_on: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
-impl registry_storage::Progress for Stop {
+#[async_trait::async_trait]
+impl Observer for Stop {
     fn step(&self, step: Step, _: u64, _: Option<u64>) {
         if step == Step::Files {
             self.begun.notify_one();
@@ -240,7 +257,7 @@ async fn what_was_written_of_a_backup_that_was_ended_is_removed() {
         go_on: std::sync::Mutex::new(receiver),
     });
     tokio::select! {
-        _ = store.backend().backup(&target, Arc::<Stop>::clone(&stop) as _) => panic!("it waits"),
+        _ = store.backup(&target, Arc::<Stop>::clone(&stop) as _) => panic!("it waits"),
         () = stop.begun.notified() => {}
     }
     assert!(target.join("records.sqlite").exists());
@@ -250,7 +267,7 @@ async fn what_was_written_of_a_backup_that_was_ended_is_removed() {
         assert!(std::time::Instant::now() < deadline, "it is still there");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    store.backend().backup(&target, Arc::new(())).await.unwrap();
+    store.backup(&target, Arc::new(())).await.unwrap();
 }
 
 #[tokio::test]
@@ -264,7 +281,7 @@ async fn an_upload_that_goes_on_is_not_in_a_backup_and_ends_all_the_same() {
     let store = open(&root).await;
     let content = Bytes::from(vec![9; 100_000]);
     let upload = start_upload(&store, "a", &content).await;
-    let report = store.backend().backup(&target, Arc::new(())).await.unwrap();
+    let report = store.backup(&target, Arc::new(())).await.unwrap();
     assert_eq!(report.linked, 0);
     let digest = support::images::digest(&content);
     store.commit_upload(&upload, &digest).await.unwrap();
@@ -285,7 +302,6 @@ async fn to_another_file_system_bytes_are_copied() {
     let store = open(&folder.path().join("root")).await;
     let image = push_image(&store, "a", Some("v1"), 1, 70_000).await;
     let report = store
-        .backend()
         .backup(&target.path().join("backup"), Arc::new(()))
         .await
         .unwrap();
@@ -328,11 +344,7 @@ async fn a_copied_folder_is_told_from_one_that_was_moved_or_restored() {
     let store = open(&path("root")).await;
     assert!(!store.backend().is_copy());
     try_push(&store, "a", Some("v1"), &image).await.unwrap();
-    store
-        .backend()
-        .backup(&path("backup"), Arc::new(()))
-        .await
-        .unwrap();
+    store.backup(&path("backup"), Arc::new(())).await.unwrap();
     // While it is open, as a job does that copied the folder of the distribution registry.
     copy_folder(&path("root"), &path("copy"));
     store.close().await.unwrap();
@@ -352,30 +364,18 @@ async fn a_copied_folder_is_told_from_one_that_was_moved_or_restored() {
     }
     let store = open(&path("copy")).await;
     assert_image(&store, "a", "v1", &image).await;
-    store.backend().take_for_original().unwrap();
+    store.backend().take_for_original().await.unwrap();
     try_push(&store, "a", Some("v2"), &image).await.unwrap();
     assert!(!store.backend().is_copy());
     store.close().await.unwrap();
     assert!(!is_copy(&path("copy")).await);
 }
 
-/// Keeps what is told.
-#[derive(Default)]
-struct Told(std::sync::Mutex<Vec<(Step, u64, Option<u64>)>>);
-
-impl registry_storage::Progress for Told {
-    fn step(&self, step: Step, done: u64, total: Option<u64>) {
-        self.0.lock().unwrap().push((step, done, total));
-    }
-}
-
-impl Told {
-    /// What is told last counts what takes the time, to its end.
-    fn assert_counted(&self, expected: Step, amount: u64) {
-        let told = self.0.lock().unwrap();
-        assert_eq!(told.last(), Some(&(expected, amount, Some(amount))), "{told:?}");
-        assert!(told.iter().all(|(_, _, total)| total.is_some()), "{told:?}");
-    }
+/// The last step counts what takes the time, to its end.
+fn assert_counted(observed: &Observed, expected: Step, amount: u64) {
+    let steps = observed.steps();
+    assert_eq!(steps.last(), Some(&(expected, amount, Some(amount))), "{steps:?}");
+    assert!(steps.iter().all(|(_, _, total)| total.is_some()), "{steps:?}");
 }
 
 #[tokio::test]
@@ -386,14 +386,10 @@ async fn a_backup_counts_files_that_are_linked_and_bytes_that_are_copied() {
         push_image(&store, "a", Some(&format!("v{number}")), number, 50_000).await;
     }
     let linked = folder.path().join("linked");
-    let told = Arc::new(Told::default());
-    let report = store
-        .backend()
-        .backup(&linked, Arc::clone(&told) as _)
-        .await
-        .unwrap();
+    let told = Arc::new(Observed::default());
+    let report = store.backup(&linked, Arc::clone(&told) as _).await.unwrap();
     assert_eq!((report.linked, report.copied), (3, 0));
-    told.assert_counted(Step::Files, 3);
+    assert_counted(&told, Step::Files, 3);
     // On another file system, if there is one.
     let device = |path: &Path| std::os::unix::fs::MetadataExt::dev(&path.metadata().unwrap());
     let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
@@ -402,16 +398,12 @@ async fn a_backup_counts_files_that_are_linked_and_bytes_that_are_copied() {
     if device(other.path()) == device(folder.path()) {
         return;
     }
-    let (copied, told) = (other.path().join("copied"), Arc::new(Told::default()));
-    let report = store
-        .backend()
-        .backup(&copied, Arc::clone(&told) as _)
-        .await
-        .unwrap();
+    let (copied, told) = (other.path().join("copied"), Arc::new(Observed::default()));
+    let report = store.backup(&copied, Arc::clone(&told) as _).await.unwrap();
     assert_eq!((report.linked, report.copied), (0, 3));
-    told.assert_counted(Step::Copying, report.size);
-    let told = Arc::new(Told::default());
+    assert_counted(&told, Step::Copying, report.size);
+    let told = Arc::new(Observed::default());
     let restored = folder.path().join("restored");
     restore(&copied, &restored, Arc::clone(&told) as _).await.unwrap();
-    told.assert_counted(Step::Copying, report.size);
+    assert_counted(&told, Step::Copying, report.size);
 }

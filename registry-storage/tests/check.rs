@@ -8,10 +8,10 @@ use registry_core::storage::{
     BlobStorage as _, ListStorage as _, ManifestStorage as _, PageRequest, UploadStorage as _,
 };
 use registry_core::{Digest, ErrorCode, Reference};
-use registry_storage::check::{CheckOptions, CheckReport, Finding, Problem, Repair, Severity};
+use registry_storage::check::{CheckOptions, CheckReport, Problem, RecordFinding, Repair, Severity};
 use registry_storage::filesystem::FilesystemBackend;
-use registry_storage::progress::Step;
-use registry_storage::{Backend, Key, ObjectStoreBackend, Store};
+use registry_storage::testing::Observed;
+use registry_storage::{Backend, Key, Maintenance as _, ObjectStoreBackend, Step, Store};
 
 use crate::support::images::{Image, digest, name, push_blob, push_image, push_index, push_referrer, tag};
 use crate::support::tamper::{edit_header, put_raw, remove};
@@ -19,15 +19,14 @@ use crate::support::tamper::{edit_header, put_raw, remove};
 /// Larger than what is kept in a record.
 const LARGE: usize = 40_000;
 
-async fn check<B: Backend>(store: &Store<B>, repair: bool) -> (CheckReport, Vec<Finding>) {
-    let mut options = CheckOptions::default();
-    options.repair = repair;
-    options.verify_content = true;
-    options.settle = std::time::Duration::ZERO;
-    let mut findings = Vec::new();
-    let mut found = |finding: Finding| findings.push(finding);
-    let report = store.check(&options, &(), &mut found).await.unwrap();
-    (report, findings)
+async fn check<B: Backend>(store: &Store<B>, repair: bool) -> (CheckReport, Vec<RecordFinding>) {
+    let options = CheckOptions::new()
+        .repair(repair)
+        .verify_content(true)
+        .settle(std::time::Duration::ZERO);
+    let observed = Observed::default();
+    let report = store.check(&options, &observed).await.unwrap();
+    (report, observed.into_records())
 }
 
 /// A store with an image, an index, a referrer and an open upload.
@@ -65,7 +64,7 @@ async fn sample<B: Backend>(backend: B) -> Sample<B> {
 /// Checks that exactly this is found, then that a repair leaves nothing.
 async fn expect<B: Backend>(store: &Store<B>, key: &Key, problem: Problem) {
     let (report, findings) = check(store, false).await;
-    let expected = Finding {
+    let expected = RecordFinding {
         key: key.clone(),
         problem: problem.clone(),
         repair: if problem.is_repairable() {
@@ -185,6 +184,21 @@ on_each_backend! {
         put_raw(&store, &key, Bytes::from(text.replace(incarnation, &other))).await;
         expect(&store, &key, Problem::DeadReferrer).await;
         assert!(store.backend().get(&key).await.unwrap().is_none());
+    }
+
+    async fn what_a_repair_brings_about_is_reported_once(sample) {
+        let Sample { store, image, index, .. } = sample;
+        let key = Key::manifest(&name("a/b"), &image.digest);
+        let mut value = store.backend().get(&key).await.unwrap().unwrap().value.to_vec();
+        *value.last_mut().unwrap() ^= 1;
+        put_raw(&store, &key, value.into()).await;
+        let (report, findings) = check(&store, true).await;
+        assert!(report.is_sound() && report.repaired > 0, "{findings:?}");
+        let key = Key::manifest(&name("a/b"), &index);
+        let problem = Problem::MissingChildren { digests: vec![image.digest] };
+        let expected = RecordFinding { key, problem, repair: Repair::None };
+        assert_eq!(findings.iter().filter(|found| **found == expected).count(), 1, "{findings:?}");
+        assert_eq!(report.notices, 1, "{findings:?}");
     }
 
     async fn a_repository_is_entered_in_the_catalog(sample) {
@@ -417,7 +431,7 @@ async fn content_is_read_no_faster_than_told() {
     options.verify_content = true;
     options.bytes_per_second = Some(1_000_000);
     let start = tokio::time::Instant::now();
-    let report = store.check(&options, &(), &mut |_| {}).await.unwrap();
+    let report = store.check(&options, &()).await.unwrap();
     assert_eq!(report.content, 3_000_000);
     assert!(
         start.elapsed() >= std::time::Duration::from_millis(2900),
@@ -426,30 +440,15 @@ async fn content_is_read_no_faster_than_told() {
     );
 }
 
-/// Keeps what is told.
-#[derive(Default)]
-struct Told(std::sync::Mutex<Vec<(Step, u64, Option<u64>)>>);
-
-impl registry_storage::Progress for Told {
-    fn step(&self, step: Step, done: u64, total: Option<u64>) {
-        self.0.lock().unwrap().push((step, done, total));
-    }
-}
-
 #[tokio::test]
 async fn a_check_counts_records_and_the_bytes_that_it_reads() {
     let folder = tempfile::tempdir().unwrap();
     let sample = sample(FilesystemBackend::open(folder.path()).await.unwrap()).await;
     for is_verifying in [false, true] {
-        let told = Told::default();
-        let mut options = CheckOptions::default();
-        options.verify_content = is_verifying;
-        let report = sample
-            .store
-            .check(&options, &told, &mut |_: Finding| {})
-            .await
-            .unwrap();
-        let told = told.0.into_inner().unwrap();
+        let observed = Observed::default();
+        let options = CheckOptions::new().verify_content(is_verifying);
+        let report = sample.store.check(&options, &observed).await.unwrap();
+        let told = observed.steps();
         let last = |wanted: Step| {
             let mut steps = told.iter().filter(|(step, ..)| *step == wanted);
             steps.next_back().map(|(_, done, total)| (*done, *total))

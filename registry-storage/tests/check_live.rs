@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use registry_core::{Error, ErrorCode};
+use registry_storage::Maintenance as _;
 use registry_storage::check::{CheckOptions, Severity};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::Faulty;
+use registry_storage::testing::Observed;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::storage_conformance::Random;
 use registry_storage::{Backend, ObjectStoreBackend, Store};
@@ -89,13 +91,13 @@ async fn nothing_is_found<B: Backend>(backend: B, settle: Duration, is_swept: bo
         .collect();
     let started = Instant::now();
     for round in 0..CHECKS {
-        let mut options = CheckOptions::default();
-        options.settle = settle;
-        options.verify_content = true;
-        options.repair = round % 2 == 1;
-        let mut findings = Vec::new();
-        let mut found = |finding| findings.push(finding);
-        store.check(&options, &(), &mut found).await.unwrap();
+        let options = CheckOptions::new()
+            .settle(settle)
+            .verify_content(true)
+            .repair(round % 2 == 1);
+        let observed = Observed::default();
+        store.check(&options, &observed).await.unwrap();
+        let mut findings = observed.into_records();
         findings.retain(|finding| finding.problem.severity() == Severity::Broken);
         assert!(findings.is_empty(), "{findings:#?}");
         if is_swept {
@@ -117,10 +119,7 @@ async fn nothing_is_found<B: Backend>(backend: B, settle: Duration, is_swept: bo
     for name in bytes {
         store.backend().delete_bytes(&name).await.unwrap();
     }
-    let report = store
-        .check(&CheckOptions::default(), &(), &mut |_| {})
-        .await
-        .unwrap();
+    let report = store.check(&CheckOptions::new(), &()).await.unwrap();
     assert!(!report.is_sound());
 }
 

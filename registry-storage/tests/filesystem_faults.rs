@@ -300,7 +300,7 @@ async fn push_until_it_is_known(backend: &FilesystemBackend, name: &BytesName) -
             Ok(()) => return true,
             Err(error) => assert_eq!(error.code(), ErrorCode::Unavailable),
         }
-        let reason = backend.writes_stopped().unwrap_or_default();
+        let reason = backend.write_state().stopped.unwrap_or_default();
         if reason.contains("start the registry again") {
             return false;
         }
@@ -374,7 +374,7 @@ async fn an_upload_whose_sync_met_a_full_disk_is_ended() {
             store.open_blob(&upload.repository, &whole).await.unwrap();
             break;
         }
-        if store.backend().writes_stopped().is_some() {
+        if store.backend().write_state().stopped.is_some() {
             // It was the sync of a folder: after that only a start helps.
             continue;
         }

@@ -14,6 +14,7 @@ use registry_core::storage::{
     UploadStorage as _,
 };
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
+use registry_storage::Maintenance as _;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::{ManualClock, SmallDisk};
 use registry_storage::{Store, StoreOptions, Sweeper};
@@ -143,7 +144,7 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
     // What deletes were given is for deletes.
     full(world.push(1 << 20).await);
     full(world.push_manifest("three").await.map(drop));
-    assert_eq!(world.store.backend().writes_stopped(), None);
+    assert_eq!(world.store.write_state().stopped, None);
 
     world.store.cancel_upload(&abandoned).await.unwrap();
     world.clock.advance(Duration::from_hours(24 * 30));
@@ -173,7 +174,7 @@ async fn on_a_full_disk_what_was_deleted_is_free_within_seconds_and_pushes_work_
         return;
     };
     let world = World::open(&folder.path().join("root")).await;
-    let sweeper = Sweeper::start(Arc::clone(&world.store), Duration::from_hours(24));
+    let sweeper = Sweeper::start(Arc::clone(&world.store) as _, Duration::from_hours(24));
     for is_cancelled in [false, true] {
         let size = 12 << 20;
         let (upload, digest) = world.upload(size).await.unwrap();
@@ -223,7 +224,7 @@ async fn an_upload_that_meets_a_full_disk_gives_back_what_that_request_wrote() {
     let world = World::open(&folder.path().join("root")).await;
     let free = async || {
         world.store.probe().await.unwrap();
-        world.store.backend().space().unwrap().free
+        world.store.write_state().space.unwrap().free
     };
     for had in [0, 2 * MEGABYTE] {
         let upload = world.begin().await.unwrap();
@@ -272,7 +273,7 @@ async fn on_a_full_disk_idle_uploads_end_within_minutes_unless_they_are_kept_for
             options.upload_idle_limit = Duration::MAX;
         }
         let world = World::open_with(&folder.path().join("root"), options).await;
-        let sweeper = Sweeper::start(Arc::clone(&world.store), Duration::from_hours(24));
+        let sweeper = Sweeper::start(Arc::clone(&world.store) as _, Duration::from_hours(24));
         let size = 12 << 20;
         let (idle, _) = world.upload(size).await.unwrap();
         disk.fill(1 << 20).unwrap();
@@ -307,7 +308,7 @@ async fn a_quota_that_is_used_up_takes_deletes_and_everything_again_once_there_i
         return;
     };
     let world = World::open(&folder.path().join("quota/root")).await;
-    let sweeper = Sweeper::start(Arc::clone(&world.store), Duration::from_hours(24));
+    let sweeper = Sweeper::start(Arc::clone(&world.store) as _, Duration::from_hours(24));
     let mut pushed = Vec::new();
     let refused = loop {
         let size = (5 << 20) + pushed.len();
@@ -318,7 +319,7 @@ async fn a_quota_that_is_used_up_takes_deletes_and_everything_again_once_there_i
         assert!(pushed.len() < 12, "there is no quota");
     };
     assert_eq!(refused.code(), ErrorCode::StorageFull);
-    assert_eq!(world.store.backend().writes_stopped(), None);
+    assert_eq!(world.store.write_state().stopped, None);
     world.store.probe().await.unwrap();
     sweeper.shutdown().await;
 
@@ -335,7 +336,7 @@ async fn a_quota_that_is_used_up_takes_deletes_and_everything_again_once_there_i
     world.store.close().await.unwrap();
     drop(world);
     let world = World::open(&root).await;
-    let sweeper = Sweeper::start(Arc::clone(&world.store), Duration::from_hours(24));
+    let sweeper = Sweeper::start(Arc::clone(&world.store) as _, Duration::from_hours(24));
     for size in &pushed {
         let blob = Digest::of(Algorithm::Sha256, &vec![9; *size]);
         world.store.open_blob(&repository(), &blob).await.unwrap();
@@ -416,9 +417,9 @@ async fn a_start_on_a_full_disk_without_its_reserve_serves_what_can_be_served() 
         let full = |result: Result<(), Error>| assert_eq!(result.unwrap_err().code(), ErrorCode::StorageFull);
         full(world.push(100_000).await);
         full(world.push_manifest("two").await.map(drop));
-        assert_eq!(world.store.backend().writes_stopped(), None);
+        assert_eq!(world.store.write_state().stopped, None);
         world.store.probe().await.unwrap();
-        let said = world.store.backend().lacks_space().unwrap();
+        let said = world.store.write_state().lacks_space.unwrap();
         assert!(
             said.contains("full") && said.contains(root.to_str().unwrap()),
             "{said}"
@@ -435,7 +436,7 @@ async fn a_start_on_a_full_disk_without_its_reserve_serves_what_can_be_served() 
         disk.clear().unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         // Nobody writes: the look at the health of the store finds the room.
-        while world.store.backend().lacks_space().is_some() {
+        while world.store.write_state().lacks_space.is_some() {
             assert!(Instant::now() < deadline, "there is room, and it is not used");
             world.store.probe().await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -16,9 +16,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use registry_core::storage::{Storage, UploadKey};
 use registry_core::{Error, ErrorCode, Reference};
+use registry_storage::Maintenance as _;
 use registry_storage::backend::{Durability, RecordTransaction, StagedBytes, Transaction};
-use registry_storage::check::{CheckOptions, Finding};
+use registry_storage::check::CheckOptions;
 use registry_storage::testing::Faulty;
+use registry_storage::testing::Observed;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::{Backend, BytesName, Key, ObjectStoreBackend, Store};
 
@@ -110,13 +112,12 @@ impl<B: Backend> World<B> {
     }
 
     async fn assert_sound(&self) {
-        let mut options = CheckOptions::default();
-        options.verify_content = true;
-        options.settle = std::time::Duration::ZERO;
-        let mut findings = Vec::new();
-        let mut found = |finding: Finding| findings.push(finding);
-        self.store.check(&options, &(), &mut found).await.unwrap();
-        assert_eq!(findings, []);
+        let options = CheckOptions::new()
+            .verify_content(true)
+            .settle(std::time::Duration::ZERO);
+        let observed = Observed::default();
+        self.store.check(&options, &observed).await.unwrap();
+        assert_eq!(observed.lines(), [""; 0]);
     }
 }
 

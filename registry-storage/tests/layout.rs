@@ -8,17 +8,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Mutex;
 
-use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use registry_core::storage::PageRequest;
 use registry_core::storage::{BlobStorage as _, ManifestStorage as _};
 use registry_core::{Digest, Reference, RepositoryName, Storage};
 use registry_storage::filesystem::FilesystemBackend;
-use registry_storage::layout::{LayoutError, LayoutReport, LeftOut, Observer, export, import};
-use registry_storage::progress::{Progress, Step};
+use registry_storage::layout::{LayoutError, LayoutReport, export, import};
+use registry_storage::testing::Observed;
+use registry_storage::{Maintenance as _, Observer, Step};
 use registry_storage::{ObjectStoreBackend, Store};
 
 use crate::support::images::{Image, digest, name, push_image, push_index, push_referrer, tag};
@@ -107,43 +106,17 @@ async fn assert_sample(storage: &dyn Storage, repository: &str, sample: &Sample)
     }
 }
 
-/// Keeps what was said.
-#[derive(Debug, Default)]
-struct Listener {
-    steps: Mutex<Vec<(Step, u64, Option<u64>)>>,
-    left_out: Mutex<Vec<String>>,
-}
-
-impl Listener {
-    /// The bytes of blobs are what takes the time, and most of them were known of from the first one on.
-    fn assert_counted_bytes(self, least: u64) {
-        let steps = self.steps.into_inner().unwrap();
-        let last = steps.last().copied().unwrap();
-        let (step, done, total) = last;
-        assert!(
-            step == Step::Copying && done >= least && total == Some(done),
-            "{last:?}"
-        );
-        let (_, begun, known) = steps.iter().find(|(_, done, _)| *done > 0).unwrap();
-        assert!(*known > Some(*begun), "{steps:?}");
-    }
-
-    fn left_out(self) -> Vec<String> {
-        self.left_out.into_inner().unwrap()
-    }
-}
-
-impl Progress for Listener {
-    fn step(&self, step: Step, done: u64, total: Option<u64>) {
-        self.steps.lock().unwrap().push((step, done, total));
-    }
-}
-
-#[async_trait]
-impl Observer for Listener {
-    async fn left_out(&self, what: LeftOut) {
-        self.left_out.lock().unwrap().push(what.to_string());
-    }
+/// The bytes of blobs are what takes the time, and most of them were known of from the first one on.
+fn assert_counted_bytes(observed: &Observed, least: u64) {
+    let steps = observed.steps();
+    let last = steps.last().copied().unwrap();
+    let (step, done, total) = last;
+    assert!(
+        step == Step::Copying && done >= least && total == Some(done),
+        "{last:?}"
+    );
+    let (_, begun, known) = steps.iter().find(|(_, done, _)| *done > 0).unwrap();
+    assert!(*known > Some(*begun), "{steps:?}");
 }
 
 async fn written(storage: &dyn Storage, repositories: &[RepositoryName], target: &Path) -> LayoutReport {
@@ -152,11 +125,11 @@ async fn written(storage: &dyn Storage, repositories: &[RepositoryName], target:
 
 /// Imports what is broken, and returns what is said of it.
 async fn left_out(storage: &dyn Storage, source: &Path, repository: &str) -> (LayoutReport, String) {
-    let listener = Listener::default();
+    let listener = Observed::default();
     let report = import(storage, source, &[name(repository)], &listener)
         .await
         .unwrap();
-    let lines = listener.left_out();
+    let lines = listener.lines();
     assert_eq!(report.left_out, lines.len() as u64);
     (report, lines.join("\n"))
 }
@@ -194,11 +167,11 @@ async fn a_repository_comes_back_from_a_folder_and_an_archive() {
     push_image(&storage, "other", Some("v1"), 9, 10).await;
     for target in ["layout", "layout.tar"] {
         let target = folder.path().join(target);
-        let listener = Listener::default();
+        let listener = Observed::default();
         let report = export(&storage, &[name("team/app")], &target, &listener)
             .await
             .unwrap();
-        listener.assert_counted_bytes(report.size);
+        assert_counted_bytes(&listener, report.size);
         assert_eq!(
             (
                 report.repositories,
@@ -209,11 +182,11 @@ async fn a_repository_comes_back_from_a_folder_and_an_archive() {
             (1, 3, 5, 0)
         );
         let other = memory();
-        let listener = Listener::default();
+        let listener = Observed::default();
         let report = import(&other, &target, &[name("moved")], &listener)
             .await
             .unwrap();
-        listener.assert_counted_bytes(report.size);
+        assert_counted_bytes(&listener, report.size);
         assert_eq!((report.repositories, report.tags, report.manifests), (1, 3, 5));
         assert!(report.size > LARGE as u64, "{report:?}");
         assert_sample(&other, "moved", &sample).await;
@@ -538,10 +511,10 @@ async fn images_are_named_as_other_programs_do() {
         (&second, full, "localhost:5000/two:v1"),
         (&second, "a", "b"),
     ]);
-    let listener = Listener::default();
+    let listener = Observed::default();
     let report = import(&memory(), &layout, &[], &listener).await.unwrap();
     assert_eq!((report.repositories, report.tags), (2, 2));
-    assert!(listener.left_out()[0].contains("it does not say of which repository this is"));
+    assert!(listener.lines()[0].contains("it does not say of which repository this is"));
 }
 
 #[tokio::test]
@@ -563,10 +536,10 @@ async fn what_is_gone_or_damaged_in_the_registry_is_left_out_of_the_export() {
     }
     for target in ["layout", "layout.tar"] {
         let target = folder.path().join(target);
-        let listener = Listener::default();
+        let listener = Observed::default();
         let report = export(&storage, &[name("a")], &target, &listener).await.unwrap();
         assert_eq!((report.manifests, report.left_out), (3, 2));
-        let said = listener.left_out().join("\n");
+        let said = listener.lines().join("\n");
         assert!(
             said.contains("is not there") && said.contains("has the digest"),
             "{said}"
@@ -583,15 +556,10 @@ async fn what_is_gone_or_damaged_in_the_registry_is_left_out_of_the_export() {
 #[derive(Debug, Default)]
 struct Begun(tokio::sync::Notify);
 
-impl Progress for Begun {
+impl Observer for Begun {
     fn step(&self, _: Step, _: u64, _: Option<u64>) {
         self.0.notify_one();
     }
-}
-
-#[async_trait]
-impl Observer for Begun {
-    async fn left_out(&self, _: LeftOut) {}
 }
 
 #[tokio::test]

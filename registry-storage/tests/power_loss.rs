@@ -14,6 +14,7 @@ use registry_core::storage::{
     UploadKey, UploadStorage as _,
 };
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName};
+use registry_storage::Maintenance as _;
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::testing::ManualClock;

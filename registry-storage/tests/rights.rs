@@ -12,6 +12,7 @@ use futures_util::stream;
 use registry_core::storage::UploadKey;
 use registry_core::storage::UploadStorage as _;
 use registry_core::{Algorithm, Digest, RepositoryName};
+use registry_storage::Maintenance as _;
 use registry_storage::Store;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::filesystem::backup::restore;
@@ -77,7 +78,7 @@ async fn what_is_made_is_for_its_owner_alone() {
     outbox.close();
 
     let backup = folder.path().join("backup");
-    store.backend().backup(&backup, Arc::new(())).await.unwrap();
+    store.backup(&backup, Arc::new(())).await.unwrap();
     assert_private(&backup);
     store.close().await.unwrap();
     let restored = folder.path().join("restored");

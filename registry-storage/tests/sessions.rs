@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use registry_core::storage::UploadKey;
 use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Storage};
+use registry_storage::Maintenance as _;
 use registry_storage::testing::ManualClock;
 use registry_storage::{Backend, Key, Store, StoreOptions};
 

@@ -21,6 +21,7 @@ use registry_core::{
     Algorithm, Annotations, Descriptor, Digest, Error, ErrorCode, Hasher, Reference, RepositoryName, Storage,
     Tag,
 };
+use registry_storage::Maintenance as _;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::storage_conformance::Random;
 use registry_storage::testing::{Faulty, ManualClock};

@@ -133,3 +133,68 @@ mod faulty_filesystem {
     registry_storage::storage_conformance_tests!(@subject [] without_faults crash
         dropped_requests single_faults everything_outlives_the_process another_process_resumes);
 }
+
+mod reversed {
+    use async_trait::async_trait;
+    use registry_core::storage::{ListStorage, Page, PageRequest, ReferrersRequest};
+    use registry_core::{Descriptor, Digest, Error, RepositoryName, Storage, Tag, forward_storage};
+    use registry_storage::Store;
+    use registry_storage::testing::storage_conformance::referrers;
+
+    use super::*;
+
+    /// Lists referrers from the last to the first; the name of a page is how many came before.
+    #[derive(Debug)]
+    struct Reversed<S>(S);
+
+    macro_rules! call {
+        ($self:ident.$method:ident($($argument:expr),*)) => { $self.0.$method($($argument),*).await };
+    }
+
+    forward_storage!(BlobStorage, UploadStorage, ManifestStorage for [S: Storage] Reversed<S> => call);
+
+    #[async_trait]
+    impl<S: Storage> ListStorage for Reversed<S> {
+        async fn list_tags(
+            &self,
+            repository: &RepositoryName,
+            page: PageRequest,
+        ) -> Result<Page<Tag>, Error> {
+            self.0.list_tags(repository, page).await
+        }
+
+        async fn list_referrers(
+            &self,
+            repository: &RepositoryName,
+            subject: &Digest,
+            request: ReferrersRequest,
+        ) -> Result<Page<Descriptor>, Error> {
+            let all = PageRequest {
+                last: None,
+                limit: 1000,
+            };
+            let mut all = self
+                .0
+                .list_referrers(repository, subject, all.into())
+                .await?
+                .items;
+            all.reverse();
+            let begin: usize = request.last.map_or(0, |last| last.parse().unwrap());
+            let end = all.len().min(begin + request.limit);
+            Ok(Page {
+                items: all[begin..end].to_vec(),
+                next: (end < all.len() && end > begin).then(|| end.to_string()),
+            })
+        }
+
+        async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
+            self.0.list_repositories(page).await
+        }
+    }
+
+    #[tokio::test]
+    async fn referrers_may_be_in_any_order() {
+        let storage = Arc::new(Reversed(Store::new(ObjectStoreBackend::memory())));
+        referrers::order_and_pages(storage).await;
+    }
+}

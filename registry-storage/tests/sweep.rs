@@ -21,7 +21,8 @@ use registry_core::storage::{
     ChildKind, Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, TagFilter, UploadKey,
 };
 use registry_core::{Algorithm, Digest, ErrorCode, Hasher, Reference, RepositoryName, Tag};
-use registry_storage::check::{CheckOptions, Finding};
+use registry_storage::Maintenance as _;
+use registry_storage::check::CheckOptions;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
@@ -504,11 +505,8 @@ async fn a_record_that_cannot_be_read_is_stepped_over_and_what_it_may_name_stays
     // Once a repair put it aside, the sweeper deletes what nothing names, but for the bytes that the grants name.
     put_raw(&world.store, &Key::blob(&lost), Bytes::from("no line")).await;
     put_raw(&world.store, &key(&upload), Bytes::from("no line")).await;
-    let mut options = CheckOptions::default();
-    options.repair = true;
-    options.settle = Duration::ZERO;
-    let mut found = |_: Finding| {};
-    world.store.check(&options, &(), &mut found).await.unwrap();
+    let options = CheckOptions::new().repair(true).settle(Duration::ZERO);
+    world.store.check(&options, &()).await.unwrap();
     let report = world.sweep().await;
     assert_eq!(report.unreadable_records, 0);
     assert_eq!(world.bytes().await, 2);
@@ -520,7 +518,7 @@ async fn a_record_that_cannot_be_read_is_stepped_over_and_what_it_may_name_stays
 #[tokio::test(start_paused = true)]
 async fn the_background_sweeper_sweeps_until_it_is_shut_down() {
     let world = memory();
-    let sweeper = Sweeper::start(Arc::clone(&world.store), HOUR);
+    let sweeper = Sweeper::start(Arc::clone(&world.store) as _, HOUR);
     let idle = world.upload(&content(1, 10)).await;
     world.clock.advance(3 * HOUR);
     assert_eq!(world.storage().upload_status(&idle).await.unwrap(), 10);

@@ -62,7 +62,7 @@ pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
         let options = AdoptOptions::new().verify(command.verify);
         let mut is_all = true;
         with_reporter(async |reporter| {
-            let (text, all) = survey(root, &options, reporter).await?;
+            let (text, all) = survey(root, &options, &reporter).await?;
             is_all = all;
             Ok(text)
         })?;

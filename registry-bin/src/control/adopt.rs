@@ -4,31 +4,26 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use async_trait::async_trait;
 use indicatif::HumanBytes;
 use registry_storage::distribution::{
-    self, AdoptError, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Survey, Tree,
+    self, AdoptError, AdoptOptions, AdoptReport, Adoption, Defect, Survey, Tree,
 };
-use registry_storage::progress::{Progress as _, Step};
+use registry_storage::{Finding, Maintenance, NotOnDisk};
 
 use super::count::count;
 use super::{Outcome, Reporter};
 use crate::failure::Failure;
 use crate::ownership::{WithOwner as _, owner_note};
-use crate::storage::AnyStore;
 
 /// Adopts the tree in the root of a store.
 pub(super) async fn adopt(
     options: &AdoptOptions,
-    store: &AnyStore,
-    mut reporter: Reporter,
+    store: &dyn Maintenance,
+    reporter: &Reporter,
 ) -> Result<Outcome, Failure> {
-    let AnyStore::Disk(store) = store else {
-        return Err(Failure::new("only what is in a folder can be adopted"));
-    };
-    let root = store.backend().root();
+    let root = store.on_disk().map_err(not_on_disk)?.backend().root();
     let mut is_success = true;
-    let text = match distribution::adopt(store, &find(root)?, options, &mut reporter).await {
+    let text = match store.adopt(&find(root)?, options, reporter).await {
         Ok(report) if report.defects.is_empty() => format!("Adopted {}.", describe(&report)),
         Ok(report) => {
             is_success = false;
@@ -55,9 +50,9 @@ pub(super) async fn adopt(
 pub(crate) async fn survey(
     root: &Path,
     options: &AdoptOptions,
-    mut reporter: Reporter,
+    reporter: &Reporter,
 ) -> Result<(String, bool), Failure> {
-    let surveyed = distribution::survey(&find(root)?, root, options, &mut reporter).await;
+    let surveyed = distribution::survey(&find(root)?, root, options, reporter).await;
     let surveyed = surveyed.map_err(|cause| failure(root).because(cause))?;
     let text = format!("Would adopt {}.", describe(&surveyed.report));
     Ok(with_refusal(text, surveyed))
@@ -66,18 +61,16 @@ pub(crate) async fn survey(
 /// Returns what a store lacks of the tree in its root, and whether all of it can be adopted. Changes nothing.
 pub(super) async fn survey_into(
     options: &AdoptOptions,
-    store: &AnyStore,
-    mut reporter: Reporter,
+    store: &dyn Maintenance,
+    reporter: &Reporter,
 ) -> Result<Outcome, Failure> {
-    let AnyStore::Disk(store) = store else {
-        return Err(Failure::new("only what is in a folder can be adopted"));
-    };
+    let store = store.on_disk().map_err(not_on_disk)?;
     let root = store.backend().root();
     let failed = |cause: AdoptError| failure(root).because(cause);
     let came = distribution::adoption(store)
         .await
         .map_err(|cause| failed(cause.into()))?;
-    let surveyed = distribution::survey_into(store, &find(root)?, options, &mut reporter).await;
+    let surveyed = distribution::survey_into(store, &find(root)?, options, reporter).await;
     let surveyed = surveyed.map_err(failed)?;
     let would = describe(&surveyed.report);
     let text = match came {
@@ -96,6 +89,10 @@ pub(super) async fn survey_into(
     };
     let (text, is_success) = with_refusal(text, surveyed);
     Ok(Outcome { text, is_success })
+}
+
+fn not_on_disk(cause: NotOnDisk) -> Failure {
+    Failure::new("only what is in a folder can be adopted").because(cause)
 }
 
 /// Adds why it would fail, in the words of the adoption itself, and returns whether everything can be adopted.
@@ -170,32 +167,11 @@ pub(crate) fn describe(report: &AdoptReport) -> String {
     text
 }
 
-/// Returns the step that takes most of the time of an adoption, how much of it is done, and how much there is.
-pub(crate) const fn amount(report: &AdoptReport) -> (Step, u64, u64) {
-    if report.content > 0 {
-        (Step::Content, report.content_done, report.content)
-    } else {
-        (Step::Links, report.links_done, report.links)
-    }
-}
-
-/// Describes what was not adopted, with its owner if it cannot be read.
-pub(crate) fn not_adopted(defect: &Defect) -> String {
-    let note = match defect {
-        Defect::Unreadable { path, cause } => owner_note(path, cause),
+/// Describes a finding, with the owner of a file that cannot be read.
+pub(crate) fn finding_line(finding: &Finding) -> String {
+    let note = match finding {
+        Finding::NotAdopted(Defect::Unreadable { path, cause }) => owner_note(path, cause),
         _ => String::new(),
     };
-    format!("not adopted: {defect}{note}")
-}
-
-#[async_trait]
-impl Observer for Reporter {
-    fn progress(&mut self, report: &AdoptReport) {
-        let (step, done, total) = amount(report);
-        self.step(step, done, Some(total));
-    }
-
-    async fn defect(&mut self, defect: &Defect) {
-        self.say(not_adopted(defect)).await;
-    }
+    format!("{finding}{note}")
 }

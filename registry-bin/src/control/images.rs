@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use indicatif::HumanBytes;
-use registry_core::{RepositoryName, Storage};
-use registry_storage::layout;
+use registry_core::RepositoryName;
+use registry_storage::Maintenance;
 
 use super::count::count;
 use super::{Outcome, Reporter};
@@ -15,10 +15,10 @@ use crate::ownership::WithOwner as _;
 pub(super) async fn export(
     target: &Path,
     repositories: &[RepositoryName],
-    storage: &dyn Storage,
+    store: &dyn Maintenance,
     reporter: &Reporter,
 ) -> Result<Outcome, Failure> {
-    let exported = layout::export(storage, repositories, target, reporter).await;
+    let exported = store.export_layout(repositories, target, reporter).await;
     let report = exported.map_err(|cause| {
         let message = format!(
             "{} was not written as a whole; it can be started again",
@@ -51,10 +51,10 @@ pub(super) async fn export(
 pub(super) async fn import(
     source: &Path,
     repositories: &[RepositoryName],
-    storage: &dyn Storage,
+    store: &dyn Maintenance,
     reporter: &Reporter,
 ) -> Result<Outcome, Failure> {
-    let imported = layout::import(storage, source, repositories, reporter).await;
+    let imported = store.import_layout(repositories, source, reporter).await;
     let report = imported.map_err(|cause| {
         let message = format!(
             "{} was not imported; what was stored so far stays, and it can be started again",

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use registry_core::RepositoryName;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError, is_writable};
-use registry_storage::{Progress, Store};
+use registry_storage::{Maintenance, Observer, Store};
 use serde::{Deserialize, Serialize};
 
 use self::message::Outcome;
@@ -31,7 +31,7 @@ use self::show::Show;
 pub(crate) use self::socket::{LIMIT as SOCKET_PATH_LIMIT, check as check_socket, places as socket_places};
 use crate::failure::Failure;
 use crate::ownership::{self, WithOwner as _};
-use crate::storage::{AnyStore, StorageLocation};
+use crate::storage::{self, StorageLocation};
 
 /// A command for a store. Paths are absolute, because the server may run in another folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ pub(crate) fn execute(location: &StorageLocation, request: ControlRequest) -> Re
 
 /// Does work that is never done by a server, shows its progress, and prints the result.
 pub(crate) fn with_progress(
-    work: impl AsyncFnOnce(Arc<dyn Progress>) -> Result<String, Failure>,
+    work: impl AsyncFnOnce(Arc<dyn Observer>) -> Result<String, Failure>,
 ) -> Result<(), Failure> {
     with_reporter(async |reporter| work(Arc::new(reporter)).await)
 }
@@ -114,9 +114,7 @@ async fn dispatch(location: &StorageLocation, request: ControlRequest) -> Result
         StorageLocation::Memory => Err(Failure::new(
             "what is kept in memory is gone with the server that has it; name a folder or a bucket with --storage",
         )),
-        StorageLocation::Bucket(bucket) => {
-            run_in_this_process(AnyStore::Objects(Store::new(bucket.open()?).into()), request).await
-        }
+        StorageLocation::Bucket(bucket) => run_in_this_process(&Store::new(bucket.open()?), request).await,
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
             // Opening the folder would create an empty registry.
@@ -139,9 +137,7 @@ async fn dispatch(location: &StorageLocation, request: ControlRequest) -> Result
             {
                 Some(connection) => connection.ask(&request, &Show::new()).await,
                 None => match open(root, &request).await? {
-                    Ok(backend) => {
-                        run_in_this_process(AnyStore::Disk(Store::new(backend).into()), request).await
-                    }
+                    Ok(backend) => run_in_this_process(&Store::new(backend), request).await,
                     Err(cause @ OpenError::Held { .. }) => {
                         let message = format!(
                             "cannot work on {}: the server that has it takes no commands; it may be starting or \
@@ -180,11 +176,11 @@ async fn open(
 }
 
 /// Runs a command in this process, which has the store open.
-async fn run_in_this_process(store: AnyStore, request: ControlRequest) -> Result<Outcome, Failure> {
+async fn run_in_this_process(store: &dyn Maintenance, request: ControlRequest) -> Result<Outcome, Failure> {
     let (reporter, messages) = Reporter::new();
     let task = async {
-        let outcome = run::run(request, &store, reporter).await;
-        store.close().await.and(outcome)
+        let outcome = run::run(request, store, reporter).await;
+        storage::close(store).await.and(outcome)
     };
     while_showing(messages, task).await
 }

@@ -4,13 +4,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use registry_storage::Progress;
-use registry_storage::check::{Finding, Findings};
-use registry_storage::layout::{LeftOut, Observer};
-use registry_storage::progress::Step;
+use registry_storage::{Finding, Observer, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::adopt::finding_line;
 use super::message::{Message, State};
 
 /// How many lines are queued at most before the command waits.
@@ -46,15 +44,10 @@ impl Reporter {
         };
         (reporter, messages)
     }
-
-    /// Sends a line. Waits while the queue is full.
-    pub(super) async fn say(&self, line: String) {
-        // The receiver may be gone, and then the command is being stopped.
-        drop(self.lines.send(line).await);
-    }
 }
 
-impl Progress for Reporter {
+#[async_trait]
+impl Observer for Reporter {
     fn step(&self, step: Step, done: u64, total: Option<u64>) {
         self.progress.send_modify(|state| {
             if state.unit != step.unit() {
@@ -64,19 +57,11 @@ impl Progress for Reporter {
             (state.done, state.total) = (done, total);
         });
     }
-}
 
-#[async_trait]
-impl Findings for Reporter {
-    async fn take(&mut self, finding: Finding) {
-        self.say(finding.to_string()).await;
-    }
-}
-
-#[async_trait]
-impl Observer for Reporter {
-    async fn left_out(&self, what: LeftOut) {
-        self.say(what.to_string()).await;
+    async fn found(&self, finding: Finding) {
+        let line = finding_line(&finding);
+        // The receiver may be gone, and then the command is being stopped.
+        drop(self.lines.send(line).await);
     }
 }
 

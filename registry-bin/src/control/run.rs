@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use indicatif::HumanBytes;
-use registry_storage::Store;
 use registry_storage::check::CheckOptions;
 use registry_storage::distribution::AdoptOptions;
 use registry_storage::filesystem::FilesystemBackend;
-use registry_storage::filesystem::backup::BackupReport;
-use tokio::task::spawn_blocking;
+use registry_storage::filesystem::backup::{BackupError, BackupReport};
+use registry_storage::{Backend as _, Maintenance};
 
 use super::count::count;
 use super::{ControlRequest, Outcome, Reporter, adopt, export, images};
 use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
-use crate::storage::AnyStore;
 
 /// Runs a command on an open store. Cancel safety: dropping the future stops the command, which can be started again.
 ///
@@ -22,7 +20,7 @@ use crate::storage::AnyStore;
 /// Why it failed.
 pub(crate) async fn run(
     request: ControlRequest,
-    store: &AnyStore,
+    store: &dyn Maintenance,
     reporter: Reporter,
 ) -> Result<Outcome, Failure> {
     match request {
@@ -31,22 +29,22 @@ pub(crate) async fn run(
             verify_content,
             bytes_per_second,
         } => {
-            let mut options = CheckOptions::default();
-            options.repair = repair;
-            options.verify_content = verify_content;
-            options.bytes_per_second = bytes_per_second;
-            check(&options, store, reporter).await
+            let options = CheckOptions::new()
+                .repair(repair)
+                .verify_content(verify_content)
+                .bytes_per_second(bytes_per_second);
+            check(&options, store, &reporter).await
         }
         ControlRequest::Backup { target } => {
-            let AnyStore::Disk(store) = store else {
-                return Err(Failure::new(
+            let report = store.backup(&target, Arc::new(reporter)).await;
+            let report = report.map_err(|cause| match cause {
+                BackupError::NotOnDisk(_) => Failure::new(
                     "a backup is made of a folder. For a bucket, turn on its versioning or replication, or copy the \
                      images with `export --layout oci`",
-                ));
-            };
-            let failed = || Failure::new(format!("no backup was made in {}", target.display()));
-            let report = store.backend().backup(&target, Arc::new(reporter)).await;
-            let report = report.map_err(|cause| failed().because(cause.with_owner()))?;
+                ),
+                cause => Failure::new(format!("no backup was made in {}", target.display()))
+                    .because(cause.with_owner()),
+            })?;
             Ok(Outcome {
                 text: format!(
                     "The backup in {} is whole: {}.",
@@ -63,28 +61,28 @@ pub(crate) async fn run(
         } => {
             let options = AdoptOptions::new().verify(verify).again(again);
             if dry_run {
-                return adopt::survey_into(&options, store, reporter).await;
+                return adopt::survey_into(&options, store, &reporter).await;
             }
-            adopt::adopt(&options, store, reporter).await
+            adopt::adopt(&options, store, &reporter).await
         }
         ControlRequest::ExportDistribution { target } => {
             export::distribution(&target, store, &reporter).await
         }
         ControlRequest::ExportOci { target, repositories } => {
-            images::export(&target, &repositories, &*store.storage(), &reporter).await
+            images::export(&target, &repositories, store, &reporter).await
         }
         ControlRequest::ImportOci { source, repositories } => {
-            images::import(&source, &repositories, &*store.storage(), &reporter).await
+            images::import(&source, &repositories, store, &reporter).await
         }
     }
 }
 
-async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> Result<Outcome, Failure> {
-    let mut findings = reporter.clone();
-    let checked = match store {
-        AnyStore::Disk(store) => store.check(options, &reporter, &mut findings).await,
-        AnyStore::Objects(store) => store.check(options, &reporter, &mut findings).await,
-    };
+async fn check(
+    options: &CheckOptions,
+    store: &dyn Maintenance,
+    reporter: &Reporter,
+) -> Result<Outcome, Failure> {
+    let checked = store.check(options, reporter).await;
     let report = checked.map_err(|cause| Failure::new("the check ended early").because(cause))?;
     let mut text = count(report.records, "record");
     if options.verify_content {
@@ -110,10 +108,10 @@ async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> 
     if report.quarantined > 0 {
         text += &format!(" {} in quarantine.", count(report.quarantined, "record"));
     }
-    if let AnyStore::Disk(store) = store
+    if let Ok(store) = store.on_disk()
         && store.backend().is_copy()
     {
-        text += &tell_of_copy(store, report.is_sound()).await?;
+        text += &describe_copy(store.backend(), report.is_sound()).await?;
     }
     Ok(Outcome {
         text,
@@ -121,19 +119,16 @@ async fn check(options: &CheckOptions, store: &AnyStore, reporter: Reporter) -> 
     })
 }
 
-/// Describes that a store is a copy, and makes it the original if nothing is broken.
-async fn tell_of_copy(store: &Arc<Store<FilesystemBackend>>, is_sound: bool) -> Result<String, Failure> {
+/// Describes that a folder is a copy, and makes it the original if nothing is broken.
+async fn describe_copy(folder: &FilesystemBackend, is_sound: bool) -> Result<String, Failure> {
     let said = " The folder is a copy of the one that its records were written in, ";
-    if store.backend().is_read_only() || !is_sound {
+    if folder.is_read_only() || !is_sound {
         return Ok(format!(
             "{said}and lacks what came last if a server wrote there meanwhile; a copy that `backup` made does not."
         ));
     }
-    let store = Arc::clone(store);
-    let taken = spawn_blocking(move || store.backend().take_for_original()).await;
-    taken
-        .map_err(|cause| Failure::new("the check ended early").because(cause))?
-        .map_err(|cause| Failure::new("the folder cannot be taken for the original").because(cause))?;
+    let taken = folder.take_for_original().await;
+    taken.map_err(|cause| Failure::new("the folder cannot be taken for the original").because(cause))?;
     Ok(format!("{said}and is taken for the original from now on."))
 }
 

@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use registry_storage::Maintenance;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -25,7 +26,6 @@ use super::message::Message;
 use super::{ControlRequest, Reporter, run, socket};
 use crate::failure::Failure;
 use crate::ownership::with_owner;
-use crate::storage::AnyStore;
 
 /// The path of the requests.
 pub(super) const TARGET: &str = "/commands";
@@ -56,7 +56,7 @@ impl ControlServer {
     ///
     /// # Errors
     /// Errors of the system, and if the path is too long for a socket.
-    pub(crate) fn start(root: &Path, store: AnyStore) -> io::Result<Self> {
+    pub(crate) fn start(root: &Path, store: Arc<dyn Maintenance>) -> io::Result<Self> {
         let path = socket::path(root)?;
         let listener = listen(root, &path).map_err(|cause| with_owner(root, cause))?;
         let task = tokio::spawn(accept(listener, store));
@@ -119,7 +119,7 @@ fn remove_socket(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: UnixListener, store: AnyStore) {
+async fn accept(listener: UnixListener, store: Arc<dyn Maintenance>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
@@ -129,7 +129,7 @@ async fn accept(listener: UnixListener, store: AnyStore) {
         };
         match stream {
             Ok((stream, _)) => {
-                let store = store.clone();
+                let store = Arc::clone(&store);
                 connections.spawn(async move {
                     serve(stream, store).await;
                     drop(permit);
@@ -143,8 +143,8 @@ async fn accept(listener: UnixListener, store: AnyStore) {
     }
 }
 
-async fn serve(stream: UnixStream, store: AnyStore) {
-    let service = service_fn(move |request| answer(request, store.clone()));
+async fn serve(stream: UnixStream, store: Arc<dyn Maintenance>) {
+    let service = service_fn(move |request| answer(request, Arc::clone(&store)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
@@ -158,7 +158,7 @@ async fn serve(stream: UnixStream, store: AnyStore) {
 type Lines = StreamBody<std::pin::Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>>;
 type Answer = Response<Either<Full<Bytes>, Lines>>;
 
-async fn answer(request: Request<Incoming>, store: AnyStore) -> Result<Answer, Infallible> {
+async fn answer(request: Request<Incoming>, store: Arc<dyn Maintenance>) -> Result<Answer, Infallible> {
     if request.method() != Method::POST || request.uri().path() != TARGET {
         return Ok(refusal(
             StatusCode::NOT_FOUND,
@@ -194,10 +194,10 @@ fn refusal(status: StatusCode, text: impl Into<String>) -> Answer {
 /// with it.
 fn lines(
     command: ControlRequest,
-    store: AnyStore,
+    store: Arc<dyn Maintenance>,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
     let (reporter, messages) = Reporter::new();
-    let work = Box::pin(async move { last(run::run(command, &store, reporter).await) });
+    let work = Box::pin(async move { last(run::run(command, &*store, reporter).await) });
     let working = stream::unfold(
         (Some(work), messages, None),
         |(mut work, mut messages, mut end)| async move {

@@ -14,6 +14,7 @@ use opentelemetry_otlp::WithHttpConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use registry_core::printable::with_causes;
 use tokio::runtime::Handle;
 
 use super::environment::TraceOptions;
@@ -129,10 +130,10 @@ impl HttpClient for CollectorClient {
 }
 
 async fn exchange(client: &reqwest::Client, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
-    let request = reqwest::Request::try_from(request).map_err(with_causes)?;
-    let mut answer = client.execute(request).await.map_err(with_causes)?;
+    let request = reqwest::Request::try_from(request).map_err(describe)?;
+    let mut answer = client.execute(request).await.map_err(describe)?;
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(with_causes)? {
+    while let Some(chunk) = answer.chunk().await.map_err(describe)? {
         if body.len() + chunk.len() > ANSWER {
             return Err(format!("the collector's answer has more than {ANSWER} bytes"));
         }
@@ -145,14 +146,7 @@ async fn exchange(client: &reqwest::Client, request: Request<Bytes>) -> Result<R
 }
 
 /// Returns an error with its causes, but without the URL, which may contain a password.
-fn with_causes(error: reqwest::Error) -> String {
+fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+    with_causes(error.to_string(), error.source())
 }

@@ -1,6 +1,7 @@
 //! The delivery of events to one endpoint.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use registry_core::Event;
 use registry_core::event::{EventAction, EventTarget};
+use registry_core::printable::with_causes;
 use registry_storage::outbox::Outbox;
 use reqwest::Url;
 use tokio::sync::watch;
@@ -356,7 +358,8 @@ impl Delivery {
             }
             Err(error) => {
                 self.counts().errors += 1;
-                Err(with_causes(&error.without_url()))
+                let error = error.without_url();
+                Err(with_causes(error.to_string(), error.source()))
             }
         }
     }
@@ -371,15 +374,4 @@ impl Delivery {
     fn counts(&self) -> MutexGuard<'_, EndpointStatistics> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

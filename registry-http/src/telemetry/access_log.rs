@@ -3,7 +3,7 @@
 use std::fmt;
 
 use registry_core::Error;
-use registry_core::printable::{Printable, shortened};
+use registry_core::printable::{Printable, shortened, with_causes};
 
 use super::{Observer, RequestRecord};
 
@@ -58,17 +58,7 @@ pub(super) struct Causes<'a>(pub(super) &'a Error);
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.0.to_string();
-        let mut cause = std::error::Error::source(self.0);
-        while let Some(error) = cause {
-            let told = error.to_string();
-            // Some errors include their causes.
-            if !text.contains(&told) {
-                text.push_str(": ");
-                text.push_str(&told);
-            }
-            cause = error.source();
-        }
+        let text = with_causes(self.0.to_string(), std::error::Error::source(self.0));
         Printable(shortened(&text, CAUSES).as_ref()).fmt(f)
     }
 }

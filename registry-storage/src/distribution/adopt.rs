@@ -1,24 +1,26 @@
 //! Adoption, from its beginning to its end, which is recorded.
 
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use registry_core::{Error, RepositoryName, Timestamp};
 use tokio::task::spawn_blocking;
 
 use super::amount::Amount;
+use super::error::AdoptError;
 use super::layout;
 use super::look::Look;
+use super::options::AdoptOptions;
 use super::record;
-use super::report::{AdoptReport, Observer};
+use super::report::AdoptReport;
+use super::run::{News, Run, Sink};
+use super::scanned::Scanned;
 use super::seen::Wanted;
 use super::tree::Tree;
-use super::window::{News, Run, Scanned, Sink};
 use crate::backend::Backend;
 use crate::filesystem::FilesystemBackend;
 use crate::key::Key;
+use crate::observer::Observer;
 use crate::record::AdoptionRecord;
 use crate::store::Store;
 
@@ -26,40 +28,6 @@ use crate::store::Store;
 const WINDOW: usize = 2000;
 /// How many repositories are read before they are adopted.
 const WINDOW_REPOSITORIES: usize = 256;
-
-/// How a tree is adopted.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct AdoptOptions {
-    /// Compare the content of every blob with its digest, which reads all of it. Otherwise that is done only for
-    /// manifests, for blobs of up to 16 KiB, and for blobs whose size differs from the size in a manifest. The default
-    /// is `false`.
-    pub verify: bool,
-    /// Adopt even into a store that has content already, and again what was adopted before. The default is `false`.
-    pub again: bool,
-}
-
-impl AdoptOptions {
-    /// Returns the defaults.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets [`verify`](Self::verify).
-    #[must_use]
-    pub const fn verify(mut self, verify: bool) -> Self {
-        self.verify = verify;
-        self
-    }
-
-    /// Sets [`again`](Self::again).
-    #[must_use]
-    pub const fn again(mut self, again: bool) -> Self {
-        self.again = again;
-        self
-    }
-}
 
 /// How far the adoption of a tree has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,53 +40,6 @@ pub enum Adoption {
     Begun(Timestamp),
     /// It was finished at this time.
     Finished(Timestamp),
-}
-
-/// Why a tree was not adopted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AdoptError {
-    /// A file of the tree cannot get a second name, so its bytes would have to be copied.
-    #[error("{} cannot get a second name beside the records of this registry; {}", file.display(), remedy(cause))]
-    Link {
-        /// The file.
-        file: PathBuf,
-        /// The system's error.
-        #[source]
-        cause: io::Error,
-    },
-    /// The store has content that does not come from the tree.
-    #[error(
-        "the store has content of its own already; adopt again to add what the tree has, where the newer of two tags wins"
-    )]
-    OwnContent,
-    /// Another adoption into this store is in progress.
-    #[error("an adoption goes on already")]
-    Running,
-    /// The tree was adopted before.
-    #[error("the tree was adopted at {0} already; adopt again to add what it has since")]
-    Finished(Timestamp),
-    /// The store failed.
-    #[error(transparent)]
-    Storage(#[from] Error),
-}
-
-/// Returns what to do when a file cannot be linked.
-fn remedy(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::CrossesDevices => {
-            "the folder `docker` and this registry's files have to be on one file system and in one mount"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "run this registry as the owner of the files, or change their owner; a file system without hard links has to \
-             be left for another one"
-        }
-        io::ErrorKind::Unsupported => "the file system has no hard links; move the data to one that has",
-        io::ErrorKind::TooManyLinks => {
-            "the file has as many names as the file system allows; put a copy in its place"
-        }
-        _ => "nothing was changed in the tree; start again to go on",
-    }
 }
 
 /// Returns how far the adoption of the tree on a store's disk has progressed.
@@ -137,36 +58,19 @@ pub async fn adoption<B: Backend>(store: &Store<B>) -> Result<Adoption, Error> {
     })
 }
 
-/// Returns whether the objects of a store include a tree, and nothing of the store itself. The bytes of a tree in a
-/// bucket are not adopted, so serving such a store serves an empty registry.
-///
-/// # Errors
-/// Those of the store.
-pub async fn is_unadopted<B: Backend>(store: &Store<B>) -> Result<bool, Error> {
+/// Returns whether the objects of a store include a tree, and nothing of the store itself.
+pub(crate) async fn is_unadopted<B: Backend>(store: &Store<B>) -> Result<bool, Error> {
     let tree = Key::from_stored(&format!("{}/", layout::TREE));
     let has_tree = !store.backend().list(&tree, None, 1).await?.is_empty();
     Ok(has_tree && store.is_empty().await?)
 }
 
-/// Adds the content of a tree on the same file system to a store.
-///
-/// Records are written with the transactions of uploads and pushes, and files get a second name, so the tree stays as
-/// it is and only the content of blobs of up to 16 KiB is copied. What is broken is reported to `observer`, and
-/// everything else is adopted. A manifest with missing children is adopted without them, as it was served.
-///
-/// It may be ended at any point, even by a loss of power, and begun again: it continues where it was. If repeated on
-/// purpose, it adds what the tree has and the store does not. If both have a tag, the one that was written later wins,
-/// by the time of the link's file. Deletes are not recorded: what was deleted on one side only reappears, or stays.
-///
-/// Cancel safety: a dropped future leaves what a killed process leaves.
-///
-/// # Errors
-/// [`AdoptError`]; what was adopted before an error stays.
-pub async fn adopt(
+/// Adopts a tree, as [`Maintenance::adopt`](crate::Maintenance::adopt) says.
+pub(crate) async fn adopt(
     store: &Store<FilesystemBackend>,
     tree: &Tree,
     options: &AdoptOptions,
-    observer: &mut dyn Observer,
+    observer: &dyn Observer,
 ) -> Result<AdoptReport, AdoptError> {
     // Its beginning drops what a dead adoption left behind, so only one may run at a time.
     let _running = store.adopting().ok_or(AdoptError::Running)?;
@@ -202,7 +106,7 @@ pub async fn adopt(
 pub async fn update(
     store: &Store<FilesystemBackend>,
     tree: &Tree,
-    observer: &mut dyn Observer,
+    observer: &dyn Observer,
 ) -> Result<Option<AdoptReport>, AdoptError> {
     let _running = store.adopting().ok_or(AdoptError::Running)?;
     let Some(before) = record::read(store)
@@ -291,17 +195,19 @@ async fn wanted(
     })
 }
 
-/// Notes which links of an adopted tree name what this store has, after it wrote to the tree: they are nothing to adopt once
-/// that is deleted here.
-///
-/// # Errors
-/// Those of the store.
-pub async fn wrote_here(store: &Store<FilesystemBackend>, tree: &Tree) -> Result<(), AdoptError> {
+/// After an export to `root`: if the adopted tree is there, notes which of its links name what this store has. They are
+/// nothing to adopt once that is deleted here.
+pub(crate) async fn note_export(store: &Store<FilesystemBackend>, root: &Path) -> Result<(), AdoptError> {
+    let own = store.backend().root();
+    let is_own = root.canonicalize().ok() == own.canonicalize().ok();
+    let Some(tree) = Tree::find(own).ok().flatten().filter(|_| is_own) else {
+        return Ok(());
+    };
     let _running = store.adopting().ok_or(AdoptError::Running)?;
     let Some(before) = record::read(store).await? else {
         return Ok(());
     };
-    for name in look(tree, &before).await?.changed {
+    for name in look(&tree, &before).await?.changed {
         let tree = tree.clone();
         let read = {
             let name = name.clone();
@@ -326,27 +232,7 @@ pub(super) async fn look(tree: &Tree, before: &AdoptionRecord) -> Result<Look, A
     Ok(looked.map_err(Error::internal)?)
 }
 
-impl<'r> Run<'r> {
-    pub(super) fn new(
-        tree: &'r Tree,
-        sink: Sink<'r>,
-        options: &'r AdoptOptions,
-        observer: &'r mut dyn Observer,
-    ) -> Self {
-        Self {
-            tree,
-            sink,
-            options,
-            news: None,
-            is_synced: false,
-            settled: 0,
-            with_some: 0,
-            read: Arc::default(),
-            report: AdoptReport::default(),
-            observer,
-        }
-    }
-
+impl Run<'_> {
     pub(super) async fn all(&mut self) -> Result<AdoptReport, AdoptError> {
         let tree = self.tree.clone();
         let list = move || {
@@ -355,7 +241,7 @@ impl<'r> Run<'r> {
             (names, defects)
         };
         let (names, defects) = spawn_blocking(list).await.map_err(Error::internal)?;
-        for defect in &defects {
+        for defect in defects {
             self.note(defect).await;
         }
         self.repositories(names).await
@@ -366,7 +252,7 @@ impl<'r> Run<'r> {
         names: Vec<RepositoryName>,
     ) -> Result<AdoptReport, AdoptError> {
         let names = self.survey_links(names).await?;
-        self.observer.progress(&self.report);
+        self.report_progress();
         let mut window: Vec<Scanned> = Vec::new();
         for (name, links) in names {
             let wanted = match (self.news, self.sink.store()) {
@@ -387,7 +273,7 @@ impl<'r> Run<'r> {
         if self.news.is_some() {
             self.report.repositories_done = self.with_some;
         }
-        self.observer.progress(&self.report);
+        self.report_progress();
         Ok(self.report.clone())
     }
 

@@ -10,11 +10,12 @@ use registry_core::{Algorithm, Digest, Error, Hasher, Reference, RepositoryName,
 use tokio::task::spawn_blocking;
 
 use super::amount::Amount;
+use super::error::AdoptError;
 use super::layout;
 use super::target::Target;
 use crate::backend::Backend;
-use crate::filesystem::BYTES_FOLDER;
 use crate::key::Key;
+use crate::observer::{Observer, Step};
 use crate::record::{BlobBytes, state_of_size};
 use crate::store::Store;
 
@@ -24,30 +25,7 @@ const PAGE: usize = 500;
 /// The maximum number of passes over a repository if tags are pushed meanwhile.
 const ROUNDS: usize = 8;
 
-/// How a tree is written.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct ExportOptions {
-    link_from: Option<PathBuf>,
-}
-
-impl ExportOptions {
-    /// Returns the defaults: all content is copied.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Gives bytes of the store on a disk, whose root this is, a second name if possible, and copies them only
-    /// otherwise.
-    #[must_use]
-    pub fn link_from(mut self, root: impl Into<PathBuf>) -> Self {
-        self.link_from = Some(root.into());
-        self
-    }
-}
-
-/// The result or progress of an export.
+/// The result of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportReport {
@@ -91,28 +69,21 @@ pub enum ExportError {
     /// Tags of a repository are pushed faster than they are exported.
     #[error("{0} is pushed to all the time; export again")]
     Busy(RepositoryName),
+    /// It was written to the tree that was adopted, and what came there was not noted as adopted.
+    #[error(transparent)]
+    Adopted(#[from] AdoptError),
     /// The store failed.
     #[error(transparent)]
     Storage(#[from] Error),
 }
 
-/// Writes a tree of the distribution registry below `root`, which is that registry's `rootdirectory`.
-///
-/// It contains every repository that was ever pushed a manifest, and their manifests, tags and blobs, as they are at
-/// some moment of the export, and is durable when this returns. Over an existing tree, even the one that was adopted,
-/// it adds what is missing and points tags where they point here. It removes nothing, so what was deleted only here
-/// stays there. No file that it finds is written to; links that change are replaced.
-///
-/// Content comes before the links to it, and each file appears whole. An export that ended early can be repeated, and
-/// does not repeat what was done.
-///
-/// # Errors
-/// [`ExportError`]; what was written before stays.
-pub async fn export<B: Backend>(
+/// Writes a tree below `root`, as [`Maintenance::export_distribution`](crate::Maintenance::export_distribution) says.
+/// `bytes` is the folder of the store's bytes, if they may get second names.
+pub(crate) async fn export<B: Backend>(
     store: &Store<B>,
+    bytes: Option<PathBuf>,
     root: &Path,
-    options: &ExportOptions,
-    progress: &mut (dyn FnMut(&ExportReport) + Send + Sync),
+    observer: &dyn Observer,
 ) -> Result<ExportReport, ExportError> {
     let mut export = Export {
         store,
@@ -121,22 +92,22 @@ pub async fn export<B: Backend>(
             let folder = root.to_owned();
             in_folder(root, move || Target::create(&folder)).await?
         },
-        bytes: options.link_from.as_ref().map(|root| root.join(BYTES_FOLDER)),
+        bytes,
         report: ExportReport::default(),
-        progress,
+        observer,
     };
     let names = export.repositories().await?;
     export.report.repositories = names.len() as u64;
     export.count(&names).await?;
-    export.tell();
+    export.report_progress();
     for name in &names {
         export.repository(name).await?;
         export.report.repositories_done += 1;
-        export.tell();
+        export.report_progress();
     }
     // The rest is in no repository.
     export.report.content_done = export.report.content_done.max(export.report.content);
-    export.tell();
+    export.report_progress();
     let target = export.target.clone();
     export.run(move || target.sync()).await?;
     Ok(export.report)
@@ -149,12 +120,19 @@ struct Export<'e, B> {
     /// The folder of bytes that may get second names.
     bytes: Option<PathBuf>,
     report: ExportReport,
-    progress: &'e mut (dyn FnMut(&ExportReport) + Send + Sync),
+    observer: &'e dyn Observer,
 }
 
 impl<B: Backend> Export<'_, B> {
-    fn tell(&mut self) {
-        (self.progress)(&self.report);
+    fn report_progress(&self) {
+        let report = &self.report;
+        let (step, done, total) = if report.content > 0 {
+            (Step::Copying, report.content_done, report.content)
+        } else {
+            (Step::Links, report.grants + report.manifests, report.links)
+        };
+        // What is pushed meanwhile is counted too.
+        self.observer.step(step, done, Some(total.max(done)));
     }
 
     /// Runs what blocks.
@@ -255,7 +233,7 @@ impl<B: Backend> Export<'_, B> {
                 .await?;
                 self.report.grants += 1;
             }
-            self.tell();
+            self.report_progress();
         }
         Ok(())
     }
@@ -314,14 +292,14 @@ impl<B: Backend> Export<'_, B> {
                 })
                 .await?;
             self.report.content_done = self.report.content_done.saturating_add(length);
-            self.tell();
+            self.report_progress();
         }
         let (target, digest) = (self.target.clone(), hasher.finish());
         let name = digest.clone();
         self.run(move || target.finish_data(file, &name)).await?;
         self.report.copied += 1;
         self.report.copied_bytes += blob.size;
-        self.tell();
+        self.report_progress();
         Ok(digest)
     }
 
@@ -346,7 +324,7 @@ impl<B: Backend> Export<'_, B> {
                 .await?;
                 self.report.manifests += 1;
             }
-            self.tell();
+            self.report_progress();
         }
         Ok(())
     }
@@ -361,7 +339,7 @@ impl<B: Backend> Export<'_, B> {
                     return Ok(false);
                 }
             }
-            self.tell();
+            self.report_progress();
             match page.next {
                 Some(next) => request.last = Some(next),
                 None => return Ok(true),

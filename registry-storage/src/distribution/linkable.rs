@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, StatxFlags, accessat, statx};
 use rustix::io::Errno;
 
-use super::adopt::AdoptError;
 use super::amount::entries;
+use super::error::AdoptError;
 use super::tree::Tree;
 use crate::filesystem::{BYTES_FOLDER, is_root};
 use crate::store::INLINE_LIMIT;

@@ -1,34 +1,41 @@
 //! The folders of the distribution registry (`registry:2`, `registry:3`): adopting and writing them, so that a server
 //! can move here and back.
 //!
-//! [`adopt()`] gives a [`Store`](crate::Store) on a disk the content of a [`Tree`] on the same file system, without
-//! copying it: the bytes get a second name. [`survey`] only reads. [`export()`] writes the content of any store as a
+//! [`Maintenance::adopt`](crate::Maintenance::adopt) gives a store on a disk the content of a [`Tree`] on the same file
+//! system, without copying it: the bytes get a second name. [`survey`] only reads.
+//! [`Maintenance::export_distribution`](crate::Maintenance::export_distribution) writes the content of any store as a
 //! tree.
 
 mod adopt;
 mod amount;
 mod blobs;
 mod defect;
+mod error;
 mod export;
 mod layout;
 mod linkable;
 mod look;
 mod manifest;
+mod options;
 mod plain;
 mod record;
 mod report;
+mod run;
+mod scanned;
 mod seen;
 mod survey;
 mod target;
 mod tree;
 mod window;
 
-pub use self::adopt::{
-    AdoptError, AdoptOptions, Adoption, adopt, adoption, has_news, is_unadopted, update, wrote_here,
-};
+pub use self::adopt::{Adoption, adoption, has_news, update};
+pub(crate) use self::adopt::{adopt, is_unadopted, note_export};
 pub use self::defect::{BrokenLink, Defect, DefectKind};
-pub use self::export::{ExportError, ExportOptions, ExportReport, export};
+pub use self::error::AdoptError;
+pub(crate) use self::export::export;
+pub use self::export::{ExportError, ExportReport};
 pub use self::linkable::check_links;
-pub use self::report::{AdoptReport, Observer};
+pub use self::options::{AdoptOptions, ExportOptions};
+pub use self::report::AdoptReport;
 pub use self::survey::{Survey, survey, survey_into};
 pub use self::tree::{Link, RepositoryLinks, TagLink, Tree};

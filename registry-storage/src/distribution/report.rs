@@ -1,8 +1,6 @@
-//! The results of an adoption, and notification of its progress.
+//! The results of an adoption.
 
 use std::collections::BTreeMap;
-
-use async_trait::async_trait;
 
 use super::defect::{Defect, DefectKind};
 
@@ -40,25 +38,6 @@ pub struct AdoptReport {
     pub defects: BTreeMap<DefectKind, u64>,
 }
 
-/// Is notified of the progress of an adoption.
-#[async_trait]
-pub trait Observer: Send + Sync {
-    /// Receives the current report; called after each step, which takes up to a second or so.
-    fn progress(&mut self, report: &AdoptReport);
-
-    /// Receives something that is broken. There may be any number of them, and the report only counts them. The
-    /// adoption waits until this returns.
-    async fn defect(&mut self, defect: &Defect);
-}
-
-/// Ignores everything.
-#[async_trait]
-impl Observer for () {
-    fn progress(&mut self, _: &AdoptReport) {}
-
-    async fn defect(&mut self, _: &Defect) {}
-}
-
 impl AdoptReport {
     /// Returns whether nothing was taken over or left out in this run.
     #[must_use]
@@ -67,8 +46,7 @@ impl AdoptReport {
         done.iter().all(|count| *count == 0) && self.defects.is_empty()
     }
 
-    pub(super) async fn note(&mut self, observer: &mut dyn Observer, defect: &Defect) {
-        observer.defect(defect).await;
+    pub(super) fn note(&mut self, defect: &Defect) {
         let count = self.defects.entry(defect.kind()).or_default();
         *count = count.saturating_add(1);
     }

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::adopt::{AdoptError, AdoptOptions, changed, look};
+use super::adopt::{changed, look};
+use super::error::AdoptError;
 use super::linkable::LinkRules;
+use super::options::AdoptOptions;
 use super::record;
-use super::report::{AdoptReport, Observer};
+use super::report::AdoptReport;
+use super::run::{Nowhere, Run, Sink};
 use super::tree::Tree;
-use super::window::{Nowhere, Run, Sink};
 use crate::filesystem::{FilesystemBackend, is_writable};
+use crate::observer::Observer;
 use crate::store::Store;
 
 /// What an adoption would do.
@@ -30,7 +33,7 @@ pub async fn survey(
     tree: &Tree,
     root: &Path,
     options: &AdoptOptions,
-    observer: &mut dyn Observer,
+    observer: &dyn Observer,
 ) -> Result<Survey, AdoptError> {
     let sink = Sink::Nowhere(nowhere(root, None));
     let mut run = Run::new(tree, sink, options, observer);
@@ -41,7 +44,7 @@ pub async fn survey(
 /// Looks at what a store lacks of the tree beside it.
 ///
 /// After an adoption that is what [`update`](super::update) would adopt; before, and with [`AdoptOptions::again`], what
-/// [`adopt`](super::adopt()) would.
+/// [`Maintenance::adopt`](crate::Maintenance::adopt) would.
 ///
 /// # Errors
 /// Those of the store.
@@ -49,7 +52,7 @@ pub async fn survey_into(
     store: &Store<FilesystemBackend>,
     tree: &Tree,
     options: &AdoptOptions,
-    observer: &mut dyn Observer,
+    observer: &dyn Observer,
 ) -> Result<Survey, AdoptError> {
     let sink = Sink::Nowhere(nowhere(store.backend().root(), Some(store)));
     let mut run = Run::new(tree, sink, options, observer);

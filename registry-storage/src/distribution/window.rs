@@ -2,24 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use registry_core::storage::{ChildKind, Manifest, NewManifest, TagCondition};
-use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
+use registry_core::storage::{Manifest, NewManifest, TagCondition};
+use registry_core::{Digest, Error, RepositoryName};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::adopt::{AdoptError, AdoptOptions};
 use super::blobs::{self, BlobContent};
 use super::defect::Defect;
+use super::error::AdoptError;
 use super::linkable::LinkRules;
-use super::manifest::{self, Outline};
+use super::manifest;
 use super::record;
-use super::report::{AdoptReport, Observer};
-use super::seen::{Seen, Wanted};
-use super::tree::{Link, RepositoryLinks, Tree};
-use crate::filesystem::{FilesystemBackend, LinkError};
+use super::run::{Run, Sink};
+use super::scanned::Scanned;
+use super::tree::{Link, Tree};
+use crate::filesystem::FilesystemBackend;
 use crate::store::Store;
 use crate::store::adopt::{Adopted, AdoptedBlob, AdoptedManifest, Source};
 
@@ -34,176 +34,6 @@ const TICK: Duration = Duration::from_millis(200);
 /// From this many files on, they are first synced together.
 const MANY: usize = 100;
 
-/// The destination of adopted content.
-pub(super) enum Sink<'s> {
-    /// Into a store.
-    Store(&'s Store<FilesystemBackend>),
-    /// Nowhere: it is only counted.
-    Nowhere(Nowhere<'s>),
-}
-
-impl<'s> Sink<'s> {
-    /// Returns the store that has, or would get, the content.
-    pub(super) const fn store(&self) -> Option<&'s Store<FilesystemBackend>> {
-        match self {
-            Self::Store(store) => Some(*store),
-            Self::Nowhere(nowhere) => nowhere.store,
-        }
-    }
-}
-
-/// What is known where content is only counted.
-pub(super) struct Nowhere<'s> {
-    /// What the store has is not counted.
-    pub(super) store: Option<&'s Store<FilesystemBackend>>,
-    /// The blobs that were counted, so that each is counted once.
-    pub(super) seen: BTreeSet<Digest>,
-    /// Whether files could get second names, if they would have to.
-    pub(super) rules: Option<LinkRules>,
-    /// The first file that could not.
-    pub(super) refused: Option<AdoptError>,
-}
-
-/// A repository whose links were read.
-#[derive(Debug)]
-pub(super) struct Scanned {
-    links: RepositoryLinks,
-    /// How many links there are, including those that are left out.
-    counted: u64,
-    outline: Outline,
-    /// Manifests that can be adopted, and blobs that were.
-    available: BTreeSet<Digest>,
-    /// The tags of each manifest.
-    tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>>,
-    /// Which links need not be looked at again.
-    seen: Seen,
-    defects: Vec<Defect>,
-}
-
-impl Scanned {
-    /// Reads the links of a repository that are wanted and what these name, and its manifests for what they say of other
-    /// content. Blocks.
-    pub(super) fn read(tree: &Tree, name: &RepositoryName, counted: u64, wanted: &Wanted) -> Self {
-        let mut links = tree.read(name);
-        let seen = wanted.seen_before(&links);
-        if !matches!(wanted, Wanted::All) {
-            leave_unwanted(tree, &mut links, wanted);
-        }
-        let mut defects = std::mem::take(&mut links.defects);
-        let mut tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>> = BTreeMap::new();
-        for link in &links.tags {
-            let tag = (link.tag.clone(), wanted.written(link));
-            tags.entry(link.target.clone()).or_default().push(tag);
-        }
-        let mut outline = Outline::default();
-        let mut available = BTreeSet::new();
-        for link in &links.revisions {
-            match manifest::read(tree, name, link) {
-                Ok(manifest) => {
-                    outline.add(&manifest, tags.get(&link.digest).map_or(&[], Vec::as_slice));
-                    available.insert(link.digest.clone());
-                }
-                Err(defect) => defects.push(defect),
-            }
-        }
-        for (target, tags) in &tags {
-            if !available.contains(target) {
-                defects.extend(tags.iter().map(|(tag, _)| Defect::DanglingTag {
-                    repository: name.clone(),
-                    tag: tag.clone(),
-                    digest: target.clone(),
-                }));
-            }
-        }
-        links.revisions.retain(|link| available.contains(&link.digest));
-        Self {
-            links,
-            counted,
-            outline,
-            available,
-            tags,
-            seen,
-            defects,
-        }
-    }
-
-    /// Adds to what was seen the links whose content is here now. Those that lack it are looked at again.
-    fn see(&mut self) {
-        let available = &self.available;
-        self.links.layers.retain(|link| available.contains(&link.digest));
-        self.links.tags.retain(|link| available.contains(&link.target));
-        self.seen.add(&self.links);
-    }
-
-    /// Returns how many records it may become.
-    pub(super) fn weight(&self) -> usize {
-        self.links.layers.len() + self.links.revisions.len() + self.links.tags.len()
-    }
-}
-
-/// Leaves out what is not wanted, unless something that is names it: what was deleted here stays so.
-fn leave_unwanted(tree: &Tree, links: &mut RepositoryLinks, wanted: &Wanted) {
-    links.tags.retain(|tag| wanted.has_tag(tag));
-    let tagged: BTreeSet<Digest> = links.tags.iter().map(|tag| tag.target.clone()).collect();
-    let is_first = |link: &&Link| wanted.has_revision(link) || tagged.contains(&link.digest);
-    let mut named: BTreeSet<Digest> = BTreeSet::new();
-    let mut waiting: Vec<Link> = links.revisions.iter().filter(is_first).cloned().collect();
-    while let Some(link) = waiting.pop() {
-        if !named.insert(link.digest.clone()) {
-            continue;
-        }
-        let Ok(manifest) = manifest::read(tree, &links.name, &link) else {
-            continue;
-        };
-        let (children, optional) = (manifest.view.children(), manifest.view.optional_children());
-        for child in children.iter().chain(optional) {
-            match child.kind {
-                ChildKind::Manifest => {
-                    let child = links.revisions.iter().find(|link| link.digest == child.digest);
-                    waiting.extend(child.cloned());
-                }
-                ChildKind::Blob => {
-                    named.insert(child.digest.clone());
-                }
-            }
-        }
-    }
-    links.revisions.retain(|link| named.contains(&link.digest));
-    links
-        .layers
-        .retain(|link| wanted.has_layer(link) || named.contains(&link.digest));
-}
-
-/// The state of an adoption.
-pub(super) struct Run<'r> {
-    pub(super) tree: &'r Tree,
-    pub(super) sink: Sink<'r>,
-    pub(super) options: &'r AdoptOptions,
-    /// How it is told what is new, if that is all that is wanted.
-    pub(super) news: Option<News>,
-    /// The file system was synced as a whole.
-    pub(super) is_synced: bool,
-    /// The links of the repositories that are done.
-    pub(super) settled: u64,
-    /// How many repositories had something to adopt.
-    pub(super) with_some: u64,
-    /// How many bytes were compared with their digests.
-    pub(super) read: Arc<AtomicU64>,
-    pub(super) report: AdoptReport,
-    pub(super) observer: &'r mut dyn Observer,
-}
-
-/// How the links that are new are told from others.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum News {
-    /// As [`Wanted::New`].
-    New,
-    /// As [`Wanted::Unseen`].
-    Unseen(Timestamp),
-    /// As [`Wanted::After`].
-    After(Timestamp),
-}
-
 /// A blob on its way.
 struct Candidate {
     content: Option<BlobContent>,
@@ -215,7 +45,7 @@ impl Run<'_> {
     pub(super) async fn take(&mut self, mut window: Vec<Scanned>) -> Result<(), AdoptError> {
         for repository in &mut window {
             for defect in std::mem::take(&mut repository.defects) {
-                self.note(&defect).await;
+                self.note(defect).await;
             }
         }
         self.take_blobs(&mut window).await?;
@@ -232,20 +62,8 @@ impl Run<'_> {
             record::write_seen(store, seen).await?;
         }
         self.report.links_done = self.settled;
-        self.observer.progress(&self.report);
+        self.report_progress();
         Ok(())
-    }
-
-    /// Reports that some links of unfinished repositories are done.
-    fn tell(&mut self, links: usize) {
-        let done = self.report.links_done.saturating_add(links as u64);
-        self.report.links_done = done.min(self.report.links);
-        self.report.content_done = self.read.load(Ordering::Relaxed).min(self.report.content);
-        self.observer.progress(&self.report);
-    }
-
-    pub(super) async fn note(&mut self, defect: &Defect) {
-        self.report.note(self.observer, defect).await;
     }
 
     async fn take_blobs(&mut self, window: &mut [Scanned]) -> Result<(), AdoptError> {
@@ -308,7 +126,7 @@ impl Run<'_> {
             }
         };
         let (candidates, defects, refused) = checked.map_err(Error::internal)?;
-        for defect in &defects {
+        for defect in defects {
             self.note(defect).await;
         }
         let found = candidates.keys().cloned().collect();
@@ -395,7 +213,7 @@ impl Run<'_> {
         let manifest::StoredManifest { view, bytes } = read;
         for child in view.children() {
             if !repository.available.contains(&child.digest) {
-                self.note(&Defect::Incomplete {
+                self.note(Defect::Incomplete {
                     repository: repository.links.name.clone(),
                     digest: link.digest.clone(),
                     child: child.digest.clone(),
@@ -449,7 +267,7 @@ impl Run<'_> {
                 .map(|manifest| manifest.tags.len() as u64)
                 .sum::<u64>();
         }
-        self.observer.progress(&self.report);
+        self.report_progress();
         Ok(())
     }
 
@@ -553,13 +371,4 @@ async fn adopt_candidates(
         });
     }
     Ok(store.adopt_blobs(blobs).await?)
-}
-
-impl From<LinkError> for AdoptError {
-    fn from(error: LinkError) -> Self {
-        match error {
-            LinkError::Refused { file, cause } => Self::Link { file, cause },
-            LinkError::Storage(error) => Self::Storage(error),
-        }
-    }
 }

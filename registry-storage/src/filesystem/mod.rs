@@ -68,7 +68,7 @@ pub use self::rights::create_private_folder;
 use self::rights::{Rights, create_file_if_missing};
 use crate::backend::{
     Backend, BytesWriter, Durability, Expect, MemoryPermit, RecordEntry, StagedBytes, Transaction,
-    VersionedRecord, WriteGuard,
+    VersionedRecord, WriteGuard, WriteState,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -79,7 +79,6 @@ pub use self::lock::Holder;
 pub use self::options::{FilesystemOptions, OpenError};
 pub use self::read_only::{check_records, is_writable, own_files, require_usable, unusable};
 pub use self::reads::FILE_THREADS;
-pub use self::reserve::Space;
 
 const LOCK_FILE: &str = "registry.lock";
 /// Names the records that belong to the root.
@@ -172,42 +171,10 @@ impl FilesystemBackend {
         &self.root
     }
 
-    /// Returns whether nothing in the root is ever written: see [`FilesystemOptions::read_only`].
-    #[must_use]
-    pub const fn is_read_only(&self) -> bool {
-        self.is_read_only
-    }
-
     /// Returns how many commits the records had since the store was opened. Concurrent transactions share a commit.
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.records.commits()
-    }
-
-    /// Returns why nothing is written at the moment, and what helps; `None` while the store writes.
-    ///
-    /// After a failed sync the store writes again by itself once its records were reopened and are whole. If writing
-    /// ended for another reason, an operator has to act.
-    #[must_use]
-    pub fn writes_stopped(&self) -> Option<String> {
-        self.health.reason()
-    }
-
-    /// Returns what is wrong with the space on the disk, and what helps; `None` while there is enough.
-    ///
-    /// While it is `Some`, pulls are served, deletes are accepted as far as there is room for them, and pushes get
-    /// [`StorageFull`](registry_core::ErrorCode::StorageFull).
-    #[must_use]
-    pub fn lacks_space(&self) -> Option<String> {
-        let files = self.files().ok()?;
-        files.reserve.shortage()
-    }
-
-    /// Returns how much space the file system had at the last [probe](Backend::probe) of this store; `None` before the
-    /// first one.
-    #[must_use]
-    pub fn space(&self) -> Option<Space> {
-        self.files().ok()?.reserve.space()
     }
 
     /// Opens a root that this process owns. Blocks.
@@ -369,6 +336,18 @@ impl Backend for FilesystemBackend {
 
     fn is_short_of_space(&self) -> bool {
         self.files().is_ok_and(|files| files.reserve.is_short())
+    }
+
+    /// After a failed sync the store writes again by itself once its records were reopened and are whole. If writing
+    /// ended for another reason, an operator has to act.
+    fn write_state(&self) -> WriteState {
+        let files = self.files().ok();
+        WriteState {
+            is_read_only: self.is_read_only,
+            stopped: self.health.reason(),
+            lacks_space: files.as_ref().and_then(|files| files.reserve.shortage()),
+            space: files.and_then(|files| files.reserve.space()),
+        }
     }
 
     fn part_size(&self, _offset: u64) -> usize {

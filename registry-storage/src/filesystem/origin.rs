@@ -9,7 +9,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use registry_core::Error;
 use rusqlite::Connection;
+use tokio::task::spawn_blocking;
 
 use super::queries::{self, Medium};
 use super::{FilesystemBackend, RECORDS_FILE};
@@ -69,13 +71,16 @@ impl FilesystemBackend {
         self.is_copy.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Makes the folder the records' own from now on. Blocks.
+    /// Makes the folder the records' own from now on. Cancel safety: after the future is dropped, it may happen anyway,
+    /// and count from the next start.
     ///
     /// # Errors
-    /// SQLite's error.
-    pub fn take_for_original(&self) -> Result<(), rusqlite::Error> {
+    /// SQLite's error, as the cause of [`Internal`](registry_core::ErrorCode::Internal).
+    pub async fn take_for_original(&self) -> Result<(), Error> {
         let path = self.root.join(RECORDS_FILE);
-        claim(&queries::open_writer(&path, Medium::Files)?, &path)?;
+        let take = move || claim(&queries::open_writer(&path, Medium::Files)?, &path);
+        let taken = spawn_blocking(take).await.map_err(Error::internal)?;
+        taken.map_err(Error::internal)?;
         self.is_copy.store(false, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }

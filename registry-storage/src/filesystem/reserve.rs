@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::RESERVE_FILE;
 use super::failure::is_full;
 use super::rights::PRIVATE_FILE;
+use crate::backend::Space;
 
 /// With less free space than this, in bytes, operations that free space get the reserve at once: reports of them, for
 /// example in the audit log, need room as well. A smaller reserve does not count as one.
@@ -28,16 +29,6 @@ const GROW: Duration = Duration::from_secs(60);
 
 /// How often the log reports that there is no room.
 const TELL: Duration = Duration::from_secs(60);
-
-/// The space of the file system that a root is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Space {
-    /// How many bytes this process may still write, besides the reserve.
-    pub free: u64,
-    /// The total number of bytes.
-    pub size: u64,
-}
 
 /// A file of blocks that nothing else can use, until it is given up.
 #[derive(Debug)]

@@ -273,7 +273,7 @@ async fn put_until_it_is_known(backend: &FilesystemBackend, key: &'static str) -
             Ok(()) => return Ok(()),
             Err(code) => assert_eq!(code, ErrorCode::Unavailable),
         }
-        let reason = backend.writes_stopped().unwrap_or_default();
+        let reason = backend.write_state().stopped.unwrap_or_default();
         if reason.contains("start the registry again") {
             return Err(reason);
         }
@@ -300,11 +300,11 @@ async fn after_a_lost_sync_nothing_is_written_until_the_records_were_opened_agai
     }
     assert_eq!(put(&backend, "a", 30).await, Err(ErrorCode::Unavailable));
     assert_eq!(size(&backend, "a").await, Some(20), "reads go on");
-    assert!(backend.writes_stopped().is_some());
+    assert!(backend.write_state().stopped.is_some());
 
     shell.execute_batch("COMMIT").unwrap();
     put_until_it_is_known(&backend, "a").await.unwrap();
-    assert_eq!(backend.writes_stopped(), None);
+    assert_eq!(backend.write_state().stopped, None);
     backend.probe().await.unwrap();
     assert_eq!(size(&backend, "a").await, Some(40));
     backend.close().await.unwrap();
@@ -341,7 +341,7 @@ async fn damaged_records_are_not_written_to_until_somebody_looked_after_them() {
         ErrorCode::Unavailable
     );
     assert_eq!(put(&backend, "a", 20).await, Err(ErrorCode::Unavailable));
-    let reason = backend.writes_stopped().unwrap();
+    let reason = backend.write_state().stopped.unwrap();
     assert!(
         reason.contains("damaged") && reason.contains("start the registry again"),
         "{reason}"

@@ -104,8 +104,9 @@ impl<S: Transaction> Job for Request<S> {
             // What the panic left half done is rolled back, and the transaction is gone.
             let run = AssertUnwindSafe(|| poll_once(transaction, records));
             self.result = catch_unwind(run).unwrap_or_else(|_| {
-                tracing::error!("a transaction of record steps panicked");
-                Err(ErrorCode::Internal.into())
+                let cause = BrokenTransaction("panicked");
+                tracing::error!("{cause}");
+                Err(Error::internal(cause))
             });
         }
         self.result.is_ok()
@@ -130,6 +131,11 @@ impl<S: Transaction> Job for Request<S> {
     }
 }
 
+/// A defect of the program.
+#[derive(Debug, thiserror::Error)]
+#[error("a transaction of record steps {0}")]
+struct BrokenTransaction(&'static str);
+
 /// Runs a transaction to its end: it only waits for records, and these are never pending.
 fn poll_once<S: Transaction>(
     transaction: S,
@@ -138,8 +144,9 @@ fn poll_once<S: Transaction>(
     match pin!(transaction.run(records)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
         Poll::Pending => {
-            tracing::error!("a transaction of record steps waits for something else than records");
-            Err(ErrorCode::Internal.into())
+            let cause = BrokenTransaction("waits for something else than records");
+            tracing::error!("{cause}");
+            Err(Error::internal(cause))
         }
     }
 }

@@ -8,10 +8,11 @@ use registry_core::manifest::ManifestView;
 use registry_core::storage::{ChildKind, Manifest, Page, PageRequest, ReferrersRequest};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Storage, Tag};
 
+use super::copied::Copied;
 use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
-use super::observer::Copied;
 use super::sink::Sink;
-use super::{ENTRY_LIMIT, LayoutError, LayoutReport, LeftOut, Observer};
+use super::{ENTRY_LIMIT, LayoutError, LayoutReport, LeftOut};
+use crate::observer::{Finding, Observer};
 
 /// How many names are listed at once.
 const PAGE: usize = 500;
@@ -341,9 +342,8 @@ impl Export<'_> {
             _ => return Err(error),
         }
         self.report.left_out += 1;
-        self.observer
-            .left_out(LeftOut::new(Some(repository), digest.to_string(), error))
-            .await;
+        let left_out = LeftOut::new(Some(repository), digest.to_string(), error);
+        self.observer.found(Finding::LeftOut(left_out)).await;
         Ok(())
     }
 }

@@ -11,11 +11,12 @@ use registry_core::manifest::ManifestView;
 use registry_core::storage::{ChildKind, Manifest, NewManifest, TagCondition, UploadKey};
 use registry_core::{Digest, ErrorCode, MediaType, RepositoryName, Storage, Tag};
 
+use super::copied::Copied;
 use super::index::Listed;
-use super::observer::Copied;
 use super::plan::plan;
 use super::source::Source;
-use super::{LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, Observer, blob_path};
+use super::{LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, blob_path};
+use crate::observer::{Finding, Observer};
 
 /// How many blobs of a manifest are uploaded at once.
 const BLOBS: usize = 8;
@@ -418,9 +419,8 @@ impl Import<'_> {
             }),
             cause => {
                 self.report.left_out += 1;
-                self.observer
-                    .left_out(LeftOut::new(repository, what, cause))
-                    .await;
+                let left_out = LeftOut::new(repository, what, cause);
+                self.observer.found(Finding::LeftOut(left_out)).await;
                 Ok(())
             }
         }

@@ -6,23 +6,27 @@
 //! that no tag leads to. In a layout of several repositories it is `REPOSITORY:TAG`, and `REPOSITORY@DIGEST` for a
 //! referrer.
 
+mod copied;
+mod error;
 mod export;
 mod import;
 mod index;
-mod observer;
+mod left_out;
 mod plan;
 mod sink;
 mod source;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use registry_core::{Digest, Error, RepositoryName};
+use registry_core::Digest;
 use tokio::task::spawn_blocking;
 
+pub use self::error::LayoutError;
+use self::error::disk;
 pub use self::export::export;
 pub use self::import::import;
-pub use self::observer::{LeftOut, Observer};
+pub use self::left_out::LeftOut;
 
 /// The largest manifest that is read, in bytes.
 const MANIFEST_LIMIT: u64 = registry_core::manifest::DEFAULT_SIZE_LIMIT as u64;
@@ -48,89 +52,8 @@ pub struct LayoutReport {
     pub blobs: u64,
     /// The size of these blobs in bytes.
     pub size: u64,
-    /// What was left out, each reported through [`Observer::left_out`].
+    /// What was left out, each reported through [`Finding::LeftOut`](crate::Finding::LeftOut).
     pub left_out: u64,
-}
-
-/// Why a layout, or a part of it, was not written or stored.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LayoutError {
-    /// The file system returned an error.
-    #[error("{}", path.display())]
-    Disk {
-        /// The file or folder.
-        path: PathBuf,
-        /// The error.
-        #[source]
-        cause: io::Error,
-    },
-    /// It is not an image layout, or cannot be written as one.
-    #[error("{}: {reason}", path.display())]
-    Malformed {
-        /// The folder or archive.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The content does not match its digest.
-    #[error("what is kept as {digest} has the digest {found}")]
-    OtherContent {
-        /// The digest.
-        digest: Digest,
-        /// The digest of the content that was found.
-        found: Digest,
-    },
-    /// A manifest names content that does not exist.
-    #[error("{digest} is not there")]
-    Missing {
-        /// The digest.
-        digest: Digest,
-    },
-    /// An index names what was left out.
-    #[error("it names {digest}, which was left out")]
-    Incomplete {
-        /// The digest of what was left out.
-        digest: Digest,
-    },
-    /// There are more tags and referrers than one layout may have.
-    #[error("there are more than {limit} tags and referrers; name some of the repositories")]
-    TooMany {
-        /// The maximum number.
-        limit: usize,
-    },
-    /// The storage refused or failed.
-    #[error("{repository}: {what}")]
-    Storage {
-        /// The repository.
-        repository: RepositoryName,
-        /// The operation.
-        what: String,
-        /// The storage's error.
-        #[source]
-        cause: Error,
-    },
-    /// The storage failed.
-    #[error(transparent)]
-    Store(#[from] Error),
-}
-
-impl LayoutError {
-    fn storage(repository: &RepositoryName, what: impl Into<String>) -> impl FnOnce(Error) -> Self {
-        let (repository, what) = (repository.clone(), what.into());
-        move |cause| Self::Storage {
-            repository,
-            what,
-            cause,
-        }
-    }
-}
-
-fn disk(path: &Path) -> impl FnOnce(io::Error) -> LayoutError {
-    move |cause| LayoutError::Disk {
-        path: path.to_owned(),
-        cause,
-    }
 }
 
 /// Runs what blocks on a thread that may block.

@@ -440,8 +440,12 @@ fn proposals(blob: &Found<BlobRecord>) -> Vec<BytesName> {
 
 fn live(blob: Found<BlobRecord>) -> Result<Offered, Error> {
     let bytes = blob.record.and_then(|(blob, _)| blob.blob);
-    bytes.map(Offered::Live).ok_or_else(|| ErrorCode::Internal.into())
+    bytes.map(Offered::Live).ok_or_else(|| Error::internal(NoContent))
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("the record of a live blob names no content; a check with repair puts it aside")]
+struct NoContent;
 
 fn refusal(open: bool) -> Error {
     if open {

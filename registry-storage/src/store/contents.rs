@@ -40,10 +40,8 @@ impl Contents {
 pub(super) struct LastSweep(Mutex<Option<(Contents, Timestamp)>>);
 
 impl<B: Backend> Store<B> {
-    /// Returns what existed at the last sweep, which reads each blob's record anyway, and when that sweep ended; `None`
-    /// before the first one. It costs nothing.
-    #[must_use]
-    pub fn swept_contents(&self) -> Option<(Contents, Timestamp)> {
+    /// Returns what existed at the last sweep, and when that ended.
+    pub(crate) fn last_swept(&self) -> Option<(Contents, Timestamp)> {
         *self.last_sweep.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

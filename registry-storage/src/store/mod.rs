@@ -26,20 +26,17 @@ mod session;
 mod session_lock;
 mod steps;
 mod sweep;
-mod sweeper;
 mod ungranted;
 mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry_core::Error;
 use tokio::sync::Semaphore;
 
 pub use self::contents::Contents;
 use self::contents::LastSweep;
 pub use self::sweep::SweepReport;
-pub use self::sweeper::Sweeper;
 #[cfg(all(feature = "layout", unix))]
 pub(crate) use self::uploads::hash;
 use crate::backend::Backend;
@@ -133,20 +130,7 @@ impl<B: Backend> Store<B> {
         &self.backend
     }
 
-    /// Succeeds if records and bytes can be read, and, on a disk, written, which is what a health check needs to know.
-    /// It asks the medium, not a cache.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub async fn probe(&self) -> Result<(), Error> {
-        self.backend.probe().await
-    }
-
-    /// Ends background work and makes everything durable. Later calls may fail.
-    ///
-    /// # Errors
-    /// Those of the medium.
-    pub async fn close(&self) -> Result<(), Error> {
-        self.backend.close().await
+    pub(crate) const fn room(&self) -> &Room {
+        &self.room
     }
 }

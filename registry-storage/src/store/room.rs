@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Whether there is room, judging by the results of writes.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     /// A write was refused for lack of space, and none succeeded since.
     is_short: AtomicBool,
     /// Something was deleted since the last sweep began, or it is not known.
@@ -51,7 +51,7 @@ impl Room {
     }
 
     /// Waits until a sweep is requested. Cancel safe.
-    pub(super) async fn wanted(&self) {
+    pub(crate) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 }

@@ -77,21 +77,9 @@ impl Unreadable {
 }
 
 impl<B: Backend> Store<B> {
-    /// Aborts idle upload sessions, forgets old ended ones, ends interrupted deletes and pushes, drops blobs that no
-    /// repository may read any more, and deletes bytes that nothing names.
-    ///
-    /// Safe alongside all other operations, at any time and any number of times at once: the bytes are listed first,
-    /// then the sessions, then the blobs, then the quarantine, and a name only ever moves in that direction. Only how
-    /// long a session may be idle depends on a clock. Cancel safe.
-    ///
-    /// It also counts [the contents of the store](Self::swept_contents).
-    ///
-    /// Unreadable records are skipped. While there is one that may name bytes, no bytes are deleted.
-    ///
-    /// # Errors
-    /// Those of the medium; what was swept stays swept. An error of writing records does not keep bytes from being
-    /// deleted: a full disk may have room for nothing else.
-    pub async fn sweep(&self) -> Result<SweepReport, Error> {
+    /// Sweeps once, as [`Maintenance::sweep`](crate::Maintenance::sweep) says: the bytes are listed first, then the
+    /// sessions, then the blobs, then the quarantine, and a name only ever moves in that direction.
+    pub(crate) async fn sweep_once(&self) -> Result<SweepReport, Error> {
         self.room.begin_sweep(self.clock.now());
         let mut report = SweepReport::default();
         let mut unreadable = Unreadable::default();

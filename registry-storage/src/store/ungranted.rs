@@ -179,8 +179,8 @@ mod tests {
         let put = Put(Key::blob(&Digest::of(Algorithm::Sha256, b"x")), record);
         store.backend.transact(Durability::Synced, put).await.unwrap();
         let adopting = store.adopting().unwrap();
-        assert_eq!(store.sweep().await.unwrap().dropped_blobs, 0);
+        assert_eq!(store.sweep_once().await.unwrap().dropped_blobs, 0);
         drop(adopting);
-        assert_eq!(store.sweep().await.unwrap().dropped_blobs, 1);
+        assert_eq!(store.sweep_once().await.unwrap().dropped_blobs, 1);
     }
 }

@@ -347,15 +347,16 @@ impl<B: Backend> Append<'_, B> {
     async fn write_part(&mut self, part: Bytes) -> Result<(), Error> {
         let backend = &*self.store.backend;
         let record = &mut self.session.record;
-        if self.writer.is_none() {
-            if record.parts_size == 0 && record.bytes.token.is_none() {
-                record.bytes.token = backend.begin_bytes(&record.bytes.name).await?;
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                if record.parts_size == 0 && record.bytes.token.is_none() {
+                    record.bytes.token = backend.begin_bytes(&record.bytes.name).await?;
+                }
+                let guard = Arc::clone(&self.held) as Arc<dyn Send + Sync>;
+                let writer = backend.write_bytes(&record.bytes, guard).await?;
+                self.writer.insert(writer)
             }
-            let guard = Arc::clone(&self.held) as Arc<dyn Send + Sync>;
-            self.writer = Some(backend.write_bytes(&record.bytes, guard).await?);
-        }
-        let Some(writer) = &mut self.writer else {
-            return Err(ErrorCode::Internal.into());
         };
         let size = part.len() as u64;
         let hasher = self.session.upload.hasher().clone();

@@ -3,6 +3,7 @@
 pub mod backend_conformance;
 pub mod clock;
 pub mod faulty;
+pub mod observed;
 #[cfg(feature = "s3")]
 pub mod s3;
 #[cfg(target_os = "linux")]
@@ -11,6 +12,7 @@ pub mod storage_conformance;
 
 pub use self::clock::ManualClock;
 pub use self::faulty::Faulty;
+pub use self::observed::Observed;
 #[cfg(feature = "s3")]
 pub use self::s3::S3Double;
 #[cfg(target_os = "linux")]

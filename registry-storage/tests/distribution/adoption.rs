@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 
 use registry_core::{Algorithm, Digest, ErrorCode};
 use registry_storage::distribution::{
-    AdoptError, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adopt, adoption, check_links,
-    survey,
+    AdoptError, AdoptOptions, AdoptReport, Adoption, Tree, adoption, check_links, survey,
 };
+use registry_storage::{Finding, Maintenance as _, Observer};
 
 use crate::fixture::{
     INDEX, LARGE, Old, SMALL, all, content, expect_sound, get, image, index, name, read, repositories,
@@ -34,7 +34,7 @@ async fn everything_is_adopted_and_nothing_is_copied() {
     let before = old.snapshot();
 
     let expected = AdoptReport::default();
-    let surveyed = survey(&old.found(), old.root.path(), &AdoptOptions::new(), &mut ()).await;
+    let surveyed = survey(&old.found(), old.root.path(), &AdoptOptions::new(), &()).await;
     let surveyed = surveyed.unwrap();
     assert!(surveyed.refused.is_none());
     assert!(
@@ -365,14 +365,12 @@ async fn what_cannot_be_linked_is_refused_with_a_remedy() {
     assert!(copied.unwrap().success());
     let store = old.open().await;
     let tree = Tree::find(elsewhere.path()).unwrap().unwrap();
-    let error = adopt(&store, &tree, &AdoptOptions::new(), &mut ())
-        .await
-        .unwrap_err();
+    let error = store.adopt(&tree, &AdoptOptions::new(), &()).await.unwrap_err();
     assert!(error.to_string().contains("one file system"), "{error}");
     assert!(matches!(adoption(&store).await.unwrap(), Adoption::Begun(_)));
     let looked = check_links(old.root.path(), &tree, 10).unwrap_err();
     assert_eq!(looked.to_string(), error.to_string());
-    let surveyed = survey(&tree, old.root.path(), &AdoptOptions::new(), &mut ()).await;
+    let surveyed = survey(&tree, old.root.path(), &AdoptOptions::new(), &()).await;
     let refused = surveyed.unwrap().refused.unwrap();
     assert_eq!(refused.to_string(), error.to_string());
 }
@@ -386,16 +384,17 @@ fn a_root_without_a_tree_has_none() {
 }
 
 #[derive(Default)]
-struct Told(Vec<(u64, u64)>);
+struct Told(std::sync::Mutex<Vec<(u64, u64)>>);
 
 #[async_trait::async_trait]
 impl Observer for Told {
-    fn progress(&mut self, report: &AdoptReport) {
-        self.0.push((report.content_done, report.content));
+    async fn found(&self, finding: Finding) {
+        panic!("{finding}");
     }
 
-    async fn defect(&mut self, defect: &Defect) {
-        panic!("{defect}");
+    fn adopted(&self, report: &AdoptReport) {
+        let amounts = (report.content_done, report.content);
+        self.0.lock().unwrap().push(amounts);
     }
 }
 
@@ -405,15 +404,16 @@ async fn a_comparison_that_goes_on_starts_from_what_is_done() {
     old.push_image("app", "v1", 1);
     let store = old.open().await;
     let options = AdoptOptions::new().verify(true).again(true);
-    let first = adopt(&store, &old.found(), &options, &mut ()).await.unwrap();
+    let first = store.adopt(&old.found(), &options, &()).await.unwrap();
     assert_eq!(first.content_done, first.content);
     old.push_image("app", "v2", 2);
-    let mut told = Told::default();
-    let second = adopt(&store, &old.found(), &options, &mut told).await.unwrap();
+    let told = Told::default();
+    let second = store.adopt(&old.found(), &options, &told).await.unwrap();
+    let told = told.0.into_inner().unwrap();
     assert!(second.content > first.content);
-    assert_eq!(told.0.first(), Some(&(first.bytes, second.content)));
+    assert_eq!(told.first(), Some(&(first.bytes, second.content)));
     // What came is compared, and nothing is counted twice.
-    let compared = told.0.iter().rev().find(|(done, _)| *done < second.content);
+    let compared = told.iter().rev().find(|(done, _)| *done < second.content);
     assert_eq!(compared, Some(&(first.bytes + second.bytes, second.content)));
-    assert_eq!(told.0.last(), Some(&(second.content, second.content)));
+    assert_eq!(told.last(), Some(&(second.content, second.content)));
 }

@@ -3,18 +3,16 @@
 use registry_core::storage::{BlobStorage as _, ListStorage as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use registry_storage::Store;
-use registry_storage::distribution::{
-    AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adopt, adoption,
-};
+use registry_storage::distribution::{AdoptOptions, AdoptReport, Adoption, Tree, adoption};
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
+use registry_storage::testing::Observed;
+use registry_storage::{Maintenance as _, Observer, Store};
 use tokio::sync::Notify;
 
-use crate::fixture::{
-    Defects, LARGE, Old, SMALL, all, content, expect_sound, get, image, name, read, sha256,
-};
+use crate::fixture::{LARGE, Old, SMALL, all, content, expect_sound, get, image, name, read, sha256};
 
 const IMAGES: usize = 6;
 
@@ -48,20 +46,16 @@ async fn expect_whole(store: &Store<FilesystemBackend>) {
 
 /// Says when so many steps were done.
 struct Steps {
-    left: usize,
+    left: AtomicUsize,
     done: Arc<Notify>,
 }
 
-#[async_trait::async_trait]
 impl Observer for Steps {
-    fn progress(&mut self, _: &AdoptReport) {
-        self.left = self.left.saturating_sub(1);
-        if self.left == 0 {
+    fn adopted(&self, _: &AdoptReport) {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.done.notify_one();
         }
     }
-
-    async fn defect(&mut self, _: &Defect) {}
 }
 
 #[tokio::test]
@@ -72,8 +66,8 @@ async fn an_adoption_that_was_dropped_is_gone_on_with() {
         let before = old.snapshot();
         let store = old.open().await;
         let done = Arc::new(Notify::new());
-        let mut observer = Steps {
-            left: steps,
+        let observer = Steps {
+            left: AtomicUsize::new(steps),
             done: Arc::clone(&done),
         };
         let found = old.found();
@@ -81,7 +75,7 @@ async fn an_adoption_that_was_dropped_is_gone_on_with() {
         tokio::select! {
             biased;
             () = done.notified() => {}
-            result = adopt(&store, &found, &options, &mut observer) => drop(result.unwrap()),
+            result = store.adopt(&found, &options, &observer) => drop(result.unwrap()),
         }
         if let Adoption::Begun(_) = adoption(&store).await.unwrap() {
             unfinished += 1;
@@ -110,9 +104,7 @@ async fn what_is_adopted_survives_the_loss_of_power() {
         let disk = VolatileDisk::new(old.root.path()).unwrap();
         let store = open(old.root.path(), &disk).await;
         disk.lose_power_after(syncs);
-        let was_adopted = adopt(&store, &old.found(), &AdoptOptions::new(), &mut ())
-            .await
-            .is_ok();
+        let was_adopted = store.adopt(&old.found(), &AdoptOptions::new(), &()).await.is_ok();
         let is_promised = was_adopted && !disk.is_powerless();
         let root = disk.after_power_loss().unwrap();
         drop(store);
@@ -124,12 +116,13 @@ async fn what_is_adopted_survives_the_loss_of_power() {
             _ => {
                 assert!(!is_promised, "after {syncs} syncs");
                 unfinished += 1;
-                let mut defects = Defects::default();
+                let observed = Observed::default();
                 let found = Tree::find(root.path()).unwrap().unwrap();
-                adopt(&store, &found, &AdoptOptions::new(), &mut defects)
+                store
+                    .adopt(&found, &AdoptOptions::new(), &observed)
                     .await
                     .unwrap();
-                assert!(defects.0.is_empty(), "{:?}", defects.0);
+                assert_eq!(observed.lines(), [""; 0]);
             }
         }
         expect_whole(&store).await;

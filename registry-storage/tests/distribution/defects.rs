@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use registry_core::ErrorCode;
-use registry_storage::Store;
 use registry_storage::distribution::{
-    AdoptOptions, DefectKind, DefectKind as Kind, ExportError, ExportOptions, Tree, export,
+    AdoptOptions, DefectKind, DefectKind as Kind, ExportError, ExportOptions, Tree,
 };
+use registry_storage::{Maintenance as _, Store};
 
 use registry_storage::filesystem::FilesystemBackend;
 
@@ -286,7 +286,9 @@ async fn a_tree_behind_a_symbolic_link_is_refused() {
         // Nor is it written through.
         let before = outside.snapshot();
         let store = Store::new(FilesystemBackend::open(root.path()).await.unwrap());
-        let exported = export(&store, root.path(), &ExportOptions::new(), &mut |_| {}).await;
+        let exported = store
+            .export_distribution(root.path(), &ExportOptions::new().link(false), &())
+            .await;
         assert!(matches!(exported, Err(ExportError::Folder { .. })));
         assert!(outside.snapshot() == before);
     }
@@ -310,7 +312,8 @@ async fn an_export_writes_through_no_symbolic_link() {
         let link = target.path().join("docker/registry/v2").join(place);
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(&precious, &link).unwrap();
-        export(&store, target.path(), &ExportOptions::new(), &mut |_| {})
+        store
+            .export_distribution(target.path(), &ExportOptions::new().link(false), &())
             .await
             .unwrap();
     }
@@ -325,7 +328,9 @@ async fn an_export_writes_through_no_symbolic_link() {
         let link = target.path().join("docker/registry/v2").join(place);
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(outside.path(), &link).unwrap();
-        let exported = export(&store, target.path(), &ExportOptions::new(), &mut |_| {}).await;
+        let exported = store
+            .export_distribution(target.path(), &ExportOptions::new().link(false), &())
+            .await;
         assert!(matches!(exported, Err(ExportError::Folder { .. })), "{place}");
     }
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use registry_core::storage::{Manifest, ManifestStorage as _, NewManifest, TagCondition};
 use registry_core::{Algorithm, Digest};
-use registry_storage::distribution::{AdoptOptions, ExportOptions, ExportReport, export};
+use registry_storage::distribution::{AdoptOptions, ExportOptions, ExportReport};
 use registry_storage::filesystem::FilesystemBackend;
-use registry_storage::{ObjectStoreBackend, Store};
+use registry_storage::testing::Observed;
+use registry_storage::{Maintenance as _, ObjectStoreBackend, Step, Store};
 
 use crate::fixture::{IMAGE, LARGE, Old, SMALL, content, get, image, name, read, sha256, tag, tags};
 
@@ -53,9 +54,9 @@ async fn put_manifest<S: registry_core::Storage>(
     digest
 }
 
-async fn export_to(store: &Store<FilesystemBackend>, from: &Old, to: &Path) -> ExportReport {
-    let options = ExportOptions::new().link_from(from.root.path());
-    export(store, to, &options, &mut |_| {}).await.unwrap()
+async fn export_to(store: &Store<FilesystemBackend>, to: &Path) -> ExportReport {
+    let options = ExportOptions::new();
+    store.export_distribution(to, &options, &()).await.unwrap()
 }
 
 /// Adopts what was exported into a store of its own.
@@ -93,7 +94,7 @@ async fn bytes_are_linked_and_the_rest_is_written() {
     let second = image(&small, std::slice::from_ref(&new), "");
     put_manifest(&store, "app/two", "latest", &second).await;
     let target = empty();
-    let report = export_to(&store, &old, target.root.path()).await;
+    let report = export_to(&store, target.root.path()).await;
     assert_eq!((report.repositories, report.repositories_done), (2, 2));
     assert_eq!((report.manifests, report.tags, report.grants), (2, 2, 5));
     assert_eq!((report.links, report.content), (7, 0));
@@ -111,7 +112,7 @@ async fn bytes_are_linked_and_the_rest_is_written() {
 
     // Again: nothing is left to do.
     let before = target.snapshot();
-    let report = export_to(&store, &old, target.root.path()).await;
+    let report = export_to(&store, target.root.path()).await;
     assert_eq!((report.linked, report.copied), (0, 0));
     assert!(target.snapshot() == before);
 
@@ -134,7 +135,7 @@ async fn over_the_tree_that_was_adopted_it_adds_and_moves_tags() {
     put_manifest(&store, "app", "v3", &third).await;
     store.delete_tag(&name("app"), &tag("v2")).await.unwrap();
     let before = old.snapshot();
-    export_to(&store, &old, old.root.path()).await;
+    export_to(&store, old.root.path()).await;
     let after = old.snapshot();
     for (path, file) in &before {
         if *path != old.tag("app", "v1") {
@@ -166,7 +167,7 @@ async fn what_an_export_left_half_done_is_done_by_the_next() {
     let store = old.open().await;
     old.adopt(&store).await;
     let target = empty();
-    export_to(&store, &old, target.root.path()).await;
+    export_to(&store, target.root.path()).await;
     let whole = target.snapshot();
     let contents = |old: &Old| -> Vec<_> {
         old.snapshot()
@@ -191,7 +192,7 @@ async fn what_an_export_left_half_done_is_done_by_the_next() {
                 }
             }
         }
-        export_to(&store, &old, target.root.path()).await;
+        export_to(&store, target.root.path()).await;
         assert!(contents(&target) == expected, "round {round}");
     }
     assert_eq!(
@@ -215,7 +216,7 @@ async fn other_algorithms_are_kept_by_sha256() {
     }
     put_manifest(&store, "app", "v1", &image(b"", &[], "")).await;
     let target = empty();
-    let report = export_to(&store, &old, target.root.path()).await;
+    let report = export_to(&store, target.root.path()).await;
     assert_eq!((report.linked, report.copied), (0, 2));
     let exported = target.open().await;
     target.adopt(&exported).await;
@@ -236,7 +237,8 @@ async fn a_store_that_is_no_disk_is_copied() {
     let manifest = image(b"{}", std::slice::from_ref(&blob), "");
     put_manifest(&store, "app", "v1", &manifest).await;
     let target = empty();
-    let report = export(&store, target.root.path(), &ExportOptions::new(), &mut |_| {})
+    let report = store
+        .export_distribution(target.root.path(), &ExportOptions::new().link(false), &())
         .await
         .unwrap();
     assert_eq!((report.copied, report.tags), (1, 1));
@@ -259,16 +261,24 @@ async fn an_export_that_goes_on_starts_from_what_is_done() {
     let target = empty();
     // Content of others is none that is to be copied.
     target.push_blob("other", &content(3, LARGE));
-    let mut told = Vec::new();
+    let observed = Observed::default();
     for blob in [None, Some(&second)] {
         if let Some(blob) = blob {
             push(&store, "app", &sha256(blob), blob).await;
         }
-        let mut progress = |report: &ExportReport| told.push((report.content_done, report.content));
-        export(&store, target.root.path(), &ExportOptions::new(), &mut progress)
+        store
+            .export_distribution(target.root.path(), &ExportOptions::new(), &observed)
             .await
             .unwrap();
     }
+    let told: Vec<(u64, u64)> = observed
+        .steps()
+        .into_iter()
+        .map(|(step, done, total)| {
+            assert_eq!(step, Step::Copying);
+            (done, total.unwrap())
+        })
+        .collect();
     let (first, both) = (first.len() as u64, (first.len() + second.len()) as u64);
     let begins = |at: &usize| *at == 0 || told[*at].1 != told[at - 1].1;
     let beginnings: Vec<(u64, u64)> = (0..told.len()).filter(begins).map(|at| told[at]).collect();
@@ -287,13 +297,15 @@ async fn one_export_writes_to_a_folder_at_a_time() {
     fs::create_dir_all(&folder).unwrap();
     let other = fs::File::open(&folder).unwrap();
     other.try_lock().unwrap();
-    let refused = export(&store, target.path(), &ExportOptions::new(), &mut |_| {})
+    let refused = store
+        .export_distribution(target.path(), &ExportOptions::new().link(false), &())
         .await
         .unwrap_err();
     let cause = std::error::Error::source(&refused).unwrap().to_string();
     assert!(cause.contains("another export"), "{cause}");
     drop(other);
-    export(&store, target.path(), &ExportOptions::new(), &mut |_| {})
+    store
+        .export_distribution(target.path(), &ExportOptions::new().link(false), &())
         .await
         .unwrap();
 }
@@ -304,7 +316,8 @@ async fn a_folder_that_cannot_be_written_is_named() {
     let store = old.open().await;
     let file = old.root.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = export(&store, &file, &ExportOptions::new(), &mut |_| {})
+    let error = store
+        .export_distribution(&file, &ExportOptions::new().link(false), &())
         .await
         .unwrap_err();
     assert!(error.to_string().contains("file cannot be written"), "{error}");

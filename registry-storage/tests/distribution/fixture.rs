@@ -11,12 +11,11 @@ use registry_core::storage::{
     BlobStorage as _, ListStorage as _, Manifest, ManifestStorage as _, PageRequest,
 };
 use registry_core::{Algorithm, Digest, Error, Reference, RepositoryName, Tag};
-use registry_storage::Store;
 use registry_storage::check::CheckOptions;
-use registry_storage::distribution::{
-    AdoptError, AdoptOptions, AdoptReport, Defect, DefectKind, Observer, Tree, adopt,
-};
+use registry_storage::distribution::{AdoptError, AdoptOptions, AdoptReport, DefectKind, Tree};
 use registry_storage::filesystem::FilesystemBackend;
+use registry_storage::testing::Observed;
+use registry_storage::{Finding, Maintenance as _, Store};
 use tempfile::TempDir;
 
 pub(crate) const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -228,8 +227,9 @@ impl Old {
         store: &Store<FilesystemBackend>,
         options: AdoptOptions,
     ) -> Result<(AdoptReport, Defects), AdoptError> {
-        let mut defects = Defects::default();
-        let report = adopt(store, &self.found(), &options, &mut defects).await?;
+        let observed = Observed::default();
+        let report = store.adopt(&self.found(), &options, &observed).await?;
+        let defects = Defects::of(observed);
         let counted: u64 = report.defects.values().sum();
         assert_eq!(counted, defects.0.len() as u64);
         Ok((report, defects))
@@ -271,16 +271,16 @@ pub(crate) fn set_time(path: &Path, millis: u64) {
 #[derive(Default)]
 pub(crate) struct Defects(pub(crate) Vec<(DefectKind, String)>);
 
-#[async_trait::async_trait]
-impl Observer for Defects {
-    fn progress(&mut self, _: &AdoptReport) {}
-
-    async fn defect(&mut self, defect: &Defect) {
-        self.0.push((defect.kind(), defect.to_string()));
-    }
-}
-
 impl Defects {
+    pub(crate) fn of(observed: Observed) -> Self {
+        let findings = observed.into_findings().into_iter();
+        let defects = findings.map(|finding| match finding {
+            Finding::NotAdopted(defect) => (defect.kind(), defect.to_string()),
+            finding => panic!("{finding}"),
+        });
+        Self(defects.collect())
+    }
+
     pub(crate) fn kinds(&self) -> Vec<DefectKind> {
         let mut kinds: Vec<_> = self.0.iter().map(|(kind, _)| *kind).collect();
         kinds.sort_unstable();
@@ -290,20 +290,11 @@ impl Defects {
 
 /// Requires that a check of the store, which reads all content, finds nothing wrong.
 pub(crate) async fn expect_sound(store: &Store<FilesystemBackend>) {
-    struct Silent;
-    impl registry_storage::Progress for Silent {
-        fn step(&self, _: registry_storage::progress::Step, _: u64, _: Option<u64>) {}
-    }
-    let mut options = CheckOptions::default();
-    options.verify_content = true;
-    options.settle = Duration::ZERO;
-    let mut findings = Vec::new();
-    let report = store
-        .check(&options, &Silent, &mut |finding| findings.push(finding))
-        .await
-        .unwrap();
+    let options = CheckOptions::new().verify_content(true).settle(Duration::ZERO);
+    let observed = Observed::default();
+    let report = store.check(&options, &observed).await.unwrap();
     assert!(report.records > 0);
-    assert!(findings.is_empty(), "{findings:?}");
+    assert_eq!(observed.lines(), [""; 0]);
 }
 
 pub(crate) async fn read(

@@ -6,9 +6,9 @@ use std::fs;
 use proptest::prelude::*;
 use registry_core::Digest;
 use registry_core::storage::ListStorage as _;
-use registry_storage::Store;
-use registry_storage::distribution::{ExportOptions, export, survey};
+use registry_storage::distribution::{ExportOptions, survey};
 use registry_storage::filesystem::FilesystemBackend;
+use registry_storage::{Maintenance as _, Store};
 
 use crate::fixture::{
     LARGE, Old, SMALL, all, content, get, image, index, name, read, repositories, sha256, tags,
@@ -243,7 +243,7 @@ async fn round_trip(steps: Vec<Step>) {
         &old.found(),
         old.root.path(),
         &registry_storage::distribution::AdoptOptions::new(),
-        &mut (),
+        &(),
     )
     .await
     .unwrap();
@@ -255,8 +255,9 @@ async fn round_trip(steps: Vec<Step>) {
     let target = Old {
         root: tempfile::tempdir().unwrap(),
     };
-    let options = ExportOptions::new().link_from(old.root.path());
-    export(&store, target.root.path(), &options, &mut |_| {})
+    let options = ExportOptions::new();
+    store
+        .export_distribution(target.root.path(), &options, &())
         .await
         .unwrap();
     assert!(old.snapshot() == before, "{steps:?}");

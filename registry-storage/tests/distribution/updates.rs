@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use registry_core::storage::{BlobStorage as _, ManifestStorage as _, NewManifest, TagCondition};
-use registry_storage::Store;
-use registry_storage::distribution::{AdoptReport, DefectKind, has_news, update, wrote_here};
+use registry_storage::distribution::{AdoptReport, DefectKind, ExportOptions, has_news, update};
 use registry_storage::filesystem::FilesystemBackend;
+use registry_storage::testing::Observed;
+use registry_storage::{Maintenance as _, Store};
 
 use crate::fixture::{
     Defects, LARGE, Old, content, expect_sound, get, index, name, repositories, set_all_times, set_time,
@@ -17,22 +18,22 @@ use crate::fixture::{
 
 /// Updates the store, which has to find something new.
 async fn updated(old: &Old, store: &Store<FilesystemBackend>) -> (AdoptReport, Defects) {
-    let mut defects = Defects::default();
-    match update(store, &old.found(), &mut defects).await.unwrap() {
-        Some(report) => (report, defects),
+    let observed = Observed::default();
+    match update(store, &old.found(), &observed).await.unwrap() {
+        Some(report) => (report, Defects::of(observed)),
         None => panic!("nothing changed"),
     }
 }
 
 /// Lets the store see what changed but a moment ago.
 async fn updated_if_changed(old: &Old, store: &Store<FilesystemBackend>) {
-    let report = update(store, &old.found(), &mut ()).await.unwrap();
+    let report = update(store, &old.found(), &()).await.unwrap();
     assert!(report.is_none_or(|report| report.is_empty()));
 }
 
 async fn expect_nothing_new(old: &Old, store: &Store<FilesystemBackend>) {
     assert!(!has_news(store, &old.found()).await.unwrap());
-    assert_eq!(update(store, &old.found(), &mut ()).await.unwrap(), None);
+    assert_eq!(update(store, &old.found(), &()).await.unwrap(), None);
 }
 
 fn copy(flag: &str, from: &Path, to: &Path) {
@@ -347,7 +348,9 @@ async fn what_this_store_wrote_to_the_tree_stays_deleted_once_it_is() {
     old.push_manifest("app", &["v2", "v3"], &here);
     move_here(&store, "app", "v3", "v2").await;
     let new = old.push_image("app", "v4", 4);
-    wrote_here(&store, &old.found()).await.unwrap();
+    let options = ExportOptions::new();
+    let exported = store.export_distribution(old.root.path(), &options, &());
+    exported.await.unwrap();
     delete(&store, "app", &here).await;
     let (report, _) = updated(&old, &store).await;
     assert_eq!((report.manifests, report.tags), (1, 1));

@@ -118,7 +118,7 @@ async fn serve_until_signal(
     };
     let control = start_control(&location, &storage);
     start_health_checks(configuration, &health, &storage.store)?;
-    telemetry.add_storage(storage.store.clone());
+    telemetry.add_storage(Arc::clone(&storage.store));
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;

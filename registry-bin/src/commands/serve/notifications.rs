@@ -42,7 +42,9 @@ impl Notifications {
         };
         let path = match (&wanted.outbox.path, location) {
             (Some(path), _) => Some(path.to_path_buf()),
-            (None, StorageLocation::Folder(root)) if !storage.store.is_read_only() => Some(outbox_file(root)),
+            (None, StorageLocation::Folder(root)) if !storage.store.write_state().is_read_only => {
+                Some(outbox_file(root))
+            }
             (None, _) => None,
         };
         let outbox = open(path, limits, names).await?;

@@ -4,19 +4,18 @@ use std::error::Error as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 use registry_core::Timestamp;
+use registry_core::printable::with_causes;
 use registry_http::Health;
-use registry_storage::distribution::{
-    self, AdoptOptions, AdoptReport, Adoption, Defect, Observer, Tree, adoption, is_unadopted,
-};
+use registry_storage::distribution::{self, AdoptOptions, AdoptReport, Adoption, Tree, adoption};
 use registry_storage::filesystem::backup::{is_backup, made_at};
 use registry_storage::filesystem::{FilesystemBackend, is_root};
-use registry_storage::{Backend, Clock as _, Store, SystemClock};
+use registry_storage::{Backend as _, Clock as _, Finding, Maintenance, Observer, Step, Store, SystemClock};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
@@ -24,14 +23,14 @@ use super::listeners::{Reservation, Reserved};
 use super::process::{ServiceManager, Signals};
 use crate::config::Configuration;
 use crate::config::sections::backup::Backup;
-use crate::control::adopt::{amount, describe, failure, find_if_there, not_adopted};
+use crate::control::adopt::{describe, failure, find_if_there, finding_line};
 use crate::control::count::count;
 use crate::control::run;
 use crate::control::server::ControlServer;
 use crate::control::show::is_for_bars;
 use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
-use crate::storage::{AnyStore, OpenStorage, StorageLocation};
+use crate::storage::{OpenStorage, StorageLocation};
 
 /// Opens the storage, which may keep `open_files` files of blobs open, then reserves the port unless that was done
 /// before, and adopts what registry:2 left in the storage. In this order one server can take over from another. Returns
@@ -56,7 +55,7 @@ pub(super) async fn open(
     };
     let reserved = reservation.make(&configuration.http)?;
     let adopted = tokio::select! {
-        adopted = adopt(location, &storage.store, health) => adopted.map(|()| true),
+        adopted = adopt(location, &*storage.store, health) => adopted.map(|()| true),
         () = signals.next() => Ok(false),
     };
     if !matches!(adopted, Ok(true)) {
@@ -73,10 +72,10 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Why it cannot be adopted. The registry must not be served then, because clients would find it empty.
-async fn adopt(location: &StorageLocation, store: &AnyStore, health: &Health) -> Result<(), Failure> {
-    match (location, store) {
-        (StorageLocation::Folder(root), AnyStore::Disk(store)) => adopt_folder(root, store, health).await,
-        (StorageLocation::Bucket(_), AnyStore::Objects(store)) => refuse_unadopted(store, location).await,
+async fn adopt(location: &StorageLocation, store: &dyn Maintenance, health: &Health) -> Result<(), Failure> {
+    match (location, store.on_disk()) {
+        (StorageLocation::Folder(root), Ok(store)) => adopt_folder(root, store, health).await,
+        (StorageLocation::Bucket(_), Err(_)) => refuse_unadopted(store, location).await,
         _ => Ok(()),
     }
 }
@@ -115,8 +114,8 @@ async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &He
 
 /// Adopts what the distribution registry stored after its folders were adopted.
 async fn update(tree: &Tree, when: Timestamp, store: &Store<FilesystemBackend>, health: &Health) {
-    let mut progress = AdoptionProgress::new(health);
-    let updated = distribution::update(store, tree, &mut progress).await;
+    let progress = AdoptionProgress::new(health);
+    let updated = distribution::update(store, tree, &progress).await;
     progress.end();
     match updated {
         Ok(Some(report)) if !report.is_empty() => {
@@ -153,8 +152,8 @@ async fn adopt_tree(
         root = %root.display(),
         "adopting what the distribution registry left here; its files stay as they are"
     );
-    let mut progress = AdoptionProgress::new(health);
-    let adopted = distribution::adopt(store, tree, &AdoptOptions::new(), &mut progress).await;
+    let progress = AdoptionProgress::new(health);
+    let adopted = store.adopt(tree, &AdoptOptions::new(), &progress).await;
     progress.end();
     let report = adopted.map_err(|cause| failure(root).because(cause.with_owner()))?;
     tracing::info!("adopted {}", describe(&report));
@@ -210,9 +209,9 @@ async fn require_adopted(
 }
 
 /// Refuses a bucket that has the distribution registry's data and none of ours: it would look empty to clients.
-async fn refuse_unadopted<B: Backend>(store: &Store<B>, place: &StorageLocation) -> Result<(), Failure> {
+async fn refuse_unadopted(store: &dyn Maintenance, place: &StorageLocation) -> Result<(), Failure> {
     let failed = || Failure::new(format!("cannot use {place}"));
-    match is_unadopted(store).await {
+    match store.is_unadopted().await {
         Ok(false) => Ok(()),
         Ok(true) => Err(failed().because(
             "it has the data of the distribution registry, which is adopted from a folder only, not from a bucket; \
@@ -224,26 +223,16 @@ async fn refuse_unadopted<B: Backend>(store: &Store<B>, place: &StorageLocation)
 
 /// Describes why a service failed, without the message for clients ("busy"), and says what to do if that is known.
 fn cause_of(error: &registry_core::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| (**cause).source());
-    let mut text = String::new();
-    for cause in causes.map(ToString::to_string) {
-        // Some errors include their causes.
-        if !text.contains(&cause) {
-            text = if text.is_empty() {
-                cause
-            } else {
-                format!("{text}: {cause}")
-            };
-        }
-    }
-    match text.as_str() {
-        "" => error.to_string(),
+    let Some(cause) = error.source() else {
+        return error.to_string();
+    };
+    match with_causes(cause.to_string(), cause.source()) {
         // The error of a TLS client that gets an HTTP answer.
-        _ if text.contains("InvalidContentType") => format!(
+        text if text.contains("InvalidContentType") => format!(
             "the service speaks HTTP and is asked by HTTPS; write http:// in its address (`regionendpoint`, `serviceurl`), or \
              `secure: false`: {text}"
         ),
-        _ => text,
+        text => text,
     }
 }
 
@@ -252,7 +241,7 @@ fn cause_of(error: &registry_core::Error) -> String {
 struct AdoptionProgress<'h> {
     health: &'h Health,
     bar: Option<ProgressBar>,
-    logged: Instant,
+    logged: Mutex<Instant>,
 }
 
 impl<'h> AdoptionProgress<'h> {
@@ -260,8 +249,18 @@ impl<'h> AdoptionProgress<'h> {
         Self {
             health,
             bar: is_for_bars().then(bar),
-            logged: Instant::now(),
+            logged: Mutex::new(Instant::now()),
         }
+    }
+
+    /// Returns whether the log reported no progress for a while, and counts from now on.
+    fn is_log_due(&self) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = logged.elapsed() >= PROGRESS_INTERVAL;
+        if is_due {
+            *logged = Instant::now();
+        }
+        is_due
     }
 
     /// Removes the bar.
@@ -274,7 +273,23 @@ impl<'h> AdoptionProgress<'h> {
 
 #[async_trait]
 impl Observer for AdoptionProgress<'_> {
-    fn progress(&mut self, report: &AdoptReport) {
+    fn step(&self, _: Step, done: u64, total: Option<u64>) {
+        if let (Some(bar), Some(total)) = (&self.bar, total) {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    }
+
+    async fn found(&self, finding: Finding) {
+        let line = finding_line(&finding);
+        let log = || tracing::warn!("{line}");
+        match &self.bar {
+            Some(bar) => bar.suspend(log),
+            None => log(),
+        }
+    }
+
+    fn adopted(&self, report: &AdoptReport) {
         let phase = format!(
             "adopting: {} of {} of the distribution registry are done; {}, {}",
             report.repositories_done,
@@ -283,17 +298,13 @@ impl Observer for AdoptionProgress<'_> {
             count(report.manifests, "manifest")
         );
         if let Some(bar) = &self.bar {
-            let (_, done, total) = amount(report);
-            bar.set_length(total);
-            bar.set_position(done);
             bar.set_message(format!(
                 "{}, {}, {}",
                 count(report.blobs, "blob"),
                 count(report.manifests, "manifest"),
                 count(report.tags, "tag")
             ));
-        } else if self.logged.elapsed() >= PROGRESS_INTERVAL {
-            self.logged = Instant::now();
+        } else if self.is_log_due() {
             tracing::info!(
                 repositories = report.repositories_done,
                 of = report.repositories,
@@ -305,14 +316,6 @@ impl Observer for AdoptionProgress<'_> {
         }
         ServiceManager::status(&phase);
         self.health.starting(phase);
-    }
-
-    async fn defect(&mut self, defect: &Defect) {
-        let log = || tracing::warn!("{}", not_adopted(defect));
-        match &self.bar {
-            Some(bar) => bar.suspend(log),
-            None => log(),
-        }
     }
 }
 
@@ -333,11 +336,11 @@ pub(super) fn start_control(location: &StorageLocation, storage: &OpenStorage) -
         // A command that can reach the bucket needs no server.
         return None;
     };
-    if storage.store.is_read_only() {
+    if storage.store.write_state().is_read_only {
         // What may be done with a read-only folder needs no server.
         return None;
     }
-    ControlServer::start(root, storage.store.clone())
+    ControlServer::start(root, Arc::clone(&storage.store))
         .inspect_err(|error| {
             tracing::warn!(%error, "check, backup and other commands cannot work while this server runs");
         })
@@ -357,11 +360,11 @@ pub(super) struct Backups(JoinHandle<()>);
 impl Backups {
     /// Starts, if backups are configured. The first backup is made at once if there is none, or the last one is too
     /// old.
-    pub(super) fn start(wanted: &Backup, store: &AnyStore) -> Option<Self> {
-        let (Some(folder), AnyStore::Disk(store)) = (&wanted.folder, store) else {
+    pub(super) fn start(wanted: &Backup, store: &Arc<dyn Maintenance>) -> Option<Self> {
+        let (Some(folder), Ok(_)) = (&wanted.folder, store.on_disk()) else {
             return None;
         };
-        if store.backend().is_read_only() {
+        if store.write_state().is_read_only {
             tracing::warn!("no backups are made of a folder that is only read");
             return None;
         }
@@ -395,7 +398,7 @@ struct BackupPlan {
 }
 
 impl BackupPlan {
-    async fn run(self, store: Arc<Store<FilesystemBackend>>) {
+    async fn run(self, store: Arc<dyn Maintenance>) {
         loop {
             let plan = self.clone();
             let wait = match spawn_blocking(move || plan.wait()).await {
@@ -404,7 +407,7 @@ impl BackupPlan {
                 Err(_) => return,
             };
             sleep(wait).await;
-            if let Err(cause) = self.back_up(&store).await {
+            if let Err(cause) = self.back_up(&*store).await {
                 sleep(self.failed(cause)).await;
             }
         }
@@ -417,11 +420,11 @@ impl BackupPlan {
         BACKUP_RETRY.min(self.every)
     }
 
-    async fn back_up(&self, store: &Store<FilesystemBackend>) -> Result<(), Failure> {
+    async fn back_up(&self, store: &dyn Maintenance) -> Result<(), Failure> {
         let name = format!("{BACKUP_PREFIX}{}", SystemClock.now()).replace(':', "-");
         let target = self.folder.join(name);
         let failed = || Failure::new(format!("cannot write {}", target.display()));
-        let report = store.backend().backup(&target, Arc::new(())).await;
+        let report = store.backup(&target, Arc::new(())).await;
         let report = report.map_err(|cause| failed().because(cause.with_owner()))?;
         tracing::info!(backup = %target.display(), "a backup was made: {}", run::describe(&report));
         let plan = self.clone();

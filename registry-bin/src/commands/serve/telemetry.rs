@@ -18,6 +18,7 @@ use registry_http::{
     AccessLog, AuditLevel, CheckOptions, DebugService, Health, Limits, LineFormat, LineLog, Listener,
     MeteredStorage, Metrics, Observer, RefusalLog, RequestRecord, Server,
 };
+use registry_storage::Maintenance;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpStream;
 
@@ -29,7 +30,6 @@ use crate::config::values::GoDuration;
 use crate::config::{Configuration, Loaded};
 use crate::failure::Failure;
 use crate::line_writer::LineWriter;
-use crate::storage::AnyStore;
 use crate::traces::Traces;
 
 /// The observers of a server, and their outputs.
@@ -70,7 +70,7 @@ impl Telemetry {
     }
 
     /// Adds what a storage reports about itself to the metrics.
-    pub(super) fn add_storage(&self, store: AnyStore) {
+    pub(super) fn add_storage(&self, store: Arc<dyn Maintenance>) {
         self.metrics
             .register(|registry| registry.register_collector(Box::new(StorageMetrics(store))));
     }
@@ -260,26 +260,27 @@ impl Collector for DroppedLines {
 /// What a storage reports about itself at the time of each scrape: whether it writes, how much space it has, and how
 /// much is in it.
 #[derive(Debug)]
-struct StorageMetrics(AnyStore);
+struct StorageMetrics(Arc<dyn Maintenance>);
 
 impl Collector for StorageMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let state = self.0.write_state();
         let gauge = encoder.encode_descriptor(
             "registry_storage_writes_stopped",
             "1 while nothing is written after an error of the disk, else 0",
             None,
             MetricType::Gauge,
         )?;
-        ConstGauge::new(i64::from(self.0.is_stopped())).encode(gauge)?;
+        ConstGauge::new(i64::from(state.stopped.is_some())).encode(gauge)?;
         let gauge = encoder.encode_descriptor(
             "registry_storage_full",
             "1 while pushes are refused because the disk is full, or hardly any space is left, else 0",
             None,
             MetricType::Gauge,
         )?;
-        ConstGauge::new(i64::from(self.0.lacks_space().is_some())).encode(gauge)?;
+        ConstGauge::new(i64::from(state.lacks_space.is_some())).encode(gauge)?;
         let mut gauges = Vec::new();
-        if let Some(space) = self.0.space() {
+        if let Some(space) = state.space {
             gauges.push((
                 "registry_storage_free_bytes",
                 "What the disk still takes, beside what is kept for deletes, when its health was checked last",
@@ -345,23 +346,23 @@ pub(super) fn start_debug_listener(
 pub(super) fn start_health_checks(
     configuration: &Configuration,
     health: &Health,
-    store: &AnyStore,
+    store: &Arc<dyn Maintenance>,
 ) -> Result<(), Failure> {
     let checks = &configuration.health;
-    let storage = store.clone();
-    health.add_remark(move || storage.lacks_space());
+    let storage = Arc::clone(store);
+    health.add_remark(move || storage.write_state().lacks_space);
     // On a bucket, each check is a request that costs money.
-    let is_folder = matches!(store, AnyStore::Disk(_));
+    let is_folder = store.on_disk().is_ok();
     if checks.storage.enabled.unwrap_or(is_folder) {
         let options = check_options(
             checks.storage.interval,
             GoDuration::default(),
             checks.storage.threshold,
         );
-        let store = store.clone();
+        let store = Arc::clone(store);
         health.watch("storagedriver", options, move || {
-            let store = store.clone();
-            Box::pin(async move { store.probe().await })
+            let store = Arc::clone(&store);
+            Box::pin(async move { store.probe().await.map_err(|error| error.to_string()) })
         });
     }
     for check in &checks.file {

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use super::{BackupError, BackupReport, check_wanted, disk, sync};
 use crate::bytes_name::BytesName;
 use crate::filesystem::rights::{Rights, create_folder};
-use crate::progress::{Progress, Step};
+use crate::observer::{Observer, Step};
 
 /// How many bytes are copied between two checks whether the backup is still wanted.
 const PIECE: u64 = 32 << 20;
@@ -32,7 +32,7 @@ pub(super) struct Copier<'a> {
     total: Total,
     /// Files cannot have second names there, so their content is copied.
     copies: bool,
-    progress: &'a dyn Progress,
+    observer: &'a dyn Observer,
     is_wanted: &'a AtomicBool,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Copier<'a> {
         (from, to): (PathBuf, PathBuf),
         rights: Rights,
         total: Total,
-        (progress, is_wanted): (&'a dyn Progress, &'a AtomicBool),
+        (observer, is_wanted): (&'a dyn Observer, &'a AtomicBool),
     ) -> Result<Self, BackupError> {
         create_folder(&to, rights.folder()).map_err(disk(&to))?;
         Ok(Self {
@@ -53,7 +53,7 @@ impl<'a> Copier<'a> {
             days: BTreeSet::new(),
             report: BackupReport::default(),
             total,
-            progress,
+            observer,
             is_wanted,
         })
     }
@@ -69,7 +69,7 @@ impl<'a> Copier<'a> {
                 self.total.files,
             )
         };
-        self.progress.step(step, done, Some(total.max(done)));
+        self.observer.step(step, done, Some(total.max(done)));
     }
 
     /// Takes over the bytes of a name, once; returns `false` if there are none.

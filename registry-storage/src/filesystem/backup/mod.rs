@@ -25,8 +25,9 @@ use self::copy::{Copier, Total};
 pub use self::restore::{made_at, restore};
 use super::rights::{Rights, create_file, create_file_if_missing, create_private_folder};
 use super::{BYTES_FOLDER, FilesystemBackend, RECORDS_FILE};
+use crate::backend::NotOnDisk;
 use crate::clock::{Clock as _, SystemClock};
-use crate::progress::Progress;
+use crate::observer::Observer;
 
 /// The file that makes a backup whole.
 const MANIFEST_FILE: &str = "backup.json";
@@ -117,24 +118,20 @@ pub enum BackupError {
     /// The store is closed, or a record cannot be read.
     #[error(transparent)]
     Store(#[from] Error),
+    /// Only a store in a folder has backups. For a bucket, use its versioning or replication, or export its images.
+    #[error(transparent)]
+    NotOnDisk(#[from] NotOnDisk),
     /// The caller no longer waits for it.
     #[error("the command was ended")]
     Cancelled,
 }
 
 impl FilesystemBackend {
-    /// Makes a backup of the whole store in the folder `target`, which must be empty or not exist.
-    ///
-    /// It contains everything that was answered before this is called. Pushes and pulls continue; deletes of bytes
-    /// wait. Cancel safety: a dropped future ends the backup soon. The files of a backup that did not finish are
-    /// removed.
-    ///
-    /// # Errors
-    /// [`BackupError`].
-    pub async fn backup(
+    /// Makes a backup, as [`Maintenance::backup`](crate::Maintenance::backup) says.
+    pub(crate) async fn back_up(
         &self,
         target: &Path,
-        progress: Arc<dyn Progress>,
+        observer: Arc<dyn Observer>,
     ) -> Result<BackupReport, BackupError> {
         let files = self.files()?;
         let alone = Arc::clone(&self.deletes).write_owned().await;
@@ -142,7 +139,7 @@ impl FilesystemBackend {
         let wanted = Wanted::default();
         let is_wanted = wanted.flag();
         let work = move || {
-            let report = back_up(&root, &target, &*progress, &is_wanted);
+            let report = back_up(&root, &target, &*observer, &is_wanted);
             drop((alone, files));
             report
         };
@@ -184,11 +181,11 @@ fn check_wanted(is_wanted: &AtomicBool) -> Result<(), BackupError> {
 fn back_up(
     root: &Path,
     target: &Path,
-    progress: &dyn Progress,
+    observer: &dyn Observer,
     is_wanted: &AtomicBool,
 ) -> Result<BackupReport, BackupError> {
     require_empty(target)?;
-    let made = fill(root, target, progress, is_wanted);
+    let made = fill(root, target, observer, is_wanted);
     if made.is_err() {
         discard(target);
     }
@@ -198,14 +195,14 @@ fn back_up(
 fn fill(
     root: &Path,
     target: &Path,
-    progress: &dyn Progress,
+    observer: &dyn Observer,
     is_wanted: &AtomicBool,
 ) -> Result<BackupReport, BackupError> {
     let made = SystemClock.now();
     let rights = Rights::below(target).map_err(disk(target))?;
     let records = target.join(RECORDS_FILE);
     create_file_if_missing(&records, rights.file()).map_err(disk(&records))?;
-    snapshot::copy_records(&root.join(RECORDS_FILE), &records, progress, is_wanted)?;
+    snapshot::copy_records(&root.join(RECORDS_FILE), &records, observer, is_wanted)?;
     let mut total = Total::default();
     snapshot::each_bytes_name(&records, |_, size| {
         check_wanted(is_wanted)?;
@@ -214,7 +211,7 @@ fn fill(
         Ok(())
     })?;
     let folders = (root.join(BYTES_FOLDER), target.join(BYTES_FOLDER));
-    let mut copier = Copier::new(folders, rights, total, (progress, is_wanted))?;
+    let mut copier = Copier::new(folders, rights, total, (observer, is_wanted))?;
     snapshot::each_bytes_name(&records, |name, _| copier.copy(name).map(drop))?;
     let report = copier.finish()?;
     sync(&records)?;

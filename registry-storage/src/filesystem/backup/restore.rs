@@ -14,7 +14,7 @@ use super::{BackupError, BackupReport, FORMAT, MANIFEST_FILE, Manifest, Wanted, 
 use crate::filesystem::options::try_take;
 use crate::filesystem::rights::Rights;
 use crate::filesystem::{BYTES_FOLDER, LOCK_FILE, OpenError, RECORDS_FILE};
-use crate::progress::Progress;
+use crate::observer::Observer;
 
 /// The maximum number of bytes read of a backup's manifest, which has a few lines.
 const MANIFEST_LIMIT: u64 = 64 * 1024;
@@ -32,12 +32,12 @@ const UNFINISHED: &str = ".restoring";
 pub async fn restore(
     backup: &Path,
     root: &Path,
-    progress: Arc<dyn Progress>,
+    observer: Arc<dyn Observer>,
 ) -> Result<BackupReport, BackupError> {
     let (backup, root) = (backup.to_owned(), root.to_owned());
     let wanted = Wanted::default();
     let is_wanted = wanted.flag();
-    spawn_blocking(move || bring_back(&backup, &root, &*progress, &is_wanted))
+    spawn_blocking(move || bring_back(&backup, &root, &*observer, &is_wanted))
         .await
         .unwrap_or(Err(BackupError::Cancelled))
 }
@@ -45,7 +45,7 @@ pub async fn restore(
 fn bring_back(
     backup: &Path,
     root: &Path,
-    progress: &dyn Progress,
+    observer: &dyn Observer,
     is_wanted: &AtomicBool,
 ) -> Result<BackupReport, BackupError> {
     let manifest = read_manifest(backup)?;
@@ -68,7 +68,7 @@ fn bring_back(
     sync(&records)?;
     let rights = Rights::below(root).map_err(disk(root))?;
     let folders = (backup.join(BYTES_FOLDER), bytes.clone());
-    let mut copier = Copier::new(folders, rights, total, (progress, is_wanted))?;
+    let mut copier = Copier::new(folders, rights, total, (observer, is_wanted))?;
     let mut missing = 0;
     snapshot::each_bytes_name(&records, |name, _| {
         if !copier.copy(name)? {
@@ -106,13 +106,14 @@ fn read_manifest(backup: &Path) -> Result<Manifest, BackupError> {
     })?;
     let manifest: Manifest =
         serde_json::from_reader(BufReader::new(file.take(MANIFEST_LIMIT))).map_err(|_| not_whole())?;
-    if (1..=FORMAT).contains(&manifest.format) {
-        Ok(manifest)
-    } else {
-        Err(BackupError::Newer {
+    match manifest.format {
+        // No version of this program wrote it.
+        0 => Err(not_whole()),
+        1..=FORMAT => Ok(manifest),
+        found => Err(BackupError::Newer {
             path: backup.to_owned(),
-            found: manifest.format,
-        })
+            found,
+        }),
     }
 }
 

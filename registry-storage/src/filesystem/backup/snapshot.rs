@@ -13,7 +13,7 @@ use crate::filesystem::migration::migrate;
 use crate::filesystem::origin;
 use crate::filesystem::queries::{self, Medium};
 use crate::key::Key;
-use crate::progress::{Progress, Step};
+use crate::observer::{Observer, Step};
 use crate::record::{BlobRecord, QuarantineRecord, decode};
 
 /// How many pages are copied between two checks whether the backup is still wanted.
@@ -26,7 +26,7 @@ const BATCH: usize = 1000;
 pub(super) fn copy_records(
     from: &Path,
     to: &Path,
-    progress: &dyn Progress,
+    observer: &dyn Observer,
     is_wanted: &AtomicBool,
 ) -> Result<(), BackupError> {
     let source = queries::open_reader(from, Medium::Files).map_err(records(from))?;
@@ -42,7 +42,7 @@ pub(super) fn copy_records(
             let pages = backup.progress();
             let total = u64::try_from(pages.pagecount).unwrap_or_default();
             let left = u64::try_from(pages.remaining).unwrap_or_default();
-            progress.step(Step::Copy, total.saturating_sub(left), Some(total));
+            observer.step(Step::Copy, total.saturating_sub(left), Some(total));
             if step == StepResult::Done {
                 break;
             }

@@ -171,7 +171,7 @@ async fn a_backup_of_format_1_is_restored_as_the_format_of_today() {
         tempfile::tempdir().unwrap(),
     );
     let backend = FilesystemBackend::open(root.path()).await.unwrap();
-    backend.backup(backup.path(), Arc::new(())).await.unwrap();
+    backend.back_up(backup.path(), Arc::new(())).await.unwrap();
     backend.close().await.unwrap();
     let path = backup.path().join(RECORDS_FILE);
     fs::remove_file(&path).unwrap();

@@ -12,7 +12,7 @@ use super::examine::{Read, other_content};
 use super::finding::Problem;
 use crate::backend::{Backend, Expect, Version, VersionedRecord};
 use crate::key::Key;
-use crate::progress::{Progress, Step};
+use crate::observer::{Observer, Step};
 use crate::record::{BlobBytes, BlobRecord, SessionRecord};
 use crate::store::Store;
 use crate::store::uploads::hash;
@@ -24,18 +24,18 @@ pub(super) struct Pace<'p> {
     read: u64,
     /// Roughly how much there is to read, in bytes.
     pub(super) total: u64,
-    progress: &'p dyn Progress,
+    observer: &'p dyn Observer,
 }
 
 impl<'p> Pace<'p> {
     /// Allows `limit` bytes a second.
-    pub(super) fn new(limit: Option<u64>, progress: &'p dyn Progress) -> Self {
+    pub(super) fn new(limit: Option<u64>, observer: &'p dyn Observer) -> Self {
         Self {
             limit,
             start: Instant::now(),
             read: 0,
             total: 0,
-            progress,
+            observer,
         }
     }
 
@@ -46,7 +46,7 @@ impl<'p> Pace<'p> {
     /// Counts `bytes` that were read, and waits until more may be read.
     async fn after(&mut self, bytes: u64) {
         self.read = self.read.saturating_add(bytes);
-        self.progress
+        self.observer
             .step(Step::Content, self.read, Some(self.total.max(self.read)));
         if let Some(limit) = self.limit {
             let millis = u128::from(self.read) * 1000 / u128::from(limit.max(1));

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use async_trait::async_trait;
 use registry_core::{Digest, RepositoryName};
 
 use crate::key::Key;
@@ -31,27 +30,13 @@ pub enum Repair {
 
 /// A problem that a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct RecordFinding {
     /// The record that it is about.
     pub key: Key,
     /// What is wrong.
     pub problem: Problem,
     /// What was done about it.
     pub repair: Repair,
-}
-
-/// Receives the findings of a check as they are made; there may be any number. A closure implements it.
-#[async_trait]
-pub trait Findings: Send {
-    /// Takes a finding. The check continues when this returns.
-    async fn take(&mut self, finding: Finding);
-}
-
-#[async_trait]
-impl<F: FnMut(Finding) + Send> Findings for F {
-    async fn take(&mut self, finding: Finding) {
-        self(finding);
-    }
 }
 
 /// What may be wrong with a record or what it names.
@@ -252,7 +237,7 @@ impl fmt::Display for Problem {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for RecordFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, problem, repair } = self;
         write!(f, "{key}: {problem}. Clients notice: {}. ", problem.consequence())?;

@@ -10,7 +10,8 @@ mod finding;
 mod quarantine;
 mod repair;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use crate::chain::may_sweep;
@@ -19,7 +20,7 @@ use registry_core::{Digest, Error};
 
 use self::content::{Pace, Suspect};
 use self::examine::{Beside, Examined, examine};
-pub use self::finding::{Finding, Findings, Problem, Repair, Severity};
+pub use self::finding::{Problem, RecordFinding, Repair, Severity};
 use self::quarantine::SuspectBlob;
 use self::repair::{Recheck, outcome};
 use super::Store;
@@ -28,13 +29,17 @@ use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::progress::{Progress, Step};
+use crate::observer::{Finding, Observer, Step};
 
 /// How many records are examined at once; a bucket takes some milliseconds for each.
 const PARALLEL: usize = 16;
 
 /// The maximum number of passes over the records, if something is repaired.
 const ROUNDS: usize = 4;
+
+/// How many unrepaired problems are remembered at most, some 200 bytes each. If there are more, later passes report only
+/// what they repair.
+const UNREPAIRED_LIMIT: usize = 100_000;
 
 /// How a check works.
 #[derive(Clone, Debug)]
@@ -59,6 +64,42 @@ impl Default for CheckOptions {
             bytes_per_second: None,
             settle: Duration::from_secs(3),
         }
+    }
+}
+
+impl CheckOptions {
+    /// Returns the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`repair`](Self::repair).
+    #[must_use]
+    pub const fn repair(mut self, repair: bool) -> Self {
+        self.repair = repair;
+        self
+    }
+
+    /// Sets [`verify_content`](Self::verify_content).
+    #[must_use]
+    pub const fn verify_content(mut self, verify_content: bool) -> Self {
+        self.verify_content = verify_content;
+        self
+    }
+
+    /// Sets [`bytes_per_second`](Self::bytes_per_second).
+    #[must_use]
+    pub const fn bytes_per_second(mut self, bytes_per_second: Option<u64>) -> Self {
+        self.bytes_per_second = bytes_per_second;
+        self
+    }
+
+    /// Sets [`settle`](Self::settle).
+    #[must_use]
+    pub const fn settle(mut self, settle: Duration) -> Self {
+        self.settle = settle;
+        self
     }
 }
 
@@ -90,57 +131,57 @@ impl CheckReport {
     }
 }
 
-impl<B: Backend> Store<B> {
-    /// Checks the whole store and passes each problem to `found`.
-    ///
-    /// Safe alongside all other operations and on every backend. Cancel safe: what was repaired stays repaired.
-    ///
-    /// # Errors
-    /// Those of the medium.
-    pub async fn check(
-        &self,
-        options: &CheckOptions,
-        progress: &dyn Progress,
-        found: &mut dyn Findings,
-    ) -> Result<CheckReport, Error> {
-        let mut check = Check {
-            store: self,
-            options,
-            progress,
-            found,
-            report: CheckReport::default(),
-            pace: Pace::new(options.bytes_per_second, progress),
-            verify_content: options.verify_content,
-            is_again: false,
-            total: 0,
-            is_reading: false,
-        };
-        check.count().await?;
-        check.all_records().await?;
-        check.bytes().await?;
-        check.quarantine().await?;
-        Ok(check.report)
-    }
+/// Checks a whole store.
+///
+/// # Errors
+/// Those of the medium.
+pub(crate) async fn check<B: Backend>(
+    store: &Store<B>,
+    options: &CheckOptions,
+    observer: &dyn Observer,
+) -> Result<CheckReport, Error> {
+    let mut check = Check::new(store, options, observer);
+    check.count().await?;
+    check.all_records().await?;
+    check.bytes().await?;
+    check.quarantine().await?;
+    Ok(check.report)
 }
 
 /// A check in progress.
 struct Check<'a, B> {
     store: &'a Store<B>,
     options: &'a CheckOptions,
-    progress: &'a dyn Progress,
-    found: &'a mut dyn Findings,
+    observer: &'a dyn Observer,
     report: CheckReport,
     pace: Pace<'a>,
     verify_content: bool,
-    /// Only repairs are still reported: other problems were reported in the first round.
+    /// The records were examined before.
     is_again: bool,
+    /// What was reported and not repaired. It is found again in each round, and may be repaired there.
+    unrepaired: HashSet<(Key, Discriminant<Problem>)>,
     /// Roughly how many records there are.
     total: u64,
     /// Content is being read, and the progress counts its bytes.
     is_reading: bool,
 }
 
-impl<B: Backend> Check<'_, B> {
+impl<'a, B: Backend> Check<'a, B> {
+    fn new(store: &'a Store<B>, options: &'a CheckOptions, observer: &'a dyn Observer) -> Self {
+        Self {
+            store,
+            options,
+            observer,
+            report: CheckReport::default(),
+            pace: Pace::new(options.bytes_per_second, observer),
+            verify_content: options.verify_content,
+            is_again: false,
+            unrepaired: HashSet::new(),
+            total: 0,
+            is_reading: false,
+        }
+    }
+
     /// The prefixes of the keys to go through.
     fn prefixes() -> [Key; 6] {
         [
@@ -173,7 +214,7 @@ impl<B: Backend> Check<'_, B> {
     fn tell_records(&self) {
         let done = self.report.records;
         if !self.is_reading {
-            self.progress
+            self.observer
                 .step(Step::Records, done, Some(self.total.max(done)));
         }
     }
@@ -334,18 +375,27 @@ impl<B: Backend> Check<'_, B> {
     }
 
     async fn report(&mut self, key: Key, problem: Problem, repair: Repair) {
-        if self.is_again && repair != Repair::Done {
+        let found = (key.clone(), discriminant(&problem));
+        let is_known = if repair == Repair::Done {
+            self.report.repaired = self.report.repaired.saturating_add(1);
+            self.unrepaired.remove(&found)
+        } else if self.unrepaired.len() < UNREPAIRED_LIMIT {
+            !self.unrepaired.insert(found)
+        } else {
+            self.is_again || self.unrepaired.contains(&found)
+        };
+        if is_known && repair != Repair::Done {
             return;
         }
-        let count = match problem.severity() {
-            Severity::Notice => &mut self.report.notices,
-            Severity::Broken => &mut self.report.broken,
-        };
-        *count = count.saturating_add(1);
-        if repair == Repair::Done {
-            self.report.repaired = self.report.repaired.saturating_add(1);
+        if !is_known {
+            let count = match problem.severity() {
+                Severity::Notice => &mut self.report.notices,
+                Severity::Broken => &mut self.report.broken,
+            };
+            *count = count.saturating_add(1);
         }
-        self.found.take(Finding { key, problem, repair }).await;
+        let finding = RecordFinding { key, problem, repair };
+        self.observer.found(Finding::Record(finding)).await;
     }
 
     /// Counts the bytes that nothing names, in the order of the sweeper: bytes, sessions, blobs, quarantine.
@@ -377,7 +427,7 @@ impl<B: Backend> Check<'_, B> {
                 let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
                 self.report.unnamed_bytes += u64::from(may_sweep(by_sessions.contains(name), by_blob));
             }
-            self.progress.step(Step::Bytes, done, Some(total.max(done)));
+            self.observer.step(Step::Bytes, done, Some(total.max(done)));
         }
     }
 
@@ -388,5 +438,29 @@ impl<B: Backend> Check<'_, B> {
             self.report.quarantined = self.report.quarantined.saturating_add(keys.len() as u64);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object_store::ObjectStoreBackend;
+
+    #[tokio::test]
+    async fn each_problem_counts_once_in_whatever_round_it_is_found_or_repaired() {
+        let store = Store::new(ObjectStoreBackend::memory());
+        let options = CheckOptions::new().repair(true);
+        let mut check = Check::new(&store, &options, &());
+        let (first, second) = (Key::from_stored("first"), Key::from_stored("second"));
+        let dead = || Problem::DeadReferrer;
+        check.report(first.clone(), dead(), Repair::Failed).await;
+        check.is_again = true;
+        check.report(first, dead(), Repair::Done).await;
+        assert_eq!((check.report.broken, check.report.repaired), (1, 1));
+        for _ in 0..2 {
+            check.report(second.clone(), dead(), Repair::Failed).await;
+            assert_eq!((check.report.broken, check.report.repaired), (2, 1));
+        }
+        assert!(!check.report.is_sound());
     }
 }

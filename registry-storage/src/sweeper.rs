@@ -7,8 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Store;
-use crate::backend::Backend;
+use crate::maintenance::Maintenance;
 
 /// The minimum time between a sweep and one that is requested for lack of space.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -29,14 +28,14 @@ impl Sweeper {
     /// While writes are refused because the disk is full, a sweep starts as soon as something was deleted, but not
     /// directly after the previous one.
     #[must_use]
-    pub fn start<B: Backend>(store: Arc<Store<B>>, interval: Duration) -> Self {
+    pub fn start(store: Arc<dyn Maintenance>, interval: Duration) -> Self {
         let (stop, mut stopped) = watch::channel(());
         let task = tokio::spawn(async move {
             let work = async {
                 let mut earliest = Instant::now();
                 loop {
                     let wanted = async {
-                        store.room.wanted().await;
+                        store.sweep_wanted().await;
                         sleep_until(earliest).await;
                     };
                     tokio::select! {

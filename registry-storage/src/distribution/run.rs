@@ -1,0 +1,124 @@
+//! An adoption in progress.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use registry_core::{Digest, Timestamp};
+
+use super::defect::Defect;
+use super::error::AdoptError;
+use super::linkable::LinkRules;
+use super::options::AdoptOptions;
+use super::report::AdoptReport;
+use super::tree::Tree;
+use crate::filesystem::FilesystemBackend;
+use crate::observer::{Finding, Observer, Step};
+use crate::store::Store;
+
+/// The destination of adopted content.
+pub(super) enum Sink<'s> {
+    /// Into a store.
+    Store(&'s Store<FilesystemBackend>),
+    /// Nowhere: it is only counted.
+    Nowhere(Nowhere<'s>),
+}
+
+impl<'s> Sink<'s> {
+    /// Returns the store that has, or would get, the content.
+    pub(super) const fn store(&self) -> Option<&'s Store<FilesystemBackend>> {
+        match self {
+            Self::Store(store) => Some(*store),
+            Self::Nowhere(nowhere) => nowhere.store,
+        }
+    }
+}
+
+/// What is known where content is only counted.
+pub(super) struct Nowhere<'s> {
+    /// What the store has is not counted.
+    pub(super) store: Option<&'s Store<FilesystemBackend>>,
+    /// The blobs that were counted, so that each is counted once.
+    pub(super) seen: BTreeSet<Digest>,
+    /// Whether files could get second names, if they would have to.
+    pub(super) rules: Option<LinkRules>,
+    /// The first file that could not.
+    pub(super) refused: Option<AdoptError>,
+}
+
+/// The state of an adoption.
+pub(super) struct Run<'r> {
+    pub(super) tree: &'r Tree,
+    pub(super) sink: Sink<'r>,
+    pub(super) options: &'r AdoptOptions,
+    /// How it is told what is new, if that is all that is wanted.
+    pub(super) news: Option<News>,
+    /// The file system was synced as a whole.
+    pub(super) is_synced: bool,
+    /// The links of the repositories that are done.
+    pub(super) settled: u64,
+    /// How many repositories had something to adopt.
+    pub(super) with_some: u64,
+    /// How many bytes were compared with their digests.
+    pub(super) read: Arc<AtomicU64>,
+    pub(super) report: AdoptReport,
+    pub(super) observer: &'r dyn Observer,
+}
+
+/// How the links that are new are told from others.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum News {
+    /// As [`Wanted::New`].
+    New,
+    /// As [`Wanted::Unseen`].
+    Unseen(Timestamp),
+    /// As [`Wanted::After`].
+    After(Timestamp),
+}
+
+impl<'r> Run<'r> {
+    pub(super) fn new(
+        tree: &'r Tree,
+        sink: Sink<'r>,
+        options: &'r AdoptOptions,
+        observer: &'r dyn Observer,
+    ) -> Self {
+        Self {
+            tree,
+            sink,
+            options,
+            news: None,
+            is_synced: false,
+            settled: 0,
+            with_some: 0,
+            read: Arc::default(),
+            report: AdoptReport::default(),
+            observer,
+        }
+    }
+
+    /// Reports that some links of unfinished repositories are done.
+    pub(super) fn tell(&mut self, links: usize) {
+        let done = self.report.links_done.saturating_add(links as u64);
+        self.report.links_done = done.min(self.report.links);
+        self.report.content_done = self.read.load(Ordering::Relaxed).min(self.report.content);
+        self.report_progress();
+    }
+
+    /// Reports how much was adopted so far: in the step that takes most of the time, and in full.
+    pub(super) fn report_progress(&self) {
+        let report = &self.report;
+        let (step, done, total) = if report.content > 0 {
+            (Step::Content, report.content_done, report.content)
+        } else {
+            (Step::Links, report.links_done, report.links)
+        };
+        self.observer.step(step, done, Some(total));
+        self.observer.adopted(report);
+    }
+
+    pub(super) async fn note(&mut self, defect: Defect) {
+        self.report.note(&defect);
+        self.observer.found(Finding::NotAdopted(defect)).await;
+    }
+}

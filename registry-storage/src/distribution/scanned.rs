@@ -1,0 +1,121 @@
+//! The links of a repository, and what its manifests say of other content.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use registry_core::storage::ChildKind;
+use registry_core::{Digest, RepositoryName, Tag, Timestamp};
+
+use super::defect::Defect;
+use super::manifest::{self, Outline};
+use super::seen::{Seen, Wanted};
+use super::tree::{Link, RepositoryLinks, Tree};
+
+/// A repository whose links were read.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    pub(super) links: RepositoryLinks,
+    /// How many links there are, including those that are left out.
+    pub(super) counted: u64,
+    pub(super) outline: Outline,
+    /// Manifests that can be adopted, and blobs that were.
+    pub(super) available: BTreeSet<Digest>,
+    /// The tags of each manifest.
+    pub(super) tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>>,
+    /// Which links need not be looked at again.
+    pub(super) seen: Seen,
+    pub(super) defects: Vec<Defect>,
+}
+
+impl Scanned {
+    /// Reads the links of a repository that are wanted and what these name, and its manifests for what they say of other
+    /// content. Blocks.
+    pub(super) fn read(tree: &Tree, name: &RepositoryName, counted: u64, wanted: &Wanted) -> Self {
+        let mut links = tree.read(name);
+        let seen = wanted.seen_before(&links);
+        if !matches!(wanted, Wanted::All) {
+            leave_unwanted(tree, &mut links, wanted);
+        }
+        let mut defects = std::mem::take(&mut links.defects);
+        let mut tags: BTreeMap<Digest, Vec<(Tag, Timestamp)>> = BTreeMap::new();
+        for link in &links.tags {
+            let tag = (link.tag.clone(), wanted.written(link));
+            tags.entry(link.target.clone()).or_default().push(tag);
+        }
+        let mut outline = Outline::default();
+        let mut available = BTreeSet::new();
+        for link in &links.revisions {
+            match manifest::read(tree, name, link) {
+                Ok(manifest) => {
+                    outline.add(&manifest, tags.get(&link.digest).map_or(&[], Vec::as_slice));
+                    available.insert(link.digest.clone());
+                }
+                Err(defect) => defects.push(defect),
+            }
+        }
+        for (target, tags) in &tags {
+            if !available.contains(target) {
+                defects.extend(tags.iter().map(|(tag, _)| Defect::DanglingTag {
+                    repository: name.clone(),
+                    tag: tag.clone(),
+                    digest: target.clone(),
+                }));
+            }
+        }
+        links.revisions.retain(|link| available.contains(&link.digest));
+        Self {
+            links,
+            counted,
+            outline,
+            available,
+            tags,
+            seen,
+            defects,
+        }
+    }
+
+    /// Adds to what was seen the links whose content is here now. Those that lack it are looked at again.
+    pub(super) fn see(&mut self) {
+        let available = &self.available;
+        self.links.layers.retain(|link| available.contains(&link.digest));
+        self.links.tags.retain(|link| available.contains(&link.target));
+        self.seen.add(&self.links);
+    }
+
+    /// Returns how many records it may become.
+    pub(super) fn weight(&self) -> usize {
+        self.links.layers.len() + self.links.revisions.len() + self.links.tags.len()
+    }
+}
+
+/// Leaves out what is not wanted, unless something that is names it: what was deleted here stays so.
+fn leave_unwanted(tree: &Tree, links: &mut RepositoryLinks, wanted: &Wanted) {
+    links.tags.retain(|tag| wanted.has_tag(tag));
+    let tagged: BTreeSet<Digest> = links.tags.iter().map(|tag| tag.target.clone()).collect();
+    let is_first = |link: &&Link| wanted.has_revision(link) || tagged.contains(&link.digest);
+    let mut named: BTreeSet<Digest> = BTreeSet::new();
+    let mut waiting: Vec<Link> = links.revisions.iter().filter(is_first).cloned().collect();
+    while let Some(link) = waiting.pop() {
+        if !named.insert(link.digest.clone()) {
+            continue;
+        }
+        let Ok(manifest) = manifest::read(tree, &links.name, &link) else {
+            continue;
+        };
+        let (children, optional) = (manifest.view.children(), manifest.view.optional_children());
+        for child in children.iter().chain(optional) {
+            match child.kind {
+                ChildKind::Manifest => {
+                    let child = links.revisions.iter().find(|link| link.digest == child.digest);
+                    waiting.extend(child.cloned());
+                }
+                ChildKind::Blob => {
+                    named.insert(child.digest.clone());
+                }
+            }
+        }
+    }
+    links.revisions.retain(|link| named.contains(&link.digest));
+    links
+        .layers
+        .retain(|link| wanted.has_layer(link) || named.contains(&link.digest));
+}

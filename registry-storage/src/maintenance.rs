@@ -1,0 +1,281 @@
+//! What keeps a store in order, for the process that has it.
+
+use std::any::Any;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use registry_core::{Error, Storage, Timestamp};
+
+#[cfg(all(feature = "filesystem", unix))]
+use crate::backend::NotOnDisk;
+use crate::backend::{Backend, WriteState};
+#[cfg(all(feature = "filesystem", unix))]
+use crate::distribution::{
+    self, AdoptError, AdoptOptions, AdoptReport, ExportError, ExportOptions, ExportReport, Tree,
+};
+#[cfg(all(feature = "filesystem", unix))]
+use crate::filesystem::backup::{BackupError, BackupReport};
+#[cfg(all(feature = "filesystem", unix))]
+use crate::filesystem::{BYTES_FOLDER, FilesystemBackend};
+#[cfg(all(feature = "layout", unix))]
+use crate::layout::{self, LayoutError, LayoutReport};
+use crate::observer::Observer;
+use crate::store::check::{self, CheckOptions, CheckReport};
+use crate::store::{Contents, Store, SweepReport};
+
+/// Maintains a store on any backend, beside the requests that it serves.
+///
+/// `Arc<dyn Maintenance>` is all that a process needs of a store: it coerces to `Arc<dyn Storage>` for a
+/// [`Registry`](registry_core::Registry). Only [`Store`] implements it, so operations can be added to it.
+///
+/// Each long operation takes its options, and an [`Observer`] that receives its progress and what it finds. Each may run
+/// beside all requests and all other operations, and may be repeated.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use registry_core::Storage;
+/// use registry_storage::check::CheckOptions;
+/// use registry_storage::{Finding, Maintenance, ObjectStoreBackend, Store};
+///
+/// # async fn maintain() -> Result<(), registry_core::Error> {
+/// let store: Arc<dyn Maintenance> = Arc::new(Store::new(ObjectStoreBackend::memory()));
+/// let storage: Arc<dyn Storage> = store.clone();
+/// let print = |finding: Finding| println!("{finding}");
+/// let report = store.check(&CheckOptions::new().repair(true), &print).await?;
+/// assert!(report.is_sound());
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait]
+pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
+    /// Checks every record, and the bytes that records name.
+    ///
+    /// Cancel safe: what was repaired stays repaired.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn check(&self, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport, Error>;
+
+    /// Aborts idle upload sessions, forgets old ended ones, ends interrupted deletes and pushes, drops blobs that no
+    /// repository may read any more, and deletes bytes that nothing names.
+    ///
+    /// Only how long a session may be idle depends on a clock. It also counts the
+    /// [contents of the store](Self::swept_contents). Unreadable records are skipped; while there is one that may name
+    /// bytes, no bytes are deleted. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the medium; what was swept stays swept. An error of writing records does not keep bytes from being
+    /// deleted: a full disk may have room for nothing else.
+    async fn sweep(&self) -> Result<SweepReport, Error>;
+
+    /// Waits until a sweep may make room for writes that are refused for lack of space. Cancel safe.
+    async fn sweep_wanted(&self);
+
+    /// Returns what existed at the last sweep, which reads each blob's record anyway, and when that sweep ended; `None`
+    /// before the first one. It makes no request.
+    fn swept_contents(&self) -> Option<(Contents, Timestamp)>;
+
+    /// Writes a tree of the distribution registry below `root`, which is that registry's `rootdirectory`.
+    ///
+    /// It contains every repository that was ever pushed a manifest, and their manifests, tags and blobs, as they are
+    /// at some moment of the export, and is durable when this returns. Over an existing tree, even the one that was
+    /// adopted, it adds what is missing and points tags where they point here. It removes nothing, so what was deleted
+    /// only here stays there. No file that it finds is written to; links that change are replaced.
+    ///
+    /// Content comes before the links to it, and each file appears whole. An export that ended early can be repeated,
+    /// and does not repeat what was done. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ExportError`]; what was written before stays.
+    #[cfg(all(feature = "filesystem", unix))]
+    async fn export_distribution(
+        &self,
+        root: &Path,
+        options: &ExportOptions,
+        observer: &dyn Observer,
+    ) -> Result<ExportReport, ExportError>;
+
+    /// Writes an image layout, as [`layout::export`] does of any storage.
+    ///
+    /// # Errors
+    /// [`LayoutError`].
+    #[cfg(all(feature = "layout", unix))]
+    async fn export_layout(
+        &self,
+        repositories: &[registry_core::RepositoryName],
+        target: &Path,
+        observer: &dyn Observer,
+    ) -> Result<LayoutReport, LayoutError>;
+
+    /// Stores the images of a layout, as [`layout::import`] does in any storage.
+    ///
+    /// # Errors
+    /// [`LayoutError`]; what was stored before stays.
+    #[cfg(all(feature = "layout", unix))]
+    async fn import_layout(
+        &self,
+        repositories: &[registry_core::RepositoryName],
+        source: &Path,
+        observer: &dyn Observer,
+    ) -> Result<LayoutReport, LayoutError>;
+
+    /// Makes a backup of the whole store in the folder `target`, which must be empty or not exist.
+    ///
+    /// It contains everything that was answered before this is called. Pushes and pulls continue; deletes of bytes
+    /// wait. Cancel safety: a dropped future ends the backup soon. The files of a backup that did not finish are
+    /// removed.
+    ///
+    /// # Errors
+    /// [`BackupError`]; [`NotOnDisk`](BackupError::NotOnDisk) unless the store is in a folder.
+    #[cfg(all(feature = "filesystem", unix))]
+    async fn backup(&self, target: &Path, observer: Arc<dyn Observer>) -> Result<BackupReport, BackupError> {
+        self.on_disk()?.backend().back_up(target, observer).await
+    }
+
+    /// Adds the content of a tree of the distribution registry on the same file system.
+    ///
+    /// Records are written with the transactions of uploads and pushes, and files get a second name, so the tree stays
+    /// as it is and only the content of blobs of up to 16 KiB is copied. What is broken is reported to `observer`, and
+    /// everything else is adopted. A manifest with missing children is adopted without them, as it was served.
+    ///
+    /// It may be ended at any point, even by a loss of power, and begun again: it continues where it was. If repeated
+    /// on purpose, it adds what the tree has and the store does not. If both have a tag, the one that was written later
+    /// wins, by the time of the link's file. Deletes are not recorded: what was deleted on one side only reappears, or
+    /// stays.
+    ///
+    /// Cancel safety: a dropped future leaves what a killed process leaves.
+    ///
+    /// # Errors
+    /// [`AdoptError`]; what was adopted before an error stays. [`NotOnDisk`](AdoptError::NotOnDisk) unless the store is
+    /// in a folder.
+    #[cfg(all(feature = "filesystem", unix))]
+    async fn adopt(
+        &self,
+        tree: &Tree,
+        options: &AdoptOptions,
+        observer: &dyn Observer,
+    ) -> Result<AdoptReport, AdoptError> {
+        distribution::adopt(self.on_disk()?, tree, options, observer).await
+    }
+
+    /// Returns whether the objects of the store include a tree of the distribution registry, and nothing of the store
+    /// itself. The bytes of a tree in a bucket are not adopted, so serving such a store serves an empty registry.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    #[cfg(all(feature = "filesystem", unix))]
+    async fn is_unadopted(&self) -> Result<bool, Error>;
+
+    /// Returns the store itself if it is in a folder, for what only such a store has.
+    ///
+    /// # Errors
+    /// [`NotOnDisk`] if it is not.
+    #[cfg(all(feature = "filesystem", unix))]
+    fn on_disk(&self) -> Result<&Store<FilesystemBackend>, NotOnDisk>;
+
+    /// Returns whether the store can be written, and how much space it has, as far as was last seen. It makes no
+    /// request.
+    fn write_state(&self) -> WriteState;
+
+    /// Succeeds if records and bytes can be read, and, on a disk, written, which is what a health check needs to know.
+    /// It asks the medium, not a cache.
+    ///
+    /// # Errors
+    /// What is wrong.
+    async fn probe(&self) -> Result<(), Error>;
+
+    /// Ends background work and makes everything durable. Later calls may fail.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn close(&self) -> Result<(), Error>;
+}
+
+mod sealed {
+    #[expect(unnameable_types, reason = "only this crate may name it")]
+    pub trait Sealed {}
+
+    impl<B> Sealed for super::Store<B> {}
+}
+
+#[async_trait]
+impl<B: Backend> Maintenance for Store<B> {
+    async fn check(&self, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport, Error> {
+        check::check(self, options, observer).await
+    }
+
+    async fn sweep(&self) -> Result<SweepReport, Error> {
+        self.sweep_once().await
+    }
+
+    async fn sweep_wanted(&self) {
+        self.room().wanted().await;
+    }
+
+    fn swept_contents(&self) -> Option<(Contents, Timestamp)> {
+        self.last_swept()
+    }
+
+    #[cfg(all(feature = "filesystem", unix))]
+    async fn export_distribution(
+        &self,
+        root: &Path,
+        options: &ExportOptions,
+        observer: &dyn Observer,
+    ) -> Result<ExportReport, ExportError> {
+        let disk = self.on_disk().ok();
+        let bytes = disk.filter(|_| options.link);
+        let bytes = bytes.map(|disk| disk.backend().root().join(BYTES_FOLDER));
+        let report = distribution::export(self, bytes, root, observer).await?;
+        if let Some(disk) = disk {
+            distribution::note_export(disk, root).await?;
+        }
+        Ok(report)
+    }
+
+    #[cfg(all(feature = "layout", unix))]
+    async fn export_layout(
+        &self,
+        repositories: &[registry_core::RepositoryName],
+        target: &Path,
+        observer: &dyn Observer,
+    ) -> Result<LayoutReport, LayoutError> {
+        layout::export(self, repositories, target, observer).await
+    }
+
+    #[cfg(all(feature = "layout", unix))]
+    async fn import_layout(
+        &self,
+        repositories: &[registry_core::RepositoryName],
+        source: &Path,
+        observer: &dyn Observer,
+    ) -> Result<LayoutReport, LayoutError> {
+        layout::import(self, source, repositories, observer).await
+    }
+
+    #[cfg(all(feature = "filesystem", unix))]
+    async fn is_unadopted(&self) -> Result<bool, Error> {
+        distribution::is_unadopted(self).await
+    }
+
+    /// A backend that is a disk is known by its type: what only a disk has stays out of [`Backend`], and its code is
+    /// compiled once, for the one type that has it.
+    #[cfg(all(feature = "filesystem", unix))]
+    fn on_disk(&self) -> Result<&Store<FilesystemBackend>, NotOnDisk> {
+        (self as &dyn Any).downcast_ref().ok_or(NotOnDisk)
+    }
+
+    fn write_state(&self) -> WriteState {
+        self.backend().write_state()
+    }
+
+    async fn probe(&self) -> Result<(), Error> {
+        self.backend().probe().await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.backend().close().await
+    }
+}
