@@ -73,6 +73,17 @@ error_codes! {
     StorageFull = "UNKNOWN", 507, "The registry's storage is full.";
 }
 
+impl ErrorCode {
+    /// Returns the code for the text in the body of a response with this status. A text that several codes have means the
+    /// one with the status, otherwise the first of the table; `None` if none has it.
+    #[must_use]
+    pub fn from_response(status: u16, text: &str) -> Option<Self> {
+        let mut codes = Self::ALL.iter().filter(|code| code.as_str() == text);
+        let first = codes.clone().next().copied();
+        codes.find(|code| code.status() == status).copied().or(first)
+    }
+}
+
 /// Why a request was refused or failed: a code of the table, what to do about it, and the cause if there is one.
 ///
 /// The message goes to the client; it never contains content or paths of the server. The cause goes only to the log.

@@ -17,6 +17,28 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Parses a date of HTTP in the form that is sent today, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7);
+    /// `None` for any other text, and for a date before 1970.
+    #[must_use]
+    pub fn from_http_date(text: &str) -> Option<Self> {
+        let (_, date) = text.strip_suffix(" GMT")?.split_once(", ")?;
+        let mut words = date.split(' ');
+        let (day, month, year) = (words.next()?, words.next()?, words.next()?);
+        let mut time = words.next()?.split(':');
+        let (hour, minute, second) = (time.next()?, time.next()?, time.next()?);
+        if words.next().is_some() || time.next().is_some() || year.len() != 4 {
+            return None;
+        }
+        let number = |text: &str, most: u64| {
+            let is_number = text.len() <= 4 && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|number| is_number && *number <= most)
+        };
+        let month = 1 + MONTHS.iter().position(|name| *name == month)? as u64;
+        let days = days_since_1970(number(year, 9999)?, month, number(day, 31)?)?;
+        let seconds = number(hour, 23)? * 3600 + number(minute, 59)? * 60 + number(second, 60)?;
+        Some(Self((days * 86_400 + seconds) * 1000))
+    }
+
     /// Returns the date of this point in UTC as (year, month, day).
     ///
     /// The algorithm is `civil_from_days` of Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
@@ -47,6 +69,21 @@ impl Timestamp {
             .saturating_add((month <= 2) as u64);
         (year, month, day)
     }
+}
+
+/// The months as HTTP writes them.
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
+/// Returns the number of days from 1970-01-01 to a date, as `days_from_civil` of the same source does.
+fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
+    let year = year.checked_sub((month <= 2).into())?;
+    let year_of_era = year % 400;
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted_month + 2) / 5 + day.checked_sub(1)?;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (year / 400 * 146_097 + day_of_era).checked_sub(719_468)
 }
 
 impl fmt::Display for Timestamp {

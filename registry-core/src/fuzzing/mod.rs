@@ -4,6 +4,7 @@
 
 mod grammar;
 mod request;
+mod response;
 pub mod upload_model;
 
 use alloc::collections::BTreeSet;
@@ -15,6 +16,7 @@ use core::str::FromStr;
 use serde_json::Value;
 
 pub use self::request::{forwarded, ranges, request};
+pub use self::response::response;
 use crate::digest::{Algorithm, Digest};
 use crate::hash::{HashSnapshot, Hasher};
 use crate::manifest::ManifestView;

@@ -107,10 +107,15 @@ fn next_list<'de, M: MapAccess<'de>>(map: &mut M) -> Result<Vec<DocumentDescript
 
 /// Parses an object of strings, and keeps its text, which is passed on without looking up a key.
 fn next_annotations<'de, M: MapAccess<'de>>(map: &mut M) -> Result<Annotations, M::Error> {
-    let Some(text) = map.next_value::<Option<&'de RawValue>>()?.map(RawValue::get) else {
-        return Ok(Annotations::default());
-    };
-    let Strings(count) = serde_json::from_str(text).map_err(de::Error::custom)?;
+    match map.next_value::<Option<&'de RawValue>>()? {
+        Some(text) => parse_annotations(text.get()).map_err(de::Error::custom),
+        None => Ok(Annotations::default()),
+    }
+}
+
+/// Parses an object of strings, and keeps its text unless it is empty.
+pub(crate) fn parse_annotations(text: &str) -> serde_json::Result<Annotations> {
+    let Strings(count) = serde_json::from_str(text)?;
     Ok(if count == 0 {
         Annotations::default()
     } else {

@@ -8,6 +8,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub(crate) use self::document::parse_annotations;
 use self::document::{Document, DocumentDescriptor};
 use self::kind::Kind;
 pub use self::platform::default_image;

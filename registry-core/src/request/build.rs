@@ -18,7 +18,8 @@ use crate::upload_id::UploadId;
 pub struct RequestParts {
     /// The method.
     pub method: &'static str,
-    /// The path and, after a `?`, the query.
+    /// The path and, after a `?`, the query. For a session of another registry, its URL, which may be absolute
+    /// ([`Location::resolve`](crate::response::Location::resolve)).
     pub target: String,
     /// The fields that are part of the request's meaning.
     pub fields: Vec<(&'static str, String)>,

@@ -19,7 +19,7 @@ mod parse;
 mod query;
 mod route;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use alloc::string::String;
 use alloc::vec::Vec;

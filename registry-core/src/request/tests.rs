@@ -518,7 +518,7 @@ fn only_a_client_that_names_images_and_nothing_else_takes_no_index() {
     }
 }
 
-fn repository() -> impl Strategy<Value = RepositoryName> {
+pub(crate) fn repository() -> impl Strategy<Value = RepositoryName> {
     let component = prop_oneof![
         "[a-z0-9]{1,4}([._-][a-z0-9]{1,4}){0,2}",
         prop::sample::select(vec![
@@ -536,7 +536,7 @@ fn repository() -> impl Strategy<Value = RepositoryName> {
     prop::collection::vec(component, 1..5).prop_map(|parts| parts.join("/").parse().unwrap())
 }
 
-fn digest() -> impl Strategy<Value = Digest> {
+pub(crate) fn digest() -> impl Strategy<Value = Digest> {
     prop_oneof![
         "sha256:[a-f0-9]{64}",
         "sha512:[a-f0-9]{128}",
@@ -545,7 +545,7 @@ fn digest() -> impl Strategy<Value = Digest> {
     .prop_map(|text| text.parse().unwrap())
 }
 
-fn tag() -> impl Strategy<Value = Tag> {
+pub(crate) fn tag() -> impl Strategy<Value = Tag> {
     prop_oneof![
         "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}",
         prop::sample::select(vec!["list", "uploads", "tags"]).prop_map(String::from)
@@ -553,7 +553,7 @@ fn tag() -> impl Strategy<Value = Tag> {
     .prop_map(|text| text.parse().unwrap())
 }
 
-fn upload() -> impl Strategy<Value = UploadId> {
+pub(crate) fn upload() -> impl Strategy<Value = UploadId> {
     any::<u128>().prop_map(UploadId::from_random)
 }
 
@@ -566,7 +566,7 @@ fn namespace() -> impl Strategy<Value = Option<Namespace>> {
     prop::option::of("[a-z0-9.-]{1,20}(:[0-9]{1,5})?|\\[::1\\]:5000".prop_map(|text| text.parse().unwrap()))
 }
 
-fn page() -> impl Strategy<Value = PageQuery> {
+pub(crate) fn page() -> impl Strategy<Value = PageQuery> {
     (prop::option::of(any::<u64>()), prop::option::of(".{1,10}"))
         .prop_map(|(limit, last)| PageQuery { limit, last })
 }

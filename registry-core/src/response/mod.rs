@@ -3,6 +3,7 @@
 mod body;
 mod content;
 mod error;
+mod received;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,10 @@ use core::fmt;
 use bytes::Bytes;
 
 pub use self::body::{Multipart, ResponseBody};
+pub use self::received::{
+    BlobPart, Created, Location, Malformed, PostedBlob, ReceivedBlob, ReceivedManifest, ReceivedPage,
+    ReceivedResponse, Refusal, ReportedError, ResponseError, RetryAfter, UploadSession,
+};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::event::Event;
@@ -26,7 +31,7 @@ use crate::storage::ByteStream;
 use crate::tag::Tag;
 use crate::upload_id::UploadId;
 
-/// A response of a registry.
+/// A response of a registry. A client parses it as a [`ReceivedResponse`].
 ///
 /// Everything that depends on the protocol is decided here, so the transport adds only what its own protocol needs.
 /// `Location` and `Link` are paths, relative to the host of the request.
