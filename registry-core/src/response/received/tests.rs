@@ -221,7 +221,8 @@ proptest! {
         tags in prop::collection::vec(tag(), 0..5), repositories in prop::collection::vec(repository(), 0..5),
         descriptors in prop::collection::vec(descriptor(), 0..5), query in page(), has_next: bool, repository in repository(),
     ) {
-        let next = Request::ListTags { repository, page: PageQuery { last: Some("x".into()), ..query } };
+        let page = PageQuery { last: Some("x".into()), ..query };
+        let next = Request::ListTags { repository, page, namespace: None };
         let wire = |response: Response| Wire::from(response.with_next_page(Some(&next).filter(|_| has_next)));
         let check = |location: Option<Location>| {
             let parse = |location: Location| Request::parse("GET", location.target().unwrap(), NO_FIELDS).unwrap();
