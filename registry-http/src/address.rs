@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// The remote end of a connection. A server puts it into the extensions of each request. Behind a proxy, it is the
-/// proxy's address; see [`ClientAddress`](crate::ClientAddress).
+/// The remote end of a connection. Behind a proxy, it is the proxy's address; see
+/// [`Connection::client`](crate::Connection::client).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerAddress {
     /// A host and port.

@@ -8,11 +8,49 @@ use registry_core::challenge::ChallengeError;
 use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 
 /// Identifies the client of a request.
+///
+/// **Cancel safety.** The future of [`authenticate`](Self::authenticate) is dropped if the client's request is, unless the
+/// request is one that changes something; a verdict must not depend on its completion.
+///
+/// ```
+/// use std::future::ready;
+///
+/// use futures_util::future::BoxFuture;
+/// use http::request::Parts;
+/// use registry_core::{Error, Principal};
+/// use registry_http::{Authenticator, Connection, PeerAddress};
+///
+/// /// A process on this machine is the administrator. Any other client is whom its verified certificate names.
+/// #[derive(Debug)]
+/// struct ByConnection;
+///
+/// impl Authenticator for ByConnection {
+///     fn authenticate<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Result<Principal, Error>> {
+///         let principal = match Connection::of(request) {
+///             Some(connection) if connection.peer() == PeerAddress::Unix => Principal::new("admin"),
+///             Some(connection) => {
+///                 let certificates = connection.tls().map(|session| &session.client_certificates);
+///                 let user = certificates.and_then(|chain| chain.first()).and_then(|der| user_of(der));
+///                 user.map_or_else(Principal::anonymous, Principal::new)
+///             }
+///             None => Principal::anonymous(),
+///         };
+///         Box::pin(ready(Ok(principal)))
+///     }
+/// }
+///
+/// /// Returns the user whom a certificate names, for example by its common name.
+/// fn user_of(der: &[u8]) -> Option<String> {
+///     # let _ = der;
+///     # None
+/// }
+/// ```
 pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
     /// Returns the principal that a request authenticates as. Without credentials, that is usually the anonymous
     /// principal; the [`Authorizer`](registry_core::Authorizer) decides what it may do.
     ///
-    /// The extensions of the request hold the [`PeerAddress`](crate::PeerAddress).
+    /// [`Connection::of`](crate::Connection::of) returns the client's address, and its certificate if it has a verified
+    /// one.
     ///
     /// # Errors
     /// The answer to the client. Bad credentials are [`Unauthorized`](registry_core::ErrorCode::Unauthorized);

@@ -20,6 +20,7 @@ mod address;
 #[cfg(any(feature = "htpasswd", feature = "token"))]
 pub mod auth;
 mod authenticate;
+mod connection;
 mod endpoint;
 mod limits;
 mod log_limit;
@@ -43,16 +44,17 @@ pub mod tls;
 pub use crate::access::{AccessControl, ReplaceableAccess};
 pub use crate::address::{ListenAddress, PeerAddress};
 pub use crate::authenticate::{Anonymous, Authenticator};
+pub use crate::connection::{Connection, Forwarded, TlsSession, TlsVersion};
 pub use crate::endpoint::Endpoint;
 pub use crate::limits::Limits;
 pub use crate::memory::{MemoryBudget, MemoryUse};
 pub use crate::proxy::{
-    ClientAddress, InvalidPrefix, InvalidPublicUrl, Locations, Prefix, Proxied, ProxyField, ProxyFields,
-    ProxyOptions, PublicUrl, TrustedProxies,
+    InvalidPrefix, InvalidPublicUrl, Locations, Prefix, Proxied, ProxyField, ProxyFields, ProxyOptions,
+    PublicUrl, TrustedProxies,
 };
 pub use crate::rate_limit::{Rate, RateLimits};
 pub use crate::server::{Listener, Server, check_clock};
-pub use crate::service::{OverTls, RegistryService, ResponseBody};
+pub use crate::service::{RegistryService, ResponseBody};
 #[cfg(feature = "opentelemetry")]
 pub use crate::telemetry::RequestSpans;
 pub use crate::telemetry::{

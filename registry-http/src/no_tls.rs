@@ -4,6 +4,8 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::connection::TlsSession;
+
 /// A server's side of TLS, which has no values.
 #[derive(Clone, Debug)]
 pub(crate) enum Tls {}
@@ -14,7 +16,7 @@ impl Tls {
     pub(crate) async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(
         &self,
         _: IO,
-    ) -> io::Result<TlsStream<IO>> {
+    ) -> io::Result<(TlsStream<IO>, TlsSession)> {
         match *self {}
     }
 }

@@ -10,7 +10,7 @@ use registry_core::challenge::ChallengeError;
 use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 
 use super::{Passwords, credentials};
-use crate::{Authenticator, ClientAddress};
+use crate::{Authenticator, Connection};
 
 /// Authenticates a client by a user's name and password.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) async fn principal(passwords: &Passwords, request: &Parts) -> Result<
     if user.is_empty() && password.is_empty() {
         return Ok(Principal::anonymous());
     }
-    let client = ClientAddress::of(request);
+    let client = Connection::of(request).and_then(Connection::client);
     if passwords.verify(client, &user, &password).await? {
         Ok(Principal::new(user))
     } else {

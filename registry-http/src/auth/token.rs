@@ -21,7 +21,7 @@ use super::clock::Clock;
 use super::token_keys::Missing;
 use super::{TokenKeys, credentials};
 use crate::log_limit::LogLimit;
-use crate::{Authenticator, ClientAddress, PublicUrl};
+use crate::{Authenticator, Connection, PublicUrl};
 
 /// The clock skew that is tolerated, in seconds.
 const LEEWAY: u64 = 60;
@@ -266,7 +266,7 @@ impl TokenAuthenticator {
 
     /// Logs the reason for the operator, because the client cannot fix it, and returns the answer.
     fn refused(&self, request: &Parts, refusal: &Refusal) -> Error {
-        let client = ClientAddress::of(request);
+        let client = Connection::of(request).and_then(Connection::client);
         if let Some(left_out) = self.refusals.take(client) {
             tracing::info!(
                 client = client.map(tracing::field::display),

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::Clock;
 use super::{Passwords, SigningKeys, TokenKeys, basic, credentials};
-use crate::{ClientAddress, Endpoint};
+use crate::{Connection, Endpoint};
 
 /// The longest form, in bytes.
 const FORM: usize = 64 * 1024;
@@ -249,7 +249,7 @@ impl TokenServer {
                 let (Some(user), Some(password)) = (user, password) else {
                     return Err(unsupported("a login by password needs `username` and `password`"));
                 };
-                let client = ClientAddress::of(request);
+                let client = Connection::of(request).and_then(Connection::client);
                 let table = self.passwords.table();
                 if self.passwords.verify(client, user, password).await? {
                     Ok(Login {

@@ -124,7 +124,8 @@ fn request() -> RequestRecord {
         .header("user-agent", "agent/1");
     let (mut parts, ()) = request.body(()).unwrap().into_parts();
     let peer: SocketAddr = "127.0.0.1:50964".parse().unwrap();
-    parts.extensions.insert(crate::PeerAddress::Tcp(peer));
+    let peer = crate::PeerAddress::Tcp(peer);
+    parts.extensions.insert(crate::Connection::new(peer));
     RequestRecord::new(&parts)
 }
 

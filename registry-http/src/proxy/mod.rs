@@ -1,13 +1,12 @@
 //! How clients see a server: the path it is below, the URL they reach it at, and their own addresses behind a proxy.
 
 mod fields;
-mod origin;
 mod prefix;
 mod public_url;
+mod reports;
 mod response;
 mod trusted;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -18,37 +17,13 @@ use http::{Request, Response};
 use hyper::service::Service;
 
 pub use self::fields::{ProxyField, ProxyFields};
-use self::origin::Origin;
 pub(crate) use self::prefix::Mounted;
 pub use self::prefix::{InvalidPrefix, Prefix};
 pub use self::public_url::{InvalidPublicUrl, PublicUrl};
+use self::reports::Reports;
 pub use self::trusted::TrustedProxies;
-use crate::address::PeerAddress;
+use crate::connection::Connection;
 use crate::log_limit::LogLimit;
-
-/// The address of a request's client, as reported by trusted proxies. [`Proxied`] puts it into the extensions of the
-/// request, unless the request came through a unix socket and no proxy reported it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClientAddress(pub IpAddr);
-
-impl ClientAddress {
-    /// Returns the client's address as [`Proxied`] found it, or otherwise that of the peer.
-    #[must_use]
-    pub fn of(request: &Parts) -> Option<IpAddr> {
-        let found = request.extensions.get::<Self>().map(|client| client.0);
-        found.or_else(|| request.extensions.get::<PeerAddress>()?.ip())
-    }
-}
-
-impl PublicUrl {
-    /// Returns the URL at which the client reached the server, as [`Proxied`] found it, or otherwise according to the
-    /// request.
-    #[must_use]
-    pub fn of(request: &Parts) -> Option<Self> {
-        let found = request.extensions.get::<Self>().cloned();
-        found.or_else(|| Origin::of(request, &TrustedProxies::none(), &ProxyFields::none()).url())
-    }
-}
 
 /// The form of `Location` (RFC 9110, section 10.2.2: a URL, or a reference relative to that of the request).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,7 +98,8 @@ pub struct ProxyOptions {
 
 /// Wraps a service to show it as clients see it.
 ///
-/// The inner service finds the [`ClientAddress`] and [`PublicUrl`] of each request in its extensions.
+/// The inner service finds what trusted proxies reported in the [`Connection`] of each request, and the URL that the client
+/// used with [`PublicUrl::of`].
 #[derive(Clone, Debug)]
 pub struct Proxied<S> {
     inner: S,
@@ -145,23 +121,26 @@ impl<S> Proxied<S> {
     /// Prepares a request. Returns the URL to prefix to the paths of its response, if they should be full URLs.
     fn receive(&self, parts: &mut Parts) -> Option<PublicUrl> {
         let options = &self.options;
-        let origin = Origin::of(parts, &options.trusted_proxies, &options.proxy_fields);
-        if let Some(disbelieved) = origin.disbelieved
-            && let Some(left_out) = self.disbelieved.take(origin.client)
-        {
-            tracing::warn!(
-                client = origin.client.map(tracing::field::display),
-                field = disbelieved.field,
-                told = %disbelieved.client,
-                left_out = (left_out > 0).then_some(left_out),
-                "a trusted proxy passed on a field that tells of another client, and is not among the fields that it writes \
-                 (`http.proxyfields`)"
-            );
+        let reports = Reports::of(parts, &options.trusted_proxies, &options.proxy_fields);
+        if let Some(connection) = parts.extensions.get_mut::<Connection>() {
+            if let Some(forwarded) = reports.forwarded {
+                *connection = connection.clone().with_forwarded(forwarded);
+            }
+            let client = connection.client();
+            if let Some(disbelieved) = reports.disbelieved
+                && let Some(left_out) = self.disbelieved.take(client)
+            {
+                tracing::warn!(
+                    client = client.map(tracing::field::display),
+                    field = disbelieved.field,
+                    told = %disbelieved.client,
+                    left_out = (left_out > 0).then_some(left_out),
+                    "a trusted proxy passed on a field that tells of another client, and is not among the fields that it \
+                     writes (`http.proxyfields`)"
+                );
+            }
         }
-        if let Some(client) = origin.client {
-            parts.extensions.insert(ClientAddress(client));
-        }
-        let url = options.url.clone().or_else(|| origin.url());
+        let url = options.url.clone().or_else(|| PublicUrl::requested(parts));
         let url = url.map(|url| url.below(&options.prefix));
         if let Some(url) = &url {
             parts.extensions.insert(url.clone());

@@ -4,9 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use http::Uri;
+use http::header::HOST;
+use http::request::Parts;
 use http::uri::Authority;
 
 use super::prefix::Prefix;
+use crate::connection::Connection;
 
 /// The URL at which clients reach a server: scheme, host, and the path that everything is below. [`Proxied`] puts it
 /// into the extensions of each request, for services that write full URLs.
@@ -21,6 +24,36 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
+    /// Returns the URL at which the client reached the server, as [`Proxied`] found it, or otherwise according to the
+    /// request and its [`Connection`].
+    ///
+    /// [`Proxied`]: crate::Proxied
+    #[must_use]
+    pub fn of(request: &Parts) -> Option<Self> {
+        let found = request.extensions.get::<Self>().cloned();
+        found.or_else(|| Self::requested(request))
+    }
+
+    /// Returns the URL that the client used, without a path: as trusted proxies reported, or otherwise according to the
+    /// request.
+    pub(super) fn requested(request: &Parts) -> Option<Self> {
+        let connection = Connection::of(request);
+        let forwarded = connection.and_then(Connection::forwarded);
+        let own_host = || {
+            let authority = request.uri.authority().map(Authority::as_str);
+            authority.or_else(|| request.headers.get(HOST)?.to_str().ok())
+        };
+        let host = forwarded.and_then(|forwarded| forwarded.host.as_deref());
+        let is_https = connection.is_some_and(Connection::is_https);
+        let url = Self::of_host(is_https, host.or_else(own_host)?)?;
+        // The port of a proxy that speaks HTTP behind one that speaks HTTPS means nothing.
+        let port = forwarded.and_then(|forwarded| forwarded.port);
+        Some(match port.filter(|port| !matches!(port, 80 | 443)) {
+            Some(port) => url.with_port(port),
+            None => url,
+        })
+    }
+
     /// Returns whether the scheme is `https`.
     #[must_use]
     pub const fn is_https(&self) -> bool {
@@ -34,7 +67,7 @@ impl PublicUrl {
     }
 
     /// Creates the URL of a host with an optional port.
-    pub(super) fn of_host(is_https: bool, host: &str) -> Option<Self> {
+    fn of_host(is_https: bool, host: &str) -> Option<Self> {
         let authority: Authority = host.parse().ok()?;
         is_host_and_port(&authority).then(|| Self {
             is_https,
@@ -44,7 +77,7 @@ impl PublicUrl {
     }
 
     /// Adds a port if there is none.
-    pub(super) fn with_port(mut self, port: u16) -> Self {
+    fn with_port(mut self, port: u16) -> Self {
         if self.authority.port().is_none()
             && port != 0
             && let Ok(authority) = format!("{}:{port}", self.authority).parse()

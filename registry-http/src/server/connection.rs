@@ -24,7 +24,8 @@ use super::stopped;
 use super::stream::StreamTasks;
 use super::transport::{Socket, Watched};
 use super::watched::WatchedService;
-use crate::address::PeerAddress;
+use crate::address::{ListenAddress, PeerAddress};
+use crate::connection::{Connection, TlsSession};
 use crate::limits::Limits;
 use crate::log_limit::LogLimit;
 use crate::service::{BoxError, InterruptedRequests};
@@ -65,9 +66,10 @@ fn builder(limits: &Limits, streams: StreamTasks, http2: bool) -> Builder<Stream
 }
 
 /// An accepted connection.
-pub(super) struct Connection {
+pub(super) struct Accepted {
     pub(super) socket: Socket,
     pub(super) peer: PeerAddress,
+    pub(super) listener: Arc<ListenAddress>,
     pub(super) tls: Option<Tls>,
     /// HTTP/2 is accepted without TLS.
     pub(super) http2: bool,
@@ -80,7 +82,7 @@ pub(super) struct Connection {
     pub(super) place: ConnectionSlot,
 }
 
-impl Connection {
+impl Accepted {
     /// Serves the connection until it ends, until it is cut because the client takes nothing, or, once `stop` is set,
     /// until its running requests have ended.
     pub(super) async fn serve<S, B>(self, service: S)
@@ -94,6 +96,7 @@ impl Connection {
         let Self {
             socket,
             peer,
+            listener,
             tls,
             mut http2,
             limits,
@@ -104,11 +107,11 @@ impl Connection {
             place,
         } = self;
         let activity = Arc::clone(place.activity());
-        let is_secure = tls.is_some();
-        let Some(charge) = metered::charge_connection(place.account(), is_secure) else {
+        let Some(charge) = metered::charge_connection(place.account(), tls.is_some()) else {
             tracing::debug!(%peer, "there is no memory for a connection; it is closed");
             return;
         };
+        let mut connection = Connection::new(peer).with_listener(listener);
         let stream = match tls {
             None => Either::Left(Watched::new(socket, Arc::clone(&activity), limits.drain_time)),
             Some(tls) => {
@@ -119,8 +122,9 @@ impl Connection {
                     secured = handshake => secured,
                 };
                 match secured {
-                    Ok(stream) => {
+                    Ok((stream, session)) => {
                         http2 = tls::speaks_http2(&stream);
+                        connection = connection.with_tls(session);
                         Either::Right(stream)
                     }
                     Err(failure) => {
@@ -144,8 +148,7 @@ impl Connection {
             activity: Arc::clone(&activity),
             memory,
             streams,
-            peer,
-            is_secure,
+            connection,
             interrupted: InterruptedRequests(interrupted),
         };
         run(stream, service, &builder, peer, &activity, &limits, stop).await;
@@ -186,7 +189,7 @@ async fn shake_hands(
     tls: &Tls,
     activity: &Arc<Activity>,
     limits: &Limits,
-) -> Result<TlsStream<Watched<Socket>>, HandshakeFailure> {
+) -> Result<(TlsStream<Watched<Socket>>, TlsSession), HandshakeFailure> {
     let start = Instant::now();
     let Ok(Some(first)) = timeout(limits.handshake, first_byte(&socket)).await else {
         return Err(HandshakeFailure::Nothing);
@@ -206,7 +209,7 @@ async fn shake_hands(
         return Err(HandshakeFailure::Http);
     }
     match timeout(left, tls.accept(stream)).await {
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(accepted)) => Ok(accepted),
         Ok(Err(error)) => Err(HandshakeFailure::Tls(error)),
         Err(_) => Err(HandshakeFailure::Late),
     }

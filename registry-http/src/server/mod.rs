@@ -117,6 +117,7 @@ impl Server {
         for listener in listeners {
             listener.limit_unsent(limits.buffer);
             let accept = Accept {
+                address: Arc::new(listener.address().clone()),
                 listener,
                 service: service.clone(),
                 crowd: Arc::clone(&crowd),
@@ -168,6 +169,7 @@ impl Drop for Server {
 
 struct Accept<S> {
     listener: Listener,
+    address: Arc<ListenAddress>,
     service: S,
     limits: Arc<Limits>,
     failed_handshakes: Arc<LogLimit>,
@@ -198,9 +200,10 @@ where
             if !clock.is_usable(SystemTime::now()) {
                 continue;
             }
-            let connection = connection::Connection {
+            let connection = connection::Accepted {
                 socket,
                 peer,
+                listener: Arc::clone(&self.address),
                 tls: self.listener.tls().cloned(),
                 http2: self.listener.has_http2(),
                 limits: Arc::clone(&self.limits),

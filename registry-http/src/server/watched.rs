@@ -15,9 +15,9 @@ use super::activity::Activity;
 use super::metered::ConnectionMemory;
 use super::open_streams::Denied;
 use super::stream::{Stream, StreamTasks, WatchedData};
-use crate::address::PeerAddress;
+use crate::connection::Connection;
 use crate::memory::{Charge, MemoryUse, Refused};
-use crate::service::{BoxError, InterruptedRequests, OverTls};
+use crate::service::{BoxError, InterruptedRequests};
 
 /// About what a request and its answer hold besides their header and bodies, in bytes: futures, tasks and the record.
 const REQUEST: usize = 8 * 1024;
@@ -58,8 +58,7 @@ pub(super) struct WatchedService<S> {
     pub(super) activity: Arc<Activity>,
     pub(super) memory: Arc<ConnectionMemory>,
     pub(super) streams: StreamTasks,
-    pub(super) peer: PeerAddress,
-    pub(super) is_secure: bool,
+    pub(super) connection: Connection,
     pub(super) interrupted: InterruptedRequests,
 }
 
@@ -106,10 +105,7 @@ where
         let body = (!request.body().is_end_stream()).then(|| self.memory.body_begins());
         self.memory.request_begins();
         let extensions = request.extensions_mut();
-        extensions.insert(self.peer);
-        if self.is_secure {
-            extensions.insert(OverTls);
-        }
+        extensions.insert(self.connection.clone());
         extensions.insert(self.interrupted.clone());
         extensions.insert(ConnectionReset(Arc::clone(&self.activity)));
         extensions.insert(Arc::clone(&self.memory));
@@ -138,7 +134,7 @@ impl<S> WatchedService<S> {
     fn charge(&self, version: Version) -> Result<Charge, Refused> {
         let account = self.memory.account();
         if version < Version::HTTP_2 {
-            let size = if self.is_secure {
+            let size = if self.connection.tls().is_some() {
                 REQUEST + TLS_ANSWER
             } else {
                 REQUEST

@@ -6,7 +6,7 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Version};
 use registry_core::{Error, ErrorCode};
 
-use crate::address::PeerAddress;
+use crate::connection::Connection;
 
 /// Refuses a request whose length or host a proxy in front may have read differently (RFC 9112, sections 3.2 and 6.1;
 /// RFC 9113, section 8.3.1).
@@ -25,9 +25,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Error> {
         return refuse("the target of the request names a user beside the host");
     }
     match (target, field) {
-        (None, None)
-            if parts.version >= Version::HTTP_11 && parts.extensions.get::<PeerAddress>().is_some() =>
-        {
+        (None, None) if parts.version >= Version::HTTP_11 && Connection::of(parts).is_some() => {
             refuse("the request names no Host")
         }
         // An HTTP/1.1 server uses the target and ignores the field (RFC 9112, section 3.2.2).

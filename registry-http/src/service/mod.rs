@@ -32,9 +32,10 @@ use self::request_body::RequestBody;
 pub use self::response_body::ResponseBody;
 use crate::access::{AccessControl, ReplaceableAccess};
 use crate::authenticate::{self, Anonymous, Authenticator};
+use crate::connection::Connection;
 use crate::limits::Limits;
 use crate::memory::{Account, MemoryUse, Turn, TurnKind, Turns};
-use crate::proxy::{ClientAddress, Mounted};
+use crate::proxy::Mounted;
 use crate::rate_limit::{Pace, RateLimits};
 use crate::server::{ConnectionMemory, UnreadRequest};
 use crate::tasks::Tasks;
@@ -54,10 +55,6 @@ const SMALL_ANSWER: usize = 4 * 1024;
 const STREAM: usize = 256 * 1024;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Marks a request that came over TLS: a server puts it into the extensions of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OverTls;
 
 /// The tasks of a server that finish interrupted requests. A server of this crate puts it into the extensions.
 #[derive(Clone, Debug)]
@@ -303,7 +300,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         exchange.hold_header(account.charge(header_size(parts), MemoryUse::Request)?);
         let pace = Pace::of(parts);
         if let Some(rates) = &self.rates {
-            let client = ClientAddress::of(parts);
+            let client = Connection::of(parts).and_then(Connection::client);
             rates.check_address(client, pace).await?;
         }
         if parts
@@ -444,9 +441,9 @@ impl<S: ?Sized + Storage> Shared<S> {
 
     /// Returns the account that pays for a request: its client's, or that of a proxy which does not report its client.
     fn account(&self, parts: &Parts) -> Arc<Account> {
-        let client = ClientAddress::of(parts);
-        let connection = parts.extensions.get::<Arc<ConnectionMemory>>();
-        match connection.map(|connection| connection.account()) {
+        let client = Connection::of(parts).and_then(Connection::client);
+        let memory = parts.extensions.get::<Arc<ConnectionMemory>>();
+        match memory.map(|memory| memory.account()) {
             Some(account) if account.is_of(client) => Arc::clone(account),
             _ => self.limits.memory.account(client),
         }

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::RequestSpan;
 use crate::address::PeerAddress;
-use crate::proxy::{ClientAddress, Mounted, PublicUrl};
+use crate::connection::Connection;
+use crate::proxy::{Mounted, PublicUrl};
 
 /// The query parameters whose values may be shown: those of the protocol. Any other may hold a secret.
 const SHOWN_PARAMETERS: [&str; 13] = [
@@ -109,8 +110,8 @@ impl RequestRecord {
             Some(authority) => HeaderValue::try_from(host_of(authority.as_str())).ok(),
             None => field(http::header::HOST),
         };
-        let peer = parts.extensions.get::<PeerAddress>().copied();
-        let client = parts.extensions.get::<ClientAddress>().map(|client| client.0);
+        let connection = Connection::of(parts);
+        let peer = connection.map(Connection::peer);
         let mounted = parts.extensions.get::<Mounted>();
         let path = mounted.map_or_else(|| parts.uri.path(), |mounted| &mounted.path);
         Self {
@@ -121,9 +122,11 @@ impl RequestRecord {
             query: parts.uri.query().map(shown_query),
             version: parts.version,
             peer,
-            forwarded_for: client.filter(|client| peer.and_then(|peer| peer.ip()) != Some(*client)),
+            forwarded_for: connection
+                .and_then(Connection::client)
+                .filter(|client| peer.and_then(|peer| peer.ip()) != Some(*client)),
             url: parts.extensions.get::<PublicUrl>().cloned(),
-            is_secure: parts.extensions.get::<crate::service::OverTls>().is_some(),
+            is_secure: connection.is_some_and(|connection| connection.tls().is_some()),
             host: host.map(|host| shortened_field(host, HOST)),
             user_agent: field(http::header::USER_AGENT).map(|agent| shortened_field(agent, FIELD)),
             referer: field(http::header::REFERER)

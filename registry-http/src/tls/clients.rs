@@ -68,6 +68,14 @@ impl ClientCertificates {
         })
     }
 
+    /// Returns whether a certificate that is presented is verified.
+    pub(super) const fn are_verified(&self) -> bool {
+        matches!(
+            self.verification,
+            ClientVerification::VerifyIfGiven | ClientVerification::RequireAndVerify
+        )
+    }
+
     pub(super) fn verifier(
         self,
         provider: &Arc<CryptoProvider>,

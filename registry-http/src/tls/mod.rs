@@ -23,15 +23,17 @@ mod cipher_suites;
 mod clients;
 mod error;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ServerConfig, ServerConnection, version};
+use rustls::{ProtocolVersion, ServerConfig, ServerConnection, version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 pub(crate) use tokio_rustls::server::TlsStream;
@@ -41,6 +43,8 @@ pub use self::cipher_suites::CipherSuites;
 pub use self::clients::{ClientCertificates, ClientVerification};
 pub use self::error::TlsError;
 pub(crate) use self::error::handshake_failure;
+use crate::connection::TlsSession;
+pub use crate::connection::TlsVersion;
 
 /// The ALPN name of HTTP/2 (RFC 9113, section 3.1).
 const HTTP2: &[u8] = b"h2";
@@ -54,7 +58,7 @@ const UNSENT: usize = 16 * 1024;
 
 /// A server's side of TLS. Clones share one configuration.
 #[derive(Clone)]
-pub struct Tls(Arc<ArcSwap<ServerConfig>>);
+pub struct Tls(Arc<ArcSwap<TlsConfig>>);
 
 /// The options of TLS.
 #[derive(Debug)]
@@ -72,13 +76,23 @@ pub struct TlsOptions {
     pub http2: bool,
 }
 
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsVersion {
-    /// TLS 1.2, RFC 5246.
-    Tls12,
-    /// TLS 1.3, RFC 8446.
-    Tls13,
+/// The configuration of TLS: that of rustls, and whether the certificates of clients are verified.
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    server: Arc<ServerConfig>,
+    /// Whether a certificate that a client presents tells who it is.
+    verifies_clients: bool,
+}
+
+/// The verifier of clients, if there is one, has to accept only certificates that identify a client: they are passed to
+/// authenticators as verified.
+impl From<ServerConfig> for TlsConfig {
+    fn from(server: ServerConfig) -> Self {
+        Self {
+            server: Arc::new(server),
+            verifies_clients: true,
+        }
+    }
 }
 
 impl TlsOptions {
@@ -94,12 +108,12 @@ impl TlsOptions {
         }
     }
 
-    /// Creates the rustls configuration that [`Tls::replace_config`] takes.
+    /// Creates the configuration that [`Tls::replace_config`] takes.
     ///
     /// # Errors
     /// [`TlsError::Unusable`] if no cipher suite fits the TLS version, and [`TlsError::ClientVerifier`] if certificates
     /// of clients cannot be verified.
-    pub fn into_config(self) -> Result<ServerConfig, TlsError> {
+    pub fn into_config(self) -> Result<TlsConfig, TlsError> {
         let versions: &[_] = match self.minimum_version {
             TlsVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             TlsVersion::Tls13 => &[&version::TLS13],
@@ -111,14 +125,18 @@ impl TlsOptions {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .map_err(TlsError::Unusable)?;
-        let verifies_clients = self.clients.is_some();
+        let has_clients = self.clients.is_some();
+        let verifies_clients = self
+            .clients
+            .as_ref()
+            .is_some_and(ClientCertificates::are_verified);
         let builder = match self.clients {
             Some(clients) => builder.with_client_cert_verifier(clients.verifier(&provider)?),
             None => builder.with_no_client_auth(),
         };
         let certificate = SingleCertAndKey::from(self.certificate.into_inner());
         let mut config = builder.with_cert_resolver(Arc::new(certificate));
-        if verifies_clients {
+        if has_clients {
             // A resumed session is not verified again, although the client's certificate may have expired.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
@@ -127,7 +145,10 @@ impl TlsOptions {
             config.alpn_protocols.push(HTTP2.to_vec());
         }
         config.alpn_protocols.push(HTTP1.to_vec());
-        Ok(config)
+        Ok(TlsConfig {
+            server: Arc::new(config),
+            verifies_clients,
+        })
     }
 }
 
@@ -140,10 +161,10 @@ impl Tls {
         Ok(Self::with_config(options.into_config()?))
     }
 
-    /// Creates TLS with a rustls configuration, for what [`TlsOptions`] do not cover.
+    /// Creates TLS with a configuration, which may be one of rustls, for what [`TlsOptions`] do not cover.
     #[must_use]
-    pub fn with_config(config: ServerConfig) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(config)))
+    pub fn with_config(config: impl Into<TlsConfig>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(config.into())))
     }
 
     /// Applies these options to all new connections. Open connections keep theirs.
@@ -155,25 +176,49 @@ impl Tls {
         Ok(())
     }
 
-    /// Applies a rustls configuration to all new connections. Open connections keep theirs.
-    pub fn replace_config(&self, config: ServerConfig) {
-        self.0.store(Arc::new(config));
+    /// Applies a configuration, which may be one of rustls, to all new connections. Open connections keep theirs.
+    pub fn replace_config(&self, config: impl Into<TlsConfig>) {
+        self.0.store(Arc::new(config.into()));
     }
 
-    pub(crate) async fn accept<IO>(&self, stream: IO) -> io::Result<TlsStream<IO>>
+    /// Performs the handshake.
+    pub(crate) async fn accept<IO>(&self, stream: IO) -> io::Result<(TlsStream<IO>, TlsSession)>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let bounded = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(UNSENT));
-        TlsAcceptor::from(self.0.load_full())
+        let config = self.0.load_full();
+        let stream = TlsAcceptor::from(Arc::clone(&config.server))
             .accept_with(stream, bounded)
-            .await
+            .await?;
+        let session = session(stream.get_ref().1, config.verifies_clients);
+        Ok((stream, session))
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+/// Returns what is known about a session whose handshake is complete.
+fn session(connection: &ServerConnection, verifies_clients: bool) -> TlsSession {
+    let version = match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => Some(TlsVersion::Tls12),
+        Some(ProtocolVersion::TLSv1_3) => Some(TlsVersion::Tls13),
+        _ => None,
+    };
+    let cipher_suite = connection.negotiated_cipher_suite();
+    let certificates = connection.peer_certificates().filter(|_| verifies_clients);
+    let certificates = certificates.unwrap_or_default().iter();
+    TlsSession {
+        version,
+        cipher_suite: cipher_suite
+            .and_then(|suite| suite.suite().as_str())
+            .map(Cow::Borrowed),
+        server_name: connection.server_name().map(str::to_owned),
+        client_certificates: certificates.map(|der| Bytes::copy_from_slice(der)).collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 mod client;
+mod client_certificates;
 mod client_http2;
 mod framing;
 mod listeners;

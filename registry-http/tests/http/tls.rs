@@ -12,7 +12,7 @@ use registry_http::tls::{
     CipherSuites, ClientCertificates, ClientVerification, ServerCertificate, Tls, TlsError, TlsOptions,
     TlsVersion,
 };
-use registry_http::{Limits, Listener, OverTls, Server};
+use registry_http::{Connection, Limits, Listener, Server};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
@@ -26,16 +26,16 @@ use crate::eventually;
 use crate::listeners::service;
 
 /// An authority.
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 /// PEM text of a chain and a key.
 #[derive(Clone)]
-struct Pair {
-    chain: String,
-    key: String,
+pub(crate) struct Pair {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
-fn ecdsa() -> KeyPair {
+pub(crate) fn ecdsa() -> KeyPair {
     KeyPair::generate().unwrap()
 }
 
@@ -43,7 +43,7 @@ fn generate(algorithm: &'static SignatureAlgorithm) -> KeyPair {
     KeyPair::generate_for(algorithm).unwrap()
 }
 
-fn authority_params(name: &str) -> CertificateParams {
+pub(crate) fn authority_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -51,11 +51,11 @@ fn authority_params(name: &str) -> CertificateParams {
     params
 }
 
-fn authority(name: &str) -> Issuer {
+pub(crate) fn authority(name: &str) -> Issuer {
     CertifiedIssuer::self_signed(authority_params(name), ecdsa()).unwrap()
 }
 
-fn leaf(issuer: &Issuer, key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+pub(crate) fn leaf(issuer: &Issuer, key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Pair {
     let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     change(&mut params);
     let certificate = params.signed_by(key, issuer).unwrap();
@@ -75,7 +75,7 @@ fn certificate(pair: &Pair) -> Result<ServerCertificate, TlsError> {
     ServerCertificate::from_pem(pair.chain.as_bytes(), pair.key.as_bytes(), SystemTime::now())
 }
 
-fn options(pair: &Pair) -> TlsOptions {
+pub(crate) fn options(pair: &Pair) -> TlsOptions {
     TlsOptions::new(certificate(pair).unwrap())
 }
 
@@ -94,16 +94,16 @@ async fn start_with(tls: Tls, limits: Limits) -> (Server, SocketAddr) {
 }
 
 /// A client that trusts `issuer`.
-struct Caller {
+pub(crate) struct Caller {
     roots: RootCertStore,
     versions: Vec<&'static rustls::SupportedProtocolVersion>,
     suites: Option<rustls::SupportedCipherSuite>,
-    own: Option<Pair>,
-    protocols: Vec<&'static str>,
+    pub(crate) own: Option<Pair>,
+    pub(crate) protocols: Vec<&'static str>,
 }
 
 impl Caller {
-    fn trusting(issuer: &Issuer) -> Self {
+    pub(crate) fn trusting(issuer: &Issuer) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(issuer.der().clone()).unwrap();
         Self {
@@ -143,7 +143,7 @@ impl Caller {
         Arc::new(config)
     }
 
-    async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
         connect(self.config(), address).await
     }
 
@@ -428,8 +428,8 @@ async fn a_service_learns_that_a_request_came_over_tls() {
     let issuer = authority("root");
     let tls = Tls::new(options(&leaf(&issuer, &ecdsa(), |_| {}))).unwrap();
     let told = hyper::service::service_fn(async |request: http::Request<hyper::body::Incoming>| {
-        let is_secure = request.extensions().get::<OverTls>().is_some();
-        let status = if is_secure { 200 } else { 500 };
+        let connection = request.extensions().get::<Connection>().unwrap();
+        let status = if connection.tls().is_some() { 200 } else { 500 };
         let body = http_body_util::Full::new(bytes::Bytes::from("{}"));
         http::Response::builder().status(status).body(body)
     });

@@ -15,10 +15,10 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use registry_http::tls::{
-    CipherSuites, ClientCertificates, ClientVerification, ServerCertificate, Tls, TlsOptions, TlsVersion,
+    CipherSuites, ClientCertificates, ClientVerification, ServerCertificate, Tls, TlsConfig, TlsOptions,
+    TlsVersion,
 };
 use registry_storage::filesystem::create_private_folder;
-use rustls::ServerConfig;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::sleep;
 
@@ -173,7 +173,7 @@ impl Drop for Renewal {
 }
 
 /// Reads the files, or creates what is needed.
-pub(super) fn config(http: &Http, self_signed: Option<&SelfSigned>) -> Result<ServerConfig, Failure> {
+pub(super) fn config(http: &Http, self_signed: Option<&SelfSigned>) -> Result<TlsConfig, Failure> {
     let certificate = match (self_signed, &http.tls.certificate, &http.tls.key) {
         (Some(own), ..) => own.certificate()?,
         (None, Some(chain), Some(key)) => read_certificate(chain, key)?,

@@ -1,17 +1,15 @@
-//! The origin of a request: its client and the requested URL, before proxies passed it on.
+//! What trusted proxies report about a request that they passed on.
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{FORWARDED, HOST, HeaderName};
+use http::HeaderMap;
+use http::header::{FORWARDED, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, uri};
 use registry_core::forwarded::ForwardedElement;
 
 use super::fields::{ProxyField, ProxyFields};
-use super::public_url::PublicUrl;
 use super::trusted::TrustedProxies;
-use crate::address::PeerAddress;
-use crate::service::OverTls;
+use crate::connection::{Connection, Forwarded};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -21,14 +19,11 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// How many proxies in a row are followed; a longer list does not come from proxies.
 const HOPS: usize = 32;
 
-/// The origin of a request, as far as it can be trusted.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Origin {
-    pub(super) client: Option<IpAddr>,
-    is_https: bool,
-    host: Option<String>,
-    /// The port for a host without one.
-    port: Option<u16>,
+/// The reports of proxies about a request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Reports {
+    /// What trusted proxies reported, if they reported anything.
+    pub(super) forwarded: Option<Forwarded>,
     /// A trusted proxy passed on a different client address in a field that is not trusted.
     pub(super) disbelieved: Option<Disbelieved>,
 }
@@ -40,129 +35,99 @@ pub(super) struct Disbelieved {
     pub(super) client: IpAddr,
 }
 
-/// The reports of proxies.
-#[derive(Debug, Default)]
-struct ForwardedInfo {
-    client: Option<IpAddr>,
-    scheme: Option<String>,
-    host: Option<String>,
-    port: Option<u16>,
-}
-
-impl Origin {
+impl Reports {
+    /// Reads the fields of a request, if its peer is a trusted proxy.
     pub(super) fn of(parts: &Parts, trusted: &TrustedProxies, fields: &ProxyFields) -> Self {
-        let peer = parts.extensions.get::<PeerAddress>();
-        let is_trusted = peer.is_some_and(|peer| trusted.contains_peer(peer));
-        let (told, disbelieved) = if is_trusted {
-            let told = ForwardedInfo::of(&parts.headers, trusted, fields);
-            let disbelieved = told.disbelieved(&parts.headers, trusted, fields);
-            (told, disbelieved)
+        let is_trusted = |connection: &Connection| trusted.contains_peer(&connection.peer());
+        if !Connection::of(parts).is_some_and(is_trusted) {
+            return Self::default();
+        }
+        let header = &parts.headers;
+        let forwarded = if fields.has(ProxyField::Forwarded) {
+            by_forwarded(header, trusted)
         } else {
-            (ForwardedInfo::default(), None)
-        };
-        let is_https = match told.scheme.as_deref() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => parts.extensions.get::<OverTls>().is_some(),
-        };
-        let own_host = || {
-            let authority = parts.uri.authority().map(uri::Authority::as_str);
-            let field = || parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-            authority.or_else(field).map(str::to_owned)
+            by_lists(header, trusted, fields)
         };
         Self {
-            client: told.client.or_else(|| peer?.ip()),
-            is_https,
-            host: told.host.or_else(own_host),
-            port: told.port,
-            disbelieved,
+            disbelieved: disbelieved(&forwarded, header, trusted, fields),
+            forwarded: (forwarded != Forwarded::default()).then_some(forwarded),
         }
-    }
-
-    /// Returns the URL that the client used, without a path.
-    pub(super) fn url(&self) -> Option<PublicUrl> {
-        let url = PublicUrl::of_host(self.is_https, self.host.as_deref()?)?;
-        // The port of a proxy that speaks HTTP behind one that speaks HTTPS means nothing.
-        let port = self.port.filter(|port| !matches!(port, 80 | 443));
-        Some(match port {
-            Some(port) => url.with_port(port),
-            None => url,
-        })
     }
 }
 
-impl ForwardedInfo {
-    fn of(header: &HeaderMap, trusted: &TrustedProxies, fields: &ProxyFields) -> Self {
-        if fields.has(ProxyField::Forwarded) {
-            Self::by_forwarded(header, trusted)
-        } else {
-            Self::by_lists(header, trusted, fields)
+/// Checks whether untrusted fields report a different client. Usually the client wrote them, but if the proxy did,
+/// `http.proxyfields` is misconfigured.
+fn disbelieved(
+    believed: &Forwarded,
+    header: &HeaderMap,
+    trusted: &TrustedProxies,
+    fields: &ProxyFields,
+) -> Option<Disbelieved> {
+    let (field, other) = if !fields.has(ProxyField::Forwarded) && header.contains_key(FORWARDED) {
+        ("Forwarded", by_forwarded(header, trusted))
+    } else if (fields.has(ProxyField::Forwarded) || !fields.has(ProxyField::XForwardedFor))
+        && header.contains_key(X_FORWARDED_FOR)
+    {
+        let all = ProxyFields::default();
+        ("X-Forwarded-For", by_lists(header, trusted, &all))
+    } else {
+        return None;
+    };
+    let client = other.client.filter(|client| believed.client != Some(*client))?;
+    Some(Disbelieved { field, client })
+}
+
+/// Reads `Forwarded` (RFC 7239).
+fn by_forwarded(header: &HeaderMap, trusted: &TrustedProxies) -> Forwarded {
+    let mut forwarded = Forwarded::default();
+    let elements = lines_from_last(header, &FORWARDED).flat_map(ForwardedElement::from_last);
+    for element in elements.take(HOPS) {
+        // Up to here, a trusted proxy wrote each element.
+        let Ok(element) = element else { break };
+        forwarded.is_https = element.scheme.as_deref().and_then(is_https);
+        forwarded.host = element.host;
+        let Some(from) = element.from else { break };
+        forwarded.client = Some(from);
+        if !trusted.contains(from) {
+            break;
         }
     }
+    forwarded
+}
 
-    /// Checks whether untrusted fields report a different client. Usually the client wrote them, but if the proxy did,
-    /// `http.proxyfields` is misconfigured.
-    fn disbelieved(
-        &self,
-        header: &HeaderMap,
-        trusted: &TrustedProxies,
-        fields: &ProxyFields,
-    ) -> Option<Disbelieved> {
-        let (field, other) = if !fields.has(ProxyField::Forwarded) && header.contains_key(FORWARDED) {
-            ("Forwarded", Self::by_forwarded(header, trusted))
-        } else if (fields.has(ProxyField::Forwarded) || !fields.has(ProxyField::XForwardedFor))
-            && header.contains_key(X_FORWARDED_FOR)
-        {
-            let all = ProxyFields::default();
-            ("X-Forwarded-For", Self::by_lists(header, trusted, &all))
-        } else {
-            return None;
-        };
-        let client = other.client.filter(|client| self.client != Some(*client))?;
-        Some(Disbelieved { field, client })
+/// Reads the fields that preceded RFC 7239: each is a list, or only the value of the outermost proxy.
+fn by_lists(header: &HeaderMap, trusted: &TrustedProxies, fields: &ProxyFields) -> Forwarded {
+    let mut client = None;
+    let mut hops = 0;
+    for node in written(header, fields, ProxyField::XForwardedFor, &X_FORWARDED_FOR).take(HOPS) {
+        hops += 1;
+        let Some(from) = address(node) else { break };
+        client = Some(from);
+        if !trusted.contains(from) {
+            break;
+        }
     }
-
-    /// Reads `Forwarded` (RFC 7239).
-    fn by_forwarded(header: &HeaderMap, trusted: &TrustedProxies) -> Self {
-        let mut told = Self::default();
-        let elements = lines_from_last(header, &FORWARDED).flat_map(ForwardedElement::from_last);
-        for element in elements.take(HOPS) {
-            // Up to here, a trusted proxy wrote each element.
-            let Ok(element) = element else { break };
-            (told.scheme, told.host) = (element.scheme, element.host);
-            let Some(from) = element.from else { break };
-            told.client = Some(from);
-            if !trusted.contains(from) {
-                break;
-            }
-        }
-        told
+    // The value of the same hop, or of the farthest one listed.
+    let of_hop = |field, name: &HeaderName| {
+        let values = written(header, fields, field, name).take(hops.max(1));
+        values.last().map(str::to_owned)
+    };
+    let scheme = of_hop(ProxyField::XForwardedProto, &X_FORWARDED_PROTO);
+    let port = of_hop(ProxyField::XForwardedPort, &X_FORWARDED_PORT);
+    Forwarded {
+        client,
+        is_https: scheme.and_then(|scheme| is_https(&scheme.to_ascii_lowercase())),
+        host: of_hop(ProxyField::XForwardedHost, &X_FORWARDED_HOST),
+        port: port.and_then(|port| port.parse().ok()),
     }
+}
 
-    /// Reads the fields that preceded RFC 7239: each is a list, or only the value of the outermost proxy.
-    fn by_lists(header: &HeaderMap, trusted: &TrustedProxies, fields: &ProxyFields) -> Self {
-        let mut client = None;
-        let mut hops = 0;
-        for node in written(header, fields, ProxyField::XForwardedFor, &X_FORWARDED_FOR).take(HOPS) {
-            hops += 1;
-            let Some(from) = address(node) else { break };
-            client = Some(from);
-            if !trusted.contains(from) {
-                break;
-            }
-        }
-        // The value of the same hop, or of the farthest one listed.
-        let of_hop = |field, name: &HeaderName| {
-            let values = written(header, fields, field, name).take(hops.max(1));
-            values.last().map(str::to_owned)
-        };
-        let scheme = of_hop(ProxyField::XForwardedProto, &X_FORWARDED_PROTO);
-        Self {
-            client,
-            scheme: scheme.map(|scheme| scheme.to_ascii_lowercase()),
-            host: of_hop(ProxyField::XForwardedHost, &X_FORWARDED_HOST),
-            port: of_hop(ProxyField::XForwardedPort, &X_FORWARDED_PORT).and_then(|port| port.parse().ok()),
-        }
+/// Returns whether a scheme is `https`; `None` for another than `http` and `https`.
+fn is_https(scheme: &str) -> Option<bool> {
+    match scheme {
+        "https" => Some(true),
+        "http" => Some(false),
+        _ => None,
     }
 }
 
@@ -201,8 +166,17 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::address::PeerAddress;
+    use crate::proxy::PublicUrl;
 
     const PROXY: &str = "10.0.0.1:4000";
+
+    /// The origin of a request: its client and the URL that it used, before proxies passed it on.
+    struct Origin {
+        client: Option<IpAddr>,
+        url: Option<PublicUrl>,
+        disbelieved: Option<Disbelieved>,
+    }
 
     /// `Forwarded` is trusted if no list field is present, as with a proxy that writes it.
     fn origin_with(peer: PeerAddress, fields: &[(&str, &str)]) -> Origin {
@@ -221,15 +195,25 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        parts.extensions.insert(peer);
+        let mut connection = Connection::new(peer);
+        parts.extensions.insert(connection.clone());
         let trusted = TrustedProxies::new(["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
-        Origin::of(&parts, &trusted, believed)
+        let reports = Reports::of(&parts, &trusted, believed);
+        if let Some(forwarded) = reports.forwarded {
+            connection = connection.with_forwarded(forwarded);
+            parts.extensions.insert(connection.clone());
+        }
+        Origin {
+            client: connection.client(),
+            url: PublicUrl::of(&parts),
+            disbelieved: reports.disbelieved,
+        }
     }
 
     /// Returns the client and the URL of a request that came from `peer`.
     fn seen(peer: &str, fields: &[(&str, &str)]) -> (String, String) {
         let origin = origin_with(PeerAddress::Tcp(peer.parse().unwrap()), fields);
-        let url = origin.url().map(|url| url.to_string());
+        let url = origin.url.map(|url| url.to_string());
         (origin.client.unwrap().to_string(), url.unwrap_or_default())
     }
 
@@ -306,7 +290,7 @@ mod tests {
         let peer = || PeerAddress::Tcp(PROXY.parse().unwrap());
         let seen = |believed: &ProxyFields, fields: &[_]| {
             let origin = origin_by(believed, peer(), fields);
-            let url = origin.url().unwrap().to_string();
+            let url = origin.url.unwrap().to_string();
             (origin.client.unwrap().to_string(), url)
         };
         let default = ProxyFields::default();
@@ -336,7 +320,7 @@ mod tests {
         let with_port = ProxyFields::new([proto, has_host, ProxyField::XForwardedPort]);
         let url_by = |believed: &ProxyFields, fields: &[_]| {
             let fields = [&[("X-Forwarded-Proto", "https")], fields].concat();
-            let url = origin_by(believed, peer(), &fields).url();
+            let url = origin_by(believed, peer(), &fields).url;
             url.map(|url| url.to_string()).unwrap()
         };
         let url = |fields: &[_]| url_by(&with_port, fields);
