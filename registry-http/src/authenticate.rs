@@ -52,6 +52,8 @@ pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
     /// [`Connection::of`](crate::Connection::of) returns the client's address, and its certificate if it has a verified
     /// one.
     ///
+    /// Must be cancel safe: the future may be dropped when the client leaves.
+    ///
     /// # Errors
     /// The answer to the client. Bad credentials are [`Unauthorized`](registry_core::ErrorCode::Unauthorized);
     /// [`challenge`](Self::challenge) provides the field `WWW-Authenticate`.

@@ -140,6 +140,9 @@ impl Passwords {
 
     /// Returns whether a user has this password. `peer` is the address of the client.
     ///
+    /// Cancel safe: if the future is dropped during the comparison, the comparison ends on its thread, and its verdict
+    /// is neither cached nor counted.
+    ///
     /// # Errors
     /// [`TooManyRequests`](ErrorCode::TooManyRequests) after too many wrong passwords, and
     /// [`Unavailable`](ErrorCode::Unavailable) if no comparison could start within ten seconds.

@@ -31,7 +31,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on a host and port. Port 0 selects any free port.
+    /// Listens on a host and port. Port 0 selects any free port. Cancel safe: a future that is dropped leaves no socket.
     ///
     /// # Errors
     /// Errors of the socket, for example if the address is in use.
@@ -43,7 +43,7 @@ impl Listener {
 
     /// Listens on a unix socket created at `path`, with the permissions `mode` and the group ID `group`, or, without
     /// them, with those that the process gives to new files. An existing socket that no process listens on is replaced.
-    /// The file is removed when the listener is dropped.
+    /// The file is removed when the listener is dropped. Cancel safe: a future that is dropped leaves no file.
     ///
     /// # Errors
     /// Errors of the socket and its file: [`AddrInUse`](io::ErrorKind::AddrInUse) if another process listens on it, and

@@ -60,7 +60,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address` and serves there. Port 0 selects any free port.
+    /// Listens on `address` and serves there. Port 0 selects any free port. Cancel safe: a future that is dropped leaves
+    /// no socket.
     ///
     /// # Errors
     /// Errors of the socket, for example if the address is in use, and those of [`serve`](Self::serve).
@@ -146,6 +147,9 @@ impl Server {
     /// Stops the server: it accepts no more connections, tells clients that theirs end, and finishes running requests.
     /// What still runs after `limit` is cut; uploads then record how far they got, which takes at most another five
     /// seconds.
+    ///
+    /// Not cancel safe: if the future is dropped, all connections and running requests are cut at once, as if the
+    /// server were dropped.
     pub async fn shutdown(self, limit: Duration) {
         self.stop.send_replace(true);
         if timeout(limit, self.connections.finished()).await.is_err() {

@@ -53,7 +53,8 @@ pub struct TestRegistry {
 }
 
 impl TestRegistry {
-    /// Starts a test registry with the defaults. Must be called within a tokio runtime.
+    /// Starts a test registry with the defaults. Must be called within a tokio runtime. Cancel safe: a future that is
+    /// dropped leaves nothing.
     ///
     /// # Panics
     /// If no port is free.
@@ -111,7 +112,7 @@ impl TestRegistry {
         &self.script
     }
 
-    /// Shuts it down gracefully: see [`Server::shutdown`].
+    /// Shuts it down gracefully. Not cancel safe: see [`Server::shutdown`].
     pub async fn shutdown(self, limit: Duration) {
         self.server.shutdown(limit).await;
     }
@@ -179,7 +180,7 @@ impl TestRegistryBuilder {
         self
     }
 
-    /// Starts the registry. Must be called within a tokio runtime.
+    /// Starts the registry. Must be called within a tokio runtime. Cancel safe: a future that is dropped leaves nothing.
     ///
     /// # Panics
     /// If no port is free.
