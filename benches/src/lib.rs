@@ -1,5 +1,7 @@
 //! Measures the registry; see `README.md` in this folder.
 
+#![expect(clippy::disallowed_methods, reason = "benchmarks are programs of their own")]
+
 use std::path::PathBuf;
 use std::process::Command;
 

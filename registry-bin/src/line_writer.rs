@@ -126,6 +126,10 @@ impl LineWriter {
         Self::start(name, File::from(copy))
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the queue counts and bounds the bytes in it"
+    )]
     fn start(name: &'static str, sink: impl Write + Send + 'static) -> Result<Self, Failure> {
         let (messages, received) = channel();
         let (running, ended) = sync_channel::<()>(0);
@@ -394,6 +398,10 @@ fn push_line(batch: &mut Vec<u8>, line: &str) {
 }
 
 /// Writes at least one byte.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the log's own thread; a full pipe cannot be waited for with a limit"
+)]
 fn write_some(sink: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match sink.write(bytes) {

@@ -19,6 +19,10 @@ impl Traces {
 
     /// Warns if the variables of `OpenTelemetry` ask for traces, because there are none.
     #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the variables OTEL_* are read here, once"
+    )]
     pub(crate) fn start() -> Result<Self, Failure> {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_wanted = match std::env::var_os("OTEL_TRACES_EXPORTER") {

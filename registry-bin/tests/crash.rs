@@ -1,6 +1,8 @@
 //! A server that is killed at random points of a push, again and again, over one folder: what was answered is there,
 //! what was begun goes on, and nothing is left over.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 

@@ -1,6 +1,8 @@
 //! The files of `deploy/`, as far as they can be tested without the systems that they are for; the image has its test
 //! among the clients.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The most memory that a server on disk ever holds while large blobs, or large referrers, are pushed and read at once.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 

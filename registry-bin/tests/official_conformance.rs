@@ -1,5 +1,7 @@
 //! Runs the official conformance program, where `OCI_CONFORMANCE` names it, and wants no failure, error or skip.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 

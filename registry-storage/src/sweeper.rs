@@ -28,6 +28,7 @@ impl Sweeper {
     /// While writes are refused because the disk is full, a sweep starts as soon as something was deleted, but not
     /// directly after the previous one.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "its owner ends it and waits for it")]
     pub fn start(store: Arc<dyn Maintenance>, interval: Duration) -> Self {
         let (stop, mut stopped) = watch::channel(());
         let task = tokio::spawn(async move {

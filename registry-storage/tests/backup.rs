@@ -1,4 +1,6 @@
 //! Backups of a disk beside a running server, and their way back.
+
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 #[expect(dead_code, reason = "each test program uses its own part")]

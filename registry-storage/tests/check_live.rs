@@ -1,4 +1,6 @@
 //! `Store::check` beside pushes and deletes: what is half done is no finding.
+
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 #[expect(dead_code, reason = "each test program uses its own part")]

@@ -1,5 +1,6 @@
 //! Bytes on a disk: written in parts, sealed, read, listed, deleted.
-#![cfg(all(feature = "filesystem", unix))]
+
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;

@@ -1,4 +1,6 @@
 //! One process owns a root.
+
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![cfg(all(feature = "filesystem", unix))]
 
 use std::io::Read as _;

@@ -1,4 +1,6 @@
 //! Records on a disk: conditions, merged commits, the cache, listings.
+
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![cfg(all(feature = "filesystem", unix))]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 

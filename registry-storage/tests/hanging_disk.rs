@@ -1,4 +1,6 @@
 //! A disk of which some files do not answer.
+
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![cfg(all(feature = "filesystem", unix))]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 

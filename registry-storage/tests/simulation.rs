@@ -2,6 +2,8 @@
 //! turns. A seed says who does what and who waits how long, so a seed that fails fails again.
 //!
 //! `SIMULATION_SEEDS=from..to` runs other seeds than the few that every run of the tests does.
+
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,6 @@
 //! The sweeper: what it deletes, and what it must never.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 #[macro_use]

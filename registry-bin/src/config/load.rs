@@ -61,6 +61,7 @@ pub(crate) struct Flag {
 ///
 /// # Errors
 /// Everything that is wrong, each with where it was written and what to do.
+#[expect(clippy::disallowed_methods, reason = "the home of the environment")]
 pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded, Failure> {
     let file = arguments.config.clone().or_else(|| {
         std::env::var_os(FILE_VARIABLE)
@@ -84,6 +85,7 @@ pub(crate) fn load(arguments: &StoreArguments, flags: &[Flag]) -> Result<Loaded,
 }
 
 /// Returns the variables of this process that may be keys.
+#[expect(clippy::disallowed_methods, reason = "the home of the environment")]
 fn variables() -> Result<Vec<(String, String)>, Failure> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {

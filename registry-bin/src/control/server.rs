@@ -56,6 +56,7 @@ impl ControlServer {
     ///
     /// # Errors
     /// Errors of the system, and if the path is too long for a socket.
+    #[expect(clippy::disallowed_methods, reason = "its owner ends it and waits for it")]
     pub(crate) fn start(root: &Path, store: Arc<dyn Maintenance>) -> io::Result<Self> {
         let path = socket::path(root)?;
         let listener = listen(root, &path).map_err(|cause| with_owner(root, cause))?;

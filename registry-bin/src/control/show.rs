@@ -96,6 +96,10 @@ impl State {
 }
 
 /// Returns whether standard error is a terminal that can show a bar. A bar has no colours.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a variable of the terminal, not of the configuration"
+)]
 pub(crate) fn is_for_bars() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }

@@ -111,6 +111,10 @@ impl Logging {
         handle
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a variable of the terminal, not of the configuration"
+    )]
     fn start_with(self, writer: BoxMakeWriter) -> LogHandle {
         let (filter, handle) = reload::Layer::new(self.filter.build());
         // https://no-color.org

@@ -36,6 +36,10 @@ struct Started {
     joins_traces: bool,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the variables OTEL_* are read here, once"
+)]
 fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -1,5 +1,7 @@
 //! `htpasswd` and `explain`.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -2,6 +2,8 @@
 //!
 //! `REGISTRY_STATIC_PROGRAM` names the program to put into it: what `bash deploy/build-static` printed.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::fs::Permissions;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,7 @@
 //! Servers to log in to: by each way, without encryption and with each kind of certificate.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

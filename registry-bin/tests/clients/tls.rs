@@ -1,5 +1,7 @@
 //! Real clients over TLS: by the certificate that the server makes, and by one of a private authority.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

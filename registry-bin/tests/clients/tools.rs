@@ -1,5 +1,7 @@
 //! Finding and running programs, with a limit on their time.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -3,6 +3,8 @@
 //! A case is `=== NAME`, variables as `$ NAME=VALUE`, the file, `---`, and the message. With `UPDATE_MESSAGES=1` in the
 //! environment the messages are written anew; read what changed before you commit it.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 

@@ -1,6 +1,8 @@
 //! Configurations and the real program: what it starts with, what it refuses and how it says so, what it takes over
 //! while it runs.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 #[expect(dead_code, reason = "each test program uses its own part")]
 #[path = "../support/mod.rs"]
 mod support;

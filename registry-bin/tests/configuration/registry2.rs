@@ -1,5 +1,7 @@
 //! What whoever had registry:2 goes on doing: health checks, its image's command lines, its certificates and addresses.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

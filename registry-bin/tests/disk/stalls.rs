@@ -1,5 +1,7 @@
 //! Pulls that nobody takes, more than files may be open, while others push and pull.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 

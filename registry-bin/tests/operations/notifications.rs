@@ -1,5 +1,7 @@
 //! Notifications of the program, whatever ends it.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;

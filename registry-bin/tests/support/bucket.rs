@@ -1,5 +1,7 @@
 //! A strict double of S3 on a thread of its own, for servers under test.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::sync::mpsc;
 use std::thread;
 

@@ -1,5 +1,7 @@
 //! The server as a process of its own, which ends with the test, however that ends.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::SocketAddr;

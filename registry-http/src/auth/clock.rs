@@ -21,6 +21,7 @@ impl Clock {
 }
 
 impl Default for Clock {
+    #[expect(clippy::disallowed_methods, reason = "the clock in use unless one is set")]
     fn default() -> Self {
         Self::new(SystemTime::now)
     }

@@ -97,6 +97,7 @@ pub(super) struct Source {
 impl EventRecord {
     /// Returns the records of an event: one per tag, because receivers expect one tag per event, or a single one
     /// without tags.
+    #[expect(clippy::disallowed_methods, reason = "the moment of the event")]
     pub(super) fn of(
         event: &Event,
         request: &RequestRecord,

@@ -1,5 +1,7 @@
 //! Notifications against a receiver over real HTTP.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Mutex;

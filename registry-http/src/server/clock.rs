@@ -50,6 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
     fn a_clock_that_no_date_of_http_can_say_is_refused() {
         let second = Duration::from_secs(1);
         for (time, said) in [

@@ -80,6 +80,7 @@ impl Server {
     ///
     /// # Errors
     /// If there is no runtime or no listener, and those of [`check_clock`] for the current time.
+    #[expect(clippy::disallowed_methods, reason = "the clock that dates the answers")]
     pub fn serve<S, B>(
         listeners: impl IntoIterator<Item = Listener>,
         service: S,
@@ -191,6 +192,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    #[expect(clippy::disallowed_methods, reason = "the clock that dates the answers")]
     async fn run(mut self) {
         let mut clock = ClockWatch::default();
         loop {

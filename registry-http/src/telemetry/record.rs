@@ -104,6 +104,7 @@ pub struct RequestRecord {
 }
 
 impl RequestRecord {
+    #[expect(clippy::disallowed_methods, reason = "the moment of the request")]
     pub(crate) fn new(parts: &http::request::Parts) -> Self {
         let field = |name| parts.headers.get(name).cloned();
         let host = match parts.uri.authority() {

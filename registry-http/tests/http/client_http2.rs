@@ -1,5 +1,7 @@
 //! An HTTP/2 client.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};

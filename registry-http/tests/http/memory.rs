@@ -1,5 +1,7 @@
 //! What clients that withhold something make a server hold.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::pin::Pin;
 use std::time::Duration;
 

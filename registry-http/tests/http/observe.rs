@@ -1,5 +1,7 @@
 //! What is told of requests.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::io;
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,7 @@
 //! Clients that are slow, silent or gone.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

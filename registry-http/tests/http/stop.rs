@@ -1,5 +1,7 @@
 //! Servers that stop.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::time::{Duration, Instant};
 
 use registry_core::storage::{UploadKey, UploadStorage as _};

@@ -1,5 +1,7 @@
 //! TLS over real sockets, with certificates that are made for each test.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

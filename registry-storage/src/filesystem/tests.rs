@@ -1,5 +1,7 @@
 //! Faults of the record store that can only be caused from inside.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::time::{Duration, Instant};
 
 use registry_core::{Error, ErrorCode};

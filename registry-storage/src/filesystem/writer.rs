@@ -229,6 +229,10 @@ impl Writer {
     }
 
     /// Waits for a command, and tries to write again while writing has ended.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the writer's own thread, while the disk takes no write"
+    )]
     fn next(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
         while self.health.is_stopped() {
             self.try_to_go_on();

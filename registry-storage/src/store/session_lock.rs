@@ -138,6 +138,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
     async fn a_holder_that_goes_is_no_request_that_waits() {
         let locks = Arc::new(SessionLocks::default());
         let id = UploadId::from_random(1);

@@ -3,6 +3,8 @@
 //! The numbers in a name are those of writers, uploaders, collectors and cycles. The number of states is part of each
 //! expectation, so that a change which loses interleavings is seen.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use crate::explore::{explore, trace};
 use crate::rules::Rules;
 use crate::scenario::Scenario;

@@ -1,5 +1,7 @@
 //! A tree as that registry writes it, and a store beside it.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;

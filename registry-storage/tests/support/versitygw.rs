@@ -1,5 +1,7 @@
 //! A gateway that serves a folder as a bucket, by others.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

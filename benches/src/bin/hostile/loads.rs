@@ -1,5 +1,7 @@
 //! The loads. Each is bounded in count and time, and leaves what it opened open to its end.
 
+#![expect(clippy::disallowed_methods, reason = "benchmarks are programs of their own")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 

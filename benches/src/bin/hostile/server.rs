@@ -1,5 +1,7 @@
 //! The server under load, as a process with a folder and a port of its own.
 
+#![expect(clippy::disallowed_methods, reason = "benchmarks are programs of their own")]
+
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -4,6 +4,8 @@
 //! ```text
 //! cargo run --release -p registry-benches --bin load -- --peer docker-registry=/usr/bin/docker-registry --nginx /usr/sbin/nginx
 //! ```
+
+#![expect(clippy::disallowed_methods, reason = "benchmarks are programs of their own")]
 #![expect(clippy::print_stdout, reason = "a program that prints a table")]
 
 #[expect(dead_code, reason = "the tests use more of it")]

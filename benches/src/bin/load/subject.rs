@@ -1,5 +1,7 @@
 //! The servers that are measured, as processes with a folder and a port of their own.
 
+#![expect(clippy::disallowed_methods, reason = "benchmarks are programs of their own")]
+
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

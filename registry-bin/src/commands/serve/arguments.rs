@@ -111,6 +111,10 @@ pub(super) struct LocalNames(Vec<(String, IpAddr)>);
 
 impl LocalNames {
     /// Finds where the names of the command line lead. Blocks for some seconds at most.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one message for each name of the command line"
+    )]
     pub(super) fn find(serve: &Serve) -> Self {
         let names = serve.tls_self_signed.clone().unwrap_or_default();
         if names.is_empty() {

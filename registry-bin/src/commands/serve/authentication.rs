@@ -246,6 +246,7 @@ const SHORTEST_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct KeyRefresh(JoinHandle<()>);
 
 impl KeyRefresh {
+    #[expect(clippy::disallowed_methods, reason = "its owner aborts it when dropped")]
     pub(super) fn start(authentication: Arc<Authentication>) -> Self {
         Self(tokio::spawn(async move {
             loop {

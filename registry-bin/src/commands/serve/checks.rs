@@ -20,6 +20,7 @@ use crate::traces::Traces;
 
 /// Reads each file, resolves each name and checks each place as a server does at its start, and returns what is wrong.
 /// Files that a server would create may be missing.
+#[expect(clippy::disallowed_methods, reason = "the start looks at the clock")]
 pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
     let configuration = &loaded.configuration;
     let (http, auth) = (&configuration.http, &configuration.auth);

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use registry_core::Timestamp;
 use registry_core::printable::printable_json;
 use registry_http::auth::{
     Htpasswd, HtpasswdLine, Passwords, Realm, SigningAlgorithm, SigningKeys, TokenAuthenticator, TokenKeys,
     TokenOptions,
 };
+use registry_storage::{Clock as _, SystemClock};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -401,7 +401,7 @@ impl SigningKeyFile {
                 let path = path.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut keys = read_or_create(&path)?;
                 let is_changed = keys
-                    .rotate(now(), KEY_AGE, LONGEST_TOKEN_LIFE)
+                    .rotate(SystemClock.now(), KEY_AGE, LONGEST_TOKEN_LIFE)
                     .map_err(|cause| failed().because(cause))?;
                 if is_changed {
                     secret_file::write(&path, &keys.to_text()).map_err(|cause| {
@@ -416,9 +416,11 @@ impl SigningKeyFile {
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut keys = match kept.take() {
                     Some(keys) => keys,
-                    None => SigningKeys::generate(now()).map_err(|cause| failed().because(cause))?,
+                    None => {
+                        SigningKeys::generate(SystemClock.now()).map_err(|cause| failed().because(cause))?
+                    }
                 };
-                keys.rotate(now(), KEY_AGE, LONGEST_TOKEN_LIFE)
+                keys.rotate(SystemClock.now(), KEY_AGE, LONGEST_TOKEN_LIFE)
                     .map_err(|cause| failed().because(cause))?;
                 *kept = Some(keys.clone());
                 Ok(keys)
@@ -430,17 +432,12 @@ impl SigningKeyFile {
 fn read_or_create(path: &Path) -> Result<SigningKeys, Failure> {
     let failed = || Failure::new(format!("cannot use {}", path.display()));
     if !path.exists() {
-        let keys = SigningKeys::generate(now()).map_err(|cause| failed().because(cause))?;
+        let keys = SigningKeys::generate(SystemClock.now()).map_err(|cause| failed().because(cause))?;
         // If another process was faster, its keys are used.
         secret_file::create(path, &keys.to_text()).map_err(|cause| failed().because(cause))?;
     }
     let text = bounded_file::read_to_string(path).map_err(|cause| failed().because(cause))?;
     SigningKeys::from_text(&text).map_err(|cause| failed().because(cause))
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Returns the requirements on tokens, and where clients get them.

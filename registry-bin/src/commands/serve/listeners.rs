@@ -29,6 +29,7 @@ const SOCKETS_VARIABLE: &str = "LISTEN_FDS";
 const MOST_SOCKETS: usize = 1024;
 
 /// Takes the sockets that `LISTEN_FDS` counts, and removes the variable. No other thread may be running yet.
+#[expect(clippy::disallowed_methods, reason = "the service manager's protocol")]
 pub(super) fn inherited() -> Result<Vec<Inherited>, Failure> {
     let wrong = |what: &str| {
         Failure::new(format!(

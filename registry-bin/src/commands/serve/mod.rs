@@ -52,6 +52,7 @@ pub(crate) fn run(serve: &Serve) -> Result<bool, Failure> {
     Ok(served.is_ok())
 }
 
+#[expect(clippy::disallowed_methods, reason = "the start looks at the clock")]
 fn load_and_serve(serve: &Serve, errors: &LineWriter) -> Result<(), Failure> {
     check_clock(SystemTime::now()).map_err(|cause| Failure::new("cannot serve").because(cause))?;
     let loaded = load(&serve.configuration.store(), &serve.flags())?;

@@ -94,6 +94,7 @@ impl ServiceManager {
 pub(super) struct Watchdog(Option<JoinHandle<()>>);
 
 impl Watchdog {
+    #[expect(clippy::disallowed_methods, reason = "its owner aborts it when dropped")]
     pub(super) fn start() -> Self {
         let mut microseconds = 0;
         if !sd_notify::watchdog_enabled(false, &mut microseconds) {

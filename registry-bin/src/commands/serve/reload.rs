@@ -104,6 +104,7 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Starts to watch for changes from the configuration at the start.
+    #[expect(clippy::disallowed_methods, reason = "its owner ends it and waits for it")]
     pub(super) fn start(
         serve: &Serve,
         loaded: &Loaded,

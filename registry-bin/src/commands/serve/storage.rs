@@ -360,6 +360,7 @@ pub(super) struct Backups(JoinHandle<()>);
 impl Backups {
     /// Starts, if backups are configured. The first backup is made at once if there is none, or the last one is too
     /// old.
+    #[expect(clippy::disallowed_methods, reason = "its owner ends it and waits for it")]
     pub(super) fn start(wanted: &Backup, store: &Arc<dyn Maintenance>) -> Option<Self> {
         let (Some(folder), Ok(_)) = (&wanted.folder, store.on_disk()) else {
             return None;

@@ -173,6 +173,7 @@ struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
+    #[expect(clippy::disallowed_methods, reason = "the metric is the moment of the start")]
     fn new() -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {

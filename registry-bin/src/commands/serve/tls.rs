@@ -152,6 +152,7 @@ pub(super) struct Renewal(JoinHandle<()>);
 
 impl Renewal {
     /// Starts the task if our own certificate is used.
+    #[expect(clippy::disallowed_methods, reason = "its owner aborts it when dropped")]
     pub(super) fn start(encryption: &Arc<Encryption>) -> Option<Self> {
         encryption.self_signed.as_ref()?;
         let encryption = Arc::clone(encryption);
@@ -201,6 +202,10 @@ pub(super) fn config(http: &Http, self_signed: Option<&SelfSigned>) -> Result<Tl
     config.map_err(|cause| Failure::of("http.tls", "cannot be used").because(cause))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "certificates are read and made at this moment"
+)]
 fn read_certificate(chain: &Path, key: &Path) -> Result<ServerCertificate, Failure> {
     let chain_text = read("http.tls.certificate", chain)?;
     let key_text = read("http.tls.key", key)?;
@@ -291,6 +296,10 @@ impl SelfSigned {
     }
 
     /// Returns the existing certificate, or a new one if there is none, it expires soon, or the names have changed.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "certificates are read and made at this moment"
+    )]
     pub(super) fn certificate(&self) -> Result<ServerCertificate, Failure> {
         let failed = || Failure::new(format!("--tls-self-signed: cannot use {}", self.folder.display()));
         let now = SystemTime::now();
@@ -509,6 +518,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
     fn what_is_made_is_kept_until_the_names_change() {
         let folder = tempfile::tempdir().unwrap();
         let make = |more: &[String]| {

@@ -2,6 +2,8 @@
 //!
 //! With `UPDATE_DOCS=1` in the environment, the test rewrites it.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 

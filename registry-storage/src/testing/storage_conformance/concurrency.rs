@@ -1,6 +1,8 @@
 //! Concurrent requests: every behaviour is repeated with several seeds, which determine how long each task waits before
 //! each step.
 
+#![expect(clippy::disallowed_methods, reason = "the tasks of a kit end with its test")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

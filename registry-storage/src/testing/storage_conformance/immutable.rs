@@ -1,5 +1,7 @@
 //! What an immutable tag reaches stays.
 
+#![expect(clippy::disallowed_methods, reason = "the tasks of a kit end with its test")]
+
 use std::sync::Arc;
 
 use registry_core::storage::{ManifestChild, NewManifest, TagCondition, TagFilter};

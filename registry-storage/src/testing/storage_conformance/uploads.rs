@@ -1,5 +1,7 @@
 //! Uploads: chunks, offsets, commits, cancels.
 
+#![expect(clippy::disallowed_methods, reason = "the tasks of a kit end with its test")]
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
