@@ -1,5 +1,7 @@
 //! Clients that are known by their certificates, over real TLS.
 
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
