@@ -45,3 +45,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
         self.spawn(future);
     }
 }
+
+/// The tasks of a server that finish interrupted requests. A server of this crate puts it into the extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct InterruptedRequests(pub(crate) Tasks);

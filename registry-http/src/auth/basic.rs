@@ -9,7 +9,8 @@ use http::request::Parts;
 use registry_core::challenge::ChallengeError;
 use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 
-use super::{Passwords, credentials};
+use super::credentials::credentials;
+use super::passwords::Passwords;
 use crate::{Authenticator, Connection};
 
 /// Authenticates a client by a user's name and password.

@@ -5,6 +5,7 @@
 mod basic;
 #[cfg(feature = "token")]
 mod clock;
+mod credentials;
 #[cfg(feature = "htpasswd")]
 mod htpasswd;
 #[cfg(feature = "token")]
@@ -36,13 +37,3 @@ pub use self::token::{Realm, SigningAlgorithm, TokenAuthenticator, TokenOptions}
 pub use self::token_keys::{InvalidTokenKeys, LeftOutKey, NotJson, TokenKeys};
 #[cfg(feature = "token-server")]
 pub use self::token_server::{TokenServer, TokenServerOptions};
-
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
-
-/// Returns what follows the scheme in the field `Authorization`, if that has this scheme.
-fn credentials<'a>(header: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
-    let value = header.get(AUTHORIZATION)?.to_str().ok()?;
-    let (found, credentials) = value.split_once(' ')?;
-    found.eq_ignore_ascii_case(scheme).then(|| credentials.trim())
-}

@@ -15,8 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::Htpasswd;
-use super::htpasswd::{cost, hash_of_nobody};
+use super::htpasswd::{Htpasswd, cost, hash_of_nobody};
 use crate::rate_limit::{Rate, RateLimiter, network, too_many};
 
 /// How long a verdict is reused. A change of the user's hash invalidates it at once.

@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use registry_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::TokenKeys;
+use super::token_keys::TokenKeys;
 
 /// The keys that a token server signs with: the newest key signs, and older ones are still trusted.
 ///

@@ -15,11 +15,11 @@ use registry_core::{Challenge, Error, ErrorCode, Principal, Scope};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-#[cfg(feature = "token-server")]
-use super::Passwords;
 use super::clock::Clock;
-use super::token_keys::Missing;
-use super::{TokenKeys, credentials};
+use super::credentials::credentials;
+#[cfg(feature = "token-server")]
+use super::passwords::Passwords;
+use super::token_keys::{Missing, TokenKeys};
 use crate::log_limit::LogLimit;
 use crate::{Authenticator, Connection, PublicUrl};
 

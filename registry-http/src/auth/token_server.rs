@@ -18,8 +18,12 @@ use registry_core::{Authorizer, Error, ErrorCode, Principal, Response, Scope, Ti
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::basic;
 use super::clock::Clock;
-use super::{Passwords, SigningKeys, TokenKeys, basic, credentials};
+use super::credentials::credentials;
+use super::passwords::Passwords;
+use super::signing_keys::SigningKeys;
+use super::token_keys::TokenKeys;
 use crate::{Connection, Endpoint};
 
 /// The longest form, in bytes.

@@ -17,8 +17,9 @@ use reqwest::Url;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::options::NotifierError;
 use super::record::EventRecord;
-use super::{NotifierError, cloudevents, distribution};
+use super::{cloudevents, distribution};
 
 /// How many events are read from the outbox at once.
 const BATCH: usize = 32;

@@ -11,6 +11,9 @@ mod cloudevents;
 mod distribution;
 mod endpoint;
 mod intent;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod options;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -31,23 +34,12 @@ use tokio::time::timeout;
 use self::endpoint::{Delivery, EventFilter};
 pub use self::endpoint::{EndpointStatistics, NotificationEndpoint, NotificationFormat};
 use self::intent::Intent;
+pub use self::options::{NotificationOptions, NotifierError};
 use self::record::EventRecord;
 use crate::telemetry::{EventSink, RequestRecord};
 
 /// How long the answer to a push waits for the outbox at most. Writing takes microseconds unless the disk hangs.
 const APPEND: Duration = Duration::from_millis(250);
-
-/// Options of all notifications.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct NotificationOptions {
-    /// Whether events of manifests include what the manifest references.
-    pub include_references: bool,
-    /// The host and port of this registry, by which receivers distinguish several.
-    pub source: String,
-    /// The beginning of content URLs, such as `https://registry.example`. By default, the URL that the client used.
-    pub base_url: Option<String>,
-}
 
 /// Notifies endpoints of the events of a registry. [`Notifier::shutdown`] ends it. Dropping it stops the delivery at
 /// once; what was not sent stays in the outbox.
@@ -62,22 +54,6 @@ pub struct Notifier {
     lost: AtomicU64,
     /// The storage in which outcomes are looked up.
     storage: OnceLock<Arc<dyn Storage>>,
-}
-
-/// Why notifications cannot be sent.
-#[derive(Debug, thiserror::Error)]
-pub enum NotifierError {
-    /// An endpoint is misconfigured.
-    #[error("the endpoint {name:?} cannot be used: {reason}")]
-    Endpoint {
-        /// The endpoint's name.
-        name: String,
-        /// What is wrong, without secrets.
-        reason: String,
-    },
-    /// The HTTP client cannot be created.
-    #[error("no HTTP client can be made")]
-    Client(#[source] reqwest::Error),
 }
 
 impl Notifier {

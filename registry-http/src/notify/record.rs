@@ -7,7 +7,7 @@ use registry_core::{Event, Reference, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::NotificationOptions;
+use super::options::NotificationOptions;
 use crate::telemetry::RequestRecord;
 use crate::telemetry::lines::timestamp;
 

@@ -2,7 +2,7 @@
 
 use http::header::{HeaderMap, HeaderValue, LINK, LOCATION};
 
-use super::ProxyOptions;
+use super::options::ProxyOptions;
 use super::public_url::PublicUrl;
 
 /// Turns the paths in a response into those that clients see: full URLs below `url`, if there is one.

@@ -20,16 +20,14 @@ use tokio_util::either::Either;
 use super::activity::{Activity, Verdict};
 use super::connection_limit::ConnectionSlot;
 use super::metered::{self, ConnectionMemory, Metered};
-use super::stopped;
-use super::stream::StreamTasks;
+use super::stream::{BoxError, StreamTasks};
 use super::transport::{Socket, Watched};
 use super::watched::WatchedService;
 use crate::address::{ListenAddress, PeerAddress};
 use crate::connection::{Connection, TlsSession};
 use crate::limits::Limits;
 use crate::log_limit::LogLimit;
-use crate::service::{BoxError, InterruptedRequests};
-use crate::tasks::Tasks;
+use crate::tasks::{InterruptedRequests, Tasks};
 use crate::tls::{self, Tls, TlsStream};
 
 /// The longest frame of an HTTP/2 request body. Larger than the default of 16 KiB, so that large bodies need fewer
@@ -40,6 +38,12 @@ const FRAME: u32 = 64 * 1024;
 const NOT_TLS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
     This is an HTTPS server: ask it with https:// in place of http://.\n";
+
+/// Waits until the server is asked to stop.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the server was dropped.
+    drop(stop.wait_for(|stop| *stop).await);
+}
 
 /// Creates the configuration of hyper: HTTP/1.1 only, or with `http2`, whichever version the first bytes announce.
 fn builder(limits: &Limits, streams: StreamTasks, http2: bool) -> Builder<StreamTasks> {

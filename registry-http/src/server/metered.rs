@@ -13,7 +13,6 @@ use tokio::time::{Sleep, sleep};
 use super::activity::Activity;
 use super::open_streams::OpenStreams;
 use super::transport::Carrier;
-use super::watched::FULL;
 use crate::limits::Limits;
 use crate::memory::{Account, Charge, MemoryUse};
 
@@ -39,6 +38,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4), up to where it could still be an HTTP/1.1 request.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// The body of a 503 when there is no memory for a request. crane retries because of its code.
+pub(super) const FULL: &str = r#"{"errors":[{"code":"UNAVAILABLE","message":"the server has no memory left for this request; try again"}]}"#;
 
 const TOO_LARGE: &str =
     "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";

@@ -28,18 +28,18 @@ use tokio::time::{sleep, timeout};
 
 use self::clock::ClockWatch;
 pub use self::clock::check_clock;
+use self::connection::stopped;
 use self::connection_limit::{ConnectionLimit, ConnectionSlot};
 pub use self::listener::Listener;
 pub(crate) use self::metered::ConnectionMemory;
 use self::stream::StreamTasks;
-pub(crate) use self::stream::UnreadRequest;
+pub(crate) use self::stream::{BoxError, UnreadRequest};
 use self::transport::Socket;
 #[cfg(feature = "testing")]
 pub(crate) use self::watched::ConnectionReset;
 use crate::address::{ListenAddress, PeerAddress};
 use crate::limits::Limits;
 use crate::log_limit::LogLimit;
-use crate::service::BoxError;
 use crate::tasks::Tasks;
 
 /// How long to wait if no connection can be accepted, for example because the process is out of file descriptors.
@@ -222,12 +222,6 @@ where
             self.connections.spawn(connection.serve(self.service.clone()));
         }
     }
-}
-
-/// Waits until the server is asked to stop.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that the server was dropped.
-    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// Accepts one connection, and waits until there is a place for it.

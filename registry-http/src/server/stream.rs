@@ -21,6 +21,9 @@ use crate::limits::Limits;
 use crate::memory::Charge;
 use crate::tasks::Tasks;
 
+/// What a service or a body may fail with.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// How long after its answer an HTTP/2 request with an unread body is reset. curl 7.88 loses an answer that arrives
 /// with the reset in one TLS record.
 const RESET_AFTER: Duration = Duration::from_millis(50);

@@ -12,12 +12,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::service::Service;
 
 use super::activity::Activity;
-use super::metered::ConnectionMemory;
+use super::metered::{ConnectionMemory, FULL};
 use super::open_streams::Denied;
-use super::stream::{Stream, StreamTasks, WatchedData};
+use super::stream::{BoxError, Stream, StreamTasks, WatchedData};
 use crate::connection::Connection;
 use crate::memory::{Charge, MemoryUse, Refused};
-use crate::service::{BoxError, InterruptedRequests};
+use crate::tasks::InterruptedRequests;
 
 /// About what a request and its answer hold besides their header and bodies, in bytes: futures, tasks and the record.
 const REQUEST: usize = 8 * 1024;
@@ -154,9 +154,6 @@ impl<S> WatchedService<S> {
         charge.inspect_err(|_| streams.refuse())
     }
 }
-
-/// The body of a 503 when there is no memory for a request. crane retries because of its code.
-pub(super) const FULL: &str = r#"{"errors":[{"code":"UNAVAILABLE","message":"the server has no memory left for this request; try again"}]}"#;
 
 /// The body of a 429 when one address holds most of the memory.
 const GREEDY: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"requests of this address hold too much of the server's memory; try again"}]}"#;

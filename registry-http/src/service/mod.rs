@@ -37,8 +37,8 @@ use crate::limits::Limits;
 use crate::memory::{Account, MemoryUse, Turn, TurnKind, Turns};
 use crate::proxy::Mounted;
 use crate::rate_limit::{Pace, RateLimits};
-use crate::server::{ConnectionMemory, UnreadRequest};
-use crate::tasks::Tasks;
+use crate::server::{BoxError, ConnectionMemory, UnreadRequest};
+use crate::tasks::{InterruptedRequests, Tasks};
 use crate::telemetry::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
 
 /// About what a header field takes in memory besides its bytes.
@@ -53,12 +53,6 @@ const SMALL_ANSWER: usize = 4 * 1024;
 
 /// What a streamed answer holds: a page of the longest names.
 const STREAM: usize = 256 * 1024;
-
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// The tasks of a server that finish interrupted requests. A server of this crate puts it into the extensions.
-#[derive(Clone, Debug)]
-pub(crate) struct InterruptedRequests(pub(crate) Tasks);
 
 /// A registry as a [hyper](hyper::service::Service) and a [tower](tower_service::Service) service, for any type of
 /// request body.

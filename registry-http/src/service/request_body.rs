@@ -12,8 +12,8 @@ use http_body::Body;
 use registry_core::{Error, ErrorCode};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::server::BoxError;
 use crate::server::ConnectionMemory;
-use crate::service::BoxError;
 use crate::telemetry::Intake;
 
 /// A request body as the stream that a registry reads: its data, and an error if it stops arriving or ends early.

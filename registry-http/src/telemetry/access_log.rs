@@ -5,7 +5,8 @@ use std::fmt;
 use registry_core::Error;
 use registry_core::printable::{Printable, shortened, with_causes};
 
-use super::{Observer, RequestRecord};
+use super::observer::Observer;
+use super::record::RequestRecord;
 
 /// The longest text, in bytes, of an error with its causes, which may quote what a client or another service sent.
 const CAUSES: usize = 4096;

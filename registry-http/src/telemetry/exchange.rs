@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use registry_core::{Error, Request, Response};
 
-use super::{Observer, RequestRecord};
+use super::observer::Observer;
+use super::record::RequestRecord;
 use crate::memory::{Charge, MemoryUse, Refused, Turn};
 
 /// A request in progress: its record, which the observer gets when this is dropped, and the resources that it holds.

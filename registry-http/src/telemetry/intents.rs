@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use registry_core::Event;
 use registry_core::event::EventIntents;
 
-use super::{EventSink, RequestRecord};
+use super::observer::EventSink;
+use super::record::RequestRecord;
 
 /// Notifies a sink of what a request intends, and of its outcome.
 pub(crate) struct RequestIntents<'a> {

@@ -8,7 +8,9 @@ use registry_core::operation::Action;
 use registry_core::printable::printable_json;
 use serde::Serialize;
 
-use super::{AccessLog, Observer, RequestRecord};
+use super::access_log::AccessLog;
+use super::observer::Observer;
+use super::record::RequestRecord;
 
 /// Receives complete lines, without the line feed. Must not block.
 pub trait LineSink: fmt::Debug + Send + Sync + 'static {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use registry_core::{Storage, forward_storage};
 
-use super::Metrics;
+use super::metrics::Metrics;
 use super::storage_span::StorageSpans;
 
 /// A storage that times the calls by name. The time includes waiting for a body to arrive.

@@ -9,7 +9,7 @@ use registry_core::printable::shortened;
 use registry_core::{Digest, Error, RepositoryName, Request, Tag};
 use uuid::Uuid;
 
-use super::RequestSpan;
+use super::span::RequestSpan;
 use crate::address::PeerAddress;
 use crate::connection::Connection;
 use crate::proxy::{Mounted, PublicUrl};

@@ -3,7 +3,8 @@
 use registry_core::printable::Printable;
 
 use super::access_log::Causes;
-use super::{Observer, RequestRecord};
+use super::observer::Observer;
+use super::record::RequestRecord;
 use crate::log_limit::LogLimit;
 
 /// Logs a line to [`tracing`] for each refused request: who wanted what, and why it was refused.

@@ -8,7 +8,9 @@ use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 
-use super::{Observer, RequestRecord, RequestSpan};
+use super::observer::Observer;
+use super::record::RequestRecord;
+use super::span::RequestSpan;
 use crate::address::PeerAddress;
 
 /// The longest text of the client in a span, in bytes. Spans are queued in memory until they are sent.

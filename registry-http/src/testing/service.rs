@@ -148,7 +148,7 @@ impl ScriptedBody {
 
 impl Body for ScriptedBody {
     type Data = Bytes;
-    type Error = crate::service::BoxError;
+    type Error = crate::server::BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

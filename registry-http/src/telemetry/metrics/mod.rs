@@ -1,8 +1,6 @@
 //! Metrics for Prometheus.
 
 mod memory;
-#[cfg(feature = "notifications")]
-mod notifications;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use registry_core::operation::Action;
 
-use super::{Observer, RequestRecord};
+use super::observer::Observer;
+use super::record::RequestRecord;
 
 /// The buckets of the histograms of durations, in seconds, as in distribution.
 const SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

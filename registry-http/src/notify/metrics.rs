@@ -10,8 +10,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::Metrics;
-use crate::notify::Notifier;
+use super::Notifier;
+use crate::telemetry::Metrics;
 
 impl Metrics {
     /// Adds metrics of notifications. Endpoints are labels, because there are few, and an operator names them.

@@ -1,0 +1,62 @@
+//! What is notified of requests and of events.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+use registry_core::Event;
+
+use super::record::RequestRecord;
+
+/// Is notified of each request once, when its response was sent or given up.
+///
+/// Its methods are called where responses are sent, so they must not block.
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
+    /// A request with this header has begun. [`finished`](Self::finished) always follows.
+    fn began(&self, _record: &mut RequestRecord, _header: &HeaderMap) {}
+
+    /// A request has ended.
+    fn finished(&self, record: &RequestRecord);
+}
+
+/// Notifies several observers, in their order.
+impl Observer for Vec<Arc<dyn Observer>> {
+    fn began(&self, record: &mut RequestRecord, header: &HeaderMap) {
+        for observer in self {
+            observer.began(record, header);
+        }
+    }
+
+    fn finished(&self, record: &RequestRecord) {
+        for observer in self {
+            observer.finished(record);
+        }
+    }
+}
+
+/// Receives the events of a registry, for example to notify other services.
+///
+/// A process that is killed may have changed something without reporting it. A sink that must not miss that records the
+/// intent: [`intend`](Self::intend) is followed by [`accept`](Self::accept) or [`abandon`](Self::abandon), unless the
+/// process ends.
+pub trait EventSink: fmt::Debug + Send + Sync + 'static {
+    /// Records what a request is about to do. It is called before the storage is, and the request waits for it. If a
+    /// request calls it several times, the last one counts. Pulls have no intent.
+    fn intend<'a>(&'a self, _event: &'a Event, _request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Records that a request was answered without having done what it intended. If the storage failed (`is_unclear`),
+    /// it may have done it anyway.
+    fn abandon<'a>(&'a self, _request: &'a RequestRecord, _is_unclear: bool) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Accepts an event after the storage has done what it describes, and before the client is answered. The client
+    /// waits for the future: anything that must survive the end of the process must be durable when it completes, and
+    /// it must complete soon. It cannot fail, because the event has already happened.
+    ///
+    /// `request` is the request that caused the event, as far as it is known by then.
+    fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()>;
+}
