@@ -10,7 +10,7 @@ use rustix::fs::statfs;
 use crate::ownership;
 
 /// The largest file that is read whole, in bytes: far more than a configuration or a file of keys or users needs.
-const LIMIT: u64 = 16 << 20;
+const LIMIT_BYTES: u64 = 16 << 20;
 
 /// The file system of unnamed pipes (statfs(2)).
 const UNNAMED_PIPES: u64 = 0x5049_5045;
@@ -29,9 +29,12 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     require_no_named_pipe(path)?;
     let mut content = Vec::new();
     let file = File::open(path).map_err(|cause| ownership::with_owner(path, cause))?;
-    file.take(LIMIT + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > LIMIT {
-        let message = format!("it is larger than the {} MiB that are read at most", LIMIT >> 20);
+    file.take(LIMIT_BYTES + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > LIMIT_BYTES {
+        let message = format!(
+            "it is larger than the {} MiB that are read at most",
+            LIMIT_BYTES >> 20
+        );
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     if OTHER_MARKS.iter().any(|mark| content.starts_with(mark)) {
@@ -99,9 +102,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let file = File::create(&path).unwrap();
-        file.set_len(LIMIT).unwrap();
-        assert_eq!(read(&path).unwrap().len() as u64, LIMIT);
-        file.set_len(LIMIT + 1).unwrap();
+        file.set_len(LIMIT_BYTES).unwrap();
+        assert_eq!(read(&path).unwrap().len() as u64, LIMIT_BYTES);
+        file.set_len(LIMIT_BYTES + 1).unwrap();
         assert!(read(&path).is_err());
     }
 }

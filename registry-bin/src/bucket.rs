@@ -6,13 +6,14 @@ use std::fmt;
 use registry_storage::GcsCredentials;
 #[cfg(feature = "azure")]
 use registry_storage::{AzureCredentials, AzureOptions};
-use registry_storage::{LocationError, ObjectStoreBackend, S3Encryption, S3Options};
+use registry_storage::{LocationError, ObjectStoreBackend, S3Options};
 
 #[cfg(feature = "gcs")]
 use crate::config::sections::storage::Gcs;
+use crate::config::sections::storage::Storage;
 #[cfg(feature = "azure")]
 use crate::config::sections::storage::{Azure, AzureCredentialKind};
-use crate::config::sections::storage::{S3, Storage};
+#[cfg(feature = "azure")]
 use crate::config::values::Secret;
 use crate::failure::Failure;
 
@@ -44,7 +45,7 @@ impl Bucket {
             service,
         };
         if let Some(s3) = &storage.s3 {
-            return Some(bucket(&s3.bucket, &s3.root, Service::S3(s3_options(s3))));
+            return Some(bucket(&s3.bucket, &s3.root, Service::S3(s3.options())));
         }
         #[cfg(feature = "gcs")]
         if let Some(gcs) = &storage.gcs {
@@ -102,29 +103,9 @@ impl fmt::Display for Bucket {
     }
 }
 
+#[cfg(feature = "azure")]
 fn reveal(secret: &Option<Secret>) -> Option<String> {
     secret.as_ref().map(|secret| secret.reveal().to_owned())
-}
-
-/// Returns how to reach the bucket of the configuration.
-pub(crate) fn s3_options(s3: &S3) -> S3Options {
-    let mut options = S3Options::default();
-    options.access_key = reveal(&s3.access_key).zip(reveal(&s3.secret_key));
-    options.session_token = reveal(&s3.session_token);
-    options.region.clone_from(&s3.region);
-    options.endpoint = s3.region_endpoint.as_ref().map(|url| url.reveal().to_owned());
-    options.bucket_in_host = s3.force_path_style == Some(false);
-    options.plain_http = !s3.secure;
-    options.accept_any_certificate = s3.skip_verify;
-    options.encryption = s3.encrypt.then(|| match &s3.key_id {
-        Some(key) => S3Encryption::Key(key.clone()),
-        None => S3Encryption::Service,
-    });
-    options.user_agent.clone_from(&s3.user_agent);
-    options.dual_stack = s3.dual_stack;
-    options.fips = s3.fips;
-    options.accelerate = s3.accelerate;
-    options
 }
 
 #[cfg(feature = "gcs")]
@@ -169,6 +150,8 @@ fn azure_options(azure: &Azure) -> AzureOptions {
 
 #[cfg(test)]
 mod tests {
+    use registry_storage::S3Encryption;
+
     use super::*;
     use crate::config::tests_support::loaded;
 

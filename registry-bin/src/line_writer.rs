@@ -18,25 +18,25 @@ use crate::failure::Failure;
 use crate::ownership;
 
 /// How many bytes of lines are queued at most for a slow reader.
-const WAITING: usize = 4 * 1024 * 1024;
+const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
 /// What a queued line takes besides its text, in bytes.
-const LINE: usize = 64;
+const LINE_OVERHEAD_BYTES: usize = 64;
 
 /// How many bytes are collected for one batch.
-const BATCH: usize = 64 * 1024;
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// How many bytes one call writes, small enough that a slow reader is seen to make progress.
-const PIECE: usize = 16 * 1024;
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// How long the last lines may take while a reader makes progress.
-const END: Duration = Duration::from_secs(2);
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After how long without progress the last lines are given up.
-const SILENCE: Duration = Duration::from_millis(400);
+const LAST_LINES_SILENCE: Duration = Duration::from_millis(400);
 
 /// How often dropped lines are reported at most in a flood.
-const TELL: Duration = Duration::from_secs(1);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long to wait before retrying a write to a non-blocking pipe that is full.
 const RETRY: Duration = Duration::from_millis(5);
@@ -139,7 +139,7 @@ impl LineWriter {
             queue: Arc::clone(&queue),
             is_torn: false,
             is_failing: false,
-            told: (0, None),
+            reported: (0, None),
         };
         std::thread::Builder::new()
             .name("log".into())
@@ -206,7 +206,7 @@ impl Ending<'_> {
     fn wait(&self) -> u64 {
         let queue = &self.writer.queue;
         let ended = self.writer.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut taken, mut deadline) = (self.taken, self.begun + SILENCE);
+        let (mut taken, mut deadline) = (self.taken, self.begun + LAST_LINES_SILENCE);
         loop {
             // Nothing is ever sent: either the thread has ended, or the time is up.
             let left = deadline.saturating_duration_since(Instant::now());
@@ -214,10 +214,10 @@ impl Ending<'_> {
                 break;
             }
             let before = std::mem::replace(&mut taken, queue.taken.load(Ordering::Relaxed));
-            if taken == before || self.begun.elapsed() > END {
+            if taken == before || self.begun.elapsed() > LAST_LINES_TIMEOUT {
                 break;
             }
-            deadline = Instant::now() + SILENCE;
+            deadline = Instant::now() + LAST_LINES_SILENCE;
         }
         queue.unwritten.load(Ordering::Relaxed)
     }
@@ -226,9 +226,9 @@ impl Ending<'_> {
 impl LineSink for LineWriter {
     fn write(&self, line: String) {
         self.queue.unwritten.fetch_add(1, Ordering::Relaxed);
-        let size = line.len().saturating_add(LINE);
+        let size = line.len().saturating_add(LINE_OVERHEAD_BYTES);
         let waiting = self.queue.waiting.fetch_add(size, Ordering::Relaxed);
-        let is_full = waiting.saturating_add(size) > WAITING && !IS_WRITER.get();
+        let is_full = waiting.saturating_add(size) > QUEUE_BYTES && !IS_WRITER.get();
         if is_full || self.messages.send(Message::Line(line)).is_err() {
             self.queue.waiting.fetch_sub(size, Ordering::Relaxed);
             self.queue.unwritten.fetch_sub(1, Ordering::Relaxed);
@@ -271,7 +271,7 @@ struct Output<W> {
     is_torn: bool,
     is_failing: bool,
     /// How many dropped lines were reported, and when.
-    told: (u64, Option<Instant>),
+    reported: (u64, Option<Instant>),
 }
 
 impl<W: Write> Output<W> {
@@ -287,7 +287,7 @@ impl<W: Write> Output<W> {
                     Message::Line(line) => {
                         self.queue
                             .waiting
-                            .fetch_sub(line.len().saturating_add(LINE), Ordering::Relaxed);
+                            .fetch_sub(line.len().saturating_add(LINE_OVERHEAD_BYTES), Ordering::Relaxed);
                         push_line(&mut batch, &line);
                         lines += 1;
                     }
@@ -297,7 +297,7 @@ impl<W: Write> Output<W> {
                         break;
                     }
                 }
-                if batch.len() < BATCH {
+                if batch.len() < BATCH_BYTES {
                     message = messages.try_recv().ok();
                     is_empty = message.is_none();
                 }
@@ -316,7 +316,7 @@ impl<W: Write> Output<W> {
                     self.discard(messages);
                     break;
                 }
-                written => self.tell(written, is_empty),
+                written => self.report(written, is_empty),
             }
         }
         drop(running);
@@ -327,13 +327,13 @@ impl<W: Write> Output<W> {
         while let Ok(Message::Line(line)) = messages.recv() {
             self.queue
                 .waiting
-                .fetch_sub(line.len().saturating_add(LINE), Ordering::Relaxed);
+                .fetch_sub(line.len().saturating_add(LINE_OVERHEAD_BYTES), Ordering::Relaxed);
             self.queue.unwritten.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// Reports problems of this log in the program's own log, which may be the same one.
-    fn tell(&mut self, written: io::Result<()>, is_empty: bool) {
+    fn report(&mut self, written: io::Result<()>, is_empty: bool) {
         let log = self.queue.name;
         match written {
             Ok(()) if self.is_failing => {
@@ -348,10 +348,13 @@ impl<W: Write> Output<W> {
             Err(_) => {}
         }
         let total = self.queue.dropped.load(Ordering::Relaxed);
-        let (told, last) = self.told;
-        if !self.is_failing && total > told && (is_empty || last.is_none_or(|last| last.elapsed() >= TELL)) {
-            self.told = (total, Some(Instant::now()));
-            let lines = total - told;
+        let (reported, last) = self.reported;
+        if !self.is_failing
+            && total > reported
+            && (is_empty || last.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL))
+        {
+            self.reported = (total, Some(Instant::now()));
+            let lines = total - reported;
             tracing::warn!(
                 log,
                 total,
@@ -365,7 +368,7 @@ impl<W: Write> Output<W> {
         let mut rest = batch;
         let written = self.end_torn_line().and_then(|()| {
             while !rest.is_empty() {
-                let piece = rest.get(..PIECE).unwrap_or(rest);
+                let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
                 let count = write_some(&mut self.sink, piece)?;
                 self.queue.taken.fetch_add(1, Ordering::Relaxed);
                 rest = rest.get(count..).unwrap_or_default();
@@ -450,7 +453,7 @@ mod tests {
         }
         let begin = Instant::now();
         writer.close(None);
-        assert!(begin.elapsed() < END);
+        assert!(begin.elapsed() < LAST_LINES_TIMEOUT);
     }
 
     #[test]
@@ -462,7 +465,7 @@ mod tests {
         for _ in 0..written {
             writer.write(line.clone());
         }
-        assert!(writer.queue.waiting.load(Ordering::Relaxed) <= WAITING);
+        assert!(writer.queue.waiting.load(Ordering::Relaxed) <= QUEUE_BYTES);
         let dropped = writer.dropped();
         assert!(dropped > written / 2, "{dropped}");
         // Reading starts late.
@@ -494,7 +497,7 @@ mod tests {
             assert!(ending.wait() > 500);
         }
         // Far less than the sum of what each may take, and than what one that is read may take.
-        assert!(begun.elapsed() < END);
+        assert!(begun.elapsed() < LAST_LINES_TIMEOUT);
     }
 
     /// Accepts bytes until it is full, and then none until its limit is raised.
@@ -523,7 +526,7 @@ mod tests {
             queue: Arc::new(Queue::new("audit")),
             is_torn: false,
             is_failing: false,
-            told: (0, None),
+            reported: (0, None),
         };
         assert!(output.write_batch(b"first\nsecond\nthird\n").is_err());
         assert!(output.write_batch(b"fourth\n").is_err());

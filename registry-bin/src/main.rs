@@ -3,7 +3,6 @@
 //! The only crate that reads files, the environment and signals. Everything that an embedder needs is in the libraries.
 #![forbid(unsafe_code)]
 
-mod access;
 mod arguments;
 mod bounded_file;
 mod bucket;

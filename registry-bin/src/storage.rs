@@ -101,10 +101,10 @@ impl OpenStorage {
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
                 if !is_read_only {
-                    ownership::tell_of_root(root);
+                    ownership::warn_of_root(root);
                     create_private_folder(root)
                         .map_err(|cause| cannot_store(root).because(ownership::with_owner(root, cause)))?;
-                    ownership::tell_of_others(root);
+                    ownership::log_unusable_files(root);
                 }
                 let options = FilesystemOptions::new()
                     .open_files(open_files)

@@ -129,11 +129,52 @@ fn one_line(cause: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use alloc::boxed::Box;
     use alloc::string::ToString as _;
+    use core::error::Error;
 
     use proptest::prelude::*;
 
     use super::*;
+
+    #[derive(Debug)]
+    struct Link(&'static str, Option<Box<Self>>);
+
+    impl fmt::Display for Link {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Link {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as _)
+        }
+    }
+
+    #[test]
+    fn each_cause_is_shown_once() {
+        let chain = |texts: &[&'static str]| {
+            let link = |cause: Option<Box<Link>>, text: &&'static str| {
+                Some(Box::new(Link(text, cause)))
+            };
+            texts.iter().rev().fold(None, link).unwrap()
+        };
+        for (texts, shown) in [
+            (&["a"][..], "a"),
+            (
+                &["no answer", "it was refused", "port 1"],
+                "no answer: it was refused: port 1",
+            ),
+            (
+                &["no answer: refused", "refused", "port 1"],
+                "no answer: refused: port 1",
+            ),
+        ] {
+            let error = chain(texts);
+            assert_eq!(with_causes(error.to_string(), error.source()), shown);
+        }
+    }
 
     #[test]
     fn what_would_forge_or_hide_text_is_escaped() {

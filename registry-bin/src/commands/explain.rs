@@ -9,7 +9,6 @@ use registry_core::operation::{Action, Operation, Target};
 use registry_core::policy::{Claims, InvalidRight, Right, Rules};
 use registry_core::{Authorizer as _, Principal, RepositoryName};
 
-use crate::access;
 use crate::arguments::ConfigArguments;
 use crate::config::load;
 use crate::failure::Failure;
@@ -54,7 +53,7 @@ fn action() -> impl TypedValueParser<Value = Action> {
 /// Prints which rule decides.
 pub(crate) fn run(explain: &Explain) -> Result<(), Failure> {
     let loaded = load(&explain.configuration.store(), &[])?;
-    let rules = access::rules(&loaded.configuration).map_err(|(path, message)| Failure::of(path, message))?;
+    let rules = loaded.configuration.access.rules()?;
     let repository: RepositoryName = explain.repository.parse().map_err(|cause| {
         Failure::new(format!("{:?} is no repository", explain.repository)).because(cause_of(&cause))
     })?;

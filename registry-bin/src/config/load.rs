@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::Configuration;
 use super::fingerprint::Fingerprint;
+use super::kinds::DRIVERS;
+use super::origin::Origin;
 use super::problem::Problem;
-use super::tree::{Applied, Entry, FILE_VARIABLE, Node, Origin, PREFIX, Value, apply_variables, parse};
+use super::tree::{Applied, Entry, FILE_VARIABLE, Node, PREFIX, Value, apply_variables, parse};
 use super::values::no_path;
 use super::{check, schema};
 use crate::arguments::StoreArguments;
@@ -222,7 +224,7 @@ fn set_storage(tree: &mut Node, location: &str) -> Result<(), Problem> {
         let remedy = "use memory, a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX";
         Problem::new(format!("{what}; {remedy}")).at(&origin)
     };
-    for driver in check::DRIVERS {
+    for driver in DRIVERS {
         tree.remove(&format!("storage.{driver}"));
     }
     let Some((scheme, rest)) = location.split_once("://") else {

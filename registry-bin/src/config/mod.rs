@@ -4,11 +4,13 @@
 //! of [`sections`] from it. [`supported`] lists what is accepted without effect or refused, and [`protection`] what an
 //! empty value cannot remove.
 
-mod bare_durations;
 mod check;
 pub(crate) mod fingerprint;
+mod kinds;
 mod load;
+pub(crate) mod origin;
 mod problem;
+mod problems;
 pub(crate) mod protection;
 mod remarks;
 pub(crate) mod schema;
@@ -26,13 +28,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::bare_durations::bare_durations;
 pub(crate) use self::load::{DEFAULT_FOLDER, Flag, Loaded, load};
-pub(crate) use self::remarks::remarks;
+pub(crate) use self::remarks::{bare_durations, remarks};
 use self::sections::access::Access;
 use self::sections::auth::Auth;
 use self::sections::backup::Backup;
-use self::sections::health::Health;
+use self::sections::health::HealthChecks;
 use self::sections::http::Http;
 use self::sections::legacy::{Compatibility, Reporting};
 use self::sections::lists::{Catalog, Tags};
@@ -76,7 +77,7 @@ pub(crate) struct Configuration {
     /// A cache that ours does without.
     pub(crate) redis: Redis,
     /// What is watched.
-    pub(crate) health: Health,
+    pub(crate) health: HealthChecks,
     /// The list of repositories.
     pub(crate) catalog: Catalog,
     /// The list of tags, and tags that do not move.

@@ -4,14 +4,14 @@ use std::fmt;
 
 use serde::de::{Expected, Unexpected};
 
-use super::tree::Origin;
+use super::origin::Origin;
 use super::values::{is_secret, shown};
 
 /// The longest key that a message shows, in bytes.
-const LONGEST_KEY: usize = 64;
+const LONGEST_KEY_BYTES: usize = 64;
 
 /// The longest run of letters and digits in a key that has both.
-const LONGEST_WITH_DIGITS: usize = 14;
+const LONGEST_RUN_BYTES: usize = 14;
 
 /// An error of one value: where it was written, its key, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,9 +129,9 @@ impl serde::de::Error for Problem {
 fn shown_key(key: &str) -> &str {
     let is_plain = |character: char| character.is_alphanumeric() || "_-./[]<*".contains(character);
     let is_known =
-        |piece: &str| piece.len() <= LONGEST_WITH_DIGITS || !piece.contains(|c: char| c.is_ascii_digit());
+        |piece: &str| piece.len() <= LONGEST_RUN_BYTES || !piece.contains(|c: char| c.is_ascii_digit());
     let is_token = is_secret(key) || !key.split(|c: char| !c.is_ascii_alphanumeric()).all(is_known);
-    if key.len() <= LONGEST_KEY && key.chars().all(is_plain) && !is_token {
+    if key.len() <= LONGEST_KEY_BYTES && key.chars().all(is_plain) && !is_token {
         key
     } else {
         "…"

@@ -3,8 +3,9 @@
 //! A variable of a container is empty if its intended value was not set. So an empty value never removes protection;
 //! `~` does so explicitly.
 
+use super::origin::Origin;
 use super::problem::Problem;
-use super::tree::{Entry, Node, Origin, Value};
+use super::tree::{Entry, Node, Value};
 
 /// The keys that decide who may do what, or keep something closed, each with everything below it. Without them, more is
 /// open.

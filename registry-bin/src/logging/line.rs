@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 /// The longest field or message, in bytes.
-const FIELD: usize = 8192;
+const FIELD_BYTES: usize = 8192;
 
 /// A text line, with the operator's fields at its end.
 pub(super) struct TextLine {
@@ -85,13 +85,13 @@ impl Visit for Text {
         if field.name() == "message" {
             self.record_debug(field, &format_args!("{value}"));
         } else {
-            self.record_debug(field, &shortened(value, FIELD));
+            self.record_debug(field, &shortened(value, FIELD_BYTES));
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let value = format!("{value:?}");
-        let value = shortened(&value, FIELD);
+        let value = shortened(&value, FIELD_BYTES);
         let value = Printable(&value);
         // Writing to a string cannot fail.
         let _written = match field.name() {
@@ -217,11 +217,11 @@ impl Visit for Line {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, shortened(value, FIELD));
+        self.add(field, shortened(value, FIELD_BYTES));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, shortened(&format!("{value:?}"), FIELD));
+        self.add(field, shortened(&format!("{value:?}"), FIELD_BYTES));
     }
 }
 
@@ -336,7 +336,7 @@ mod tests {
             logged_by(TextLine::new(&fields(), false), say),
             logged_by(JsonLine::new(fields(), JsonNames::PLAIN), say),
         ] {
-            assert!(line.len() < 4 * FIELD, "{}", line.len());
+            assert!(line.len() < 4 * FIELD_BYTES, "{}", line.len());
             assert!(line.contains("more bytes]"), "{line}");
         }
     }

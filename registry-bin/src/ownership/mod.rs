@@ -4,8 +4,8 @@
 mod errors;
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,19 @@ use registry_storage::filesystem::unusable;
 use rustix::fs::{Access, access};
 
 pub(crate) use self::errors::WithOwner;
-use crate::bounded_file;
 use crate::failure::Failure;
 
 const RECORDS: &str = "records.sqlite";
 const BYTES: &str = "bytes";
 
+/// How much is read of a file of the system, such as /etc/passwd.
+const SYSTEM_FILE_BYTES: u64 = 16 << 20;
+
 /// How many files a message names.
-const NAMED: usize = 5;
+const NAMED_FILES: usize = 5;
 
 /// About how many files a start looks at, among the bytes and among everything else.
-const LOOKED: usize = 10_000;
+const EXAMINED_FILES: usize = 10_000;
 
 /// Refuses to work as root in a folder whose server runs as another user, and says what to type.
 ///
@@ -49,14 +51,14 @@ pub(crate) fn heir(path: &Path) -> Option<(u32, u32)> {
     let there = path
         .ancestors()
         .skip(1)
-        .map(or_here)
+        .map(or_current_folder)
         .find_map(|folder| folder.metadata().ok())?;
     (user() == Some(0) && there.uid() != 0).then_some((there.uid(), there.gid()))
 }
 
 /// Warns if a server runs as root in a folder that belongs to another user. It runs anyway: in a container that runs as
 /// root, a volume may well belong to a user of the host.
-pub(crate) fn tell_of_root(root: &Path) {
+pub(crate) fn warn_of_root(root: &Path) {
     if let Some(owner) = owner_beside_root(root) {
         tracing::warn!(
             "this process runs as root, and {} belongs to {}, who cannot start a server there any more once root's has made \
@@ -118,11 +120,11 @@ pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
 /// those that it cannot use, and files in place of folders or the other way round. It looks at the folder itself, then
 /// at the folders of bytes, newest first, and further down at what this process cannot use, up to some thousands of
 /// files. Adopted content keeps its owner.
-pub(crate) fn tell_of_others(root: &Path) {
+pub(crate) fn log_unusable_files(root: &Path) {
     let Some(user) = user() else { return };
     let (misplaced, others): (Vec<_>, Vec<_>) = in_the_way(root, user)
         .into_iter()
-        .take(NAMED)
+        .take(NAMED_FILES)
         .partition(|path| is_misplaced(root, path));
     let names = |paths: &[PathBuf]| {
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -191,7 +193,7 @@ fn in_the_way(root: &Path, user: u32) -> Vec<PathBuf> {
         looked = 0;
         while let Some(folder) = queue.pop() {
             queue.extend(look(&folder, &mut found, &mut looked));
-            if found.len() >= NAMED || looked >= LOOKED {
+            if found.len() >= NAMED_FILES || looked >= EXAMINED_FILES {
                 break;
             }
         }
@@ -210,7 +212,7 @@ fn entries(root: &Path, folder: &Path) -> Vec<fs::DirEntry> {
         .into_iter()
         .flat_map(|entries| entries.filter_map(Result::ok))
         .filter(|entry| !is_left_out(entry))
-        .take(LOOKED)
+        .take(EXAMINED_FILES)
         .collect();
     entries.sort_unstable_by_key(fs::DirEntry::file_name);
     entries
@@ -233,7 +235,7 @@ pub(crate) fn owner_note(path: &Path, cause: &io::Error) -> String {
     // If the file cannot be examined, a folder above it is closed.
     let owner = path
         .ancestors()
-        .map(or_here)
+        .map(or_current_folder)
         .find_map(|path| Some((path, path.metadata().ok()?)));
     let (Some(user), Some((found, owner))) = (user(), owner) else {
         return String::new();
@@ -248,7 +250,7 @@ pub(crate) fn owner_note(path: &Path, cause: &io::Error) -> String {
 }
 
 /// Returns the current folder in place of an empty path.
-fn or_here(path: &Path) -> &Path {
+fn or_current_folder(path: &Path) -> &Path {
     if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -284,7 +286,16 @@ fn name(user: u32) -> Option<String> {
 }
 
 fn passwd() -> io::Result<String> {
-    bounded_file::read_to_string(Path::new("/etc/passwd"))
+    system_file("/etc/passwd")
+}
+
+/// Reads a text file of the system, as far as [`SYSTEM_FILE_BYTES`].
+fn system_file(path: &str) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(SYSTEM_FILE_BYTES)
+        .read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Returns the ID of a group, which may be given as a number or as a name in /etc/group.
@@ -292,7 +303,7 @@ pub(crate) fn group_id(group: &str) -> Option<u32> {
     if let Ok(number) = group.parse() {
         return Some(number);
     }
-    let groups = bounded_file::read_to_string(Path::new("/etc/group")).ok()?;
+    let groups = system_file("/etc/group").ok()?;
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (name, _, id) = (fields.next()?, fields.next()?, fields.next()?);
@@ -303,7 +314,7 @@ pub(crate) fn group_id(group: &str) -> Option<u32> {
 /// Returns whether this process may give its files to a group: it is in the group, or may give files to anybody. It may if
 /// the kernel does not say.
 pub(crate) fn may_give_to_group(group: u32) -> bool {
-    let status = bounded_file::read_to_string(Path::new("/proc/self/status"));
+    let status = system_file("/proc/self/status");
     status.map_or(true, |status| gives_to_group(&status, group))
 }
 

@@ -52,11 +52,11 @@ pub(crate) fn failures(configuration: &Configuration) -> Vec<Result<(), Failure>
 
 /// Checks that the outbox can be opened or created, if there are endpoints and it is in a file.
 fn check_outbox(configuration: &Configuration) -> Result<(), Failure> {
-    let wanted = &configuration.notifications;
-    if !wanted.is_on() {
+    let section = &configuration.notifications;
+    if !section.is_on() {
         return Ok(());
     }
-    match (&wanted.outbox.path, &configuration.storage.filesystem) {
+    match (&section.outbox.path, &configuration.storage.filesystem) {
         (Some(path), _) => {
             let is_usable = || check_file(path).map_err(|cause| cannot_use_outbox(path).because(cause));
             let checked = check_outbox_files(path).and_then(|()| is_usable());
@@ -158,12 +158,15 @@ pub(crate) fn check_made_file(path: &Path) -> io::Result<()> {
 
 /// Checks that a file, and the temporary files next to it, can have this name.
 fn check_name(path: &Path) -> io::Result<()> {
-    const LONGEST: usize = 255 - "-journal.123".len();
+    const LONGEST_NAME_BYTES: usize = 255 - "-journal.123".len();
     let refused = |message: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     if path.as_os_str().as_bytes().ends_with(b"/") {
         return refused("it ends with a slash, as the path of a folder does");
     }
-    if path.components().any(|part| part.as_os_str().len() > LONGEST) {
+    if path
+        .components()
+        .any(|part| part.as_os_str().len() > LONGEST_NAME_BYTES)
+    {
         return refused("a name in it is too long");
     }
     Ok(())

@@ -22,7 +22,7 @@ use crate::bounded_file;
 use crate::failure::Failure;
 
 /// The longest answer of a collector, in bytes.
-const ANSWER: usize = 64 * 1024;
+const LONGEST_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Exports spans, and logs when that begins to fail and when it works again, but not each failure in between.
 #[derive(Debug)]
@@ -134,8 +134,8 @@ async fn exchange(client: &reqwest::Client, request: Request<Bytes>) -> Result<R
     let mut answer = client.execute(request).await.map_err(describe)?;
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(describe)? {
-        if body.len() + chunk.len() > ANSWER {
-            return Err(format!("the collector's answer has more than {ANSWER} bytes"));
+        if body.len() + chunk.len() > LONGEST_ANSWER_BYTES {
+            return Err(format!("the collector's answer has more than {LONGEST_ANSWER_BYTES} bytes"));
         }
         body.extend_from_slice(&chunk);
     }

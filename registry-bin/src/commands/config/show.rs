@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::config::Loaded;
-use crate::config::tree::{Node, Origin};
+use crate::config::origin::Origin;
+use crate::config::tree::Node;
 use crate::config::values::{MASK, is_secret};
 use crate::failure::Failure;
 

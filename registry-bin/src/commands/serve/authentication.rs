@@ -16,8 +16,7 @@ use tokio::time::sleep;
 
 use super::credentials::{Credentials, KeySource, SigningKeyFile, create_missing_users, token_options};
 use super::reload::{Change, Reloadable, gone};
-use crate::access;
-use crate::config::sections::auth::{self, Auth, Kind};
+use crate::config::sections::auth::{self, Auth, AuthKind};
 use crate::config::{Configuration, Loaded};
 use crate::failure::Failure;
 use crate::storage::StorageLocation;
@@ -118,7 +117,7 @@ impl Reloadable for Authentication {
     fn prepare(self: Arc<Self>, new: &Loaded) -> Result<Change, Failure> {
         let (configuration, old) = (&new.configuration, self.in_force());
         let (kind, new_kind) = (self.auth.kind(), configuration.auth.kind());
-        if kind != Kind::Nobody && new_kind == Kind::Nobody {
+        if kind != AuthKind::Nobody && new_kind == AuthKind::Nobody {
             return Err(gone("auth", "anybody could do anything"));
         }
         let policy = Policy::of(configuration)?;
@@ -144,10 +143,9 @@ impl Reloadable for Authentication {
 
 impl Policy {
     fn of(configuration: &Configuration) -> Result<Self, Failure> {
-        let failure = |(path, message): access::Problem| Failure::of(path, message);
         Ok(Self {
-            rules: Arc::new(access::rules(configuration).map_err(failure)?),
-            immutable: access::immutable_tags(configuration).map_err(failure)?,
+            rules: Arc::new(configuration.access.rules()?),
+            immutable: configuration.tags.immutable_rules()?,
         })
     }
 

@@ -1,20 +1,25 @@
-//! The sockets of a server, and how many connections and files it may have open at once.
+//! The sockets of a server, the messages that say where it listens, and how many connections and files it may have open.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::os::unix::net as unix;
 use std::path::Path;
 
 use listenfd::ListenFd;
-use registry_http::{Limits, Listener, MemoryBudget};
+use registry_http::{Limits, LineSink as _, ListenAddress, Listener, MemoryBudget};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::tls::Encryption;
+use crate::config::Configuration;
+use crate::config::sections::auth::AuthKind;
 use crate::config::sections::http::{Http, Network, UnixSocket};
-use crate::config::values::split_address;
+use crate::config::sections::log::LogFormat;
+use crate::config::values::HostPort;
 use crate::failure::Failure;
+use crate::line_writer::LineWriter;
 use crate::ownership;
+use crate::storage::StorageLocation;
 
 /// A listening socket from the service manager (systemd.socket(5)).
 pub(super) enum Inherited {
@@ -280,22 +285,97 @@ fn cannot_listen(key: &str, text: &str, cause: io::Error) -> Failure {
     Failure::of(key, format!("cannot listen on {text}; name another address")).because(cause)
 }
 
-/// Resolves the addresses to listen on; the first usable one is taken. As in Go, no host means all addresses, and a
-/// name with several addresses means its IPv4 address.
+/// Resolves the addresses to listen on.
 fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
-    let (host, port) =
-        split_address(text).map_err(|problem| io::Error::new(ErrorKind::InvalidInput, problem))?;
-    if host.is_empty() {
-        // A machine may not have IPv6.
-        return Ok(vec![
-            (Ipv6Addr::UNSPECIFIED, port).into(),
-            (Ipv4Addr::UNSPECIFIED, port).into(),
-        ]);
+    let address =
+        HostPort::parse(text).map_err(|problem| io::Error::new(ErrorKind::InvalidInput, problem))?;
+    address.listen_addresses()
+}
+
+/// Reports where the server listens and how to use it: in the log, and on standard output unless that is for programs.
+pub(super) fn announce(
+    output: &LineWriter,
+    configuration: &Configuration,
+    addresses: &[ListenAddress],
+    location: &StorageLocation,
+    encryption: Option<&Encryption>,
+) {
+    let scheme = if encryption.is_some() { "https" } else { "http" };
+    let mut text = String::new();
+    for address in addresses {
+        let address = match address {
+            ListenAddress::Tcp(address) => format!("{scheme}://{address}"),
+            ListenAddress::Unix(_) => address.to_string(),
+        };
+        tracing::info!(address, storage = %location, "listening");
+        text.push_str(&format!("Listening on {address}\n"));
     }
-    let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-    addresses.sort_by_key(SocketAddr::is_ipv6);
-    addresses.truncate(1);
-    Ok(addresses)
+    warn_of_open_access(configuration, addresses);
+    if configuration.log.formatter != LogFormat::Text {
+        // A program that reads request lines there expects nothing else.
+        return;
+    }
+    text.push_str(&format!("Storing in {location}\n"));
+    let tcp = addresses.iter().find_map(ListenAddress::tcp);
+    let own = encryption.and_then(Encryption::self_signed);
+    let reachable = match (tcp, own) {
+        (Some(address), Some(own)) => Some((own.host_of(address.ip()), address.port())),
+        (Some(address), None) => Some((reachable(address), address.port())),
+        (None, _) => None,
+    };
+    if let Some((host, port)) = reachable {
+        if let Some(own) = own {
+            text.push_str(&own.instructions(&host, port));
+        }
+        if encryption.is_none() && tcp.is_some_and(|address| !address.ip().is_loopback()) {
+            text.push_str(&format!(
+                "Docker on other machines needs in /etc/docker/daemon.json: {{\"insecure-registries\": [\"HOST:{port}\"]}}, with \
+                 HOST as they name this machine; or serve with --tls-self-signed\n"
+            ));
+        }
+        let place = if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        text.push_str(&format!(
+            "Push with: docker tag IMAGE {place}/NAME && docker push {place}/NAME\n"
+        ));
+    }
+    // In one write, so that no log line comes in between.
+    output.write(text.trim_end().to_owned());
+}
+
+/// Warns if any client that reaches the server may do anything.
+fn warn_of_open_access(configuration: &Configuration, addresses: &[ListenAddress]) {
+    let tcp = addresses.iter().filter_map(ListenAddress::tcp);
+    let Some(address) = tcp.into_iter().find(|address| !address.ip().is_loopback()) else {
+        return;
+    };
+    let asks_for_certificates = !configuration.http.tls.client_authorities.is_empty();
+    let is_open = configuration.auth.kind() == AuthKind::Nobody
+        && configuration.access.rules.is_empty()
+        && !asks_for_certificates;
+    if is_open {
+        let what = if configuration.storage.delete.enabled {
+            "pull, push and delete"
+        } else {
+            "pull and push"
+        };
+        tracing::warn!(
+            %address,
+            "whoever reaches this address may {what}: no `auth` is configured; write for example `auth: {{htpasswd: …}}`, or listen \
+             on 127.0.0.1"
+        );
+    }
+}
+
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        "127.0.0.1".to_owned()
+    } else {
+        address.ip().to_string()
+    }
 }
 
 /// Files that are open besides those of connections and blobs: records, logs, listening sockets, and what is opened
@@ -359,13 +439,13 @@ impl OpenFiles {
 
     /// Like [`divide`](Self::divide), without logging a shortage.
     pub(super) fn of(http: &Http) -> Result<Self, Failure> {
-        let asked = &http.limits;
+        let configured = &http.limits;
         let mut limits = Limits::default();
-        limits.memory = MemoryBudget::new(asked.memory.get());
-        limits.connections = asked.connections.get();
-        limits.requests = asked.requests.get();
-        limits.streams = asked.streams.get();
-        limits.header = asked.header.get();
+        limits.memory = MemoryBudget::new(configured.memory.get());
+        limits.connections = configured.connections.get();
+        limits.requests = configured.requests.get();
+        limits.streams = configured.streams.get();
+        limits.header = configured.header.get();
         let timeouts = &http.timeouts;
         limits.handshake = timeouts.handshake.0;
         limits.header_time = timeouts.header.0;
@@ -405,18 +485,6 @@ fn free(files: u64) -> usize {
 mod tests {
     use super::*;
 
-    #[test]
-    fn addresses_are_those_of_go() {
-        let resolved = |text: &str| {
-            let addresses = resolve(text).unwrap();
-            addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        assert_eq!(resolved(":5000"), ["[::]:5000", "0.0.0.0:5000"]);
-        assert_eq!(resolved("0.0.0.0:5000"), ["0.0.0.0:5000"]);
-        assert_eq!(resolved("[::1]:0"), ["[::1]:0"]);
-        assert_eq!(resolved("localhost:5001"), ["127.0.0.1:5001"]);
-        assert!(resolve("5000").is_err());
-    }
     #[test]
     fn all_addresses_take_the_port_of_each() {
         let overlaps = |one: &str, other: &str| {

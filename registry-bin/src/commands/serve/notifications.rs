@@ -9,7 +9,7 @@ use registry_http::notify::{NotificationEndpoint, NotificationFormat, Notificati
 use registry_storage::outbox::{Outbox, OutboxLimits};
 
 use crate::config::Configuration;
-use crate::config::sections::notifications::{Endpoint, EventAction, EventFormat};
+use crate::config::sections::notifications::{EventAction, EventEndpoint, EventFormat};
 use crate::config::values::GoDuration;
 use crate::failure::Failure;
 use crate::places::outbox_file;
@@ -29,18 +29,18 @@ impl Notifications {
         (location, storage): (&StorageLocation, &OpenStorage),
         address: Option<&ListenAddress>,
     ) -> Result<Option<Self>, Failure> {
-        let wanted = &configuration.notifications;
-        let enabled = wanted.endpoints.iter().filter(|endpoint| !endpoint.disabled);
+        let section = &configuration.notifications;
+        let enabled = section.endpoints.iter().filter(|endpoint| !endpoint.disabled);
         let endpoints: Vec<NotificationEndpoint> = enabled.map(map).collect();
         if endpoints.is_empty() {
             return Ok(None);
         }
         let names = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
         let limits = OutboxLimits {
-            entries: wanted.outbox.limit.into(),
-            bytes: wanted.outbox.bytes,
+            entries: section.outbox.limit.into(),
+            bytes: section.outbox.bytes,
         };
-        let path = match (&wanted.outbox.path, location) {
+        let path = match (&section.outbox.path, location) {
             (Some(path), _) => Some(path.to_path_buf()),
             (None, StorageLocation::Folder(root)) if !storage.store.write_state().is_read_only => {
                 Some(outbox_file(root))
@@ -49,7 +49,7 @@ impl Notifications {
         };
         let outbox = open(path, limits, names).await?;
         let mut options = NotificationOptions::default();
-        options.include_references = wanted.events.include_references;
+        options.include_references = section.events.include_references;
         options.source = match address.and_then(ListenAddress::tcp) {
             Some(address) => format!("{}:{}", host_name(), address.port()),
             None => host_name(),
@@ -110,7 +110,7 @@ async fn open(path: Option<PathBuf>, limits: OutboxLimits, names: Vec<String>) -
         .map_err(|cause| Failure::new("cannot open the outbox of notifications").because(cause))?
 }
 
-fn map(endpoint: &Endpoint) -> NotificationEndpoint {
+fn map(endpoint: &EventEndpoint) -> NotificationEndpoint {
     let mut mapped = NotificationEndpoint::new(&endpoint.name, endpoint.url.reveal());
     let headers = endpoint.headers.revealed();
     mapped.headers = headers

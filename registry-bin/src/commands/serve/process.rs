@@ -1,22 +1,16 @@
-//! What the process and who started it exchange: signals, messages to a service manager, and messages to a person.
+//! What the process and who started it exchange: signals, messages to a service manager, and what the log says of the
+//! configuration.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use registry_http::{LineSink as _, ListenAddress};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::interval;
 
-use super::tls::Encryption;
-use crate::config::sections::auth::Kind;
-use crate::config::sections::log::LogFormat;
 use crate::config::supported::without_effect;
-use crate::config::{Configuration, Loaded, bare_durations, protection, remarks};
+use crate::config::{Loaded, bare_durations, protection, remarks};
 use crate::failure::Failure;
-use crate::line_writer::LineWriter;
-use crate::storage::StorageLocation;
 
 /// SIGXFSZ, which has this number on Linux, the BSDs and macOS.
 const SIGXFSZ: i32 = 25;
@@ -146,91 +140,5 @@ pub(super) fn log_what_has_no_effect(loaded: &Loaded) {
             variable.name,
             variable.reason
         );
-    }
-}
-
-/// Reports where the server listens and how to use it: in the log, and on standard output unless that is for programs.
-pub(super) fn announce(
-    output: &LineWriter,
-    configuration: &Configuration,
-    addresses: &[ListenAddress],
-    location: &StorageLocation,
-    encryption: Option<&Encryption>,
-) {
-    let scheme = if encryption.is_some() { "https" } else { "http" };
-    let mut text = String::new();
-    for address in addresses {
-        let address = match address {
-            ListenAddress::Tcp(address) => format!("{scheme}://{address}"),
-            ListenAddress::Unix(_) => address.to_string(),
-        };
-        tracing::info!(address, storage = %location, "listening");
-        text.push_str(&format!("Listening on {address}\n"));
-    }
-    warn_of_open_access(configuration, addresses);
-    if configuration.log.formatter != LogFormat::Text {
-        // A program that reads request lines there expects nothing else.
-        return;
-    }
-    text.push_str(&format!("Storing in {location}\n"));
-    let tcp = addresses.iter().find_map(ListenAddress::tcp);
-    let own = encryption.and_then(Encryption::self_signed);
-    let reachable = match (tcp, own) {
-        (Some(address), Some(own)) => Some((own.host_of(address.ip()), address.port())),
-        (Some(address), None) => Some((reachable(address), address.port())),
-        (None, _) => None,
-    };
-    if let Some((host, port)) = reachable {
-        if let Some(own) = own {
-            text.push_str(&own.instructions(&host, port));
-        }
-        if encryption.is_none() && tcp.is_some_and(|address| !address.ip().is_loopback()) {
-            text.push_str(&format!(
-                "Docker on other machines needs in /etc/docker/daemon.json: {{\"insecure-registries\": [\"HOST:{port}\"]}}, with \
-                 HOST as they name this machine; or serve with --tls-self-signed\n"
-            ));
-        }
-        let place = if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
-        text.push_str(&format!(
-            "Push with: docker tag IMAGE {place}/NAME && docker push {place}/NAME\n"
-        ));
-    }
-    // In one write, so that no log line comes in between.
-    output.write(text.trim_end().to_owned());
-}
-
-/// Warns if any client that reaches the server may do anything.
-fn warn_of_open_access(configuration: &Configuration, addresses: &[ListenAddress]) {
-    let tcp = addresses.iter().filter_map(ListenAddress::tcp);
-    let Some(address) = tcp.into_iter().find(|address| !address.ip().is_loopback()) else {
-        return;
-    };
-    let asks_for_certificates = !configuration.http.tls.client_authorities.is_empty();
-    let is_open = configuration.auth.kind() == Kind::Nobody
-        && configuration.access.rules.is_empty()
-        && !asks_for_certificates;
-    if is_open {
-        let what = if configuration.storage.delete.enabled {
-            "pull, push and delete"
-        } else {
-            "pull and push"
-        };
-        tracing::warn!(
-            %address,
-            "whoever reaches this address may {what}: no `auth` is configured; write for example `auth: {{htpasswd: …}}`, or listen \
-             on 127.0.0.1"
-        );
-    }
-}
-
-fn reachable(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() {
-        "127.0.0.1".to_owned()
-    } else {
-        address.ip().to_string()
     }
 }

@@ -3,17 +3,21 @@
 use std::path::Path;
 use std::time::Duration;
 
+use registry_http::auth::TokenServerOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{FileOrUrl, FilePath, GoDuration, UrlPath};
+use crate::config::problems::Problems;
+use crate::config::values::{
+    FileOrUrl, FilePath, GoDuration, SecretUrl, UrlPath, is_url_path, plain_path, shown,
+};
 
 /// Who a client is: one of the keys, or none to let everybody do everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Auth {
     /// Anyone may do anything.
-    pub(crate) none: Option<Nothing>,
+    pub(crate) none: Option<NoKeys>,
     /// A mode for distribution's own tests that asks for credentials and takes any.
     pub(crate) silly: Option<Silly>,
     /// Users and passwords from a file.
@@ -24,7 +28,7 @@ pub(crate) struct Auth {
 
 /// How clients authenticate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum AuthKind {
     /// They do not.
     Nobody,
     /// With a name and a password.
@@ -37,12 +41,12 @@ pub(crate) enum Kind {
 
 impl Auth {
     /// Returns how clients authenticate.
-    pub(crate) const fn kind(&self) -> Kind {
+    pub(crate) const fn kind(&self) -> AuthKind {
         match (&self.htpasswd, &self.token) {
-            (Some(_), _) => Kind::Htpasswd,
-            (None, Some(token)) if token.builtin.is_some() => Kind::OwnTokens,
-            (None, Some(_)) => Kind::Tokens,
-            (None, None) => Kind::Nobody,
+            (Some(_), _) => AuthKind::Htpasswd,
+            (None, Some(token)) if token.builtin.is_some() => AuthKind::OwnTokens,
+            (None, Some(_)) => AuthKind::Tokens,
+            (None, None) => AuthKind::Nobody,
         }
     }
 
@@ -56,6 +60,25 @@ impl Auth {
         ];
         files.into_iter().flatten()
     }
+
+    /// Checks the values.
+    pub(in crate::config) fn check(&self, problems: &mut Problems<'_>) {
+        if let Some(token) = &self.token {
+            token.check(problems);
+        }
+        if let Some(htpasswd) = &self.htpasswd {
+            problems.required(
+                "auth.htpasswd.realm",
+                htpasswd.realm.is_empty(),
+                "write for example `realm: Registry`",
+            );
+            problems.required(
+                "auth.htpasswd.path",
+                htpasswd.path.as_os_str().is_empty(),
+                "name the file of users",
+            );
+        }
+    }
 }
 
 /// The keys that name files of users.
@@ -65,7 +88,7 @@ pub(crate) const BUILTIN_USERS: &str = "auth.token.builtin.users";
 /// No keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Nothing {}
+pub(crate) struct NoKeys {}
 
 /// Credentials are asked for, and any are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -127,6 +150,102 @@ impl Default for Token {
             auto_redirect: false,
             auto_redirect_path: "/auth/token".into(),
             builtin: None,
+        }
+    }
+}
+
+impl Token {
+    fn check(&self, problems: &mut Problems<'_>) {
+        problems.required(
+            "auth.token.service",
+            self.service.is_none(),
+            "write this registry's name, such as its host",
+        );
+        if self.builtin.is_none() {
+            problems.required(
+                "auth.token.realm",
+                self.realm.is_none() && !self.auto_redirect,
+                "write the URL that clients get tokens from",
+            );
+            problems.required(
+                "auth.token.issuer",
+                self.issuer.is_none(),
+                "write what the tokens' `iss` says",
+            );
+            if self.root_certificates.is_none() && self.jwks.is_none() {
+                problems.add(
+                    "auth.token",
+                    "there is no key to verify tokens with; give `rootcertbundle` or `jwks`, or `builtin` to issue tokens here",
+                );
+            }
+        } else {
+            for (path, given) in [
+                ("auth.token.rootcertbundle", self.root_certificates.is_some()),
+                ("auth.token.jwks", self.jwks.is_some()),
+                (
+                    "auth.token.signingalgorithms",
+                    !self.signing_algorithms.is_empty(),
+                ),
+            ] {
+                if given {
+                    problems.add(
+                        path,
+                        "is for tokens from elsewhere, but `builtin` issues them here; keep one",
+                    );
+                }
+            }
+        }
+        self.check_paths(problems);
+        if let Some(lifetime) = self.builtin.as_ref().map(|builtin| builtin.lifetime) {
+            let shortest = TokenServerOptions::SHORTEST_LIFETIME;
+            if lifetime.0 < shortest || lifetime.0 > LONGEST_TOKEN_LIFE {
+                problems.add(
+                    "auth.token.builtin.lifetime",
+                    format!("is {lifetime}, and must be from 1m to 720h; write for example 5m"),
+                );
+            }
+        }
+        for (index, algorithm) in self.signing_algorithms.iter().enumerate() {
+            let reason = match algorithm {
+                SigningAlgorithm::ES512 => "is not supported; use ES256 or ES384",
+                SigningAlgorithm::HS256 | SigningAlgorithm::HS384 | SigningAlgorithm::HS512 => {
+                    "is a shared secret: whoever verifies tokens by it could issue them; use ES256, RS256 or EdDSA"
+                }
+                _ => continue,
+            };
+            problems.add(&format!("auth.token.signingalgorithms[{index}]"), reason);
+        }
+    }
+
+    /// Checks where clients get tokens: a URL, or a path of this registry.
+    fn check_paths(&self, problems: &mut Problems<'_>) {
+        let realm = self.realm.as_ref().filter(|realm| !realm.is_empty());
+        if realm.is_some_and(|realm| !SecretUrl::from(realm.clone()).is_http()) {
+            problems.add(
+                "auth.token.realm",
+                "takes the URL that clients get tokens from, which begins with http:// or https://",
+            );
+        }
+        let path = &self.auto_redirect_path;
+        if !(self.auto_redirect || self.builtin.is_some()) {
+            return;
+        }
+        if !is_url_path(path) {
+            problems.add(
+                "auth.token.autoredirectpath",
+                "takes a path without escapes that begins with a slash, such as /auth/token",
+            );
+            return;
+        }
+        let plain = plain_path(path);
+        if plain == "/" || plain == "/v2" || plain.starts_with("/v2/") {
+            problems.add(
+                "auth.token.autoredirectpath",
+                format!(
+                    "is {}, which the registry itself answers; write for example /auth/token",
+                    shown(path)
+                ),
+            );
         }
     }
 }

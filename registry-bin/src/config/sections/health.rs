@@ -3,12 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{FilePath, GoDuration, SecretFields, SecretUrl};
+use crate::config::problems::Problems;
+use crate::config::values::{FilePath, GoDuration, HostPort, SecretFields, SecretUrl};
 
 /// What is watched, and shown by `/debug/health`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Health {
+pub(crate) struct HealthChecks {
     /// The storage.
     #[serde(rename = "storagedriver")]
     pub(crate) storage: StorageCheck,
@@ -21,6 +22,53 @@ pub(crate) struct Health {
     /// Addresses that must accept connections.
     #[schemars(extend("x-variable" = "TCPCHECKERS"))]
     pub(crate) tcp: Vec<TcpCheck>,
+}
+
+impl HealthChecks {
+    /// Checks the values.
+    pub(in crate::config) fn check(&self, problems: &mut Problems<'_>) {
+        problems.timer("health.storagedriver.interval", self.storage.interval);
+        for (index, check) in self.http.iter().enumerate() {
+            let path = format!("health.http[{index}]");
+            problems.timer(&format!("{path}.interval"), check.interval);
+            problems.timer(&format!("{path}.timeout"), check.timeout);
+            if !check.uri.is_http() {
+                problems.add(
+                    &format!("{path}.uri"),
+                    "takes a URL that begins with http:// or https://",
+                );
+            }
+            if check.status != 0 && !(100..600).contains(&check.status) {
+                problems.add(
+                    &format!("{path}.statuscode"),
+                    format!("is {}, which no answer has; write for example 200", check.status),
+                );
+            }
+        }
+        for (index, check) in self.file.iter().enumerate() {
+            problems.timer(&format!("health.file[{index}].interval"), check.interval);
+            problems.required(
+                &format!("health.file[{index}].file"),
+                check.file.as_os_str().is_empty(),
+                "name the file that must not exist",
+            );
+        }
+        for (index, check) in self.tcp.iter().enumerate() {
+            let path = format!("health.tcp[{index}]");
+            problems.timer(&format!("{path}.interval"), check.interval);
+            problems.timer(&format!("{path}.timeout"), check.timeout);
+            let path = format!("{path}.addr");
+            match HostPort::parse(&check.addr) {
+                _ if check.addr.is_empty() => problems.add(&path, "is missing; write ADDRESS:PORT"),
+                Err(problem) => problems.add(&path, problem),
+                Ok(HostPort { host: "", .. } | HostPort { port: 0, .. }) => problems.add(
+                    &path,
+                    "takes an address and a port to connect to, such as 127.0.0.1:6379",
+                ),
+                Ok(_) => {}
+            }
+        }
+    }
 }
 
 const TEN_SECONDS: GoDuration = GoDuration::from_secs(10);

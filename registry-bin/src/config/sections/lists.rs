@@ -1,7 +1,11 @@
 //! `catalog` and `tags`: lists, and tags that do not move.
 
+use registry_core::policy::ImmutableTagRule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::access::{InvalidValue, parse_all};
+use crate::config::problems::Problems;
 
 /// The list of repositories.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -34,6 +38,47 @@ impl Default for Tags {
         Self {
             most_tags: 1000,
             immutable: Vec::new(),
+        }
+    }
+}
+
+impl Tags {
+    /// Returns the rules for immutable tags in the form that the registry uses.
+    ///
+    /// # Errors
+    /// The first key with an invalid value.
+    pub(crate) fn immutable_rules(&self) -> Result<Vec<ImmutableTagRule>, InvalidValue> {
+        let rules = self.immutable.iter().enumerate();
+        rules
+            .map(|(index, rule)| {
+                Ok(ImmutableTagRule {
+                    repositories: parse_all(
+                        &format!("tags.immutable[{index}].repositories"),
+                        &rule.repositories,
+                    )?,
+                    tags: parse_all(&format!("tags.immutable[{index}].tags"), &rule.tags)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Checks the values.
+    pub(in crate::config) fn check(&self, problems: &mut Problems<'_>) {
+        if let Err(InvalidValue { path, message }) = self.immutable_rules() {
+            problems.add(&path, message);
+        }
+        for (index, rule) in self.immutable.iter().enumerate() {
+            let path = format!("tags.immutable[{index}]");
+            problems.required(
+                &format!("{path}.repositories"),
+                rule.repositories.is_empty(),
+                "write `[\"**\"]` for all",
+            );
+            problems.required(
+                &format!("{path}.tags"),
+                rule.tags.is_empty(),
+                "write `[\"*\"]` for all",
+            );
         }
     }
 }

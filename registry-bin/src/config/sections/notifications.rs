@@ -1,9 +1,11 @@
 //! `notifications`: who is told of pushes, pulls and deletes.
 
+use registry_storage::outbox::OutboxLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::{FilePath, GoDuration, SecretFields, SecretUrl};
+use crate::config::problems::Problems;
+use crate::config::values::{FilePath, GoDuration, SecretFields, SecretUrl, shown};
 
 /// Who is told of pushes, pulls and deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -13,7 +15,7 @@ pub(crate) struct Notifications {
     #[schemars(extend("x-variable" = "EVENTCONFIG"))]
     pub(crate) events: Events,
     /// Who is told.
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<EventEndpoint>,
     /// The queue of events that wait to be sent.
     pub(crate) outbox: Outbox,
 }
@@ -22,6 +24,59 @@ impl Notifications {
     /// Returns whether any endpoint is enabled.
     pub(crate) fn is_on(&self) -> bool {
         self.endpoints.iter().any(|endpoint| !endpoint.disabled)
+    }
+
+    /// Checks the values.
+    pub(in crate::config) fn check(&self, problems: &mut Problems<'_>) {
+        let (endpoints, outbox) = (&self.endpoints, &self.outbox);
+        if outbox.limit == 0 {
+            problems.add(
+                "notifications.outbox.limit",
+                "is 0, and what cannot wait is not told; write for example 100000",
+            );
+        }
+        if outbox.bytes < OutboxLimits::LEAST_BYTES {
+            problems.add(
+                "notifications.outbox.bytes",
+                format!(
+                    "is {}, and must be at least {}, which is 1 MiB",
+                    outbox.bytes,
+                    OutboxLimits::LEAST_BYTES
+                ),
+            );
+        }
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let path = format!("notifications.endpoints[{index}]");
+            problems.timer(&format!("{path}.timeout"), endpoint.timeout);
+            problems.timer(&format!("{path}.backoff"), endpoint.backoff);
+            if endpoint.disabled {
+                continue;
+            }
+            problems.required(
+                &format!("{path}.name"),
+                endpoint.name.is_empty(),
+                "the log and the metrics need one",
+            );
+            if !endpoint.url.is_http() {
+                problems.add(
+                    &format!("{path}.url"),
+                    "takes a URL that begins with http:// or https://",
+                );
+            }
+            if endpoints
+                .iter()
+                .take(index)
+                .any(|other| other.name == endpoint.name)
+            {
+                problems.add(
+                    &format!("{path}.name"),
+                    format!(
+                        "{} is the name of another endpoint; give it its own",
+                        shown(&endpoint.name)
+                    ),
+                );
+            }
+        }
     }
 }
 
@@ -59,7 +114,7 @@ impl Default for Outbox {
 /// Somebody who is told.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Endpoint {
+pub(crate) struct EventEndpoint {
     /// Its name in the log and the metrics.
     pub(crate) name: String,
     /// Send nothing to this endpoint.
@@ -83,7 +138,7 @@ pub(crate) struct Endpoint {
     pub(crate) format: EventFormat,
 }
 
-impl Default for Endpoint {
+impl Default for EventEndpoint {
     fn default() -> Self {
         Self {
             name: String::new(),

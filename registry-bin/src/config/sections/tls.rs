@@ -1,9 +1,11 @@
 //! `http.tls`: encryption.
 
+use registry_http::tls::{CipherSuites, TlsError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::values::FilePath;
+use crate::config::problems::Problems;
+use crate::config::values::{FilePath, shown};
 
 /// Encryption; off unless `certificate` and `key` are given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -28,6 +30,61 @@ pub(crate) struct Tls {
     /// Certificates from Let's Encrypt.
     #[serde(rename = "letsencrypt")]
     pub(crate) lets_encrypt: LetsEncrypt,
+}
+
+impl Tls {
+    /// Checks the values.
+    pub(super) fn check(&self, problems: &mut Problems<'_>) {
+        for (index, name) in self.cipher_suites.iter().enumerate() {
+            if let Err(TlsError::CipherSuite { known, .. }) = CipherSuites::from_names([name]) {
+                problems.add(
+                    &format!("http.tls.ciphersuites[{index}]"),
+                    format!(
+                        "takes the name of a cipher suite, but has {}; known are {known}",
+                        shown(name)
+                    ),
+                );
+            }
+        }
+        if self.certificate.is_some()
+            && self.client_authentication.is_some()
+            && self.client_authorities.is_empty()
+        {
+            problems.add(
+                "http.tls.clientauth",
+                "has no effect without `clientcas`; add that",
+            );
+        }
+        for (given, other, is_alone) in [
+            (
+                "certificate",
+                "key",
+                self.certificate.is_some() && self.key.is_none(),
+            ),
+            (
+                "key",
+                "certificate",
+                self.key.is_some() && self.certificate.is_none(),
+            ),
+        ] {
+            if is_alone {
+                problems.add(
+                    &format!("http.tls.{given}"),
+                    format!("takes `{other}` beside it; add that"),
+                );
+            }
+        }
+        if self.certificate.is_none() {
+            for (path, given) in [
+                ("http.tls.clientcas", !self.client_authorities.is_empty()),
+                ("http.tls.clientauth", self.client_authentication.is_some()),
+            ] {
+                if given {
+                    problems.add(path, "has no effect without TLS; add `certificate` and `key`");
+                }
+            }
+        }
+    }
 }
 
 /// What clients must show.

@@ -9,9 +9,10 @@ mod keys;
 mod secrets;
 
 use super::load::assemble;
+use super::origin::Origin;
 use super::sections::log::{LogFormat, LogLevel};
 use super::supported::without_effect;
-use super::tree::{Applied, Node, Origin};
+use super::tree::{Applied, Node};
 use super::values::FilePath;
 use super::{Configuration, Flag};
 

@@ -7,7 +7,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Node, Origin, Value, parse};
+use super::{Node, Value, parse};
+use crate::config::origin::Origin;
 use crate::config::problem::{Problem, alternatives, near};
 use crate::config::protection;
 use crate::config::schema::{Below, Description, VARIABLE};

@@ -4,39 +4,13 @@ mod deserialize;
 mod environment;
 mod yaml;
 
-use std::fmt;
-use std::sync::Arc;
-
 pub(crate) use self::environment::{Applied, FILE_VARIABLE, PREFIX, apply_variables};
 pub(crate) use self::yaml::parse;
-use super::check;
+use super::kinds::is_kind;
+use super::origin::Origin;
 
 /// Replaces a word that is not shown. No key has this name.
 const NO_KEY: &str = "…";
-
-/// The origin of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// This line of the file, counted from 1.
-    Line(usize),
-    /// This variable of the environment.
-    Variable(Arc<str>),
-    /// This flag of the command line.
-    Flag(&'static str),
-    /// No source: it is a default.
-    Default,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(line) => write!(f, "line {line}"),
-            Self::Variable(name) => write!(f, "environment variable {name}"),
-            Self::Flag(flag) => f.write_str(flag),
-            Self::Default => f.write_str("default"),
-        }
-    }
-}
 
 /// A value and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,7 +191,7 @@ impl Node {
     /// unknown word becomes a placeholder that is not a valid key, because it may be a password.
     pub(crate) fn settle_word(&mut self) {
         if let (Value::Scalar { text, .. }, false) = (&self.value, self.is_null()) {
-            let key = if check::is_kind(text) { text } else { NO_KEY };
+            let key = if is_kind(text) { text } else { NO_KEY };
             let entry = Entry::new(key, Self::map(Vec::new(), self.origin.clone()));
             self.value = Value::Map(vec![entry]);
         }

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, StrInput};
 
-use super::{Entry, Node, Origin, Value};
+use super::{Entry, Node, Value};
+use crate::config::origin::Origin;
 use crate::config::problem::Problem;
 
 /// The most values of one document, with aliases expanded: far above any configuration, and far below what hurts.
 const MOST_VALUES: usize = 100_000;
 
 /// How deep values may be nested.
-const DEEPEST: usize = 64;
+const DEEPEST_LEVEL: usize = 64;
 
 /// Parses one document. The origin of a value is its line, or `origin` if that is given.
 ///
@@ -80,7 +81,7 @@ impl<'input> Reader<'_, 'input> {
 
     fn node(&mut self, event: Event<'input>, origin: Origin, depth: usize) -> Result<Node, Problem> {
         self.values += 1;
-        if self.values > MOST_VALUES || depth > DEEPEST {
+        if self.values > MOST_VALUES || depth > DEEPEST_LEVEL {
             return Err(Problem::new("there are too many values, or they are nested too deep").at(&origin));
         }
         let (value, anchor) = match event {

@@ -1,7 +1,7 @@
 //! Detection of values in the wrong place: the content of a file instead of its path.
 
 /// The longest path in Linux, in bytes.
-const LONGEST_PATH: usize = 4096;
+const LONGEST_PATH_BYTES: usize = 4096;
 
 /// The prefixes of password hashes.
 const HASHES: [&str; 8] = ["$2a$", "$2b$", "$2x$", "$2y$", "$apr1$", "$5$", "$6$", "{SHA}"];
@@ -64,7 +64,7 @@ pub(crate) fn no_path(text: &str) -> Option<&'static str> {
 /// Returns whether text looks like a key, a certificate, a hash or a document, or a part of one.
 pub(super) fn is_content(text: &str) -> bool {
     let begins_document = text.trim_start().starts_with(['{', '[']);
-    text.len() > LONGEST_PATH
+    text.len() > LONGEST_PATH_BYTES
         || text.contains(|character: char| character.is_control())
         || text.contains("\\n")
         || text.contains("-----")
@@ -77,19 +77,19 @@ pub(super) fn is_content(text: &str) -> bool {
 /// characters, and random. Absolute paths do not.
 fn is_base64(text: &str) -> bool {
     /// The length of the shortest key; no part of a handwritten path is that long.
-    const SHORTEST: usize = 40;
-    const SHORTEST_PIECE: usize = 20;
+    const SHORTEST_BYTES: usize = 40;
+    const SHORTEST_PIECE_BYTES: usize = 20;
     let has_all = |piece: &str| {
         let has = |class: fn(&char) -> bool| piece.chars().any(|character| class(&character));
         has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase) && has(char::is_ascii_digit)
     };
     let is_letter = |character: char| character.is_ascii_alphanumeric() || "+/=-_ ".contains(character);
-    text.len() >= SHORTEST
+    text.len() >= SHORTEST_BYTES
         && !text.starts_with('/')
         && text.chars().all(is_letter)
         && text
             .split(['/', ' '])
-            .any(|piece| piece.len() >= SHORTEST_PIECE && has_all(piece))
+            .any(|piece| piece.len() >= SHORTEST_PIECE_BYTES && has_all(piece))
 }
 
 /// Returns whether text looks like a secret: content, a credential, or a URL with a password.
@@ -112,28 +112,28 @@ pub(super) fn is_credential(text: &str) -> bool {
 
 /// Returns whether text has a JSON Web Token: its parts are base64 of JSON, which begins with `{"`.
 fn is_web_token(text: &str) -> bool {
-    const SHORTEST: usize = 20;
+    const SHORTEST_BYTES: usize = 20;
     let is_other = |character: char| !character.is_ascii_alphanumeric() && !"-_.".contains(character);
     text.split(is_other)
-        .any(|piece| piece.starts_with("eyJ") && piece.len() >= SHORTEST)
+        .any(|piece| piece.starts_with("eyJ") && piece.len() >= SHORTEST_BYTES)
 }
 
 fn has_prefix_of_token(text: &str) -> bool {
-    const SHORTEST: usize = 20;
-    text.len() >= SHORTEST && TOKENS.iter().any(|prefix| text.starts_with(prefix))
+    const SHORTEST_BYTES: usize = 20;
+    text.len() >= SHORTEST_BYTES && TOKENS.iter().any(|prefix| text.starts_with(prefix))
 }
 
 /// Returns whether text has a run of random letters and digits: of both cases and digits, with a change of class at about
 /// every other character.
 fn is_random(text: &str) -> bool {
-    const SHORTEST: usize = 16;
+    const SHORTEST_BYTES: usize = 16;
     let class = |byte: &u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
     let is_piece_random = |piece: &[u8]| {
         let has_all = piece.iter().any(u8::is_ascii_digit)
             && piece.iter().any(u8::is_ascii_uppercase)
             && piece.iter().any(u8::is_ascii_lowercase);
         let runs = piece.chunk_by(|one, next| class(one) == class(next)).count();
-        piece.len() >= SHORTEST && has_all && runs * 20 >= piece.len() * 9
+        piece.len() >= SHORTEST_BYTES && has_all && runs * 20 >= piece.len() * 9
     };
     let pieces = text.as_bytes().split(|byte| !byte.is_ascii_alphanumeric());
     pieces.into_iter().any(is_piece_random)

@@ -26,7 +26,7 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 /// The longest duration that Go can express, in nanoseconds: 292 years.
-const LONGEST: u64 = i64::MAX as u64;
+const LONGEST_NANOSECONDS: u64 = i64::MAX as u64;
 
 impl GoDuration {
     pub(crate) const fn from_secs(seconds: u64) -> Self {
@@ -40,7 +40,7 @@ impl GoDuration {
             return rest
                 .parse()
                 .ok()
-                .filter(|nanoseconds| *nanoseconds <= LONGEST)
+                .filter(|nanoseconds| *nanoseconds <= LONGEST_NANOSECONDS)
                 .map(Self::from_nanoseconds);
         }
         let mut total = 0_u64;
@@ -48,7 +48,7 @@ impl GoDuration {
             let (number, unit, after) = first_part(rest)?;
             total = total
                 .checked_add(multiply(number, unit)?)
-                .filter(|total| *total <= LONGEST)?;
+                .filter(|total| *total <= LONGEST_NANOSECONDS)?;
             rest = after;
         }
         Some(Self::from_nanoseconds(total))
@@ -201,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(nanoseconds in 0..=LONGEST) {
+        fn what_is_written_is_read_again(nanoseconds in 0..=LONGEST_NANOSECONDS) {
             let duration = GoDuration::from_nanoseconds(nanoseconds);
             prop_assert_eq!(GoDuration::parse(&duration.to_string()), Some(duration));
         }

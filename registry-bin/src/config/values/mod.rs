@@ -14,7 +14,7 @@ mod secret_url;
 mod shown;
 mod url_path;
 
-pub(crate) use self::address::split_address;
+pub(crate) use self::address::HostPort;
 pub(crate) use self::address_range::AddressRange;
 pub(crate) use self::content::{is_secret, no_path};
 pub(crate) use self::duration::GoDuration;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::content::is_secret;
 
 /// The longest value that a message shows.
-const LONGEST: usize = 48;
+const LONGEST_BYTES: usize = 48;
 
 /// The units of durations and sizes that stand between numbers, as in `1h30m`.
 const UNITS: [&[u8]; 8] = [b"d", b"h", b"m", b"s", b"ms", b"us", b"ns", b"w"];
@@ -28,7 +28,7 @@ fn is_plain(text: &str) -> bool {
     });
     // What follows a colon is a port; a password would follow a name.
     let is_port = |port: &str| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
-    text.len() <= LONGEST
+    text.len() <= LONGEST_BYTES
         && (is_amount || text.chars().all(is_known))
         && text.split(':').skip(1).all(is_port)
         && !is_secret(text)

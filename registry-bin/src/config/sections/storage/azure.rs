@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::problems::Problems;
 use crate::config::values::{GoDuration, Secret, SecretUrl};
 
 /// A container of Azure Blob Storage.
@@ -37,6 +38,25 @@ pub(crate) struct Azure {
     /// Do not verify the service's certificate.
     #[serde(rename = "skipverify")]
     pub(crate) skip_verify: bool,
+}
+
+impl Azure {
+    /// Checks the values.
+    pub(super) fn check(&self, problems: &mut Problems<'_>) {
+        problems.required(
+            "storage.azure.container",
+            self.container.is_empty(),
+            "name the container",
+        );
+        let login = &self.credentials;
+        let is_client = login.kind == Some(AzureCredentialKind::ClientSecret);
+        if is_client && (login.client.is_none() || login.tenant.is_none() || login.secret.is_none()) {
+            problems.add(
+                "storage.azure.credentials",
+                "a client logs in by `clientid`, `tenantid` and `secret`; give all three",
+            );
+        }
+    }
 }
 
 /// How to log in.

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::azure::{Azure, AzureCredentialKind};
 pub(crate) use self::gcs::Gcs;
 pub(crate) use self::s3::S3;
-use super::auth::Nothing;
-use crate::config::values::{FilePath, GoDuration};
+use super::auth::NoKeys;
+use crate::config::problems::Problems;
+use crate::config::values::{FilePath, GoDuration, is_secret};
 
 /// Where everything is kept: one of `filesystem`, `inmemory`, `s3`, `gcs` and `azure`; and what goes for all of them.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -21,7 +22,7 @@ pub(crate) struct Storage {
     pub(crate) filesystem: Option<Filesystem>,
     /// Store in memory; everything is gone when the server ends.
     #[serde(rename = "inmemory")]
-    pub(crate) in_memory: Option<Nothing>,
+    pub(crate) in_memory: Option<NoKeys>,
     /// A bucket of Amazon S3, or of what speaks its protocol.
     pub(crate) s3: Option<S3>,
     /// A bucket of Google Cloud Storage.
@@ -42,6 +43,69 @@ pub(crate) struct Storage {
     pub(crate) tag: Tag,
     /// What is done beside requests.
     pub(crate) maintenance: Maintenance,
+}
+
+impl Storage {
+    /// Checks the values.
+    pub(in crate::config) fn check(&self, problems: &mut Problems<'_>) {
+        self.check_places(problems);
+        if let Some(filesystem) = &self.filesystem {
+            let missing = filesystem.root.as_os_str().is_empty();
+            problems.required("storage.filesystem.rootdirectory", missing, "name a folder");
+        }
+        if let Some(s3) = &self.s3 {
+            s3.check(problems);
+        }
+        if let Some(gcs) = &self.gcs {
+            problems.required("storage.gcs.bucket", gcs.bucket.is_empty(), "name the bucket");
+        }
+        if let Some(azure) = &self.azure {
+            azure.check(problems);
+        }
+        let purging = &self.maintenance.upload_purging;
+        if purging.most_open == 0 {
+            problems.add(
+                "storage.maintenance.uploadpurging.maxopen",
+                "is 0, which would let nobody push; write for example 10000, or say `readonly` to take no pushes",
+            );
+        }
+        let interval = purging.interval;
+        let path = "storage.maintenance.uploadpurging.interval";
+        problems.timer(path, interval.unwrap_or_default());
+        if interval.is_some_and(|interval| interval.0.is_zero()) {
+            problems.add(path, "must be more than 0; write for example 24h");
+        }
+    }
+
+    /// Messages say where is stored, so secrets are refused in its place.
+    fn check_places(&self, problems: &mut Problems<'_>) {
+        let (s3, gcs, azure) = (&self.s3, &self.gcs, &self.azure);
+        let buckets = [
+            ("storage.s3.bucket", s3.as_ref().map(|s3| &s3.bucket)),
+            ("storage.gcs.bucket", gcs.as_ref().map(|gcs| &gcs.bucket)),
+            (
+                "storage.azure.container",
+                azure.as_ref().map(|azure| &azure.container),
+            ),
+            (
+                "storage.s3.rootdirectory",
+                s3.as_ref().and_then(|s3| s3.root.as_ref()),
+            ),
+            (
+                "storage.gcs.rootdirectory",
+                gcs.as_ref().and_then(|gcs| gcs.root.as_ref()),
+            ),
+            (
+                "storage.azure.rootdirectory",
+                azure.as_ref().and_then(|azure| azure.root.as_ref()),
+            ),
+        ];
+        for (key, name) in buckets {
+            if name.is_some_and(|name| is_secret(name)) {
+                problems.add(key, "this looks like a key, a token or a password; write the name of the bucket, or of the folder in it");
+            }
+        }
+    }
 }
 
 /// A folder.

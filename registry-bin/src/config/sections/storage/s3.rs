@@ -1,8 +1,10 @@
 //! `storage.s3`: a bucket of Amazon S3, or of what speaks its protocol.
 
+use registry_storage::{LocationError, S3Encryption, S3Options};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::problems::Problems;
 use crate::config::values::{Secret, SecretUrl};
 
 /// A bucket of Amazon S3, or of what speaks its protocol.
@@ -111,6 +113,65 @@ impl Default for S3 {
             copy_concurrency: None,
             copy_threshold: None,
             log_level: None,
+        }
+    }
+}
+
+impl S3 {
+    /// Returns how to reach the bucket.
+    pub(crate) fn options(&self) -> S3Options {
+        let reveal = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+        let mut options = S3Options::default();
+        options.access_key = reveal(&self.access_key).zip(reveal(&self.secret_key));
+        options.session_token = reveal(&self.session_token);
+        options.region.clone_from(&self.region);
+        options.endpoint = self.region_endpoint.as_ref().map(|url| url.reveal().to_owned());
+        options.bucket_in_host = self.force_path_style == Some(false);
+        options.plain_http = !self.secure;
+        options.accept_any_certificate = self.skip_verify;
+        options.encryption = self.encrypt.then(|| match &self.key_id {
+            Some(key) => S3Encryption::Key(key.clone()),
+            None => S3Encryption::Service,
+        });
+        options.user_agent.clone_from(&self.user_agent);
+        options.dual_stack = self.dual_stack;
+        options.fips = self.fips;
+        options.accelerate = self.accelerate;
+        options
+    }
+
+    /// Checks the values.
+    pub(super) fn check(&self, problems: &mut Problems<'_>) {
+        problems.required("storage.s3.bucket", self.bucket.is_empty(), "name the bucket");
+        if self.access_key.is_some() != self.secret_key.is_some() {
+            problems.add(
+                "storage.s3",
+                "`accesskey` and `secretkey` go together; give both, or none to take what the environment has",
+            );
+        }
+        if let (false, Err(wrong)) = (self.bucket.is_empty(), self.options().check(&self.bucket)) {
+            let (key, remedy) = match wrong {
+                LocationError::Bucket(_) => ("storage.s3.bucket", "takes letters, digits, `-`, `.` and `_`"),
+                LocationError::Region(_) => (
+                    "storage.s3.region",
+                    "takes the name of a region, such as eu-central-1",
+                ),
+                LocationError::Endpoint => (
+                    "storage.s3.regionendpoint",
+                    "takes an address without a user, a password or a query; the access key is `accesskey` and `secretkey`",
+                ),
+                _ => (
+                    "storage.s3.regionendpoint",
+                    "takes an address: https://HOST, or https://HOST:PORT",
+                ),
+            };
+            problems.add(key, remedy);
+        }
+        if self.key_id.is_some() && !self.encrypt {
+            problems.add(
+                "storage.s3.keyid",
+                "has no effect without `encrypt: true`; add that or remove the key",
+            );
         }
     }
 }

@@ -1,12 +1,18 @@
 //! `http`: where the registry is reached.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+mod limits;
 
+use registry_http::{DebugService, Prefix, PublicUrl};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::limits::{Limits, Rate, RateLimit, Timeouts};
 use super::tls::Tls;
-use crate::config::values::{AddressRange, FileMode, GoDuration, HeaderFields, Secret, UrlPath};
+use crate::config::problems::Problems;
+use crate::config::values::{
+    AddressRange, FileMode, GoDuration, HeaderFields, HostPort, Secret, UrlPath, is_url_path, no_path,
+    plain_path, shown,
+};
 
 /// Where the registry is reached, and by whom how often.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -83,6 +89,66 @@ impl Default for Http {
     }
 }
 
+impl Http {
+    /// Checks the values.
+    pub(in crate::config) fn check(&self, problems: &mut Problems<'_>) {
+        let is_unix = self.net == Network::Unix;
+        let is_missing = !problems.tree().has("http.addr");
+        problems.required(
+            "http.addr",
+            is_unix && is_missing,
+            "name the path of the unix socket",
+        );
+        if !is_unix && self.unix != UnixSocket::default() {
+            problems.add(
+                "http.unix",
+                "says who may connect to a unix socket; add `net: unix` and its path as `addr`, or remove the key",
+            );
+        }
+        // Connecting to a socket needs the permission to write.
+        if let Some(mode) = self.unix.mode.filter(|mode| mode.0 & 0o222 == 0) {
+            problems.add(
+                "http.unix.mode",
+                format!("is {mode}, by which nobody can connect; write for example 0660"),
+            );
+        }
+        if is_unix && !is_missing && no_path(&self.addr).is_some() {
+            problems.add(
+                "http.addr",
+                "takes the path of a unix socket with `net: unix`, such as /run/registry.sock, and this is none",
+            );
+        }
+        for (path, address) in [
+            ("http.addr", Some(self.addr.as_str()).filter(|_| !is_unix)),
+            ("http.debug.addr", self.debug.addr.as_deref()),
+        ] {
+            if let Some(Err(problem)) = address.map(HostPort::parse) {
+                problems.add(path, problem);
+            }
+        }
+        if let Some(Err(problem)) = self.host.as_deref().map(str::parse::<PublicUrl>) {
+            problems.add("http.host", problem.to_string());
+        }
+        if let Some(Err(problem)) = self.prefix.as_deref().map(str::parse::<Prefix>) {
+            problems.add("http.prefix", problem.to_string());
+        }
+        let fields = self.proxy_fields.as_deref().unwrap_or_default();
+        if fields.contains(&ProxyField::Forwarded)
+            && fields.iter().any(|field| *field != ProxyField::Forwarded)
+        {
+            problems.add(
+                "http.proxyfields",
+                "`forwarded` tells all that the others tell; keep what the proxy writes, because it passes the rest on as the client wrote it",
+            );
+        }
+        self.rate_limit.check(problems);
+        self.debug.prometheus.check(problems);
+        self.timeouts.check(problems);
+        self.limits.check(problems);
+        self.tls.check(problems);
+    }
+}
+
 /// The kind of an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -150,6 +216,29 @@ impl Default for Prometheus {
     }
 }
 
+impl Prometheus {
+    fn check(&self, problems: &mut Problems<'_>) {
+        let path = &self.path;
+        if !self.enabled {
+            return;
+        }
+        if !is_url_path(path) {
+            problems.add(
+                "http.debug.prometheus.path",
+                "takes a path without escapes that begins with a slash, such as /metrics",
+            );
+        } else if DebugService::has_health_at(&plain_path(path)) {
+            problems.add(
+                "http.debug.prometheus.path",
+                format!(
+                    "is {}, where the health is served; write for example /metrics",
+                    shown(path)
+                ),
+            );
+        }
+    }
+}
+
 /// HTTP/2 over TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -164,90 +253,4 @@ pub(crate) struct Http2 {
 pub(crate) struct H2c {
     /// Speak HTTP/2 without TLS to clients that begin with it; on by default unless `http2.disabled`.
     pub(crate) enabled: Option<bool>,
-}
-
-/// How many requests are answered; the others get 429.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct RateLimit {
-    /// For each address of a client.
-    pub(crate) address: Option<Rate>,
-    /// For each identity.
-    pub(crate) identity: Option<Rate>,
-}
-
-/// So many in so long.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Rate {
-    /// The requests allowed per `per`.
-    pub(crate) requests: NonZeroU32,
-    /// The period in which requests are counted.
-    #[serde(default = "one_second")]
-    pub(crate) per: GoDuration,
-    /// The most requests at once after a pause; by default `requests`.
-    pub(crate) burst: Option<NonZeroU32>,
-}
-
-fn one_second() -> GoDuration {
-    GoDuration::from_secs(1)
-}
-
-/// Limits on what clients can make the server hold.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
-    /// Bytes that all clients together may hold in connections, headers, requests, manifest bodies and answers. One address may hold three times as much as is free.
-    pub(crate) memory: NonZeroUsize,
-    /// The most connections at once. One address may have three times as many as are free.
-    pub(crate) connections: NonZeroUsize,
-    /// The most requests worked on at once; more wait for up to 5 s. Requests that wait for their client do not count.
-    pub(crate) requests: NonZeroUsize,
-    /// The most concurrent requests on one HTTP/2 connection.
-    pub(crate) streams: NonZeroU32,
-    /// Bytes in the header of a request, at least 16384 and at most a quarter of `memory`.
-    pub(crate) header: NonZeroU32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let ours = registry_http::Limits::default();
-        let least = NonZeroUsize::MIN;
-        Self {
-            memory: NonZeroUsize::new(ours.memory.capacity()).unwrap_or(least),
-            connections: NonZeroUsize::new(ours.connections).unwrap_or(least),
-            requests: NonZeroUsize::new(ours.requests).unwrap_or(least),
-            streams: NonZeroU32::new(ours.streams).unwrap_or(NonZeroU32::MIN),
-            header: NonZeroU32::new(ours.header).unwrap_or(NonZeroU32::MIN),
-        }
-    }
-}
-
-/// How long clients may be silent. No request has a limit on its whole time.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Timeouts {
-    /// How long a TLS handshake may take.
-    pub(crate) handshake: GoDuration,
-    /// How long the header of an HTTP/1.1 request may take from its first byte on, and how long a new connection may wait with its first request.
-    pub(crate) header: GoDuration,
-    /// How long a request's body may pause before the answer is 408.
-    pub(crate) body: GoDuration,
-    /// How long a client may take nothing of an answer before it is cut off.
-    pub(crate) answer: GoDuration,
-    /// How long a connection may be idle. Keep it longer than proxies in front do, so that they close first: a request sent just as the server closes gets no answer.
-    pub(crate) idle: GoDuration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let ours = registry_http::Limits::default();
-        Self {
-            handshake: GoDuration(ours.handshake),
-            header: GoDuration(ours.header_time),
-            body: GoDuration(ours.request_silence),
-            answer: GoDuration(ours.response_silence),
-            idle: GoDuration(ours.idle),
-        }
-    }
 }
