@@ -21,7 +21,7 @@ pub enum Right {
 
 impl Right {
     /// The words for all rights.
-    pub const WORDS: &'static [&'static str] = &["pull", "push", "overwrite", "delete", "list", "*"];
+    pub const WORDS: &'static [&'static str] = &["pull", "push", "delete", "list", "overwrite", "*"];
 
     /// Returns the word for the right in a rule.
     #[must_use]

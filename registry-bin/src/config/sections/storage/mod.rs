@@ -7,7 +7,9 @@ mod s3;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::azure::{Azure, AzureCredentialKind};
+pub(crate) use self::azure::Azure;
+#[cfg(feature = "azure")]
+pub(crate) use self::azure::AzureCredentialKind;
 pub(crate) use self::gcs::Gcs;
 pub(crate) use self::s3::S3;
 use super::auth::NoKeys;
