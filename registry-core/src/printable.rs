@@ -155,9 +155,7 @@ mod tests {
     #[test]
     fn each_cause_is_shown_once() {
         let chain = |texts: &[&'static str]| {
-            let link = |cause: Option<Box<Link>>, text: &&'static str| {
-                Some(Box::new(Link(text, cause)))
-            };
+            let link = |cause: Option<Box<Link>>, text: &&'static str| Some(Box::new(Link(text, cause)));
             texts.iter().rev().fold(None, link).unwrap()
         };
         for (texts, shown) in [

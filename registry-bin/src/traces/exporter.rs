@@ -135,7 +135,9 @@ async fn exchange(client: &reqwest::Client, request: Request<Bytes>) -> Result<R
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(describe)? {
         if body.len() + chunk.len() > LONGEST_ANSWER_BYTES {
-            return Err(format!("the collector's answer has more than {LONGEST_ANSWER_BYTES} bytes"));
+            return Err(format!(
+                "the collector's answer has more than {LONGEST_ANSWER_BYTES} bytes"
+            ));
         }
         body.extend_from_slice(&chunk);
     }
