@@ -241,8 +241,8 @@ impl Drop for Child {
     }
 }
 
-/// Serves as somebody until the log has a text, and returns the log.
-fn serve_until(folder: &Path, expected: &str) -> Option<String> {
+/// Serves as somebody until the server listens, and returns its output.
+fn serve_until_listening(folder: &Path) -> Option<String> {
     let mut program = somebody(folder)?;
     let log = folder.join("log");
     let output = fs::File::create(&log).expect("a file can be made");
@@ -253,7 +253,12 @@ fn serve_until(folder: &Path, expected: &str) -> Option<String> {
         .spawn();
     let _child = Child(child.expect("the program can be started"));
     let printed = || fs::read_to_string(&log).unwrap_or_default();
-    until(|| printed().contains(expected));
+    // The log and the message come from two threads, and what a start warns of is in the log before it listens.
+    until(|| {
+        ["listening", "Listening on"]
+            .iter()
+            .all(|expected| printed().contains(expected))
+    });
     Some(printed())
 }
 
@@ -262,7 +267,7 @@ fn a_start_names_files_of_others_further_down() {
     let folder = with_configuration(
         "version: 0.1\nstorage: {filesystem: {rootdirectory: data}}\nhttp: {addr: '127.0.0.1:0'}\n",
     );
-    let Some(log) = serve_until(folder.path(), "istening on") else {
+    let Some(log) = serve_until_listening(folder.path()) else {
         return;
     };
     assert!(!log.contains("belong to another user"), "{log}");
@@ -283,7 +288,7 @@ fn a_start_names_files_of_others_further_down() {
         fs::write(&path, "x").expect("a file can be written");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is root's");
     }
-    let log = serve_until(folder.path(), "istening on").expect("it was root");
+    let log = serve_until_listening(folder.path()).expect("it was root");
     let line = log.lines().find(|line| line.contains("belong to another user"));
     let line = line.unwrap_or_else(|| panic!("nothing is said: {log}"));
     for named in ["bytes/20260101/5a1b", "auth/token-keys.json"] {
@@ -299,7 +304,7 @@ fn the_check_names_an_outbox_of_root_and_nobody_calls_it_open_to_others() {
     let folder = with_configuration(&format!(
         "{DATA}notifications: {{endpoints: [{{name: a, url: 'http://127.0.0.1:1/'}}]}}\n"
     ));
-    let Some(log) = serve_until(folder.path(), "istening on") else {
+    let Some(log) = serve_until_listening(folder.path()) else {
         return;
     };
     assert!(!log.contains("may read this"), "{log}");
@@ -324,7 +329,7 @@ fn the_check_names_an_outbox_of_root_and_nobody_calls_it_open_to_others() {
 #[test]
 fn a_start_names_what_is_in_the_place_of_a_days_bytes_and_the_folders_that_it_may_not_use() {
     let folder = with_configuration(DATA);
-    if serve_until(folder.path(), "istening on").is_none() {
+    if serve_until_listening(folder.path()).is_none() {
         return;
     }
     let bytes = folder.path().join("data/bytes");
@@ -354,7 +359,7 @@ fn a_start_names_what_is_in_the_place_of_a_days_bytes_and_the_folders_that_it_ma
         }
         chown(&path, Some(owner), Some(owner)).expect("it is root");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is root's");
-        let log = serve_until(folder.path(), "istening on").expect("it was root");
+        let log = serve_until_listening(folder.path()).expect("it was root");
         let line = log.lines().find(|line| line.contains(expected));
         assert!(
             line.is_some_and(|line| line.contains(&format!("bytes/{name}"))),
@@ -366,7 +371,7 @@ fn a_start_names_what_is_in_the_place_of_a_days_bytes_and_the_folders_that_it_ma
             fs::remove_file(path).expect("it is there");
         }
     }
-    let log = serve_until(folder.path(), "istening on").expect("it was root");
+    let log = serve_until_listening(folder.path()).expect("it was root");
     assert!(
         !log.contains(misplaced) && !log.contains(files_of_others),
         "{log}"
@@ -387,7 +392,7 @@ const DATA: &str =
 #[test]
 fn a_start_among_files_of_root_names_each_with_its_owner_and_the_line_to_type() {
     let folder = with_configuration(DATA);
-    if serve_until(folder.path(), "istening on").is_none() {
+    if serve_until_listening(folder.path()).is_none() {
         return;
     }
     let data = folder.path().join("data");
@@ -501,7 +506,7 @@ fn whatever_may_not_be_used_is_named_with_its_owner_and_with_who_runs() {
 #[test]
 fn commands_that_may_not_use_a_target_name_its_owner_and_who_runs() {
     let folder = with_configuration(DATA);
-    if serve_until(folder.path(), "istening on").is_none() {
+    if serve_until_listening(folder.path()).is_none() {
         return;
     }
     let closed = folder.path().join("closed");
