@@ -3,6 +3,7 @@
 //! The only crate that reads files, the environment and signals. Everything that an embedder needs is in the libraries.
 #![forbid(unsafe_code)]
 
+mod adoption;
 mod arguments;
 mod bounded_file;
 mod bucket;
@@ -11,6 +12,7 @@ mod command_line;
 mod commands;
 mod config;
 mod control;
+mod count;
 mod failure;
 mod kernel_files;
 mod line_writer;

@@ -81,6 +81,9 @@ pub struct RecordEntry {
     pub size: u64,
 }
 
+/// The most records that one listing returns.
+pub const LIST_LIMIT: usize = 1000;
+
 /// What must hold for a record to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
@@ -139,8 +142,8 @@ pub trait RecordTransaction: Send {
     /// Those of the medium.
     async fn remove(&mut self, key: &Key) -> Result<(), Error>;
 
-    /// Lists at most `limit` (1 to 1000) records whose key begins with `prefix` and is after `after`, in the byte order
-    /// of their keys.
+    /// Lists the first `limit` (1 to [`LIST_LIMIT`]) records whose key begins with `prefix` and is after `after`, in the
+    /// byte order of their keys. Fewer than `limit` are all that follow.
     ///
     /// # Errors
     /// Those of the medium.

@@ -98,6 +98,7 @@ pub mod object_store;
 mod observer;
 #[cfg(feature = "outbox")]
 pub mod outbox;
+mod pages;
 mod record;
 #[cfg(any(feature = "outbox", all(feature = "filesystem", unix)))]
 mod sqlite_head;

@@ -1,8 +1,11 @@
 //! What keeps a store in order, for the process that has it.
 
+#[cfg(all(feature = "filesystem", unix))]
 use std::any::Any;
 use std::fmt;
+#[cfg(all(any(feature = "filesystem", feature = "layout"), unix))]
 use std::path::Path;
+#[cfg(all(feature = "filesystem", unix))]
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::distribution::{AdoptReport, Defect};
 #[cfg(all(feature = "layout", unix))]
 use crate::layout::LeftOut;
-use crate::store::check::RecordFinding;
+use crate::store::check::finding::RecordFinding;
 
 /// Observes a long operation. Each method ignores what it receives unless it is implemented; `()` ignores everything,
 /// and a closure receives the findings.

@@ -1,14 +1,20 @@
 //! `registry-bin backup`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
+use indicatif::HumanBytes;
+use registry_storage::Maintenance;
+use registry_storage::filesystem::backup::{BackupError, BackupReport};
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::ConfigArguments;
 use crate::config::load;
-use crate::control::{ControlRequest, absolute, execute};
+use crate::control::{Command, Outcome, Reporter, absolute, execute};
 use crate::failure::Failure;
 use crate::logging::Logging;
+use crate::ownership::WithOwner as _;
 use crate::storage::StorageLocation;
 
 /// The arguments.
@@ -35,8 +41,53 @@ pub(crate) fn run(backup: &Backup) -> Result<bool, Failure> {
     let loaded = load(&backup.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();
     let location = StorageLocation::of(&loaded.configuration.storage)?;
-    let request = ControlRequest::Backup {
+    let request = BackupRequest {
         target: absolute(&backup.folder)?,
     };
     execute(&location, request)
+}
+
+/// A backup as it is sent to a server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename = "backup", deny_unknown_fields)]
+pub(super) struct BackupRequest {
+    target: PathBuf,
+}
+
+impl Command for BackupRequest {
+    async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
+        let target = self.target.display();
+        let report = store.backup(&self.target, Arc::new(reporter)).await;
+        let report = report.map_err(|cause| match cause {
+            BackupError::NotOnDisk(_) => Failure::new(
+                "a backup is made of a folder. For a bucket, turn on its versioning or replication, or copy the images \
+                 with `export --layout oci`",
+            ),
+            cause => Failure::new(format!("no backup was made in {target}")).because(cause.with_owner()),
+        })?;
+        Ok(Outcome {
+            text: format!("The backup in {target} is whole: {}.", describe(&report)),
+            is_success: report.missing == 0,
+        })
+    }
+}
+
+/// Describes the content of a backup.
+pub(crate) fn describe(report: &BackupReport) -> String {
+    let mut text = format!(
+        "{} byte strings are linked, {} copied, {} in all",
+        report.linked,
+        report.copied,
+        HumanBytes(report.size)
+    );
+    if report.copied > 0 {
+        text += ", as the two folders can have no links between them";
+    }
+    if report.missing > 0 {
+        text += &format!(
+            "; {} were gone before, which `check` tells more of",
+            report.missing
+        );
+    }
+    text
 }

@@ -3,13 +3,19 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use indicatif::HumanBytes;
 use registry_core::RepositoryName;
+use registry_storage::Maintenance;
+use registry_storage::distribution::ExportOptions;
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::StoreArguments;
 use crate::config::load;
-use crate::control::{ControlRequest, absolute, execute};
+use crate::control::{Command, Outcome, Reporter, absolute, execute};
+use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
+use crate::ownership::WithOwner as _;
 use crate::storage::StorageLocation;
 
 /// The arguments.
@@ -61,19 +67,95 @@ pub(crate) fn run(export: &Export) -> Result<bool, Failure> {
     let _log = Logging::of(&loaded.configuration).start();
     let location = StorageLocation::of(&loaded.configuration.storage)?;
     let target = absolute(&export.target)?;
-    let request = match export.layout {
+    match export.layout {
         Layout::Distribution if export.repositories.is_empty() => {
-            ControlRequest::ExportDistribution { target }
+            execute(&location, ExportDistribution { target })
         }
-        Layout::Distribution => {
-            return Err(Failure::new(
-                "--layout distribution writes the whole registry; name repositories with --layout oci",
+        Layout::Distribution => Err(Failure::new(
+            "--layout distribution writes the whole registry; name repositories with --layout oci",
+        )),
+        Layout::Oci => {
+            let repositories = export.repositories.clone();
+            execute(&location, ExportOci { target, repositories })
+        }
+    }
+}
+
+/// An export of the distribution registry's folders as it is sent to a server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename = "export-distribution", deny_unknown_fields)]
+pub(super) struct ExportDistribution {
+    target: PathBuf,
+}
+
+impl Command for ExportDistribution {
+    async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
+        let options = ExportOptions::new();
+        let folder = self.target.display();
+        let exported = store.export_distribution(&self.target, &options, &reporter).await;
+        let report = exported.map_err(|cause| {
+            let failed = Failure::new(format!(
+                "{folder} was not exported as a whole; it can be started again"
             ));
+            failed.because(cause.with_owner())
+        })?;
+        Ok(Outcome {
+            text: format!(
+                "Exported {}, {} and {}; {} linked, {} copied ({}).\n\
+                 Serve it with registry:2 and this configuration: storage.filesystem.rootdirectory: {folder}",
+                count(report.repositories_done, "repository"),
+                count(report.manifests, "manifest"),
+                count(report.tags, "tag"),
+                count(report.linked, "blob"),
+                report.copied,
+                HumanBytes(report.copied_bytes)
+            ),
+            is_success: true,
+        })
+    }
+}
+
+/// An export of an image layout as it is sent to a server. If no repository is named, all are exported.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename = "export-oci", deny_unknown_fields)]
+pub(super) struct ExportOci {
+    target: PathBuf,
+    repositories: Vec<RepositoryName>,
+}
+
+impl Command for ExportOci {
+    fn only_reads(&self) -> bool {
+        true
+    }
+
+    async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
+        let target = self.target.display();
+        let exported = store
+            .export_layout(&self.repositories, &self.target, &reporter)
+            .await;
+        let report = exported.map_err(|cause| {
+            let failed = Failure::new(format!(
+                "{target} was not written as a whole; it can be started again"
+            ));
+            failed.because(cause.with_owner())
+        })?;
+        let mut text = format!(
+            "Exported {}, {} and {} to {target}; {} written ({}).",
+            count(report.repositories, "repository"),
+            count(report.tags, "tag"),
+            count(report.manifests, "manifest"),
+            count(report.blobs, "blob"),
+            HumanBytes(report.size)
+        );
+        if report.left_out > 0 {
+            text += &format!(
+                " {} left out, gone or damaged: `check` tells more.",
+                count(report.left_out, "thing")
+            );
         }
-        Layout::Oci => ControlRequest::ExportOci {
-            target,
-            repositories: export.repositories.clone(),
-        },
-    };
-    execute(&location, request)
+        Ok(Outcome {
+            text,
+            is_success: report.left_out == 0,
+        })
+    }
 }

@@ -3,13 +3,18 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use indicatif::HumanBytes;
 use registry_core::RepositoryName;
+use registry_storage::Maintenance;
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::StoreArguments;
 use crate::config::load;
-use crate::control::{ControlRequest, absolute, execute};
+use crate::control::{Command, NewFolder, Outcome, Reporter, absolute, execute};
+use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
+use crate::ownership::WithOwner as _;
 use crate::storage::StorageLocation;
 
 /// The arguments.
@@ -55,9 +60,51 @@ pub(crate) fn run(import: &Import) -> Result<bool, Failure> {
     let _log = Logging::of(&loaded.configuration).start();
     let location = StorageLocation::of(&loaded.configuration.storage)?;
     let Layout::Oci = import.layout;
-    let request = ControlRequest::ImportOci {
+    let request = ImportOci {
         source: absolute(&import.source)?,
         repositories: import.repositories.clone(),
     };
     execute(&location, request)
+}
+
+/// An import of an image layout as it is sent to a server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename = "import-oci", deny_unknown_fields)]
+pub(super) struct ImportOci {
+    source: PathBuf,
+    repositories: Vec<RepositoryName>,
+}
+
+impl Command for ImportOci {
+    fn new_folder(&self) -> NewFolder {
+        NewFolder::Created
+    }
+
+    async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
+        let source = self.source.display();
+        let imported = store
+            .import_layout(&self.repositories, &self.source, &reporter)
+            .await;
+        let report = imported.map_err(|cause| {
+            let failed = Failure::new(format!(
+                "{source} was not imported; what was stored so far stays, and it can be started again"
+            ));
+            failed.because(cause.with_owner())
+        })?;
+        let mut text = format!(
+            "Imported {}, {} and {} from {source}; {} stored ({}).",
+            count(report.repositories, "repository"),
+            count(report.tags, "tag"),
+            count(report.manifests, "manifest"),
+            count(report.blobs, "blob"),
+            HumanBytes(report.size)
+        );
+        if report.left_out > 0 {
+            text += &format!(" {} left out.", count(report.left_out, "thing"));
+        }
+        Ok(Outcome {
+            text,
+            is_success: report.left_out == 0,
+        })
+    }
 }

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod adopt;
+mod any;
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod config;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use registry_storage::filesystem::backup::restore;
 
+use super::backup::describe;
 use crate::arguments::ConfigArguments;
 use crate::config::load;
-use crate::control::run::describe;
 use crate::control::with_progress;
 use crate::failure::Failure;
 use crate::logging::Logging;

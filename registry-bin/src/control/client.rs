@@ -8,12 +8,13 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use tokio::net::UnixStream;
 
 use super::message::{LINE_LIMIT, Message};
 use super::server::TARGET;
 use super::show::Show;
-use super::{ControlRequest, Outcome, socket};
+use super::{Outcome, socket};
 use crate::failure::Failure;
 use crate::ownership::owner_note;
 
@@ -49,12 +50,16 @@ pub(super) async fn connect(root: &Path) -> io::Result<Option<Connection>> {
 
 impl Connection {
     /// Has the server run a command. Cancel safety: dropping the future stops the command.
-    pub(super) async fn ask(self, request: &ControlRequest, show: &Show) -> Result<Outcome, Failure> {
+    pub(super) async fn ask(
+        self,
+        command: &(impl Serialize + Sync),
+        show: &Show,
+    ) -> Result<Outcome, Failure> {
         let failed = || Failure::new("the server that has the folder did not answer");
         let (mut sender, connection) = http1::handshake(TokioIo::new(self.0))
             .await
             .map_err(|cause| failed().because(cause))?;
-        let body = serde_json::to_vec(request).map_err(|cause| failed().because(cause))?;
+        let body = serde_json::to_vec(command).map_err(|cause| failed().because(cause))?;
         let request = Request::post(TARGET)
             .header(header::HOST, "registry")
             .body(Full::new(Bytes::from(body)))

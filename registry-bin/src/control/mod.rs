@@ -1,17 +1,13 @@
 //! Commands that work on a store: if a server has it, that server runs them when asked through its socket; otherwise
 //! this process does.
 //!
-//! A [`ControlRequest`] is a complete command. [`run`](run::run) runs it, on either side of the socket, and reports its
-//! progress to a [`Reporter`]; [`execute`] decides which side, and shows the messages.
+//! A [`Command`] is complete in itself. It runs on either side of the socket, and reports its progress to a [`Reporter`];
+//! [`execute`] decides which side, and shows the messages.
 
-pub(crate) mod adopt;
 mod client;
-pub(crate) mod count;
-mod export;
-mod images;
+mod command;
 mod message;
 mod reporter;
-pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod show;
 mod socket;
@@ -19,57 +15,27 @@ mod socket;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use registry_core::RepositoryName;
-use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError, is_writable};
+use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError, is_root, is_writable};
 use registry_storage::{Maintenance, Observer, Store};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use self::message::Outcome;
+pub(crate) use self::command::{Command, NewFolder};
+pub(crate) use self::message::Outcome;
 use self::reporter::Messages;
 pub(crate) use self::reporter::Reporter;
 use self::show::Show;
 pub(crate) use self::socket::{LIMIT as SOCKET_PATH_LIMIT, check as check_socket, places as socket_places};
+use crate::adoption;
 use crate::failure::Failure;
 use crate::ownership::{self, WithOwner as _};
 use crate::storage::{self, StorageLocation};
 
-/// A command for a store. Paths are absolute, because the server may run in another folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "command", deny_unknown_fields)]
-pub(crate) enum ControlRequest {
-    /// Looks for damage.
-    Check {
-        repair: bool,
-        verify_content: bool,
-        /// The most bytes of content to read per second.
-        bytes_per_second: Option<u64>,
-    },
-    /// Makes a backup in a folder.
-    Backup { target: PathBuf },
-    /// Adopts the folders of the distribution registry.
-    Adopt {
-        verify: bool,
-        again: bool,
-        /// Only say what would be adopted.
-        dry_run: bool,
-    },
-    /// Exports the folders of the distribution registry.
-    ExportDistribution { target: PathBuf },
-    /// Exports these repositories, or all if none is named, as an image layout.
-    ExportOci {
-        target: PathBuf,
-        repositories: Vec<RepositoryName>,
-    },
-    /// Imports the images of a layout.
-    ImportOci {
-        source: PathBuf,
-        repositories: Vec<RepositoryName>,
-    },
-}
-
 /// Runs a command and shows its progress. Returns `false` if it found a fault in the registry.
-pub(crate) fn execute(location: &StorageLocation, request: ControlRequest) -> Result<bool, Failure> {
-    let outcome = block_on(dispatch(location, request))?;
+pub(crate) fn execute(
+    location: &StorageLocation,
+    command: impl Command + Serialize,
+) -> Result<bool, Failure> {
+    let outcome = block_on(dispatch(location, command))?;
     show::print(&outcome.text)?;
     Ok(outcome.is_success)
 }
@@ -109,24 +75,22 @@ fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, F
         .block_on(command)
 }
 
-async fn dispatch(location: &StorageLocation, request: ControlRequest) -> Result<Outcome, Failure> {
+async fn dispatch(location: &StorageLocation, command: impl Command + Serialize) -> Result<Outcome, Failure> {
     match location {
         StorageLocation::Memory => Err(Failure::new(
             "what is kept in memory is gone with the server that has it; name a folder or a bucket with --storage",
         )),
-        StorageLocation::Bucket(bucket) => run_in_this_process(&Store::new(bucket.open()?), request).await,
+        StorageLocation::Bucket(bucket) => run_in_this_process(&Store::new(bucket.open()?), command).await,
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
-            // Opening the folder would create an empty registry.
-            let may_be_new = matches!(request, ControlRequest::Adopt { .. });
-            if !may_be_new && !registry_storage::filesystem::is_root(root) {
-                if adopt::find_if_there(root)?.is_some() {
+            if command.new_folder() != NewFolder::Adopted && !is_root(root) {
+                if adoption::find_if_there(root)?.is_some() {
                     return Err(failed().because(
                         "there is the distribution registry's data in this folder, which was not adopted yet; `serve` does \
                          so, and `adopt`",
                     ));
                 }
-                if !matches!(request, ControlRequest::ImportOci { .. }) {
+                if command.new_folder() == NewFolder::Refused {
                     return Err(failed()
                         .because("there is no registry in this folder; name another one with --storage"));
                 }
@@ -135,9 +99,9 @@ async fn dispatch(location: &StorageLocation, request: ControlRequest) -> Result
                 .await
                 .map_err(|cause| failed().because(cause))?
             {
-                Some(connection) => connection.ask(&request, &Show::new()).await,
-                None => match open(root, &request).await? {
-                    Ok(backend) => run_in_this_process(&Store::new(backend), request).await,
+                Some(connection) => connection.ask(&command, &Show::new()).await,
+                None => match open(root, &command).await? {
+                    Ok(backend) => run_in_this_process(&Store::new(backend), command).await,
                     Err(cause @ OpenError::Held { .. }) => {
                         let message = format!(
                             "cannot work on {}: the server that has it takes no commands; it may be starting or \
@@ -154,17 +118,8 @@ async fn dispatch(location: &StorageLocation, request: ControlRequest) -> Result
 }
 
 /// Opens a folder for a command, unless that would leave files there that its server could not use.
-async fn open(
-    root: &Path,
-    request: &ControlRequest,
-) -> Result<Result<FilesystemBackend, OpenError>, Failure> {
-    let only_reads = match request {
-        ControlRequest::Check { repair, .. } => !repair,
-        ControlRequest::ExportOci { .. } => true,
-        ControlRequest::Adopt { dry_run, .. } => *dry_run,
-        _ => false,
-    };
-    let is_read_only = only_reads && !is_writable(root);
+async fn open(root: &Path, command: &impl Command) -> Result<Result<FilesystemBackend, OpenError>, Failure> {
+    let is_read_only = command.only_reads() && !is_writable(root);
     if !is_read_only {
         ownership::require_user_of(root)?;
         ownership::require_writable(root).map_err(|cause| {
@@ -176,10 +131,10 @@ async fn open(
 }
 
 /// Runs a command in this process, which has the store open.
-async fn run_in_this_process(store: &dyn Maintenance, request: ControlRequest) -> Result<Outcome, Failure> {
+async fn run_in_this_process(store: &dyn Maintenance, command: impl Command) -> Result<Outcome, Failure> {
     let (reporter, messages) = Reporter::new();
     let task = async {
-        let outcome = run::run(request, store, reporter).await;
+        let outcome = command.run(store, reporter).await;
         storage::close(store).await.and(outcome)
     };
     while_showing(messages, task).await

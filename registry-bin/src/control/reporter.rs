@@ -8,8 +8,8 @@ use registry_storage::{Finding, Observer, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::adopt::finding_line;
 use super::message::{Message, State};
+use crate::adoption::finding_line;
 
 /// How many lines are queued at most before the command waits.
 const QUEUE: usize = 64;

@@ -17,13 +17,14 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use registry_storage::Maintenance;
+use serde::de::DeserializeOwned;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::message::Message;
-use super::{ControlRequest, Reporter, run, socket};
+use super::{Command, Reporter, socket};
 use crate::failure::Failure;
 use crate::ownership::with_owner;
 
@@ -52,15 +53,18 @@ pub(crate) struct ControlServer {
 }
 
 impl ControlServer {
-    /// Listens below a root that this process owns, so any existing socket is that of a dead server.
+    /// Listens for commands of the type `C` below a root that this process owns, so any existing socket is that of a dead server.
     ///
     /// # Errors
     /// Errors of the system, and if the path is too long for a socket.
     #[expect(clippy::disallowed_methods, reason = "its owner ends it and waits for it")]
-    pub(crate) fn start(root: &Path, store: Arc<dyn Maintenance>) -> io::Result<Self> {
+    pub(crate) fn start<C: Command + DeserializeOwned>(
+        root: &Path,
+        store: Arc<dyn Maintenance>,
+    ) -> io::Result<Self> {
         let path = socket::path(root)?;
         let listener = listen(root, &path).map_err(|cause| with_owner(root, cause))?;
-        let task = tokio::spawn(accept(listener, store));
+        let task = tokio::spawn(accept::<C>(listener, store));
         Ok(Self {
             identity: identity(&path),
             path,
@@ -120,7 +124,7 @@ fn remove_socket(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: UnixListener, store: Arc<dyn Maintenance>) {
+async fn accept<C: Command + DeserializeOwned>(listener: UnixListener, store: Arc<dyn Maintenance>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
@@ -132,7 +136,7 @@ async fn accept(listener: UnixListener, store: Arc<dyn Maintenance>) {
             Ok((stream, _)) => {
                 let store = Arc::clone(&store);
                 connections.spawn(async move {
-                    serve(stream, store).await;
+                    serve::<C>(stream, store).await;
                     drop(permit);
                 });
             }
@@ -144,8 +148,8 @@ async fn accept(listener: UnixListener, store: Arc<dyn Maintenance>) {
     }
 }
 
-async fn serve(stream: UnixStream, store: Arc<dyn Maintenance>) {
-    let service = service_fn(move |request| answer(request, Arc::clone(&store)));
+async fn serve<C: Command + DeserializeOwned>(stream: UnixStream, store: Arc<dyn Maintenance>) {
+    let service = service_fn(move |request| answer::<C>(request, Arc::clone(&store)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
@@ -159,7 +163,10 @@ async fn serve(stream: UnixStream, store: Arc<dyn Maintenance>) {
 type Lines = StreamBody<std::pin::Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>>;
 type Answer = Response<Either<Full<Bytes>, Lines>>;
 
-async fn answer(request: Request<Incoming>, store: Arc<dyn Maintenance>) -> Result<Answer, Infallible> {
+async fn answer<C: Command + DeserializeOwned>(
+    request: Request<Incoming>,
+    store: Arc<dyn Maintenance>,
+) -> Result<Answer, Infallible> {
     if request.method() != Method::POST || request.uri().path() != TARGET {
         return Ok(refusal(
             StatusCode::NOT_FOUND,
@@ -172,9 +179,9 @@ async fn answer(request: Request<Incoming>, store: Arc<dyn Maintenance>) -> Resu
         Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT, "the command did not come")),
         Ok(Err(error)) => return Ok(refusal(StatusCode::BAD_REQUEST, error.to_string())),
     };
-    Ok(match serde_json::from_slice::<ControlRequest>(&body) {
+    Ok(match serde_json::from_slice::<C>(&body) {
         Ok(command) => {
-            let asked = serde_json::to_string(&command).unwrap_or_default();
+            let asked = String::from_utf8_lossy(&body);
             tracing::info!(command = %asked, "a command came through the socket");
             Response::new(Either::Right(StreamBody::new(Box::pin(lines(command, store)))))
         }
@@ -194,11 +201,11 @@ fn refusal(status: StatusCode, text: impl Into<String>) -> Answer {
 /// Runs the command while its messages are taken: when the client disconnects, the stream is dropped, and the command
 /// with it.
 fn lines(
-    command: ControlRequest,
+    command: impl Command,
     store: Arc<dyn Maintenance>,
 ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
     let (reporter, messages) = Reporter::new();
-    let work = Box::pin(async move { last(run::run(command, &*store, reporter).await) });
+    let work = Box::pin(async move { last(command.run(&*store, reporter).await) });
     let working = stream::unfold(
         (Some(work), messages, None),
         |(mut work, mut messages, mut end)| async move {

@@ -11,9 +11,10 @@ use registry_storage::outbox::Outbox;
 use rustix::fs::{Access, access};
 
 use super::{OUTBOX_PATH, outbox_file, resolved};
+use crate::adoption;
 use crate::config::Configuration;
 use crate::config::sections::http::Network;
-use crate::control::{SOCKET_PATH_LIMIT, adopt};
+use crate::control::SOCKET_PATH_LIMIT;
 use crate::failure::Failure;
 use crate::kernel_files::require_storage;
 use crate::ownership::{WithOwner as _, with_owner};
@@ -130,11 +131,11 @@ fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure>
 
 /// Checks that what registry:2 left in a folder can be adopted, as far as some of its files tell.
 fn check_adoption(root: &Path) -> Result<(), Failure> {
-    let Some(tree) = adopt::find_if_there(root)? else {
+    let Some(tree) = adoption::find_if_there(root)? else {
         return Ok(());
     };
     distribution::check_links(root, &tree, EXAMINED_LINKS)
-        .map_err(|cause| adopt::failure(root).because(cause.with_owner()))
+        .map_err(|cause| adoption::failure(root).because(cause.with_owner()))
 }
 
 /// Checks that a missing path can be created, with its parent folders, in the nearest one that exists.

@@ -16,6 +16,7 @@ use super::target::Target;
 use crate::backend::Backend;
 use crate::key::Key;
 use crate::observer::{Observer, Step};
+use crate::pages::Pages;
 use crate::record::{BlobBytes, state_of_size};
 use crate::store::Store;
 
@@ -156,8 +157,8 @@ impl<B: Backend> Export<'_, B> {
         }
         for name in names {
             for prefix in [Key::repository_blobs(name), Key::manifests(name)] {
-                let mut after = None;
-                while let Some(digests) = self.digests(&prefix, &mut after).await? {
+                let mut pages = Pages::of(prefix.clone());
+                while let Some(digests) = self.digests(&prefix, &mut pages).await? {
                     self.report.links += digests.len() as u64;
                 }
             }
@@ -199,15 +200,11 @@ impl<B: Backend> Export<'_, B> {
         Err(ExportError::Busy(name.clone()))
     }
 
-    /// Lists the digests in the keys with `prefix`, page by page.
-    async fn digests(
-        &self,
-        prefix: &Key,
-        after: &mut Option<Key>,
-    ) -> Result<Option<Vec<Digest>>, ExportError> {
-        let page = self.store.backend().list(prefix, after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { return Ok(None) };
-        *after = Some(last.key.clone());
+    /// Lists the digests in the next page of the keys with `prefix`.
+    async fn digests(&self, prefix: &Key, pages: &mut Pages) -> Result<Option<Vec<Digest>>, ExportError> {
+        let Some(page) = pages.next(self.store.backend()).await? else {
+            return Ok(None);
+        };
         let visible = page.iter().filter(|entry| state_of_size(entry.size).is_visible());
         let digests = visible.filter_map(|entry| entry.key.after(prefix)?.replacen('/', ":", 1).parse().ok());
         Ok(Some(digests.collect()))
@@ -215,8 +212,8 @@ impl<B: Backend> Export<'_, B> {
 
     async fn blobs(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
         let prefix = Key::repository_blobs(name);
-        let mut after = None;
-        while let Some(digests) = self.digests(&prefix, &mut after).await? {
+        let mut pages = Pages::of(prefix.clone());
+        while let Some(digests) = self.digests(&prefix, &mut pages).await? {
             for digest in digests {
                 // The list is of back references: the repository may no longer have the blob.
                 let Some(blob) = self.store.granted_bytes(name, &digest).await? else {
@@ -305,8 +302,8 @@ impl<B: Backend> Export<'_, B> {
 
     async fn manifests(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
         let prefix = Key::manifests(name);
-        let mut after = None;
-        while let Some(digests) = self.digests(&prefix, &mut after).await? {
+        let mut pages = Pages::of(prefix.clone());
+        while let Some(digests) = self.digests(&prefix, &mut pages).await? {
             for digest in digests {
                 let reference = Reference::Digest(digest.clone());
                 let manifest = match self.store.get_manifest(name, &reference).await {

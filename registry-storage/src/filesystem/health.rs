@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use registry_core::{Error, ErrorCode, Timestamp};
 use tokio::sync::mpsc::WeakSender;
 
-use super::writer::Command;
+use super::command::Command;
 use crate::clock::{Clock as _, SystemClock};
 
 /// How often the log reports that nothing is written.

@@ -12,15 +12,18 @@
 pub mod backup;
 mod cache;
 mod chunk_memory;
+mod command;
 mod content;
 pub mod disk;
 mod failure;
 mod file_writer;
 mod files;
 mod health;
+mod last_change;
 mod linked;
 mod lock;
 mod migration;
+mod open_error;
 mod opened;
 mod options;
 mod origin;
@@ -76,7 +79,8 @@ use crate::sqlite_head;
 
 pub(crate) use self::files::LinkError;
 pub use self::lock::Holder;
-pub use self::options::{FilesystemOptions, OpenError};
+pub use self::open_error::OpenError;
+pub use self::options::FilesystemOptions;
 pub use self::read_only::{check_records, is_writable, own_files, require_usable, unusable};
 pub use self::reads::FILE_THREADS;
 

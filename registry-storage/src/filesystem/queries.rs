@@ -468,3 +468,9 @@ pub(super) fn end_of(prefix: &Key) -> Value {
     }
     Value::Blob(Vec::new())
 }
+
+/// Returns the error of records that are being read, or that are not open.
+pub(super) fn busy() -> rusqlite::Error {
+    let cause = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+    rusqlite::Error::SqliteFailure(cause, None)
+}

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::linked::LinkedFiles;
 use super::lock::RootLock;
-use super::options::OpenError;
+use super::open_error::OpenError;
 use super::origin;
 use super::queries::{self, Medium};
 use super::records::{self, Opened, WriterParts};

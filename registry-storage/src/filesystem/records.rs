@@ -12,15 +12,16 @@ use uuid::Uuid;
 
 use super::BYTES_FOLDER;
 use super::cache::{RecordCache, VALUE_LIMIT};
+use super::command::{Command, Job};
 use super::disk::Disk;
 use super::health::{Health, closed};
 use super::lock::RootLock;
 use super::migration::{is_unfinished, migrate};
-use super::options::OpenError;
+use super::open_error::OpenError;
 use super::queries::{self, Looked, Medium};
 use super::readers::Readers;
 use super::reserve::Reserve;
-use super::writer::{Command, Job, QUEUE_LIMIT, Request, Writer};
+use super::writer::{QUEUE_LIMIT, Request, Writer};
 use crate::backend::{Again, Durability, RecordEntry, RecordTransaction, Transaction, VersionedRecord};
 use crate::key::Key;
 

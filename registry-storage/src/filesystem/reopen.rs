@@ -6,53 +6,15 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ffi};
-
 use super::health::Cure;
-use super::queries;
+use super::queries::{self, busy};
 use super::writer::Writer;
-use crate::backend::{Version, VersionedRecord};
-use crate::key::Key;
 
 /// The interval between two attempts.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the attempt waits for reads in progress.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-/// The last change of the last commit, to find it again.
-#[derive(Clone, Debug)]
-pub(super) struct LastChange {
-    key: Key,
-    /// The version that was written, `None` if the record was removed; then the version of a commit that failed after
-    /// it, and that may be found nevertheless.
-    versions: Vec<Option<Version>>,
-}
-
-impl LastChange {
-    /// Notes a commit that was acknowledged.
-    pub(super) fn committed(change: &(Key, Option<VersionedRecord>)) -> Self {
-        Self {
-            key: change.0.clone(),
-            versions: vec![version_of(change)],
-        }
-    }
-
-    /// Notes a commit that failed.
-    pub(super) fn failed(&mut self, changes: &[(Key, Option<VersionedRecord>)]) {
-        let same = changes.iter().find(|(key, _)| *key == self.key);
-        self.versions.extend(same.map(version_of));
-    }
-
-    fn is_in(&self, connection: &Connection) -> rusqlite::Result<bool> {
-        let found = queries::get(connection, &self.key)?.map(|stored| stored.version);
-        Ok(self.versions.contains(&found))
-    }
-}
-
-fn version_of(change: &(Key, Option<VersionedRecord>)) -> Option<Version> {
-    change.1.as_ref().map(|stored| stored.version.clone())
-}
 
 impl Writer {
     /// Tries to write again, if writing ended and can be resumed. Logs meanwhile that nothing is written.
@@ -106,9 +68,4 @@ impl Writer {
         self.disk.records_synced(&self.path);
         Ok(is_whole)
     }
-}
-
-/// Returns the error of records that are being read, or that are not open.
-pub(super) fn busy() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)
 }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
 
 use super::failure::is_full;
-use super::options::OpenError;
+use super::open_error::OpenError;
 use super::rights::{Rights, create_file};
 use super::{ID_FILE, RECORDS_FILE, has_bytes};
 

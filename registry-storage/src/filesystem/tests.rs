@@ -9,9 +9,9 @@ use rusqlite::{Connection, StatementStatus, ffi};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use super::command::Job;
 use super::queries::{self, Medium};
 use super::transaction::SqliteTransaction;
-use super::writer::Job;
 use super::{FilesystemBackend, OpenError, check_records};
 use crate::backend::{Again, Backend as _, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;

@@ -15,12 +15,13 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::RecordCache;
+use super::command::{Command, Job};
 use super::disk::Disk;
 use super::health::{Cure, Health, closed};
+use super::last_change::LastChange;
 use super::lock::{Lost, RootLock};
-use super::queries;
+use super::queries::{self, busy};
 use super::readers::Readers;
-use super::reopen::{LastChange, busy};
 use super::reserve::Reserve;
 use super::transaction::SqliteTransaction;
 use crate::backend::{Again, Durability, RecordTransaction, Transaction, VersionedRecord};
@@ -39,41 +40,11 @@ const RUN_LIMIT: Duration = Duration::from_millis(20);
 /// How many bytes of records, roughly, one commit writes at most: they are in memory until it ends.
 const WRITE_LIMIT: usize = 8 << 20;
 
-/// A command for the thread.
-pub(super) enum Command {
-    /// Run a transaction.
-    Run(Durability, Box<dyn Job>),
-    /// Check whether writing has ended.
-    Wake,
-    /// Run what waits, then end.
-    Stop,
-}
-
 /// The last change of each key.
 type Changes = Vec<(Key, Option<VersionedRecord>)>;
 
 /// A transaction that waits for its commit.
 type Waiting = (Durability, Box<dyn Job>);
-
-/// A transaction with its type erased.
-pub(super) trait Job: Send {
-    /// Runs the steps, and returns whether they are to be kept.
-    fn run(&mut self, records: &mut SqliteTransaction<'_>) -> bool;
-
-    /// Returns whether it may use the space that is reserved for deletes.
-    fn is_freeing(&self) -> bool {
-        false
-    }
-
-    /// Prepares to run once more, after the commit failed; returns `false` if it needs the room that was lacking, or
-    /// already ran twice. `is_room` says whether there may be room for a job that frees space.
-    fn run_again(&mut self, _is_room: bool) -> bool {
-        false
-    }
-
-    /// Sends the answer, after the end of the transaction.
-    fn answer(self: Box<Self>, outcome: Result<(), Error>);
-}
 
 /// A transaction and the caller that waits for it.
 pub(super) struct Request<S: Transaction> {

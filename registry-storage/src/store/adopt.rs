@@ -18,17 +18,15 @@ use super::looks::{Looked, Looks};
 use super::mount::{GrantKeys, grant_stored_blob};
 use super::push::{PushManifest, add_repository};
 use super::session::Session;
-use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
+use crate::backend::{Backend, Condition, Durability, LIST_LIMIT, RecordTransaction, Transaction};
 use crate::bytes_name::BytesName;
 use crate::distribution::RepositoryLinks;
 use crate::key::Key;
+use crate::pages::{Pages, keys};
 use crate::record::{GrantRecord, ManifestRecord, SessionRecord, TagRecord, state_of_size};
 
 /// The principal of an adoption's sessions. The line break keeps it from being the name of any client.
 const PRINCIPAL: &str = "adoption\n";
-
-/// How many sessions are listed at once.
-const PAGE: usize = 1000;
 
 /// A blob to take over.
 pub(crate) struct AdoptedBlob {
@@ -101,19 +99,16 @@ impl<B: Backend> Store<B> {
 
     /// Removes the sessions that an adoption left when its process died.
     pub(crate) async fn drop_adoption_sessions(&self) -> Result<(), Error> {
-        let mut after = None;
-        loop {
-            let page = self.backend.list(&Key::uploads(), after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.key.clone());
+        let mut pages = Pages::of(Key::uploads());
+        while let Some(page) = pages.next(&*self.backend).await? {
             let mut left = Vec::new();
-            for entry in page {
-                let stored = self.backend.get(&entry.key).await?;
+            for key in keys(page) {
+                let stored = self.backend.get(&key).await?;
                 // An unreadable session is left to the check.
                 let found = Found::<SessionRecord>::new(stored.as_ref()).ok();
                 let session = found.and_then(|found| found.record);
                 if session.is_some_and(|(session, _)| session.principal == PRINCIPAL) {
-                    left.push(entry.key);
+                    left.push(key);
                 }
             }
             if !left.is_empty() {
@@ -122,6 +117,7 @@ impl<B: Backend> Store<B> {
                     .await?;
             }
         }
+        Ok(())
     }
 
     /// Returns which of `digests` are in the store.
@@ -199,7 +195,7 @@ impl<B: Backend> Store<B> {
     /// Tells which records readers see.
     async fn visible(&self, keys: Vec<Key>) -> Result<Vec<bool>, Error> {
         let mut visible = Vec::new();
-        for keys in keys.chunks(PAGE) {
+        for keys in keys.chunks(LIST_LIMIT) {
             let sizes = self.backend.sizes(keys).await?;
             let is_visible = |size: Option<u64>| size.is_some_and(|size| state_of_size(size).is_visible());
             visible.extend(sizes.into_iter().map(is_visible));

@@ -9,11 +9,12 @@ use registry_core::upload::Commit;
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Timestamp};
 
 use super::edge::{Found, contended, read_latest, rescue, write};
+use super::hash::hash;
 use super::looks::{Looked, Looks, Unseen};
 use super::mount::{GrantKeys, enter_grant, point_grant, publish_grant, withdraw_grant};
 use super::session::Session;
 use super::session_lock::HeldSession;
-use super::uploads::{hash, send_again};
+use super::uploads::send_again;
 use super::{ATTEMPTS, INLINE_LIMIT, Store};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::bytes_name::BytesName;

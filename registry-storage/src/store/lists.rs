@@ -5,12 +5,9 @@ use registry_core::storage::{ListStorage, Page, PageRequest, ReferrersRequest};
 use registry_core::{Descriptor, Digest, Error, ErrorCode, RepositoryName, Tag};
 
 use super::Store;
-use crate::backend::Backend;
+use crate::backend::{Backend, LIST_LIMIT};
 use crate::key::Key;
 use crate::record::state_of_size;
-
-/// The maximum number of records in a listing of the backend.
-const BACKEND_PAGE: usize = 1000;
 
 /// The maximum number of backend listings for one page, unless its limit needs more; most of their records may be
 /// tombstones.
@@ -90,8 +87,8 @@ impl<B: Backend> Store<B> {
         limit: usize,
     ) -> Result<Page<Key>, Error> {
         let mut items = Vec::new();
-        let mut size = limit.clamp(1, BACKEND_PAGE);
-        for _ in 0..LISTINGS.max(limit.div_ceil(BACKEND_PAGE)) {
+        let mut size = limit.clamp(1, LIST_LIMIT);
+        for _ in 0..LISTINGS.max(limit.div_ceil(LIST_LIMIT)) {
             let page = self.backend.list(prefix, after.as_ref(), size).await?;
             let is_last = page.len() < size;
             after = page.last().map(|last| last.key.clone());
@@ -102,7 +99,7 @@ impl<B: Backend> Store<B> {
             if is_last || items.len() >= limit {
                 return Ok(Page { items, next: None });
             }
-            size = BACKEND_PAGE;
+            size = LIST_LIMIT;
         }
         let next = after.map(|after| after.as_str().to_owned());
         Ok(Page { items, next })

@@ -5,7 +5,7 @@ use registry_core::{Digest, Error, Hasher};
 
 use super::Store;
 use super::edge::Found;
-use super::uploads::hash;
+use super::hash::hash;
 use crate::backend::Backend;
 use crate::bytes_name::BytesName;
 use crate::record::{BlobBytes, BlobRecord, Header};

@@ -8,12 +8,14 @@
 
 #[cfg(all(feature = "filesystem", unix))]
 pub(crate) mod adopt;
+mod append;
 mod blobs;
 pub mod check;
 mod commit;
 mod contents;
 mod delete;
 mod edge;
+mod hash;
 mod lists;
 mod looks;
 mod manifests;
@@ -36,9 +38,9 @@ use tokio::sync::Semaphore;
 
 pub use self::contents::Contents;
 use self::contents::LastSweep;
-pub use self::sweep::SweepReport;
 #[cfg(all(feature = "layout", unix))]
-pub(crate) use self::uploads::hash;
+pub(crate) use self::hash::hash;
+pub use self::sweep::SweepReport;
 use crate::backend::Backend;
 use crate::clock::{Clock, SystemClock};
 use crate::store::open_sessions::OpenSessions;

@@ -5,12 +5,9 @@ use registry_core::{Descriptor, Digest, Error, RepositoryName};
 use tokio::sync::SemaphorePermit;
 
 use super::Store;
-use crate::backend::{Backend, RecordEntry};
+use crate::backend::{Backend, LIST_LIMIT, RecordEntry};
 use crate::key::Key;
 use crate::record::{ReferrerRecord, decode, state_of_size};
-
-/// The maximum number of entries in a listing of the backend.
-const BACKEND_PAGE: usize = 1000;
 
 /// How many entries are read at once.
 const BATCH: usize = 256;
@@ -118,11 +115,8 @@ impl<B: Backend> Store<B> {
         // Held until the page is complete, so that many lists at once have no more in memory than a few do.
         let mut held = None;
         loop {
-            let listed = self
-                .backend
-                .list(prefix, listed_to.as_ref(), BACKEND_PAGE)
-                .await?;
-            let is_last = listed.len() < BACKEND_PAGE;
+            let listed = self.backend.list(prefix, listed_to.as_ref(), LIST_LIMIT).await?;
+            let is_last = listed.len() < LIST_LIMIT;
             listed_to = listed.last().map(|entry| entry.key.clone());
             let of_step = |entry: &RecordEntry| {
                 let step = reading.step_of(entry);

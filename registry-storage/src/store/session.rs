@@ -11,7 +11,7 @@ use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, Uplo
 
 use super::edge::{Found, contended, read_latest};
 use super::session_lock::HeldSession;
-use super::uploads::superseded;
+use super::session_lock::superseded;
 use super::{ATTEMPTS, Store};
 use crate::backend::{
     Again, Backend, Condition, Durability, RecordTransaction, StagedBytes, Transaction, Version,

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use registry_core::UploadId;
+use registry_core::{Error, ErrorCode, UploadId};
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 /// The sessions that are in use.
@@ -129,6 +129,24 @@ impl Drop for HeldSession {
             slots.remove(&self.id);
         }
     }
+}
+
+/// Another request took this request's session.
+#[derive(Debug, thiserror::Error)]
+#[error("another request went on with this upload")]
+struct Superseded;
+
+/// Returns the error of a request whose session another request took.
+pub(super) fn superseded() -> Error {
+    let message =
+        "another request went on with this upload; send this one again, or ask for the status of the upload";
+    let error = Error::new(ErrorCode::Unavailable, message).with_field("Retry-After", "1");
+    error.with_cause(Superseded)
+}
+
+pub(super) fn is_superseded(error: &Error) -> bool {
+    let cause = std::error::Error::source(error);
+    cause.is_some_and(|cause| cause.is::<Superseded>())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{Contents, Store};
 use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
+use crate::pages::{Pages, keys};
 use crate::record::{BlobRecord, Header, NoteRecord, QuarantineRecord, SessionRecord};
 
 /// How many names of bytes are handled at once; each round reads all sessions and all blobs.
@@ -23,9 +24,6 @@ const NOTE_LIMIT: Duration = Duration::from_hours(1);
 /// How long an upload may be idle while the disk is full, if its limit is not shorter anyway. Refused clients return
 /// within a minute, and then continue.
 const FULL_DISK_IDLE_LIMIT: Duration = Duration::from_mins(5);
-
-/// How many records are listed at once.
-const PAGE: usize = 1000;
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,8 +94,8 @@ impl<B: Backend> Store<B> {
         unreadable: &mut Unreadable,
     ) -> Result<(), Error> {
         self.sweep_sessions(report, unreadable).await?;
-        self.sweep_notes(&Key::deletes(), unreadable).await?;
-        self.sweep_notes(&Key::pushes(), unreadable).await?;
+        self.sweep_notes(Key::deletes(), unreadable).await?;
+        self.sweep_notes(Key::pushes(), unreadable).await?;
         report.dropped_blobs = self.drop_ungranted_blobs().await?;
         Ok(())
     }
@@ -140,10 +138,9 @@ impl<B: Backend> Store<B> {
         report: &mut SweepReport,
         unreadable: &mut Unreadable,
     ) -> Result<(), Error> {
-        let mut after = None;
-        while let Some((keys, last)) = self.page(&Key::uploads(), after.as_ref()).await? {
-            after = Some(last);
-            for key in keys {
+        let mut pages = Pages::of(Key::uploads());
+        while let Some(page) = pages.next(&*self.backend).await? {
+            for key in keys(page) {
                 let Some(session) = self.read_session(&key, unreadable).await? else {
                     continue;
                 };
@@ -222,12 +219,11 @@ impl<B: Backend> Store<B> {
 
     /// Ends the interrupted deletes and pushes of notes. An operation that is still in progress is not harmed: it
     /// begins again.
-    async fn sweep_notes(&self, notes: &Key, unreadable: &mut Unreadable) -> Result<(), Error> {
+    async fn sweep_notes(&self, notes: Key, unreadable: &mut Unreadable) -> Result<(), Error> {
         let now = self.clock.now();
-        let mut after = None;
-        while let Some((keys, last)) = self.page(notes, after.as_ref()).await? {
-            after = Some(last);
-            for key in keys {
+        let mut pages = Pages::of(notes);
+        while let Some(page) = pages.next(&*self.backend).await? {
+            for key in keys(page) {
                 let note = self.read_readable::<NoteRecord>(&key, unreadable).await?;
                 let Some((note, _)) = note.and_then(Found::visible) else {
                     continue;
@@ -247,10 +243,9 @@ impl<B: Backend> Store<B> {
         unreadable: &mut Unreadable,
     ) -> Result<BTreeSet<BytesName>, Error> {
         let mut named = BTreeSet::new();
-        let mut after = None;
-        while let Some((keys, last)) = self.page(&Key::uploads(), after.as_ref()).await? {
-            after = Some(last);
-            for key in keys {
+        let mut pages = Pages::of(Key::uploads());
+        while let Some(page) = pages.next(&*self.backend).await? {
+            for key in keys(page) {
                 let Some(session) = self.read_session(&key, unreadable).await? else {
                     continue;
                 };
@@ -271,10 +266,9 @@ impl<B: Backend> Store<B> {
         mut contents: Option<&mut Contents>,
     ) -> Result<BTreeSet<BytesName>, Error> {
         let mut named = BTreeSet::new();
-        let mut after = None;
-        while let Some((keys, last)) = self.page(&Key::blobs(), after.as_ref()).await? {
-            after = Some(last);
-            for key in keys.into_iter().filter(|key| key.as_str().ends_with("/record")) {
+        let mut pages = Pages::of(Key::blobs());
+        while let Some(page) = pages.next(&*self.backend).await? {
+            for key in keys(page).filter(|key| key.as_str().ends_with("/record")) {
                 let found = self.read_readable::<BlobRecord>(&key, unreadable).await?;
                 let Some((blob, _)) = found.and_then(|found| found.record) else {
                     continue;
@@ -297,10 +291,9 @@ impl<B: Backend> Store<B> {
         unreadable: &mut Unreadable,
     ) -> Result<BTreeSet<BytesName>, Error> {
         let mut named = BTreeSet::new();
-        let mut after = None;
-        while let Some((keys, last)) = self.page(&Key::quarantine(), after.as_ref()).await? {
-            after = Some(last);
-            for key in keys {
+        let mut pages = Pages::of(Key::quarantine());
+        while let Some(page) = pages.next(&*self.backend).await? {
+            for key in keys(page) {
                 let found = self.read_readable::<QuarantineRecord>(&key, unreadable).await?;
                 let record = found.and_then(|found| found.record);
                 let names = record.map(|(record, _)| record.bytes).unwrap_or_default();
@@ -308,16 +301,5 @@ impl<B: Backend> Store<B> {
             }
         }
         Ok(named)
-    }
-
-    /// Lists a page of keys and the last of them; returns `None` at the end.
-    pub(super) async fn page(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-    ) -> Result<Option<(Vec<Key>, Key)>, Error> {
-        let page = self.backend.list(prefix, after, PAGE).await?;
-        let keys: Vec<Key> = page.into_iter().map(|entry| entry.key).collect();
-        Ok(keys.last().cloned().map(|last| (keys, last)))
     }
 }

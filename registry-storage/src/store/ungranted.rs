@@ -12,10 +12,8 @@ use super::edge::{Found, Stateful as _, write};
 use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
+use crate::pages::Pages;
 use crate::record::{BlobRecord, state_of_size};
-
-/// How many records are listed at once.
-const PAGE: usize = 1000;
 
 /// How many blobs are dropped in one transaction: some hundred calls.
 const BLOBS: usize = 100;
@@ -27,13 +25,10 @@ impl<B: Backend> Store<B> {
         if !self.backend.is_atomic() {
             return Ok(dropped);
         }
-        let mut after: Option<Key> = None;
         let mut granted: Option<Key> = None;
         let mut ungranted = Vec::new();
-        loop {
-            let page = self.backend.list(&Key::blobs(), after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
+        let mut pages = Pages::of(Key::blobs());
+        while let Some(page) = pages.next(&*self.backend).await? {
             for entry in page {
                 let state = state_of_size(entry.size);
                 let Some(folder) = entry.key.as_str().strip_suffix("record") else {
@@ -132,15 +127,13 @@ async fn drop_blob(
 
 /// Returns whether a repository may read a blob, or may soon.
 async fn is_granted(records: &mut dyn RecordTransaction, digest: &Digest) -> Result<bool, Error> {
-    let (grants, mut after) = (Key::grants(digest), None);
-    loop {
-        let page = records.list(&grants, after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { return Ok(false) };
-        after = Some(last.key.clone());
+    let mut pages = Pages::of(Key::grants(digest));
+    while let Some(page) = pages.next_in(records).await? {
         if page.iter().any(|grant| state_of_size(grant.size) != State::Dead) {
             return Ok(true);
         }
     }
+    Ok(false)
 }
 
 #[cfg(all(test, feature = "filesystem", unix))]

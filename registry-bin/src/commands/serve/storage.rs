@@ -21,13 +21,14 @@ use tokio::time::sleep;
 
 use super::listeners::{Reservation, Reserved};
 use super::process::{ServiceManager, Signals};
+use crate::adoption::{describe, failure, find_if_there, finding_line};
+use crate::commands::any::AnyCommand;
+use crate::commands::backup;
 use crate::config::Configuration;
 use crate::config::sections::backup::Backup;
-use crate::control::adopt::{describe, failure, find_if_there, finding_line};
-use crate::control::count::count;
-use crate::control::run;
 use crate::control::server::ControlServer;
 use crate::control::show::is_for_bars;
+use crate::count::count;
 use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
 use crate::storage::{OpenStorage, StorageLocation};
@@ -340,7 +341,7 @@ pub(super) fn start_control(location: &StorageLocation, storage: &OpenStorage) -
         // What may be done with a read-only folder needs no server.
         return None;
     }
-    ControlServer::start(root, Arc::clone(&storage.store))
+    ControlServer::start::<AnyCommand>(root, Arc::clone(&storage.store))
         .inspect_err(|error| {
             tracing::warn!(%error, "check, backup and other commands cannot work while this server runs");
         })
@@ -427,7 +428,7 @@ impl BackupPlan {
         let failed = || Failure::new(format!("cannot write {}", target.display()));
         let report = store.backup(&target, Arc::new(())).await;
         let report = report.map_err(|cause| failed().because(cause.with_owner()))?;
-        tracing::info!(backup = %target.display(), "a backup was made: {}", run::describe(&report));
+        tracing::info!(backup = %target.display(), "a backup was made: {}", backup::describe(&report));
         let plan = self.clone();
         if let Ok(Err(cause)) = spawn_blocking(move || plan.remove_old()).await {
             tracing::warn!(folder = %self.folder.display(), %cause, "old backups cannot be removed");

@@ -14,13 +14,11 @@ use crate::filesystem::origin;
 use crate::filesystem::queries::{self, Medium};
 use crate::key::Key;
 use crate::observer::{Observer, Step};
+use crate::pages::{Pages, keys};
 use crate::record::{BlobRecord, QuarantineRecord, decode};
 
 /// How many pages are copied between two checks whether the backup is still wanted.
 const PAGES: i32 = 2000;
-
-/// How many records are read at once.
-const BATCH: usize = 1000;
 
 /// Copies the records of a store that is being written to. The copy is of one moment, and one file.
 pub(super) fn copy_records(
@@ -82,13 +80,12 @@ pub(super) fn each_bytes_name(
 ) -> Result<(), BackupError> {
     let connection = queries::open_reader(path, Medium::Files).map_err(records(path))?;
     for prefix in [Key::blobs(), Key::quarantine()] {
-        let mut after = None;
-        loop {
-            let page = queries::list(&connection, &prefix, after.as_ref(), BATCH).map_err(records(path))?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
-            for entry in page {
-                for (name, size) in names(&connection, &entry.key).map_err(records(path))? {
+        let mut pages = Pages::of(prefix);
+        let list =
+            |prefix: &Key, after: Option<&Key>, limit| queries::list(&connection, prefix, after, limit);
+        while let Some(page) = pages.next_with(list).map_err(records(path))? {
+            for key in keys(page) {
+                for (name, size) in names(&connection, &key).map_err(records(path))? {
                     each(&name, size)?;
                 }
             }

@@ -10,12 +10,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::options::OpenError;
+use super::open_error::OpenError;
 use super::queries;
 use crate::key::Key;
-
-/// How much space one transaction needs on the disk, in the log and in the tables, in megabytes and with some margin.
-pub(super) const SPACE_MB: u32 = 32;
 
 /// The name of the table of format 1 until it is empty.
 const OLD_TABLE: &str = "records_of_format_1";

@@ -15,7 +15,7 @@ use crate::key::Key;
 use crate::observer::{Observer, Step};
 use crate::record::{BlobBytes, BlobRecord, SessionRecord};
 use crate::store::Store;
-use crate::store::uploads::hash;
+use crate::store::hash::hash;
 
 /// Limits the overall rate of reading, and reports the progress.
 pub(super) struct Pace<'p> {

@@ -6,7 +6,7 @@
 
 mod content;
 mod examine;
-mod finding;
+pub(crate) mod finding;
 mod quarantine;
 mod repair;
 
@@ -30,6 +30,7 @@ use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::observer::{Finding, Observer, Step};
+use crate::pages::{Pages, keys};
 
 /// How many records are examined at once; a bucket takes some milliseconds for each.
 const PARALLEL: usize = 16;
@@ -198,10 +199,9 @@ impl<'a, B: Backend> Check<'a, B> {
     /// only if all content is read, which takes far longer.
     async fn count(&mut self) -> Result<(), Error> {
         for prefix in Self::prefixes() {
-            let mut after = None;
-            while let Some((keys, last)) = self.store.page(&prefix, after.as_ref()).await? {
-                after = Some(last);
-                self.total = self.total.saturating_add(keys.len() as u64);
+            let mut pages = Pages::of(prefix);
+            while let Some(page) = pages.next(&*self.store.backend).await? {
+                self.total = self.total.saturating_add(page.len() as u64);
             }
         }
         if self.verify_content {
@@ -227,7 +227,7 @@ impl<'a, B: Backend> Check<'a, B> {
             // Blobs come before the records that name them.
             for prefix in Self::prefixes() {
                 self.is_reading = self.verify_content && prefix == Key::blobs();
-                self.records(&prefix).await?;
+                self.records(prefix).await?;
             }
             if self.report.repaired == repaired {
                 break;
@@ -239,10 +239,10 @@ impl<'a, B: Backend> Check<'a, B> {
         Ok(())
     }
 
-    async fn records(&mut self, prefix: &Key) -> Result<(), Error> {
-        let mut after = None;
-        while let Some((keys, last)) = self.store.page(prefix, after.as_ref()).await? {
-            after = Some(last);
+    async fn records(&mut self, prefix: Key) -> Result<(), Error> {
+        let mut pages = Pages::of(prefix);
+        while let Some(page) = pages.next(&*self.store.backend).await? {
+            let keys: Vec<Key> = keys(page).collect();
             let backend = &*self.store.backend;
             let looks = stream::iter(keys.clone()).map(|key| async move {
                 let examined = examine(&mut Beside(backend), &key).await?;
@@ -432,10 +432,9 @@ impl<'a, B: Backend> Check<'a, B> {
     }
 
     async fn quarantine(&mut self) -> Result<(), Error> {
-        let mut after = None;
-        while let Some((keys, last)) = self.store.page(&Key::quarantine(), after.as_ref()).await? {
-            after = Some(last);
-            self.report.quarantined = self.report.quarantined.saturating_add(keys.len() as u64);
+        let mut pages = Pages::of(Key::quarantine());
+        while let Some(page) = pages.next(&*self.store.backend).await? {
+            self.report.quarantined = self.report.quarantined.saturating_add(page.len() as u64);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::backend::{Condition, RecordTransaction, Transaction, Version, Version
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
+use crate::pages::{Pages, keys};
 use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, QuarantineRecord, Stamp, TagRecord};
 use crate::store::edge::{Stateful as _, write};
 
@@ -229,36 +230,25 @@ impl SuspectBlob {
     /// Returns the bytes that the grants name.
     async fn granted_bytes(&self, records: &mut dyn RecordTransaction) -> Result<Vec<BytesName>, Error> {
         let mut bytes = Vec::new();
-        let mut after = None;
-        loop {
-            let page = records
-                .list(&Key::grants(&self.digest), after.as_ref(), 1000)
-                .await?;
-            let Some(last) = page.last() else { return Ok(bytes) };
-            after = Some(last.key.clone());
-            for entry in page {
-                if let Read::Visible(grant, _) =
-                    Read::<GrantRecord>::new(records.get(&entry.key).await?.as_ref())
-                {
+        let mut pages = Pages::of(Key::grants(&self.digest));
+        while let Some(page) = pages.next_in(records).await? {
+            for key in keys(page) {
+                if let Read::Visible(grant, _) = Read::<GrantRecord>::new(records.get(&key).await?.as_ref()) {
                     bytes.extend(grant.blob.and_then(|blob| blob.bytes));
                     bytes.sort_unstable();
                     bytes.dedup();
                 }
             }
         }
+        Ok(bytes)
     }
 
     async fn kill_grants(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        let mut after = None;
-        loop {
-            let page = records
-                .list(&Key::grants(&self.digest), after.as_ref(), 1000)
-                .await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.key.clone());
-            for entry in page {
+        let mut pages = Pages::of(Key::grants(&self.digest));
+        while let Some(page) = pages.next_in(records).await? {
+            for key in keys(page) {
                 // A grant that cannot be read, or was written again meanwhile, is found when the grants are checked.
-                let Some(stored) = records.get(&entry.key).await? else {
+                let Some(stored) = records.get(&key).await? else {
                     continue;
                 };
                 if let Read::Visible(grant, _) = Read::<GrantRecord>::new(Some(&stored)) {
@@ -266,9 +256,10 @@ impl SuspectBlob {
                         blob: None,
                         ..grant.in_state(State::Dead, self.now)
                     };
-                    write_tombstone(records, &entry.key, &dead, stored.version).await?;
+                    write_tombstone(records, &key, &dead, stored.version).await?;
                 }
             }
         }
+        Ok(())
     }
 }

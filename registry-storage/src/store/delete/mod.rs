@@ -9,17 +9,56 @@ use registry_core::storage::TagFilter;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use self::content::{DeleteGrant, DeleteManifest, Outcome};
+use self::notes::{HoldContent, RemoveNote, WithdrawPush};
 use super::edge::{contended, read_latest, write};
 use super::mount::GrantKeys;
 use super::steps::transact_all;
 use super::{ATTEMPTS, Store};
 use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
-use crate::record::{ManifestRecord, NoteKind, Stamp, TagRecord};
+use crate::record::{ManifestRecord, NoteKind, NoteRecord, Stamp, TagRecord};
 
 pub(super) use self::notes::write_note;
 
 impl<B: Backend> Store<B> {
+    /// Ends the operation of a note: a delete that made its manifest Dead is continued with the tags, any other delete
+    /// and a push are given up.
+    pub(in crate::store) async fn end(&self, note: &Key, record: NoteRecord) -> Result<(), Error> {
+        let NoteRecord {
+            repository,
+            digest,
+            kind,
+            ..
+        } = record;
+        let now = self.clock.now();
+        match kind {
+            NoteKind::PushManifest => {
+                let withdraw = WithdrawPush {
+                    manifest: Key::manifest(&repository, &digest),
+                    note: note.clone(),
+                    now,
+                };
+                self.backend.transact(Durability::Deferred, withdraw).await
+            }
+            NoteKind::DeleteBlob => {
+                let hold = HoldContent {
+                    repository,
+                    kind,
+                    digest,
+                    now,
+                };
+                self.backend.transact(Durability::Deferred, hold).await?;
+                let remove = RemoveNote(note.clone());
+                self.backend.transact(Durability::Deferred, remove).await
+            }
+            NoteKind::DeleteManifest => {
+                let end = DeleteManifest::new(&repository, &digest, now).end_of(note.clone());
+                transact_all(&*self.backend, |_| Durability::Deferred, end).await?;
+                Ok(())
+            }
+        }
+    }
+
     /// Removes a blob from a repository.
     pub(in crate::store) async fn delete_grant(
         &self,

@@ -13,12 +13,11 @@ use registry_core::storage::{NewManifest, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
 use uuid::Uuid;
 
-use super::content::DeleteManifest;
 use crate::backend::{Again, Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
+use crate::pages::{Pages, keys};
 use crate::record::{GrantRecord, ManifestRecord, NoteKind, NoteRecord, Stamp};
 use crate::store::edge::{Stateful, contended, read_cached, read_latest, rescue, write};
-use crate::store::steps::transact_all;
 use crate::store::{ATTEMPTS, Store};
 
 /// A delete that may continue, because no immutable tag reached the content when it began.
@@ -73,44 +72,6 @@ impl<B: Backend> Store<B> {
         Err(Error::new(ErrorCode::TagConflict, message))
     }
 
-    /// Ends the operation of a note: a delete that made its manifest Dead is continued with the tags, any other delete
-    /// and a push are given up.
-    pub(in crate::store) async fn end(&self, note: &Key, record: NoteRecord) -> Result<(), Error> {
-        let NoteRecord {
-            repository,
-            digest,
-            kind,
-            ..
-        } = record;
-        let now = self.clock.now();
-        match kind {
-            NoteKind::PushManifest => {
-                let withdraw = WithdrawPush {
-                    manifest: Key::manifest(&repository, &digest),
-                    note: note.clone(),
-                    now,
-                };
-                self.backend.transact(Durability::Deferred, withdraw).await
-            }
-            NoteKind::DeleteBlob => {
-                let hold = HoldContent {
-                    repository,
-                    kind,
-                    digest,
-                    now,
-                };
-                self.backend.transact(Durability::Deferred, hold).await?;
-                let remove = RemoveNote(note.clone());
-                self.backend.transact(Durability::Deferred, remove).await
-            }
-            NoteKind::DeleteManifest => {
-                let end = DeleteManifest::new(&repository, &digest, now).end_of(note.clone());
-                transact_all(&*self.backend, |_| Durability::Deferred, end).await?;
-                Ok(())
-            }
-        }
-    }
-
     /// Keeps what a manifest with an immutable tag reaches from the deletes in progress. Returns something that it
     /// needs and that is gone already.
     pub(in crate::store) async fn hold_content(
@@ -141,10 +102,9 @@ impl<B: Backend> Store<B> {
     /// Returns the content that the deletes in progress in a repository concern.
     async fn noted_deletes(&self, repository: &RepositoryName) -> Result<Vec<(NoteKind, Digest)>, Error> {
         let prefix = Key::deletes_of(repository);
-        let (mut noted, mut after) = (Vec::new(), None);
-        while let Some((keys, last)) = self.page(&prefix, after.as_ref()).await? {
-            after = Some(last);
-            for key in keys {
+        let (mut noted, mut pages) = (Vec::new(), Pages::of(prefix));
+        while let Some(page) = pages.next(&*self.backend).await? {
+            for key in keys(page) {
                 let note = read_cached::<NoteRecord>(&*self.backend, &key).await?;
                 noted.extend(note.visible().map(|(note, _)| (note.kind, note.digest)));
             }
@@ -234,7 +194,7 @@ async fn state_of<H: Stateful>(
 }
 
 #[derive(Clone)]
-struct RemoveNote(Key);
+pub(super) struct RemoveNote(pub(super) Key);
 
 impl Transaction for RemoveNote {
     type Output = ();
@@ -250,10 +210,10 @@ impl Transaction for RemoveNote {
 
 /// Makes a manifest Dead if it is still Pending, because its push was interrupted. A push that is still in progress
 /// begins again.
-struct WithdrawPush {
-    manifest: Key,
-    note: Key,
-    now: Timestamp,
+pub(super) struct WithdrawPush {
+    pub(super) manifest: Key,
+    pub(super) note: Key,
+    pub(super) now: Timestamp,
 }
 
 impl Transaction for WithdrawPush {
@@ -274,11 +234,11 @@ impl Transaction for WithdrawPush {
 
 /// Rewrites content, if it exists, so that a delete that read it begins again.
 #[derive(Clone)]
-struct HoldContent {
-    repository: RepositoryName,
-    kind: NoteKind,
-    digest: Digest,
-    now: Timestamp,
+pub(super) struct HoldContent {
+    pub(super) repository: RepositoryName,
+    pub(super) kind: NoteKind,
+    pub(super) digest: Digest,
+    pub(super) now: Timestamp,
 }
 
 impl Transaction for HoldContent {

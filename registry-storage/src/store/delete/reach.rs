@@ -11,14 +11,13 @@ use tokio::task::spawn_blocking;
 
 use crate::backend::{Backend, RecordEntry};
 use crate::key::Key;
+use crate::pages::Pages;
 use crate::record::{GrantRecord, ManifestRecord, TagRecord, state_of_size};
 use crate::store::Store;
 use crate::store::edge::read_cached;
 
 /// How many records are read at once; a bucket takes some milliseconds for each.
 const PARALLEL_READS: usize = 16;
-/// How many tags are listed at once.
-const PAGE: usize = 1000;
 /// How many manifests are remembered at most, so that a manifest that many tags share is not read again.
 const REMEMBERED: usize = 100_000;
 /// Manifests larger than this many bytes are parsed as JSON on a thread that may block.
@@ -43,11 +42,8 @@ impl<B: Backend> Store<B> {
     ) -> Result<Option<Tag>, Error> {
         let prefix = Key::tags(repository);
         let mut seen = BTreeSet::new();
-        let mut after = None;
-        loop {
-            let page = self.backend.list(&prefix, after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(None) };
-            after = Some(last.key.clone());
+        let mut pages = Pages::of(prefix.clone());
+        while let Some(page) = pages.next(&*self.backend).await? {
             let tags = page.iter().filter_map(|entry| visible_tag(&prefix, entry));
             let tags: Vec<Tag> = tags.filter(|tag| immutable(tag)).collect();
             let records = stream::iter(tags).map(|tag| async move {
@@ -72,6 +68,7 @@ impl<B: Backend> Store<B> {
                 return Ok(found);
             }
         }
+        Ok(None)
     }
 
     /// Returns which of `wanted` a manifest reaches.

@@ -1,0 +1,72 @@
+//! The commands that a server runs when it is asked through its socket.
+
+use registry_storage::Maintenance;
+use serde::Deserialize;
+
+use super::adopt::AdoptRequest;
+use super::backup::BackupRequest;
+use super::check::CheckRequest;
+use super::export::{ExportDistribution, ExportOci};
+use super::import::ImportOci;
+use crate::control::{Command, Outcome, Reporter};
+use crate::failure::Failure;
+
+/// Any of them. The names are those with which each serializes itself.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub(super) enum AnyCommand {
+    Check(CheckRequest),
+    Backup(BackupRequest),
+    Adopt(AdoptRequest),
+    ExportDistribution(ExportDistribution),
+    ExportOci(ExportOci),
+    ImportOci(ImportOci),
+}
+
+impl Command for AnyCommand {
+    async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
+        match self {
+            Self::Check(command) => command.run(store, reporter).await,
+            Self::Backup(command) => command.run(store, reporter).await,
+            Self::Adopt(command) => command.run(store, reporter).await,
+            Self::ExportDistribution(command) => command.run(store, reporter).await,
+            Self::ExportOci(command) => command.run(store, reporter).await,
+            Self::ImportOci(command) => command.run(store, reporter).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(command: &AnyCommand) -> String {
+        let text = match command {
+            AnyCommand::Check(command) => serde_json::to_string(command),
+            AnyCommand::Backup(command) => serde_json::to_string(command),
+            AnyCommand::Adopt(command) => serde_json::to_string(command),
+            AnyCommand::ExportDistribution(command) => serde_json::to_string(command),
+            AnyCommand::ExportOci(command) => serde_json::to_string(command),
+            AnyCommand::ImportOci(command) => serde_json::to_string(command),
+        };
+        text.unwrap()
+    }
+
+    #[test]
+    fn a_server_knows_each_command_by_the_name_with_which_it_is_sent() {
+        for text in [
+            r#"{"command":"check","repair":true,"verify_content":false,"bytes_per_second":1}"#,
+            r#"{"command":"backup","target":"/b"}"#,
+            r#"{"command":"adopt","verify":false,"again":true,"dry_run":false}"#,
+            r#"{"command":"export-distribution","target":"/b"}"#,
+            r#"{"command":"export-oci","target":"/b.tar","repositories":["a/b"]}"#,
+            r#"{"command":"import-oci","source":"/b","repositories":[]}"#,
+        ] {
+            let command: AnyCommand = serde_json::from_str(text).unwrap();
+            assert_eq!(sent(&command), text);
+            // A newer client may mean something else by it.
+            let with_more = text.replace('}', r#","more":1}"#);
+            serde_json::from_str::<AnyCommand>(&with_more).unwrap_err();
+        }
+    }
+}
