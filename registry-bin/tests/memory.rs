@@ -55,15 +55,10 @@ fn count_referrers(repository: &Repository, target: &str) -> usize {
     let (mut target, mut count) = (target.to_owned(), 0);
     loop {
         let response = repository.follow("GET", &target).send();
-        response.expect_status(200);
-        count += String::from_utf8_lossy(&response.body)
-            .matches("\"digest\"")
-            .count();
-        match response.header("Link") {
-            Some(link) => {
-                let (next, _) = link.split_once('>').expect("a link has an end");
-                target = next.trim_start_matches('<').to_owned();
-            }
+        let page = response.received().referrers(None).expect("a page of referrers");
+        count += page.items.len();
+        match page.next {
+            Some(next) => target = next.to_string(),
             None => return count,
         }
     }

@@ -54,7 +54,7 @@ pub use crate::proxy::{
 };
 pub use crate::rate_limit::{Rate, RateLimits};
 pub use crate::server::{Listener, Server, check_clock};
-pub use crate::service::{RegistryService, ResponseBody};
+pub use crate::service::{HeaderFields, RegistryService, ResponseBody};
 #[cfg(feature = "opentelemetry")]
 pub use crate::telemetry::RequestSpans;
 pub use crate::telemetry::{

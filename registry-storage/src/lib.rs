@@ -30,7 +30,7 @@
 //!     Ok((response.status, response.fields, body.concat()))
 //! }
 //!
-//! fn received(wire: &Wire) -> ReceivedResponse<'_, [(&'static str, String)]> {
+//! fn received(wire: &Wire) -> ReceivedResponse<'_, &[(&'static str, String)]> {
 //!     ReceivedResponse::new(wire.0, wire.1.as_slice(), &wire.2)
 //! }
 //!

@@ -67,7 +67,7 @@ fn up_and_down(content: &Content, parts: u64) {
             "%header{location}",
         ];
         let answered = curl.run(upload.into_iter().chain(more).chain([url(&location).as_str()]));
-        location = target_of(&answered).to_owned();
+        location = target_of(&answered);
         let status = repository.follow("GET", &location).send();
         status.expect_header("Range", &format!("0-{}", start + length - 1));
     }

@@ -1,9 +1,9 @@
 //! The version check (end-1), the catalog, errors, and paths and methods that no endpoint has.
 
 use crate::backend::behaviours;
-use crate::support::client::Request;
+use crate::support::client::{Request, target_of};
 use crate::support::content::sha256;
-use crate::support::repository::{Repository, strings};
+use crate::support::repository::Repository;
 
 behaviours![
     the_version_check_is_200,
@@ -98,18 +98,14 @@ fn the_catalog_pages_through_all_repositories(repository: &Repository) {
     let mut next = Some("/v2/_catalog?n=3".to_owned());
     while let Some(target) = next {
         let response = Request::new(repository.address, "GET", &target).send();
-        response.expect_status(200);
-        let names = strings(&response.json()["repositories"]);
-        assert!(names.len() <= 3 && seen.len() < 5000, "{}", response.summary());
-        seen.extend(names);
-        next = response.header("Link").map(|link| {
-            let target = link
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim_matches(['<', '>']);
-            target.to_owned()
-        });
+        let page = response.received().repositories().expect("a page of the catalog");
+        assert!(
+            page.items.len() <= 3 && seen.len() < 5000,
+            "{}",
+            response.summary()
+        );
+        seen.extend(page.items.iter().map(ToString::to_string));
+        next = page.next.map(|next| target_of(next.as_str()));
     }
     assert!(seen.is_sorted(), "{seen:?}");
     seen.retain(|name| expected.contains(name));

@@ -169,7 +169,7 @@ fn a_put_that_another_one_of_other_content_overtakes_may_be_sent_again(repositor
     let content = Content::new(9, 300_000).bytes();
     let location = repository.open_upload();
     let target = with_query(&location, "digest", &sha256(&content));
-    let mut stalled = begin(repository, "PUT", target_of(&target), &content);
+    let mut stalled = begin(repository, "PUT", &target_of(&target), &content);
     let wrong = with_query(&location, "digest", &sha256(b"of something else"));
     let is_answered = AtomicBool::new(false);
     let (status, header) = std::thread::scope(|scope| {

@@ -53,7 +53,7 @@ fn a_push_that_runs_may_end_unless_the_drain_time_is_none() {
         let server = Server::configured(&write(folder.path(), &configuration));
         let location = Repository::new(server.address(), "a").open_upload();
         let mut connection = Connection::open(server.address()).expect("it listens");
-        let target = target_of(&location);
+        let target = &target_of(&location);
         let head = format!(
             "PATCH {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"
         );

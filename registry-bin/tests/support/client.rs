@@ -4,6 +4,8 @@ use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use registry_core::response::{Location, ReceivedResponse};
+
 /// How long a client waits for a byte before a test fails.
 const SILENCE: Duration = Duration::from_secs(120);
 /// Bytes that are moved at once.
@@ -293,6 +295,11 @@ impl Response {
         find(&self.headers, name)
     }
 
+    /// Returns the response as a client of the protocol reads it.
+    pub(crate) fn received(&self) -> ReceivedResponse<'_, &[(String, String)]> {
+        ReceivedResponse::new(self.status, &self.headers, &self.body)
+    }
+
     /// Returns the comma-separated values of all headers of this name.
     pub(crate) fn list(&self, name: &str) -> Vec<&str> {
         let all = self
@@ -306,11 +313,15 @@ impl Response {
 }
 
 /// Returns the path and query of a `Location`, whether relative or absolute.
-pub(crate) fn target_of(location: &str) -> &str {
-    match location.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => location,
-    }
+///
+/// # Panics
+/// If it is none.
+pub(crate) fn target_of(location: &str) -> String {
+    let location = Location::parse(location).unwrap_or_else(|| panic!("{location:?} is no Location"));
+    let target = location.target();
+    target
+        .unwrap_or_else(|| panic!("{location} has no path"))
+        .to_owned()
 }
 
 /// Returns `target` with one more query parameter; `value` stands as it is.

@@ -82,7 +82,7 @@ impl Repository {
 
     /// Starts a request to what a `Location` names.
     pub(crate) fn follow<'a>(&self, method: &str, location: &str) -> Request<'a> {
-        self.authorized(Request::new(self.address, method, target_of(location)))
+        self.authorized(Request::new(self.address, method, &target_of(location)))
     }
 
     /// Sends a GET that accepts every type of manifest, as clients do.
@@ -103,8 +103,9 @@ impl Repository {
     /// Opens an upload session and returns its location.
     pub(crate) fn open_upload(&self) -> String {
         let response = self.request("POST", "blobs/uploads/").send();
-        response.expect_status(202);
-        response.location()
+        let session = response.received().upload_started();
+        let session = session.unwrap_or_else(|error| panic!("{error}: {}", response.summary()));
+        target_of(session.location.as_str())
     }
 
     /// Sends a chunk with its `Content-Range`.
@@ -173,8 +174,9 @@ impl Repository {
     /// Returns the tags as the unpaged list has them.
     pub(crate) fn tags(&self) -> Vec<String> {
         let response = self.get("tags/list");
-        response.expect_status(200);
-        strings(&response.json()["tags"])
+        let list = response.received().tags();
+        let list = list.unwrap_or_else(|error| panic!("{error}: {}", response.summary()));
+        list.items.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -265,7 +267,7 @@ impl Response {
         let location = self
             .header("Location")
             .unwrap_or_else(|| panic!("no Location: {}", self.summary()));
-        target_of(location).to_owned()
+        target_of(location)
     }
 
     /// Returns the response for a message, with its body cut short.

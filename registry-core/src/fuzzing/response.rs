@@ -64,7 +64,7 @@ pub fn response(bytes: &[u8]) {
     }
 }
 
-fn check_uploads<F: Fields + ?Sized>(received: &ReceivedResponse<'_, F>, digest: &Digest) {
+fn check_uploads<F: Fields>(received: &ReceivedResponse<'_, F>, digest: &Digest) {
     let Some(session) = check(received.upload_started()) else {
         return;
     };

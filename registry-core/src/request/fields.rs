@@ -10,6 +10,12 @@ pub trait Fields {
     fn field(&self, name: &str) -> Option<Cow<'_, str>>;
 }
 
+impl<F: Fields + ?Sized> Fields for &F {
+    fn field(&self, name: &str) -> Option<Cow<'_, str>> {
+        (**self).field(name)
+    }
+}
+
 /// A list of lines, names and values.
 impl<N: AsRef<str>, V: AsRef<str>> Fields for [(N, V)] {
     fn field(&self, name: &str) -> Option<Cow<'_, str>> {

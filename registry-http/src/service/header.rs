@@ -7,8 +7,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use registry_core::Response;
 use registry_core::request::Fields;
 
-/// The header of a request as the registry reads it.
-pub(crate) struct HeaderFields<'a>(pub(crate) &'a HeaderMap);
+/// The header of a message as registry-core reads it, for [`Request::parse`](registry_core::Request::parse) and
+/// [`ReceivedResponse`](registry_core::response::ReceivedResponse).
+#[derive(Clone, Copy, Debug)]
+pub struct HeaderFields<'a>(pub &'a HeaderMap);
 
 impl Fields for HeaderFields<'_> {
     fn field(&self, name: &str) -> Option<Cow<'_, str>> {

@@ -26,7 +26,8 @@ use registry_core::{Error, ErrorCode, Registry, Response, Scope, Storage};
 use tokio::time::timeout;
 
 use self::finish_on_drop::FinishOnDrop;
-pub(crate) use self::header::{HeaderFields, response_head};
+pub use self::header::HeaderFields;
+pub(crate) use self::header::response_head;
 use self::header::{add_fields, expects_continue};
 use self::request_body::RequestBody;
 pub use self::response_body::ResponseBody;

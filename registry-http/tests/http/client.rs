@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use registry_core::response::{ReceivedResponse, ResponseError};
+use registry_core::{Algorithm, Digest};
+use registry_http::HeaderFields;
 use registry_http::testing::TestRegistry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -37,9 +40,17 @@ impl Answer {
         assert_eq!(self.field("Retry-After"), "1");
     }
 
+    /// Returns the answer as a client of the protocol reads it.
+    pub(crate) fn received(&self) -> ReceivedResponse<'_, HeaderFields<'_>> {
+        ReceivedResponse::new(self.status.as_u16(), HeaderFields(&self.header), &self.body)
+    }
+
+    /// Returns the code of the error that the answer reports.
     pub(crate) fn code(&self) -> String {
-        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
-        document["errors"][0]["code"].as_str().unwrap().to_owned()
+        let Err(ResponseError::Refused(refusal)) = self.received().version() else {
+            panic!("not refused: {self:?}");
+        };
+        refusal.errors[0].code_text.clone()
     }
 }
 
@@ -226,19 +237,23 @@ pub(crate) async fn start_upload(client: &mut Client, repository: &str) -> Strin
     let answer = client
         .call("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], b"")
         .await;
-    assert_eq!(answer.status, 202, "{answer:?}");
-    let location = answer.field("Location");
-    location.split('?').next().unwrap().to_owned()
+    let session = answer.received().upload_started().unwrap();
+    session.location.as_str().split('?').next().unwrap().to_owned()
 }
 
 /// Pushes a blob and returns its digest.
 pub(crate) async fn push_blob(client: &mut Client, repository: &str, blob: &[u8]) -> String {
-    let digest = crate::digest(blob);
-    let location = start_upload(client, repository).await;
-    let answer = client.call("PATCH", &location, &[], blob).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
-    let target = format!("{}?digest={digest}", answer.field("Location"));
+    let digest = Digest::of(Algorithm::Sha256, blob);
+    let target = format!("/v2/{repository}/blobs/uploads/");
+    let session = client.call("POST", &target, &[], b"").await;
+    let session = session.received().upload_started().unwrap();
+    let answer = client.call("PATCH", session.location.as_str(), &[], blob).await;
+    let session = answer
+        .received()
+        .chunk_accepted(&session, blob.len() as u64)
+        .unwrap();
+    let target = session.finish(&digest, Some(0)).target;
     let answer = client.call("PUT", &target, &[], b"").await;
-    assert_eq!(answer.status, 201, "{answer:?}");
-    digest
+    answer.received().blob_created(&digest).unwrap();
+    digest.to_string()
 }

@@ -37,7 +37,7 @@ async fn the_journal_has_what_was_asked_in_its_order() {
     let expected = expected.map(|(endpoint, method, status)| (endpoint, method.to_owned(), Some(status)));
     assert_eq!(seen, expected);
     let requests = registry.requests();
-    assert_eq!(requests[2].query, Some(format!("_state=5?digest={digest}")));
+    assert_eq!(requests[2].query, Some(format!("_state=5&digest={digest}")));
     assert_eq!(
         (&*requests[3].path, &requests[3].header["Range"]),
         ("/nonsense", &"bytes=0-0".parse().unwrap())

@@ -206,11 +206,7 @@ fn push(subject: &Subject, content: Content, digest: &str) -> Result<(), String>
             .try_send(),
         202,
     )?;
-    let location = |response: &Response| {
-        response
-            .header("Location")
-            .map(|value| target_of(value).to_owned())
-    };
+    let location = |response: &Response| response.header("Location").map(target_of);
     let target = location(&opened).ok_or("no Location")?;
     let patched = expect(subject.request("PATCH", &target).chunked(content).try_send(), 202)?;
     let target = with_query(&location(&patched).ok_or("no Location")?, "digest", digest);

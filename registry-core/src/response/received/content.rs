@@ -94,7 +94,7 @@ impl ReceivedManifest {
     }
 }
 
-impl<F: Fields + ?Sized> ReceivedResponse<'_, F> {
+impl<F: Fields> ReceivedResponse<'_, F> {
     /// Parses the header of the answer to [`Request::GetBlob`](crate::Request::GetBlob) or
     /// [`Request::HeadBlob`](crate::Request::HeadBlob) of the blob `digest`.
     ///

@@ -31,7 +31,7 @@ pub enum PostedBlob {
     Upload(UploadSession),
 }
 
-impl<F: Fields + ?Sized> ReceivedResponse<'_, F> {
+impl<F: Fields> ReceivedResponse<'_, F> {
     /// Parses the answer to the request that ends the upload of the blob `digest`, which [`UploadSession::finish`] builds.
     /// 200 and 204 are accepted like 201.
     ///

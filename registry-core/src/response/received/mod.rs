@@ -53,9 +53,9 @@ use crate::request::Fields;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct ReceivedResponse<'a, F: ?Sized> {
+pub struct ReceivedResponse<'a, F> {
     status: u16,
-    fields: &'a F,
+    fields: F,
     body: &'a [u8],
 }
 
@@ -88,7 +88,7 @@ const CREATED: &[u16] = &[201, 200, 204];
 /// The statuses of something that was deleted. 202 is the specification's, and 204 for an upload session.
 const DELETED: &[u16] = &[202, 204, 200];
 
-impl<'a, F: Fields + ?Sized> ReceivedResponse<'a, F> {
+impl<'a, F: Fields> ReceivedResponse<'a, F> {
     /// The maximum size in bytes of a list that is parsed. A client need not read more of a body.
     pub const MAXIMUM_LIST: usize = 64 << 20;
 
@@ -99,7 +99,7 @@ impl<'a, F: Fields + ?Sized> ReceivedResponse<'a, F> {
     /// Takes a response. `body` is that of a list or an error; all other bodies are content and not parsed, so an empty
     /// slice may take their place.
     #[must_use]
-    pub const fn new(status: u16, fields: &'a F, body: &'a [u8]) -> Self {
+    pub const fn new(status: u16, fields: F, body: &'a [u8]) -> Self {
         Self { status, fields, body }
     }
 
@@ -153,7 +153,7 @@ impl<'a, F: Fields + ?Sized> ReceivedResponse<'a, F> {
         }
     }
 
-    fn field(&self, name: &str) -> Option<Cow<'a, str>> {
+    fn field(&self, name: &str) -> Option<Cow<'_, str>> {
         self.fields.field(name)
     }
 

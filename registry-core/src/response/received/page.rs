@@ -28,7 +28,7 @@ pub struct ReceivedPage<T> {
     pub next: Option<Location>,
 }
 
-impl<F: Fields + ?Sized> ReceivedResponse<'_, F> {
+impl<F: Fields> ReceivedResponse<'_, F> {
     /// Parses the answer to [`Request::ListTags`](crate::Request::ListTags). Names that are no tags are left out; `null` is
     /// an empty list.
     ///

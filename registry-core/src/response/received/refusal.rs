@@ -124,7 +124,7 @@ impl fmt::Display for Refusal {
 
 impl core::error::Error for Refusal {}
 
-impl<F: Fields + ?Sized> ReceivedResponse<'_, F> {
+impl<F: Fields> ReceivedResponse<'_, F> {
     pub(super) fn refusal(&self, requested: Requested) -> Refusal {
         let challenges = self.field("WWW-Authenticate");
         let retry_after = self.field("Retry-After");

@@ -44,7 +44,7 @@ impl Wire {
         }
     }
 
-    fn received(&self) -> ReceivedResponse<'_, [(String, String)]> {
+    fn received(&self) -> ReceivedResponse<'_, &[(String, String)]> {
         ReceivedResponse::new(self.status, self.fields.as_slice(), &self.body)
     }
 }

@@ -75,7 +75,7 @@ impl UploadSession {
     }
 }
 
-impl<F: Fields + ?Sized> ReceivedResponse<'_, F> {
+impl<F: Fields> ReceivedResponse<'_, F> {
     /// Parses the answer to [`Request::StartUpload`](crate::Request::StartUpload). 201 and 204 are accepted like 202.
     ///
     /// # Errors
