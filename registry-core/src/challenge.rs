@@ -31,6 +31,7 @@ pub enum Challenge {
 
 /// What is wrong with a token (RFC 6750, section 3.1). Clients give up on it, so it is sent only if it is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ChallengeError {
     /// It is malformed, expired, or not signed by a trusted issuer.
     InvalidToken,

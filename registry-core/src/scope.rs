@@ -128,6 +128,7 @@ impl Scope {
 
 /// A text that is not a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidScope {
     /// It does not have the form of a scope.
     #[error("{0:?} is not a scope; one is TYPE:NAME:ACTION,ACTION such as repository:team/app:pull,push")]

@@ -162,6 +162,7 @@ pub struct TlsSession {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum TlsVersion {
     /// TLS 1.2, RFC 5246.
     Tls12,

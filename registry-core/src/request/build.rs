@@ -15,6 +15,7 @@ use crate::upload_id::UploadId;
 
 /// A request as it is sent, except its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestParts {
     /// The method.
     pub method: &'static str,

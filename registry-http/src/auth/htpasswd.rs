@@ -338,6 +338,7 @@ pub(super) fn hash_of_nobody(cost: u32) -> String {
 
 /// Why a name or a password was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidCredentials {
     /// The name cannot be written to an htpasswd file.
     #[error(

@@ -12,6 +12,8 @@ mod htpasswd;
 mod libtrust;
 #[cfg(feature = "htpasswd")]
 mod passwords;
+#[cfg(feature = "token")]
+mod signing_algorithm;
 #[cfg(feature = "token-server")]
 mod signing_keys;
 #[cfg(feature = "token")]
@@ -29,10 +31,12 @@ pub use self::htpasswd::{
 };
 #[cfg(feature = "htpasswd")]
 pub use self::passwords::Passwords;
+#[cfg(feature = "token")]
+pub use self::signing_algorithm::SigningAlgorithm;
 #[cfg(feature = "token-server")]
 pub use self::signing_keys::{InvalidSigningKeys, SigningKeys};
 #[cfg(feature = "token")]
-pub use self::token::{Realm, SigningAlgorithm, TokenAuthenticator, TokenOptions};
+pub use self::token::{Realm, TokenAuthenticator, TokenOptions};
 #[cfg(feature = "token")]
 pub use self::token_keys::{InvalidTokenKeys, LeftOutKey, NotJson, TokenKeys};
 #[cfg(feature = "token-server")]

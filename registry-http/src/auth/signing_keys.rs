@@ -48,6 +48,7 @@ struct KeptKey {
 
 /// Why signing keys cannot be read or generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidSigningKeys {
     /// The text was not written by [`SigningKeys::to_text`].
     #[error("it does not hold the signing keys of a token server; remove it, and new ones are made")]

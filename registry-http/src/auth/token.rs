@@ -6,8 +6,7 @@ use std::time::SystemTime;
 use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-pub use jsonwebtoken::Algorithm as SigningAlgorithm;
-use jsonwebtoken::{AlgorithmFamily, Header, Validation};
+use jsonwebtoken::{Header, Validation};
 use quick_cache::sync::Cache;
 use registry_core::challenge::ChallengeError;
 use registry_core::policy::Claims;
@@ -19,6 +18,7 @@ use super::clock::Clock;
 use super::credentials::credentials;
 #[cfg(feature = "token-server")]
 use super::passwords::Passwords;
+use super::signing_algorithm::SigningAlgorithm;
 use super::token_keys::{Missing, TokenKeys};
 use crate::log_limit::LogLimit;
 use crate::{Authenticator, Connection, PublicUrl};
@@ -47,7 +47,7 @@ pub struct TokenOptions {
     pub service: String,
     /// The name of the token server: the required issuer of each token.
     pub issuer: String,
-    /// The algorithms that tokens may be signed with. Symmetric ones are ignored.
+    /// The algorithms that tokens may be signed with.
     pub algorithms: Vec<SigningAlgorithm>,
 }
 
@@ -145,7 +145,7 @@ struct TokenClaims {
 }
 
 impl TokenAuthenticator {
-    /// The algorithms that are allowed by default: all asymmetric ones.
+    /// The algorithms that are allowed by default: all of them.
     pub const ALGORITHMS: &'static [SigningAlgorithm] = &[
         SigningAlgorithm::RS256,
         SigningAlgorithm::RS384,
@@ -160,10 +160,7 @@ impl TokenAuthenticator {
 
     /// Creates an authenticator that trusts tokens signed by `keys`.
     #[must_use]
-    pub fn new(mut options: TokenOptions, keys: TokenKeys) -> Self {
-        options
-            .algorithms
-            .retain(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
+    pub fn new(options: TokenOptions, keys: TokenKeys) -> Self {
         warn_of(&keys);
         Self {
             options,
@@ -303,7 +300,8 @@ impl TokenAuthenticator {
         if header.crit.is_some() {
             return Err("it has critical fields that are not known here");
         }
-        if !self.options.algorithms.contains(&header.alg) {
+        let algorithm = SigningAlgorithm::of(header.alg);
+        if !algorithm.is_some_and(|algorithm| self.options.algorithms.contains(&algorithm)) {
             return Err("its algorithm is not allowed");
         }
         let key = keys.find(header, now).map_err(|missing| match missing {

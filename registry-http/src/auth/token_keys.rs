@@ -40,6 +40,7 @@ pub struct TokenKeys {
 /// A key of a set that verifies no token, so that clients with tokens signed by it cannot log in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("key {number} of the key set{} verifies no token: {reason}", self.named())]
+#[non_exhaustive]
 pub struct LeftOutKey {
     /// Its position in the set, from 1.
     pub number: usize,
@@ -85,6 +86,7 @@ pub enum InvalidTokenKeys {
 /// Where a text stops being the expected JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason} in line {line}, column {column}")]
+#[non_exhaustive]
 pub struct NotJson {
     /// What is wrong.
     pub reason: &'static str,

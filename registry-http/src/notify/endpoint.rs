@@ -30,6 +30,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// How events are encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NotificationFormat {
     /// The envelope of the distribution registry, with the media type of registry:3.
     #[default]
@@ -125,6 +126,7 @@ impl EventFilter {
 
 /// Statistics of one endpoint since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EndpointStatistics {
     /// The endpoint's name.
     pub name: String,

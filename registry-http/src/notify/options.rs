@@ -14,6 +14,7 @@ pub struct NotificationOptions {
 
 /// Why notifications cannot be sent.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotifierError {
     /// An endpoint is misconfigured.
     #[error("the endpoint {name:?} cannot be used: {reason}")]

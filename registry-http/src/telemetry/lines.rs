@@ -20,6 +20,7 @@ pub trait LineSink: fmt::Debug + Send + Sync + 'static {
 
 /// The content and format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LineFormat {
     /// Every request, in Apache's combined log format, like the distribution registry.
     Combined,
@@ -33,6 +34,7 @@ pub enum LineFormat {
 /// The severity of a line in the audit log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum AuditLevel {
     /// The request was carried out.
     #[default]

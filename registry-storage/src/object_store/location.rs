@@ -6,6 +6,7 @@ use super::ObjectStoreBackend;
 
 /// Why an address of a bucket cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LocationError {
     /// It has the wrong form.
     #[error("{0:?} is not the address of a bucket: write it as s3://BUCKET/PREFIX")]

@@ -61,6 +61,7 @@ impl Default for OutboxLimits {
 
 /// Why an outbox operation failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OutboxError {
     /// The disk is so slow that 4096 commands, or 8 MiB of entries, wait for it already.
     #[error("the outbox does not keep up")]
@@ -85,6 +86,7 @@ pub enum OutboxError {
 
 /// An entry of an [`Outbox`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutboxEntry {
     /// Its sequence number: entries are numbered in the order in which they were appended.
     pub sequence: u64,

@@ -27,6 +27,7 @@ const FULL_DISK_IDLE_LIMIT: Duration = Duration::from_mins(5);
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SweepReport {
     /// Sessions that were idle for too long and were aborted.
     pub aborted_uploads: u64,

@@ -43,6 +43,7 @@ const FORMAT: u32 = 2;
 
 /// What a backup contains, or what was restored from one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BackupReport {
     /// Byte strings that are hard links.
     pub linked: u64,
