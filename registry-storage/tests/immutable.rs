@@ -107,7 +107,7 @@ impl World {
     async fn push(&self) -> Result<(), Error> {
         let new = NewManifest {
             tags: vec![tag()],
-            condition: TagCondition::Immutable,
+            immutable_tags: vec![tag()],
             ..self.tagged().clone()
         };
         self.put(new).await

@@ -572,18 +572,15 @@ impl Client {
                 new.tags.push(format!("t{number}").parse().unwrap());
             }
         }
-        new.condition = match self.random.below(6) {
-            0 => TagCondition::Immutable,
-            1 => TagCondition::Absent,
-            2 => TagCondition::Matches(
-                images
-                    .iter()
-                    .take(3)
-                    .map(|image| image.new.manifest.digest.clone())
-                    .collect(),
-            ),
-            _ => TagCondition::Any,
-        };
+        match self.random.below(6) {
+            0 => new.immutable_tags.clone_from(&new.tags),
+            1 => new.condition = TagCondition::Absent,
+            2 => {
+                let digests = images.iter().take(3).map(|image| &image.new.manifest.digest);
+                new.condition = TagCondition::Matches(digests.cloned().collect());
+            }
+            _ => {}
+        }
         match self
             .request(|| process.put_manifest(&repository, new.clone()))
             .await
@@ -597,7 +594,7 @@ impl Client {
             Err(error) => {
                 let is_known = match error.code() {
                     ErrorCode::TagConflict | ErrorCode::PreconditionFailed => {
-                        new.condition != TagCondition::Any
+                        new.condition != TagCondition::Any || !new.immutable_tags.is_empty()
                     }
                     ErrorCode::ManifestBlobUnknown => image.is_deleted || !has_children,
                     _ => false,
@@ -683,7 +680,10 @@ impl Client {
         new.manifest.bytes = text.into();
         new.children.clear();
         new.tags = ["t0", "t1", "t2"].map(|name| name.parse().unwrap()).into();
-        new.condition = [TagCondition::Immutable, TagCondition::Absent][self.random.below(2)].clone();
+        match self.random.below(2) {
+            0 => new.immutable_tags.clone_from(&new.tags),
+            _ => new.condition = TagCondition::Absent,
+        }
         match self
             .request(|| process.put_manifest(&repository, new.clone()))
             .await

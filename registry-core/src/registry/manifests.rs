@@ -249,8 +249,8 @@ impl<S: ?Sized + Storage> Registry<S> {
         (required, optional)
     }
 
-    /// Returns the condition on the tags of the push, from the client's condition and its rights, and those of the tags
-    /// that additionally must not move.
+    /// Returns the client's condition on the tags of the push, and those of the tags that never move because the client has
+    /// no right to move them.
     ///
     /// Whether a tag would move is known only when it is written, so the right to move it becomes a condition.
     fn tag_condition(
@@ -266,10 +266,6 @@ impl<S: ?Sized + Storage> Registry<S> {
             let within = |action| Operation::within(push.repository, action, Target::Tag(tag));
             self.authorizer.authorize(principal, &within(Action::Push))?;
             let overwrite = self.authorizer.authorize(principal, &within(Action::Overwrite));
-            let overwrite = match overwrite {
-                Ok(()) if self.options.immutable_tags => Err(Error::from(ErrorCode::TagConflict)),
-                overwrite => overwrite,
-            };
             if overwrite.is_err() {
                 immutable_tags.push(tag.clone());
             }
@@ -280,9 +276,6 @@ impl<S: ?Sized + Storage> Registry<S> {
         }
         match (asked, may_overwrite) {
             (TagCondition::Matches(_), Err(error)) => Err(error),
-            (TagCondition::Any, _) if !tags.is_empty() && immutable_tags.len() == tags.len() => {
-                Ok((TagCondition::Immutable, Vec::new()))
-            }
             (asked, _) => Ok((asked, immutable_tags)),
         }
     }

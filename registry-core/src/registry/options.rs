@@ -32,9 +32,6 @@ pub struct Options {
     /// client may not see. All servers of one storage need the same key. The default is `None`: then such a page is
     /// read on until there is something to show, however long that takes.
     pub catalog_key: Option<CatalogKey>,
-    /// A tag never moves once it exists; it may be deleted. The default is `false`. For a rule that depends on the tag
-    /// or on the principal, refuse [`Action::Overwrite`](crate::operation::Action::Overwrite) instead.
-    pub immutable_tags: bool,
     /// The maximum size in bytes of one page of a list of referrers; the rest follows through its `Link`. The default
     /// is 4 MiB, which is what a client must be ready to read. A single larger descriptor is sent alone.
     pub referrers_size_limit: usize,
@@ -50,7 +47,6 @@ impl Default for Options {
             tags_page_limit: PageQuery::MAXIMUM,
             catalog_page_limit: PageQuery::MAXIMUM,
             catalog_key: None,
-            immutable_tags: false,
             referrers_size_limit: 4 * 1024 * 1024,
         }
     }

@@ -62,22 +62,20 @@ pub struct NewManifest {
     pub tags: Vec<Tag>,
     /// What each of the tags must be for the push to be accepted.
     pub condition: TagCondition,
-    /// The tags that must not move, as with [`TagCondition::Immutable`], whatever the condition.
+    /// Which of the tags never move, whatever the condition: they are absent, or name the same digest already. The
+    /// exception is a tag that [lists referrers](Tag::lists_referrers) and only gains some: it names an OCI index, and the
+    /// push is another OCI index that names everything that this one does.
     pub immutable_tags: Vec<Tag>,
     /// The principal that pushes; it is stored with the tags.
     pub principal: String,
 }
 
-/// What a tag must be before it is written.
+/// What the client says that each tag must be before it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TagCondition {
     /// Anything: the last writer wins.
     #[default]
     Any,
-    /// Absent, or naming the same digest already: the tag never moves. The exception is a tag that [lists
-    /// referrers](Tag::lists_referrers) and only gains some: it names an OCI index, and the push is another OCI index
-    /// that names everything that this one does.
-    Immutable,
     /// Absent (`If-None-Match: *`).
     Absent,
     /// One of these digests (`If-Match`).

@@ -1,4 +1,5 @@
 use super::*;
+use crate::policy::{ImmutableTagRule, ImmutableTags};
 use crate::storage::ManifestChild;
 
 #[test]
@@ -172,7 +173,7 @@ fn foreign_layers_are_kept_but_never_required() {
 }
 
 #[test]
-fn conditions_and_rights_become_one_condition_on_the_tags() {
+fn conditions_and_rights_become_a_condition_and_immutable_tags() {
     let allowed: fn(&Operation<'_>) -> bool = |_| false;
     let refused: fn(&Operation<'_>) -> bool = |operation| operation.action == Action::Overwrite;
     let by_digest = format!("/v2/a/manifests/{}", Digest::of(Algorithm::Sha256, INDEX));
@@ -186,50 +187,50 @@ fn conditions_and_rights_become_one_condition_on_the_tags() {
             vec![],
             allowed,
             false,
-            Ok(TagCondition::Any),
+            Ok((TagCondition::Any, false)),
         ),
         (
             "/v2/a/manifests/v1",
             vec![],
             allowed,
             true,
-            Ok(TagCondition::Immutable),
+            Ok((TagCondition::Any, true)),
         ),
         (
             "/v2/a/manifests/v1",
             vec![],
             refused,
             false,
-            Ok(TagCondition::Immutable),
+            Ok((TagCondition::Any, true)),
         ),
         (
             &by_digest_with_tag,
             vec![],
             refused,
             false,
-            Ok(TagCondition::Immutable),
+            Ok((TagCondition::Any, true)),
         ),
-        (&by_digest, vec![], refused, true, Ok(TagCondition::Any)),
+        (&by_digest, vec![], refused, true, Ok((TagCondition::Any, false))),
         (
             "/v2/a/manifests/v1",
             vec![("if-none-match", "*")],
             allowed,
             false,
-            Ok(TagCondition::Absent),
+            Ok((TagCondition::Absent, false)),
         ),
         (
             "/v2/a/manifests/v1",
             vec![("if-none-match", "*")],
             refused,
             true,
-            Ok(TagCondition::Absent),
+            Ok((TagCondition::Absent, true)),
         ),
         (
             "/v2/a/manifests/v1",
             vec![("if-match", &matches)],
             allowed,
             false,
-            Ok(some.clone()),
+            Ok((some.clone(), false)),
         ),
         (
             "/v2/a/manifests/v1",
@@ -246,7 +247,13 @@ fn conditions_and_rights_become_one_condition_on_the_tags() {
             Err(ErrorCode::TagConflict),
         ),
         // Whether it only gains entries is known when it is written.
-        (&list, vec![("if-match", &matches)], refused, true, Ok(some)),
+        (
+            &list,
+            vec![("if-match", &matches)],
+            refused,
+            true,
+            Ok((some, true)),
+        ),
         (
             "/v2/a/manifests/v1",
             vec![("if-match", "*")],
@@ -270,12 +277,27 @@ fn conditions_and_rights_become_one_condition_on_the_tags() {
         ),
     ];
     for (target, fields, rule, immutable, expected) in cases {
-        let mut registry = registry(Tiny::default()).with_authorizer(Arc::new(Refuse(rule)));
-        registry.options.immutable_tags = immutable;
+        let mut authorizer: Arc<dyn Authorizer> = Arc::new(Refuse(rule));
+        if immutable {
+            let all = ImmutableTagRule {
+                repositories: vec!["**".parse().unwrap()],
+                tags: vec!["*".parse().unwrap()],
+            };
+            authorizer = Arc::new(ImmutableTags::new(vec![all], authorizer));
+        }
+        let registry = registry(Tiny::default()).with_authorizer(authorizer);
         let (response, rest) = send(&registry, "PUT", target, &fields, &[INDEX]);
         let pushed = registry.storage.pushed.lock().unwrap().pop();
         match expected {
-            Ok(condition) => assert_eq!(pushed.unwrap().condition, condition, "{target} {fields:?}"),
+            Ok((condition, is_immutable)) => {
+                let pushed = pushed.unwrap();
+                let immutable_tags = if is_immutable { pushed.tags } else { vec![] };
+                assert_eq!(
+                    (pushed.condition, pushed.immutable_tags),
+                    (condition, immutable_tags),
+                    "{target} {fields:?}"
+                );
+            }
             Err(expected) => {
                 assert_eq!(
                     (code(&response), pushed.is_none(), rest),

@@ -4,7 +4,7 @@ mod referrers_tag;
 mod tags;
 
 use crate::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, publish, withdraw};
-use registry_core::storage::{ChildKind, ManifestChild, NewManifest, TagCondition};
+use registry_core::storage::{ChildKind, ManifestChild, NewManifest};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 use uuid::Uuid;
 
@@ -234,11 +234,11 @@ impl PushManifest {
     }
 
     fn has_immutable_tag(&self) -> bool {
-        self.new.tags.iter().any(|tag| self.is_immutable(tag))
+        !self.new.immutable_tags.is_empty()
     }
 
     fn is_immutable(&self, tag: &Tag) -> bool {
-        self.new.condition == TagCondition::Immutable || self.new.immutable_tags.contains(tag)
+        self.new.immutable_tags.contains(tag)
     }
 
     /// Begins again, because another request wrote the same records.

@@ -99,16 +99,15 @@ pub async fn writers_of_one_tag(storage: Arc<dyn Storage>) {
 pub async fn one_winner(storage: Arc<dyn Storage>) {
     for seed in 0..SEEDS {
         let repository = repository_of(seed);
-        for (condition, refusal) in [
-            (TagCondition::Immutable, ErrorCode::TagConflict),
-            (TagCondition::Absent, ErrorCode::PreconditionFailed),
-        ] {
+        for refusal in [ErrorCode::TagConflict, ErrorCode::PreconditionFailed] {
             let tag = tag(refusal.as_str());
             let results = at_once(seed, 16, |number, _| {
                 let (storage, repository) = (Arc::clone(&storage), repository.clone());
-                let new = manifest(&format!("image {number}"))
-                    .with_tag(&tag)
-                    .with_condition(condition.clone());
+                let new = manifest(&format!("image {number}")).with_tag(&tag);
+                let new = match refusal {
+                    ErrorCode::TagConflict => new.with_immutable_tags(),
+                    _ => new.with_condition(TagCondition::Absent),
+                };
                 async move {
                     let digest = new.manifest.digest.clone();
                     storage.put_manifest(&repository, new).await.map(|()| digest)
@@ -355,7 +354,7 @@ pub async fn refused_pushes_against_deletes(storage: Arc<dyn Storage>) {
                     let result = match number {
                         0 | 1 => {
                             let pair = image.with_tag(&tag("first")).with_tag(&tag("second"));
-                            let pair = pair.with_condition(TagCondition::Immutable);
+                            let pair = pair.with_immutable_tags();
                             storage.put_manifest(&repository, pair).await
                         }
                         2 => {

@@ -2,7 +2,6 @@
 //! die. An interrupted operation took effect whole or not at all, and can be repeated.
 
 use bytes::Bytes;
-use registry_core::storage::TagCondition;
 use registry_core::storage::UploadKey;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Storage};
 
@@ -190,7 +189,7 @@ impl Case {
                 storage.put_manifest(repository, self.image()).await
             }
             (Operation::PushImmutable, _) => {
-                let image = self.image().with_condition(TagCondition::Immutable);
+                let image = self.image().with_immutable_tags();
                 storage.put_manifest(repository, image).await
             }
             (Operation::DeleteManifest, _) => {

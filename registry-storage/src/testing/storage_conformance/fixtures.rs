@@ -212,6 +212,8 @@ pub(super) trait With: Sized {
     fn with_child(self, digest: &Digest) -> Self;
     fn with_subject(self, subject: &Digest) -> Self;
     fn with_condition(self, condition: TagCondition) -> Self;
+    /// Makes the tags that it has immutable.
+    fn with_immutable_tags(self) -> Self;
 }
 
 impl With for NewManifest {
@@ -243,6 +245,11 @@ impl With for NewManifest {
 
     fn with_condition(mut self, condition: TagCondition) -> Self {
         self.condition = condition;
+        self
+    }
+
+    fn with_immutable_tags(mut self) -> Self {
+        self.immutable_tags.clone_from(&self.tags);
         self
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use registry_core::storage::{ManifestChild, NewManifest, TagCondition, TagFilter};
+use registry_core::storage::{ManifestChild, NewManifest, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Storage, Tag};
 use tokio::task::yield_now;
 
@@ -53,9 +53,7 @@ fn index(manifests: &[&Digest]) -> NewManifest {
 }
 
 fn fixed(manifest: NewManifest, name: &str) -> NewManifest {
-    manifest
-        .with_tag(&tag(name))
-        .with_condition(TagCondition::Immutable)
+    manifest.with_tag(&tag(name)).with_immutable_tags()
 }
 
 async fn push(storage: &dyn Storage, repository: &RepositoryName, new: &NewManifest) -> Digest {
@@ -147,7 +145,7 @@ pub async fn a_list_of_referrers_may_grow(storage: Arc<dyn Storage>) {
     let push_list = async |mut new: NewManifest, is_alone: bool| {
         new = new.with_tag(&list);
         if is_alone {
-            new.condition = TagCondition::Immutable;
+            new = new.with_immutable_tags();
         } else {
             // Another tag of the push may move.
             new.tags.push(tag("other"));

@@ -31,7 +31,7 @@ pub async fn several_tags(storage: Arc<dyn Storage>) {
     let new = manifest("first").with_tag(&two);
     storage.put_manifest(&repository, new).await.unwrap();
     let all = manifest("second").with_tag(&one).with_tag(&two).with_tag(&three);
-    let refused = all.clone().with_condition(TagCondition::Immutable);
+    let refused = all.clone().with_immutable_tags();
     assert_code(
         storage.put_manifest(&repository, refused).await,
         ErrorCode::TagConflict,
@@ -44,11 +44,8 @@ pub async fn several_tags(storage: Arc<dyn Storage>) {
     }
     // A tag that is given twice counts once.
     let twice = manifest("third").with_tag(&tag("4")).with_tag(&tag("4"));
-    for condition in [TagCondition::Immutable, TagCondition::Any] {
-        storage
-            .put_manifest(&repository, twice.clone().with_condition(condition))
-            .await
-            .unwrap();
+    for new in [twice.clone().with_immutable_tags(), twice] {
+        storage.put_manifest(&repository, new).await.unwrap();
     }
     assert_tag(&*storage, &repository, &tag("4"), "third").await;
 }
@@ -63,9 +60,7 @@ pub async fn immutable(storage: Arc<dyn Storage>) {
     let repository = repository("a");
     let tag = tag("v1");
     let push = |text: &str| {
-        let new = manifest(text)
-            .with_tag(&tag)
-            .with_condition(TagCondition::Immutable);
+        let new = manifest(text).with_tag(&tag).with_immutable_tags();
         storage.put_manifest(&repository, new)
     };
     push("one").await.unwrap();
