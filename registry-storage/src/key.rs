@@ -151,6 +151,18 @@ impl Key {
         Self(format!("adopted/{}!", Split(repository.as_str())).into())
     }
 
+    /// The cycles of the collector.
+    #[must_use]
+    pub fn cycles() -> Self {
+        Self("collector/cycles".into())
+    }
+
+    /// What the collector saw of a repository when it last collected it.
+    #[must_use]
+    pub fn collected(repository: &RepositoryName) -> Self {
+        Self(format!("collector/repositories/{}!", Split(repository.as_str())).into())
+    }
+
     /// The note of a long push to a repository.
     #[must_use]
     pub fn push(repository: &RepositoryName, id: Uuid) -> Self {
@@ -191,6 +203,16 @@ impl Key {
     #[must_use]
     pub fn repository_blobs(repository: &RepositoryName) -> Self {
         Self(format!("{}blobs/", repository_folder(repository)).into())
+    }
+
+    /// Returns the end of the folder of this key, if it is the key of a repository's record other than a blob: it sorts
+    /// after all keys in that folder, and before all others that the folder comes before.
+    #[must_use]
+    pub fn end_of_folder(&self) -> Option<Self> {
+        let folder = self.0.rfind("/!/")? + "/!/".len();
+        let end = folder + self.0.get(folder..)?.find('/')?;
+        // `0` is the character after `/`.
+        Some(Self(format!("{}0", self.0.get(..end)?).into()))
     }
 
     /// Returns the key as text.

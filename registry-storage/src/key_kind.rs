@@ -32,6 +32,9 @@ pub(crate) enum KeyKind {
     Adoption,
     /// The links of a repository that were adopted.
     Adopted(RepositoryName),
+    Cycles,
+    /// What the collector saw of a repository.
+    Collected(RepositoryName),
 }
 
 impl KeyKind {
@@ -48,6 +51,10 @@ impl KeyKind {
             "pushes" => note(rest).map(|(repository, id)| Self::Push(repository, id)),
             "adoption" => Some(Self::Adoption),
             "adopted" => Some(Self::Adopted(name(rest.strip_suffix('!')?)?)),
+            "collector" => match rest.strip_prefix("repositories/") {
+                Some(rest) => Some(Self::Collected(name(rest.strip_suffix('!')?)?)),
+                None => Some(Self::Cycles),
+            },
             _ => None,
         }?;
         // A record under any other spelling would not be found, because lookups use the canonical one.
@@ -75,6 +82,8 @@ impl KeyKind {
             Self::Push(repository, id) => Key::push(repository, *id),
             Self::Adoption => Key::adoption(),
             Self::Adopted(repository) => Key::adopted(repository),
+            Self::Cycles => Key::cycles(),
+            Self::Collected(repository) => Key::collected(repository),
         }
     }
 }
@@ -186,7 +195,9 @@ mod tests {
                 KeyKind::Repository(repository.clone()),
                 KeyKind::Delete(repository.clone(), Uuid::from_u128(id)),
                 KeyKind::Push(repository.clone(), Uuid::from_u128(id)),
-                KeyKind::Adopted(repository),
+                KeyKind::Adopted(repository.clone()),
+                KeyKind::Collected(repository),
+                KeyKind::Cycles,
                 KeyKind::Upload(UploadId::from_random(id)),
                 KeyKind::Adoption,
             ];
@@ -196,7 +207,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|deletes|pushes|adoption|adopted|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|deletes|pushes|adoption|adopted|collector|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

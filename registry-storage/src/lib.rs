@@ -82,9 +82,11 @@
 struct Readme;
 
 pub mod backend;
+mod background;
 mod bytes_name;
 pub mod chain;
 mod clock;
+mod collector;
 #[cfg(all(feature = "filesystem", unix))]
 pub mod distribution;
 #[cfg(all(feature = "filesystem", unix))]
@@ -112,6 +114,7 @@ pub use crate::backend::NotOnDisk;
 pub use crate::backend::{Backend, Space, WriteState};
 pub use crate::bytes_name::BytesName;
 pub use crate::clock::{Clock, SystemClock};
+pub use crate::collector::Collector;
 pub use crate::key::Key;
 pub use crate::maintenance::Maintenance;
 #[cfg(feature = "gcs")]
@@ -124,5 +127,7 @@ pub use crate::object_store::{AzureCredentials, AzureOptions};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
 pub use crate::observer::{Finding, Observer, Step};
-pub use crate::store::{Contents, Store, StoreOptions, SweepReport, check};
+pub use crate::store::{
+    BlobCount, CollectOptions, CollectReport, Contents, Store, StoreOptions, SweepReport, check,
+};
 pub use crate::sweeper::Sweeper;

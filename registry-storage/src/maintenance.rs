@@ -26,7 +26,7 @@ use crate::filesystem::{BYTES_FOLDER, FilesystemBackend};
 use crate::layout::{self, LayoutError, LayoutReport};
 use crate::observer::Observer;
 use crate::store::check::{self, CheckOptions, CheckReport};
-use crate::store::{Contents, Store, SweepReport};
+use crate::store::{CollectOptions, CollectReport, Contents, Store, SweepReport};
 
 /// Maintains a store on any backend, beside the requests that it serves.
 ///
@@ -72,6 +72,27 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// Those of the medium; what was swept stays swept. An error of writing records does not keep bytes from being
     /// deleted: a full disk may have room for nothing else.
     async fn sweep(&self) -> Result<SweepReport, Error>;
+
+    /// Runs a cycle of the collector: condemns what no manifest names, and removes what an earlier cycle condemned.
+    ///
+    /// A blob that loses its last manifest is condemned by the first cycle, if it is older than the
+    /// [grace](CollectOptions::grace), and removed by the first one that begins after the grace has passed again; the
+    /// next [sweep](Self::sweep) deletes its bytes. In a bucket its bytes take one more cycle for the blob to be condemned,
+    /// and one to be removed.
+    ///
+    /// While an adoption is in progress, nothing is collected. Cancel safe: what a cycle did stays done.
+    ///
+    /// Memory is bounded whatever the size of the store: some tens of MiB for the digests of a repository and the
+    /// manifests that are being read.
+    ///
+    /// # Errors
+    /// Those of the medium. A manifest that cannot be read is no error: its repository is left as it is and
+    /// [counted](CollectReport::unreadable_repositories).
+    async fn collect(
+        &self,
+        options: &CollectOptions,
+        observer: &dyn Observer,
+    ) -> Result<CollectReport, Error>;
 
     /// Waits until a sweep may make room for writes that are refused for lack of space. Cancel safe.
     async fn sweep_wanted(&self);
@@ -211,6 +232,14 @@ impl<B: Backend> Maintenance for Store<B> {
 
     async fn sweep(&self) -> Result<SweepReport, Error> {
         self.sweep_once().await
+    }
+
+    async fn collect(
+        &self,
+        options: &CollectOptions,
+        observer: &dyn Observer,
+    ) -> Result<CollectReport, Error> {
+        self.run_cycle(options, observer).await
     }
 
     async fn sweep_wanted(&self) {

@@ -87,6 +87,8 @@ impl fmt::Display for Finding {
 pub enum Step {
     /// Reading records.
     Records,
+    /// Looking for what no manifest names, in one repository after the other.
+    Repositories,
     /// Reading content and comparing its digest; counted in bytes.
     Content,
     /// Looking for bytes that nothing names; counted in names.
@@ -107,6 +109,7 @@ impl Step {
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Records => "records",
+            Self::Repositories => "repositories",
             Self::Content => "read",
             Self::Bytes => "byte strings",
             Self::Copy => "pages of records",

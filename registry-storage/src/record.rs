@@ -232,6 +232,29 @@ pub(crate) struct AdoptedRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// The cycles of the collector.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CyclesRecord {
+    /// The number of the newest one.
+    pub(crate) newest: u64,
+    /// The sealed ones, as ranges with both ends, in order.
+    pub(crate) sealed: Vec<(u64, u64)>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// What the collector saw of a repository when it last collected it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CollectedRecord {
+    pub(crate) repository: RepositoryName,
+    /// The digest of the listings of its manifests and of its back references of grants, before it was collected.
+    pub(crate) listings: Digest,
+    /// Nothing of it is condemned or may be later, unless a listing changes.
+    pub(crate) is_settled: bool,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// An upload session; the bytes after its last part are the content. An ended session is dead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {
@@ -301,7 +324,9 @@ always_live!(
     NoteRecord,
     QuarantineRecord,
     AdoptionRecord,
-    AdoptedRecord
+    AdoptedRecord,
+    CyclesRecord,
+    CollectedRecord
 );
 
 /// Writes a record.

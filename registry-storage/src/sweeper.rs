@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::background::Background;
 use crate::maintenance::Maintenance;
 
 /// The minimum time between a sweep and one that is requested for lack of space.
@@ -17,10 +16,7 @@ const PAUSE_FACTOR: u32 = 10;
 
 /// A task that sweeps a store repeatedly. It ends with [`Sweeper::shutdown`], or soon after it was dropped.
 #[derive(Debug)]
-pub struct Sweeper {
-    stop: watch::Sender<()>,
-    task: JoinHandle<()>,
-}
+pub struct Sweeper(Background);
 
 impl Sweeper {
     /// Starts the task on the current tokio runtime. The first sweep starts after `interval`, as do later ones.
@@ -28,53 +24,40 @@ impl Sweeper {
     /// While writes are refused because the disk is full, a sweep starts as soon as something was deleted, but not
     /// directly after the previous one.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "its owner ends it and waits for it")]
     pub fn start(store: Arc<dyn Maintenance>, interval: Duration) -> Self {
-        let (stop, mut stopped) = watch::channel(());
-        let task = tokio::spawn(async move {
-            let work = async {
-                let mut earliest = Instant::now();
-                loop {
-                    let wanted = async {
-                        store.sweep_wanted().await;
-                        sleep_until(earliest).await;
-                    };
-                    tokio::select! {
-                        () = sleep(interval) => {}
-                        () = wanted => {}
-                    }
-                    let begun = Instant::now();
-                    match store.sweep().await {
-                        Ok(report) => tracing::info!(
-                            aborted_uploads = report.aborted_uploads,
-                            forgotten_uploads = report.forgotten_uploads,
-                            dropped_blobs = report.dropped_blobs,
-                            deleted_bytes = report.deleted_bytes,
-                            unreadable_records = report.unreadable_records,
-                            "swept"
-                        ),
-                        Err(error) => {
-                            let cause = std::error::Error::source(&error);
-                            tracing::error!(%error, cause, "the sweep failed; it is tried again later");
-                        }
-                    }
-                    earliest = Instant::now() + PAUSE.max(begun.elapsed() * PAUSE_FACTOR);
+        Self(Background::start(async move {
+            let mut earliest = Instant::now();
+            loop {
+                let wanted = async {
+                    store.sweep_wanted().await;
+                    sleep_until(earliest).await;
+                };
+                tokio::select! {
+                    () = sleep(interval) => {}
+                    () = wanted => {}
                 }
-            };
-            tokio::select! {
-                () = work => {}
-                // An error means that the sender, and so the handle, was dropped.
-                _ = stopped.changed() => {}
+                let begun = Instant::now();
+                match store.sweep().await {
+                    Ok(report) => tracing::info!(
+                        aborted_uploads = report.aborted_uploads,
+                        forgotten_uploads = report.forgotten_uploads,
+                        dropped_blobs = report.dropped_blobs,
+                        deleted_bytes = report.deleted_bytes,
+                        unreadable_records = report.unreadable_records,
+                        "swept"
+                    ),
+                    Err(error) => {
+                        let cause = std::error::Error::source(&error);
+                        tracing::error!(%error, cause, "the sweep failed; it is tried again later");
+                    }
+                }
+                earliest = Instant::now() + PAUSE.max(begun.elapsed() * PAUSE_FACTOR);
             }
-        });
-        Self { stop, task }
+        }))
     }
 
     /// Stops the task, even in the middle of a sweep, and waits until it has ended.
     pub async fn shutdown(self) {
-        drop(self.stop);
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "the sweeper ended unexpectedly");
-        }
+        self.0.shutdown().await;
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use registry_storage::Maintenance as _;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::storage_conformance::Random;
 use registry_storage::testing::{Faulty, ManualClock};
-use registry_storage::{Backend as _, ObjectStoreBackend, Store, StoreOptions};
+use registry_storage::{Backend as _, CollectOptions, ObjectStoreBackend, Store, StoreOptions};
 
 type Process = Store<Faulty<ObjectStoreBackend>>;
 
@@ -75,6 +76,8 @@ enum Work {
     Manifests,
     /// Uploads, cancels and sweeps of few blobs.
     Uploads,
+    /// Pushes, mounts and deletes beside cycles of the collector that keep nothing for a while.
+    Collector,
 }
 
 #[derive(Clone)]
@@ -92,6 +95,8 @@ struct Simulation {
     acknowledged: Arc<Mutex<BTreeSet<(RepositoryName, Digest)>>>,
     /// What was refused after it may have written a tag: no tag may name it.
     refused: Arc<Mutex<BTreeSet<Digest>>>,
+    /// How many deletes of images have begun, and how many have ended, together.
+    deletes: Arc<AtomicUsize>,
 }
 
 struct Blob {
@@ -143,7 +148,7 @@ impl Simulation {
             .collect();
         Self {
             seed,
-            work: [Work::All, Work::Manifests, Work::Uploads][(seed / 4 % 3) as usize],
+            work: [Work::All, Work::Manifests, Work::Uploads, Work::Collector][(seed / 4 % 4) as usize],
             trouble,
             processes: [process(), process()],
             backend,
@@ -153,6 +158,7 @@ impl Simulation {
             blobs: blobs.into(),
             acknowledged: Arc::default(),
             refused: Arc::default(),
+            deletes: Arc::default(),
         }
     }
 
@@ -173,6 +179,9 @@ impl Simulation {
         }
         self.backend.heal();
         self.assert_invariants().await;
+        if self.work == Work::Collector {
+            return self.assert_collected().await;
+        }
         // All that is swept later is what nothing needs.
         for process in &self.processes {
             self.clock.advance(Duration::from_hours(24 * 30));
@@ -185,6 +194,43 @@ impl Simulation {
         // Each large blob once, and what Pending blobs name that nobody came back to.
         let most = if self.trouble == Trouble::None { 2 } else { 4 };
         assert!(kept <= most, "{kept} byte strings are left over");
+    }
+
+    /// What no manifest names goes, and only that.
+    async fn assert_collected(&self) {
+        self.clock.advance(Duration::from_hours(24 * 30));
+        let process = &self.processes[0];
+        for _ in 0..5 {
+            process.sweep().await.unwrap();
+            process.collect(&collecting(), &()).await.unwrap();
+        }
+        process.sweep().await.unwrap();
+        self.assert_invariants().await;
+        let mut large = BTreeSet::new();
+        for repository in &self.repositories {
+            let mut named = BTreeSet::new();
+            for image in &*self.images {
+                let by_digest = Reference::Digest(image.new.manifest.digest.clone());
+                if process.get_manifest(repository, &by_digest).await.is_ok() {
+                    named.extend(image.new.children.iter().map(|child| child.digest.clone()));
+                }
+            }
+            for blob in &*self.blobs {
+                let is_there = process.stat_blob(repository, &blob.digest).await.is_ok();
+                assert!(
+                    !is_there || named.contains(&blob.digest),
+                    "{} was not collected",
+                    blob.digest
+                );
+                if is_there && blob.content.len() > 16 * 1024 {
+                    large.insert(blob.digest.clone());
+                }
+            }
+        }
+        let kept = self.backend.list_bytes(None, 100).await.unwrap().len();
+        assert_eq!(kept, large.len(), "byte strings are left over");
+        let report = process.collect(&collecting(), &()).await.unwrap();
+        assert!(!report.has_more(), "{report:?}");
     }
 
     async fn assert_invariants(&self) {
@@ -281,20 +327,48 @@ async fn assert_readable(storage: &dyn Storage, repository: &RepositoryName, blo
     assert!(read == blob.content, "a visible blob has other bytes");
 }
 
+fn collecting() -> CollectOptions {
+    CollectOptions::new().grace(Duration::ZERO)
+}
+
 fn digest(content: &[u8]) -> Digest {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     hasher.update(content);
     hasher.finish()
 }
 
+/// A manifest that names these children: the collector reads it.
+fn manifest(name: &str, children: &[&Digest], kind: ChildKind) -> Manifest {
+    let descriptors: Vec<String> = children
+        .iter()
+        .map(|digest| format!(r#"{{"mediaType":"application/octet-stream","digest":"{digest}","size":1}}"#))
+        .collect();
+    let (media_type, content) = match kind {
+        ChildKind::Blob => (
+            "application/vnd.oci.image.manifest.v1+json",
+            format!(
+                r#""config":{},"layers":[{}]"#,
+                descriptors[0],
+                descriptors[1..].join(",")
+            ),
+        ),
+        ChildKind::Manifest => (
+            "application/vnd.oci.image.index.v1+json",
+            format!(r#""manifests":[{}]"#, descriptors.join(",")),
+        ),
+    };
+    let bytes = format!(r#"{{"schemaVersion":2,"annotations":{{"name":"{name}"}},{content}}}"#);
+    Manifest {
+        digest: digest(bytes.as_bytes()),
+        media_type: media_type.parse().unwrap(),
+        bytes: bytes.into(),
+    }
+}
+
 /// The manifests: two that nobody deletes, then two referrers and an index that come and go.
 fn images(blobs: &[Blob]) -> Arc<[Image]> {
     let image = |text: &'static str, children: &[&Digest], kind: ChildKind| NewManifest {
-        manifest: Manifest {
-            digest: digest(text.as_bytes()),
-            media_type: "application/vnd.oci.image.manifest.v1+json".parse().unwrap(),
-            bytes: Bytes::from_static(text.as_bytes()),
-        },
+        manifest: manifest(text, children, kind),
         children: children
             .iter()
             .map(|digest| ManifestChild {
@@ -357,7 +431,8 @@ struct Client {
 
 impl Client {
     async fn run(mut self) {
-        for _ in 0..STEPS {
+        let steps = if self.is_collecting() { 4 * STEPS } else { STEPS };
+        for _ in 0..steps {
             for _ in 0..self.random.below(10) {
                 tokio::task::yield_now().await;
             }
@@ -365,6 +440,8 @@ impl Client {
                 Work::All => &[0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10],
                 Work::Manifests => &[4, 4, 4, 5, 6, 6, 6, 7, 8],
                 Work::Uploads => &[0, 1, 1, 1, 2, 3, 8, 8, 8, 9],
+                Work::Collector if self.number < 2 => &[8, 11, 11, 11],
+                Work::Collector => &[0, 2, 2, 6, 6, 6, 6, 9, 12, 12, 12, 12, 12],
             };
             match steps[self.random.below(steps.len())] {
                 0 => self.push_blob().await,
@@ -377,6 +454,8 @@ impl Client {
                 7 => self.delete_tag().await,
                 8 => self.sweep().await,
                 9 => self.read().await,
+                11 => self.collect().await,
+                12 => self.push_again().await,
                 _ => self.push_own_tag().await,
             }
         }
@@ -439,12 +518,12 @@ impl Client {
                     matches!(
                         error.code(),
                         ErrorCode::BlobUploadInvalid | ErrorCode::BlobUploadUnknown
-                    ) && (blob.is_deleted || self.world.trouble != Trouble::None),
+                    ) && (blob.is_deleted || self.is_collecting() || self.world.trouble != Trouble::None),
                     "{error:?}"
                 ),
             }
         }
-        if !blob.is_deleted {
+        if !(blob.is_deleted || self.is_collecting()) {
             let size = attempt(&self.world, || process.stat_blob(repository, &blob.digest)).await;
             assert_eq!(size.unwrap(), blob.content.len() as u64);
         }
@@ -518,7 +597,7 @@ impl Client {
             ];
             assert!(known.contains(&error.code()), "{error:?}");
         }
-        if is_committed && !blob.is_deleted {
+        if is_committed && !(blob.is_deleted || self.is_collecting()) {
             attempt(&self.world, || one.stat_blob(&repository, &blob.digest))
                 .await
                 .unwrap();
@@ -533,7 +612,7 @@ impl Client {
             .request(|| process.mount_blob(&from, &to, &blobs[at].digest))
             .await
             .unwrap();
-        if mounted && !blobs[at].is_deleted {
+        if mounted && !(blobs[at].is_deleted || self.is_collecting()) {
             attempt(&self.world, || process.stat_blob(&to, &blobs[at].digest))
                 .await
                 .unwrap();
@@ -596,7 +675,9 @@ impl Client {
                     ErrorCode::TagConflict | ErrorCode::PreconditionFailed => {
                         new.condition != TagCondition::Any || !new.immutable_tags.is_empty()
                     }
-                    ErrorCode::ManifestBlobUnknown => image.is_deleted || !has_children,
+                    ErrorCode::ManifestBlobUnknown => {
+                        image.is_deleted || self.is_collecting() || !has_children
+                    }
                     _ => false,
                 };
                 assert!(is_known, "{error:?}");
@@ -619,18 +700,21 @@ impl Client {
         let repository = self.repository();
         let images = Arc::clone(&self.world.images);
         let image = &images[match self.world.work {
-            Work::Manifests => 2,
+            Work::Manifests | Work::Collector => 2,
             _ => 2 + self.random.below(images.len() - 2),
         }];
         assert!(image.is_deleted);
         let process = Arc::clone(self.process());
         let digest = &image.new.manifest.digest;
+        // Even while none is in progress, and another number after each.
+        self.world.deletes.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self
             .request(|| process.delete_manifest(&repository, digest, None, None))
             .await
         {
             assert!(is_unknown(&error), "{error:?}");
         }
+        self.world.deletes.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn delete_tag(&mut self) {
@@ -645,6 +729,49 @@ impl Client {
     async fn sweep(&mut self) {
         let process = Arc::clone(self.process());
         self.request(|| process.sweep()).await.unwrap();
+    }
+
+    /// Pushes an image as a client does that was told that the blobs are there, and uploads what is not.
+    async fn push_again(&mut self) {
+        let repository = self.repository();
+        let images = Arc::clone(&self.world.images);
+        // The one that is deleted too: otherwise its blobs would be named for ever.
+        let image = &images[2];
+        let process = Arc::clone(self.process());
+        for _ in 0..5 {
+            let deletes = self.world.deletes.load(Ordering::Relaxed);
+            let pushed = self
+                .request(|| process.put_manifest(&repository, image.new.clone()))
+                .await;
+            if let Err(error) = pushed {
+                assert_eq!(error.code(), ErrorCode::ManifestBlobUnknown, "{error:?}");
+                self.push_children(&repository, image).await;
+                continue;
+            }
+            for child in &image.new.children {
+                let opened = attempt(&self.world, || process.open_blob(&repository, &child.digest)).await;
+                let is_deleted =
+                    self.world.deletes.load(Ordering::Relaxed) != deletes || !deletes.is_multiple_of(2);
+                assert!(
+                    opened.is_ok() || is_deleted,
+                    "a child of a manifest that was just pushed is gone"
+                );
+            }
+            return;
+        }
+    }
+
+    async fn collect(&mut self) {
+        let process = Arc::clone(self.process());
+        // The time is part of what a record's age is.
+        self.world.clock.advance(Duration::from_millis(1));
+        let options = collecting();
+        self.request(|| process.collect(&options, &())).await.unwrap();
+    }
+
+    /// A blob that no manifest names may be gone at any time.
+    fn is_collecting(&self) -> bool {
+        self.world.work == Work::Collector
     }
 
     async fn read(&mut self) {
@@ -674,10 +801,15 @@ impl Client {
     async fn push_own_image(&mut self) {
         let repository = self.repository();
         let process = Arc::clone(self.process());
-        let text = format!("{} {}", self.number, self.random.next());
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"name":"{} {}"}}}}"#,
+            self.number,
+            self.random.next()
+        );
         let mut new = self.world.images[0].new.clone();
         new.manifest.digest = digest(text.as_bytes());
         new.manifest.bytes = text.into();
+        new.manifest.media_type = "application/vnd.oci.image.index.v1+json".parse().unwrap();
         new.children.clear();
         new.tags = ["t0", "t1", "t2"].map(|name| name.parse().unwrap()).into();
         match self.random.below(2) {
@@ -709,13 +841,22 @@ impl Client {
         let repository = self.repository();
         let images = Arc::clone(&self.world.images);
         let image = &images[self.random.below(2)];
-        self.push_children(&repository, image).await;
         let process = Arc::clone(self.process());
         let mut new = image.new.clone();
         new.tags.push(self.own_tag_name());
-        self.request(|| process.put_manifest(&repository, new.clone()))
-            .await
-            .unwrap();
+        loop {
+            self.push_children(&repository, image).await;
+            match self
+                .request(|| process.put_manifest(&repository, new.clone()))
+                .await
+            {
+                Ok(()) => break,
+                Err(error) => assert!(
+                    self.is_collecting() && error.code() == ErrorCode::ManifestBlobUnknown,
+                    "{error:?}"
+                ),
+            }
+        }
         self.own_tag.insert(repository, new.manifest.digest);
     }
 }

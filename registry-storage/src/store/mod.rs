@@ -11,6 +11,7 @@ pub(crate) mod adopt;
 mod append;
 mod blobs;
 pub mod check;
+mod collect;
 mod commit;
 mod contents;
 mod delete;
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+pub use self::collect::{BlobCount, CollectOptions, CollectReport};
 pub use self::contents::Contents;
 use self::contents::LastSweep;
 #[cfg(all(feature = "layout", unix))]

@@ -150,7 +150,7 @@ pub(crate) async fn push_index(
     digest(&bytes)
 }
 
-async fn put(
+pub(crate) async fn put(
     storage: &dyn Storage,
     repository: &str,
     tag: Option<&str>,

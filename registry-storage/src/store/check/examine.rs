@@ -12,8 +12,9 @@ use crate::backend::{Backend, RecordTransaction, Version, VersionedRecord};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, GrantRecord, Header, ManifestRecord,
-    NoteRecord, ReferrerRecord, RepositoryRecord, SessionRecord, TagRecord, decode, state_of_size,
+    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CollectedRecord, CyclesRecord,
+    GrantRecord, Header, ManifestRecord, NoteRecord, ReferrerRecord, RepositoryRecord, SessionRecord,
+    TagRecord, decode, state_of_size,
 };
 
 /// How records are read: within a transaction, so that they are consistent, or outside of one.
@@ -152,7 +153,9 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Delete(..)
         | KeyKind::Push(..)
         | KeyKind::Adoption
-        | KeyKind::Adopted(_) => Ok(Vec::new()),
+        | KeyKind::Adopted(_)
+        | KeyKind::Cycles
+        | KeyKind::Collected(_) => Ok(Vec::new()),
     }
 }
 
@@ -269,6 +272,10 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         KeyKind::Adoption => malformed_as::<AdoptionRecord>(value, |_| true),
         KeyKind::Adopted(repository) => {
             malformed_as::<AdoptedRecord>(value, |record| record.repository == *repository)
+        }
+        KeyKind::Cycles => malformed_as::<CyclesRecord>(value, |_| true),
+        KeyKind::Collected(repository) => {
+            malformed_as::<CollectedRecord>(value, |record| record.repository == *repository)
         }
         KeyKind::Referrer {
             referrer,

@@ -11,8 +11,9 @@ use crate::backend::{Condition, RecordTransaction, Transaction, VersionedRecord}
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, GrantRecord, Header, ManifestRecord,
-    NoteRecord, ReferrerRecord, RepositoryRecord, SessionRecord, Stamp, TagRecord, decode,
+    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CollectedRecord, CyclesRecord,
+    GrantRecord, Header, ManifestRecord, NoteRecord, ReferrerRecord, RepositoryRecord, SessionRecord, Stamp,
+    TagRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -123,6 +124,8 @@ impl Recheck {
             KeyKind::Delete(..) | KeyKind::Push(..) => rewrite_as::<NoteRecord>(records, key, stored).await,
             KeyKind::Adoption => rewrite_as::<AdoptionRecord>(records, key, stored).await,
             KeyKind::Adopted(_) => rewrite_as::<AdoptedRecord>(records, key, stored).await,
+            KeyKind::Cycles => rewrite_as::<CyclesRecord>(records, key, stored).await,
+            KeyKind::Collected(_) => rewrite_as::<CollectedRecord>(records, key, stored).await,
         }
     }
 

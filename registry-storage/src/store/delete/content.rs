@@ -6,11 +6,13 @@ use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use super::notes::{Begun, write_note};
 use super::write_tag_tombstone;
-use crate::backend::{Again, Condition, Durability, RecordTransaction, Transaction, Version};
+use crate::backend::{
+    Again, Condition, Durability, RecordTransaction, Transaction, Version, VersionedRecord,
+};
 use crate::key::Key;
 use crate::record::{BackReferenceRecord, GrantRecord, ManifestRecord, NoteKind, TagRecord};
 use crate::store::ATTEMPTS;
-use crate::store::edge::{Stateful as _, contended, read_latest, rescue, write};
+use crate::store::edge::{Found, Stateful as _, contended, read_latest, rescue, write};
 use crate::store::mount::GrantKeys;
 use crate::store::steps::{Counted, PAGE, Step};
 
@@ -56,29 +58,46 @@ impl DeleteGrant {
             // reference first, so this version is no longer there to be removed.
             let back_reference = records.get(&self.keys.back_reference).await?;
             let grant = read_latest::<GrantRecord>(records, &self.keys.grant).await?;
-            let condition = grant.unchanged();
-            let Some((visible, _)) = grant.record.clone().filter(|_| delete(grant.state())) else {
+            if !delete(grant.state()) {
                 return Ok(Outcome::Absent);
-            };
+            }
             if self.begun.as_ref().is_some_and(|begun| !grant.is(&begun.version)) {
                 return Ok(Outcome::Changed);
             }
-            let dead = GrantRecord {
-                blob: None,
-                ..visible.in_state(State::Dead, self.now)
-            };
-            if let Some(dead) = write(records, &self.keys.grant, &dead, &[], condition).await? {
-                records.purge_if(&self.keys.grant, &dead).await?;
-                if let Some(back_reference) = back_reference {
-                    records
-                        .purge_if(&self.keys.back_reference, &back_reference.version)
-                        .await?;
-                }
+            if kill_grant(records, &self.keys, &grant, back_reference, self.now).await? {
                 return Ok(Outcome::Deleted);
             }
         }
         Err(contended())
     }
+}
+
+/// Makes a grant Dead as it was read, and removes its record and the back reference. Returns `false` if it was written since.
+/// The back reference has to be read before the grant.
+pub(in crate::store) async fn kill_grant(
+    records: &mut dyn RecordTransaction,
+    keys: &GrantKeys,
+    grant: &Found<GrantRecord>,
+    back_reference: Option<VersionedRecord>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let Some(header) = grant.header().cloned() else {
+        return Ok(false);
+    };
+    let dead = GrantRecord {
+        blob: None,
+        ..header.in_state(State::Dead, now)
+    };
+    let Some(dead) = write(records, &keys.grant, &dead, &[], grant.unchanged()).await? else {
+        return Ok(false);
+    };
+    records.purge_if(&keys.grant, &dead).await?;
+    if let Some(back_reference) = back_reference {
+        records
+            .purge_if(&keys.back_reference, &back_reference.version)
+            .await?;
+    }
+    Ok(true)
 }
 
 /// Deletes a manifest and its tags, in as many transactions as the tags take.

@@ -135,7 +135,7 @@ impl<B: Backend> Store<B> {
             let key = Key::manifest(repository, &child.digest);
             let manifest = read_cached::<ManifestRecord>(&*self.backend, &key).await?;
             if let Some((record, content)) = manifest.visible() {
-                let view = parse(content, record.media_type).await?;
+                let view = parse_manifest(content, record.media_type).await?;
                 return Ok(Some(
                     view.map(|view| view.children().to_vec()).unwrap_or_default(),
                 ));
@@ -208,7 +208,7 @@ impl<B: Backend> Store<B> {
         if named.is_some_and(|incarnation| *incarnation != record.incarnation) {
             return Ok(None);
         }
-        let view = parse(content, record.media_type).await?;
+        let view = parse_manifest(content, record.media_type).await?;
         Ok(Some(view.map(|view| all_children(&view)).unwrap_or_default()))
     }
 }
@@ -219,7 +219,10 @@ fn visible_tag(prefix: &Key, entry: &RecordEntry) -> Option<Tag> {
 }
 
 /// Parses a manifest; `None` if an embedder stored something else, which names nothing.
-async fn parse(content: Bytes, media_type: MediaType) -> Result<Option<ManifestView>, Error> {
+pub(in crate::store) async fn parse_manifest(
+    content: Bytes,
+    media_type: MediaType,
+) -> Result<Option<ManifestView>, Error> {
     let is_large = content.len() > LARGE;
     let parse = move || ManifestView::parse(&content, Some(&media_type)).ok();
     if !is_large {
@@ -228,7 +231,7 @@ async fn parse(content: Bytes, media_type: MediaType) -> Result<Option<ManifestV
     spawn_blocking(parse).await.map_err(Error::internal)
 }
 
-fn all_children(view: &ManifestView) -> Vec<ManifestChild> {
+pub(in crate::store) fn all_children(view: &ManifestView) -> Vec<ManifestChild> {
     let optional = view.optional_children().iter();
     view.children().iter().chain(optional).cloned().collect()
 }

@@ -1,0 +1,440 @@
+//! The grants of a repository: which of them a manifest names.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use registry_core::{Algorithm, Digest, Error, Hasher, RepositoryName, Timestamp};
+
+use super::cycle::{Cycle, Facts};
+use super::{CollectReport, Decided};
+use crate::backend::LIST_LIMIT;
+use crate::backend::{
+    Again, Backend, Condition, Durability, RecordEntry, RecordTransaction, Transaction, Version,
+};
+use crate::chain::{Collect, State};
+use crate::key::Key;
+use crate::key_kind::KeyKind;
+use crate::observer::{Observer, Step};
+use crate::pages::{Pages, keys};
+use crate::record::{CollectedRecord, GrantRecord, ManifestRecord, Stamp, state_of_size};
+use crate::store::Store;
+use crate::store::delete::{all_children, kill_grant, parse_manifest};
+use crate::store::edge::{Found, Stateful as _, read_cached, rescue, write};
+use crate::store::looks::is_content_of;
+use crate::store::mount::GrantKeys;
+
+/// How many digests are in memory at once, some hundred bytes each. The manifests of a repository with more blobs are
+/// read once for each time this many.
+const DIGESTS: usize = 100_000;
+
+/// How many manifests are read at once, and how many bytes of them, unless one alone has more.
+const MANIFESTS: usize = 64;
+const MANIFEST_BYTES: u64 = 4 << 20;
+
+/// How many grants are decided in one transaction: some hundred calls.
+const GRANTS: usize = 64;
+
+/// How long an unchanged repository is not read. A push of a blob that was there before may change no listing.
+const UNREAD: Duration = Duration::from_hours(7 * 24);
+
+/// The blobs that a repository has, or had, and whether a manifest names each.
+type Candidates = BTreeMap<Digest, bool>;
+
+impl<B: Backend> Store<B> {
+    pub(super) async fn collect_repositories(
+        &self,
+        cycle: &Cycle,
+        report: &mut CollectReport,
+        observer: &dyn Observer,
+    ) -> Result<(), Error> {
+        let mut after: Option<Key> = None;
+        loop {
+            // Each repository's records are in a few folders; only that of the blobs matters.
+            let next = self
+                .backend
+                .list(&Key::all_repositories(), after.as_ref(), 1)
+                .await?;
+            let Some(entry) = next.into_iter().next() else {
+                return Ok(());
+            };
+            if let Some(KeyKind::RepositoryBlob(repository, _)) = KeyKind::of(&entry.key) {
+                report.repositories += 1;
+                self.collect_repository(cycle, &repository, report).await?;
+                observer.step(Step::Repositories, report.repositories, None);
+            }
+            after = Some(entry.key.end_of_folder().unwrap_or(entry.key));
+        }
+    }
+
+    async fn collect_repository(
+        &self,
+        cycle: &Cycle,
+        repository: &RepositoryName,
+        report: &mut CollectReport,
+    ) -> Result<(), Error> {
+        let key = Key::collected(repository);
+        let listings = self.listings(repository).await?;
+        // If the record cannot be read, the repository is.
+        let before = read_cached::<CollectedRecord>(&*self.backend, &key).await.ok();
+        let before = before.and_then(|before| before.record).map(|(before, _)| before);
+        let is_unchanged = before.as_ref().is_some_and(|before| {
+            let age = self.clock.now().since(before.stamp.written);
+            before.is_settled && before.listings == listings && age < UNREAD
+        });
+        if is_unchanged {
+            report.unchanged_repositories += 1;
+            return Ok(());
+        }
+        let Some(is_settled) = self.collect_grants(cycle, repository, report).await? else {
+            report.unreadable_repositories += 1;
+            return Ok(());
+        };
+        let is_known = before.is_some_and(|before| !before.is_settled && !is_settled);
+        if cycle.is_dry_run || is_known {
+            return Ok(());
+        }
+        let collected = CollectedRecord {
+            repository: repository.clone(),
+            listings,
+            is_settled,
+            stamp: Stamp::new(self.clock.now()),
+        };
+        self.backend
+            .transact(Durability::Deferred, WriteCollected { key, collected })
+            .await
+    }
+
+    /// Returns the digest of what a listing shows of a repository's manifests and blobs: which there are, and the states
+    /// of the manifests.
+    async fn listings(&self, repository: &RepositoryName) -> Result<Digest, Error> {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        for prefix in [Key::manifests(repository), Key::repository_blobs(repository)] {
+            let mut pages = Pages::of(prefix);
+            while let Some(page) = pages.next(&*self.backend).await? {
+                for entry in page {
+                    hasher.update(entry.key.as_str().as_bytes());
+                    hasher.update(format!(" {}\n", entry.size).as_bytes());
+                }
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Decides about all grants of a repository. Returns whether nothing is left to do; `None` if a manifest cannot be
+    /// read.
+    async fn collect_grants(
+        &self,
+        cycle: &Cycle,
+        repository: &RepositoryName,
+        report: &mut CollectReport,
+    ) -> Result<Option<bool>, Error> {
+        let mut is_settled = true;
+        let mut pages = Pages::of(Key::repository_blobs(repository));
+        loop {
+            let mut candidates = Candidates::new();
+            while candidates.len() < DIGESTS
+                && let Some(page) = pages.next(&*self.backend).await?
+            {
+                for key in keys(page) {
+                    if let Some(KeyKind::RepositoryBlob(_, digest)) = KeyKind::of(&key) {
+                        candidates.insert(digest, false);
+                    }
+                }
+            }
+            if candidates.is_empty() {
+                return Ok(Some(is_settled));
+            }
+            // A push stores its manifest Pending before it looks at a grant, and the cycle began before this listing.
+            // So a push that saw the grant before it was condemned is seen here.
+            if !self
+                .mark_named(cycle, repository, &mut candidates, report)
+                .await?
+            {
+                return Ok(None);
+            }
+            is_settled &= self.decide_grants(cycle, repository, candidates, report).await?;
+        }
+    }
+
+    /// Marks the candidates that a manifest names. Returns `false` if a manifest cannot be read.
+    async fn mark_named(
+        &self,
+        cycle: &Cycle,
+        repository: &RepositoryName,
+        candidates: &mut Candidates,
+        report: &mut CollectReport,
+    ) -> Result<bool, Error> {
+        let mut pages = Pages::of(Key::manifests(repository));
+        while let Some(page) = pages.next(&*self.backend).await? {
+            let mut rest = page
+                .into_iter()
+                .filter(|entry| state_of_size(entry.size) != State::Dead)
+                .peekable();
+            while rest.peek().is_some() {
+                let mut batch: Vec<RecordEntry> = Vec::new();
+                let mut bytes = 0;
+                while let Some(entry) = rest.next_if(|entry| {
+                    batch.is_empty() || batch.len() < MANIFESTS && bytes + entry.size <= MANIFEST_BYTES
+                }) {
+                    bytes += entry.size;
+                    batch.push(entry);
+                }
+                report.manifests += batch.len() as u64;
+                let keys: Vec<Key> = batch.into_iter().map(|entry| entry.key).collect();
+                let stored = self.backend.get_all(&keys).await?;
+                for (key, stored) in keys.iter().zip(stored) {
+                    let found = Found::<ManifestRecord>::new(stored.as_ref()).ok();
+                    let is_read = match found {
+                        Some(found) => self.mark_children(cycle, key, found, candidates).await?,
+                        None => false,
+                    };
+                    if !is_read {
+                        tracing::error!(
+                            %key,
+                            "a manifest cannot be read, so nothing is collected in its repository, as it may name anything; a \
+                             check with repair puts it aside"
+                        );
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Marks what a manifest names. Returns `false` if its content cannot be read.
+    async fn mark_children(
+        &self,
+        cycle: &Cycle,
+        key: &Key,
+        mut found: Found<ManifestRecord>,
+        candidates: &mut Candidates,
+    ) -> Result<bool, Error> {
+        let Some(KeyKind::Manifest(_, digest)) = KeyKind::of(key) else {
+            return Ok(false);
+        };
+        if !found.state().holds_children() {
+            // The listing saw it. A cache may be older.
+            let read = ReadManifest(key.clone());
+            match self.backend.transact(Durability::Deferred, read).await? {
+                Ok(newest) => found = newest,
+                Err(_) => return Ok(false),
+            }
+        }
+        if !found.state().holds_children() || self.ends_push(cycle, key, &found).await? {
+            return Ok(true);
+        }
+        if !is_content_of(&digest, &found).await? {
+            return Ok(false);
+        }
+        let Some((record, content)) = found.record else {
+            return Ok(true);
+        };
+        let Some(view) = parse_manifest(content, record.media_type).await? else {
+            return Ok(false);
+        };
+        for child in all_children(&view) {
+            if let Some(is_named) = candidates.get_mut(&child.digest) {
+                *is_named = true;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes a manifest Dead that a push left Pending, if no push takes that long. Returns whether it did.
+    async fn ends_push(
+        &self,
+        cycle: &Cycle,
+        key: &Key,
+        found: &Found<ManifestRecord>,
+    ) -> Result<bool, Error> {
+        let (Some(header), Some(version)) = (found.header(), found.version()) else {
+            return Ok(false);
+        };
+        let facts = Facts {
+            state: header.state,
+            condemned_in: None,
+            written: header.stamp.written,
+            // Whether a tag names it does not matter while it is Pending, and nothing else is decided here.
+            is_root: true,
+        };
+        let now = self.clock.now();
+        if header.state != State::Pending || cycle.decide(facts, now) != Collect::Kill {
+            return Ok(false);
+        }
+        if cycle.is_dry_run {
+            return Ok(true);
+        }
+        let end = EndPush {
+            key: key.clone(),
+            dead: header.clone().in_state(State::Dead, now),
+            version: version.clone(),
+        };
+        self.backend.transact(Durability::Synced, end).await
+    }
+
+    /// Decides about grants. Returns whether nothing is left to do.
+    async fn decide_grants(
+        &self,
+        cycle: &Cycle,
+        repository: &RepositoryName,
+        candidates: Candidates,
+        report: &mut CollectReport,
+    ) -> Result<bool, Error> {
+        let mut is_settled = true;
+        let mut candidates = candidates.into_iter();
+        loop {
+            let some: Vec<(Digest, bool)> = candidates.by_ref().take(LIST_LIMIT).collect();
+            if some.is_empty() {
+                return Ok(is_settled);
+            }
+            let keys: Vec<Key> = some
+                .iter()
+                .map(|(digest, _)| Key::grant(digest, repository))
+                .collect();
+            let sizes = self.backend.sizes(&keys).await?;
+            let undecided = some.into_iter().zip(sizes).filter(|((_, is_named), size)| {
+                let state = size.map_or(State::Dead, state_of_size);
+                // Most grants are named and Live.
+                state != State::Dead && !(*is_named && matches!(state, State::Live | State::Pending))
+            });
+            let undecided: Vec<(Digest, bool)> = undecided.map(|(grant, _)| grant).collect();
+            for grants in undecided.chunks(GRANTS) {
+                let decide = DecideGrants {
+                    repository: repository.clone(),
+                    grants: grants.to_vec(),
+                    cycle: cycle.clone(),
+                    #[cfg(all(feature = "filesystem", unix))]
+                    adopting: std::sync::Arc::clone(&self.adopting),
+                    now: self.clock.now(),
+                };
+                let decided = self.backend.transact(Durability::Synced, decide).await?;
+                is_settled &= decided.iter().all(Decided::is_final);
+                for decided in decided {
+                    report.add(decided);
+                }
+            }
+        }
+    }
+}
+
+/// Reads a manifest from the medium. The inner error is one of the record.
+struct ReadManifest(Key);
+
+impl Transaction for ReadManifest {
+    type Output = Result<Found<ManifestRecord>, Error>;
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
+        Ok(Found::new(records.get(&self.0).await?.as_ref()))
+    }
+}
+
+/// Makes a Pending manifest Dead as it was read. Returns `false` if it was written since.
+struct EndPush {
+    key: Key,
+    dead: ManifestRecord,
+    version: Version,
+}
+
+impl Transaction for EndPush {
+    type Output = bool;
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
+        let condition = Condition::Matches(self.version);
+        let Some(version) = write(records, &self.key, &self.dead, &[], condition).await? else {
+            return Ok(false);
+        };
+        records.purge_if(&self.key, &version).await?;
+        Ok(true)
+    }
+}
+
+struct WriteCollected {
+    key: Key,
+    collected: CollectedRecord,
+}
+
+impl Transaction for WriteCollected {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        // It only saves work, so the last writer wins.
+        write(records, &self.key, &self.collected, &[], Condition::Any).await?;
+        Ok(())
+    }
+}
+
+/// Decides about some grants of a repository, each by itself, and returns what was decided.
+#[derive(Clone)]
+struct DecideGrants {
+    repository: RepositoryName,
+    /// The digests, and whether a manifest names each.
+    grants: Vec<(Digest, bool)>,
+    cycle: Cycle,
+    #[cfg(all(feature = "filesystem", unix))]
+    adopting: std::sync::Arc<tokio::sync::Semaphore>,
+    now: Timestamp,
+}
+
+impl Transaction for DecideGrants {
+    type Output = Vec<Decided>;
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Vec<Decided>, Error> {
+        // An adoption makes grants before the manifests that name them, which it stores without looking for them.
+        #[cfg(all(feature = "filesystem", unix))]
+        if self.adopting.available_permits() == 0 {
+            return Ok(vec![Decided::Undecided; self.grants.len()]);
+        }
+        let mut decided = Vec::with_capacity(self.grants.len());
+        for (digest, is_named) in &self.grants {
+            decided.push(self.decide(records, digest, *is_named).await?);
+        }
+        Ok(decided)
+    }
+}
+
+impl DecideGrants {
+    async fn decide(
+        &self,
+        records: &mut dyn RecordTransaction,
+        digest: &Digest,
+        is_named: bool,
+    ) -> Result<Decided, Error> {
+        let keys = GrantKeys::new(&self.repository, digest);
+        // Read before the kill, as for a delete.
+        let back_reference = records.get(&keys.back_reference).await?;
+        let Ok(grant) = Found::<GrantRecord>::new(records.get(&keys.grant).await?.as_ref()) else {
+            return Ok(Decided::Undecided);
+        };
+        let Some(header) = grant.header().cloned() else {
+            return Ok(Decided::Gone);
+        };
+        let size = header.blob.as_ref().map_or(0, |blob| blob.size);
+        let facts = Facts {
+            state: header.state,
+            condemned_in: header.condemned_in,
+            written: header.stamp.written,
+            is_root: is_named,
+        };
+        let decision = self.cycle.decide(facts, self.now);
+        let is_done = match decision {
+            _ if self.cycle.is_dry_run => true,
+            Collect::Leave => true,
+            Collect::Revive => rescue(records, &keys.grant, &grant, self.now).await?,
+            Collect::Condemn => {
+                let condemned = GrantRecord {
+                    condemned_in: Some(self.cycle.number()),
+                    ..header.in_state(State::Condemned, self.now)
+                };
+                let written = write(records, &keys.grant, &condemned, &[], grant.unchanged()).await?;
+                written.is_some()
+            }
+            Collect::Kill => kill_grant(records, &keys, &grant, back_reference, self.now).await?,
+        };
+        Ok(Decided::of(decision, facts, size, is_done))
+    }
+}

@@ -1,0 +1,196 @@
+//! The collector: what no manifest names any more goes away, while pushes and pulls go on.
+//!
+//! A cycle ([`Maintenance::collect`](crate::Maintenance::collect)) goes over the grants of each repository ([`grants`]) and, if transactions are not one
+//! step, over the blobs ([`blobs`]): it condemns what nothing names, and makes Dead what a sealed cycle condemned. The
+//! decisions are those of [`chain::collect`](crate::chain::collect), so any number of cycles may run at once, in any
+//! number of processes, and each may stop at any point. The [sweeper](crate::Maintenance::sweep) then deletes the bytes.
+
+mod blobs;
+mod cycle;
+mod grants;
+
+use std::time::Duration;
+
+use registry_core::Error;
+
+use self::cycle::Facts;
+use super::Store;
+use crate::backend::Backend;
+use crate::chain::{Collect, State};
+use crate::observer::Observer;
+
+/// How a store is collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CollectOptions {
+    /// How long content stays at least after it was pushed, and again after a cycle found that nothing names it. It is
+    /// a promise to clients: what a `HEAD` found stays for this long, and so does a blob whose manifest is still to
+    /// come. What a manifest names is safe with any value. 24 hours by default.
+    pub grace: Duration,
+    /// Changes nothing, and only counts. `false` by default.
+    pub is_dry_run: bool,
+}
+
+impl Default for CollectOptions {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_hours(24),
+            is_dry_run: false,
+        }
+    }
+}
+
+impl CollectOptions {
+    /// Returns the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the [grace](Self::grace).
+    #[must_use]
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Sets whether the cycle only [counts](Self::is_dry_run).
+    #[must_use]
+    pub const fn dry_run(mut self, is_dry_run: bool) -> Self {
+        self.is_dry_run = is_dry_run;
+        self
+    }
+}
+
+/// Blobs of repositories, each counted once for each repository that has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlobCount {
+    /// The number.
+    pub blobs: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+}
+
+impl BlobCount {
+    const fn add(&mut self, bytes: u64) {
+        self.blobs = self.blobs.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// What a cycle did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CollectReport {
+    /// Repositories that have blobs.
+    pub repositories: u64,
+    /// How many of them were not read, because nothing changed in them and nothing is left to do.
+    pub unchanged_repositories: u64,
+    /// How many of them were left as they are, because a manifest cannot be read: nobody knows what it names.
+    pub unreadable_repositories: u64,
+    /// Manifests that were read.
+    pub manifests: u64,
+    /// What nothing names and is younger than the grace.
+    pub young: BlobCount,
+    /// What nothing names, and an earlier cycle condemned less than the grace ago.
+    pub waiting: BlobCount,
+    /// What nothing names and was condemned: a later cycle removes it.
+    pub condemned: BlobCount,
+    /// What was condemned, and is named again.
+    pub revived: BlobCount,
+    /// What was removed from its repository.
+    pub removed: BlobCount,
+    /// Blobs that no repository had and that were removed. On a disk, the sweeper counts them.
+    pub removed_blobs: BlobCount,
+    /// Blobs that no repository has, and that a later cycle removes. On a disk there are none.
+    pub blobs_left: u64,
+    /// Something else was written at the same time, or could not be read; a later cycle looks at it again.
+    pub undecided: u64,
+}
+
+/// What a cycle decided about a record, and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decided {
+    /// Something names it, or it is Dead.
+    Gone,
+    Young(u64),
+    Waiting(u64),
+    Condemned(u64),
+    Revived(u64),
+    Removed(u64),
+    Undecided,
+}
+
+impl Decided {
+    /// Combines a decision about a record that names `bytes` with whether it could be carried out.
+    fn of(decision: Collect, facts: Facts, bytes: u64, is_done: bool) -> Self {
+        match decision {
+            _ if !is_done => Self::Undecided,
+            Collect::Revive => Self::Revived(bytes),
+            Collect::Condemn => Self::Condemned(bytes),
+            Collect::Kill => Self::Removed(bytes),
+            Collect::Leave if facts.is_root || facts.state == State::Dead => Self::Gone,
+            Collect::Leave if facts.state == State::Condemned => Self::Waiting(bytes),
+            Collect::Leave if facts.state == State::Pending => Self::Undecided,
+            Collect::Leave => Self::Young(bytes),
+        }
+    }
+
+    /// Returns whether no later cycle has to look at the record, unless a listing changes.
+    const fn is_final(&self) -> bool {
+        matches!(self, Self::Gone | Self::Revived(_) | Self::Removed(_))
+    }
+}
+
+impl CollectReport {
+    const fn add(&mut self, decided: Decided) {
+        match decided {
+            Decided::Gone => {}
+            Decided::Young(bytes) => self.young.add(bytes),
+            Decided::Waiting(bytes) => self.waiting.add(bytes),
+            Decided::Condemned(bytes) => self.condemned.add(bytes),
+            Decided::Revived(bytes) => self.revived.add(bytes),
+            Decided::Removed(bytes) => self.removed.add(bytes),
+            Decided::Undecided => self.undecided = self.undecided.saturating_add(1),
+        }
+    }
+
+    /// Returns whether another cycle, at the same time and with a grace of zero, would have something to do.
+    #[must_use]
+    pub const fn has_more(&self) -> bool {
+        let later = self.young.blobs + self.waiting.blobs + self.condemned.blobs;
+        later + self.removed.blobs + self.blobs_left + self.undecided > 0
+    }
+}
+
+impl<B: Backend> Store<B> {
+    /// Returns whether an adoption is in progress.
+    fn is_adopting(&self) -> bool {
+        #[cfg(all(feature = "filesystem", unix))]
+        return self.adopting.available_permits() == 0;
+        #[cfg(not(all(feature = "filesystem", unix)))]
+        false
+    }
+
+    /// Runs a cycle of the collector.
+    pub(crate) async fn run_cycle(
+        &self,
+        options: &CollectOptions,
+        observer: &dyn Observer,
+    ) -> Result<CollectReport, Error> {
+        let mut report = CollectReport::default();
+        if self.is_adopting() {
+            return Ok(report);
+        }
+        let cycle = self.begin_cycle(options).await?;
+        self.collect_repositories(&cycle, &mut report, observer).await?;
+        // On a disk the sweeper drops a blob that no repository has, in one step.
+        if !self.backend.is_atomic() {
+            self.collect_blobs(&cycle, &mut report, observer).await?;
+        }
+        if !options.is_dry_run {
+            self.seal_cycle(&cycle).await?;
+        }
+        Ok(report)
+    }
+}

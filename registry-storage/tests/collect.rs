@@ -1,0 +1,549 @@
+//! The collector: what no manifest names goes, what one names stays, whatever happens at the same time.
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+#[macro_use]
+#[path = "support/backends.rs"]
+mod backends;
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use registry_core::storage::Storage;
+use registry_core::{ErrorCode, Reference};
+use registry_storage::check::CheckOptions;
+use registry_storage::testing::faulty::Fault;
+use registry_storage::testing::{Faulty, ManualClock};
+use registry_storage::{
+    Backend, CollectOptions, CollectReport, Finding, Key, Maintenance as _, ObjectStoreBackend, Store,
+    StoreOptions,
+};
+
+use crate::support::images::{
+    IMAGE, Image, digest, image, name, push_blob, push_image, push_index, push_referrer, put, start_upload,
+    try_push,
+};
+use crate::support::tamper::put_raw;
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// Larger than what is kept in a record.
+const LARGE: usize = 40_000;
+
+struct World<B> {
+    store: Arc<Store<B>>,
+    clock: Arc<ManualClock>,
+}
+
+fn world<B: Backend>(backend: B, _: Option<PathBuf>) -> World<B> {
+    let clock = Arc::new(ManualClock::default());
+    let options = StoreOptions::default();
+    World {
+        store: Arc::new(Store::with_options(
+            Arc::new(backend),
+            Arc::clone(&clock) as _,
+            options,
+        )),
+        clock,
+    }
+}
+
+impl<B: Backend> World<B> {
+    fn storage(&self) -> &dyn Storage {
+        &*self.store
+    }
+
+    async fn collect(&self, grace: Duration) -> CollectReport {
+        let options = CollectOptions::new().grace(grace);
+        self.store.collect(&options, &()).await.unwrap()
+    }
+
+    async fn delete(&self, repository: &str, image: &Image) {
+        let repository = name(repository);
+        self.storage()
+            .delete_manifest(&repository, &image.digest, None, None)
+            .await
+            .unwrap();
+    }
+
+    async fn has_blob(&self, repository: &str, content: &Bytes) -> bool {
+        match self
+            .storage()
+            .open_blob(&name(repository), &digest(content))
+            .await
+        {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error.code(), ErrorCode::BlobUnknown, "{error:?}");
+                false
+            }
+        }
+    }
+
+    async fn bytes(&self) -> usize {
+        self.store.backend().list_bytes(None, 1000).await.unwrap().len()
+    }
+
+    /// Everything that a record names is there.
+    async fn assert_sound(&self, when: &str) {
+        let found = |finding: Finding| panic!("{when}: {finding}");
+        let report = self.store.check(&CheckOptions::new(), &found).await.unwrap();
+        assert!(report.is_sound(), "{when}: {report:?}");
+    }
+
+    /// Runs cycles and sweeps, a day apart, until nothing is left to do.
+    async fn collect_all(&self) {
+        for _ in 0..6 {
+            self.clock.advance(DAY);
+            let report = self.collect(DAY).await;
+            self.store.sweep().await.unwrap();
+            if !report.has_more() {
+                return;
+            }
+        }
+        panic!("the collector has never done enough");
+    }
+}
+
+on_each_backend! {
+    an_image_that_is_deleted_frees_its_bytes
+    what_is_young_stays_and_the_grace_counts_twice
+    whatever_a_manifest_names_stays
+    a_blob_that_a_head_found_stays_for_the_grace
+    a_push_between_two_cycles_keeps_what_it_names
+    what_two_repositories_have_goes_when_neither_needs_it
+    a_dry_run_changes_nothing
+    an_unchanged_repository_is_not_read_again
+    a_manifest_that_cannot_be_read_keeps_its_repository
+    an_upload_in_progress_is_left_alone
+    names_of_repositories_that_begin_alike
+}
+
+async fn an_image_that_is_deleted_frees_its_bytes<B: Backend>(world: World<B>) {
+    let kept = push_image(world.storage(), "a", Some("kept"), 1, LARGE).await;
+    let gone = push_image(world.storage(), "a", Some("gone"), 2, LARGE).await;
+    world.delete("a", &gone).await;
+    assert_eq!(world.bytes().await, 2);
+    world.clock.advance(DAY);
+    let first = world.collect(DAY).await;
+    assert_eq!((first.condemned.blobs, first.removed.blobs), (2, 0), "{first:?}");
+    assert_eq!(
+        first.condemned.bytes,
+        (gone.layer.len() + gone.config.len()) as u64
+    );
+    assert!(
+        world.has_blob("a", &gone.layer).await,
+        "a condemned blob is still read"
+    );
+    world.clock.advance(DAY);
+    let second = world.collect(DAY).await;
+    assert_eq!(
+        (second.condemned.blobs, second.removed.blobs),
+        (0, 2),
+        "{second:?}"
+    );
+    assert!(!world.has_blob("a", &gone.layer).await);
+    world.collect_all().await;
+    assert_eq!(world.bytes().await, 1);
+    assert!(world.has_blob("a", &kept.layer).await && world.has_blob("a", &kept.config).await);
+    // It can be pushed again.
+    try_push(world.storage(), "a", Some("gone"), &gone).await.unwrap();
+    world.collect_all().await;
+    assert!(world.has_blob("a", &gone.layer).await);
+}
+
+async fn what_is_young_stays_and_the_grace_counts_twice<B: Backend>(world: World<B>) {
+    let content = Bytes::from(vec![1; LARGE]);
+    push_blob(world.storage(), "a", &content).await;
+    world.clock.advance(DAY - HOUR);
+    assert_eq!(world.collect(DAY).await.young.blobs, 1);
+    world.clock.advance(HOUR);
+    assert_eq!(world.collect(DAY).await.condemned.blobs, 1);
+    world.clock.advance(DAY - HOUR);
+    let waiting = world.collect(DAY).await.waiting;
+    assert_eq!((waiting.blobs, waiting.bytes), (1, LARGE as u64));
+    assert!(world.has_blob("a", &content).await);
+    world.clock.advance(HOUR);
+    assert_eq!(world.collect(DAY).await.removed.blobs, 1);
+    assert!(!world.has_blob("a", &content).await);
+}
+
+async fn whatever_a_manifest_names_stays<B: Backend>(world: World<B>) {
+    let storage = world.storage();
+    let one = push_image(storage, "a", None, 1, LARGE).await;
+    let two = push_image(storage, "a", None, 2, LARGE).await;
+    push_index(storage, "a", "index", &[&one, &two]).await;
+    let signature = push_referrer(storage, "a", &one, 3).await;
+    // A manifest without a tag is not collected: only what no manifest names is.
+    let untagged = push_image(storage, "b", None, 4, LARGE).await;
+    for _ in 0..5 {
+        world.clock.advance(30 * DAY);
+        let report = world.collect(Duration::ZERO).await;
+        assert!(!report.has_more(), "{report:?}");
+        world.store.sweep().await.unwrap();
+    }
+    for (repository, image) in [("a", &one), ("a", &two), ("a", &signature), ("b", &untagged)] {
+        assert!(world.has_blob(repository, &image.layer).await);
+        assert!(world.has_blob(repository, &image.config).await);
+        let read = storage
+            .get_manifest(&name(repository), &Reference::Digest(image.digest.clone()))
+            .await;
+        assert_eq!(read.unwrap().bytes, image.bytes);
+    }
+}
+
+async fn a_blob_that_a_head_found_stays_for_the_grace<B: Backend>(world: World<B>) {
+    let content = Bytes::from(vec![1; LARGE]);
+    push_blob(world.storage(), "a", &content).await;
+    world.clock.advance(DAY);
+    world.collect(DAY).await;
+    world.clock.advance(DAY);
+    world
+        .storage()
+        .stat_blob(&name("a"), &digest(&content))
+        .await
+        .unwrap();
+    // Condemned again, as it is older than that; but the day counts anew.
+    let report = world.collect(DAY).await;
+    assert_eq!((report.young.blobs, report.removed.blobs), (1, 0), "{report:?}");
+    world.clock.advance(DAY);
+    assert_eq!(world.collect(DAY).await.condemned.blobs, 1);
+    // A manifest that names it comes just in time.
+    let seed = image(1, LARGE, None);
+    try_push(world.storage(), "a", Some("t"), &seed).await.unwrap();
+    world.clock.advance(DAY);
+    let report = world.collect(DAY).await;
+    assert_eq!(report.removed.blobs, 1, "{report:?}");
+}
+
+async fn a_push_between_two_cycles_keeps_what_it_names<B: Backend>(world: World<B>) {
+    let image = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
+    world.delete("a", &image).await;
+    assert_eq!(world.collect(Duration::ZERO).await.condemned.blobs, 2);
+    // The client was told that the blobs are there.
+    put(world.storage(), "a", Some("t"), IMAGE, &image.bytes)
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let report = world.collect(Duration::ZERO).await;
+        assert_eq!(report.removed.blobs + report.condemned.blobs, 0, "{report:?}");
+        world.store.sweep().await.unwrap();
+    }
+    assert!(world.has_blob("a", &image.layer).await && world.has_blob("a", &image.config).await);
+}
+
+async fn what_two_repositories_have_goes_when_neither_needs_it<B: Backend>(world: World<B>) {
+    let image = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
+    let (a, b) = (name("a"), name("b"));
+    for content in [&image.layer, &image.config] {
+        assert!(
+            world
+                .storage()
+                .mount_blob(&a, &b, &digest(content))
+                .await
+                .unwrap()
+        );
+    }
+    try_push(world.storage(), "b", Some("t"), &image).await.unwrap();
+    world.delete("a", &image).await;
+    world.collect_all().await;
+    assert!(!world.has_blob("a", &image.layer).await);
+    assert!(world.has_blob("b", &image.layer).await);
+    assert_eq!(world.bytes().await, 1);
+    world.delete("b", &image).await;
+    world.collect_all().await;
+    assert_eq!(world.bytes().await, 0);
+}
+
+async fn a_dry_run_changes_nothing<B: Backend>(world: World<B>) {
+    let image = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
+    world.delete("a", &image).await;
+    world.clock.advance(DAY);
+    let dry = CollectOptions::new().dry_run(true);
+    for _ in 0..3 {
+        world.clock.advance(DAY);
+        let report = world.store.collect(&dry, &()).await.unwrap();
+        assert_eq!(
+            (report.condemned.blobs, report.removed.blobs),
+            (2, 0),
+            "{report:?}"
+        );
+    }
+    world.collect(DAY).await;
+    for _ in 0..3 {
+        world.clock.advance(DAY);
+        let report = world.store.collect(&dry, &()).await.unwrap();
+        assert_eq!(
+            (report.condemned.blobs, report.removed.blobs),
+            (0, 2),
+            "{report:?}"
+        );
+    }
+    assert!(world.has_blob("a", &image.layer).await);
+}
+
+async fn an_unchanged_repository_is_not_read_again<B: Backend>(world: World<B>) {
+    for at in 0..3 {
+        push_image(world.storage(), &format!("r{at}"), Some("t"), at, 100).await;
+    }
+    assert_eq!(world.collect(DAY).await.manifests, 3);
+    let second = world.collect(DAY).await;
+    assert_eq!(
+        (
+            second.repositories,
+            second.unchanged_repositories,
+            second.manifests
+        ),
+        (3, 3, 0)
+    );
+    push_image(world.storage(), "r1", Some("u"), 9, 100).await;
+    let third = world.collect(DAY).await;
+    assert_eq!((third.unchanged_repositories, third.manifests), (2, 2));
+    // What no listing shows is found by the pass over everything.
+    world.clock.advance(8 * DAY);
+    assert_eq!(world.collect(DAY).await.manifests, 4);
+}
+
+async fn a_manifest_that_cannot_be_read_keeps_its_repository<B: Backend>(world: World<B>) {
+    let broken = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
+    let gone = push_image(world.storage(), "a", Some("u"), 2, LARGE).await;
+    let other = push_image(world.storage(), "b", Some("t"), 3, LARGE).await;
+    world.delete("a", &gone).await;
+    world.delete("b", &other).await;
+    let key = Key::manifest(&name("a"), &broken.digest);
+    let sound = world.store.backend().get(&key).await.unwrap().unwrap().value;
+    let mut rotten = sound.to_vec();
+    *rotten.last_mut().unwrap() ^= 1;
+    put_raw(&world.store, &key, rotten.into()).await;
+    for _ in 0..4 {
+        world.clock.advance(DAY);
+        let report = world.collect(DAY).await;
+        assert_eq!(report.unreadable_repositories, 1, "{report:?}");
+    }
+    assert!(world.has_blob("a", &gone.layer).await && world.has_blob("a", &broken.layer).await);
+    assert!(!world.has_blob("b", &other.layer).await);
+    put_raw(&world.store, &key, sound).await;
+    world.collect_all().await;
+    assert!(!world.has_blob("a", &gone.layer).await && world.has_blob("a", &broken.layer).await);
+}
+
+async fn an_upload_in_progress_is_left_alone<B: Backend>(world: World<B>) {
+    let content = Bytes::from(vec![1; LARGE]);
+    let upload = start_upload(world.storage(), "a", &content).await;
+    for _ in 0..4 {
+        world.clock.advance(HOUR);
+        world.collect(Duration::ZERO).await;
+        world.store.sweep().await.unwrap();
+    }
+    world
+        .storage()
+        .commit_upload(&upload, &digest(&content))
+        .await
+        .unwrap();
+    assert!(world.has_blob("a", &content).await);
+}
+
+/// A long component is split in keys, so the folders of one repository are between those of another.
+async fn names_of_repositories_that_begin_alike<B: Backend>(world: World<B>) {
+    let long = "m".repeat(200);
+    let names = [
+        "a".to_owned(),
+        "a/b".to_owned(),
+        "a/blobs".to_owned(),
+        "a-b".to_owned(),
+        long.clone(),
+        format!("{long}a"),
+        format!("{long}n"),
+        format!("{long}z/blobs"),
+        format!("{long}/z"),
+    ];
+    let mut gone = Vec::new();
+    for (at, repository) in names.iter().enumerate() {
+        push_image(world.storage(), repository, Some("t"), at as u64, 100).await;
+        gone.push(push_image(world.storage(), repository, Some("u"), 100 + at as u64, 100).await);
+        world.delete(repository, &gone[at]).await;
+    }
+    world.clock.advance(DAY);
+    let report = world.collect(DAY).await;
+    assert_eq!(report.repositories, names.len() as u64);
+    assert_eq!(report.condemned.blobs, 2 * names.len() as u64, "{report:?}");
+    world.collect_all().await;
+    for (repository, image) in names.iter().zip(&gone) {
+        assert!(!world.has_blob(repository, &image.config).await, "{repository}");
+    }
+}
+
+/// A store in memory whose every call takes one more turn, so that a test can stop between any two of them.
+fn stepped() -> World<Faulty<ObjectStoreBackend>> {
+    let backend = Faulty::new(ObjectStoreBackend::memory());
+    for call in 0..20_000 {
+        backend.fault_at(call, Fault::Delay(1));
+    }
+    world(backend, None)
+}
+
+/// Polls a future this often. Returns whether it is done.
+async fn advance<F: Future>(future: &mut Pin<&mut F>, mut polls: usize) -> Option<F::Output> {
+    poll_fn(|context| {
+        if polls == 0 {
+            return Poll::Ready(None);
+        }
+        polls -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// A push of a manifest is cut at any call, whole cycles run, and the push goes on: it is refused, or whole.
+#[tokio::test]
+async fn a_push_that_stops_anywhere_beside_cycles_is_whole_or_refused() {
+    let mut refused = 0;
+    for cut in 0.. {
+        let world = stepped();
+        let pushed = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
+        world.delete("a", &pushed).await;
+        let store = Arc::clone(&world.store);
+        let mut push = pin!(async { put(&*store, "a", Some("t"), IMAGE, &pushed.bytes).await });
+        let mut outcome = advance(&mut push, cut).await;
+        let is_cut = outcome.is_none();
+        for _ in 0..3 {
+            world.collect(Duration::ZERO).await;
+        }
+        world.store.sweep().await.unwrap();
+        while outcome.is_none() {
+            outcome = advance(&mut push, 1).await;
+        }
+        let is_whole = world.has_blob("a", &pushed.layer).await && world.has_blob("a", &pushed.config).await;
+        match outcome.unwrap() {
+            Ok(()) => assert!(is_whole, "cut at {cut}"),
+            Err(error) => {
+                assert_eq!(error.code(), ErrorCode::ManifestBlobUnknown, "{error:?}");
+                refused += 1;
+            }
+        }
+        if !is_cut {
+            assert!(cut > 10 && refused > 0, "{cut} cuts, {refused} refused");
+            return;
+        }
+    }
+}
+
+/// The commit of a blob is cut at any call, whole cycles run, and the commit goes on: nothing that is acknowledged lacks bytes.
+#[tokio::test]
+async fn a_commit_that_stops_anywhere_beside_cycles_leaves_a_whole_blob_or_none() {
+    for had_blob in [false, true] {
+        for cut in 0.. {
+            let world = stepped();
+            let content = Bytes::from(vec![1; LARGE]);
+            if had_blob {
+                push_blob(world.storage(), "b", &content).await;
+            }
+            let upload = start_upload(world.storage(), "a", &content).await;
+            let (store, digest) = (Arc::clone(&world.store), digest(&content));
+            let mut commit = pin!(async { (&*store as &dyn Storage).commit_upload(&upload, &digest).await });
+            let mut outcome = advance(&mut commit, cut).await;
+            let is_cut = outcome.is_none();
+            for _ in 0..4 {
+                world.collect(Duration::ZERO).await;
+                world.store.sweep().await.unwrap();
+            }
+            while outcome.is_none() {
+                outcome = advance(&mut commit, 1).await;
+            }
+            // Without a grace, a blob that no manifest names may be gone as soon as it is there.
+            drop(outcome);
+            world.assert_sound(&format!("cut at {cut}")).await;
+            if !is_cut {
+                assert!(cut > 5, "{cut} cuts");
+                break;
+            }
+        }
+    }
+}
+
+/// A cycle that stops before it is sealed is as if it had never been: the next ones begin anew.
+#[tokio::test]
+async fn a_cycle_that_stops_anywhere_is_continued_by_the_next() {
+    for cut in 0.. {
+        let world = stepped();
+        let gone = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
+        world.delete("a", &gone).await;
+        let options = CollectOptions::new().grace(Duration::ZERO);
+        let is_cut = {
+            let mut cycle = pin!(world.store.collect(&options, &()));
+            advance(&mut cycle, cut).await.is_none()
+        };
+        let report = world.collect(Duration::ZERO).await;
+        if is_cut {
+            assert_eq!(report.removed.blobs, 0, "cut at {cut}");
+        }
+        world.collect_all().await;
+        assert_eq!(world.bytes().await, 0, "cut at {cut}");
+        if !is_cut {
+            assert!(cut > 10, "{cut} cuts");
+            return;
+        }
+    }
+}
+
+/// Two cycles and a push, cut at any two calls: a cycle removes only what was condemned before it began.
+#[tokio::test]
+async fn two_cycles_and_a_push_in_any_order() {
+    let (mut cuts, mut is_done) = (0, false);
+    for first in 0.. {
+        if is_done {
+            break;
+        }
+        for second in 0.. {
+            let world = stepped();
+            let pushed = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
+            world.delete("a", &pushed).await;
+            let options = CollectOptions::new().grace(Duration::ZERO);
+            let mut cycle = pin!(world.store.collect(&options, &()));
+            let slow = advance(&mut cycle, first).await;
+            let store = Arc::clone(&world.store);
+            let mut push = pin!(async { put(&*store, "a", Some("t"), IMAGE, &pushed.bytes).await });
+            let mut outcome = advance(&mut push, second).await;
+            let is_cut = outcome.is_none();
+            // Another process condemns meanwhile, in a cycle of its own, which a crash keeps from being sealed or not.
+            let mut other = pin!(world.store.collect(&options, &()));
+            let _stopped = advance(&mut other, 60).await;
+            if slow.is_none() {
+                cycle.await.unwrap();
+            } else {
+                is_done = true;
+            }
+            while outcome.is_none() {
+                outcome = advance(&mut push, 1).await;
+            }
+            if outcome.unwrap().is_ok() {
+                assert!(
+                    world.has_blob("a", &pushed.layer).await,
+                    "cut at {first}, {second}"
+                );
+                assert!(
+                    world.has_blob("a", &pushed.config).await,
+                    "cut at {first}, {second}"
+                );
+            }
+            cuts += 1;
+            if !is_cut {
+                break;
+            }
+        }
+    }
+    assert!(cuts > 300, "{cuts} orders");
+}
