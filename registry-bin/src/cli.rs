@@ -5,10 +5,10 @@ use clap::{Parser, Subcommand};
 use crate::commands::adopt::Adopt;
 use crate::commands::backup::Backup;
 use crate::commands::check::Check;
+use crate::commands::collect::{Collect, GarbageCollect};
 use crate::commands::config::ConfigCommand;
 use crate::commands::explain::Explain;
 use crate::commands::export::Export;
-use crate::commands::garbage_collect::GarbageCollect;
 use crate::commands::health::Health;
 use crate::commands::htpasswd::HtpasswdCommand;
 use crate::commands::import::Import;
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     },
     /// Find and repair damage in a registry's data.
     Check(Check),
+    /// Free what no manifest names any more; a server does so by itself.
+    Collect(Collect),
     /// Back up a registry's folder, in seconds and beside the running server.
     Backup(Backup),
     /// Restore a backup into an empty folder.
@@ -59,6 +61,6 @@ pub(crate) enum Command {
     },
     /// Print the manual page, for `man -l -`, or write one for each command.
     Man(Manual),
-    /// Explain what frees space here. Kept for jobs of registry:2; collects nothing itself.
+    /// Free what no manifest names any more, as jobs of registry:2 do.
     GarbageCollect(GarbageCollect),
 }

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => commands::serve::run(&serve),
         Command::Adopt(adopt) => commands::adopt::run(&adopt),
         Command::Check(check) => commands::check::run(&check),
+        Command::Collect(collect) => commands::collect::run(&collect),
         Command::Backup(backup) => commands::backup::run(&backup),
         Command::Export(export) => commands::export::run(&export),
         Command::Import(import) => commands::import::run(&import),
@@ -51,10 +52,7 @@ fn main() -> ExitCode {
             commands::manual::completion(shell, Arguments::command()).map(|()| true)
         }
         Command::Man(manual) => commands::manual::manual(&manual, Arguments::command()).map(|()| true),
-        Command::GarbageCollect(command) => {
-            commands::garbage_collect::run(&command);
-            Ok(true)
-        }
+        Command::GarbageCollect(collect) => commands::collect::run_as_registry2(&collect),
         Command::Explain(explain) => commands::explain::run(&explain).map(|()| true),
     };
     match result {

@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use registry_core::Storage;
 use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
-use registry_storage::{Backend, Maintenance, ObjectStoreBackend, Store, StoreOptions, Sweeper, SystemClock};
+use registry_storage::{
+    Backend, CollectOptions, Collector, Maintenance, ObjectStoreBackend, Store, StoreOptions, Sweeper,
+    SystemClock,
+};
 
 use crate::bucket::Bucket;
+use crate::config::sections::collector::Collector as Collecting;
 use crate::config::sections::storage::{self, UploadPurging};
 use crate::failure::Failure;
 use crate::kernel_files;
@@ -65,11 +69,11 @@ impl fmt::Display for StorageLocation {
     }
 }
 
-/// How often a disk or memory is swept.
-const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
+/// How often a disk or memory is swept, and collected.
+const USUAL_INTERVAL: Duration = Duration::from_hours(1);
 
-/// How often a bucket is swept. A sweep reads every blob's record, and each read costs money.
-const BUCKET_SWEEP_INTERVAL: Duration = Duration::from_hours(24);
+/// How often a bucket is. A sweep reads every blob's record, a cycle lists everything, and each request costs money.
+const BUCKET_INTERVAL: Duration = Duration::from_hours(24);
 
 /// An open storage.
 pub(crate) struct OpenStorage {
@@ -77,6 +81,8 @@ pub(crate) struct OpenStorage {
     pub(crate) store: Arc<dyn Maintenance>,
     /// `None` if nothing can be written.
     sweeper: Option<Sweeper>,
+    /// `None` if nothing can be written, or nothing is to be collected without being asked.
+    collector: Option<Collector>,
 }
 
 impl OpenStorage {
@@ -85,6 +91,7 @@ impl OpenStorage {
     pub(crate) async fn open(
         location: &StorageLocation,
         maintenance: &storage::Maintenance,
+        collector: &Collecting,
         open_files: usize,
         wait: bool,
     ) -> Result<Self, Failure> {
@@ -92,11 +99,11 @@ impl OpenStorage {
         match location {
             StorageLocation::Memory => {
                 let store = store(ObjectStoreBackend::memory(), purging);
-                Ok(Self::over(store, purging, SWEEP_INTERVAL))
+                Ok(Self::over(store, purging, collector, USUAL_INTERVAL))
             }
             StorageLocation::Bucket(bucket) => {
                 let store = store(bucket.open()?, purging);
-                Ok(Self::over(store, purging, BUCKET_SWEEP_INTERVAL))
+                Ok(Self::over(store, purging, collector, BUCKET_INTERVAL))
             }
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
@@ -115,23 +122,38 @@ impl OpenStorage {
                     .await
                     .map_err(|cause| cannot_store(root).because(cause.with_owner()))?;
                 let store = store(backend, purging);
-                Ok(Self::over(store, purging, SWEEP_INTERVAL))
+                Ok(Self::over(store, purging, collector, USUAL_INTERVAL))
             }
         }
     }
 
-    fn over(store: Arc<dyn Maintenance>, purging: &UploadPurging, usual_interval: Duration) -> Self {
+    fn over(
+        store: Arc<dyn Maintenance>,
+        purging: &UploadPurging,
+        collecting: &Collecting,
+        usual_interval: Duration,
+    ) -> Self {
         let interval = purging.interval.map_or(usual_interval, |interval| interval.0);
         let is_read_only = store.write_state().is_read_only;
+        let collector = (collecting.enabled && !is_read_only).then(|| {
+            let options = CollectOptions::new().grace(collecting.grace.0);
+            let interval = collecting.interval.filter(|interval| !interval.0.is_zero());
+            let interval = interval.map_or(usual_interval, |interval| interval.0);
+            Collector::start(Arc::clone(&store), options, interval)
+        });
         Self {
             storage: Arc::clone(&store) as Arc<dyn Storage>,
             sweeper: (!is_read_only).then(|| Sweeper::start(Arc::clone(&store), interval)),
+            collector,
             store,
         }
     }
 
     /// Stops background work and makes everything durable.
     pub(crate) async fn close(self) -> Result<(), Failure> {
+        if let Some(collector) = self.collector {
+            collector.shutdown().await;
+        }
         if let Some(sweeper) = self.sweeper {
             sweeper.shutdown().await;
         }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::adopt::AdoptRequest;
 use super::backup::BackupRequest;
 use super::check::CheckRequest;
+use super::collect::CollectRequest;
 use super::export::{ExportDistribution, ExportOci};
 use super::import::ImportOci;
 use crate::control::{Command, Outcome, Reporter};
@@ -16,6 +17,7 @@ use crate::failure::Failure;
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub(super) enum AnyCommand {
     Check(CheckRequest),
+    Collect(CollectRequest),
     Backup(BackupRequest),
     Adopt(AdoptRequest),
     ExportDistribution(ExportDistribution),
@@ -27,6 +29,7 @@ impl Command for AnyCommand {
     async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
         match self {
             Self::Check(command) => command.run(store, reporter).await,
+            Self::Collect(command) => command.run(store, reporter).await,
             Self::Backup(command) => command.run(store, reporter).await,
             Self::Adopt(command) => command.run(store, reporter).await,
             Self::ExportDistribution(command) => command.run(store, reporter).await,
@@ -43,6 +46,7 @@ mod tests {
     fn sent(command: &AnyCommand) -> String {
         let text = match command {
             AnyCommand::Check(command) => serde_json::to_string(command),
+            AnyCommand::Collect(command) => serde_json::to_string(command),
             AnyCommand::Backup(command) => serde_json::to_string(command),
             AnyCommand::Adopt(command) => serde_json::to_string(command),
             AnyCommand::ExportDistribution(command) => serde_json::to_string(command),
@@ -56,6 +60,7 @@ mod tests {
     fn a_server_knows_each_command_by_the_name_with_which_it_is_sent() {
         for text in [
             r#"{"command":"check","repair":true,"verify_content":false,"bytes_per_second":1}"#,
+            r#"{"command":"collect","grace":0,"dry_run":false,"repeat":true,"json":false}"#,
             r#"{"command":"backup","target":"/b"}"#,
             r#"{"command":"adopt","verify":false,"again":true,"dry_run":false}"#,
             r#"{"command":"export-distribution","target":"/b"}"#,

@@ -33,6 +33,7 @@ pub(crate) use self::remarks::{bare_durations, remarks};
 use self::sections::access::Access;
 use self::sections::auth::Auth;
 use self::sections::backup::Backup;
+use self::sections::collector::Collector;
 use self::sections::health::HealthChecks;
 use self::sections::http::Http;
 use self::sections::legacy::{Compatibility, Reporting};
@@ -62,6 +63,8 @@ pub(crate) struct Configuration {
     pub(crate) storage: Storage,
     /// Backups of a folder that are made while the server runs.
     pub(crate) backup: Backup,
+    /// Freeing what no manifest names any more.
+    pub(crate) collector: Collector,
     /// Who a client is.
     #[schemars(extend("x-open" = true))]
     pub(crate) auth: Auth,

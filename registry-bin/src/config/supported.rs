@@ -19,6 +19,7 @@ pub(crate) const OURS: &[&str] = &[
     "access",
     "auth.token.builtin",
     "backup",
+    "collector",
     "http.limits",
     "http.proxyfields",
     "http.ratelimit",

@@ -40,6 +40,14 @@ pub(crate) fn execute(
     Ok(outcome.is_success)
 }
 
+/// Runs a command without showing anything. Returns `false` if it found a fault in the registry.
+pub(crate) fn execute_quietly(
+    location: &StorageLocation,
+    command: impl Command + Serialize,
+) -> Result<bool, Failure> {
+    Ok(block_on(dispatch(location, command))?.is_success)
+}
+
 /// Does work that is never done by a server, shows its progress, and prints the result.
 pub(crate) fn with_progress(
     work: impl AsyncFnOnce(Arc<dyn Observer>) -> Result<String, Failure>,

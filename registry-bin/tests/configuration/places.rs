@@ -32,6 +32,7 @@ const OTHERS: &[&str] = &[
     "restore",
     "htpasswd",
     "health",
+    "collect",
     "garbage-collect",
     "help",
 ];

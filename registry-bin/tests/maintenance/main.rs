@@ -6,6 +6,7 @@ mod support;
 
 mod backup;
 mod check;
+mod collect;
 mod failover;
 mod images;
 mod socket;

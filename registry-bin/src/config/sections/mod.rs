@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod auth;
 pub(crate) mod backup;
+pub(crate) mod collector;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod legacy;

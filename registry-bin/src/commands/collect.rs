@@ -1,0 +1,313 @@
+//! `registry-bin collect`, and `garbage-collect`, which the cron jobs of registry:2 call.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::HumanBytes;
+use registry_core::Timestamp;
+use registry_storage::filesystem::is_root;
+use registry_storage::{
+    BlobCount, Clock as _, CollectOptions, CollectReport, Maintenance, Observer, SweepReport, SystemClock,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::arguments::{ConfigArguments, StoreArguments};
+use crate::config::{Configuration, load};
+use crate::control::{Command, Outcome, Reporter, execute, execute_quietly, show};
+use crate::count::count;
+use crate::failure::Failure;
+use crate::logging::Logging;
+use crate::storage::StorageLocation;
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  registry-bin collect --dry-run --storage /srv/registry      what goes, and when
+  registry-bin collect /etc/docker/registry/config.yml        what the server does by itself every hour
+  registry-bin collect --now --storage /srv/registry          free everything at once
+
+A blob that no manifest of its repository names is condemned by one cycle, once it is older than `collector.grace` (24h), and
+removed by the first cycle that begins after that time has passed again. Pushes and pulls go on meanwhile; a push or a HEAD keeps a
+condemned blob. A running server does the work itself. The exit code is 1 if a repository was left alone because a manifest
+of it cannot be read.")]
+pub(crate) struct Collect {
+    #[command(flatten)]
+    configuration: ConfigArguments,
+
+    /// Only say what would be removed; change nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Without a grace, and with as many cycles as it takes. A push in progress may be refused once with 404 or 400, because a
+    /// blob that it has sent is gone before its manifest comes; clients then push again.
+    #[arg(long, conflicts_with = "dry_run")]
+    now: bool,
+
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Collects. Returns `false` if something cannot be read.
+pub(crate) fn run(collect: &Collect) -> Result<bool, Failure> {
+    let loaded = load(&collect.configuration.store(), &[])?;
+    let _log = Logging::of(&loaded.configuration).start();
+    let location = StorageLocation::of(&loaded.configuration.storage)?;
+    let request = CollectRequest {
+        grace: if collect.now {
+            0
+        } else {
+            grace(&loaded.configuration)
+        },
+        dry_run: collect.dry_run,
+        repeat: collect.now,
+        json: collect.json,
+    };
+    execute(&location, request)
+}
+
+fn grace(configuration: &Configuration) -> u64 {
+    u64::try_from(configuration.collector.grace.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The arguments of registry:2's command, whose flags take `=true` and `=false`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The same as `collect`, with the arguments of registry:2. It may run beside the server. What no manifest names any more is removed by
+the first run that begins `collector.grace` (24h) after another one found it; `collect --now` does not wait.")]
+pub(crate) struct GarbageCollect {
+    /// The configuration of the registry.
+    #[arg(value_name = "CONFIG")]
+    file: Option<PathBuf>,
+
+    /// Only say what would be removed; change nothing.
+    #[arg(short = 'd', long = "dry-run", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    dry_run: Option<bool>,
+
+    /// Has no effect: a manifest without a tag stays until it is deleted.
+    #[arg(short = 'm', long = "delete-untagged", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    delete_untagged: Option<bool>,
+
+    /// Print nothing but errors.
+    #[arg(short = 'q', long = "quiet", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    quiet: Option<bool>,
+}
+
+/// Collects as a job of registry:2 expects. If there is nothing yet, that is no error: the usual job stops the registry,
+/// collects and starts it again, and one that ends at the first error would leave it stopped.
+pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure> {
+    let store = StoreArguments {
+        config: collect.file.clone(),
+        storage: None,
+    };
+    let loaded = load(&store, &[])?;
+    let _log = Logging::of(&loaded.configuration).start();
+    let is_quiet = collect.quiet == Some(true);
+    let say = |line: &str| if is_quiet { Ok(()) } else { show::print(line) };
+    let location = StorageLocation::of(&loaded.configuration.storage)?;
+    let is_empty = match &location {
+        StorageLocation::Memory => true,
+        StorageLocation::Folder(root) => !is_root(root),
+        StorageLocation::Bucket(_) => false,
+    };
+    if is_empty {
+        say("Nothing was collected: there is no registry yet that was served from here.")?;
+        return Ok(true);
+    }
+    if collect.delete_untagged == Some(true) {
+        say("Manifests without a tag stay until they are deleted: --delete-untagged has no effect.")?;
+    }
+    let request = CollectRequest {
+        grace: grace(&loaded.configuration),
+        dry_run: collect.dry_run == Some(true),
+        repeat: false,
+        json: false,
+    };
+    if is_quiet {
+        execute_quietly(&location, request)
+    } else {
+        execute(&location, request)
+    }
+}
+
+/// A collection as it is sent to a server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename = "collect", deny_unknown_fields)]
+pub(super) struct CollectRequest {
+    /// In milliseconds.
+    grace: u64,
+    dry_run: bool,
+    /// Runs as many cycles as there is something to do for.
+    repeat: bool,
+    json: bool,
+}
+
+impl Command for CollectRequest {
+    fn only_reads(&self) -> bool {
+        self.dry_run
+    }
+
+    async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
+        let options = CollectOptions::new()
+            .grace(Duration::from_millis(self.grace))
+            .dry_run(self.dry_run);
+        let collected = collect_and_sweep(&options, self.repeat, store, &reporter).await?;
+        Ok(collected.outcome(self.json))
+    }
+}
+
+/// How many cycles one command runs at most. More than four are needed only if others push and delete meanwhile.
+const CYCLES: usize = 8;
+
+/// What was collected.
+struct Collected {
+    options: CollectOptions,
+    /// What the last cycle found, and what all of them removed.
+    report: CollectReport,
+    /// What was swept, unless nothing may be changed.
+    swept: Option<SweepReport>,
+    now: Timestamp,
+}
+
+/// Runs a cycle, or with `repeat` as many as it takes, and sweeps.
+async fn collect_and_sweep(
+    options: &CollectOptions,
+    repeat: bool,
+    store: &dyn Maintenance,
+    observer: &dyn Observer,
+) -> Result<Collected, Failure> {
+    let failed = |cause| Failure::new("the collection ended early; it can be started again").because(cause);
+    let mut report = store.collect(options, observer).await.map_err(failed)?;
+    for _ in 1..CYCLES {
+        if options.is_dry_run || !(repeat && report.has_more()) {
+            break;
+        }
+        let (removed, removed_blobs) = (report.removed, report.removed_blobs);
+        report = store.collect(options, observer).await.map_err(failed)?;
+        add(&mut report.removed, removed);
+        add(&mut report.removed_blobs, removed_blobs);
+    }
+    let swept = if options.is_dry_run {
+        None
+    } else {
+        Some(store.sweep().await.map_err(failed)?)
+    };
+    Ok(Collected {
+        options: *options,
+        report,
+        swept,
+        now: SystemClock.now(),
+    })
+}
+
+const fn add(count: &mut BlobCount, other: BlobCount) {
+    count.blobs = count.blobs.saturating_add(other.blobs);
+    count.bytes = count.bytes.saturating_add(other.bytes);
+}
+
+impl Collected {
+    /// Returns the result as text, or as a line of JSON.
+    fn outcome(&self, json: bool) -> Outcome {
+        Outcome {
+            text: if json { self.json() } else { self.text() },
+            is_success: self.report.unreadable_repositories == 0,
+        }
+    }
+
+    fn text(&self) -> String {
+        let report = &self.report;
+        let mut parts = Vec::new();
+        let later = self.later();
+        if self.options.is_dry_run {
+            parts.push(format!(
+                "A cycle now would remove {}, and condemn {}, for a cycle from {later} on to remove.",
+                blobs(report.removed),
+                blobs(report.condemned)
+            ));
+        } else {
+            parts.push(format!("Removed {}.", blobs(report.removed)));
+            if let Some(swept) = &self.swept {
+                parts.push(format!("Deleted {}.", count(swept.deleted_bytes, "byte string")));
+            }
+            if report.condemned.blobs > 0 {
+                let condemned = blobs(report.condemned);
+                parts.push(format!(
+                    "Condemned {condemned}: a cycle from {later} on removes what is not pushed again."
+                ));
+            }
+        }
+        if report.waiting.blobs > 0 {
+            let waiting = blobs(report.waiting);
+            parts.push(format!(
+                "Condemned before: {waiting}, for a cycle from {later} on at the latest."
+            ));
+        }
+        if report.young.blobs > 0 {
+            let young = blobs(report.young);
+            parts.push(format!(
+                "No manifest names {young}, which were pushed or asked for within the grace."
+            ));
+        }
+        if report.blobs_left > 0 {
+            parts.push(format!(
+                "{} of no repository: later cycles remove them.",
+                count(report.blobs_left, "blob")
+            ));
+        }
+        if report.undecided > 0 {
+            parts.push(format!(
+                "{} in use: a later cycle looks again.",
+                count(report.undecided, "record")
+            ));
+        }
+        if report.unreadable_repositories > 0 {
+            let repositories = count(report.unreadable_repositories, "repository");
+            parts.push(format!(
+                "Left alone: {repositories} with a manifest that cannot be read; see `check`."
+            ));
+        }
+        parts.join("\n")
+    }
+
+    /// Returns when what is condemned now is removed.
+    fn later(&self) -> String {
+        let grace = u64::try_from(self.options.grace.as_millis()).unwrap_or(u64::MAX);
+        let later = Timestamp(self.now.0.saturating_add(grace)).to_string();
+        // Without the milliseconds.
+        later
+            .split('.')
+            .next()
+            .map_or_else(String::new, |time| format!("{time}Z"))
+    }
+
+    fn json(&self) -> String {
+        let report = &self.report;
+        let of = |count: BlobCount| json!({ "blobs": count.blobs, "bytes": count.bytes });
+        json!({
+            "dryRun": self.options.is_dry_run,
+            "repositories": report.repositories,
+            "unchangedRepositories": report.unchanged_repositories,
+            "unreadableRepositories": report.unreadable_repositories,
+            "manifests": report.manifests,
+            "removed": of(report.removed),
+            "condemned": of(report.condemned),
+            "waiting": of(report.waiting),
+            "young": of(report.young),
+            "revived": of(report.revived),
+            "removedWithoutRepository": of(report.removed_blobs),
+            "leftWithoutRepository": report.blobs_left,
+            "undecided": report.undecided,
+            "deletedByteStrings": self.swept.map_or(0, |swept| swept.deleted_bytes),
+            "condemnedGoFrom": self.later(),
+        })
+        .to_string()
+    }
+}
+
+/// Describes blobs.
+fn blobs(of: BlobCount) -> String {
+    format!("{} ({})", count(of.blobs, "blob"), HumanBytes(of.bytes))
+}
