@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry_http::MeteredStorage;
-use registry_http::Observer;
+use registry_http::RequestObserver;
 
 use crate::failure::Failure;
 
@@ -37,7 +37,7 @@ impl Traces {
         Ok(Self)
     }
 
-    pub(crate) const fn observer(&self) -> Option<Arc<dyn Observer>> {
+    pub(crate) const fn observer(&self) -> Option<Arc<dyn RequestObserver>> {
         None
     }
 

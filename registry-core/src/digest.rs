@@ -81,7 +81,7 @@ impl fmt::Display for Algorithm {
 
 impl Digest {
     /// The maximum length in bytes of a digest that parses, more than enough for every registered algorithm.
-    pub const MAXIMUM_LENGTH: usize = 255;
+    pub const MAXIMUM_BYTES: usize = 255;
 
     /// Returns the digest as text.
     #[must_use]
@@ -146,7 +146,7 @@ fn is_digest(text: &str) -> bool {
     let Some((algorithm, encoded)) = text.split_once(':') else {
         return false;
     };
-    if text.len() > Digest::MAXIMUM_LENGTH {
+    if text.len() > Digest::MAXIMUM_BYTES {
         return false;
     }
     if let Ok(known) = algorithm.parse::<Algorithm>() {

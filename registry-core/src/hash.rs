@@ -25,12 +25,12 @@ use crate::digest::{Algorithm, Digest};
 /// ```
 #[derive(Clone)]
 pub struct Hasher {
-    state: State,
+    state: HashState,
     length: u64,
 }
 
 #[derive(Clone)]
-enum State {
+enum HashState {
     Sha256(Sha256),
     Sha512(Sha512),
 }
@@ -53,15 +53,15 @@ pub struct UnusableSnapshot;
 const VERSION: &str = "1";
 
 /// The maximum number of bytes that a snapshot may have seen, 1 EiB: far from where SHA-256 stops counting, at 2 EiB.
-const MAXIMUM_LENGTH: u64 = 1 << 60;
+const MAXIMUM_BYTES: u64 = 1 << 60;
 
 impl Hasher {
     /// Starts a digest.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         let state = match algorithm {
-            Algorithm::Sha256 => State::Sha256(Sha256::new()),
-            Algorithm::Sha512 => State::Sha512(Sha512::new()),
+            Algorithm::Sha256 => HashState::Sha256(Sha256::new()),
+            Algorithm::Sha512 => HashState::Sha512(Sha512::new()),
         };
         Self { state, length: 0 }
     }
@@ -77,8 +77,8 @@ impl Hasher {
     /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.state {
-            State::Sha256(state) => state.update(bytes),
-            State::Sha512(state) => state.update(bytes),
+            HashState::Sha256(state) => state.update(bytes),
+            HashState::Sha512(state) => state.update(bytes),
         }
         self.length = self.length.saturating_add(bytes.len() as u64);
     }
@@ -87,8 +87,8 @@ impl Hasher {
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         match self.state {
-            State::Sha256(_) => Algorithm::Sha256,
-            State::Sha512(_) => Algorithm::Sha512,
+            HashState::Sha256(_) => Algorithm::Sha256,
+            HashState::Sha512(_) => Algorithm::Sha512,
         }
     }
 
@@ -103,8 +103,8 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         let algorithm = self.algorithm();
         match self.state {
-            State::Sha256(state) => Digest::from_hash(algorithm, &state.finalize()),
-            State::Sha512(state) => Digest::from_hash(algorithm, &state.finalize()),
+            HashState::Sha256(state) => Digest::from_hash(algorithm, &state.finalize()),
+            HashState::Sha512(state) => Digest::from_hash(algorithm, &state.finalize()),
         }
     }
 
@@ -112,8 +112,8 @@ impl Hasher {
     #[must_use]
     pub fn snapshot(&self) -> HashSnapshot {
         let state = match &self.state {
-            State::Sha256(state) => hexadecimal(&state.serialize()),
-            State::Sha512(state) => hexadecimal(&state.serialize()),
+            HashState::Sha256(state) => hexadecimal(&state.serialize()),
+            HashState::Sha512(state) => hexadecimal(&state.serialize()),
         };
         let text = format!("{VERSION}:{}:{}:{state}", self.algorithm(), self.length);
         HashSnapshot(text.into())
@@ -158,12 +158,12 @@ fn parse(text: &str) -> Option<Hasher> {
     let (version, algorithm) = (fields.next()?, fields.next()?.parse().ok()?);
     let length = fields.next()?.parse().ok()?;
     let bytes = from_hexadecimal(fields.next()?)?;
-    if version != VERSION || fields.next().is_some() || length > MAXIMUM_LENGTH {
+    if version != VERSION || fields.next().is_some() || length > MAXIMUM_BYTES {
         return None;
     }
     let (state, hashed) = match algorithm {
-        Algorithm::Sha256 => (State::Sha256(deserialize(&bytes)?), sha256_length(&bytes)?),
-        Algorithm::Sha512 => (State::Sha512(deserialize(&bytes)?), sha512_length(&bytes)?),
+        Algorithm::Sha256 => (HashState::Sha256(deserialize(&bytes)?), sha256_length(&bytes)?),
+        Algorithm::Sha512 => (HashState::Sha512(deserialize(&bytes)?), sha512_length(&bytes)?),
     };
     (hashed == length).then_some(Hasher { state, length })
 }

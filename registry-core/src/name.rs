@@ -23,7 +23,7 @@ pub struct RepositoryName(Box<str>);
 
 impl RepositoryName {
     /// The maximum length of a name in bytes.
-    pub const MAXIMUM_LENGTH: usize = 255;
+    pub const MAXIMUM_BYTES: usize = 255;
 
     /// Returns the name as text.
     #[must_use]
@@ -36,7 +36,7 @@ impl FromStr for RepositoryName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        if text.len() > Self::MAXIMUM_LENGTH {
+        if text.len() > Self::MAXIMUM_BYTES {
             return Err(Error::new(
                 ErrorCode::NameInvalid,
                 "a repository name has at most 255 characters",

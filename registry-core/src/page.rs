@@ -18,10 +18,10 @@ pub struct PageQuery {
 impl PageQuery {
     /// The maximum number of items on a page, whatever `n` says, unless the registry's options differ: a client that
     /// wants more follows `Link`.
-    pub const MAXIMUM: usize = 1000;
+    pub const MAXIMUM_ITEMS: usize = 1000;
 
     /// The largest page that options may allow, in items.
-    pub const LARGEST: usize = 100_000;
+    pub const LARGEST_ITEMS: usize = 100_000;
 
     /// Parses `n`. A number that does not fit 64 bits counts as the largest that does.
     ///

@@ -117,14 +117,14 @@ pub fn with_causes(message: String, cause: Option<&(dyn core::error::Error + 'st
 }
 
 /// The longest page in a text, in bytes.
-const PAGE_LIMIT: usize = 300;
+const PAGE_BYTES: usize = 300;
 
 fn one_line(cause: String) -> String {
     if !cause.contains(['\n', '<']) {
         return cause;
     }
     let words: Vec<&str> = cause.split_whitespace().collect();
-    shortened(&words.join(" "), PAGE_LIMIT).into_owned()
+    shortened(&words.join(" "), PAGE_BYTES).into_owned()
 }
 
 #[cfg(test)]

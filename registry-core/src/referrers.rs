@@ -12,7 +12,7 @@ use crate::media_type::MediaType;
 
 /// Annotations of at least this many bytes are shared with the list instead of copied. They may be as large as a
 /// manifest, and may be sent to many clients.
-const LARGE: usize = 16 * 1024;
+const LARGE_ANNOTATIONS_BYTES: usize = 16 * 1024;
 
 /// Returns the body of a list of referrers: an image index of `descriptors`, in their order, which may be empty
 /// (distribution-spec 1.1, "Listing Referrers"). Its media type is [`MediaType::OCI_INDEX`].
@@ -55,7 +55,7 @@ fn write_descriptor(
         // Inside of the object, whose last byte is its end.
         text.pop();
         text.extend_from_slice(br#","annotations":"#);
-        if annotations.len() < LARGE {
+        if annotations.len() < LARGE_ANNOTATIONS_BYTES {
             text.extend_from_slice(annotations);
         } else {
             pieces.push(core::mem::take(text).into());

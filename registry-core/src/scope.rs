@@ -34,7 +34,7 @@ pub struct Scope {
 
 impl Scope {
     /// The maximum size in bytes of a text that is parsed as scopes.
-    pub const MAXIMUM_LENGTH: usize = 16 * 1024;
+    pub const MAXIMUM_BYTES: usize = 16 * 1024;
 
     /// Creates the scope of some actions on a repository.
     #[must_use]
@@ -61,9 +61,9 @@ impl Scope {
     /// Parses scopes that are separated by spaces.
     ///
     /// # Errors
-    /// [`InvalidScope`], with the first malformed scope; also if there are more than [`Self::MAXIMUM_LENGTH`] bytes.
+    /// [`InvalidScope`], with the first malformed scope; also if there are more than [`Self::MAXIMUM_BYTES`] bytes.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidScope> {
-        if text.len() > Self::MAXIMUM_LENGTH {
+        if text.len() > Self::MAXIMUM_BYTES {
             return Err(InvalidScope::TooLong);
         }
         text.split(' ')

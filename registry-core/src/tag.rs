@@ -19,7 +19,7 @@ pub struct Tag(Box<str>);
 
 impl Tag {
     /// The maximum length of a tag in bytes.
-    pub const MAXIMUM_LENGTH: usize = 128;
+    pub const MAXIMUM_BYTES: usize = 128;
 
     /// Returns the tag as text.
     #[must_use]
@@ -50,7 +50,7 @@ impl FromStr for Tag {
     fn from_str(text: &str) -> Result<Self, Error> {
         let is_first = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let is_other = |c: char| is_first(c) || c == '.' || c == '-';
-        if text.len() <= Self::MAXIMUM_LENGTH && text.starts_with(is_first) && text.chars().all(is_other) {
+        if text.len() <= Self::MAXIMUM_BYTES && text.starts_with(is_first) && text.chars().all(is_other) {
             Ok(Self(text.into()))
         } else {
             Err(Error::new(

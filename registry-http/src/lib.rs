@@ -58,7 +58,8 @@ pub use crate::service::{HeaderFields, RegistryService, ResponseBody};
 #[cfg(feature = "opentelemetry")]
 pub use crate::telemetry::RequestSpans;
 pub use crate::telemetry::{
-    AccessLog, AuditLevel, EventSink, LineFormat, LineLog, LineSink, Observer, RefusalLog, RequestRecord,
+    AccessLog, AuditLevel, EventSink, LineFormat, LineLog, LineSink, RefusalLog, RequestObserver,
+    RequestRecord,
 };
 #[cfg(feature = "metrics")]
-pub use crate::telemetry::{CheckOptions, DebugService, Health, MeteredStorage, Metrics};
+pub use crate::telemetry::{CheckOptions, DebugService, MeteredStorage, Metrics, ServerHealth};

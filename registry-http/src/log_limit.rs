@@ -22,7 +22,7 @@ const OF_ALL: Rate = Rate {
 };
 
 /// How many addresses are remembered.
-const REMEMBERED: usize = 1024;
+const REMEMBERED_ADDRESSES: usize = 1024;
 
 /// Keeps clients from filling the log: it suppresses lines, and counts them.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl LogLimit {
     /// Creates a limit for one kind of line.
     pub(crate) fn new() -> Self {
         Self {
-            of_address: RateLimiter::remembering(OF_ADDRESS, REMEMBERED),
+            of_address: RateLimiter::remembering(OF_ADDRESS, REMEMBERED_ADDRESSES),
             of_all: RateLimiter::remembering(OF_ALL, 1),
             left_out: AtomicU64::new(0),
         }

@@ -16,13 +16,13 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 /// How many addresses, and how many identities, are remembered. With more, the least recently seen one starts over.
-const REMEMBERED: usize = 65_536;
+const REMEMBERED_KEYS: usize = 65_536;
 
 /// How long a request that writes is held back before it is refused. Build tools fail on a refusal and do not retry.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// How many requests are held back at once; beyond that they are refused.
-const DELAYED: usize = 256;
+const DELAYED_REQUESTS: usize = 256;
 
 /// A number of requests in a time, and how many may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) struct RateLimiter<K> {
 
 impl<K: Clone + Eq + Hash> RateLimiter<K> {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self::remembering(rate, REMEMBERED)
+        Self::remembering(rate, REMEMBERED_KEYS)
     }
 
     /// Creates a limiter that remembers `keys` keys.
@@ -164,7 +164,7 @@ impl RateLimits {
         Self {
             address: address.map(RateLimiter::new),
             identity: identity.map(RateLimiter::new),
-            delayed: Semaphore::new(DELAYED),
+            delayed: Semaphore::new(DELAYED_REQUESTS),
         }
     }
 
@@ -188,11 +188,11 @@ impl RateLimits {
         key: &K,
         pace: Pace,
     ) -> Result<(), Error> {
-        let place = match pace {
+        let delay = match pace {
             Pace::Reads => None,
             Pace::Writes | Pace::GoesOn => self.delayed.try_acquire().ok(),
         };
-        let patience = if place.is_some() {
+        let patience = if delay.is_some() {
             LONGEST_DELAY
         } else {
             Duration::ZERO
@@ -200,10 +200,10 @@ impl RateLimits {
         match limiter.take(key, patience) {
             Ok(Duration::ZERO) => {}
             Ok(wait) => sleep(wait).await,
-            Err(_) if pace == Pace::GoesOn && place.is_some() => sleep(LONGEST_DELAY).await,
+            Err(_) if pace == Pace::GoesOn && delay.is_some() => sleep(LONGEST_DELAY).await,
             Err(wait) => return Err(too_many(wait)),
         }
-        drop(place);
+        drop(delay);
         Ok(())
     }
 }
@@ -290,7 +290,7 @@ mod tests {
         limits.check_address(address, Pace::GoesOn).await.unwrap();
         assert_eq!(begun.elapsed().as_secs(), LONGEST_DELAY.as_secs());
         // So many wait already that more would defeat the limit.
-        let waiting = (0..=DELAYED).map(|_| limits.check_address(address, Pace::GoesOn));
+        let waiting = (0..=DELAYED_REQUESTS).map(|_| limits.check_address(address, Pace::GoesOn));
         let results = futures_util::future::join_all(waiting).await;
         assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
     }

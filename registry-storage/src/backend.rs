@@ -365,9 +365,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns how many bytes after the last part, which ends at `offset`, may stay in the session's record.
     fn tail_limit(&self, offset: u64) -> usize;
 
-    /// Returns whether a part must be named in the session's record before it is written, because the backend cannot
-    /// find out afterwards which parts exist.
-    fn must_reserve_parts(&self) -> bool;
+    /// Returns whether the session's record must name each part once it is written, because the backend cannot find
+    /// out afterwards which parts exist. Then only the last part may be smaller than [`part_size`](Self::part_size), so
+    /// [`tail_limit`](Self::tail_limit) is one byte less than it.
+    fn must_record_parts(&self) -> bool;
+
+    /// Returns whether the parts of unfinished bytes can be read before the bytes are complete.
+    fn can_read_staged_bytes(&self) -> bool;
 
     /// Reserves memory for a part of `size` bytes. If it is not free, waits for it, or, if parts may be of any size,
     /// returns a small permit at once, so that clients that send slowly do not keep others from sending.

@@ -126,7 +126,7 @@ pub use crate::object_store::ObjectStoreBackend;
 pub use crate::object_store::{AzureCredentials, AzureOptions};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
-pub use crate::observer::{Finding, Observer, Step};
+pub use crate::observer::{Finding, MaintenanceObserver, Step};
 pub use crate::store::{
     BlobCount, CollectOptions, CollectReport, Contents, Store, StoreOptions, SweepReport, check,
 };

@@ -24,7 +24,7 @@ use crate::filesystem::backup::{BackupError, BackupReport};
 use crate::filesystem::{BYTES_FOLDER, FilesystemBackend};
 #[cfg(all(feature = "layout", unix))]
 use crate::layout::{self, LayoutError, LayoutReport};
-use crate::observer::Observer;
+use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{CollectOptions, CollectReport, Contents, Store, SweepReport};
 
@@ -33,7 +33,7 @@ use crate::store::{CollectOptions, CollectReport, Contents, Store, SweepReport};
 /// `Arc<dyn Maintenance>` is all that a process needs of a store: it coerces to `Arc<dyn Storage>` for a
 /// [`Registry`](registry_core::Registry). Only [`Store`] implements it, so operations can be added to it.
 ///
-/// Each long operation takes its options, and an [`Observer`] that receives its progress and what it finds. Each may run
+/// Each long operation takes its options, and a [`MaintenanceObserver`] that receives its progress and what it finds. Each may run
 /// beside all requests and all other operations, and may be repeated.
 ///
 /// ```
@@ -59,7 +59,11 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     ///
     /// # Errors
     /// Those of the medium.
-    async fn check(&self, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport, Error>;
+    async fn check(
+        &self,
+        options: &CheckOptions,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<CheckReport, Error>;
 
     /// Aborts idle upload sessions, forgets old ended ones, ends interrupted deletes and pushes, drops blobs that no
     /// repository may read any more, and deletes bytes that nothing names.
@@ -91,7 +95,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     async fn collect(
         &self,
         options: &CollectOptions,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error>;
 
     /// Waits until a sweep may make room for writes that are refused for lack of space. Cancel safe.
@@ -118,7 +122,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         &self,
         root: &Path,
         options: &ExportOptions,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<ExportReport, ExportError>;
 
     /// Writes an image layout, as [`layout::export`] does of any storage.
@@ -130,7 +134,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         &self,
         repositories: &[registry_core::RepositoryName],
         target: &Path,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<LayoutReport, LayoutError>;
 
     /// Stores the images of a layout, as [`layout::import`] does in any storage.
@@ -142,7 +146,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         &self,
         repositories: &[registry_core::RepositoryName],
         source: &Path,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<LayoutReport, LayoutError>;
 
     /// Makes a backup of the whole store in the folder `target`, which must be empty or not exist.
@@ -154,7 +158,11 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// # Errors
     /// [`BackupError`]; [`NotOnDisk`](BackupError::NotOnDisk) unless the store is in a folder.
     #[cfg(all(feature = "filesystem", unix))]
-    async fn backup(&self, target: &Path, observer: Arc<dyn Observer>) -> Result<BackupReport, BackupError> {
+    async fn backup(
+        &self,
+        target: &Path,
+        observer: Arc<dyn MaintenanceObserver>,
+    ) -> Result<BackupReport, BackupError> {
         self.on_disk()?.backend().back_up(target, observer).await
     }
 
@@ -179,7 +187,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         &self,
         tree: &Tree,
         options: &AdoptOptions,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<AdoptReport, AdoptError> {
         distribution::adopt(self.on_disk()?, tree, options, observer).await
     }
@@ -226,7 +234,11 @@ mod sealed {
 
 #[async_trait]
 impl<B: Backend> Maintenance for Store<B> {
-    async fn check(&self, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport, Error> {
+    async fn check(
+        &self,
+        options: &CheckOptions,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<CheckReport, Error> {
         check::check(self, options, observer).await
     }
 
@@ -237,7 +249,7 @@ impl<B: Backend> Maintenance for Store<B> {
     async fn collect(
         &self,
         options: &CollectOptions,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error> {
         self.run_cycle(options, observer).await
     }
@@ -255,7 +267,7 @@ impl<B: Backend> Maintenance for Store<B> {
         &self,
         root: &Path,
         options: &ExportOptions,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<ExportReport, ExportError> {
         let disk = self.on_disk().ok();
         let bytes = disk.filter(|_| options.link);
@@ -272,7 +284,7 @@ impl<B: Backend> Maintenance for Store<B> {
         &self,
         repositories: &[registry_core::RepositoryName],
         target: &Path,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<LayoutReport, LayoutError> {
         layout::export(self, repositories, target, observer).await
     }
@@ -282,7 +294,7 @@ impl<B: Backend> Maintenance for Store<B> {
         &self,
         repositories: &[registry_core::RepositoryName],
         source: &Path,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<LayoutReport, LayoutError> {
         layout::import(self, source, repositories, observer).await
     }

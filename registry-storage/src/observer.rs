@@ -14,13 +14,13 @@ use crate::store::check::finding::RecordFinding;
 /// and a closure receives the findings.
 ///
 /// ```
-/// use registry_storage::{Finding, Observer, Step};
+/// use registry_storage::{Finding, MaintenanceObserver, Step};
 ///
 /// #[derive(Debug)]
 /// struct Print;
 ///
 /// #[async_trait::async_trait]
-/// impl Observer for Print {
+/// impl MaintenanceObserver for Print {
 ///     fn step(&self, step: Step, done: u64, total: Option<u64>) {
 ///         println!("{done} of {total:?} {}", step.unit());
 ///     }
@@ -31,7 +31,7 @@ use crate::store::check::finding::RecordFinding;
 /// }
 /// ```
 #[async_trait]
-pub trait Observer: Send + Sync {
+pub trait MaintenanceObserver: Send + Sync {
     /// `done` of `total` units of `step` are done. The total is not always known, and may grow. Called often, so it
     /// should be quick.
     fn step(&self, _step: Step, _done: u64, _total: Option<u64>) {}
@@ -46,10 +46,10 @@ pub trait Observer: Send + Sync {
 }
 
 /// Ignores everything.
-impl Observer for () {}
+impl MaintenanceObserver for () {}
 
 #[async_trait]
-impl<F: Fn(Finding) + Send + Sync> Observer for F {
+impl<F: Fn(Finding) + Send + Sync> MaintenanceObserver for F {
     async fn found(&self, finding: Finding) {
         self(finding);
     }

@@ -20,7 +20,7 @@ use registry_storage::check::CheckOptions;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::filesystem::backup::{BackupError, restore};
 use registry_storage::testing::Observed;
-use registry_storage::{Maintenance as _, Observer, Step};
+use registry_storage::{Maintenance as _, MaintenanceObserver, Step};
 
 use crate::support::images::{Image, image, name, push_image, start_upload, tag, try_push};
 
@@ -236,7 +236,7 @@ struct Stop {
 }
 
 #[async_trait::async_trait]
-impl Observer for Stop {
+impl MaintenanceObserver for Stop {
     fn step(&self, step: Step, _: u64, _: Option<u64>) {
         if step == Step::Files {
             self.begun.notify_one();

@@ -17,7 +17,7 @@ use registry_core::{Digest, Reference, RepositoryName, Storage};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::layout::{LayoutError, LayoutReport, export, import};
 use registry_storage::testing::Observed;
-use registry_storage::{Maintenance as _, Observer, Step};
+use registry_storage::{Maintenance as _, MaintenanceObserver, Step};
 use registry_storage::{ObjectStoreBackend, Store};
 
 use crate::support::images::{Image, digest, name, push_image, push_index, push_referrer, tag};
@@ -556,7 +556,7 @@ async fn what_is_gone_or_damaged_in_the_registry_is_left_out_of_the_export() {
 #[derive(Debug, Default)]
 struct Begun(tokio::sync::Notify);
 
-impl Observer for Begun {
+impl MaintenanceObserver for Begun {
     fn step(&self, _: Step, _: u64, _: Option<u64>) {
         self.0.notify_one();
     }

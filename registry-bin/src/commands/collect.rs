@@ -8,7 +8,8 @@ use indicatif::HumanBytes;
 use registry_core::Timestamp;
 use registry_storage::filesystem::is_root;
 use registry_storage::{
-    BlobCount, Clock as _, CollectOptions, CollectReport, Maintenance, Observer, SweepReport, SystemClock,
+    BlobCount, Clock as _, CollectOptions, CollectReport, Maintenance, MaintenanceObserver, SweepReport,
+    SystemClock,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -177,7 +178,7 @@ async fn collect_and_sweep(
     options: &CollectOptions,
     repeat: bool,
     store: &dyn Maintenance,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
 ) -> Result<Collected, Failure> {
     let failed = |cause| Failure::new("the collection ended early; it can be started again").because(cause);
     let mut report = store.collect(options, observer).await.map_err(failed)?;

@@ -56,7 +56,7 @@ fn names_users_only(configuration: &Configuration) -> bool {
 
 /// Returns the keys that exceed a limit.
 fn limited(configuration: &Configuration) -> Vec<(&'static str, String)> {
-    let most = PageQuery::LARGEST;
+    let most = PageQuery::LARGEST_ITEMS;
     let is_more = |wanted: i64| usize::try_from(wanted).is_ok_and(|wanted| wanted > most);
     [
         ("catalog.maxentries", configuration.catalog.most_entries),

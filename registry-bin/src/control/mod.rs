@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError, is_root, is_writable};
-use registry_storage::{Maintenance, Observer, Store};
+use registry_storage::{Maintenance, MaintenanceObserver, Store};
 use serde::Serialize;
 
 pub(crate) use self::command::{Command, NewFolder};
@@ -50,7 +50,7 @@ pub(crate) fn execute_quietly(
 
 /// Does work that is never done by a server, shows its progress, and prints the result.
 pub(crate) fn with_progress(
-    work: impl AsyncFnOnce(Arc<dyn Observer>) -> Result<String, Failure>,
+    work: impl AsyncFnOnce(Arc<dyn MaintenanceObserver>) -> Result<String, Failure>,
 ) -> Result<(), Failure> {
     with_reporter(async |reporter| work(Arc::new(reporter)).await)
 }

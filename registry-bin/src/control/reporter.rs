@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use registry_storage::{Finding, Observer, Step};
+use registry_storage::{Finding, MaintenanceObserver, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -47,7 +47,7 @@ impl Reporter {
 }
 
 #[async_trait]
-impl Observer for Reporter {
+impl MaintenanceObserver for Reporter {
     fn step(&self, step: Step, done: u64, total: Option<u64>) {
         self.progress.send_modify(|state| {
             if state.unit != step.unit() {

@@ -14,7 +14,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use registry_http::MeteredStorage;
-use registry_http::{Observer, RequestSpans};
+use registry_http::{RequestObserver, RequestSpans};
 
 use self::environment::TraceOptions;
 use self::exporter::{Exporter, certificates};
@@ -78,7 +78,7 @@ impl Traces {
     }
 
     /// Returns the observer that creates a span for each request.
-    pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
+    pub(crate) fn observer(&self) -> Option<Arc<dyn RequestObserver>> {
         let started = self.started.as_ref()?;
         let propagator: Box<dyn TextMapPropagator + Send + Sync> = if started.joins_traces {
             Box::new(TraceContextPropagator::new())

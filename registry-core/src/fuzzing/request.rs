@@ -63,7 +63,7 @@ pub fn ranges(bytes: &[u8]) {
     let Some(header) = RangeHeader::parse(text) else {
         return;
     };
-    assert!((1..=RangeHeader::MAXIMUM).contains(&header.parts().len()));
+    assert!((1..=RangeHeader::MAXIMUM_PARTS).contains(&header.parts().len()));
     assert_eq!(RangeHeader::parse(&header.to_string()).as_ref(), Some(&header));
     for size in [0, 1, 10, 2048, u64::MAX] {
         let Selection::Parts(parts) = header.resolve(size) else {

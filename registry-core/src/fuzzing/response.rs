@@ -15,7 +15,7 @@ use crate::response::{
 const BASE: &str = "https://registry.example:5000/v2/a/blobs/uploads/";
 
 /// How many bytes the client sent.
-const SENT: u64 = 1000;
+const SENT_BYTES: u64 = 1000;
 
 /// Any response is parsed for every endpoint, and what it says can be used: sizes and offsets are in order, URLs can stand in a
 /// request, and an error is a line of text.
@@ -71,13 +71,13 @@ fn check_uploads<F: Fields>(received: &ReceivedResponse<'_, F>, digest: &Digest)
     assert_eq!(session.offset, 0);
     check_session(&session, digest);
     for next in [
-        check(received.chunk_accepted(&session, SENT)),
-        check(received.upload_status(&session, SENT)),
+        check(received.chunk_accepted(&session, SENT_BYTES)),
+        check(received.upload_status(&session, SENT_BYTES)),
     ]
     .into_iter()
     .flatten()
     {
-        assert!(next.offset <= SENT);
+        assert!(next.offset <= SENT_BYTES);
         check_session(&next, digest);
     }
     match check(received.blob_posted(digest)) {
@@ -114,7 +114,7 @@ fn check_location(location: &Location) {
         .as_ref()
         .and_then(|absolute| absolute.resolve("http://elsewhere/"));
     // The URL of the request makes it longer.
-    assert!(again.as_deref() == Some(&url) || url.len() > Location::MAXIMUM_LENGTH);
+    assert!(again.as_deref() == Some(&url) || url.len() > Location::MAXIMUM_BYTES);
     assert!(url.starts_with("http://") || url.starts_with("https://"), "{url}");
 }
 

@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
 
 /// The maximum number of characters of the JSON parser's message that a client gets; it may quote the document.
-const MESSAGE_LIMIT: usize = 200;
+const MESSAGE_CHARACTERS: usize = 200;
 
 /// A manifest of any type. A list is absent only if its key is: `null` is an empty one.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Document {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let text = core::str::from_utf8(bytes).map_err(|_| invalid("the manifest is not UTF-8"))?;
         serde_json::from_str(text).map_err(|error| {
-            let reason: String = error.to_string().chars().take(MESSAGE_LIMIT).collect();
+            let reason: String = error.to_string().chars().take(MESSAGE_CHARACTERS).collect();
             Error::new(
                 ErrorCode::ManifestInvalid,
                 format!("the manifest is not valid: {reason}"),
@@ -257,7 +257,7 @@ impl Visitor<'_> for KeyOf<'_> {
     }
 
     fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        let mut folded = [0; LONGEST_KEY];
+        let mut folded = [0; LONGEST_KEY_BYTES];
         let Some(folded) = fold(name, &mut folded) else {
             return Ok(None);
         };
@@ -270,11 +270,11 @@ impl Visitor<'_> for KeyOf<'_> {
 }
 
 /// The length of the longest key, with some margin.
-const LONGEST_KEY: usize = 16;
+const LONGEST_KEY_BYTES: usize = 16;
 
 /// Folds a name as Go's JSON parser does, which compares with Unicode's simple folding: it accepts `ſubject` for
 /// `subject`. Returns `None` if the result is not ASCII or is too long, because no key is either.
-fn fold<'a>(name: &str, folded: &'a mut [u8; LONGEST_KEY]) -> Option<&'a [u8]> {
+fn fold<'a>(name: &str, folded: &'a mut [u8; LONGEST_KEY_BYTES]) -> Option<&'a [u8]> {
     let mut length = 0;
     let mut push = |byte: u8| {
         *folded.get_mut(length)? = byte;

@@ -31,7 +31,7 @@ pub struct InvalidGlob(String);
 
 impl Glob {
     /// The maximum length of a pattern in bytes.
-    pub const MAXIMUM_LENGTH: usize = 255;
+    pub const MAXIMUM_BYTES: usize = 255;
 
     /// Returns the pattern as text.
     #[must_use]
@@ -169,7 +169,7 @@ impl FromStr for Glob {
     fn from_str(text: &str) -> Result<Self, InvalidGlob> {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/*".contains(&byte);
         if !text.is_empty()
-            && text.len() <= Self::MAXIMUM_LENGTH
+            && text.len() <= Self::MAXIMUM_BYTES
             && text.bytes().all(is_valid)
             && !text.contains("***")
         {

@@ -136,14 +136,14 @@ impl fmt::Display for ByteRange {
 ///
 /// A field that does not parse is to be ignored, which means that the whole content is sent. `bytes=500-0` parses, though
 /// the RFC calls it malformed: the conformance suite asks that it be answered 416. So does a field of more than
-/// [`RangeHeader::MAXIMUM`] parts: podman asks for the hundreds of chunks of a layer that it lacks, and a client that asks for
+/// [`RangeHeader::MAXIMUM_PARTS`] parts: podman asks for the hundreds of chunks of a layer that it lacks, and a client that asks for
 /// some parts of a large layer does not want the whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeHeader(Parts);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Parts {
-    /// 1 to [`RangeHeader::MAXIMUM`].
+    /// 1 to [`RangeHeader::MAXIMUM_PARTS`].
     Some(Vec<ByteRange>),
     TooMany,
 }
@@ -157,18 +157,18 @@ pub enum Selection {
     Parts(Vec<Range<u64>>),
     /// None of the parts exists: 416.
     NotSatisfiable,
-    /// More than [`RangeHeader::MAXIMUM`] parts were asked for: 416.
+    /// More than [`RangeHeader::MAXIMUM_PARTS`] parts were asked for: 416.
     TooManyParts,
 }
 
 impl RangeHeader {
     /// The maximum number of parts that are served.
-    pub const MAXIMUM: usize = 2048;
+    pub const MAXIMUM_PARTS: usize = 2048;
 
-    /// Creates a field of 1 to [`RangeHeader::MAXIMUM`] parts; `None` for any other number.
+    /// Creates a field of 1 to [`RangeHeader::MAXIMUM_PARTS`] parts; `None` for any other number.
     #[must_use]
     pub fn new(parts: Vec<ByteRange>) -> Option<Self> {
-        (1..=Self::MAXIMUM)
+        (1..=Self::MAXIMUM_PARTS)
             .contains(&parts.len())
             .then_some(Self(Parts::Some(parts)))
     }
@@ -188,7 +188,7 @@ impl RangeHeader {
             .map(str::trim_ascii)
             .filter(|part| !part.is_empty())
         {
-            if parts.len() == Self::MAXIMUM {
+            if parts.len() == Self::MAXIMUM_PARTS {
                 return Some(Self(Parts::TooMany));
             }
             parts.push(parse_part(part)?);

@@ -58,7 +58,7 @@ pub(super) async fn collect(mut body: Body<'_>, length: Option<u64>, limit: usiz
 }
 
 /// The size of a piece in bytes.
-const PIECE: usize = 64 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Collected bytes, in pieces that are all full except the last one.
 #[derive(Default)]
@@ -68,13 +68,13 @@ impl Pieces {
     fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let last = match self.0.last_mut() {
-                Some(last) if last.len() < PIECE => last,
+                Some(last) if last.len() < PIECE_BYTES => last,
                 _ => {
-                    self.0.push(Vec::with_capacity(PIECE));
+                    self.0.push(Vec::with_capacity(PIECE_BYTES));
                     continue;
                 }
             };
-            let (fitting, rest) = bytes.split_at(bytes.len().min(PIECE - last.len()));
+            let (fitting, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES - last.len()));
             last.extend_from_slice(fitting);
             bytes = rest;
         }

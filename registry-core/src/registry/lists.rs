@@ -27,7 +27,7 @@ use crate::tag::Tag;
 const MAXIMUM_PAGES: usize = 10;
 
 /// The default number of repositories on a page of the catalog, for a client that does not say how many it wants.
-const MAXIMUM_CATALOG: usize = 10 * PageQuery::MAXIMUM;
+const CATALOG_PAGE_ITEMS: usize = 10 * PageQuery::MAXIMUM_ITEMS;
 
 /// A list that is read page by page. It owns everything it needs, because a response outlives the request.
 #[async_trait]
@@ -35,7 +35,7 @@ trait Source: Send + Sync + 'static {
     type Item: Serialize + AsRef<str> + Send;
 
     /// The minimum number of items to request from the storage: more than 1 if few of a page's items may remain.
-    const MINIMUM: usize = 1;
+    const MINIMUM_ITEMS: usize = 1;
 
     /// Reads a page, which may have fewer items than requested although more follow.
     async fn page(&self, page: PageRequest) -> Result<Page<Self::Item>, Error>;
@@ -79,7 +79,7 @@ struct Catalog<S: ?Sized> {
 impl<S: ?Sized + Storage> Source for Catalog<S> {
     type Item = RepositoryName;
 
-    const MINIMUM: usize = PageQuery::MAXIMUM;
+    const MINIMUM_ITEMS: usize = PageQuery::MAXIMUM_ITEMS;
 
     async fn page(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error> {
         let mut page = self.storage.list_repositories(page).await?;
@@ -111,7 +111,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             page,
             namespace: None,
         };
-        let most = self.options.tags_page_limit.min(PageQuery::LARGEST);
+        let most = self.options.tags_page_limit.min(PageQuery::LARGEST_ITEMS);
         match page.page_size(most) {
             None => whole_list(tags, head, page.last.clone()).await,
             Some(size) => {
@@ -133,8 +133,10 @@ impl<S: ?Sized + Storage> Registry<S> {
             key: self.options.catalog_key.clone(),
             start: page.last.clone().unwrap_or_default(),
         };
-        let most = self.options.catalog_page_limit.min(PageQuery::LARGEST);
-        let size = page.page_size(most).unwrap_or_else(|| most.max(MAXIMUM_CATALOG));
+        let most = self.options.catalog_page_limit.min(PageQuery::LARGEST_ITEMS);
+        let size = page
+            .page_size(most)
+            .unwrap_or_else(|| most.max(CATALOG_PAGE_ITEMS));
         let last = page
             .last
             .as_deref()
@@ -207,12 +209,12 @@ async fn outline<T: Source>(
         source.page(PageRequest { last, limit: 1 }).await?;
         return Ok(page);
     }
-    let most_pages = size.div_ceil(PageQuery::MAXIMUM).max(MAXIMUM_PAGES);
+    let most_pages = size.div_ceil(PageQuery::MAXIMUM_ITEMS).max(MAXIMUM_PAGES);
     let (mut count, mut pages) = (0_usize, 0);
     let mut last_item = None;
     loop {
         let missing = size.saturating_sub(count);
-        let limit = missing.clamp(T::MINIMUM, PageQuery::MAXIMUM);
+        let limit = missing.clamp(T::MINIMUM_ITEMS, PageQuery::MAXIMUM_ITEMS);
         let begin = last.clone();
         let mut read = source.page(PageRequest { last, limit }).await?;
         let is_cut = read.items.len() > missing;
@@ -223,7 +225,7 @@ async fn outline<T: Source>(
         }
         if page.rest.is_none() {
             let kept = page.items.len().saturating_add(read.items.len());
-            if kept <= PageQuery::MAXIMUM {
+            if kept <= PageQuery::MAXIMUM_ITEMS {
                 page.items.append(&mut read.items);
             } else {
                 page.rest = begin;
@@ -246,7 +248,7 @@ async fn outline<T: Source>(
 
 /// Sends the whole list, with one page in memory at a time.
 async fn whole_list(source: impl Source, head: String, last: Option<String>) -> Result<Response, Error> {
-    let limit = PageQuery::MAXIMUM;
+    let limit = PageQuery::MAXIMUM_ITEMS;
     let first = source.page(PageRequest { last, limit }).await?;
     written(source, head, &first.items, first.next, None)
 }
@@ -305,7 +307,7 @@ async fn step<T: Source>(
     };
     let page = PageRequest {
         last: Some(last),
-        limit: PageQuery::MAXIMUM,
+        limit: PageQuery::MAXIMUM_ITEMS,
     };
     let mut page = source.page(page).await?;
     let is_within = |place: &str| end.is_none_or(|end| place <= end);

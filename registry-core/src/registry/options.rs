@@ -21,11 +21,11 @@ pub struct Options {
     /// An index may name manifests that the repository does not have; everything else that a manifest names must exist.
     /// The default is `false`.
     pub allow_sparse_indexes: bool,
-    /// The maximum number of tags on a page of their list, up to [`PageQuery::LARGEST`]. The default is
-    /// [`PageQuery::MAXIMUM`]. A client that does not say how many it wants gets all.
+    /// The maximum number of tags on a page of their list, up to [`PageQuery::LARGEST_ITEMS`]. The default is
+    /// [`PageQuery::MAXIMUM_ITEMS`]. A client that does not say how many it wants gets all.
     pub tags_page_limit: usize,
-    /// The maximum number of repositories on a page of the catalog, up to [`PageQuery::LARGEST`]. The default is
-    /// [`PageQuery::MAXIMUM`]. A client that does not say how many it wants gets ten times [`PageQuery::MAXIMUM`], or
+    /// The maximum number of repositories on a page of the catalog, up to [`PageQuery::LARGEST_ITEMS`]. The default is
+    /// [`PageQuery::MAXIMUM_ITEMS`]. A client that does not say how many it wants gets ten times [`PageQuery::MAXIMUM_ITEMS`], or
     /// this number if it is larger.
     pub catalog_page_limit: usize,
     /// Hides where a page of the catalog ends that has nothing to show: its link would name a repository that the
@@ -44,8 +44,8 @@ impl Default for Options {
             manifest_descriptor_limit: 10_000,
             allow_missing_children: false,
             allow_sparse_indexes: false,
-            tags_page_limit: PageQuery::MAXIMUM,
-            catalog_page_limit: PageQuery::MAXIMUM,
+            tags_page_limit: PageQuery::MAXIMUM_ITEMS,
+            catalog_page_limit: PageQuery::MAXIMUM_ITEMS,
             catalog_key: None,
             referrers_size_limit: 4 * 1024 * 1024,
         }

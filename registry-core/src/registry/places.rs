@@ -11,10 +11,10 @@ use sha2::{Digest as _, Sha256};
 const MARK: char = '~';
 
 /// The size of a nonce, and of a tag, in bytes.
-const PART: usize = 16;
+const NONCE_BYTES: usize = 16;
 
 /// The length of a hidden name is rounded up to a multiple of this many bytes.
-const STEP: usize = 64;
+const PADDING_BYTES: usize = 64;
 
 /// What the key is used for: no input of one use is an input of another.
 #[derive(Clone, Copy)]
@@ -46,7 +46,7 @@ impl CatalogKey {
         // No name contains a zero byte.
         let nonce = self.part(Use::Nonce, &[name.as_bytes(), &[0], start.as_bytes()]);
         let mut padded = Vec::from(name);
-        padded.resize(name.len().next_multiple_of(STEP), 0);
+        padded.resize(name.len().next_multiple_of(PADDING_BYTES), 0);
         let hidden = self.mask(&nonce, &padded);
         let tag = self.part(Use::Tag, &[&nonce, &hidden]);
         let mut sealed = String::from(MARK);
@@ -59,8 +59,8 @@ impl CatalogKey {
     /// Returns the name that was hidden with this key; `None` if it was not.
     pub(super) fn open(&self, sealed: &str) -> Option<String> {
         let bytes = from_hex(sealed.strip_prefix(MARK)?)?;
-        let (nonce, rest) = bytes.split_first_chunk::<PART>()?;
-        let (hidden, tag) = rest.split_last_chunk::<PART>()?;
+        let (nonce, rest) = bytes.split_first_chunk::<NONCE_BYTES>()?;
+        let (hidden, tag) = rest.split_last_chunk::<NONCE_BYTES>()?;
         if self.part(Use::Tag, &[nonce, hidden]) != *tag {
             return None;
         }
@@ -78,13 +78,13 @@ impl CatalogKey {
     }
 
     /// Half of a hash, which cannot be extended with more input.
-    fn part(&self, reason: Use, parts: &[&[u8]]) -> [u8; PART] {
+    fn part(&self, reason: Use, parts: &[&[u8]]) -> [u8; NONCE_BYTES] {
         let hash = self.hash(reason, parts);
         hash.first_chunk().copied().unwrap_or_default()
     }
 
     /// Masks `text` with a stream that depends on the key and the nonce; masking it again restores it.
-    fn mask(&self, nonce: &[u8; PART], text: &[u8]) -> Vec<u8> {
+    fn mask(&self, nonce: &[u8; NONCE_BYTES], text: &[u8]) -> Vec<u8> {
         let blocks = (0_u64..).flat_map(|number| self.hash(Use::Mask, &[nonce, &number.to_be_bytes()]));
         text.iter().zip(blocks).map(|(byte, mask)| byte ^ mask).collect()
     }

@@ -13,7 +13,7 @@ use crate::response::Response;
 use crate::storage::{ReferrersRequest, Storage};
 
 /// The default number of descriptors on a page, for a client that does not say how many it wants.
-const MAXIMUM: usize = 10_000;
+const PAGE_DESCRIPTORS: usize = 10_000;
 
 impl<S: ?Sized + Storage> Registry<S> {
     /// Lists referrers. A manifest or repository that does not exist has none.
@@ -26,7 +26,9 @@ impl<S: ?Sized + Storage> Registry<S> {
     ) -> Result<Response, Error> {
         let request = ReferrersRequest {
             last: query.last.clone(),
-            limit: query.page_size(PageQuery::MAXIMUM).unwrap_or(MAXIMUM),
+            limit: query
+                .page_size(PageQuery::MAXIMUM_ITEMS)
+                .unwrap_or(PAGE_DESCRIPTORS),
             size_limit: self.options.referrers_size_limit,
             artifact_type: artifact_type.map(String::from),
         };

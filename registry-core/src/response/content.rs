@@ -53,7 +53,7 @@ impl Response {
             Selection::TooManyParts => {
                 let message = format!(
                     "At most {} ranges may be asked for at once.",
-                    RangeHeader::MAXIMUM
+                    RangeHeader::MAXIMUM_PARTS
                 );
                 Self::no_part(Error::new(ErrorCode::RangeNotSatisfiable, message), blob)
             }

@@ -16,7 +16,7 @@ use registry_core::policy::Identity;
 const HIGHEST_COST: u32 = 16;
 
 /// The most bytes of a name that a message shows.
-const LONGEST_SHOWN: usize = 40;
+const SHOWN_NAME_BYTES: usize = 40;
 
 /// The cost of new hashes, and the one assumed if no user can log in.
 const USUAL_COST: u32 = 10;
@@ -89,7 +89,7 @@ impl ReplacedLine {
 /// Returns a name for a message. In a broken file, a hash or a password may be in its place: what precedes something
 /// that looks like a hash is certainly a name.
 fn shown(user: &str, has_hash: bool, other: &str) -> String {
-    if has_hash && user.len() <= LONGEST_SHOWN && !looks_like_hash(user) {
+    if has_hash && user.len() <= SHOWN_NAME_BYTES && !looks_like_hash(user) {
         format!("{user:?}")
     } else {
         other.to_owned()

@@ -19,13 +19,13 @@ use super::htpasswd::{Htpasswd, cost, hash_of_nobody};
 use crate::rate_limit::{Rate, RateLimiter, network, too_many};
 
 /// How long a verdict is reused. A change of the user's hash invalidates it at once.
-const VERDICT: Duration = Duration::from_secs(60);
+const VERDICT_LIFETIME: Duration = Duration::from_secs(60);
 
 /// How many verdicts are cached.
-const VERDICTS: usize = 4096;
+const REMEMBERED_VERDICTS: usize = 4096;
 
-/// How long a login waits for its turn to be hashed.
-const TURN: Duration = Duration::from_secs(10);
+/// How long a login waits for a permit to be hashed.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many wrong passwords one address may try for one user: ten at once, then one every six seconds.
 const FAILURES_OF_USER: Rate = Rate {
@@ -57,7 +57,7 @@ pub struct Passwords {
 struct Checks {
     verdicts: Cache<[u8; 32], (Instant, bool)>,
     key: hmac::Key,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     failures_of_user: RateLimiter<(Option<IpAddr>, [u8; 32])>,
     failures_of_address: RateLimiter<Option<IpAddr>>,
 }
@@ -79,14 +79,14 @@ impl Table {
 }
 
 /// How many lines of one file are logged.
-const TOLD: usize = 50;
+const LOGGED_DEFECTS: usize = 50;
 
 /// Logs the users who cannot log in, and their lines.
 fn warn_of(table: &Htpasswd) {
-    for defect in table.defects().take(TOLD) {
+    for defect in table.defects().take(LOGGED_DEFECTS) {
         tracing::warn!("file of users, {defect}");
     }
-    let more = table.defects().count().saturating_sub(TOLD);
+    let more = table.defects().count().saturating_sub(LOGGED_DEFECTS);
     if more > 0 {
         tracing::warn!("file of users, {more} more lines are like these; `config check` names all");
     }
@@ -105,13 +105,13 @@ impl Passwords {
         warn_of(&table);
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|_| Error::from(ErrorCode::Internal).with_cause(NoRandomness))?;
-        let turns = available_parallelism().map_or(1, |processors| processors.get().div_ceil(2));
+        let permits = available_parallelism().map_or(1, |processors| processors.get().div_ceil(2));
         Ok(Self {
             table: Arc::new(Table::new(table)),
             checks: Arc::new(Checks {
-                verdicts: Cache::new(VERDICTS),
+                verdicts: Cache::new(REMEMBERED_VERDICTS),
                 key,
-                turns: Arc::new(Semaphore::new(turns)),
+                permits: Arc::new(Semaphore::new(permits)),
                 failures_of_user: RateLimiter::new(of_user),
                 failures_of_address: RateLimiter::new(of_address),
             }),
@@ -156,8 +156,8 @@ impl Passwords {
         let address = peer.map(network);
         let failure = (address, checks.digest(&[user]));
         checks.check_failures(&failure)?;
-        let turn = timeout(TURN, Arc::clone(&checks.turns).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else {
+        let permit = timeout(PERMIT_TIMEOUT, Arc::clone(&checks.permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
             return Err(Error::new(
                 ErrorCode::Unavailable,
                 "too many log in at once; try again",
@@ -173,18 +173,18 @@ impl Passwords {
         let compared = spawn_blocking(move || {
             let is_right = is_right(&password, hash.as_deref(), table.highest_cost);
             // Held until the work is done, even if the caller is gone.
-            (is_right, turn)
+            (is_right, permit)
         });
-        let (is_right, turn) = compared.await.map_err(Error::internal)?;
+        let (is_right, permit) = compared.await.map_err(Error::internal)?;
         checks
             .verdicts
-            .insert(digest, (Instant::now() + VERDICT, is_right));
+            .insert(digest, (Instant::now() + VERDICT_LIFETIME, is_right));
         if !is_right {
             // If that exceeds a limit, the next attempt is refused.
             let _counted = checks.failures_of_user.take(&failure, Duration::ZERO);
             let _counted = checks.failures_of_address.take(&address, Duration::ZERO);
         }
-        drop(turn);
+        drop(permit);
         Ok(is_right)
     }
 }
@@ -360,8 +360,8 @@ mod tests {
         let verdicts = futures_util::future::join_all(guesses).await;
         let compared = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
         // Those that are compared at the same time as the tenth may come on top.
-        let turns = available_parallelism().map_or(1, |processors| processors.get());
-        assert!((10..=10 + turns).contains(&compared), "{compared}");
+        let permits = available_parallelism().map_or(1, |processors| processors.get());
+        assert!((10..=10 + permits).contains(&compared), "{compared}");
     }
 
     #[tokio::test]

@@ -24,16 +24,16 @@ use crate::log_limit::LogLimit;
 use crate::{Authenticator, Connection, PublicUrl};
 
 /// The clock skew that is tolerated, in seconds.
-const LEEWAY: u64 = 60;
+const LEEWAY_SECONDS: u64 = 60;
 
 /// How many tokens are cached, so that their signatures need not be verified again.
-const REMEMBERED: usize = 4096;
+const CACHED_TOKENS: usize = 4096;
 
 /// The longest token in bytes that is cached, which bounds the memory of the cache.
-const REMEMBERED_LENGTH: usize = 8 * 1024;
+const CACHED_TOKEN_BYTES: usize = 8 * 1024;
 
 /// The most characters of a key identifier that the log shows, because a client can put any text there.
-const SHOWN: usize = 100;
+const SHOWN_CHARACTERS: usize = 100;
 
 /// The subject that some token servers put into tokens for clients without credentials.
 const NOBODY: &str = "anonymous";
@@ -96,14 +96,14 @@ struct Trusted {
 }
 
 /// How many keys of one set are logged.
-const TOLD: usize = 20;
+const LOGGED_KEYS: usize = 20;
 
 /// Logs the keys that verify nothing.
 fn warn_of(keys: &TokenKeys) {
-    for left_out in keys.left_out().iter().take(TOLD) {
+    for left_out in keys.left_out().iter().take(LOGGED_KEYS) {
         tracing::warn!("{left_out}");
     }
-    let more = keys.left_out().len().saturating_sub(TOLD);
+    let more = keys.left_out().len().saturating_sub(LOGGED_KEYS);
     if more > 0 {
         tracing::warn!("{more} more keys verify no token");
     }
@@ -250,12 +250,12 @@ impl TokenAuthenticator {
         let trusted = &self.trusted;
         let now = self.clock.seconds();
         if let Some(known) = trusted.known.get(&hash)
-            && now < known.expires.saturating_add(LEEWAY)
+            && now < known.expires.saturating_add(LEEWAY_SECONDS)
         {
             return Ok(known);
         }
         let known = Arc::new(self.verify(&trusted.keys, token, now)?);
-        if token.len() <= REMEMBERED_LENGTH {
+        if token.len() <= CACHED_TOKEN_BYTES {
             trusted.known.insert(hash, Arc::clone(&known));
         }
         Ok(known)
@@ -347,10 +347,10 @@ impl TokenAuthenticator {
             #[cfg(feature = "token-server")]
             credential,
         } = claims.claims;
-        if exp < now.saturating_sub(LEEWAY) {
+        if exp < now.saturating_sub(LEEWAY_SECONDS) {
             return Err("it has expired");
         }
-        if nbf > now.saturating_add(LEEWAY) as f64 {
+        if nbf > now.saturating_add(LEEWAY_SECONDS) as f64 {
             return Err("it is not valid yet");
         }
         let claims = Claims {
@@ -375,15 +375,19 @@ impl Trusted {
     fn new(keys: TokenKeys) -> Self {
         Self {
             keys,
-            known: Cache::new(REMEMBERED),
+            known: Cache::new(CACHED_TOKENS),
         }
     }
 }
 
 /// Returns a client's text for the log: unprintable characters are escaped, and long text is cut.
 fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-    if text.chars().nth(SHOWN).is_some() {
+    let mut shown: String = text
+        .chars()
+        .take(SHOWN_CHARACTERS)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().nth(SHOWN_CHARACTERS).is_some() {
         shown.push('…');
     }
     shown

@@ -20,7 +20,7 @@ use x509_parser::time::ASN1Time;
 use super::libtrust;
 
 /// The most certificates that a token may contain.
-const LONGEST_CHAIN: usize = 10;
+const MAXIMUM_CHAIN_CERTIFICATES: usize = 10;
 
 /// The trusted keys that verify tokens: certificates and those they vouch for, and JSON Web Keys.
 ///
@@ -51,11 +51,11 @@ pub struct LeftOutKey {
 }
 
 /// The most bytes of a key identifier that a message shows.
-const LONGEST_ID: usize = 64;
+const SHOWN_ID_BYTES: usize = 64;
 
 impl LeftOutKey {
     fn named(&self) -> String {
-        let id = self.id.as_ref().filter(|id| id.len() <= LONGEST_ID);
+        let id = self.id.as_ref().filter(|id| id.len() <= SHOWN_ID_BYTES);
         id.map_or_else(String::new, |id| format!(" ({id:?})"))
     }
 }
@@ -241,11 +241,11 @@ impl TokenKeys {
     /// Names the keys for the log: up to eight, and how many more there are.
     pub(super) fn summary(&self) -> String {
         /// How many are named.
-        const NAMED: usize = 8;
+        const NAMED_KEYS: usize = 8;
         let mut names: Vec<_> = self.by_thumbprint.values().map(|key| self.name_of(key)).collect();
         names.sort_unstable();
-        let more = names.len().saturating_sub(NAMED);
-        names.truncate(NAMED);
+        let more = names.len().saturating_sub(NAMED_KEYS);
+        names.truncate(NAMED_KEYS);
         let mut summary = names.join(", ");
         if more > 0 {
             summary.push_str(&format!(" and {more} more"));
@@ -297,7 +297,7 @@ impl TokenKeys {
     }
 
     fn of_chain(&self, chain: &[String], now: u64) -> Option<TokenKey> {
-        if chain.len() > LONGEST_CHAIN {
+        if chain.len() > MAXIMUM_CHAIN_CERTIFICATES {
             return None;
         }
         let decode = |text: &String| STANDARD.decode(text).ok().map(CertificateDer::from);

@@ -27,10 +27,10 @@ use super::token_keys::TokenKeys;
 use crate::{Connection, Endpoint};
 
 /// The longest form, in bytes.
-const FORM: usize = 64 * 1024;
+const FORM_BYTES: usize = 64 * 1024;
 
 /// The most scopes of one token.
-const SCOPES: usize = 100;
+const MAXIMUM_SCOPES: usize = 100;
 
 /// The options of a token server.
 #[derive(Clone, Debug)]
@@ -422,7 +422,7 @@ impl TokenRequest {
                 _ => {}
             }
         }
-        if wish.scopes.len() > SCOPES {
+        if wish.scopes.len() > MAXIMUM_SCOPES {
             return Err(unsupported("a token is for at most 100 scopes"));
         }
         Ok(wish)
@@ -468,7 +468,7 @@ async fn collect(mut body: Body<'_>) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     while let Some(chunk) = body.next().await {
         bytes.extend_from_slice(&chunk?);
-        if bytes.len() > FORM {
+        if bytes.len() > FORM_BYTES {
             return Err(Error::new(
                 ErrorCode::ManifestTooLarge,
                 "a form has at most 64 KiB",

@@ -11,9 +11,9 @@ use super::{Account, MemoryUse, Refused, share};
 
 /// The answers that are being sent. Their bytes are alive, so the address and length of each identify it.
 #[derive(Debug, Default)]
-pub(super) struct Answers(Mutex<HashMap<Place, Holders>>);
+pub(super) struct Answers(Mutex<HashMap<BufferKey, Holders>>);
 
-type Place = (usize, usize);
+type BufferKey = (usize, usize);
 
 /// The clients that are sent an answer, each by the address of its account in memory, and how often.
 type Holders = HashMap<usize, usize>;
@@ -27,7 +27,7 @@ struct HeldAnswer {
 
 struct Hold {
     account: Arc<Account>,
-    place: Place,
+    key: BufferKey,
 }
 
 impl AsRef<[u8]> for HeldAnswer {
@@ -41,22 +41,22 @@ impl Account {
     ///
     /// The budget counts the bytes once, and the account of each client once.
     pub(crate) fn hold(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes, Refused> {
-        let place = (bytes.as_ptr().addr(), bytes.len());
-        let hold = Hold::begin(self, place).inspect_err(|_| self.refused(MemoryUse::Answer))?;
+        let key = (bytes.as_ptr().addr(), bytes.len());
+        let hold = Hold::begin(self, key).inspect_err(|_| self.refused(MemoryUse::Answer))?;
         Ok(Bytes::from_owner(HeldAnswer { _hold: hold, bytes }))
     }
 
-    fn answers(&self) -> MutexGuard<'_, HashMap<Place, Holders>> {
+    fn answers(&self) -> MutexGuard<'_, HashMap<BufferKey, Holders>> {
         let answers = &self.budget.0.answers.0;
         answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Hold {
-    fn begin(account: &Arc<Account>, place: Place) -> Result<Self, Refused> {
-        let (mut answers, size) = (account.answers(), place.1);
+    fn begin(account: &Arc<Account>, key: BufferKey) -> Result<Self, Refused> {
+        let (mut answers, size) = (account.answers(), key.1);
         let client = Arc::as_ptr(account).addr();
-        match answers.entry(place) {
+        match answers.entry(key) {
             Entry::Vacant(vacant) => {
                 account.take(size, share)?;
                 vacant.insert(Holders::from([(client, 1)]));
@@ -73,7 +73,7 @@ impl Hold {
         drop(answers);
         Ok(Self {
             account: Arc::clone(account),
-            place,
+            key,
         })
     }
 }
@@ -81,7 +81,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut answers = self.account.answers();
-        let Some(holders) = answers.get_mut(&self.place) else {
+        let Some(holders) = answers.get_mut(&self.key) else {
             return;
         };
         let client = Arc::as_ptr(&self.account).addr();
@@ -93,11 +93,11 @@ impl Drop for Hold {
             return;
         }
         holders.remove(&client);
-        self.account.used.fetch_sub(self.place.1, Ordering::Relaxed);
+        self.account.used.fetch_sub(self.key.1, Ordering::Relaxed);
         if holders.is_empty() {
-            answers.remove(&self.place);
+            answers.remove(&self.key);
             let budget = &self.account.budget.0;
-            budget.used.fetch_sub(self.place.1, Ordering::Relaxed);
+            budget.used.fetch_sub(self.key.1, Ordering::Relaxed);
         }
     }
 }

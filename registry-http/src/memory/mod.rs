@@ -14,27 +14,27 @@ use registry_core::{Error, ErrorCode};
 use tokio::sync::Notify;
 
 use self::answers::Answers;
-use self::turns::TurnCounts;
-pub(crate) use self::turns::{Turn, TurnKind, Turns};
+use self::turns::PermitCounts;
+pub(crate) use self::turns::{Permit, PermitKind, Permits};
 use crate::rate_limit::network;
 
 /// A client may hold this many times what is free: if it is alone, three quarters of the budget, so that a quarter is
 /// left for the next client.
-const SHARE: usize = 3;
+const FREE_BYTES_FACTOR: usize = 3;
 
 /// The inverse of the part of the budget that is a reserve: clients that hold much get none of it, and while it is
 /// used, connections of the clients that hold most are cut.
-const RESERVE: usize = 8;
+const RESERVE_DIVISOR: usize = 8;
 
 /// The inverse of the part of the budget below which no client counts as holding much: a few connections and their
 /// requests.
-const MODEST: usize = 64;
+const MODEST_DIVISOR: usize = 64;
 
 /// How long the result of looking for the greediest client is reused, because that visits every client.
-const LOOK: Duration = Duration::from_millis(20);
+const GREEDIEST_LIFETIME: Duration = Duration::from_millis(20);
 
 /// The inverse of the share of what is free that may go to what only makes a client faster.
-const SPARE: usize = 2;
+const SPARE_DIVISOR: usize = 2;
 
 /// A budget for the memory that clients can make a server hold: connections, headers, waiting requests, bodies of
 /// manifests, and answers that are not taken. Clones are the same budget.
@@ -153,7 +153,7 @@ impl MemoryBudget {
             budget: self.clone(),
             client,
             used: AtomicUsize::new(0),
-            turns: TurnCounts::default(),
+            permits: PermitCounts::default(),
         });
         accounts.insert(client, Arc::downgrade(&account));
         account
@@ -179,14 +179,14 @@ impl MemoryBudget {
     }
 
     fn reserve(&self) -> usize {
-        self.capacity() / RESERVE
+        self.capacity() / RESERVE_DIVISOR
     }
 
     /// Returns how much a client may hold when only `free` bytes are left, less than the reserve.
     fn scarce_share(&self, free: usize) -> usize {
         let half = (self.reserve() / 2).max(1);
         let left = free.min(half) as u128;
-        let share = self.most().max(self.capacity() / MODEST) as u128 / 2 * left / half as u128;
+        let share = self.most().max(self.capacity() / MODEST_DIVISOR) as u128 / 2 * left / half as u128;
         usize::try_from(share).unwrap_or(usize::MAX)
     }
 
@@ -195,7 +195,7 @@ impl MemoryBudget {
         let mut most = self.0.most.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         match *most {
-            Some((at, most)) if now.saturating_duration_since(at) < LOOK => most,
+            Some((at, most)) if now.saturating_duration_since(at) < GREEDIEST_LIFETIME => most,
             _ => {
                 let accounts: Vec<_> = self.accounts().values().filter_map(Weak::upgrade).collect();
                 let found = accounts.iter().map(|account| account.used()).max();
@@ -230,8 +230,8 @@ pub(crate) struct Account {
     budget: MemoryBudget,
     client: Option<IpAddr>,
     used: AtomicUsize,
-    /// How many turns of each kind it has.
-    turns: TurnCounts,
+    /// How many permits of each kind it has.
+    permits: PermitCounts,
 }
 
 /// Why a client gets no more memory.
@@ -320,7 +320,7 @@ impl Account {
 
 /// Returns how much a client may hold when `free` bytes are free.
 const fn share(free: usize) -> usize {
-    free.saturating_mul(SHARE)
+    free.saturating_mul(FREE_BYTES_FACTOR)
 }
 
 impl Drop for Account {
@@ -369,7 +369,7 @@ impl Charge {
         let free = budget.capacity().saturating_sub(budget.used());
         // Clients that need it come first.
         let is_taken = free >= budget.reserve().saturating_add(more)
-            && self.account.take(more, |free| free / SPARE).is_ok();
+            && self.account.take(more, |free| free / SPARE_DIVISOR).is_ok();
         if is_taken {
             self.bytes += more;
         }
@@ -470,7 +470,7 @@ mod tests {
 
     #[test]
     fn hundreds_that_hold_little_leave_something_for_the_next_one() {
-        const PIECE: usize = 8 * 1024;
+        const PIECE_BYTES: usize = 8 * 1024;
         let budget = MemoryBudget::new(48 << 20);
         let clients: Vec<_> = (0..600_u32)
             .map(|number| budget.account(Some(std::net::Ipv4Addr::from(number).into())))
@@ -480,7 +480,7 @@ mod tests {
             let before = held.len();
             let more = clients
                 .iter()
-                .filter_map(|client| client.charge(PIECE, MemoryUse::Request).ok());
+                .filter_map(|client| client.charge(PIECE_BYTES, MemoryUse::Request).ok());
             held.extend(more);
             if held.len() == before {
                 break;
@@ -488,7 +488,7 @@ mod tests {
         }
         assert!(budget.missing() > 0, "they use a part of the reserve");
         let next = budget.account(client(1));
-        let taken = grab(&next, PIECE).len() * PIECE;
+        let taken = grab(&next, PIECE_BYTES).len() * PIECE_BYTES;
         assert!(taken >= 48 * 1024, "{taken}");
     }
 

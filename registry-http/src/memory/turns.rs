@@ -1,4 +1,4 @@
-//! Turns: a bounded number of requests that are worked on or transfer a blob at once, and queues of those that wait.
+//! Permits: a bounded number of requests that are worked on or transfer a blob at once, and queues of those that wait.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -10,14 +10,14 @@ use tokio::sync::oneshot;
 
 use super::{Account, share};
 
-/// How many turns a client may have besides its share of the free ones, and the inverse of the part of all turns that
-/// they are at most.
-const FEW: usize = 8;
-const FEW_OF_ALL: usize = 8;
+/// How many permits a client may have besides its share of the free ones, and the inverse of the part of all permits
+/// that they are at most.
+const FEW_PERMITS: usize = 8;
+const FEW_PERMITS_DIVISOR: usize = 8;
 
-/// What a turn is for.
+/// What a permit is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TurnKind {
+pub(crate) enum PermitKind {
     /// To be worked on.
     Work,
     /// To pull a blob.
@@ -26,35 +26,35 @@ pub(crate) enum TurnKind {
     Upload,
 }
 
-/// How many turns of each kind a client has.
+/// How many permits of each kind a client has.
 #[derive(Debug, Default)]
-pub(super) struct TurnCounts {
+pub(super) struct PermitCounts {
     work: AtomicUsize,
     downloads: AtomicUsize,
     uploads: AtomicUsize,
 }
 
-impl TurnCounts {
-    const fn of(&self, kind: TurnKind) -> &AtomicUsize {
+impl PermitCounts {
+    const fn of(&self, kind: PermitKind) -> &AtomicUsize {
         match kind {
-            TurnKind::Work => &self.work,
-            TurnKind::Download => &self.downloads,
-            TurnKind::Upload => &self.uploads,
+            PermitKind::Work => &self.work,
+            PermitKind::Download => &self.downloads,
+            PermitKind::Upload => &self.uploads,
         }
     }
 }
 
-/// A number of turns, shared between addresses as memory is: each client may have three times as many as are free, and
-/// a few. If several clients wait, the next turn goes to the one that has fewest.
+/// A number of permits, shared between addresses as memory is: each client may have three times as many as are free, and
+/// a few. If several clients wait, the next permit goes to the one that has fewest.
 #[derive(Clone, Debug)]
-pub(crate) struct Turns {
-    kind: TurnKind,
-    state: Arc<Mutex<State>>,
+pub(crate) struct Permits {
+    kind: PermitKind,
+    state: Arc<Mutex<PermitQueue>>,
 }
 
 #[derive(Debug)]
-struct State {
-    kind: TurnKind,
+struct PermitQueue {
+    kind: PermitKind,
     free: usize,
     /// How many a client may have besides its share.
     few: usize,
@@ -66,22 +66,22 @@ struct State {
 #[derive(Debug)]
 struct Queue {
     account: Arc<Account>,
-    requests: VecDeque<(u64, oneshot::Sender<Turn>)>,
+    requests: VecDeque<(u64, oneshot::Sender<Permit>)>,
 }
 
-/// A turn, which ends when this is dropped.
+/// A permit, which ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    turns: Turns,
+pub(crate) struct Permit {
+    permits: Permits,
     account: Arc<Account>,
 }
 
-impl Turns {
-    pub(crate) fn new(kind: TurnKind, count: usize) -> Self {
-        let state = State {
+impl Permits {
+    pub(crate) fn new(kind: PermitKind, count: usize) -> Self {
+        let state = PermitQueue {
             kind,
             free: count,
-            few: FEW.min(count / FEW_OF_ALL),
+            few: FEW_PERMITS.min(count / FEW_PERMITS_DIVISOR),
             next: 0,
             waiting: HashMap::new(),
         };
@@ -89,8 +89,8 @@ impl Turns {
         Self { kind, state }
     }
 
-    /// Waits for a turn. Cancel safe: a dropped future leaves the queue.
-    pub(crate) async fn take(&self, account: &Arc<Account>) -> Turn {
+    /// Waits for a permit. Cancel safe: a dropped future leaves the queue.
+    pub(crate) async fn take(&self, account: &Arc<Account>) -> Permit {
         loop {
             let waiting = {
                 let mut state = self.lock();
@@ -100,33 +100,33 @@ impl Turns {
                 state.wait(account)
             };
             // The sender is only dropped with the queue, which lives as long as `self`.
-            if let Ok(turn) = waiting.await {
-                return turn;
+            if let Ok(permit) = waiting.await {
+                return permit;
             }
         }
     }
 
-    fn give(&self, state: &mut State, account: Arc<Account>) -> Turn {
+    fn give(&self, state: &mut PermitQueue, account: Arc<Account>) -> Permit {
         state.free -= 1;
-        account.turns.of(self.kind).fetch_add(1, Ordering::Relaxed);
-        Turn {
-            turns: self.clone(),
+        account.permits.of(self.kind).fetch_add(1, Ordering::Relaxed);
+        Permit {
+            permits: self.clone(),
             account,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PermitQueue> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl PermitQueue {
     fn has_one_for(&self, account: &Account) -> bool {
-        let own = account.turns.of(self.kind).load(Ordering::Relaxed);
+        let own = account.permits.of(self.kind).load(Ordering::Relaxed);
         let may_have = match self.kind {
-            TurnKind::Work => self.few.saturating_add(share(self.free)),
+            PermitKind::Work => self.few.saturating_add(share(self.free)),
             // They may be held for long, so one is left for the next client, however few there are.
-            TurnKind::Download | TurnKind::Upload => {
+            PermitKind::Download | PermitKind::Upload => {
                 let left = self.free.saturating_sub(1);
                 self.few.saturating_add(share(left)).max(1)
             }
@@ -134,7 +134,7 @@ impl State {
         self.free > 0 && own < may_have
     }
 
-    fn wait(&mut self, account: &Arc<Account>) -> oneshot::Receiver<Turn> {
+    fn wait(&mut self, account: &Arc<Account>) -> oneshot::Receiver<Permit> {
         let (sender, receiver) = oneshot::channel();
         let number = self.next;
         self.next += 1;
@@ -146,8 +146,8 @@ impl State {
         receiver
     }
 
-    /// Removes the request whose turn is next from its queue.
-    fn next(&mut self) -> Option<(Arc<Account>, oneshot::Sender<Turn>)> {
+    /// Removes the request that is next from its queue.
+    fn next(&mut self) -> Option<(Arc<Account>, oneshot::Sender<Permit>)> {
         self.waiting.retain(|_, queue| {
             while let Some((_, sender)) = queue.requests.front()
                 && sender.is_closed()
@@ -158,9 +158,9 @@ impl State {
         });
         let waiting = self.waiting.values().filter_map(|queue| {
             let first = queue.requests.front()?.0;
-            let turns = queue.account.turns.of(self.kind).load(Ordering::Relaxed);
+            let permits = queue.account.permits.of(self.kind).load(Ordering::Relaxed);
             self.has_one_for(&queue.account)
-                .then(|| (turns, first, queue.account.client()))
+                .then(|| (permits, first, queue.account.client()))
         });
         let (_, _, client) = waiting.min()?;
         let Entry::Occupied(mut queue) = self.waiting.entry(client) else {
@@ -175,19 +175,22 @@ impl State {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.turns.lock();
+        let mut state = self.permits.lock();
         state.free += 1;
-        self.account.turns.of(state.kind).fetch_sub(1, Ordering::Relaxed);
+        self.account
+            .permits
+            .of(state.kind)
+            .fetch_sub(1, Ordering::Relaxed);
         if state.waiting.is_empty() {
             return;
         }
         if let Some((account, sender)) = state.next() {
-            let turn = self.turns.give(&mut state, account);
+            let permit = self.permits.give(&mut state, account);
             drop(state);
-            // If that request was dropped meanwhile, the turn comes back and goes to the next one.
-            drop(sender.send(turn));
+            // If that request was dropped meanwhile, the permit comes back and goes to the next one.
+            drop(sender.send(permit));
         }
     }
 }
@@ -204,51 +207,54 @@ mod tests {
         std::array::from_fn(|last| budget.account(Some([192, 0, 2, last as u8].into())))
     }
 
-    /// Takes as many turns as are available at once.
-    fn grab(turns: &Turns, client: &Arc<Account>) -> Vec<Turn> {
-        std::iter::from_fn(|| turns.take(client).now_or_never()).collect()
+    /// Takes as many permits as are available at once.
+    fn grab(permits: &Permits, client: &Arc<Account>) -> Vec<Permit> {
+        std::iter::from_fn(|| permits.take(client).now_or_never()).collect()
     }
 
     #[test]
     fn who_has_many_turns_leaves_some_for_others() {
-        let (turns, [greedy, other]) = (Turns::new(TurnKind::Work, 100), clients());
-        let held = grab(&turns, &greedy);
+        let (permits, [greedy, other]) = (Permits::new(PermitKind::Work, 100), clients());
+        let held = grab(&permits, &greedy);
         assert_eq!(held.len(), 77);
-        assert!(turns.take(&other).now_or_never().is_some());
+        assert!(permits.take(&other).now_or_never().is_some());
         drop(held);
-        assert_eq!(grab(&turns, &other).len(), 77);
+        assert_eq!(grab(&permits, &other).len(), 77);
     }
 
     #[test]
     fn few_turns_are_shared_too_and_each_kind_by_itself() {
         let [greedy, other] = clients();
-        let (downloads, uploads) = (Turns::new(TurnKind::Download, 6), Turns::new(TurnKind::Upload, 2));
+        let (downloads, uploads) = (
+            Permits::new(PermitKind::Download, 6),
+            Permits::new(PermitKind::Upload, 2),
+        );
         assert_eq!(grab(&downloads, &greedy).len(), 4);
         let held = (grab(&downloads, &greedy), grab(&uploads, &greedy));
         assert_eq!((held.0.len(), held.1.len()), (4, 1));
-        for turns in [&downloads, &uploads] {
-            assert!(turns.take(&other).now_or_never().is_some());
+        for permits in [&downloads, &uploads] {
+            assert!(permits.take(&other).now_or_never().is_some());
         }
-        let only = Turns::new(TurnKind::Upload, 1);
+        let only = Permits::new(PermitKind::Upload, 1);
         assert_eq!(grab(&only, &other).len(), 1);
     }
 
     #[tokio::test]
     async fn the_next_turn_is_for_who_has_fewest_however_many_wait() {
-        let (turns, [greedy, other, third]) = (Turns::new(TurnKind::Work, 4), clients());
-        let mut held = grab(&turns, &greedy);
+        let (permits, [greedy, other, third]) = (Permits::new(PermitKind::Work, 4), clients());
+        let mut held = grab(&permits, &greedy);
         assert_eq!(held.len(), 3);
-        held.insert(0, turns.take(&third).await);
-        let mut queued: Vec<_> = (0..100).map(|_| Box::pin(turns.take(&greedy))).collect();
+        held.insert(0, permits.take(&third).await);
+        let mut queued: Vec<_> = (0..100).map(|_| Box::pin(permits.take(&greedy))).collect();
         assert!(
             queued
                 .iter_mut()
                 .all(|waiting| waiting.as_mut().now_or_never().is_none())
         );
-        let mut late = Box::pin(turns.take(&other));
+        let mut late = Box::pin(permits.take(&other));
         assert!(late.as_mut().now_or_never().is_none());
         held.pop();
-        let turn = late.now_or_never().unwrap();
+        let permit = late.now_or_never().unwrap();
         assert!(
             queued
                 .iter_mut()
@@ -257,10 +263,10 @@ mod tests {
         // Then the longest waiting request is next, and a dropped one is skipped.
         let mut queued = queued.into_iter();
         drop(queued.next());
-        drop(turn);
+        drop(permit);
         let got = queued.next().unwrap().now_or_never();
         assert!(got.is_some());
         drop((queued, got, held));
-        assert_eq!(grab(&turns, &other).len(), 3);
+        assert_eq!(grab(&permits, &other).len(), 3);
     }
 }

@@ -22,7 +22,7 @@ use super::record::EventRecord;
 use super::{cloudevents, distribution};
 
 /// How many events are read from the outbox at once.
-const BATCH: usize = 32;
+const EVENTS_PER_BATCH: usize = 32;
 
 /// The base of the pause after a failure. It doubles with each failure, so that the first pause is 20 ms, up to
 /// `backoff`.
@@ -221,7 +221,11 @@ impl Delivery {
         loop {
             let known_end = *end.borrow_and_update();
             let after = self.sent.load(Ordering::Relaxed);
-            let batch = match self.outbox.read(&self.endpoint.name, after, BATCH).await {
+            let batch = match self
+                .outbox
+                .read(&self.endpoint.name, after, EVENTS_PER_BATCH)
+                .await
+            {
                 Ok(batch) => batch,
                 Err(error) => {
                     tracing::error!(%error, endpoint = self.endpoint.name, "events cannot be read");

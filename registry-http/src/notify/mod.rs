@@ -39,7 +39,7 @@ use self::record::EventRecord;
 use crate::telemetry::{EventSink, RequestRecord};
 
 /// How long the answer to a push waits for the outbox at most. Writing takes microseconds unless the disk hangs.
-const APPEND: Duration = Duration::from_millis(250);
+const APPEND_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Notifies endpoints of the events of a registry. [`Notifier::shutdown`] ends it. Dropping it stops the delivery at
 /// once; what was not sent stays in the outbox.
@@ -207,7 +207,7 @@ impl Notifier {
                     self.outbox.append(values).await
                 }
             };
-            match timeout(APPEND, appended).await {
+            match timeout(APPEND_TIMEOUT, appended).await {
                 Ok(result) => result,
                 Err(_) => {
                     tracing::warn!("the outbox is slow; a push was answered before its event was safe");
@@ -248,7 +248,7 @@ impl EventSink for Notifier {
             let Ok(value) = serde_json::to_vec(&Intent::new(event, records)) else {
                 return;
             };
-            let noted = timeout(APPEND, self.outbox.intend(request.id.into_bytes(), value)).await;
+            let noted = timeout(APPEND_TIMEOUT, self.outbox.intend(request.id.into_bytes(), value)).await;
             if !matches!(noted, Ok(Ok(()))) {
                 tracing::warn!("the outbox is slow; a kill just now would lose an event");
             }
@@ -272,7 +272,7 @@ impl EventSink for Notifier {
                     _ => Ok(self.outbox.settle(name, Vec::new()).await?),
                 }
             };
-            if !matches!(timeout(APPEND, settled).await, Ok(Ok(()))) {
+            if !matches!(timeout(APPEND_TIMEOUT, settled).await, Ok(Ok(()))) {
                 tracing::debug!("what became of a request is looked up at the next start");
             }
         })

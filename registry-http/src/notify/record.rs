@@ -16,11 +16,11 @@ const BLOB: &str = "application/octet-stream";
 
 /// The most references of one event, and the most bytes of their descriptors. Images have tens of layers. If there are
 /// more, all are left out, so that an event stays far smaller than the largest manifest.
-const REFERENCES: usize = 1000;
+const MAXIMUM_REFERENCES: usize = 1000;
 const REFERENCE_BYTES: usize = 64 * 1024;
 
 /// The longest beginning of URLs, in bytes.
-const BASE_URL: usize = 512;
+const BASE_URL_BYTES: usize = 512;
 
 /// An event of one target, as stored in the outbox. The fields of `target` have the order of distribution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ impl EventRecord {
         instance: &str,
     ) -> Vec<Self> {
         let base_url = base_url(request, options);
-        let target = target(event, options, &shortened(&base_url, BASE_URL));
+        let target = target(event, options, &shortened(&base_url, BASE_URL_BYTES));
         let tags: &[Tag] = match &event.target {
             EventTarget::Manifest { tags, .. } => tags,
             EventTarget::DeletedTag(tag) => std::slice::from_ref(tag),
@@ -215,7 +215,7 @@ fn references(manifest: &[u8]) -> Vec<ReferenceRecord> {
         .flatten();
     let all: Vec<&RawValue> = document.config.into_iter().chain(lists).collect();
     let bytes: usize = all.iter().map(|raw| raw.get().len()).sum();
-    if all.len() > REFERENCES || bytes > REFERENCE_BYTES {
+    if all.len() > MAXIMUM_REFERENCES || bytes > REFERENCE_BYTES {
         return Vec::new();
     }
     all.into_iter()

@@ -17,7 +17,7 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// How many proxies in a row are followed; a longer list does not come from proxies.
-const HOPS: usize = 32;
+const MAXIMUM_PROXIES: usize = 32;
 
 /// The reports of proxies about a request.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,7 @@ fn disbelieved(
 fn by_forwarded(header: &HeaderMap, trusted: &TrustedProxies) -> Forwarded {
     let mut forwarded = Forwarded::default();
     let elements = lines_from_last(header, &FORWARDED).flat_map(ForwardedElement::from_last);
-    for element in elements.take(HOPS) {
+    for element in elements.take(MAXIMUM_PROXIES) {
         // Up to here, a trusted proxy wrote each element.
         let Ok(element) = element else { break };
         forwarded.is_https = element.scheme.as_deref().and_then(is_https);
@@ -99,7 +99,7 @@ fn by_forwarded(header: &HeaderMap, trusted: &TrustedProxies) -> Forwarded {
 fn by_lists(header: &HeaderMap, trusted: &TrustedProxies, fields: &ProxyFields) -> Forwarded {
     let mut client = None;
     let mut hops = 0;
-    for node in written(header, fields, ProxyField::XForwardedFor, &X_FORWARDED_FOR).take(HOPS) {
+    for node in written(header, fields, ProxyField::XForwardedFor, &X_FORWARDED_FOR).take(MAXIMUM_PROXIES) {
         hops += 1;
         let Some(from) = address(node) else { break };
         client = Some(from);

@@ -13,11 +13,11 @@ use crate::limits::Limits;
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 /// How many bytes a second a connection counts as moving in its first [`RATE_WINDOW`], in which it has had no time to.
-const NEW_RATE: u64 = 300 * 1024;
+const NEW_CONNECTION_BYTES_PER_SECOND: u64 = 300 * 1024;
 
 /// How many times what a connection moves counts: one that goes on steadily, however slowly, is worth more than those that come
 /// anew each second.
-const STEADY: u64 = 4;
+const STEADY_RATE_FACTOR: u64 = 4;
 
 /// What happens on one connection, recorded by its socket, its requests and its response bodies.
 ///
@@ -26,7 +26,7 @@ const STEADY: u64 = 4;
 /// streams.
 #[derive(Debug)]
 pub(super) struct Activity {
-    state: Mutex<State>,
+    state: Mutex<ActivityState>,
     dismissed: Notify,
     /// Bytes that arrived or were accepted by the client.
     moved: AtomicU64,
@@ -42,7 +42,7 @@ struct Progress {
 }
 
 #[derive(Debug)]
-struct State {
+struct ActivityState {
     /// Handlers and bodies that the client waits for: while there are any, the silence is on this side.
     owed: usize,
     /// Response bodies that the client has not taken completely.
@@ -82,7 +82,7 @@ pub(super) enum Verdict {
 impl Activity {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        let state = State {
+        let state = ActivityState {
             owed: 0,
             bodies: 0,
             is_writing: false,
@@ -104,7 +104,7 @@ impl Activity {
             progress: Mutex::new(Progress {
                 at: now,
                 moved: 0,
-                rate: NEW_RATE,
+                rate: NEW_CONNECTION_BYTES_PER_SECOND,
             }),
         }
     }
@@ -117,13 +117,13 @@ impl Activity {
         }
         if state.owed > 0 {
             // Often enough that a silence that begins meanwhile lasts little longer than its limit.
-            return Verdict::AskAt(now + limits.response_silence / 4);
+            return Verdict::AskAt(now + limits.response_timeout / 4);
         }
         let (since, limit, verdict) = if !state.is_idle() {
-            (state.last, limits.response_silence, Verdict::Cut)
+            (state.last, limits.response_timeout, Verdict::Cut)
         } else if let Some(leaving) = state.leaving {
             // What arrived before the client knew is answered; then it has some time to leave.
-            (leaving.max(state.last_use), limits.drain_time, Verdict::Cut)
+            (leaving.max(state.last_use), limits.drain_timeout, Verdict::Cut)
         } else if state.is_dismissed {
             return if state.had_request {
                 Verdict::Close
@@ -131,16 +131,16 @@ impl Activity {
                 Verdict::Cut
             };
         } else if let Some(begin) = state.header_since {
-            (begin, limits.header_time, Verdict::Close)
+            (begin, limits.header_timeout, Verdict::Close)
         } else if state.had_request {
-            (state.last_use, limits.idle, Verdict::Close)
+            (state.last_use, limits.idle_timeout, Verdict::Close)
         } else {
-            (state.last_use, limits.header_time, Verdict::Close)
+            (state.last_use, limits.header_timeout, Verdict::Close)
         };
         let end = since + limit;
         if now < end {
             // A header that begins meanwhile has a shorter limit.
-            Verdict::AskAt(end.min(now + limits.header_time / 4))
+            Verdict::AskAt(end.min(now + limits.header_timeout / 4))
         } else {
             verdict
         }
@@ -240,13 +240,15 @@ impl Activity {
         let elapsed = now.saturating_duration_since(progress.at);
         let since = moved.saturating_sub(progress.moved);
         if elapsed < RATE_WINDOW {
-            return progress.rate.max(since.saturating_mul(STEADY));
+            return progress.rate.max(since.saturating_mul(STEADY_RATE_FACTOR));
         }
         let rate = u128::from(since) * RATE_WINDOW.as_millis() / elapsed.as_millis().max(1);
         *progress = Progress {
             at: now,
             moved,
-            rate: u64::try_from(rate).unwrap_or(u64::MAX).saturating_mul(STEADY),
+            rate: u64::try_from(rate)
+                .unwrap_or(u64::MAX)
+                .saturating_mul(STEADY_RATE_FACTOR),
         };
         progress.rate
     }
@@ -328,12 +330,12 @@ impl Activity {
         self.lock().is_reset
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ActivityState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ActivityState {
     fn touch(&mut self) {
         self.last = Instant::now();
         self.last_use = self.last;
@@ -351,10 +353,10 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            response_silence: Duration::from_secs(1),
-            header_time: Duration::from_secs(2),
-            idle: Duration::from_secs(3),
-            drain_time: Duration::from_secs(4),
+            response_timeout: Duration::from_secs(1),
+            header_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(3),
+            drain_timeout: Duration::from_secs(4),
             ..Limits::default()
         }
     }

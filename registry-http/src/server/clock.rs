@@ -4,10 +4,10 @@ use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The first second of the year 10000, which an HTTP date cannot express.
-const END: Duration = Duration::from_secs(253_402_300_800);
+const FIRST_UNUSABLE_TIME: Duration = Duration::from_secs(253_402_300_800);
 
 /// How often refused connections are logged while the clock is wrong.
-const SILENCE: Duration = Duration::from_mins(1);
+const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Refuses a time that an HTTP date cannot express: one before 1970 or after 9999. With such a clock, no request can be
 /// answered.
@@ -17,7 +17,7 @@ const SILENCE: Duration = Duration::from_mins(1);
 pub fn check_clock(now: SystemTime) -> io::Result<()> {
     let wrong = match now.duration_since(UNIX_EPOCH) {
         Err(_) => "before 1970",
-        Ok(since) if since >= END => "after 9999",
+        Ok(since) if since >= FIRST_UNUSABLE_TIME => "after 9999",
         Ok(_) => return Ok(()),
     };
     Err(io::Error::other(format!(
@@ -28,7 +28,7 @@ pub fn check_clock(now: SystemTime) -> io::Result<()> {
 /// Logs, at most once a minute, that connections are refused because of the clock.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch {
-    told: Option<Instant>,
+    warned_at: Option<Instant>,
 }
 
 impl ClockWatch {
@@ -37,8 +37,11 @@ impl ClockWatch {
         let Err(error) = check_clock(now) else {
             return true;
         };
-        if self.told.is_none_or(|told| told.elapsed() >= SILENCE) {
-            self.told = Some(Instant::now());
+        if self
+            .warned_at
+            .is_none_or(|warned_at| warned_at.elapsed() >= WARNING_INTERVAL)
+        {
+            self.warned_at = Some(Instant::now());
             tracing::error!(%error, "connections are refused");
         }
         false
@@ -53,19 +56,19 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
     fn a_clock_that_no_date_of_http_can_say_is_refused() {
         let second = Duration::from_secs(1);
-        for (time, said) in [
+        for (time, expected) in [
             (UNIX_EPOCH - second, Some("before 1970")),
             (UNIX_EPOCH, None),
             (SystemTime::now(), None),
-            (UNIX_EPOCH + END - second, None),
-            (UNIX_EPOCH + END, Some("after 9999")),
+            (UNIX_EPOCH + FIRST_UNUSABLE_TIME - second, None),
+            (UNIX_EPOCH + FIRST_UNUSABLE_TIME, Some("after 9999")),
         ] {
             let refused = check_clock(time).map_err(|error| error.to_string());
-            match said {
-                Some(said) => assert!(refused.unwrap_err().contains(said)),
+            match expected {
+                Some(expected) => assert!(refused.unwrap_err().contains(expected)),
                 None => assert_eq!(refused, Ok(())),
             }
-            assert_eq!(ClockWatch::default().is_usable(time), said.is_none());
+            assert_eq!(ClockWatch::default().is_usable(time), expected.is_none());
         }
     }
 }

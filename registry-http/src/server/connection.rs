@@ -32,7 +32,7 @@ use crate::tls::{self, Tls, TlsStream};
 
 /// The longest frame of an HTTP/2 request body. Larger than the default of 16 KiB, so that large bodies need fewer
 /// frames.
-const FRAME: u32 = 64 * 1024;
+const LARGEST_FRAME_BYTES: u32 = 64 * 1024;
 
 /// The answer to a client that speaks plain HTTP to a TLS listener, like that of Go's servers.
 const NOT_TLS: &[u8] =
@@ -64,7 +64,7 @@ fn builder(limits: &Limits, streams: StreamTasks, http2: bool) -> Builder<Stream
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(limits.window.min(i32::MAX.unsigned_abs()))
         .initial_connection_window_size(limits.window.min(i32::MAX.unsigned_abs()))
-        .max_frame_size(FRAME)
+        .max_frame_size(LARGEST_FRAME_BYTES)
         .max_send_buf_size(limits.buffer);
     if http2 { builder } else { builder.http1_only() }
 }
@@ -83,7 +83,7 @@ pub(super) struct Accepted {
     pub(super) interrupted: Tasks,
     pub(super) stop: watch::Receiver<bool>,
     /// Held until the connection has ended.
-    pub(super) place: ConnectionSlot,
+    pub(super) slot: ConnectionSlot,
 }
 
 impl Accepted {
@@ -108,16 +108,16 @@ impl Accepted {
             failed_handshakes,
             interrupted,
             mut stop,
-            place,
+            slot,
         } = self;
-        let activity = Arc::clone(place.activity());
-        let Some(charge) = metered::charge_connection(place.account(), tls.is_some()) else {
+        let activity = Arc::clone(slot.activity());
+        let Some(charge) = metered::charge_connection(slot.account(), tls.is_some()) else {
             tracing::debug!(%peer, "there is no memory for a connection; it is closed");
             return;
         };
         let mut connection = Connection::new(peer).with_listener(listener);
         let stream = match tls {
-            None => Either::Left(Watched::new(socket, Arc::clone(&activity), limits.drain_time)),
+            None => Either::Left(Watched::new(socket, Arc::clone(&activity), limits.drain_timeout)),
             Some(tls) => {
                 let handshake = shake_hands(socket, &tls, &activity, &limits);
                 let secured = tokio::select! {
@@ -138,7 +138,7 @@ impl Accepted {
                 }
             }
         };
-        let memory = Arc::new(ConnectionMemory::new(Arc::clone(place.account())));
+        let memory = Arc::new(ConnectionMemory::new(Arc::clone(slot.account())));
         let stream = Metered::new(
             stream,
             Arc::clone(&memory),
@@ -195,21 +195,21 @@ async fn shake_hands(
     limits: &Limits,
 ) -> Result<(TlsStream<Watched<Socket>>, TlsSession), HandshakeFailure> {
     let start = Instant::now();
-    let Ok(Some(first)) = timeout(limits.handshake, first_byte(&socket)).await else {
+    let Ok(Some(first)) = timeout(limits.handshake_timeout, first_byte(&socket)).await else {
         return Err(HandshakeFailure::Nothing);
     };
-    let left = limits.handshake.saturating_sub(start.elapsed());
-    let mut stream = Watched::new(socket, Arc::clone(activity), limits.drain_time);
+    let left = limits.handshake_timeout.saturating_sub(start.elapsed());
+    let mut stream = Watched::new(socket, Arc::clone(activity), limits.drain_timeout);
     // A method begins with a letter. TLS begins with a record type, which is not a letter (RFC 8446, section 5.1).
     if first.is_ascii_uppercase() {
         // Its request stays unread: the connection keeps reading it, so that the client gets to read this answer.
         activity.leave_unread();
-        let told = async {
+        let answered = async {
             stream.write_all(NOT_TLS).await?;
             stream.shutdown().await
         };
         // It does not matter whether the client read it.
-        drop(timeout(left, told).await);
+        drop(timeout(left, answered).await);
         return Err(HandshakeFailure::Http);
     }
     match timeout(left, tls.accept(stream)).await {

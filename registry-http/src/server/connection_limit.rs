@@ -13,35 +13,35 @@ use tokio::time::{sleep, timeout};
 use super::activity::Activity;
 use crate::memory::{Account, MemoryBudget, MemoryUse};
 
-/// How long the next connection waits for a place that becomes free by itself.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the next connection waits for a slot that becomes free by itself.
+const SLOT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// An address may have this many times as many connections as there are free places, plus a few.
-const SHARE: usize = 3;
-const FEW: usize = 8;
+/// An address may have this many times as many connections as there are free slots, plus a few.
+const FREE_SLOTS_FACTOR: usize = 3;
+const FEW_CONNECTIONS: usize = 8;
 
-/// The inverse of the part of all places that a few are at most. Fewer than `FEW` places are not shared out.
-const FEW_OF_ALL: usize = 4;
+/// The inverse of the part of all slots that a few are at most. Fewer than `FEW_CONNECTIONS` slots are not shared out.
+const FEW_CONNECTIONS_DIVISOR: usize = 4;
 
 /// How often idle connections are looked for, because that visits each connection.
-const RELIEF: Duration = Duration::from_millis(100);
+const IDLE_SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often connections of the greediest client are cut while memory is scarce.
-const PUT_OUT: Duration = Duration::from_millis(10);
+const CUT_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long a connection must have been idle to be closed for others: a client that just connected gets to send a
 /// request.
-const IDLE: Duration = Duration::from_secs(1);
+const SHORTEST_IDLE_TIME: Duration = Duration::from_secs(1);
 
-/// The open connections of a server: a bounded number. If all places are taken, those that have been idle longest are
+/// The open connections of a server: a bounded number. If all slots are taken, those that have been idle longest are
 /// closed, so that no client keeps others out with connections that it does not use. Each address may have at most
-/// three times as many as there are free places, so that no client keeps others out with many long pulls. If several
+/// three times as many as there are free slots, so that no client keeps others out with many long pulls. If several
 /// addresses do that together, connections of the one that has most are cut.
 #[derive(Debug)]
 pub(super) struct ConnectionLimit {
     size: usize,
     few: usize,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     open: Mutex<Open>,
     memory: MemoryBudget,
 }
@@ -68,10 +68,10 @@ struct Greedy {
     connections: Vec<Arc<Activity>>,
 }
 
-/// The place of a connection, which is free again when this is dropped.
+/// The slot of a connection, which is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
-    crowd: Arc<ConnectionLimit>,
+    limit: Arc<ConnectionLimit>,
     number: u64,
     activity: Arc<Activity>,
     account: Arc<Account>,
@@ -90,32 +90,32 @@ impl ConnectionLimit {
         let size = size.min(Semaphore::MAX_PERMITS);
         Self {
             size,
-            few: if size < FEW {
-                FEW
+            few: if size < FEW_CONNECTIONS {
+                FEW_CONNECTIONS
             } else {
-                FEW.min(size / FEW_OF_ALL)
+                FEW_CONNECTIONS.min(size / FEW_CONNECTIONS_DIVISOR)
             },
             memory,
-            places: Arc::new(Semaphore::new(size)),
+            slots: Arc::new(Semaphore::new(size)),
             open: Mutex::default(),
         }
     }
 
-    /// Waits for a place. Returns `None` for a client that has too many.
+    /// Waits for a slot. Returns `None` for a client that has too many.
     pub(super) async fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Option<ConnectionSlot> {
         let account = self.memory.account(client);
         loop {
-            if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-                return self.place(account, permit);
+            if let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
+                return self.slot(account, permit);
             }
-            // A connection that waits here blocks the accept loop, so a client that would not get a place does not
+            // A connection that waits here blocks the accept loop, so a client that would not get a slot does not
             // wait.
             if self.lock().count(&account) >= self.few {
                 return self.refuse(&account);
             }
             self.make_room();
-            if let Ok(permit) = timeout(PATIENCE, Arc::clone(&self.places).acquire_owned()).await {
-                return self.place(account, permit.ok()?);
+            if let Ok(permit) = timeout(SLOT_TIMEOUT, Arc::clone(&self.slots).acquire_owned()).await {
+                return self.slot(account, permit.ok()?);
             }
         }
     }
@@ -127,15 +127,11 @@ impl ConnectionLimit {
         None
     }
 
-    fn place(
-        self: &Arc<Self>,
-        account: Arc<Account>,
-        permit: OwnedSemaphorePermit,
-    ) -> Option<ConnectionSlot> {
-        let free = self.places.available_permits() + 1;
+    fn slot(self: &Arc<Self>, account: Arc<Account>, permit: OwnedSemaphorePermit) -> Option<ConnectionSlot> {
+        let free = self.slots.available_permits() + 1;
         let activity = Arc::new(Activity::new());
         let mut open = self.lock();
-        if open.count(&account) >= self.few + SHARE * free {
+        if open.count(&account) >= self.few + FREE_SLOTS_FACTOR * free {
             drop(open);
             return self.refuse(&account);
         }
@@ -150,7 +146,7 @@ impl ConnectionLimit {
         open.connections.insert(number, member);
         drop(open);
         Some(ConnectionSlot {
-            crowd: Arc::clone(self),
+            limit: Arc::clone(self),
             number,
             activity,
             account,
@@ -169,7 +165,7 @@ impl ConnectionLimit {
             if !is_enough || self.memory.missing() > missing / 2 {
                 self.put_out(Instant::now(), missing, |account, _| account.used(), true);
             }
-            sleep(PUT_OUT).await;
+            sleep(CUT_INTERVAL).await;
         }
     }
 
@@ -181,11 +177,11 @@ impl ConnectionLimit {
         }
     }
 
-    /// Closes some idle connections and returns how many, or `None` if it last looked less than [`RELIEF`] ago.
+    /// Closes some idle connections and returns how many, or `None` if it last looked less than [`IDLE_SEARCH_INTERVAL`] ago.
     fn close_idle_ones(&self, now: Instant) -> Option<usize> {
         let mut idle: Vec<(Instant, Arc<Activity>)> = {
             let mut open = self.lock();
-            let is_due = |before| now.saturating_duration_since(before) >= RELIEF;
+            let is_due = |before| now.saturating_duration_since(before) >= IDLE_SEARCH_INTERVAL;
             if !open.relieved.is_none_or(is_due) {
                 return None;
             }
@@ -196,7 +192,7 @@ impl ConnectionLimit {
             };
             open.connections.values().filter_map(since).collect()
         };
-        idle.retain(|(since, _)| now.saturating_duration_since(*since) >= IDLE);
+        idle.retain(|(since, _)| now.saturating_duration_since(*since) >= SHORTEST_IDLE_TIME);
         idle.sort_by_key(|(since, _)| *since);
         idle.truncate(self.size.div_ceil(16));
         if !idle.is_empty() {
@@ -285,7 +281,7 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut open = self.crowd.lock();
+        let mut open = self.limit.lock();
         open.connections.remove(&self.number);
         if let Entry::Occupied(mut connections) = open.clients.entry(self.account.client()) {
             *connections.get_mut() -= 1;

@@ -17,24 +17,24 @@ use crate::limits::Limits;
 use crate::memory::{Account, Charge, MemoryUse};
 
 /// About what an idle connection holds, in bytes: its task and a buffer of 8 KiB in each direction; and what TLS keeps.
-const CONNECTION: usize = 16 * 1024;
-const TLS: usize = 16 * 1024;
+const CONNECTION_BYTES: usize = 16 * 1024;
+const TLS_BYTES: usize = 16 * 1024;
 
 /// How many bytes of a header are not charged.
-const SMALL_HEADER: usize = 16 * 1024;
+const SMALL_HEADER_BYTES: usize = 16 * 1024;
 
 /// How much one read takes of a body until the client has shown that it sends fast. hyper doubles a buffer of 8 KiB that
 /// was filled: with twice as much, each of 600 uploads took 106 KiB.
-const SMALL_READ: usize = 8 * 1024 - 1;
+const SMALL_READ_BYTES: usize = 8 * 1024 - 1;
 
 /// How many copies there are of one read of a body: in the buffer for the next read, and on its way to the storage.
-const COPIES: usize = 2;
+const COPIES_OF_A_READ: usize = 2;
 
 /// The steps in which unread HTTP/2 bodies are charged.
-const STEP: usize = 64 * 1024;
+const CHARGE_STEP_BYTES: usize = 64 * 1024;
 
 /// How long a connection is not read if there is no memory for what it would bring.
-const PAUSE: Duration = Duration::from_millis(20);
+const READ_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4), up to where it could still be an HTTP/1.1 request.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
@@ -135,7 +135,11 @@ impl Drop for UnreadBody {
 
 /// Charges a connection for its initial memory, or returns `None` if there is none.
 pub(super) fn charge_connection(account: &Arc<Account>, has_tls: bool) -> Option<Charge> {
-    let size = if has_tls { CONNECTION + TLS } else { CONNECTION };
+    let size = if has_tls {
+        CONNECTION_BYTES + TLS_BYTES
+    } else {
+        CONNECTION_BYTES
+    };
     account.charge(size, MemoryUse::Connection).ok()
 }
 
@@ -172,7 +176,7 @@ struct Http1 {
     requests: usize,
     /// Bytes of a header, or of what may be one.
     header: usize,
-    /// How much one read of a body may take beyond [`SMALL_READ`]. Buffers do not shrink again.
+    /// How much one read of a body may take beyond [`SMALL_READ_BYTES`]. Buffers do not shrink again.
     fast: usize,
 }
 
@@ -208,19 +212,19 @@ impl<T: Carrier> Metered<T> {
         if requests != state.requests {
             state.requests = requests;
             state.header = 0;
-            self.charge.shrink(self.base + COPIES * state.fast);
+            self.charge.shrink(self.base + COPIES_OF_A_READ * state.fast);
         }
         let is_body = self.memory.bodies.load(Ordering::Relaxed) > 0;
         // A header arrives with the beginning of the body, which does not show how long the header is.
         let most = if is_body {
-            SMALL_READ + state.fast
+            SMALL_READ_BYTES + state.fast
         } else {
-            SMALL_READ
+            SMALL_READ_BYTES
         };
         let read = ready!(poll_read_some(&mut self.inner, context, buffer, most))?;
         if is_body {
             // A client that fills this limit sends faster than this reads.
-            if read == most && 2 * most <= self.read_limit && self.charge.try_grow(COPIES * most) {
+            if read == most && 2 * most <= self.read_limit && self.charge.try_grow(COPIES_OF_A_READ * most) {
                 state.fast += most;
             }
             return Poll::Ready(Ok(()));
@@ -230,9 +234,10 @@ impl<T: Carrier> Metered<T> {
         let refusal = if self.activity.idle_since().is_none() {
             // The next header arrives before the previous answer was taken.
             return Poll::Ready(Ok(()));
-        } else if state.header > self.header_limit.max(SMALL_HEADER) {
+        } else if state.header > self.header_limit.max(SMALL_HEADER_BYTES) {
             TOO_LARGE.into()
-        } else if state.header > SMALL_HEADER && self.charge.grow(2 * read, MemoryUse::Header).is_err() {
+        } else if state.header > SMALL_HEADER_BYTES && self.charge.grow(2 * read, MemoryUse::Header).is_err()
+        {
             unavailable()
         } else {
             return Poll::Ready(Ok(()));
@@ -250,7 +255,7 @@ impl<T: Carrier> Metered<T> {
             return Pin::new(&mut self.inner).poll_read(context, buffer);
         };
         if self.memory.has_refused.load(Ordering::Relaxed) {
-            let pause = self.pause.insert(Box::pin(sleep(PAUSE)));
+            let pause = self.pause.insert(Box::pin(sleep(READ_PAUSE)));
             return pause.as_mut().poll(context).map(Ok);
         }
         if self.memory.bodies.load(Ordering::Relaxed) == 0 {
@@ -259,13 +264,13 @@ impl<T: Carrier> Metered<T> {
         } else {
             let unread = received.saturating_sub(self.memory.used.load(Ordering::Relaxed));
             // Bytes beyond the window do not belong to bodies.
-            let wanted = unread.min(self.window).next_multiple_of(STEP);
+            let wanted = unread.min(self.window).next_multiple_of(CHARGE_STEP_BYTES);
             let held = self.charge.bytes() - self.base;
-            if wanted + STEP < held {
+            if wanted + CHARGE_STEP_BYTES < held {
                 self.charge.shrink(self.base + wanted);
             } else if wanted > held && self.charge.grow(wanted - held, MemoryUse::Request).is_err() {
                 // Reading continues when handlers have used what is there.
-                let pause = self.pause.insert(Box::pin(sleep(PAUSE)));
+                let pause = self.pause.insert(Box::pin(sleep(READ_PAUSE)));
                 return pause.as_mut().poll(context).map(Ok);
             }
         }
@@ -287,7 +292,7 @@ impl<T: Carrier> Metered<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = ready!(poll_read_some(&mut self.inner, context, buffer, SMALL_READ))?;
+        let read = ready!(poll_read_some(&mut self.inner, context, buffer, SMALL_READ_BYTES))?;
         self.activity.header_came();
         let new = buffer.filled().get(before..).unwrap_or_default();
         let expected = PREFACE.get(matched..).unwrap_or_default();

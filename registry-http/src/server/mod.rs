@@ -46,7 +46,7 @@ use crate::tasks::Tasks;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long requests that a shutdown interrupted may take to record how far they got.
-const FINISH: Duration = Duration::from_secs(5);
+const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running server: it accepts HTTP/1.1 and HTTP/2 connections and passes their requests to a service.
 ///
@@ -157,7 +157,10 @@ impl Server {
             self.connections.abort();
             self.connections.finished().await;
         }
-        if timeout(FINISH, self.interrupted.finished()).await.is_err() {
+        if timeout(INTERRUPTED_TIMEOUT, self.interrupted.finished())
+            .await
+            .is_err()
+        {
             tracing::warn!("interrupted requests were given up");
             self.interrupted.abort();
             self.interrupted.finished().await;
@@ -200,7 +203,7 @@ where
                 () = stopped(&mut self.stop) => return,
                 accepted = accept(&self.listener, &self.crowd) => accepted,
             };
-            let Some((socket, peer, place)) = accepted else {
+            let Some((socket, peer, slot)) = accepted else {
                 continue;
             };
             if !clock.is_usable(SystemTime::now()) {
@@ -217,7 +220,7 @@ where
                 streams: StreamTasks::new(self.connections.clone(), &self.limits),
                 interrupted: self.interrupted.clone(),
                 stop: self.stop.clone(),
-                place,
+                slot,
             };
             self.connections.spawn(connection.serve(self.service.clone()));
         }

@@ -6,7 +6,7 @@ use crate::memory::{Account, Charge, MemoryUse, Refused};
 
 /// About what HTTP/2 holds for a stream besides its request and bodies, in bytes: entries in tables that never shrink,
 /// and the header of an answer that the client does not take.
-const STREAM: usize = 6 * 1024;
+const STREAM_BYTES: usize = 6 * 1024;
 
 /// How many streams of a connection may be open, and the charge for the most there have been.
 ///
@@ -82,7 +82,7 @@ impl OpenStreams {
             Some(charge) => charge,
             None => self.charge.insert(account.charge(0, MemoryUse::Request)?),
         };
-        let missing = (streams * STREAM).saturating_sub(charge.bytes());
+        let missing = (streams * STREAM_BYTES).saturating_sub(charge.bytes());
         if missing > 0 {
             charge.grow(missing, MemoryUse::Request)?;
         }
@@ -100,7 +100,7 @@ mod tests {
         let budget = MemoryBudget::new(1 << 20);
         let account = budget.account(None);
         let mut streams = OpenStreams::default();
-        let charged = || budget.used() / STREAM;
+        let charged = || budget.used() / STREAM_BYTES;
         for _ in 0..3 {
             streams.begin(&account, Before::Quiet, 128).unwrap();
         }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn who_takes_the_answers_is_refused_and_who_does_not_is_cut() {
-        let budget = MemoryBudget::new(4 * STREAM);
+        let budget = MemoryBudget::new(4 * STREAM_BYTES);
         let account = budget.account(None);
         let mut streams = OpenStreams::default();
         let mut begin = |before| {

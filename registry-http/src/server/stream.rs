@@ -143,17 +143,17 @@ impl Stream {
         }
     }
 
-    /// Waits until the client has taken nothing of what is ready, or has let nothing be sent, for `silence`.
+    /// Waits until the client has taken nothing of what is ready, or has let nothing be sent, for `timeout`.
     fn poll_stalled(
         &self,
         context: &mut Context<'_>,
         timer: &mut Option<Pin<Box<Sleep>>>,
-        silence: Duration,
+        timeout: Duration,
     ) -> Poll<()> {
         // More bytes are only produced by the task that polls this, so it need not be woken for them.
         while self.waits_for_client() {
             let taken_at = Duration::from_millis(self.taken_at.load(Ordering::Relaxed));
-            let end = self.begin + taken_at + silence;
+            let end = self.begin + taken_at + timeout;
             let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(end.into())));
             if timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
@@ -258,7 +258,7 @@ impl Drop for WatchedData {
 #[derive(Clone, Debug)]
 pub(super) struct StreamTasks {
     tasks: Tasks,
-    silence: Duration,
+    timeout: Duration,
     /// How many streams may be open at once.
     most: u32,
     /// What the next task is for: hyper calls the service, and then hands over the task.
@@ -276,7 +276,7 @@ impl StreamTasks {
     pub(super) fn new(tasks: Tasks, limits: &Limits) -> Self {
         Self {
             tasks,
-            silence: limits.response_silence,
+            timeout: limits.response_timeout,
             most: limits.streams,
             next: Arc::default(),
         }
@@ -322,7 +322,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
             Some(Next::Nothing) => return,
             None => return self.tasks.spawn(future),
         };
-        let silence = self.silence;
+        let timeout = self.timeout;
         self.tasks.spawn(async move {
             let mut future = pin!(Some(future));
             let mut timer = None;
@@ -337,7 +337,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
                 if is_made && stream.poll_taken(context, 0).is_ready() {
                     return Poll::Ready(true);
                 }
-                let stalled = stream.poll_stalled(context, &mut timer, silence);
+                let stalled = stream.poll_stalled(context, &mut timer, timeout);
                 if stalled.is_ready() && is_made {
                     tracing::debug!("a client takes nothing of a short answer; its connection is cut");
                     stream.activity.put_out();

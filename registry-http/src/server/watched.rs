@@ -20,15 +20,15 @@ use crate::memory::{Charge, MemoryUse, Refused};
 use crate::tasks::InterruptedRequests;
 
 /// About what a request and its answer hold besides their header and bodies, in bytes: futures, tasks and the record.
-const REQUEST: usize = 8 * 1024;
+const REQUEST_BYTES: usize = 8 * 1024;
 
 /// What an HTTP/1.1 answer over TLS holds besides that while its client takes none of it: an encrypted record, and copies of what
 /// follows. Uncharged, 1200 stalled pulls took 141 MiB.
-const TLS_ANSWER: usize = 32 * 1024;
+const TLS_ANSWER_BYTES: usize = 32 * 1024;
 
 /// The longest answer in bytes whose end is passed to HTTP/2 before it is sent. The end of a longer one is a frame of
 /// its own, so that the stream can still be reset. If the client does not take a shorter one, its connection is cut.
-const SMALL_ANSWER: u64 = 16 * 1024;
+const SMALL_ANSWER_BYTES: u64 = 16 * 1024;
 
 /// Lets a handler reset the connection of its request. It is in the request's extensions.
 #[derive(Clone, Debug)]
@@ -135,16 +135,16 @@ impl<S> WatchedService<S> {
         let account = self.memory.account();
         if version < Version::HTTP_2 {
             let size = if self.connection.tls().is_some() {
-                REQUEST + TLS_ANSWER
+                REQUEST_BYTES + TLS_ANSWER_BYTES
             } else {
-                REQUEST
+                REQUEST_BYTES
             };
             return account.charge(size, MemoryUse::Request);
         }
         let mut streams = self.memory.streams();
         let begun = streams.begin(account, self.activity.before(), self.streams.most());
         let charge = match begun {
-            Ok(()) => account.charge(REQUEST, MemoryUse::Request),
+            Ok(()) => account.charge(REQUEST_BYTES, MemoryUse::Request),
             Err(Denied::Refuse(refused)) => Err(refused),
             Err(Denied::Cut(refused)) => {
                 self.activity.put_out();
@@ -218,7 +218,10 @@ pub(super) struct Watched<B> {
 impl<B: Body> WatchedBody<B> {
     fn new(inner: B, stream: Arc<Stream>, version: Version) -> Self {
         stream.body_began();
-        let is_small = inner.size_hint().upper().is_some_and(|size| size <= SMALL_ANSWER);
+        let is_small = inner
+            .size_hint()
+            .upper()
+            .is_some_and(|size| size <= SMALL_ANSWER_BYTES);
         Self::Watched(Watched {
             inner: Box::pin(inner),
             stream,

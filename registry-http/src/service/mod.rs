@@ -35,25 +35,25 @@ use crate::access::{AccessControl, ReplaceableAccess};
 use crate::authenticate::{self, Anonymous, Authenticator};
 use crate::connection::Connection;
 use crate::limits::Limits;
-use crate::memory::{Account, MemoryUse, Turn, TurnKind, Turns};
+use crate::memory::{Account, MemoryUse, Permit, PermitKind, Permits};
 use crate::proxy::Mounted;
 use crate::rate_limit::{Pace, RateLimits};
 use crate::server::{BoxError, ConnectionMemory, UnreadRequest};
 use crate::tasks::{InterruptedRequests, Tasks};
-use crate::telemetry::{AccessLog, EventSink, Exchange, Observer, RequestIntents};
+use crate::telemetry::{AccessLog, EventSink, Exchange, RequestIntents, RequestObserver};
 
 /// About what a header field takes in memory besides its bytes.
-const FIELD: usize = 64;
+const FIELD_BYTES: usize = 64;
 
 /// What an upload takes besides its connection, however many there are: two small parts, one that is written and one that arrives.
 /// Without that, 2000 stalled uploads took 190 MiB.
-const UPLOAD: usize = 32 * 1024;
+const UPLOAD_BYTES: usize = 32 * 1024;
 
 /// An answer of up to this many bytes is covered by the charge for its request.
-const SMALL_ANSWER: usize = 4 * 1024;
+const SMALL_ANSWER_BYTES: usize = 4 * 1024;
 
 /// What a streamed answer holds: a page of the longest names.
-const STREAM: usize = 256 * 1024;
+const STREAMED_ANSWER_BYTES: usize = 256 * 1024;
 
 /// A registry as a [hyper](hyper::service::Service) and a [tower](tower_service::Service) service, for any type of
 /// request body.
@@ -73,13 +73,13 @@ struct Shared<S: ?Sized + Storage> {
     registry: Registry<S>,
     limits: Limits,
     access: Arc<ReplaceableAccess>,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn RequestObserver>,
     events: Option<Arc<dyn EventSink>>,
     rates: Option<Arc<RateLimits>>,
     fields: Arc<HeaderMap>,
-    turns: Turns,
-    downloads: Turns,
-    uploads: Turns,
+    permits: Permits,
+    downloads: Permits,
+    uploads: Permits,
 }
 
 /// Tasks that are aborted when the last clone of the service is dropped.
@@ -98,9 +98,9 @@ impl<S: ?Sized + Storage> RegistryService<S> {
     /// Creates a service that treats every client as the anonymous principal and logs with [`AccessLog`].
     #[must_use]
     pub fn new(registry: Registry<S>, limits: Limits) -> Self {
-        let turns = Turns::new(TurnKind::Work, limits.requests);
-        let downloads = Turns::new(TurnKind::Download, limits.downloads);
-        let uploads = Turns::new(TurnKind::Upload, limits.uploads);
+        let permits = Permits::new(PermitKind::Work, limits.requests);
+        let downloads = Permits::new(PermitKind::Download, limits.downloads);
+        let uploads = Permits::new(PermitKind::Upload, limits.uploads);
         let access = AccessControl {
             authenticator: Arc::new(Anonymous),
             authorizer: Arc::clone(registry.authorizer()),
@@ -115,7 +115,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
                 events: None,
                 rates: None,
                 fields: Arc::default(),
-                turns,
+                permits,
                 downloads,
                 uploads,
             }),
@@ -141,7 +141,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
 
     /// Notifies `observer` of each request in place of [`AccessLog`].
     #[must_use]
-    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
+    pub fn with_observer(self, observer: Arc<dyn RequestObserver>) -> Self {
         self.with(|shared| shared.observer = observer)
     }
 
@@ -205,7 +205,7 @@ impl<S: ?Sized + Storage> RegistryService<S> {
             events: self.shared.events.clone(),
             rates: self.shared.rates.clone(),
             fields: Arc::clone(&self.shared.fields),
-            turns: self.shared.turns.clone(),
+            permits: self.shared.permits.clone(),
             downloads: self.shared.downloads.clone(),
             uploads: self.shared.uploads.clone(),
         };
@@ -226,7 +226,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         let exchange = Exchange::begin(&parts, Arc::clone(&self.observer));
         let body = RequestBody::new(
             body,
-            self.limits.request_silence,
+            self.limits.request_body_timeout,
             exchange.intake(),
             parts.extensions.get::<Arc<ConnectionMemory>>().cloned(),
             expects_continue(&parts.headers),
@@ -274,7 +274,7 @@ impl<S: ?Sized + Storage> Shared<S> {
                     Ok(response) => response,
                     Err(error) => error.into(),
                 };
-                let is_drained = body.drain(self.limits.drain, self.limits.drain_time).await;
+                let is_drained = body.drain(self.limits.drain, self.limits.drain_timeout).await;
                 (response, is_drained)
             }
         };
@@ -335,7 +335,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         }
     }
 
-    /// Authenticates a request to the registry, waits for its turn, and handles it.
+    /// Authenticates a request to the registry, waits for a permit, and handles it.
     async fn handle(
         &self,
         parts: &Parts,
@@ -385,7 +385,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         };
         let pieces = account.charge(held, MemoryUse::Request)?;
         if let Some(transfers) = transfers {
-            exchange.hold_transfer(self.turn(transfers, account).await?);
+            exchange.hold_transfer(self.permit(transfers, account).await?);
         }
         self.wait_for_turn(exchange, account).await?;
         let registry = self.registry.clone();
@@ -403,14 +403,14 @@ impl<S: ?Sized + Storage> Shared<S> {
         exchange.release_body();
         drop(pieces);
         if matches!(response.body, Content::Stream(_)) {
-            exchange.hold_answer(account.charge(STREAM, MemoryUse::Answer)?);
+            exchange.hold_answer(account.charge(STREAMED_ANSWER_BYTES, MemoryUse::Answer)?);
         }
         let held = match &mut response.body {
             Content::Bytes(bytes) => std::slice::from_mut(bytes),
             Content::Pieces(pieces) => pieces,
             _ => &mut [],
         };
-        for bytes in held.iter_mut().filter(|bytes| bytes.len() > SMALL_ANSWER) {
+        for bytes in held.iter_mut().filter(|bytes| bytes.len() > SMALL_ANSWER_BYTES) {
             *bytes = account.hold(std::mem::take(bytes))?;
         }
         match &response.error {
@@ -425,13 +425,13 @@ impl<S: ?Sized + Storage> Shared<S> {
 
     /// Waits until the request may be worked on.
     async fn wait_for_turn(&self, exchange: &Exchange, account: &Arc<Account>) -> Result<(), Error> {
-        exchange.take_turn(self.turn(&self.turns, account).await?);
+        exchange.hold_permit(self.permit(&self.permits, account).await?);
         Ok(())
     }
 
-    async fn turn(&self, turns: &Turns, account: &Arc<Account>) -> Result<Turn, Error> {
-        let turn = timeout(self.limits.turn, turns.take(account)).await;
-        turn.map_err(|_| ErrorCode::Unavailable.into())
+    async fn permit(&self, permits: &Permits, account: &Arc<Account>) -> Result<Permit, Error> {
+        let permit = timeout(self.limits.permit_timeout, permits.take(account)).await;
+        permit.map_err(|_| ErrorCode::Unavailable.into())
     }
 
     /// Returns the account that pays for a request: its client's, or that of a proxy which does not report its client.
@@ -476,13 +476,13 @@ fn without_identity(parts: &Parts, target: &str, is_endpoint: bool) -> Option<Re
 fn upload_size(parts: &Parts) -> usize {
     let length = parts.headers.get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    length.unwrap_or(UPLOAD).min(UPLOAD)
+    length.unwrap_or(UPLOAD_BYTES).min(UPLOAD_BYTES)
 }
 
 /// Returns about what a header takes in memory.
 fn header_size(parts: &Parts) -> usize {
     let fields = parts.headers.iter();
-    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
     let target = parts
         .uri
         .path_and_query()

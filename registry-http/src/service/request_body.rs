@@ -20,7 +20,7 @@ use crate::telemetry::Intake;
 pub(super) struct RequestBody<B> {
     inner: Pin<Box<B>>,
     /// How long the body may bring nothing.
-    silence: Duration,
+    silence_timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer runs: the body was polled and had no data.
     is_waiting: bool,
@@ -42,7 +42,7 @@ where
 {
     pub(super) fn new(
         inner: B,
-        silence: Duration,
+        silence_timeout: Duration,
         intake: Arc<Intake>,
         connection: Option<Arc<ConnectionMemory>>,
         expects_continue: bool,
@@ -51,7 +51,7 @@ where
             is_ended: inner.is_end_stream(),
             is_whole: inner.is_end_stream(),
             inner: Box::pin(inner),
-            silence,
+            silence_timeout,
             timer: None,
             is_waiting: false,
             intake,
@@ -89,15 +89,15 @@ where
     }
 
     /// Decides between waiting longer and giving up when there is no data.
-    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let deadline = || Instant::now() + self.silence;
+    fn poll_timeout(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let deadline = || Instant::now() + self.silence_timeout;
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(deadline())));
         if !self.is_waiting {
             self.is_waiting = true;
             self.intake.waits();
-            timer.as_mut().reset(Instant::now() + self.silence);
+            timer.as_mut().reset(Instant::now() + self.silence_timeout);
         }
         if timer.as_mut().poll(context).is_pending() {
             return Poll::Pending;
@@ -118,7 +118,7 @@ where
         self.is_held_back = false;
         while !self.is_ended {
             match self.inner.as_mut().poll_frame(context) {
-                Poll::Pending => return self.poll_silence(context),
+                Poll::Pending => return self.poll_timeout(context),
                 Poll::Ready(None) => {
                     self.is_ended = true;
                     self.is_whole = true;

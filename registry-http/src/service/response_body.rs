@@ -139,13 +139,13 @@ mod tests {
     use registry_core::storage::BlobContent;
 
     use super::*;
-    use crate::telemetry::{Observer, RequestRecord};
+    use crate::telemetry::{RequestObserver, RequestRecord};
 
     /// Keeps the last record.
     #[derive(Clone, Debug, Default)]
     struct Last(Arc<Mutex<Option<RequestRecord>>>);
 
-    impl Observer for Last {
+    impl RequestObserver for Last {
         fn finished(&self, record: &RequestRecord) {
             *self.0.lock().unwrap() = Some(record.clone());
         }

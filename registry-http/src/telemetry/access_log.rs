@@ -5,11 +5,11 @@ use std::fmt;
 use registry_core::Error;
 use registry_core::printable::{Printable, shortened, with_causes};
 
-use super::observer::Observer;
+use super::observer::RequestObserver;
 use super::record::RequestRecord;
 
 /// The longest text, in bytes, of an error with its causes, which may quote what a client or another service sent.
-const CAUSES: usize = 4096;
+const ERROR_BYTES: usize = 4096;
 
 /// Logs one line per request to [`tracing`] with the target `registry_http::access`, and one line with the causes for
 /// each failure of the registry itself.
@@ -32,7 +32,7 @@ impl AccessLog {
     }
 }
 
-impl Observer for AccessLog {
+impl RequestObserver for AccessLog {
     fn finished(&self, record: &RequestRecord) {
         tracing::info!(
             target: "registry_http::access",
@@ -60,7 +60,7 @@ pub(super) struct Causes<'a>(pub(super) &'a Error);
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = with_causes(self.0.to_string(), std::error::Error::source(self.0));
-        Printable(shortened(&text, CAUSES).as_ref()).fmt(f)
+        Printable(shortened(&text, ERROR_BYTES).as_ref()).fmt(f)
     }
 }
 

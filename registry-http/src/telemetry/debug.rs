@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
-use super::health::Health;
+use super::health::ServerHealth;
 use super::metrics::Metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -24,19 +24,19 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// | that of the metrics | the metrics, as `OpenMetrics` text |
 /// | `/debug/health` | 200 with `{}`, or 503 with what fails, in the form of the distribution registry |
 /// | `/live`, `/livez` | 200 as long as the process answers |
-/// | `/ready`, `/readyz` | 200 if requests should be sent here, with [remarks](Health::add_remark); otherwise 503 |
+/// | `/ready`, `/readyz` | 200 if requests should be sent here, with [remarks](ServerHealth::add_remark); otherwise 503 |
 /// | `/startup`, `/startupz` | 200 once the server has started; before, 503 with the current phase |
 /// | `POST /debug/health/down`, `…/up` | takes the server out of service (`/ready` fails), and puts it back |
 #[derive(Clone, Debug)]
 pub struct DebugService {
-    health: Health,
+    health: ServerHealth,
     metrics: Option<(String, Arc<Metrics>)>,
 }
 
 impl DebugService {
     /// Creates a service that serves only health.
     #[must_use]
-    pub const fn new(health: Health) -> Self {
+    pub const fn new(health: ServerHealth) -> Self {
         Self {
             health,
             metrics: None,

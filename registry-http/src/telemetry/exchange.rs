@@ -6,27 +6,27 @@ use std::time::Instant;
 
 use registry_core::{Error, Request, Response};
 
-use super::observer::Observer;
+use super::observer::RequestObserver;
 use super::record::RequestRecord;
-use crate::memory::{Charge, MemoryUse, Refused, Turn};
+use crate::memory::{Charge, MemoryUse, Permit, Refused};
 
 /// A request in progress: its record, which the observer gets when this is dropped, and the resources that it holds.
 pub(crate) struct Exchange {
     record: RequestRecord,
     intake: Arc<Intake>,
     begin: Instant,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn RequestObserver>,
     header: Option<Charge>,
     answer: Option<Charge>,
-    transfer: Option<Turn>,
+    transfer: Option<Permit>,
 }
 
 /// The state that a request and its body share.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     received: AtomicU64,
-    /// The turn to be worked on. It is returned while the request waits for the client.
-    turn: Mutex<Option<Turn>>,
+    /// The permit to be worked on. It is returned while the request waits for the client.
+    permit: Mutex<Option<Permit>>,
     is_kept: AtomicBool,
     kept: Mutex<Option<Charge>>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Intake {
 impl Intake {
     /// Records that the request waits for the client.
     pub(crate) fn waits(&self) {
-        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Counts bytes that arrived, and charges the client if they are kept.
@@ -52,7 +52,7 @@ impl Intake {
 }
 
 impl Exchange {
-    pub(crate) fn begin(parts: &http::request::Parts, observer: Arc<dyn Observer>) -> Self {
+    pub(crate) fn begin(parts: &http::request::Parts, observer: Arc<dyn RequestObserver>) -> Self {
         let mut record = RequestRecord::new(parts);
         observer.began(&mut record, &parts.headers);
         Self {
@@ -76,13 +76,13 @@ impl Exchange {
         Arc::clone(&self.intake)
     }
 
-    pub(crate) fn take_turn(&self, turn: Turn) {
-        *self.intake.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+    pub(crate) fn hold_permit(&self, permit: Permit) {
+        *self.intake.permit.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 
-    /// Holds the turn to download or upload a blob.
-    pub(crate) fn hold_transfer(&mut self, turn: Turn) {
-        self.transfer = Some(turn);
+    /// Holds the permit to download or upload a blob.
+    pub(crate) fn hold_transfer(&mut self, permit: Permit) {
+        self.transfer = Some(permit);
     }
 
     /// Ends the work: from here on, the request waits for the client.

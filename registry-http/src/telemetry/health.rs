@@ -29,15 +29,15 @@ pub struct CheckOptions {
 /// A failing check is reported and makes the server not ready. It never causes a request to be refused: a client that
 /// asks this server gets an answer, even if another server would answer better.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Shared>);
+pub struct ServerHealth(Arc<SharedHealth>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Arc<Mutex<State>>,
+struct SharedHealth {
+    state: Arc<Mutex<ServerState>>,
     tasks: Tasks,
 }
 
-impl Drop for Shared {
+impl Drop for SharedHealth {
     fn drop(&mut self) {
         self.tasks.abort();
     }
@@ -47,7 +47,7 @@ impl Drop for Shared {
 type Remark = Box<dyn Fn() -> Option<String> + Send>;
 
 #[derive(Default)]
-struct State {
+struct ServerState {
     is_started: bool,
     is_stopping: bool,
     /// What the server does before it has started.
@@ -56,9 +56,9 @@ struct State {
     remarks: Vec<Remark>,
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for ServerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
+        f.debug_struct("ServerState")
             .field("is_started", &self.is_started)
             .field("is_stopping", &self.is_stopping)
             .field("phase", &self.phase)
@@ -67,7 +67,7 @@ impl fmt::Debug for State {
     }
 }
 
-impl Health {
+impl ServerHealth {
     /// Creates the health of a server that is starting.
     #[must_use]
     pub fn new() -> Self {
@@ -193,7 +193,7 @@ impl Health {
         state.is_started && !state.is_stopping && state.failures.is_empty()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ServerState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@ use registry_core::printable::printable_json;
 use serde::Serialize;
 
 use super::access_log::AccessLog;
-use super::observer::Observer;
+use super::observer::RequestObserver;
 use super::record::RequestRecord;
 
 /// Receives complete lines, without the line feed. Must not block.
@@ -60,7 +60,7 @@ impl<S: LineSink> LineLog<S> {
     }
 }
 
-impl<S: LineSink> Observer for LineLog<S> {
+impl<S: LineSink> RequestObserver for LineLog<S> {
     fn finished(&self, record: &RequestRecord) {
         let line = match self.format {
             LineFormat::Combined => Some(combined(record)),
@@ -501,7 +501,7 @@ mod tests {
     #[test]
     fn several_logs_are_told_at_once() {
         let (access, audit) = (Lines::default(), Lines::default());
-        let observers: Vec<Arc<dyn Observer>> = vec![
+        let observers: Vec<Arc<dyn RequestObserver>> = vec![
             Arc::new(LineLog::new(LineFormat::Json, access.clone())),
             Arc::new(LineLog::new(LineFormat::Audit(AuditLevel::Info), audit.clone())),
         ];

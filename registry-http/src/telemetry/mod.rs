@@ -31,14 +31,14 @@ pub use self::access_log::AccessLog;
 pub use self::debug::DebugService;
 pub(crate) use self::exchange::{Exchange, Intake};
 #[cfg(feature = "metrics")]
-pub use self::health::{CheckOptions, Health};
+pub use self::health::{CheckOptions, ServerHealth};
 pub(crate) use self::intents::RequestIntents;
 pub use self::lines::{AuditLevel, LineFormat, LineLog, LineSink};
 #[cfg(feature = "metrics")]
 pub use self::metered_storage::MeteredStorage;
 #[cfg(feature = "metrics")]
 pub use self::metrics::Metrics;
-pub use self::observer::{EventSink, Observer};
+pub use self::observer::{EventSink, RequestObserver};
 pub use self::record::RequestRecord;
 pub use self::refusals::RefusalLog;
 #[cfg(feature = "opentelemetry")]

@@ -12,7 +12,7 @@ use super::record::RequestRecord;
 /// Is notified of each request once, when its response was sent or given up.
 ///
 /// Its methods are called where responses are sent, so they must not block.
-pub trait Observer: fmt::Debug + Send + Sync + 'static {
+pub trait RequestObserver: fmt::Debug + Send + Sync + 'static {
     /// A request with this header has begun. [`finished`](Self::finished) always follows.
     fn began(&self, _record: &mut RequestRecord, _header: &HeaderMap) {}
 
@@ -21,7 +21,7 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Notifies several observers, in their order.
-impl Observer for Vec<Arc<dyn Observer>> {
+impl RequestObserver for Vec<Arc<dyn RequestObserver>> {
     fn began(&self, record: &mut RequestRecord, header: &HeaderMap) {
         for observer in self {
             observer.began(record, header);

@@ -33,12 +33,12 @@ const SHOWN_PARAMETERS: [&str; 13] = [
 
 /// The longest texts of a client that are kept, in bytes, far more than clients need: a record is written to logs, sent
 /// to other services, and queued until they accept it.
-const METHOD: usize = 32;
-const PATH: usize = 1024;
-const QUERY: usize = 2048;
-const HOST: usize = 300;
-const FIELD: usize = 512;
-const PRINCIPAL: usize = 512;
+const METHOD_BYTES: usize = 32;
+const PATH_BYTES: usize = 1024;
+const QUERY_BYTES: usize = 2048;
+const HOST_BYTES: usize = 300;
+const FIELD_BYTES: usize = 512;
+const PRINCIPAL_BYTES: usize = 512;
 
 /// A request and its outcome. Texts from the client are cut: the query to 2048 bytes, the path to 1024, and others to at
 /// most 512. A cut text other than the method ends with `...[N more bytes]`.
@@ -119,7 +119,7 @@ impl RequestRecord {
             id: Uuid::new_v4(),
             time: SystemTime::now(),
             method: shortened_method(&parts.method),
-            path: shortened(path, PATH).into_owned(),
+            path: shortened(path, PATH_BYTES).into_owned(),
             query: parts.uri.query().map(shown_query),
             version: parts.version,
             peer,
@@ -128,10 +128,10 @@ impl RequestRecord {
                 .filter(|client| peer.and_then(|peer| peer.ip()) != Some(*client)),
             url: parts.extensions.get::<PublicUrl>().cloned(),
             is_secure: connection.is_some_and(|connection| connection.tls().is_some()),
-            host: host.map(|host| shortened_field(host, HOST)),
-            user_agent: field(http::header::USER_AGENT).map(|agent| shortened_field(agent, FIELD)),
+            host: host.map(|host| shortened_field(host, HOST_BYTES)),
+            user_agent: field(http::header::USER_AGENT).map(|agent| shortened_field(agent, FIELD_BYTES)),
             referer: field(http::header::REFERER)
-                .map(|referer| shortened_field(shown_referer(&referer), FIELD)),
+                .map(|referer| shortened_field(shown_referer(&referer), FIELD_BYTES)),
             has_credentials: parts.headers.contains_key(http::header::AUTHORIZATION),
             principal: String::new(),
             handler: "other",
@@ -150,7 +150,7 @@ impl RequestRecord {
     }
 
     pub(crate) fn set_principal(&mut self, name: &str) {
-        self.principal = shortened(name, PRINCIPAL).into_owned();
+        self.principal = shortened(name, PRINCIPAL_BYTES).into_owned();
     }
 
     pub(crate) fn set_request(&mut self, request: &Request) {
@@ -230,12 +230,12 @@ fn shown_query(query: &str) -> String {
         shown.push_str(if is_shown { pair } else { "***" });
         shown.push_str(sign);
     }
-    shortened(&shown, QUERY).into_owned()
+    shortened(&shown, QUERY_BYTES).into_owned()
 }
 
 /// Cuts a long method, which is not one of the protocol's.
 fn shortened_method(method: &Method) -> Method {
-    let kept = method.as_str().as_bytes().get(..METHOD);
+    let kept = method.as_str().as_bytes().get(..METHOD_BYTES);
     kept.and_then(|kept| Method::from_bytes(kept).ok())
         .unwrap_or_else(|| method.clone())
 }

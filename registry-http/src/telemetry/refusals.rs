@@ -3,7 +3,7 @@
 use registry_core::printable::Printable;
 
 use super::access_log::Causes;
-use super::observer::Observer;
+use super::observer::RequestObserver;
 use super::record::RequestRecord;
 use crate::log_limit::LogLimit;
 
@@ -30,7 +30,7 @@ impl Default for RefusalLog {
     }
 }
 
-impl Observer for RefusalLog {
+impl RequestObserver for RefusalLog {
     fn finished(&self, record: &RequestRecord) {
         let is_base = matches!(&*record.path, "/v2/" | "/v2");
         let asks_how = record.status == Some(401) && is_base && !record.has_credentials;

@@ -8,17 +8,17 @@ use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 
-use super::observer::Observer;
+use super::observer::RequestObserver;
 use super::record::RequestRecord;
 use super::span::RequestSpan;
 use crate::address::PeerAddress;
 
 /// The longest text of the client in a span, in bytes. Spans are queued in memory until they are sent.
-const TEXT: usize = 1024;
+const TEXT_BYTES: usize = 1024;
 
 /// The longest field with the caller's trace, in bytes. A longer one is ignored, as W3C Trace Context, section 3.3.1.5,
 /// allows for `tracestate`.
-const FIELD: usize = 512;
+const TRACE_FIELD_BYTES: usize = 512;
 
 /// Creates a span for each request, with the attributes of `OpenTelemetry`'s conventions for HTTP servers, and
 /// `registry.repository`, `registry.tag`, `registry.digest` and `registry.request.id`.
@@ -44,7 +44,7 @@ impl RequestSpans {
     }
 }
 
-impl Observer for RequestSpans {
+impl RequestObserver for RequestSpans {
     fn began(&self, record: &mut RequestRecord, header: &HeaderMap) {
         let current = Context::current();
         let parent = if current.has_active_span() {
@@ -202,7 +202,7 @@ fn field(value: &HeaderValue) -> String {
 }
 
 fn shortened(text: &str) -> String {
-    text.get(..text.floor_char_boundary(TEXT))
+    text.get(..text.floor_char_boundary(TEXT_BYTES))
         .unwrap_or_default()
         .to_owned()
 }
@@ -212,7 +212,7 @@ struct Fields<'a>(&'a HeaderMap);
 
 impl Extractor for Fields<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        let value = self.0.get(key).filter(|value| value.len() <= FIELD)?;
+        let value = self.0.get(key).filter(|value| value.len() <= TRACE_FIELD_BYTES)?;
         value.to_str().ok()
     }
 

@@ -33,7 +33,7 @@ async fn eventually(mut check: impl FnMut() -> bool) {
 
 #[tokio::test]
 async fn health_is_shown_as_the_distribution_registry_does() {
-    let health = Health::new();
+    let health = ServerHealth::new();
     let service = DebugService::new(health.clone());
     assert_eq!(get(&service, "/startupz").await.0, 503);
     assert_eq!(get(&service, "/readyz").await.0, 503);
@@ -86,7 +86,7 @@ async fn health_is_shown_as_the_distribution_registry_does() {
 
 #[tokio::test]
 async fn a_check_that_hangs_fails_and_one_below_its_threshold_does_not() {
-    let health = Health::new();
+    let health = ServerHealth::new();
     let options = CheckOptions {
         interval: Duration::from_millis(2),
         threshold: 1,
@@ -128,7 +128,7 @@ fn record(method: &str, target: &str, status: u16) -> RequestRecord {
 #[tokio::test]
 async fn metrics_have_the_names_of_the_distribution_registry_and_bounded_labels() {
     let metrics = Arc::new(Metrics::new());
-    let service = DebugService::new(Health::new()).with_metrics("/m", Arc::clone(&metrics));
+    let service = DebugService::new(ServerHealth::new()).with_metrics("/m", Arc::clone(&metrics));
     let none = HeaderMap::new();
     metrics.began(&mut record("GET", "/v2/", 200), &none);
     for mut record in [

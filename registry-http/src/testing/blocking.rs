@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::endpoint::Endpoint;
+use super::endpoint::RegistryEndpoint;
 use super::registry::{TestRegistry, TestRegistryBuilder};
 use super::script::{Fault, JournalEntry, Script};
 
@@ -105,7 +105,7 @@ impl BlockingTestRegistry {
     }
 
     /// Plans a fault, as [`TestRegistry::fail`] does.
-    pub const fn fail(&self, endpoint: Endpoint, nth: usize) -> Fault<'_> {
+    pub const fn fail(&self, endpoint: RegistryEndpoint, nth: usize) -> Fault<'_> {
         Fault::new(&self.script, endpoint, nth)
     }
 }

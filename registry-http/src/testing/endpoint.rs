@@ -2,16 +2,16 @@
 
 use registry_core::Request;
 
-/// Defines [`Endpoint`] from the variants of [`Request`].
+/// Defines [`RegistryEndpoint`] from the variants of [`Request`].
 macro_rules! endpoints {
     ($($name:ident = $text:literal;)*) => {
         /// The endpoint of a request: a variant of [`Request`] without its fields.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Endpoint {
+        pub enum RegistryEndpoint {
             $(#[doc = $text] $name,)*
         }
 
-        impl Endpoint {
+        impl RegistryEndpoint {
             /// Returns the endpoint of a request.
             #[must_use]
             pub const fn of(request: &Request) -> Self {

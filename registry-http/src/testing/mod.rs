@@ -7,7 +7,7 @@ mod script;
 mod service;
 
 pub use self::blocking::BlockingTestRegistry;
-pub use self::endpoint::Endpoint;
+pub use self::endpoint::RegistryEndpoint;
 pub use self::registry::{TestRegistry, TestRegistryBuilder};
 pub use self::script::{Fault, JournalEntry};
 

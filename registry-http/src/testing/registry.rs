@@ -10,14 +10,14 @@ use registry_core::{Admission, Authorizer, Registry};
 use tokio::net::TcpListener;
 
 use super::TestStorage;
-use super::endpoint::Endpoint;
+use super::endpoint::RegistryEndpoint;
 use super::script::{Fault, JournalEntry, Script};
 use super::service::ScriptedService;
 use crate::authenticate::Authenticator;
 use crate::limits::Limits;
 use crate::server::{Listener, Server};
 use crate::service::RegistryService;
-use crate::telemetry::{EventSink, Observer};
+use crate::telemetry::{EventSink, RequestObserver};
 
 /// An in-memory registry on a free port of the loopback interface. Dropping it ends it and all its connections.
 ///
@@ -34,12 +34,12 @@ use crate::telemetry::{EventSink, Observer};
 ///
 /// You can inspect its requests, and make them fail:
 /// ```
-/// use registry_http::testing::{Endpoint, TestRegistry};
+/// use registry_http::testing::{RegistryEndpoint, TestRegistry};
 ///
 /// # tokio::runtime::Runtime::new()?.block_on(async {
 /// let registry = TestRegistry::start().await;
-/// registry.fail(Endpoint::GetBlob, 2).status(503); // the second call from now on
-/// registry.fail(Endpoint::PutManifest, 1).reset();
+/// registry.fail(RegistryEndpoint::GetBlob, 2).status(503); // the second call from now on
+/// registry.fail(RegistryEndpoint::PutManifest, 1).reset();
 /// assert!(registry.requests().is_empty());
 /// # });
 /// # Ok::<(), std::io::Error>(())
@@ -104,7 +104,7 @@ impl TestRegistry {
     }
 
     /// Plans a fault for the `nth` call of an endpoint from now on; the next call is the first.
-    pub const fn fail(&self, endpoint: Endpoint, nth: usize) -> Fault<'_> {
+    pub const fn fail(&self, endpoint: RegistryEndpoint, nth: usize) -> Fault<'_> {
         Fault::new(&self.script, endpoint, nth)
     }
 
@@ -126,7 +126,7 @@ pub struct TestRegistryBuilder {
     authorizer: Option<Arc<dyn Authorizer>>,
     admissions: Vec<Arc<dyn Admission>>,
     authenticator: Option<Arc<dyn Authenticator>>,
-    observer: Option<Arc<dyn Observer>>,
+    observer: Option<Arc<dyn RequestObserver>>,
     events: Option<Arc<dyn EventSink>>,
 }
 
@@ -168,7 +168,7 @@ impl TestRegistryBuilder {
 
     /// Sets the observer of requests.
     #[must_use]
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+    pub fn observer(mut self, observer: Arc<dyn RequestObserver>) -> Self {
         self.observer = Some(observer);
         self
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::endpoint::Endpoint;
+use super::endpoint::RegistryEndpoint;
 
 /// The most requests that the journal keeps; the oldest are dropped first.
 const JOURNAL: usize = 10_000;
@@ -16,7 +16,7 @@ const JOURNAL: usize = 10_000;
 #[non_exhaustive]
 pub struct JournalEntry {
     /// The endpoint, or `None` if the request was not understood.
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<RegistryEndpoint>,
     /// The method.
     pub method: Method,
     /// The path.
@@ -31,10 +31,10 @@ pub struct JournalEntry {
 
 /// The journal and the planned faults, shared by all connections.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Script(Arc<Mutex<State>>);
+pub(super) struct Script(Arc<Mutex<ScriptState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ScriptState {
     journal: VecDeque<JournalEntry>,
     /// How many entries the journal has dropped.
     lost: u64,
@@ -43,7 +43,7 @@ struct State {
 
 #[derive(Debug)]
 struct Planned {
-    endpoint: Endpoint,
+    endpoint: RegistryEndpoint,
     /// How many calls succeed before this one.
     before: usize,
     effect: Effect,
@@ -110,7 +110,7 @@ impl Script {
         self.lock().faults.push(planned);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ScriptState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,12 +122,12 @@ impl Script {
 #[must_use = "say what goes wrong"]
 pub struct Fault<'a> {
     script: &'a Script,
-    endpoint: Endpoint,
+    endpoint: RegistryEndpoint,
     before: usize,
 }
 
 impl<'a> Fault<'a> {
-    pub(super) const fn new(script: &'a Script, endpoint: Endpoint, nth: usize) -> Self {
+    pub(super) const fn new(script: &'a Script, endpoint: RegistryEndpoint, nth: usize) -> Self {
         Self {
             script,
             endpoint,

@@ -15,7 +15,7 @@ use registry_core::{Error, ErrorCode};
 use tokio::time::{Sleep, sleep};
 
 use super::TestStorage;
-use super::endpoint::Endpoint;
+use super::endpoint::RegistryEndpoint;
 use super::script::{Effect, JournalEntry, Script};
 use crate::server::ConnectionReset;
 use crate::service::{HeaderFields, RegistryService, ResponseBody, response_head};
@@ -85,7 +85,7 @@ fn entry(request: &Request<Incoming>) -> JournalEntry {
     let fields = HeaderFields(request.headers());
     let parsed = registry_core::Request::parse(request.method().as_str(), target, &fields);
     JournalEntry {
-        endpoint: parsed.ok().as_ref().map(Endpoint::of),
+        endpoint: parsed.ok().as_ref().map(RegistryEndpoint::of),
         method: request.method().clone(),
         path: uri.path().to_owned(),
         query: uri.query().map(str::to_owned),

@@ -54,7 +54,7 @@ const HTTP1: &[u8] = b"http/1.1";
 
 /// How many encrypted bytes wait for a client that takes none: one record. With the 64 KiB of rustls, 900 stalled pulls took
 /// 146 MiB.
-const UNSENT: usize = 16 * 1024;
+const UNSENT_BYTES: usize = 16 * 1024;
 
 /// A server's side of TLS. Clones share one configuration.
 #[derive(Clone)]
@@ -186,7 +186,7 @@ impl Tls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let bounded = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(UNSENT));
+        let bounded = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(UNSENT_BYTES));
         let config = self.0.load_full();
         let stream = TlsAcceptor::from(Arc::clone(&config.server))
             .accept_with(stream, bounded)

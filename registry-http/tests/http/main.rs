@@ -23,13 +23,13 @@ mod tower;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use registry_http::{Observer, RequestRecord};
+use registry_http::{RequestObserver, RequestRecord};
 
 /// Keeps what is told of requests.
 #[derive(Clone, Debug, Default)]
 struct Records(Arc<Mutex<Vec<RequestRecord>>>);
 
-impl Observer for Records {
+impl RequestObserver for Records {
     fn finished(&self, record: &RequestRecord) {
         self.0.lock().unwrap().push(record.clone());
     }

@@ -28,12 +28,12 @@ const SHORT: Duration = Duration::from_millis(300);
 
 fn impatient() -> Limits {
     let mut limits = Limits::default();
-    limits.header_time = SHORT;
-    limits.idle = SHORT;
-    limits.request_silence = SHORT;
-    limits.response_silence = SHORT;
-    limits.turn = SHORT;
-    limits.drain_time = SHORT;
+    limits.header_timeout = SHORT;
+    limits.idle_timeout = SHORT;
+    limits.request_body_timeout = SHORT;
+    limits.response_timeout = SHORT;
+    limits.permit_timeout = SHORT;
+    limits.drain_timeout = SHORT;
     limits
 }
 
@@ -144,7 +144,7 @@ async fn a_request_that_has_come_when_the_server_stops_is_answered() {
 #[tokio::test]
 async fn a_connection_stays_as_long_as_idle_says_and_a_header_as_long_as_its_own_limit() {
     let mut limits = impatient();
-    limits.idle = Duration::from_secs(60);
+    limits.idle_timeout = Duration::from_secs(60);
     let registry = TestRegistry::builder().limits(limits).start().await;
     let mut client = Client::connect(registry.address()).await;
     for _ in 0..2 {
@@ -245,7 +245,7 @@ async fn an_http2_client_that_keeps_its_window_shut_loses_what_it_asked_for() {
     let records = Records::default();
     let mut limits = impatient();
     // It is not for want of requests.
-    limits.idle = Duration::from_secs(60);
+    limits.idle_timeout = Duration::from_secs(60);
     let registry = TestRegistry::builder()
         .limits(limits)
         .observer(Arc::new(records.clone()))
@@ -270,7 +270,7 @@ async fn an_http2_client_that_keeps_its_window_shut_loses_what_it_asked_for() {
 async fn an_http2_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
     let records = Records::default();
     let mut limits = impatient();
-    limits.idle = Duration::from_secs(60);
+    limits.idle_timeout = Duration::from_secs(60);
     let registry = TestRegistry::builder()
         .limits(limits)
         .observer(Arc::new(records.clone()))
@@ -453,19 +453,19 @@ async fn requests_beyond_the_limit_wait_and_are_then_told_to_come_back() {
     .await;
     assert_eq!(answer.status, 503);
     answer.expect_refusal_that_passes();
-    // One that waits for its turn gets it.
+    // One that waits for a permit gets it.
     second.head("GET", "/v2/", &[]).await;
     gate.0.add_permits(1);
     assert_eq!(first.answer("POST").await.status, 201);
     assert_eq!(second.answer("GET").await.status, 200);
 }
 
-/// A turn is for the work of the server, not for the time that a client takes.
+/// A permit is for the work of the server, not for the time that a client takes.
 #[tokio::test]
 async fn who_sends_nothing_or_takes_nothing_keeps_nobody_from_having_a_turn() {
     let mut limits = Limits::default();
     limits.requests = 1;
-    limits.turn = SHORT;
+    limits.permit_timeout = SHORT;
     let registry = TestRegistry::builder().limits(limits).start().await;
     let mut client = Client::connect(registry.address()).await;
     let digest = push_blob(&mut client, "a", &noise(32 << 20)).await;

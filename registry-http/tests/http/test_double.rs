@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use registry_http::testing::{BlockingTestRegistry, Endpoint, TestRegistry};
+use registry_http::testing::{BlockingTestRegistry, RegistryEndpoint, TestRegistry};
 
 use crate::client::{Client, push_blob};
 use crate::client_http2::{Pieces, connect, request};
@@ -29,9 +29,9 @@ async fn the_journal_has_what_was_asked_in_its_order() {
         })
         .collect();
     let expected = [
-        (Some(Endpoint::StartUpload), "POST", 202),
-        (Some(Endpoint::AppendUpload), "PATCH", 202),
-        (Some(Endpoint::FinishUpload), "PUT", 201),
+        (Some(RegistryEndpoint::StartUpload), "POST", 202),
+        (Some(RegistryEndpoint::AppendUpload), "PATCH", 202),
+        (Some(RegistryEndpoint::FinishUpload), "PUT", 201),
         (None, "GET", 404),
     ];
     let expected = expected.map(|(endpoint, method, status)| (endpoint, method.to_owned(), Some(status)));
@@ -51,9 +51,9 @@ async fn a_call_is_answered_with_a_status() {
     let registry = TestRegistry::start().await;
     let client = &mut Client::connect(registry.address()).await;
     let target = format!("/v2/a/blobs/{}", push_blob(client, "a", b"hello").await);
-    registry.fail(Endpoint::GetBlob, 2).status(503);
-    registry.fail(Endpoint::GetBlob, 3).status(429);
-    registry.fail(Endpoint::StartUpload, 1).status(418);
+    registry.fail(RegistryEndpoint::GetBlob, 2).status(503);
+    registry.fail(RegistryEndpoint::GetBlob, 3).status(429);
+    registry.fail(RegistryEndpoint::StartUpload, 1).status(418);
     let mut statuses = Vec::new();
     for _ in 0..4 {
         client.get("/v2/").await;
@@ -69,7 +69,7 @@ async fn a_call_is_answered_with_a_status() {
 
     // A push that fails has no effect.
     let target = format!("/v2/a/blobs/uploads/?digest={}", crate::digest(b"other"));
-    registry.fail(Endpoint::UploadBlob, 1).status(500);
+    registry.fail(RegistryEndpoint::UploadBlob, 1).status(500);
     assert_eq!(client.call("POST", &target, &[], b"other").await.status, 500);
     let target = format!("/v2/a/blobs/{}", crate::digest(b"other"));
     assert_eq!(client.get(&target).await.status, 404);
@@ -80,8 +80,8 @@ async fn a_call_is_late() {
     let registry = TestRegistry::start().await;
     let client = &mut Client::connect(registry.address()).await;
     let delay = Duration::from_millis(200);
-    registry.fail(Endpoint::Version, 1).delay(delay);
-    registry.fail(Endpoint::Version, 1).status(500);
+    registry.fail(RegistryEndpoint::Version, 1).delay(delay);
+    registry.fail(RegistryEndpoint::Version, 1).status(500);
     let begin = Instant::now();
     assert_eq!(client.get("/v2/").await.status, 500);
     assert!(begin.elapsed() >= delay);
@@ -97,7 +97,7 @@ async fn a_body_is_cut_short() {
     let blob = noise(3_000_000);
     let target = format!("/v2/a/blobs/{}", push_blob(client, "a", &blob).await);
     for length in [0, 1, 1_234_567] {
-        registry.fail(Endpoint::GetBlob, 1).truncate(length);
+        registry.fail(RegistryEndpoint::GetBlob, 1).truncate(length);
         let mut client = Client::connect(registry.address()).await;
         client.head("GET", &target, &[]).await;
         let all = client.rest().await.unwrap();
@@ -110,13 +110,13 @@ async fn a_body_is_cut_short() {
         assert_eq!(all.len() - end, usize::try_from(length).unwrap());
         assert!(blob.starts_with(&all[end..]));
     }
-    registry.fail(Endpoint::GetBlob, 1).truncate(3_000_000);
-    registry.fail(Endpoint::GetBlob, 2).truncate(5_000_000);
+    registry.fail(RegistryEndpoint::GetBlob, 1).truncate(3_000_000);
+    registry.fail(RegistryEndpoint::GetBlob, 2).truncate(5_000_000);
     for _ in 0..2 {
         assert!(client.get(&target).await.body == blob);
     }
     let (mut sender, _connection) = connect(registry.address()).await;
-    registry.fail(Endpoint::GetBlob, 1).truncate(1000);
+    registry.fail(RegistryEndpoint::GetBlob, 1).truncate(1000);
     let answer = sender
         .send_request(request("GET", &target, Pieces::empty()))
         .await
@@ -130,7 +130,7 @@ async fn a_body_is_cut_short() {
 #[tokio::test]
 async fn a_connection_is_reset() {
     let registry = TestRegistry::start().await;
-    registry.fail(Endpoint::Version, 1).reset();
+    registry.fail(RegistryEndpoint::Version, 1).reset();
     let mut client = Client::connect(registry.address()).await;
     client.head("GET", "/v2/", &[]).await;
     let error = client.rest().await.unwrap_err();
@@ -143,7 +143,7 @@ async fn a_connection_is_reset() {
 #[test]
 fn a_test_without_a_runtime_has_a_registry_too() {
     let registry = BlockingTestRegistry::start();
-    registry.fail(Endpoint::Version, 2).status(500);
+    registry.fail(RegistryEndpoint::Version, 2).status(500);
     let get = || {
         let mut stream = std::net::TcpStream::connect(registry.host()).unwrap();
         stream

@@ -376,7 +376,7 @@ async fn a_slow_handshake_holds_up_nobody_and_is_cut() {
     let issuer = authority("root");
     let tls = Tls::new(options(&leaf(&issuer, &ecdsa(), |_| {}))).unwrap();
     let mut limits = Limits::default();
-    limits.handshake = Duration::from_millis(300);
+    limits.handshake_timeout = Duration::from_millis(300);
     let (_server, address) = start_with(tls, limits).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     let mut slow = TcpStream::connect(address).await.unwrap();
@@ -394,7 +394,7 @@ async fn a_handshake_holds_a_connection_s_slot_and_a_stop_ends_it() {
     let tls = Tls::new(options(&leaf(&issuer, &ecdsa(), |_| {}))).unwrap();
     let mut limits = Limits::default();
     limits.connections = 1;
-    limits.handshake = Duration::from_secs(60);
+    limits.handshake_timeout = Duration::from_secs(60);
     let (server, address) = start_with(tls, limits).await;
     let silent = TcpStream::connect(address).await.unwrap();
     let caller = Caller::trusting(&issuer);

@@ -20,7 +20,7 @@ use super::tree::Tree;
 use crate::backend::Backend;
 use crate::filesystem::FilesystemBackend;
 use crate::key::Key;
-use crate::observer::Observer;
+use crate::observer::MaintenanceObserver;
 use crate::record::AdoptionRecord;
 use crate::store::Store;
 
@@ -70,7 +70,7 @@ pub(crate) async fn adopt(
     store: &Store<FilesystemBackend>,
     tree: &Tree,
     options: &AdoptOptions,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
 ) -> Result<AdoptReport, AdoptError> {
     // Its beginning drops what a dead adoption left behind, so only one may run at a time.
     let _running = store.adopting().ok_or(AdoptError::Running)?;
@@ -106,7 +106,7 @@ pub(crate) async fn adopt(
 pub async fn update(
     store: &Store<FilesystemBackend>,
     tree: &Tree,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
 ) -> Result<Option<AdoptReport>, AdoptError> {
     let _running = store.adopting().ok_or(AdoptError::Running)?;
     let Some(before) = record::read(store)

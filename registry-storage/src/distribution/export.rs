@@ -15,7 +15,7 @@ use super::layout;
 use super::target::Target;
 use crate::backend::Backend;
 use crate::key::Key;
-use crate::observer::{Observer, Step};
+use crate::observer::{MaintenanceObserver, Step};
 use crate::pages::Pages;
 use crate::record::{BlobBytes, state_of_size};
 use crate::store::Store;
@@ -84,7 +84,7 @@ pub(crate) async fn export<B: Backend>(
     store: &Store<B>,
     bytes: Option<PathBuf>,
     root: &Path,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
 ) -> Result<ExportReport, ExportError> {
     let mut export = Export {
         store,
@@ -121,7 +121,7 @@ struct Export<'e, B> {
     /// The folder of bytes that may get second names.
     bytes: Option<PathBuf>,
     report: ExportReport,
-    observer: &'e dyn Observer,
+    observer: &'e dyn MaintenanceObserver,
 }
 
 impl<B: Backend> Export<'_, B> {

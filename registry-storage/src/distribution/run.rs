@@ -13,7 +13,7 @@ use super::options::AdoptOptions;
 use super::report::AdoptReport;
 use super::tree::Tree;
 use crate::filesystem::FilesystemBackend;
-use crate::observer::{Finding, Observer, Step};
+use crate::observer::{Finding, MaintenanceObserver, Step};
 use crate::store::Store;
 
 /// The destination of adopted content.
@@ -62,7 +62,7 @@ pub(super) struct Run<'r> {
     /// How many bytes were compared with their digests.
     pub(super) read: Arc<AtomicU64>,
     pub(super) report: AdoptReport,
-    pub(super) observer: &'r dyn Observer,
+    pub(super) observer: &'r dyn MaintenanceObserver,
 }
 
 /// How the links that are new are told from others.
@@ -81,7 +81,7 @@ impl<'r> Run<'r> {
         tree: &'r Tree,
         sink: Sink<'r>,
         options: &'r AdoptOptions,
-        observer: &'r dyn Observer,
+        observer: &'r dyn MaintenanceObserver,
     ) -> Self {
         Self {
             tree,

@@ -12,7 +12,7 @@ use super::report::AdoptReport;
 use super::run::{Nowhere, Run, Sink};
 use super::tree::Tree;
 use crate::filesystem::{FilesystemBackend, is_writable};
-use crate::observer::Observer;
+use crate::observer::MaintenanceObserver;
 use crate::store::Store;
 
 /// What an adoption would do.
@@ -33,7 +33,7 @@ pub async fn survey(
     tree: &Tree,
     root: &Path,
     options: &AdoptOptions,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
 ) -> Result<Survey, AdoptError> {
     let sink = Sink::Nowhere(nowhere(root, None));
     let mut run = Run::new(tree, sink, options, observer);
@@ -52,7 +52,7 @@ pub async fn survey_into(
     store: &Store<FilesystemBackend>,
     tree: &Tree,
     options: &AdoptOptions,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
 ) -> Result<Survey, AdoptError> {
     let sink = Sink::Nowhere(nowhere(store.backend().root(), Some(store)));
     let mut run = Run::new(tree, sink, options, observer);

@@ -8,7 +8,7 @@ use registry_core::{Error, ErrorCode};
 use rusqlite::ffi;
 use rustix::io::Errno;
 
-use super::health::{Cure, Health, try_again};
+use super::health::{Cure, WriteHealth, try_again};
 use super::{RECORDS_FILE, SPACE_PROBE};
 
 /// What the space probe writes, in bytes: more than a transaction that failed for lack of space.
@@ -62,7 +62,7 @@ pub(super) fn trouble(cause: &rusqlite::Error, folder: &Path) -> Trouble {
     }
 }
 
-impl Health {
+impl WriteHealth {
     /// Logs an error of writing records and returns the answer to it. It ends writing if it has to.
     pub(super) fn records_failed(&self, path: &Path, cause: rusqlite::Error) -> Error {
         let trouble = trouble(&cause, path.parent().unwrap_or(path));

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::disk::{Access, Disk, DiskFile, DiskFolder};
 use super::failure::file_error;
-use super::health::{Cure, Health};
+use super::health::{Cure, WriteHealth};
 use super::lock::RootLock;
 use super::opened::{OpenedBytes, OpenedFiles};
 use super::records::WriterParts;
@@ -26,7 +26,7 @@ const DAYS_LIMIT: usize = 32;
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) health: Arc<Health>,
+    pub(super) health: Arc<WriteHealth>,
     pub(super) opened: OpenedFiles,
     pub(super) reserve: Arc<Reserve>,
     rights: Rights,

@@ -12,7 +12,7 @@ use super::command::Command;
 use crate::clock::{Clock as _, SystemClock};
 
 /// How often the log reports that nothing is written.
-const TELL: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// After how many seconds a client should try again.
 const RETRY_AFTER: &str = "5";
@@ -23,14 +23,14 @@ const RETRY_AFTER: &str = "5";
 /// drops the pages that it could not write). So such an error ends writing until the records were reopened and are
 /// known to be whole. Any other failure affects only the requests that hit it.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(super) struct WriteHealth {
     is_stopped: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<WriteHealthState>,
     writer: OnceLock<WeakSender<Command>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WriteHealthState {
     stop: Option<Stop>,
     /// How many times writing ended.
     stops: u64,
@@ -41,7 +41,7 @@ struct Stop {
     since: Timestamp,
     reason: &'static str,
     cure: Cure,
-    told: Instant,
+    warned_at: Instant,
 }
 
 /// What lets the store write again.
@@ -57,7 +57,7 @@ pub(super) enum Cure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StopNumber(u64);
 
-impl Health {
+impl WriteHealth {
     /// Sets the writer to wake when writing ends.
     pub(super) fn set_writer(&self, writer: WeakSender<Command>) {
         drop(self.writer.set(writer));
@@ -87,7 +87,7 @@ impl Health {
             since: SystemClock.now(),
             reason,
             cure,
-            told: Instant::now(),
+            warned_at: Instant::now(),
         };
         tracing::error!("{stop}");
         state.stop = Some(stop);
@@ -119,9 +119,9 @@ impl Health {
     /// Logs once a minute that nothing is written.
     pub(super) fn tell_again(&self) {
         if let Some(stop) = &mut self.state().stop
-            && stop.told.elapsed() >= TELL
+            && stop.warned_at.elapsed() >= WARNING_INTERVAL
         {
-            stop.told = Instant::now();
+            stop.warned_at = Instant::now();
             tracing::error!("{stop}");
         }
     }
@@ -137,7 +137,7 @@ impl Health {
         Error::new(ErrorCode::Unavailable, reason).with_field("Retry-After", RETRY_AFTER)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WriteHealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

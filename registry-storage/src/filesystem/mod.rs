@@ -60,7 +60,7 @@ use self::content::FileContent;
 use self::failure::lacks_space;
 use self::file_writer::FileWriter;
 use self::files::{Files, blocking};
-use self::health::{Health, closed};
+use self::health::{WriteHealth, closed};
 use self::lock::RootLock;
 use self::opened::OpenedFiles;
 use self::queries::Medium;
@@ -143,7 +143,7 @@ fn has_bytes(root: &Path) -> bool {
 #[derive(Debug)]
 pub struct FilesystemBackend {
     records: RecordStore,
-    health: Arc<Health>,
+    health: Arc<WriteHealth>,
     /// `None` once the store was closed, so that the root is released when the last write ends.
     files: RwLock<Option<Arc<Files>>>,
     reads: Arc<Reads>,
@@ -362,8 +362,12 @@ impl Backend for FilesystemBackend {
         if offset == 0 { TAIL_LIMIT } else { 0 }
     }
 
-    fn must_reserve_parts(&self) -> bool {
+    fn must_record_parts(&self) -> bool {
         false
+    }
+
+    fn can_read_staged_bytes(&self) -> bool {
+        true
     }
 
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {

@@ -14,7 +14,7 @@ use super::BYTES_FOLDER;
 use super::cache::{RecordCache, VALUE_LIMIT};
 use super::command::{Command, Job};
 use super::disk::Disk;
-use super::health::{Health, closed};
+use super::health::{WriteHealth, closed};
 use super::lock::RootLock;
 use super::migration::{is_unfinished, migrate};
 use super::open_error::OpenError;
@@ -31,7 +31,7 @@ const LARGE_READS: usize = 2;
 /// What the thread shares with the rest of the store.
 #[derive(Debug)]
 pub(super) struct WriterParts {
-    pub(super) health: Arc<Health>,
+    pub(super) health: Arc<WriteHealth>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) lock: Arc<RootLock>,
     pub(super) reserve: Arc<Reserve>,

@@ -19,16 +19,16 @@ use crate::backend::Space;
 
 /// With less free space than this, in bytes, operations that free space get the reserve at once: reports of them, for
 /// example in the audit log, need room as well. A smaller reserve does not count as one.
-const LOW: u64 = 1 << 20;
+const LOW_SPACE_BYTES: u64 = 1 << 20;
 
 /// The interval between attempts to set the space aside again.
-const INTERVAL: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The interval between attempts to set more aside, if there was little room at first.
-const GROW: Duration = Duration::from_secs(60);
+const GROW_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often the log reports that there is no room.
-const TELL: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A file of blocks that nothing else can use, until it is given up.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) struct Reserve {
     size: u64,
     /// Whether it matters how much room there is.
     is_watched: bool,
-    state: Mutex<State>,
+    state: Mutex<ReserveState>,
     /// The space when it was last measured.
     space: Mutex<Option<Space>>,
     /// What is wrong with the space, separate so that reading it does not wait for a caller that waits for the disk.
@@ -46,14 +46,14 @@ pub(super) struct Reserve {
 }
 
 #[derive(Debug)]
-struct State {
+struct ReserveState {
     /// How many bytes are set aside; 0 if they are given up.
     held: u64,
     /// How many bytes are needed to accept all requests again: as many as there were. 0 if there never were any; then
     /// any amount will do.
     needed: u64,
     tried: Instant,
-    told: Instant,
+    warned_at: Instant,
     /// Whether hardly any space was left when it was last measured.
     is_low: bool,
     /// Whether space was freed since the last attempt to set some aside.
@@ -80,11 +80,11 @@ impl Reserve {
             root: root.to_owned(),
             size,
             is_watched: false,
-            state: Mutex::new(State {
+            state: Mutex::new(ReserveState {
                 held,
                 needed: held,
                 tried: now,
-                told: now,
+                warned_at: now,
                 is_low: false,
                 is_room_likely: false,
             }),
@@ -121,7 +121,7 @@ impl Reserve {
             return false;
         }
         let now = Instant::now();
-        (state.held, state.tried, state.told) = (0, now, now);
+        (state.held, state.tried, state.warned_at) = (0, now, now);
         self.note(&state);
         tracing::error!("{}", self.describe(&state));
         true
@@ -160,8 +160,8 @@ impl Reserve {
         if state.held > 0 {
             return Ok(());
         }
-        if state.told.elapsed() >= TELL {
-            state.told = Instant::now();
+        if state.warned_at.elapsed() >= WARNING_INTERVAL {
+            state.warned_at = Instant::now();
             tracing::error!("{}", self.describe(&state));
         }
         Err(ErrorCode::StorageFull.into())
@@ -172,7 +172,7 @@ impl Reserve {
         drop(self.check());
         let space = self.measure();
         *self.space.lock().unwrap_or_else(PoisonError::into_inner) = space;
-        let is_low = self.is_watched && space.is_some_and(|space| space.free < LOW);
+        let is_low = self.is_watched && space.is_some_and(|space| space.free < LOW_SPACE_BYTES);
         let mut state = self.state();
         state.is_low = is_low;
         self.note(&state);
@@ -198,14 +198,18 @@ impl Reserve {
         shortage.is_some()
     }
 
-    fn note(&self, state: &State) {
+    fn note(&self, state: &ReserveState) {
         let is_short = state.is_low || (self.size > 0 && state.held == 0);
         let shortage = is_short.then(|| self.describe(state));
         *self.shortage.lock().unwrap_or_else(PoisonError::into_inner) = shortage;
     }
 
-    fn refresh(&self, state: &mut State) {
-        let interval = if state.held == 0 { INTERVAL } else { GROW };
+    fn refresh(&self, state: &mut ReserveState) {
+        let interval = if state.held == 0 {
+            RETRY_INTERVAL
+        } else {
+            GROW_INTERVAL
+        };
         let is_time = state.tried.elapsed() >= interval || state.is_room_likely;
         if state.held >= self.size || !is_time {
             return;
@@ -231,7 +235,7 @@ impl Reserve {
     }
 
     fn is_low(&self) -> bool {
-        self.is_watched && self.measure().is_some_and(|space| space.free < LOW)
+        self.is_watched && self.measure().is_some_and(|space| space.free < LOW_SPACE_BYTES)
     }
 
     fn measure(&self) -> Option<Space> {
@@ -242,7 +246,7 @@ impl Reserve {
         })
     }
 
-    fn describe(&self, state: &State) -> String {
+    fn describe(&self, state: &ReserveState) -> String {
         let root = self.root.display();
         let kibibytes = |bytes: u64| bytes.div_ceil(1024);
         if state.held > 0 || self.size == 0 {
@@ -255,11 +259,11 @@ impl Reserve {
         format!(
             "The disk of {root} is full, and nothing is kept for deletes: pulls are served, deletes are taken as far as there is \
              room, and pushes get 507 until {} KiB can be kept again. Make room on it: delete images, or files of others.",
-            kibibytes(state.needed.max(self.size.min(LOW)))
+            kibibytes(state.needed.max(self.size.min(LOW_SPACE_BYTES)))
         )
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReserveState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -268,7 +272,8 @@ impl Reserve {
 /// was.
 fn make_largest(root: &Path, size: u64) -> u64 {
     // A disk that never had much room reserves less.
-    let smaller = successors(Some(size / 2), |size| Some(size / 2)).take_while(|size| *size >= LOW);
+    let smaller =
+        successors(Some(size / 2), |size| Some(size / 2)).take_while(|size| *size >= LOW_SPACE_BYTES);
     let mut sizes = once(size).chain(smaller);
     sizes.find(|size| *size == 0 || make(root, *size)).unwrap_or(0)
 }

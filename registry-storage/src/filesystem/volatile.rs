@@ -18,11 +18,11 @@ use super::disk::{Access, Disk, DiskFile, DiskFolder, RealDisk};
 pub struct VolatileDisk {
     root: PathBuf,
     epoch: String,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<VolatileState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct VolatileState {
     /// The durable names in each folder.
     names: BTreeMap<PathBuf, BTreeSet<String>>,
     /// The durable content of each file.
@@ -49,7 +49,7 @@ impl VolatileDisk {
     /// Those of reading the files.
     pub fn new(root: impl AsRef<Path>) -> io::Result<Self> {
         let root = root.as_ref().to_owned();
-        let mut state = State::default();
+        let mut state = VolatileState::default();
         state.read_folder(&root)?;
         Ok(Self {
             root,
@@ -103,7 +103,7 @@ impl VolatileDisk {
         Ok(folder)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, VolatileState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -119,7 +119,7 @@ impl VolatileDisk {
     }
 
     /// Counts a sync and gives access to what it makes durable, if the power has not failed.
-    fn sync(&self, apply: impl FnOnce(&mut State) -> io::Result<()>) -> io::Result<()> {
+    fn sync(&self, apply: impl FnOnce(&mut VolatileState) -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state();
         if !state.is_powerless() {
             apply(&mut state)?;
@@ -137,7 +137,7 @@ impl VolatileDisk {
     }
 }
 
-impl State {
+impl VolatileState {
     fn is_powerless(&self) -> bool {
         self.power.is_some_and(|power| self.syncs >= power)
     }

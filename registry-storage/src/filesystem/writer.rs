@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::cache::RecordCache;
 use super::command::{Command, Job};
 use super::disk::Disk;
-use super::health::{Cure, Health, closed};
+use super::health::{Cure, WriteHealth, closed};
 use super::last_change::LastChange;
 use super::lock::{Lost, RootLock};
 use super::queries::{self, busy};
@@ -163,7 +163,7 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) readers: Arc<Readers>,
     pub(super) cache: Arc<RecordCache>,
-    pub(super) health: Arc<Health>,
+    pub(super) health: Arc<WriteHealth>,
     pub(super) disk: Arc<dyn Disk>,
     /// Held until the last write is done.
     pub(super) lock: Arc<RootLock>,
@@ -391,7 +391,7 @@ impl Writer {
 
 /// Ends writing in a root that another process changed. A log that was removed has commits that were acknowledged: they are copied
 /// back from the one that SQLite has open.
-fn end_writing(lost: Lost, connection: Option<&Connection>, lock: &RootLock, health: &Health) {
+fn end_writing(lost: Lost, connection: Option<&Connection>, lock: &RootLock, health: &WriteHealth) {
     if let (Lost::Log, Some(connection)) = (lost, connection) {
         match queries::checkpoint(connection) {
             Ok(true) => {

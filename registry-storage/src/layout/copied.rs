@@ -2,17 +2,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::observer::{Observer, Step};
+use crate::observer::{MaintenanceObserver, Step};
 
 /// How many bytes of blobs were copied, or need not be, and how many there are in total.
 pub(super) struct Copied<'a> {
-    observer: &'a dyn Observer,
+    observer: &'a dyn MaintenanceObserver,
     done: AtomicU64,
     total: u64,
 }
 
 impl<'a> Copied<'a> {
-    pub(super) const fn new(observer: &'a dyn Observer) -> Self {
+    pub(super) const fn new(observer: &'a dyn MaintenanceObserver) -> Self {
         Self {
             observer,
             done: AtomicU64::new(0),

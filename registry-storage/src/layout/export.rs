@@ -12,7 +12,7 @@ use super::copied::Copied;
 use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
 use super::sink::Sink;
 use super::{ENTRY_LIMIT, LayoutError, LayoutReport, LeftOut};
-use crate::observer::{Finding, Observer};
+use crate::observer::{Finding, MaintenanceObserver};
 
 /// How many names are listed at once.
 const PAGE: usize = 500;
@@ -38,7 +38,7 @@ pub async fn export(
     storage: &dyn Storage,
     repositories: &[RepositoryName],
     target: &Path,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
 ) -> Result<LayoutReport, LayoutError> {
     let plan = plan(storage, repositories).await?;
     let mut export = Export {
@@ -123,7 +123,7 @@ async fn tags(
 
 struct Export<'a> {
     storage: &'a dyn Storage,
-    observer: &'a dyn Observer,
+    observer: &'a dyn MaintenanceObserver,
     sink: Sink,
     /// Whether the layout has one repository only, so that its name is not needed.
     is_one: bool,

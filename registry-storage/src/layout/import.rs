@@ -16,7 +16,7 @@ use super::index::Listed;
 use super::plan::plan;
 use super::source::Source;
 use super::{LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, blob_path};
-use crate::observer::{Finding, Observer};
+use crate::observer::{Finding, MaintenanceObserver};
 
 /// How many blobs of a manifest are uploaded at once.
 const BLOBS: usize = 8;
@@ -40,7 +40,7 @@ pub async fn import(
     storage: &dyn Storage,
     source: &Path,
     repositories: &[RepositoryName],
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
 ) -> Result<LayoutReport, LayoutError> {
     let source = Source::open(source).await?;
     let plan = plan(&source, repositories).await?;
@@ -76,7 +76,7 @@ pub async fn import(
 
 struct Import<'a> {
     storage: &'a dyn Storage,
-    observer: &'a dyn Observer,
+    observer: &'a dyn MaintenanceObserver,
     source: Source,
     report: LayoutReport,
     copied: Copied<'a>,

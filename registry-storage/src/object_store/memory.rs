@@ -25,11 +25,11 @@ use object_store::{
 #[derive(Debug, Default)]
 pub(super) struct MemoryStore {
     /// Never held over an await.
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<MemoryStoreState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MemoryStoreState {
     objects: BTreeMap<String, Object>,
     uploads: HashMap<MultipartId, BTreeMap<usize, UploadedPart>>,
     /// The last entity tag or upload identifier that was assigned; none is assigned twice.
@@ -64,7 +64,7 @@ impl MemoryStore {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MemoryStoreState> {
         lock(&self.state)
     }
 
@@ -76,11 +76,11 @@ impl MemoryStore {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<MemoryStoreState>) -> MutexGuard<'_, MemoryStoreState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl State {
+impl MemoryStoreState {
     fn next_tag(&mut self) -> String {
         self.last_tag += 1;
         format!("\"{}\"", self.last_tag)

@@ -260,8 +260,12 @@ impl Backend for ObjectStoreBackend {
         self.part_size(offset) - 1
     }
 
-    fn must_reserve_parts(&self) -> bool {
+    fn must_record_parts(&self) -> bool {
         true
+    }
+
+    fn can_read_staged_bytes(&self) -> bool {
+        false
     }
 
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {

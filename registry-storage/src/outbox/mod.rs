@@ -98,14 +98,14 @@ pub struct OutboxEntry {
 #[derive(Clone, Debug)]
 pub struct Outbox {
     commands: SyncSender<Command>,
-    state: Arc<State>,
+    state: Arc<OutboxState>,
     end: watch::Receiver<u64>,
     outlives_process: bool,
 }
 
 /// What is known about a queue without asking its thread.
 #[derive(Debug, Default)]
-struct State {
+struct OutboxState {
     /// The sequence number of the oldest entry that is kept.
     first: AtomicU64,
     dropped: AtomicU64,
@@ -169,7 +169,7 @@ impl Outbox {
 
     fn start(queue: Queue, outlives_process: bool) -> Result<Self, OutboxError> {
         let (commands, received) = std::sync::mpsc::sync_channel(COMMANDS);
-        let state = Arc::new(State::default());
+        let state = Arc::new(OutboxState::default());
         let (end, seen) = watch::channel(queue.end());
         let worker = Worker::new(queue, Arc::clone(&state), end);
         let thread = std::thread::Builder::new()
@@ -318,7 +318,7 @@ impl Outbox {
     }
 }
 
-impl State {
+impl OutboxState {
     fn thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
         self.thread
             .lock()

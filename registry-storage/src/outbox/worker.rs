@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::queue::{Changes, Queue};
-use super::{IntentName, OutboxEntry, State};
+use super::{IntentName, OutboxEntry, OutboxState};
 
 /// The maximum number of commands that share one transaction, and of bytes, not counting the last command.
 const GROUP: usize = 256;
@@ -57,7 +57,7 @@ impl Command {
 
 pub(super) struct Worker {
     queue: Queue,
-    state: Arc<State>,
+    state: Arc<OutboxState>,
     end: watch::Sender<u64>,
     /// When the oldest write that is not yet synced was made.
     unsynced: Option<Instant>,
@@ -67,7 +67,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(queue: Queue, state: Arc<State>, end: watch::Sender<u64>) -> Self {
+    pub(super) fn new(queue: Queue, state: Arc<OutboxState>, end: watch::Sender<u64>) -> Self {
         let worker = Self {
             queue,
             state,

@@ -141,8 +141,7 @@ impl<'a, B: Backend> Append<'a, B> {
         self.unsaved += size;
         let upload = self.session.upload.clone();
         self.session.upload = upload.with_progress(self.session.record.parts_size, hasher)?;
-        if backend.must_reserve_parts() || self.unsaved >= CHECKPOINT || self.store.clock.now() >= self.due()
-        {
+        if backend.must_record_parts() || self.unsaved >= CHECKPOINT || self.store.clock.now() >= self.due() {
             self.save().await?;
         }
         Ok(())

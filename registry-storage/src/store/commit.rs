@@ -113,7 +113,8 @@ impl<B: Backend> Store<B> {
         digest: &Digest,
         algorithm: Algorithm,
     ) -> Result<(), Error> {
-        if session.record.parts_size > 0 && self.backend.must_reserve_parts() && !session.record.completed {
+        if session.record.parts_size > 0 && !self.backend.can_read_staged_bytes() && !session.record.completed
+        {
             // The parts can be read only once they are complete, and then nothing can be appended.
             let complete = CompleteBytes(session.record.clone(), session.tail.clone());
             self.transact_held(Durability::Synced, complete, session.held.clone())

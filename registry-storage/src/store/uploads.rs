@@ -102,7 +102,7 @@ impl<B: Backend> Store<B> {
         if is_last {
             session.standing = Some(Box::new(began.clone()));
         }
-        if self.backend.must_reserve_parts() {
+        if self.backend.must_record_parts() {
             // From here on, another process that holds the session fails to write it.
             self.save_session(&mut session).await?;
         }

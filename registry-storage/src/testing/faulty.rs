@@ -295,8 +295,12 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.tail_limit(offset)
     }
 
-    fn must_reserve_parts(&self) -> bool {
-        self.inner.must_reserve_parts()
+    fn must_record_parts(&self) -> bool {
+        self.inner.must_record_parts()
+    }
+
+    fn can_read_staged_bytes(&self) -> bool {
+        self.inner.can_read_staged_bytes()
     }
 
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {

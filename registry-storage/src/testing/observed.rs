@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::check::RecordFinding;
-use crate::observer::{Finding, Observer, Step};
+use crate::observer::{Finding, MaintenanceObserver, Step};
 
 /// Keeps what an operation reports.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[async_trait]
-impl Observer for Observed {
+impl MaintenanceObserver for Observed {
     fn step(&self, step: Step, done: u64, total: Option<u64>) {
         lock(&self.steps).push((step, done, total));
     }

@@ -8,7 +8,7 @@ use registry_core::{Algorithm, Digest, ErrorCode};
 use registry_storage::distribution::{
     AdoptError, AdoptOptions, AdoptReport, Adoption, Tree, adoption, check_links, survey,
 };
-use registry_storage::{Finding, Maintenance as _, Observer};
+use registry_storage::{Finding, Maintenance as _, MaintenanceObserver};
 
 use crate::fixture::{
     INDEX, LARGE, Old, SMALL, all, content, expect_sound, get, image, index, name, read, repositories,
@@ -387,7 +387,7 @@ fn a_root_without_a_tree_has_none() {
 struct Told(std::sync::Mutex<Vec<(u64, u64)>>);
 
 #[async_trait::async_trait]
-impl Observer for Told {
+impl MaintenanceObserver for Told {
     async fn found(&self, finding: Finding) {
         panic!("{finding}");
     }

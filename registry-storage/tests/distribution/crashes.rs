@@ -9,7 +9,7 @@ use registry_storage::distribution::{AdoptOptions, AdoptReport, Adoption, Tree, 
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::testing::Observed;
-use registry_storage::{Maintenance as _, Observer, Store};
+use registry_storage::{Maintenance as _, MaintenanceObserver, Store};
 use tokio::sync::Notify;
 
 use crate::fixture::{LARGE, Old, SMALL, all, content, expect_sound, get, image, name, read, sha256};
@@ -50,7 +50,7 @@ struct Steps {
     done: Arc<Notify>,
 }
 
-impl Observer for Steps {
+impl MaintenanceObserver for Steps {
     fn adopted(&self, _: &AdoptReport) {
         if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.done.notify_one();

@@ -447,11 +447,11 @@ impl OpenFiles {
         limits.streams = configured.streams.get();
         limits.header = configured.header.get();
         let timeouts = &http.timeouts;
-        limits.handshake = timeouts.handshake.0;
-        limits.header_time = timeouts.header.0;
-        limits.request_silence = timeouts.body.0;
-        limits.response_silence = timeouts.answer.0;
-        limits.idle = timeouts.idle.0;
+        limits.handshake_timeout = timeouts.handshake.0;
+        limits.header_timeout = timeouts.header.0;
+        limits.request_body_timeout = timeouts.body.0;
+        limits.response_timeout = timeouts.answer.0;
+        limits.idle_timeout = timeouts.idle.0;
         // If the limit cannot be read, whatever forbids that has also set it.
         let files = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
             tracing::debug!(%error, "the limit on open files stays as it is");

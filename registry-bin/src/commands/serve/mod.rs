@@ -16,7 +16,7 @@ mod tls;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use registry_http::{Health, Proxied, Server, check_clock};
+use registry_http::{Proxied, Server, ServerHealth, check_clock};
 use registry_storage::filesystem::FILE_THREADS;
 use tokio::runtime;
 
@@ -103,7 +103,7 @@ async fn serve_until_signal(
     let encryption = Encryption::start(http, own)?.map(Arc::new);
     let reservation = Reservation::new(http, inherited, serve.wait)?;
     let telemetry = Telemetry::start(&configuration.log, errors)?;
-    let health = Health::new();
+    let health = ServerHealth::new();
     let debug = start_debug_listener(configuration, &health, &telemetry.metrics)?;
     let files = OpenFiles::divide(http)?;
     let opened = storage::open(
@@ -176,7 +176,7 @@ struct Running {
     server: Server,
     backups: Option<Backups>,
     debug: Option<Server>,
-    health: Health,
+    health: ServerHealth,
     reload: Reload,
     control: Option<ControlServer>,
     notifications: Option<Notifications>,

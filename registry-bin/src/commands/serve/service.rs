@@ -77,11 +77,11 @@ fn options(configuration: &Configuration) -> Options {
         _ => options.manifest_descriptor_limit,
     };
     options.catalog_page_limit = match usize::try_from(configuration.catalog.most_entries) {
-        Ok(limit @ 1..) => limit.min(PageQuery::LARGEST),
+        Ok(limit @ 1..) => limit.min(PageQuery::LARGEST_ITEMS),
         _ => options.catalog_page_limit,
     };
     options.tags_page_limit = match usize::try_from(configuration.tags.most_tags) {
-        Ok(limit @ 1..) => limit.min(PageQuery::LARGEST),
+        Ok(limit @ 1..) => limit.min(PageQuery::LARGEST_ITEMS),
         _ => options.tags_page_limit,
     };
     options.catalog_key = Some(catalog_key(configuration));

@@ -11,11 +11,13 @@ use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 use registry_core::Timestamp;
 use registry_core::printable::with_causes;
-use registry_http::Health;
+use registry_http::ServerHealth;
 use registry_storage::distribution::{self, AdoptOptions, AdoptReport, Adoption, Tree, adoption};
 use registry_storage::filesystem::backup::{is_backup, made_at};
 use registry_storage::filesystem::{FilesystemBackend, is_root};
-use registry_storage::{Backend as _, Clock as _, Finding, Maintenance, Observer, Step, Store, SystemClock};
+use registry_storage::{
+    Backend as _, Clock as _, Finding, Maintenance, MaintenanceObserver, Step, Store, SystemClock,
+};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
@@ -41,7 +43,7 @@ pub(super) async fn open(
     location: &StorageLocation,
     reservation: Reservation,
     open_files: usize,
-    health: &Health,
+    health: &ServerHealth,
     signals: &mut Signals,
 ) -> Result<Option<(OpenStorage, Reserved)>, Failure> {
     let wait = matches!(reservation, Reservation::Deferred(_));
@@ -73,7 +75,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Why it cannot be adopted. The registry must not be served then, because clients would find it empty.
-async fn adopt(location: &StorageLocation, store: &dyn Maintenance, health: &Health) -> Result<(), Failure> {
+async fn adopt(
+    location: &StorageLocation,
+    store: &dyn Maintenance,
+    health: &ServerHealth,
+) -> Result<(), Failure> {
     match (location, store.on_disk()) {
         (StorageLocation::Folder(root), Ok(store)) => adopt_folder(root, store, health).await,
         (StorageLocation::Bucket(_), Err(_)) => refuse_unadopted(store, location).await,
@@ -81,7 +87,11 @@ async fn adopt(location: &StorageLocation, store: &dyn Maintenance, health: &Hea
     }
 }
 
-async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &Health) -> Result<(), Failure> {
+async fn adopt_folder(
+    root: &Path,
+    store: &Store<FilesystemBackend>,
+    health: &ServerHealth,
+) -> Result<(), Failure> {
     let came = adoption(store)
         .await
         .map_err(|cause| failure(root).because(cause))?;
@@ -114,7 +124,7 @@ async fn adopt_folder(root: &Path, store: &Store<FilesystemBackend>, health: &He
 }
 
 /// Adopts what the distribution registry stored after its folders were adopted.
-async fn update(tree: &Tree, when: Timestamp, store: &Store<FilesystemBackend>, health: &Health) {
+async fn update(tree: &Tree, when: Timestamp, store: &Store<FilesystemBackend>, health: &ServerHealth) {
     let progress = AdoptionProgress::new(health);
     let updated = distribution::update(store, tree, &progress).await;
     progress.end();
@@ -147,7 +157,7 @@ async fn adopt_tree(
     tree: &Tree,
     root: &Path,
     store: &Store<FilesystemBackend>,
-    health: &Health,
+    health: &ServerHealth,
 ) -> Result<(), Failure> {
     tracing::info!(
         root = %root.display(),
@@ -240,13 +250,13 @@ fn cause_of(error: &registry_core::Error) -> String {
 /// Shows the progress of an adoption: a bar on a terminal, otherwise log lines; also in the startup probe. Defects are
 /// always logged.
 struct AdoptionProgress<'h> {
-    health: &'h Health,
+    health: &'h ServerHealth,
     bar: Option<ProgressBar>,
     logged: Mutex<Instant>,
 }
 
 impl<'h> AdoptionProgress<'h> {
-    fn new(health: &'h Health) -> Self {
+    fn new(health: &'h ServerHealth) -> Self {
         Self {
             health,
             bar: is_for_bars().then(bar),
@@ -273,7 +283,7 @@ impl<'h> AdoptionProgress<'h> {
 }
 
 #[async_trait]
-impl Observer for AdoptionProgress<'_> {
+impl MaintenanceObserver for AdoptionProgress<'_> {
     fn step(&self, _: Step, done: u64, total: Option<u64>) {
         if let (Some(bar), Some(total)) = (&self.bar, total) {
             bar.set_length(total);

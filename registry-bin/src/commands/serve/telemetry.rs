@@ -15,8 +15,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use registry_core::Storage;
 use registry_http::{
-    AccessLog, AuditLevel, CheckOptions, DebugService, Health, Limits, LineFormat, LineLog, Listener,
-    MeteredStorage, Metrics, Observer, RefusalLog, RequestRecord, Server,
+    AccessLog, AuditLevel, CheckOptions, DebugService, Limits, LineFormat, LineLog, Listener, MeteredStorage,
+    Metrics, RefusalLog, RequestObserver, RequestRecord, Server, ServerHealth,
 };
 use registry_storage::Maintenance;
 use rustix::time::{ClockId, clock_gettime};
@@ -35,7 +35,7 @@ use crate::traces::Traces;
 /// The observers of a server, and their outputs.
 pub(super) struct Telemetry {
     pub(super) metrics: Arc<Metrics>,
-    pub(super) observers: Vec<Arc<dyn Observer>>,
+    pub(super) observers: Vec<Arc<dyn RequestObserver>>,
     pub(super) traces: Traces,
     /// Standard output: the log of requests, and messages to the person who started the server.
     pub(super) output: LineWriter,
@@ -155,7 +155,7 @@ struct Switched {
     access: AccessSwitch,
 }
 
-impl Observer for Switched {
+impl RequestObserver for Switched {
     fn finished(&self, record: &RequestRecord) {
         if self.access.0.load(Ordering::Relaxed) {
             self.log.finished(record);
@@ -321,7 +321,7 @@ impl Collector for StorageMetrics {
 /// Starts the listener for metrics and health, if it is configured.
 pub(super) fn start_debug_listener(
     configuration: &Configuration,
-    health: &Health,
+    health: &ServerHealth,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<Server>, Failure> {
     let debug = &configuration.http.debug;
@@ -346,7 +346,7 @@ pub(super) fn start_debug_listener(
 /// Starts the configured health checks.
 pub(super) fn start_health_checks(
     configuration: &Configuration,
-    health: &Health,
+    health: &ServerHealth,
     store: &Arc<dyn Maintenance>,
 ) -> Result<(), Failure> {
     let checks = &configuration.health;
@@ -401,7 +401,7 @@ pub(super) fn start_health_checks(
     Ok(())
 }
 
-fn start_http_check(check: &HttpCheck, health: &Health) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn start_http_check(check: &HttpCheck, health: &ServerHealth) -> Result<(), Box<dyn Error + Send + Sync>> {
     let url = reqwest::Url::parse(check.uri.reveal())?;
     // The user, password and query may be secret.
     let name = format!(

@@ -43,7 +43,7 @@ pub enum Malformed {
     #[error("the field {0} of the response is missing or wrong")]
     Field(&'static str),
     /// The body is not the document that the endpoint returns, or is larger than
-    /// [`MAXIMUM_LIST`](super::ReceivedResponse::MAXIMUM_LIST).
+    /// [`MAXIMUM_LIST_BYTES`](super::ReceivedResponse::MAXIMUM_LIST_BYTES).
     #[error("the body of the response is not the list that was requested")]
     Body,
     /// The content has another size than the response states, which is given in bytes.

@@ -17,15 +17,15 @@ pub struct Location(Box<str>);
 
 impl Location {
     /// The maximum length in bytes. Signed URLs of object stores have some thousand.
-    pub const MAXIMUM_LENGTH: usize = 16 << 10;
+    pub const MAXIMUM_BYTES: usize = 16 << 10;
 
-    /// Takes a URL, without its fragment; `None` if it is empty or longer than [`Location::MAXIMUM_LENGTH`], or contains a
+    /// Takes a URL, without its fragment; `None` if it is empty or longer than [`Location::MAXIMUM_BYTES`], or contains a
     /// character that no URL may contain.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim_ascii();
         let text = text.split_once('#').map_or(text, |(url, _)| url);
-        let is_valid = (1..=Self::MAXIMUM_LENGTH).contains(&text.len())
+        let is_valid = (1..=Self::MAXIMUM_BYTES).contains(&text.len())
             && text
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !b"<>\"".contains(&byte));
@@ -296,7 +296,7 @@ mod tests {
             assert_eq!(Location::parse(text), None, "{text}");
         }
         let long = |length| Location::parse(&"x".repeat(length));
-        assert!(long(Location::MAXIMUM_LENGTH).is_some() && long(Location::MAXIMUM_LENGTH + 1).is_none());
+        assert!(long(Location::MAXIMUM_BYTES).is_some() && long(Location::MAXIMUM_BYTES + 1).is_none());
     }
 
     proptest! {

@@ -90,11 +90,11 @@ const DELETED: &[u16] = &[202, 204, 200];
 
 impl<'a, F: Fields> ReceivedResponse<'a, F> {
     /// The maximum size in bytes of a list that is parsed. A client need not read more of a body.
-    pub const MAXIMUM_LIST: usize = 64 << 20;
+    pub const MAXIMUM_LIST_BYTES: usize = 64 << 20;
 
     /// The maximum size in bytes of a document of errors that is parsed. A client need not read more of the body of a
     /// response whose status is at least 300.
-    pub const MAXIMUM_ERROR: usize = 64 << 10;
+    pub const MAXIMUM_ERROR_BYTES: usize = 64 << 10;
 
     /// Takes a response. `body` is that of a list or an error; all other bodies are content and not parsed, so an empty
     /// slice may take their place.

@@ -85,7 +85,7 @@ impl<F: Fields> ReceivedResponse<'_, F> {
 
     fn list<'de, T: Deserialize<'de>>(&'de self) -> Result<T, ResponseError> {
         self.expect(&[200], Requested::Repository)?;
-        let body = Some(self.body).filter(|body| body.len() <= Self::MAXIMUM_LIST);
+        let body = Some(self.body).filter(|body| body.len() <= Self::MAXIMUM_LIST_BYTES);
         let document = body.and_then(|body| serde_json::from_slice(body).ok());
         document.ok_or(ResponseError::Malformed(Malformed::Body))
     }

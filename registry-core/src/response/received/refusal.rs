@@ -16,7 +16,7 @@ use crate::request::Fields;
 use crate::time::Timestamp;
 
 /// The maximum number of bytes of a foreign message that are displayed.
-const MAXIMUM_MESSAGE: usize = 300;
+const MESSAGE_BYTES: usize = 300;
 
 /// A response that refuses a request, or reports that the registry failed (400 to 599).
 ///
@@ -115,7 +115,7 @@ impl fmt::Display for Refusal {
         };
         for text in [&error.code_text, &error.message] {
             if !text.is_empty() {
-                write!(f, ": {}", Printable(&shortened(text, MAXIMUM_MESSAGE)))?;
+                write!(f, ": {}", Printable(&shortened(text, MESSAGE_BYTES)))?;
             }
         }
         Ok(())
@@ -165,7 +165,7 @@ impl<F: Fields> ReceivedResponse<'_, F> {
     }
 
     fn errors(&self) -> Vec<ReportedError> {
-        if self.body.len() > Self::MAXIMUM_ERROR {
+        if self.body.len() > Self::MAXIMUM_ERROR_BYTES {
             return Vec::new();
         }
         let document: Value = serde_json::from_slice(self.body).unwrap_or_default();

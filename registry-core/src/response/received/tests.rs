@@ -676,7 +676,7 @@ mod others {
 
 #[test]
 fn too_many_ranges_are_refused_with_the_size() {
-    let ranges = vec!["0-0"; RangeHeader::MAXIMUM + 1].join(",");
+    let ranges = vec!["0-0"; RangeHeader::MAXIMUM_PARTS + 1].join(",");
     let range = RangeHeader::parse(&format!("bytes={ranges}")).unwrap();
     let blob = Blob {
         size: 5,

@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use registry_core::operation::Action;
 
-use super::observer::Observer;
+use super::observer::RequestObserver;
 use super::record::RequestRecord;
 
 /// The buckets of the histograms of durations, in seconds, as in distribution.
@@ -24,7 +24,7 @@ const SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 /// The buckets of the histograms of sizes, in bytes.
 const BYTES: [f64; 8] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
-/// Counts what a server does. It is an [`Observer`] of requests.
+/// Counts what a server does. It is a [`RequestObserver`].
 ///
 /// The names are those of the distribution registry if it has the metric. No label contains a repository, a tag or a
 /// user, so the number of series is bounded.
@@ -201,7 +201,7 @@ impl Http {
     }
 }
 
-impl Observer for Metrics {
+impl RequestObserver for Metrics {
     fn began(&self, _: &mut RequestRecord, _: &HeaderMap) {
         self.http.in_flight.inc();
     }

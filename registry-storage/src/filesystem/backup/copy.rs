@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use super::{BackupError, BackupReport, check_wanted, disk, sync};
 use crate::bytes_name::BytesName;
 use crate::filesystem::rights::{Rights, create_folder};
-use crate::observer::{Observer, Step};
+use crate::observer::{MaintenanceObserver, Step};
 
 /// How many bytes are copied between two checks whether the backup is still wanted.
 const PIECE: u64 = 32 << 20;
@@ -32,7 +32,7 @@ pub(super) struct Copier<'a> {
     total: Total,
     /// Files cannot have second names there, so their content is copied.
     copies: bool,
-    observer: &'a dyn Observer,
+    observer: &'a dyn MaintenanceObserver,
     is_wanted: &'a AtomicBool,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Copier<'a> {
         (from, to): (PathBuf, PathBuf),
         rights: Rights,
         total: Total,
-        (observer, is_wanted): (&'a dyn Observer, &'a AtomicBool),
+        (observer, is_wanted): (&'a dyn MaintenanceObserver, &'a AtomicBool),
     ) -> Result<Self, BackupError> {
         create_folder(&to, rights.folder()).map_err(disk(&to))?;
         Ok(Self {

@@ -27,7 +27,7 @@ use super::rights::{Rights, create_file, create_file_if_missing, create_private_
 use super::{BYTES_FOLDER, FilesystemBackend, RECORDS_FILE};
 use crate::backend::NotOnDisk;
 use crate::clock::{Clock as _, SystemClock};
-use crate::observer::Observer;
+use crate::observer::MaintenanceObserver;
 
 /// The file that makes a backup whole.
 const MANIFEST_FILE: &str = "backup.json";
@@ -132,7 +132,7 @@ impl FilesystemBackend {
     pub(crate) async fn back_up(
         &self,
         target: &Path,
-        observer: Arc<dyn Observer>,
+        observer: Arc<dyn MaintenanceObserver>,
     ) -> Result<BackupReport, BackupError> {
         let files = self.files()?;
         let alone = Arc::clone(&self.deletes).write_owned().await;
@@ -182,7 +182,7 @@ fn check_wanted(is_wanted: &AtomicBool) -> Result<(), BackupError> {
 fn back_up(
     root: &Path,
     target: &Path,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
     is_wanted: &AtomicBool,
 ) -> Result<BackupReport, BackupError> {
     require_empty(target)?;
@@ -196,7 +196,7 @@ fn back_up(
 fn fill(
     root: &Path,
     target: &Path,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
     is_wanted: &AtomicBool,
 ) -> Result<BackupReport, BackupError> {
     let made = SystemClock.now();

@@ -14,7 +14,7 @@ use super::{BackupError, BackupReport, FORMAT, MANIFEST_FILE, Manifest, Wanted, 
 use crate::filesystem::options::try_take;
 use crate::filesystem::rights::Rights;
 use crate::filesystem::{BYTES_FOLDER, LOCK_FILE, OpenError, RECORDS_FILE};
-use crate::observer::Observer;
+use crate::observer::MaintenanceObserver;
 
 /// The maximum number of bytes read of a backup's manifest, which has a few lines.
 const MANIFEST_LIMIT: u64 = 64 * 1024;
@@ -32,7 +32,7 @@ const UNFINISHED: &str = ".restoring";
 pub async fn restore(
     backup: &Path,
     root: &Path,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn MaintenanceObserver>,
 ) -> Result<BackupReport, BackupError> {
     let (backup, root) = (backup.to_owned(), root.to_owned());
     let wanted = Wanted::default();
@@ -45,7 +45,7 @@ pub async fn restore(
 fn bring_back(
     backup: &Path,
     root: &Path,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
     is_wanted: &AtomicBool,
 ) -> Result<BackupReport, BackupError> {
     let manifest = read_manifest(backup)?;

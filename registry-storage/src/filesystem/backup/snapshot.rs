@@ -13,7 +13,7 @@ use crate::filesystem::migration::migrate;
 use crate::filesystem::origin;
 use crate::filesystem::queries::{self, Medium};
 use crate::key::Key;
-use crate::observer::{Observer, Step};
+use crate::observer::{MaintenanceObserver, Step};
 use crate::pages::{Pages, keys};
 use crate::record::{BlobRecord, QuarantineRecord, decode};
 
@@ -24,7 +24,7 @@ const PAGES: i32 = 2000;
 pub(super) fn copy_records(
     from: &Path,
     to: &Path,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
     is_wanted: &AtomicBool,
 ) -> Result<(), BackupError> {
     let source = queries::open_reader(from, Medium::Files).map_err(records(from))?;

@@ -12,7 +12,7 @@ use super::examine::{Read, other_content};
 use super::finding::Problem;
 use crate::backend::{Backend, Expect, Version, VersionedRecord};
 use crate::key::Key;
-use crate::observer::{Observer, Step};
+use crate::observer::{MaintenanceObserver, Step};
 use crate::record::{BlobBytes, BlobRecord, SessionRecord};
 use crate::store::Store;
 use crate::store::hash::hash;
@@ -24,12 +24,12 @@ pub(super) struct Pace<'p> {
     read: u64,
     /// Roughly how much there is to read, in bytes.
     pub(super) total: u64,
-    observer: &'p dyn Observer,
+    observer: &'p dyn MaintenanceObserver,
 }
 
 impl<'p> Pace<'p> {
     /// Allows `limit` bytes a second.
-    pub(super) fn new(limit: Option<u64>, observer: &'p dyn Observer) -> Self {
+    pub(super) fn new(limit: Option<u64>, observer: &'p dyn MaintenanceObserver) -> Self {
         Self {
             limit,
             start: Instant::now(),
@@ -112,9 +112,9 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Compares an upload with its bytes. A store that cannot show unfinished bytes checks them when it completes them.
+    /// Compares an upload with its bytes. A backend that cannot read unfinished bytes checks them when it completes them.
     pub(super) async fn examine_upload(&self, key: &Key) -> Result<Option<Problem>, Error> {
-        if self.backend.must_reserve_parts() {
+        if !self.backend.can_read_staged_bytes() {
             return Ok(None);
         }
         let stored = self.backend.get(key).await?;

@@ -29,7 +29,7 @@ use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::observer::{Finding, Observer, Step};
+use crate::observer::{Finding, MaintenanceObserver, Step};
 use crate::pages::{Pages, keys};
 
 /// How many records are examined at once; a bucket takes some milliseconds for each.
@@ -139,7 +139,7 @@ impl CheckReport {
 pub(crate) async fn check<B: Backend>(
     store: &Store<B>,
     options: &CheckOptions,
-    observer: &dyn Observer,
+    observer: &dyn MaintenanceObserver,
 ) -> Result<CheckReport, Error> {
     let mut check = Check::new(store, options, observer);
     check.count().await?;
@@ -153,7 +153,7 @@ pub(crate) async fn check<B: Backend>(
 struct Check<'a, B> {
     store: &'a Store<B>,
     options: &'a CheckOptions,
-    observer: &'a dyn Observer,
+    observer: &'a dyn MaintenanceObserver,
     report: CheckReport,
     pace: Pace<'a>,
     verify_content: bool,
@@ -168,7 +168,7 @@ struct Check<'a, B> {
 }
 
 impl<'a, B: Backend> Check<'a, B> {
-    fn new(store: &'a Store<B>, options: &'a CheckOptions, observer: &'a dyn Observer) -> Self {
+    fn new(store: &'a Store<B>, options: &'a CheckOptions, observer: &'a dyn MaintenanceObserver) -> Self {
         Self {
             store,
             options,

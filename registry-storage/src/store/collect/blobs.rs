@@ -8,7 +8,7 @@ use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction}
 use crate::chain::{Collect, State};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::observer::{Observer, Step};
+use crate::observer::{MaintenanceObserver, Step};
 use crate::pages::Pages;
 use crate::record::{BlobRecord, state_of_size};
 use crate::store::Store;
@@ -24,7 +24,7 @@ impl<B: Backend> Store<B> {
         &self,
         cycle: &Cycle,
         report: &mut CollectReport,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<(), Error> {
         let mut listed = 0;
         let mut pages = Pages::of(Key::blobs());

@@ -14,7 +14,7 @@ use crate::backend::{
 use crate::chain::{Collect, State};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::observer::{Observer, Step};
+use crate::observer::{MaintenanceObserver, Step};
 use crate::pages::{Pages, keys};
 use crate::record::{CollectedRecord, GrantRecord, ManifestRecord, Stamp, state_of_size};
 use crate::store::Store;
@@ -45,7 +45,7 @@ impl<B: Backend> Store<B> {
         &self,
         cycle: &Cycle,
         report: &mut CollectReport,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<(), Error> {
         let mut after: Option<Key> = None;
         loop {

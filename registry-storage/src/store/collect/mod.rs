@@ -17,7 +17,7 @@ use self::cycle::Facts;
 use super::Store;
 use crate::backend::Backend;
 use crate::chain::{Collect, State};
-use crate::observer::Observer;
+use crate::observer::MaintenanceObserver;
 
 /// How a store is collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +176,7 @@ impl<B: Backend> Store<B> {
     pub(crate) async fn run_cycle(
         &self,
         options: &CollectOptions,
-        observer: &dyn Observer,
+        observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error> {
         let mut report = CollectReport::default();
         if self.is_adopting() {

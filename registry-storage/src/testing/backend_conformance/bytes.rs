@@ -318,7 +318,7 @@ pub async fn has_usable_part_sizes<B: Backend>(backend: Arc<B>) {
     for offset in [0, 1 << 30, 1 << 40, (5 << 40) - 1] {
         assert!(backend.part_size(offset) > 0);
         assert!(backend.tail_limit(offset) < backend.part_size(offset));
-        if backend.must_reserve_parts() {
+        if backend.must_record_parts() {
             assert_eq!(backend.tail_limit(offset), backend.part_size(offset) - 1);
         }
     }

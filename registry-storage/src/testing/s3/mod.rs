@@ -39,18 +39,18 @@ const BUCKET: &str = "bucket";
 #[derive(Debug)]
 pub struct S3Double {
     url: String,
-    state: Arc<State>,
+    state: Arc<S3State>,
     accepting: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct S3State {
     /// Never held over an await.
     bucket: Mutex<Bucket>,
     faults: S3Faults,
 }
 
-impl State {
+impl S3State {
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,7 +64,7 @@ impl S3Double {
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let state = Arc::new(State::default());
+        let state = Arc::new(S3State::default());
         let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
         Ok(Self {
             url,
@@ -151,7 +151,7 @@ pub fn backend_at(
 }
 
 /// Serves connections until it is dropped, which also ends them.
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, state: Arc<S3State>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {

@@ -14,7 +14,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::bucket::{Listing, Refusal, WriteCondition};
 use super::xml::{escape, texts, unescape};
-use super::{BUCKET, S3Fault, State};
+use super::{BUCKET, S3Fault, S3State};
 
 /// The largest body: a part of the second step.
 const LARGEST_BODY: usize = 64 * 1024 * 1024;
@@ -23,7 +23,7 @@ type Answer = Response<Full<Bytes>>;
 type Sent = Response<BoxBody<Bytes, io::Error>>;
 
 /// Serves a request with its fault.
-pub(super) async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::Result<Sent> {
+pub(super) async fn serve(state: Arc<S3State>, request: Request<Incoming>) -> io::Result<Sent> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, LARGEST_BODY).collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
@@ -71,7 +71,7 @@ async fn cut(answer: Answer) -> Sent {
     Response::from_parts(head, BodyExt::boxed(StreamBody::new(stream::iter(frames))))
 }
 
-fn answer(state: &State, head: &http::request::Parts, body: Bytes) -> Result<Answer, Refusal> {
+fn answer(state: &S3State, head: &http::request::Parts, body: Bytes) -> Result<Answer, Refusal> {
     if !head.headers.contains_key("authorization") {
         return Err((403, "AccessDenied"));
     }

@@ -151,11 +151,11 @@ impl Default for Timeouts {
     fn default() -> Self {
         let ours = registry_http::Limits::default();
         Self {
-            handshake: GoDuration(ours.handshake),
-            header: GoDuration(ours.header_time),
-            body: GoDuration(ours.request_silence),
-            answer: GoDuration(ours.response_silence),
-            idle: GoDuration(ours.idle),
+            handshake: GoDuration(ours.handshake_timeout),
+            header: GoDuration(ours.header_timeout),
+            body: GoDuration(ours.request_body_timeout),
+            answer: GoDuration(ours.response_timeout),
+            idle: GoDuration(ours.idle_timeout),
         }
     }
 }
