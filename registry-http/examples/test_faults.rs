@@ -22,7 +22,7 @@ use registry_core::request::Request;
 use registry_core::response::{ReceivedResponse, ResponseError, RetryAfter};
 use registry_core::{Algorithm, Digest, ErrorCode, RepositoryName};
 use registry_http::HeaderFields;
-use registry_http::testing::{Endpoint, TestRegistry};
+use registry_http::testing::{RegistryEndpoint, TestRegistry};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -140,8 +140,8 @@ async fn registry_with_an_image() -> Result<(TestRegistry, RepositoryName, Vec<u
 
 async fn a_busy_registry_is_asked_again() -> Result<()> {
     let (registry, repository, layer, digest) = registry_with_an_image().await?;
-    registry.fail(Endpoint::GetBlob, 1).status(503);
-    registry.fail(Endpoint::GetBlob, 2).status(429);
+    registry.fail(RegistryEndpoint::GetBlob, 1).status(503);
+    registry.fail(RegistryEndpoint::GetBlob, 2).status(429);
     let content = download(registry.address(), &repository, &digest).await?;
     assert_eq!(content, layer);
     assert_eq!(registry.requests().len(), 3);
@@ -151,7 +151,7 @@ async fn a_busy_registry_is_asked_again() -> Result<()> {
 
 async fn a_broken_download_continues() -> Result<()> {
     let (registry, repository, layer, digest) = registry_with_an_image().await?;
-    registry.fail(Endpoint::GetBlob, 1).truncate(60_000);
+    registry.fail(RegistryEndpoint::GetBlob, 1).truncate(60_000);
     let content = download(registry.address(), &repository, &digest).await?;
     assert_eq!(content, layer);
     // The journal has what the client sent.
@@ -164,7 +164,7 @@ async fn a_broken_download_continues() -> Result<()> {
 
 async fn a_connection_without_an_answer_is_tried_again() -> Result<()> {
     let (registry, repository, layer, digest) = registry_with_an_image().await?;
-    registry.fail(Endpoint::GetBlob, 1).reset();
+    registry.fail(RegistryEndpoint::GetBlob, 1).reset();
     let content = download(registry.address(), &repository, &digest).await?;
     assert_eq!(content, layer);
     println!("after a reset, the second attempt has the blob");
@@ -173,7 +173,7 @@ async fn a_connection_without_an_answer_is_tried_again() -> Result<()> {
 
 async fn a_slow_registry_is_asked_again() -> Result<()> {
     let (registry, repository, layer, digest) = registry_with_an_image().await?;
-    registry.fail(Endpoint::GetBlob, 1).delay(10 * PATIENCE);
+    registry.fail(RegistryEndpoint::GetBlob, 1).delay(10 * PATIENCE);
     let content = download(registry.address(), &repository, &digest).await?;
     assert_eq!(content, layer);
     println!("after a silence, the second attempt has the blob");

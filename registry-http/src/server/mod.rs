@@ -106,8 +106,8 @@ impl Server {
         let addresses = addresses.collect();
         let (stop, stopped) = watch::channel(false);
         let (connections, interrupted) = (Tasks::default(), Tasks::default());
-        let crowd = Arc::new(ConnectionLimit::new(limits.connections, limits.memory.clone()));
-        let (relieved, mut ended) = (Arc::clone(&crowd), stopped.clone());
+        let limit = Arc::new(ConnectionLimit::new(limits.connections, limits.memory.clone()));
+        let (relieved, mut ended) = (Arc::clone(&limit), stopped.clone());
         connections.spawn(async move {
             tokio::select! {
                 () = self::stopped(&mut ended) => {}
@@ -122,7 +122,7 @@ impl Server {
                 address: Arc::new(listener.address().clone()),
                 listener,
                 service: service.clone(),
-                crowd: Arc::clone(&crowd),
+                limit: Arc::clone(&limit),
                 failed_handshakes: Arc::clone(&failed_handshakes),
                 limits: Arc::clone(&limits),
                 connections: connections.clone(),
@@ -181,7 +181,7 @@ struct Accept<S> {
     service: S,
     limits: Arc<Limits>,
     failed_handshakes: Arc<LogLimit>,
-    crowd: Arc<ConnectionLimit>,
+    limit: Arc<ConnectionLimit>,
     connections: Tasks,
     interrupted: Tasks,
     stop: watch::Receiver<bool>,
@@ -201,7 +201,7 @@ where
         loop {
             let accepted = tokio::select! {
                 () = stopped(&mut self.stop) => return,
-                accepted = accept(&self.listener, &self.crowd) => accepted,
+                accepted = accept(&self.listener, &self.limit) => accepted,
             };
             let Some((socket, peer, slot)) = accepted else {
                 continue;
@@ -230,10 +230,10 @@ where
 /// Accepts one connection, and waits until there is a place for it.
 async fn accept(
     listener: &Listener,
-    crowd: &Arc<ConnectionLimit>,
+    limit: &Arc<ConnectionLimit>,
 ) -> Option<(Socket, PeerAddress, ConnectionSlot)> {
     match listener.accept().await {
-        Ok((socket, peer)) => Some((socket, peer, crowd.enter(peer.ip()).await?)),
+        Ok((socket, peer)) => Some((socket, peer, limit.enter(peer.ip()).await?)),
         Err(error) => {
             // The client gave up before it was accepted. Any other error is likely to persist, so it is not retried at
             // once.
@@ -244,7 +244,7 @@ async fn accept(
             if !is_of_client {
                 tracing::error!(%error, "no connection can be accepted");
                 // Mostly because the process is out of file descriptors.
-                crowd.make_room();
+                limit.make_room();
                 sleep(ACCEPT_PAUSE).await;
             }
             None
