@@ -33,13 +33,13 @@ const PIECE_BYTES: usize = 16 * 1024;
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After how long without progress the last lines are given up.
-const LAST_LINES_SILENCE: Duration = Duration::from_millis(400);
+const LAST_LINES_PROGRESS_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// How often dropped lines are reported at most in a flood.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long to wait before retrying a write to a non-blocking pipe that is full.
-const RETRY: Duration = Duration::from_millis(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 thread_local! {
     /// This thread writes a log. Its own messages are few, and never dropped.
@@ -206,7 +206,7 @@ impl Ending<'_> {
     fn wait(&self) -> u64 {
         let queue = &self.writer.queue;
         let ended = self.writer.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut taken, mut deadline) = (self.taken, self.begun + LAST_LINES_SILENCE);
+        let (mut taken, mut deadline) = (self.taken, self.begun + LAST_LINES_PROGRESS_TIMEOUT);
         loop {
             // Nothing is ever sent: either the thread has ended, or the time is up.
             let left = deadline.saturating_duration_since(Instant::now());
@@ -217,7 +217,7 @@ impl Ending<'_> {
             if taken == before || self.begun.elapsed() > LAST_LINES_TIMEOUT {
                 break;
             }
-            deadline = Instant::now() + LAST_LINES_SILENCE;
+            deadline = Instant::now() + LAST_LINES_PROGRESS_TIMEOUT;
         }
         queue.unwritten.load(Ordering::Relaxed)
     }
@@ -411,7 +411,7 @@ fn write_some(sink: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Another program made the pipe non-blocking, for all that share it.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY_INTERVAL),
             written => return written,
         }
     }

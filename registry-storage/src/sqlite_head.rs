@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, ffi};
 
 /// The bytes of a head (<https://www.sqlite.org/fileformat.html>).
-const LENGTH: u64 = 100;
+const HEAD_BYTES: u64 = 100;
 
 /// How the head begins.
 const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -21,10 +21,10 @@ const PAGE_SIZE: std::ops::Range<usize> = 16..18;
 const USER_VERSION: std::ops::Range<usize> = 60..64;
 
 /// The maximum length of a path in bytes: SQLite allows 512, and appends a suffix.
-const LONGEST_PATH: usize = 504;
+const LONGEST_PATH_BYTES: usize = 504;
 
 /// The most bytes of a file's name.
-const LONGEST_NAME: usize = 255;
+const LONGEST_NAME_BYTES: usize = 255;
 
 /// Why a file is no database that can be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -52,14 +52,14 @@ pub(crate) fn require_place(path: &Path) -> io::Result<()> {
     // SQLite follows links first.
     let full = path.canonicalize().or_else(|_| std::path::absolute(path))?;
     let length = full.as_os_str().len();
-    if length > LONGEST_PATH {
+    if length > LONGEST_PATH_BYTES {
         return refused(format!(
-            "its path has {length} bytes, and that of a database has at most {LONGEST_PATH}"
+            "its path has {length} bytes, and that of a database has at most {LONGEST_PATH_BYTES}"
         ));
     }
     let [.., longest] = with_logs(path);
     let name = longest.file_name().map_or(0, |name| name.len());
-    if name > LONGEST_NAME {
+    if name > LONGEST_NAME_BYTES {
         return refused(format!(
             "its name is too long: {longest:?} is one of the files beside it"
         ));
@@ -78,7 +78,7 @@ pub(crate) fn user_version(path: &Path) -> Result<u32, HeadError> {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| {
         let length = file.metadata()?.len();
-        file.take(LENGTH).read_to_end(&mut head)?;
+        file.take(HEAD_BYTES).read_to_end(&mut head)?;
         Ok(length)
     });
     let length = match read {

@@ -9,7 +9,7 @@ use crate::background::Background;
 use crate::maintenance::Maintenance;
 
 /// The minimum time between a sweep and one that is requested for lack of space.
-const PAUSE: Duration = Duration::from_secs(2);
+const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// That time is also at least this many times the duration of the last sweep: a large store is not swept all the time.
 const PAUSE_FACTOR: u32 = 10;
@@ -51,7 +51,7 @@ impl Sweeper {
                         tracing::error!(%error, cause, "the sweep failed; it is tried again later");
                     }
                 }
-                earliest = Instant::now() + PAUSE.max(begun.elapsed() * PAUSE_FACTOR);
+                earliest = Instant::now() + SHORTEST_PAUSE.max(begun.elapsed() * PAUSE_FACTOR);
             }
         }))
     }

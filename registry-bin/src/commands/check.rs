@@ -120,13 +120,13 @@ impl Command for CheckRequest {
 
 /// Describes that a folder is a copy, and makes it the original if nothing is broken.
 async fn describe_copy(folder: &FilesystemBackend, is_sound: bool) -> Result<String, Failure> {
-    let said = " The folder is a copy of the one that its records were written in, ";
+    let copy_note = " The folder is a copy of the one that its records were written in, ";
     if folder.is_read_only() || !is_sound {
         return Ok(format!(
-            "{said}and lacks what came last if a server wrote there meanwhile; a copy that `backup` made does not."
+            "{copy_note}and lacks what came last if a server wrote there meanwhile; a copy that `backup` made does not."
         ));
     }
     let taken = folder.take_for_original().await;
     taken.map_err(|cause| Failure::new("the folder cannot be taken for the original").because(cause))?;
-    Ok(format!("{said}and is taken for the original from now on."))
+    Ok(format!("{copy_note}and is taken for the original from now on."))
 }

@@ -22,7 +22,7 @@ use crate::config::{Loaded, load};
 use crate::failure::Failure;
 
 /// How long an answer may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -148,7 +148,7 @@ impl HealthRequest {
             .no_proxy()
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
             .user_agent(concat!("registry-bin-health/", env!("CARGO_PKG_VERSION")));
         if let Some(socket) = &self.socket {
             client = client.unix_socket(socket.as_path());

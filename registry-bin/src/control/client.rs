@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::UnixStream;
 
-use super::message::{LINE_LIMIT, Message};
+use super::message::{LINE_BYTES, Message};
 use super::server::TARGET;
 use super::show::Show;
 use super::{Outcome, socket};
@@ -120,7 +120,7 @@ impl Lines {
                 line.truncate(end);
                 return Ok(Some(line));
             }
-            if self.buffer.len() > LINE_LIMIT {
+            if self.buffer.len() > LINE_BYTES {
                 return Err(Failure::new("a line of the answer is too long"));
             }
             match self.body.frame().await {
@@ -137,7 +137,7 @@ impl Lines {
 
     /// Returns the rest as text.
     async fn rest(mut self) -> String {
-        while self.buffer.len() < LINE_LIMIT {
+        while self.buffer.len() < LINE_BYTES {
             match self.body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {

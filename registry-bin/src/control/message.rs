@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The longest line that is read, in bytes.
-pub(super) const LINE_LIMIT: usize = 1024 * 1024;
+pub(super) const LINE_BYTES: usize = 1024 * 1024;
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

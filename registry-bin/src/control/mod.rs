@@ -24,7 +24,9 @@ pub(crate) use self::message::Outcome;
 use self::reporter::Messages;
 pub(crate) use self::reporter::Reporter;
 use self::show::Show;
-pub(crate) use self::socket::{LIMIT as SOCKET_PATH_LIMIT, check as check_socket, places as socket_places};
+pub(crate) use self::socket::{
+    PATH_BYTES as SOCKET_PATH_BYTES, check as check_socket, places as socket_places,
+};
 use crate::adoption;
 use crate::failure::Failure;
 use crate::ownership::{self, WithOwner as _};

@@ -12,10 +12,10 @@ use super::message::{Message, State};
 use crate::adoption::finding_line;
 
 /// How many lines are queued at most before the command waits.
-const QUEUE: usize = 64;
+const QUEUED_LINES: usize = 64;
 
 /// How often progress is reported. A client that disconnected is noticed within this time.
-const INTERVAL: Duration = Duration::from_millis(200);
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The sending side of the messages of a command.
 #[derive(Clone, Debug)]
@@ -35,12 +35,12 @@ pub(super) struct Messages {
 impl Reporter {
     pub(super) fn new() -> (Self, Messages) {
         let (progress, state) = watch::channel(State::default());
-        let (lines, taken) = mpsc::channel(QUEUE);
+        let (lines, taken) = mpsc::channel(QUEUED_LINES);
         let reporter = Self { progress, lines };
         let messages = Messages {
             progress: state,
             lines: taken,
-            next_progress: Instant::now() + INTERVAL,
+            next_progress: Instant::now() + REPORT_INTERVAL,
         };
         (reporter, messages)
     }
@@ -73,7 +73,7 @@ impl Messages {
                 biased;
                 line = self.lines.recv() => return line.map(Message::Say),
                 () = sleep_until(self.next_progress) => {
-                    self.next_progress = Instant::now() + INTERVAL;
+                    self.next_progress = Instant::now() + REPORT_INTERVAL;
                     let state = self.progress.borrow_and_update().clone();
                     if !state.unit.is_empty() {
                         return Some(Message::Progress(state));

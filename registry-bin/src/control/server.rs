@@ -32,16 +32,16 @@ use crate::ownership::with_owner;
 pub(super) const TARGET: &str = "/commands";
 
 /// The longest request, in bytes.
-const REQUEST_LIMIT: usize = 64 * 1024;
+const REQUEST_BYTES: usize = 64 * 1024;
 
 /// How many connections are served at once. All of them are the operator's.
-const CONNECTIONS: usize = 16;
+const MAXIMUM_CONNECTIONS: usize = 16;
 
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait after the socket failed, for example for lack of file descriptors.
-const PAUSE: Duration = Duration::from_millis(200);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The socket of a server. It ends with [`ControlServer::shutdown`], or when this is dropped.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ fn remove_socket(path: &Path) -> io::Result<()> {
 }
 
 async fn accept<C: Command + DeserializeOwned>(listener: UnixListener, store: Arc<dyn Maintenance>) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
     let mut connections = JoinSet::new();
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let stream = tokio::select! {
@@ -142,7 +142,7 @@ async fn accept<C: Command + DeserializeOwned>(listener: UnixListener, store: Ar
             }
             Err(error) => {
                 tracing::error!(%error, "the socket for commands failed; it is tried again");
-                sleep(PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
@@ -173,7 +173,7 @@ async fn answer<C: Command + DeserializeOwned>(
             format!("commands are sent by POST to {TARGET}"),
         ));
     }
-    let body = Limited::new(request.into_body(), REQUEST_LIMIT).collect();
+    let body = Limited::new(request.into_body(), REQUEST_BYTES).collect();
     let body = match timeout(REQUEST_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT, "the command did not come")),

@@ -11,14 +11,14 @@ use super::message::{Message, State};
 use crate::failure::{Failure, printable_lines};
 
 /// How often a line reports the progress without a terminal.
-const INTERVAL: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Displays messages.
 #[derive(Debug)]
 pub(super) struct Show {
     bar: Option<ProgressBar>,
     /// When the last progress line was written.
-    told: Mutex<Instant>,
+    shown_at: Mutex<Instant>,
 }
 
 impl Show {
@@ -26,7 +26,7 @@ impl Show {
         let bar = is_for_bars().then(ProgressBar::no_length);
         Self {
             bar,
-            told: Mutex::new(Instant::now()),
+            shown_at: Mutex::new(Instant::now()),
         }
     }
 
@@ -44,9 +44,9 @@ impl Show {
 
     fn progress(&self, state: &State) {
         let Some(bar) = &self.bar else {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.elapsed() >= INTERVAL {
-                *told = Instant::now();
+            let mut shown_at = self.shown_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if shown_at.elapsed() >= LINE_INTERVAL {
+                *shown_at = Instant::now();
                 drop(writeln!(io::stderr(), "{}", state.line()));
             }
             return;

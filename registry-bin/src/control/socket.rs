@@ -14,7 +14,7 @@ const NAME: &str = "registry.sock";
 const PRIVATE: &str = ".sock";
 
 /// The longest path of a socket in bytes (unix(7): `sun_path` has 108, the last of which is 0).
-pub(crate) const LIMIT: usize = 107;
+pub(crate) const PATH_BYTES: usize = 107;
 
 /// Returns what a server creates for the socket below a root.
 pub(crate) fn places(root: &Path) -> [PathBuf; 2] {
@@ -62,11 +62,11 @@ pub(super) fn path(root: &Path) -> io::Result<PathBuf> {
 /// If the path is too long for a socket.
 pub(super) fn require_short(path: &Path) -> io::Result<()> {
     let length = path.as_os_str().len();
-    if length <= LIMIT {
+    if length <= PATH_BYTES {
         return Ok(());
     }
     let message = format!(
-        "{} has {length} bytes, and the path of a socket has at most {LIMIT}; use a shorter path for the folder, a \
+        "{} has {length} bytes, and the path of a socket has at most {PATH_BYTES}; use a shorter path for the folder, a \
          relative one or a symbolic link, for example",
         path.display()
     );

@@ -14,7 +14,7 @@ use super::{OUTBOX_PATH, outbox_file, resolved};
 use crate::adoption;
 use crate::config::Configuration;
 use crate::config::sections::http::Network;
-use crate::control::SOCKET_PATH_LIMIT;
+use crate::control::SOCKET_PATH_BYTES;
 use crate::failure::Failure;
 use crate::kernel_files::require_storage;
 use crate::ownership::{WithOwner as _, with_owner};
@@ -176,9 +176,9 @@ fn check_name(path: &Path) -> io::Result<()> {
 /// Checks that a socket can be created.
 fn check_socket(path: &Path) -> io::Result<()> {
     let length = path.as_os_str().len();
-    if length > SOCKET_PATH_LIMIT {
+    if length > SOCKET_PATH_BYTES {
         let message =
-            format!("its path has {length} bytes, and that of a socket has at most {SOCKET_PATH_LIMIT}");
+            format!("its path has {length} bytes, and that of a socket has at most {SOCKET_PATH_BYTES}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     check_name(path)?;

@@ -24,7 +24,7 @@ const NAME: &str = env!("CARGO_PKG_NAME");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How long the last spans may take. A collector that hangs must not delay the end of a server.
-const END: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The spans of requests on their way to a collector, if the environment asks for them.
 pub(crate) struct Traces {
@@ -99,14 +99,14 @@ impl Traces {
         }
     }
 
-    /// Sends what is queued, for at most `limit`, and never longer than [`END`].
+    /// Sends what is queued, for at most `limit`, and never longer than [`END_TIMEOUT`].
     pub(crate) async fn shutdown(&self, limit: Duration) {
         let Some(started) = &self.started else {
             return;
         };
         let provider = started.provider.clone();
         // This waits for the thread that exports.
-        let end = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(limit.min(END)));
+        let end = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(limit.min(END_TIMEOUT)));
         if !matches!(end.await, Ok(Ok(()))) {
             tracing::warn!("the last spans were not sent in time");
         }

@@ -286,8 +286,8 @@ impl<S: ?Sized + Storage> Registry<S> {
                 length,
             } => {
                 let upload = uploads::key(principal, repository, *id);
-                let said = ChunkHeaders::new(*offset, *range, *length);
-                self.append_upload(&upload, said, body).await
+                let headers = ChunkHeaders::new(*offset, *range, *length);
+                self.append_upload(&upload, headers, body).await
             }
             Request::FinishUpload {
                 repository,
@@ -298,8 +298,8 @@ impl<S: ?Sized + Storage> Registry<S> {
                 length,
             } => {
                 let upload = uploads::key(principal, repository, *id);
-                let said = ChunkHeaders::new(*offset, *range, *length);
-                self.finish_upload(&upload, digest, said, body, intents).await
+                let headers = ChunkHeaders::new(*offset, *range, *length);
+                self.finish_upload(&upload, digest, headers, body, intents).await
             }
             Request::UploadStatus { repository, id } => self.upload_status(principal, repository, *id).await,
             Request::CancelUpload { repository, id } => self.cancel_upload(principal, repository, *id).await,

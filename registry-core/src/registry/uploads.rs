@@ -136,12 +136,12 @@ impl<S: ?Sized + Storage> Registry<S> {
     pub(super) async fn append_upload(
         &self,
         upload: &UploadKey,
-        said: ChunkHeaders,
+        headers: ChunkHeaders,
         body: Body<'_>,
     ) -> Result<Response, Error> {
-        said.check_length()?;
-        let chunk = pin!(Chunk::new(None, body).limited(said.range.map(ContentRange::length)));
-        match self.storage.append_upload(upload, said.offset(), chunk).await {
+        headers.check_length()?;
+        let chunk = pin!(Chunk::new(None, body).limited(headers.range.map(ContentRange::length)));
+        match self.storage.append_upload(upload, headers.offset(), chunk).await {
             Ok(length) => Ok(Response::upload_accepted(&upload.repository, upload.id, length)),
             Err(error) => Err(self.tell_offset(upload, error).await),
         }
@@ -156,13 +156,13 @@ impl<S: ?Sized + Storage> Registry<S> {
         &self,
         upload: &UploadKey,
         digest: &Digest,
-        said: ChunkHeaders,
+        headers: ChunkHeaders,
         mut body: Body<'_>,
         intents: Option<&dyn EventIntents>,
     ) -> Result<Response, Error> {
         digest.supported_algorithm()?;
-        let said = said.with_range_of_body();
-        let (is_empty, first) = match said.length {
+        let headers = headers.with_range_of_body();
+        let (is_empty, first) = match headers.length {
             Some(length) => (length == 0, None),
             None => {
                 let first = body::next(&mut body).await?;
@@ -170,7 +170,7 @@ impl<S: ?Sized + Storage> Registry<S> {
             }
         };
         let size = self
-            .size_of(upload, digest, if is_empty { Some(0) } else { said.chunk() })
+            .size_of(upload, digest, if is_empty { Some(0) } else { headers.chunk() })
             .await;
         let target = || EventTarget::Blob {
             digest: digest.clone(),
@@ -187,12 +187,12 @@ impl<S: ?Sized + Storage> Registry<S> {
             self.storage.commit_upload(upload, digest).await?;
             return Ok(Response::blob_created(&upload.repository, digest).with_event(event));
         }
-        let chunk = Chunk::new(first, body).limited(said.range.map(ContentRange::length));
+        let chunk = Chunk::new(first, body).limited(headers.range.map(ContentRange::length));
         let finished = {
             // A body that is cut off has no effect.
             let chunk = pin!(chunk.and_then(Box::pin(intend)));
             self.storage
-                .finish_upload(upload, digest, said.offset(), chunk)
+                .finish_upload(upload, digest, headers.offset(), chunk)
                 .await
         };
         match finished {

@@ -104,7 +104,7 @@ impl Notifier {
     /// What cannot be looked up stays for the next start.
     pub async fn recover(&self, storage: Arc<dyn Storage>) {
         let storage = self.storage.get_or_init(|| storage);
-        let (mut told, mut other) = (0, 0);
+        let (mut events, mut without_effect) = (0, 0);
         loop {
             let intents = match self.outbox.intents(None).await {
                 Ok(intents) if intents.is_empty() => break,
@@ -116,8 +116,8 @@ impl Notifier {
             };
             for (name, value) in intents {
                 match self.look_up(name, &value, &**storage).await {
-                    Ok(0) => other += 1,
-                    Ok(count) => told += count,
+                    Ok(0) => without_effect += 1,
+                    Ok(count) => events += count,
                     Err(error) => {
                         tracing::warn!(
                             error = %error,
@@ -128,10 +128,10 @@ impl Notifier {
                 }
             }
         }
-        if told + other > 0 {
+        if events + without_effect > 0 {
             tracing::info!(
-                told,
-                other,
+                told = events,
+                other = without_effect,
                 "requests were cut off by the end of the last server; events of what they did are told now, others did nothing"
             );
         }

@@ -71,14 +71,14 @@ pub enum TlsError {
 
 /// Describes why a handshake failed.
 pub(crate) fn handshake_failure(error: &io::Error) -> String {
-    let told = error.to_string();
+    let message = error.to_string();
     // The name of the error in webpki, which means nothing to the person who issued the certificate.
-    if told.contains("UnsupportedCertVersion") {
+    if message.contains("UnsupportedCertVersion") {
         return "the client's certificate is of X.509 version 1 and cannot be verified; make it with `-extfile` and at least \
                 basicConstraints=CA:FALSE, which makes it one of version 3"
             .to_owned();
     }
-    told
+    message
 }
 
 /// Formats a time as certificates show it.

@@ -25,9 +25,9 @@ use crate::record::AdoptionRecord;
 use crate::store::Store;
 
 /// How many links are read before they are adopted.
-const WINDOW: usize = 2000;
+const LINKS_PER_WINDOW: usize = 2000;
 /// How many repositories are read before they are adopted.
-const WINDOW_REPOSITORIES: usize = 256;
+const REPOSITORIES_PER_WINDOW: usize = 256;
 
 /// How far the adoption of a tree has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,7 +263,7 @@ impl Run<'_> {
             let scanned = spawn_blocking(move || Scanned::read(&tree, &name, links, &wanted));
             window.push(scanned.await.map_err(Error::internal)?);
             let weight: usize = window.iter().map(Scanned::weight).sum();
-            if weight >= WINDOW || window.len() >= WINDOW_REPOSITORIES {
+            if weight >= LINKS_PER_WINDOW || window.len() >= REPOSITORIES_PER_WINDOW {
                 self.take(std::mem::take(&mut window)).await?;
             }
         }

@@ -10,7 +10,7 @@ use crate::Store;
 use crate::backend::Backend;
 
 /// How many digests a store is asked for at once.
-const BATCH: usize = 500;
+const DIGESTS_PER_BATCH: usize = 500;
 
 /// Bytes of content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Amount {
         for folder in folders {
             let list = move || content_in(&folder);
             let content = spawn_blocking(list).await.map_err(Error::internal)?;
-            for batch in content.chunks(BATCH) {
+            for batch in content.chunks(DIGESTS_PER_BATCH) {
                 let sizes = batch.iter().map(|(_, size)| size);
                 amount.all = sizes.fold(amount.all, |sum, size| sum.saturating_add(*size));
                 let Some(store) = store else { continue };

@@ -10,10 +10,10 @@ use registry_core::{Algorithm, Digest, Hasher, RepositoryName};
 
 use super::defect::Defect;
 use super::tree::{Link, Tree, unreadable};
-use crate::store::INLINE_LIMIT;
+use crate::store::INLINE_BYTES;
 
 /// How much of a file is hashed at once, in bytes.
-const CHUNK: usize = 256 * 1024;
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The content of a blob that may be adopted.
 #[derive(Clone, Debug)]
@@ -63,9 +63,9 @@ pub(super) fn check(
         found,
         size,
     };
-    if size <= INLINE_LIMIT as u64 {
+    if size <= INLINE_BYTES as u64 {
         let mut content = Vec::new();
-        let limit = INLINE_LIMIT as u64 + 1;
+        let limit = INLINE_BYTES as u64 + 1;
         file.take(limit).read_to_end(&mut content).map_err(failed)?;
         read.fetch_add(content.len() as u64, Ordering::Relaxed);
         let found = Digest::of(algorithm, &content);
@@ -87,7 +87,7 @@ pub(super) fn check(
 
 fn hash_file(file: &mut File, algorithm: Algorithm, progress: &AtomicU64) -> io::Result<(Digest, u64)> {
     let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let read = file.read(&mut buffer)?;
         let Some(chunk) = buffer.get(..read).filter(|chunk| !chunk.is_empty()) else {

@@ -21,10 +21,10 @@ use crate::record::{BlobBytes, state_of_size};
 use crate::store::Store;
 
 /// How many names are listed at once.
-const PAGE: usize = 500;
+const NAMES_PER_PAGE: usize = 500;
 
 /// The maximum number of passes over a repository if tags are pushed meanwhile.
-const ROUNDS: usize = 8;
+const MAXIMUM_PASSES: usize = 8;
 
 /// The result of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl<B: Backend> Export<'_, B> {
     async fn repository(&mut self, name: &RepositoryName) -> Result<(), ExportError> {
         let (target, repository) = (self.target.clone(), name.clone());
         self.run(move || target.create_repository(&repository)).await?;
-        for _ in 0..ROUNDS {
+        for _ in 0..MAXIMUM_PASSES {
             let before = self.report.clone();
             self.blobs(name).await?;
             self.manifests(name).await?;
@@ -376,7 +376,7 @@ enum Placed {
 const fn first_page() -> PageRequest {
     PageRequest {
         last: None,
-        limit: PAGE,
+        limit: NAMES_PER_PAGE,
     }
 }
 

@@ -11,7 +11,7 @@ use super::amount::entries;
 use super::error::AdoptError;
 use super::tree::Tree;
 use crate::filesystem::{BYTES_FOLDER, is_root};
-use crate::store::INLINE_LIMIT;
+use crate::store::INLINE_BYTES;
 
 /// The capability to do what only the owner of a file may (capabilities(7)).
 const CAP_FOWNER: u32 = 3;
@@ -120,7 +120,7 @@ pub fn check_links(root: &Path, tree: &Tree, limit: usize) -> Result<(), AdoptEr
         .flat_map(|part| entries(&part));
     for folder in contents.take(limit) {
         let file = folder.join("data");
-        let is_large = |found: fs::Metadata| found.len() > INLINE_LIMIT as u64;
+        let is_large = |found: fs::Metadata| found.len() > INLINE_BYTES as u64;
         if fs::symlink_metadata(&file).is_ok_and(is_large)
             && let Some(refused) = rules.refusal(&file)
         {

@@ -10,7 +10,7 @@ use crate::record::{AdoptedRecord, AdoptionRecord, Stamp, decode, encode};
 use crate::store::Store;
 
 /// How long a moment is at most, in milliseconds: the times of files are those of the kernel's last tick.
-const MOMENT: u64 = 20;
+const MOMENT_MILLISECONDS: u64 = 20;
 
 pub(super) async fn read<B: Backend>(store: &Store<B>) -> Result<Option<AdoptionRecord>, Error> {
     let stored = store.backend().get(&Key::adoption()).await?;
@@ -56,7 +56,7 @@ pub(super) fn newest(record: &AdoptionRecord) -> Timestamp {
 }
 
 const fn earlier(time: Timestamp) -> Timestamp {
-    Timestamp(time.0.saturating_sub(MOMENT))
+    Timestamp(time.0.saturating_sub(MOMENT_MILLISECONDS))
 }
 
 /// Writes the record. Once this returns, the record and everything written before are durable.

@@ -10,7 +10,7 @@ use registry_core::{Algorithm, Digest, Tag, Timestamp};
 use super::tree::{Link, RepositoryLinks, TagLink};
 
 /// How many bytes a link takes in a record.
-const ENTRY: usize = 16;
+const ENTRY_BYTES: usize = 16;
 
 /// Links, by a number that is made of what they say, with the time when each was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,8 +93,8 @@ impl Seen {
                 .iter()
                 .fold(0, |number, byte| number << 8 | u64::from(*byte))
         };
-        let entries = content.chunks_exact(ENTRY).map(|entry| {
-            let (link, written) = entry.split_at(ENTRY / 2);
+        let entries = content.chunks_exact(ENTRY_BYTES).map(|entry| {
+            let (link, written) = entry.split_at(ENTRY_BYTES / 2);
             (number(link), Timestamp(number(written)))
         });
         Self(entries.collect())
@@ -138,6 +138,6 @@ fn of_tag(tag: &Tag, target: &Digest) -> u64 {
 fn number(parts: &[&str]) -> u64 {
     let digest = Digest::of(Algorithm::Sha256, parts.join(" ").as_bytes());
     let (_, encoded) = digest.parts();
-    let first = encoded.get(..ENTRY).unwrap_or_default();
+    let first = encoded.get(..ENTRY_BYTES).unwrap_or_default();
     u64::from_str_radix(first, 16).unwrap_or_default()
 }

@@ -15,7 +15,7 @@ use super::plain;
 use super::target::sync_file_system;
 
 /// The maximum number of bytes of a link that are read; a digest has fewer.
-const LINK_LIMIT: u64 = 512;
+const LINK_BYTES: u64 = 512;
 
 /// A tree of the distribution registry. Nothing here changes it.
 #[derive(Clone, Debug)]
@@ -300,7 +300,7 @@ impl Tree {
             let file = self.open(path)?;
             let mut text = Vec::new();
             let written = written(&file.metadata()?);
-            file.take(LINK_LIMIT).read_to_end(&mut text)?;
+            file.take(LINK_BYTES).read_to_end(&mut text)?;
             Ok((text, written))
         };
         let (text, written) = read().map_err(|cause: io::Error| match cause.kind() {

@@ -24,15 +24,15 @@ use crate::store::Store;
 use crate::store::adopt::{Adopted, AdoptedBlob, AdoptedManifest, Source};
 
 /// How many links of blobs, or how many manifests, one transaction has.
-const BATCH: usize = 500;
+const RECORDS_PER_BATCH: usize = 500;
 /// How many bytes of manifests one transaction has, not counting its last manifest.
-const BATCH_BYTES: usize = 4 << 20;
+const BYTES_PER_BATCH: usize = 4 << 20;
 
 /// How often the number of bytes read is reported.
-const TICK: Duration = Duration::from_millis(200);
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// From this many files on, they are first synced together.
-const MANY: usize = 100;
+const MANY_FILES: usize = 100;
 
 /// A blob on its way.
 struct Candidate {
@@ -71,7 +71,7 @@ impl Run<'_> {
         for (at, repository) in window.iter().enumerate() {
             places.extend((0..repository.links.layers.len()).map(|link| (at, link)));
         }
-        for batch in places.chunks(BATCH) {
+        for batch in places.chunks(RECORDS_PER_BATCH) {
             let links: Vec<(RepositoryName, Link, Option<u64>)> = batch
                 .iter()
                 .filter_map(|&(at, link)| {
@@ -122,7 +122,7 @@ impl Run<'_> {
             tokio::select! {
                 checked = &mut checking => break checked,
                 // Reading content takes long.
-                () = sleep(TICK) => self.tell(0),
+                () = sleep(REPORT_INTERVAL) => self.tell(0),
             }
         };
         let (candidates, defects, refused) = checked.map_err(Error::internal)?;
@@ -133,7 +133,7 @@ impl Run<'_> {
         match &mut self.sink {
             Sink::Store(store) => {
                 let store = *store;
-                if !self.is_synced && candidates.len() >= MANY {
+                if !self.is_synced && candidates.len() >= MANY_FILES {
                     self.is_synced = true;
                     let tree = self.tree.clone();
                     // Each file is synced once more when it gets its name, and only that sync counts.
@@ -175,12 +175,12 @@ impl Run<'_> {
             .collect();
         self.take_batch(listed, Vec::new()).await?;
         for repository in window {
-            for links in repository.links.revisions.chunks(BATCH) {
+            for links in repository.links.revisions.chunks(RECORDS_PER_BATCH) {
                 for read in self.read_manifests(&repository.links.name, links).await? {
                     let manifest = self.prepare(repository, read).await;
                     bytes += manifest.new.manifest.bytes.len();
                     batch.push(manifest);
-                    if batch.len() >= BATCH || bytes >= BATCH_BYTES {
+                    if batch.len() >= RECORDS_PER_BATCH || bytes >= BYTES_PER_BATCH {
                         let count = batch.len();
                         self.take_batch(Vec::new(), std::mem::take(&mut batch)).await?;
                         self.tell(count);

@@ -15,12 +15,12 @@ use crate::backend::{Checked, Version, VersionedRecord};
 use crate::key::Key;
 
 /// The largest value in bytes that is kept although it is not in use.
-pub(super) const VALUE_LIMIT: usize = 64 * 1024;
+pub(super) const KEPT_VALUE_BYTES: usize = 64 * 1024;
 /// Roughly what an entry costs in bytes, besides key and value.
-const ENTRY_OVERHEAD: u64 = 256;
+const ENTRY_OVERHEAD_BYTES: u64 = 256;
 /// How many generations there are, so that a write to one key seldom drops the fill of another.
 const GENERATIONS: usize = 64;
-/// A power of two that leaves each shard room for several values of [`VALUE_LIMIT`].
+/// A power of two that leaves each shard room for several values of [`KEPT_VALUE_BYTES`].
 const SHARDS: usize = 8;
 
 /// What was read and written last, as long as it fits.
@@ -80,7 +80,7 @@ impl Weighter<Key, Option<VersionedRecord>> for EntryWeight {
     fn weight(&self, key: &Key, value: &Option<VersionedRecord>) -> u64 {
         let value = value.as_ref().map_or(0, |stored| stored.value.len());
         let bytes = key.as_str().len().saturating_add(value);
-        ENTRY_OVERHEAD.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX))
+        ENTRY_OVERHEAD_BYTES.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 }
 
@@ -224,7 +224,7 @@ impl RecordCache {
 }
 
 fn fits(value: Option<&VersionedRecord>) -> bool {
-    value.is_none_or(|stored| stored.value.len() <= VALUE_LIMIT)
+    value.is_none_or(|stored| stored.value.len() <= KEPT_VALUE_BYTES)
 }
 
 /// Copies the value out of the buffer that it was read into, which may be larger.
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_large_value_is_there_once_while_it_is_used_and_no_longer() {
         let (cache, key) = (RecordCache::new(1 << 20), Key::from_stored("a"));
-        let large = |filler: &str| stored(&filler.repeat(VALUE_LIMIT + 1));
+        let large = |filler: &str| stored(&filler.repeat(KEPT_VALUE_BYTES + 1));
         let ticket = cache.begin_read(&key);
         let first = cache.end_read(ticket, &key, large("x")).unwrap();
         // One that read at the same time, and one that reads later.
@@ -327,7 +327,10 @@ mod tests {
             .collect();
         cache.end_write(cache.begin_write(&changes), changes);
         assert!(cache.entries.weight() <= 1 << 20 && cache.entries.weight() > 1 << 19);
-        let large = vec![(Key::from_stored("large"), stored(&"x".repeat(VALUE_LIMIT + 1)))];
+        let large = vec![(
+            Key::from_stored("large"),
+            stored(&"x".repeat(KEPT_VALUE_BYTES + 1)),
+        )];
         cache.end_write(cache.begin_write(&large), large);
         assert_eq!(cache.get(&Key::from_stored("large")), None);
     }

@@ -6,14 +6,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The largest chunk in bytes. With 256 KiB one client pulled a seventh slower, with 512 KiB no faster; larger chunks
 /// would give clients that stall more memory than they should have.
-const LARGEST: usize = 384 * 1024;
+const LARGEST_CHUNK_BYTES: usize = 384 * 1024;
 
 /// The smallest chunk in bytes, which needs no permit.
-const SMALLEST: usize = 8 * 1024;
+const SMALLEST_CHUNK_BYTES: usize = 8 * 1024;
 
-/// A chunk takes at most 1/`SHARE` of the free memory, so that clients that stall use it up more and more slowly, and
-/// some is left for the next client.
-const SHARE: usize = 16;
+/// A chunk takes at most 1/`CHUNK_SHARE_DIVISOR` of the free memory, so that clients that stall use it up more and
+/// more slowly, and some is left for the next client.
+const CHUNK_SHARE_DIVISOR: usize = 16;
 
 /// A budget of memory that all streams share, in kibibytes.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct ChunkMemory(Arc<Semaphore>);
 
 /// The chunks that a stream has at once: one whose end the receiver is still sending, the next one that it has, and one
 /// that is read ahead.
-const AT_ONCE: usize = 3;
+const CHUNKS_AT_ONCE: usize = 3;
 
 /// What a stream may have in memory: three chunks of one size.
 #[derive(Debug)]
@@ -43,14 +43,19 @@ impl ChunkMemory {
     pub(super) fn renew(&self, before: Option<Chunks>) -> Chunks {
         drop(before);
         let free = self.0.available_permits().saturating_mul(1024);
-        let size = (free / SHARE / SMALLEST * SMALLEST).min(LARGEST);
-        let units = u32::try_from(AT_ONCE * size / 1024).unwrap_or_default();
-        let permit = if size > SMALLEST {
+        let size = (free / CHUNK_SHARE_DIVISOR / SMALLEST_CHUNK_BYTES * SMALLEST_CHUNK_BYTES)
+            .min(LARGEST_CHUNK_BYTES);
+        let units = u32::try_from(CHUNKS_AT_ONCE * size / 1024).unwrap_or_default();
+        let permit = if size > SMALLEST_CHUNK_BYTES {
             Arc::clone(&self.0).try_acquire_many_owned(units).ok()
         } else {
             None
         };
-        let size = if permit.is_some() { size } else { SMALLEST };
+        let size = if permit.is_some() {
+            size
+        } else {
+            SMALLEST_CHUNK_BYTES
+        };
         Chunks { permit, size }
     }
 }
@@ -77,14 +82,17 @@ mod tests {
         let stalled: Vec<Chunks> = (0..1000).map(|_| memory.renew(None)).collect();
         let sizes: Vec<usize> = stalled.iter().map(Chunks::size).collect();
         assert!(sizes.is_sorted_by(|one, next| one >= next), "{sizes:?}");
-        assert_eq!((sizes[0], sizes[999]), (LARGEST, SMALLEST));
+        assert_eq!(
+            (sizes[0], sizes[999]),
+            (LARGEST_CHUNK_BYTES, SMALLEST_CHUNK_BYTES)
+        );
         assert!(!stalled[999].may_read_ahead());
         drop(stalled);
         let last = memory.renew(None);
         let again = memory.renew(Some(last));
         assert_eq!(
             (again.size(), memory.0.available_permits()),
-            (LARGEST, (24 << 10) - 3 * 384)
+            (LARGEST_CHUNK_BYTES, (24 << 10) - 3 * 384)
         );
     }
 }

@@ -12,7 +12,7 @@ use super::health::{Cure, WriteHealth, try_again};
 use super::{RECORDS_FILE, SPACE_PROBE};
 
 /// What the space probe writes, in bytes: more than a transaction that failed for lack of space.
-const PROBE: usize = 1 << 20;
+const PROBE_BYTES: usize = 1 << 20;
 
 /// What an error of SQLite means for the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ fn is_passing(cause: &io::Error) -> bool {
 /// Returns whether there is no space, by writing a file and removing it again.
 pub(super) fn lacks_space(folder: &Path) -> bool {
     let path = folder.join(SPACE_PROBE);
-    let written = File::create(&path).and_then(|mut file| file.write_all(&vec![0; PROBE]));
+    let written = File::create(&path).and_then(|mut file| file.write_all(&vec![0; PROBE_BYTES]));
     drop(std::fs::remove_file(&path));
     written.is_err_and(|cause| is_full(&cause)) || is_too_large(folder)
 }
@@ -171,7 +171,7 @@ fn is_too_large(folder: &Path) -> bool {
     let files = [RECORDS_FILE.to_owned(), format!("{RECORDS_FILE}-wal")];
     files.iter().any(|file| {
         let length = std::fs::metadata(folder.join(file)).map_or(0, |file| file.len());
-        length.saturating_add(PROBE as u64) > limit
+        length.saturating_add(PROBE_BYTES as u64) > limit
     })
 }
 

@@ -20,7 +20,7 @@ use super::rights::Rights;
 use crate::bytes_name::BytesName;
 
 /// How many days are remembered as durable; if there are more, they only cost a sync.
-const DAYS_LIMIT: usize = 32;
+const REMEMBERED_DAYS: usize = 32;
 
 /// The files of a root. Every method blocks; [`blocking`] runs it where blocking is allowed.
 #[derive(Debug)]
@@ -371,7 +371,7 @@ impl Files {
                 .map_err(|cause| self.health.folder_sync_failed(&path, cause))?;
         }
         let mut days = self.durable_days();
-        if days.len() >= DAYS_LIMIT {
+        if days.len() >= REMEMBERED_DAYS {
             days.clear();
         }
         days.insert(name.day().into());

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::failure::is_full;
-use super::queries::LOG_LIMIT;
-use super::rights::PRIVATE_FILE;
+use super::queries::LOG_BYTES;
+use super::rights::PRIVATE_FILE_MODE;
 use super::{BYTES_FOLDER, LOCK_FILE, RECORDS_FILE};
 use crate::clock::{Clock as _, SystemClock};
 use crate::sqlite_head;
 
 /// The longest description of a holder that is read.
-const HOLDER_LIMIT: u64 = 4096;
+const HOLDER_BYTES: u64 = 4096;
 
 /// Ownership of a root. It ends when this is dropped, or the process ends in any way.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl RootLock {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(PRIVATE_FILE)
+            .mode(PRIVATE_FILE_MODE)
             .open(&path)?;
         match lock(file)? {
             Err(Taken) => Ok(Err(holder(&path))),
@@ -229,7 +229,7 @@ impl RootLock {
         let found = std::fs::metadata(path).ok().map(Seen::from);
         match (*log, found) {
             (Some(before), Some(found)) if before.identity == found.identity => {
-                if found.size < before.size.min(LOG_LIMIT) {
+                if found.size < before.size.min(LOG_BYTES) {
                     return Err(Lost::Else("the log of its records (records.sqlite-wal) was cut"));
                 }
             }
@@ -321,7 +321,7 @@ fn make_again(path: &Path) -> io::Result<Locked> {
         .read(true)
         .write(true)
         .create_new(true)
-        .mode(PRIVATE_FILE)
+        .mode(PRIVATE_FILE_MODE)
         .open(path)?;
     let mut locked = lock(file)?.map_err(|Taken| io::Error::from(io::ErrorKind::WouldBlock))?;
     describe(&mut locked)?;
@@ -335,7 +335,7 @@ fn identity(path: &Path) -> Option<Identity> {
 /// Reads who holds a root. The text is for people, so whatever cannot be read is left out.
 fn holder(path: &Path) -> Holder {
     let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(HOLDER_LIMIT).read_to_end(&mut text));
+    let read = File::open(path).and_then(|file| file.take(HOLDER_BYTES).read_to_end(&mut text));
     drop(read);
     Holder(String::from_utf8_lossy(&text).trim().to_owned())
 }

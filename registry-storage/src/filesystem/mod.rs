@@ -96,13 +96,13 @@ const SPACE_PROBE: &str = "space-probe";
 pub(crate) const BYTES_FOLDER: &str = "bytes";
 
 /// The size of an upload's part in bytes: what one write takes, and what an upload holds in memory.
-const PART_SIZE: usize = 256 * 1024;
+const PART_BYTES: usize = 256 * 1024;
 /// The size of a part in bytes when the memory for uploads is used up.
-const SMALL_PART: usize = 24 * 1024;
-/// A part takes at most 1/`SHARE` of the free memory for uploads.
-const SHARE: usize = 8;
+const SMALL_PART_BYTES: usize = 24 * 1024;
+/// A part takes at most 1/`PART_SHARE_DIVISOR` of the free memory for uploads.
+const PART_SHARE_DIVISOR: usize = 8;
 /// The largest blob in bytes that is kept in its record.
-const TAIL_LIMIT: usize = 16 * 1024;
+const TAIL_BYTES: usize = 16 * 1024;
 
 /// Returns whether there is a store below `root`.
 #[must_use]
@@ -355,11 +355,11 @@ impl Backend for FilesystemBackend {
     }
 
     fn part_size(&self, _offset: u64) -> usize {
-        PART_SIZE
+        PART_BYTES
     }
 
     fn tail_limit(&self, offset: u64) -> usize {
-        if offset == 0 { TAIL_LIMIT } else { 0 }
+        if offset == 0 { TAIL_BYTES } else { 0 }
     }
 
     fn must_record_parts(&self) -> bool {
@@ -374,11 +374,11 @@ impl Backend for FilesystemBackend {
         // A client that stops in the middle of a part holds it. The less memory is free, the less each part gets, so
         // that clients that send nothing never use it up.
         let free = self.upload_memory.available_permits().saturating_mul(1024);
-        let size = size.min((free / SHARE).max(SMALL_PART));
+        let size = size.min((free / PART_SHARE_DIVISOR).max(SMALL_PART_BYTES));
         let units = u32::try_from(in_units(size)).unwrap_or(u32::MAX);
         match Arc::clone(&self.upload_memory).try_acquire_many_owned(units) {
             Ok(permit) => MemoryPermit::new(size, Some(permit)),
-            Err(_) => MemoryPermit::new(size.min(SMALL_PART), None),
+            Err(_) => MemoryPermit::new(size.min(SMALL_PART_BYTES), None),
         }
     }
 

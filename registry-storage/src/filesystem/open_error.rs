@@ -8,7 +8,7 @@ use registry_core::Error;
 use super::lock::Holder;
 
 /// How much space one transaction needs on the disk, in the log and in the tables, in megabytes and with some margin.
-pub(super) const SPACE_MB: u32 = 32;
+pub(super) const SPACE_MEGABYTES: u32 = 32;
 
 /// Why a root was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum OpenError {
         "the records in {} could not be brought to a newer format; nothing is lost, and the next start goes on: \
          where the disk is full, free {space} MB on it and start again",
         path.display(),
-        space = SPACE_MB
+        space = SPACE_MEGABYTES
     )]
     Migration {
         /// The file.

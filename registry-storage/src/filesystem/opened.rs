@@ -15,7 +15,7 @@ use super::health::{closed, try_again};
 use crate::bytes_name::BytesName;
 
 /// How long a request that needs a file waits until another file is closed.
-const WAIT: Duration = Duration::from_secs(5);
+const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The open files of a root, and how many may be open.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ async fn permit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Erro
     if let Ok(permit) = Arc::clone(semaphore).try_acquire_owned() {
         return Ok(permit);
     }
-    match timeout(WAIT, Arc::clone(semaphore).acquire_owned()).await {
+    match timeout(FILE_TIMEOUT, Arc::clone(semaphore).acquire_owned()).await {
         Ok(permit) => permit.map_err(|_| closed()),
         Err(_) => Err(try_again(
             "The registry has as many files open as it may; try again.",

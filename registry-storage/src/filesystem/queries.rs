@@ -14,13 +14,13 @@ use crate::key::Key;
 use crate::sqlite_head;
 
 /// How long a start waits for another process that has the records open, such as an operator's shell.
-pub(super) const BUSY: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What SQLite cuts the log to, in bytes, once it was copied back.
-pub(super) const LOG_LIMIT: u64 = 8 << 20;
+pub(super) const LOG_BYTES: u64 = 8 << 20;
 
 /// How many statements a connection keeps compiled: all that are here.
-const STATEMENTS: usize = 64;
+const CACHED_STATEMENTS: usize = 64;
 
 /// The format of the tables below, kept in SQLite's `user_version`.
 pub(super) const FORMAT: i64 = 2;
@@ -30,7 +30,7 @@ pub(super) const FORMAT: i64 = 2;
 /// In a tree that is searched by its rows, SQLite keeps up to 1002 bytes of a row in the page (of 4096 bytes). It would
 /// assemble a larger row from other pages each time that a key is compared with it. Tags, back references and grants
 /// have 250 to 400 bytes; larger records have content, and are in a separate tree that is searched by number.
-const ROW_LIMIT: usize = 900;
+const INLINE_ROW_BYTES: usize = 900;
 
 const SCHEMA: &str = "
     CREATE TABLE records (
@@ -96,7 +96,7 @@ fn open(path: &Path, flags: OpenFlags, medium: Medium) -> rusqlite::Result<Conne
             Ok(connection)
         }
     }?;
-    connection.busy_timeout(BUSY)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     keep_statements(&connection)?;
     Ok(connection)
 }
@@ -104,7 +104,7 @@ fn open(path: &Path, flags: OpenFlags, medium: Medium) -> rusqlite::Result<Conne
 /// Lets a connection keep its statements compiled. By default, SQLite looks at the bound values, and so compiles most
 /// statements again each time.
 fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
         .map(drop)
@@ -125,7 +125,7 @@ pub(super) fn open_writer(path: &Path, medium: Medium) -> rusqlite::Result<Conne
          PRAGMA mmap_size = 0;
          PRAGMA cache_size = -2048;
          PRAGMA wal_autocheckpoint = 1000;
-         PRAGMA journal_size_limit = {LOG_LIMIT}"
+         PRAGMA journal_size_limit = {LOG_BYTES}"
     ))?;
     Ok(connection)
 }
@@ -337,7 +337,7 @@ pub(super) fn write(
     version: i64,
     found: Option<Found>,
 ) -> rusqlite::Result<()> {
-    let is_large = key.as_str().len().saturating_add(value.len()) > ROW_LIMIT;
+    let is_large = key.as_str().len().saturating_add(value.len()) > INLINE_ROW_BYTES;
     let large = match (is_large, found.and_then(|found| found.large)) {
         (true, Some(id)) => {
             connection

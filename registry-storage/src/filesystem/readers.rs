@@ -13,7 +13,7 @@ use super::health::closed;
 use super::queries::{self, Medium};
 
 /// How many reads run at once.
-const READERS: usize = 4;
+const PARALLEL_READS: usize = 4;
 
 /// A few connections, opened before anything is read: later it may not be possible to open a file.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Readers {
                 connections,
                 generation: 0,
             }),
-            permits: Arc::new(Semaphore::new(READERS)),
+            permits: Arc::new(Semaphore::new(PARALLEL_READS)),
         })
     }
 
@@ -74,7 +74,7 @@ impl Readers {
 
     /// Refuses further reads and closes the connections, after the reads in progress.
     pub(super) async fn close(&self) {
-        let readers = u32::try_from(READERS).unwrap_or_default();
+        let readers = u32::try_from(PARALLEL_READS).unwrap_or_default();
         if let Ok(permits) = self.permits.acquire_many(readers).await {
             self.permits.close();
             drop(permits);
@@ -105,7 +105,7 @@ impl Readers {
         let connection = connection.map_or_else(|| queries::open_reader(&self.path, self.medium), Ok)?;
         let result = query(&connection);
         let mut idle = self.idle();
-        if idle.generation == generation && idle.connections.len() < READERS {
+        if idle.generation == generation && idle.connections.len() < PARALLEL_READS {
             idle.connections.push(connection);
         }
         result
@@ -117,5 +117,7 @@ impl Readers {
 }
 
 fn open_all(path: &Path, medium: Medium) -> rusqlite::Result<Vec<Connection>> {
-    (0..READERS).map(|_| queries::open_reader(path, medium)).collect()
+    (0..PARALLEL_READS)
+        .map(|_| queries::open_reader(path, medium))
+        .collect()
 }

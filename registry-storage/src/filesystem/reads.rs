@@ -19,36 +19,36 @@ use tokio::time::{Instant, timeout};
 use super::health::closed;
 
 /// How many reads have a turn at once.
-const TURNS: usize = 16;
+const READ_PERMITS: usize = 16;
 
 /// How many reads that do not end may leave their turns to others.
-const HANGING: usize = 128;
+const HANGING_READS: usize = 128;
 
 /// How many writes have a turn at once, and how many that do not end may leave theirs to others. An upload that waits
 /// for its turn holds its part and what comes after it, so there are as many as hundreds of concurrent uploads need.
-const WRITE_TURNS: usize = 64;
-const WRITES_HANGING: usize = 64;
+const WRITE_PERMITS: usize = 64;
+const HANGING_WRITES: usize = 64;
 
 /// The maximum number of threads for file calls: a runtime should have more, by as many as everything else needs.
-pub const FILE_THREADS: usize = TURNS + HANGING + WRITE_TURNS + WRITES_HANGING;
+pub const FILE_THREADS: usize = READ_PERMITS + HANGING_READS + WRITE_PERMITS + HANGING_WRITES;
 
 /// A read that has had its turn for this long leaves it, if another read waits for one.
-const TURN: Duration = Duration::from_millis(250);
+const PERMIT_LEASE: Duration = Duration::from_millis(250);
 
 /// How long a read may take before its file counts as not answering.
-const SILENCE: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many such reads of a file there may be before another one is refused at once.
-const SILENT_READS: usize = 4;
+const HANGING_READS_OF_A_FILE: usize = 4;
 
-/// As [`SILENCE`], for a write: a sync of a large file may take long.
-const WRITE_SILENCE: Duration = Duration::from_secs(60);
+/// As [`READ_TIMEOUT`], for a write: a sync of a large file may take long.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a caller waits for a read, or for a turn.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often the log reports that the disk does not answer.
-const TELL: Duration = Duration::from_secs(1);
+const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A read that was begun. It continues if this is dropped.
 pub(super) type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
@@ -70,7 +70,7 @@ pub(super) struct Reads {
 #[derive(Debug, Default)]
 struct GoingOn {
     last: u64,
-    told: Option<Instant>,
+    warned_at: Option<Instant>,
     reads: BTreeMap<u64, Read>,
 }
 
@@ -87,12 +87,12 @@ struct Read {
 impl Reads {
     /// Creates the turns of reads.
     pub(super) fn new() -> Self {
-        Self::with(TURNS, HANGING, SILENCE, Some(PATIENCE))
+        Self::with(READ_PERMITS, HANGING_READS, READ_TIMEOUT, Some(CALLER_TIMEOUT))
     }
 
     /// Creates the turns of writes. A write that was begun is waited for, however long it takes.
     pub(super) fn of_writes() -> Self {
-        Self::with(WRITE_TURNS, WRITES_HANGING, WRITE_SILENCE, None)
+        Self::with(WRITE_PERMITS, HANGING_WRITES, WRITE_TIMEOUT, None)
     }
 
     fn with(turns: usize, hanging: usize, silence: Duration, patience: Option<Duration>) -> Self {
@@ -150,13 +150,13 @@ impl Reads {
 
     /// Waits for a turn, and takes turns from reads that do not end.
     async fn turn(&self, path: &Path) -> Result<OwnedSemaphorePermit, Error> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + CALLER_TIMEOUT;
         while Instant::now() < deadline {
             self.set_aside();
             if self.is_exhausted() {
                 break;
             }
-            if let Ok(turn) = timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await {
+            if let Ok(turn) = timeout(PERMIT_LEASE, Arc::clone(&self.turns).acquire_owned()).await {
                 return turn.map_err(|_| closed());
             }
         }
@@ -180,7 +180,7 @@ impl Reads {
         let long = going_on
             .reads
             .values_mut()
-            .filter(|read| read.has_turn && read.begun.elapsed() > TURN);
+            .filter(|read| read.has_turn && read.begun.elapsed() > PERMIT_LEASE);
         for read in long {
             let Ok(permit) = Arc::clone(&self.hanging).try_acquire_owned() else {
                 return;
@@ -194,7 +194,7 @@ impl Reads {
         let going_on = self.lock();
         let of_file = going_on.reads.values().filter(|read| read.path.as_path() == path);
         let silent = of_file.filter(|read| read.begun.elapsed() > self.silence);
-        silent.take(SILENT_READS).count() == SILENT_READS
+        silent.take(HANGING_READS_OF_A_FILE).count() == HANGING_READS_OF_A_FILE
     }
 
     /// Returns whether there are as many as there may be, and none of them ends.
@@ -207,8 +207,11 @@ impl Reads {
     /// Logs which file does not answer, and returns the answer to the caller.
     fn no_answer(&self, path: &Path) -> Error {
         let mut going_on = self.lock();
-        if going_on.told.is_none_or(|told| told.elapsed() >= TELL) {
-            going_on.told = Some(Instant::now());
+        if going_on
+            .warned_at
+            .is_none_or(|warned_at| warned_at.elapsed() >= WARNING_INTERVAL)
+        {
+            going_on.warned_at = Some(Instant::now());
             let oldest = going_on.reads.values().next();
             let hangs = oldest.map_or(path, |read| read.path.as_path());
             let seconds = oldest.map_or(0, |read| read.begun.elapsed().as_secs());

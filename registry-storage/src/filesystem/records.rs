@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::BYTES_FOLDER;
-use super::cache::{RecordCache, VALUE_LIMIT};
+use super::cache::{KEPT_VALUE_BYTES, RecordCache};
 use super::command::{Command, Job};
 use super::disk::Disk;
 use super::health::{WriteHealth, closed};
@@ -21,7 +21,7 @@ use super::open_error::OpenError;
 use super::queries::{self, Looked, Medium};
 use super::readers::Readers;
 use super::reserve::Reserve;
-use super::writer::{QUEUE_LIMIT, Request, Writer};
+use super::writer::{QUEUED_TRANSACTIONS, Request, Writer};
 use crate::backend::{Again, Durability, RecordEntry, RecordTransaction, Transaction, VersionedRecord};
 use crate::key::Key;
 
@@ -83,7 +83,7 @@ impl RecordStore {
         })?;
         let readers = Arc::new(readers);
         let commits = Arc::new(AtomicU64::new(0));
-        let (commands, waiting) = mpsc::channel(QUEUE_LIMIT);
+        let (commands, waiting) = mpsc::channel(QUEUED_TRANSACTIONS);
         health.set_writer(commands.downgrade());
         let (end, ended) = watch::channel(None);
         let writer = Writer {
@@ -129,7 +129,7 @@ impl RecordStore {
                 return Ok(Looked::Record(known));
             }
             let ticket = cache.begin_read(&wanted);
-            Ok(match queries::get_small(connection, &wanted, VALUE_LIMIT)? {
+            Ok(match queries::get_small(connection, &wanted, KEPT_VALUE_BYTES)? {
                 Looked::Record(found) => Looked::Record(cache.end_read(ticket, &wanted, found)),
                 large => large,
             })

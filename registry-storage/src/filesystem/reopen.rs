@@ -11,10 +11,10 @@ use super::queries::{self, busy};
 use super::writer::Writer;
 
 /// The interval between two attempts.
-const INTERVAL: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the attempt waits for reads in progress.
-const PATIENCE: Duration = Duration::from_millis(100);
+const READS_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Writer {
     /// Tries to write again, if writing ended and can be resumed. Logs meanwhile that nothing is written.
@@ -24,7 +24,7 @@ impl Writer {
         let Some(number) = self.health.curable() else {
             return;
         };
-        if self.tried.is_some_and(|tried| tried.elapsed() < INTERVAL) {
+        if self.tried.is_some_and(|tried| tried.elapsed() < RETRY_INTERVAL) {
             return;
         }
         match self.reopen() {
@@ -50,7 +50,7 @@ impl Writer {
         }
         let connection = queries::open_writer(&self.path, self.readers.medium())?;
         // Requests that write meanwhile are answered soon.
-        connection.busy_timeout(PATIENCE)?;
+        connection.busy_timeout(READS_TIMEOUT)?;
         if !queries::checkpoint(&connection)? {
             return Err(busy());
         }
@@ -60,7 +60,7 @@ impl Writer {
         };
         // A separate commit, to see whether syncs succeed.
         queries::touch(&connection)?;
-        connection.busy_timeout(queries::BUSY)?;
+        connection.busy_timeout(queries::BUSY_TIMEOUT)?;
         self.readers.open_idle()?;
         self.cache.clear();
         self.connection = Some(connection);

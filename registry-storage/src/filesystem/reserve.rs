@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::RESERVE_FILE;
 use super::failure::is_full;
-use super::rights::PRIVATE_FILE;
+use super::rights::PRIVATE_FILE_MODE;
 use crate::backend::Space;
 
 /// With less free space than this, in bytes, operations that free space get the reserve at once: reports of them, for
@@ -293,7 +293,7 @@ fn allocate(path: &Path, size: u64) -> io::Result<()> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(PRIVATE_FILE)
+        .mode(PRIVATE_FILE_MODE)
         .open(path)?;
     match fallocate(&file, FallocateFlags::empty(), 0, size) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill(&mut file, size),

@@ -17,8 +17,8 @@ pub(super) struct Rights {
 }
 
 /// The mode of a file that only its owner reads.
-pub(super) const PRIVATE_FILE: u32 = 0o600;
-const PRIVATE_FOLDER: u32 = 0o700;
+pub(super) const PRIVATE_FILE_MODE: u32 = 0o600;
+const PRIVATE_FOLDER_MODE: u32 = 0o700;
 
 impl Rights {
     /// Returns the rights below an existing folder.
@@ -30,11 +30,19 @@ impl Rights {
     }
 
     pub(super) const fn file(self) -> u32 {
-        if self.is_of_group { 0o640 } else { PRIVATE_FILE }
+        if self.is_of_group {
+            0o640
+        } else {
+            PRIVATE_FILE_MODE
+        }
     }
 
     pub(super) const fn folder(self) -> u32 {
-        if self.is_of_group { 0o750 } else { PRIVATE_FOLDER }
+        if self.is_of_group {
+            0o750
+        } else {
+            PRIVATE_FOLDER_MODE
+        }
     }
 
     /// Restricts what an earlier version created with the umask's mode. The root stays as it is: its operator may have
@@ -45,7 +53,7 @@ impl Rights {
             (BYTES_FOLDER, self.folder()),
             (RECORDS_FILE, self.file()),
             (&log, self.file()),
-            (LOCK_FILE, PRIVATE_FILE),
+            (LOCK_FILE, PRIVATE_FILE_MODE),
         ] {
             let path = root.join(name);
             // What cannot be examined is reported by the code that uses it.
@@ -77,7 +85,7 @@ impl Rights {
 pub fn create_private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
-        .mode(PRIVATE_FOLDER)
+        .mode(PRIVATE_FOLDER_MODE)
         .create(path)
 }
 

@@ -28,17 +28,17 @@ use crate::backend::{Again, Durability, RecordTransaction, Transaction, Versione
 use crate::key::Key;
 
 /// The maximum number of waiting transactions before callers are held back, and of transactions in one commit.
-pub(super) const QUEUE_LIMIT: usize = 256;
+pub(super) const QUEUED_TRANSACTIONS: usize = 256;
 /// How long a commit waits at most for as many transactions as the last one had.
-const REGATHER_LIMIT: Duration = Duration::from_micros(100);
+const REGATHER_TIMEOUT: Duration = Duration::from_micros(100);
 /// How long the thread sleeps between two checks of its queue while writing has ended.
-const PAUSE: Duration = Duration::from_millis(20);
+const STOPPED_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a commit runs transactions at most. Those still waiting are left to the next one, so that the first callers
 /// are answered soon.
-const RUN_LIMIT: Duration = Duration::from_millis(20);
+const COMMIT_RUN_TIME: Duration = Duration::from_millis(20);
 /// How many bytes of records, roughly, one commit writes at most: they are in memory until it ends.
-const WRITE_LIMIT: usize = 8 << 20;
+const COMMIT_BYTES: usize = 8 << 20;
 
 /// The last change of each key.
 type Changes = Vec<(Key, Option<VersionedRecord>)>;
@@ -125,7 +125,7 @@ fn poll_once<S: Transaction>(
 /// Takes the waiting transactions.
 ///
 /// Callers that were answered by the last commit often ask again at once. A sync costs more than the moment that they
-/// need for that, so a commit to be synced gives them [`REGATHER_LIMIT`]; otherwise every other commit would have only
+/// need for that, so a commit to be synced gives them [`REGATHER_TIMEOUT`]; otherwise every other commit would have only
 /// one transaction.
 fn take_waiting(
     first: Command,
@@ -135,13 +135,13 @@ fn take_waiting(
 ) {
     let mut deadline = None;
     let mut next = Some(first);
-    while batch.len() < QUEUE_LIMIT {
+    while batch.len() < QUEUED_TRANSACTIONS {
         match next.or_else(|| commands.try_recv().ok()) {
             Some(Command::Run(durability, job)) => batch.push((durability, job)),
             Some(Command::Wake) => {}
             Some(Command::Stop) => commands.close(),
             None if batch.len() >= expected || !is_synced(batch) => return,
-            None if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + REGATHER_LIMIT) => {
+            None if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + REGATHER_TIMEOUT) => {
                 return;
             }
             None => thread::yield_now(),
@@ -210,7 +210,7 @@ impl Writer {
             match commands.try_recv() {
                 Ok(command) => return Some(command),
                 Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) => thread::sleep(PAUSE),
+                Err(TryRecvError::Empty) => thread::sleep(STOPPED_POLL_INTERVAL),
             }
         }
         commands.blocking_recv()
@@ -304,7 +304,7 @@ impl Writer {
         let mut records = SqliteTransaction::new(connection, &mut self.next_version);
         let mut count = 0;
         for (_, job) in batch {
-            if count > 0 && (begun.elapsed() >= RUN_LIMIT || records.written() >= WRITE_LIMIT) {
+            if count > 0 && (begun.elapsed() >= COMMIT_RUN_TIME || records.written() >= COMMIT_BYTES) {
                 break;
             }
             count += 1;

@@ -11,17 +11,17 @@ use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Storage
 use super::copied::Copied;
 use super::index::{Entry, INDEX_FILE, Index, LAYOUT_FILE, LayoutVersion};
 use super::sink::Sink;
-use super::{ENTRY_LIMIT, LayoutError, LayoutReport, LeftOut};
+use super::{LayoutError, LayoutReport, LeftOut, MAXIMUM_ENTRIES};
 use crate::observer::{Finding, MaintenanceObserver};
 
 /// How many names are listed at once.
-const PAGE: usize = 500;
+const NAMES_PER_PAGE: usize = 500;
 
 /// How many sizes of blobs are asked for at once; a bucket takes some milliseconds for each.
-const LOOKS: usize = 16;
+const PARALLEL_LOOKUPS: usize = 16;
 
 /// The maximum size in bytes of a page of referrers.
-const PAGE_SIZE: usize = 1024 * 1024;
+const REFERRERS_PAGE_BYTES: usize = 1024 * 1024;
 
 /// Writes the named repositories, or all if none is named, into the folder `target`, or into an archive if its name
 /// ends with `.tar`.
@@ -72,11 +72,14 @@ async fn plan(
     repositories: &[RepositoryName],
 ) -> Result<Vec<(RepositoryName, Vec<Tag>)>, LayoutError> {
     let mut plan = Vec::new();
-    let mut left = ENTRY_LIMIT;
+    let mut left = MAXIMUM_ENTRIES;
     if repositories.is_empty() {
         let mut last = None;
         loop {
-            let request = PageRequest { last, limit: PAGE };
+            let request = PageRequest {
+                last,
+                limit: NAMES_PER_PAGE,
+            };
             let page = storage.list_repositories(request).await?;
             for repository in page.items {
                 match tags(storage, &repository, &mut left).await {
@@ -107,12 +110,15 @@ async fn tags(
     let mut tags = Vec::new();
     let mut last = None;
     loop {
-        let request = PageRequest { last, limit: PAGE };
+        let request = PageRequest {
+            last,
+            limit: NAMES_PER_PAGE,
+        };
         let page = storage.list_tags(repository, request).await;
         let Page { items, next } = page.map_err(LayoutError::storage(repository, "listing its tags"))?;
-        *left = left
-            .checked_sub(items.len())
-            .ok_or(LayoutError::TooMany { limit: ENTRY_LIMIT })?;
+        *left = left.checked_sub(items.len()).ok_or(LayoutError::TooMany {
+            limit: MAXIMUM_ENTRIES,
+        })?;
         tags.extend(items);
         last = next;
         if last.is_none() {
@@ -162,7 +168,10 @@ async fn size(storage: &dyn Storage, repository: &RepositoryName, tags: &[Tag]) 
                 .filter(|child| seen.insert(child.digest.clone()));
             let looks = new.map(|child| storage.stat_blob(repository, &child.digest));
             let looks: Vec<_> = looks.collect();
-            let sizes: Vec<_> = stream::iter(looks).buffer_unordered(LOOKS).collect().await;
+            let sizes: Vec<_> = stream::iter(looks)
+                .buffer_unordered(PARALLEL_LOOKUPS)
+                .collect()
+                .await;
             size = sizes.into_iter().flatten().fold(size, u64::saturating_add);
         }
     }
@@ -196,8 +205,10 @@ impl Export<'_> {
     }
 
     fn enter(&mut self, entry: Entry) -> Result<(), LayoutError> {
-        if self.entries.len() >= ENTRY_LIMIT {
-            return Err(LayoutError::TooMany { limit: ENTRY_LIMIT });
+        if self.entries.len() >= MAXIMUM_ENTRIES {
+            return Err(LayoutError::TooMany {
+                limit: MAXIMUM_ENTRIES,
+            });
         }
         self.entries.push(entry);
         Ok(())
@@ -264,8 +275,8 @@ impl Export<'_> {
         loop {
             let request = ReferrersRequest {
                 last,
-                limit: PAGE,
-                size_limit: PAGE_SIZE,
+                limit: NAMES_PER_PAGE,
+                size_limit: REFERRERS_PAGE_BYTES,
                 artifact_type: None,
             };
             let page = self.storage.list_referrers(repository, subject, request).await;

@@ -15,15 +15,15 @@ use super::copied::Copied;
 use super::index::Listed;
 use super::plan::plan;
 use super::source::Source;
-use super::{LayoutError, LayoutReport, LeftOut, MANIFEST_LIMIT, blob_path};
+use super::{LayoutError, LayoutReport, LeftOut, MANIFEST_BYTES, blob_path};
 use crate::observer::{Finding, MaintenanceObserver};
 
 /// How many blobs of a manifest are uploaded at once.
-const BLOBS: usize = 8;
+const PARALLEL_UPLOADS: usize = 8;
 
 /// The maximum number of digests that the images of a repository may have, some 150 bytes of memory each: manifests can
 /// name more than exist.
-const DIGEST_LIMIT: usize = 2_000_000;
+const MAXIMUM_DIGESTS: usize = 2_000_000;
 
 /// Stores the images of a layout, which is a folder or an archive.
 ///
@@ -100,7 +100,7 @@ impl Import<'_> {
             .map(|entry| (entry.digest.clone(), entry.media_type.clone()));
         let mut waiting: Vec<_> = roots.collect();
         while let Some((digest, media_type)) = waiting.pop() {
-            if seen.len() >= DIGEST_LIMIT || !seen.insert(digest.clone()) {
+            if seen.len() >= MAXIMUM_DIGESTS || !seen.insert(digest.clone()) {
                 continue;
             }
             let Ok(Some(content)) = self.manifest(&digest).await else {
@@ -244,11 +244,11 @@ impl Import<'_> {
                 blobs.push(&child.digest);
             }
         }
-        if waiting.len() + manifests.len() + done.len() + blobs.len() > DIGEST_LIMIT {
-            let reason = format!("its manifests name more than {DIGEST_LIMIT} digests");
+        if waiting.len() + manifests.len() + done.len() + blobs.len() > MAXIMUM_DIGESTS {
+            let reason = format!("its manifests name more than {MAXIMUM_DIGESTS} digests");
             return Err(self.source.malformed(reason));
         }
-        for some in blobs.chunks(BLOBS) {
+        for some in blobs.chunks(PARALLEL_UPLOADS) {
             let storing = some.iter().map(|digest| self.blob(repository, digest));
             for (digest, stored) in some.iter().zip(join_all(storing).await) {
                 done.insert((*digest).clone(), stored.is_ok());
@@ -292,10 +292,10 @@ impl Import<'_> {
     async fn manifest(&self, digest: &Digest) -> Result<Option<Bytes>, LayoutError> {
         let path = blob_path(digest);
         match self.source.find(&path).await? {
-            Some(input) if input.size <= MANIFEST_LIMIT => {}
+            Some(input) if input.size <= MANIFEST_BYTES => {}
             _ => return Ok(None),
         }
-        let Some(content) = self.source.read(&path, MANIFEST_LIMIT).await? else {
+        let Some(content) = self.source.read(&path, MANIFEST_BYTES).await? else {
             return Ok(None);
         };
         let found = Digest::of(digest.supported_algorithm()?, &content);

@@ -7,7 +7,7 @@ use registry_core::{Digest, MediaType, RepositoryName, Tag};
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::ENTRY_LIMIT;
+use super::MAXIMUM_ENTRIES;
 
 /// The annotation that names an image (image-spec, "Pre-Defined Annotation Keys").
 const REFERENCE: &str = "org.opencontainers.image.ref.name";
@@ -121,8 +121,8 @@ impl<'de> Visitor<'de> for Entries {
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Vec<Listed>, S::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = list.next_element()? {
-            if entries.len() >= ENTRY_LIMIT {
-                let message = format!("it has more than {ENTRY_LIMIT} entries; import it in parts");
+            if entries.len() >= MAXIMUM_ENTRIES {
+                let message = format!("it has more than {MAXIMUM_ENTRIES} entries; import it in parts");
                 return Err(S::Error::custom(message));
             }
             entries.push(entry);
@@ -251,9 +251,9 @@ mod tests {
             "0".repeat(64)
         );
         let list = |count: usize| format!(r#"{{"manifests":[{}]}}"#, vec![entry.as_str(); count].join(","));
-        let read: Listing = serde_json::from_str(&list(ENTRY_LIMIT)).unwrap();
-        assert_eq!(read.manifests.len(), ENTRY_LIMIT);
-        let error = serde_json::from_str::<Listing>(&list(ENTRY_LIMIT + 1)).unwrap_err();
+        let read: Listing = serde_json::from_str(&list(MAXIMUM_ENTRIES)).unwrap();
+        assert_eq!(read.manifests.len(), MAXIMUM_ENTRIES);
+        let error = serde_json::from_str::<Listing>(&list(MAXIMUM_ENTRIES + 1)).unwrap_err();
         assert!(error.to_string().contains("more than 150000 entries"), "{error}");
     }
 

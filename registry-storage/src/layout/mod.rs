@@ -29,14 +29,14 @@ pub use self::import::import;
 pub use self::left_out::LeftOut;
 
 /// The largest manifest that is read, in bytes.
-const MANIFEST_LIMIT: u64 = registry_core::manifest::DEFAULT_SIZE_LIMIT as u64;
+const MANIFEST_BYTES: u64 = registry_core::manifest::DEFAULT_SIZE_LIMIT as u64;
 
 /// The largest `index.json` that is read, in bytes.
-const INDEX_LIMIT: u64 = 128 * 1024 * 1024;
+const INDEX_BYTES: u64 = 128 * 1024 * 1024;
 
 /// The maximum number of entries written to the `index.json` of one layout. With the longest names it stays below
-/// [`INDEX_LIMIT`].
-const ENTRY_LIMIT: usize = 150_000;
+/// [`INDEX_BYTES`].
+const MAXIMUM_ENTRIES: usize = 150_000;
 
 /// What was written or stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::index::{INDEX_FILE, LAYOUT_FILE, LayoutVersion, Listed, Listing};
 use super::source::Source;
-use super::{INDEX_LIMIT, LayoutError};
+use super::{INDEX_BYTES, LayoutError};
 
 /// Which entries become which repository. The layout need not say that for all of them.
 pub(super) type Plan = BTreeMap<Option<RepositoryName>, Vec<Listed>>;
@@ -58,7 +58,7 @@ pub(super) async fn plan(source: &Source, wanted: &[RepositoryName]) -> Result<P
 }
 
 async fn json<T: DeserializeOwned + Send + 'static>(source: &Source, path: &str) -> Result<T, LayoutError> {
-    let Some(read) = source.read_json(path, INDEX_LIMIT).await? else {
+    let Some(read) = source.read_json(path, INDEX_BYTES).await? else {
         let hint = if source.find("manifest.json").await?.is_some() {
             "; what `docker save` wrote before Docker 25 is converted by `skopeo copy docker-archive:FILE oci:DIR`"
         } else {

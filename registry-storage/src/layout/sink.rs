@@ -22,7 +22,7 @@ use crate::store::hash;
 const UNFINISHED: &str = ".unfinished";
 
 /// A block of an archive in bytes.
-const BLOCK: u64 = 512;
+const BLOCK_BYTES: u64 = 512;
 
 /// A layout that is being written.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ impl Sink {
 
     async fn end(&mut self, path: &str, mut output: Output) -> Result<(), LayoutError> {
         if let Some(archive) = &mut self.archive {
-            let padding = (BLOCK - output.position % BLOCK) % BLOCK;
+            let padding = (BLOCK_BYTES - output.position % BLOCK_BYTES) % BLOCK_BYTES;
             output
                 .append(vec![0; usize::try_from(padding).unwrap_or(0)].into())
                 .await?;
@@ -212,7 +212,7 @@ impl Sink {
         };
         let target = self.target.clone();
         blocking(&self.target, move || {
-            let end = [0; 2 * BLOCK as usize];
+            let end = [0; 2 * BLOCK_BYTES as usize];
             archive.file.write_all_at(&end, archive.position)?;
             archive.file.sync_all()?;
             fs::rename(unfinished(&target), target)?;

@@ -18,16 +18,16 @@ use tokio::task::spawn_blocking;
 use super::{LayoutError, blocking, disk};
 
 /// How much is read at once, in bytes.
-const CHUNK: u64 = 512 * 1024;
+const CHUNK_BYTES: u64 = 512 * 1024;
 
 /// The maximum size in bytes of the headers of one file in an archive: a hostile one has a name of gigabytes.
-const HEADER_LIMIT: usize = 64 * 1024;
+const HEADER_BYTES: usize = 64 * 1024;
 
 /// The maximum number of files of a layout in an archive: some 200 bytes of memory for each.
-const FILE_LIMIT: usize = 1_000_000;
+const MAXIMUM_FILES: usize = 1_000_000;
 
 /// The maximum length in bytes of the path of a file of a layout: that of a SHA-512 has 141.
-const PATH_LIMIT: usize = 256;
+const PATH_BYTES: usize = 256;
 
 /// A layout that is being read.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ impl Input {
     /// Returns the content, one chunk at a time.
     pub(super) fn stream(self) -> impl Stream<Item = Result<Bytes, Error>> + Send {
         stream::try_unfold((self, 0), |(input, offset)| async move {
-            let size = CHUNK.min(input.size - offset);
+            let size = CHUNK_BYTES.min(input.size - offset);
             if size == 0 {
                 return Ok(None);
             }
@@ -210,11 +210,11 @@ fn refuse_compressed(file: &File) -> io::Result<()> {
 /// harm. Links refer to files before them.
 fn table_of_contents(file: &File) -> io::Result<BTreeMap<String, Place>> {
     let mut files = BTreeMap::new();
-    let left = Cell::new(HEADER_LIMIT);
+    let left = Cell::new(HEADER_BYTES);
     let mut archive = tar::Archive::new(Headers { file, left: &left });
     let mut entries = archive.entries_with_seek()?;
     loop {
-        left.set(HEADER_LIMIT);
+        left.set(HEADER_BYTES);
         let Some(entry) = entries.next() else {
             return Ok(files);
         };
@@ -235,8 +235,8 @@ fn table_of_contents(file: &File) -> io::Result<BTreeMap<String, Place>> {
         if let Some(place) = place {
             files.insert(path, place);
         }
-        if files.len() > FILE_LIMIT {
-            let message = format!("the archive has more than {FILE_LIMIT} files; unpack it into a folder");
+        if files.len() > MAXIMUM_FILES {
+            let message = format!("the archive has more than {MAXIMUM_FILES} files; unpack it into a folder");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
     }
@@ -246,7 +246,7 @@ fn table_of_contents(file: &File) -> io::Result<BTreeMap<String, Place>> {
 fn of_layout(path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
     let path = path.trim_start_matches("./");
-    (path.len() <= PATH_LIMIT).then(|| path.to_owned())
+    (path.len() <= PATH_BYTES).then(|| path.to_owned())
 }
 
 /// An archive of which only the headers are read, up to a limit.
@@ -262,7 +262,7 @@ impl Read for Headers<'_> {
         if count == 0 && !buffer.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("a header of the archive has more than {HEADER_LIMIT} bytes"),
+                format!("a header of the archive has more than {HEADER_BYTES} bytes"),
             ));
         }
         let buffer = buffer.get_mut(..count).unwrap_or_default();

@@ -14,10 +14,10 @@ use super::{ObjectStoreBackend, timed_out};
 use crate::bytes_name::BytesName;
 
 /// The maximum number of bytes in a chunk.
-const CHUNK: usize = 1024 * 1024;
+const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// How many failures in a row, without any progress, reading survives.
-const FAILURES: u32 = 3;
+const FAILURES_IN_A_ROW: u32 = 3;
 
 /// An object that may be read in ranges.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Reading {
                     self.backend.seen.remove(&self.name);
                     return Err(Error::from(ErrorCode::BlobUnknown).with_cause(error));
                 }
-                Err(error) if may_have_happened(&error) && self.failures < FAILURES => {
+                Err(error) if may_have_happened(&error) && self.failures < FAILURES_IN_A_ROW => {
                     tracing::debug!(%error, path = %self.path, "reading goes on after an error");
                     self.failures += 1;
                     self.body = None;
@@ -89,7 +89,7 @@ impl Reading {
                 Err(error) => return Err(convert(error)),
             }
         }
-        let chunk = self.chunk.split_to(CHUNK.min(self.chunk.len()));
+        let chunk = self.chunk.split_to(CHUNK_BYTES.min(self.chunk.len()));
         self.left.start += chunk.len() as u64;
         Ok(Some(chunk))
     }

@@ -79,13 +79,13 @@ pub struct ObjectStoreBackend {
 }
 
 /// How long one request for a record, or one silence of the store, may last, the store's own retries included.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many records are read at once for one caller; a bucket takes some milliseconds for each.
 const PARALLEL_READS: usize = 16;
 
 /// The default limit of the memory for parts, in bytes.
-const PART_MEMORY: usize = 256 * 1024 * 1024;
+const PART_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 
 impl ObjectStoreBackend {
     /// Keeps everything in the memory of this process.
@@ -120,10 +120,10 @@ impl ObjectStoreBackend {
         Self {
             store,
             // A store that never waits needs no limit, nor a runtime with a timer.
-            patience: memory.is_none().then_some(PATIENCE),
+            patience: memory.is_none().then_some(REQUEST_TIMEOUT),
             memory,
             root,
-            part_memory: PartMemory::new(PART_MEMORY),
+            part_memory: PartMemory::new(PART_MEMORY_BYTES),
             seen: Arc::default(),
         }
     }

@@ -15,10 +15,10 @@ use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
 
 /// How many times a write is tried if its condition still holds after it failed.
-const ATTEMPTS: u32 = 4;
+const WRITE_ATTEMPTS: u32 = 4;
 
 /// How long the second attempt waits; each further one waits twice as long as the one before.
-const BACK_OFF: Duration = Duration::from_millis(20);
+const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
 
 impl ObjectStoreBackend {
     pub(super) async fn get_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
@@ -84,10 +84,10 @@ impl ObjectStoreBackend {
             }
             // Two writers collided, and the store refused one of them without letting the other win.
             attempt += 1;
-            if attempt == ATTEMPTS {
+            if attempt == WRITE_ATTEMPTS {
                 return Err(Error::from(ErrorCode::Unavailable).with_cause(error));
             }
-            tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt - 1)).await;
+            tokio::time::sleep(FIRST_BACK_OFF * 2_u32.pow(attempt - 1)).await;
         }
     }
 

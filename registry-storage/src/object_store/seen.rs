@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::bytes_name::BytesName;
 
 /// How long it is remembered at most: for that long, an object that was lost may be opened and then not be readable.
-const AGE: Duration = Duration::from_mins(1);
+const LIFETIME: Duration = Duration::from_mins(1);
 
 /// The maximum number of names in a generation; some hundred bytes each.
-const LIMIT: usize = 4096;
+const NAMES_PER_GENERATION: usize = 4096;
 
 /// Names in two generations: the previous one is forgotten when a new one begins.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl SeenBytes {
 
     pub(super) fn insert(&self, name: &BytesName) {
         self.with(|seen| {
-            if seen.current.len() >= LIMIT {
+            if seen.current.len() >= NAMES_PER_GENERATION {
                 seen.begin();
             }
             seen.current.insert(name.clone());
@@ -47,10 +47,10 @@ impl SeenBytes {
     fn with<T>(&self, act: impl FnOnce(&mut Generations) -> T) -> T {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let age = seen.begun.map(|begun| begun.elapsed());
-        if age.is_none_or(|age| age >= AGE / 2) {
+        if age.is_none_or(|age| age >= LIFETIME / 2) {
             seen.begin();
         }
-        if age.is_some_and(|age| age >= AGE) {
+        if age.is_some_and(|age| age >= LIFETIME) {
             seen.before.clear();
         }
         act(&mut seen)

@@ -27,8 +27,8 @@ use self::worker::{Command, Worker};
 use crate::sqlite_head::{self, HeadError};
 
 /// The maximum number of commands that wait for the thread, and of bytes of entries in them.
-const COMMANDS: usize = 4096;
-const WAITING: u64 = 8 * 1024 * 1024;
+const WAITING_COMMANDS: usize = 4096;
+const WAITING_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The name of an intent, such as the bytes of a UUID.
 pub type IntentName = [u8; 16];
@@ -168,7 +168,7 @@ impl Outbox {
     }
 
     fn start(queue: Queue, outlives_process: bool) -> Result<Self, OutboxError> {
-        let (commands, received) = std::sync::mpsc::sync_channel(COMMANDS);
+        let (commands, received) = std::sync::mpsc::sync_channel(WAITING_COMMANDS);
         let state = Arc::new(OutboxState::default());
         let (end, seen) = watch::channel(queue.end());
         let worker = Worker::new(queue, Arc::clone(&state), end);
@@ -303,7 +303,7 @@ impl Outbox {
     fn send(&self, command: Command) -> Result<(), OutboxError> {
         let size = command.size();
         let waiting = self.state.waiting.fetch_add(size, Ordering::Relaxed);
-        let sent = if waiting.saturating_add(size) > WAITING {
+        let sent = if waiting.saturating_add(size) > WAITING_BYTES {
             Err(OutboxError::Busy)
         } else {
             self.commands.try_send(command).map_err(|error| match error {

@@ -15,13 +15,13 @@ const SCHEMA: &str = "
 ";
 
 /// How long to wait for another process that has the file.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many entries are written, and how many are dropped if there is no room, between two checks of the size.
-const STEP: usize = 16;
+const ENTRIES_PER_STEP: usize = 16;
 
 /// How large the log of the file may stay, and how much of the file may stay unused after a start.
-const SPARE: u64 = 4 * 1024 * 1024;
+const SPARE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Changes that are written in one transaction.
 #[derive(Debug, Default)]
@@ -76,12 +76,12 @@ impl Queue {
     pub(super) fn open(path: &Path, limits: OutboxLimits, consumers: &[&str]) -> rusqlite::Result<Self> {
         keep_private(path);
         let connection = open_alone(path)?;
-        connection.busy_timeout(BUSY)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         require_own(&connection)?;
         // What is committed survives the process; the worker syncs it soon after.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
-        connection.pragma_update(None, "journal_size_limit", signed(SPARE))?;
+        connection.pragma_update(None, "journal_size_limit", signed(SPARE_BYTES))?;
         Self::over(connection, limits, consumers)
     }
 
@@ -120,7 +120,7 @@ impl Queue {
         };
         // The limit may be smaller than last time.
         queue.write(&Changes::default())?;
-        if unused_bytes(&queue.connection)? > SPARE {
+        if unused_bytes(&queue.connection)? > SPARE_BYTES {
             queue.connection.execute_batch("VACUUM")?;
         }
         Ok(queue)
@@ -151,7 +151,7 @@ impl Queue {
         forget(&transaction)?;
         // Step by step, so that the file does not exceed its limit meanwhile: it does not shrink again.
         let mut dropped = make_room(&transaction, limits)?;
-        for values in changes.values.chunks(STEP) {
+        for values in changes.values.chunks(ENTRIES_PER_STEP) {
             for value in values {
                 transaction
                     .prepare_cached("INSERT INTO entries (value) VALUES (?1)")?
@@ -298,7 +298,10 @@ fn make_room(connection: &Connection, limits: OutboxLimits) -> rusqlite::Result<
     while let Some(oldest) = first_of(connection)?
         && used_bytes(connection)? > limits.bytes
     {
-        dropped += delete_to(connection, oldest.saturating_add(signed(STEP as u64) - 1))?;
+        dropped += delete_to(
+            connection,
+            oldest.saturating_add(signed(ENTRIES_PER_STEP as u64) - 1),
+        )?;
     }
     Ok(dropped)
 }

@@ -11,14 +11,14 @@ use super::queue::{Changes, Queue};
 use super::{IntentName, OutboxEntry, OutboxState};
 
 /// The maximum number of commands that share one transaction, and of bytes, not counting the last command.
-const GROUP: usize = 256;
-const GROUP_BYTES: u64 = 1024 * 1024;
+const COMMANDS_PER_GROUP: usize = 256;
+const BYTES_PER_GROUP: u64 = 1024 * 1024;
 
 /// How long written entries may wait until they are safe from a loss of power.
-const SYNC: Duration = Duration::from_secs(1);
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The interval at which dropped entries are logged at most. Once the queue is full, each append drops some.
-const TELL: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 type Reply<T> = oneshot::Sender<Result<T, Arc<rusqlite::Error>>>;
 
@@ -62,7 +62,7 @@ pub(super) struct Worker {
     /// When the oldest write that is not yet synced was made.
     unsynced: Option<Instant>,
     /// When dropped entries were last logged, and how many were dropped since.
-    told: Option<Instant>,
+    warned_at: Option<Instant>,
     untold: u64,
 }
 
@@ -73,7 +73,7 @@ impl Worker {
             state,
             end,
             unsynced: None,
-            told: None,
+            warned_at: None,
             untold: 0,
         };
         worker.tell();
@@ -83,9 +83,9 @@ impl Worker {
     /// Works until it is closed or no caller is left.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
         loop {
-            let wait = self
-                .unsynced
-                .map_or(Duration::MAX, |since| SYNC.saturating_sub(since.elapsed()));
+            let wait = self.unsynced.map_or(Duration::MAX, |since| {
+                SYNC_INTERVAL.saturating_sub(since.elapsed())
+            });
             let first = match commands.recv_timeout(wait.min(Duration::from_secs(3600))) {
                 Ok(command) => command,
                 Err(RecvTimeoutError::Timeout) => {
@@ -96,7 +96,7 @@ impl Worker {
             };
             let mut size = first.size();
             let mut group = vec![first];
-            while group.len() < GROUP && size < GROUP_BYTES {
+            while group.len() < COMMANDS_PER_GROUP && size < BYTES_PER_GROUP {
                 let Ok(command) = commands.try_recv() else { break };
                 size = size.saturating_add(command.size());
                 group.push(command);
@@ -105,7 +105,10 @@ impl Worker {
             if self.work(group) {
                 break;
             }
-            if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC) {
+            if self
+                .unsynced
+                .is_some_and(|since| since.elapsed() >= SYNC_INTERVAL)
+            {
                 self.sync();
             }
         }
@@ -171,7 +174,10 @@ impl Worker {
     fn note_dropped(&mut self, dropped: u64) {
         self.state.dropped.fetch_add(dropped, Ordering::Relaxed);
         self.untold = self.untold.saturating_add(dropped);
-        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+        if self
+            .warned_at
+            .is_none_or(|warned_at| warned_at.elapsed() >= WARNING_INTERVAL)
+        {
             self.tell_dropped();
         }
     }
@@ -179,7 +185,7 @@ impl Worker {
     fn tell_dropped(&mut self) {
         let dropped = std::mem::take(&mut self.untold);
         if dropped > 0 {
-            self.told = Some(Instant::now());
+            self.warned_at = Some(Instant::now());
             let total = self.state.dropped.load(Ordering::Relaxed);
             tracing::warn!(
                 dropped,

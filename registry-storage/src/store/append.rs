@@ -16,7 +16,7 @@ use crate::backend::{Backend, BytesWriter, MemoryPermit, Part};
 
 /// A session's record is written at least each time this many bytes were added, so that a server that is killed loses
 /// little of an upload.
-pub(super) const CHECKPOINT: u64 = 64 * 1024 * 1024;
+pub(super) const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// While bytes arrive, however slowly, a session's record is written at least this often, or at every eighth of an idle
 /// limit if that is less: the sweepers of other processes take the session's age from its record.
@@ -141,7 +141,10 @@ impl<'a, B: Backend> Append<'a, B> {
         self.unsaved += size;
         let upload = self.session.upload.clone();
         self.session.upload = upload.with_progress(self.session.record.parts_size, hasher)?;
-        if backend.must_record_parts() || self.unsaved >= CHECKPOINT || self.store.clock.now() >= self.due() {
+        if backend.must_record_parts()
+            || self.unsaved >= CHECKPOINT_BYTES
+            || self.store.clock.now() >= self.due()
+        {
             self.save().await?;
         }
         Ok(())

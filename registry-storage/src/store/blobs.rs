@@ -80,7 +80,7 @@ impl<B: Backend> Store<B> {
     ) -> Result<Blob, Error> {
         let key = Key::grant(digest, repository);
         // Between the reads of the grant and of the bytes, a delete and a new push may change the name.
-        for _ in 0..super::ATTEMPTS {
+        for _ in 0..super::TRANSACTION_ATTEMPTS {
             let Some(granted) = self.granted(&key, purpose).await? else {
                 return Err(ErrorCode::BlobUnknown.into());
             };

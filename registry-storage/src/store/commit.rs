@@ -15,7 +15,7 @@ use super::mount::{GrantKeys, enter_grant, point_grant, publish_grant, withdraw_
 use super::session::Session;
 use super::session_lock::HeldSession;
 use super::uploads::send_again;
-use super::{ATTEMPTS, INLINE_LIMIT, Store};
+use super::{INLINE_BYTES, Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -61,7 +61,7 @@ impl<B: Backend> Store<B> {
             }
         }
         let mut looks = Looks::default();
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let commit = CommitUpload {
                 keys: GrantKeys::new(&upload.repository, digest),
                 digest: digest.clone(),
@@ -139,7 +139,7 @@ impl<B: Backend> Store<B> {
 }
 
 /// How many grants are pointed at other bytes in one transaction.
-const GRANTS: usize = 100;
+const GRANTS_PER_TRANSACTION: usize = 100;
 
 /// Makes some grants of a blob name its bytes, and returns the last of these grants.
 struct PointGrants {
@@ -153,7 +153,9 @@ impl Transaction for PointGrants {
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Option<Key>, Error> {
         let prefix = Key::grants(&self.digest);
-        let page = records.list(&prefix, self.after.as_ref(), GRANTS).await?;
+        let page = records
+            .list(&prefix, self.after.as_ref(), GRANTS_PER_TRANSACTION)
+            .await?;
         for entry in &page {
             if let Some(KeyKind::Grant(repository, digest)) = KeyKind::of(&entry.key) {
                 point_grant(records, &GrantKeys::new(&repository, &digest), self.now).await?;
@@ -205,7 +207,7 @@ impl Transaction for CommitUpload {
     type Output = Looked<Result<Committed, Error>>;
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let Some(entered) = enter_grant(records, &self.keys, self.now).await? else {
                 continue;
             };
@@ -230,7 +232,7 @@ impl Transaction for CommitUpload {
 impl CommitUpload {
     /// Makes the blob Live, with this session's bytes unless it has bytes already.
     async fn offer(&self, records: &mut dyn RecordTransaction) -> Result<Offered, Error> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let blob = read_latest::<BlobRecord>(records, &self.keys.blob).await?;
             let Some(session) = self.read_session(records).await? else {
                 return Ok(Offered::Refused(ErrorCode::BlobUploadUnknown.into()));
@@ -295,7 +297,7 @@ impl CommitUpload {
 
     /// Adds the bytes to the proposals of the Pending blob; returns `None` if the next step is to read both again.
     async fn join(&self, records: &mut dyn RecordTransaction) -> Result<Option<Offered>, Error> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let blob = read_latest::<BlobRecord>(records, &self.keys.blob).await?;
             let state = match self.looks.counted(&self.digest, &blob) {
                 Ok(state) => state,
@@ -378,7 +380,7 @@ impl CommitUpload {
     /// Ends the session, which keeps its digest: the client may ask again. If this write is lost, the session is still
     /// open, but its bytes were proposed and are not used a second time.
     async fn finish(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let Some(mut session) = self.read_session(records).await? else {
                 return Ok(());
             };
@@ -403,7 +405,7 @@ impl CommitUpload {
 
     /// Small blobs are kept in their record, unless some of their bytes are in parts already.
     fn is_inline(&self) -> bool {
-        self.session.record.parts_size == 0 && self.session.tail.len() <= INLINE_LIMIT
+        self.session.record.parts_size == 0 && self.session.tail.len() <= INLINE_BYTES
     }
 
     fn record(

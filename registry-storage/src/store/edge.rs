@@ -120,7 +120,7 @@ pub(super) async fn require_child<H: Stateful>(
     key: &Key,
     now: Timestamp,
 ) -> Result<Option<(H, Bytes)>, Error> {
-    for _ in 0..super::ATTEMPTS {
+    for _ in 0..super::TRANSACTION_ATTEMPTS {
         let found = read_latest::<H>(records, key).await?;
         match require(found.state()) {
             Require::Ready => return Ok(found.record),

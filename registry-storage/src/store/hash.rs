@@ -6,11 +6,11 @@ use registry_core::hash::Hasher;
 use tokio::task::spawn_blocking;
 
 /// Smaller pieces are hashed in place: handing them to another thread costs more.
-const HASH_IN_PLACE: usize = 32 * 1024;
+const HASH_IN_PLACE_BYTES: usize = 32 * 1024;
 
 /// Adds a chunk to a hash, on another thread if it is long.
 pub(crate) async fn hash(mut hasher: Hasher, chunk: Bytes) -> Result<Hasher, Error> {
-    if chunk.len() <= HASH_IN_PLACE {
+    if chunk.len() <= HASH_IN_PLACE_BYTES {
         hasher.update(&chunk);
         return Ok(hasher);
     }

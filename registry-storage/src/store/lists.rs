@@ -11,7 +11,7 @@ use crate::record::state_of_size;
 
 /// The maximum number of backend listings for one page, unless its limit needs more; most of their records may be
 /// tombstones.
-const LISTINGS: usize = 4;
+const LISTINGS_PER_PAGE: usize = 4;
 
 #[async_trait]
 impl<B: Backend> ListStorage for Store<B> {
@@ -88,7 +88,7 @@ impl<B: Backend> Store<B> {
     ) -> Result<Page<Key>, Error> {
         let mut items = Vec::new();
         let mut size = limit.clamp(1, LIST_LIMIT);
-        for _ in 0..LISTINGS.max(limit.div_ceil(LIST_LIMIT)) {
+        for _ in 0..LISTINGS_PER_PAGE.max(limit.div_ceil(LIST_LIMIT)) {
             let page = self.backend.list(prefix, after.as_ref(), size).await?;
             let is_last = page.len() < size;
             after = page.last().map(|last| last.key.clone());

@@ -10,7 +10,7 @@ use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 
 use super::edge::{Rescue, contended, read_cached};
 use super::looks::is_content_of;
-use super::{ATTEMPTS, Store};
+use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Durability};
 use crate::key::Key;
 use crate::record::{ManifestRecord, TagRecord};
@@ -79,7 +79,7 @@ impl<B: Backend> Store<B> {
     ) -> Result<Option<Manifest>, Error> {
         let key = Key::tag(repository, tag);
         let mut tag = read_cached::<TagRecord>(&*self.backend, &key).await?;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let version = tag.version().cloned();
             let Some((record, _)) = tag.visible() else {
                 return Ok(None);

@@ -50,10 +50,10 @@ use crate::store::room::Room;
 use crate::store::session_lock::SessionLocks;
 
 /// Blobs up to this size are kept in their record: reading one costs one more record and no open file.
-pub(crate) const INLINE_LIMIT: usize = 16 * 1024;
+pub(crate) const INLINE_BYTES: usize = 16 * 1024;
 
 /// How many times a transaction begins again because others wrote the same records, before it gives up.
-const ATTEMPTS: usize = 32;
+const TRANSACTION_ATTEMPTS: usize = 32;
 
 /// How a [`Store`] works.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl<B: Backend> Store<B> {
         Self {
             backend,
             clock,
-            referrer_memory: Semaphore::new(referrers::MEMORY),
+            referrer_memory: Semaphore::new(referrers::READ_MEMORY_KIB),
             open_sessions: OpenSessions::new(options.open_uploads_limit),
             options,
             sessions: Arc::default(),

@@ -5,7 +5,7 @@ use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::edge::{contended, read_latest, require_child, rescue, write};
 use super::looks::{Looked, Looks};
-use super::{ATTEMPTS, Store};
+use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{BackReferenceRecord, BlobBytes, BlobRecord, GrantRecord, Stamp};
@@ -18,7 +18,7 @@ impl<B: Backend> Store<B> {
         digest: &Digest,
     ) -> Result<bool, Error> {
         let mut looks = Looks::default();
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let mount = MountBlob {
                 source: Key::grant(digest, from),
                 grant: GrantKeys::new(to, digest),
@@ -80,7 +80,7 @@ pub(super) async fn grant_stored_blob(
     looks: &Looks,
     now: Timestamp,
 ) -> Result<Looked<bool>, Error> {
-    for _ in 0..ATTEMPTS {
+    for _ in 0..TRANSACTION_ATTEMPTS {
         let Some(entered) = enter_grant(records, keys, now).await? else {
             continue;
         };
@@ -112,7 +112,7 @@ pub(super) async fn point_grant(
     keys: &GrantKeys,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    for _ in 0..ATTEMPTS {
+    for _ in 0..TRANSACTION_ATTEMPTS {
         let grant = read_latest::<GrantRecord>(records, &keys.grant).await?;
         let Some(version) = grant.version().filter(|_| grant.state().is_visible()) else {
             return Ok(false);

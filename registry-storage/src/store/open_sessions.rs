@@ -7,7 +7,7 @@ use std::time::Duration;
 use registry_core::{Error, ErrorCode, Timestamp, UploadId};
 
 /// A session with bytes is replaced only after it was idle this long: its client may be about to continue.
-const PATIENCE: Duration = Duration::from_mins(10);
+const REPLACEABLE_IDLE_TIME: Duration = Duration::from_mins(10);
 
 /// The open sessions that this process knows of, by principal.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Sessions {
     fn first(&self, now: Timestamp, is_in_use: impl Fn(UploadId) -> bool) -> Option<UploadId> {
         let mut idle = self.order.iter().filter(|(_, id)| !is_in_use(*id));
         let (place, id) = idle.next()?;
-        (!place.has_bytes || now.since(place.used) > PATIENCE).then_some(*id)
+        (!place.has_bytes || now.since(place.used) > REPLACEABLE_IDLE_TIME).then_some(*id)
     }
 }
 

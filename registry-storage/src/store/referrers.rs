@@ -10,17 +10,17 @@ use crate::key::Key;
 use crate::record::{ReferrerRecord, decode, state_of_size};
 
 /// How many entries are read at once.
-const BATCH: usize = 256;
+const ENTRIES_PER_READ: usize = 256;
 
 /// The maximum number of entries read for one page, of which a filter may leave few.
-const ENTRIES: usize = 10_000;
+const ENTRIES_PER_PAGE: usize = 10_000;
 
 /// The maximum size in kibibytes of entries read at once for all lists together: two pages of the largest manifests.
-pub(super) const MEMORY: usize = 8 * 1024;
+pub(super) const READ_MEMORY_KIB: usize = 8 * 1024;
 
 /// Entries that are smaller than this many kibibytes together are read without reserving memory: those of nearly every
 /// list.
-const SMALL: u64 = 64;
+const UNRESERVED_KIB: u64 = 64;
 
 /// The maximum number of bytes read for a page, as a multiple of the page's size.
 const READ_FACTOR: usize = 4;
@@ -28,7 +28,7 @@ const READ_FACTOR: usize = 4;
 /// The size steps by which a list is ordered: larger entries come later, so that no large entry precedes one that would
 /// still fit on the page. Most clients read only the first page. Within a step, entries are in the order of their
 /// digests.
-const STEPS: u32 = 5;
+const SIZE_STEPS: u32 = 5;
 
 /// How a place in a step begins; no digest begins so. A place without it is in the first step, as nearly all are.
 const STEP_MARK: char = '~';
@@ -45,7 +45,7 @@ impl Place {
         let key = |place: &str| (!place.is_empty()).then(|| prefix.join(place));
         let marked = text
             .and_then(|text| text.strip_prefix(STEP_MARK)?.split_at_checked(1))
-            .and_then(|(step, place)| Some((step.parse().ok().filter(|step| *step < STEPS)?, place)));
+            .and_then(|(step, place)| Some((step.parse().ok().filter(|step| *step < SIZE_STEPS)?, place)));
         match marked {
             Some((step, place)) => Self {
                 step,
@@ -81,7 +81,7 @@ impl<B: Backend> Store<B> {
         let mut reading = Reading::new(request);
         // The steps that have entries, once the whole list was seen.
         let mut steps = None;
-        while reading.request.limit > 0 && place.step < STEPS {
+        while reading.request.limit > 0 && place.step < SIZE_STEPS {
             if steps.is_none_or(|steps| steps & (1 << place.step) != 0) {
                 let is_whole = place.key.is_none();
                 let Some(seen) = self
@@ -157,10 +157,10 @@ impl<B: Backend> Store<B> {
             .iter()
             .fold(reading.size as u64, |sum, entry| sum.saturating_add(entry.size));
         let kibibytes = size / 1024;
-        if kibibytes < SMALL {
+        if kibibytes < UNRESERVED_KIB {
             return Ok(None);
         }
-        let kibibytes = u32::try_from(kibibytes.min(MEMORY as u64)).unwrap_or(u32::MAX);
+        let kibibytes = u32::try_from(kibibytes.min(READ_MEMORY_KIB as u64)).unwrap_or(u32::MAX);
         let permit = self.referrer_memory.acquire_many(kibibytes).await;
         permit.map(Some).map_err(Error::internal)
     }
@@ -244,10 +244,10 @@ impl Reading {
     /// Returns the step of an entry: the first has entries of up to a sixteenth of a page, each other step entries of
     /// up to twice the size of the previous one, and the last everything larger.
     fn step_of(&self, entry: &RecordEntry) -> u32 {
-        let most = |step: &u32| self.request.size_limit >> (STEPS - 1 - step);
-        (0..STEPS - 1)
+        let most = |step: &u32| self.request.size_limit >> (SIZE_STEPS - 1 - step);
+        (0..SIZE_STEPS - 1)
             .find(|step| size_of(entry) <= most(step))
-            .unwrap_or(STEPS - 1)
+            .unwrap_or(SIZE_STEPS - 1)
     }
 
     /// Returns the entries of `listed` that may be read next; none if the page is full, or enough was read for it.
@@ -256,13 +256,13 @@ impl Reading {
             limit, size_limit, ..
         } = self.request;
         let missing = limit.saturating_sub(self.items.len());
-        let is_over = self.entries >= ENTRIES || self.read >= size_limit.saturating_mul(READ_FACTOR);
+        let is_over = self.entries >= ENTRIES_PER_PAGE || self.read >= size_limit.saturating_mul(READ_FACTOR);
         if missing == 0 || is_over && self.entries > 0 {
             return &[];
         }
         let count = match self.request.artifact_type {
-            Some(_) => BATCH,
-            None => BATCH.min(missing),
+            Some(_) => ENTRIES_PER_READ,
+            None => ENTRIES_PER_READ.min(missing),
         };
         let mut room = size_limit.saturating_sub(self.size);
         let fitting = listed.iter().take(count).take_while(|entry| {

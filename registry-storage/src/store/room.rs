@@ -10,7 +10,7 @@ use super::Store;
 use crate::backend::Backend;
 
 /// How long after a sweep a refused write requests another one even if nothing was deleted: uploads may be idle by now.
-const INTERVAL: Duration = Duration::from_mins(1);
+const REQUEST_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Whether there is room, judging by the results of writes.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Room {
     fn refused(&self, now: Timestamp) {
         self.is_short.store(true, Ordering::SeqCst);
         let swept = Timestamp(self.swept.load(Ordering::SeqCst));
-        if self.may_free.load(Ordering::SeqCst) || now.since(swept) >= INTERVAL {
+        if self.may_free.load(Ordering::SeqCst) || now.since(swept) >= REQUEST_INTERVAL {
             self.wanted.notify_one();
         }
     }

@@ -12,7 +12,7 @@ use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, Uplo
 use super::edge::{Found, contended, read_latest};
 use super::session_lock::HeldSession;
 use super::session_lock::superseded;
-use super::{ATTEMPTS, Store};
+use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{
     Again, Backend, Condition, Durability, RecordTransaction, StagedBytes, Transaction, Version,
 };
@@ -274,7 +274,7 @@ impl<B: Backend> Store<B> {
     }
 
     pub(super) async fn cancel_session(&self, upload: &UploadKey) -> Result<(), Error> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let (session, _held) = self.take_session(upload, None).await?;
             if self.abort_session(session).await? {
                 return Ok(());

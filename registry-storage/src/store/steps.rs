@@ -17,13 +17,13 @@ use crate::key::Key;
 
 /// Roughly how many calls one transaction makes: a disk answers that many in some milliseconds. A push with the most
 /// tags that a request may have, and with as many layers as images have, is one transaction.
-const CALLS: usize = 512;
+const CALLS_PER_TRANSACTION: usize = 512;
 
 /// How many bytes of a value count as one more call.
-const BYTES: usize = 16 * 1024;
+const BYTES_PER_CALL: usize = 16 * 1024;
 
 /// How many keys are listed at once: their records are read in the same transaction.
-pub(super) const PAGE: usize = 64;
+pub(super) const KEYS_PER_PAGE: usize = 64;
 
 /// How a transaction of a long sequence ended.
 pub(super) enum Step<S, T> {
@@ -46,11 +46,14 @@ impl<'a> Counted<'a> {
 
     /// Returns whether the transaction did enough.
     pub(super) const fn is_enough(&self) -> bool {
-        self.calls >= CALLS
+        self.calls >= CALLS_PER_TRANSACTION
     }
 
     fn count(&mut self, bytes: usize) {
-        self.calls = self.calls.saturating_add(1).saturating_add(bytes / BYTES);
+        self.calls = self
+            .calls
+            .saturating_add(1)
+            .saturating_add(bytes / BYTES_PER_CALL);
     }
 }
 

@@ -16,10 +16,10 @@ use crate::pages::{Pages, keys};
 use crate::record::{BlobRecord, Header, NoteRecord, QuarantineRecord, SessionRecord};
 
 /// How many names of bytes are handled at once; each round reads all sessions and all blobs.
-pub(super) const NAMES: usize = 50_000;
+pub(super) const NAMES_PER_ROUND: usize = 50_000;
 
 /// The age at which a delete or a push counts as interrupted.
-const NOTE_LIMIT: Duration = Duration::from_hours(1);
+const NOTE_AGE: Duration = Duration::from_hours(1);
 
 /// How long an upload may be idle while the disk is full, if its limit is not shorter anyway. Refused clients return
 /// within a minute, and then continue.
@@ -106,7 +106,7 @@ impl<B: Backend> Store<B> {
         let mut after: Option<BytesName> = None;
         let mut contents: Option<Contents> = None;
         loop {
-            let page = self.backend.list_bytes(after.as_ref(), NAMES).await?;
+            let page = self.backend.list_bytes(after.as_ref(), NAMES_PER_ROUND).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.clone());
             let listed: BTreeSet<BytesName> = page.into_iter().collect();
@@ -229,7 +229,7 @@ impl<B: Backend> Store<B> {
                 let Some((note, _)) = note.and_then(Found::visible) else {
                     continue;
                 };
-                if now.since(note.stamp.written) > NOTE_LIMIT {
+                if now.since(note.stamp.written) > NOTE_AGE {
                     self.end(&key, note).await?;
                 }
             }

@@ -16,7 +16,7 @@ use crate::pages::Pages;
 use crate::record::{BlobRecord, state_of_size};
 
 /// How many blobs are dropped in one transaction: some hundred calls.
-const BLOBS: usize = 100;
+const BLOBS_PER_TRANSACTION: usize = 100;
 
 impl<B: Backend> Store<B> {
     /// Drops the blobs that no repository may read, and returns how many. The sweeper then deletes their bytes.
@@ -45,8 +45,10 @@ impl<B: Backend> Store<B> {
                     ungranted.push(digest);
                 }
             }
-            while ungranted.len() >= BLOBS {
-                dropped += self.drop_blobs(ungranted.drain(..BLOBS).collect()).await?;
+            while ungranted.len() >= BLOBS_PER_TRANSACTION {
+                dropped += self
+                    .drop_blobs(ungranted.drain(..BLOBS_PER_TRANSACTION).collect())
+                    .await?;
             }
         }
         dropped += self.drop_blobs(ungranted).await?;

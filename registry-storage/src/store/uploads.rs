@@ -10,14 +10,14 @@ use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, UploadI
 use tokio::time::timeout;
 
 use super::Store;
-use super::append::{Append, CHECKPOINT};
+use super::append::{Append, CHECKPOINT_BYTES};
 use super::hash::hash;
 use super::session::Session;
 use super::session_lock::is_superseded;
 use crate::backend::{Backend, Expect};
 
 /// How long a closing request waits for the request that took its session. A proxy waits as long for an answer.
-const OTHERS: Duration = Duration::from_secs(50);
+const OTHER_REQUEST_TIMEOUT: Duration = Duration::from_secs(50);
 
 #[async_trait]
 impl<B: Backend> UploadStorage for Store<B> {
@@ -132,7 +132,7 @@ impl<B: Backend> Store<B> {
     /// once; otherwise that it was stopped, so that its client sends it again.
     async fn what_became_of(&self, upload: &UploadKey, stopped: Error) -> Error {
         let free = self.sessions.free(upload.id);
-        if timeout(OTHERS, free).await.is_err() {
+        if timeout(OTHER_REQUEST_TIMEOUT, free).await.is_err() {
             return stopped;
         }
         match self.load_session(upload).await {
@@ -174,7 +174,7 @@ impl<B: Backend> Store<B> {
             .filter(|begun| begun.algorithm() == algorithm && begun.length() <= size)
             .unwrap_or_else(|| Hasher::new(algorithm));
         while hasher.length() < size {
-            let end = size.min(hasher.length().saturating_add(CHECKPOINT));
+            let end = size.min(hasher.length().saturating_add(CHECKPOINT_BYTES));
             hasher = self.hash_parts(session, hasher, end).await?;
             session.note_other_hash(&hasher);
             self.save_session(session).await?;

@@ -100,7 +100,7 @@ impl Serve {
 }
 
 /// How long a start waits for the addresses of names.
-const NAME_PATIENCE: Duration = Duration::from_secs(3);
+const NAME_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The port of a registry if none is given.
 const DEFAULT_PORT: u16 = 5000;
@@ -132,7 +132,7 @@ impl LocalNames {
         });
         let mut found = Vec::new();
         if started.is_ok() {
-            let end = Instant::now() + NAME_PATIENCE;
+            let end = Instant::now() + NAME_TIMEOUT;
             while let Ok(name) = receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 found.extend(name);
             }

@@ -69,7 +69,7 @@ pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
 }
 
 /// How long `config check` waits for keys from a URL.
-const KEY_SET_PATIENCE: Duration = Duration::from_secs(3);
+const KEY_SET_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Returns what only a start can find out, because it is on another machine that may only be reachable from the server.
 /// Blocks for some seconds.
@@ -111,7 +111,7 @@ pub(crate) fn remarks(configuration: &Configuration) -> Vec<String> {
         .map_err(|cause| Failure::new("cannot start threads").because(cause))
         .and_then(|runtime| {
             let _entered = runtime.enter();
-            source.fetch_within(KEY_SET_PATIENCE)
+            source.fetch_within(KEY_SET_TIMEOUT)
         });
     remarks.extend(fetched.iter().flat_map(left_out));
     remarks.push(match fetched {

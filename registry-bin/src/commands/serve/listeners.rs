@@ -390,7 +390,7 @@ const FEWEST_FILES: u64 = 64;
 const MOST_BLOB_FILES: usize = 16_384;
 
 /// The inverse of the part of the files for pulls that is kept for requests which check for a blob.
-const LOOKUP_SHARE: usize = 8;
+const LOOKUP_DIVISOR: usize = 8;
 
 /// The division of the limit on open files. No part takes from another, so that stalled clients do not block
 /// connections, pushes or the log; and no address gets all of a part.
@@ -470,7 +470,7 @@ impl OpenFiles {
         // The same division as in the storage.
         limits.uploads = blobs / 4;
         let downloads = blobs - limits.uploads;
-        limits.downloads = downloads - downloads / LOOKUP_SHARE;
+        limits.downloads = downloads - downloads / LOOKUP_DIVISOR;
         Ok(Self { blobs, limits, files })
     }
 }

@@ -362,7 +362,7 @@ pub(super) fn start_control(location: &StorageLocation, storage: &OpenStorage) -
 const BACKUP_PREFIX: &str = "backup-";
 
 /// When a failed backup is retried, unless the next one is due earlier.
-const BACKUP_RETRY: Duration = Duration::from_mins(10);
+const BACKUP_RETRY_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Makes backups until it is dropped.
 #[derive(Debug)]
@@ -429,7 +429,7 @@ impl BackupPlan {
     fn failed(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Duration {
         let failure = Failure::of("backup.folder", "no backup was made").because(cause);
         tracing::error!(folder = %self.folder.display(), %failure, "it is tried again");
-        BACKUP_RETRY.min(self.every)
+        BACKUP_RETRY_INTERVAL.min(self.every)
     }
 
     async fn back_up(&self, store: &dyn Maintenance) -> Result<(), Failure> {

@@ -34,7 +34,7 @@ use crate::secret_file;
 use crate::storage::StorageLocation;
 
 /// How often to check whether our own certificate is about to expire.
-const RENEWAL_CHECK: Duration = Duration::from_hours(6);
+const RENEWAL_CHECK_INTERVAL: Duration = Duration::from_hours(6);
 
 /// The TLS of a server, and the source of its certificate.
 pub(super) struct Encryption {
@@ -158,7 +158,7 @@ impl Renewal {
         let encryption = Arc::clone(encryption);
         Some(Self(tokio::spawn(async move {
             loop {
-                sleep(RENEWAL_CHECK).await;
+                sleep(RENEWAL_CHECK_INTERVAL).await;
                 if let Err(failure) = block_in_place(|| encryption.renew()) {
                     tracing::error!(%failure, "the certificate cannot be renewed; it stays in force");
                 }
@@ -244,13 +244,13 @@ fn read(key: &str, path: &Path) -> Result<Vec<u8>, Failure> {
 const AUTHORITY_LIFE: Duration = Duration::from_hours(24 * 3650);
 
 /// How long a certificate is valid. Clients refuse certificates that are valid for more than 398 days.
-const LIFE: Duration = Duration::from_hours(24 * 397);
+const CERTIFICATE_LIFE: Duration = Duration::from_hours(24 * 397);
 
 /// How long before its expiry a certificate is renewed.
-const RENEWAL: Duration = Duration::from_hours(24 * 30);
+const RENEWAL_BEFORE_EXPIRY: Duration = Duration::from_hours(24 * 30);
 
 /// How far validity is backdated, for clients whose clock is slow.
-const EARLY: Duration = Duration::from_hours(1);
+const BACKDATING: Duration = Duration::from_hours(1);
 
 /// A certificate for some names, and the folder that holds it and its authority.
 #[derive(Clone, Debug)]
@@ -310,7 +310,7 @@ impl SelfSigned {
             .map_err(|cause| failed().because(cause))?;
         if !is_new
             && let Some(certificate) = self
-                .kept(now + RENEWAL)
+                .kept(now + RENEWAL_BEFORE_EXPIRY)
                 .map_err(|cause| failed().because(cause))?
         {
             return Ok(certificate);
@@ -329,7 +329,7 @@ impl SelfSigned {
     fn keep_authority(&self, now: SystemTime) -> io::Result<bool> {
         if let Some((certificate, key)) = self.pair("ca")? {
             // The authority must outlive what it signs.
-            match ServerCertificate::from_pem(&certificate, &key, now + LIFE) {
+            match ServerCertificate::from_pem(&certificate, &key, now + CERTIFICATE_LIFE) {
                 Ok(_) => return Ok(false),
                 Err(problem) => {
                     tracing::warn!(%problem, "a new authority is made; clients have to trust it");
@@ -343,7 +343,7 @@ impl SelfSigned {
             .push(DnType::CommonName, format!("registry authority of {name}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = (now - EARLY).into();
+        params.not_before = (now - BACKDATING).into();
         params.not_after = (now + AUTHORITY_LIFE).into();
         let key = KeyPair::generate().map_err(cannot_make)?;
         let certificate = params.self_signed(&key).map_err(cannot_make)?;
@@ -365,8 +365,8 @@ impl SelfSigned {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        params.not_before = (now - EARLY).into();
-        params.not_after = (now + LIFE).into();
+        params.not_before = (now - BACKDATING).into();
+        params.not_after = (now + CERTIFICATE_LIFE).into();
         let key = KeyPair::generate().map_err(cannot_make)?;
         let certificate = params.signed_by(&key, &issuer).map_err(cannot_make)?;
         self.write("server", &certificate.pem(), &key)?;
@@ -524,7 +524,7 @@ mod tests {
         let make = |more: &[String]| {
             let own = SelfSigned::new(folder.path().join("a/tls"), more, LocalNames::default()).unwrap();
             let expires = own.certificate().unwrap().expires();
-            assert!(expires > SystemTime::now() + RENEWAL);
+            assert!(expires > SystemTime::now() + RENEWAL_BEFORE_EXPIRY);
             let file = |name: &str| fs::read(own.folder.join(name)).unwrap();
             for key in ["ca-key.pem", "server-key.pem"] {
                 let mode = fs::metadata(own.folder.join(key)).unwrap().permissions().mode();

@@ -13,7 +13,7 @@ use crate::filesystem::rights::{Rights, create_folder};
 use crate::observer::{MaintenanceObserver, Step};
 
 /// How many bytes are copied between two checks whether the backup is still wanted.
-const PIECE: u64 = 32 << 20;
+const PIECE_BYTES: u64 = 32 << 20;
 
 /// How much there is to take over, in all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,7 +118,7 @@ impl<'a> Copier<'a> {
         let mut size = 0;
         loop {
             check_wanted(self.is_wanted)?;
-            let piece = io::copy(&mut (&mut source).take(PIECE), &mut target).map_err(disk(to))?;
+            let piece = io::copy(&mut (&mut source).take(PIECE_BYTES), &mut target).map_err(disk(to))?;
             size += piece;
             if piece == 0 {
                 return Ok(size);

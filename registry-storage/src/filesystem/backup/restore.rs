@@ -17,7 +17,7 @@ use crate::filesystem::{BYTES_FOLDER, LOCK_FILE, OpenError, RECORDS_FILE};
 use crate::observer::MaintenanceObserver;
 
 /// The maximum number of bytes read of a backup's manifest, which has a few lines.
-const MANIFEST_LIMIT: u64 = 64 * 1024;
+const MANIFEST_BYTES: u64 = 64 * 1024;
 
 /// The suffix of names of files and folders that are not complete yet.
 const UNFINISHED: &str = ".restoring";
@@ -105,7 +105,7 @@ fn read_manifest(backup: &Path) -> Result<Manifest, BackupError> {
         _ => not_whole(),
     })?;
     let manifest: Manifest =
-        serde_json::from_reader(BufReader::new(file.take(MANIFEST_LIMIT))).map_err(|_| not_whole())?;
+        serde_json::from_reader(BufReader::new(file.take(MANIFEST_BYTES))).map_err(|_| not_whole())?;
     match manifest.format {
         // No version of this program wrote it.
         0 => Err(not_whole()),

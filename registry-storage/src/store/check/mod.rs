@@ -24,7 +24,7 @@ pub use self::finding::{Problem, RecordFinding, Repair, Severity};
 use self::quarantine::SuspectBlob;
 use self::repair::{Recheck, outcome};
 use super::Store;
-use super::sweep::{NAMES, Unreadable};
+use super::sweep::{NAMES_PER_ROUND, Unreadable};
 use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -33,14 +33,14 @@ use crate::observer::{Finding, MaintenanceObserver, Step};
 use crate::pages::{Pages, keys};
 
 /// How many records are examined at once; a bucket takes some milliseconds for each.
-const PARALLEL: usize = 16;
+const PARALLEL_EXAMINATIONS: usize = 16;
 
 /// The maximum number of passes over the records, if something is repaired.
-const ROUNDS: usize = 4;
+const MAXIMUM_PASSES: usize = 4;
 
 /// How many unrepaired problems are remembered at most, some 200 bytes each. If there are more, later passes report only
 /// what they repair.
-const UNREPAIRED_LIMIT: usize = 100_000;
+const REMEMBERED_PROBLEMS: usize = 100_000;
 
 /// How a check works.
 #[derive(Clone, Debug)]
@@ -222,7 +222,7 @@ impl<'a, B: Backend> Check<'a, B> {
     /// Goes through the records, and again if something was repaired, because what named it may have lost what it
     /// named.
     async fn all_records(&mut self) -> Result<(), Error> {
-        for _ in 0..ROUNDS {
+        for _ in 0..MAXIMUM_PASSES {
             let repaired = self.report.repaired;
             // Blobs come before the records that name them.
             for prefix in Self::prefixes() {
@@ -250,7 +250,7 @@ impl<'a, B: Backend> Check<'a, B> {
                 Ok::<_, Error>(suspected.map(|suspected| (key, suspected)))
             });
             let suspects: Vec<_> = looks
-                .buffered(PARALLEL)
+                .buffered(PARALLEL_EXAMINATIONS)
                 .try_filter_map(|suspect| std::future::ready(Ok(suspect)))
                 .try_collect()
                 .await?;
@@ -379,7 +379,7 @@ impl<'a, B: Backend> Check<'a, B> {
         let is_known = if repair == Repair::Done {
             self.report.repaired = self.report.repaired.saturating_add(1);
             self.unrepaired.remove(&found)
-        } else if self.unrepaired.len() < UNREPAIRED_LIMIT {
+        } else if self.unrepaired.len() < REMEMBERED_PROBLEMS {
             !self.unrepaired.insert(found)
         } else {
             self.is_again || self.unrepaired.contains(&found)
@@ -402,7 +402,11 @@ impl<'a, B: Backend> Check<'a, B> {
     async fn bytes(&mut self) -> Result<(), Error> {
         let (mut after, mut total): (Option<BytesName>, u64) = (None, 0);
         loop {
-            let page = self.store.backend.list_bytes(after.as_ref(), NAMES).await?;
+            let page = self
+                .store
+                .backend
+                .list_bytes(after.as_ref(), NAMES_PER_ROUND)
+                .await?;
             let Some(last) = page.last() else { break };
             total = total.saturating_add(page.len() as u64);
             after = Some(last.clone());
@@ -410,7 +414,11 @@ impl<'a, B: Backend> Check<'a, B> {
         let mut after: Option<BytesName> = None;
         let mut done = 0_u64;
         loop {
-            let page = self.store.backend.list_bytes(after.as_ref(), NAMES).await?;
+            let page = self
+                .store
+                .backend
+                .list_bytes(after.as_ref(), NAMES_PER_ROUND)
+                .await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             done = done.saturating_add(page.len() as u64);

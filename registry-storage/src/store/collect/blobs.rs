@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::store::edge::{Found, Stateful as _, rescue, write};
 
 /// How many blobs are decided in one transaction.
-const BLOBS: usize = 64;
+const BLOBS_PER_TRANSACTION: usize = 64;
 
 impl<B: Backend> Store<B> {
     /// Decides about all blobs. The listing shows the states, so only blobs that no repository has are read, and those
@@ -52,8 +52,8 @@ impl<B: Backend> Store<B> {
                     undecided.push((digest, is_granted));
                 }
             }
-            while undecided.len() >= BLOBS {
-                self.decide_blobs(cycle, undecided.drain(..BLOBS).collect(), report)
+            while undecided.len() >= BLOBS_PER_TRANSACTION {
+                self.decide_blobs(cycle, undecided.drain(..BLOBS_PER_TRANSACTION).collect(), report)
                     .await?;
             }
         }

@@ -11,15 +11,15 @@ use crate::chain::{Candidate, Collect, State, collect};
 use crate::key::Key;
 use crate::record::{CyclesRecord, Stamp};
 use crate::store::edge::{Found, contended, read_cached, write};
-use crate::store::{ATTEMPTS, Store};
+use crate::store::{Store, TRANSACTION_ATTEMPTS};
 
 /// How many ranges of sealed cycles are remembered. A cycle that is cut off begins a new range. What a forgotten cycle
 /// condemned is condemned once more.
-const RANGES: usize = 256;
+const REMEMBERED_RANGES: usize = 256;
 
 /// How much longer than uploads may be idle a record may be Pending before it counts as left behind: longer than any
 /// commit takes.
-const COMMIT: Duration = Duration::from_hours(24);
+const COMMIT_MARGIN: Duration = Duration::from_hours(24);
 
 /// A cycle in progress.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl<B: Backend> Store<B> {
             number,
             sealed: sealed.into(),
             grace: options.grace,
-            pending_limit: self.options.upload_idle_limit.saturating_add(COMMIT),
+            pending_limit: self.options.upload_idle_limit.saturating_add(COMMIT_MARGIN),
             is_dry_run: options.is_dry_run,
         })
     }
@@ -120,7 +120,7 @@ impl Transaction for ChangeCycles {
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<CyclesRecord, Error> {
         let key = Key::cycles();
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let stored = records.get(&key).await?;
             let condition = stored.as_ref().map_or(Condition::Absent, |stored| {
                 Condition::Matches(stored.version.clone())
@@ -158,7 +158,7 @@ fn insert(sealed: &mut Vec<(u64, u64)>, cycle: u64) {
             _ => merged.push((first, last)),
         }
     }
-    let forgotten = merged.len().saturating_sub(RANGES);
+    let forgotten = merged.len().saturating_sub(REMEMBERED_RANGES);
     merged.drain(..forgotten);
     *sealed = merged;
 }
@@ -191,6 +191,9 @@ mod tests {
         for cycle in 0..1000 {
             insert(&mut ranges, 2 * cycle);
         }
-        assert_eq!((ranges.len(), ranges[RANGES - 1]), (RANGES, (1998, 1998)));
+        assert_eq!(
+            (ranges.len(), ranges[REMEMBERED_RANGES - 1]),
+            (REMEMBERED_RANGES, (1998, 1998))
+        );
     }
 }

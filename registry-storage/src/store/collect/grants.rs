@@ -25,17 +25,17 @@ use crate::store::mount::GrantKeys;
 
 /// How many digests are in memory at once, some hundred bytes each. The manifests of a repository with more blobs are
 /// read once for each time this many.
-const DIGESTS: usize = 100_000;
+const DIGESTS_IN_MEMORY: usize = 100_000;
 
 /// How many manifests are read at once, and how many bytes of them, unless one alone has more.
-const MANIFESTS: usize = 64;
-const MANIFEST_BYTES: u64 = 4 << 20;
+const MANIFESTS_PER_READ: usize = 64;
+const BYTES_PER_READ: u64 = 4 << 20;
 
 /// How many grants are decided in one transaction: some hundred calls.
-const GRANTS: usize = 64;
+const GRANTS_PER_TRANSACTION: usize = 64;
 
 /// How long an unchanged repository is not read. A push of a blob that was there before may change no listing.
-const UNREAD: Duration = Duration::from_hours(7 * 24);
+const UNREAD_TIME: Duration = Duration::from_hours(7 * 24);
 
 /// The blobs that a repository has, or had, and whether a manifest names each.
 type Candidates = BTreeMap<Digest, bool>;
@@ -79,7 +79,7 @@ impl<B: Backend> Store<B> {
         let before = before.and_then(|before| before.record).map(|(before, _)| before);
         let is_unchanged = before.as_ref().is_some_and(|before| {
             let age = self.clock.now().since(before.stamp.written);
-            before.is_settled && before.listings == listings && age < UNREAD
+            before.is_settled && before.listings == listings && age < UNREAD_TIME
         });
         if is_unchanged {
             report.unchanged_repositories += 1;
@@ -132,7 +132,7 @@ impl<B: Backend> Store<B> {
         let mut pages = Pages::of(Key::repository_blobs(repository));
         loop {
             let mut candidates = Candidates::new();
-            while candidates.len() < DIGESTS
+            while candidates.len() < DIGESTS_IN_MEMORY
                 && let Some(page) = pages.next(&*self.backend).await?
             {
                 for key in keys(page) {
@@ -174,7 +174,8 @@ impl<B: Backend> Store<B> {
                 let mut batch: Vec<RecordEntry> = Vec::new();
                 let mut bytes = 0;
                 while let Some(entry) = rest.next_if(|entry| {
-                    batch.is_empty() || batch.len() < MANIFESTS && bytes + entry.size <= MANIFEST_BYTES
+                    batch.is_empty()
+                        || batch.len() < MANIFESTS_PER_READ && bytes + entry.size <= BYTES_PER_READ
                 }) {
                     bytes += entry.size;
                     batch.push(entry);
@@ -299,7 +300,7 @@ impl<B: Backend> Store<B> {
                 state != State::Dead && !(*is_named && matches!(state, State::Live | State::Pending))
             });
             let undecided: Vec<(Digest, bool)> = undecided.map(|(grant, _)| grant).collect();
-            for grants in undecided.chunks(GRANTS) {
+            for grants in undecided.chunks(GRANTS_PER_TRANSACTION) {
                 let decide = DecideGrants {
                     repository: repository.clone(),
                     grants: grants.to_vec(),

@@ -11,10 +11,10 @@ use crate::backend::{
 };
 use crate::key::Key;
 use crate::record::{BackReferenceRecord, GrantRecord, ManifestRecord, NoteKind, TagRecord};
-use crate::store::ATTEMPTS;
+use crate::store::TRANSACTION_ATTEMPTS;
 use crate::store::edge::{Found, Stateful as _, contended, read_latest, rescue, write};
 use crate::store::mount::GrantKeys;
-use crate::store::steps::{Counted, PAGE, Step};
+use crate::store::steps::{Counted, KEYS_PER_PAGE, Step};
 
 /// How a delete ended.
 pub(super) enum Outcome {
@@ -53,7 +53,7 @@ impl Transaction for DeleteGrant {
 
 impl DeleteGrant {
     async fn delete(&self, records: &mut dyn RecordTransaction) -> Result<Outcome, Error> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             // The back reference is read before the kill: a push that publishes the grant again rewrites the back
             // reference first, so this version is no longer there to be removed.
             let back_reference = records.get(&self.keys.back_reference).await?;
@@ -244,7 +244,7 @@ impl DeleteManifest {
 
     async fn read(&mut self, records: &mut dyn RecordTransaction) -> Result<Result<Stage, Outcome>, Error> {
         self.attempts += 1;
-        if self.attempts > ATTEMPTS {
+        if self.attempts > TRANSACTION_ATTEMPTS {
             return Err(contended());
         }
         let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
@@ -285,7 +285,7 @@ impl DeleteManifest {
             return Ok(Checked::All);
         };
         let back_references = Key::all_tagged(&self.repository, &self.digest);
-        let page = records.list(&back_references, after, PAGE).await?;
+        let page = records.list(&back_references, after, KEYS_PER_PAGE).await?;
         let last = page.last().map(|entry| entry.key.clone());
         for entry in page {
             let back_reference = read_latest::<BackReferenceRecord>(records, &entry.key).await?;
@@ -320,7 +320,7 @@ impl DeleteManifest {
         if self.note.is_none() {
             let back_references = Key::all_tagged(&self.repository, &self.digest);
             // A delete that takes more than a transaction may be interrupted: the note lets the sweeper end it.
-            if records.list(&back_references, None, PAGE).await?.len() == PAGE {
+            if records.list(&back_references, None, KEYS_PER_PAGE).await?.len() == KEYS_PER_PAGE {
                 let note = write_note(
                     records,
                     &self.repository,
@@ -354,7 +354,7 @@ impl DeleteManifest {
         after: Option<&Key>,
     ) -> Result<Option<Key>, Error> {
         let back_references = Key::all_tagged(&self.repository, &self.digest);
-        let page = records.list(&back_references, after, PAGE).await?;
+        let page = records.list(&back_references, after, KEYS_PER_PAGE).await?;
         let last = page.last().map(|entry| entry.key.clone());
         for entry in page {
             let back_reference = read_latest::<BackReferenceRecord>(records, &entry.key).await?;

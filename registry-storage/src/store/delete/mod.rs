@@ -13,7 +13,7 @@ use self::notes::{HoldContent, RemoveNote, WithdrawPush};
 use super::edge::{contended, read_latest, write};
 use super::mount::GrantKeys;
 use super::steps::transact_all;
-use super::{ATTEMPTS, Store};
+use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::record::{ManifestRecord, NoteKind, NoteRecord, Stamp, TagRecord};
@@ -68,7 +68,7 @@ impl<B: Backend> Store<B> {
         digest: &Digest,
         immutable: Option<TagFilter>,
     ) -> Result<(), Error> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let begun = self.begin_delete(repository, digest, NoteKind::DeleteBlob, immutable.as_ref());
             let delete = DeleteGrant {
                 keys: GrantKeys::new(repository, digest),
@@ -96,7 +96,7 @@ impl<B: Backend> Store<B> {
         may_delete: Option<TagFilter>,
         immutable: Option<TagFilter>,
     ) -> Result<(), Error> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let begun = self.begin_delete(repository, digest, NoteKind::DeleteManifest, immutable.as_ref());
             let begun = begun.await?;
             let delete =
@@ -141,7 +141,7 @@ pub(super) async fn write_tag_tombstone(
 ) -> Result<(), Error> {
     let key = Key::tag(repository, tag);
     let manifest = Key::manifest(repository, digest);
-    for _ in 0..ATTEMPTS {
+    for _ in 0..TRANSACTION_ATTEMPTS {
         let found = read_latest::<TagRecord>(records, &key).await?;
         let condition = found.unchanged();
         let Some((record, _)) = found.visible().filter(|(tag, _)| tag.digest == *digest) else {
@@ -185,7 +185,7 @@ impl Transaction for DeleteTag {
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
         let key = Key::tag(&self.repository, &self.tag);
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let found = read_latest::<TagRecord>(records, &key).await?;
             let condition = found.unchanged();
             let Some((record, _)) = found.visible() else {

@@ -18,7 +18,7 @@ use crate::key::Key;
 use crate::pages::{Pages, keys};
 use crate::record::{GrantRecord, ManifestRecord, NoteKind, NoteRecord, Stamp};
 use crate::store::edge::{Stateful, contended, read_cached, read_latest, rescue, write};
-use crate::store::{ATTEMPTS, Store};
+use crate::store::{Store, TRANSACTION_ATTEMPTS};
 
 /// A delete that may continue, because no immutable tag reached the content when it began.
 #[derive(Clone)]
@@ -260,7 +260,7 @@ async fn hold<H: Stateful>(
     key: &Key,
     now: Timestamp,
 ) -> Result<(), Error> {
-    for _ in 0..ATTEMPTS {
+    for _ in 0..TRANSACTION_ATTEMPTS {
         let found = read_latest::<H>(records, key).await?;
         if !found.state().is_visible() || rescue(records, key, &found, now).await? {
             return Ok(());

@@ -19,9 +19,9 @@ use crate::store::edge::read_cached;
 /// How many records are read at once; a bucket takes some milliseconds for each.
 const PARALLEL_READS: usize = 16;
 /// How many manifests are remembered at most, so that a manifest that many tags share is not read again.
-const REMEMBERED: usize = 100_000;
+const REMEMBERED_MANIFESTS: usize = 100_000;
 /// Manifests larger than this many bytes are parsed as JSON on a thread that may block.
-const LARGE: usize = 64 * 1024;
+const LARGE_MANIFEST_BYTES: usize = 64 * 1024;
 
 /// A manifest to read, and the tag that leads to it.
 struct Step<T> {
@@ -170,7 +170,7 @@ impl<B: Backend> Store<B> {
                 if is_enough(&step.from, &step.digest) {
                     return Ok(());
                 }
-                if seen.len() >= REMEMBERED {
+                if seen.len() >= REMEMBERED_MANIFESTS {
                     seen.clear();
                 }
                 if !seen.insert(step.digest) {
@@ -223,7 +223,7 @@ pub(in crate::store) async fn parse_manifest(
     content: Bytes,
     media_type: MediaType,
 ) -> Result<Option<ManifestView>, Error> {
-    let is_large = content.len() > LARGE;
+    let is_large = content.len() > LARGE_MANIFEST_BYTES;
     let parse = move || ManifestView::parse(&content, Some(&media_type)).ok();
     if !is_large {
         return Ok(parse());

@@ -12,7 +12,7 @@ use self::tags::WrittenTag;
 use super::delete::write_note;
 use super::edge::{contended, has_child, read_latest, rescue, write};
 use super::steps::{Counted, Step};
-use super::{ATTEMPTS, Store};
+use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, NoteKind, ReferrerRecord, RepositoryRecord, Stamp};
@@ -244,7 +244,7 @@ impl PushManifest {
     /// Begins again, because another request wrote the same records.
     fn again(&mut self) -> Stage {
         self.attempts += 1;
-        if self.attempts < ATTEMPTS {
+        if self.attempts < TRANSACTION_ATTEMPTS {
             Stage::Check(0)
         } else {
             Stage::RollBack(contended())
@@ -434,7 +434,7 @@ async fn confirm_incarnation(
     incarnation: &str,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    for _ in 0..ATTEMPTS {
+    for _ in 0..TRANSACTION_ATTEMPTS {
         let manifest = read_latest::<ManifestRecord>(records, key).await?;
         let same = manifest
             .header()

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 /// The size in bytes of the longest list that is compared while other writes wait: some thousand signatures.
-const LIMIT: usize = 1024 * 1024;
+const COMPARED_LIST_BYTES: usize = 1024 * 1024;
 
 /// Returns whether an index contains everything that another one did, word for word, plus entries for other digests.
 ///
 /// A new entry for a digest that was listed before would hide what the list said of it: its type, its size, its
 /// annotations.
 pub(super) fn only_adds_entries(before: &[u8], after: &[u8]) -> bool {
-    if before.len().max(after.len()) > LIMIT {
+    if before.len().max(after.len()) > COMPARED_LIST_BYTES {
         return false;
     }
     let (Some((before, old)), Some((after, new))) = (parse(before), parse(after)) else {
@@ -90,7 +90,7 @@ mod tests {
         ] {
             assert!(!adds(&after), "{what}");
         }
-        let long = index("", &[A, B, C]) + &" ".repeat(LIMIT);
+        let long = index("", &[A, B, C]) + &" ".repeat(COMPARED_LIST_BYTES);
         assert!(!adds(&long), "others wait meanwhile");
         assert!(only_adds_entries(
             index("", &[]).as_bytes(),

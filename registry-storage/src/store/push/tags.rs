@@ -9,7 +9,7 @@ use super::{PushManifest, Stop, confirm_incarnation};
 use crate::backend::{Condition, RecordTransaction, Version};
 use crate::key::Key;
 use crate::record::{BackReferenceRecord, ManifestRecord, Stamp, TagRecord, encode};
-use crate::store::ATTEMPTS;
+use crate::store::TRANSACTION_ATTEMPTS;
 use crate::store::delete::tombstone;
 use crate::store::edge::{Found, contended, read_latest, write};
 
@@ -174,7 +174,7 @@ impl PushManifest {
         records: &mut dyn RecordTransaction,
         mut written: WrittenTag,
     ) -> Result<(), Error> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..TRANSACTION_ATTEMPTS {
             let now = read_latest::<TagRecord>(records, &written.key).await?;
             let (replaced, same) = match &written.before {
                 Some(before) => {
