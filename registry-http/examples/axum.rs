@@ -33,12 +33,15 @@ use registry_core::{
 };
 use registry_http::{Authenticator, Limits, Proxied, ProxyOptions, RegistryService, Server};
 use registry_storage::filesystem::FilesystemBackend;
-use registry_storage::{Maintenance, Store, Sweeper};
+use registry_storage::{CollectOptions, Collector, Maintenance, Store, Sweeper};
 
 use crate::client::{Client, Result};
 
 /// The path that the registry is below.
 const PREFIX: &str = "/registry";
+
+/// How often what nothing needs any more is looked for.
+const HOUR: Duration = Duration::from_hours(1);
 
 /// The users of the application, and the digests of their keys. A key is long and random, so one hash is enough; for
 /// passwords that people choose, use [`registry_http::auth::BasicAuthenticator`].
@@ -142,6 +145,7 @@ async fn main() -> Result<()> {
 /// The application and what runs beside its requests.
 struct Running {
     server: Server,
+    collector: Collector,
     sweeper: Sweeper,
     store: Arc<dyn Maintenance>,
 }
@@ -154,12 +158,14 @@ impl Running {
     /// [`RegistryService::finish_interrupted`] at the end.
     async fn start(folder: &Path, address: &str, users: Users) -> Result<Self> {
         let store: Arc<dyn Maintenance> = Arc::new(Store::new(FilesystemBackend::open(folder).await?));
-        let sweeper = Sweeper::start(Arc::clone(&store), Duration::from_hours(1));
+        let collector = Collector::start(Arc::clone(&store), CollectOptions::new(), HOUR);
+        let sweeper = Sweeper::start(Arc::clone(&store), HOUR);
         let limits = Limits::default();
         let application = application(Arc::clone(&store), users, &limits)?;
         let server = Server::bind(address, TowerToHyperService::new(application), limits).await?;
         Ok(Self {
             server,
+            collector,
             sweeper,
             store,
         })
@@ -168,6 +174,7 @@ impl Running {
     /// Ends in the reverse order: first the requests, last the store that they use.
     async fn stop(self) -> Result<()> {
         self.server.shutdown(Duration::from_secs(30)).await;
+        self.collector.shutdown().await;
         self.sweeper.shutdown().await;
         self.store.close().await?;
         Ok(())

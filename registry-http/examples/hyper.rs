@@ -16,9 +16,12 @@ use registry_core::registry::Options;
 use registry_core::{Registry, RepositoryName, Tag};
 use registry_http::{Limits, RegistryService, Server};
 use registry_storage::filesystem::FilesystemBackend;
-use registry_storage::{Maintenance, Store, Sweeper};
+use registry_storage::{CollectOptions, Collector, Maintenance, Store, Sweeper};
 
 use crate::client::{Client, Result};
+
+/// How often what nothing needs any more is looked for.
+const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -39,6 +42,7 @@ async fn main() -> Result<()> {
 /// A registry and what runs beside its requests.
 struct Running {
     server: Server,
+    collector: Collector,
     sweeper: Sweeper,
     store: Arc<dyn Maintenance>,
 }
@@ -48,8 +52,10 @@ impl Running {
     async fn start(folder: &Path, address: &str) -> Result<Self> {
         let store: Arc<dyn Maintenance> = Arc::new(Store::new(FilesystemBackend::open(folder).await?));
 
-        // Without sweeps, abandoned uploads and deleted blobs keep their space.
-        let sweeper = Sweeper::start(Arc::clone(&store), Duration::from_hours(1));
+        // Without the collector, blobs that no manifest names any more stay. Without the sweeper, the bytes of abandoned
+        // uploads and of removed blobs keep their space.
+        let collector = Collector::start(Arc::clone(&store), CollectOptions::new(), HOUR);
+        let sweeper = Sweeper::start(Arc::clone(&store), HOUR);
 
         let limits = Limits::default();
         let service = RegistryService::new(
@@ -59,6 +65,7 @@ impl Running {
         let server = Server::bind(address, service, limits).await?;
         Ok(Self {
             server,
+            collector,
             sweeper,
             store,
         })
@@ -67,6 +74,7 @@ impl Running {
     /// Ends in the reverse order: first the requests, last the store that they use.
     async fn stop(self) -> Result<()> {
         self.server.shutdown(Duration::from_secs(30)).await;
+        self.collector.shutdown().await;
         self.sweeper.shutdown().await;
         self.store.close().await?;
         Ok(())

@@ -4,6 +4,8 @@
 //! HTTP. [`Server`] accepts connections on TCP and unix sockets, with TLS if the feature `tls` is enabled, and serves
 //! this or any other service. [`Proxied`] serves a service below a path, behind proxies and under another URL. The
 //! module `testing` starts a registry for the tests of other programs in two lines.
+//!
+//! The [`guide`] shows how to build a registry from these parts.
 #![forbid(unsafe_code)]
 
 #[cfg(doctest)]
@@ -22,6 +24,23 @@ pub mod auth;
 mod authenticate;
 mod connection;
 mod endpoint;
+#[cfg_attr(
+    all(
+        doc,
+        not(all(
+            feature = "opentelemetry",
+            feature = "notifications",
+            feature = "testing",
+            feature = "tls",
+            feature = "token-server"
+        ))
+    ),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "it links to what other features add"
+    )
+)]
+pub mod guide;
 mod limits;
 mod log_limit;
 mod memory;

@@ -5,6 +5,9 @@ use crate::page::PageQuery;
 use crate::registry::CatalogKey;
 
 /// The rules of a registry that an operator may configure.
+///
+/// A blob has no maximum size. For one, bound what the client announces with an [`Admission`](crate::Admission), or what
+/// arrives with a wrapper of the [`Storage`](crate::Storage).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {

@@ -31,6 +31,39 @@ pub use self::uploads::{Body, UploadKey, UploadStorage};
 /// [`Unavailable`](crate::ErrorCode::Unavailable) and [`StorageFull`](crate::ErrorCode::StorageFull). A method that
 /// returned an error may nevertheless have taken effect, if the storage's answer was lost; every method may be
 /// repeated.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use registry_core::{ErrorCode, Storage, forward_storage};
+///
+/// /// Counts the calls that fail.
+/// #[derive(Debug)]
+/// struct Watched<S: ?Sized> {
+///     failures: AtomicU64,
+///     inner: Arc<S>,
+/// }
+///
+/// /// Calls the inner storage.
+/// macro_rules! watched {
+///     ($self:ident.$method:ident($($argument:expr),*)) => {{
+///         let result = $self.inner.$method($($argument),*).await;
+///         if result.as_ref().is_err_and(|error| error.code() == ErrorCode::Internal) {
+///             $self.failures.fetch_add(1, Ordering::Relaxed);
+///         }
+///         result
+///     }};
+/// }
+///
+/// forward_storage!(
+///     BlobStorage, UploadStorage, ManifestStorage, ListStorage for [S: ?Sized + Storage] Watched<S> => watched
+/// );
+///
+/// fn watch<S: ?Sized + Storage>(inner: Arc<S>) -> impl Storage {
+///     Watched { failures: AtomicU64::new(0), inner }
+/// }
+/// ```
 pub trait Storage: BlobStorage + UploadStorage + ManifestStorage + ListStorage {}
 
 impl<S: ?Sized + BlobStorage + UploadStorage + ManifestStorage + ListStorage> Storage for S {}

@@ -12,6 +12,35 @@ use super::record::RequestRecord;
 /// Is notified of each request once, when its response was sent or given up.
 ///
 /// Its methods are called where responses are sent, so they must not block.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use registry_core::Storage;
+/// use registry_core::operation::Action;
+/// use registry_http::{AccessLog, RegistryService, RequestObserver, RequestRecord};
+///
+/// /// Logs who pushed which image.
+/// #[derive(Debug)]
+/// struct PushLog;
+///
+/// impl RequestObserver for PushLog {
+///     fn finished(&self, record: &RequestRecord) {
+///         let is_push = record.handler == "manifest" && record.action == Some(Action::Push);
+///         if let (true, Some(201), Some(repository)) = (is_push, record.status, &record.repository) {
+///             let tag = record.tag.as_ref().map(tracing::field::display);
+///             let digest = record.digest.as_ref().map(tracing::field::display);
+///             tracing::info!(user = record.principal, %repository, tag, digest, "pushed");
+///         }
+///     }
+/// }
+///
+/// /// Adds it to the access log, which a service has by default.
+/// fn with_push_log<S: Storage>(service: RegistryService<S>) -> RegistryService<S> {
+///     let observers: Vec<Arc<dyn RequestObserver>> = vec![Arc::new(AccessLog), Arc::new(PushLog)];
+///     service.with_observer(Arc::new(observers))
+/// }
+/// ```
 pub trait RequestObserver: fmt::Debug + Send + Sync + 'static {
     /// A request with this header has begun. [`finished`](Self::finished) always follows.
     fn began(&self, _record: &mut RequestRecord, _header: &HeaderMap) {}
@@ -40,6 +69,28 @@ impl RequestObserver for Vec<Arc<dyn RequestObserver>> {
 /// A process that is killed may have changed something without reporting it. A sink that must not miss that records the
 /// intent: [`intend`](Self::intend) is followed by [`accept`](Self::accept) or [`abandon`](Self::abandon), unless the
 /// process ends.
+///
+/// ```
+/// use futures_util::future::BoxFuture;
+/// use registry_core::Event;
+/// use registry_http::{EventSink, RequestRecord};
+/// use tokio::sync::mpsc;
+///
+/// /// Passes on what happened, and who did it, to a task that keeps an index of images.
+/// #[derive(Debug)]
+/// struct ToIndex(mpsc::Sender<(Event, String)>);
+///
+/// impl EventSink for ToIndex {
+///     fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+///         Box::pin(async move {
+///             // A client waits for this. If the task cannot keep up, the index misses an event, and is built anew.
+///             if self.0.try_send((event.clone(), request.principal.clone())).is_err() {
+///                 tracing::warn!(repository = %event.repository, "the index misses an event");
+///             }
+///         })
+///     }
+/// }
+/// ```
 pub trait EventSink: fmt::Debug + Send + Sync + 'static {
     /// Records what a request is about to do. It is called before the storage is, and the request waits for it. If a
     /// request calls it several times, the last one counts. Pulls have no intent.

@@ -140,6 +140,19 @@ fn has_bytes(root: &Path) -> bool {
 }
 
 /// A store on one disk. This process owns the root for as long as the value lives and until [`close`](Backend::close).
+///
+/// What was answered survives a kill and a loss of power.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use registry_storage::filesystem::FilesystemBackend;
+/// use registry_storage::{Maintenance, Store};
+///
+/// async fn open(folder: &std::path::Path) -> Result<Arc<dyn Maintenance>, Box<dyn std::error::Error>> {
+///     Ok(Arc::new(Store::new(FilesystemBackend::open(folder).await?)))
+/// }
+/// ```
 #[derive(Debug)]
 pub struct FilesystemBackend {
     records: RecordStore,
@@ -162,6 +175,8 @@ pub struct FilesystemBackend {
 
 impl FilesystemBackend {
     /// Opens the store below `root` with the default [`FilesystemOptions`], and creates it if there is none.
+    ///
+    /// If another process has it open, this fails with [`OpenError::Held`]; [`FilesystemOptions::wait`] waits for it.
     ///
     /// # Errors
     /// [`OpenError`].

@@ -88,6 +88,10 @@ impl Default for StoreOptions {
 /// Implements [`Storage`](registry_core::Storage) over any backend.
 ///
 /// Any number of stores, in any number of processes, may work on one bucket at once; a disk has one owner.
+///
+/// It starts no task. A process that serves it also runs a [`Sweeper`](crate::Sweeper), without which no space is freed, and,
+/// if what no manifest names should go, a [`Collector`](crate::Collector). [`Maintenance::close`](crate::Maintenance::close)
+/// is the orderly end; a store that is only dropped keeps everything that it answered, as after a kill.
 #[derive(Debug)]
 pub struct Store<B> {
     backend: Arc<B>,
