@@ -96,14 +96,27 @@ impl OpenStorage {
         wait: bool,
     ) -> Result<Self, Failure> {
         let purging = &maintenance.upload_purging;
+        let refuses_writes = maintenance.read_only.enabled;
         match location {
             StorageLocation::Memory => {
                 let store = store(ObjectStoreBackend::memory(), purging);
-                Ok(Self::over(store, purging, collector, USUAL_INTERVAL))
+                Ok(Self::over(
+                    store,
+                    purging,
+                    collector,
+                    USUAL_INTERVAL,
+                    refuses_writes,
+                ))
             }
             StorageLocation::Bucket(bucket) => {
                 let store = store(bucket.open()?, purging);
-                Ok(Self::over(store, purging, collector, BUCKET_INTERVAL))
+                Ok(Self::over(
+                    store,
+                    purging,
+                    collector,
+                    BUCKET_INTERVAL,
+                    refuses_writes,
+                ))
             }
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
@@ -122,7 +135,13 @@ impl OpenStorage {
                     .await
                     .map_err(|cause| cannot_store(root).because(cause.with_owner()))?;
                 let store = store(backend, purging);
-                Ok(Self::over(store, purging, collector, USUAL_INTERVAL))
+                Ok(Self::over(
+                    store,
+                    purging,
+                    collector,
+                    USUAL_INTERVAL,
+                    refuses_writes,
+                ))
             }
         }
     }
@@ -132,10 +151,11 @@ impl OpenStorage {
         purging: &UploadPurging,
         collecting: &Collecting,
         usual_interval: Duration,
+        refuses_writes: bool,
     ) -> Self {
         let interval = purging.interval.map_or(usual_interval, |interval| interval.0);
         let is_read_only = store.write_state().is_read_only;
-        let collector = (collecting.enabled && !is_read_only).then(|| {
+        let collector = (collecting.enabled && !is_read_only && !refuses_writes).then(|| {
             let options = CollectOptions::new().grace(collecting.grace.0);
             let interval = collecting.interval.filter(|interval| !interval.0.is_zero());
             let interval = interval.map_or(usual_interval, |interval| interval.0);

@@ -124,6 +124,7 @@ on_each_backend! {
     a_manifest_that_cannot_be_read_keeps_its_repository
     an_upload_in_progress_is_left_alone
     names_of_repositories_that_begin_alike
+    nothing_goes_while_an_adoption_is_to_be_ended
 }
 
 async fn an_image_that_is_deleted_frees_its_bytes<B: Backend>(world: World<B>) {
@@ -348,6 +349,25 @@ async fn an_upload_in_progress_is_left_alone<B: Backend>(world: World<B>) {
         .await
         .unwrap();
     assert!(world.has_blob("a", &content).await);
+}
+
+/// An adoption that was cut off has made grants, and the manifests that name them are still to come.
+async fn nothing_goes_while_an_adoption_is_to_be_ended<B: Backend>(world: World<B>) {
+    let content = Bytes::from(vec![1; LARGE]);
+    push_blob(world.storage(), "a", &content).await;
+    let record = |finished: &str| {
+        let nonce = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        format!("{{\"begun\":0,{finished}\"nonce\":\"{nonce}\",\"written\":0}}\n").into()
+    };
+    let key = Key::from_stored("adoption/distribution");
+    put_raw(&world.store, &key, record("")).await;
+    for _ in 0..4 {
+        world.clock.advance(DAY);
+        assert_eq!(world.collect(Duration::ZERO).await, CollectReport::default());
+    }
+    put_raw(&world.store, &key, record("\"finished\":1,")).await;
+    world.collect_all().await;
+    assert!(!world.has_blob("a", &content).await);
 }
 
 /// A long component is split in keys, so the folders of one repository are between those of another.

@@ -17,7 +17,7 @@ use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryNa
 use registry_storage::Maintenance as _;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::{ManualClock, SmallDisk};
-use registry_storage::{Store, StoreOptions, Sweeper};
+use registry_storage::{CollectOptions, Store, StoreOptions, Sweeper};
 
 /// A disk of `megabytes` over a folder.
 fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<SmallDisk> {
@@ -164,6 +164,33 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
     let world = World::open(&root).await;
     let tag: Tag = "three".parse().unwrap();
     world.store.delete_tag(&repository(), &tag).await.unwrap();
+}
+
+/// A cycle writes a little itself: with what is kept for deletes, as those do.
+#[tokio::test]
+async fn a_full_disk_is_collected_and_takes_pushes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = mount(folder.path(), 40, FILES) else {
+        return;
+    };
+    let world = World::open(&folder.path().join("root")).await;
+    world.push(12 << 20).await.unwrap();
+    disk.fill(0).unwrap();
+    let refused = world.push(1 << 20).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::StorageFull);
+    let options = CollectOptions::new().grace(Duration::ZERO);
+    let mut removed = 0;
+    for _ in 0..3 {
+        removed += world.store.collect(&options, &()).await.unwrap().removed.blobs;
+    }
+    assert_eq!(removed, 1);
+    world.store.sweep().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = world.push(1 << 20).await {
+        assert_eq!(error.code(), ErrorCode::StorageFull);
+        assert!(Instant::now() < deadline, "there is room, and it is not used");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The regular sweep is days away.

@@ -181,16 +181,18 @@ async fn collect_and_sweep(
     observer: &dyn MaintenanceObserver,
 ) -> Result<Collected, Failure> {
     let failed = |cause| Failure::new("the collection ended early; it can be started again").because(cause);
-    let mut report = store.collect(options, observer).await.map_err(failed)?;
-    for _ in 1..CYCLES {
-        if options.is_dry_run || !(repeat && report.has_more()) {
-            break;
+    let (mut removed, mut removed_blobs) = (BlobCount::default(), BlobCount::default());
+    let mut cycles = 0;
+    let mut report = loop {
+        let report = store.collect(options, observer).await.map_err(failed)?;
+        add(&mut removed, report.removed);
+        add(&mut removed_blobs, report.removed_blobs);
+        cycles += 1;
+        if options.is_dry_run || !(repeat && report.has_more()) || cycles == CYCLES {
+            break report;
         }
-        let (removed, removed_blobs) = (report.removed, report.removed_blobs);
-        report = store.collect(options, observer).await.map_err(failed)?;
-        add(&mut report.removed, removed);
-        add(&mut report.removed_blobs, removed_blobs);
-    }
+    };
+    (report.removed, report.removed_blobs) = (removed, removed_blobs);
     let swept = if options.is_dry_run {
         None
     } else {

@@ -1,6 +1,8 @@
 //! Remarks on keys that act differently, or not at all, because of another value, and on durations without a unit. They
 //! are accepted and logged, because the same file must start.
 
+use std::time::Duration;
+
 use registry_core::page::PageQuery;
 use serde_json::Value;
 
@@ -10,6 +12,9 @@ use super::sections::auth::AuthKind;
 use super::sections::http::Prometheus;
 use super::tree::{self, Node};
 use super::values::GoDuration;
+
+/// A grace that is shorter deserves a remark.
+const SHORT_GRACE: Duration = Duration::from_hours(1);
 
 /// Returns the keys that do not act as written, each with a sentence of which it is the subject.
 pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(&'static str, String)> {
@@ -33,6 +38,11 @@ pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(&'stat
             believes_nobody && tree.has("http.proxyfields"),
             "http.proxyfields",
             "has no effect with `trustedproxies: []`, by which no proxy is believed",
+        ),
+        (
+            configuration.collector.enabled && configuration.collector.grace.0 < SHORT_GRACE,
+            "collector.grace",
+            "is shorter than a large push may take; such a push is refused, because a blob is gone before its manifest comes",
         ),
         (
             auth.kind() == AuthKind::Nobody && names_users_only(configuration),

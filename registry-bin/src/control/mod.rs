@@ -42,12 +42,16 @@ pub(crate) fn execute(
     Ok(outcome.is_success)
 }
 
-/// Runs a command without showing anything. Returns `false` if it found a fault in the registry.
+/// Runs a command, and shows only what is wrong. Returns `false` if it found a fault in the registry.
 pub(crate) fn execute_quietly(
     location: &StorageLocation,
     command: impl Command + Serialize,
 ) -> Result<bool, Failure> {
-    Ok(block_on(dispatch(location, command))?.is_success)
+    let outcome = block_on(dispatch(location, command))?;
+    if !outcome.is_success {
+        show::print(&outcome.text)?;
+    }
+    Ok(outcome.is_success)
 }
 
 /// Does work that is never done by a server, shows its progress, and prints the result.

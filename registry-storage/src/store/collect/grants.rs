@@ -320,10 +320,15 @@ impl<B: Backend> Store<B> {
 }
 
 /// Reads a manifest from the medium. The inner error is one of the record.
+#[derive(Clone)]
 struct ReadManifest(Key);
 
 impl Transaction for ReadManifest {
     type Output = Result<Found<ManifestRecord>, Error>;
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Reading(self.clone()))
+    }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         Ok(Found::new(records.get(&self.0).await?.as_ref()))
@@ -331,6 +336,7 @@ impl Transaction for ReadManifest {
 }
 
 /// Makes a Pending manifest Dead as it was read. Returns `false` if it was written since.
+#[derive(Clone)]
 struct EndPush {
     key: Key,
     dead: ManifestRecord,
@@ -339,6 +345,10 @@ struct EndPush {
 
 impl Transaction for EndPush {
     type Output = bool;
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
         let condition = Condition::Matches(self.version);
@@ -350,6 +360,7 @@ impl Transaction for EndPush {
     }
 }
 
+#[derive(Clone)]
 struct WriteCollected {
     key: Key,
     collected: CollectedRecord,
@@ -357,6 +368,11 @@ struct WriteCollected {
 
 impl Transaction for WriteCollected {
     type Output = ();
+
+    /// Without it, a cycle on a full disk would end here, and never free anything.
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         // It only saves work, so the last writer wins.

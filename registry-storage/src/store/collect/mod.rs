@@ -15,9 +15,12 @@ use registry_core::Error;
 
 use self::cycle::Facts;
 use super::Store;
+use super::edge::read_cached;
 use crate::backend::Backend;
 use crate::chain::{Collect, State};
+use crate::key::Key;
 use crate::observer::MaintenanceObserver;
+use crate::record::AdoptionRecord;
 
 /// How a store is collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,12 +167,16 @@ impl CollectReport {
 }
 
 impl<B: Backend> Store<B> {
-    /// Returns whether an adoption is in progress.
-    fn is_adopting(&self) -> bool {
+    /// Returns whether an adoption is in progress, or was cut off and is still to be ended.
+    async fn is_adopting(&self) -> Result<bool, Error> {
         #[cfg(all(feature = "filesystem", unix))]
-        return self.adopting.available_permits() == 0;
-        #[cfg(not(all(feature = "filesystem", unix)))]
-        false
+        if self.adopting.available_permits() == 0 {
+            return Ok(true);
+        }
+        let adoption = read_cached::<AdoptionRecord>(&*self.backend, &Key::adoption()).await?;
+        Ok(adoption
+            .header()
+            .is_some_and(|adoption| adoption.finished.is_none()))
     }
 
     /// Runs a cycle of the collector.
@@ -179,7 +186,7 @@ impl<B: Backend> Store<B> {
         observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error> {
         let mut report = CollectReport::default();
-        if self.is_adopting() {
+        if self.is_adopting().await? {
             return Ok(report);
         }
         let cycle = self.begin_cycle(options).await?;
