@@ -300,6 +300,13 @@ pub trait BytesWriter: Send {
 }
 
 /// A place that keeps records and bytes.
+///
+/// A whole backend that passes `registry_storage::backend_conformance_tests!`, on two maps:
+///
+/// ```
+#[doc = include_str!("../examples/backend/maps.rs")]
+/// # drop(registry_storage::Store::new(MapBackend::default()));
+/// ```
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Reads a record, or returns `None` if it does not exist. It is as new as the last transaction that ended before
     /// the call, unless the backend is configured to serve older ones.

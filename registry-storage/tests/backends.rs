@@ -6,11 +6,20 @@ use registry_storage::ObjectStoreBackend;
 
 #[path = "support/versitygw.rs"]
 mod gateway;
+#[path = "../examples/backend/maps.rs"]
+mod maps;
 
 mod memory {
     use super::*;
 
     registry_storage::backend_conformance_tests!(async || (ObjectStoreBackend::memory(), ()));
+}
+
+/// The example for those who write a backend.
+mod example {
+    use crate::maps::MapBackend;
+
+    registry_storage::backend_conformance_tests!(async || (MapBackend::default(), ()));
 }
 
 mod faulty_without_faults {
