@@ -1,6 +1,7 @@
 //! `Store::check`: each invariant is broken by hand, found as what it is, and repaired.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+#[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
 use bytes::Bytes;

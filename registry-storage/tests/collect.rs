@@ -7,11 +7,9 @@ mod backends;
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
-use std::future::poll_fn;
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +27,7 @@ use crate::support::images::{
     IMAGE, Image, digest, image, name, push_blob, push_image, push_index, push_referrer, put, start_upload,
     try_push,
 };
+use crate::support::poll_times;
 use crate::support::tamper::put_raw;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -409,24 +408,6 @@ fn stepped() -> World<Faulty<ObjectStoreBackend>> {
     world(backend, None)
 }
 
-/// Polls a future this often. Returns whether it is done.
-async fn advance<F: Future>(future: &mut Pin<&mut F>, mut polls: usize) -> Option<F::Output> {
-    poll_fn(|context| {
-        if polls == 0 {
-            return Poll::Ready(None);
-        }
-        polls -= 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => {
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    })
-    .await
-}
-
 /// A push of a manifest is cut at any call, whole cycles run, and the push goes on: it is refused, or whole.
 #[tokio::test]
 async fn a_push_that_stops_anywhere_beside_cycles_is_whole_or_refused() {
@@ -437,14 +418,14 @@ async fn a_push_that_stops_anywhere_beside_cycles_is_whole_or_refused() {
         world.delete("a", &pushed).await;
         let store = Arc::clone(&world.store);
         let mut push = pin!(async { put(&*store, "a", Some("t"), IMAGE, &pushed.bytes).await });
-        let mut outcome = advance(&mut push, cut).await;
+        let mut outcome = poll_times(push.as_mut(), cut).await;
         let is_cut = outcome.is_none();
         for _ in 0..3 {
             world.collect(Duration::ZERO).await;
         }
         world.store.sweep().await.unwrap();
         while outcome.is_none() {
-            outcome = advance(&mut push, 1).await;
+            outcome = poll_times(push.as_mut(), 1).await;
         }
         let is_whole = world.has_blob("a", &pushed.layer).await && world.has_blob("a", &pushed.config).await;
         match outcome.unwrap() {
@@ -474,14 +455,14 @@ async fn a_commit_that_stops_anywhere_beside_cycles_leaves_a_whole_blob_or_none(
             let upload = start_upload(world.storage(), "a", &content).await;
             let (store, digest) = (Arc::clone(&world.store), digest(&content));
             let mut commit = pin!(async { (&*store as &dyn Storage).commit_upload(&upload, &digest).await });
-            let mut outcome = advance(&mut commit, cut).await;
+            let mut outcome = poll_times(commit.as_mut(), cut).await;
             let is_cut = outcome.is_none();
             for _ in 0..4 {
                 world.collect(Duration::ZERO).await;
                 world.store.sweep().await.unwrap();
             }
             while outcome.is_none() {
-                outcome = advance(&mut commit, 1).await;
+                outcome = poll_times(commit.as_mut(), 1).await;
             }
             // Without a grace, a blob that no manifest names may be gone as soon as it is there.
             drop(outcome);
@@ -504,7 +485,7 @@ async fn a_cycle_that_stops_anywhere_is_continued_by_the_next() {
         let options = CollectOptions::new().grace(Duration::ZERO);
         let is_cut = {
             let mut cycle = pin!(world.store.collect(&options, &()));
-            advance(&mut cycle, cut).await.is_none()
+            poll_times(cycle.as_mut(), cut).await.is_none()
         };
         let report = world.collect(Duration::ZERO).await;
         if is_cut {
@@ -533,21 +514,21 @@ async fn two_cycles_and_a_push_in_any_order() {
             world.delete("a", &pushed).await;
             let options = CollectOptions::new().grace(Duration::ZERO);
             let mut cycle = pin!(world.store.collect(&options, &()));
-            let slow = advance(&mut cycle, first).await;
+            let slow = poll_times(cycle.as_mut(), first).await;
             let store = Arc::clone(&world.store);
             let mut push = pin!(async { put(&*store, "a", Some("t"), IMAGE, &pushed.bytes).await });
-            let mut outcome = advance(&mut push, second).await;
+            let mut outcome = poll_times(push.as_mut(), second).await;
             let is_cut = outcome.is_none();
             // Another process condemns meanwhile, in a cycle of its own, which a crash keeps from being sealed or not.
             let mut other = pin!(world.store.collect(&options, &()));
-            let _stopped = advance(&mut other, 60).await;
+            let _stopped = poll_times(other.as_mut(), 60).await;
             if slow.is_none() {
                 cycle.await.unwrap();
             } else {
                 is_done = true;
             }
             while outcome.is_none() {
-                outcome = advance(&mut push, 1).await;
+                outcome = poll_times(push.as_mut(), 1).await;
             }
             if outcome.unwrap().is_ok() {
                 assert!(

@@ -10,7 +10,6 @@ mod support;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -25,6 +24,7 @@ use registry_storage::testing::faulty::Fault;
 use registry_storage::{Backend, BytesName, Key, ObjectStoreBackend, Store};
 
 use crate::support::images::{digest, name, push_blob, push_image, start_upload, try_push};
+use crate::support::poll_times;
 use crate::support::tamper::put_raw;
 
 /// Larger than what is kept in a record.
@@ -370,22 +370,4 @@ async fn resume<B: Backend>(world: &World<B>, upload: &UploadKey, content: &Byte
         assert!(refusals.contains(&error.code()), "{error:?}");
         push_blob(world.storage(), "a", content).await;
     }
-}
-
-/// Polls a future so often at most.
-async fn poll_times<F: Future>(mut future: std::pin::Pin<&mut F>, mut times: usize) -> Option<F::Output> {
-    std::future::poll_fn(|context| {
-        if times == 0 {
-            return Poll::Ready(None);
-        }
-        times -= 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => {
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }

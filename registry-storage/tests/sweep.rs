@@ -7,13 +7,11 @@
 #[path = "support/backends.rs"]
 mod backends;
 #[expect(dead_code, reason = "each test program uses its own part")]
-#[path = "support/tamper.rs"]
-mod tamper;
+mod support;
 
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +28,8 @@ use registry_storage::{
     Backend, Clock as _, Key, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper,
 };
 
-use crate::tamper::put_raw;
+use crate::support::poll_times;
+use crate::support::tamper::put_raw;
 
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -498,7 +497,7 @@ async fn a_record_that_cannot_be_read_is_stepped_over_and_what_it_may_name_stays
         }
         match before {
             Some(before) => put_raw(&world.store, &record, before.value).await,
-            None => tamper::remove(&world.store, &record).await,
+            None => support::tamper::remove(&world.store, &record).await,
         }
     }
     world.assert_blob(&content(2, 20_000)).await;
@@ -579,24 +578,6 @@ async fn a_cancel_and_a_sweep_at_any_steps_of_a_commit_leave_no_blob_without_byt
         }
         cancel_at += 1;
     }
-}
-
-/// Polls a future so often at most.
-async fn poll_times<F: Future>(mut future: std::pin::Pin<&mut F>, mut times: usize) -> Option<F::Output> {
-    std::future::poll_fn(|context| {
-        if times == 0 {
-            return Poll::Ready(None);
-        }
-        times -= 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => {
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }
 
 /// Bytes that were completed to be hashed again are their session's, though no blob names them.
