@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::support::client::{target_of, with_query};
 use crate::support::content::{Content, Hashed};
 use crate::support::repository::Repository;
-use crate::support::server::Server;
+use crate::support::server::{Server, until};
 use crate::tools::{Tool, server_and_folder};
 
 fn tool(folder: &Path) -> Option<Tool> {
@@ -227,8 +227,20 @@ fn an_upload_that_is_refused_for_want_of_memory_reads_the_answer() {
     let curl = curl.with(["--silent", "--show-error", "--max-time", "20"]);
     let server = Server::run_with(
         &["serve", "--listen", "127.0.0.1:0"],
-        &[("REGISTRY_HTTP_LIMITS_MEMORY", "8388608")],
+        &[
+            ("REGISTRY_HTTP_LIMITS_MEMORY", "8388608"),
+            ("REGISTRY_LOG_LEVEL", "debug"),
+        ],
     );
+    // A connection that cannot be paid for ends without an answer. Only then may curl fail.
+    let ended = || {
+        let output = server.output();
+        let reasons = ["there is no memory for a connection", "its connection is cut"];
+        reasons
+            .map(|reason| output.matches(reason).count())
+            .iter()
+            .sum::<usize>()
+    };
     let url = |target: &str| format!("http://{}/v2/{target}", server.address());
     let ask = |arguments: &[&str], target: &str| {
         let http2 = [
@@ -262,23 +274,26 @@ fn an_upload_that_is_refused_for_want_of_memory_reads_the_answer() {
     while refused < 5 {
         tries += 1;
         assert!(tries < 2000, "nothing is refused");
-        match ask(&[], "").as_deref() {
-            Ok("429") => {}
+        let before = ended();
+        let asked = match ask(&[], "").as_deref() {
+            Ok("429") => ask(&["--upload-file", "whole"], &session),
             Ok(_) => {
                 held.push(hold(tries));
                 continue;
             }
-            // Not even the connection could be paid for: give some back.
-            Err(_) => {
-                drop(held.swap_remove(tries % held.len()));
-                continue;
-            }
-        }
-        match ask(&["--upload-file", "whole"], &session).as_deref() {
+            Err(error) => Err(error.to_owned()),
+        };
+        match asked.as_deref() {
             Ok("429") => refused += 1,
             // Some was given back.
             Ok("404") => continue,
-            other => panic!("{other:?}"),
+            Ok(other) => panic!("{other}"),
+            Err(error) => {
+                eprintln!("{error}");
+                until(|| ended() > before);
+                drop(held.swap_remove(tries % held.len()));
+                continue;
+            }
         }
         let answer = std::fs::read_to_string(folder.path().join("answer")).expect("it has a body");
         assert!(answer.contains("TOOMANYREQUESTS"), "{answer}");

@@ -147,6 +147,8 @@ impl<S> WatchedService<S> {
             Ok(()) => account.charge(REQUEST_BYTES, MemoryUse::Request),
             Err(Denied::Refuse(refused)) => Err(refused),
             Err(Denied::Cut(refused)) => {
+                let peer = self.connection.peer();
+                tracing::debug!(%peer, "there is no memory for a stream; its connection is cut");
                 self.activity.put_out();
                 Err(refused)
             }
