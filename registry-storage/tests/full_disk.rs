@@ -166,6 +166,30 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
     world.store.delete_tag(&repository(), &tag).await.unwrap();
 }
 
+/// Removing a file that is open frees nothing.
+#[tokio::test]
+async fn a_full_disk_takes_deletes_while_another_program_copies_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = mount(folder.path(), 40, FILES) else {
+        return;
+    };
+    let root = folder.path().join("root");
+    let world = World::open(&root).await;
+    let tag: Tag = "one".parse().unwrap();
+    world.push_manifest(tag.as_str()).await.unwrap();
+    let copied = std::fs::File::open(root.join("reserve")).unwrap();
+    disk.fill(0).unwrap();
+    for number in 0..40 {
+        if let Err(error) = world.push_manifest(&format!("more-{number}")).await {
+            assert_eq!(error.code(), ErrorCode::StorageFull);
+            break;
+        }
+    }
+    world.store.delete_tag(&repository(), &tag).await.unwrap();
+    assert!(!root.join("reserve").exists(), "it was used");
+    drop(copied);
+}
+
 /// A cycle writes a little itself: with what is kept for deletes, as those do.
 #[tokio::test]
 async fn a_full_disk_is_collected_and_takes_pushes_again() {

@@ -111,7 +111,7 @@ impl Reserve {
 
     /// Removes the reserve of a root that cannot be opened for lack of space; returns `false` if there is none.
     pub(super) fn remove(root: &Path) -> bool {
-        fs::remove_file(root.join(RESERVE_FILE)).is_ok()
+        remove(&root.join(RESERVE_FILE)).is_ok()
     }
 
     /// Gives the space to operations that free space; returns `false` if it was given already, or there is none.
@@ -283,9 +283,22 @@ fn make(root: &Path, size: u64) -> bool {
     let made = allocate(&path, size).is_ok();
     if !made {
         // The part that was allocated is not enough, and takes room from operations that free space.
-        drop(fs::remove_file(path));
+        drop(remove(&path));
     }
     made
+}
+
+/// Removes the file, and frees its space at once, even while another program has it open: one that copies the folder, or a
+/// process that was just forked.
+fn remove(path: &Path) -> io::Result<()> {
+    // At the end of a quota btrfs cuts no file, but removes one.
+    drop(
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|file| file.set_len(0)),
+    );
+    fs::remove_file(path)
 }
 
 fn allocate(path: &Path, size: u64) -> io::Result<()> {
