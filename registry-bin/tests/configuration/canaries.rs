@@ -8,7 +8,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
-use crate::reload::wait_for;
 use crate::starts::Running;
 use crate::{program, until, with_configuration};
 
@@ -525,7 +524,7 @@ fn a_reload_shows_nothing_of_what_it_refuses() {
         refused("key", form, form);
     }
     write("key", &key);
-    wait_for(&server, "read again and is in force");
+    server.log_with("read again and is in force");
     let with_content = text.replace("key: key", &format!("key: '{}'", forms[1]));
     refused("config.yml", &with_content, &key);
     let lines: Vec<String> = key.lines().map(|line| format!("      {line}\n")).collect();

@@ -77,7 +77,7 @@ fn the_file_of_registry_2_starts_with_one_notice() {
     let response = Request::new(server.address(), "GET", "/v2/").send();
     assert_eq!(response.status, 200);
     assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
-    let log = server.log();
+    let log = server.log_with("listening");
     let notices: Vec<&str> = log.lines().filter(|line| line.contains("no effect")).collect();
     assert_eq!(notices.len(), 1, "{log}");
     assert!(
@@ -94,7 +94,7 @@ fn the_file_of_registry_3_starts_with_its_metrics() {
         &[FOLDER, ("REGISTRY_HTTP_DEBUG_ADDR", "127.0.0.1:0")],
     );
     assert_eq!(Request::new(server.address(), "GET", "/v2/").send().status, 200);
-    let log = server.log();
+    let log = server.log_with("listening");
     let address = log
         .split_once("address=")
         .expect("the debug listener is logged")

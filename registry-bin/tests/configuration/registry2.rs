@@ -238,7 +238,7 @@ fn variables_of_kubernetes_for_services_called_like_keys_do_not_stop_a_start() {
             ("REGISTRY_HTTP_SERVICE_PORT", "5000"),
         ],
     );
-    let log = server.log();
+    let log = server.log_with("listening");
     for service in [
         "registry-auth",
         "registry-storage",
@@ -315,8 +315,8 @@ fn certificates_of_version_1_serve_and_clients_that_show_one_are_told() {
         if is_taken {
             assert!(!server.log().contains("handshake failed"), "{}", server.log());
         } else {
-            until(|| server.log().contains("X.509 version 1"));
-            assert!(server.log().contains("-extfile"), "{}", server.log());
+            let log = server.log_with("X.509 version 1");
+            assert!(log.contains("-extfile"), "{log}");
         }
     }
 }

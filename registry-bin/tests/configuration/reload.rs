@@ -1,22 +1,11 @@
 //! Changes of the file while the server runs.
 
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::starts::Running;
-use crate::support::server::pause;
 use crate::{program, until};
 
 const TEXT: &str = "version: 0.1\nstorage: inmemory\nlog:\n  level: error\n";
-
-/// Waits until the log has a line with `text`.
-pub(crate) fn wait_for(server: &Running, text: &str) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !server.log().contains(text) {
-        assert!(Instant::now() < end, "{text}: {}", server.log());
-        pause();
-    }
-}
 
 fn write(server: &Running, text: &str) {
     std::fs::write(server.folder.path().join("config.yml"), text).expect("a file can be written");
@@ -27,14 +16,14 @@ fn a_changed_file_comes_into_force_by_itself_and_a_bad_one_does_not() {
     let server = Running::start(Some(TEXT), &[]);
     assert_eq!(server.log(), "", "only errors are logged");
     write(&server, &TEXT.replace("error", "info"));
-    wait_for(&server, "read again and is in force");
+    server.log_with("read again and is in force");
     write(&server, "version: 0.1\nstorage: inmemory\nlog:\n  level: loud\n");
-    wait_for(&server, "line 4: log.level");
+    server.log_with("line 4: log.level");
     write(
         &server,
         "version: 0.1\nstorage: inmemory\nlog:\n  level: info\ncatalog:\n  maxentries: 5\n",
     );
-    wait_for(&server, "catalog.maxentries");
+    server.log_with("catalog.maxentries");
     assert!(server.log().contains("wait for a restart"));
 }
 
@@ -47,10 +36,7 @@ fn a_changed_secret_waits_for_a_restart_and_is_told_by_its_key_alone() {
     };
     let server = Running::start(Some(&text("canary-1", "a", "info")), &[]);
     write(&server, &text("canary-2", "b", "info"));
-    wait_for(
-        &server,
-        "wait for a restart keys=\"http.secret, notifications.endpoints\"",
-    );
+    server.log_with("wait for a restart keys=\"http.secret, notifications.endpoints\"");
     // As at the start: nothing waits.
     let before = server.log().matches("wait for a restart").count();
     let read = server.log().matches("read again and is in force").count();
@@ -81,7 +67,7 @@ fn a_folder_that_is_swapped_by_a_symbolic_link_is_seen_as_kubernetes_swaps_it() 
     std::fs::remove_file(folder.join("config.yml")).unwrap();
     std::os::unix::fs::symlink("data-link/config.yml", folder.join("config.yml")).unwrap();
     point("v2");
-    wait_for(&server, "read again and is in force");
+    server.log_with("read again and is in force");
 }
 
 fn hang_up(process: u32) {
@@ -93,7 +79,7 @@ fn hang_up(process: u32) {
 fn a_hangup_reads_everything_again() {
     let server = Running::start(Some(&TEXT.replace("error", "info")), &[]);
     hang_up(server.id());
-    wait_for(&server, "read again and is in force");
+    server.log_with("read again and is in force");
 }
 
 #[test]
@@ -124,7 +110,7 @@ fn a_hangup_while_the_data_is_waited_for_does_not_end_the_server() {
     });
     hang_up(second.id());
     hang_up(first.id());
-    wait_for(&first, "read again and is in force");
+    first.log_with("read again and is in force");
     assert!(second.try_wait().unwrap().is_none());
     let _folder = first.process_ended();
     until(|| has_logged("read again and is in force"));

@@ -12,7 +12,6 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::json;
 
-use crate::reload::wait_for;
 use crate::starts::Running;
 use crate::support::client::Request;
 use crate::{until, with_configuration};
@@ -95,8 +94,8 @@ fn keys_of_tokens_change_with_a_link() {
     until(|| new.status(&server) == 404);
     assert_eq!(old.status(&server), 401);
     point(server.folder.path(), "v3");
-    wait_for(&server, REFUSED);
-    wait_for(&server, "config.yml: line 4: auth.token.jwks: data/keys.json: ");
+    server.log_with(REFUSED);
+    server.log_with("config.yml: line 4: auth.token.jwks: data/keys.json: ");
     assert_eq!(new.status(&server), 404);
 }
 
@@ -173,11 +172,8 @@ fn certificates_change_with_a_link_under_an_open_connection() {
     assert!(connect(&server, &first).is_err());
     // A key that is another certificate's.
     point(server.folder.path(), "v3");
-    wait_for(&server, REFUSED);
-    wait_for(
-        &server,
-        "http.tls.certificate: data/tls.crt with the key data/tls.key: ",
-    );
+    server.log_with(REFUSED);
+    server.log_with("http.tls.certificate: data/tls.crt with the key data/tls.key: ");
     let mut other = connect(&server, &second).expect("the second certificate is still in force");
     assert_eq!(ask(&mut other), "HTTP/1.1 200 OK");
     assert_eq!(ask(&mut open), "HTTP/1.1 200 OK");

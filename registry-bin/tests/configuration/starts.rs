@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::process::Child;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::support::server::pause;
 use crate::{program, until, with_configuration};
 
 /// A server that is killed at its end, and where it listens.
@@ -82,6 +84,21 @@ impl Running {
         Some(listening.next()?["address"].as_str()?.to_owned())
     }
 
+    /// Waits until the log contains `text`, and returns what it logged so far. The log is written a moment after what it says:
+    /// all that is said of a start is there once `listening` is.
+    #[track_caller]
+    pub(crate) fn log_with(&self, text: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let log = self.log();
+            if log.contains(text) {
+                return log;
+            }
+            assert!(Instant::now() < deadline, "{text:?} is not in {log}");
+            pause();
+        }
+    }
+
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
@@ -143,11 +160,8 @@ fn the_first_user_is_told_in_the_form_of_the_log() {
             (&"users".into(), &"docker".into())
         );
         let password = lines[0]["password"].as_str().expect("there is a password");
-        assert!(
-            password.len() > 20 && !server.log().contains(password),
-            "{}",
-            server.log()
-        );
+        let log = server.log_with("listening");
+        assert!(password.len() > 20 && !log.contains(password), "{log}");
     }
 }
 
@@ -164,7 +178,7 @@ fn with_a_log_of_json_nothing_is_prose() {
     let server = Running::start(None, &[PLACE, ("REGISTRY_LOG_FORMATTER", "json")]);
     assert!(server.url.starts_with("http://127.0.0.1:"), "{}", server.url);
     let output = std::fs::read_to_string(server.folder.path().join("output"));
-    for line in [output.expect("it is text"), server.log()]
+    for line in [output.expect("it is text"), server.log_with("listening")]
         .iter()
         .flat_map(|text| text.lines())
     {
@@ -180,11 +194,7 @@ fn a_server_that_is_open_to_everybody_warns_and_says_what_docker_needs() {
         std::fs::read_to_string(server.folder.path().join("output")).expect("it can be read")
     };
     let server = Running::start(Some("version: 0.1\nstorage: inmemory\n"), &open);
-    until(|| {
-        server
-            .log()
-            .contains("whoever reaches this address may pull and push")
-    });
+    server.log_with("whoever reaches this address may pull and push");
     until(|| output(&server).contains("insecure-registries"));
     let (_, port) = server.url.rsplit_once(':').expect("it has a port");
     assert!(output(&server).contains(&format!("[\"HOST:{port}\"]")));
@@ -197,7 +207,8 @@ fn a_server_that_is_open_to_everybody_warns_and_says_what_docker_needs() {
     ] {
         let server = Running::start(Some(text), variables);
         until(|| output(&server).contains("Push with"));
-        assert!(!server.log().contains("whoever reaches"), "{}", server.log());
+        let log = server.log_with("listening");
+        assert!(!log.contains("whoever reaches"), "{log}");
     }
 }
 

@@ -92,7 +92,7 @@ fn a_hash_that_is_not_of_bcrypt_is_told_and_stops_nobody_else() {
         .output();
     let report = String::from_utf8(check.expect("the program runs").stdout).expect("text");
     let server = Running::start_in(folder, true, &[]);
-    for told in [report, server.log()] {
+    for told in [report, server.log_with("listening")] {
         says(&told, &["users", "line 1", "MD5", "alice", "cannot log in"]);
         assert!(!told.contains("canary"), "{told}");
     }
@@ -113,8 +113,9 @@ fn lines_that_lock_a_user_out_are_logged_when_the_file_is_read_again() {
     let path = folder.path().join("users");
     fs::write(&path, &good).expect("a file can be written");
     let server = Running::start_in(folder, true, &[]);
-    assert!(!server.log().contains("file of users"), "{}", server.log());
-    let before = server.log().len();
+    let log = server.log_with("listening");
+    assert!(!log.contains("file of users"), "{log}");
+    let before = log.len();
     let path = server.folder.path().join("users");
     let text = format!(
         "{good}carol:$apr1$canary$canary\ndora:canary\nalice:{}\n",
@@ -147,7 +148,7 @@ fn of_a_file_of_users_with_many_bad_lines_some_are_logged_and_all_are_counted() 
     let lines: String = (0..200).map(|number| format!("user-{number}:plain\n")).collect();
     fs::write(folder.path().join("users"), lines).expect("a file can be written");
     let server = Running::start_in(folder, true, &[]);
-    let log = server.log();
+    let log = server.log_with("listening");
     assert_eq!(log.matches("cannot log in").count(), 50, "{log}");
     says(&log, &["150 more lines are like these"]);
 }
@@ -168,7 +169,7 @@ fn keys_of_tokens_that_verify_nothing_are_told() {
         .output();
     let report = String::from_utf8(check.expect("the program runs").stdout).expect("text");
     let server = Running::start_in(folder, true, &[]);
-    for told in [report, server.log()] {
+    for told in [report, server.log_with("listening")] {
         says(
             &told,
             &[

@@ -1,11 +1,6 @@
 //! A server that is killed at random points of a push, again and again, over one folder: what was answered is there,
 //! what was begun goes on, and nothing is left over.
 
-#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
-
-#[expect(dead_code, reason = "each test program uses its own part")]
-mod support;
-
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -14,10 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use support::client::{Request, Response, with_query};
-use support::content::{Content, Random, sha256};
-use support::repository::{CONFIG, IMAGE, LAYER, Repository, descriptor, image};
-use support::server::Server;
+
+use crate::support::client::{Request, Response, with_query};
+use crate::support::content::{Content, Random, sha256};
+use crate::support::repository::{CONFIG, IMAGE, LAYER, Repository, descriptor, image};
+use crate::support::server::Server;
 
 /// How often the server is killed.
 const ROUNDS: u64 = 100;
