@@ -237,16 +237,8 @@ fn fifty_repositories_move_from_the_distribution_registry_and_back() {
         "{looked}"
     );
     let ours = Server::run_with(&["serve", &configured], &variables);
-    assert!(
-        ours.output().contains("adopted 50 repositories"),
-        "{}",
-        ours.output()
-    );
-    assert!(
-        ours.output().contains("1 upload in progress"),
-        "{}",
-        ours.output()
-    );
+    ours.output_with("adopted 50 repositories");
+    ours.output_with("1 upload in progress");
     let adopted = walk(ours.address());
     assert!(adopted == before, "{:?}", difference(&before, &adopted));
     assert!(files(&root.join("docker")) == tree, "the tree is as it was");

@@ -151,6 +151,6 @@ fn too_many_requests_are_tried_again() {
     std::fs::write(&configuration, written).expect("a file can be written");
     let server = Server::configured(&configuration);
     push_and_pull(&skopeo, &server, folder.path(), &[1, 1000]);
-    assert!(server.output().contains(" 429 "), "{}", server.output());
+    server.output_with(" 429 ");
     expect_sound(&folder.path().join("target"));
 }
