@@ -8,6 +8,7 @@ mod support;
 
 mod accepts;
 mod buildah;
+mod collecting;
 mod containerd;
 mod curl;
 mod distribution;

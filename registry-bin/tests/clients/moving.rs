@@ -18,17 +18,21 @@ use crate::support::server::Server;
 use crate::tools::{Tool, find};
 
 /// Everything that a registry serves, found from its catalog: manifests with their types, and digests of blobs.
-type Served = BTreeMap<String, (String, Vec<u8>)>;
+pub(crate) type Served = BTreeMap<String, (String, Vec<u8>)>;
 
-fn walk(address: SocketAddr) -> Served {
+pub(crate) fn walk(address: SocketAddr) -> Served {
     let mut served = Served::new();
     let catalog = Request::new(address, "GET", "/v2/_catalog?n=1000").send();
     catalog.expect_status(200);
     for name in strings(&catalog.json()["repositories"]) {
-        served.insert(name.clone(), (String::new(), Vec::new()));
         let repository = Repository::new(address, name);
         let tags = repository.get("tags/list");
+        if tags.status == 404 {
+            // That registry lists a repository that never had a manifest.
+            continue;
+        }
         tags.expect_status(200);
+        served.insert(repository.name.clone(), (String::new(), Vec::new()));
         // That registry says null where all tags were deleted.
         let tags = Some(&tags.json()["tags"])
             .filter(|tags| !tags.is_null())
@@ -73,7 +77,7 @@ fn walk_manifest(repository: &Repository, reference: &str, served: &mut Served) 
 }
 
 /// Pushes images for one and two platforms that share layers to twelve repositories, from one layout.
-fn push_from_layout(skopeo: &Tool, folder: &Path, address: SocketAddr) {
+pub(crate) fn push_from_layout(skopeo: &Tool, folder: &Path, address: SocketAddr) {
     let source = folder.join("source");
     let layout = Layout::create(&source);
     let mut descriptors = Vec::new();
@@ -119,7 +123,7 @@ fn copy(skopeo: &Tool, from: &str, to: &str) {
 }
 
 /// Copies the twelve repositories to others of the same registry; blobs are mounted.
-fn synchronise(skopeo: &Tool, folder: &Path, address: SocketAddr) {
+pub(crate) fn synchronise(skopeo: &Tool, folder: &Path, address: SocketAddr) {
     let images: String = (0..12)
         .map(|number| format!("    first/image{number}: []\n"))
         .collect();
@@ -159,7 +163,7 @@ fn begin_upload(repository: &Repository) {
 }
 
 /// Runs the program to its end and returns what it printed.
-fn run_ours(arguments: &[&str], root: &Path) -> String {
+pub(crate) fn run_ours(arguments: &[&str], root: &Path) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_registry-bin"))
         .args(arguments)
         .env(ROOT, root)
@@ -175,7 +179,7 @@ fn run_ours(arguments: &[&str], root: &Path) -> String {
 }
 
 /// Returns all files below a folder with their content.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![folder.to_owned()];
     while let Some(folder) = waiting.pop() {
@@ -329,7 +333,7 @@ fn fifty_repositories_move_from_the_distribution_registry_and_back() {
 }
 
 /// Returns the names that only one has, or that differ.
-fn difference<'s>(one: &'s Served, other: &'s Served) -> Vec<&'s str> {
+pub(crate) fn difference<'s>(one: &'s Served, other: &'s Served) -> Vec<&'s str> {
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     let differs = |name: &&String| one.get(*name) != other.get(*name);
     names.into_iter().filter(differs).map(String::as_str).collect()
