@@ -10,12 +10,12 @@ use std::time::Duration;
 use registry_core::Storage;
 use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
 use registry_storage::{
-    Backend, CollectOptions, Collector, Maintenance, ObjectStoreBackend, Store, StoreOptions, Sweeper,
-    SystemClock,
+    Backend, CollectOptions, Collector, Maintenance, ObjectStoreBackend, ScrubOptions, Scrubber, Store,
+    StoreOptions, Sweeper, SystemClock,
 };
 
 use crate::bucket::Bucket;
-use crate::config::sections::collector::Collector as Collecting;
+use crate::config::Configuration;
 use crate::config::sections::storage::{self, UploadPurging};
 use crate::failure::Failure;
 use crate::kernel_files;
@@ -83,6 +83,8 @@ pub(crate) struct OpenStorage {
     sweeper: Option<Sweeper>,
     /// `None` if nothing can be written, or nothing is to be collected without being asked.
     collector: Option<Collector>,
+    /// `None` if nothing can be written, or nothing is to be scrubbed.
+    scrubber: Option<Scrubber>,
 }
 
 impl OpenStorage {
@@ -90,33 +92,20 @@ impl OpenStorage {
     /// has it.
     pub(crate) async fn open(
         location: &StorageLocation,
-        maintenance: &storage::Maintenance,
-        collector: &Collecting,
+        configuration: &Configuration,
         open_files: usize,
         wait: bool,
     ) -> Result<Self, Failure> {
+        let maintenance = &configuration.storage.maintenance;
         let purging = &maintenance.upload_purging;
-        let refuses_writes = maintenance.read_only.enabled;
         match location {
             StorageLocation::Memory => {
                 let store = store(ObjectStoreBackend::memory(), purging);
-                Ok(Self::over(
-                    store,
-                    purging,
-                    collector,
-                    USUAL_INTERVAL,
-                    refuses_writes,
-                ))
+                Ok(Self::over(store, configuration, false))
             }
             StorageLocation::Bucket(bucket) => {
                 let store = store(bucket.open()?, purging);
-                Ok(Self::over(
-                    store,
-                    purging,
-                    collector,
-                    BUCKET_INTERVAL,
-                    refuses_writes,
-                ))
+                Ok(Self::over(store, configuration, true))
             }
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
@@ -135,42 +124,55 @@ impl OpenStorage {
                     .await
                     .map_err(|cause| cannot_store(root).because(cause.with_owner()))?;
                 let store = store(backend, purging);
-                Ok(Self::over(
-                    store,
-                    purging,
-                    collector,
-                    USUAL_INTERVAL,
-                    refuses_writes,
-                ))
+                Ok(Self::over(store, configuration, false))
             }
         }
     }
 
-    fn over(
-        store: Arc<dyn Maintenance>,
-        purging: &UploadPurging,
-        collecting: &Collecting,
-        usual_interval: Duration,
-        refuses_writes: bool,
-    ) -> Self {
-        let interval = purging.interval.map_or(usual_interval, |interval| interval.0);
+    fn over(store: Arc<dyn Maintenance>, configuration: &Configuration, is_bucket: bool) -> Self {
+        let Configuration {
+            storage,
+            collector,
+            scrub,
+            ..
+        } = configuration;
+        let maintenance = &storage.maintenance;
+        let usual_interval = if is_bucket {
+            BUCKET_INTERVAL
+        } else {
+            USUAL_INTERVAL
+        };
         let is_read_only = store.write_state().is_read_only;
-        let collector = (collecting.enabled && !is_read_only && !refuses_writes).then(|| {
-            let options = CollectOptions::new().grace(collecting.grace.0);
-            let interval = collecting.interval.filter(|interval| !interval.0.is_zero());
+        let may_change = !is_read_only && !maintenance.read_only.enabled;
+        let sweeps = maintenance.upload_purging.interval;
+        let interval = sweeps.map_or(usual_interval, |interval| interval.0);
+        let sweeper = (!is_read_only).then(|| Sweeper::start(Arc::clone(&store), interval));
+        let collector = (collector.enabled && may_change).then(|| {
+            let options = CollectOptions::new().grace(collector.grace.0);
+            let interval = collector.interval.filter(|interval| !interval.0.is_zero());
             let interval = interval.map_or(usual_interval, |interval| interval.0);
             Collector::start(Arc::clone(&store), options, interval)
         });
+        let scrubber = (scrub.enabled.unwrap_or(!is_bucket) && may_change).then(|| {
+            let options = ScrubOptions::new()
+                .bytes_per_second(scrub.rate.get())
+                .every(scrub.every.0);
+            Scrubber::start(Arc::clone(&store), options)
+        });
         Self {
             storage: Arc::clone(&store) as Arc<dyn Storage>,
-            sweeper: (!is_read_only).then(|| Sweeper::start(Arc::clone(&store), interval)),
+            sweeper,
             collector,
+            scrubber,
             store,
         }
     }
 
     /// Stops background work and makes everything durable.
     pub(crate) async fn close(self) -> Result<(), Failure> {
+        if let Some(scrubber) = self.scrubber {
+            scrubber.shutdown().await;
+        }
         if let Some(collector) = self.collector {
             collector.shutdown().await;
         }

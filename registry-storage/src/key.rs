@@ -157,6 +157,12 @@ impl Key {
         Self("collector/cycles".into())
     }
 
+    /// How far the scrubber is.
+    #[must_use]
+    pub fn scrub() -> Self {
+        Self("scrub/round".into())
+    }
+
     /// What the collector saw of a repository when it last collected it.
     #[must_use]
     pub fn collected(repository: &RepositoryName) -> Self {

@@ -33,6 +33,7 @@ pub(crate) enum KeyKind {
     /// The links of a repository that were adopted.
     Adopted(RepositoryName),
     Cycles,
+    Scrub,
     /// What the collector saw of a repository.
     Collected(RepositoryName),
 }
@@ -55,6 +56,7 @@ impl KeyKind {
                 Some(rest) => Some(Self::Collected(name(rest.strip_suffix('!')?)?)),
                 None => Some(Self::Cycles),
             },
+            "scrub" => Some(Self::Scrub),
             _ => None,
         }?;
         // A record under any other spelling would not be found, because lookups use the canonical one.
@@ -83,6 +85,7 @@ impl KeyKind {
             Self::Adoption => Key::adoption(),
             Self::Adopted(repository) => Key::adopted(repository),
             Self::Cycles => Key::cycles(),
+            Self::Scrub => Key::scrub(),
             Self::Collected(repository) => Key::collected(repository),
         }
     }
@@ -198,6 +201,7 @@ mod tests {
                 KeyKind::Adopted(repository.clone()),
                 KeyKind::Collected(repository),
                 KeyKind::Cycles,
+                KeyKind::Scrub,
                 KeyKind::Upload(UploadId::from_random(id)),
                 KeyKind::Adoption,
             ];
@@ -207,7 +211,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|deletes|pushes|adoption|adopted|collector|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|deletes|pushes|adoption|adopted|collector|scrub|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

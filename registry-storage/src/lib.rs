@@ -102,6 +102,7 @@ mod observer;
 pub mod outbox;
 mod pages;
 mod record;
+mod scrubber;
 #[cfg(any(feature = "outbox", all(feature = "filesystem", unix)))]
 mod sqlite_head;
 mod store;
@@ -127,7 +128,9 @@ pub use crate::object_store::{AzureCredentials, AzureOptions};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
 pub use crate::observer::{Finding, MaintenanceObserver, Step};
+pub use crate::scrubber::Scrubber;
 pub use crate::store::{
-    BlobCount, CollectOptions, CollectReport, Contents, Store, StoreOptions, SweepReport, check,
+    BlobCount, CollectOptions, CollectReport, Contents, ScrubCounts, ScrubOptions, ScrubReport, Store,
+    StoreOptions, SweepReport, check,
 };
 pub use crate::sweeper::Sweeper;

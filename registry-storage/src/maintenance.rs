@@ -26,7 +26,9 @@ use crate::filesystem::{BYTES_FOLDER, FilesystemBackend};
 use crate::layout::{self, LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
-use crate::store::{CollectOptions, CollectReport, Contents, Store, SweepReport};
+use crate::store::{
+    CollectOptions, CollectReport, Contents, ScrubCounts, ScrubOptions, ScrubReport, Store, SweepReport,
+};
 
 /// Maintains a store on any backend, beside the requests that it serves.
 ///
@@ -97,6 +99,29 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         options: &CollectOptions,
         observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error>;
+
+    /// Reads the content of all blobs, slowly, and compares it with its digest: begins a round, or goes on with the one
+    /// that is not finished, and returns at its end. If no round is due, or another process is at it, it returns at once
+    /// and [says](ScrubReport::wait) when to come back.
+    ///
+    /// Bytes that have their length and not their digest go into quarantine, as by a check that repairs: they are kept and
+    /// never served again, and a push brings the blob back. Bytes that are gone or have another length are only reported:
+    /// requests for them get 404, and a push brings them back to every repository. `observer` receives each finding. An
+    /// error of reading is no finding about content, and nothing is done about it.
+    ///
+    /// The place of the round is written down every now and then, so a restart goes on there. Memory is bounded. Cancel
+    /// safe: what was not written down is read again.
+    ///
+    /// # Errors
+    /// Those of the medium, if several blobs in a row could not be read, or the place could not be written.
+    async fn scrub(
+        &self,
+        options: &ScrubOptions,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<ScrubReport, Error>;
+
+    /// Returns what this process [scrubbed](Self::scrub) since it began. It makes no request.
+    fn scrubbed(&self) -> ScrubCounts;
 
     /// Waits until a sweep may make room for writes that are refused for lack of space. Cancel safe.
     async fn sweep_wanted(&self);
@@ -252,6 +277,18 @@ impl<B: Backend> Maintenance for Store<B> {
         observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error> {
         self.run_cycle(options, observer).await
+    }
+
+    async fn scrub(
+        &self,
+        options: &ScrubOptions,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<ScrubReport, Error> {
+        self.scrub_round(options, observer).await
+    }
+
+    fn scrubbed(&self) -> ScrubCounts {
+        self.scrub_counts()
     }
 
     async fn sweep_wanted(&self) {

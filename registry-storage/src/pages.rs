@@ -16,9 +16,14 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) const fn of(prefix: Key) -> Self {
+        Self::after(prefix, None)
+    }
+
+    /// Returns the pages of the records after a key.
+    pub(crate) const fn after(prefix: Key, after: Option<Key>) -> Self {
         Self {
             prefix,
-            after: None,
+            after,
             is_done: false,
         }
     }

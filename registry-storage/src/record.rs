@@ -243,6 +243,23 @@ pub(crate) struct CyclesRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// How far the scrubber is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ScrubRecord {
+    /// The process that is at it.
+    pub(crate) owner: Uuid,
+    /// When the round began.
+    pub(crate) begun: Timestamp,
+    /// The last blob that was scrubbed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<Digest>,
+    /// When the round ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) finished: Option<Timestamp>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// What the collector saw of a repository when it last collected it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CollectedRecord {
@@ -326,7 +343,8 @@ always_live!(
     AdoptionRecord,
     AdoptedRecord,
     CyclesRecord,
-    CollectedRecord
+    CollectedRecord,
+    ScrubRecord
 );
 
 /// Writes a record.

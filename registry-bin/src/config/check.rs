@@ -41,6 +41,7 @@ pub(super) fn problems(configuration: &Configuration, tree: &Node) -> Vec<Proble
     configuration.tags.check(&mut problems);
     configuration.backup.check(has_folder, &mut problems);
     configuration.collector.check(&mut problems);
+    configuration.scrub.check(&mut problems);
     configuration.http.check(&mut problems);
     configuration.notifications.check(&mut problems);
     configuration.health.check(&mut problems);

@@ -43,6 +43,7 @@ use self::sections::middleware::Middlewares;
 use self::sections::notifications::Notifications;
 use self::sections::proxy::Proxy;
 use self::sections::redis::Redis;
+use self::sections::scrub::Scrub;
 use self::sections::storage::Storage;
 use self::sections::validation::{Policy, Validation};
 use self::values::FileOrUrl;
@@ -65,6 +66,8 @@ pub(crate) struct Configuration {
     pub(crate) backup: Backup,
     /// Freeing what no manifest names any more.
     pub(crate) collector: Collector,
+    /// Reading all content to find what rotted.
+    pub(crate) scrub: Scrub,
     /// Who a client is.
     #[schemars(extend("x-open" = true))]
     pub(crate) auth: Auth,

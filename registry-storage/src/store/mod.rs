@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+pub use self::check::{ScrubCounts, ScrubOptions, ScrubReport};
 pub use self::collect::{BlobCount, CollectOptions, CollectReport};
 pub use self::contents::Contents;
 use self::contents::LastSweep;
@@ -89,8 +90,9 @@ impl Default for StoreOptions {
 ///
 /// Any number of stores, in any number of processes, may work on one bucket at once; a disk has one owner.
 ///
-/// It starts no task. A process that serves it also runs a [`Sweeper`](crate::Sweeper), without which no space is freed, and,
-/// if what no manifest names should go, a [`Collector`](crate::Collector). [`Maintenance::close`](crate::Maintenance::close)
+/// It starts no task. A process that serves it also runs a [`Sweeper`](crate::Sweeper), without which no space is freed; if
+/// what no manifest names should go, a [`Collector`](crate::Collector); and if content that rots should be found, a
+/// [`Scrubber`](crate::Scrubber). [`Maintenance::close`](crate::Maintenance::close)
 /// is the orderly end; a store that is only dropped keeps everything that it answered, as after a kill.
 #[derive(Debug)]
 pub struct Store<B> {
@@ -103,6 +105,7 @@ pub struct Store<B> {
     referrer_memory: Semaphore,
     room: Room,
     last_sweep: LastSweep,
+    scrubbed: check::Scrubbed,
     /// Its only permit is held while an adoption is in progress.
     #[cfg(all(feature = "filesystem", unix))]
     adopting: Arc<Semaphore>,
@@ -127,6 +130,7 @@ impl<B: Backend> Store<B> {
             sessions: Arc::default(),
             room: Room::default(),
             last_sweep: LastSweep::default(),
+            scrubbed: check::Scrubbed::default(),
             #[cfg(all(feature = "filesystem", unix))]
             adopting: Arc::new(Semaphore::new(1)),
         }

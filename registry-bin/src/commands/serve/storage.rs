@@ -53,7 +53,7 @@ pub(super) async fn open(
         "opening the storage"
     });
     let storage = tokio::select! {
-        storage = OpenStorage::open(location, &configuration.storage.maintenance, &configuration.collector, open_files, wait) => storage?,
+        storage = OpenStorage::open(location, configuration, open_files, wait) => storage?,
         () = signals.next() => return Ok(None),
     };
     let reserved = reservation.make(&configuration.http)?;

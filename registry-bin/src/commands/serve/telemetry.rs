@@ -310,6 +310,32 @@ impl Collector for StorageMetrics {
                 swept.0 / 1000,
             ));
         }
+        let scrubbed = self.0.scrubbed();
+        for (name, help, value) in [
+            (
+                "registry_scrub_blobs",
+                "Blobs whose content was compared with its digest in the background",
+                scrubbed.blobs,
+            ),
+            (
+                "registry_scrub_bytes",
+                "Bytes that were read for that",
+                scrubbed.bytes,
+            ),
+            (
+                "registry_scrub_broken_blobs",
+                "Blobs among them whose content is lost or wrong",
+                scrubbed.broken,
+            ),
+            (
+                "registry_scrub_unreadable_blobs",
+                "Blobs among them that could not be read",
+                scrubbed.unreadable,
+            ),
+        ] {
+            let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(counter)?;
+        }
         for (name, help, value) in gauges {
             let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(gauge)?;

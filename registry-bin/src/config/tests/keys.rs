@@ -48,6 +48,7 @@ storage:
     readonly: {enabled: true}
 backup: {folder: /srv/backups, every: 1h, keep: 2}
 collector: {enabled: false, interval: 2h, grace: 1h}
+scrub: {enabled: true, rate: 1048576, every: 1h}
 auth:
   token:
     realm: https://example.com/token

@@ -9,18 +9,24 @@ use registry_core::{Digest, Error, ErrorCode, Hasher};
 use tokio::time::Instant;
 
 use super::examine::{Read, other_content};
-use super::finding::Problem;
-use crate::backend::{Backend, Expect, Version, VersionedRecord};
+use super::finding::{Problem, Repair};
+use super::quarantine::SuspectBlob;
+use super::repair::outcome;
+use crate::backend::{Backend, Durability, Expect, Version, VersionedRecord};
 use crate::key::Key;
 use crate::observer::{MaintenanceObserver, Step};
 use crate::record::{BlobBytes, BlobRecord, SessionRecord};
 use crate::store::Store;
 use crate::store::hash::hash;
 
-/// Limits the overall rate of reading, and reports the progress.
+/// How much time in which less was read than allowed may be made up for.
+const MAKE_UP: Duration = Duration::from_secs(1);
+
+/// Limits the rate of reading, and reports the progress.
 pub(super) struct Pace<'p> {
     limit: Option<u64>,
-    start: Instant,
+    /// When more may be read.
+    due: Instant,
     read: u64,
     /// Roughly how much there is to read, in bytes.
     pub(super) total: u64,
@@ -32,7 +38,7 @@ impl<'p> Pace<'p> {
     pub(super) fn new(limit: Option<u64>, observer: &'p dyn MaintenanceObserver) -> Self {
         Self {
             limit,
-            start: Instant::now(),
+            due: Instant::now(),
             read: 0,
             total: 0,
             observer,
@@ -48,12 +54,19 @@ impl<'p> Pace<'p> {
         self.read = self.read.saturating_add(bytes);
         self.observer
             .step(Step::Content, self.read, Some(self.total.max(self.read)));
-        if let Some(limit) = self.limit {
-            let millis = u128::from(self.read) * 1000 / u128::from(limit.max(1));
-            let due = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-            if let Some(due) = self.start.checked_add(due) {
-                tokio::time::sleep_until(due).await;
-            }
+        self.spend(bytes).await;
+    }
+
+    /// Waits as long as reading `bytes` takes at the allowed rate. Time in which nothing was read is not made up for.
+    pub(super) async fn spend(&mut self, bytes: u64) {
+        let Some(limit) = self.limit else { return };
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(limit.max(1));
+        let time = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        let now = Instant::now();
+        let earliest = now.checked_sub(MAKE_UP).unwrap_or(now);
+        if let Some(due) = self.due.max(earliest).checked_add(time) {
+            self.due = due;
+            tokio::time::sleep_until(due).await;
         }
     }
 }
@@ -62,6 +75,8 @@ impl<'p> Pace<'p> {
 pub(super) struct Suspect {
     pub(super) problem: Problem,
     pub(super) version: Version,
+    /// Clients are sent these bytes: they exist outside of the record, with the length that it says.
+    pub(super) is_served: bool,
 }
 
 impl<B: Backend> Store<B> {
@@ -76,15 +91,49 @@ impl<B: Backend> Store<B> {
         };
         let problem = self.blob_problem(digest, &stored, pace).await?;
         let version = stored.version;
-        Ok(problem.map(|problem| Suspect { problem, version }))
+        Ok(problem.map(|(problem, is_served)| Suspect {
+            problem,
+            version,
+            is_served,
+        }))
     }
 
+    /// Examines a blob again that looked wrong, and puts it into quarantine if `is_condemned` says so. Returns `None` if
+    /// it is not wrong any more, or was written since.
+    pub(super) async fn confirm_suspect(
+        &self,
+        digest: &Digest,
+        first: Suspect,
+        pace: Option<&mut Pace<'_>>,
+        is_condemned: impl FnOnce(&Suspect) -> bool,
+    ) -> Result<Option<(Problem, Repair)>, Error> {
+        let second = self.examine_blob(digest, pace).await?;
+        let Some(second) = second.filter(|second| second.version == first.version) else {
+            return Ok(None);
+        };
+        let repair = match second.problem.is_repairable() {
+            false => Repair::None,
+            true if !is_condemned(&second) => Repair::Possible,
+            true => {
+                let suspect = SuspectBlob {
+                    digest: digest.clone(),
+                    version: second.version,
+                    reason: second.problem.clone(),
+                    now: self.clock.now(),
+                };
+                outcome(self.backend.transact(Durability::Synced, suspect).await?)
+            }
+        };
+        Ok(Some((second.problem, repair)))
+    }
+
+    /// Returns what is wrong, and whether clients are sent these bytes.
     async fn blob_problem(
         &self,
         digest: &Digest,
         stored: &VersionedRecord,
         pace: Option<&mut Pace<'_>>,
-    ) -> Result<Option<Problem>, Error> {
+    ) -> Result<Option<(Problem, bool)>, Error> {
         let Read::Visible(record, content) = Read::<BlobRecord>::new(Some(stored)) else {
             return Ok(None);
         };
@@ -94,21 +143,30 @@ impl<B: Backend> Store<B> {
                 bytes: Some(name),
             }) => (size, name),
             Some(BlobBytes { size, bytes: None }) => {
-                return Ok(
-                    other_length(size, content.len() as u64).or_else(|| other_content(digest, &content))
-                );
+                let problem =
+                    other_length(size, content.len() as u64).or_else(|| other_content(digest, &content));
+                return Ok(problem.map(|problem| (problem, false)));
             }
             None => return Ok(None),
         };
         match self.backend.bytes_size(&name).await? {
-            None => return Ok(Some(Problem::MissingBytes)),
-            Some(found) if found != size => return Ok(other_length(size, found)),
-            Some(_) => {}
+            None => return Ok(Some((Problem::MissingBytes, false))),
+            Some(found) => {
+                if let Some(problem) = other_length(size, found) {
+                    return Ok(Some((problem, false)));
+                }
+            }
         }
         let Some(pace) = pace else { return Ok(None) };
         match self.backend.open_bytes(&name, Expect::Nothing).await? {
-            Some(content) => verify(digest, content, size, pace).await,
-            None => Ok(Some(Problem::MissingBytes)),
+            Some(content) => {
+                let problem = verify(digest, content, size, pace).await?;
+                Ok(problem.map(|problem| {
+                    let is_served = matches!(problem, Problem::OtherContent { .. });
+                    (problem, is_served)
+                }))
+            }
+            None => Ok(Some((Problem::MissingBytes, false))),
         }
     }
 

@@ -13,8 +13,8 @@ use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CollectedRecord, CyclesRecord,
-    GrantRecord, Header, ManifestRecord, NoteRecord, ReferrerRecord, RepositoryRecord, SessionRecord,
-    TagRecord, decode, state_of_size,
+    GrantRecord, Header, ManifestRecord, NoteRecord, ReferrerRecord, RepositoryRecord, ScrubRecord,
+    SessionRecord, TagRecord, decode, state_of_size,
 };
 
 /// How records are read: within a transaction, so that they are consistent, or outside of one.
@@ -155,6 +155,7 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Adoption
         | KeyKind::Adopted(_)
         | KeyKind::Cycles
+        | KeyKind::Scrub
         | KeyKind::Collected(_) => Ok(Vec::new()),
     }
 }
@@ -274,6 +275,7 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
             malformed_as::<AdoptedRecord>(value, |record| record.repository == *repository)
         }
         KeyKind::Cycles => malformed_as::<CyclesRecord>(value, |_| true),
+        KeyKind::Scrub => malformed_as::<ScrubRecord>(value, |_| true),
         KeyKind::Collected(repository) => {
             malformed_as::<CollectedRecord>(value, |record| record.repository == *repository)
         }

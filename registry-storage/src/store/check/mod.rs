@@ -9,6 +9,7 @@ mod examine;
 pub(crate) mod finding;
 mod quarantine;
 mod repair;
+mod scrub;
 
 use std::collections::{BTreeSet, HashSet};
 use std::mem::{Discriminant, discriminant};
@@ -21,8 +22,9 @@ use registry_core::{Digest, Error};
 use self::content::{Pace, Suspect};
 use self::examine::{Beside, Examined, examine};
 pub use self::finding::{Problem, RecordFinding, Repair, Severity};
-use self::quarantine::SuspectBlob;
-use self::repair::{Recheck, outcome};
+use self::repair::Recheck;
+pub(super) use self::scrub::Scrubbed;
+pub use self::scrub::{ScrubCounts, ScrubOptions, ScrubReport};
 use super::Store;
 use super::sweep::{NAMES_PER_ROUND, Unreadable};
 use crate::backend::{Backend, Durability};
@@ -351,26 +353,16 @@ impl<'a, B: Backend> Check<'a, B> {
     }
 
     async fn recheck_blob(&mut self, key: &Key, digest: Digest, first: Suspect) -> Result<(), Error> {
-        let Some(second) = self.look_at_blob(&digest).await? else {
-            return Ok(());
-        };
-        if second.version != first.version {
-            return Ok(());
+        let pace = self.verify_content.then_some(&mut self.pace);
+        let repair = self.options.repair;
+        let confirmed = self
+            .store
+            .confirm_suspect(&digest, first, pace, |_| repair)
+            .await?;
+        self.report.content = self.pace.read();
+        if let Some((problem, repair)) = confirmed {
+            self.report(key.clone(), problem, repair).await;
         }
-        let repair = match (second.problem.is_repairable(), self.options.repair) {
-            (false, _) => Repair::None,
-            (true, false) => Repair::Possible,
-            (true, true) => {
-                let suspect = SuspectBlob {
-                    digest,
-                    version: second.version,
-                    reason: second.problem.clone(),
-                    now: self.store.clock.now(),
-                };
-                outcome(self.store.backend.transact(Durability::Synced, suspect).await?)
-            }
-        };
-        self.report(key.clone(), second.problem, repair).await;
         Ok(())
     }
 

@@ -12,8 +12,8 @@ use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CollectedRecord, CyclesRecord,
-    GrantRecord, Header, ManifestRecord, NoteRecord, ReferrerRecord, RepositoryRecord, SessionRecord, Stamp,
-    TagRecord, decode,
+    GrantRecord, Header, ManifestRecord, NoteRecord, ReferrerRecord, RepositoryRecord, ScrubRecord,
+    SessionRecord, Stamp, TagRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -125,6 +125,7 @@ impl Recheck {
             KeyKind::Adoption => rewrite_as::<AdoptionRecord>(records, key, stored).await,
             KeyKind::Adopted(_) => rewrite_as::<AdoptedRecord>(records, key, stored).await,
             KeyKind::Cycles => rewrite_as::<CyclesRecord>(records, key, stored).await,
+            KeyKind::Scrub => rewrite_as::<ScrubRecord>(records, key, stored).await,
             KeyKind::Collected(_) => rewrite_as::<CollectedRecord>(records, key, stored).await,
         }
     }
