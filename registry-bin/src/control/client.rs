@@ -97,12 +97,10 @@ impl Connection {
             drop(connection.await);
             std::future::pending::<()>().await;
         };
-        let outcome = tokio::select! {
+        tokio::select! {
             outcome = asking => outcome,
             () = driving => Err(failed()),
-        };
-        show.end();
-        outcome
+        }
     }
 }
 

@@ -113,13 +113,18 @@ async fn dispatch(location: &StorageLocation, command: impl Command + Serialize)
                 .await
                 .map_err(|cause| failed().because(cause))?
             {
-                Some(connection) => connection.ask(&command, &Show::new()).await,
+                Some(connection) => {
+                    let show = Show::new();
+                    let outcome = unless_interrupted(connection.ask(&command, &show)).await;
+                    show.end();
+                    outcome
+                }
                 None => match open(root, &command).await? {
                     Ok(backend) => run_in_this_process(&Store::new(backend), command).await,
                     Err(cause @ OpenError::Held { .. }) => {
                         let message = format!(
-                            "cannot work on {}: the server that has it takes no commands; it may be starting or \
-                             stopping, or its log says why",
+                            "cannot work on {}: the process that has it takes no commands; it is another command, or a \
+                             server that starts, stops, or says in its log why",
                             root.display()
                         );
                         Err(Failure::new(message).because(cause))
@@ -154,7 +159,7 @@ async fn run_in_this_process(store: &dyn Maintenance, command: impl Command) -> 
     while_showing(messages, task).await
 }
 
-/// Shows the messages of a command while it runs, until it ends or the user interrupts it.
+/// Shows the messages of a command while it runs.
 async fn while_showing<T>(
     mut messages: Messages,
     work: impl Future<Output = Result<T, Failure>>,
@@ -165,17 +170,22 @@ async fn while_showing<T>(
             show.message(&message);
         }
     };
+    let both = async { tokio::join!(work, show_all).0 };
+    let result = unless_interrupted(both).await;
+    show.end();
+    result
+}
+
+/// Drops the work, which ends it in the server too, if the user interrupts it.
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let interrupted = async {
         // Without a handler, the process ends, and the work with it.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
     };
-    let both = async { tokio::join!(work, show_all).0 };
-    let result = tokio::select! {
-        result = both => result,
+    tokio::select! {
+        result = work => result,
         () = interrupted => Err(Failure::new("interrupted; it can be started again")),
-    };
-    show.end();
-    result
+    }
 }

@@ -5,9 +5,10 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use crate::support::repository::Repository;
-use crate::support::server::Server;
+use crate::support::server::{Server, until};
 use crate::{failure, success};
 
 const SOCKET: &str = "registry.sock";
@@ -60,6 +61,47 @@ fn each_of_two_servers_gets_its_own_commands() {
             .count();
         assert_eq!(commands, 1);
     }
+}
+
+#[test]
+fn an_interrupted_command_says_so_and_another_one_meanwhile_is_told_of_a_command() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().join("root");
+    let server = Server::on(&root);
+    Repository::new(server.address(), "a").push_blob(&vec![7; 60 << 20]);
+    let slow = || {
+        Command::new(env!("CARGO_BIN_EXE_registry-bin"))
+            .args(["check", "--verify-content", "--rate", "1", "--storage", "root"])
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs")
+    };
+    let interrupted = |command: Child| {
+        let number = command.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &number]).status();
+        assert!(sent.expect("kill runs").success());
+        let output = command.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("interrupted; it can be started again"), "{said}");
+    };
+    let command = slow();
+    server.output_with("a command came through the socket");
+    interrupted(command);
+    assert!(server.terminate().success());
+
+    let command = slow();
+    let holder = format!("process {}", command.id());
+    until(|| fs::read_to_string(root.join("registry.lock")).is_ok_and(|lock| lock.contains(&holder)));
+    let said = failure(folder.path(), &["collect", "--storage", "root"]);
+    assert!(
+        said.contains("another command") && said.contains(&holder),
+        "{said}"
+    );
+    interrupted(command);
 }
 
 #[test]
