@@ -1,8 +1,11 @@
 //! Listing records page by page.
 
+use std::iter::Peekable;
+use std::vec;
+
 use registry_core::Error;
 
-use crate::backend::{Backend, LIST_LIMIT, RecordEntry, RecordTransaction};
+use crate::backend::{Backend, LIST_LIMIT, RecordEntry, RecordTransaction, VersionedRecord};
 use crate::key::Key;
 
 /// The pages of the records under a prefix, in the byte order of their keys. A record that is written or removed
@@ -71,6 +74,54 @@ impl Pages {
     }
 }
 
+/// How many values are read at once, and how many bytes of them, unless one alone has more.
+const VALUES_PER_READ: usize = 256;
+const BYTES_PER_READ: u64 = 4 << 20;
+
+/// The records under a prefix with their values, some at once, in the byte order of their keys. A value is read after its
+/// key was listed; one that was removed meanwhile is `None`.
+#[derive(Debug)]
+pub(crate) struct Values<F> {
+    pages: Pages,
+    listed: Peekable<vec::IntoIter<RecordEntry>>,
+    is_read: F,
+}
+
+impl<F: Fn(&RecordEntry) -> bool> Values<F> {
+    /// Reads the records whose entry in the listing `is_read` accepts.
+    pub(crate) fn of(prefix: Key, is_read: F) -> Self {
+        Self {
+            pages: Pages::of(prefix),
+            listed: Vec::new().into_iter().peekable(),
+            is_read,
+        }
+    }
+
+    /// Reads the next values; returns `None` at the end.
+    pub(crate) async fn next(
+        &mut self,
+        backend: &impl Backend,
+    ) -> Result<Option<Vec<(Key, Option<VersionedRecord>)>>, Error> {
+        while self.listed.peek().is_none() {
+            let Some(mut page) = self.pages.next(backend).await? else {
+                return Ok(None);
+            };
+            page.retain(&self.is_read);
+            self.listed = page.into_iter().peekable();
+        }
+        let (mut keys, mut bytes) = (Vec::new(), 0_u64);
+        while let Some(entry) = self.listed.next_if(|entry| {
+            keys.is_empty()
+                || keys.len() < VALUES_PER_READ && bytes.saturating_add(entry.size) <= BYTES_PER_READ
+        }) {
+            bytes = bytes.saturating_add(entry.size);
+            keys.push(entry.key);
+        }
+        let values = backend.get_all(&keys).await?;
+        Ok(Some(keys.into_iter().zip(values).collect()))
+    }
+}
+
 /// Returns the keys of a page.
 pub(crate) fn keys(page: Vec<RecordEntry>) -> impl Iterator<Item = Key> {
     page.into_iter().map(|entry| entry.key)
@@ -123,5 +174,44 @@ mod tests {
                 "the end stays the end"
             );
         }
+    }
+
+    struct Put(Vec<(String, usize)>);
+
+    impl Transaction for Put {
+        type Output = ();
+
+        async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+            for (name, size) in self.0 {
+                let key = Key::from_stored(&format!("p/{name}"));
+                records.put(&key, vec![b'x'; size].into(), Condition::Any).await?;
+            }
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn each_value_is_read_once_and_not_too_many_at_once() {
+        let backend = ObjectStoreBackend::memory();
+        let half = usize::try_from(BYTES_PER_READ / 2).unwrap();
+        let small = (0..2 * VALUES_PER_READ + 1).map(|number| (format!("a{number:04}"), 1));
+        let large = [half, half, 1, 3 * half, half].into_iter().enumerate();
+        let large = large.map(|(number, size)| (format!("b{number}"), size));
+        let skipped = [("c0".to_owned(), 7), ("c1".to_owned(), 1)];
+        let all: Vec<_> = small.chain(large).chain(skipped).collect();
+        backend.transact(Durability::Synced, Put(all)).await.unwrap();
+        let mut values = Values::of(Key::from_stored("p/"), |entry: &RecordEntry| entry.size != 7);
+        let (mut reads, mut names) = (Vec::new(), Vec::new());
+        while let Some(read) = values.next(&backend).await.unwrap() {
+            reads.push(read.len());
+            names.extend(
+                read.into_iter()
+                    .map(|(key, value)| (key, value.unwrap().value.len())),
+            );
+        }
+        assert_eq!(reads, [VALUES_PER_READ, VALUES_PER_READ, 2, 2, 1, 2]);
+        assert!(names.is_sorted() && names.iter().all(|(_, size)| *size != 7));
+        assert_eq!(names.len(), 2 * VALUES_PER_READ + 7);
+        assert!(values.next(&backend).await.unwrap().is_none());
     }
 }

@@ -1,12 +1,11 @@
 //! How much a store holds, according to the records of its blobs.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use registry_core::{Error, Timestamp};
 
 use super::Store;
-use super::sweep::Unreadable;
+use super::sweep::{Listed, Unreadable};
 use crate::backend::Backend;
 use crate::record::{BlobRecord, Header as _};
 
@@ -53,8 +52,8 @@ impl<B: Backend> Store<B> {
     /// Counts what exists now, by reading each blob's record. Unreadable records are left out.
     pub(crate) async fn contents(&self) -> Result<Contents, Error> {
         let mut contents = Contents::default();
-        let (nothing, mut unreadable) = (BTreeSet::new(), Unreadable::silent());
-        self.named_by_blobs(&nothing, &mut unreadable, Some(&mut contents))
+        let (mut nothing, mut unreadable) = (Listed::default(), Unreadable::silent());
+        self.mark_bytes_of_blobs(&mut nothing, &mut unreadable, Some(&mut contents))
             .await?;
         Ok(contents)
     }

@@ -9,14 +9,14 @@ use registry_core::Error;
 use super::edge::Found;
 use super::session::{Forget, Session};
 use super::{Contents, Store};
-use crate::backend::{Backend, Durability};
+use crate::backend::{Backend, Durability, RecordEntry, VersionedRecord};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
-use crate::pages::{Pages, keys};
+use crate::pages::Values;
 use crate::record::{BlobRecord, Header, NoteRecord, QuarantineRecord, SessionRecord};
 
-/// How many names of bytes are handled at once; each round reads all sessions and all blobs.
-pub(super) const NAMES_PER_ROUND: usize = 50_000;
+/// How many names of bytes are handled at once, some 90 bytes of memory each; each round reads all sessions and all blobs.
+pub(super) const NAMES_PER_ROUND: usize = 200_000;
 
 /// The age at which a delete or a push counts as interrupted.
 const NOTE_AGE: Duration = Duration::from_hours(1);
@@ -75,6 +75,49 @@ impl Unreadable {
     }
 }
 
+/// Names of bytes in order, and what names each.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    names: Vec<BytesName>,
+    by_session: Vec<bool>,
+    by_blob: Vec<bool>,
+}
+
+impl Listed {
+    /// Takes a page of a listing of bytes.
+    pub(super) fn new(names: Vec<BytesName>) -> Self {
+        let unnamed = vec![false; names.len()];
+        Self {
+            names,
+            by_session: unnamed.clone(),
+            by_blob: unnamed,
+        }
+    }
+
+    /// Returns those that nothing names.
+    pub(super) fn unnamed(&self) -> impl Iterator<Item = &BytesName> {
+        let named = self.by_session.iter().zip(&self.by_blob);
+        let names = self.names.iter().zip(named);
+        names.filter_map(|(name, (by_session, by_blob))| may_sweep(*by_session, *by_blob).then_some(name))
+    }
+
+    fn mark_session(&mut self, name: &BytesName) {
+        mark(&self.names, &mut self.by_session, name);
+    }
+
+    fn mark_blob(&mut self, name: &BytesName) {
+        mark(&self.names, &mut self.by_blob, name);
+    }
+}
+
+fn mark(names: &[BytesName], marks: &mut [bool], name: &BytesName) {
+    if let Ok(at) = names.binary_search(name)
+        && let Some(mark) = marks.get_mut(at)
+    {
+        *mark = true;
+    }
+}
+
 impl<B: Backend> Store<B> {
     /// Sweeps once, as [`Maintenance::sweep`](crate::Maintenance::sweep) says: the bytes are listed first, then the
     /// sessions, then the blobs, then the quarantine, and a name only ever moves in that direction.
@@ -109,17 +152,13 @@ impl<B: Backend> Store<B> {
             let page = self.backend.list_bytes(after.as_ref(), NAMES_PER_ROUND).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.clone());
-            let listed: BTreeSet<BytesName> = page.into_iter().collect();
-            let by_sessions = self.named_by_sessions(&listed, unreadable).await?;
+            let mut listed = Listed::new(page);
             let mut counted = Contents::default();
-            let by_blobs = self
-                .named_by_blobs(&listed, unreadable, Some(&mut counted))
+            self.mark_named_bytes(&mut listed, unreadable, Some(&mut counted))
                 .await?;
             contents.get_or_insert(counted);
-            let by_quarantine = self.named_by_quarantine(&listed, unreadable).await?;
-            for name in &listed {
-                let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
-                if unreadable.is_empty() && may_sweep(by_sessions.contains(name), by_blob) {
+            if unreadable.is_empty() {
+                for name in listed.unnamed() {
                     self.backend.delete_bytes(name).await?;
                     tracing::debug!(%name, "deleted bytes that nothing names");
                     report.deleted_bytes += 1;
@@ -139,10 +178,10 @@ impl<B: Backend> Store<B> {
         report: &mut SweepReport,
         unreadable: &mut Unreadable,
     ) -> Result<(), Error> {
-        let mut pages = Pages::of(Key::uploads());
-        while let Some(page) = pages.next(&*self.backend).await? {
-            for key in keys(page) {
-                let Some(session) = self.read_session(&key, unreadable).await? else {
+        let mut sessions = Values::of(Key::uploads(), |_: &RecordEntry| true);
+        while let Some(read) = sessions.next(&*self.backend).await? {
+            for (key, stored) in read {
+                let Some(session) = session_of(&key, stored.as_ref(), unreadable) else {
                     continue;
                 };
                 if let Some(id) = key.upload_id() {
@@ -186,7 +225,8 @@ impl<B: Backend> Store<B> {
         let Some(held) = key.upload_id().and_then(|id| self.sessions.try_take(id)) else {
             return Ok(false);
         };
-        let Some(mut session) = self.read_session(key, unreadable).await? else {
+        let stored = self.backend.get(key).await?;
+        let Some(mut session) = session_of(key, stored.as_ref(), unreadable) else {
             return Ok(false);
         };
         if !self.is_idle(&session) {
@@ -196,36 +236,14 @@ impl<B: Backend> Store<B> {
         self.abort_session(session).await
     }
 
-    /// Reads a session; returns `None` if it does not exist or cannot be read.
-    async fn read_session(&self, key: &Key, unreadable: &mut Unreadable) -> Result<Option<Session>, Error> {
-        let Some(found) = self.read_readable::<SessionRecord>(key, unreadable).await? else {
-            return Ok(None);
-        };
-        Ok(Session::from_found(key, found).unwrap_or_else(|_| {
-            unreadable.note(key);
-            None
-        }))
-    }
-
-    /// Reads a record; returns `None` if it cannot be read.
-    async fn read_readable<H: Header>(
-        &self,
-        key: &Key,
-        unreadable: &mut Unreadable,
-    ) -> Result<Option<Found<H>>, Error> {
-        let stored = self.backend.get(key).await?;
-        let found = Found::new(stored.as_ref());
-        Ok(found.inspect_err(|_| unreadable.note(key)).ok())
-    }
-
     /// Ends the interrupted deletes and pushes of notes. An operation that is still in progress is not harmed: it
     /// begins again.
     async fn sweep_notes(&self, notes: Key, unreadable: &mut Unreadable) -> Result<(), Error> {
         let now = self.clock.now();
-        let mut pages = Pages::of(notes);
-        while let Some(page) = pages.next(&*self.backend).await? {
-            for key in keys(page) {
-                let note = self.read_readable::<NoteRecord>(&key, unreadable).await?;
+        let mut notes = Values::of(notes, |_: &RecordEntry| true);
+        while let Some(read) = notes.next(&*self.backend).await? {
+            for (key, stored) in read {
+                let note = found_of::<NoteRecord>(&key, stored.as_ref(), unreadable);
                 let Some((note, _)) = note.and_then(Found::visible) else {
                     continue;
                 };
@@ -237,70 +255,80 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Returns which of `listed` an open session names.
-    pub(super) async fn named_by_sessions(
+    /// Marks what an open session names, then what a blob names, then what is kept with a record in quarantine. Also counts
+    /// the blobs if that is requested.
+    pub(super) async fn mark_named_bytes(
         &self,
-        listed: &BTreeSet<BytesName>,
+        listed: &mut Listed,
         unreadable: &mut Unreadable,
-    ) -> Result<BTreeSet<BytesName>, Error> {
-        let mut named = BTreeSet::new();
-        let mut pages = Pages::of(Key::uploads());
-        while let Some(page) = pages.next(&*self.backend).await? {
-            for key in keys(page) {
-                let Some(session) = self.read_session(&key, unreadable).await? else {
-                    continue;
-                };
-                if session.upload.length().is_ok() && listed.contains(&session.record.bytes.name) {
-                    named.insert(session.record.bytes.name);
+        contents: Option<&mut Contents>,
+    ) -> Result<(), Error> {
+        let mut sessions = Values::of(Key::uploads(), |_: &RecordEntry| true);
+        while let Some(read) = sessions.next(&*self.backend).await? {
+            for (key, stored) in read {
+                if let Some(session) = session_of(&key, stored.as_ref(), unreadable)
+                    && session.upload.length().is_ok()
+                {
+                    listed.mark_session(&session.record.bytes.name);
                 }
             }
         }
-        Ok(named)
+        self.mark_bytes_of_blobs(listed, unreadable, contents).await?;
+        let mut quarantine = Values::of(Key::quarantine(), |_: &RecordEntry| true);
+        while let Some(read) = quarantine.next(&*self.backend).await? {
+            for (key, stored) in read {
+                let found = found_of::<QuarantineRecord>(&key, stored.as_ref(), unreadable);
+                let record = found.and_then(|found| found.record);
+                for name in record.iter().flat_map(|(record, _)| &record.bytes) {
+                    listed.mark_blob(name);
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Returns which of `listed` a blob names: as its content, as a proposal, or as dropped and not yet deleted. Also
-    /// counts the blobs if that is requested.
-    pub(super) async fn named_by_blobs(
+    /// Marks what a blob names: as its content, as a proposal, or as dropped and not yet deleted.
+    pub(super) async fn mark_bytes_of_blobs(
         &self,
-        listed: &BTreeSet<BytesName>,
+        listed: &mut Listed,
         unreadable: &mut Unreadable,
         mut contents: Option<&mut Contents>,
-    ) -> Result<BTreeSet<BytesName>, Error> {
-        let mut named = BTreeSet::new();
-        let mut pages = Pages::of(Key::blobs());
-        while let Some(page) = pages.next(&*self.backend).await? {
-            for key in keys(page).filter(|key| key.as_str().ends_with("/record")) {
-                let found = self.read_readable::<BlobRecord>(&key, unreadable).await?;
+    ) -> Result<(), Error> {
+        let is_record = |entry: &RecordEntry| entry.key.as_str().ends_with("/record");
+        let mut blobs = Values::of(Key::blobs(), is_record);
+        while let Some(read) = blobs.next(&*self.backend).await? {
+            for (key, stored) in read {
+                let found = found_of::<BlobRecord>(&key, stored.as_ref(), unreadable);
                 let Some((blob, _)) = found.and_then(|found| found.record) else {
                     continue;
                 };
                 if let Some(contents) = &mut contents {
                     contents.add(&blob);
                 }
-                let content = blob.blob.and_then(|blob| blob.bytes);
-                let names = blob.proposals.into_iter().chain(blob.dropped).chain(content);
-                named.extend(names.filter(|name| listed.contains(name)));
+                let content = blob.blob.as_ref().and_then(|blob| blob.bytes.as_ref());
+                for name in blob.proposals.iter().chain(&blob.dropped).chain(content) {
+                    listed.mark_blob(name);
+                }
             }
         }
-        Ok(named)
+        Ok(())
     }
+}
 
-    /// Returns which of `listed` are kept with a record in quarantine.
-    pub(super) async fn named_by_quarantine(
-        &self,
-        listed: &BTreeSet<BytesName>,
-        unreadable: &mut Unreadable,
-    ) -> Result<BTreeSet<BytesName>, Error> {
-        let mut named = BTreeSet::new();
-        let mut pages = Pages::of(Key::quarantine());
-        while let Some(page) = pages.next(&*self.backend).await? {
-            for key in keys(page) {
-                let found = self.read_readable::<QuarantineRecord>(&key, unreadable).await?;
-                let record = found.and_then(|found| found.record);
-                let names = record.map(|(record, _)| record.bytes).unwrap_or_default();
-                named.extend(names.into_iter().filter(|name| listed.contains(name)));
-            }
-        }
-        Ok(named)
-    }
+/// Parses a record that was read; returns `None` if that fails.
+fn found_of<H: Header>(
+    key: &Key,
+    stored: Option<&VersionedRecord>,
+    unreadable: &mut Unreadable,
+) -> Option<Found<H>> {
+    Found::new(stored).inspect_err(|_| unreadable.note(key)).ok()
+}
+
+/// Parses a session that was read; returns `None` if it does not exist or that fails.
+fn session_of(key: &Key, stored: Option<&VersionedRecord>, unreadable: &mut Unreadable) -> Option<Session> {
+    let found = found_of::<SessionRecord>(key, stored, unreadable)?;
+    Session::from_found(key, found).unwrap_or_else(|_| {
+        unreadable.note(key);
+        None
+    })
 }

@@ -11,11 +11,10 @@ mod quarantine;
 mod repair;
 mod scrub;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
-use crate::chain::may_sweep;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::{Digest, Error};
 
@@ -26,7 +25,7 @@ use self::repair::Recheck;
 pub(super) use self::scrub::Scrubbed;
 pub use self::scrub::{ScrubCounts, ScrubOptions, ScrubReport};
 use super::Store;
-use super::sweep::{NAMES_PER_ROUND, Unreadable};
+use super::sweep::{Listed, NAMES_PER_ROUND, Unreadable};
 use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -414,19 +413,17 @@ impl<'a, B: Backend> Check<'a, B> {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             done = done.saturating_add(page.len() as u64);
-            let listed: BTreeSet<BytesName> = page.into_iter().collect();
+            let mut listed = Listed::new(page);
             let mut unreadable = Unreadable::default();
-            let by_sessions = self.store.named_by_sessions(&listed, &mut unreadable).await?;
-            let by_blobs = self.store.named_by_blobs(&listed, &mut unreadable, None).await?;
-            let by_quarantine = self.store.named_by_quarantine(&listed, &mut unreadable).await?;
+            self.store
+                .mark_named_bytes(&mut listed, &mut unreadable, None)
+                .await?;
             if !unreadable.is_empty() {
                 // That was reported, and nobody knows what the record names.
                 return Ok(());
             }
-            for name in &listed {
-                let by_blob = by_blobs.contains(name) || by_quarantine.contains(name);
-                self.report.unnamed_bytes += u64::from(may_sweep(by_sessions.contains(name), by_blob));
-            }
+            let unnamed = listed.unnamed().count() as u64;
+            self.report.unnamed_bytes = self.report.unnamed_bytes.saturating_add(unnamed);
             self.observer.step(Step::Bytes, done, Some(total.max(done)));
         }
     }

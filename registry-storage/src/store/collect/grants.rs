@@ -15,7 +15,7 @@ use crate::chain::{Collect, State};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::observer::{MaintenanceObserver, Step};
-use crate::pages::{Pages, keys};
+use crate::pages::{Pages, Values, keys};
 use crate::record::{CollectedRecord, GrantRecord, ManifestRecord, Stamp, state_of_size};
 use crate::store::Store;
 use crate::store::delete::{all_children, kill_grant, parse_manifest};
@@ -26,10 +26,6 @@ use crate::store::mount::GrantKeys;
 /// How many digests are in memory at once, some hundred bytes each. The manifests of a repository with more blobs are
 /// read once for each time this many.
 const DIGESTS_IN_MEMORY: usize = 100_000;
-
-/// How many manifests are read at once, and how many bytes of them, unless one alone has more.
-const MANIFESTS_PER_READ: usize = 64;
-const BYTES_PER_READ: u64 = 4 << 20;
 
 /// How many grants are decided in one transaction: some hundred calls.
 const GRANTS_PER_TRANSACTION: usize = 64;
@@ -164,39 +160,23 @@ impl<B: Backend> Store<B> {
         candidates: &mut Candidates,
         report: &mut CollectReport,
     ) -> Result<bool, Error> {
-        let mut pages = Pages::of(Key::manifests(repository));
-        while let Some(page) = pages.next(&*self.backend).await? {
-            let mut rest = page
-                .into_iter()
-                .filter(|entry| state_of_size(entry.size) != State::Dead)
-                .peekable();
-            while rest.peek().is_some() {
-                let mut batch: Vec<RecordEntry> = Vec::new();
-                let mut bytes = 0;
-                while let Some(entry) = rest.next_if(|entry| {
-                    batch.is_empty()
-                        || batch.len() < MANIFESTS_PER_READ && bytes + entry.size <= BYTES_PER_READ
-                }) {
-                    bytes += entry.size;
-                    batch.push(entry);
-                }
-                report.manifests += batch.len() as u64;
-                let keys: Vec<Key> = batch.into_iter().map(|entry| entry.key).collect();
-                let stored = self.backend.get_all(&keys).await?;
-                for (key, stored) in keys.iter().zip(stored) {
-                    let found = Found::<ManifestRecord>::new(stored.as_ref()).ok();
-                    let is_read = match found {
-                        Some(found) => self.mark_children(cycle, key, found, candidates).await?,
-                        None => false,
-                    };
-                    if !is_read {
-                        tracing::error!(
-                            %key,
-                            "a manifest cannot be read, so nothing is collected in its repository, as it may name anything; a \
-                             check with repair puts it aside"
-                        );
-                        return Ok(false);
-                    }
+        let is_read = |entry: &RecordEntry| state_of_size(entry.size) != State::Dead;
+        let mut manifests = Values::of(Key::manifests(repository), is_read);
+        while let Some(read) = manifests.next(&*self.backend).await? {
+            report.manifests += read.len() as u64;
+            for (key, stored) in read {
+                let found = Found::<ManifestRecord>::new(stored.as_ref()).ok();
+                let is_read = match found {
+                    Some(found) => self.mark_children(cycle, &key, found, candidates).await?,
+                    None => false,
+                };
+                if !is_read {
+                    tracing::error!(
+                        %key,
+                        "a manifest cannot be read, so nothing is collected in its repository, as it may name anything; a \
+                         check with repair puts it aside"
+                    );
+                    return Ok(false);
                 }
             }
         }
