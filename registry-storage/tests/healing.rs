@@ -182,6 +182,35 @@ async fn bytes_that_are_gone_or_of_another_length_are_404_and_a_push_heals_them<
     }
 }
 
+/// A pull from a bucket relies on a check within the last minute. What was lost since is refused before a byte of it is sent, and
+/// once that was seen, it is 404.
+#[tokio::test]
+async fn what_was_lost_since_a_check_sends_no_byte_of_another_length() {
+    let double = registry_storage::testing::S3Double::start().await.unwrap();
+    let world = world(double.backend("p").unwrap(), None);
+    let content = content(1, LARGE);
+    let (repository, digest) = (name("a"), digest(&content));
+    for damage in damages(&content) {
+        push_blob(world.storage(), "a", &content).await;
+        for range in [0..LARGE as u64, 5..10, LARGE as u64 - 1..LARGE as u64] {
+            world.store.sweep().await.unwrap();
+            let bytes = world.names().await.pop().unwrap();
+            world.storage().stat_blob(&repository, &digest).await.unwrap();
+            world.damage(&bytes, damage.as_ref()).await;
+            let opened = world.storage().open_blob(&repository, &digest).await.unwrap();
+            assert_eq!(opened.size, LARGE as u64, "the check is remembered");
+            assert!(
+                opened.content.read(range.clone()).next().await.unwrap().is_err(),
+                "{range:?}"
+            );
+            let again = world.storage().open_blob(&repository, &digest).await;
+            assert_eq!(again.unwrap_err().code(), ErrorCode::BlobUnknown, "{range:?}");
+            push_blob(world.storage(), "a", &content).await;
+        }
+        world.assert_whole("a", &content).await;
+    }
+}
+
 async fn a_blob_is_healed_by_each_way_of_pushing_it<B: Backend>(world: World<B>) {
     let content = content(2, LARGE);
     push_blob(world.storage(), "a", &content).await;

@@ -99,9 +99,14 @@ impl ObjectStoreBackend {
         }
     }
 
-    pub(super) fn content(&self, name: &BytesName) -> Result<Arc<dyn BlobContent>, Error> {
-        let path = self.bytes_path(name)?;
-        Ok(Arc::new(ObjectContent::new(self.clone(), path, name.clone())))
+    /// Returns content whose streams begin with an error if the object does not exist, or does not have `size`.
+    pub(super) fn content(&self, name: &BytesName, size: Option<u64>) -> Result<Arc<dyn BlobContent>, Error> {
+        Ok(Arc::new(ObjectContent {
+            backend: self.clone(),
+            path: self.bytes_path(name)?,
+            name: name.clone(),
+            size,
+        }))
     }
 
     /// Asks the store whether the bytes exist and have their size.
@@ -115,7 +120,7 @@ impl ObjectStoreBackend {
             return Ok(None);
         }
         self.seen.insert(name);
-        self.content(name).map(Some)
+        self.content(name, Some(size)).map(Some)
     }
 
     pub(super) async fn size(&self, name: &BytesName) -> Result<Option<u64>, Error> {

@@ -22,15 +22,11 @@ const FAILURES_IN_A_ROW: u32 = 3;
 /// An object that may be read in ranges.
 #[derive(Debug)]
 pub(super) struct ObjectContent {
-    backend: ObjectStoreBackend,
-    path: Path,
-    name: BytesName,
-}
-
-impl ObjectContent {
-    pub(super) fn new(backend: ObjectStoreBackend, path: Path, name: BytesName) -> Self {
-        Self { backend, path, name }
-    }
+    pub(super) backend: ObjectStoreBackend,
+    pub(super) path: Path,
+    pub(super) name: BytesName,
+    /// What it must have, in bytes. It may have been lost since that was checked.
+    pub(super) size: Option<u64>,
 }
 
 impl BlobContent for ObjectContent {
@@ -39,6 +35,7 @@ impl BlobContent for ObjectContent {
             backend: self.backend.clone(),
             path: self.path.clone(),
             name: self.name.clone(),
+            size: self.size,
             left: range,
             body: None,
             chunk: Bytes::new(),
@@ -56,6 +53,7 @@ struct Reading {
     backend: ObjectStoreBackend,
     path: Path,
     name: BytesName,
+    size: Option<u64>,
     left: Range<u64>,
     body: Option<BoxStream<'static, object_store::Result<Bytes>>>,
     chunk: Bytes,
@@ -74,11 +72,11 @@ impl Reading {
                     self.failures = 0;
                 }
                 Ok(None) => {
-                    self.backend.seen.remove(&self.name);
-                    return Err(Error::internal(TooShort));
+                    self.note_lost(&OtherLength);
+                    return Err(Error::internal(OtherLength));
                 }
                 Err(error @ StoreError::NotFound { .. }) => {
-                    self.backend.seen.remove(&self.name);
+                    self.note_lost(&error);
                     return Err(Error::from(ErrorCode::BlobUnknown).with_cause(error));
                 }
                 Err(error) if may_have_happened(&error) && self.failures < FAILURES_IN_A_ROW => {
@@ -86,7 +84,11 @@ impl Reading {
                     self.failures += 1;
                     self.body = None;
                 }
-                Err(error) => return Err(convert(error)),
+                Err(error) => {
+                    // A range that begins behind the end is refused. The next request asks for the size.
+                    self.backend.seen.remove(&self.name);
+                    return Err(convert(error));
+                }
             }
         }
         let chunk = self.chunk.split_to(CHUNK_BYTES.min(self.chunk.len()));
@@ -94,6 +96,15 @@ impl Reading {
         Ok(Some(chunk))
     }
 
+    /// Logs that the object was lost since its size was checked. The next request asks for the size, and so is 404.
+    fn note_lost(&self, cause: &(dyn std::error::Error + 'static)) {
+        self.backend.seen.remove(&self.name);
+        if self.size.is_some() {
+            tracing::error!(path = %self.path, cause, "the content of a blob was lost; a push of the blob heals it");
+        }
+    }
+
+    /// Receives what comes next; `None` if the object ends before it should, or does not have its size.
     async fn receive(&mut self) -> object_store::Result<Option<Bytes>> {
         let body = match &mut self.body {
             Some(body) => body,
@@ -103,7 +114,11 @@ impl Reading {
                     ..GetOptions::default()
                 };
                 let request = self.backend.store.get_opts(&self.path, options);
-                body.insert(self.backend.run(0, request).await?.into_stream())
+                let response = self.backend.run(0, request).await?;
+                if self.size.is_some_and(|size| size != response.meta.size) {
+                    return Ok(None);
+                }
+                body.insert(response.into_stream())
             }
         };
         let next = body.next();
@@ -117,7 +132,7 @@ impl Reading {
     }
 }
 
-/// An object that ends before the size in its record.
+/// An object that ends before, or after, the size in its record.
 #[derive(Debug, thiserror::Error)]
-#[error("stored bytes end before their size")]
-struct TooShort;
+#[error("the object does not have the size of its record")]
+struct OtherLength;

@@ -295,11 +295,11 @@ impl Backend for ObjectStoreBackend {
         expect: Expect,
     ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         match expect {
-            Expect::Size(_) if self.memory.is_none() && self.seen.contains(name) => {
-                self.content(name).map(Some)
+            Expect::Size(size) if self.memory.is_none() && self.seen.contains(name) => {
+                self.content(name, Some(size)).map(Some)
             }
             Expect::Size(size) | Expect::SizeNow(size) => self.open_of_size(name, size).await,
-            Expect::Nothing => self.content(name).map(Some),
+            Expect::Nothing => self.content(name, None).map(Some),
         }
     }
 
