@@ -1,7 +1,7 @@
 //! The memory that clients can make a server hold, and how much of it each client holds.
 
 mod answers;
-mod turns;
+mod permits;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,8 +14,8 @@ use registry_core::{Error, ErrorCode};
 use tokio::sync::Notify;
 
 use self::answers::Answers;
-use self::turns::PermitCounts;
-pub(crate) use self::turns::{Permit, PermitKind, Permits};
+use self::permits::PermitCounts;
+pub(crate) use self::permits::{Permit, PermitKind, Permits};
 use crate::rate_limit::network;
 
 /// A client may hold this many times what is free: if it is alone, three quarters of the budget, so that a quarter is
