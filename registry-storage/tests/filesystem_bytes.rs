@@ -272,3 +272,48 @@ async fn memory_for_uploads_is_bounded() {
     held.clear();
     assert_eq!(backend.reserve_memory(part).await.size(), 128 * 1024);
 }
+
+fn days(root: &Path) -> usize {
+    std::fs::read_dir(root.join("bytes")).unwrap().count()
+}
+
+#[tokio::test]
+async fn the_folder_of_a_day_goes_with_its_last_file() {
+    let (root, backend) = open().await;
+    let (first, second) = (name(20_300_101, 1), name(20_300_101, 2));
+    for _ in 0..2 {
+        for name in [&first, &second] {
+            write(&backend, name, 0, &pattern(10)).await;
+            backend.seal_bytes(&unfinished(name), 10).await.unwrap();
+        }
+        backend.delete_bytes(&first).await.unwrap();
+        backend.delete_bytes(&first).await.unwrap();
+        assert_eq!(days(root.path()), 1);
+        assert_eq!(backend.bytes_size(&second).await.unwrap(), Some(10));
+        backend.delete_bytes(&second).await.unwrap();
+        assert_eq!(days(root.path()), 0);
+    }
+}
+
+/// The folder comes and goes while others write to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_deletes_the_last_file_of_a_day_harms_nobody_who_writes_there() {
+    let (root, backend) = open().await;
+    let backend = Arc::new(backend);
+    let tasks = (0..4).map(|task| {
+        let backend = Arc::clone(&backend);
+        tokio::spawn(async move {
+            for round in 0..200 {
+                let name = name(20_300_101, task * 1000 + round);
+                write(&backend, &name, 0, &pattern(10)).await;
+                backend.seal_bytes(&unfinished(&name), 10).await.unwrap();
+                assert_eq!(backend.bytes_size(&name).await.unwrap(), Some(10));
+                backend.delete_bytes(&name).await.unwrap();
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    assert_eq!(days(root.path()), 0);
+}

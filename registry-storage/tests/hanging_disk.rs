@@ -95,6 +95,10 @@ impl Disk for HangingDisk {
         RealDisk.unlink(path)
     }
 
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_folder(path)
+    }
+
     fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
         RealDisk.link(file, name)
     }

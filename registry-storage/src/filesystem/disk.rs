@@ -48,6 +48,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// `NotFound`, and those of unlink(2).
     fn unlink(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes a folder, if nothing is in it.
+    ///
+    /// # Errors
+    /// `NotFound`, `DirectoryNotEmpty`, and those of rmdir(2).
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+
     /// Gives a file a second name, which must be free.
     ///
     /// # Errors
@@ -156,6 +162,10 @@ impl Disk for RealDisk {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
     }
 
     fn link(&self, file: &Path, name: &Path) -> io::Result<()> {

@@ -32,7 +32,8 @@ pub(super) struct Files {
     rights: Rights,
     /// The folder `bytes`.
     folder: PathBuf,
-    /// Days whose folder is known to be named durably in `folder`.
+    /// Days whose folder is known to be named durably in `folder`. Held while a folder is removed, and while one is
+    /// created and gets its first file.
     durable_days: Mutex<BTreeSet<Box<str>>>,
     /// Bytes that a probe found.
     probed: Mutex<Option<BytesName>>,
@@ -106,6 +107,7 @@ impl Files {
         }
         let created = match self.disk.create(&path, self.rights.file()) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                let _days = self.durable_days();
                 self.create_day(name)?;
                 self.disk.create(&path, self.rights.file())
             }
@@ -122,6 +124,7 @@ impl Files {
             let path = self.path(name);
             let linked = match self.disk.link(source, &path) {
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                    let _days = self.durable_days();
                     self.create_day(name)?;
                     self.disk.link(source, &path)
                 }
@@ -150,7 +153,7 @@ impl Files {
     pub(super) fn roll_back(&self, name: &BytesName, opened: &OpenedFile, offset: u64) {
         let path = self.path(name);
         let (call, result) = if opened.is_new {
-            ("unlink", self.disk.unlink(&path))
+            ("unlink", self.unlink(name))
         } else {
             (
                 "truncate",
@@ -221,7 +224,7 @@ impl Files {
     pub(super) fn discard(&self, name: &BytesName) {
         let path = self.path(name);
         self.opened.forget(name);
-        if let Err(cause) = self.disk.unlink(&path) {
+        if let Err(cause) = self.unlink(name) {
             drop(file_error("unlink", &path, cause));
             let reason = "a sync of uploaded bytes failed, and their file cannot be removed";
             self.health.end_writing(reason, Cure::Restart);
@@ -292,10 +295,22 @@ impl Files {
         }
         let path = self.path(name);
         self.opened.forget(name);
-        match self.disk.unlink(&path) {
+        match self.unlink(name) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(file_error("unlink", &path, cause)),
             _ => Ok(()),
         }
+    }
+
+    /// Removes a file, and the folder of its day if that was the last one in it.
+    fn unlink(&self, name: &BytesName) -> io::Result<()> {
+        self.disk.unlink(&self.path(name))?;
+        let mut days = self.durable_days();
+        let removed = self.disk.remove_folder(&self.folder.join(name.day()));
+        if removed.is_ok() {
+            // The next folder of that name is to be synced again. A folder that stays for whatever reason does no harm.
+            days.remove(name.day());
+        }
+        Ok(())
     }
 
     /// Lists names in order. The names of one day are in memory at once.

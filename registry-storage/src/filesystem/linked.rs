@@ -86,6 +86,18 @@ impl Disk for LinkedFiles {
         removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        let mut folders = self.folders();
+        match folders.get(path) {
+            None => Err(io::ErrorKind::NotFound.into()),
+            Some(files) if !files.is_empty() => Err(io::ErrorKind::DirectoryNotEmpty.into()),
+            Some(_) => {
+                folders.remove(path);
+                Ok(())
+            }
+        }
+    }
+
     fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
         let (folder, name) = split(name)?;
         let mut folders = self.folders();

@@ -169,7 +169,6 @@ impl VolatileState {
         Ok(())
     }
 
-    /// Folders are never removed here.
     fn is_folder(&self, path: &Path) -> bool {
         self.names.contains_key(path) || path.is_dir()
     }
@@ -212,6 +211,13 @@ impl Disk for VolatileDisk {
     fn unlink(&self, path: &Path) -> io::Result<()> {
         self.call()?;
         RealDisk.unlink(path)
+    }
+
+    /// After a loss of power, the folder is there again unless the one above was synced; what is in it then was durable
+    /// once.
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        self.call()?;
+        RealDisk.remove_folder(path)
     }
 
     /// What is durable of the file is durable under its new name too, once that name is.
