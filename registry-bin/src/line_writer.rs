@@ -481,7 +481,7 @@ mod tests {
 
     #[test]
     fn logs_that_nobody_reads_end_together_and_say_how_many_lines_that_cost() {
-        let pipes: Vec<_> = (0..3).map(|_| io::pipe().unwrap()).collect();
+        let pipes: Vec<_> = (0..20).map(|_| io::pipe().unwrap()).collect();
         let writers: Vec<_> = pipes
             .iter()
             .map(|(_, pipe)| LineWriter::start("access", pipe.try_clone().unwrap()).unwrap())
@@ -496,8 +496,8 @@ mod tests {
         for ending in &endings {
             assert!(ending.wait() > 500);
         }
-        // Far less than the sum of what each may take, and than what one that is read may take.
-        assert!(begun.elapsed() < LAST_LINES_TIMEOUT);
+        // One after the other, each would take its own time.
+        assert!(begun.elapsed() < 10 * LAST_LINES_PROGRESS_TIMEOUT);
     }
 
     /// Accepts bytes until it is full, and then none until its limit is raised.
