@@ -13,6 +13,7 @@ use crate::commands::health::Health;
 use crate::commands::htpasswd::HtpasswdCommand;
 use crate::commands::import::Import;
 use crate::commands::manual::Manual;
+use crate::commands::repositories::RepositoriesCommand;
 use crate::commands::restore::Restore;
 use crate::commands::serve::Serve;
 
@@ -43,6 +44,9 @@ pub(crate) enum Command {
     Check(Check),
     /// Free what no manifest names any more; a server does so by itself.
     Collect(Collect),
+    /// Delete whole repositories.
+    #[command(subcommand)]
+    Repositories(RepositoriesCommand),
     /// Back up a registry's folder, in seconds and beside the running server.
     Backup(Backup),
     /// Restore a backup into an empty folder.

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Adopt(adopt) => commands::adopt::run(&adopt),
         Command::Check(check) => commands::check::run(&check),
         Command::Collect(collect) => commands::collect::run(&collect),
+        Command::Repositories(command) => commands::repositories::run(&command),
         Command::Backup(backup) => commands::backup::run(&backup),
         Command::Export(export) => commands::export::run(&export),
         Command::Import(import) => commands::import::run(&import),

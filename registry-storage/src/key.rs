@@ -109,6 +109,12 @@ impl Key {
         Self(format!("{}referrers/{}/", repository_folder(repository), slashed(subject)).into())
     }
 
+    /// All entries in the lists of referrers of a repository.
+    #[must_use]
+    pub fn all_referrers(repository: &RepositoryName) -> Self {
+        Self(format!("{}referrers/", repository_folder(repository)).into())
+    }
+
     /// An upload session.
     #[must_use]
     pub fn upload(id: UploadId) -> Self {

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use registry_core::{Error, Storage, Timestamp};
+use registry_core::storage::TagFilter;
+use registry_core::{Error, RepositoryName, Storage, Timestamp};
 
 #[cfg(all(feature = "filesystem", unix))]
 use crate::backend::NotOnDisk;
@@ -27,7 +28,8 @@ use crate::layout::{self, LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{
-    CollectOptions, CollectReport, Contents, ScrubCounts, ScrubOptions, ScrubReport, Store, SweepReport,
+    CollectOptions, CollectReport, Contents, RepositoryDeleted, ScrubCounts, ScrubOptions, ScrubReport,
+    Store, SweepReport,
 };
 
 /// Maintains a store on any backend, beside the requests that it serves.
@@ -123,6 +125,31 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// Returns what this process [scrubbed](Self::scrub) since it began. It makes no request.
     fn scrubbed(&self) -> ScrubCounts;
 
+    /// Deletes a repository: its tags, manifests, referrers, uploads in progress, and its right to read blobs. It leaves
+    /// the catalog, and the [sweeper](Self::sweep) deletes the bytes that no repository has any more; in a bucket, after
+    /// two more cycles of the [collector](Self::collect).
+    ///
+    /// What is pushed meanwhile is refused, or whole: a tag that is pushed after this began stays with everything that it
+    /// needs, as a new repository, and so does what else was written since, or asked for by a `HEAD`
+    /// ([counted](RepositoryDeleted::manifests_left)). Repositories below it (`a/b` below `a`) are others. Which was written
+    /// first is told by the clocks of the processes.
+    ///
+    /// With `immutable`, nothing is deleted if the repository has a tag that it selects.
+    ///
+    /// Cancel safe: what was deleted stays deleted, and a repeated delete goes on.
+    ///
+    /// # Errors
+    /// [`NameUnknown`](registry_core::ErrorCode::NameUnknown) if there is nothing;
+    /// [`TagConflict`](registry_core::ErrorCode::TagConflict) with the name of an immutable tag;
+    /// [`Unavailable`](registry_core::ErrorCode::Unavailable) while an adoption is in progress, or if a manifest cannot be
+    /// read, after the tags were deleted; those of the medium.
+    async fn delete_repository(
+        &self,
+        repository: &RepositoryName,
+        immutable: Option<TagFilter>,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<RepositoryDeleted, Error>;
+
     /// Waits until a sweep may make room for writes that are refused for lack of space. Cancel safe.
     async fn sweep_wanted(&self);
 
@@ -157,7 +184,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     #[cfg(all(feature = "layout", unix))]
     async fn export_layout(
         &self,
-        repositories: &[registry_core::RepositoryName],
+        repositories: &[RepositoryName],
         target: &Path,
         observer: &dyn MaintenanceObserver,
     ) -> Result<LayoutReport, LayoutError>;
@@ -169,7 +196,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     #[cfg(all(feature = "layout", unix))]
     async fn import_layout(
         &self,
-        repositories: &[registry_core::RepositoryName],
+        repositories: &[RepositoryName],
         source: &Path,
         observer: &dyn MaintenanceObserver,
     ) -> Result<LayoutReport, LayoutError>;
@@ -291,6 +318,18 @@ impl<B: Backend> Maintenance for Store<B> {
         self.scrub_counts()
     }
 
+    async fn delete_repository(
+        &self,
+        repository: &RepositoryName,
+        immutable: Option<TagFilter>,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<RepositoryDeleted, Error> {
+        self.note_room(
+            self.delete_whole_repository(repository, immutable, observer)
+                .await,
+        )
+    }
+
     async fn sweep_wanted(&self) {
         self.room().wanted().await;
     }
@@ -319,7 +358,7 @@ impl<B: Backend> Maintenance for Store<B> {
     #[cfg(all(feature = "layout", unix))]
     async fn export_layout(
         &self,
-        repositories: &[registry_core::RepositoryName],
+        repositories: &[RepositoryName],
         target: &Path,
         observer: &dyn MaintenanceObserver,
     ) -> Result<LayoutReport, LayoutError> {
@@ -329,7 +368,7 @@ impl<B: Backend> Maintenance for Store<B> {
     #[cfg(all(feature = "layout", unix))]
     async fn import_layout(
         &self,
-        repositories: &[registry_core::RepositoryName],
+        repositories: &[RepositoryName],
         source: &Path,
         observer: &dyn MaintenanceObserver,
     ) -> Result<LayoutReport, LayoutError> {

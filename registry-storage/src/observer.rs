@@ -89,6 +89,8 @@ pub enum Step {
     Records,
     /// Looking for what no manifest names, in one repository after the other.
     Repositories,
+    /// Deleting what a repository has: first tags, then manifests and blobs.
+    Deletes,
     /// Reading content and comparing its digest; counted in bytes.
     Content,
     /// Looking for bytes that nothing names; counted in names.
@@ -110,6 +112,7 @@ impl Step {
         match self {
             Self::Records => "records",
             Self::Repositories => "repositories",
+            Self::Deletes => "deletes",
             Self::Content => "read",
             Self::Bytes => "byte strings",
             Self::Copy => "pages of records",

@@ -173,12 +173,19 @@ impl ReferrerRecord {
     }
 }
 
-/// A repository in the catalog.
+/// A repository in the catalog. It is Condemned while it is being removed, and then Dead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RepositoryRecord {
+    /// Stores of before 0.1 have records without it.
+    #[serde(default = "live")]
+    pub(crate) state: State,
     pub(crate) name: RepositoryName,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
+}
+
+const fn live() -> State {
+    State::Live
 }
 
 /// A note of an operation that takes several transactions, for the operations that it concerns and for the sweeper,
@@ -333,11 +340,17 @@ macro_rules! always_live {
         })*
     };
 }
-stateful!(ManifestRecord, GrantRecord, BlobRecord, TagRecord, SessionRecord);
+stateful!(
+    ManifestRecord,
+    GrantRecord,
+    BlobRecord,
+    TagRecord,
+    SessionRecord,
+    RepositoryRecord
+);
 always_live!(
     BackReferenceRecord,
     ReferrerRecord,
-    RepositoryRecord,
     NoteRecord,
     QuarantineRecord,
     AdoptionRecord,

@@ -9,6 +9,7 @@ use super::check::CheckRequest;
 use super::collect::CollectRequest;
 use super::export::{ExportDistribution, ExportOci};
 use super::import::ImportOci;
+use super::repositories::DeleteRepository;
 use crate::control::{Command, Outcome, Reporter};
 use crate::failure::Failure;
 
@@ -18,6 +19,7 @@ use crate::failure::Failure;
 pub(super) enum AnyCommand {
     Check(CheckRequest),
     Collect(CollectRequest),
+    DeleteRepository(DeleteRepository),
     Backup(BackupRequest),
     Adopt(AdoptRequest),
     ExportDistribution(ExportDistribution),
@@ -30,6 +32,7 @@ impl Command for AnyCommand {
         match self {
             Self::Check(command) => command.run(store, reporter).await,
             Self::Collect(command) => command.run(store, reporter).await,
+            Self::DeleteRepository(command) => command.run(store, reporter).await,
             Self::Backup(command) => command.run(store, reporter).await,
             Self::Adopt(command) => command.run(store, reporter).await,
             Self::ExportDistribution(command) => command.run(store, reporter).await,
@@ -47,6 +50,7 @@ mod tests {
         let text = match command {
             AnyCommand::Check(command) => serde_json::to_string(command),
             AnyCommand::Collect(command) => serde_json::to_string(command),
+            AnyCommand::DeleteRepository(command) => serde_json::to_string(command),
             AnyCommand::Backup(command) => serde_json::to_string(command),
             AnyCommand::Adopt(command) => serde_json::to_string(command),
             AnyCommand::ExportDistribution(command) => serde_json::to_string(command),
@@ -61,6 +65,7 @@ mod tests {
         for text in [
             r#"{"command":"check","repair":true,"verify_content":false,"bytes_per_second":1}"#,
             r#"{"command":"collect","grace":0,"dry_run":false,"repeat":true,"json":false}"#,
+            r#"{"command":"delete-repository","repository":"a/b","immutable":[{"repositories":["a/*"],"tags":["v*"]}],"json":false}"#,
             r#"{"command":"backup","target":"/b"}"#,
             r#"{"command":"adopt","verify":false,"again":true,"dry_run":false}"#,
             r#"{"command":"export-distribution","target":"/b"}"#,
@@ -70,7 +75,7 @@ mod tests {
             let command: AnyCommand = serde_json::from_str(text).unwrap();
             assert_eq!(sent(&command), text);
             // A newer client may mean something else by it.
-            let with_more = text.replace('}', r#","more":1}"#);
+            let with_more = format!(r#"{},"more":1}}"#, text.strip_suffix('}').unwrap());
             serde_json::from_str::<AnyCommand>(&with_more).unwrap_err();
         }
     }

@@ -12,5 +12,6 @@ pub(crate) mod health;
 pub(crate) mod htpasswd;
 pub(crate) mod import;
 pub(crate) mod manual;
+pub(crate) mod repositories;
 pub(crate) mod restore;
 pub(crate) mod serve;

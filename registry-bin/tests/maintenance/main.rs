@@ -9,6 +9,7 @@ mod check;
 mod collect;
 mod failover;
 mod images;
+mod repositories;
 mod socket;
 
 use std::path::Path;

@@ -13,7 +13,7 @@ use super::looks::is_content_of;
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Durability};
 use crate::key::Key;
-use crate::record::{ManifestRecord, TagRecord};
+use crate::record::{ManifestRecord, TagRecord, state_of_size};
 
 #[async_trait]
 impl<B: Backend> ManifestStorage for Store<B> {
@@ -148,8 +148,9 @@ impl<B: Backend> Store<B> {
         .into())
     }
 
-    /// Returns whether a manifest was ever pushed to the repository.
+    /// Returns whether the repository is in the catalog: a manifest was pushed to it, and it was not deleted since.
     pub(super) async fn is_known(&self, repository: &RepositoryName) -> Result<bool, Error> {
-        Ok(self.backend.get(&Key::repository(repository)).await?.is_some())
+        let found = self.backend.get(&Key::repository(repository)).await?;
+        Ok(found.is_some_and(|stored| state_of_size(stored.value.len() as u64).is_visible()))
     }
 }

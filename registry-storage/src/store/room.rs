@@ -58,7 +58,7 @@ impl Room {
 
 impl<B: Backend> Store<B> {
     /// Notes from the result of a write whether there was room for it.
-    pub(super) fn note_room<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn note_room<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         match &result {
             Err(error) if error.code() == ErrorCode::StorageFull => self.room.refused(self.clock.now()),
             Ok(_) if self.room.is_short.load(Ordering::Relaxed) => {

@@ -175,8 +175,7 @@ async fn manifest(
         return Ok(vec![problem]);
     }
     let mut problems = Vec::new();
-    let repository_entry = Key::repository(repository);
-    if reads.get(&repository_entry).await?.is_none() {
+    if !is_there::<RepositoryRecord>(reads, &Key::repository(repository)).await? {
         problems.push(Problem::MissingRepository {
             repository: repository.clone(),
         });

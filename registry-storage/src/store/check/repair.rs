@@ -83,7 +83,7 @@ impl Recheck {
                 write_back_reference(records, &back_reference, None, Condition::Any, now).await
             }
             (Problem::MissingRepository { repository }, _) => {
-                write_repository(records, repository, Condition::Absent, now).await
+                write_repository(records, repository, Condition::Any, now).await
             }
             (Problem::MissingReferrer { subject }, KeyKind::Manifest(repository, digest)) => {
                 write_referrer(records, repository, subject, digest, now).await
@@ -202,12 +202,12 @@ async fn write_repository(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let record = RepositoryRecord {
+        state: State::Live,
         name: name.clone(),
         stamp: Stamp::new(now),
     };
-    let written = write(records, &Key::repository(name), &record, &[], condition.clone()).await?;
-    // If it was missing, a faster request wrote the same.
-    Ok(written.is_some() || condition == Condition::Absent)
+    let written = write(records, &Key::repository(name), &record, &[], condition).await?;
+    Ok(written.is_some())
 }
 
 /// Enters a manifest in the list of its subject; returns `false` if the manifest does not exist.

@@ -29,6 +29,8 @@ pub(super) struct Cycle {
     sealed: Arc<[(u64, u64)]>,
     grace: Duration,
     pending_limit: Duration,
+    /// Whatever was written up to then is old enough, and nothing that was written later; `None` if ages decide.
+    until: Option<Timestamp>,
     pub(super) is_dry_run: bool,
 }
 
@@ -50,16 +52,24 @@ impl Cycle {
     /// Decides what to do with a record.
     pub(super) fn decide(&self, facts: Facts, now: Timestamp) -> Collect {
         let age = now.since(facts.written);
+        let is_old = match (self.until, facts.state) {
+            (Some(until), State::Live | State::Pending) => facts.written <= until,
+            (None, State::Pending) => age > self.pending_limit,
+            _ => age >= self.grace,
+        };
         collect(Candidate {
             state: facts.state,
             is_root: facts.is_root,
             is_sealed: facts.condemned_in.is_some_and(|cycle| self.is_sealed(cycle)),
-            is_old: if facts.state == State::Pending {
-                age > self.pending_limit
-            } else {
-                age >= self.grace
-            },
+            is_old,
         })
+    }
+
+    /// Returns a cycle that is for what was written up to a time, without a grace: the cycle of a repository's delete.
+    /// Uploads and pushes that were in progress at that time begin again.
+    pub(super) const fn for_what_was_written_until(mut self, until: Timestamp) -> Self {
+        (self.until, self.grace) = (Some(until), Duration::ZERO);
+        self
     }
 
     fn is_sealed(&self, cycle: u64) -> bool {
@@ -89,6 +99,7 @@ impl<B: Backend> Store<B> {
             sealed: sealed.into(),
             grace: options.grace,
             pending_limit: self.options.upload_idle_limit.saturating_add(COMMIT_MARGIN),
+            until: None,
             is_dry_run: options.is_dry_run,
         })
     }

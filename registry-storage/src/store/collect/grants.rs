@@ -25,7 +25,7 @@ use crate::store::mount::GrantKeys;
 
 /// How many digests are in memory at once, some hundred bytes each. The manifests of a repository with more blobs are
 /// read once for each time this many.
-const DIGESTS_IN_MEMORY: usize = 100_000;
+pub(super) const DIGESTS_IN_MEMORY: usize = 100_000;
 
 /// How many grants are decided in one transaction: some hundred calls.
 const GRANTS_PER_TRANSACTION: usize = 64;
@@ -33,8 +33,8 @@ const GRANTS_PER_TRANSACTION: usize = 64;
 /// How long an unchanged repository is not read. A push of a blob that was there before may change no listing.
 const UNREAD_TIME: Duration = Duration::from_hours(7 * 24);
 
-/// The blobs that a repository has, or had, and whether a manifest names each.
-type Candidates = BTreeMap<Digest, bool>;
+/// The blobs or manifests that a repository has, or had, and whether something names each.
+pub(super) type Candidates = BTreeMap<Digest, bool>;
 
 impl<B: Backend> Store<B> {
     pub(super) async fn collect_repositories(
@@ -118,7 +118,7 @@ impl<B: Backend> Store<B> {
 
     /// Decides about all grants of a repository. Returns whether nothing is left to do; `None` if a manifest cannot be
     /// read.
-    async fn collect_grants(
+    pub(super) async fn collect_grants(
         &self,
         cycle: &Cycle,
         repository: &RepositoryName,
@@ -153,7 +153,7 @@ impl<B: Backend> Store<B> {
     }
 
     /// Marks the candidates that a manifest names. Returns `false` if a manifest cannot be read.
-    async fn mark_named(
+    pub(super) async fn mark_named(
         &self,
         cycle: &Cycle,
         repository: &RepositoryName,

@@ -8,6 +8,7 @@
 mod blobs;
 mod cycle;
 mod grants;
+mod manifests;
 
 use std::time::Duration;
 
@@ -168,7 +169,7 @@ impl CollectReport {
 
 impl<B: Backend> Store<B> {
     /// Returns whether an adoption is in progress, or was cut off and is still to be ended.
-    async fn is_adopting(&self) -> Result<bool, Error> {
+    pub(super) async fn is_adopting(&self) -> Result<bool, Error> {
         #[cfg(all(feature = "filesystem", unix))]
         if self.adopting.available_permits() == 0 {
             return Ok(true);

@@ -3,6 +3,7 @@
 mod content;
 mod notes;
 mod reach;
+mod repository;
 
 use crate::chain::State;
 use registry_core::storage::TagFilter;
@@ -21,6 +22,7 @@ use crate::record::{ManifestRecord, NoteKind, NoteRecord, Stamp, TagRecord};
 pub(super) use self::content::kill_grant;
 pub(super) use self::notes::write_note;
 pub(super) use self::reach::{all_children, parse_manifest};
+pub use self::repository::RepositoryDeleted;
 
 impl<B: Backend> Store<B> {
     /// Ends the operation of a note: a delete that made its manifest Dead is continued with the tags, any other delete

@@ -213,7 +213,7 @@ impl<B: Backend> Store<B> {
     }
 }
 
-fn visible_tag(prefix: &Key, entry: &RecordEntry) -> Option<Tag> {
+pub(super) fn visible_tag(prefix: &Key, entry: &RecordEntry) -> Option<Tag> {
     let is_visible = state_of_size(entry.size).is_visible();
     entry.key.after(prefix).filter(|_| is_visible)?.parse().ok()
 }

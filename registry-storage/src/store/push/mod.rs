@@ -15,7 +15,9 @@ use super::steps::{Counted, Step};
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
-use crate::record::{GrantRecord, ManifestRecord, NoteKind, ReferrerRecord, RepositoryRecord, Stamp};
+use crate::record::{
+    GrantRecord, ManifestRecord, NoteKind, ReferrerRecord, RepositoryRecord, Stamp, state_of_size,
+};
 
 impl<B: Backend> Store<B> {
     /// Stores a manifest and points its tags at it.
@@ -410,21 +412,29 @@ fn missing_content(digest: &Digest) -> Error {
     Error::new(ErrorCode::ManifestBlobUnknown, message)
 }
 
-/// Enters a repository in the catalog, unless it is there already.
+/// Enters a repository in the catalog, unless it is there already. One of its manifests has to exist before.
 pub(super) async fn add_repository(
     records: &mut dyn RecordTransaction,
     name: &RepositoryName,
     now: Timestamp,
 ) -> Result<(), Error> {
     let key = Key::repository(name);
-    if records.get(&key).await?.is_none() {
+    for _ in 0..TRANSACTION_ATTEMPTS {
+        let condition = match records.stat(&key).await? {
+            Some(stat) if state_of_size(stat.size) == State::Live => return Ok(()),
+            Some(stat) => Condition::Matches(stat.version),
+            None => Condition::Absent,
+        };
         let record = RepositoryRecord {
+            state: State::Live,
             name: name.clone(),
             stamp: Stamp::new(now),
         };
-        write(records, &key, &record, &[], Condition::Absent).await?;
+        if write(records, &key, &record, &[], condition).await?.is_some() {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(contended())
 }
 
 /// Reads a manifest once more, after a tag was pointed at it, and rescues it; returns `false` if it is gone.

@@ -1,0 +1,146 @@
+//! `registry-bin repositories`.
+
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use indicatif::HumanBytes;
+use registry_core::operation::{AllowAll, Authorizer as _};
+use registry_core::policy::{ImmutableTagRule, ImmutableTags};
+use registry_core::{ErrorCode, RepositoryName};
+use registry_storage::{Maintenance, RepositoryDeleted};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::arguments::ConfigArguments;
+use crate::config::load;
+use crate::control::{Command, Outcome, Reporter, execute};
+use crate::count::count;
+use crate::failure::Failure;
+use crate::logging::Logging;
+use crate::storage::StorageLocation;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RepositoriesCommand {
+    /// Delete a repository: its tags, manifests, referrers, uploads in progress, and its right to read blobs.
+    Delete(Delete),
+}
+
+/// The arguments.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  registry-bin repositories delete team/app /etc/docker/registry/config.yml
+  registry-bin repositories delete team/app --storage /srv/registry
+
+Repositories below it (team/app/tools) are others and stay. What is pushed to it meanwhile is refused, or stays as a new repository.
+Bytes that no repository has any more are freed by the next sweep, within an hour; `collect` does one at once.
+
+If the repository has a tag that `tags.immutable` of the configuration names, nothing is deleted and the exit code is 1; without the
+configuration file (--storage alone), no tag is immutable. The exit code is 1, too, if there is no such repository, or if something
+of it stays. Nothing is asked, no rule of `access` counts, and no notification is sent.")]
+pub(crate) struct Delete {
+    /// The repository.
+    #[arg(value_name = "REPOSITORY")]
+    repository: RepositoryName,
+
+    #[command(flatten)]
+    configuration: ConfigArguments,
+
+    /// Delete immutable tags, too.
+    #[arg(long)]
+    force: bool,
+
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Deletes a repository. Returns `false` if something of it stays.
+pub(crate) fn run(command: &RepositoriesCommand) -> Result<bool, Failure> {
+    let RepositoriesCommand::Delete(delete) = command;
+    let loaded = load(&delete.configuration.store(), &[])?;
+    let _log = Logging::of(&loaded.configuration).start();
+    let location = StorageLocation::of(&loaded.configuration.storage)?;
+    let immutable = if delete.force {
+        Vec::new()
+    } else {
+        loaded.configuration.tags.immutable_rules()?
+    };
+    let request = DeleteRepository {
+        repository: delete.repository.clone(),
+        immutable,
+        json: delete.json,
+    };
+    execute(&location, request)
+}
+
+/// The delete of a repository as it is sent to a server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename = "delete-repository", deny_unknown_fields)]
+pub(super) struct DeleteRepository {
+    repository: RepositoryName,
+    immutable: Vec<ImmutableTagRule>,
+    json: bool,
+}
+
+impl Command for DeleteRepository {
+    async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
+        let Self {
+            repository,
+            immutable,
+            json,
+        } = self;
+        let immutable = ImmutableTags::new(immutable, Arc::new(AllowAll)).immutable_tags(&repository);
+        let deleted = store.delete_repository(&repository, immutable, &reporter).await;
+        let deleted = deleted.map_err(|cause| match cause.code() {
+            ErrorCode::NameUnknown => Failure::new(format!("there is no repository {repository}")),
+            ErrorCode::TagConflict => Failure::new(format!("{repository} was not deleted")).because(cause),
+            _ => Failure::new(format!(
+                "{repository} was not deleted as a whole; the command can be repeated"
+            ))
+            .because(cause),
+        })?;
+        Ok(Outcome {
+            text: if json {
+                line(&deleted)
+            } else {
+                text(&repository, &deleted)
+            },
+            is_success: deleted.is_gone,
+        })
+    }
+}
+
+fn text(repository: &RepositoryName, deleted: &RepositoryDeleted) -> String {
+    let mut text = format!(
+        "Deleted {}, {} and {} ({}) of {repository}",
+        count(deleted.tags, "tag"),
+        count(deleted.manifests, "manifest"),
+        count(deleted.blobs.blobs, "blob"),
+        HumanBytes(deleted.blobs.bytes)
+    );
+    if deleted.uploads > 0 {
+        text += &format!(", and cancelled {}", count(deleted.uploads, "upload"));
+    }
+    text += ".";
+    if !deleted.is_gone {
+        text += &format!(
+            "\n{} pushed or asked for meanwhile, so the repository stays with them; repeat the command to delete them.",
+            count(deleted.manifests_left, "manifest")
+        );
+    }
+    text
+}
+
+fn line(deleted: &RepositoryDeleted) -> String {
+    json!({
+        "tags": deleted.tags,
+        "manifests": deleted.manifests,
+        "blobs": deleted.blobs.blobs,
+        "bytes": deleted.blobs.bytes,
+        "cancelledUploads": deleted.uploads,
+        "manifestsLeft": deleted.manifests_left,
+        "isGone": deleted.is_gone,
+    })
+    .to_string()
+}

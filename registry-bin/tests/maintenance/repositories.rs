@@ -1,0 +1,95 @@
+//! Deleting whole repositories.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::repository::{Repository, descriptor, image};
+use crate::support::server::Server;
+use crate::{failure, success};
+
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+/// Pushes an image with a large layer, and returns the digest of its layer.
+fn push(repository: &Repository, tag: &str, fill: u8) -> String {
+    let (config, layer) = (format!("{{\"fill\":{fill}}}"), vec![fill; 100_000]);
+    repository.push_blob(config.as_bytes());
+    let layer_digest = repository.push_blob(&layer);
+    let manifest = image(
+        &descriptor(CONFIG, config.as_bytes()),
+        &[descriptor(LAYER, &layer)],
+    );
+    repository.push_manifest(tag, IMAGE, manifest.to_string().as_bytes());
+    layer_digest
+}
+
+#[test]
+fn a_repository_is_deleted_beside_its_server_and_without_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    let server = Server::on(&path.join("root"));
+    let [a, below, b] = ["a", "a/below", "b"].map(|name| Repository::new(server.address(), name));
+    let layer = push(&a, "1", 1);
+    push(&a, "2", 2);
+    push(&below, "1", 3);
+    push(&b, "1", 4);
+    let delete = |repository, more: &[&'static str]| {
+        let arguments = ["repositories", "delete", repository, "--storage", "root"];
+        [&arguments[..], more].concat()
+    };
+    let said = success(path, &delete("a", &[]));
+    assert_eq!(
+        said,
+        "Deleted 2 tags, 2 manifests and 4 blobs (195.33 KiB) of a.\n"
+    );
+    a.get("tags/list").expect_error(&[404], &["NAME_UNKNOWN"]);
+    a.get("manifests/1").expect_status(404);
+    a.get(&format!("blobs/{layer}")).expect_status(404);
+    below.get("manifests/1").expect_status(200);
+    let said = failure(path, &delete("a", &[]));
+    assert!(said.contains("there is no repository a"), "{said}");
+    // It is a new repository when something is pushed.
+    push(&a, "3", 1);
+    a.get("manifests/3").expect_status(200);
+    a.get("manifests/1").expect_status(404);
+    assert!(success(path, &["check", "--storage", "root"]).contains("nothing is broken"));
+    assert!(server.terminate().success());
+    let json = success(path, &delete("b", &["--json"]));
+    let json: Value = serde_json::from_str(&json).expect("it is a document");
+    assert_eq!(
+        (&json["tags"], &json["isGone"]),
+        (&1.into(), &true.into()),
+        "{json}"
+    );
+    let said = failure(path, &delete("b", &["--json"]));
+    assert!(said.contains("there is no repository b"), "{said}");
+}
+
+#[test]
+fn an_immutable_tag_of_the_configuration_keeps_a_repository_unless_it_is_forced() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let configuration = folder.path().join("config.yml");
+    let text = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:0}}\n\
+         tags: {{immutable: [{{repositories: [a], tags: ['v*']}}]}}\n",
+        folder.path().join("root").display()
+    );
+    fs::write(&configuration, text).expect("the file can be written");
+    let server = Server::configured(&configuration);
+    let repository = Repository::new(server.address(), "a");
+    push(&repository, "latest", 1);
+    push(&repository, "v1", 1);
+    let delete = ["repositories", "delete", "a", "config.yml"];
+    let said = failure(folder.path(), &delete);
+    assert!(said.contains("the tag v1 is immutable"), "{said}");
+    repository.get("manifests/latest").expect_status(200);
+    let said = success(folder.path(), &[&delete[..], &["--force"]].concat());
+    assert!(
+        said.starts_with("Deleted 2 tags, 1 manifest and 2 blobs"),
+        "{said}"
+    );
+    repository.get("manifests/v1").expect_status(404);
+    assert!(server.terminate().success());
+}

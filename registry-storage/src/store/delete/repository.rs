@@ -1,0 +1,358 @@
+//! Deleting a whole repository.
+//!
+//! Its tags go first. Then what no tag needs goes as the collector removes it: condemned in one cycle, and removed in a
+//! later one unless a push needs it by then. So a push at the same time is refused, or is whole. Last, the repository
+//! leaves the catalog, unless a push has brought a manifest.
+
+use futures_util::{StreamExt as _, stream};
+use registry_core::storage::{ManifestStorage as _, TagFilter, UploadKey};
+use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag, Timestamp};
+
+use super::content::{DeleteManifest, Outcome};
+use super::notes::Begun;
+use super::reach::visible_tag;
+use super::tombstone;
+use crate::backend::{
+    Again, Backend, Condition, Durability, RecordEntry, RecordTransaction, Transaction, Version,
+};
+use crate::chain::State;
+use crate::key::Key;
+use crate::key_kind::KeyKind;
+use crate::observer::{MaintenanceObserver, Step as Progress};
+use crate::pages::Pages;
+use crate::record::{ManifestRecord, RepositoryRecord, SessionRecord, Stamp, TagRecord, state_of_size};
+use crate::store::edge::{read_cached, read_latest, write};
+use crate::store::steps::{Counted, Step, transact_all};
+use crate::store::{BlobCount, Store};
+
+/// How many records are read at once; a bucket takes some milliseconds for each.
+const PARALLEL_READS: usize = 16;
+
+/// How many entries in lists of referrers are looked at in one transaction.
+const REFERRERS_PER_TRANSACTION: usize = 64;
+
+/// What the delete of a repository removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepositoryDeleted {
+    /// Tags.
+    pub tags: u64,
+    /// Manifests, referrers included.
+    pub manifests: u64,
+    /// Blobs that the repository had. Their bytes go once no repository has them.
+    pub blobs: BlobCount,
+    /// Uploads in progress that were cancelled.
+    pub uploads: u64,
+    /// Manifests that were pushed, or asked for by a `HEAD`, at the same time, and what they need: they stay. Blobs of
+    /// which that is true are the collector's.
+    pub manifests_left: u64,
+    /// The catalog does not list it any more.
+    pub is_gone: bool,
+}
+
+impl<B: Backend> Store<B> {
+    /// Deletes a repository, as [`Maintenance::delete_repository`](crate::Maintenance::delete_repository) says.
+    pub(crate) async fn delete_whole_repository(
+        &self,
+        repository: &RepositoryName,
+        immutable: Option<TagFilter>,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<RepositoryDeleted, Error> {
+        let until = self.clock.now();
+        if self.is_adopting().await? {
+            let message =
+                "the distribution registry's folders are being adopted; delete the repository after that";
+            return Err(Error::new(ErrorCode::Unavailable, message));
+        }
+        if let Some(immutable) = &immutable {
+            self.require_no_immutable_tag(repository, immutable).await?;
+        }
+        let is_known = self.is_known(repository).await?;
+        let mut deleted = RepositoryDeleted {
+            uploads: self.cancel_uploads(repository).await?,
+            tags: self.delete_tags(repository, immutable, until, observer).await?,
+            ..RepositoryDeleted::default()
+        };
+        let Some(removed) = self.collect_all_of(repository, until, observer).await? else {
+            let message = format!(
+                "a manifest of {repository} cannot be read, so nobody knows what it names; let `check --repair` put it \
+                 aside, and delete the repository again"
+            );
+            return Err(Error::new(ErrorCode::Unavailable, message));
+        };
+        deleted.manifests = removed.manifests;
+        deleted.manifests_left = removed.manifests_left;
+        deleted.blobs = removed.blobs;
+        if !is_known && deleted == RepositoryDeleted::default() {
+            return Err(ErrorCode::NameUnknown.into());
+        }
+        self.remove_dead_referrers(repository).await?;
+        deleted.is_gone = self.remove_from_catalog(repository).await?;
+        self.note_freed();
+        Ok(deleted)
+    }
+
+    async fn require_no_immutable_tag(
+        &self,
+        repository: &RepositoryName,
+        immutable: &TagFilter,
+    ) -> Result<(), Error> {
+        let prefix = Key::tags(repository);
+        let mut pages = Pages::of(prefix.clone());
+        while let Some(page) = pages.next(&*self.backend).await? {
+            let tags = page.iter().filter_map(|entry| visible_tag(&prefix, entry));
+            for tag in tags.filter(|tag| immutable(tag)) {
+                // A tag whose manifest is gone counts as absent.
+                if self
+                    .get_manifest(repository, &Reference::Tag(tag.clone()))
+                    .await
+                    .is_ok()
+                {
+                    let message =
+                        format!("the tag {tag} is immutable, so its repository stays; nothing was deleted");
+                    return Err(Error::new(ErrorCode::TagConflict, message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancels the uploads in progress to a repository, and returns how many there were.
+    async fn cancel_uploads(&self, repository: &RepositoryName) -> Result<u64, Error> {
+        let mut cancelled = 0;
+        let mut pages = Pages::of(Key::uploads());
+        while let Some(page) = pages.next(&*self.backend).await? {
+            // The listing shows which are ended.
+            let open = page
+                .into_iter()
+                .filter(|entry| state_of_size(entry.size).is_visible());
+            let reads = open.map(|RecordEntry { key, .. }| async move {
+                // The sweeper reports a record that cannot be read.
+                let session = read_cached::<SessionRecord>(&*self.backend, &key).await.ok();
+                let session = session.and_then(|session| session.visible())?.0;
+                let id = key.upload_id().filter(|_| session.repository == *repository)?;
+                Some(UploadKey {
+                    repository: session.repository,
+                    id,
+                    principal: session.principal,
+                })
+            });
+            let mut reads = stream::iter(reads).buffered(PARALLEL_READS);
+            while let Some(upload) = reads.next().await {
+                let Some(upload) = upload else { continue };
+                match self.cancel_session(&upload).await {
+                    Ok(()) => cancelled += 1,
+                    Err(error) if error.code() == ErrorCode::BlobUploadUnknown => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(cancelled)
+    }
+
+    /// Deletes the tags that were written until a time.
+    async fn delete_tags(
+        &self,
+        repository: &RepositoryName,
+        immutable: Option<TagFilter>,
+        until: Timestamp,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<u64, Error> {
+        let mut deleted = 0;
+        let prefix = Key::tags(repository);
+        let mut pages = Pages::of(prefix.clone());
+        while let Some(page) = pages.next(&*self.backend).await? {
+            let tags = page.iter().filter_map(|entry| visible_tag(&prefix, entry));
+            // Pushed since they were looked for.
+            let is_immutable = |tag: &Tag| immutable.as_ref().is_some_and(|immutable| immutable(tag));
+            let delete = DeleteTags {
+                repository: repository.clone(),
+                tags: tags.filter(|tag| !is_immutable(tag)).collect(),
+                until,
+                now: self.clock.now(),
+                deleted: 0,
+            };
+            deleted += transact_all(&*self.backend, |_| Durability::Deferred, delete).await?;
+            observer.step(Progress::Deletes, deleted, None);
+        }
+        Ok(deleted)
+    }
+
+    /// Removes what a delete that was cut off left in the lists of referrers.
+    async fn remove_dead_referrers(&self, repository: &RepositoryName) -> Result<(), Error> {
+        let mut pages = Pages::of(Key::all_referrers(repository));
+        while let Some(page) = pages.next(&*self.backend).await? {
+            for entries in page.chunks(REFERRERS_PER_TRANSACTION) {
+                let entries = entries.iter().map(|entry| entry.key.clone()).collect();
+                let remove = RemoveDeadReferrers(entries);
+                self.backend.transact(Durability::Deferred, remove).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a manifest if it still has this version; returns whether it did.
+    pub(in crate::store) async fn delete_manifest_as_it_was(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        version: Version,
+    ) -> Result<bool, Error> {
+        let begun = Begun { note: None, version };
+        let delete = DeleteManifest::new(repository, digest, self.clock.now()).with(None, Some(begun));
+        let outcome = transact_all(&*self.backend, |_| Durability::Deferred, delete).await?;
+        Ok(matches!(outcome, Outcome::Deleted))
+    }
+
+    /// Removes a repository without manifests from the catalog; returns whether it is not there any more.
+    pub(in crate::store) async fn remove_from_catalog(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<bool, Error> {
+        let remove = RemoveFromCatalog {
+            repository: repository.clone(),
+            now: self.clock.now(),
+        };
+        self.backend.transact(Durability::Synced, remove).await
+    }
+}
+
+/// Deletes the tags that were written until a time, and returns how many.
+#[derive(Clone)]
+struct DeleteTags {
+    repository: RepositoryName,
+    tags: Vec<Tag>,
+    until: Timestamp,
+    now: Timestamp,
+    deleted: u64,
+}
+
+impl Transaction for DeleteTags {
+    type Output = Step<Self, u64>;
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
+        let mut records = Counted::new(records);
+        while !records.is_enough() {
+            let Some(tag) = self.tags.pop() else {
+                return Ok(Step::Done(self.deleted));
+            };
+            let key = Key::tag(&self.repository, &tag);
+            let found = read_latest::<TagRecord>(&mut records, &key).await?;
+            let unchanged = found.unchanged();
+            // A tag that is written at the same time is another push's.
+            if let Some((record, _)) = found.visible().filter(|(tag, _)| tag.stamp.written <= self.until)
+                && let Some(version) =
+                    write(&mut records, &key, &tombstone(record, self.now), &[], unchanged).await?
+            {
+                records.purge_if(&key, &version).await?;
+                self.deleted += 1;
+            }
+        }
+        Ok(Step::More(self))
+    }
+}
+
+/// Removes entries in lists of referrers whose manifest is gone. A push writes the entry of an incarnation that is visible, and
+/// one that is gone never is again.
+#[derive(Clone)]
+struct RemoveDeadReferrers(Vec<Key>);
+
+impl Transaction for RemoveDeadReferrers {
+    type Output = ();
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        for key in self.0 {
+            let Some(KeyKind::Referrer {
+                repository,
+                referrer,
+                incarnation,
+                ..
+            }) = KeyKind::of(&key)
+            else {
+                continue;
+            };
+            let manifest = Key::manifest(&repository, &referrer);
+            let manifest = read_latest::<ManifestRecord>(records, &manifest).await?;
+            let lives = manifest
+                .header()
+                .is_some_and(|manifest| manifest.state != State::Dead && manifest.incarnation == incarnation);
+            if !lives {
+                records.remove(&key).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a repository from the catalog by the rule for a child: its manifests are the parents that need the entry. A push
+/// stores its manifest before it looks for the entry, so either this sees the manifest, or the push sees that the entry is
+/// condemned, and writes it.
+#[derive(Clone)]
+struct RemoveFromCatalog {
+    repository: RepositoryName,
+    now: Timestamp,
+}
+
+impl Transaction for RemoveFromCatalog {
+    type Output = bool;
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
+        let key = Key::repository(&self.repository);
+        let entry = read_latest::<RepositoryRecord>(records, &key).await?;
+        let unchanged = entry.unchanged();
+        let Some((entry, _)) = entry.visible() else {
+            return Ok(true);
+        };
+        if self.has_manifest(records).await? {
+            return Ok(false);
+        }
+        let condemned = RepositoryRecord {
+            state: State::Condemned,
+            stamp: Stamp::new(self.now),
+            ..entry
+        };
+        let Some(version) = write(records, &key, &condemned, &[], unchanged).await? else {
+            return Ok(false);
+        };
+        if self.has_manifest(records).await? {
+            return Ok(false);
+        }
+        let dead = RepositoryRecord {
+            state: State::Dead,
+            stamp: Stamp::new(self.now),
+            ..condemned
+        };
+        let condition = Condition::Matches(version);
+        let Some(version) = write(records, &key, &dead, &[], condition).await? else {
+            return Ok(false);
+        };
+        records.purge_if(&key, &version).await?;
+        // What the collector remembers of it saves no work any more.
+        records.remove(&Key::collected(&self.repository)).await?;
+        Ok(true)
+    }
+}
+
+impl RemoveFromCatalog {
+    async fn has_manifest(&self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
+        let mut pages = Pages::of(Key::manifests(&self.repository));
+        while let Some(page) = pages.next_in(records).await? {
+            if page.iter().any(|entry| state_of_size(entry.size) != State::Dead) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
