@@ -41,6 +41,7 @@ pub mod referrers;
 pub mod registry;
 pub mod request;
 pub mod response;
+pub mod retention;
 pub mod scope;
 pub mod storage;
 pub mod tag;

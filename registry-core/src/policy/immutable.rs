@@ -22,7 +22,7 @@ pub struct ImmutableTagRule {
 }
 
 impl ImmutableTagRule {
-    fn covers(&self, repository: &RepositoryName, tag: &Tag) -> bool {
+    pub(crate) fn covers(&self, repository: &RepositoryName, tag: &Tag) -> bool {
         let matches = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
         matches(&self.repositories, repository.as_str()) && matches(&self.tags, tag.as_str())
     }

@@ -1,0 +1,55 @@
+//! Which manifests without a tag stay.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::{Facts, Keeper, ManifestFacts, Verdict, kept, kept_for};
+use crate::{Digest, Timestamp};
+
+/// Decides about the manifests that no tag names, in the order of their digests. `after` is how long one stays,
+/// or what keeps all of them.
+///
+/// An index keeps what it names for as long as it is there, and a subject what refers to it, even if they go themselves:
+/// what depends on them follows later.
+pub(super) fn evaluate(
+    after: Result<Duration, Keeper>,
+    facts: &Facts,
+    tagged: &BTreeSet<&Digest>,
+    now: Timestamp,
+) -> Vec<(Digest, Verdict)> {
+    let held: BTreeSet<&Digest> = facts.held.iter().collect();
+    let there: BTreeSet<&Digest> = facts.manifests.iter().map(|manifest| &manifest.digest).collect();
+    let mut parents: BTreeMap<&Digest, &Digest> = BTreeMap::new();
+    for manifest in &facts.manifests {
+        for child in &manifest.children {
+            // The lowest of several, so that the order of the facts does not matter.
+            let parent = parents.entry(child).or_insert(&manifest.digest);
+            *parent = (*parent).min(&manifest.digest);
+        }
+    }
+    let verdict = |manifest: &ManifestFacts| {
+        let subject = manifest
+            .subject
+            .as_ref()
+            .filter(|subject| there.contains(subject));
+        match (&after, parents.get(&manifest.digest), subject) {
+            (_, Some(parent), _) => kept(Keeper::Parent((*parent).clone())),
+            (_, None, Some(subject)) => kept(Keeper::Subject(subject.clone())),
+            _ if held.contains(&manifest.digest) => kept(Keeper::Push),
+            (Err(keeper), None, None) => kept(keeper.clone()),
+            (Ok(after), None, None) => match manifest.condemned_until {
+                Some(until) => kept_for(Duration::ZERO, until, now),
+                None => kept_for(*after, manifest.pushed, now),
+            },
+        }
+    };
+    let mut verdicts: Vec<(Digest, Verdict)> = facts
+        .manifests
+        .iter()
+        .filter(|manifest| !tagged.contains(&manifest.digest))
+        .map(|manifest| (manifest.digest.clone(), verdict(manifest)))
+        .collect();
+    verdicts.sort_by(|a, b| a.0.cmp(&b.0));
+    verdicts
+}

@@ -1,0 +1,243 @@
+//! Retention: which tags and manifests of a repository stay, and which are dropped and when.
+//!
+//! A [`Retention`] is data. [`Retention::evaluate`] looks at the facts of one repository and returns a verdict for each
+//! tag and each manifest; whoever explains and whoever drops ask the same function.
+
+mod keep;
+mod manifests;
+#[cfg(test)]
+mod tests;
+mod version;
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::{Glob, ImmutableTagRule};
+use crate::{Digest, RepositoryName, Tag, Timestamp};
+
+/// The policies of a registry, and the tags that no policy touches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// The policies. The first one with a matching pattern decides about a repository; without one, everything stays.
+    pub policies: Vec<RetentionPolicy>,
+    /// Tags that are never dropped.
+    pub immutable: Vec<ImmutableTagRule>,
+}
+
+/// What stays in some repositories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionPolicy {
+    /// The repositories; one of the patterns must match.
+    pub repositories: Vec<Glob>,
+    /// The tags that may be dropped. Tags that none of the patterns match stay.
+    pub tags: Vec<Glob>,
+    /// What keeps a tag: it stays if any of these rules keeps it, so another rule never drops more.
+    pub keep: Vec<KeepRule>,
+    /// How long after its push a manifest stays that has no tag, no index and no subject; `None` for ever.
+    pub untagged: Option<Duration>,
+}
+
+/// Keeps the tags that meet all of its conditions. Without any condition it keeps every tag that it names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepRule {
+    /// The tags, among those of the policy; if there are no patterns, all of them. The conditions count these tags only.
+    pub tags: Vec<Glob>,
+    /// It is among this many that were pushed last.
+    pub newest: Option<NonZeroU32>,
+    /// It was pushed less than this long ago.
+    pub pushed_within: Option<Duration>,
+    /// It is a version, and among this many highest ones of its major version.
+    pub versions_per_major: Option<NonZeroU32>,
+    /// It is a version, and among this many highest ones of its minor version.
+    pub versions_per_minor: Option<NonZeroU32>,
+}
+
+impl KeepRule {
+    /// Returns whether the rule has no condition, so that it keeps every tag that it names.
+    #[must_use]
+    pub const fn is_unconditional(&self) -> bool {
+        self.newest.is_none()
+            && self.pushed_within.is_none()
+            && self.versions_per_major.is_none()
+            && self.versions_per_minor.is_none()
+    }
+}
+
+/// What there is in a repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The tags, each with a manifest that exists.
+    pub tags: Vec<TagFacts>,
+    /// The manifests.
+    pub manifests: Vec<ManifestFacts>,
+    /// Manifests that a push in progress needs.
+    pub held: Vec<Digest>,
+}
+
+/// A tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagFacts {
+    /// The tag.
+    pub tag: Tag,
+    /// The manifest that it names.
+    pub digest: Digest,
+    /// When it was pushed last.
+    pub pushed: Timestamp,
+}
+
+/// A manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestFacts {
+    /// Its digest.
+    pub digest: Digest,
+    /// When it was pushed.
+    pub pushed: Timestamp,
+    /// From when the collector, which condemned it already, may remove it.
+    pub condemned_until: Option<Timestamp>,
+    /// The manifests that it names.
+    pub children: Vec<Digest>,
+    /// The manifest that it refers to, which need not exist.
+    pub subject: Option<Digest>,
+}
+
+/// What becomes of a tag or a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays.
+    Kept {
+        /// Because of this.
+        by: Keeper,
+        /// Until this time, if nothing else changes; `None` without an end.
+        until: Option<Timestamp>,
+    },
+    /// It is dropped now.
+    Dropped,
+}
+
+impl Verdict {
+    /// Returns whether it is dropped.
+    #[must_use]
+    pub const fn is_dropped(&self) -> bool {
+        matches!(self, Self::Dropped)
+    }
+}
+
+/// Why something stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// No policy is for the repository.
+    NoPolicy,
+    /// The policy does not name the tag.
+    NotNamed,
+    /// The tag is immutable.
+    Immutable,
+    /// A rule of the policy, by its index in [`RetentionPolicy::keep`].
+    Rule(usize),
+    /// The manifest that it refers to exists: signatures and attestations live and die with their subject.
+    Subject(Digest),
+    /// An index names it.
+    Parent(Digest),
+    /// A push in progress needs it.
+    Push,
+    /// It was pushed, or condemned, too short a time ago to be dropped.
+    Age,
+    /// The policy keeps what has no tag.
+    Untagged,
+}
+
+/// The verdicts about a repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// About each tag, in the order of their names.
+    pub tags: Vec<(TagFacts, Verdict)>,
+    /// About each manifest that no kept tag names, in the order of their digests.
+    pub manifests: Vec<(Digest, Verdict)>,
+}
+
+impl Retention {
+    /// Returns the policy for a repository, and its index.
+    #[must_use]
+    pub fn policy_of(&self, repository: &RepositoryName) -> Option<(usize, &RetentionPolicy)> {
+        let matches = |glob: &Glob| glob.matches(repository.as_str());
+        let mut policies = self.policies.iter().enumerate();
+        policies.find(|(_, policy)| policy.repositories.iter().any(matches))
+    }
+
+    /// Decides about everything in a repository. The order of the facts does not matter.
+    #[must_use]
+    pub fn evaluate(&self, repository: &RepositoryName, facts: &Facts, now: Timestamp) -> Verdicts {
+        let tags = self.evaluate_tags(repository, facts, now);
+        let kept = tags.iter().filter(|(_, verdict)| !verdict.is_dropped());
+        let tagged = kept.map(|(tag, _)| &tag.digest).collect();
+        let manifests = self.evaluate_manifests(repository, facts, &tagged, now);
+        Verdicts { tags, manifests }
+    }
+
+    /// Decides about the tags of a repository, in the order of their names.
+    #[must_use]
+    pub fn evaluate_tags(
+        &self,
+        repository: &RepositoryName,
+        facts: &Facts,
+        now: Timestamp,
+    ) -> Vec<(TagFacts, Verdict)> {
+        let mut tags: Vec<&TagFacts> = facts.tags.iter().collect();
+        tags.sort_by(|a, b| a.tag.cmp(&b.tag));
+        let verdicts = match self.policy_of(repository) {
+            Some((_, policy)) => {
+                let is_immutable = |tag: &Tag| self.immutable.iter().any(|rule| rule.covers(repository, tag));
+                keep::evaluate(policy, &tags, &facts.manifests, is_immutable, now)
+            }
+            None => tags.iter().map(|_| kept(Keeper::NoPolicy)).collect(),
+        };
+        tags.into_iter().cloned().zip(verdicts).collect()
+    }
+
+    /// Decides about the manifests of a repository except those that tags name (`tagged`), in the order of their digests.
+    #[must_use]
+    pub fn evaluate_manifests(
+        &self,
+        repository: &RepositoryName,
+        facts: &Facts,
+        tagged: &BTreeSet<&Digest>,
+        now: Timestamp,
+    ) -> Vec<(Digest, Verdict)> {
+        let after = self
+            .policy_of(repository)
+            .map_or(Err(Keeper::NoPolicy), |(_, policy)| {
+                policy.untagged.ok_or(Keeper::Untagged)
+            });
+        manifests::evaluate(after, facts, tagged, now)
+    }
+}
+
+/// Returns the verdict of what stays without an end.
+const fn kept(by: Keeper) -> Verdict {
+    Verdict::Kept { by, until: None }
+}
+
+/// Returns the verdict of what goes this long after a time.
+fn kept_for(after: Duration, since: Timestamp, now: Timestamp) -> Verdict {
+    let until = end_of(after, since);
+    if now < until {
+        Verdict::Kept {
+            by: Keeper::Age,
+            until: Some(until),
+        }
+    } else {
+        Verdict::Dropped
+    }
+}
+
+/// Returns the time this long after another.
+fn end_of(after: Duration, since: Timestamp) -> Timestamp {
+    let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    Timestamp(since.0.saturating_add(after))
+}
