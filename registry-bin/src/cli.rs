@@ -15,6 +15,7 @@ use crate::commands::import::Import;
 use crate::commands::manual::Manual;
 use crate::commands::repositories::RepositoriesCommand;
 use crate::commands::restore::Restore;
+use crate::commands::retention::RetentionCommand;
 use crate::commands::serve::Serve;
 
 /// A container registry: push, pull and keep images, on one disk, in one bucket or in memory.
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     /// Delete whole repositories.
     #[command(subcommand)]
     Repositories(RepositoriesCommand),
+    /// Show what the policies of `retention` keep and drop.
+    #[command(subcommand)]
+    Retention(RetentionCommand),
     /// Back up a registry's folder, in seconds and beside the running server.
     Backup(Backup),
     /// Restore a backup into an empty folder.

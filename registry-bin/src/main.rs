@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Command::Check(check) => commands::check::run(&check),
         Command::Collect(collect) => commands::collect::run(&collect),
         Command::Repositories(command) => commands::repositories::run(&command),
+        Command::Retention(command) => commands::retention::run(&command),
         Command::Backup(backup) => commands::backup::run(&backup),
         Command::Export(export) => commands::export::run(&export),
         Command::Import(import) => commands::import::run(&import),

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::Storage;
+use registry_core::retention::Retention;
 use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
 use registry_storage::{
     Backend, CollectOptions, Collector, Maintenance, ObjectStoreBackend, ScrubOptions, Scrubber, Store,
     StoreOptions, Sweeper, SystemClock,
 };
+use tokio::sync::watch;
 
 use crate::bucket::Bucket;
 use crate::config::Configuration;
@@ -88,11 +90,12 @@ pub(crate) struct OpenStorage {
 }
 
 impl OpenStorage {
-    /// Opens a storage, which may keep `open_files` files of blobs open. With `wait`, waits for another process that
+    /// Opens a storage, to which `retention` is applied as it is then, and which may keep `open_files` files of blobs open. With `wait`, waits for another process that
     /// has it.
     pub(crate) async fn open(
         location: &StorageLocation,
         configuration: &Configuration,
+        retention: watch::Receiver<Arc<Retention>>,
         open_files: usize,
         wait: bool,
     ) -> Result<Self, Failure> {
@@ -101,11 +104,11 @@ impl OpenStorage {
         match location {
             StorageLocation::Memory => {
                 let store = store(ObjectStoreBackend::memory(), purging);
-                Ok(Self::over(store, configuration, false))
+                Ok(Self::over(store, configuration, retention, false))
             }
             StorageLocation::Bucket(bucket) => {
                 let store = store(bucket.open()?, purging);
-                Ok(Self::over(store, configuration, true))
+                Ok(Self::over(store, configuration, retention, true))
             }
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
@@ -124,12 +127,17 @@ impl OpenStorage {
                     .await
                     .map_err(|cause| cannot_store(root).because(cause.with_owner()))?;
                 let store = store(backend, purging);
-                Ok(Self::over(store, configuration, false))
+                Ok(Self::over(store, configuration, retention, false))
             }
         }
     }
 
-    fn over(store: Arc<dyn Maintenance>, configuration: &Configuration, is_bucket: bool) -> Self {
+    fn over(
+        store: Arc<dyn Maintenance>,
+        configuration: &Configuration,
+        retention: watch::Receiver<Arc<Retention>>,
+        is_bucket: bool,
+    ) -> Self {
         let Configuration {
             storage,
             collector,
@@ -151,7 +159,7 @@ impl OpenStorage {
             let options = CollectOptions::new().grace(collector.grace.0);
             let interval = collector.interval.filter(|interval| !interval.0.is_zero());
             let interval = interval.map_or(usual_interval, |interval| interval.0);
-            Collector::start(Arc::clone(&store), options, interval)
+            Collector::start_with_retention(Arc::clone(&store), options, interval, retention)
         });
         let scrubber = (scrub.enabled.unwrap_or(!is_bucket) && may_change).then(|| {
             let options = ScrubOptions::new()

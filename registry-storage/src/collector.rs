@@ -3,11 +3,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use registry_core::retention::Retention;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::background::Background;
 use crate::maintenance::Maintenance;
-use crate::store::CollectOptions;
+use crate::store::{CollectOptions, RetainOptions};
+
+/// Applies retention, and logs what it did.
+async fn retain(store: &dyn Maintenance, options: &RetainOptions) {
+    match store.retain(options, &()).await {
+        Ok(report) => tracing::info!(
+            repositories = report.repositories,
+            unreadable_repositories = report.unreadable_repositories,
+            dropped_tags = report.dropped_tags,
+            condemned_manifests = report.condemned_manifests,
+            removed_manifests = report.removed_manifests,
+            "applied retention"
+        ),
+        Err(error) => {
+            let cause = std::error::Error::source(&error);
+            tracing::error!(%error, cause, "retention ended early; it continues before the next cycle");
+        }
+    }
+}
 
 /// A task that runs cycles of the collector. It ends with [`Collector::shutdown`], or soon after it was dropped.
 ///
@@ -22,9 +42,26 @@ impl Collector {
     /// The bytes of what is removed are deleted by a [`Sweeper`](crate::Sweeper).
     #[must_use]
     pub fn start(store: Arc<dyn Maintenance>, options: CollectOptions, interval: Duration) -> Self {
+        let (_, none) = watch::channel(Arc::default());
+        Self::start_with_retention(store, options, interval, none)
+    }
+
+    /// Starts the task as [`start`](Self::start) does, and applies the newest `retention` before each cycle. If its sender
+    /// is gone, that is the last one that was sent.
+    #[must_use]
+    pub fn start_with_retention(
+        store: Arc<dyn Maintenance>,
+        options: CollectOptions,
+        interval: Duration,
+        retention: watch::Receiver<Arc<Retention>>,
+    ) -> Self {
         Self(Background::start(async move {
             loop {
                 sleep(interval).await;
+                let newest = Arc::clone(&retention.borrow());
+                if !newest.policies.is_empty() {
+                    retain(&*store, &RetainOptions::new(newest, &options)).await;
+                }
                 match store.collect(&options, &()).await {
                     Ok(report) => tracing::info!(
                         repositories = report.repositories,

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use registry_core::retention::Verdicts;
 use registry_core::storage::TagFilter;
 use registry_core::{Error, RepositoryName, Storage, Timestamp};
 
@@ -28,8 +29,8 @@ use crate::layout::{self, LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{
-    CollectOptions, CollectReport, Contents, RepositoryDeleted, ScrubCounts, ScrubOptions, ScrubReport,
-    Store, SweepReport,
+    CollectOptions, CollectReport, Contents, RepositoryDeleted, RetainOptions, RetainReport, ScrubCounts,
+    ScrubOptions, ScrubReport, Store, SweepReport,
 };
 
 /// Maintains a store on any backend, beside the requests that it serves.
@@ -101,6 +102,36 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         options: &CollectOptions,
         observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error>;
+
+    /// Drops the tags that no policy keeps, and removes manifests without a tag.
+    ///
+    /// A tag is dropped as it was judged: one that is pushed meanwhile stays. A manifest that nothing needs any more is
+    /// condemned by one call, and removed by the first one that begins after the [grace](RetainOptions::grace) has passed; a
+    /// push or a `HEAD` in between keeps it. What it names is then freed by [`collect`](Self::collect). Only that is
+    /// dropped of which [`judge_retention`](Self::judge_retention) says so at that moment.
+    ///
+    /// While an adoption is in progress, nothing is dropped. Without a policy it makes no request. Cancel safe. Memory:
+    /// some hundred bytes for each tag and manifest of one repository at a time.
+    ///
+    /// # Errors
+    /// Those of the medium; what was dropped stays dropped. A tag or manifest that cannot be read is no error: its
+    /// repository is left as it is and [counted](RetainReport::unreadable_repositories).
+    async fn retain(
+        &self,
+        options: &RetainOptions,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<RetainReport, Error>;
+
+    /// Returns what becomes of each tag and each manifest without one of a repository, if [`retain`](Self::retain) is called
+    /// with the same options; `None` if something in it cannot be read, so that nothing is dropped. Changes nothing.
+    ///
+    /// # Errors
+    /// [`NameUnknown`](registry_core::ErrorCode::NameUnknown), and those of the medium.
+    async fn judge_retention(
+        &self,
+        repository: &RepositoryName,
+        options: &RetainOptions,
+    ) -> Result<Option<Verdicts>, Error>;
 
     /// Reads the content of all blobs, slowly, and compares it with its digest: begins a round, or goes on with the one
     /// that is not finished, and returns at its end. If no round is due, or another process is at it, it returns at once
@@ -304,6 +335,22 @@ impl<B: Backend> Maintenance for Store<B> {
         observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error> {
         self.run_cycle(options, observer).await
+    }
+
+    async fn retain(
+        &self,
+        options: &RetainOptions,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<RetainReport, Error> {
+        self.run_retention(options, observer).await
+    }
+
+    async fn judge_retention(
+        &self,
+        repository: &RepositoryName,
+        options: &RetainOptions,
+    ) -> Result<Option<Verdicts>, Error> {
+        self.judge(repository, options).await
     }
 
     async fn scrub(

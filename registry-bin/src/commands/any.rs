@@ -10,6 +10,7 @@ use super::collect::CollectRequest;
 use super::export::{ExportDistribution, ExportOci};
 use super::import::ImportOci;
 use super::repositories::DeleteRepository;
+use super::retention::ExplainRetention;
 use crate::control::{Command, Outcome, Reporter};
 use crate::failure::Failure;
 
@@ -25,6 +26,7 @@ pub(super) enum AnyCommand {
     ExportDistribution(ExportDistribution),
     ExportOci(ExportOci),
     ImportOci(ImportOci),
+    ExplainRetention(ExplainRetention),
 }
 
 impl Command for AnyCommand {
@@ -38,6 +40,7 @@ impl Command for AnyCommand {
             Self::ExportDistribution(command) => command.run(store, reporter).await,
             Self::ExportOci(command) => command.run(store, reporter).await,
             Self::ImportOci(command) => command.run(store, reporter).await,
+            Self::ExplainRetention(command) => command.run(store, reporter).await,
         }
     }
 }
@@ -56,6 +59,7 @@ mod tests {
             AnyCommand::ExportDistribution(command) => serde_json::to_string(command),
             AnyCommand::ExportOci(command) => serde_json::to_string(command),
             AnyCommand::ImportOci(command) => serde_json::to_string(command),
+            AnyCommand::ExplainRetention(command) => serde_json::to_string(command),
         };
         text.unwrap()
     }
@@ -71,6 +75,7 @@ mod tests {
             r#"{"command":"export-distribution","target":"/b"}"#,
             r#"{"command":"export-oci","target":"/b.tar","repositories":["a/b"]}"#,
             r#"{"command":"import-oci","source":"/b","repositories":[]}"#,
+            r#"{"command":"explain-retention","repositories":["a"],"grace":1,"json":true,"retention":{"policies":[],"immutable":[]}}"#,
         ] {
             let command: AnyCommand = serde_json::from_str(text).unwrap();
             assert_eq!(sent(&command), text);

@@ -1,20 +1,23 @@
 //! `registry-bin collect`, and `garbage-collect`, which the cron jobs of registry:2 call.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::HumanBytes;
 use registry_core::Timestamp;
+use registry_core::retention::Retention;
 use registry_storage::filesystem::is_root;
 use registry_storage::{
-    BlobCount, Clock as _, CollectOptions, CollectReport, Maintenance, MaintenanceObserver, SweepReport,
-    SystemClock,
+    BlobCount, Clock as _, CollectOptions, CollectReport, Maintenance, MaintenanceObserver, RetainOptions,
+    RetainReport, SweepReport, SystemClock,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::arguments::{ConfigArguments, StoreArguments};
+use crate::config::sections::retention::retention;
 use crate::config::{Configuration, load};
 use crate::control::{Command, Outcome, Reporter, execute, execute_quietly, show};
 use crate::count::count;
@@ -31,7 +34,7 @@ Examples:
   registry-bin collect --now --storage /srv/registry          free everything at once
 
 A blob that no manifest of its repository names is condemned by one cycle, once it is older than `collector.grace` (24h), and
-removed by the first cycle that begins after that time has passed again. Pushes and pulls go on meanwhile; a push or a HEAD keeps a
+removed by the first cycle that begins after that time has passed again. Before each cycle the policies of `retention` are applied. Pushes and pulls go on meanwhile; a push or a HEAD keeps a
 condemned blob. A running server does the work itself. The exit code is 1 if a repository was left alone because a manifest
 of it cannot be read.")]
 pub(crate) struct Collect {
@@ -66,11 +69,12 @@ pub(crate) fn run(collect: &Collect) -> Result<bool, Failure> {
         dry_run: collect.dry_run,
         repeat: collect.now,
         json: collect.json,
+        retention: retention(&loaded.configuration.retention, &loaded.configuration.tags)?,
     };
     execute(&location, request)
 }
 
-fn grace(configuration: &Configuration) -> u64 {
+pub(super) fn grace(configuration: &Configuration) -> u64 {
     u64::try_from(configuration.collector.grace.0.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -126,6 +130,7 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
         dry_run: collect.dry_run == Some(true),
         repeat: false,
         json: false,
+        retention: retention(&loaded.configuration.retention, &loaded.configuration.tags)?,
     };
     if is_quiet {
         execute_quietly(&location, request)
@@ -144,6 +149,13 @@ pub(super) struct CollectRequest {
     /// Runs as many cycles as there is something to do for.
     repeat: bool,
     json: bool,
+    /// What is applied before each cycle.
+    #[serde(default, skip_serializing_if = "has_no_policy")]
+    retention: Retention,
+}
+
+const fn has_no_policy(retention: &Retention) -> bool {
+    retention.policies.is_empty()
 }
 
 impl Command for CollectRequest {
@@ -155,7 +167,8 @@ impl Command for CollectRequest {
         let options = CollectOptions::new()
             .grace(Duration::from_millis(self.grace))
             .dry_run(self.dry_run);
-        let collected = collect_and_sweep(&options, self.repeat, store, &reporter).await?;
+        let retain = RetainOptions::new(Arc::new(self.retention), &options);
+        let collected = collect_and_sweep(&options, &retain, self.repeat, store, &reporter).await?;
         Ok(collected.outcome(self.json))
     }
 }
@@ -166,6 +179,8 @@ const CYCLES: usize = 8;
 /// What was collected.
 struct Collected {
     options: CollectOptions,
+    /// What retention did; `None` without a policy.
+    retained: Option<RetainReport>,
     /// What the last cycle found, and what all of them removed.
     report: CollectReport,
     /// What was swept, unless nothing may be changed.
@@ -176,19 +191,23 @@ struct Collected {
 /// Runs a cycle, or with `repeat` as many as it takes, and sweeps.
 async fn collect_and_sweep(
     options: &CollectOptions,
+    retain: &RetainOptions,
     repeat: bool,
     store: &dyn Maintenance,
     observer: &dyn MaintenanceObserver,
 ) -> Result<Collected, Failure> {
     let failed = |cause| Failure::new("the collection ended early; it can be started again").because(cause);
     let (mut removed, mut removed_blobs) = (BlobCount::default(), BlobCount::default());
-    let mut cycles = 0;
+    let (mut cycles, mut retained) = (0, RetainReport::default());
     let mut report = loop {
+        let retention = store.retain(retain, observer).await.map_err(failed)?;
+        retained = total(retained, retention);
         let report = store.collect(options, observer).await.map_err(failed)?;
         add(&mut removed, report.removed);
         add(&mut removed_blobs, report.removed_blobs);
         cycles += 1;
-        if options.is_dry_run || !(repeat && report.has_more()) || cycles == CYCLES {
+        let has_more = report.has_more() || retention.has_more();
+        if options.is_dry_run || !(repeat && has_more) || cycles == CYCLES {
             break report;
         }
     };
@@ -200,10 +219,18 @@ async fn collect_and_sweep(
     };
     Ok(Collected {
         options: *options,
+        retained: (!has_no_policy(&retain.retention)).then_some(retained),
         report,
         swept,
         now: SystemClock.now(),
     })
+}
+
+/// Combines what retention did before with what the last call did and found.
+fn total(before: RetainReport, mut last: RetainReport) -> RetainReport {
+    last.dropped_tags = last.dropped_tags.saturating_add(before.dropped_tags);
+    last.removed_manifests = last.removed_manifests.saturating_add(before.removed_manifests);
+    last
 }
 
 const fn add(count: &mut BlobCount, other: BlobCount) {
@@ -216,7 +243,10 @@ impl Collected {
     fn outcome(&self, json: bool) -> Outcome {
         Outcome {
             text: if json { self.json() } else { self.text() },
-            is_success: self.report.unreadable_repositories == 0,
+            is_success: self.report.unreadable_repositories == 0
+                && self
+                    .retained
+                    .is_none_or(|retained| retained.unreadable_repositories == 0),
         }
     }
 
@@ -224,6 +254,7 @@ impl Collected {
         let report = &self.report;
         let mut parts = Vec::new();
         let later = self.later();
+        parts.extend(self.retained.map(|retained| self.retention_text(&retained)));
         if self.options.is_dry_run {
             parts.push(format!(
                 "A cycle now would remove {}, and condemn {}, for a cycle from {later} on to remove.",
@@ -275,6 +306,31 @@ impl Collected {
         parts.join("\n")
     }
 
+    fn retention_text(&self, retained: &RetainReport) -> String {
+        let later = self.later();
+        let tags = count(retained.dropped_tags, "tag");
+        let removed = count(retained.removed_manifests, "manifest");
+        let condemned = count(retained.condemned_manifests, "manifest");
+        let mut text = if self.options.is_dry_run {
+            format!(
+                "Retention would drop {tags}, remove {removed} without a tag, and condemn {condemned}, for {later} on. \
+                 `retention explain` says which."
+            )
+        } else {
+            format!("Retention dropped {tags} and removed {removed} without a tag.")
+        };
+        if !self.options.is_dry_run && retained.condemned_manifests > 0 {
+            text += &format!(
+                " Condemned {condemned} without a tag: from {later} on what nothing needs is removed."
+            );
+        }
+        if retained.unreadable_repositories > 0 {
+            let repositories = count(retained.unreadable_repositories, "repository");
+            text += &format!(" It left alone {repositories} with a record that cannot be read; see `check`.");
+        }
+        text
+    }
+
     /// Returns when what is condemned now is removed.
     fn later(&self) -> String {
         let grace = u64::try_from(self.options.grace.as_millis()).unwrap_or(u64::MAX);
@@ -305,6 +361,10 @@ impl Collected {
             "undecided": report.undecided,
             "deletedByteStrings": self.swept.map_or(0, |swept| swept.deleted_bytes),
             "condemnedGoFrom": self.later(),
+            "droppedTags": self.retained.map_or(0, |retained| retained.dropped_tags),
+            "condemnedManifests": self.retained.map_or(0, |retained| retained.condemned_manifests),
+            "waitingManifests": self.retained.map_or(0, |retained| retained.waiting_manifests),
+            "removedManifests": self.retained.map_or(0, |retained| retained.removed_manifests),
         })
         .to_string()
     }

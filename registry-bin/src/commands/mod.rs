@@ -14,4 +14,5 @@ pub(crate) mod import;
 pub(crate) mod manual;
 pub(crate) mod repositories;
 pub(crate) mod restore;
+pub(crate) mod retention;
 pub(crate) mod serve;

@@ -4,6 +4,7 @@ use super::Configuration;
 use super::kinds::{AUTHENTICATORS, DRIVERS};
 use super::problem::{Problem, alternatives};
 use super::problems::Problems;
+use super::sections::retention;
 use super::supported;
 use super::tree::Node;
 
@@ -41,6 +42,7 @@ pub(super) fn problems(configuration: &Configuration, tree: &Node) -> Vec<Proble
     configuration.tags.check(&mut problems);
     configuration.backup.check(has_folder, &mut problems);
     configuration.collector.check(&mut problems);
+    retention::check(&configuration.retention, &mut problems);
     configuration.scrub.check(&mut problems);
     configuration.http.check(&mut problems);
     configuration.notifications.check(&mut problems);

@@ -43,6 +43,7 @@ use self::sections::middleware::Middlewares;
 use self::sections::notifications::Notifications;
 use self::sections::proxy::Proxy;
 use self::sections::redis::Redis;
+use self::sections::retention;
 use self::sections::scrub::Scrub;
 use self::sections::storage::Storage;
 use self::sections::validation::{Policy, Validation};
@@ -66,6 +67,8 @@ pub(crate) struct Configuration {
     pub(crate) backup: Backup,
     /// Freeing what no manifest names any more.
     pub(crate) collector: Collector,
+    /// Which tags and manifests stay; everything, unless a policy says otherwise. Applied before each cycle of the collector.
+    pub(crate) retention: Vec<retention::Policy>,
     /// Reading all content to find what rotted.
     pub(crate) scrub: Scrub,
     /// Who a client is.

@@ -1,6 +1,7 @@
 //! Remarks on keys that act differently, or not at all, because of another value, and on durations without a unit. They
 //! are accepted and logged, because the same file must start.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use registry_core::page::PageQuery;
@@ -10,6 +11,7 @@ use super::Configuration;
 use super::origin::Origin;
 use super::sections::auth::AuthKind;
 use super::sections::http::Prometheus;
+use super::sections::retention;
 use super::tree::{self, Node};
 use super::values::GoDuration;
 
@@ -17,8 +19,11 @@ use super::values::GoDuration;
 const SHORT_GRACE: Duration = Duration::from_hours(1);
 
 /// Returns the keys that do not act as written, each with a sentence of which it is the subject.
-pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(&'static str, String)> {
+pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(Cow<'static, str>, String)> {
     let mut remarks = limited(configuration);
+    for (index, remark) in retention::remarks(&configuration.retention) {
+        remarks.push((format!("retention[{index}]").into(), remark.to_owned()));
+    }
     let http = &configuration.http;
     let (auth, token) = (&configuration.auth, configuration.auth.token.as_ref());
     let has_realm = token.is_some_and(|token| token.auto_redirect && token.realm.is_some());
@@ -45,13 +50,18 @@ pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(&'stat
             "is shorter than a large push may take; such a push is refused, because a blob is gone before its manifest comes",
         ),
         (
+            !configuration.collector.enabled && !configuration.retention.is_empty(),
+            "retention",
+            "is applied by the commands `collect` and `garbage-collect` only, because `collector.enabled` is false",
+        ),
+        (
             auth.kind() == AuthKind::Nobody && names_users_only(configuration),
             "access.rules",
             "lets nobody do anything: without `auth` nobody can log in, and no rule is for `anonymous`",
         ),
     ] {
         if is_so {
-            remarks.push((key, remark.to_owned()));
+            remarks.push((key.into(), remark.to_owned()));
         }
     }
     remarks
@@ -65,7 +75,7 @@ fn names_users_only(configuration: &Configuration) -> bool {
 }
 
 /// Returns the keys that exceed a limit.
-fn limited(configuration: &Configuration) -> Vec<(&'static str, String)> {
+fn limited(configuration: &Configuration) -> Vec<(Cow<'static, str>, String)> {
     let most = PageQuery::LARGEST_ITEMS;
     let is_more = |wanted: i64| usize::try_from(wanted).is_ok_and(|wanted| wanted > most);
     [
@@ -76,7 +86,7 @@ fn limited(configuration: &Configuration) -> Vec<(&'static str, String)> {
     .filter(|(_, wanted)| is_more(*wanted))
     .map(|(key, _)| {
         (
-            key,
+            key.into(),
             format!("is limited: a page has at most {most}, and a link to the next one"),
         )
     })

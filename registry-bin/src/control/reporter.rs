@@ -46,6 +46,14 @@ impl Reporter {
     }
 }
 
+impl Reporter {
+    /// Shows a line. Waits while too many are queued.
+    pub(crate) async fn say(&self, line: String) {
+        // The receiver may be gone, and then the command is being stopped.
+        drop(self.lines.send(line).await);
+    }
+}
+
 #[async_trait]
 impl MaintenanceObserver for Reporter {
     fn step(&self, step: Step, done: u64, total: Option<u64>) {
@@ -59,9 +67,7 @@ impl MaintenanceObserver for Reporter {
     }
 
     async fn found(&self, finding: Finding) {
-        let line = finding_line(&finding);
-        // The receiver may be gone, and then the command is being stopped.
-        drop(self.lines.send(line).await);
+        self.say(finding_line(&finding)).await;
     }
 }
 

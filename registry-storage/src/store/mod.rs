@@ -38,7 +38,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 pub use self::check::{ScrubCounts, ScrubOptions, ScrubReport};
-pub use self::collect::{BlobCount, CollectOptions, CollectReport};
+pub use self::collect::{BlobCount, CollectOptions, CollectReport, RetainOptions, RetainReport};
 pub use self::contents::Contents;
 use self::contents::LastSweep;
 pub use self::delete::RepositoryDeleted;

@@ -8,6 +8,7 @@ mod listeners;
 mod notifications;
 mod process;
 mod reload;
+mod retention;
 mod service;
 mod storage;
 mod telemetry;
@@ -27,6 +28,7 @@ use self::listeners::{Inherited, OpenFiles, Reservation, announce, inherited};
 use self::notifications::Notifications;
 use self::process::{ServiceManager, Signals, Watchdog, log_what_has_no_effect};
 use self::reload::{Reload, Reloadable, Watch};
+use self::retention::AppliedRetention;
 use self::service::{RequestHooks, proxy_options, service};
 use self::storage::{Backups, start_control};
 use self::telemetry::{Telemetry, start_debug_listener, start_health_checks};
@@ -106,10 +108,12 @@ async fn serve_until_signal(
     let health = ServerHealth::new();
     let debug = start_debug_listener(configuration, &health, &telemetry.metrics)?;
     let files = OpenFiles::divide(http)?;
+    let retention = AppliedRetention::of(configuration)?;
     let opened = storage::open(
         configuration,
         &location,
         reservation,
+        retention.subscribe(),
         files.blobs,
         &health,
         &mut signals,
@@ -139,6 +143,7 @@ async fn serve_until_signal(
         Arc::new(log),
         Arc::clone(&authentication) as _,
         telemetry.reloadable(),
+        Arc::new(retention),
         match &encryption {
             Some(encryption) => Arc::clone(encryption) as _,
             None => Arc::new(Unencrypted),

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 use registry_core::Timestamp;
 use registry_core::printable::with_causes;
+use registry_core::retention::Retention;
 use registry_http::ServerHealth;
 use registry_storage::distribution::{self, AdoptOptions, AdoptReport, Adoption, Tree, adoption};
 use registry_storage::filesystem::backup::{is_backup, made_at};
@@ -18,6 +19,7 @@ use registry_storage::filesystem::{FilesystemBackend, is_root};
 use registry_storage::{
     Backend as _, Clock as _, Finding, Maintenance, MaintenanceObserver, Step, Store, SystemClock,
 };
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
@@ -42,6 +44,7 @@ pub(super) async fn open(
     configuration: &Configuration,
     location: &StorageLocation,
     reservation: Reservation,
+    retention: watch::Receiver<Arc<Retention>>,
     open_files: usize,
     health: &ServerHealth,
     signals: &mut Signals,
@@ -53,7 +56,7 @@ pub(super) async fn open(
         "opening the storage"
     });
     let storage = tokio::select! {
-        storage = OpenStorage::open(location, configuration, open_files, wait) => storage?,
+        storage = OpenStorage::open(location, configuration, retention, open_files, wait) => storage?,
         () = signals.next() => return Ok(None),
     };
     let reserved = reservation.make(&configuration.http)?;

@@ -13,6 +13,7 @@ pub(crate) mod middleware;
 pub(crate) mod notifications;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod retention;
 pub(crate) mod scrub;
 pub(crate) mod storage;
 pub(crate) mod tls;

@@ -72,7 +72,7 @@ impl Cycle {
         self
     }
 
-    fn is_sealed(&self, cycle: u64) -> bool {
+    pub(super) fn is_sealed(&self, cycle: u64) -> bool {
         self.sealed
             .iter()
             .any(|&(first, last)| (first..=last).contains(&cycle))

@@ -194,13 +194,9 @@ impl<B: Backend> Store<B> {
         let Some(KeyKind::Manifest(_, digest)) = KeyKind::of(key) else {
             return Ok(false);
         };
-        if !found.state().holds_children() {
-            // The listing saw it. A cache may be older.
-            let read = ReadManifest(key.clone());
-            match self.backend.transact(Durability::Deferred, read).await? {
-                Ok(newest) => found = newest,
-                Err(_) => return Ok(false),
-            }
+        match self.newest(key, found).await? {
+            Some(newest) => found = newest,
+            None => return Ok(false),
         }
         if !found.state().holds_children() || self.ends_push(cycle, key, &found).await? {
             return Ok(true);
@@ -220,6 +216,20 @@ impl<B: Backend> Store<B> {
             }
         }
         Ok(true)
+    }
+
+    /// Reads a manifest again if it looks gone: the listing saw it, and a cache may be older. Returns `None` if its record
+    /// cannot be read.
+    pub(super) async fn newest(
+        &self,
+        key: &Key,
+        found: Found<ManifestRecord>,
+    ) -> Result<Option<Found<ManifestRecord>>, Error> {
+        if found.state().holds_children() {
+            return Ok(Some(found));
+        }
+        let read = ReadManifest(key.clone());
+        Ok(self.backend.transact(Durability::Deferred, read).await?.ok())
     }
 
     /// Makes a manifest Dead that a push left Pending, if no push takes that long. Returns whether it did.

@@ -9,12 +9,14 @@ mod blobs;
 mod cycle;
 mod grants;
 mod manifests;
+mod retention;
 
 use std::time::Duration;
 
 use registry_core::Error;
 
 use self::cycle::Facts;
+pub use self::retention::{RetainOptions, RetainReport};
 use super::Store;
 use super::edge::read_cached;
 use crate::backend::Backend;

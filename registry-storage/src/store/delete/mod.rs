@@ -5,17 +5,19 @@ mod notes;
 mod reach;
 mod repository;
 
+use std::sync::Arc;
+
 use crate::chain::State;
 use registry_core::storage::TagFilter;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use self::content::{DeleteGrant, DeleteManifest, Outcome};
-use self::notes::{HoldContent, RemoveNote, WithdrawPush};
+use self::notes::{Begun, HoldContent, RemoveNote, WithdrawPush};
 use super::edge::{contended, read_latest, write};
 use super::mount::GrantKeys;
 use super::steps::transact_all;
 use super::{Store, TRANSACTION_ATTEMPTS};
-use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
+use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{ManifestRecord, NoteKind, NoteRecord, Stamp, TagRecord};
 
@@ -111,6 +113,23 @@ impl<B: Backend> Store<B> {
             }
         }
         Err(contended())
+    }
+
+    /// Deletes a manifest as it was read, unless a tag names it. Returns `false` if it was written since, or a tag names it.
+    pub(in crate::store) async fn delete_untagged(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        version: Version,
+    ) -> Result<bool, Error> {
+        let delete = DeleteManifest::new(repository, digest, self.clock.now()).with(
+            Some(Arc::new(|_: &Tag| false)),
+            Some(Begun { note: None, version }),
+        );
+        match transact_all(&*self.backend, DeleteManifest::durability, delete).await? {
+            Outcome::Deleted => Ok(true),
+            Outcome::Absent | Outcome::Refused(_) | Outcome::Changed => Ok(false),
+        }
     }
 
     pub(in crate::store) async fn delete_tag_alone(
