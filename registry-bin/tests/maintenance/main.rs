@@ -10,6 +10,7 @@ mod collect;
 mod failover;
 mod images;
 mod repositories;
+mod retention;
 mod socket;
 
 use std::path::Path;

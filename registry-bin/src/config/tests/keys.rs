@@ -48,6 +48,11 @@ storage:
     readonly: {enabled: true}
 backup: {folder: /srv/backups, every: 1h, keep: 2}
 collector: {enabled: false, interval: 2h, grace: 1h}
+retention:
+  - repositories: ['team/**']
+    tags: ['*']
+    keep: [{tags: ['v*'], newest: 1, pushedwithin: 1h, versionspermajor: 2, versionsperminor: 3}]
+    untagged: 168h
 scrub: {enabled: true, rate: 1048576, every: 1h}
 auth:
   token:
