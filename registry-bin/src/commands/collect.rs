@@ -92,7 +92,7 @@ pub(crate) struct GarbageCollect {
     #[arg(short = 'd', long = "dry-run", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dry_run: Option<bool>,
 
-    /// Has no effect: a manifest without a tag stays until it is deleted.
+    /// Has no effect: a manifest without a tag stays until it is deleted, or a policy of `retention` drops it.
     #[arg(short = 'm', long = "delete-untagged", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     delete_untagged: Option<bool>,
 
@@ -123,7 +123,9 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
         return Ok(true);
     }
     if collect.delete_untagged == Some(true) {
-        say("Manifests without a tag stay until they are deleted: --delete-untagged has no effect.")?;
+        say(
+            "Manifests without a tag stay until they are deleted, or a policy of `retention` drops them: --delete-untagged has no effect.",
+        )?;
     }
     let request = CollectRequest {
         grace: grace(&loaded.configuration),

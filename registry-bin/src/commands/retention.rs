@@ -237,7 +237,7 @@ impl Explained {
 
 fn until(verdict: &Verdict) -> Option<String> {
     match verdict {
-        Verdict::Kept { until, .. } => until.map(|until| time(until)),
+        Verdict::Kept { until, .. } => until.map(time),
         Verdict::Dropped => None,
     }
 }

@@ -134,8 +134,12 @@ fn kept_by(rule: &KeepRule, tags: &[(usize, &TagFacts)], now: Timestamp) -> Vec<
             .map(|(at, (_, tag))| (Reverse(tag.pushed), &tag.tag, at))
             .collect();
         order.sort();
-        let kept = order.into_iter().take(count(newest)).map(|(_, _, at)| at);
-        require(&kept.collect());
+        // If the clock was set back, what was pushed since seems older than what was pushed before: neither displaces the
+        // other.
+        let is_ahead = |(pushed, _, _): &(Reverse<Timestamp>, _, _)| pushed.0 > now;
+        let (ahead, order): (Vec<_>, Vec<_>) = order.into_iter().partition(is_ahead);
+        let kept = ahead.into_iter().chain(order.into_iter().take(count(newest)));
+        require(&kept.map(|(_, _, at)| at).collect());
     }
     for (number, is_minor) in [(rule.versions_per_major, false), (rule.versions_per_minor, true)] {
         if let Some(number) = number {

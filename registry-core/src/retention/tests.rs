@@ -212,10 +212,10 @@ fn a_verdict_says_until_when() {
 }
 
 #[test]
-fn what_a_clock_that_was_set_back_calls_the_future_counts_as_just_pushed() {
-    let mut facts = tags(&[("a", 10), ("b", 20)]);
+fn tags_of_before_a_clock_was_set_back_stay_and_displace_none_of_after() {
+    let mut facts = tags(&[("a", 10), ("b", 20), ("c", 30)]);
     facts.tags[1].pushed = Timestamp(NOW.0 + 5 * HOUR);
-    assert_eq!(kept_tags(&of(vec![newest(1)], None), &facts), ["b"]);
+    assert_eq!(kept_tags(&of(vec![newest(1)], None), &facts), ["a", "b"]);
     assert_eq!(kept_tags(&of(vec![within(1)], None), &facts), ["b"]);
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Policy {
     #[serde(default)]
     pub(crate) keep: Vec<Keep>,
     /// How long after its push a manifest stays that has no tag, no index and no subject. By default for ever: dropping tags then frees nothing.
-    #[serde(default, rename = "untagged")]
+    #[serde(default)]
     pub(crate) untagged: Option<GoDuration>,
 }
 

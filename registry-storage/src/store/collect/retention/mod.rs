@@ -234,7 +234,7 @@ impl<B: Backend> Store<B> {
             });
             match decision {
                 Collect::Leave if is_young && manifest.state == State::Condemned => {
-                    report.waiting_manifests += 1
+                    report.waiting_manifests += 1;
                 }
                 // What a delete of the whole repository condemned is its own, unless a push may need it.
                 Collect::Revive if !is_needed_by_content(verdict) => {}
