@@ -34,6 +34,8 @@ const OTHERS: &[&str] = &[
     "health",
     "collect",
     "garbage-collect",
+    "repositories",
+    "retention",
     "help",
 ];
 

@@ -6,26 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::repository::{Repository, descriptor, image};
+use crate::support::repository::{CONFIG, IMAGE, LAYER, Repository, descriptor, image};
 use crate::support::server::{Server, pause};
-use crate::{run, success};
-
-const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-
-/// Pushes an image with a large layer, and returns the digests of its manifest and of its layer.
-fn push(repository: &Repository, tag: &str, fill: u8) -> (String, String) {
-    let (config, layer) = (format!("{{\"fill\":{fill}}}"), vec![fill; 100_000]);
-    repository.push_blob(config.as_bytes());
-    let layer_digest = repository.push_blob(&layer);
-    let manifest = image(
-        &descriptor(CONFIG, config.as_bytes()),
-        &[descriptor(LAYER, &layer)],
-    );
-    let digest = repository.push_manifest(tag, IMAGE, manifest.to_string().as_bytes());
-    (digest, layer_digest)
-}
+use crate::{push, run, success};
 
 /// Returns how many files of bytes there are.
 fn byte_files(root: &Path) -> usize {

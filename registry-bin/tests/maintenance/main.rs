@@ -16,6 +16,21 @@ mod socket;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::support::repository::{CONFIG, IMAGE, LAYER, Repository, descriptor, image};
+
+/// Pushes an image with a large layer, and returns the digests of its manifest and of its layer.
+fn push(repository: &Repository, tag: &str, fill: u8) -> (String, String) {
+    let (config, layer) = (format!("{{\"fill\":{fill}}}"), vec![fill; 100_000]);
+    repository.push_blob(config.as_bytes());
+    let layer_digest = repository.push_blob(&layer);
+    let manifest = image(
+        &descriptor(CONFIG, config.as_bytes()),
+        &[descriptor(LAYER, &layer)],
+    );
+    let digest = repository.push_manifest(tag, IMAGE, manifest.to_string().as_bytes());
+    (digest, layer_digest)
+}
+
 /// Runs the program in `folder`, and waits for its end.
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     Command::new("timeout")

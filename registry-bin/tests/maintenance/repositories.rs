@@ -4,26 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::repository::{Repository, descriptor, image};
+use crate::support::repository::Repository;
 use crate::support::server::Server;
-use crate::{failure, success};
-
-const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-
-/// Pushes an image with a large layer, and returns the digest of its layer.
-fn push(repository: &Repository, tag: &str, fill: u8) -> String {
-    let (config, layer) = (format!("{{\"fill\":{fill}}}"), vec![fill; 100_000]);
-    repository.push_blob(config.as_bytes());
-    let layer_digest = repository.push_blob(&layer);
-    let manifest = image(
-        &descriptor(CONFIG, config.as_bytes()),
-        &[descriptor(LAYER, &layer)],
-    );
-    repository.push_manifest(tag, IMAGE, manifest.to_string().as_bytes());
-    layer_digest
-}
+use crate::{failure, push, success};
 
 #[test]
 fn a_repository_is_deleted_beside_its_server_and_without_one() {
@@ -31,7 +14,7 @@ fn a_repository_is_deleted_beside_its_server_and_without_one() {
     let path = folder.path();
     let server = Server::on(&path.join("root"));
     let [a, below, b] = ["a", "a/below", "b"].map(|name| Repository::new(server.address(), name));
-    let layer = push(&a, "1", 1);
+    let (_, layer) = push(&a, "1", 1);
     push(&a, "2", 2);
     push(&below, "1", 3);
     push(&b, "1", 4);

@@ -6,25 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::repository::{Repository, descriptor, image};
+use crate::support::repository::{IMAGE, Repository};
 use crate::support::server::{Server, pause};
-use crate::{failure, run, success};
-
-const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-
-/// Pushes an image with a large layer, and returns the digest of its manifest.
-fn push(repository: &Repository, tag: &str, fill: u8) -> String {
-    let (config, layer) = (format!("{{\"fill\":{fill}}}"), vec![fill; 100_000]);
-    repository.push_blob(config.as_bytes());
-    repository.push_blob(&layer);
-    let manifest = image(
-        &descriptor(CONFIG, config.as_bytes()),
-        &[descriptor(LAYER, &layer)],
-    );
-    repository.push_manifest(tag, IMAGE, manifest.to_string().as_bytes())
-}
+use crate::{failure, push, run, success};
 
 /// Writes a configuration of a store in `root` below `folder`.
 fn configure(folder: &Path, rest: &str) -> PathBuf {
@@ -51,7 +35,7 @@ fn a_policy_is_explained_and_collect_does_what_was_explained() {
     let repository = Repository::new(server.address(), "team/app");
     let mut digests = Vec::new();
     for (fill, tag) in ["v1.0.0", "v1.0.1", "main", "latest"].into_iter().enumerate() {
-        digests.push(push(&repository, tag, u8::try_from(fill).expect("it is small")));
+        digests.push(push(&repository, tag, u8::try_from(fill).expect("it is small")).0);
     }
     push(&Repository::new(server.address(), "other"), "old", 9);
     let explain = ["retention", "explain", "--config", "config.yml"];
@@ -128,7 +112,7 @@ fn a_server_applies_policies_by_itself_and_keeps_immutable_tags() {
     let server = Server::configured(&configure(folder.path(), &rest));
     let repository = Repository::new(server.address(), "team/app");
     // Both names of one image, so that the second push is one request.
-    let digest = push(&repository, "v1.0.0", 1);
+    let (digest, _) = push(&repository, "v1.0.0", 1);
     let manifest = repository.get(&format!("manifests/{digest}")).body;
     repository.push_manifest("v1.0.1", IMAGE, &manifest);
     push(&repository, "old", 2);
