@@ -116,7 +116,7 @@ pub async fn update(
         return Ok(None);
     };
     let looked_at = store.now();
-    let looked = look(tree, &before).await?;
+    let mut looked = look(tree, &before).await?;
     let changed = changed(&before, &looked);
     if changed.names.is_empty() {
         return Ok(None);
@@ -127,6 +127,12 @@ pub async fn update(
     run.news = Some(changed.news);
     let report = run.repositories(changed.names).await?;
     let is_partial = !report.defects.is_empty() || before.is_partial && !changed.is_all;
+    if is_partial && !before.is_partial {
+        // The next start looks at content. What came before this one looked is known to be there, or missing.
+        let tree = tree.clone();
+        let content = spawn_blocking(move || tree.last_change_of_content()).await;
+        looked.last_change = looked.last_change.max(content.map_err(Error::internal)?);
+    }
     let times = (looked_at, store.now());
     record::write(store, record::finished(before.begun, times, &looked, is_partial)).await?;
     Ok(Some(report))

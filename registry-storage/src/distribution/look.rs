@@ -113,7 +113,7 @@ impl Tree {
     }
 
     /// Returns when the folders of content changed last. The files themselves change when they get a second name.
-    fn last_change_of_content(&self) -> Timestamp {
+    pub(super) fn last_change_of_content(&self) -> Timestamp {
         let algorithms = entries(&self.folder().join("blobs"));
         let parts = algorithms.flat_map(|algorithm| entries(&algorithm));
         let times = parts.flat_map(|part| {

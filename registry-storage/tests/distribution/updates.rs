@@ -150,6 +150,8 @@ async fn what_came_later_and_cannot_be_adopted_is_named_once() {
     old.adopt(&store).await;
     old.push_image("app", "v2", 2);
     let missing = sha256(&content(10_002, LARGE + 2));
+    // Later than the last link, so that the folder of content changed last.
+    old.settle();
     fs::remove_file(old.data(&missing)).unwrap();
     old.settle();
     let (report, defects) = updated(&old, &store).await;
