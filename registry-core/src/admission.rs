@@ -81,14 +81,14 @@ impl Admission for ReadOnly {
             Request::AppendUpload { .. } | Request::FinishUpload { .. } | Request::CancelUpload { .. } => {
                 "GET"
             }
-            // A path on which uploads start has no other method.
+            // A path on which uploads start, or a repository is deleted, has no other method.
             _ => "",
         };
         Err(not_allowed("this registry is read-only at the moment", allowed))
     }
 }
 
-/// Refuses to delete blobs, manifests and tags, with 405. An upload session may still be cancelled.
+/// Refuses to delete blobs, manifests, tags and repositories, with 405. An upload session may still be cancelled.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeletesDisabled;
 
@@ -98,6 +98,7 @@ impl Admission for DeletesDisabled {
         let allowed = match request {
             Request::DeleteManifest { .. } => "GET, HEAD, PUT",
             Request::DeleteBlob { .. } => "GET, HEAD",
+            Request::DeleteRepository { .. } => "",
             _ => return Ok(()),
         };
         Err(not_allowed("deleting is switched off in this registry", allowed))

@@ -96,16 +96,18 @@ pub enum EventTarget {
     DeletedManifest(Digest),
     /// A tag that was deleted; the manifest stays.
     DeletedTag(Tag),
+    /// The repository itself was deleted, with all its tags and manifests, and left the catalog.
+    DeletedRepository,
 }
 
 impl EventTarget {
-    /// Returns the digest; `None` for a deleted tag.
+    /// Returns the digest; `None` for a deleted tag or repository.
     #[must_use]
     pub const fn digest(&self) -> Option<&Digest> {
         match self {
             Self::Blob { digest, .. } | Self::DeletedManifest(digest) => Some(digest),
             Self::Manifest { manifest, .. } => Some(&manifest.digest),
-            Self::DeletedTag(_) => None,
+            Self::DeletedTag(_) | Self::DeletedRepository => None,
         }
     }
 }

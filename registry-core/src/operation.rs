@@ -82,7 +82,7 @@ pub enum Action {
     /// Points a tag elsewhere. It is checked in addition to [`Action::Push`]: if it is refused, the push continues and
     /// fails with [`TagConflict`](crate::ErrorCode::TagConflict) if the tag would move.
     Overwrite,
-    /// Deletes content or a tag.
+    /// Deletes content or a tag, or a repository with all that is in it.
     Delete,
     /// Lists what exists: the tags and referrers of a repository, and the repository itself in the list of repositories.
     List,
@@ -116,7 +116,7 @@ pub enum Target<'a> {
     Registry,
     /// The list of repositories. Without a repository: may it be requested? With one: may it contain that repository?
     Catalog,
-    /// The repository itself: its tags, or a new upload session.
+    /// The repository itself: its tags, a new upload session, or, to delete it, all that is in it.
     Repository,
     /// A blob.
     Blob(&'a Digest),
@@ -213,6 +213,7 @@ impl<'a> Operation<'a> {
             Request::DeleteBlob { repository, digest } => {
                 Self::within(repository, Delete, Target::Blob(digest))
             }
+            Request::DeleteRepository { repository } => Self::within(repository, Delete, Target::Repository),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use registry_core::retention::Verdicts;
-use registry_core::storage::TagFilter;
+use registry_core::storage::{RepositoryDeleted, TagFilter};
 use registry_core::{Error, RepositoryName, Storage, Timestamp};
 
 #[cfg(all(feature = "filesystem", unix))]
@@ -29,8 +29,8 @@ use crate::layout::{self, LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{
-    CollectOptions, CollectReport, Contents, RepositoryDeleted, RetainOptions, RetainReport, ScrubCounts,
-    ScrubOptions, ScrubReport, Store, SweepReport,
+    CollectOptions, CollectReport, Contents, RetainOptions, RetainReport, ScrubCounts, ScrubOptions,
+    ScrubReport, Store, SweepReport,
 };
 
 /// Maintains a store on any backend, beside the requests that it serves.

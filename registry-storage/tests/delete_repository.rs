@@ -23,8 +23,7 @@ use registry_storage::check::CheckOptions;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
-    Backend, CollectOptions, Finding, Key, Maintenance as _, ObjectStoreBackend, RepositoryDeleted, Store,
-    StoreOptions,
+    Backend, CollectOptions, Finding, Key, Maintenance as _, ObjectStoreBackend, Store, StoreOptions,
 };
 
 use crate::support::images::{
@@ -170,11 +169,11 @@ async fn everything_goes_and_other_repositories_stay<B: Backend>(world: World<B>
     push_image(storage, "a", Some("moved"), 91, 100).await;
     let deleted = world.delete("a").await;
     assert_eq!(
-        (deleted.tags, deleted.manifests, deleted.uploads),
+        (deleted.tags, deleted.manifests, deleted.cancelled_uploads),
         (3, 6, 2),
         "{deleted:?}"
     );
-    assert_eq!(deleted.blobs.blobs, 10, "{deleted:?}");
+    assert_eq!(deleted.blobs, 10, "{deleted:?}");
     assert_eq!(world.catalog().await, ["a-b", "a/b", "ab"]);
     assert!(!world.has_manifest("a", &image_digest).await && !world.has_blob("a", &image.layer).await);
     let referrers = ReferrersRequest::from(PageRequest {

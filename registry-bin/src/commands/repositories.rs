@@ -6,10 +6,10 @@ use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
 use registry_core::operation::{AllowAll, Authorizer as _};
 use registry_core::policy::{ImmutableTagRule, ImmutableTags};
+use registry_core::storage::RepositoryDeleted;
 use registry_core::{ErrorCode, RepositoryName};
-use registry_storage::{Maintenance, RepositoryDeleted};
+use registry_storage::Maintenance;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::arguments::ConfigArguments;
 use crate::config::load;
@@ -102,7 +102,8 @@ impl Command for DeleteRepository {
         })?;
         Ok(Outcome {
             text: if json {
-                line(&deleted)
+                serde_json::to_string(&deleted)
+                    .map_err(|cause| Failure::new("the report cannot be written").because(cause))?
             } else {
                 text(&repository, &deleted)
             },
@@ -116,11 +117,11 @@ fn text(repository: &RepositoryName, deleted: &RepositoryDeleted) -> String {
         "Deleted {}, {} and {} ({}) of {repository}",
         count(deleted.tags, "tag"),
         count(deleted.manifests, "manifest"),
-        count(deleted.blobs.blobs, "blob"),
-        HumanBytes(deleted.blobs.bytes)
+        count(deleted.blobs, "blob"),
+        HumanBytes(deleted.bytes)
     );
-    if deleted.uploads > 0 {
-        text += &format!(", and cancelled {}", count(deleted.uploads, "upload"));
+    if deleted.cancelled_uploads > 0 {
+        text += &format!(", and cancelled {}", count(deleted.cancelled_uploads, "upload"));
     }
     text += ".";
     if !deleted.is_gone {
@@ -130,17 +131,4 @@ fn text(repository: &RepositoryName, deleted: &RepositoryDeleted) -> String {
         );
     }
     text
-}
-
-fn line(deleted: &RepositoryDeleted) -> String {
-    json!({
-        "tags": deleted.tags,
-        "manifests": deleted.manifests,
-        "blobs": deleted.blobs.blobs,
-        "bytes": deleted.blobs.bytes,
-        "cancelledUploads": deleted.uploads,
-        "manifestsLeft": deleted.manifests_left,
-        "isGone": deleted.is_gone,
-    })
-    .to_string()
 }

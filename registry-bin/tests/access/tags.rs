@@ -36,8 +36,14 @@ fn an_immutable_tag_stays_whoever_asks() {
     root.delete("manifests/v1").expect_error(&[409], DENIED);
     root.delete(&format!("manifests/{}", first.digest))
         .expect_error(&[409], DENIED);
+    root.delete("_registry/repository").expect_error(&[409], DENIED);
     root.get("manifests/v1")
         .expect_header("Docker-Content-Digest", &first.digest);
+    let alice = server.repository("alice", "other/app");
+    alice.push_image("v1", "first");
+    alice.delete("_registry/repository").expect_error(&[403], DENIED);
+    let root_elsewhere = server.repository("root", "other/app");
+    root_elsewhere.delete("_registry/repository").expect_status(202);
     root.delete(&format!("manifests/{}", second.digest))
         .expect_status(202);
 }

@@ -202,6 +202,9 @@ fn cve_2026_41888_nothing_is_deleted_by_any_name_where_that_is_off() {
         root.delete(&rest).expect_error(&[405], &["UNSUPPORTED"]);
         root.get(&rest).expect_status(200);
     }
+    root.delete("_registry/repository")
+        .expect_error(&[405], &["UNSUPPORTED"]);
+    root.get("manifests/latest").expect_status(200);
 }
 
 #[test]

@@ -19,6 +19,7 @@ behaviours![
     a_delete_is_felt_in_its_own_repository_only,
     the_repository_stays_when_everything_in_it_is_gone,
     a_moved_tag_survives_the_delete_of_its_old_manifest,
+    a_whole_repository_is_deleted_at_once,
 ];
 
 fn manifest(reference: &str) -> String {
@@ -55,6 +56,37 @@ fn a_manifest_that_is_deleted_by_digest_takes_its_tags_along(repository: &Reposi
     }
     assert_eq!(repository.tags(), ["other"]);
     assert_eq!(repository.get(&manifest("other")).body, other.content);
+}
+
+fn a_whole_repository_is_deleted_at_once(repository: &Repository) {
+    let whole = repository.sibling("whole");
+    let below = whole.sibling("below");
+    let image = whole.push_image("one", "whole");
+    whole.push_manifest("two", IMAGE, &image.content);
+    below.push_image("one", "whole");
+    let upload = whole.open_upload();
+    let answer = whole.delete("_registry/repository");
+    answer.expect_status(202);
+    let deleted = answer.received().repository_deleted().expect("it says what");
+    assert_eq!(
+        (
+            deleted.tags,
+            deleted.manifests,
+            deleted.cancelled_uploads,
+            deleted.is_gone
+        ),
+        (2, 1, 1, true)
+    );
+    whole.get("tags/list").expect_error(&[404], &["NAME_UNKNOWN"]);
+    whole.head(&manifest(&image.digest)).expect_status(404);
+    whole
+        .follow("GET", &upload)
+        .send()
+        .expect_error(&[404], &["BLOB_UPLOAD_UNKNOWN"]);
+    whole
+        .delete("_registry/repository")
+        .expect_error(&[404], &["NAME_UNKNOWN"]);
+    assert_eq!(below.tags(), ["one"]);
 }
 
 fn a_deleted_blob_is_gone_at_once(repository: &Repository) {

@@ -19,7 +19,7 @@ use crate::reference::Reference;
 use crate::request::{AcceptedManifests, EntityTags};
 use crate::response::Response;
 use crate::storage::{
-    Body, ChildKind, Manifest, ManifestChild, NewManifest, Storage, TagCondition, TagFilter,
+    Body, ChildKind, Manifest, ManifestChild, NewManifest, PageRequest, Storage, TagCondition, TagFilter,
 };
 use crate::tag::Tag;
 
@@ -331,6 +331,27 @@ impl<S: ?Sized + Storage> Registry<S> {
 }
 
 impl<S: ?Sized + Storage> Registry<S> {
+    /// Deletes all of a repository, unless it has a tag that the principal may not delete.
+    pub(super) async fn delete_repository(
+        &self,
+        principal: &Principal,
+        repository: &RepositoryName,
+        intents: Option<&dyn EventIntents>,
+    ) -> Result<Response, Error> {
+        // A repository that does not exist is not about to be deleted.
+        let first = PageRequest { last: None, limit: 1 };
+        self.storage.list_tags(repository, first).await?;
+        let may_delete = self.may_delete_tag(principal, repository);
+        let must_stay: TagFilter = Arc::new(move |tag| !may_delete(tag));
+        let event = self.announce(intents, EventAction::Delete, repository, || {
+            EventTarget::DeletedRepository
+        });
+        let event = event.await;
+        let deleted = self.storage.delete_all(repository, Some(must_stay)).await?;
+        let response = Response::repository_deleted(&deleted)?;
+        Ok(response.with_event(event.filter(|_| deleted.is_gone)))
+    }
+
     /// Returns the filter of the tags that may be deleted with their manifest.
     fn may_delete_tag(&self, principal: &Principal, repository: &RepositoryName) -> TagFilter {
         let (authorizer, principal) = (Arc::clone(&self.authorizer), principal.clone());

@@ -199,6 +199,9 @@ impl<S: ?Sized + Storage> Registry<S> {
                 ..
             } => self.head_blob(repository, digest, if_none_match.as_ref()).await,
             Request::DeleteBlob { repository, digest } => self.delete_blob(repository, digest, intents).await,
+            Request::DeleteRepository { repository } => {
+                self.delete_repository(principal, repository, intents).await
+            }
             Request::MountBlob {
                 repository,
                 digest,

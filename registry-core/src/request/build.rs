@@ -106,6 +106,9 @@ impl Request {
             Self::DeleteBlob { repository, digest } => {
                 Builder::new("DELETE", blob_path(repository, digest)).finish()
             }
+            Self::DeleteRepository { repository } => {
+                Builder::new("DELETE", format!("/v2/{repository}/_registry/repository")).finish()
+            }
             Self::GetManifest {
                 repository,
                 reference,

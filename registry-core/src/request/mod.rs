@@ -226,6 +226,12 @@ pub enum Request {
         /// The session.
         id: UploadId,
     },
+    /// `DELETE /v2/<name>/_registry/repository`: delete all of a repository. An endpoint of this registry, in the form of
+    /// the specification's extensions.
+    DeleteRepository {
+        /// The repository.
+        repository: RepositoryName,
+    },
     /// `GET /v2/_catalog`: Docker's list of repositories.
     ListRepositories {
         /// The part of the list.
@@ -252,6 +258,7 @@ impl Request {
             | Self::ListTags { repository, .. }
             | Self::DeleteManifest { repository, .. }
             | Self::DeleteBlob { repository, .. }
+            | Self::DeleteRepository { repository }
             | Self::MountBlob { repository, .. }
             | Self::ListReferrers { repository, .. }
             | Self::UploadStatus { repository, .. }
@@ -271,6 +278,7 @@ impl Request {
             | Self::PutManifest { .. }
             | Self::DeleteManifest { .. }
             | Self::DeleteBlob { .. }
+            | Self::DeleteRepository { .. }
             | Self::MountBlob { .. }
             | Self::CancelUpload { .. } => true,
             Self::Version

@@ -59,6 +59,9 @@ impl Request {
             Route::Manifest { name, reference } => input.manifest(name.parse()?, reference),
             Route::Uploads { name } => input.uploads(name.parse()?),
             Route::Upload { name, id } => input.upload(name.parse()?, id),
+            Route::Repository { name } => Ok(Self::DeleteRepository {
+                repository: name.parse()?,
+            }),
         }
     }
 }

@@ -7,6 +7,10 @@ use alloc::vec::Vec;
 use crate::error::{Error, ErrorCode};
 use crate::percent;
 
+/// What separates the name of a repository from an endpoint that is not of the specification but of this registry. No
+/// component of a name begins with an underscore, so the first one is it (distribution-spec, "API", on extensions).
+const EXTENSION: &str = "/_registry/";
+
 /// The resource that a path names; `name`, `digest` and so on are not validated yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
@@ -26,6 +30,8 @@ pub(super) enum Route<'a> {
     Uploads { name: &'a str },
     /// `/v2/<name>/blobs/uploads/<id>`
     Upload { name: &'a str, id: &'a str },
+    /// `/v2/<name>/_registry/repository`
+    Repository { name: &'a str },
 }
 
 impl<'a> Route<'a> {
@@ -43,6 +49,9 @@ impl<'a> Route<'a> {
         let rest = path.strip_prefix("/v2/").ok_or_else(unknown)?;
         if rest == "_catalog" {
             return Ok(Self::Catalog);
+        }
+        if let Some((name, component)) = rest.split_once(EXTENSION) {
+            return Self::of_extension(name, component);
         }
         let bare = rest.strip_suffix('/').unwrap_or(rest);
         if let Some(name) = bare.strip_suffix("/blobs/uploads") {
@@ -65,6 +74,14 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// Finds the resource of a path within this registry's extension of a repository.
+    fn of_extension(name: &'a str, component: &str) -> Result<Self, Error> {
+        match component {
+            "repository" => Ok(Self::Repository { name }),
+            _ => Err(ErrorCode::PathUnknown.into()),
+        }
+    }
+
     /// Returns the methods of the resource as the field `Allow` lists them. `OPTIONS` is left to the transport.
     pub(super) const fn methods(self) -> &'static str {
         match self {
@@ -75,6 +92,7 @@ impl<'a> Route<'a> {
             Self::Blob { .. } => "GET, HEAD, DELETE, OPTIONS",
             Self::Uploads { .. } => "POST, OPTIONS",
             Self::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE, OPTIONS",
+            Self::Repository { .. } => "DELETE, OPTIONS",
         }
     }
 }

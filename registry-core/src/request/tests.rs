@@ -43,12 +43,16 @@ fn every_method_of_every_path_is_an_endpoint_or_refused_with_allow() {
         "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "get", "",
     ];
     // The path, and what GET, HEAD, POST, PUT, PATCH and DELETE of it are.
-    let table: [(String, [&str; 6]); 9] = [
+    let table: [(String, [&str; 6]); 10] = [
         ("/v2/".into(), ["Version", "Version", "", "", "", ""]),
         ("/v2".into(), ["Version", "Version", "", "", "", ""]),
         (
             "/v2/_catalog".into(),
             ["ListRepositories", "ListRepositories", "", "", "", ""],
+        ),
+        (
+            "/v2/a/b/_registry/repository".into(),
+            ["", "", "", "", "", "DeleteRepository"],
         ),
         (
             "/v2/a/b/tags/list".into(),
@@ -291,6 +295,11 @@ fn what_is_malformed_is_refused_with_its_code() {
         ("GET", "/v2x/".into(), PathUnknown),
         ("GET", "/v2/_oci/ext/discover".into(), PathUnknown),
         ("GET", "/v2/a".into(), PathUnknown),
+        ("DELETE", "/v2/_registry/repository".into(), PathUnknown),
+        ("DELETE", "/v2/a/_registry/".into(), PathUnknown),
+        ("DELETE", "/v2/a/_registry/repository/".into(), PathUnknown),
+        ("DELETE", "/v2/a/_registry/manifests/v1".into(), PathUnknown),
+        ("DELETE", "/v2/a/_other/repository".into(), PathUnknown),
         ("GET", "/v2/a/manifests/".into(), PathUnknown),
         ("GET", "/v2/a/tags/list/".into(), PathUnknown),
         ("GET", "/v2/tags/list".into(), PathUnknown),
@@ -298,6 +307,7 @@ fn what_is_malformed_is_refused_with_its_code() {
         ("GET", "/v2/%zz/tags/list".into(), PathUnknown),
         ("GET", "/v2/%ff/tags/list".into(), PathUnknown),
         ("GET", "/v2//tags/list".into(), NameInvalid),
+        ("DELETE", "/v2/A/_registry/repository".into(), NameInvalid),
         ("GET", "/v2/A/tags/list".into(), NameInvalid),
         ("GET", "/v2/../../etc/tags/list".into(), NameInvalid),
         ("GET", "/v2/a%00/tags/list".into(), NameInvalid),
@@ -720,6 +730,7 @@ fn write() -> impl Strategy<Value = Request> {
         ),
         (repository(), upload()).prop_map(|(repository, id)| Request::CancelUpload { repository, id }),
         (repository(), digest()).prop_map(|(repository, digest)| Request::DeleteBlob { repository, digest }),
+        repository().prop_map(|repository| Request::DeleteRepository { repository }),
         (repository(), reference(), entity_tags()).prop_map(|(repository, reference, if_match)| {
             Request::DeleteManifest {
                 repository,
@@ -767,7 +778,7 @@ proptest! {
         method in "GET|HEAD|PUT|POST|PATCH|DELETE|[A-Z]{0,3}",
         target in prop_oneof![
             any::<String>(),
-            "(/v2)?(/(a|blobs|uploads|manifests|tags|list|referrers|sha256:|%2[fF]|%|_catalog|[.-]|é|)){0,6}[?]?((n|tag|last|mount|from|digest|ns)?=?[a%&0-9]?){0,4}",
+            "(/v2)?(/(a|blobs|uploads|manifests|tags|list|referrers|_registry|repository|sha256:|%2[fF]|%|_catalog|[.-]|é|)){0,6}[?]?((n|tag|last|mount|from|digest|ns)?=?[a%&0-9]?){0,4}",
         ],
         value: String,
     ) {

@@ -27,7 +27,7 @@ use crate::media_type::MediaType;
 use crate::name::RepositoryName;
 use crate::reference::Reference;
 use crate::request::{Namespace, Request, blob_path, manifest_path, upload_location};
-use crate::storage::ByteStream;
+use crate::storage::{ByteStream, RepositoryDeleted};
 use crate::tag::Tag;
 use crate::upload_id::UploadId;
 
@@ -237,6 +237,12 @@ impl Response {
         }
         tags.iter()
             .fold(response, |response, tag| response.with_field("OCI-Tag", tag))
+    }
+
+    /// A repository was deleted: what of it.
+    pub(crate) fn repository_deleted(deleted: &RepositoryDeleted) -> Result<Self, Error> {
+        let document = serde_json::to_vec(deleted).map_err(Error::internal)?;
+        Ok(Self::bytes(202, "application/json", document.into()))
     }
 
     /// Content or a tag was deleted (end-9, end-10).

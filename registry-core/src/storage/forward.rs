@@ -191,6 +191,14 @@ macro_rules! forward_storage {
             ) -> ::core::result::Result<(), $crate::Error> {
                 $call!(self.delete_tag(repository, tag))
             }
+
+            async fn delete_all(
+                &self,
+                repository: &$crate::RepositoryName,
+                immutable: ::core::option::Option<$crate::storage::TagFilter>,
+            ) -> ::core::result::Result<$crate::storage::RepositoryDeleted, $crate::Error> {
+                $call!(self.delete_all(repository, immutable))
+            }
         }
     };
     (@ListStorage [$($generics:tt)*] $wrapper:ty, $call:ident) => {

@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::media_type::MediaType;
 use crate::name::RepositoryName;
 use crate::reference::Reference;
@@ -85,6 +86,27 @@ pub enum TagCondition {
 /// Answers a question about a tag: whether it may be deleted, whether it is immutable. It answers from memory.
 pub type TagFilter = Arc<dyn Fn(&Tag) -> bool + Send + Sync>;
 
+/// What the delete of a repository removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RepositoryDeleted {
+    /// Tags.
+    pub tags: u64,
+    /// Manifests, referrers included.
+    pub manifests: u64,
+    /// Blobs that the repository had. Their bytes are freed once no repository has them.
+    pub blobs: u64,
+    /// The bytes of those blobs.
+    pub bytes: u64,
+    /// Uploads in progress.
+    pub cancelled_uploads: u64,
+    /// Manifests that were pushed, or asked for by a `HEAD`, at the same time, and what they need: they stay. Blobs of
+    /// which that is true are the collector's.
+    pub manifests_left: u64,
+    /// The catalog does not list it any more.
+    pub is_gone: bool,
+}
+
 /// Manifests and tags: a facet of [`Storage`](super::Storage), whose promises apply here.
 #[async_trait]
 pub trait ManifestStorage: Send + Sync + 'static {
@@ -140,4 +162,24 @@ pub trait ManifestStorage: Send + Sync + 'static {
     /// # Errors
     /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown), [`NameUnknown`](crate::ErrorCode::NameUnknown).
     async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error>;
+
+    /// Deletes a repository: all its tags, manifests, blobs and upload sessions, and its entry in the list of
+    /// repositories. Repositories below it (`a/b` below `a`) are others.
+    ///
+    /// What is pushed at the same time is refused, or stays with everything that it needs
+    /// ([counted](RepositoryDeleted::manifests_left)). With `immutable`, nothing is deleted if the repository has a tag
+    /// that it selects. Cancel safety: what was deleted stays deleted, and a repeated delete goes on.
+    ///
+    /// # Errors
+    /// [`NameUnknown`](ErrorCode::NameUnknown) if there is nothing; [`TagConflict`](ErrorCode::TagConflict) if a tag has to
+    /// stay; [`MethodNotAllowed`](ErrorCode::MethodNotAllowed) from a storage that cannot, which is the default.
+    async fn delete_all(
+        &self,
+        repository: &RepositoryName,
+        immutable: Option<TagFilter>,
+    ) -> Result<RepositoryDeleted, Error> {
+        drop((repository, immutable));
+        let message = "this registry does not delete repositories as a whole";
+        Err(Error::new(ErrorCode::MethodNotAllowed, message).with_field("Allow", ""))
+    }
 }

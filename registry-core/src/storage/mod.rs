@@ -12,7 +12,8 @@ pub use async_trait::async_trait;
 pub use self::blobs::{Blob, BlobContent, BlobStorage, ByteStream};
 pub use self::lists::{ListStorage, Page, PageRequest, ReferrersRequest};
 pub use self::manifests::{
-    ChildKind, Manifest, ManifestChild, ManifestStorage, NewManifest, TagCondition, TagFilter,
+    ChildKind, Manifest, ManifestChild, ManifestStorage, NewManifest, RepositoryDeleted, TagCondition,
+    TagFilter,
 };
 pub use self::uploads::{Body, UploadKey, UploadStorage};
 

@@ -1,6 +1,7 @@
 //! What a request is about to do, recorded until its outcome is known.
 
 use registry_core::event::EventTarget;
+use registry_core::storage::PageRequest;
 use registry_core::{Digest, Error, ErrorCode, Event, Reference, RepositoryName, Storage};
 use serde::{Deserialize, Serialize};
 
@@ -20,12 +21,14 @@ pub(super) struct Intent {
 enum Kind {
     Blob,
     Manifest,
+    Repository,
 }
 
 impl Intent {
     pub(super) const fn new(event: &Event, records: Vec<EventRecord>) -> Self {
         let kind = match event.target {
             EventTarget::Blob { .. } => Kind::Blob,
+            EventTarget::DeletedRepository => Kind::Repository,
             EventTarget::Manifest { .. } | EventTarget::DeletedManifest(_) | EventTarget::DeletedTag(_) => {
                 Kind::Manifest
             }
@@ -68,6 +71,10 @@ async fn has_happened(kind: Kind, record: &EventRecord, storage: &dyn Storage) -
             manifest.map(|_| true)
         }
         (Kind::Blob, _, Some(digest)) => storage.stat_blob(&repository, digest).await.map(|_| true),
+        (Kind::Repository, ..) => {
+            let first = PageRequest { last: None, limit: 1 };
+            storage.list_tags(&repository, first).await.map(|_| true)
+        }
         (_, _, None) => return Ok(false),
     };
     let is_there = match found {

@@ -109,7 +109,9 @@ impl EventRecord {
         let tags: &[Tag] = match &event.target {
             EventTarget::Manifest { tags, .. } => tags,
             EventTarget::DeletedTag(tag) => std::slice::from_ref(tag),
-            EventTarget::Blob { .. } | EventTarget::DeletedManifest(_) => &[],
+            EventTarget::Blob { .. } | EventTarget::DeletedManifest(_) | EventTarget::DeletedRepository => {
+                &[]
+            }
         };
         let record = |tag: Option<&Tag>| Self {
             id: uuid::Uuid::new_v4().to_string(),
@@ -167,7 +169,10 @@ fn target(event: &Event, options: &NotificationOptions, base_url: &str) -> Targe
                 target.references = references(&manifest.bytes);
             }
         }
-        EventTarget::Blob { .. } | EventTarget::DeletedManifest(_) | EventTarget::DeletedTag(_) => {}
+        EventTarget::Blob { .. }
+        | EventTarget::DeletedManifest(_)
+        | EventTarget::DeletedTag(_)
+        | EventTarget::DeletedRepository => {}
     }
     target.length = target.size;
     target

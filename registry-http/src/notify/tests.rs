@@ -231,6 +231,11 @@ async fn targets_are_told_as_the_distribution_registry_does() {
             "delete",
             json!({"repository": "a/b", "tag": "t1"}),
         ),
+        (
+            event(EventAction::Delete, EventTarget::DeletedRepository),
+            "delete",
+            json!({"repository": "a/b"}),
+        ),
     ];
     for (event, _, _) in &cases {
         notifier.accept(event, &request()).await;
@@ -509,6 +514,11 @@ async fn a_kill_between_the_commit_and_the_outbox_loses_no_event() {
         (
             vec![push.clone()],
             ("DELETE", format!("/v2/a/b/manifests/{of_index}"), ""),
+            "delete",
+        ),
+        (
+            vec![push.clone()],
+            ("DELETE", "/v2/a/b/_registry/repository".to_owned(), ""),
             "delete",
         ),
         (

@@ -197,6 +197,7 @@ const fn handler(request: &Request) -> &'static str {
         Request::Version => "base",
         Request::ListRepositories { .. } => "catalog",
         Request::ListTags { .. } => "tags",
+        Request::DeleteRepository { .. } => "repository",
         Request::ListReferrers { .. } => "referrers",
         Request::GetBlob { .. } | Request::HeadBlob { .. } | Request::DeleteBlob { .. } => "blob",
         Request::StartUpload { .. } | Request::MountBlob { .. } | Request::UploadBlob { .. } => "blob_upload",

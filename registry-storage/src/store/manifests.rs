@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use crate::chain::State;
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry_core::storage::{Manifest, ManifestStorage, NewManifest, TagFilter};
+use registry_core::storage::{Manifest, ManifestStorage, NewManifest, RepositoryDeleted, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 
 use super::edge::{Rescue, contended, read_cached};
@@ -50,6 +50,14 @@ impl<B: Backend> ManifestStorage for Store<B> {
 
     async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
         self.note_room(self.delete_tag_alone(repository, tag).await)
+    }
+
+    async fn delete_all(
+        &self,
+        repository: &RepositoryName,
+        immutable: Option<TagFilter>,
+    ) -> Result<RepositoryDeleted, Error> {
+        self.note_room(self.delete_whole_repository(repository, immutable, &()).await)
     }
 }
 

@@ -41,7 +41,6 @@ pub use self::check::{ScrubCounts, ScrubOptions, ScrubReport};
 pub use self::collect::{BlobCount, CollectOptions, CollectReport, RetainOptions, RetainReport};
 pub use self::contents::Contents;
 use self::contents::LastSweep;
-pub use self::delete::RepositoryDeleted;
 #[cfg(all(feature = "layout", unix))]
 pub(crate) use self::hash::hash;
 pub use self::sweep::SweepReport;

@@ -12,6 +12,7 @@ fn a_read_only_registry_refuses_whatever_changes_something() {
         ("PUT", "/v2/a/manifests/v1".to_owned(), "GET, HEAD"),
         ("DELETE", "/v2/a/manifests/v1".to_owned(), "GET, HEAD"),
         ("DELETE", format!("/v2/a/blobs/{digest}"), "GET, HEAD"),
+        ("DELETE", "/v2/a/_registry/repository".to_owned(), ""),
         ("POST", "/v2/a/blobs/uploads/".to_owned(), ""),
         ("POST", format!("/v2/a/blobs/uploads/?digest={digest}"), ""),
         ("POST", format!("/v2/a/blobs/uploads/?mount={digest}&from=b"), ""),
@@ -38,6 +39,7 @@ fn nothing_is_deleted_where_that_is_switched_off() {
             "GET, HEAD, PUT",
         ),
         (format!("/v2/a/blobs/{digest}"), "delete blob;", "GET, HEAD"),
+        ("/v2/a/_registry/repository".to_string(), "delete all;", ""),
     ];
     for (target, log, allow) in targets {
         let registry = registry(Tiny::default());

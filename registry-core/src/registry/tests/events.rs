@@ -133,6 +133,13 @@ fn what_was_done_is_told() {
             EventAction::Delete,
             EventTarget::DeletedManifest(of_index),
         ),
+        (
+            "DELETE",
+            "/v2/b/_registry/repository".into(),
+            &[],
+            EventAction::Delete,
+            EventTarget::DeletedRepository,
+        ),
     ] {
         let event = event(method, &target, body).unwrap_or_else(|| panic!("{method} {target}"));
         assert_eq!(

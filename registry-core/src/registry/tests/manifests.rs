@@ -1,5 +1,6 @@
 use super::*;
 use crate::policy::{ImmutableTagRule, ImmutableTags};
+use crate::response::ReceivedResponse;
 use crate::storage::ManifestChild;
 
 #[test]
@@ -170,6 +171,33 @@ fn foreign_layers_are_kept_but_never_required() {
         assert_eq!(digests(&pushed.optional_children), [hello(), other.clone()]);
         assert_eq!(pushed.allow_missing, allow);
     }
+}
+
+#[test]
+fn a_repository_is_deleted_unless_a_tag_of_it_has_to_stay() {
+    let target = "/v2/a/_registry/repository";
+    let registry = registry(Tiny::default()).with_events();
+    let (response, _) = send(&registry, "DELETE", target, &[], &[]);
+    assert_eq!(response.status, 202);
+    let body = text_of(response.body.into_stream());
+    let received = ReceivedResponse::new(202, &[("", ""); 0][..], body.as_bytes()).repository_deleted();
+    assert_eq!(
+        received.map(|deleted| (deleted.tags, deleted.is_gone)),
+        Ok((3, true))
+    );
+    // Something was pushed meanwhile, so it still exists.
+    let (response, _) = send(&registry, "DELETE", "/v2/busy/_registry/repository", &[], &[]);
+    assert_eq!((response.status, response.event), (202, None));
+    let (response, _) = send(&registry, "DELETE", "/v2/none/_registry/repository", &[], &[]);
+    assert_eq!(code(&response), Some(ErrorCode::NameUnknown));
+    let is_protected =
+        |operation: &Operation<'_>| matches!(operation.target, Target::Tag(tag) if tag.as_str() == "v1");
+    let registry = registry.with_authorizer(Arc::new(Refuse(is_protected)));
+    let (response, _) = send(&registry, "DELETE", target, &[], &[]);
+    assert_eq!(
+        (response.status, code(&response)),
+        (409, Some(ErrorCode::TagConflict))
+    );
 }
 
 #[test]

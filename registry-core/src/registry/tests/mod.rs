@@ -16,7 +16,7 @@ use crate::page::PageQuery;
 use crate::reference::Reference;
 use crate::storage::{
     Blob, BlobStorage, ListStorage, Manifest, ManifestStorage, NewManifest, Page, PageRequest,
-    ReferrersRequest, TagCondition, TagFilter, UploadKey, UploadStorage,
+    ReferrersRequest, RepositoryDeleted, TagCondition, TagFilter, UploadKey, UploadStorage,
 };
 use crate::tag::Tag;
 use crate::testing::{Items, Memory, now, read_all, text_of};
@@ -257,6 +257,23 @@ impl ManifestStorage for Tiny {
     async fn delete_tag(&self, _: &RepositoryName, _: &Tag) -> Result<(), Error> {
         self.note("delete tag");
         Ok(())
+    }
+
+    async fn delete_all(
+        &self,
+        repository: &RepositoryName,
+        immutable: Option<TagFilter>,
+    ) -> Result<RepositoryDeleted, Error> {
+        self.note("delete all");
+        let must_stay = immutable.is_some_and(|immutable| immutable(&"v1".parse().unwrap()));
+        if must_stay {
+            return Err(ErrorCode::TagConflict.into());
+        }
+        Ok(RepositoryDeleted {
+            tags: 3,
+            is_gone: repository.as_str() != "busy",
+            ..RepositoryDeleted::default()
+        })
     }
 }
 

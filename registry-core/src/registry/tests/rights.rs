@@ -40,6 +40,7 @@ fn what_is_refused_is_neither_read_nor_done() {
         ("DELETE", "/v2/a/manifests/v1".into(), Delete),
         ("DELETE", format!("/v2/a/manifests/{digest}"), Delete),
         ("DELETE", format!("/v2/a/blobs/{digest}"), Delete),
+        ("DELETE", "/v2/a/_registry/repository".into(), Delete),
     ];
     for (method, target, needed) in &table {
         for granted in [Connect, Pull, Push, Overwrite, Delete, List] {

@@ -30,6 +30,7 @@ pub use self::upload::UploadSession;
 use crate::digest::Digest;
 use crate::error::ErrorCode;
 use crate::request::Fields;
+use crate::storage::RepositoryDeleted;
 
 /// A response as a client received it.
 ///
@@ -127,6 +128,17 @@ impl<'a, F: Fields> ReceivedResponse<'a, F> {
     /// [`ResponseError`].
     pub fn blob_deleted(&self) -> Result<(), ResponseError> {
         self.expect(DELETED, Requested::Blob)
+    }
+
+    /// Parses the answer to [`Request::DeleteRepository`](crate::Request::DeleteRepository). Something of the repository may
+    /// be [left](RepositoryDeleted::is_gone).
+    ///
+    /// # Errors
+    /// [`ResponseError`]; [`Malformed::Body`].
+    pub fn repository_deleted(&self) -> Result<RepositoryDeleted, ResponseError> {
+        self.expect(&[202], Requested::Repository)?;
+        let document = serde_json::from_slice(self.body).ok();
+        document.ok_or(ResponseError::Malformed(Malformed::Body))
     }
 
     /// Parses the answer to [`UploadSession::cancel`]. 200 and 202 are accepted like 204.

@@ -24,7 +24,6 @@ use crate::record::{ManifestRecord, NoteKind, NoteRecord, Stamp, TagRecord};
 pub(super) use self::content::kill_grant;
 pub(super) use self::notes::write_note;
 pub(super) use self::reach::{all_children, parse_manifest};
-pub use self::repository::RepositoryDeleted;
 
 impl<B: Backend> Store<B> {
     /// Ends the operation of a note: a delete that made its manifest Dead is continued with the tags, any other delete

@@ -5,7 +5,7 @@
 //! leaves the catalog, unless a push has brought a manifest.
 
 use futures_util::{StreamExt as _, stream};
-use registry_core::storage::{ManifestStorage as _, TagFilter, UploadKey};
+use registry_core::storage::{ManifestStorage as _, RepositoryDeleted, TagFilter, UploadKey};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag, Timestamp};
 
 use super::content::{DeleteManifest, Outcome};
@@ -21,34 +21,15 @@ use crate::key_kind::KeyKind;
 use crate::observer::{MaintenanceObserver, Step as Progress};
 use crate::pages::Pages;
 use crate::record::{ManifestRecord, RepositoryRecord, SessionRecord, Stamp, TagRecord, state_of_size};
+use crate::store::Store;
 use crate::store::edge::{read_cached, read_latest, write};
 use crate::store::steps::{Counted, Step, transact_all};
-use crate::store::{BlobCount, Store};
 
 /// How many records are read at once; a bucket takes some milliseconds for each.
 const PARALLEL_READS: usize = 16;
 
 /// How many entries in lists of referrers are looked at in one transaction.
 const REFERRERS_PER_TRANSACTION: usize = 64;
-
-/// What the delete of a repository removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RepositoryDeleted {
-    /// Tags.
-    pub tags: u64,
-    /// Manifests, referrers included.
-    pub manifests: u64,
-    /// Blobs that the repository had. Their bytes go once no repository has them.
-    pub blobs: BlobCount,
-    /// Uploads in progress that were cancelled.
-    pub uploads: u64,
-    /// Manifests that were pushed, or asked for by a `HEAD`, at the same time, and what they need: they stay. Blobs of
-    /// which that is true are the collector's.
-    pub manifests_left: u64,
-    /// The catalog does not list it any more.
-    pub is_gone: bool,
-}
 
 impl<B: Backend> Store<B> {
     /// Deletes a repository, as [`Maintenance::delete_repository`](crate::Maintenance::delete_repository) says.
@@ -69,7 +50,7 @@ impl<B: Backend> Store<B> {
         }
         let is_known = self.is_known(repository).await?;
         let mut deleted = RepositoryDeleted {
-            uploads: self.cancel_uploads(repository).await?,
+            cancelled_uploads: self.cancel_uploads(repository).await?,
             tags: self.delete_tags(repository, immutable, until, observer).await?,
             ..RepositoryDeleted::default()
         };
@@ -82,7 +63,7 @@ impl<B: Backend> Store<B> {
         };
         deleted.manifests = removed.manifests;
         deleted.manifests_left = removed.manifests_left;
-        deleted.blobs = removed.blobs;
+        (deleted.blobs, deleted.bytes) = (removed.blobs.blobs, removed.blobs.bytes);
         if !is_known && deleted == RepositoryDeleted::default() {
             return Err(ErrorCode::NameUnknown.into());
         }

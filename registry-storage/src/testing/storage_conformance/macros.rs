@@ -28,7 +28,7 @@ macro_rules! storage_conformance_tests {
             sessions_are_independent commit_of_what_is_there);
         $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor manifests
             exact_bytes unknown_manifest missing_children child_manifests manifest_is_no_blob delete_and_push_again
-            two_digests_of_the_same_bytes delete_of_a_blob_that_is_named);
+            two_digests_of_the_same_bytes delete_of_a_blob_that_is_named delete_of_a_repository);
         $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor tags
             tags_move several_tags immutable some_immutable absent if_match delete_by_tag delete_by_digest);
         $crate::storage_conformance_tests!(@storage $attributes "multi_thread" $constructor immutable

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use registry_core::storage::{Manifest, NewManifest};
+use registry_core::storage::{Manifest, NewManifest, RepositoryDeleted, TagFilter};
 use registry_core::{Algorithm, Digest, ErrorCode, Reference, RepositoryName, Storage};
 
 use super::fixtures::{
@@ -265,4 +265,50 @@ pub async fn delete_of_a_blob_that_is_named(storage: Arc<dyn Storage>) {
     storage.delete_blob(&repository, &blob, None).await.unwrap();
     assert!(get(&*storage, &repository, &image.manifest.digest).await.unwrap() == image.manifest);
     storage.put_manifest(&repository, image).await.unwrap();
+}
+
+/// A repository is deleted with all that is in it, and no other. A storage that cannot says so.
+pub async fn delete_of_a_repository(storage: Arc<dyn Storage>) {
+    let (a, below) = (repository("a"), repository("a/b"));
+    let images = [manifest("1"), manifest("2")];
+    let blob = push_blob(&*storage, &a, &content(1, 10)).await;
+    push_blob(&*storage, &below, &content(1, 10)).await;
+    for image in &images {
+        let image = image.clone().with_blob(&blob).with_tag(&tag("v1"));
+        storage.put_manifest(&a, image.clone()).await.unwrap();
+        storage.put_manifest(&below, image).await.unwrap();
+    }
+    let is_v1: TagFilter = Arc::new(|tag| tag.as_str() == "v1");
+    match storage.delete_all(&a, Some(is_v1)).await {
+        Err(error) if error.code() == ErrorCode::MethodNotAllowed => return,
+        refused => assert_code(refused, ErrorCode::TagConflict),
+    }
+    assert!(get_tag(&*storage, &a, &tag("v1")).await.unwrap() == images[1].manifest);
+    let is_v2: TagFilter = Arc::new(|tag| tag.as_str() == "v2");
+    let deleted = storage.delete_all(&a, Some(is_v2)).await.unwrap();
+    assert_eq!(
+        deleted,
+        RepositoryDeleted {
+            tags: 1,
+            manifests: 2,
+            blobs: 1,
+            bytes: 10,
+            is_gone: true,
+            ..RepositoryDeleted::default()
+        }
+    );
+    for image in &images {
+        assert_code(
+            get(&*storage, &a, &image.manifest.digest).await,
+            ErrorCode::NameUnknown,
+        );
+    }
+    assert_code(storage.stat_blob(&a, &blob).await, ErrorCode::BlobUnknown);
+    assert_code(storage.delete_all(&a, None).await, ErrorCode::NameUnknown);
+    assert!(get_tag(&*storage, &below, &tag("v1")).await.unwrap() == images[1].manifest);
+    assert_eq!(storage.stat_blob(&below, &blob).await.unwrap(), 10);
+    // It is a new one when something is pushed.
+    storage.put_manifest(&a, images[0].clone()).await.unwrap();
+    assert_absent_tags(&*storage, &a, &[tag("v1")]).await;
+    assert_code(storage.stat_blob(&a, &blob).await, ErrorCode::BlobUnknown);
 }
