@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use registry_core::manifest::ManifestView;
 use registry_core::storage::{
-    Manifest, NewManifest, PageRequest, ReferrersRequest, Storage, TagCondition, TagFilter,
+    Manifest, NewManifest, PageRequest, ReferrersRequest, RepositoryDeleted, Storage, TagCondition, TagFilter,
 };
 use registry_core::{Digest, Error, ErrorCode, MediaType, Reference};
 use registry_storage::check::CheckOptions;

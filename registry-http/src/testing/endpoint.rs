@@ -35,6 +35,7 @@ endpoints! {
     ListTags = "`GET /v2/<name>/tags/list`";
     DeleteManifest = "`DELETE /v2/<name>/manifests/<reference>`";
     DeleteBlob = "`DELETE /v2/<name>/blobs/<digest>`";
+    DeleteRepository = "`DELETE /v2/<name>/_registry/repository`";
     MountBlob = "`POST /v2/<name>/blobs/uploads/?mount=<digest>`";
     ListReferrers = "`GET /v2/<name>/referrers/<digest>`";
     UploadStatus = "`GET <location>`";

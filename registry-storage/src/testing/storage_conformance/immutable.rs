@@ -28,7 +28,7 @@ fn descriptors(digests: &[&Digest]) -> String {
 }
 
 /// Returns an image manifest that names these blobs, the first as its configuration.
-fn image(blobs: &[&Digest]) -> NewManifest {
+pub(super) fn image(blobs: &[&Digest]) -> NewManifest {
     let (config, layers) = blobs.split_first().unwrap();
     let text = format!(
         "{{\"schemaVersion\":2,\"config\":{},\"layers\":[{}]}}",

@@ -10,6 +10,7 @@ use super::fixtures::{
     With as _, assert_code, content, digest, digest_by, get, get_tag, manifest, media_type, push_blob,
     reference, repository, tag,
 };
+use super::immutable::image;
 
 /// A manifest reads back byte for byte with its type, by digest and by tag.
 pub async fn exact_bytes(storage: Arc<dyn Storage>) {
@@ -270,11 +271,11 @@ pub async fn delete_of_a_blob_that_is_named(storage: Arc<dyn Storage>) {
 /// A repository is deleted with all that is in it, and no other. A storage that cannot says so.
 pub async fn delete_of_a_repository(storage: Arc<dyn Storage>) {
     let (a, below) = (repository("a"), repository("a/b"));
-    let images = [manifest("1"), manifest("2")];
     let blob = push_blob(&*storage, &a, &content(1, 10)).await;
     push_blob(&*storage, &below, &content(1, 10)).await;
+    let images = [image(&[&blob]), image(&[&blob, &blob])];
     for image in &images {
-        let image = image.clone().with_blob(&blob).with_tag(&tag("v1"));
+        let image = image.clone().with_tag(&tag("v1"));
         storage.put_manifest(&a, image.clone()).await.unwrap();
         storage.put_manifest(&below, image).await.unwrap();
     }
@@ -308,7 +309,7 @@ pub async fn delete_of_a_repository(storage: Arc<dyn Storage>) {
     assert!(get_tag(&*storage, &below, &tag("v1")).await.unwrap() == images[1].manifest);
     assert_eq!(storage.stat_blob(&below, &blob).await.unwrap(), 10);
     // It is a new one when something is pushed.
-    storage.put_manifest(&a, images[0].clone()).await.unwrap();
+    storage.put_manifest(&a, manifest("3")).await.unwrap();
     assert_absent_tags(&*storage, &a, &[tag("v1")]).await;
     assert_code(storage.stat_blob(&a, &blob).await, ErrorCode::BlobUnknown);
 }
