@@ -65,7 +65,6 @@ impl Collector {
                 match store.collect(&options, &()).await {
                     Ok(report) => tracing::info!(
                         repositories = report.repositories,
-                        unchanged_repositories = report.unchanged_repositories,
                         unreadable_repositories = report.unreadable_repositories,
                         removed_blobs = report.removed.blobs,
                         removed_bytes = report.removed.bytes,

@@ -169,10 +169,40 @@ impl Key {
         Self("scrub/round".into())
     }
 
-    /// What the collector saw of a repository when it last collected it.
+    /// That the collector may find something in a repository.
     #[must_use]
-    pub fn collected(repository: &RepositoryName) -> Self {
-        Self(format!("collector/repositories/{}!", Split(repository.as_str())).into())
+    pub fn changed(repository: &RepositoryName) -> Self {
+        Self(format!("{}{}!", Self::all_changed(), Split(repository.as_str())).into())
+    }
+
+    /// The repositories in which the collector may find something.
+    #[must_use]
+    pub fn all_changed() -> Self {
+        Self("collector/repositories/".into())
+    }
+
+    /// Some blobs that may have lost their last grant.
+    #[must_use]
+    pub fn candidates(id: Uuid) -> Self {
+        Self::all_candidates().join(&id.to_string())
+    }
+
+    /// The blobs that may have lost their last grant.
+    #[must_use]
+    pub fn all_candidates() -> Self {
+        Self("collector/candidates/".into())
+    }
+
+    /// How far the collector's pass over all repositories is.
+    #[must_use]
+    pub fn pass_over_repositories() -> Self {
+        Self("collector/passes/repositories".into())
+    }
+
+    /// How far the collector's pass over all blobs is.
+    #[must_use]
+    pub fn pass_over_blobs() -> Self {
+        Self("collector/passes/blobs".into())
     }
 
     /// The note of a long push to a repository.

@@ -34,8 +34,12 @@ pub(crate) enum KeyKind {
     Adopted(RepositoryName),
     Cycles,
     Scrub,
-    /// What the collector saw of a repository.
-    Collected(RepositoryName),
+    /// That the collector may find something in a repository.
+    Changed(RepositoryName),
+    /// Blobs that may have lost their last grant.
+    Candidates(Uuid),
+    PassOverRepositories,
+    PassOverBlobs,
 }
 
 impl KeyKind {
@@ -52,10 +56,7 @@ impl KeyKind {
             "pushes" => note(rest).map(|(repository, id)| Self::Push(repository, id)),
             "adoption" => Some(Self::Adoption),
             "adopted" => Some(Self::Adopted(name(rest.strip_suffix('!')?)?)),
-            "collector" => match rest.strip_prefix("repositories/") {
-                Some(rest) => Some(Self::Collected(name(rest.strip_suffix('!')?)?)),
-                None => Some(Self::Cycles),
-            },
+            "collector" => of_collector(rest),
             "scrub" => Some(Self::Scrub),
             _ => None,
         }?;
@@ -86,7 +87,10 @@ impl KeyKind {
             Self::Adopted(repository) => Key::adopted(repository),
             Self::Cycles => Key::cycles(),
             Self::Scrub => Key::scrub(),
-            Self::Collected(repository) => Key::collected(repository),
+            Self::Changed(repository) => Key::changed(repository),
+            Self::Candidates(id) => Key::candidates(*id),
+            Self::PassOverRepositories => Key::pass_over_repositories(),
+            Self::PassOverBlobs => Key::pass_over_blobs(),
         }
     }
 }
@@ -130,6 +134,18 @@ fn of_repository(rest: &str) -> Option<KeyKind> {
             })
         }
         _ => None,
+    }
+}
+
+/// Parses what is below the folder of the collector.
+fn of_collector(rest: &str) -> Option<KeyKind> {
+    match rest.split_once('/') {
+        Some(("repositories", rest)) => Some(KeyKind::Changed(name(rest.strip_suffix('!')?)?)),
+        Some(("candidates", id)) => Some(KeyKind::Candidates(id.parse().ok()?)),
+        Some(("passes", "repositories")) => Some(KeyKind::PassOverRepositories),
+        Some(("passes", "blobs")) => Some(KeyKind::PassOverBlobs),
+        Some(_) => None,
+        None => Some(KeyKind::Cycles),
     }
 }
 
@@ -199,7 +215,10 @@ mod tests {
                 KeyKind::Delete(repository.clone(), Uuid::from_u128(id)),
                 KeyKind::Push(repository.clone(), Uuid::from_u128(id)),
                 KeyKind::Adopted(repository.clone()),
-                KeyKind::Collected(repository),
+                KeyKind::Changed(repository),
+                KeyKind::Candidates(Uuid::from_u128(id)),
+                KeyKind::PassOverRepositories,
+                KeyKind::PassOverBlobs,
                 KeyKind::Cycles,
                 KeyKind::Scrub,
                 KeyKind::Upload(UploadId::from_random(id)),

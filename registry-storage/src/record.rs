@@ -267,14 +267,37 @@ pub(crate) struct ScrubRecord {
     pub(crate) stamp: Stamp,
 }
 
-/// What the collector saw of a repository when it last collected it.
+/// A repository in which the collector may find something: Live since something changed, Pending once a cycle has begun
+/// to read it, Dead if there is nothing left to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct CollectedRecord {
-    pub(crate) repository: RepositoryName,
-    /// The digest of the listings of its manifests and of its back references of grants, before it was collected.
-    pub(crate) listings: Digest,
-    /// Nothing of it is condemned or may be later, unless a listing changes.
-    pub(crate) is_settled: bool,
+pub(crate) struct ChangedRecord {
+    /// Stores of before 0.1 have another record here: their repositories are read once.
+    #[serde(default = "live")]
+    pub(crate) state: State,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// Blobs that may have lost their last grant; the content is their digests, a line each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CandidatesRecord {
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// How far a pass of the collector over everything is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PassRecord {
+    /// When it began.
+    pub(crate) begun: Timestamp,
+    /// The key after which it continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<String>,
+    /// How many repositories or blobs it has looked at.
+    pub(crate) done: u64,
+    /// How many there were in the pass before; `None` if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expected: Option<u64>,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
 }
@@ -346,7 +369,8 @@ stateful!(
     BlobRecord,
     TagRecord,
     SessionRecord,
-    RepositoryRecord
+    RepositoryRecord,
+    ChangedRecord
 );
 always_live!(
     BackReferenceRecord,
@@ -356,7 +380,8 @@ always_live!(
     AdoptionRecord,
     AdoptedRecord,
     CyclesRecord,
-    CollectedRecord,
+    CandidatesRecord,
+    PassRecord,
     ScrubRecord
 );
 

@@ -64,6 +64,12 @@ impl<B: Backend> World<B> {
         self.store.collect(&options, &()).await.unwrap()
     }
 
+    /// Runs a cycle, and returns how many repositories and manifests it read.
+    async fn read_by(&self, options: &CollectOptions) -> (u64, u64) {
+        let report = self.store.collect(options, &()).await.unwrap();
+        (report.repositories, report.manifests)
+    }
+
     async fn delete(&self, repository: &str, image: &Image) {
         let repository = name(repository);
         self.storage()
@@ -120,6 +126,7 @@ on_each_backend! {
     what_two_repositories_have_goes_when_neither_needs_it
     a_dry_run_changes_nothing
     an_unchanged_repository_is_not_read_again
+    what_no_mark_tells_of_is_found_within_a_week
     a_manifest_that_cannot_be_read_keeps_its_repository
     an_upload_in_progress_is_left_alone
     names_of_repositories_that_begin_alike
@@ -293,22 +300,50 @@ async fn an_unchanged_repository_is_not_read_again<B: Backend>(world: World<B>) 
     for at in 0..3 {
         push_image(world.storage(), &format!("r{at}"), Some("t"), at, 100).await;
     }
-    assert_eq!(world.collect(DAY).await.manifests, 3);
-    let second = world.collect(DAY).await;
-    assert_eq!(
-        (
-            second.repositories,
-            second.unchanged_repositories,
-            second.manifests
-        ),
-        (3, 3, 0)
-    );
-    push_image(world.storage(), "r1", Some("u"), 9, 100).await;
-    let third = world.collect(DAY).await;
-    assert_eq!((third.unchanged_repositories, third.manifests), (2, 2));
-    // What no listing shows is found by the pass over everything.
-    world.clock.advance(8 * DAY);
-    assert_eq!(world.collect(DAY).await.manifests, 4);
+    assert_eq!(world.read_by(&CollectOptions::new()).await, (3, 3));
+    assert_eq!(world.read_by(&CollectOptions::new()).await, (0, 0));
+    let pushed = push_image(world.storage(), "r1", Some("u"), 9, 100).await;
+    assert_eq!(world.read_by(&CollectOptions::new()).await, (1, 2));
+    assert_eq!(world.read_by(&CollectOptions::new()).await, (0, 0));
+    // Until what a delete left is gone, its repository is read.
+    world.delete("r1", &pushed).await;
+    for _ in 0..2 {
+        world.clock.advance(DAY);
+        assert_eq!(world.read_by(&CollectOptions::new()).await.0, 1);
+    }
+    assert!(!world.has_blob("r1", &pushed.layer).await);
+    assert_eq!(world.read_by(&CollectOptions::new()).await, (0, 0));
+    assert_eq!(world.read_by(&CollectOptions::new().full(true)).await, (3, 3));
+}
+
+/// A process that died after it took the last name of a blob told nobody.
+async fn what_no_mark_tells_of_is_found_within_a_week<B: Backend>(world: World<B>) {
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let mut images = Vec::new();
+    for (seed, name) in (0..).zip(names) {
+        images.push(push_image(world.storage(), name, Some("t"), seed, LARGE).await);
+    }
+    world.collect_all().await;
+    for (name, image) in names.into_iter().zip(&images) {
+        world.delete(name, image).await;
+        put_raw(
+            &world.store,
+            &Key::changed(&name.parse().unwrap()),
+            Bytes::from("{} \n"),
+        )
+        .await;
+    }
+    let mut reads = Vec::new();
+    for _ in 0..8 {
+        world.clock.advance(DAY);
+        reads.push(world.collect(DAY).await.repositories);
+        world.store.sweep().await.unwrap();
+    }
+    // One more each day, which is read once more to remove what was condemned.
+    assert_eq!(reads[..7], [1, 2, 2, 2, 2, 2, 2]);
+    for (name, image) in names.into_iter().zip(&images) {
+        assert!(!world.has_blob(name, &image.layer).await, "{name}");
+    }
 }
 
 async fn a_manifest_that_cannot_be_read_keeps_its_repository<B: Backend>(world: World<B>) {

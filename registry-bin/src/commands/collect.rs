@@ -204,7 +204,9 @@ async fn collect_and_sweep(
     let mut report = loop {
         let retention = store.retain(retain, observer).await.map_err(failed)?;
         retained = total(retained, retention);
-        let report = store.collect(options, observer).await.map_err(failed)?;
+        // Who asks wants all of it; what the first cycle has begun is known to the next ones.
+        let options = options.full(cycles == 0);
+        let report = store.collect(&options, observer).await.map_err(failed)?;
         add(&mut removed, report.removed);
         add(&mut removed_blobs, report.removed_blobs);
         cycles += 1;
@@ -350,7 +352,6 @@ impl Collected {
         json!({
             "dryRun": self.options.is_dry_run,
             "repositories": report.repositories,
-            "unchangedRepositories": report.unchanged_repositories,
             "unreadableRepositories": report.unreadable_repositories,
             "manifests": report.manifests,
             "removed": of(report.removed),

@@ -3,6 +3,7 @@
 use crate::chain::{Enter, Publish, Require, State, enter, heal, may_mount, publish, require, withdraw};
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
+use super::collect::mark_changed;
 use super::edge::{contended, read_latest, require_child, rescue, write};
 use super::looks::{Looked, Looks};
 use super::{Store, TRANSACTION_ATTEMPTS};
@@ -41,6 +42,8 @@ pub(super) struct GrantKeys {
     pub(super) grant: Key,
     pub(super) back_reference: Key,
     pub(super) blob: Key,
+    /// That the collector may find something in the repository.
+    pub(super) changed: Key,
 }
 
 impl GrantKeys {
@@ -49,6 +52,7 @@ impl GrantKeys {
             grant: Key::grant(digest, repository),
             back_reference: Key::repository_blob(repository, digest),
             blob: Key::blob(digest),
+            changed: Key::changed(repository),
         }
     }
 }
@@ -159,7 +163,11 @@ pub(super) async fn enter_grant(
                 condemned_in: None,
                 stamp: Stamp::new(now),
             };
-            write(records, &keys.grant, &pending, &[], grant.unchanged()).await
+            let entered = write(records, &keys.grant, &pending, &[], grant.unchanged()).await?;
+            if entered.is_some() {
+                mark_changed(records, &keys.changed, now).await?;
+            }
+            Ok(entered)
         }
     }
 }

@@ -12,9 +12,9 @@ use crate::backend::{Backend, RecordTransaction, Version, VersionedRecord};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CollectedRecord, CyclesRecord,
-    GrantRecord, Header, ManifestRecord, NoteRecord, ReferrerRecord, RepositoryRecord, ScrubRecord,
-    SessionRecord, TagRecord, decode, state_of_size,
+    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
+    CyclesRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord, ReferrerRecord,
+    RepositoryRecord, ScrubRecord, SessionRecord, TagRecord, decode, state_of_size,
 };
 
 /// How records are read: within a transaction, so that they are consistent, or outside of one.
@@ -156,7 +156,10 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Adopted(_)
         | KeyKind::Cycles
         | KeyKind::Scrub
-        | KeyKind::Collected(_) => Ok(Vec::new()),
+        | KeyKind::Changed(_)
+        | KeyKind::Candidates(_)
+        | KeyKind::PassOverRepositories
+        | KeyKind::PassOverBlobs => Ok(Vec::new()),
     }
 }
 
@@ -275,9 +278,9 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         }
         KeyKind::Cycles => malformed_as::<CyclesRecord>(value, |_| true),
         KeyKind::Scrub => malformed_as::<ScrubRecord>(value, |_| true),
-        KeyKind::Collected(repository) => {
-            malformed_as::<CollectedRecord>(value, |record| record.repository == *repository)
-        }
+        KeyKind::Changed(_) => malformed_as::<ChangedRecord>(value, |_| true),
+        KeyKind::Candidates(_) => malformed_as::<CandidatesRecord>(value, |_| true),
+        KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => malformed_as::<PassRecord>(value, |_| true),
         KeyKind::Referrer {
             referrer,
             incarnation,

@@ -16,6 +16,7 @@ use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::pages::{Pages, keys};
 use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, QuarantineRecord, Stamp, TagRecord};
+use crate::store::collect::mark_changed;
 use crate::store::edge::{Stateful as _, write};
 
 /// Keeps the value of a record, and the bytes that it names.
@@ -108,7 +109,9 @@ pub(super) async fn manifest(
     };
     keep(records, &key, &stored.value, reason, Vec::new(), now).await?;
     // Its tags and its entry in a list of referrers count as absent now, and are found when those are checked.
-    write_tombstone(records, &key, &record.in_state(State::Dead, now), stored.version).await
+    let is_done = write_tombstone(records, &key, &record.in_state(State::Dead, now), stored.version).await?;
+    mark_changed(records, &Key::changed(repository), now).await?;
+    Ok(is_done)
 }
 
 /// Puts an unreadable record into quarantine.
@@ -141,7 +144,7 @@ pub(super) async fn unreadable(
             };
             write_tombstone(records, key, &dead, stored.version).await
         }
-        KeyKind::Manifest(..) => {
+        KeyKind::Manifest(repository, _) => {
             keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
             let dead = ManifestRecord {
                 state: State::Dead,
@@ -151,7 +154,9 @@ pub(super) async fn unreadable(
                 condemned_in: None,
                 stamp,
             };
-            write_tombstone(records, key, &dead, stored.version).await
+            let is_done = write_tombstone(records, key, &dead, stored.version).await?;
+            mark_changed(records, &Key::changed(repository), now).await?;
+            Ok(is_done)
         }
         KeyKind::Tag(..) => {
             keep(records, key, &stored.value, &reason, Vec::new(), now).await?;

@@ -11,9 +11,9 @@ use crate::backend::{Condition, RecordTransaction, Transaction, VersionedRecord}
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
-    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CollectedRecord, CyclesRecord,
-    GrantRecord, Header, ManifestRecord, NoteRecord, ReferrerRecord, RepositoryRecord, ScrubRecord,
-    SessionRecord, Stamp, TagRecord, decode,
+    AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
+    CyclesRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord, ReferrerRecord,
+    RepositoryRecord, ScrubRecord, SessionRecord, Stamp, TagRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -126,7 +126,11 @@ impl Recheck {
             KeyKind::Adopted(_) => rewrite_as::<AdoptedRecord>(records, key, stored).await,
             KeyKind::Cycles => rewrite_as::<CyclesRecord>(records, key, stored).await,
             KeyKind::Scrub => rewrite_as::<ScrubRecord>(records, key, stored).await,
-            KeyKind::Collected(_) => rewrite_as::<CollectedRecord>(records, key, stored).await,
+            KeyKind::Changed(_) => rewrite_as::<ChangedRecord>(records, key, stored).await,
+            KeyKind::Candidates(_) => rewrite_as::<CandidatesRecord>(records, key, stored).await,
+            KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => {
+                rewrite_as::<PassRecord>(records, key, stored).await
+            }
         }
     }
 

@@ -1,38 +1,162 @@
 //! Blobs that no repository has, on a backend whose transactions are not one step.
+//!
+//! Before a grant goes Dead, its blob is written down as a candidate. Each cycle looks at the candidates, which stay until
+//! nothing is left to do. What nobody wrote down is found by the pass over all blobs.
+
+use std::time::Duration;
 
 use registry_core::{Digest, Error, Timestamp};
+use uuid::Uuid;
 
 use super::cycle::{Cycle, Facts};
+use super::pass::Pass;
 use super::{CollectReport, Decided};
-use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
+use crate::backend::{
+    Again, Backend, Condition, Durability, RecordEntry, RecordTransaction, Transaction, Version,
+    VersionedRecord,
+};
 use crate::chain::{Collect, State};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::observer::{MaintenanceObserver, Step};
-use crate::pages::Pages;
-use crate::record::{BlobRecord, state_of_size};
+use crate::pages::{Pages, Values};
+use crate::record::{BlobRecord, CandidatesRecord, Stamp, state_of_size};
 use crate::store::Store;
 use crate::store::edge::{Found, Stateful as _, rescue, write};
 
 /// How many blobs are decided in one transaction.
 const BLOBS_PER_TRANSACTION: usize = 64;
 
+/// How long a candidate stays while a repository has it: longer than it takes to make its grant Dead.
+const GRANTED_TIME: Duration = Duration::from_hours(1);
+
+/// A blob, and whether a repository has it, or may soon.
+type Candidate = (Digest, bool);
+
+/// Writes down blobs as candidates. Cycles look at each until no repository has had it for some time, or until one has it
+/// for good.
+pub(in crate::store) async fn write_candidates(
+    records: &mut dyn RecordTransaction,
+    blobs: &[Digest],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let key = Key::candidates(Uuid::new_v4());
+    let candidates = CandidatesRecord {
+        stamp: Stamp::new(now),
+    };
+    write(records, &key, &candidates, &lines(blobs), Condition::Absent).await?;
+    Ok(())
+}
+
+/// The content of a record of candidates.
+fn lines(blobs: &[Digest]) -> Vec<u8> {
+    blobs
+        .iter()
+        .flat_map(|digest| format!("{digest}\n").into_bytes())
+        .collect()
+}
+
 impl<B: Backend> Store<B> {
-    /// Decides about all blobs. The listing shows the states, so only blobs that no repository has are read, and those
-    /// that were condemned.
+    /// Decides about the candidates, and about the blobs that the pass over all of them comes to.
     pub(super) async fn collect_blobs(
         &self,
         cycle: &Cycle,
+        is_full: bool,
         report: &mut CollectReport,
         observer: &dyn MaintenanceObserver,
     ) -> Result<(), Error> {
-        let mut listed = 0;
-        let mut pages = Pages::of(Key::blobs());
-        let mut granted: Option<Key> = None;
-        let mut undecided = Vec::new();
+        let mut candidates = Values::of(Key::all_candidates(), |_: &RecordEntry| true);
+        while !cycle.is_dry_run
+            && let Some(read) = candidates.next(&*self.backend).await?
+        {
+            for (key, stored) in read {
+                if let Some(stored) = stored {
+                    self.decide_candidates(cycle, key, stored, report).await?;
+                }
+            }
+        }
+        let pass = self.begin_pass(cycle, Key::pass_over_blobs(), is_full).await?;
+        if pass.is_whole() {
+            // It counts them too.
+            report.blobs_left = 0;
+        }
+        self.pass_over_blobs(cycle, pass, report, observer).await
+    }
+
+    /// Decides about the candidates of a record, and keeps those in it about which something is left to do.
+    async fn decide_candidates(
+        &self,
+        cycle: &Cycle,
+        key: Key,
+        stored: VersionedRecord,
+        report: &mut CollectReport,
+    ) -> Result<(), Error> {
+        // A record that cannot be read is the check's. The pass finds what it had.
+        let Ok(found) = Found::<CandidatesRecord>::new(Some(&stored)) else {
+            return Ok(());
+        };
+        let Some((record, content)) = found.record else {
+            return Ok(());
+        };
+        let is_new = self.clock.now().since(record.stamp.written) < GRANTED_TIME;
+        let mut candidates = Vec::new();
+        for line in String::from_utf8_lossy(&content).lines() {
+            if let Ok(digest) = line.parse() {
+                let is_granted = self.is_granted(&digest).await?;
+                candidates.push((digest, is_granted));
+            }
+        }
+        let mut left = Vec::new();
+        for some in candidates.chunks(BLOBS_PER_TRANSACTION) {
+            let decided = self.decide_blobs(cycle, some.to_vec(), report).await?;
+            let of_some = some.iter().zip(decided);
+            left.extend(of_some.filter_map(|((digest, is_granted), decided)| {
+                let is_final = decided.is_final() && !(*is_granted && is_new);
+                (!is_final).then(|| digest.clone())
+            }));
+        }
+        if left.len() == candidates.len() {
+            return Ok(());
+        }
+        let keep = KeepCandidates {
+            key,
+            version: stored.version,
+            left,
+            written: record.stamp.written,
+        };
+        self.backend.transact(Durability::Deferred, keep).await
+    }
+
+    /// Returns whether a repository has a blob, or may soon. An unreadable record may be a grant.
+    async fn is_granted(&self, digest: &Digest) -> Result<bool, Error> {
+        let mut pages = Pages::of(Key::grants(digest));
         while let Some(page) = pages.next(&*self.backend).await? {
+            if page.iter().any(|entry| state_of_size(entry.size) != State::Dead) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes on with the pass. The listing shows the states, so only blobs that no repository has are read, and those that
+    /// were condemned.
+    async fn pass_over_blobs(
+        &self,
+        cycle: &Cycle,
+        mut pass: Pass,
+        report: &mut CollectReport,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<(), Error> {
+        let mut pages = Pages::after(Key::blobs(), pass.after().cloned());
+        let mut granted: Option<Key> = None;
+        let mut listed = 0;
+        while pass.is_due() {
+            let Some(page) = pages.next(&*self.backend).await? else {
+                return self.end_pass(pass).await;
+            };
             listed += page.len() as u64;
             observer.step(Step::Records, listed, None);
+            let mut undecided = Vec::new();
             for entry in page {
                 let state = state_of_size(entry.size);
                 let Some(folder) = entry.key.as_str().strip_suffix("record") else {
@@ -51,37 +175,98 @@ impl<B: Backend> Store<B> {
                 {
                     undecided.push((digest, is_granted));
                 }
+                pass.advance(entry.key, 1);
             }
-            while undecided.len() >= BLOBS_PER_TRANSACTION {
-                self.decide_blobs(cycle, undecided.drain(..BLOBS_PER_TRANSACTION).collect(), report)
-                    .await?;
+            for some in undecided.chunks(BLOBS_PER_TRANSACTION) {
+                self.decide_unwritten(cycle, some.to_vec(), report).await?;
             }
+            self.keep_pass(&mut pass).await?;
         }
-        self.decide_blobs(cycle, undecided, report).await
+        self.suspend_pass(pass).await
+    }
+
+    /// Decides about blobs that nobody wrote down, and writes down those about which something is left to do.
+    async fn decide_unwritten(
+        &self,
+        cycle: &Cycle,
+        blobs: Vec<Candidate>,
+        report: &mut CollectReport,
+    ) -> Result<(), Error> {
+        let decided = self.decide_blobs(cycle, blobs.clone(), report).await?;
+        let left = blobs.into_iter().zip(decided);
+        let left = left.filter(|(_, decided)| !decided.is_final());
+        let left: Vec<Digest> = left.map(|((digest, _), _)| digest).collect();
+        if left.is_empty() || cycle.is_dry_run {
+            return Ok(());
+        }
+        let write = WriteCandidates(left, self.clock.now());
+        self.backend.transact(Durability::Deferred, write).await
     }
 
     async fn decide_blobs(
         &self,
         cycle: &Cycle,
-        blobs: Vec<(Digest, bool)>,
+        blobs: Vec<Candidate>,
         report: &mut CollectReport,
-    ) -> Result<(), Error> {
-        if blobs.is_empty() {
-            return Ok(());
-        }
+    ) -> Result<Vec<Decided>, Error> {
         let decide = DecideBlobs {
             blobs,
             cycle: cycle.clone(),
             now: self.clock.now(),
         };
-        for decided in self.backend.transact(Durability::Synced, decide).await? {
+        let decided = self.backend.transact(Durability::Synced, decide).await?;
+        for decided in &decided {
             match decided {
-                Decided::Removed(bytes) => report.removed_blobs.add(bytes),
+                Decided::Removed(bytes) => report.removed_blobs.add(*bytes),
                 Decided::Condemned(_) | Decided::Waiting(_) | Decided::Young(_) => report.blobs_left += 1,
                 Decided::Undecided => report.undecided += 1,
                 Decided::Gone | Decided::Revived(_) => {}
             }
         }
+        Ok(decided)
+    }
+}
+
+#[derive(Clone)]
+struct WriteCandidates(Vec<Digest>, Timestamp);
+
+impl Transaction for WriteCandidates {
+    type Output = ();
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        write_candidates(records, &self.0, self.1).await
+    }
+}
+
+/// Keeps the candidates of a record about which something is left to do. Another cycle may have written it meanwhile.
+#[derive(Clone)]
+struct KeepCandidates {
+    key: Key,
+    version: Version,
+    left: Vec<Digest>,
+    written: Timestamp,
+}
+
+impl Transaction for KeepCandidates {
+    type Output = ();
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        if self.left.is_empty() {
+            return records.remove(&self.key).await;
+        }
+        let candidates = CandidatesRecord {
+            stamp: Stamp::new(self.written),
+        };
+        let condition = Condition::Matches(self.version);
+        write(records, &self.key, &candidates, &lines(&self.left), condition).await?;
         Ok(())
     }
 }
@@ -89,8 +274,7 @@ impl<B: Backend> Store<B> {
 /// Decides about some blobs, each by itself, and returns what was decided.
 #[derive(Clone)]
 struct DecideBlobs {
-    /// The digests, and whether a repository has each, or may soon.
-    blobs: Vec<(Digest, bool)>,
+    blobs: Vec<Candidate>,
     cycle: Cycle,
     now: Timestamp,
 }

@@ -1,12 +1,11 @@
 //! The grants of a repository: which of them a manifest names.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use registry_core::{Algorithm, Digest, Error, Hasher, RepositoryName, Timestamp};
+use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::cycle::{Cycle, Facts};
-use super::{CollectReport, Decided};
+use super::{CollectReport, Decided, write_candidates};
 use crate::backend::LIST_LIMIT;
 use crate::backend::{
     Again, Backend, Condition, Durability, RecordEntry, RecordTransaction, Transaction, Version,
@@ -14,12 +13,11 @@ use crate::backend::{
 use crate::chain::{Collect, State};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::observer::{MaintenanceObserver, Step};
 use crate::pages::{Pages, Values, keys};
-use crate::record::{CollectedRecord, GrantRecord, ManifestRecord, Stamp, state_of_size};
+use crate::record::{GrantRecord, ManifestRecord, state_of_size};
 use crate::store::Store;
 use crate::store::delete::{all_children, kill_grant, parse_manifest};
-use crate::store::edge::{Found, Stateful as _, read_cached, rescue, write};
+use crate::store::edge::{Found, Stateful as _, rescue, write};
 use crate::store::looks::is_content_of;
 use crate::store::mount::GrantKeys;
 
@@ -30,92 +28,10 @@ pub(super) const DIGESTS_IN_MEMORY: usize = 100_000;
 /// How many grants are decided in one transaction: some hundred calls.
 const GRANTS_PER_TRANSACTION: usize = 64;
 
-/// How long an unchanged repository is not read. A push of a blob that was there before may change no listing.
-const UNREAD_TIME: Duration = Duration::from_hours(7 * 24);
-
 /// The blobs or manifests that a repository has, or had, and whether something names each.
 pub(super) type Candidates = BTreeMap<Digest, bool>;
 
 impl<B: Backend> Store<B> {
-    pub(super) async fn collect_repositories(
-        &self,
-        cycle: &Cycle,
-        report: &mut CollectReport,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<(), Error> {
-        let mut after: Option<Key> = None;
-        loop {
-            // Each repository's records are in a few folders; only that of the blobs matters.
-            let next = self
-                .backend
-                .list(&Key::all_repositories(), after.as_ref(), 1)
-                .await?;
-            let Some(entry) = next.into_iter().next() else {
-                return Ok(());
-            };
-            if let Some(KeyKind::RepositoryBlob(repository, _)) = KeyKind::of(&entry.key) {
-                report.repositories += 1;
-                self.collect_repository(cycle, &repository, report).await?;
-                observer.step(Step::Repositories, report.repositories, None);
-            }
-            after = Some(entry.key.end_of_folder().unwrap_or(entry.key));
-        }
-    }
-
-    async fn collect_repository(
-        &self,
-        cycle: &Cycle,
-        repository: &RepositoryName,
-        report: &mut CollectReport,
-    ) -> Result<(), Error> {
-        let key = Key::collected(repository);
-        let listings = self.listings(repository).await?;
-        // If the record cannot be read, the repository is.
-        let before = read_cached::<CollectedRecord>(&*self.backend, &key).await.ok();
-        let before = before.and_then(|before| before.record).map(|(before, _)| before);
-        let is_unchanged = before.as_ref().is_some_and(|before| {
-            let age = self.clock.now().since(before.stamp.written);
-            before.is_settled && before.listings == listings && age < UNREAD_TIME
-        });
-        if is_unchanged {
-            report.unchanged_repositories += 1;
-            return Ok(());
-        }
-        let Some(is_settled) = self.collect_grants(cycle, repository, report).await? else {
-            report.unreadable_repositories += 1;
-            return Ok(());
-        };
-        let is_known = before.is_some_and(|before| !before.is_settled && !is_settled);
-        if cycle.is_dry_run || is_known {
-            return Ok(());
-        }
-        let collected = CollectedRecord {
-            repository: repository.clone(),
-            listings,
-            is_settled,
-            stamp: Stamp::new(self.clock.now()),
-        };
-        self.backend
-            .transact(Durability::Deferred, WriteCollected { key, collected })
-            .await
-    }
-
-    /// Returns the digest of what a listing shows of a repository's manifests and blobs: which there are, and the states
-    /// of the manifests.
-    async fn listings(&self, repository: &RepositoryName) -> Result<Digest, Error> {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        for prefix in [Key::manifests(repository), Key::repository_blobs(repository)] {
-            let mut pages = Pages::of(prefix);
-            while let Some(page) = pages.next(&*self.backend).await? {
-                for entry in page {
-                    hasher.update(entry.key.as_str().as_bytes());
-                    hasher.update(format!(" {}\n", entry.size).as_bytes());
-                }
-            }
-        }
-        Ok(hasher.finish())
-    }
-
     /// Decides about all grants of a repository. Returns whether nothing is left to do; `None` if a manifest cannot be
     /// read.
     pub(super) async fn collect_grants(
@@ -142,80 +58,84 @@ impl<B: Backend> Store<B> {
             }
             // A push stores its manifest Pending before it looks at a grant, and the cycle began before this listing.
             // So a push that saw the grant before it was condemned is seen here.
-            if !self
-                .mark_named(cycle, repository, &mut candidates, report)
-                .await?
-            {
+            let marked = self.mark_named(cycle, repository, &mut candidates, report);
+            let Some(has_pushes) = marked.await? else {
                 return Ok(None);
-            }
-            is_settled &= self.decide_grants(cycle, repository, candidates, report).await?;
+            };
+            let is_decided = self.decide_grants(cycle, repository, candidates, report).await?;
+            // What a push needs that is in progress may be named by nothing once it is refused.
+            is_settled &= is_decided && !has_pushes;
         }
     }
 
-    /// Marks the candidates that a manifest names. Returns `false` if a manifest cannot be read.
+    /// Marks the candidates that a manifest names. Returns whether a push is in progress; `None` if a manifest cannot be
+    /// read.
     pub(super) async fn mark_named(
         &self,
         cycle: &Cycle,
         repository: &RepositoryName,
         candidates: &mut Candidates,
         report: &mut CollectReport,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<bool>, Error> {
+        let mut has_pushes = false;
         let is_read = |entry: &RecordEntry| state_of_size(entry.size) != State::Dead;
         let mut manifests = Values::of(Key::manifests(repository), is_read);
         while let Some(read) = manifests.next(&*self.backend).await? {
             report.manifests += read.len() as u64;
             for (key, stored) in read {
                 let found = Found::<ManifestRecord>::new(stored.as_ref()).ok();
-                let is_read = match found {
+                let state = match found {
                     Some(found) => self.mark_children(cycle, &key, found, candidates).await?,
-                    None => false,
+                    None => None,
                 };
-                if !is_read {
+                let Some(state) = state else {
                     tracing::error!(
                         %key,
                         "a manifest cannot be read, so nothing is collected in its repository, as it may name anything; a \
                          check with repair puts it aside"
                     );
-                    return Ok(false);
-                }
+                    return Ok(None);
+                };
+                has_pushes |= state == State::Pending;
             }
         }
-        Ok(true)
+        Ok(Some(has_pushes))
     }
 
-    /// Marks what a manifest names. Returns `false` if its content cannot be read.
+    /// Marks what a manifest names. Returns its state; `None` if its content cannot be read.
     async fn mark_children(
         &self,
         cycle: &Cycle,
         key: &Key,
         mut found: Found<ManifestRecord>,
         candidates: &mut Candidates,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<State>, Error> {
         let Some(KeyKind::Manifest(_, digest)) = KeyKind::of(key) else {
-            return Ok(false);
+            return Ok(None);
         };
         match self.newest(key, found).await? {
             Some(newest) => found = newest,
-            None => return Ok(false),
+            None => return Ok(None),
         }
-        if !found.state().holds_children() || self.ends_push(cycle, key, &found).await? {
-            return Ok(true);
+        let state = found.state();
+        if !state.holds_children() || self.ends_push(cycle, key, &found).await? {
+            return Ok(Some(State::Dead));
         }
         if !is_content_of(&digest, &found).await? {
-            return Ok(false);
+            return Ok(None);
         }
         let Some((record, content)) = found.record else {
-            return Ok(true);
+            return Ok(Some(state));
         };
         let Some(view) = parse_manifest(content, record.media_type).await? else {
-            return Ok(false);
+            return Ok(None);
         };
         for child in all_children(&view) {
             if let Some(is_named) = candidates.get_mut(&child.digest) {
                 *is_named = true;
             }
         }
-        Ok(true)
+        Ok(Some(state))
     }
 
     /// Reads a manifest again if it looks gone: the listing saw it, and a cache may be older. Returns `None` if its record
@@ -295,6 +215,7 @@ impl<B: Backend> Store<B> {
                     repository: repository.clone(),
                     grants: grants.to_vec(),
                     cycle: cycle.clone(),
+                    writes_candidates: !self.backend.is_atomic(),
                     #[cfg(all(feature = "filesystem", unix))]
                     adopting: std::sync::Arc::clone(&self.adopting),
                     now: self.clock.now(),
@@ -350,27 +271,6 @@ impl Transaction for EndPush {
     }
 }
 
-#[derive(Clone)]
-struct WriteCollected {
-    key: Key,
-    collected: CollectedRecord,
-}
-
-impl Transaction for WriteCollected {
-    type Output = ();
-
-    /// Without it, a cycle on a full disk would end here, and never free anything.
-    fn again(&self) -> Option<Again<Self>> {
-        Some(Again::Freeing(self.clone()))
-    }
-
-    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        // It only saves work, so the last writer wins.
-        write(records, &self.key, &self.collected, &[], Condition::Any).await?;
-        Ok(())
-    }
-}
-
 /// Decides about some grants of a repository, each by itself, and returns what was decided.
 #[derive(Clone)]
 struct DecideGrants {
@@ -378,6 +278,8 @@ struct DecideGrants {
     /// The digests, and whether a manifest names each.
     grants: Vec<(Digest, bool)>,
     cycle: Cycle,
+    /// Blobs are to be written down before their grants go Dead.
+    writes_candidates: bool,
     #[cfg(all(feature = "filesystem", unix))]
     adopting: std::sync::Arc<tokio::sync::Semaphore>,
     now: Timestamp,
@@ -390,15 +292,15 @@ impl Transaction for DecideGrants {
         Some(Again::Freeing(self.clone()))
     }
 
-    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Vec<Decided>, Error> {
+    async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Vec<Decided>, Error> {
         // An adoption makes grants before the manifests that name them, which it stores without looking for them.
         #[cfg(all(feature = "filesystem", unix))]
         if self.adopting.available_permits() == 0 {
             return Ok(vec![Decided::Undecided; self.grants.len()]);
         }
         let mut decided = Vec::with_capacity(self.grants.len());
-        for (digest, is_named) in &self.grants {
-            decided.push(self.decide(records, digest, *is_named).await?);
+        for (digest, is_named) in self.grants.clone() {
+            decided.push(self.decide(records, &digest, is_named).await?);
         }
         Ok(decided)
     }
@@ -406,7 +308,7 @@ impl Transaction for DecideGrants {
 
 impl DecideGrants {
     async fn decide(
-        &self,
+        &mut self,
         records: &mut dyn RecordTransaction,
         digest: &Digest,
         is_named: bool,
@@ -440,8 +342,21 @@ impl DecideGrants {
                 let written = write(records, &keys.grant, &condemned, &[], grant.unchanged()).await?;
                 written.is_some()
             }
-            Collect::Kill => kill_grant(records, &keys, &grant, back_reference, self.now).await?,
+            Collect::Kill => {
+                self.write_candidates(records).await?;
+                kill_grant(records, &keys, &grant, back_reference, self.now).await?
+            }
         };
         Ok(Decided::of(decision, facts, size, is_done))
+    }
+
+    /// Writes down once all blobs that this transaction may take from the repository.
+    async fn write_candidates(&mut self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        if !std::mem::take(&mut self.writes_candidates) {
+            return Ok(());
+        }
+        let unnamed = self.grants.iter().filter(|(_, is_named)| !is_named);
+        let unnamed: Vec<Digest> = unnamed.map(|(digest, _)| digest.clone()).collect();
+        write_candidates(records, &unnamed, self.now).await
     }
 }

@@ -110,10 +110,8 @@ impl<B: Backend> Store<B> {
             // listings. So a push that saw the manifest before it was condemned is seen here.
             self.mark_tagged(repository, &mut candidates).await?;
             let mut read = CollectReport::default();
-            if !self
-                .mark_named(cycle, repository, &mut candidates, &mut read)
-                .await?
-            {
+            let marked = self.mark_named(cycle, repository, &mut candidates, &mut read);
+            if marked.await?.is_none() {
                 return Ok(None);
             }
             let unnamed = candidates.iter().filter(|(_, is_named)| !**is_named);

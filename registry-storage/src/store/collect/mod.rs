@@ -6,15 +6,19 @@
 //! number of processes, and each may stop at any point. The [sweeper](crate::Maintenance::sweep) then deletes the bytes.
 
 mod blobs;
+mod changed;
 mod cycle;
 mod grants;
 mod manifests;
+mod pass;
 mod retention;
 
 use std::time::Duration;
 
 use registry_core::Error;
 
+pub(super) use self::blobs::write_candidates;
+pub(super) use self::changed::mark_changed;
 use self::cycle::Facts;
 pub use self::retention::{RetainOptions, RetainReport};
 use super::Store;
@@ -33,7 +37,10 @@ pub struct CollectOptions {
     /// a promise to clients: what a `HEAD` found stays for this long, and so does a blob whose manifest is still to
     /// come. What a manifest names is safe with any value. 24 hours by default.
     pub grace: Duration,
-    /// Changes nothing, and only counts. `false` by default.
+    /// Reads every repository, not only those in which something changed since they were last read. Each of the others is
+    /// read once a week anyway. `false` by default.
+    pub is_full: bool,
+    /// Changes nothing, and only counts what is in any repository. `false` by default.
     pub is_dry_run: bool,
 }
 
@@ -41,6 +48,7 @@ impl Default for CollectOptions {
     fn default() -> Self {
         Self {
             grace: Duration::from_hours(24),
+            is_full: false,
             is_dry_run: false,
         }
     }
@@ -57,6 +65,13 @@ impl CollectOptions {
     #[must_use]
     pub const fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// Sets whether the cycle reads [every repository](Self::is_full).
+    #[must_use]
+    pub const fn full(mut self, is_full: bool) -> Self {
+        self.is_full = is_full;
         self
     }
 
@@ -88,10 +103,8 @@ impl BlobCount {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CollectReport {
-    /// Repositories that have blobs.
+    /// Repositories that were read: those in which something changed or is left to do, and some of the others.
     pub repositories: u64,
-    /// How many of them were not read, because nothing changed in them and nothing is left to do.
-    pub unchanged_repositories: u64,
     /// How many of them were left as they are, because a manifest cannot be read: nobody knows what it names.
     pub unreadable_repositories: u64,
     /// Manifests that were read.
@@ -193,10 +206,13 @@ impl<B: Backend> Store<B> {
             return Ok(report);
         }
         let cycle = self.begin_cycle(options).await?;
-        self.collect_repositories(&cycle, &mut report, observer).await?;
+        // What is left to do is not written down by a dry run, so it looks at everything.
+        let is_full = options.is_full || options.is_dry_run;
+        self.collect_repositories(&cycle, is_full, &mut report, observer)
+            .await?;
         // On a disk the sweeper drops a blob that no repository has, in one step.
         if !self.backend.is_atomic() {
-            self.collect_blobs(&cycle, &mut report, observer).await?;
+            self.collect_blobs(&cycle, is_full, &mut report, observer).await?;
         }
         if !options.is_dry_run {
             self.seal_cycle(&cycle).await?;

@@ -12,6 +12,7 @@ use crate::backend::{
 use crate::key::Key;
 use crate::record::{BackReferenceRecord, GrantRecord, ManifestRecord, NoteKind, TagRecord};
 use crate::store::TRANSACTION_ATTEMPTS;
+use crate::store::collect::{mark_changed, write_candidates};
 use crate::store::edge::{Found, Stateful as _, contended, read_latest, rescue, write};
 use crate::store::mount::GrantKeys;
 use crate::store::steps::{Counted, KEYS_PER_PAGE, Step};
@@ -32,6 +33,8 @@ pub(super) enum Outcome {
 pub(super) struct DeleteGrant {
     pub(super) keys: GrantKeys,
     pub(super) begun: Option<Begun>,
+    /// The blob, if it is to be written down for the collector.
+    pub(super) candidate: Option<Digest>,
     pub(super) now: Timestamp,
 }
 
@@ -63,6 +66,9 @@ impl DeleteGrant {
             }
             if self.begun.as_ref().is_some_and(|begun| !grant.is(&begun.version)) {
                 return Ok(Outcome::Changed);
+            }
+            if let Some(blob) = &self.candidate {
+                write_candidates(records, std::slice::from_ref(blob), self.now).await?;
             }
             if kill_grant(records, &self.keys, &grant, back_reference, self.now).await? {
                 return Ok(Outcome::Deleted);
@@ -335,6 +341,8 @@ impl DeleteManifest {
         let condition = Condition::Matches(version);
         Ok(match write(records, &self.key, &record, &[], condition).await? {
             Some(version) => {
+                // What it named may be named by nothing now.
+                mark_changed(records, &Key::changed(&self.repository), self.now).await?;
                 let dead = Dead {
                     record,
                     version,

@@ -320,8 +320,6 @@ impl Transaction for RemoveFromCatalog {
             return Ok(false);
         };
         records.purge_if(&key, &version).await?;
-        // What the collector remembers of it saves no work any more.
-        records.remove(&Key::collected(&self.repository)).await?;
         Ok(true)
     }
 }
