@@ -11,8 +11,8 @@ use registry_core::Storage;
 use registry_core::retention::Retention;
 use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
 use registry_storage::{
-    Backend, CollectOptions, Collector, Maintenance, ObjectStoreBackend, ScrubOptions, Scrubber, Store,
-    StoreOptions, Sweeper, SystemClock,
+    Backend, Collector, Maintenance, ObjectStoreBackend, ScrubOptions, Scrubber, Store, StoreOptions,
+    Sweeper, SystemClock,
 };
 use tokio::sync::watch;
 
@@ -156,7 +156,7 @@ impl OpenStorage {
         let interval = sweeps.map_or(usual_interval, |interval| interval.0);
         let sweeper = (!is_read_only).then(|| Sweeper::start(Arc::clone(&store), interval));
         let collector = (collector.enabled && may_change).then(|| {
-            let options = CollectOptions::new().grace(collector.grace.0);
+            let options = collector.options();
             let interval = collector.interval.filter(|interval| !interval.0.is_zero());
             let interval = interval.map_or(usual_interval, |interval| interval.0);
             Collector::start_with_retention(Arc::clone(&store), options, interval, retention)

@@ -70,6 +70,7 @@ impl Collector {
                         removed_bytes = report.removed.bytes,
                         condemned_blobs = report.condemned.blobs,
                         condemned_bytes = report.condemned.bytes,
+                        empty_repositories = report.empty_repositories,
                         "collected"
                     ),
                     Err(error) => {

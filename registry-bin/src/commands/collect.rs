@@ -69,6 +69,7 @@ pub(crate) fn run(collect: &Collect) -> Result<bool, Failure> {
         dry_run: collect.dry_run,
         repeat: collect.now,
         json: collect.json,
+        empty_repositories: removes_empty(&loaded.configuration),
         retention: retention(&loaded.configuration.retention, &loaded.configuration.tags)?,
     };
     execute(&location, request)
@@ -76,6 +77,10 @@ pub(crate) fn run(collect: &Collect) -> Result<bool, Failure> {
 
 pub(super) fn grace(configuration: &Configuration) -> u64 {
     u64::try_from(configuration.collector.grace.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn removes_empty(configuration: &Configuration) -> bool {
+    configuration.collector.options().removes_empty_repositories
 }
 
 /// The arguments of registry:2's command, whose flags take `=true` and `=false`.
@@ -132,6 +137,7 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
         dry_run: collect.dry_run == Some(true),
         repeat: false,
         json: false,
+        empty_repositories: removes_empty(&loaded.configuration),
         retention: retention(&loaded.configuration.retention, &loaded.configuration.tags)?,
     };
     if is_quiet {
@@ -151,6 +157,9 @@ pub(super) struct CollectRequest {
     /// Runs as many cycles as there is something to do for.
     repeat: bool,
     json: bool,
+    /// Whether empty repositories leave the catalog.
+    #[serde(default)]
+    empty_repositories: bool,
     /// What is applied before each cycle.
     #[serde(default, skip_serializing_if = "has_no_policy")]
     retention: Retention,
@@ -168,7 +177,8 @@ impl Command for CollectRequest {
     async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
         let options = CollectOptions::new()
             .grace(Duration::from_millis(self.grace))
-            .dry_run(self.dry_run);
+            .dry_run(self.dry_run)
+            .remove_empty_repositories(self.empty_repositories);
         let retain = RetainOptions::new(Arc::new(self.retention), &options);
         let collected = collect_and_sweep(&options, &retain, self.repeat, store, &reporter).await?;
         Ok(collected.outcome(self.json))
@@ -200,7 +210,7 @@ async fn collect_and_sweep(
 ) -> Result<Collected, Failure> {
     let failed = |cause| Failure::new("the collection ended early; it can be started again").because(cause);
     let (mut removed, mut removed_blobs) = (BlobCount::default(), BlobCount::default());
-    let (mut cycles, mut retained) = (0, RetainReport::default());
+    let (mut cycles, mut empty, mut retained) = (0, 0, RetainReport::default());
     let mut report = loop {
         let retention = store.retain(retain, observer).await.map_err(failed)?;
         retained = total(retained, retention);
@@ -209,13 +219,14 @@ async fn collect_and_sweep(
         let report = store.collect(&options, observer).await.map_err(failed)?;
         add(&mut removed, report.removed);
         add(&mut removed_blobs, report.removed_blobs);
+        empty += report.empty_repositories;
         cycles += 1;
         let has_more = report.has_more() || retention.has_more();
         if options.is_dry_run || !(repeat && has_more) || cycles == CYCLES {
             break report;
         }
     };
-    (report.removed, report.removed_blobs) = (removed, removed_blobs);
+    (report.removed, report.removed_blobs, report.empty_repositories) = (removed, removed_blobs, empty);
     let swept = if options.is_dry_run {
         None
     } else {
@@ -295,6 +306,14 @@ impl Collected {
                 count(report.blobs_left, "blob")
             ));
         }
+        if report.empty_repositories > 0 {
+            let empty = count(report.empty_repositories, "empty repository");
+            parts.push(if self.options.is_dry_run {
+                format!("From the catalog it would remove {empty}.")
+            } else {
+                format!("Removed {empty} from the catalog.")
+            });
+        }
         if report.undecided > 0 {
             parts.push(format!(
                 "{} in use: a later cycle looks again.",
@@ -361,6 +380,7 @@ impl Collected {
             "revived": of(report.revived),
             "removedWithoutRepository": of(report.removed_blobs),
             "leftWithoutRepository": report.blobs_left,
+            "emptyRepositories": report.empty_repositories,
             "undecided": report.undecided,
             "deletedByteStrings": self.swept.map_or(0, |swept| swept.deleted_bytes),
             "condemnedGoFrom": self.later(),

@@ -52,6 +52,39 @@ fn what_is_deleted_is_freed_beside_the_server_and_what_is_named_stays() {
 }
 
 #[test]
+fn an_empty_repository_leaves_the_catalog_if_the_configuration_says_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let configuration = folder.path().join("config.yml");
+    let text = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+         collector: {{emptyrepositories: remove}}\nhttp: {{addr: 127.0.0.1:0}}\n",
+        folder.path().join("root").display()
+    );
+    fs::write(&configuration, text).expect("the file can be written");
+    let server = Server::configured(&configuration);
+    let [a, b] = ["a", "b"].map(|name| Repository::new(server.address(), name));
+    let (image, _) = push(&a, "v1", 1);
+    push(&b, "v1", 2);
+    a.delete(&format!("manifests/{image}")).expect_status(202);
+    let said = success(folder.path(), &["collect", "--now", "--storage", "root"]);
+    assert!(!said.contains("catalog"), "{said}");
+    a.get("tags/list").expect_status(200);
+    let said = success(folder.path(), &["collect", "--dry-run", "config.yml"]);
+    assert!(
+        said.contains("From the catalog it would remove 1 empty repository."),
+        "{said}"
+    );
+    let said = success(folder.path(), &["collect", "config.yml"]);
+    assert!(
+        said.contains("Removed 1 empty repository from the catalog."),
+        "{said}"
+    );
+    a.get("tags/list").expect_error(&[404], &["NAME_UNKNOWN"]);
+    assert_eq!(b.tags(), ["v1"]);
+    assert!(server.terminate().success());
+}
+
+#[test]
 fn a_server_collects_by_itself() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let root = folder.path().join("root");

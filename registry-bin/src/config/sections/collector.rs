@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use registry_storage::CollectOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,21 @@ pub(crate) struct Collector {
     /// How long content stays at least after it was pushed, and again after a cycle found that no manifest names it. What a
     /// manifest names is safe with any value.
     pub(crate) grace: GoDuration,
+    /// What becomes of a repository without any manifest, blob and upload in progress: `keep` leaves it in the catalog, as
+    /// registry:2 does; `remove` takes it out.
+    #[serde(rename = "emptyrepositories")]
+    pub(crate) empty_repositories: EmptyRepositories,
+}
+
+/// What becomes of empty repositories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EmptyRepositories {
+    /// They stay in the catalog.
+    #[default]
+    Keep,
+    /// They leave the catalog with the next cycle.
+    Remove,
 }
 
 impl Default for Collector {
@@ -30,11 +46,19 @@ impl Default for Collector {
             enabled: true,
             interval: None,
             grace: GoDuration::from_secs(24 * 60 * 60),
+            empty_repositories: EmptyRepositories::default(),
         }
     }
 }
 
 impl Collector {
+    /// Returns how a cycle works.
+    pub(crate) fn options(&self) -> CollectOptions {
+        CollectOptions::new()
+            .grace(self.grace.0)
+            .remove_empty_repositories(self.empty_repositories == EmptyRepositories::Remove)
+    }
+
     /// Checks the values.
     pub(in crate::config) fn check(&self, problems: &mut Problems<'_>) {
         let interval = self.interval.unwrap_or_default();

@@ -8,6 +8,7 @@
 mod blobs;
 mod changed;
 mod cycle;
+mod empty;
 mod grants;
 mod manifests;
 mod pass;
@@ -42,6 +43,9 @@ pub struct CollectOptions {
     pub is_full: bool,
     /// Changes nothing, and only counts what is in any repository. `false` by default.
     pub is_dry_run: bool,
+    /// Repositories without a manifest, a blob and an upload in progress leave the catalog. It costs a listing for each
+    /// repository. `false` by default: they stay, as in the distribution registry.
+    pub removes_empty_repositories: bool,
 }
 
 impl Default for CollectOptions {
@@ -50,6 +54,7 @@ impl Default for CollectOptions {
             grace: Duration::from_hours(24),
             is_full: false,
             is_dry_run: false,
+            removes_empty_repositories: false,
         }
     }
 }
@@ -72,6 +77,13 @@ impl CollectOptions {
     #[must_use]
     pub const fn full(mut self, is_full: bool) -> Self {
         self.is_full = is_full;
+        self
+    }
+
+    /// Sets whether [empty repositories](Self::removes_empty_repositories) leave the catalog.
+    #[must_use]
+    pub const fn remove_empty_repositories(mut self, removes: bool) -> Self {
+        self.removes_empty_repositories = removes;
         self
     }
 
@@ -121,6 +133,8 @@ pub struct CollectReport {
     pub removed: BlobCount,
     /// Blobs that no repository had and that were removed. On a disk, the sweeper counts them.
     pub removed_blobs: BlobCount,
+    /// Repositories that left the catalog because they were [empty](CollectOptions::removes_empty_repositories).
+    pub empty_repositories: u64,
     /// Blobs that no repository has, and that a later cycle removes. On a disk there are none.
     pub blobs_left: u64,
     /// Something else was written at the same time, or could not be read; a later cycle looks at it again.
@@ -210,6 +224,9 @@ impl<B: Backend> Store<B> {
         let is_full = options.is_full || options.is_dry_run;
         self.collect_repositories(&cycle, is_full, &mut report, observer)
             .await?;
+        if options.removes_empty_repositories {
+            self.remove_empty_repositories(&cycle, &mut report).await?;
+        }
         // On a disk the sweeper drops a blob that no repository has, in one step.
         if !self.backend.is_atomic() {
             self.collect_blobs(&cycle, is_full, &mut report, observer).await?;
