@@ -17,6 +17,7 @@ use crate::commands::repositories::RepositoriesCommand;
 use crate::commands::restore::Restore;
 use crate::commands::retention::RetentionCommand;
 use crate::commands::serve::Serve;
+use crate::commands::tags::TagsCommand;
 
 /// A container registry: push, pull and keep images, on one disk, in one bucket or in memory.
 #[derive(Debug, Parser)]
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     /// Delete whole repositories.
     #[command(subcommand)]
     Repositories(RepositoriesCommand),
+    /// Show what tags named before, and bring back what was moved or deleted.
+    #[command(subcommand)]
+    Tags(TagsCommand),
     /// Show what the policies of `retention` keep and drop.
     #[command(subcommand)]
     Retention(RetentionCommand),

@@ -21,6 +21,7 @@ mod ownership;
 mod places;
 mod secret_file;
 mod storage;
+mod times;
 #[cfg_attr(not(feature = "opentelemetry"), path = "no_traces.rs")]
 mod traces;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Check(check) => commands::check::run(&check),
         Command::Collect(collect) => commands::collect::run(&collect),
         Command::Repositories(command) => commands::repositories::run(&command),
+        Command::Tags(command) => commands::tags::run(&command),
         Command::Retention(command) => commands::retention::run(&command),
         Command::Backup(backup) => commands::backup::run(&backup),
         Command::Export(export) => commands::export::run(&export),

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::bucket::Bucket;
 use crate::config::Configuration;
-use crate::config::sections::storage::{self, UploadPurging};
+use crate::config::sections::storage;
 use crate::failure::Failure;
 use crate::kernel_files;
 use crate::ownership::{self, WithOwner as _};
@@ -100,14 +100,13 @@ impl OpenStorage {
         wait: bool,
     ) -> Result<Self, Failure> {
         let maintenance = &configuration.storage.maintenance;
-        let purging = &maintenance.upload_purging;
         match location {
             StorageLocation::Memory => {
-                let store = store(ObjectStoreBackend::memory(), purging);
+                let store = store(ObjectStoreBackend::memory(), configuration);
                 Ok(Self::over(store, configuration, retention, false))
             }
             StorageLocation::Bucket(bucket) => {
-                let store = store(bucket.open()?, purging);
+                let store = store(bucket.open()?, configuration);
                 Ok(Self::over(store, configuration, retention, true))
             }
             StorageLocation::Folder(root) => {
@@ -126,7 +125,7 @@ impl OpenStorage {
                     .open(root)
                     .await
                     .map_err(|cause| cannot_store(root).because(cause.with_owner()))?;
-                let store = store(backend, purging);
+                let store = store(backend, configuration);
                 Ok(Self::over(store, configuration, retention, false))
             }
         }
@@ -225,7 +224,9 @@ fn cannot_store(root: &Path) -> Failure {
     Failure::of(key, format!("cannot store in {}", root.display()))
 }
 
-fn store<B: Backend>(backend: B, purging: &UploadPurging) -> Arc<dyn Maintenance> {
+/// Returns the store over a backend, as the configuration says.
+pub(crate) fn store<B: Backend>(backend: B, configuration: &Configuration) -> Arc<dyn Maintenance> {
+    let purging = &configuration.storage.maintenance.upload_purging;
     let is_purging = purging.enabled && !purging.dry_run;
     let options = StoreOptions {
         upload_idle_limit: if is_purging { purging.age.0 } else { Duration::MAX },
@@ -235,6 +236,7 @@ fn store<B: Backend>(backend: B, purging: &UploadPurging) -> Arc<dyn Maintenance
             Duration::MAX
         },
         open_uploads_limit: usize::try_from(purging.most_open).unwrap_or(usize::MAX),
+        keep_deleted: configuration.collector.keep_deleted.0,
         ..StoreOptions::default()
     };
     Arc::new(Store::with_options(

@@ -39,6 +39,26 @@ impl Timestamp {
         Some(Self((days * 86_400 + seconds) * 1000))
     }
 
+    /// Parses the form in which a point in time is written here, `2026-11-28T09:15:00.123Z`; `None` for any other text, and
+    /// for a date before 1970.
+    #[must_use]
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let number = |range: core::ops::Range<usize>| {
+            let digits = text.get(range)?;
+            digits
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+                .then_some(digits)?
+                .parse()
+                .ok()
+        };
+        let days = days_since_1970(number(0..4)?, number(5..7)?, number(8..10)?)?;
+        let seconds = number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)?;
+        let at = Self((days * 86_400 + seconds) * 1000 + number(20..23)?);
+        // Whatever is not written like this is not read like this: a 13th month, a missing digit, another separator.
+        (alloc::format!("{at}") == text).then_some(at)
+    }
+
     /// Returns the date of this point in UTC as (year, month, day).
     ///
     /// The algorithm is `civil_from_days` of Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
@@ -68,6 +88,34 @@ impl Timestamp {
             .saturating_add(era.saturating_mul(400))
             .saturating_add((month <= 2) as u64);
         (year, month, day)
+    }
+}
+
+/// A point in time that a document may have, as text.
+pub(crate) mod optional_text {
+    use alloc::format;
+    use alloc::string::String;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use super::Timestamp;
+
+    #[expect(clippy::ref_option, reason = "serde passes the field")]
+    pub(crate) fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => serializer.collect_str(at),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(
+        deserializer: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| {
+            Timestamp::from_rfc3339(&text).ok_or_else(|| D::Error::custom(format!("{text} is no time")))
+        })
+        .transpose()
     }
 }
 

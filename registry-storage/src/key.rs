@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use registry_core::{Digest, RepositoryName, Tag, UploadId};
+use registry_core::{Digest, RepositoryName, Tag, Timestamp, UploadId};
 use uuid::Uuid;
 
 /// The key of a record, or a prefix of the keys of several.
@@ -203,6 +203,59 @@ impl Key {
     #[must_use]
     pub fn pass_over_blobs() -> Self {
         Self("collector/passes/blobs".into())
+    }
+
+    /// A past value of a tag, which was written with a nonce, and is kept until a time.
+    #[must_use]
+    pub fn past_tag(repository: &RepositoryName, tag: &Tag, until: Timestamp, nonce: Uuid) -> Self {
+        Self::past_tags_of(repository, tag).join(&format!("{:020}-{nonce}", until.0))
+    }
+
+    /// The past values of a tag.
+    #[must_use]
+    pub fn past_tags_of(repository: &RepositoryName, tag: &Tag) -> Self {
+        Self::past_tags(repository).join(&format!("{tag}/"))
+    }
+
+    /// The past values of all tags of a repository.
+    #[must_use]
+    pub fn past_tags(repository: &RepositoryName) -> Self {
+        Self::kept_of(repository).join("tags/")
+    }
+
+    /// A deleted manifest, which is kept until a time.
+    #[must_use]
+    pub fn deleted_manifest(
+        repository: &RepositoryName,
+        digest: &Digest,
+        until: Timestamp,
+        incarnation: &str,
+    ) -> Self {
+        Self::deleted_manifest_of(repository, digest).join(&format!("{:020}-{incarnation}", until.0))
+    }
+
+    /// The deleted incarnations of a manifest.
+    #[must_use]
+    pub fn deleted_manifest_of(repository: &RepositoryName, digest: &Digest) -> Self {
+        Self::deleted_manifests(repository).join(&format!("{}/", slashed(digest)))
+    }
+
+    /// The deleted manifests of a repository.
+    #[must_use]
+    pub fn deleted_manifests(repository: &RepositoryName) -> Self {
+        Self::kept_of(repository).join("manifests/")
+    }
+
+    /// What is kept of what was moved or deleted in a repository.
+    #[must_use]
+    pub fn kept_of(repository: &RepositoryName) -> Self {
+        Self(format!("kept/{}!/", Split(repository.as_str())).into())
+    }
+
+    /// What is kept of what was moved or deleted.
+    #[must_use]
+    pub fn all_kept() -> Self {
+        Self("kept/".into())
     }
 
     /// The note of a long push to a repository.

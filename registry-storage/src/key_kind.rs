@@ -1,6 +1,6 @@
 //! What a key identifies: the inverse of its spelling.
 
-use registry_core::{Digest, RepositoryName, Tag, UploadId};
+use registry_core::{Digest, RepositoryName, Tag, Timestamp, UploadId};
 use uuid::Uuid;
 
 use crate::key::Key;
@@ -24,6 +24,19 @@ pub(crate) enum KeyKind {
         incarnation: String,
     },
     Repository(RepositoryName),
+    /// A past value of a tag.
+    PastTag {
+        repository: RepositoryName,
+        tag: Tag,
+        until: Timestamp,
+        nonce: Uuid,
+    },
+    DeletedManifest {
+        repository: RepositoryName,
+        digest: Digest,
+        until: Timestamp,
+        incarnation: String,
+    },
     Upload(UploadId),
     /// The note of a delete.
     Delete(RepositoryName, Uuid),
@@ -52,6 +65,7 @@ impl KeyKind {
             "repositories" => of_repository(rest),
             "catalog" => Some(Self::Repository(name(rest.strip_suffix('!')?)?)),
             "uploads" => Some(Self::Upload(rest.parse().ok()?)),
+            "kept" => kept(rest),
             "deletes" => note(rest).map(|(repository, id)| Self::Delete(repository, id)),
             "pushes" => note(rest).map(|(repository, id)| Self::Push(repository, id)),
             "adoption" => Some(Self::Adoption),
@@ -80,6 +94,18 @@ impl KeyKind {
                 incarnation,
             } => Key::referrer(repository, subject, referrer, incarnation),
             Self::Repository(repository) => Key::repository(repository),
+            Self::PastTag {
+                repository,
+                tag,
+                until,
+                nonce,
+            } => Key::past_tag(repository, tag, *until, *nonce),
+            Self::DeletedManifest {
+                repository,
+                digest,
+                until,
+                incarnation,
+            } => Key::deleted_manifest(repository, digest, *until, incarnation),
             Self::Upload(id) => Key::upload(*id),
             Self::Delete(repository, id) => Key::delete(repository, *id),
             Self::Push(repository, id) => Key::push(repository, *id),
@@ -155,6 +181,31 @@ fn note(rest: &str) -> Option<(RepositoryName, Uuid)> {
     Some((name(repository)?, id.parse().ok()?))
 }
 
+/// Reads `<repository>!/tags/<tag>/<until>-<nonce>` and `<repository>!/manifests/<algorithm>/<hex>/<until>-<incarnation>`.
+fn kept(rest: &str) -> Option<KeyKind> {
+    let (repository, rest) = rest.rsplit_once("!/")?;
+    let repository = name(repository)?;
+    let (folder, rest) = rest.split_once('/')?;
+    let (what, value) = rest.rsplit_once('/')?;
+    let (until, id) = value.split_once('-')?;
+    let until = Timestamp(until.parse().ok()?);
+    match folder {
+        "tags" => Some(KeyKind::PastTag {
+            repository,
+            tag: what.parse().ok()?,
+            until,
+            nonce: id.parse().ok()?,
+        }),
+        "manifests" => Some(KeyKind::DeletedManifest {
+            repository,
+            digest: digest(what)?,
+            until,
+            incarnation: id.to_owned(),
+        }),
+        _ => None,
+    }
+}
+
 fn name(text: &str) -> Option<RepositoryName> {
     text.replace("/!/", "").parse().ok()
 }
@@ -201,14 +252,23 @@ mod tests {
             tag in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}",
             incarnation in "[0-9a-f]{32}",
             id in any::<u128>(),
+            until in any::<u64>(),
         ) {
+            let until = Timestamp(until);
             let tag: Tag = tag.parse().unwrap();
             let kinds = [
                 KeyKind::Blob(digest.clone()),
                 KeyKind::Grant(repository.clone(), digest.clone()),
                 KeyKind::Manifest(repository.clone(), digest.clone()),
                 KeyKind::Tag(repository.clone(), tag.clone()),
-                KeyKind::Tagged(repository.clone(), digest.clone(), tag),
+                KeyKind::Tagged(repository.clone(), digest.clone(), tag.clone()),
+                KeyKind::PastTag { repository: repository.clone(), tag, until, nonce: Uuid::from_u128(id) },
+                KeyKind::DeletedManifest {
+                    repository: repository.clone(),
+                    digest: digest.clone(),
+                    until,
+                    incarnation: incarnation.clone(),
+                },
                 KeyKind::RepositoryBlob(repository.clone(), digest.clone()),
                 KeyKind::Referrer { repository: repository.clone(), subject: digest, referrer: other, incarnation },
                 KeyKind::Repository(repository.clone()),
@@ -230,7 +290,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|uploads|deletes|pushes|adoption|adopted|collector|scrub|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|scrub|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use registry_core::retention::Verdicts;
-use registry_core::storage::{RepositoryDeleted, TagFilter};
+use registry_core::storage::RepositoryDeleted;
 use registry_core::{Error, RepositoryName, Storage, Timestamp};
 
 #[cfg(all(feature = "filesystem", unix))]
@@ -29,8 +29,8 @@ use crate::layout::{self, LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{
-    CollectOptions, CollectReport, Contents, RetainOptions, RetainReport, ScrubCounts, ScrubOptions,
-    ScrubReport, Store, SweepReport,
+    CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, RetainOptions, RetainReport,
+    ScrubCounts, ScrubOptions, ScrubReport, Store, SweepReport,
 };
 
 /// Maintains a store on any backend, beside the requests that it serves.
@@ -165,7 +165,8 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// ([counted](RepositoryDeleted::manifests_left)). Repositories below it (`a/b` below `a`) are others. Which was written
     /// first is told by the clocks of the processes.
     ///
-    /// With `immutable`, nothing is deleted if the repository has a tag that it selects.
+    /// If the store keeps what is deleted ([`StoreOptions::keep_deleted`](crate::StoreOptions::keep_deleted)), its tags can be
+    /// [restored](registry_core::storage::ManifestStorage::restore_tag) one by one, and it can still read the blobs of what is kept.
     ///
     /// Cancel safe: what was deleted stays deleted, and a repeated delete goes on.
     ///
@@ -177,7 +178,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     async fn delete_repository(
         &self,
         repository: &RepositoryName,
-        immutable: Option<TagFilter>,
+        options: &DeleteRepositoryOptions,
         observer: &dyn MaintenanceObserver,
     ) -> Result<RepositoryDeleted, Error>;
 
@@ -368,13 +369,10 @@ impl<B: Backend> Maintenance for Store<B> {
     async fn delete_repository(
         &self,
         repository: &RepositoryName,
-        immutable: Option<TagFilter>,
+        options: &DeleteRepositoryOptions,
         observer: &dyn MaintenanceObserver,
     ) -> Result<RepositoryDeleted, Error> {
-        self.note_room(
-            self.delete_whole_repository(repository, immutable, observer)
-                .await,
-        )
+        self.note_room(self.delete_whole_repository(repository, options, observer).await)
     }
 
     async fn sweep_wanted(&self) {

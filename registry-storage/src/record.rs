@@ -6,6 +6,7 @@
 use crate::chain::State;
 use bytes::{Bytes, BytesMut};
 use registry_core::hash::HashSnapshot;
+use registry_core::storage::EndReason;
 use registry_core::upload::UploadSnapshot;
 use registry_core::{Annotations, Descriptor, Digest, Error, MediaType, RepositoryName, Tag, Timestamp};
 use serde::de::DeserializeOwned;
@@ -37,6 +38,11 @@ impl Stamp {
             nonce: Uuid::new_v4(),
             written: now,
         }
+    }
+
+    /// Returns what no other write has.
+    pub(crate) const fn nonce(&self) -> Uuid {
+        self.nonce
     }
 }
 
@@ -104,6 +110,33 @@ pub(crate) struct TagRecord {
     pub(crate) incarnation: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) principal: String,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// A past value of a tag. It was replaced when this was written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PastTagRecord {
+    pub(crate) digest: Digest,
+    /// When the tag was pointed at it, and by whom.
+    pub(crate) since: Timestamp,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) principal: String,
+    pub(crate) reason: EndReason,
+    /// Who moved the tag.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) ended_by: String,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// A deleted manifest; its bytes are the content. It was deleted when this was written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DeletedManifestRecord {
+    pub(crate) media_type: MediaType,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<Digest>,
+    pub(crate) reason: EndReason,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
 }
@@ -373,6 +406,8 @@ stateful!(
     ChangedRecord
 );
 always_live!(
+    PastTagRecord,
+    DeletedManifestRecord,
     BackReferenceRecord,
     ReferrerRecord,
     NoteRecord,

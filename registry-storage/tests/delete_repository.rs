@@ -23,7 +23,8 @@ use registry_storage::check::CheckOptions;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
-    Backend, CollectOptions, Finding, Key, Maintenance as _, ObjectStoreBackend, Store, StoreOptions,
+    Backend, CollectOptions, DeleteRepositoryOptions, Finding, Key, Maintenance as _, ObjectStoreBackend,
+    Store, StoreOptions,
 };
 
 use crate::support::images::{
@@ -60,7 +61,9 @@ impl<B: Backend> World<B> {
     }
 
     async fn try_delete(&self, repository: &str) -> Result<RepositoryDeleted, Error> {
-        self.store.delete_repository(&name(repository), None, &()).await
+        self.store
+            .delete_repository(&name(repository), &DeleteRepositoryOptions::new(), &())
+            .await
     }
 
     async fn delete(&self, repository: &str) -> RepositoryDeleted {
@@ -225,9 +228,8 @@ async fn an_immutable_tag_keeps_the_repository_as_it_is<B: Backend>(world: World
     let first = fill(world.storage(), "a", 1).await;
     let immutable: TagFilter = Arc::new(|tag| tag.as_str() == "index");
     let repository = name("a");
-    let refused = world
-        .store
-        .delete_repository(&repository, Some(Arc::clone(&immutable)), &());
+    let keeping = DeleteRepositoryOptions::new().immutable(Some(immutable));
+    let refused = world.store.delete_repository(&repository, &keeping, &());
     let refused = refused.await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::TagConflict);
     assert!(
@@ -239,7 +241,11 @@ async fn an_immutable_tag_keeps_the_repository_as_it_is<B: Backend>(world: World
     let other: TagFilter = Arc::new(|tag| tag.as_str() == "none");
     world
         .store
-        .delete_repository(&name("a"), Some(other), &())
+        .delete_repository(
+            &name("a"),
+            &DeleteRepositoryOptions::new().immutable(Some(other)),
+            &(),
+        )
         .await
         .unwrap();
     world.assert_gone("a").await;
@@ -549,7 +555,8 @@ async fn a_delete_that_stops_anywhere_beside_a_push_keeps_it_whole() {
             let world = stepped();
             let first = push_image(world.storage(), "a", Some("first"), 1, LARGE).await;
             let repository = name("a");
-            let mut delete = pin!(world.store.delete_repository(&repository, None, &()));
+            let options = DeleteRepositoryOptions::new();
+            let mut delete = pin!(world.store.delete_repository(&repository, &options, &()));
             let mut outcome = poll_times(delete.as_mut(), cut).await;
             let is_cut = outcome.is_none();
             world.clock.advance(Duration::from_secs(1));

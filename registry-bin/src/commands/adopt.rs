@@ -78,7 +78,7 @@ pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
         again: command.again,
         dry_run: command.dry_run,
     };
-    Ok(execute(&location, request)? || command.allow_defects)
+    Ok(execute(&loaded.configuration, request)? || command.allow_defects)
 }
 
 /// An adoption as it is sent to a server.

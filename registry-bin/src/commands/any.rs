@@ -11,6 +11,7 @@ use super::export::{ExportDistribution, ExportOci};
 use super::import::ImportOci;
 use super::repositories::DeleteRepository;
 use super::retention::ExplainRetention;
+use super::tags::{RestoreRequest, TagHistory};
 use crate::control::{Command, Outcome, Reporter};
 use crate::failure::Failure;
 
@@ -27,6 +28,8 @@ pub(super) enum AnyCommand {
     ExportOci(ExportOci),
     ImportOci(ImportOci),
     ExplainRetention(ExplainRetention),
+    TagHistory(TagHistory),
+    RestoreTag(RestoreRequest),
 }
 
 impl Command for AnyCommand {
@@ -41,6 +44,8 @@ impl Command for AnyCommand {
             Self::ExportOci(command) => command.run(store, reporter).await,
             Self::ImportOci(command) => command.run(store, reporter).await,
             Self::ExplainRetention(command) => command.run(store, reporter).await,
+            Self::TagHistory(command) => command.run(store, reporter).await,
+            Self::RestoreTag(command) => command.run(store, reporter).await,
         }
     }
 }
@@ -60,6 +65,8 @@ mod tests {
             AnyCommand::ExportOci(command) => serde_json::to_string(command),
             AnyCommand::ImportOci(command) => serde_json::to_string(command),
             AnyCommand::ExplainRetention(command) => serde_json::to_string(command),
+            AnyCommand::TagHistory(command) => serde_json::to_string(command),
+            AnyCommand::RestoreTag(command) => serde_json::to_string(command),
         };
         text.unwrap()
     }
@@ -69,13 +76,15 @@ mod tests {
         for text in [
             r#"{"command":"check","repair":true,"verify_content":false,"bytes_per_second":1}"#,
             r#"{"command":"collect","grace":0,"dry_run":false,"repeat":true,"json":false}"#,
-            r#"{"command":"delete-repository","repository":"a/b","immutable":[{"repositories":["a/*"],"tags":["v*"]}],"json":false}"#,
+            r#"{"command":"delete-repository","repository":"a/b","immutable":[{"repositories":["a/*"],"tags":["v*"]}],"purge":false,"json":false}"#,
             r#"{"command":"backup","target":"/b"}"#,
             r#"{"command":"adopt","verify":false,"again":true,"dry_run":false}"#,
             r#"{"command":"export-distribution","target":"/b"}"#,
             r#"{"command":"export-oci","target":"/b.tar","repositories":["a/b"]}"#,
             r#"{"command":"import-oci","source":"/b","repositories":[]}"#,
             r#"{"command":"explain-retention","repositories":["a"],"grace":1,"json":true,"retention":{"policies":[],"immutable":[]}}"#,
+            r#"{"command":"tag-history","repository":"a/b","tag":"1","json":true}"#,
+            r#"{"command":"restore-tag","repository":"a/b","tag":"1","digest":null,"is_immutable":true,"allow_missing":false,"allow_sparse_indexes":false,"json":false}"#,
         ] {
             let command: AnyCommand = serde_json::from_str(text).unwrap();
             assert_eq!(sent(&command), text);

@@ -15,7 +15,6 @@ use crate::control::{Command, Outcome, Reporter, absolute, execute};
 use crate::failure::Failure;
 use crate::logging::Logging;
 use crate::ownership::WithOwner as _;
-use crate::storage::StorageLocation;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -40,11 +39,10 @@ pub(crate) struct Backup {
 pub(crate) fn run(backup: &Backup) -> Result<bool, Failure> {
     let loaded = load(&backup.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();
-    let location = StorageLocation::of(&loaded.configuration.storage)?;
     let request = BackupRequest {
         target: absolute(&backup.folder)?,
     };
-    execute(&location, request)
+    execute(&loaded.configuration, request)
 }
 
 /// A backup as it is sent to a server.

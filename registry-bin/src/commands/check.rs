@@ -13,7 +13,6 @@ use crate::control::{Command, Outcome, Reporter, execute};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
-use crate::storage::StorageLocation;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -47,13 +46,12 @@ pub(crate) struct Check {
 pub(crate) fn run(check: &Check) -> Result<bool, Failure> {
     let loaded = load(&check.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();
-    let location = StorageLocation::of(&loaded.configuration.storage)?;
     let request = CheckRequest {
         repair: check.repair,
         verify_content: check.verify_content,
         bytes_per_second: (check.rate > 0).then(|| check.rate.saturating_mul(1024 * 1024)),
     };
-    execute(&location, request)
+    execute(&loaded.configuration, request)
 }
 
 /// A check as it is sent to a server.

@@ -24,6 +24,7 @@ use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
 use crate::storage::StorageLocation;
+use crate::times::second;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -31,7 +32,7 @@ use crate::storage::StorageLocation;
 Examples:
   registry-bin collect --dry-run --storage /srv/registry      what goes, and when
   registry-bin collect /etc/docker/registry/config.yml        what the server does by itself every hour
-  registry-bin collect --now --storage /srv/registry          free everything at once
+  registry-bin collect --now --storage /srv/registry          free everything at once; nothing can be restored then
 
 A blob that no manifest of its repository names is condemned by one cycle, once it is older than `collector.grace` (24h), and
 removed by the first cycle that begins after that time has passed again. Before each cycle the policies of `retention` are applied. Pushes and pulls go on meanwhile; a push or a HEAD keeps a
@@ -45,7 +46,7 @@ pub(crate) struct Collect {
     #[arg(long)]
     dry_run: bool,
 
-    /// Without a grace, and with as many cycles as it takes. A push in progress may be refused once with 404 or 400, because a
+    /// Without a grace, and with as many cycles as it takes. What was moved or deleted cannot be restored any more. A push in progress may be refused once with 404 or 400, because a
     /// blob that it has sent is gone before its manifest comes; clients then push again.
     #[arg(long, conflicts_with = "dry_run")]
     now: bool,
@@ -59,7 +60,6 @@ pub(crate) struct Collect {
 pub(crate) fn run(collect: &Collect) -> Result<bool, Failure> {
     let loaded = load(&collect.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();
-    let location = StorageLocation::of(&loaded.configuration.storage)?;
     let request = CollectRequest {
         grace: if collect.now {
             0
@@ -72,7 +72,7 @@ pub(crate) fn run(collect: &Collect) -> Result<bool, Failure> {
         empty_repositories: removes_empty(&loaded.configuration),
         retention: retention(&loaded.configuration.retention, &loaded.configuration.tags)?,
     };
-    execute(&location, request)
+    execute(&loaded.configuration, request)
 }
 
 pub(super) fn grace(configuration: &Configuration) -> u64 {
@@ -141,9 +141,9 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
         retention: retention(&loaded.configuration.retention, &loaded.configuration.tags)?,
     };
     if is_quiet {
-        execute_quietly(&location, request)
+        execute_quietly(&loaded.configuration, request)
     } else {
-        execute(&location, request)
+        execute(&loaded.configuration, request)
     }
 }
 
@@ -154,7 +154,7 @@ pub(super) struct CollectRequest {
     /// In milliseconds.
     grace: u64,
     dry_run: bool,
-    /// Runs as many cycles as there is something to do for.
+    /// Gives up what was deleted and is still kept, and runs as many cycles as there is something to do for.
     repeat: bool,
     json: bool,
     /// Whether empty repositories leave the catalog.
@@ -178,7 +178,8 @@ impl Command for CollectRequest {
         let options = CollectOptions::new()
             .grace(Duration::from_millis(self.grace))
             .dry_run(self.dry_run)
-            .remove_empty_repositories(self.empty_repositories);
+            .remove_empty_repositories(self.empty_repositories)
+            .forget_deleted(self.repeat);
         let retain = RetainOptions::new(Arc::new(self.retention), &options);
         let collected = collect_and_sweep(&options, &retain, self.repeat, store, &reporter).await?;
         Ok(collected.outcome(self.json))
@@ -210,7 +211,7 @@ async fn collect_and_sweep(
 ) -> Result<Collected, Failure> {
     let failed = |cause| Failure::new("the collection ended early; it can be started again").because(cause);
     let (mut removed, mut removed_blobs) = (BlobCount::default(), BlobCount::default());
-    let (mut cycles, mut empty, mut retained) = (0, 0, RetainReport::default());
+    let (mut cycles, mut empty, mut retained, mut forgotten) = (0, 0, RetainReport::default(), (0, 0));
     let mut report = loop {
         let retention = store.retain(retain, observer).await.map_err(failed)?;
         retained = total(retained, retention);
@@ -220,6 +221,8 @@ async fn collect_and_sweep(
         add(&mut removed, report.removed);
         add(&mut removed_blobs, report.removed_blobs);
         empty += report.empty_repositories;
+        forgotten.0 += report.deleted.forgotten_manifests;
+        forgotten.1 += report.deleted.forgotten_tags;
         cycles += 1;
         let has_more = report.has_more() || retention.has_more();
         if options.is_dry_run || !(repeat && has_more) || cycles == CYCLES {
@@ -227,6 +230,7 @@ async fn collect_and_sweep(
         }
     };
     (report.removed, report.removed_blobs, report.empty_repositories) = (removed, removed_blobs, empty);
+    (report.deleted.forgotten_manifests, report.deleted.forgotten_tags) = forgotten;
     let swept = if options.is_dry_run {
         None
     } else {
@@ -306,6 +310,7 @@ impl Collected {
                 count(report.blobs_left, "blob")
             ));
         }
+        parts.extend(self.deleted_text());
         if report.empty_repositories > 0 {
             let empty = count(report.empty_repositories, "empty repository");
             parts.push(if self.options.is_dry_run {
@@ -327,6 +332,33 @@ impl Collected {
             ));
         }
         parts.join("\n")
+    }
+
+    /// Says what was moved or deleted and is kept, or was given up.
+    fn deleted_text(&self) -> Option<String> {
+        let deleted = &self.report.deleted;
+        let of = |manifests, tags| {
+            let (manifests, tags) = (count(manifests, "deleted manifest"), count(tags, "past value"));
+            format!("{manifests} and {tags} of tags")
+        };
+        if self.options.forgets_deleted {
+            let (manifests, tags) = (deleted.forgotten_manifests, deleted.forgotten_tags);
+            return (manifests + tags > 0).then(|| {
+                format!(
+                    "Gave up {}: they cannot be restored any more.",
+                    of(manifests, tags)
+                )
+            });
+        }
+        let until = second(deleted.until?);
+        let mut text = format!(
+            "Kept for `tags restore`, the last until {until}: {}.",
+            of(deleted.manifests, deleted.tags)
+        );
+        if deleted.manifests > 0 {
+            text += " What only they name is freed after that; `collect --now` frees it now, and nothing can be restored then.";
+        }
+        Some(text)
     }
 
     fn retention_text(&self, retained: &RetainReport) -> String {
@@ -357,12 +389,7 @@ impl Collected {
     /// Returns when what is condemned now is removed.
     fn later(&self) -> String {
         let grace = u64::try_from(self.options.grace.as_millis()).unwrap_or(u64::MAX);
-        let later = Timestamp(self.now.0.saturating_add(grace)).to_string();
-        // Without the milliseconds.
-        later
-            .split('.')
-            .next()
-            .map_or_else(String::new, |time| format!("{time}Z"))
+        second(Timestamp(self.now.0.saturating_add(grace)))
     }
 
     fn json(&self) -> String {
@@ -382,6 +409,11 @@ impl Collected {
             "leftWithoutRepository": report.blobs_left,
             "emptyRepositories": report.empty_repositories,
             "undecided": report.undecided,
+            "deletedManifests": report.deleted.manifests,
+            "pastTags": report.deleted.tags,
+            "keptUntil": report.deleted.until.map(second),
+            "forgottenManifests": report.deleted.forgotten_manifests,
+            "forgottenTags": report.deleted.forgotten_tags,
             "deletedByteStrings": self.swept.map_or(0, |swept| swept.deleted_bytes),
             "condemnedGoFrom": self.later(),
             "droppedTags": self.retained.map_or(0, |retained| retained.dropped_tags),

@@ -16,7 +16,6 @@ use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
 use crate::ownership::WithOwner as _;
-use crate::storage::StorageLocation;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -65,18 +64,17 @@ enum Layout {
 pub(crate) fn run(export: &Export) -> Result<bool, Failure> {
     let loaded = load(&export.store, &[])?;
     let _log = Logging::of(&loaded.configuration).start();
-    let location = StorageLocation::of(&loaded.configuration.storage)?;
     let target = absolute(&export.target)?;
     match export.layout {
         Layout::Distribution if export.repositories.is_empty() => {
-            execute(&location, ExportDistribution { target })
+            execute(&loaded.configuration, ExportDistribution { target })
         }
         Layout::Distribution => Err(Failure::new(
             "--layout distribution writes the whole registry; name repositories with --layout oci",
         )),
         Layout::Oci => {
             let repositories = export.repositories.clone();
-            execute(&location, ExportOci { target, repositories })
+            execute(&loaded.configuration, ExportOci { target, repositories })
         }
     }
 }

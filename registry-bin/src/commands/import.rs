@@ -15,7 +15,6 @@ use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
 use crate::ownership::WithOwner as _;
-use crate::storage::StorageLocation;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -58,13 +57,12 @@ enum Layout {
 pub(crate) fn run(import: &Import) -> Result<bool, Failure> {
     let loaded = load(&import.store, &[])?;
     let _log = Logging::of(&loaded.configuration).start();
-    let location = StorageLocation::of(&loaded.configuration.storage)?;
     let Layout::Oci = import.layout;
     let request = ImportOci {
         source: absolute(&import.source)?,
         repositories: import.repositories.clone(),
     };
-    execute(&location, request)
+    execute(&loaded.configuration, request)
 }
 
 /// An import of an image layout as it is sent to a server.

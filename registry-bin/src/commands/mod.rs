@@ -16,3 +16,4 @@ pub(crate) mod repositories;
 pub(crate) mod restore;
 pub(crate) mod retention;
 pub(crate) mod serve;
+pub(crate) mod tags;

@@ -8,7 +8,7 @@ use registry_core::operation::{AllowAll, Authorizer as _};
 use registry_core::policy::{ImmutableTagRule, ImmutableTags};
 use registry_core::storage::RepositoryDeleted;
 use registry_core::{ErrorCode, RepositoryName};
-use registry_storage::Maintenance;
+use registry_storage::{DeleteRepositoryOptions, Maintenance};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::ConfigArguments;
@@ -17,7 +17,7 @@ use crate::control::{Command, Outcome, Reporter, execute};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
-use crate::storage::StorageLocation;
+use crate::times::second;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RepositoriesCommand {
@@ -33,7 +33,8 @@ Examples:
   registry-bin repositories delete team/app --storage /srv/registry
 
 Repositories below it (team/app/tools) are others and stay. What is pushed to it meanwhile is refused, or stays as a new repository.
-Bytes that no repository has any more are freed by the next sweep, within an hour; `collect` does one at once.
+Its tags can be restored for `collector.keepdeleted` (7 days), one by one, with `tags restore`; the blobs that they need stay until then. With
+--purge they cannot, and bytes that no repository has any more are freed by the next sweep, within an hour; `collect` does one at once.
 
 If the repository has a tag that `tags.immutable` of the configuration names, nothing is deleted and the exit code is 1; without the
 configuration file (--storage alone), no tag is immutable. The exit code is 1, too, if there is no such repository, or if something
@@ -50,6 +51,10 @@ pub(crate) struct Delete {
     #[arg(long)]
     force: bool,
 
+    /// Keep nothing of it: it cannot be restored, not even what was deleted before.
+    #[arg(long)]
+    purge: bool,
+
     /// Print one line of JSON.
     #[arg(long)]
     json: bool,
@@ -60,7 +65,6 @@ pub(crate) fn run(command: &RepositoriesCommand) -> Result<bool, Failure> {
     let RepositoriesCommand::Delete(delete) = command;
     let loaded = load(&delete.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();
-    let location = StorageLocation::of(&loaded.configuration.storage)?;
     let immutable = if delete.force {
         Vec::new()
     } else {
@@ -69,9 +73,10 @@ pub(crate) fn run(command: &RepositoriesCommand) -> Result<bool, Failure> {
     let request = DeleteRepository {
         repository: delete.repository.clone(),
         immutable,
+        purge: delete.purge,
         json: delete.json,
     };
-    execute(&location, request)
+    execute(&loaded.configuration, request)
 }
 
 /// The delete of a repository as it is sent to a server.
@@ -80,6 +85,7 @@ pub(crate) fn run(command: &RepositoriesCommand) -> Result<bool, Failure> {
 pub(super) struct DeleteRepository {
     repository: RepositoryName,
     immutable: Vec<ImmutableTagRule>,
+    purge: bool,
     json: bool,
 }
 
@@ -88,10 +94,12 @@ impl Command for DeleteRepository {
         let Self {
             repository,
             immutable,
+            purge,
             json,
         } = self;
         let immutable = ImmutableTags::new(immutable, Arc::new(AllowAll)).immutable_tags(&repository);
-        let deleted = store.delete_repository(&repository, immutable, &reporter).await;
+        let options = DeleteRepositoryOptions::new().immutable(immutable).purge(purge);
+        let deleted = store.delete_repository(&repository, &options, &reporter).await;
         let deleted = deleted.map_err(|cause| match cause.code() {
             ErrorCode::NameUnknown => Failure::new(format!("there is no repository {repository}")),
             ErrorCode::TagConflict => Failure::new(format!("{repository} was not deleted")).because(cause),
@@ -124,6 +132,13 @@ fn text(repository: &RepositoryName, deleted: &RepositoryDeleted) -> String {
         text += &format!(", and cancelled {}", count(deleted.cancelled_uploads, "upload"));
     }
     text += ".";
+    if let Some(until) = deleted.restorable_until {
+        text += &format!(
+            "\nIts tags can be restored until {}, and the blobs that they need stay until then: `tags history {repository}` shows them, \
+             and `repositories delete --purge` gives them up.",
+            second(until)
+        );
+    }
     if !deleted.is_gone {
         text += &format!(
             "\n{} pushed or asked for meanwhile, so the repository stays with them; repeat the command to delete them.",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use registry_core::retention::{Keeper, Retention, Verdict, Verdicts};
 use registry_core::storage::PageRequest;
-use registry_core::{ErrorCode, RepositoryName, Timestamp};
+use registry_core::{ErrorCode, RepositoryName};
 use registry_storage::{CollectOptions, Maintenance, MaintenanceObserver as _, RetainOptions, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,7 +19,7 @@ use crate::control::{Command, Outcome, Reporter, execute};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
-use crate::storage::StorageLocation;
+use crate::times::second;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -56,7 +56,6 @@ pub(crate) fn run(command: &RetentionCommand) -> Result<bool, Failure> {
     let loaded = load(&explain.store, &[])?;
     let configuration = &loaded.configuration;
     let _log = Logging::of(configuration).start();
-    let location = StorageLocation::of(&configuration.storage)?;
     let retention = retention(&configuration.retention, &configuration.tags)?;
     if retention.policies.is_empty() {
         return Err(Failure::new(
@@ -69,7 +68,7 @@ pub(crate) fn run(command: &RetentionCommand) -> Result<bool, Failure> {
         json: explain.json,
         retention,
     };
-    execute(&location, request)
+    execute(configuration, request)
 }
 
 /// The command as it is sent to a server.
@@ -237,17 +236,9 @@ impl Explained {
 
 fn until(verdict: &Verdict) -> Option<String> {
     match verdict {
-        Verdict::Kept { until, .. } => until.map(time),
+        Verdict::Kept { until, .. } => until.map(second),
         Verdict::Dropped => None,
     }
-}
-
-/// Returns a time without the milliseconds.
-fn time(at: Timestamp) -> String {
-    let text = at.to_string();
-    text.split('.')
-        .next()
-        .map_or_else(String::new, |time| format!("{time}Z"))
 }
 
 /// Describes what becomes of something.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions, OpenError, is_root, is_writable};
-use registry_storage::{Maintenance, MaintenanceObserver, Store};
+use registry_storage::{Maintenance, MaintenanceObserver};
 use serde::Serialize;
 
 pub(crate) use self::command::{Command, NewFolder};
@@ -28,26 +28,27 @@ pub(crate) use self::socket::{
     PATH_BYTES as SOCKET_PATH_BYTES, check as check_socket, places as socket_places,
 };
 use crate::adoption;
+use crate::config::Configuration;
 use crate::failure::Failure;
 use crate::ownership::{self, WithOwner as _};
-use crate::storage::{self, StorageLocation};
+use crate::storage::{self, StorageLocation, store};
 
 /// Runs a command and shows its progress. Returns `false` if it found a fault in the registry.
 pub(crate) fn execute(
-    location: &StorageLocation,
+    configuration: &Configuration,
     command: impl Command + Serialize,
 ) -> Result<bool, Failure> {
-    let outcome = block_on(dispatch(location, command))?;
+    let outcome = block_on(dispatch(configuration, command))?;
     show::print(&outcome.text)?;
     Ok(outcome.is_success)
 }
 
 /// Runs a command, and shows only what is wrong. Returns `false` if it found a fault in the registry.
 pub(crate) fn execute_quietly(
-    location: &StorageLocation,
+    configuration: &Configuration,
     command: impl Command + Serialize,
 ) -> Result<bool, Failure> {
-    let outcome = block_on(dispatch(location, command))?;
+    let outcome = block_on(dispatch(configuration, command))?;
     if !outcome.is_success {
         show::print(&outcome.text)?;
     }
@@ -89,12 +90,17 @@ fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, F
         .block_on(command)
 }
 
-async fn dispatch(location: &StorageLocation, command: impl Command + Serialize) -> Result<Outcome, Failure> {
-    match location {
+async fn dispatch(
+    configuration: &Configuration,
+    command: impl Command + Serialize,
+) -> Result<Outcome, Failure> {
+    match &StorageLocation::of(&configuration.storage)? {
         StorageLocation::Memory => Err(Failure::new(
             "what is kept in memory is gone with the server that has it; name a folder or a bucket with --storage",
         )),
-        StorageLocation::Bucket(bucket) => run_in_this_process(&Store::new(bucket.open()?), command).await,
+        StorageLocation::Bucket(bucket) => {
+            run_in_this_process(&*store(bucket.open()?, configuration), command).await
+        }
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
             if command.new_folder() != NewFolder::Adopted && !is_root(root) {
@@ -120,7 +126,7 @@ async fn dispatch(location: &StorageLocation, command: impl Command + Serialize)
                     outcome
                 }
                 None => match open(root, &command).await? {
-                    Ok(backend) => run_in_this_process(&Store::new(backend), command).await,
+                    Ok(backend) => run_in_this_process(&*store(backend, configuration), command).await,
                     Err(cause @ OpenError::Held { .. }) => {
                         let message = format!(
                             "cannot work on {}: the process that has it takes no commands; it is another command, or a \

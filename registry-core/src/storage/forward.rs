@@ -199,6 +199,22 @@ macro_rules! forward_storage {
             ) -> ::core::result::Result<$crate::storage::RepositoryDeleted, $crate::Error> {
                 $call!(self.delete_all(repository, immutable))
             }
+
+            async fn find_restorable(
+                &self,
+                repository: &$crate::RepositoryName,
+                restore: &$crate::storage::RestoreTag,
+            ) -> ::core::result::Result<$crate::storage::Manifest, $crate::Error> {
+                $call!(self.find_restorable(repository, restore))
+            }
+
+            async fn restore_tag(
+                &self,
+                repository: &$crate::RepositoryName,
+                restore: $crate::storage::RestoreTag,
+            ) -> ::core::result::Result<$crate::storage::RestoredTag, $crate::Error> {
+                $call!(self.restore_tag(repository, restore))
+            }
         }
     };
     (@ListStorage [$($generics:tt)*] $wrapper:ty, $call:ident) => {
@@ -226,6 +242,15 @@ macro_rules! forward_storage {
                 page: $crate::storage::PageRequest,
             ) -> ::core::result::Result<$crate::storage::Page<$crate::RepositoryName>, $crate::Error> {
                 $call!(self.list_repositories(page))
+            }
+
+            async fn list_tag_history(
+                &self,
+                repository: &$crate::RepositoryName,
+                tag: ::core::option::Option<&$crate::Tag>,
+                page: $crate::storage::PageRequest,
+            ) -> ::core::result::Result<$crate::storage::Page<$crate::storage::TagValue>, $crate::Error> {
+                $call!(self.list_tag_history(repository, tag, page))
             }
         }
     };

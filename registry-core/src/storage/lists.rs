@@ -6,9 +6,10 @@ use alloc::vec::Vec;
 
 use async_trait::async_trait;
 
+use super::TagValue;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::name::RepositoryName;
 use crate::tag::Tag;
 
@@ -81,4 +82,30 @@ pub trait ListStorage: Send + Sync + 'static {
     /// Lists the repositories in the order of their names. A page may have fewer items than its limit, even none,
     /// although more follow.
     async fn list_repositories(&self, page: PageRequest) -> Result<Page<RepositoryName>, Error>;
+
+    /// Lists what the tags of a repository named before, each tag's values from the oldest to the newest, the tags in byte
+    /// order; or those of one tag. The last value of a tag is followed by what it names now, if that exists; the limit does not
+    /// count that. A tag without a past is listed only if it is asked for. `next` is opaque.
+    ///
+    /// A repository that is gone has a history, too, while something of it can be restored; any other has none.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorCode::Unsupported) if the storage keeps no history, which is the default.
+    async fn list_tag_history(
+        &self,
+        repository: &RepositoryName,
+        tag: Option<&Tag>,
+        page: PageRequest,
+    ) -> Result<Page<TagValue>, Error> {
+        drop((repository, tag, page));
+        Err(keeps_nothing())
+    }
+}
+
+/// Returns the error of a storage that keeps nothing of what was moved or deleted.
+pub(super) fn keeps_nothing() -> Error {
+    Error::new(
+        ErrorCode::Unsupported,
+        "this registry keeps nothing of what was moved or deleted",
+    )
 }

@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::lists::keeps_nothing;
+use super::{RestoreTag, RestoredTag};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorCode};
@@ -16,6 +18,7 @@ use crate::media_type::MediaType;
 use crate::name::RepositoryName;
 use crate::reference::Reference;
 use crate::tag::Tag;
+use crate::time::Timestamp;
 
 /// A stored manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +97,8 @@ pub struct RepositoryDeleted {
     pub tags: u64,
     /// Manifests, referrers included.
     pub manifests: u64,
-    /// Blobs that the repository had. Their bytes are freed once no repository has them.
+    /// Blobs that the repository had. Their bytes are freed once no repository has them. Those that it needs to be restored
+    /// stay.
     pub blobs: u64,
     /// The bytes of those blobs.
     pub bytes: u64,
@@ -105,6 +109,13 @@ pub struct RepositoryDeleted {
     pub manifests_left: u64,
     /// The catalog does not list it any more.
     pub is_gone: bool,
+    /// Until when its tags can be [restored](ManifestStorage::restore_tag); `None` if they cannot.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::time::optional_text"
+    )]
+    pub restorable_until: Option<Timestamp>,
 }
 
 /// Manifests and tags: a facet of [`Storage`](super::Storage), whose promises apply here.
@@ -181,5 +192,38 @@ pub trait ManifestStorage: Send + Sync + 'static {
         drop((repository, immutable));
         let message = "this registry does not delete repositories as a whole";
         Err(Error::new(ErrorCode::MethodNotAllowed, message).with_field("Allow", ""))
+    }
+
+    /// Returns the manifest that [`restore_tag`](Self::restore_tag) would point the tag at, if everything that it needs is
+    /// there: what the digest says, otherwise the newest past value of the tag that it does not name now.
+    ///
+    /// # Errors
+    /// Those of [`restore_tag`](Self::restore_tag), but for conditions on the tag.
+    async fn find_restorable(
+        &self,
+        repository: &RepositoryName,
+        restore: &RestoreTag,
+    ) -> Result<Manifest, Error> {
+        let _ = (repository, restore);
+        Err(keeps_nothing())
+    }
+
+    /// Points a tag at a manifest that it named before, or that was deleted: stores the manifest again with the manifests
+    /// that it needs, and those that refer to any of them, as pushes do, and then the tag.
+    ///
+    /// Cancel safe: manifests may have been stored again, and a repeated restore goes on.
+    ///
+    /// # Errors
+    /// [`ManifestUnknown`](crate::ErrorCode::ManifestUnknown) if the tag has no such past value, or the manifest is not kept;
+    /// [`ManifestBlobUnknown`](crate::ErrorCode::ManifestBlobUnknown) if content that it needs is gone;
+    /// [`TagConflict`](crate::ErrorCode::TagConflict) if the tag may not move; and
+    /// [`Unsupported`](crate::ErrorCode::Unsupported) if the storage keeps nothing, which is the default.
+    async fn restore_tag(
+        &self,
+        repository: &RepositoryName,
+        restore: RestoreTag,
+    ) -> Result<RestoredTag, Error> {
+        drop((repository, restore));
+        Err(keeps_nothing())
     }
 }

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod forward;
+mod history;
 mod lists;
 mod manifests;
 mod uploads;
@@ -10,6 +11,7 @@ mod uploads;
 pub use async_trait::async_trait;
 
 pub use self::blobs::{Blob, BlobContent, BlobStorage, ByteStream};
+pub use self::history::{EndReason, RestoreTag, RestoredTag, TagEnd, TagValue, UnknownEndReason};
 pub use self::lists::{ListStorage, Page, PageRequest, ReferrersRequest};
 pub use self::manifests::{
     ChildKind, Manifest, ManifestChild, ManifestStorage, NewManifest, RepositoryDeleted, TagCondition,

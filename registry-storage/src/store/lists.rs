@@ -1,7 +1,7 @@
 //! The facet of lists.
 
 use async_trait::async_trait;
-use registry_core::storage::{ListStorage, Page, PageRequest, ReferrersRequest};
+use registry_core::storage::{ListStorage, Page, PageRequest, ReferrersRequest, TagValue};
 use registry_core::{Descriptor, Digest, Error, ErrorCode, RepositoryName, Tag};
 
 use super::Store;
@@ -51,6 +51,15 @@ impl<B: Backend> ListStorage for Store<B> {
                 }
             });
         self.list_names(&Key::repositories(), after, page.limit).await
+    }
+
+    async fn list_tag_history(
+        &self,
+        repository: &RepositoryName,
+        tag: Option<&Tag>,
+        page: PageRequest,
+    ) -> Result<Page<TagValue>, Error> {
+        self.page_of_history(repository, tag, page).await
     }
 }
 

@@ -5,9 +5,12 @@ use std::marker::PhantomData;
 use crate::chain::State;
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry_core::storage::{Manifest, ManifestStorage, NewManifest, RepositoryDeleted, TagFilter};
+use registry_core::storage::{
+    Manifest, ManifestStorage, NewManifest, RepositoryDeleted, RestoreTag, RestoredTag, TagFilter,
+};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 
+use super::DeleteRepositoryOptions;
 use super::edge::{Rescue, contended, read_cached};
 use super::looks::is_content_of;
 use super::{Store, TRANSACTION_ATTEMPTS};
@@ -57,7 +60,24 @@ impl<B: Backend> ManifestStorage for Store<B> {
         repository: &RepositoryName,
         immutable: Option<TagFilter>,
     ) -> Result<RepositoryDeleted, Error> {
-        self.note_room(self.delete_whole_repository(repository, immutable, &()).await)
+        let options = DeleteRepositoryOptions::new().immutable(immutable);
+        self.note_room(self.delete_whole_repository(repository, &options, &()).await)
+    }
+
+    async fn find_restorable(
+        &self,
+        repository: &RepositoryName,
+        restore: &RestoreTag,
+    ) -> Result<Manifest, Error> {
+        self.restorable(repository, restore).await
+    }
+
+    async fn restore_tag(
+        &self,
+        repository: &RepositoryName,
+        restore: RestoreTag,
+    ) -> Result<RestoredTag, Error> {
+        self.note_room(self.restore(repository, restore).await)
     }
 }
 

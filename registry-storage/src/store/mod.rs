@@ -29,6 +29,7 @@ mod session;
 mod session_lock;
 mod steps;
 mod sweep;
+mod undelete;
 mod ungranted;
 mod uploads;
 
@@ -41,9 +42,11 @@ pub use self::check::{ScrubCounts, ScrubOptions, ScrubReport};
 pub use self::collect::{BlobCount, CollectOptions, CollectReport, RetainOptions, RetainReport};
 pub use self::contents::Contents;
 use self::contents::LastSweep;
+pub use self::delete::DeleteRepositoryOptions;
 #[cfg(all(feature = "layout", unix))]
 pub(crate) use self::hash::hash;
 pub use self::sweep::SweepReport;
+pub use self::undelete::DeletedCount;
 use crate::backend::Backend;
 use crate::clock::{Clock, SystemClock};
 use crate::store::open_sessions::OpenSessions;
@@ -69,18 +72,22 @@ pub struct StoreOptions {
     /// [`TooManyRequests`](registry_core::ErrorCode::TooManyRequests). Each process counts the sessions that it knows
     /// of; a sweep adds those of other processes.
     pub open_uploads_limit: usize,
+    /// What is moved or deleted can be restored for this long: what tags named before, and deleted manifests with the blobs
+    /// that they name. It is removed by a [`Collector`](crate::Collector). Zero keeps nothing, and costs nothing.
+    pub keep_deleted: Duration,
     /// Ended sessions are remembered for this long, so that a repeated request whose answer was lost is answered.
     pub ended_upload_memory: Duration,
 }
 
 impl Default for StoreOptions {
-    /// Seven days, an hour for sessions without a byte, 10 000 sessions, and one day.
+    /// Seven days, an hour for sessions without a byte, 10 000 sessions, nothing is kept of what is deleted, and one day.
     fn default() -> Self {
         const DAY: Duration = Duration::from_hours(24);
         Self {
             upload_idle_limit: 7 * DAY,
             empty_upload_idle_limit: Duration::from_hours(1),
             open_uploads_limit: 10_000,
+            keep_deleted: Duration::ZERO,
             ended_upload_memory: DAY,
         }
     }

@@ -17,7 +17,6 @@ use super::notifications::Notifications;
 use super::telemetry::Telemetry;
 use crate::config::Configuration;
 use crate::config::sections::http::{self, Http, RateLimit};
-use crate::config::sections::validation::Platforms;
 use crate::failure::Failure;
 use crate::storage::{OpenStorage, StorageLocation};
 
@@ -67,10 +66,8 @@ fn rate_limits(limits: &RateLimit) -> RateLimits {
 /// Returns the options of a registry.
 fn options(configuration: &Configuration) -> Options {
     let validation = &configuration.validation;
-    // As in distribution, the old key `enabled` takes precedence over `disabled`.
-    let is_validated = validation.enabled || !validation.disabled;
     let mut options = Options::default();
-    options.allow_sparse_indexes = !is_validated || validation.manifests.indexes.platforms == Platforms::None;
+    options.allow_sparse_indexes = validation.allows_sparse_indexes();
     options.allow_missing_children = validation.allow_missing_content;
     options.manifest_descriptor_limit = match usize::try_from(validation.manifests.most_descriptors) {
         Ok(limit @ 1..) => limit,

@@ -23,6 +23,10 @@ pub(crate) struct Collector {
     /// How long content stays at least after it was pushed, and again after a cycle found that no manifest names it. What a
     /// manifest names is safe with any value.
     pub(crate) grace: GoDuration,
+    /// How long what was moved or deleted can be restored with `tags restore`. Only after that, what nothing else needs is freed
+    /// within `grace`; `collect --now` does not wait. 0 keeps nothing.
+    #[serde(rename = "keepdeleted")]
+    pub(crate) keep_deleted: GoDuration,
     /// What becomes of a repository without any manifest, blob and upload in progress: `keep` leaves it in the catalog, as
     /// registry:2 does; `remove` takes it out.
     #[serde(rename = "emptyrepositories")]
@@ -46,6 +50,7 @@ impl Default for Collector {
             enabled: true,
             interval: None,
             grace: GoDuration::from_secs(24 * 60 * 60),
+            keep_deleted: GoDuration::from_secs(7 * 24 * 60 * 60),
             empty_repositories: EmptyRepositories::default(),
         }
     }

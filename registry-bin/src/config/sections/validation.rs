@@ -18,6 +18,15 @@ pub(crate) struct Validation {
     pub(crate) manifests: ValidationManifests,
 }
 
+impl Validation {
+    /// Returns whether an index may name manifests that are not there.
+    pub(crate) fn allows_sparse_indexes(&self) -> bool {
+        // As in distribution, the old key `enabled` takes precedence over `disabled`.
+        let is_validated = self.enabled || !self.disabled;
+        !is_validated || self.manifests.indexes.platforms == Platforms::None
+    }
+}
+
 /// Rules for manifests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

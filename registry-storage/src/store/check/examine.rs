@@ -13,8 +13,9 @@ use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
-    CyclesRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord, ReferrerRecord,
-    RepositoryRecord, ScrubRecord, SessionRecord, TagRecord, decode, state_of_size,
+    CyclesRecord, DeletedManifestRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord,
+    PastTagRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, TagRecord, decode,
+    state_of_size,
 };
 
 /// How records are read: within a transaction, so that they are consistent, or outside of one.
@@ -147,6 +148,8 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         // A back reference says what is or was. The bytes of blobs and uploads are checked elsewhere.
         KeyKind::Tagged(..)
         | KeyKind::RepositoryBlob(..)
+        | KeyKind::PastTag { .. }
+        | KeyKind::DeletedManifest { .. }
         | KeyKind::Repository(_)
         | KeyKind::Blob(_)
         | KeyKind::Upload(_)
@@ -259,6 +262,8 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         }
         KeyKind::Manifest(..) => malformed_as::<ManifestRecord>(value, |_| true),
         KeyKind::Tag(..) => malformed_as::<TagRecord>(value, |_| true),
+        KeyKind::PastTag { .. } => malformed_as::<PastTagRecord>(value, |_| true),
+        KeyKind::DeletedManifest { .. } => malformed_as::<DeletedManifestRecord>(value, |_| true),
         KeyKind::Tagged(_, _, tag) => malformed_as::<BackReferenceRecord>(value, |back_reference| {
             back_reference.tag.as_ref() == Some(tag)
         }),

@@ -12,8 +12,8 @@ use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
-    CyclesRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord, ReferrerRecord,
-    RepositoryRecord, ScrubRecord, SessionRecord, Stamp, TagRecord, decode,
+    CyclesRecord, DeletedManifestRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord,
+    PastTagRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, Stamp, TagRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -71,7 +71,7 @@ impl Recheck {
         let now = self.now;
         match (problem, kind) {
             (Problem::DeadTag { digest }, KeyKind::Tag(repository, tag)) => {
-                write_tag_tombstone(records, repository, digest, tag, now).await?;
+                write_tag_tombstone(records, repository, digest, tag, None, now).await?;
                 Ok(true)
             }
             (Problem::MissingTagReference { digest }, KeyKind::Tag(repository, tag)) => {
@@ -115,6 +115,10 @@ impl Recheck {
             KeyKind::Grant(..) => rewrite_as::<GrantRecord>(records, key, stored).await,
             KeyKind::Manifest(..) => rewrite_as::<ManifestRecord>(records, key, stored).await,
             KeyKind::Tag(..) => rewrite_as::<TagRecord>(records, key, stored).await,
+            KeyKind::PastTag { .. } => rewrite_as::<PastTagRecord>(records, key, stored).await,
+            KeyKind::DeletedManifest { .. } => {
+                rewrite_as::<DeletedManifestRecord>(records, key, stored).await
+            }
             KeyKind::Tagged(..) | KeyKind::RepositoryBlob(..) => {
                 rewrite_as::<BackReferenceRecord>(records, key, stored).await
             }

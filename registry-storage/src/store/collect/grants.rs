@@ -62,6 +62,7 @@ impl<B: Backend> Store<B> {
             let Some(has_pushes) = marked.await? else {
                 return Ok(None);
             };
+            self.mark_named_by_deleted(repository, &mut candidates).await?;
             let is_decided = self.decide_grants(cycle, repository, candidates, report).await?;
             // What a push needs that is in progress may be named by nothing once it is refused.
             is_settled &= is_decided && !has_pushes;

@@ -20,6 +20,7 @@ use crate::record::{ManifestRecord, TagRecord, state_of_size};
 use crate::store::Store;
 use crate::store::edge::{Found, Stateful as _, read_latest, write};
 use crate::store::steps::{Counted, Step, transact_all};
+use crate::store::undelete::Keep;
 
 /// How many manifests a sequence of transactions decides about: each of them carries what is left.
 const MANIFESTS_PER_DECISION: usize = 512;
@@ -51,6 +52,7 @@ impl<B: Backend> Store<B> {
         &self,
         repository: &RepositoryName,
         until: Timestamp,
+        keep: Option<&Keep>,
         observer: &dyn MaintenanceObserver,
     ) -> Result<Option<RemovedContent>, Error> {
         let mut removed = RemovedContent::default();
@@ -58,7 +60,7 @@ impl<B: Backend> Store<B> {
         loop {
             let cycle = self.begin_cycle(&CollectOptions::new()).await?;
             let cycle = cycle.for_what_was_written_until(until);
-            let Some(manifests) = self.collect_manifests(&cycle, repository).await? else {
+            let Some(manifests) = self.collect_manifests(&cycle, repository, keep).await? else {
                 return Ok(None);
             };
             let mut grants = CollectReport::default();
@@ -87,6 +89,7 @@ impl<B: Backend> Store<B> {
         &self,
         cycle: &Cycle,
         repository: &RepositoryName,
+        keep: Option<&Keep>,
     ) -> Result<Option<CollectedManifests>, Error> {
         let mut collected = CollectedManifests::default();
         let mut pages = Pages::of(Key::manifests(repository));
@@ -117,7 +120,7 @@ impl<B: Backend> Store<B> {
             let unnamed = candidates.iter().filter(|(_, is_named)| !**is_named);
             let unnamed: Vec<Digest> = unnamed.map(|(digest, _)| digest.clone()).collect();
             collected.left += (candidates.len() - unnamed.len()) as u64;
-            self.decide_manifests(cycle, repository, unnamed, &mut collected)
+            self.decide_manifests(cycle, repository, unnamed, keep, &mut collected)
                 .await?;
         }
     }
@@ -152,6 +155,7 @@ impl<B: Backend> Store<B> {
         cycle: &Cycle,
         repository: &RepositoryName,
         manifests: Vec<Digest>,
+        keep: Option<&Keep>,
         collected: &mut CollectedManifests,
     ) -> Result<(), Error> {
         let mut to_delete = Vec::new();
@@ -172,7 +176,8 @@ impl<B: Backend> Store<B> {
         }
         // What becomes durable with the next transaction that is synced is at most forgotten as a whole.
         let deletes = to_delete.into_iter().map(|(digest, version)| async move {
-            self.delete_manifest_as_it_was(repository, &digest, version).await
+            self.delete_manifest_as_it_was(repository, &digest, version, keep)
+                .await
         });
         let mut deletes = stream::iter(deletes).buffer_unordered(PARALLEL_DELETES);
         while let Some(is_deleted) = deletes.try_next().await? {

@@ -24,6 +24,7 @@ use self::cycle::Facts;
 pub use self::retention::{RetainOptions, RetainReport};
 use super::Store;
 use super::edge::read_cached;
+use super::undelete::{DeletedCount, Forget};
 use crate::backend::Backend;
 use crate::chain::{Collect, State};
 use crate::key::Key;
@@ -46,6 +47,9 @@ pub struct CollectOptions {
     /// Repositories without a manifest, a blob and an upload in progress leave the catalog. It costs a listing for each
     /// repository. `false` by default: they stay, as in the distribution registry.
     pub removes_empty_repositories: bool,
+    /// What was moved or deleted, and is still kept, is given up: it cannot be restored any more, and what only it needs
+    /// is collected. `false` by default.
+    pub forgets_deleted: bool,
 }
 
 impl Default for CollectOptions {
@@ -55,6 +59,7 @@ impl Default for CollectOptions {
             is_full: false,
             is_dry_run: false,
             removes_empty_repositories: false,
+            forgets_deleted: false,
         }
     }
 }
@@ -91,6 +96,13 @@ impl CollectOptions {
     #[must_use]
     pub const fn dry_run(mut self, is_dry_run: bool) -> Self {
         self.is_dry_run = is_dry_run;
+        self
+    }
+
+    /// Sets whether what is kept is [given up](Self::forgets_deleted).
+    #[must_use]
+    pub const fn forget_deleted(mut self, forgets_deleted: bool) -> Self {
+        self.forgets_deleted = forgets_deleted;
         self
     }
 }
@@ -139,6 +151,8 @@ pub struct CollectReport {
     pub blobs_left: u64,
     /// Something else was written at the same time, or could not be read; a later cycle looks at it again.
     pub undecided: u64,
+    /// What is kept of what was moved or deleted. Blobs that a kept manifest names are not counted above.
+    pub deleted: DeletedCount,
 }
 
 /// What a cycle decided about a record, and did.
@@ -220,6 +234,12 @@ impl<B: Backend> Store<B> {
             return Ok(report);
         }
         let cycle = self.begin_cycle(options).await?;
+        let forget = if options.forgets_deleted {
+            Forget::All
+        } else {
+            Forget::Old
+        };
+        report.deleted = self.forget(Key::all_kept(), forget, options.is_dry_run).await?;
         // What is left to do is not written down by a dry run, so it looks at everything.
         let is_full = options.is_full || options.is_dry_run;
         self.collect_repositories(&cycle, is_full, &mut report, observer)

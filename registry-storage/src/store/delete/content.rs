@@ -1,14 +1,12 @@
 //! Deleting manifests and blobs of a repository.
 
-use crate::chain::{State, delete};
+use crate::chain::{State, delete, names};
 use registry_core::storage::TagFilter;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use super::notes::{Begun, write_note};
 use super::write_tag_tombstone;
-use crate::backend::{
-    Again, Condition, Durability, RecordTransaction, Transaction, Version, VersionedRecord,
-};
+use crate::backend::{Again, Durability, RecordTransaction, Transaction, Version, VersionedRecord};
 use crate::key::Key;
 use crate::record::{BackReferenceRecord, GrantRecord, ManifestRecord, NoteKind, TagRecord};
 use crate::store::TRANSACTION_ATTEMPTS;
@@ -16,6 +14,7 @@ use crate::store::collect::{mark_changed, write_candidates};
 use crate::store::edge::{Found, Stateful as _, contended, read_latest, rescue, write};
 use crate::store::mount::GrantKeys;
 use crate::store::steps::{Counted, KEYS_PER_PAGE, Step};
+use crate::store::undelete::Keep;
 
 /// How a delete ended.
 pub(super) enum Outcome {
@@ -114,6 +113,8 @@ pub(super) struct DeleteManifest {
     key: Key,
     may_delete: Option<TagFilter>,
     now: Timestamp,
+    /// How the manifest and what its tags named is kept; `None` if it is not.
+    keep: Option<Keep>,
     /// The note of this delete, if it has one.
     note: Option<Key>,
     /// The only version to delete, if the content was looked for in what immutable tags reach: any other has to be
@@ -131,9 +132,9 @@ enum Stage {
     /// Read the manifest.
     Read,
     /// Look for tags of this manifest that have to stay, after this back reference.
-    Check(ManifestRecord, Version, Option<Key>),
+    Check(Found<ManifestRecord>, Option<Key>),
     /// Make it Dead.
-    Kill(ManifestRecord, Version),
+    Kill(Found<ManifestRecord>),
     /// Delete its tags, after this back reference.
     Purge(Dead, Option<Key>),
 }
@@ -161,7 +162,11 @@ impl Transaction for DeleteManifest {
     type Output = Step<Self, Outcome>;
 
     fn again(&self) -> Option<Again<Self>> {
-        Some(Again::Freeing(self.clone()))
+        // Without room for it, nothing is kept.
+        Some(Again::Freeing(Self {
+            keep: None,
+            ..self.clone()
+        }))
     }
 
     async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
@@ -186,12 +191,19 @@ impl DeleteManifest {
             key: Key::manifest(repository, digest),
             may_delete: None,
             now,
+            keep: None,
             note: None,
             version: None,
             is_end: false,
             attempts: 0,
             stage: Stage::Read,
         }
+    }
+
+    /// Sets how what is deleted is kept.
+    pub(super) fn keeping(mut self, keep: Option<Keep>) -> Self {
+        self.keep = keep;
+        self
     }
 
     pub(super) fn with(mut self, may_delete: Option<TagFilter>, begun: Option<Begun>) -> Self {
@@ -226,18 +238,18 @@ impl DeleteManifest {
                 Ok(next) => next,
                 Err(outcome) => return Ok(Some(outcome)),
             },
-            Stage::Check(manifest, version, after) => {
+            Stage::Check(manifest, after) => {
                 match self.check_tags(records, &manifest, after.as_ref()).await? {
                     Checked::Stays(tag) => {
                         let message = format!("the tag {tag} names this manifest and may not be deleted");
                         let refusal = Error::new(ErrorCode::TagConflict, message);
                         return Ok(Some(Outcome::Refused(refusal)));
                     }
-                    Checked::Upto(last) => Stage::Check(manifest, version, Some(last)),
-                    Checked::All => Stage::Kill(manifest, version),
+                    Checked::Upto(last) => Stage::Check(manifest, Some(last)),
+                    Checked::All => Stage::Kill(manifest),
                 }
             }
-            Stage::Kill(manifest, version) => self.kill(records, manifest, version).await?,
+            Stage::Kill(manifest) => self.kill(records, manifest).await?,
             Stage::Purge(dead, after) => {
                 match self.write_tag_tombstones(records, &dead, after.as_ref()).await? {
                     Some(last) => Stage::Purge(dead, Some(last)),
@@ -275,7 +287,7 @@ impl DeleteManifest {
             (state, _, version) if delete(state) && self.version.is_some() && version != self.version => {
                 Err(Outcome::Changed)
             }
-            (state, Some(record), Some(version)) if delete(state) => Ok(Stage::Check(record, version, None)),
+            (state, Some(_), Some(_)) if delete(state) => Ok(Stage::Check(manifest, None)),
             _ => Err(Outcome::Absent),
         })
     }
@@ -284,7 +296,7 @@ impl DeleteManifest {
     async fn check_tags(
         &self,
         records: &mut dyn RecordTransaction,
-        manifest: &ManifestRecord,
+        manifest: &Found<ManifestRecord>,
         after: Option<&Key>,
     ) -> Result<Checked, Error> {
         let Some(may_delete) = &self.may_delete else {
@@ -307,8 +319,9 @@ impl DeleteManifest {
             let named = read_latest::<TagRecord>(records, &Key::tag(&self.repository, &tag))
                 .await?
                 .visible();
+            let incarnation = manifest.header().map(|manifest| &manifest.incarnation);
             let names_it = named.is_some_and(|(named, _)| {
-                named.digest == self.digest && named.incarnation == manifest.incarnation
+                named.digest == self.digest && names(incarnation, &named.incarnation)
             });
             if names_it {
                 return Ok(Checked::Stays(tag));
@@ -320,9 +333,12 @@ impl DeleteManifest {
     async fn kill(
         &mut self,
         records: &mut dyn RecordTransaction,
-        manifest: ManifestRecord,
-        version: Version,
+        manifest: Found<ManifestRecord>,
     ) -> Result<Stage, Error> {
+        let condition = manifest.unchanged();
+        let Some((record, content)) = manifest.record else {
+            return Ok(Stage::Read);
+        };
         if self.note.is_none() {
             let back_references = Key::all_tagged(&self.repository, &self.digest);
             // A delete that takes more than a transaction may be interrupted: the note lets the sweeper end it.
@@ -337,8 +353,11 @@ impl DeleteManifest {
                 self.note = Some(note.await?);
             }
         }
-        let record = manifest.in_state(State::Dead, self.now);
-        let condition = Condition::Matches(version);
+        if let Some(keep) = &self.keep {
+            keep.manifest(records, &self.repository, &self.digest, &record, &content)
+                .await?;
+        }
+        let record = record.in_state(State::Dead, self.now);
         Ok(match write(records, &self.key, &record, &[], condition).await? {
             Some(version) => {
                 // What it named may be named by nothing now.
@@ -372,7 +391,15 @@ impl DeleteManifest {
             else {
                 continue;
             };
-            write_tag_tombstone(records, &self.repository, &self.digest, &tag, self.now).await?;
+            write_tag_tombstone(
+                records,
+                &self.repository,
+                &self.digest,
+                &tag,
+                self.keep.as_ref(),
+                self.now,
+            )
+            .await?;
             // A push of this manifest writes the back reference after it saw the manifest Live. While the manifest is
             // still the dead record, every such push either wrote it before, and will find the manifest dead, or has
             // yet to write it.

@@ -8,7 +8,7 @@ mod repository;
 use std::sync::Arc;
 
 use crate::chain::State;
-use registry_core::storage::TagFilter;
+use registry_core::storage::{EndReason, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use self::content::{DeleteGrant, DeleteManifest, Outcome};
@@ -16,6 +16,7 @@ use self::notes::{Begun, HoldContent, RemoveNote, WithdrawPush};
 use super::edge::{contended, read_latest, write};
 use super::mount::GrantKeys;
 use super::steps::transact_all;
+use super::undelete::Keep;
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
@@ -24,6 +25,7 @@ use crate::record::{ManifestRecord, NoteKind, NoteRecord, Stamp, TagRecord};
 pub(super) use self::content::kill_grant;
 pub(super) use self::notes::write_note;
 pub(super) use self::reach::{all_children, parse_manifest};
+pub use self::repository::DeleteRepositoryOptions;
 
 impl<B: Backend> Store<B> {
     /// Ends the operation of a note: a delete that made its manifest Dead is continued with the tags, any other delete
@@ -57,7 +59,9 @@ impl<B: Backend> Store<B> {
                 self.backend.transact(Durability::Deferred, remove).await
             }
             NoteKind::DeleteManifest => {
-                let end = DeleteManifest::new(&repository, &digest, now).end_of(note.clone());
+                let end = DeleteManifest::new(&repository, &digest, now)
+                    .keeping(self.keep(EndReason::ManifestDeleted))
+                    .end_of(note.clone());
                 transact_all(&*self.backend, |_| Durability::Deferred, end).await?;
                 Ok(())
             }
@@ -103,8 +107,9 @@ impl<B: Backend> Store<B> {
         for _ in 0..TRANSACTION_ATTEMPTS {
             let begun = self.begin_delete(repository, digest, NoteKind::DeleteManifest, immutable.as_ref());
             let begun = begun.await?;
-            let delete =
-                DeleteManifest::new(repository, digest, self.clock.now()).with(may_delete.clone(), begun);
+            let delete = DeleteManifest::new(repository, digest, self.clock.now())
+                .keeping(self.keep(EndReason::ManifestDeleted))
+                .with(may_delete.clone(), begun);
             match transact_all(&*self.backend, DeleteManifest::durability, delete).await? {
                 Outcome::Deleted => return Ok(()),
                 Outcome::Absent => return Err(self.unknown_manifest(repository).await?),
@@ -121,11 +126,14 @@ impl<B: Backend> Store<B> {
         repository: &RepositoryName,
         digest: &Digest,
         version: Version,
+        keep: Option<Keep>,
     ) -> Result<bool, Error> {
-        let delete = DeleteManifest::new(repository, digest, self.clock.now()).with(
-            Some(Arc::new(|_: &Tag| false)),
-            Some(Begun { note: None, version }),
-        );
+        let delete = DeleteManifest::new(repository, digest, self.clock.now())
+            .keeping(keep)
+            .with(
+                Some(Arc::new(|_: &Tag| false)),
+                Some(Begun { note: None, version }),
+            );
         match transact_all(&*self.backend, DeleteManifest::durability, delete).await? {
             Outcome::Deleted => Ok(true),
             Outcome::Absent | Outcome::Refused(_) | Outcome::Changed => Ok(false),
@@ -140,6 +148,7 @@ impl<B: Backend> Store<B> {
         let delete = DeleteTag {
             repository: repository.clone(),
             tag: tag.clone(),
+            keep: self.keep(EndReason::TagDeleted),
             now: self.clock.now(),
         };
         let deleted = self.backend.transact(Durability::Synced, delete).await?;
@@ -158,6 +167,7 @@ pub(super) async fn write_tag_tombstone(
     repository: &RepositoryName,
     digest: &Digest,
     tag: &Tag,
+    keep: Option<&Keep>,
     now: Timestamp,
 ) -> Result<(), Error> {
     let key = Key::tag(repository, tag);
@@ -172,6 +182,9 @@ pub(super) async fn write_tag_tombstone(
         let manifest = read_latest::<ManifestRecord>(records, &manifest).await?.visible();
         if manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation) {
             return Ok(());
+        }
+        if let Some(keep) = keep {
+            keep.tag(records, repository, tag, &record, true).await?;
         }
         let tombstone = tombstone(record, now);
         if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
@@ -194,6 +207,7 @@ pub(super) fn tombstone(tag: TagRecord, now: Timestamp) -> TagRecord {
 struct DeleteTag {
     repository: RepositoryName,
     tag: Tag,
+    keep: Option<Keep>,
     now: Timestamp,
 }
 
@@ -201,7 +215,11 @@ impl Transaction for DeleteTag {
     type Output = bool;
 
     fn again(&self) -> Option<Again<Self>> {
-        Some(Again::Freeing(self.clone()))
+        // Without room for it, nothing is kept.
+        Some(Again::Freeing(Self {
+            keep: None,
+            ..self.clone()
+        }))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
@@ -216,6 +234,10 @@ impl Transaction for DeleteTag {
             let manifest = read_latest::<ManifestRecord>(records, &manifest).await?.visible();
             // A tag of a manifest that is gone already counts as absent, but nothing is lost by removing it.
             let counted = manifest.is_some_and(|(manifest, _)| manifest.incarnation == record.incarnation);
+            if let Some(keep) = &self.keep {
+                keep.tag(records, &self.repository, &self.tag, &record, counted)
+                    .await?;
+            }
             let tombstone = tombstone(record, self.now);
             if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
                 records.purge_if(&key, &version).await?;

@@ -4,8 +4,10 @@
 //! later one unless a push needs it by then. So a push at the same time is refused, or is whole. Last, the repository
 //! leaves the catalog, unless a push has brought a manifest.
 
+use std::fmt;
+
 use futures_util::{StreamExt as _, stream};
-use registry_core::storage::{ManifestStorage as _, RepositoryDeleted, TagFilter, UploadKey};
+use registry_core::storage::{EndReason, ManifestStorage as _, RepositoryDeleted, TagFilter, UploadKey};
 use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag, Timestamp};
 
 use super::content::{DeleteManifest, Outcome};
@@ -24,6 +26,7 @@ use crate::record::{ManifestRecord, RepositoryRecord, SessionRecord, Stamp, TagR
 use crate::store::Store;
 use crate::store::edge::{read_cached, read_latest, write};
 use crate::store::steps::{Counted, Step, transact_all};
+use crate::store::undelete::{Forget, Keep};
 
 /// How many records are read at once; a bucket takes some milliseconds for each.
 const PARALLEL_READS: usize = 16;
@@ -31,14 +34,56 @@ const PARALLEL_READS: usize = 16;
 /// How many entries in lists of referrers are looked at in one transaction.
 const REFERRERS_PER_TRANSACTION: usize = 64;
 
+/// How a repository is deleted.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct DeleteRepositoryOptions {
+    /// Nothing is deleted if the repository has a tag that this selects. By default no tag is immutable.
+    pub immutable: Option<TagFilter>,
+    /// Nothing is kept to be restored, neither of what is deleted now nor of what was deleted before. `false` by default.
+    pub purge: bool,
+}
+
+impl DeleteRepositoryOptions {
+    /// Returns the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets which tags are [immutable](Self::immutable).
+    #[must_use]
+    pub fn immutable(mut self, immutable: Option<TagFilter>) -> Self {
+        self.immutable = immutable;
+        self
+    }
+
+    /// Sets whether nothing is [kept](Self::purge).
+    #[must_use]
+    pub const fn purge(mut self, purge: bool) -> Self {
+        self.purge = purge;
+        self
+    }
+}
+
+impl fmt::Debug for DeleteRepositoryOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeleteRepositoryOptions")
+            .field("has_immutable_tags", &self.immutable.is_some())
+            .field("purge", &self.purge)
+            .finish()
+    }
+}
+
 impl<B: Backend> Store<B> {
     /// Deletes a repository, as [`Maintenance::delete_repository`](crate::Maintenance::delete_repository) says.
     pub(crate) async fn delete_whole_repository(
         &self,
         repository: &RepositoryName,
-        immutable: Option<TagFilter>,
+        options: &DeleteRepositoryOptions,
         observer: &dyn MaintenanceObserver,
     ) -> Result<RepositoryDeleted, Error> {
+        let immutable = options.immutable.clone();
         let until = self.clock.now();
         if self.is_adopting().await? {
             let message =
@@ -48,13 +93,23 @@ impl<B: Backend> Store<B> {
         if let Some(immutable) = &immutable {
             self.require_no_immutable_tag(repository, immutable).await?;
         }
-        let is_known = self.is_known(repository).await?;
+        let mut is_known = self.is_known(repository).await?;
+        let keep = self.keep(EndReason::RepositoryDeleted).filter(|_| !options.purge);
+        if options.purge {
+            let forgotten = self.forget(Key::kept_of(repository), Forget::All, false).await?;
+            is_known |= forgotten.forgotten_manifests + forgotten.forgotten_tags > 0;
+        }
         let mut deleted = RepositoryDeleted {
             cancelled_uploads: self.cancel_uploads(repository).await?,
-            tags: self.delete_tags(repository, immutable, until, observer).await?,
+            tags: self
+                .delete_tags(repository, immutable, until, keep.as_ref(), observer)
+                .await?,
             ..RepositoryDeleted::default()
         };
-        let Some(removed) = self.collect_all_of(repository, until, observer).await? else {
+        let Some(removed) = self
+            .collect_all_of(repository, until, keep.as_ref(), observer)
+            .await?
+        else {
             let message = format!(
                 "a manifest of {repository} cannot be read, so nobody knows what it names; let `check --repair` put it \
                  aside, and delete the repository again"
@@ -67,6 +122,7 @@ impl<B: Backend> Store<B> {
         if !is_known && deleted == RepositoryDeleted::default() {
             return Err(ErrorCode::NameUnknown.into());
         }
+        deleted.restorable_until = keep.map(|keep| keep.until());
         self.remove_dead_referrers(repository).await?;
         deleted.is_gone = self.remove_from_catalog(repository).await?;
         self.note_freed();
@@ -137,6 +193,7 @@ impl<B: Backend> Store<B> {
         repository: &RepositoryName,
         immutable: Option<TagFilter>,
         until: Timestamp,
+        keep: Option<&Keep>,
         observer: &dyn MaintenanceObserver,
     ) -> Result<u64, Error> {
         let mut deleted = 0;
@@ -150,6 +207,7 @@ impl<B: Backend> Store<B> {
                 repository: repository.clone(),
                 tags: tags.filter(|tag| !is_immutable(tag)).collect(),
                 until,
+                keep: keep.cloned(),
                 now: self.clock.now(),
                 deleted: 0,
             };
@@ -178,9 +236,12 @@ impl<B: Backend> Store<B> {
         repository: &RepositoryName,
         digest: &Digest,
         version: Version,
+        keep: Option<&Keep>,
     ) -> Result<bool, Error> {
         let begun = Begun { note: None, version };
-        let delete = DeleteManifest::new(repository, digest, self.clock.now()).with(None, Some(begun));
+        let delete = DeleteManifest::new(repository, digest, self.clock.now())
+            .keeping(keep.cloned())
+            .with(None, Some(begun));
         let outcome = transact_all(&*self.backend, |_| Durability::Deferred, delete).await?;
         Ok(matches!(outcome, Outcome::Deleted))
     }
@@ -204,6 +265,7 @@ struct DeleteTags {
     repository: RepositoryName,
     tags: Vec<Tag>,
     until: Timestamp,
+    keep: Option<Keep>,
     now: Timestamp,
     deleted: u64,
 }
@@ -212,7 +274,11 @@ impl Transaction for DeleteTags {
     type Output = Step<Self, u64>;
 
     fn again(&self) -> Option<Again<Self>> {
-        Some(Again::Freeing(self.clone()))
+        // Without room for it, nothing is kept.
+        Some(Again::Freeing(Self {
+            keep: None,
+            ..self.clone()
+        }))
     }
 
     async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
@@ -225,10 +291,15 @@ impl Transaction for DeleteTags {
             let found = read_latest::<TagRecord>(&mut records, &key).await?;
             let unchanged = found.unchanged();
             // A tag that is written at the same time is another push's.
-            if let Some((record, _)) = found.visible().filter(|(tag, _)| tag.stamp.written <= self.until)
-                && let Some(version) =
-                    write(&mut records, &key, &tombstone(record, self.now), &[], unchanged).await?
-            {
+            let Some((record, _)) = found.visible().filter(|(tag, _)| tag.stamp.written <= self.until) else {
+                continue;
+            };
+            if let Some(keep) = &self.keep {
+                keep.tag(&mut records, &self.repository, &tag, &record, true)
+                    .await?;
+            }
+            let tombstone = tombstone(record, self.now);
+            if let Some(version) = write(&mut records, &key, &tombstone, &[], unchanged).await? {
                 records.purge_if(&key, &version).await?;
                 self.deleted += 1;
             }

@@ -4,7 +4,7 @@ mod referrers_tag;
 mod tags;
 
 use crate::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, publish, withdraw};
-use registry_core::storage::{ChildKind, ManifestChild, NewManifest};
+use registry_core::storage::{ChildKind, EndReason, ManifestChild, NewManifest};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 use uuid::Uuid;
 
@@ -12,6 +12,7 @@ use self::tags::WrittenTag;
 use super::delete::write_note;
 use super::edge::{contended, has_child, read_latest, rescue, write};
 use super::steps::{Counted, Step};
+use super::undelete::Keep;
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
@@ -26,7 +27,11 @@ impl<B: Backend> Store<B> {
         repository: &RepositoryName,
         manifest: NewManifest,
     ) -> Result<(), Error> {
+        let keep = self
+            .keep(EndReason::Moved)
+            .map(|keep| keep.by(&manifest.principal));
         let mut push = PushManifest::new(repository, manifest, self.clock.now());
+        push.keep = keep;
         loop {
             match self.backend.transact(Durability::Synced, push).await? {
                 Step::Done(outcome) => return outcome,
@@ -53,6 +58,8 @@ pub(super) struct PushManifest {
     stage: Stage,
     /// The note of this push, if it takes several transactions.
     note: Option<Key>,
+    /// How what its tags named before is kept; `None` if it is not.
+    keep: Option<Keep>,
 }
 
 /// What a push does next.
@@ -133,6 +140,7 @@ impl PushManifest {
             attempts: 0,
             stage: Stage::Check(0),
             note: None,
+            keep: None,
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) struct WrittenTag {
     version: Version,
     record: TagRecord,
     before: Option<TagRecord>,
+    /// What is kept of that.
+    past: Option<Key>,
 }
 
 /// A tag as a push finds it.
@@ -26,6 +28,8 @@ pub(super) struct FoundTag {
     key: Key,
     /// The tag as it counts: a tag of a manifest that is gone counts as `None`.
     current: Option<TagRecord>,
+    /// The tag as its record says, if that is another manifest than this push's.
+    other: Option<TagRecord>,
     /// The condition that the tag was not written since.
     unchanged: Condition,
     /// This push wrote it.
@@ -47,6 +51,9 @@ impl PushManifest {
             .any(|written| written.key == key && found.is(&written.version));
         let unchanged = found.unchanged();
         let mut current = found.visible().map(|(tag, _)| tag);
+        let other = current
+            .clone()
+            .filter(|record| record.digest != self.new.manifest.digest);
         if let Some(record) = &current
             && !self.is_named_manifest_visible(records, record).await?
         {
@@ -88,6 +95,7 @@ impl PushManifest {
             None => Ok(FoundTag {
                 key,
                 current,
+                other,
                 unchanged,
                 is_own,
             }),
@@ -147,6 +155,16 @@ impl PushManifest {
             principal: self.new.principal.clone(),
             stamp: Stamp::new(self.now),
         };
+        let past = match (&self.keep, &found.other) {
+            (Some(keep), Some(other)) => {
+                let is_counted = found.current.is_some();
+                Some(
+                    keep.tag(records, &self.repository, tag, other, is_counted)
+                        .await?,
+                )
+            }
+            _ => None,
+        };
         // By compare-and-swap even if the last writer wins: a later refusal has to know what was replaced.
         let Some(version) = write(records, &found.key, &record, &[], found.unchanged).await? else {
             return Ok(false);
@@ -155,7 +173,7 @@ impl PushManifest {
             Some(written) => {
                 (written.version, written.record) = (version, record);
                 if !found.is_own {
-                    written.before = found.current;
+                    (written.before, written.past) = (found.current, past);
                 }
             }
             None => self.written.push(WrittenTag {
@@ -163,6 +181,7 @@ impl PushManifest {
                 version,
                 record,
                 before: found.current,
+                past,
             }),
         }
         Ok(true)
@@ -203,6 +222,10 @@ impl PushManifest {
                 return Ok(());
             };
             let Some(restored) = restored else { return Ok(()) };
+            // The tag names it still.
+            if let Some(past) = &written.past {
+                records.remove(past).await?;
+            }
             // A delete may have ended between the reads of the manifest and of the tag.
             let key = Key::manifest(&self.repository, &restored.digest);
             if confirm_incarnation(records, &key, &restored.incarnation, self.now).await? {

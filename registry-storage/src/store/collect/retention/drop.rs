@@ -11,12 +11,15 @@ use crate::record::{ManifestRecord, TagRecord};
 use crate::store::delete::tombstone;
 use crate::store::edge::{Stateful as _, read_latest, write};
 use crate::store::steps::{Counted, Step};
+use crate::store::undelete::Keep;
 
 /// Makes tags tombstones that are still as they were judged. Returns for each whether it was.
 #[derive(Clone)]
 pub(super) struct DropTags {
     pub(super) repository: RepositoryName,
     pub(super) tags: Vec<(Tag, Version)>,
+    /// How what they named is kept; `None` if it is not.
+    pub(super) keep: Option<Keep>,
     #[cfg(all(feature = "filesystem", unix))]
     pub(super) adopting: std::sync::Arc<tokio::sync::Semaphore>,
     pub(super) now: Timestamp,
@@ -26,7 +29,11 @@ impl Transaction for DropTags {
     type Output = Vec<bool>;
 
     fn again(&self) -> Option<Again<Self>> {
-        Some(Again::Freeing(self.clone()))
+        // Without room for it, nothing is kept.
+        Some(Again::Freeing(Self {
+            keep: None,
+            ..self.clone()
+        }))
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Vec<bool>, Error> {
@@ -58,6 +65,9 @@ impl DropTags {
         let Some((record, _)) = found.visible() else {
             return Ok(false);
         };
+        if let Some(keep) = &self.keep {
+            keep.tag(records, &self.repository, tag, &record, true).await?;
+        }
         let tombstone = tombstone(record, self.now);
         let Some(version) = write(records, &key, &tombstone, &[], condition).await? else {
             return Ok(false);

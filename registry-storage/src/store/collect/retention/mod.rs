@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::retention::{Keeper, Retention, Verdict, Verdicts};
+use registry_core::storage::EndReason;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName};
 
 use self::drop::{Change, ChangeManifests, DropTags};
@@ -183,6 +184,7 @@ impl<B: Backend> Store<B> {
                     .iter()
                     .map(|(tag, version)| (tag.tag.clone(), version.clone()))
                     .collect(),
+                keep: policy.and_then(|policy| self.keep(EndReason::Retention(policy))),
                 #[cfg(all(feature = "filesystem", unix))]
                 adopting: Arc::clone(&self.adopting),
                 now: self.clock.now(),
@@ -252,7 +254,8 @@ impl<B: Backend> Store<B> {
                 Collect::Kill if options.is_dry_run => report.removed_manifests += 1,
                 Collect::Kill => {
                     let version = manifest.version.clone();
-                    if self.delete_untagged(repository, digest, version).await? {
+                    let keep = policy.and_then(|policy| self.keep(EndReason::Retention(policy)));
+                    if self.delete_untagged(repository, digest, version, keep).await? {
                         report.removed_manifests += 1;
                         tracing::info!(%repository, %digest, policy, "retention removed a manifest without a tag");
                     } else {
