@@ -86,7 +86,13 @@ impl World {
     }
 
     async fn push_manifest(&self, tag: &str) -> Result<Digest, Error> {
-        let bytes = Bytes::from(format!("{{\"schemaVersion\":2,\"tag\":\"{tag}\"}}"));
+        self.push_manifest_with(tag, "").await
+    }
+
+    async fn push_manifest_with(&self, tag: &str, filler: &str) -> Result<Digest, Error> {
+        let bytes = Bytes::from(format!(
+            "{{\"schemaVersion\":2,\"tag\":\"{tag}\",\"filler\":\"{filler}\"}}"
+        ));
         let digest = Digest::of(Algorithm::Sha256, &bytes);
         let manifest = NewManifest {
             manifest: Manifest {
@@ -211,6 +217,57 @@ async fn a_full_disk_is_collected_and_takes_pushes_again() {
     world.store.sweep().await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while let Err(error) = world.push(1 << 20).await {
+        assert_eq!(error.code(), ErrorCode::StorageFull);
+        assert!(Instant::now() < deadline, "there is room, and it is not used");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What is deleted is kept if there is room for it, also in what is set aside for deletes; without room it is deleted all the same.
+#[tokio::test]
+async fn a_full_disk_takes_deletes_that_are_kept_and_gives_them_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = mount(folder.path(), 40, FILES) else {
+        return;
+    };
+    let options = StoreOptions {
+        keep_deleted: Duration::from_hours(24),
+        ..StoreOptions::default()
+    };
+    let world = World::open_with(&folder.path().join("root"), options).await;
+    // Larger than the room that is kept for deletes.
+    let count = 3000;
+    let mut digests = Vec::new();
+    for number in 0..count {
+        let filler = "x".repeat(4000);
+        digests.push(
+            world
+                .push_manifest_with(&format!("t{number}"), &filler)
+                .await
+                .unwrap(),
+        );
+    }
+    disk.fill(0).unwrap();
+    let refused = world.push(1 << 20).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::StorageFull);
+    for digest in &digests {
+        world
+            .store
+            .delete_manifest(&repository(), digest, None, None)
+            .await
+            .unwrap();
+    }
+    let options = CollectOptions::new().grace(Duration::ZERO).forget_deleted(true);
+    let report = world.store.collect(&options, &()).await.unwrap();
+    assert!(report.deleted.forgotten_manifests <= count);
+    let report = world.store.collect(&options, &()).await.unwrap();
+    assert_eq!(
+        (report.deleted.manifests, report.deleted.forgotten_manifests),
+        (0, 0)
+    );
+    disk.clear().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = world.push_manifest("again").await {
         assert_eq!(error.code(), ErrorCode::StorageFull);
         assert!(Instant::now() < deadline, "there is room, and it is not used");
         tokio::time::sleep(Duration::from_millis(50)).await;

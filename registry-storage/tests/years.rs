@@ -32,6 +32,7 @@ const LARGE: usize = 20_000;
 const KEPT: u64 = 7;
 
 struct World<B> {
+    backend: Arc<B>,
     store: Store<B>,
     clock: Arc<ManualClock>,
     /// Where the bytes are files.
@@ -40,12 +41,14 @@ struct World<B> {
 
 fn world<B: Backend>(backend: B, files: Option<PathBuf>) -> World<B> {
     let clock = Arc::new(ManualClock::default());
+    let backend = Arc::new(backend);
     World {
         store: Store::with_options(
-            Arc::new(backend),
+            Arc::clone(&backend),
             Arc::clone(&clock) as Arc<dyn Clock>,
             StoreOptions::default(),
         ),
+        backend,
         clock,
         files,
     }
@@ -126,7 +129,7 @@ impl<B: Backend> World<B> {
 }
 
 // Not on a bucket, where records of what was deleted stay: there is no delete on a condition.
-on_memory_and_disk! { nothing_grows_in_a_year }
+on_memory_and_disk! { nothing_grows_in_a_year nothing_grows_in_a_year_that_keeps_what_is_deleted }
 
 async fn nothing_grows_in_a_year<B: Backend>(world: World<B>) {
     let mut images = Vec::new();
@@ -139,4 +142,14 @@ async fn nothing_grows_in_a_year<B: Backend>(world: World<B>) {
         }
     }
     assert_eq!(world.counts().await, after_a_month);
+}
+
+async fn nothing_grows_in_a_year_that_keeps_what_is_deleted<B: Backend>(mut world: World<B>) {
+    let options = StoreOptions {
+        keep_deleted: 7 * DAY,
+        ..StoreOptions::default()
+    };
+    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+    world.store = Store::with_options(Arc::clone(&world.backend), clock, options);
+    nothing_grows_in_a_year(world).await;
 }

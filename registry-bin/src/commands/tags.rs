@@ -226,11 +226,14 @@ impl Command for TagHistory {
                 None => break,
             }
         }
-        let what = tag.map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
+        let what = tag.map_or_else(
+            || format!("the tags of {repository}"),
+            |tag| format!("{repository}:{tag}"),
+        );
         let text = if json {
             json!({ "pastValues": past, "restorable": restorable }).to_string()
         } else if past + present == 0 {
-            format!("Nothing is kept of what {what} named before, and it names nothing now.")
+            format!("Nothing is kept of what {what} named before.")
         } else {
             format!(
                 "{} of {what}, of which {restorable} can be restored.",

@@ -307,7 +307,7 @@ fn a_killed_server_that_collects_keeps_what_is_named_and_nothing_else() {
     let text = format!(
         "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}, \
          maintenance: {{uploadpurging: {{age: 10s, interval: 1s}}}}}}\n\
-         collector: {{interval: 1s, grace: 0s}}\nhttp: {{addr: 127.0.0.1:0}}\n",
+         collector: {{interval: 1s, grace: 0s, keepdeleted: 1s}}\nhttp: {{addr: 127.0.0.1:0}}\n",
         root.display()
     );
     fs::write(&configuration, text).expect("the file can be written");

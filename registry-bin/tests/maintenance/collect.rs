@@ -32,12 +32,20 @@ fn what_is_deleted_is_freed_beside_the_server_and_what_is_named_stays() {
     assert_eq!(byte_files(&path.join("root")), 2);
     let dry = success(path, &["collect", "--dry-run", "--storage", "root"]);
     assert!(dry.contains("would remove 0 blobs"), "{dry}");
-    assert!(dry.contains("No manifest names 2 blobs (97.67 KiB)"), "{dry}");
+    assert!(
+        dry.contains("1 deleted manifest and 1 past value of tags"),
+        "{dry}"
+    );
     let said = success(path, &["collect", "--storage", "root"]);
     assert!(said.contains("Removed 0 blobs"), "{said}");
+    assert!(
+        said.contains("Kept for `tags restore`, the last until 20"),
+        "{said}"
+    );
     repository.get(&format!("blobs/{layer}")).expect_status(200);
     let said = success(path, &["collect", "--now", "--storage", "root"]);
     assert!(said.contains("Removed 2 blobs (97.67 KiB)"), "{said}");
+    assert!(said.contains("they cannot be restored any more"), "{said}");
     assert!(said.contains("Deleted 1 byte string."), "{said}");
     repository.get(&format!("blobs/{layer}")).expect_status(404);
     repository.get(&format!("blobs/{kept}")).expect_status(200);
@@ -91,7 +99,7 @@ fn a_server_collects_by_itself() {
     let configuration = folder.path().join("config.yml");
     let text = format!(
         "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}, maintenance: {{uploadpurging: {{interval: 1s}}}}}}\n\
-         collector: {{interval: 1s, grace: 0s}}\nhttp: {{addr: 127.0.0.1:0}}\n",
+         collector: {{interval: 1s, grace: 0s, keepdeleted: 1s}}\nhttp: {{addr: 127.0.0.1:0}}\n",
         root.display()
     );
     fs::write(&configuration, text).expect("the file can be written");
@@ -144,7 +152,7 @@ fn garbage_collect_frees_in_a_later_run_what_an_earlier_one_found() {
     let root = folder.path().join("root");
     let configuration = folder.path().join("config.yml");
     let text = format!(
-        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\ncollector: {{enabled: false, grace: 0s}}\n\
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\ncollector: {{enabled: false, grace: 0s, keepdeleted: 0s}}\n\
          http: {{addr: 127.0.0.1:0}}\n",
         root.display()
     );

@@ -12,6 +12,7 @@ mod images;
 mod repositories;
 mod retention;
 mod socket;
+mod tags;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

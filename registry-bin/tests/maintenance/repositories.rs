@@ -22,7 +22,7 @@ fn a_repository_is_deleted_beside_its_server_and_without_one() {
         let arguments = ["repositories", "delete", repository, "--storage", "root"];
         [&arguments[..], more].concat()
     };
-    let said = success(path, &delete("a", &[]));
+    let said = success(path, &delete("a", &["--purge"]));
     assert_eq!(
         said,
         "Deleted 2 tags, 2 manifests and 4 blobs (195.33 KiB) of a.\n"
@@ -37,6 +37,14 @@ fn a_repository_is_deleted_beside_its_server_and_without_one() {
     push(&a, "3", 1);
     a.get("manifests/3").expect_status(200);
     a.get("manifests/1").expect_status(404);
+    let said = success(path, &delete("a", &[]));
+    assert!(
+        said.starts_with(
+            "Deleted 1 tag, 1 manifest and 0 blobs (0 B) of a.\nIts tags can be restored until 20"
+        ),
+        "{said}"
+    );
+    a.get("manifests/3").expect_status(404);
     assert!(success(path, &["check", "--storage", "root"]).contains("nothing is broken"));
     assert!(server.terminate().success());
     let json = success(path, &delete("b", &["--json"]));
@@ -70,7 +78,7 @@ fn an_immutable_tag_of_the_configuration_keeps_a_repository_unless_it_is_forced(
     repository.get("manifests/latest").expect_status(200);
     let said = success(folder.path(), &[&delete[..], &["--force"]].concat());
     assert!(
-        said.starts_with("Deleted 2 tags, 1 manifest and 2 blobs"),
+        said.starts_with("Deleted 2 tags, 1 manifest and 0 blobs"),
         "{said}"
     );
     repository.get("manifests/v1").expect_status(404);

@@ -182,7 +182,7 @@ mod tests {
                 EndReason::RepositoryDeleted,
                 EndReason::Retention(policy),
             ] {
-                prop_assert_eq!(alloc::format!("{}", reason).parse(), Ok(reason));
+                prop_assert_eq!(alloc::format!("{reason}").parse(), Ok(reason));
             }
         }
 
@@ -191,7 +191,7 @@ mod tests {
             if let Ok(reason) = text.parse::<EndReason>()
                 && !matches!(reason, EndReason::Retention(_))
             {
-                prop_assert_eq!(alloc::format!("{}", reason), text);
+                prop_assert_eq!(alloc::format!("{reason}"), text);
             }
         }
     }

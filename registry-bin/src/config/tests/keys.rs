@@ -47,7 +47,7 @@ storage:
     uploadpurging: {enabled: false, age: 1h, maxopen: 5, interval: 2h, dryrun: true}
     readonly: {enabled: true}
 backup: {folder: /srv/backups, every: 1h, keep: 2}
-collector: {enabled: false, interval: 2h, grace: 1h, emptyrepositories: remove}
+collector: {enabled: false, interval: 2h, grace: 1h, keepdeleted: 1h, emptyrepositories: remove}
 retention:
   - repositories: ['team/**']
     tags: ['*']
