@@ -32,7 +32,8 @@ use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::storage_conformance::Random;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
-    Backend as _, CollectOptions, ObjectStoreBackend, RetainOptions, Store, StoreOptions,
+    Backend as _, CollectOptions, DeleteRepositoryOptions, ObjectStoreBackend, RetainOptions, Store,
+    StoreOptions,
 };
 
 type Process = Store<Faulty<ObjectStoreBackend>>;
@@ -861,7 +862,8 @@ impl Client {
         let process = Arc::clone(self.process());
         self.world.clock.advance(Duration::from_millis(1));
         self.world.deletes.fetch_add(1, Ordering::Relaxed);
-        let deleted = self.request(|| process.delete_repository(&repository, None, &()));
+        let options = DeleteRepositoryOptions::new();
+        let deleted = self.request(|| process.delete_repository(&repository, &options, &()));
         if let Err(error) = deleted.await {
             assert_eq!(error.code(), ErrorCode::NameUnknown, "{error:?}");
         }

@@ -1,5 +1,4 @@
 //! What was moved or deleted comes back as it was, while collectors and sweepers run; and goes when its time is over.
-#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 #[macro_use]
@@ -784,7 +783,7 @@ async fn a_delete_of_a_repository_that_stops_anywhere_loses_nothing() {
         for (text, digest) in [("t", &image.digest), ("index", &index)] {
             if world.named("a", text).await.is_none() {
                 let restored = world.try_restore("a", text, None).await;
-                assert_eq!(&restored.expect(&format!("cut at {cut}")).manifest.digest, digest);
+                assert_eq!(&restored.unwrap().manifest.digest, digest, "cut at {cut}");
             }
         }
         world.assert_whole("a", &image).await;
