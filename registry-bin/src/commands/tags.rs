@@ -55,15 +55,16 @@ impl FromStr for Named {
                 let tag = tag.parse();
                 (
                     name,
-                    Some(tag.map_err(|_| "what follows : is no tag".to_owned())?),
+                    Some(tag.map_err(|_| {
+                        "what follows : is no tag; write REPOSITORY:TAG without the name of the server"
+                            .to_owned()
+                    })?),
                 )
             }
             None => (front, None),
         };
         let repository = name.parse();
-        let repository = repository.map_err(|_| {
-            format!("{name} is no repository; write REPOSITORY:TAG without the name of the server")
-        })?;
+        let repository = repository.map_err(|_| format!("{name} is no repository"))?;
         Ok(Self {
             repository,
             tag,
