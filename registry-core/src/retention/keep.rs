@@ -32,14 +32,13 @@ pub(super) fn evaluate(
             if !matches_any(&policy.tags, &tag.tag) {
                 return Some(kept(Keeper::NotNamed));
             }
-            of_referrers(policy, tag, &subjects, now).map(|verdict| {
-                if verdict.is_dropped() && is_immutable(&tag.tag) {
-                    kept(Keeper::Immutable)
-                } else {
-                    verdict
-                }
-            })
+            of_referrers(policy, tag, &subjects, now)
         })
+        .collect();
+    // A signature whose image is not here may be for one in another repository, so a rule that names it may keep it. Such
+    // tags are counted by themselves, so that they displace no image.
+    let orphans: BTreeSet<usize> = (0..tags.len())
+        .filter(|index| matches!(verdicts.get(*index), Some(Some(verdict)) if ends(verdict)))
         .collect();
     let governed: Vec<usize> = (0..tags.len())
         .filter(|index| matches!(verdicts.get(*index), Some(None)))
@@ -50,7 +49,13 @@ pub(super) fn evaluate(
             .filter_map(|index| tags.get(*index).map(|tag| (*index, *tag)))
             .filter(|(_, tag)| rule.tags.is_empty() || matches_any(&rule.tags, &tag.tag))
             .collect();
-        for (index, until) in kept_by(rule, &of_rule, now) {
+        let orphans_of_rule: Vec<(usize, &TagFacts)> = orphans
+            .iter()
+            .filter_map(|index| tags.get(*index).map(|tag| (*index, *tag)))
+            .filter(|(_, tag)| matches_any(&rule.tags, &tag.tag))
+            .collect();
+        let kept = kept_by(rule, &of_rule, now).into_iter();
+        for (index, until) in kept.chain(kept_by(rule, &orphans_of_rule, now)) {
             if let Some(verdict) = verdicts.get_mut(index)
                 && is_longer(until, verdict.as_ref())
             {
@@ -63,13 +68,20 @@ pub(super) fn evaluate(
     }
     tags.iter()
         .zip(verdicts)
-        .map(|(tag, verdict)| match verdict {
-            None | Some(Verdict::Kept { until: Some(_), .. }) if is_immutable(&tag.tag) => {
+        .map(|(tag, verdict)| {
+            let verdict = verdict.unwrap_or(Verdict::Dropped);
+            if ends(&verdict) && is_immutable(&tag.tag) {
                 kept(Keeper::Immutable)
+            } else {
+                verdict
             }
-            verdict => verdict.unwrap_or(Verdict::Dropped),
         })
         .collect()
+}
+
+/// Returns whether a tag goes, now or at some time.
+const fn ends(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Dropped | Verdict::Kept { until: Some(_), .. })
 }
 
 fn matches_any(globs: &[Glob], tag: &Tag) -> bool {
@@ -101,6 +113,10 @@ fn of_referrers(
     let prefix = subject_of(&tag.tag)?;
     let subject = subjects.range(prefix.as_str()..).next();
     if let Some((_, subject)) = subject.filter(|(text, _)| text.starts_with(&prefix)) {
+        // An image may have its own digest as a tag.
+        if **subject == tag.digest {
+            return None;
+        }
         return Some(kept(Keeper::Subject((*subject).clone())));
     }
     Some(

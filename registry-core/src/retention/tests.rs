@@ -224,6 +224,7 @@ fn tags_of_signatures_live_and_die_with_their_image() {
     let signature = format!("sha256-{:064x}.sig", 1);
     let schema = format!("sha256-{:064x}", 1);
     let mut facts = tags(&[("a", 1), (&signature, 900), (&schema, 900)]);
+    (facts.tags[1].digest, facts.tags[2].digest) = (digest(50), digest(51));
     facts.manifests = vec![manifest(1, 900)];
     let retention = of(vec![newest(1)], Some(hours(2)));
     assert_eq!(kept_tags(&retention, &facts), ["a", &schema, &signature]);
@@ -237,6 +238,43 @@ fn tags_of_signatures_live_and_die_with_their_image() {
     // A signature that came before its image stays for as long as a manifest without a tag.
     facts.tags[1].pushed = Timestamp(NOW.0 - HOUR);
     assert_eq!(kept_tags(&retention, &facts), ["a", &signature]);
+}
+
+#[test]
+fn a_rule_that_names_them_keeps_signatures_of_images_elsewhere_and_they_displace_no_image() {
+    let signatures: Vec<String> = (1..4).map(|number| format!("sha256-{number:064x}.sig")).collect();
+    let mut facts = tags(&[("a", 3), ("b", 900)]);
+    for (signature, age) in signatures.iter().zip([1, 2, 900]) {
+        facts.tags.extend(tags(&[(signature, age)]).tags);
+    }
+    let named = |newest| KeepRule {
+        tags: vec!["*".parse().unwrap()],
+        newest: NonZeroU32::new(newest),
+        ..KeepRule::default()
+    };
+    let retention = of(vec![named(1)], Some(Duration::ZERO));
+    assert_eq!(kept_tags(&retention, &facts), ["a", &signatures[0]]);
+    let retention = of(vec![named(2)], Some(Duration::ZERO));
+    assert_eq!(
+        kept_tags(&retention, &facts),
+        ["a", "b", &signatures[0], &signatures[1]]
+    );
+    // A rule for every tag is for images.
+    let retention = of(vec![newest(5)], Some(Duration::ZERO));
+    assert_eq!(kept_tags(&retention, &facts), ["a", "b"]);
+}
+
+#[test]
+fn an_image_with_its_own_digest_as_a_tag_is_no_signature() {
+    let own = format!("sha256-{:064x}", 1);
+    let mut facts = tags(&[("a", 1), (&own, 900)]);
+    facts.tags[1].digest = digest(1);
+    facts.manifests = vec![manifest(1, 900)];
+    assert_eq!(kept_tags(&of(vec![newest(1)], Some(hours(2))), &facts), ["a"]);
+    assert_eq!(
+        kept_tags(&of(vec![newest(2)], Some(hours(2))), &facts),
+        ["a", &own]
+    );
 }
 
 #[test]

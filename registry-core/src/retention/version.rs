@@ -13,10 +13,25 @@ pub(super) struct Version<'a> {
     suffix: &'a str,
 }
 
-/// What is counted together: the major version, the minor one if it is counted by itself, and the suffix without its
-/// digits. `-rc1` and `-rc2` are counted together, and neither displaces a release or `-alpine`, which many images use for
-/// a variant.
-pub(super) type Series = (u64, Option<u64>, String);
+/// What is counted together: the major version, the minor one if it is counted by itself, and the kind of suffix.
+pub(super) type Series<'a> = (u64, Option<u64>, Kind<'a>);
+
+/// What suffixes are counted together. A release is displaced by releases only.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind<'a> {
+    Release,
+    /// A number or a date, as nightly builds have.
+    Number,
+    /// A stage on the way to a release, such as `rc` in `-rc1` and `-rc.2`, in small letters.
+    Stage(String),
+    /// Anything else. Many images use a suffix for a variant, and `-jdk17` is no later version of `-jdk11`.
+    Variant(&'a str),
+}
+
+/// The words for a stage on the way to a release.
+const STAGES: [&str; 12] = [
+    "alpha", "a", "beta", "b", "build", "dev", "m", "nightly", "pre", "preview", "rc", "snapshot",
+];
 
 /// The order within a series.
 pub(super) type Precedence<'a> = (u64, u64, Vec<Identifier<'a>>);
@@ -45,18 +60,27 @@ impl<'a> Version<'a> {
         parts.next().is_none().then_some(version)
     }
 
-    pub(super) fn series(&self, is_minor: bool) -> Series {
-        let kind = self
-            .suffix
-            .chars()
-            .filter(|character| !character.is_ascii_digit());
-        (self.major, is_minor.then_some(self.minor), kind.collect())
+    pub(super) fn series(&self, is_minor: bool) -> Series<'a> {
+        (self.major, is_minor.then_some(self.minor), Kind::of(self.suffix))
     }
 
     pub(super) fn precedence(&self) -> Precedence<'a> {
         let suffix = self.suffix;
         let identifiers = suffix.split('.').map(Identifier::parse);
         (self.minor, self.patch, identifiers.collect())
+    }
+}
+
+impl<'a> Kind<'a> {
+    fn of(suffix: &'a str) -> Self {
+        let is_number = |character: char| character.is_ascii_digit() || ".-_".contains(character);
+        let word = suffix.trim_end_matches(is_number).to_ascii_lowercase();
+        match word.as_str() {
+            "" if suffix.is_empty() => Self::Release,
+            "" => Self::Number,
+            stage if STAGES.contains(&stage) => Self::Stage(word),
+            _ => Self::Variant(suffix),
+        }
     }
 }
 
@@ -100,7 +124,9 @@ mod tests {
             ("1.9.0", "1.10.0"),
             ("1.0.0-rc9", "1.0.0-rc10"),
             ("1.0.0-rc.9", "1.0.0-rc.10"),
-            ("1.0.0-alpine3.9", "v1.0.1-alpine3.8"),
+            ("1.0.0-alpine3.9", "v1.0.1-alpine3.9"),
+            ("1.0.0-20261127", "1.0.0-20261128"),
+            ("1.0.0-SNAPSHOT.3", "1.0.1-SNAPSHOT.1"),
         ] {
             let (lower, higher) = (Version::parse(lower).unwrap(), Version::parse(higher).unwrap());
             assert_eq!(lower.series(false), higher.series(false));
@@ -109,10 +135,15 @@ mod tests {
     }
 
     #[test]
-    fn a_release_is_not_in_the_series_of_its_candidates() {
+    fn neither_candidates_nor_variants_displace_a_release_or_each_other() {
         let series = |tag| Version::parse(tag).unwrap().series(true);
         assert_ne!(series("1.0.0"), series("1.0.1-rc1"));
         assert_ne!(series("1.0.0-alpine"), series("1.0.0-rc1"));
+        assert_ne!(series("1.0.0"), series("1.0.1-20261128"));
+        assert_ne!(series("1.0.0-alpha"), series("1.0.1-beta1"));
+        assert_ne!(series("1.0.0-jdk11"), series("1.0.1-jdk17"));
+        assert_ne!(series("1.0.0-arm7"), series("1.0.1-arm64"));
+        assert_ne!(series("1.0.0-rc1-py3.9"), series("1.0.1-rc1-py3.10"));
         assert_ne!(series("1.0.0"), series("1.1.0"));
         assert_eq!(series("1.0.0"), series("v1.0.7"));
     }
