@@ -141,7 +141,7 @@ fn text(repository: &RepositoryName, deleted: &RepositoryDeleted) -> String {
     }
     if !deleted.is_gone {
         text += &format!(
-            "\n{} pushed or asked for meanwhile, so the repository stays with them; repeat the command to delete them.",
+            "\n{} stayed, so the repository stays with them: they were pushed or asked for meanwhile, or their time is later than this machine's. Repeat the command to delete them.",
             count(deleted.manifests_left, "manifest")
         );
     }

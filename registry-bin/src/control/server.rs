@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,30 +43,41 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait after the socket failed, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long to wait before the socket is created again, for example until there is room for it on a full disk.
+const LISTEN_PAUSE: Duration = Duration::from_secs(5);
+
 /// The socket of a server. It ends with [`ControlServer::shutdown`], or when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ControlServer {
     path: PathBuf,
-    /// Device and inode of the socket: another server may own a folder at the same path by now.
-    identity: Option<(u64, u64)>,
+    /// Device and inode of the socket once it is there: another server may own a folder at the same path by now.
+    identity: Arc<OnceLock<(u64, u64)>>,
     task: JoinHandle<()>,
 }
 
 impl ControlServer {
     /// Listens for commands of the type `C` below a root that this process owns, so any existing socket is that of a dead server.
+    /// If the socket cannot be created, that is logged, and tried again and again.
     ///
     /// # Errors
-    /// Errors of the system, and if the path is too long for a socket.
+    /// If the path is too long for a socket.
     #[expect(clippy::disallowed_methods, reason = "its owner ends it and waits for it")]
     pub(crate) fn start<C: Command + DeserializeOwned>(
         root: &Path,
         store: Arc<dyn Maintenance>,
     ) -> io::Result<Self> {
         let path = socket::path(root)?;
-        let listener = listen(root, &path).map_err(|cause| with_owner(root, cause))?;
-        let task = tokio::spawn(accept::<C>(listener, store));
+        let created = Arc::new(OnceLock::new());
+        let listener = listen(root, &path, &created)
+            .map_err(|cause| with_owner(root, cause))
+            .inspect_err(|error| {
+                tracing::warn!(%error, "commands such as check and backup cannot reach this server yet; their socket is tried again");
+            })
+            .ok();
+        let listening = listen_later(root.to_owned(), path.clone(), Arc::clone(&created), listener);
+        let task = tokio::spawn(async move { accept::<C>(listening.await, store).await });
         Ok(Self {
-            identity: identity(&path),
+            identity: created,
             path,
             task,
         })
@@ -83,7 +94,11 @@ impl ControlServer {
 impl Drop for ControlServer {
     fn drop(&mut self) {
         self.task.abort();
-        if identity(&self.path) != self.identity {
+        if self
+            .identity
+            .get()
+            .is_none_or(|created| identity(&self.path) != Some(*created))
+        {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
@@ -97,9 +112,28 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
+/// Returns a listener once there is one.
+async fn listen_later(
+    root: PathBuf,
+    path: PathBuf,
+    created: Arc<OnceLock<(u64, u64)>>,
+    mut listener: Option<UnixListener>,
+) -> UnixListener {
+    loop {
+        if let Some(listener) = listener {
+            return listener;
+        }
+        sleep(LISTEN_PAUSE).await;
+        listener = listen(&root, &path, &created).ok();
+        if listener.is_some() {
+            tracing::info!("commands such as check and backup reach this server now");
+        }
+    }
+}
+
 /// Creates a socket that only this user can ever connect to: it is created in a private folder, and moved into place
-/// when its mode is set.
-fn listen(root: &Path, path: &Path) -> io::Result<UnixListener> {
+/// when its mode is set. The folder stays, because a disk that is full at the next start has no block for another one.
+fn listen(root: &Path, path: &Path, created: &OnceLock<(u64, u64)>) -> io::Result<UnixListener> {
     let private = socket::private(root);
     let made = private.join("s");
     for stale in [path, &made] {
@@ -112,7 +146,9 @@ fn listen(root: &Path, path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(&made)?;
     fs::set_permissions(&made, Permissions::from_mode(0o600))?;
     fs::rename(&made, path)?;
-    fs::remove_dir(&private)?;
+    if let Some(identity) = identity(path) {
+        created.get_or_init(|| identity);
+    }
     Ok(listener)
 }
 

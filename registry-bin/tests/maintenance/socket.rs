@@ -31,6 +31,25 @@ fn only_the_user_of_the_server_may_use_it_and_one_that_was_left_is_replaced() {
     assert!(!root.join(SOCKET).exists());
 }
 
+/// On a full disk there may be no room for the socket at first.
+#[test]
+fn a_socket_that_cannot_be_created_at_the_start_is_created_later() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().join("root");
+    assert!(Server::on(&root).terminate().success());
+    let in_the_way = root.join(".sock/s");
+    fs::create_dir_all(&in_the_way).expect("it can be made");
+    let server = Server::on(&root);
+    server.output_with("their socket is tried again");
+    failure(folder.path(), &["check", "--storage", "root"]);
+    fs::remove_dir(&in_the_way).expect("it is there");
+    server.output_with("reach this server now");
+    success(folder.path(), &["check", "--storage", "root"]);
+    server.output_with("a command came through the socket");
+    assert!(server.terminate().success());
+    assert!(!root.join(SOCKET).exists());
+}
+
 #[test]
 fn each_of_two_servers_gets_its_own_commands() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
