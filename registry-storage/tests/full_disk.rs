@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
+use registry_core::retention::{KeepRule, Retention, RetentionPolicy};
 use registry_core::storage::{
     BlobStorage as _, Manifest, ManifestStorage as _, NewManifest, TagCondition, UploadKey,
     UploadStorage as _,
@@ -17,7 +18,7 @@ use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryNa
 use registry_storage::Maintenance as _;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::{ManualClock, SmallDisk};
-use registry_storage::{CollectOptions, Store, StoreOptions, Sweeper};
+use registry_storage::{CollectOptions, RetainOptions, ScrubOptions, Store, StoreOptions, Sweeper};
 
 /// A disk of `megabytes` over a folder.
 fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<SmallDisk> {
@@ -91,13 +92,13 @@ impl World {
 
     async fn push_manifest_with(&self, tag: &str, filler: &str) -> Result<Digest, Error> {
         let bytes = Bytes::from(format!(
-            "{{\"schemaVersion\":2,\"tag\":\"{tag}\",\"filler\":\"{filler}\"}}"
+            r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"tag":"{tag}","filler":"{filler}"}}}}"#
         ));
         let digest = Digest::of(Algorithm::Sha256, &bytes);
         let manifest = NewManifest {
             manifest: Manifest {
                 digest: digest.clone(),
-                media_type: "application/vnd.oci.image.manifest.v1+json".parse().unwrap(),
+                media_type: "application/vnd.oci.image.index.v1+json".parse().unwrap(),
                 bytes,
             },
             children: Vec::new(),
@@ -112,6 +113,58 @@ impl World {
         self.store.put_manifest(&repository(), manifest).await?;
         Ok(digest)
     }
+}
+
+/// Another program fills the disk, and the night is long: what is done by the clock leaves the reserve to the deletes.
+#[tokio::test]
+async fn what_frees_nothing_leaves_the_reserve_to_deletes() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = mount(folder.path(), 40, FILES) else {
+        return;
+    };
+    let root = folder.path().join("root");
+    let world = World::open(&root).await;
+    let digest = world.push_manifest("one").await.unwrap();
+    // What nothing names yet, and is too young to go.
+    world.push(100_000).await.unwrap();
+    disk.fill(0).unwrap();
+    world.store.probe().await.unwrap();
+    let reserve = || std::fs::metadata(root.join("reserve")).map_or(0, |file| file.len());
+    let held = reserve();
+    assert!(held > 1 << 20, "{held}");
+    let untagged = RetentionPolicy {
+        repositories: vec!["**".parse().unwrap()],
+        tags: vec!["*".parse().unwrap()],
+        keep: vec![KeepRule::default()],
+        untagged: Some(Duration::ZERO),
+    };
+    let retention = Retention {
+        policies: vec![untagged],
+        immutable: Vec::new(),
+    };
+    let options = CollectOptions::default();
+    for _ in 0..3 {
+        world.store.sweep().await.unwrap();
+        let scrubbed = world.store.scrub(&ScrubOptions::default(), &()).await.unwrap();
+        assert!(!scrubbed.is_finished && scrubbed.wait > Duration::ZERO);
+        let retain = RetainOptions::new(Arc::new(retention.clone()), &options);
+        world.store.retain(&retain, &()).await.unwrap();
+        let report = world.store.collect(&options, &()).await.unwrap();
+        assert_eq!(report.young.blobs, 1, "{report:?}");
+        assert_eq!(reserve(), held);
+        world.clock.advance(Duration::from_hours(1));
+    }
+    // The space is theirs, and that of what frees something.
+    world.clock.advance(Duration::from_hours(24));
+    assert_eq!(
+        world.store.collect(&options, &()).await.unwrap().condemned.blobs,
+        1
+    );
+    world
+        .store
+        .delete_manifest(&repository(), &digest, None, None)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::content::Pace;
 use super::finding::{Problem, RecordFinding, Repair};
-use crate::backend::{Again, Backend, Condition, Durability, RecordTransaction, Transaction, Version};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::observer::{Finding, MaintenanceObserver};
@@ -152,6 +152,9 @@ impl Default for Scrubbed {
     }
 }
 
+/// How long scrubbing waits if there is no space.
+const FULL_DISK_PAUSE: Duration = Duration::from_mins(10);
+
 impl<B: Backend> Store<B> {
     /// Returns what this process scrubbed.
     pub(crate) fn scrub_counts(&self) -> ScrubCounts {
@@ -180,6 +183,11 @@ impl<B: Backend> Store<B> {
             now: self.clock.now(),
         };
         let mut report = ScrubReport::default();
+        if self.is_short_of_space() {
+            // It frees nothing, so the space that is kept for deletes is not for its record.
+            report.wait = FULL_DISK_PAUSE;
+            return Ok(report);
+        }
         let (record, version) = match self.backend.transact(Durability::Deferred, claim).await? {
             Claimed::Wait(wait) => {
                 report.wait = wait;
@@ -340,10 +348,6 @@ struct Save {
 impl Transaction for Save {
     type Output = Option<Version>;
 
-    fn again(&self) -> Option<Again<Self>> {
-        Some(Again::Freeing(self.clone()))
-    }
-
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Option<Version>, Error> {
         let unchanged = Condition::Matches(self.version);
         write(records, &Key::scrub(), &self.record, &[], unchanged).await
@@ -404,10 +408,6 @@ impl Claim {
 
 impl Transaction for Claim {
     type Output = Claimed;
-
-    fn again(&self) -> Option<Again<Self>> {
-        Some(Again::Freeing(self.clone()))
-    }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Claimed, Error> {
         let key = Key::scrub();

@@ -221,7 +221,8 @@ impl<B: Backend> Store<B> {
                     adopting: std::sync::Arc::clone(&self.adopting),
                     now: self.clock.now(),
                 };
-                let decided = self.backend.transact(Durability::Synced, decide).await?;
+                // A grant that is Dead becomes durable at the latest with the blob's record, before its bytes go.
+                let decided = self.backend.transact(Durability::Deferred, decide).await?;
                 is_settled &= decided.iter().all(Decided::is_final);
                 for decided in decided {
                     report.add(decided);
@@ -290,7 +291,11 @@ impl Transaction for DecideGrants {
     type Output = Vec<Decided>;
 
     fn again(&self) -> Option<Again<Self>> {
-        Some(Again::Freeing(self.clone()))
+        Some(if self.cycle.is_dry_run {
+            Again::Reading(self.clone())
+        } else {
+            Again::Freeing(self.clone())
+        })
     }
 
     async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Vec<Decided>, Error> {
@@ -315,8 +320,6 @@ impl DecideGrants {
         is_named: bool,
     ) -> Result<Decided, Error> {
         let keys = GrantKeys::new(&self.repository, digest);
-        // Read before the kill, as for a delete.
-        let back_reference = records.get(&keys.back_reference).await?;
         let Ok(grant) = Found::<GrantRecord>::new(records.get(&keys.grant).await?.as_ref()) else {
             return Ok(Decided::Undecided);
         };
@@ -345,6 +348,7 @@ impl DecideGrants {
             }
             Collect::Kill => {
                 self.write_candidates(records).await?;
+                let back_reference = records.get(&keys.back_reference).await?;
                 kill_grant(records, &keys, &grant, back_reference, self.now).await?
             }
         };

@@ -202,6 +202,13 @@ impl CollectReport {
         }
     }
 
+    /// Returns whether the cycle changed what is stored, or would have.
+    const fn changes_records(&self) -> bool {
+        let blobs = self.condemned.blobs + self.revived.blobs + self.removed.blobs + self.removed_blobs.blobs;
+        let forgotten = self.deleted.forgotten_manifests + self.deleted.forgotten_tags;
+        blobs + forgotten + self.empty_repositories > 0
+    }
+
     /// Returns whether another cycle, at the same time and with a grace of zero, would have something to do.
     #[must_use]
     pub const fn has_more(&self) -> bool {
@@ -229,10 +236,30 @@ impl<B: Backend> Store<B> {
         options: &CollectOptions,
         observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error> {
-        let mut report = CollectReport::default();
         if self.is_adopting().await? {
-            return Ok(report);
+            return Ok(CollectReport::default());
         }
+        if self.is_short_of_space() && !options.is_dry_run {
+            // A cycle writes before it frees anything. With nothing to free, it would give away the space that is kept for
+            // deletes.
+            let dry_run = options.dry_run(true);
+            let report = self.collect_in_cycle(&dry_run, options.is_full, observer).await?;
+            if !report.changes_records() {
+                return Ok(report);
+            }
+        }
+        // A person who asks what a cycle would do asks about everything.
+        self.collect_in_cycle(options, options.is_full || options.is_dry_run, observer)
+            .await
+    }
+
+    async fn collect_in_cycle(
+        &self,
+        options: &CollectOptions,
+        is_full: bool,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<CollectReport, Error> {
+        let mut report = CollectReport::default();
         let cycle = self.begin_cycle(options).await?;
         let forget = if options.forgets_deleted {
             Forget::All
@@ -240,8 +267,6 @@ impl<B: Backend> Store<B> {
             Forget::Old
         };
         report.deleted = self.forget(Key::all_kept(), forget, options.is_dry_run).await?;
-        // What is left to do is not written down by a dry run, so it looks at everything.
-        let is_full = options.is_full || options.is_dry_run;
         self.collect_repositories(&cycle, is_full, &mut report, observer)
             .await?;
         if options.removes_empty_repositories {

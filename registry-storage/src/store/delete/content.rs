@@ -78,7 +78,7 @@ impl DeleteGrant {
 }
 
 /// Makes a grant Dead as it was read, and removes its record and the back reference. Returns `false` if it was written since.
-/// The back reference has to be read before the grant.
+/// The back reference has to be read before: a push that publishes the grant again rewrites it first.
 pub(in crate::store) async fn kill_grant(
     records: &mut dyn RecordTransaction,
     keys: &GrantKeys,

@@ -111,10 +111,29 @@ impl<B: Backend> Store<B> {
         options: &RetainOptions,
         observer: &dyn MaintenanceObserver,
     ) -> Result<RetainReport, Error> {
-        let mut report = RetainReport::default();
         if options.retention.policies.is_empty() || self.is_adopting().await? {
-            return Ok(report);
+            return Ok(RetainReport::default());
         }
+        if self.is_short_of_space() && !options.is_dry_run {
+            // As for a cycle of the collector: with nothing to drop, nothing is written.
+            let dry_run = RetainOptions {
+                is_dry_run: true,
+                ..options.clone()
+            };
+            let report = self.retain_in_cycle(&dry_run, observer).await?;
+            if !report.has_more() {
+                return Ok(report);
+            }
+        }
+        self.retain_in_cycle(options, observer).await
+    }
+
+    async fn retain_in_cycle(
+        &self,
+        options: &RetainOptions,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<RetainReport, Error> {
+        let mut report = RetainReport::default();
         let cycle = CollectOptions::new()
             .grace(options.grace)
             .dry_run(options.is_dry_run);
