@@ -1,6 +1,7 @@
 //! What the storage protocol requires of a place that keeps records and bytes.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -423,6 +424,17 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns how many bytes exist under a name; `None` if there are none, or if they are not finished and the backend
     /// does not show unfinished ones.
     fn bytes_size(&self, name: &BytesName) -> impl Future<Output = Result<Option<u64>, Error>> + Send;
+
+    /// Makes the next read of a range of bytes come from the medium, and not from memory that has what the medium had
+    /// once: for callers that verify what it has. The default does nothing.
+    fn forget_cached(
+        &self,
+        name: &BytesName,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        drop((name, range));
+        std::future::ready(Ok(()))
+    }
 
     /// Drops what was written of unfinished bytes that nothing names any more, unless they are listed as bytes.
     fn abort_bytes(&self, bytes: &StagedBytes) -> impl Future<Output = Result<(), Error>> + Send;

@@ -4,9 +4,18 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+#[cfg(target_os = "linux")]
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
+
+#[cfg(target_os = "linux")]
+use rustix::{
+    fs::{Advice, fadvise},
+    io::Errno,
+};
 
 use super::rights;
 
@@ -93,6 +102,16 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `UnexpectedEof` if the file ends before, and those of pread(2).
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Drops what the operating system keeps of a range in memory, so that the next read of it comes from the medium. What
+    /// was written and not synced stays. The default does nothing.
+    ///
+    /// # Errors
+    /// Those of posix_fadvise(2).
+    fn forget_cached(&self, range: Range<u64>) -> io::Result<()> {
+        drop(range);
+        Ok(())
+    }
 
     /// Writes all of `content` at `offset`.
     ///
@@ -191,6 +210,19 @@ impl DiskFile for File {
         self.read_exact_at(buffer, offset)
     }
 
+    #[cfg(target_os = "linux")]
+    fn forget_cached(&self, range: Range<u64>) -> io::Result<()> {
+        // No length means to the end of the file.
+        let Some(length) = NonZeroU64::new(range.end.saturating_sub(range.start)) else {
+            return Ok(());
+        };
+        match fadvise(self, range.start, Some(length), Advice::DontNeed) {
+            // A kernel may be built without it.
+            Err(Errno::NOSYS) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
     fn write_at(&self, content: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(content, offset)
     }
@@ -209,5 +241,58 @@ impl DiskFile for File {
 
     fn sync_all(&self) -> io::Result<()> {
         Self::sync_all(self)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::IoSliceMut;
+    use std::time::{Duration, Instant};
+
+    use rustix::fs::statfs;
+    use rustix::io::{ReadWriteFlags, preadv2};
+
+    use super::*;
+
+    const SIZE: usize = 1 << 20;
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+    /// Returns whether memory has the first page; `None` if the file system does not say.
+    fn is_cached(file: &File) -> Option<bool> {
+        let mut buffer = [0; 1];
+        match preadv2(
+            file,
+            &mut [IoSliceMut::new(&mut buffer)],
+            0,
+            ReadWriteFlags::NOWAIT,
+        ) {
+            Ok(_) => Some(true),
+            Err(Errno::AGAIN) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_is_read_from_the_medium() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, vec![1; SIZE]).unwrap();
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        file.read_exact_at(&mut vec![0; SIZE], 0).unwrap();
+        // What is in memory only has no other medium.
+        let is_in_memory = i64::try_from(statfs(&path).unwrap().f_type) == Ok(TMPFS_MAGIC);
+        if is_in_memory || is_cached(&file) != Some(true) {
+            println!("skipped: the file system does not say what is in memory");
+            return;
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while is_cached(&file) == Some(true) {
+            assert!(Instant::now() < deadline, "it stays in memory");
+            file.forget_cached(0..SIZE as u64).unwrap();
+        }
+        file.read_exact_at(&mut vec![0; SIZE], 0).unwrap();
+        file.forget_cached(0..0).unwrap();
+        assert_eq!(is_cached(&file), Some(true), "an empty range is nothing, not all");
     }
 }

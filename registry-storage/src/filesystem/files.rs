@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -284,6 +285,15 @@ impl Files {
     pub(super) fn length(&self, name: &BytesName, file: &dyn DiskFile) -> Result<u64, Error> {
         file.length()
             .map_err(|cause| file_error("stat", &self.path(name), cause))
+    }
+
+    /// Drops what the operating system keeps of a file in memory.
+    pub(super) fn forget_cached(&self, name: &BytesName, range: Range<u64>) -> Result<(), Error> {
+        let Some(file) = self.open(name)? else {
+            return Ok(());
+        };
+        file.forget_cached(range)
+            .map_err(|cause| file_error("fadvise", &self.path(name), cause))
     }
 
     pub(super) fn delete(&self, name: &BytesName) -> Result<(), Error> {

@@ -45,6 +45,7 @@ mod writer;
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
@@ -475,6 +476,13 @@ impl Backend for FilesystemBackend {
         let (files, name) = (self.files()?, name.clone());
         let path = Arc::new(files.path(&name));
         self.reads.begin(&path, move || files.size(&name)).await
+    }
+
+    async fn forget_cached(&self, name: &BytesName, range: Range<u64>) -> Result<(), Error> {
+        let (files, name) = (self.files()?, name.clone());
+        let path = Arc::new(files.path(&name));
+        let forget = move || files.forget_cached(&name, range);
+        self.reads.begin(&path, forget).await
     }
 
     /// Does nothing: the file is listed as bytes, and the sweeper deletes it.

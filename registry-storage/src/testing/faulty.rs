@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -347,6 +348,10 @@ impl<B: Backend> Backend for Faulty<B> {
 
     async fn delete_bytes(&self, name: &BytesName) -> Result<(), Error> {
         self.plan.call(self.inner.delete_bytes(name)).await
+    }
+
+    async fn forget_cached(&self, name: &BytesName, range: Range<u64>) -> Result<(), Error> {
+        self.plan.call(self.inner.forget_cached(name, range)).await
     }
 
     async fn list_bytes(&self, after: Option<&BytesName>, limit: usize) -> Result<Vec<BytesName>, Error> {

@@ -13,6 +13,7 @@ use super::finding::{Problem, Repair};
 use super::quarantine::SuspectBlob;
 use super::repair::outcome;
 use crate::backend::{Backend, Durability, Expect, Version, VersionedRecord};
+use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::observer::{MaintenanceObserver, Step};
 use crate::record::{BlobBytes, BlobRecord, SessionRecord};
@@ -21,6 +22,9 @@ use crate::store::hash::hash;
 
 /// How much time in which less was read than allowed may be made up for.
 const MAKE_UP: Duration = Duration::from_secs(1);
+
+/// After how many bytes the memory that the operating system read them into is given back.
+const FORGET_EVERY: u64 = 8 * 1024 * 1024;
 
 /// Limits the rate of reading, and reports the progress.
 pub(super) struct Pace<'p> {
@@ -160,7 +164,7 @@ impl<B: Backend> Store<B> {
         let Some(pace) = pace else { return Ok(None) };
         match self.backend.open_bytes(&name, Expect::Nothing).await? {
             Some(content) => {
-                let problem = verify(digest, content, size, pace).await?;
+                let problem = self.verify(digest, &name, content, size, pace).await?;
                 Ok(problem.map(|problem| {
                     let is_served = matches!(problem, Problem::OtherContent { .. });
                     (problem, is_served)
@@ -168,6 +172,50 @@ impl<B: Backend> Store<B> {
             }
             None => Ok(Some((Problem::MissingBytes, false))),
         }
+    }
+
+    /// Reads content from the medium and compares its digest. Content whose digest has an unknown algorithm is only
+    /// read.
+    ///
+    /// What memory has of it would say what the medium had once, so it is dropped before. What was read is dropped too, as
+    /// a round would otherwise displace what clients read.
+    async fn verify(
+        &self,
+        digest: &Digest,
+        name: &BytesName,
+        content: Arc<dyn BlobContent>,
+        size: u64,
+        pace: &mut Pace<'_>,
+    ) -> Result<Option<Problem>, Error> {
+        self.backend.forget_cached(name, 0..size).await?;
+        let mut hasher = digest.algorithm().map(Hasher::new);
+        let mut stream = content.read(0..size);
+        let (mut read, mut forgotten) = (0_u64, 0_u64);
+        while let Some(chunk) = stream.next().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) if error.code() == ErrorCode::BlobUnknown => {
+                    return Ok(Some(Problem::MissingBytes));
+                }
+                Err(error) => {
+                    let cause = std::error::Error::source(&error)
+                        .map_or_else(|| error.to_string(), ToString::to_string);
+                    return Ok(Some(Problem::UnreadableBytes { cause }));
+                }
+            };
+            let length = chunk.len() as u64;
+            if let Some(state) = hasher.take() {
+                hasher = Some(hash(state, chunk).await?);
+            }
+            read = read.saturating_add(length);
+            if read - forgotten >= FORGET_EVERY || read >= size {
+                self.backend.forget_cached(name, forgotten..read).await?;
+                forgotten = read;
+            }
+            pace.after(length).await;
+        }
+        let found = hasher.map(Hasher::finish).filter(|found| found != digest);
+        Ok(found.map(|found| Problem::OtherContent { found }))
     }
 
     /// Compares an upload with its bytes. A backend that cannot read unfinished bytes checks them when it completes them.
@@ -187,33 +235,4 @@ impl<B: Backend> Store<B> {
 
 fn other_length(expected: u64, found: u64) -> Option<Problem> {
     (expected != found).then_some(Problem::OtherLength { expected, found })
-}
-
-/// Reads content and compares its digest. Content whose digest has an unknown algorithm is only read.
-async fn verify(
-    digest: &Digest,
-    content: Arc<dyn BlobContent>,
-    size: u64,
-    pace: &mut Pace<'_>,
-) -> Result<Option<Problem>, Error> {
-    let mut hasher = digest.algorithm().map(Hasher::new);
-    let mut stream = content.read(0..size);
-    while let Some(chunk) = stream.next().await {
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) if error.code() == ErrorCode::BlobUnknown => return Ok(Some(Problem::MissingBytes)),
-            Err(error) => {
-                let cause =
-                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                return Ok(Some(Problem::UnreadableBytes { cause }));
-            }
-        };
-        let length = chunk.len() as u64;
-        if let Some(state) = hasher.take() {
-            hasher = Some(hash(state, chunk).await?);
-        }
-        pace.after(length).await;
-    }
-    let found = hasher.map(Hasher::finish).filter(|found| found != digest);
-    Ok(found.map(|found| Problem::OtherContent { found }))
 }
