@@ -429,10 +429,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// once: for callers that verify what it has. The default does nothing.
     fn forget_cached(
         &self,
-        name: &BytesName,
-        range: Range<u64>,
+        _name: &BytesName,
+        _range: Range<u64>,
     ) -> impl Future<Output = Result<(), Error>> + Send {
-        drop((name, range));
         std::future::ready(Ok(()))
     }
 

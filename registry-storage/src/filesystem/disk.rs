@@ -107,9 +107,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// was written and not synced stays. The default does nothing.
     ///
     /// # Errors
-    /// Those of posix_fadvise(2).
-    fn forget_cached(&self, range: Range<u64>) -> io::Result<()> {
-        drop(range);
+    /// Those of `posix_fadvise(2)`.
+    fn forget_cached(&self, _range: Range<u64>) -> io::Result<()> {
         Ok(())
     }
 
@@ -255,7 +254,6 @@ mod tests {
     use super::*;
 
     const SIZE: usize = 1 << 20;
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
 
     /// Returns whether memory has the first page; `None` if the file system does not say.
     fn is_cached(file: &File) -> Option<bool> {
@@ -280,8 +278,8 @@ mod tests {
         let file = File::open(&path).unwrap();
         file.sync_all().unwrap();
         file.read_exact_at(&mut vec![0; SIZE], 0).unwrap();
-        // What is in memory only has no other medium.
-        let is_in_memory = i64::try_from(statfs(&path).unwrap().f_type) == Ok(TMPFS_MAGIC);
+        // A tmpfs has no medium but memory.
+        let is_in_memory = statfs(&path).unwrap().f_type == 0x0102_1994;
         if is_in_memory || is_cached(&file) != Some(true) {
             println!("skipped: the file system does not say what is in memory");
             return;

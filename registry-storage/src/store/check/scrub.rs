@@ -28,8 +28,13 @@ const BLOB_COST: u64 = 16 * 1024;
 /// After how many times [`ScrubOptions::save`] without a word from the process that scrubs another one goes on.
 const PATIENCE_FACTOR: u32 = 5;
 
-/// How many blobs in a row may fail to be read before the medium as a whole counts as failed.
+/// How many blobs in a row may fail to be read before the medium as a whole counts as failed. Those whose content is in
+/// their records do not count.
 const FAILURES_IN_A_ROW: u32 = 16;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the bytes of a blob cannot be read, nor those of the {FAILURES_IN_A_ROW} before")]
+struct Unreadable;
 
 /// How a store is scrubbed.
 #[derive(Clone, Debug)]
@@ -242,32 +247,38 @@ impl<B: Backend> Store<B> {
                     bytes: pace.read() - before,
                     ..ScrubCounts::default()
                 };
-                failures = match scrubbed {
-                    Ok(None) => 0,
+                let mut failure = None;
+                match scrubbed {
+                    Ok(None) => {}
                     Ok(Some((problem, repair))) => {
                         match problem {
-                            Problem::UnreadableBytes { .. } => found.unreadable = 1,
+                            Problem::UnreadableBytes { .. } => failure = Some(Error::internal(Unreadable)),
                             _ => found.broken = 1,
                         }
                         found.quarantined = u64::from(repair == Repair::Done);
                         let finding = RecordFinding { key, problem, repair };
                         observer.found(Finding::Record(finding)).await;
-                        0
                     }
-                    Err(error) if failures >= FAILURES_IN_A_ROW => return Err(error),
                     Err(error) => {
-                        found.unreadable = 1;
                         let cause = std::error::Error::source(&error);
                         tracing::warn!(%digest, %error, cause, "a blob could not be scrubbed; the next round tries again");
-                        failures + 1
+                        failure = Some(error);
                     }
-                };
+                }
+                found.unreadable = u64::from(failure.is_some());
                 counts.add(found);
                 self.scrubbed
                     .counts
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .add(found);
+                match failure {
+                    Some(error) if failures >= FAILURES_IN_A_ROW => return Err(error),
+                    Some(_) => failures += 1,
+                    // Content that is in its record says nothing about the medium of bytes.
+                    None if found.bytes > 0 => failures = 0,
+                    None => {}
+                }
                 place.record.after = Some(digest);
             }
         }

@@ -1,4 +1,4 @@
-//! Scrubbing reads what the medium has, not what memory has of it.
+//! Scrubbing reads what the disk has, not what memory has of it, and stops on a disk that cannot be read.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 #[expect(dead_code, reason = "each test program uses its own part")]
@@ -33,6 +33,10 @@ struct Cache {
     files: Mutex<HashMap<PathBuf, Vec<u8>>>,
     /// The medium returns wrong bytes once.
     errs_once: AtomicBool,
+    /// Files cannot be opened.
+    refuses: AtomicBool,
+    /// Files cannot be read.
+    fails: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -74,6 +78,9 @@ impl Disk for CachingDisk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        if self.0.refuses.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         Ok(self.wrap(path, RealDisk.open(path, access)?))
     }
 
@@ -100,6 +107,9 @@ impl Disk for CachingDisk {
 
 impl DiskFile for CachedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.cache.fails.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Other.into());
+        }
         let mut files = self.cache.files.lock().unwrap();
         if !files.contains_key(&self.path) {
             let mut content = vec![0; usize::try_from(self.file.length()?).unwrap()];
@@ -228,4 +238,36 @@ async fn a_round_leaves_nothing_in_memory() {
     let world = world().await;
     world.scrub().await;
     assert_eq!(world.disk.cached(), 0);
+}
+
+/// Small blobs are in their records, and say nothing about the disk.
+#[tokio::test]
+async fn a_disk_that_cannot_be_read_stops_the_round() {
+    let world = world().await;
+    for fill in 0..60 {
+        push_blob(&world.store, "a/b", &Bytes::from(vec![fill; 100])).await;
+    }
+    for fill in 0..20 {
+        push_blob(&world.store, "a/b", &Bytes::from(vec![fill; 20_000])).await;
+    }
+    let Cache { refuses, fails, .. } = &*world.disk.0;
+    let options = ScrubOptions::new()
+        .bytes_per_second(u64::MAX)
+        .settle(Duration::ZERO);
+    for what in [refuses, fails] {
+        let before = world.store.scrubbed();
+        what.store(true, Ordering::Relaxed);
+        world.store.scrub(&options, &()).await.unwrap_err();
+        what.store(false, Ordering::Relaxed);
+        let counts = world.store.scrubbed();
+        assert_eq!(
+            (counts.unreadable - before.unreadable, counts.broken),
+            (17, 0),
+            "{counts:?}"
+        );
+    }
+    // A round whose failures are not in a row goes to its end.
+    let report = world.store.scrub(&options, &()).await.unwrap();
+    assert!(report.is_finished);
+    assert_eq!((report.counts.blobs, report.counts.unreadable), (81, 0));
 }
