@@ -35,6 +35,7 @@ pub mod page;
 mod percent;
 pub mod policy;
 pub mod printable;
+pub mod quota;
 pub mod range;
 pub mod reference;
 pub mod referrers;

@@ -258,6 +258,20 @@ impl Key {
         Self("kept/".into())
     }
 
+    /// What the repositories that a quota is for have, by the hash of its patterns.
+    #[must_use]
+    pub fn quota(patterns: &Digest) -> Self {
+        Self(format!("quotas/{}", slashed(patterns)).into())
+    }
+
+    /// Returns where the records of a repository other than its grants end: it sorts after all of them, and before those of
+    /// any other.
+    #[must_use]
+    pub fn end_of_repository(repository: &RepositoryName) -> Self {
+        // `0` is the character after `/`.
+        Self(format!("repositories/{}/!0", Split(repository.as_str())).into())
+    }
+
     /// The note of a long push to a repository.
     #[must_use]
     pub fn push(repository: &RepositoryName, id: Uuid) -> Self {

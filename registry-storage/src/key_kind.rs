@@ -53,6 +53,8 @@ pub(crate) enum KeyKind {
     Candidates(Uuid),
     PassOverRepositories,
     PassOverBlobs,
+    /// What a quota counts.
+    Quota(Digest),
 }
 
 impl KeyKind {
@@ -72,10 +74,37 @@ impl KeyKind {
             "adopted" => Some(Self::Adopted(name(rest.strip_suffix('!')?)?)),
             "collector" => of_collector(rest),
             "scrub" => Some(Self::Scrub),
+            "quotas" => digest(rest).map(Self::Quota),
             _ => None,
         }?;
         // A record under any other spelling would not be found, because lookups use the canonical one.
         (kind.key() == *key).then_some(kind)
+    }
+
+    /// Returns the repository that a record is about, if it is one.
+    pub(crate) const fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Grant(repository, _)
+            | Self::Manifest(repository, _)
+            | Self::Tag(repository, _)
+            | Self::Tagged(repository, ..)
+            | Self::RepositoryBlob(repository, _)
+            | Self::Referrer { repository, .. }
+            | Self::Repository(repository)
+            | Self::Delete(repository, _)
+            | Self::Push(repository, _)
+            | Self::Adopted(repository)
+            | Self::Changed(repository) => Some(repository),
+            Self::Blob(_)
+            | Self::Upload(_)
+            | Self::Adoption
+            | Self::Cycles
+            | Self::Scrub
+            | Self::Candidates(_)
+            | Self::PassOverRepositories
+            | Self::PassOverBlobs
+            | Self::Quota(_) => None,
+        }
     }
 
     /// Spells the key.
@@ -117,6 +146,7 @@ impl KeyKind {
             Self::Candidates(id) => Key::candidates(*id),
             Self::PassOverRepositories => Key::pass_over_repositories(),
             Self::PassOverBlobs => Key::pass_over_blobs(),
+            Self::Quota(patterns) => Key::quota(patterns),
         }
     }
 }
@@ -256,6 +286,7 @@ mod tests {
         ) {
             let until = Timestamp(until);
             let tag: Tag = tag.parse().unwrap();
+            let other_patterns = other.clone();
             let kinds = [
                 KeyKind::Blob(digest.clone()),
                 KeyKind::Grant(repository.clone(), digest.clone()),
@@ -280,6 +311,7 @@ mod tests {
                 KeyKind::PassOverRepositories,
                 KeyKind::PassOverBlobs,
                 KeyKind::Cycles,
+                KeyKind::Quota(other_patterns),
                 KeyKind::Scrub,
                 KeyKind::Upload(UploadId::from_random(id)),
                 KeyKind::Adoption,
@@ -290,7 +322,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|scrub|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|scrub|quotas|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

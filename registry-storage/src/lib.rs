@@ -130,7 +130,7 @@ pub use crate::object_store::{S3Encryption, S3Options};
 pub use crate::observer::{Finding, MaintenanceObserver, Step};
 pub use crate::scrubber::Scrubber;
 pub use crate::store::{
-    BlobCount, CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, DeletedCount, RetainOptions,
+    BlobCount, CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, DeletedCount, QuotaUsage, RepositoryUsage, RetainOptions,
     RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store, StoreOptions, SweepReport, check,
 };
 pub use crate::sweeper::Sweeper;

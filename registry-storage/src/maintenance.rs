@@ -7,11 +7,13 @@ use std::fmt;
 use std::path::Path;
 #[cfg(all(feature = "filesystem", unix))]
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use registry_core::quota::Quota;
 use registry_core::retention::Verdicts;
 use registry_core::storage::RepositoryDeleted;
-use registry_core::{Error, RepositoryName, Storage, Timestamp};
+use registry_core::{Digest, Error, RepositoryName, Storage, Timestamp};
 
 #[cfg(all(feature = "filesystem", unix))]
 use crate::backend::NotOnDisk;
@@ -29,7 +31,7 @@ use crate::layout::{self, LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{
-    CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, RetainOptions, RetainReport,
+    CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, QuotaUsage, RepositoryUsage, RetainOptions, RetainReport,
     ScrubCounts, ScrubOptions, ScrubReport, Store, SweepReport,
 };
 
@@ -181,6 +183,60 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         options: &DeleteRepositoryOptions,
         observer: &dyn MaintenanceObserver,
     ) -> Result<RepositoryDeleted, Error>;
+
+    /// Sets what repositories may have, in place of what was set before. What is over a quota already stays; only more of
+    /// it is refused, with [`Denied`](registry_core::ErrorCode::Denied) and the numbers.
+    ///
+    /// A quota counts from then on. What there was before has to be [counted](Self::count_for_quotas) once: until then only
+    /// what was added since is known, and limited. Each process that changes a store should have set the same patterns;
+    /// the limits are its own. A process without them changes what is not counted until everything is counted again.
+    fn set_quotas(&self, quotas: Vec<Quota>);
+
+    /// Returns what is used of each quota that is [set](Self::set_quotas), in no particular order. It reads a record for
+    /// each.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, Error>;
+
+    /// Counts from the records what the repositories of quotas have, for each quota for which that is not known exactly, or
+    /// was counted longer ago than `after`.
+    ///
+    /// Pushes go on and are counted meanwhile; some of them may count twice until the next count. It lists the tags,
+    /// manifests and blobs of these repositories, and reads the records of the manifests and of the right to each blob.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn count_for_quotas(
+        &self,
+        after: Option<Duration>,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<(), Error>;
+
+    /// Refuses a blob that no quota has room for now, unless the repository has it already; one of unknown size if not a
+    /// byte is left. It is a look ahead, so that a client need not send it: what is published is decided when it is.
+    ///
+    /// # Errors
+    /// [`Denied`](registry_core::ErrorCode::Denied) with the numbers; those of the medium.
+    async fn require_room_for_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: Option<&Digest>,
+        size: Option<u64>,
+    ) -> Result<(), Error>;
+
+    /// Counts what a repository has, from its records, and with `is_shared` how much of it another repository has too,
+    /// which takes a listing for each blob.
+    ///
+    /// # Errors
+    /// [`NameUnknown`](registry_core::ErrorCode::NameUnknown) if there is nothing; those of the medium.
+    async fn repository_usage(
+        &self,
+        repository: &RepositoryName,
+        is_shared: bool,
+    ) -> Result<RepositoryUsage, Error>;
 
     /// Waits until a sweep may make room for writes that are refused for lack of space. Cancel safe.
     async fn sweep_wanted(&self);
@@ -373,6 +429,39 @@ impl<B: Backend> Maintenance for Store<B> {
         observer: &dyn MaintenanceObserver,
     ) -> Result<RepositoryDeleted, Error> {
         self.note_room(self.delete_whole_repository(repository, options, observer).await)
+    }
+
+    fn set_quotas(&self, quotas: Vec<Quota>) {
+        self.replace_quotas(quotas);
+    }
+
+    async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, Error> {
+        self.used_quotas().await
+    }
+
+    async fn count_for_quotas(
+        &self,
+        after: Option<Duration>,
+        observer: &dyn MaintenanceObserver,
+    ) -> Result<(), Error> {
+        self.count_all(after, observer).await
+    }
+
+    async fn require_room_for_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: Option<&Digest>,
+        size: Option<u64>,
+    ) -> Result<(), Error> {
+        self.has_room_for_blob(repository, digest, size).await
+    }
+
+    async fn repository_usage(
+        &self,
+        repository: &RepositoryName,
+        is_shared: bool,
+    ) -> Result<RepositoryUsage, Error> {
+        self.usage_of(repository, is_shared).await
     }
 
     async fn sweep_wanted(&self) {

@@ -6,6 +6,7 @@
 use crate::chain::State;
 use bytes::{Bytes, BytesMut};
 use registry_core::hash::HashSnapshot;
+use registry_core::quota::Amount;
 use registry_core::storage::EndReason;
 use registry_core::upload::UploadSnapshot;
 use registry_core::{Annotations, Descriptor, Digest, Error, MediaType, RepositoryName, Tag, Timestamp};
@@ -300,6 +301,24 @@ pub(crate) struct ScrubRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// What the repositories that a quota is for have together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct QuotaRecord {
+    /// What they have. It may be more than that, never less once it was counted.
+    pub(crate) used: Amount,
+    /// The sum of everything that was ever added.
+    pub(crate) added: Amount,
+    /// New whenever a count begins or ends.
+    pub(crate) epoch: Uuid,
+    /// When everything was last counted; `None` before the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counted: Option<Timestamp>,
+    /// Nothing was written while it was counted.
+    pub(crate) is_exact: bool,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// A repository in which the collector may find something: Live since something changed, Pending once a cycle has begun
 /// to read it, Dead if there is nothing left to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -417,7 +436,8 @@ always_live!(
     CyclesRecord,
     CandidatesRecord,
     PassRecord,
-    ScrubRecord
+    ScrubRecord,
+    QuotaRecord
 );
 
 /// Writes a record.

@@ -12,6 +12,7 @@ use super::edge::{Found, contended, read_latest, rescue, write};
 use super::hash::hash;
 use super::looks::{Looked, Looks, Unseen};
 use super::mount::{GrantKeys, enter_grant, point_grant, publish_grant, withdraw_grant};
+use super::quota::is_over_quota;
 use super::session::Session;
 use super::session_lock::HeldSession;
 use super::uploads::send_again;
@@ -23,7 +24,25 @@ use crate::key_kind::KeyKind;
 use crate::record::{BlobBytes, BlobRecord, SessionRecord, Stamp};
 
 impl<B: Backend> Store<B> {
+    /// Makes an upload a blob. If a quota refuses that, the upload ends: its bytes would use space that nobody counts.
     pub(super) async fn commit_session(
+        &self,
+        session: Session,
+        held: Arc<HeldSession>,
+        upload: &UploadKey,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let committed = self.try_commit(session, held, upload, digest).await;
+        if committed.as_ref().is_err_and(is_over_quota) {
+            // A session that is not cancelled here is ended by the sweeper.
+            if let Err(error) = self.cancel_session(upload).await {
+                tracing::debug!(%error, "an upload that a quota refused was not cancelled");
+            }
+        }
+        committed
+    }
+
+    async fn try_commit(
         &self,
         mut session: Session,
         held: Arc<HeldSession>,
@@ -51,6 +70,8 @@ impl<B: Backend> Store<B> {
             }
         }
         let size = session.upload.length()?;
+        self.has_room_for_blob(&upload.repository, Some(digest), Some(size))
+            .await?;
         if session.record.parts_size > 0 {
             let sealed = self.backend.seal_bytes(&session.record.bytes, size).await;
             if let Err(error) = sealed {

@@ -23,6 +23,7 @@ mod manifests;
 mod mount;
 mod open_sessions;
 mod push;
+mod quota;
 mod referrers;
 mod room;
 mod session;
@@ -45,6 +46,8 @@ use self::contents::LastSweep;
 pub use self::delete::DeleteRepositoryOptions;
 #[cfg(all(feature = "layout", unix))]
 pub(crate) use self::hash::hash;
+use self::quota::Accounted;
+pub use self::quota::{QuotaUsage, RepositoryUsage};
 pub use self::sweep::SweepReport;
 pub use self::undelete::DeletedCount;
 use crate::backend::Backend;
@@ -103,7 +106,7 @@ impl Default for StoreOptions {
 /// is the orderly end; a store that is only dropped keeps everything that it answered, as after a kill.
 #[derive(Debug)]
 pub struct Store<B> {
-    backend: Arc<B>,
+    backend: Arc<Accounted<B>>,
     clock: Arc<dyn Clock>,
     options: StoreOptions,
     sessions: Arc<SessionLocks>,
@@ -129,7 +132,7 @@ impl<B: Backend> Store<B> {
     #[must_use]
     pub fn with_options(backend: Arc<B>, clock: Arc<dyn Clock>, options: StoreOptions) -> Self {
         Self {
-            backend,
+            backend: Arc::new(Accounted::new(backend)),
             clock,
             referrer_memory: Semaphore::new(referrers::READ_MEMORY_KIB),
             open_sessions: OpenSessions::new(options.open_uploads_limit),
@@ -146,7 +149,7 @@ impl<B: Backend> Store<B> {
     /// Returns the backend.
     #[must_use]
     pub fn backend(&self) -> &B {
-        &self.backend
+        &self.backend.inner
     }
 
     pub(crate) const fn room(&self) -> &Room {

@@ -6,6 +6,7 @@ use registry_core::{Digest, Error, RepositoryName, Timestamp};
 use super::collect::mark_changed;
 use super::edge::{contended, read_latest, require_child, rescue, write};
 use super::looks::{Looked, Looks};
+use super::quota::is_over_quota;
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
@@ -203,9 +204,14 @@ pub(super) async fn publish_grant(
         condemned_in: None,
         stamp: Stamp::new(now),
     };
-    Ok(write(records, &keys.grant, &live, &[], grant.unchanged())
-        .await?
-        .is_some())
+    match write(records, &keys.grant, &live, &[], grant.unchanged()).await {
+        Ok(written) => Ok(written.is_some()),
+        Err(refusal) if is_over_quota(&refusal) => {
+            withdraw_grant(records, keys, entered.clone(), now).await?;
+            Err(refusal)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes back a Pending grant whose blob does not exist.

@@ -14,7 +14,7 @@ use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
     CyclesRecord, DeletedManifestRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord,
-    PastTagRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, TagRecord, decode,
+    PastTagRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, TagRecord, decode,
     state_of_size,
 };
 
@@ -159,6 +159,7 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Adopted(_)
         | KeyKind::Cycles
         | KeyKind::Scrub
+        | KeyKind::Quota(_)
         | KeyKind::Changed(_)
         | KeyKind::Candidates(_)
         | KeyKind::PassOverRepositories
@@ -286,6 +287,7 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         KeyKind::Changed(_) => malformed_as::<ChangedRecord>(value, |_| true),
         KeyKind::Candidates(_) => malformed_as::<CandidatesRecord>(value, |_| true),
         KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => malformed_as::<PassRecord>(value, |_| true),
+        KeyKind::Quota(_) => malformed_as::<QuotaRecord>(value, |_| true),
         KeyKind::Referrer {
             referrer,
             incarnation,

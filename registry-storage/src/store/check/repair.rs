@@ -13,7 +13,7 @@ use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
     CyclesRecord, DeletedManifestRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord,
-    PastTagRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, Stamp, TagRecord, decode,
+    PastTagRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, Stamp, TagRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -135,6 +135,7 @@ impl Recheck {
             KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => {
                 rewrite_as::<PassRecord>(records, key, stored).await
             }
+            KeyKind::Quota(_) => rewrite_as::<QuotaRecord>(records, key, stored).await,
         }
     }
 

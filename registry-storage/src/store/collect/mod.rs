@@ -117,7 +117,7 @@ pub struct BlobCount {
 }
 
 impl BlobCount {
-    const fn add(&mut self, bytes: u64) {
+    pub(in crate::store) const fn add(&mut self, bytes: u64) {
         self.blobs = self.blobs.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
     }

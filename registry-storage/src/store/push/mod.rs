@@ -11,6 +11,7 @@ use uuid::Uuid;
 use self::tags::WrittenTag;
 use super::delete::write_note;
 use super::edge::{contended, has_child, read_latest, rescue, write};
+use super::quota::is_over_quota;
 use super::steps::{Counted, Step};
 use super::undelete::Keep;
 use super::{Store, TRANSACTION_ATTEMPTS};
@@ -27,6 +28,7 @@ impl<B: Backend> Store<B> {
         repository: &RepositoryName,
         manifest: NewManifest,
     ) -> Result<(), Error> {
+        self.require_room_for_manifest(repository, &manifest).await?;
         let keep = self
             .keep(EndReason::Moved)
             .map(|keep| keep.by(&manifest.principal));
@@ -125,7 +127,11 @@ enum Stop {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::Failed(error)
+        if is_over_quota(&error) {
+            Self::Refused(error)
+        } else {
+            Self::Failed(error)
+        }
     }
 }
 
@@ -331,7 +337,7 @@ impl PushManifest {
         &mut self,
         records: &mut dyn RecordTransaction,
         entered: Entered,
-    ) -> Result<Stage, Error> {
+    ) -> Result<Stage, Stop> {
         let manifest = read_latest::<ManifestRecord>(records, &self.key).await?;
         let (state, is_same) = (manifest.state(), manifest.is(&entered.version));
         let decision = if entered.is_damaged {
@@ -342,14 +348,17 @@ impl PushManifest {
         if decision == Publish::Again {
             return Ok(self.again());
         }
-        let incarnation = entered.incarnation;
-        let live = self.record(State::Live, &incarnation);
+        let live = self.record(State::Live, &entered.incarnation);
         let bytes = &self.new.manifest.bytes;
-        let written = write(records, &self.key, &live, bytes, manifest.unchanged()).await?;
-        Ok(match written {
-            Some(_) => Stage::Enlist(incarnation),
-            None => self.again(),
-        })
+        match write(records, &self.key, &live, bytes, manifest.unchanged()).await {
+            Ok(Some(_)) => Ok(Stage::Enlist(entered.incarnation)),
+            Ok(None) => Ok(self.again()),
+            Err(refusal) if is_over_quota(&refusal) => {
+                self.withdraw(records, entered).await?;
+                Err(Stop::Refused(refusal))
+            }
+            Err(error) => Err(Stop::Failed(error)),
+        }
     }
 
     /// Returns whether a child exists. An entry of an index may be a blob: the cache indexes of `BuildKit` name layers.

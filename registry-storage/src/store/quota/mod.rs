@@ -1,0 +1,160 @@
+//! Quotas: what repositories may have together, and what they have.
+//!
+//! [`accounts`] has the quotas and the backend through which all transactions run, [`ledger`] counts what a transaction
+//! changes and refuses what is too much, and [`count`] counts everything from the records.
+
+mod accounts;
+mod count;
+mod ledger;
+
+use registry_core::quota::{Amount, Quota};
+use registry_core::storage::NewManifest;
+use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
+
+pub(super) use self::accounts::Accounted;
+use self::accounts::Accounts;
+use self::ledger::record_of;
+use super::edge::read_cached;
+use super::{BlobCount, Store};
+use crate::backend::Backend;
+use crate::key::Key;
+use crate::record::{GrantRecord, ManifestRecord, TagRecord};
+
+/// A quota, and how much of it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuotaUsage {
+    /// The quota.
+    pub quota: Quota,
+    /// What its repositories have; before the first count, what was added.
+    pub used: Amount,
+    /// When that was counted from the records; changes were added since. `None` before the first count.
+    pub counted: Option<Timestamp>,
+    /// Nothing was written while it was counted. Otherwise it may be more than there is, until it is counted again.
+    pub is_exact: bool,
+}
+
+/// What a repository has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepositoryUsage {
+    /// The blobs that clients can read in it.
+    pub blobs: BlobCount,
+    /// Manifests.
+    pub manifests: u64,
+    /// The bytes of the manifests.
+    pub manifest_bytes: u64,
+    /// Tags.
+    pub tags: u64,
+    /// Those of the blobs that another repository has too, if that was asked for.
+    pub shared: Option<BlobCount>,
+}
+
+impl RepositoryUsage {
+    /// Returns what counts for quotas.
+    #[must_use]
+    pub const fn amount(&self) -> Amount {
+        Amount {
+            bytes: self.blobs.bytes.saturating_add(self.manifest_bytes),
+            manifests: self.manifests,
+            tags: self.tags,
+        }
+    }
+}
+
+/// Returns whether a quota refused something, which nothing else in a store does with this code.
+pub(super) fn is_over_quota(error: &Error) -> bool {
+    error.code() == ErrorCode::Denied
+}
+
+impl<B: Backend> Store<B> {
+    pub(crate) fn replace_quotas(&self, quotas: Vec<Quota>) {
+        self.backend.set(Accounts::new(
+            quotas,
+            &*self.backend.inner,
+            &self.clock,
+            #[cfg(all(feature = "filesystem", unix))]
+            &self.adopting,
+        ));
+    }
+
+    pub(crate) async fn used_quotas(&self) -> Result<Vec<QuotaUsage>, Error> {
+        let mut usages = Vec::new();
+        let accounts = self.backend.accounts();
+        for account in accounts.iter().flat_map(|accounts| &accounts.all) {
+            let record = record_of(self.backend.get(&account.key).await?.as_ref());
+            usages.extend(account.quotas.iter().map(|quota| QuotaUsage {
+                quota: quota.clone(),
+                used: record.used,
+                counted: record.counted,
+                is_exact: record.is_exact,
+            }));
+        }
+        Ok(usages)
+    }
+
+    /// Refuses what does not fit now. Whether it fits is decided when it is written.
+    async fn require_room(&self, repository: &RepositoryName, more: Amount) -> Result<(), Error> {
+        let Some(accounts) = self.backend.accounts().filter(|accounts| accounts.may_refuse()) else {
+            return Ok(());
+        };
+        for (_, account) in accounts.of(repository) {
+            let count = record_of(self.backend.get(&account.key).await?.as_ref());
+            account.require_room(repository, count.used, more)?;
+        }
+        Ok(())
+    }
+
+    fn has_quota(&self, repository: &RepositoryName) -> bool {
+        let accounts = self.backend.accounts();
+        accounts.is_some_and(|accounts| accounts.concern(repository))
+    }
+
+    /// Refuses a blob that does not fit now, unless the repository has it. A blob of unknown size is refused if not a byte
+    /// is left.
+    pub(crate) async fn has_room_for_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: Option<&Digest>,
+        size: Option<u64>,
+    ) -> Result<(), Error> {
+        if !self.has_quota(repository) {
+            return Ok(());
+        }
+        if let Some(digest) = digest {
+            let key = Key::grant(digest, repository);
+            let grant = read_cached::<GrantRecord>(&*self.backend, &key).await?;
+            if grant.state().is_visible() {
+                return Ok(());
+            }
+        }
+        let more = Amount {
+            bytes: size.unwrap_or(1),
+            ..Amount::NONE
+        };
+        self.require_room(repository, more).await
+    }
+
+    /// Refuses a manifest that does not fit now with its tags, before anything of it is written.
+    pub(super) async fn require_room_for_manifest(
+        &self,
+        repository: &RepositoryName,
+        new: &NewManifest,
+    ) -> Result<(), Error> {
+        if !self.has_quota(repository) {
+            return Ok(());
+        }
+        let mut more = Amount::NONE;
+        let key = Key::manifest(repository, &new.manifest.digest);
+        let manifest = read_cached::<ManifestRecord>(&*self.backend, &key).await?;
+        if !manifest.state().is_visible() {
+            more.manifests = 1;
+            more.bytes = new.manifest.bytes.len() as u64;
+        }
+        for tag in &new.tags {
+            let tag = read_cached::<TagRecord>(&*self.backend, &Key::tag(repository, tag)).await?;
+            more.tags += u64::from(!tag.state().is_visible());
+        }
+        self.require_room(repository, more).await
+    }
+}
