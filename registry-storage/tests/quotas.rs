@@ -378,6 +378,28 @@ async fn pushes_at_once_on_several_stores_never_exceed_a_quota() {
     worlds[1].assert_counted().await;
 }
 
+/// Each of them adds the blob to the count, and one of them publishes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_is_pushed_several_times_at_once_counts_once() {
+    let double = S3Double::start().await.unwrap();
+    for round in 0..10 {
+        let world = over(
+            Arc::new(double.backend(&format!("{round}")).unwrap()),
+            &Arc::default(),
+        );
+        world.limit(&[quota(&["**"], None, None)]);
+        let mut running = tokio::task::JoinSet::new();
+        for _ in 0..6 {
+            let store = Arc::clone(&world.store);
+            running.spawn(async move { try_push_blob(&*store, "a", &content(1, LARGE)).await });
+        }
+        for pushed in running.join_all().await {
+            pushed.unwrap();
+        }
+        assert_eq!(world.used().await.bytes, LARGE as u64);
+    }
+}
+
 #[cfg(all(feature = "filesystem", unix))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pushes_at_once_on_a_disk_never_exceed_a_quota() {
@@ -435,7 +457,11 @@ async fn a_crash_at_any_step_counts_too_much_at_most() {
 #[tokio::test]
 async fn a_count_beside_pushes_and_deletes_never_counts_too_little() {
     let mut is_over = false;
-    for (stop, run) in (0..500).flat_map(|stop| [0, 5, 11, 17, 23, 400].map(|run| (stop, run))) {
+    let runs = || (0..40).step_by(3).chain([400]);
+    for (stop, run) in (0..500)
+        .step_by(2)
+        .flat_map(|stop| runs().map(move |run| (stop, run)))
+    {
         let backend = Arc::new(Faulty::new(ObjectStoreBackend::memory()));
         let world = over(Arc::clone(&backend), &Arc::default());
         world.limit(&[quota(&["**"], None, None)]);
@@ -453,7 +479,7 @@ async fn a_count_beside_pushes_and_deletes_never_counts_too_little() {
         });
         let mut count = pin!(world.count());
         let is_done = poll_times(change.as_mut(), stop).await.is_some();
-        let is_counted = poll_times(count.as_mut(), run).await.is_some();
+        let mut is_counted = poll_times(count.as_mut(), run).await.is_some();
         if !is_done {
             change.await;
         }
@@ -466,16 +492,19 @@ async fn a_count_beside_pushes_and_deletes_never_counts_too_little() {
                 .unwrap();
             there = there.plus(usage.amount());
         }
-        if !is_counted {
-            count.await;
-        }
-        let counted = world.used().await;
-        let missing = there.minus(counted);
-        assert_eq!(
-            missing,
-            Amount::NONE,
-            "{stop} {run}: {counted:?} is less than {there:?}"
-        );
+        let counted = loop {
+            let counted = world.used().await;
+            let missing = there.minus(counted);
+            let is_first = world.quotas().await[0].counted.is_none();
+            assert!(
+                is_first || missing == Amount::NONE,
+                "{stop} {run}: {counted:?} is less than {there:?}"
+            );
+            if is_counted {
+                break counted;
+            }
+            is_counted = poll_times(count.as_mut(), 1).await.is_some();
+        };
         is_over |= counted != there;
         world.count().await;
         assert_eq!(world.used().await, there, "{stop} {run}");
