@@ -18,6 +18,7 @@ use crate::commands::restore::Restore;
 use crate::commands::retention::RetentionCommand;
 use crate::commands::serve::Serve;
 use crate::commands::tags::TagsCommand;
+use crate::commands::usage::Usage;
 
 /// A container registry: push, pull and keep images, on one disk, in one bucket or in memory.
 #[derive(Debug, Parser)]
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     /// Show what the policies of `retention` keep and drop.
     #[command(subcommand)]
     Retention(RetentionCommand),
+    /// Show what repositories have, and how much of the quotas is used.
+    Usage(Usage),
     /// Back up a registry's folder, in seconds and beside the running server.
     Backup(Backup),
     /// Restore a backup into an empty folder.

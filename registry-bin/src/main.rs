@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Repositories(command) => commands::repositories::run(&command),
         Command::Tags(command) => commands::tags::run(&command),
         Command::Retention(command) => commands::retention::run(&command),
+        Command::Usage(command) => commands::usage::run(&command),
         Command::Backup(backup) => commands::backup::run(&backup),
         Command::Export(export) => commands::export::run(&export),
         Command::Import(import) => commands::import::run(&import),

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::Storage;
+use registry_core::quota::Quota;
 use registry_core::retention::Retention;
 use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
 use registry_storage::{
-    Backend, Collector, Maintenance, ObjectStoreBackend, ScrubOptions, Scrubber, Store, StoreOptions,
-    Sweeper, SystemClock,
+    Backend, Collector, Maintenance, ObjectStoreBackend, QuotaCounter, ScrubOptions, Scrubber, Store,
+    StoreOptions, Sweeper, SystemClock,
 };
 use tokio::sync::watch;
 
@@ -77,6 +78,13 @@ const USUAL_INTERVAL: Duration = Duration::from_hours(1);
 /// How often a bucket is. A sweep reads every blob's record, a cycle lists everything, and each request costs money.
 const BUCKET_INTERVAL: Duration = Duration::from_hours(24);
 
+/// What is applied to a storage, now and after each change.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    pub(crate) retention: watch::Receiver<Arc<Retention>>,
+    pub(crate) quotas: watch::Receiver<Arc<[Quota]>>,
+}
+
 /// An open storage.
 pub(crate) struct OpenStorage {
     pub(crate) storage: Arc<dyn Storage>,
@@ -87,15 +95,17 @@ pub(crate) struct OpenStorage {
     collector: Option<Collector>,
     /// `None` if nothing can be written, or nothing is to be scrubbed.
     scrubber: Option<Scrubber>,
+    /// `None` if nothing can be written.
+    quota_counter: Option<QuotaCounter>,
 }
 
 impl OpenStorage {
-    /// Opens a storage, to which `retention` is applied as it is then, and which may keep `open_files` files of blobs open. With `wait`, waits for another process that
+    /// Opens a storage, to which `applied` is applied, and which may keep `open_files` files of blobs open. With `wait`, waits for another process that
     /// has it.
     pub(crate) async fn open(
         location: &StorageLocation,
         configuration: &Configuration,
-        retention: watch::Receiver<Arc<Retention>>,
+        applied: Applied,
         open_files: usize,
         wait: bool,
     ) -> Result<Self, Failure> {
@@ -103,11 +113,11 @@ impl OpenStorage {
         match location {
             StorageLocation::Memory => {
                 let store = store(ObjectStoreBackend::memory(), configuration);
-                Ok(Self::over(store, configuration, retention, false))
+                Ok(Self::over(store, configuration, applied, false))
             }
             StorageLocation::Bucket(bucket) => {
                 let store = store(bucket.open()?, configuration);
-                Ok(Self::over(store, configuration, retention, true))
+                Ok(Self::over(store, configuration, applied, true))
             }
             StorageLocation::Folder(root) => {
                 let is_read_only = !require_writable(root, maintenance)?;
@@ -126,7 +136,7 @@ impl OpenStorage {
                     .await
                     .map_err(|cause| cannot_store(root).because(cause.with_owner()))?;
                 let store = store(backend, configuration);
-                Ok(Self::over(store, configuration, retention, false))
+                Ok(Self::over(store, configuration, applied, false))
             }
         }
     }
@@ -134,7 +144,7 @@ impl OpenStorage {
     fn over(
         store: Arc<dyn Maintenance>,
         configuration: &Configuration,
-        retention: watch::Receiver<Arc<Retention>>,
+        applied: Applied,
         is_bucket: bool,
     ) -> Self {
         let Configuration {
@@ -158,8 +168,11 @@ impl OpenStorage {
             let options = collector.options();
             let interval = collector.interval.filter(|interval| !interval.0.is_zero());
             let interval = interval.map_or(usual_interval, |interval| interval.0);
-            Collector::start_with_retention(Arc::clone(&store), options, interval, retention)
+            Collector::start_with_retention(Arc::clone(&store), options, interval, applied.retention)
         });
+        // A disk is counted quickly, and commands may have changed it since.
+        let quota_counter =
+            may_change.then(|| QuotaCounter::start(Arc::clone(&store), applied.quotas, !is_bucket));
         let scrubber = (scrub.enabled.unwrap_or(!is_bucket) && may_change).then(|| {
             let options = ScrubOptions::new()
                 .bytes_per_second(scrub.rate.get())
@@ -171,12 +184,16 @@ impl OpenStorage {
             sweeper,
             collector,
             scrubber,
+            quota_counter,
             store,
         }
     }
 
     /// Stops background work and makes everything durable.
     pub(crate) async fn close(self) -> Result<(), Failure> {
+        if let Some(counter) = self.quota_counter {
+            counter.shutdown().await;
+        }
         if let Some(scrubber) = self.scrubber {
             scrubber.shutdown().await;
         }

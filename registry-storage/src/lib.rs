@@ -101,6 +101,7 @@ mod observer;
 #[cfg(feature = "outbox")]
 pub mod outbox;
 mod pages;
+mod quotas;
 mod record;
 mod scrubber;
 #[cfg(any(feature = "outbox", all(feature = "filesystem", unix)))]
@@ -128,6 +129,7 @@ pub use crate::object_store::{AzureCredentials, AzureOptions};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
 pub use crate::observer::{Finding, MaintenanceObserver, Step};
+pub use crate::quotas::{QuotaAdmission, QuotaCounter};
 pub use crate::scrubber::Scrubber;
 pub use crate::store::{
     BlobCount, CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, DeletedCount, QuotaUsage, RepositoryUsage, RetainOptions,

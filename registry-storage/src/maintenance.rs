@@ -192,18 +192,19 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// the limits are its own. A process without them changes what is not counted until everything is counted again.
     fn set_quotas(&self, quotas: Vec<Quota>);
 
-    /// Returns what is used of each quota that is [set](Self::set_quotas), in no particular order. It reads a record for
-    /// each.
+    /// Returns what is used of each of `quotas`, which this process or another one has [set](Self::set_quotas). It reads a
+    /// record for each.
     ///
     /// # Errors
     /// Those of the medium.
-    async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, Error>;
+    async fn quota_usage(&self, quotas: &[Quota]) -> Result<Vec<QuotaUsage>, Error>;
 
     /// Counts from the records what the repositories of quotas have, for each quota for which that is not known exactly, or
     /// was counted longer ago than `after`.
     ///
     /// Pushes go on and are counted meanwhile; some of them may count twice until the next count. It lists the tags,
     /// manifests and blobs of these repositories, and reads the records of the manifests and of the right to each blob.
+    /// Returns how many quotas it counted for.
     ///
     /// Cancel safe.
     ///
@@ -213,7 +214,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         &self,
         after: Option<Duration>,
         observer: &dyn MaintenanceObserver,
-    ) -> Result<(), Error>;
+    ) -> Result<usize, Error>;
 
     /// Refuses a blob that no quota has room for now, unless the repository has it already; one of unknown size if not a
     /// byte is left. It is a look ahead, so that a client need not send it: what is published is decided when it is.
@@ -237,6 +238,13 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         repository: &RepositoryName,
         is_shared: bool,
     ) -> Result<RepositoryUsage, Error>;
+
+    /// Returns the first repository with any record after another one, in the order of their records. Unlike the catalog it
+    /// knows those without a manifest, and those of which only records of what was deleted are left.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn next_repository(&self, after: Option<&RepositoryName>) -> Result<Option<RepositoryName>, Error>;
 
     /// Waits until a sweep may make room for writes that are refused for lack of space. Cancel safe.
     async fn sweep_wanted(&self);
@@ -435,15 +443,15 @@ impl<B: Backend> Maintenance for Store<B> {
         self.replace_quotas(quotas);
     }
 
-    async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, Error> {
-        self.used_quotas().await
+    async fn quota_usage(&self, quotas: &[Quota]) -> Result<Vec<QuotaUsage>, Error> {
+        self.used_quotas(quotas).await
     }
 
     async fn count_for_quotas(
         &self,
         after: Option<Duration>,
         observer: &dyn MaintenanceObserver,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         self.count_all(after, observer).await
     }
 
@@ -462,6 +470,10 @@ impl<B: Backend> Maintenance for Store<B> {
         is_shared: bool,
     ) -> Result<RepositoryUsage, Error> {
         self.usage_of(repository, is_shared).await
+    }
+
+    async fn next_repository(&self, after: Option<&RepositoryName>) -> Result<Option<RepositoryName>, Error> {
+        self.repository_after(after).await
     }
 
     async fn sweep_wanted(&self) {

@@ -10,7 +10,7 @@ mod support;
 
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +36,7 @@ const LARGE: usize = 40_000;
 struct World<B> {
     store: Arc<Store<B>>,
     clock: Arc<ManualClock>,
+    quotas: Mutex<Vec<Quota>>,
 }
 
 fn world<B: Backend>(backend: B, _: Option<PathBuf>) -> World<B> {
@@ -47,6 +48,7 @@ fn over<B: Backend>(backend: Arc<B>, clock: &Arc<ManualClock>) -> World<B> {
     World {
         store: Arc::new(store),
         clock: Arc::clone(clock),
+        quotas: Mutex::default(),
     }
 }
 
@@ -70,10 +72,12 @@ impl<B: Backend> World<B> {
 
     fn limit(&self, quotas: &[Quota]) {
         self.store.set_quotas(quotas.to_vec());
+        *self.quotas.lock().unwrap() = quotas.to_vec();
     }
 
     async fn quotas(&self) -> Vec<QuotaUsage> {
-        self.store.quota_usage().await.unwrap()
+        let quotas = self.quotas.lock().unwrap().clone();
+        self.store.quota_usage(&quotas).await.unwrap()
     }
 
     /// What is counted of the only quota.

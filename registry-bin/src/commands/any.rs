@@ -12,6 +12,7 @@ use super::import::ImportOci;
 use super::repositories::DeleteRepository;
 use super::retention::ExplainRetention;
 use super::tags::{RestoreRequest, TagHistory};
+use super::usage::ShowUsage;
 use crate::control::{Command, Outcome, Reporter};
 use crate::failure::Failure;
 
@@ -30,6 +31,7 @@ pub(super) enum AnyCommand {
     ExplainRetention(ExplainRetention),
     TagHistory(TagHistory),
     RestoreTag(RestoreRequest),
+    ShowUsage(ShowUsage),
 }
 
 impl Command for AnyCommand {
@@ -46,6 +48,7 @@ impl Command for AnyCommand {
             Self::ExplainRetention(command) => command.run(store, reporter).await,
             Self::TagHistory(command) => command.run(store, reporter).await,
             Self::RestoreTag(command) => command.run(store, reporter).await,
+            Self::ShowUsage(command) => command.run(store, reporter).await,
         }
     }
 }
@@ -67,6 +70,7 @@ mod tests {
             AnyCommand::ExplainRetention(command) => serde_json::to_string(command),
             AnyCommand::TagHistory(command) => serde_json::to_string(command),
             AnyCommand::RestoreTag(command) => serde_json::to_string(command),
+            AnyCommand::ShowUsage(command) => serde_json::to_string(command),
         };
         text.unwrap()
     }
@@ -85,6 +89,7 @@ mod tests {
             r#"{"command":"explain-retention","repositories":["a"],"grace":1,"json":true,"retention":{"policies":[],"immutable":[]}}"#,
             r#"{"command":"tag-history","repository":"a/b","tag":"1","json":true}"#,
             r#"{"command":"restore-tag","repository":"a/b","tag":"1","digest":null,"is_immutable":true,"allow_missing":false,"allow_sparse_indexes":false,"json":false}"#,
+            r#"{"command":"show-usage","repositories":["a"],"shared":false,"json":true,"quotas":[{"repositories":["a/*"],"bytes":1,"manifests":null,"tags":2}]}"#,
         ] {
             let command: AnyCommand = serde_json::from_str(text).unwrap();
             assert_eq!(sent(&command), text);

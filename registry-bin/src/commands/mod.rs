@@ -17,3 +17,4 @@ pub(crate) mod restore;
 pub(crate) mod retention;
 pub(crate) mod serve;
 pub(crate) mod tags;
+pub(crate) mod usage;

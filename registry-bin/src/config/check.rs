@@ -4,7 +4,7 @@ use super::Configuration;
 use super::kinds::{AUTHENTICATORS, DRIVERS};
 use super::problem::{Problem, alternatives};
 use super::problems::Problems;
-use super::sections::retention;
+use super::sections::{quotas, retention};
 use super::supported;
 use super::tree::Node;
 
@@ -43,6 +43,7 @@ pub(super) fn problems(configuration: &Configuration, tree: &Node) -> Vec<Proble
     configuration.backup.check(has_folder, &mut problems);
     configuration.collector.check(&mut problems);
     retention::check(&configuration.retention, &mut problems);
+    quotas::check(&configuration.quotas, &mut problems);
     configuration.scrub.check(&mut problems);
     configuration.http.check(&mut problems);
     configuration.notifications.check(&mut problems);

@@ -42,6 +42,7 @@ use self::sections::log::{Log, LogLevel};
 use self::sections::middleware::Middlewares;
 use self::sections::notifications::Notifications;
 use self::sections::proxy::Proxy;
+use self::sections::quotas;
 use self::sections::redis::Redis;
 use self::sections::retention;
 use self::sections::scrub::Scrub;
@@ -69,6 +70,8 @@ pub(crate) struct Configuration {
     pub(crate) collector: Collector,
     /// Which tags and manifests stay; everything, unless a policy says otherwise. Applied before each cycle of the collector.
     pub(crate) retention: Vec<retention::Policy>,
+    /// What repositories may have together; any amount, unless a quota matches them. A push beyond it is refused.
+    pub(crate) quotas: Vec<quotas::Quota>,
     /// Reading all content to find what rotted.
     pub(crate) scrub: Scrub,
     /// Who a client is.

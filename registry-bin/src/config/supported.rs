@@ -30,6 +30,7 @@ pub(crate) const OURS: &[&str] = &[
     "log.audit",
     "notifications.endpoints[].format",
     "notifications.outbox",
+    "quotas",
     "retention",
     "scrub",
     "storage.maintenance.uploadpurging.maxopen",

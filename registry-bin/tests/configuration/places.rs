@@ -36,6 +36,7 @@ const OTHERS: &[&str] = &[
     "garbage-collect",
     "repositories",
     "retention",
+    "usage",
     "help",
 ];
 

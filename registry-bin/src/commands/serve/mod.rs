@@ -7,6 +7,7 @@ pub(crate) mod credentials;
 mod listeners;
 mod notifications;
 mod process;
+mod quotas;
 mod reload;
 mod retention;
 mod service;
@@ -27,6 +28,7 @@ use self::authentication::{Authentication, KeyRefresh};
 use self::listeners::{Inherited, OpenFiles, Reservation, announce, inherited};
 use self::notifications::Notifications;
 use self::process::{ServiceManager, Signals, Watchdog, log_what_has_no_effect};
+use self::quotas::AppliedQuotas;
 use self::reload::{Reload, Reloadable, Watch};
 use self::retention::AppliedRetention;
 use self::service::{RequestHooks, proxy_options, service};
@@ -39,7 +41,7 @@ use crate::failure::Failure;
 use crate::line_writer::LineWriter;
 use crate::logging::{LogHandle, Logging};
 use crate::places::{claims, writable};
-use crate::storage::{OpenStorage, StorageLocation};
+use crate::storage::{Applied, OpenStorage, StorageLocation};
 
 /// The most threads for blocking calls, such as reads of records and hashing, in addition to those for files of bytes,
 /// of which some may hang. More threads would cost memory without a gain, because each call is short.
@@ -109,11 +111,16 @@ async fn serve_until_signal(
     let debug = start_debug_listener(configuration, &health, &telemetry.metrics)?;
     let files = OpenFiles::divide(http)?;
     let retention = AppliedRetention::of(configuration)?;
+    let quotas = AppliedQuotas::of(configuration)?;
+    let applied = Applied {
+        retention: retention.subscribe(),
+        quotas: quotas.subscribe(),
+    };
     let opened = storage::open(
         configuration,
         &location,
         reservation,
-        retention.subscribe(),
+        applied,
         files.blobs,
         &health,
         &mut signals,
@@ -144,6 +151,7 @@ async fn serve_until_signal(
         Arc::clone(&authentication) as _,
         telemetry.reloadable(),
         Arc::new(retention),
+        Arc::new(quotas),
         match &encryption {
             Some(encryption) => Arc::clone(encryption) as _,
             None => Arc::new(Unencrypted),

@@ -36,13 +36,14 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The keys that a running server reloads, as JSON pointers into the configuration (RFC 6901).
-const RELOADED: [&str; 7] = [
+const RELOADED: [&str; 8] = [
     "/log/level",
     "/log/accesslog/disabled",
     "/loglevel",
     "/access",
     "/http/tls",
     "/http/http2",
+    "/quotas",
     "/tags/immutable",
 ];
 

@@ -10,6 +10,7 @@ use registry_http::{
     EventSink, Limits, Locations, ProxyField, ProxyFields, ProxyOptions, Rate, RateLimits, RegistryService,
     TrustedProxies,
 };
+use registry_storage::QuotaAdmission;
 use uuid::Uuid;
 
 use super::authentication::Authentication;
@@ -36,8 +37,10 @@ pub(super) fn service(
 ) -> RegistryService<impl Storage + use<>> {
     let metered = hooks.telemetry.meter(&storage.storage, location.kind());
     let registry = Registry::new(Arc::new(metered), options(configuration));
+    let quotas = Arc::new(QuotaAdmission::new(Arc::clone(&storage.store)));
     let registry = admissions(configuration)
         .into_iter()
+        .chain([quotas as _])
         .fold(registry, Registry::with_admission);
     let mut service = RegistryService::new(registry, limits)
         .with_fields(configuration.http.headers.to_map())

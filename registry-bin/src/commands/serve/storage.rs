@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 use registry_core::Timestamp;
 use registry_core::printable::with_causes;
-use registry_core::retention::Retention;
 use registry_http::ServerHealth;
 use registry_storage::distribution::{self, AdoptOptions, AdoptReport, Adoption, Tree, adoption};
 use registry_storage::filesystem::backup::{is_backup, made_at};
@@ -19,7 +18,6 @@ use registry_storage::filesystem::{FilesystemBackend, is_root};
 use registry_storage::{
     Backend as _, Clock as _, Finding, Maintenance, MaintenanceObserver, Step, Store, SystemClock,
 };
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
@@ -35,7 +33,7 @@ use crate::control::show::is_for_bars;
 use crate::count::count;
 use crate::failure::Failure;
 use crate::ownership::WithOwner as _;
-use crate::storage::{OpenStorage, StorageLocation};
+use crate::storage::{Applied, OpenStorage, StorageLocation};
 
 /// Opens the storage, which may keep `open_files` files of blobs open, then reserves the port unless that was done
 /// before, and adopts what registry:2 left in the storage. In this order one server can take over from another. Returns
@@ -44,7 +42,7 @@ pub(super) async fn open(
     configuration: &Configuration,
     location: &StorageLocation,
     reservation: Reservation,
-    retention: watch::Receiver<Arc<Retention>>,
+    applied: Applied,
     open_files: usize,
     health: &ServerHealth,
     signals: &mut Signals,
@@ -56,7 +54,7 @@ pub(super) async fn open(
         "opening the storage"
     });
     let storage = tokio::select! {
-        storage = OpenStorage::open(location, configuration, retention, open_files, wait) => storage?,
+        storage = OpenStorage::open(location, configuration, applied, open_files, wait) => storage?,
         () = signals.next() => return Ok(None),
     };
     let reserved = reservation.make(&configuration.http)?;

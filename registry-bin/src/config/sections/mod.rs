@@ -12,6 +12,7 @@ pub(crate) mod log;
 pub(crate) mod middleware;
 pub(crate) mod notifications;
 pub(crate) mod proxy;
+pub(crate) mod quotas;
 pub(crate) mod redis;
 pub(crate) mod retention;
 pub(crate) mod scrub;

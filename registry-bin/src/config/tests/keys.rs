@@ -53,6 +53,7 @@ retention:
     tags: ['*']
     keep: [{tags: ['v*'], newest: 1, pushedwithin: 1h, versionspermajor: 2, versionsperminor: 3}]
     untagged: 168h
+quotas: [{repositories: ['team/**'], bytes: 50GiB, manifests: 5, tags: 500}]
 scrub: {enabled: true, rate: 1048576, every: 1h}
 auth:
   token:

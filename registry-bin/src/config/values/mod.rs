@@ -2,6 +2,7 @@
 
 mod address;
 mod address_range;
+mod byte_size;
 mod content;
 mod duration;
 mod file_mode;
@@ -16,6 +17,7 @@ mod url_path;
 
 pub(crate) use self::address::HostPort;
 pub(crate) use self::address_range::AddressRange;
+pub(crate) use self::byte_size::ByteSize;
 pub(crate) use self::content::{is_secret, no_path};
 pub(crate) use self::duration::GoDuration;
 pub(crate) use self::file_mode::FileMode;

@@ -117,6 +117,13 @@ pub struct BlobCount {
 }
 
 impl BlobCount {
+    /// Returns the sum.
+    pub(in crate::store) const fn plus(mut self, other: Self) -> Self {
+        self.blobs = self.blobs.saturating_add(other.blobs);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self
+    }
+
     pub(in crate::store) const fn add(&mut self, bytes: u64) {
         self.blobs = self.blobs.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);

@@ -42,7 +42,7 @@ impl Account {
 }
 
 /// Returns where the count of a quota is: the order of its patterns does not matter.
-fn key_of(quota: &Quota) -> Key {
+pub(super) fn key_of(quota: &Quota) -> Key {
     let mut patterns: Vec<&str> = quota.repositories.iter().map(Glob::as_str).collect();
     patterns.sort_unstable();
     patterns.dedup();

@@ -27,14 +27,16 @@ const COUNTS: usize = 3;
 
 impl<B: Backend> Store<B> {
     /// Counts what the repositories of quotas have, if that is not known, or was counted longer ago than `after`.
+    /// Returns for how many it did.
     pub(crate) async fn count_all(
         &self,
         after: Option<Duration>,
         observer: &dyn MaintenanceObserver,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         let Some(accounts) = self.backend.accounts() else {
-            return Ok(());
+            return Ok(0);
         };
+        let mut counted = 0;
         for count in 0..COUNTS {
             let after = after.filter(|_| count == 0);
             let mut due = Vec::new();
@@ -50,8 +52,9 @@ impl<B: Backend> Store<B> {
                 break;
             }
             self.count_accounts(&accounts, &due, observer).await?;
+            counted = counted.max(due.len());
         }
-        Ok(())
+        Ok(counted)
     }
 
     async fn count_accounts(
@@ -66,8 +69,8 @@ impl<B: Backend> Store<B> {
             let begun = self.change_count(accounts, &account.key, Change::Begin).await?;
             counted.push((account, begun, Amount::NONE));
         }
-        let (mut repositories, mut done) = (Repositories::default(), 0);
-        while let Some(repository) = repositories.next(&*self.backend).await? {
+        let (mut last, mut done) = (None, 0);
+        while let Some(repository) = self.repository_after(last.as_ref()).await? {
             let is_wanted = due().any(|account| account.matches(&repository));
             if is_wanted {
                 let usage = self.count_repository(&repository, false).await?.amount();
@@ -79,6 +82,7 @@ impl<B: Backend> Store<B> {
                 done += 1;
                 observer.step(Step::Repositories, done, None);
             }
+            last = Some(repository);
         }
         for (account, begun, sum) in counted {
             let end = Change::End {
@@ -104,6 +108,28 @@ impl<B: Backend> Store<B> {
         };
         // Not through the accounted backend: the count itself is not counted.
         self.backend.inner.transact(Durability::Deferred, change).await
+    }
+
+    /// Returns the first repository with a record after another one, also one that the catalog does not have yet.
+    pub(crate) async fn repository_after(
+        &self,
+        after: Option<&RepositoryName>,
+    ) -> Result<Option<RepositoryName>, Error> {
+        let mut after = after.map(Key::end_of_repository);
+        loop {
+            let page = self
+                .backend
+                .list(&Key::all_repositories(), after.as_ref(), 1)
+                .await?;
+            let Some(entry) = page.into_iter().next() else {
+                return Ok(None);
+            };
+            let kind = KeyKind::of(&entry.key);
+            if let Some(repository) = kind.as_ref().and_then(KeyKind::repository) {
+                return Ok(Some(repository.clone()));
+            }
+            after = Some(entry.key);
+        }
     }
 
     /// Returns what a repository has, or [`NameUnknown`](ErrorCode::NameUnknown).
@@ -180,30 +206,6 @@ impl<B: Backend> Store<B> {
             }
         }
         Ok(false)
-    }
-}
-
-/// All repositories with a record, also those that the catalog does not have yet, in the order of their keys.
-#[derive(Default)]
-struct Repositories {
-    after: Option<Key>,
-}
-
-impl Repositories {
-    async fn next(&mut self, backend: &impl Backend) -> Result<Option<RepositoryName>, Error> {
-        loop {
-            let page = backend
-                .list(&Key::all_repositories(), self.after.as_ref(), 1)
-                .await?;
-            let Some(entry) = page.into_iter().next() else {
-                return Ok(None);
-            };
-            let repository = KeyKind::of(&entry.key).and_then(|kind| kind.repository().cloned());
-            self.after = Some(repository.as_ref().map_or(entry.key, Key::end_of_repository));
-            if repository.is_some() {
-                return Ok(repository);
-            }
-        }
     }
 }
 

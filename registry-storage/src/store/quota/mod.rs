@@ -12,7 +12,7 @@ use registry_core::storage::NewManifest;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
 
 pub(super) use self::accounts::Accounted;
-use self::accounts::Accounts;
+use self::accounts::{Accounts, key_of};
 use self::ledger::record_of;
 use super::edge::read_cached;
 use super::{BlobCount, Store};
@@ -51,6 +51,20 @@ pub struct RepositoryUsage {
 }
 
 impl RepositoryUsage {
+    /// Returns the sum.
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        self.blobs = self.blobs.plus(other.blobs);
+        self.manifests = self.manifests.saturating_add(other.manifests);
+        self.manifest_bytes = self.manifest_bytes.saturating_add(other.manifest_bytes);
+        self.tags = self.tags.saturating_add(other.tags);
+        self.shared = match (self.shared, other.shared) {
+            (Some(shared), Some(other)) => Some(shared.plus(other)),
+            (shared, other) => shared.or(other),
+        };
+        self
+    }
+
     /// Returns what counts for quotas.
     #[must_use]
     pub const fn amount(&self) -> Amount {
@@ -78,17 +92,16 @@ impl<B: Backend> Store<B> {
         ));
     }
 
-    pub(crate) async fn used_quotas(&self) -> Result<Vec<QuotaUsage>, Error> {
-        let mut usages = Vec::new();
-        let accounts = self.backend.accounts();
-        for account in accounts.iter().flat_map(|accounts| &accounts.all) {
-            let record = record_of(self.backend.get(&account.key).await?.as_ref());
-            usages.extend(account.quotas.iter().map(|quota| QuotaUsage {
+    pub(crate) async fn used_quotas(&self, quotas: &[Quota]) -> Result<Vec<QuotaUsage>, Error> {
+        let mut usages = Vec::with_capacity(quotas.len());
+        for quota in quotas {
+            let record = record_of(self.backend.get(&key_of(quota)).await?.as_ref());
+            usages.push(QuotaUsage {
                 quota: quota.clone(),
                 used: record.used,
                 counted: record.counted,
                 is_exact: record.is_exact,
-            }));
+            });
         }
         Ok(usages)
     }
