@@ -67,10 +67,12 @@ async fn count(store: &dyn Maintenance, after: Duration) {
     }
 }
 
-/// Refuses a blob that no quota has room for before the client sends it: if its size is known, or if not a byte is left.
+/// Refuses a blob that no quota has room for before the client sends it: if its digest and its size are known, or if not a
+/// byte is left.
 ///
-/// It only looks ahead. The store decides what is published, with every way to push. What a repository has already is never
-/// refused, if the request says its digest.
+/// It only looks ahead. The store decides what is published, with every way to push, and takes what a repository has already.
+/// So bytes whose digest comes later are taken, unless a client that did not ask for the blob begins an upload when the quota
+/// is used up.
 #[derive(Debug)]
 pub struct QuotaAdmission(Arc<dyn Maintenance>);
 
@@ -92,12 +94,6 @@ impl Admission for QuotaAdmission {
                 digest,
                 length,
             } => (repository, Some(digest), *length),
-            Request::AppendUpload {
-                repository,
-                offset,
-                length: Some(length),
-                ..
-            } => (repository, None, Some(length.saturating_add(offset.unwrap_or(0)))),
             Request::FinishUpload {
                 repository,
                 digest,

@@ -1,5 +1,4 @@
 //! Quotas: nothing is published beyond a limit, and what is counted is what is there.
-#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 #[macro_use]

@@ -9,6 +9,7 @@ mod check;
 mod collect;
 mod failover;
 mod images;
+mod quotas;
 mod repositories;
 mod retention;
 mod socket;

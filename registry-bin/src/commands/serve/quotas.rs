@@ -48,9 +48,12 @@ impl Reloadable for AppliedQuotas {
     }
 }
 
+/// One of the limits of a quota.
+type Limit = fn(&Quota) -> Option<u64>;
+
 /// Returns a pattern of repositories that had a limit and has none any more, and the limit.
 fn lost<'a>(old: &'a [Quota], new: &[Quota]) -> Option<(&'a Glob, &'static str)> {
-    let limits: [(fn(&Quota) -> Option<u64>, &'static str); 3] = [
+    let limits: [(Limit, &'static str); 3] = [
         (|quota| quota.bytes, "bytes"),
         (|quota| quota.manifests, "manifests"),
         (|quota| quota.tags, "tags"),
