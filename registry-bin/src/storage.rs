@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::bucket::Bucket;
 use crate::config::Configuration;
+use crate::config::sections::quotas::quotas;
 use crate::config::sections::storage;
 use crate::failure::Failure;
 use crate::kernel_files;
@@ -256,9 +257,8 @@ pub(crate) fn store<B: Backend>(backend: B, configuration: &Configuration) -> Ar
         keep_deleted: configuration.collector.keep_deleted.0,
         ..StoreOptions::default()
     };
-    Arc::new(Store::with_options(
-        Arc::new(backend),
-        Arc::new(SystemClock),
-        options,
-    ))
+    let store = Store::with_options(Arc::new(backend), Arc::new(SystemClock), options);
+    // The configuration was checked.
+    store.set_quotas(quotas(&configuration.quotas).unwrap_or_default());
+    Arc::new(store)
 }

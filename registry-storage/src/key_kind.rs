@@ -90,6 +90,8 @@ impl KeyKind {
             | Self::Tagged(repository, ..)
             | Self::RepositoryBlob(repository, _)
             | Self::Referrer { repository, .. }
+            | Self::PastTag { repository, .. }
+            | Self::DeletedManifest { repository, .. }
             | Self::Repository(repository)
             | Self::Delete(repository, _)
             | Self::Push(repository, _)

@@ -132,7 +132,8 @@ pub use crate::observer::{Finding, MaintenanceObserver, Step};
 pub use crate::quotas::{QuotaAdmission, QuotaCounter};
 pub use crate::scrubber::Scrubber;
 pub use crate::store::{
-    BlobCount, CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, DeletedCount, QuotaUsage, RepositoryUsage, RetainOptions,
-    RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store, StoreOptions, SweepReport, check,
+    BlobCount, CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, DeletedCount, QuotaUsage,
+    RepositoryUsage, RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store,
+    StoreOptions, SweepReport, check,
 };
 pub use crate::sweeper::Sweeper;

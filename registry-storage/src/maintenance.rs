@@ -31,8 +31,8 @@ use crate::layout::{self, LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{
-    CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, QuotaUsage, RepositoryUsage, RetainOptions, RetainReport,
-    ScrubCounts, ScrubOptions, ScrubReport, Store, SweepReport,
+    CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, QuotaUsage, RepositoryUsage,
+    RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store, SweepReport,
 };
 
 /// Maintains a store on any backend, beside the requests that it serves.

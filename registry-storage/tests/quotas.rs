@@ -19,7 +19,8 @@ use registry_core::{Error, ErrorCode};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock, S3Double};
 use registry_storage::{
-    Backend, CollectOptions, Maintenance as _, ObjectStoreBackend, QuotaUsage, Store, StoreOptions,
+    Backend, CollectOptions, DeleteRepositoryOptions, Maintenance as _, ObjectStoreBackend, QuotaUsage,
+    Store, StoreOptions,
 };
 
 use crate::support::images::{
@@ -275,7 +276,7 @@ async fn the_collector_and_the_delete_of_a_repository_give_back<B: Backend>(worl
     world.assert_counted().await;
     world
         .store
-        .delete_repository(&name("a"), None, &())
+        .delete_repository(&name("a"), &DeleteRepositoryOptions::new(), &())
         .await
         .unwrap();
     world.assert_counted().await;

@@ -15,7 +15,6 @@ use crate::control::{Command, Outcome, Reporter, execute};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
-use crate::storage::StorageLocation;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -49,14 +48,13 @@ pub(crate) fn run(usage: &Usage) -> Result<bool, Failure> {
     let loaded = load(&usage.store, &[])?;
     let configuration = &loaded.configuration;
     let _log = Logging::of(configuration).start();
-    let location = StorageLocation::of(&configuration.storage)?;
     let request = ShowUsage {
         repositories: usage.repositories.clone(),
         shared: usage.shared,
         json: usage.json,
         quotas: quotas(&configuration.quotas)?,
     };
-    execute(&location, request)
+    execute(configuration, request)
 }
 
 /// The command as it is sent to a server.

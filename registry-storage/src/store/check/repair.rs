@@ -13,7 +13,8 @@ use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
     CyclesRecord, DeletedManifestRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord,
-    PastTagRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, Stamp, TagRecord, decode,
+    PastTagRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, Stamp,
+    TagRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
