@@ -127,7 +127,17 @@ fn what_a_command_alone_removed_is_counted_at_the_next_start() {
     let server = Server::configured(&configuration);
     push(&Repository::new(server.address(), "team/app"), "1", 1);
     assert!(server.terminate().success());
-    success(path, &["repositories", "delete", "team/app", "--storage", "root"]);
+    success(
+        path,
+        &[
+            "repositories",
+            "delete",
+            "team/app",
+            "--purge",
+            "--storage",
+            "root",
+        ],
+    );
     let server = Server::configured(&configuration);
     server.output_with("counted what the repositories of quotas have");
     push(&Repository::new(server.address(), "team/app"), "1", 2);
