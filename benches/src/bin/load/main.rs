@@ -31,7 +31,11 @@ struct Options {
     /// This server's program; built where it is not given.
     #[arg(long)]
     ours: Option<PathBuf>,
-    /// A peer, as NAME=PATH; NAME docker-registry is known.
+    /// An environment variable of this server, as NAME=VALUE.
+    #[arg(long = "variable")]
+    variables: Vec<String>,
+    /// A peer, as NAME=PATH: `docker-registry`, or `build` for another build of this server, or the same one without the
+    /// variables.
     #[arg(long = "peer", default_value = "docker-registry=/usr/bin/docker-registry")]
     peers: Vec<String>,
     /// nginx, which serves the same bytes as plain files.
@@ -70,11 +74,17 @@ fn main() -> Result<(), String> {
 }
 
 fn run(options: &Options, ours: PathBuf, folder: &std::path::Path) -> Result<(), String> {
-    let mut kinds = vec![("ours".to_owned(), Kind::Ours(ours))];
+    let pairs = options.variables.iter().map(|variable| {
+        let pair = variable.split_once('=').ok_or("a variable is NAME=VALUE")?;
+        Ok((pair.0.to_owned(), pair.1.to_owned()))
+    });
+    let variables = pairs.collect::<Result<Vec<_>, &str>>()?;
+    let mut kinds = vec![("ours".to_owned(), Kind::Ours(ours, variables))];
     for peer in &options.peers {
         let (name, path) = peer.split_once('=').ok_or("a peer is NAME=PATH")?;
         match name {
             "docker-registry" => kinds.push((name.to_owned(), Kind::Distribution(path.into()))),
+            "build" => kinds.push((name.to_owned(), Kind::Ours(path.into(), Vec::new()))),
             _ => return Err(format!("{name} is not a known peer")),
         }
     }

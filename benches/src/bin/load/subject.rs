@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How a server is started.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// This server.
-    Ours(PathBuf),
+    /// This server, with environment variables.
+    Ours(PathBuf, Vec<(String, String)>),
     /// distribution, by a configuration file.
     Distribution(PathBuf),
     /// nginx, which serves files and takes none.
@@ -28,7 +28,7 @@ impl Kind {
     /// Returns the program.
     pub(crate) fn program(&self) -> &Path {
         match self {
-            Self::Ours(path) | Self::Distribution(path) | Self::Nginx(path) => path,
+            Self::Ours(path, _) | Self::Distribution(path) | Self::Nginx(path) => path,
         }
     }
 }
@@ -91,8 +91,9 @@ impl Subject {
         let config = self.folder.join("config");
         let mut command = Command::new(self.kind.program());
         match &self.kind {
-            Kind::Ours(_) => {
+            Kind::Ours(_, variables) => {
                 command
+                    .envs(variables.iter().map(|(name, value)| (name, value)))
                     .args(["serve", "--listen", &address.to_string(), "--storage"])
                     .arg(&data);
             }
