@@ -16,7 +16,7 @@ use futures_util::TryStreamExt as _;
 use registry_core::storage::BlobStorage as _;
 use registry_core::{Digest, Error, ErrorCode};
 use registry_storage::backend::{Durability, RecordTransaction, StagedBytes, Transaction};
-use registry_storage::check::{Problem, Repair};
+use registry_storage::check::{CheckOptions, CheckReport, Problem, Repair};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock, Observed};
@@ -82,6 +82,13 @@ impl Transaction for Overwrite {
     }
 }
 
+fn found(observed: Observed) -> Vec<(Key, Problem, Repair)> {
+    let found = observed.into_records().into_iter();
+    found
+        .map(|found| (found.key, found.problem, found.repair))
+        .collect()
+}
+
 impl<B: Backend> World<B> {
     /// Another process on the same records.
     fn other_process(&self) -> Store<B> {
@@ -117,7 +124,11 @@ impl<B: Backend> World<B> {
     }
 
     async fn read(&self, digest: &Digest) -> Result<Vec<u8>, ErrorCode> {
-        let blob = self.store.open_blob(&name("a/b"), digest).await;
+        self.read_from("a/b", digest).await
+    }
+
+    async fn read_from(&self, repository: &str, digest: &Digest) -> Result<Vec<u8>, ErrorCode> {
+        let blob = self.store.open_blob(&name(repository), digest).await;
         let blob = blob.map_err(|error| error.code())?;
         let chunks: Vec<Bytes> = blob.content.read(0..blob.size).try_collect().await.unwrap();
         Ok(chunks.concat())
@@ -126,11 +137,16 @@ impl<B: Backend> World<B> {
     async fn scrub(&self) -> (ScrubReport, Vec<(Key, Problem, Repair)>) {
         let observed = Observed::default();
         let report = self.store.scrub(&options(), &observed).await.unwrap();
-        let found = observed.into_records();
-        let found = found
-            .into_iter()
-            .map(|found| (found.key, found.problem, found.repair));
-        (report, found.collect())
+        (report, found(observed))
+    }
+
+    async fn check(&self, verifies: bool) -> (CheckReport, Vec<(Key, Problem, Repair)>) {
+        let observed = Observed::default();
+        let options = CheckOptions::new()
+            .verify_content(verifies)
+            .settle(Duration::ZERO);
+        let report = self.store.check(&options, &observed).await.unwrap();
+        (report, found(observed))
     }
 }
 
@@ -145,6 +161,11 @@ async fn what_rotted_is_never_served_and_a_push_brings_it_back<B: Backend>(world
     let (whole, rotten) = (content(1), content(2));
     world.push(&whole).await;
     let bytes = world.push(&rotten).await;
+    let mounted = world
+        .store
+        .mount_blob(&name("a/b"), &name("other"), &digest(&rotten))
+        .await;
+    assert!(mounted.unwrap());
     world.damage(&bytes, Some(&content(3))).await;
     assert_eq!(
         world.read(&digest(&rotten)).await.unwrap(),
@@ -170,8 +191,33 @@ async fn what_rotted_is_never_served_and_a_push_brings_it_back<B: Backend>(world
     // The bytes are kept.
     world.store.sweep().await.unwrap();
     assert!(world.names().await.contains(&bytes));
+    let problem = |found: Digest| Problem::InQuarantine {
+        reason: Problem::OtherContent { found }.to_string(),
+        repositories: vec![name("a/b"), name("other")],
+    };
+    let missing = (
+        Key::blob(&digest(&rotten)),
+        problem(digest(&content(3))),
+        Repair::None,
+    );
+    for verifies in [false, true] {
+        let (report, found) = world.check(verifies).await;
+        assert_eq!(found, std::slice::from_ref(&missing));
+        assert_eq!(
+            (report.is_sound(), report.missing, report.quarantined),
+            (false, 1, 1)
+        );
+    }
+    // One push heals it everywhere.
     world.push(&rotten).await;
-    assert_eq!(world.read(&digest(&rotten)).await.unwrap(), rotten);
+    for repository in ["a/b", "other"] {
+        assert_eq!(
+            world.read_from(repository, &digest(&rotten)).await.unwrap(),
+            rotten
+        );
+    }
+    let (report, found) = world.check(true).await;
+    assert_eq!((found, report.quarantined), (vec![], 1));
     world.clock.advance(31 * DAY);
     let (report, found) = world.scrub().await;
     assert_eq!((report.counts.blobs, found), (2, vec![]));

@@ -80,7 +80,8 @@ impl Command for CheckRequest {
         if options.verify_content {
             text += &format!(" and {} of content", HumanBytes(report.content));
         }
-        text += &match (report.broken, report.repaired) {
+        text += &match (report.broken.saturating_sub(report.missing), report.repaired) {
+            (0, _) if report.missing > 0 => ": nothing else is broken.".to_owned(),
             (0, _) => ": nothing is broken.".to_owned(),
             (1, 0) if !options.repair => ": 1 thing is broken. Repair it with --repair.".to_owned(),
             (broken, 0) if !options.repair => {
@@ -92,6 +93,10 @@ impl Command for CheckRequest {
                 format!(": {broken} things were broken, {repaired} of them are repaired now.")
             }
         };
+        if report.missing > 0 {
+            let missing = count(report.missing, "record");
+            text += &format!(" Missing until it is pushed again: {missing} in quarantine.");
+        }
         if report.notices > 0 {
             text += &format!(" {} may be meant so.", count(report.notices, "thing"));
         }
@@ -102,7 +107,7 @@ impl Command for CheckRequest {
             );
         }
         if report.quarantined > 0 {
-            text += &format!(" {} in quarantine.", count(report.quarantined, "record"));
+            text += &format!(" In all {} in quarantine.", count(report.quarantined, "record"));
         }
         if let Ok(store) = store.on_disk()
             && store.backend().is_copy()

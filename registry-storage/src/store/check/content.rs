@@ -154,7 +154,10 @@ impl<B: Backend> Store<B> {
             None => return Ok(None),
         };
         match self.backend.bytes_size(&name).await? {
-            None => return Ok(Some((Problem::MissingBytes, false))),
+            None => {
+                let problem = self.missing_bytes(digest).await?;
+                return Ok(problem.map(|problem| (problem, false)));
+            }
             Some(found) => {
                 if let Some(problem) = other_length(size, found) {
                     return Ok(Some((problem, false)));

@@ -96,6 +96,13 @@ pub enum Problem {
         /// The digest of the content that was found.
         found: Digest,
     },
+    /// It was put into quarantine, and was not pushed since.
+    InQuarantine {
+        /// Why it was put there.
+        reason: String,
+        /// The repositories that have it, five at most.
+        repositories: Vec<RepositoryName>,
+    },
     /// The bytes of a blob cannot be read.
     UnreadableBytes {
         /// The error of the medium.
@@ -128,6 +135,7 @@ impl Problem {
             Self::UnknownKey
                 | Self::MissingChildren { .. }
                 | Self::ShortUpload { .. }
+                | Self::InQuarantine { .. }
                 | Self::UnreadableBytes { .. }
         )
     }
@@ -162,6 +170,7 @@ impl Problem {
                 "a manifest or small blob is answered with 404, and a push brings it back; a large blob is refused by \
                  who pulls it, and pushes of it are told that it is there"
             }
+            Self::InQuarantine { .. } => "it is answered with 404, and so is a pull of what needs it",
             Self::UnreadableBytes { .. } => "a pull of it breaks off",
             Self::ShortUpload { .. } => "the client has to start this upload again",
         }
@@ -185,6 +194,7 @@ impl Problem {
             Self::MissingBytes | Self::OtherLength { .. } | Self::OtherContent { .. } => {
                 "it goes into quarantine, so it is 404 and a push brings it back"
             }
+            Self::InQuarantine { .. } => "push it again",
             Self::UnreadableBytes { .. } => "left alone: look at the disk or the bucket",
             Self::ShortUpload { .. } => "left alone: it ends by itself",
         }
@@ -226,6 +236,13 @@ impl fmt::Display for Problem {
                 write!(f, "{found} bytes are there, and the record says {expected}")
             }
             Self::OtherContent { found } => write!(f, "the content has the digest {found}"),
+            Self::InQuarantine { reason, repositories } => {
+                write!(f, "it is in quarantine ({reason}), and missing in")?;
+                for (index, repository) in repositories.iter().enumerate() {
+                    write!(f, "{} {repository}", if index > 0 { "," } else { "" })?;
+                }
+                Ok(())
+            }
             Self::UnreadableBytes { cause } => write!(f, "the bytes of the blob cannot be read: {cause}"),
             Self::ShortUpload { expected, found } => {
                 write!(

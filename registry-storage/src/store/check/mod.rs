@@ -7,6 +7,7 @@
 mod content;
 mod examine;
 pub(crate) mod finding;
+pub(super) mod kept;
 mod quarantine;
 mod repair;
 mod scrub;
@@ -21,6 +22,7 @@ use registry_core::{Digest, Error};
 use self::content::{Pace, Suspect};
 use self::examine::{Beside, Examined, examine};
 pub use self::finding::{Problem, RecordFinding, Repair, Severity};
+use self::kept::{kept, quarantined};
 use self::repair::Recheck;
 pub(super) use self::scrub::Scrubbed;
 pub use self::scrub::{ScrubCounts, ScrubOptions, ScrubReport};
@@ -117,6 +119,8 @@ pub struct CheckReport {
     pub broken: u64,
     /// Broken things that were repaired or put into quarantine.
     pub repaired: u64,
+    /// Broken things that earlier checks, or the scrubber, put into quarantine, and that were not pushed since.
+    pub missing: u64,
     /// Things that may be intended.
     pub notices: u64,
     /// Bytes that nothing names, left by pushes that did not end. The sweeper deletes them.
@@ -126,7 +130,8 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// Returns whether everything broken was repaired or put into quarantine.
+    /// Returns whether everything broken was repaired or put into quarantine, and nothing is missing that was put there
+    /// before.
     #[must_use]
     pub const fn is_sound(&self) -> bool {
         self.broken == self.repaired
@@ -144,6 +149,8 @@ pub(crate) async fn check<B: Backend>(
 ) -> Result<CheckReport, Error> {
     let mut check = Check::new(store, options, observer);
     check.count().await?;
+    // Before this check puts anything into quarantine, which it reports as what it is.
+    check.missing().await?;
     check.all_records().await?;
     check.bytes().await?;
     check.quarantine().await?;
@@ -359,7 +366,9 @@ impl<'a, B: Backend> Check<'a, B> {
             .confirm_suspect(&digest, first, pace, |_| repair)
             .await?;
         self.report.content = self.pace.read();
-        if let Some((problem, repair)) = confirmed {
+        // What is in quarantine was reported at first, unless this check put it there.
+        let is_new = |problem: &Problem| !matches!(problem, Problem::InQuarantine { .. });
+        if let Some((problem, repair)) = confirmed.filter(|(problem, _)| is_new(problem)) {
             self.report(key.clone(), problem, repair).await;
         }
         Ok(())
@@ -426,6 +435,31 @@ impl<'a, B: Backend> Check<'a, B> {
             self.report.unnamed_bytes = self.report.unnamed_bytes.saturating_add(unnamed);
             self.observer.step(Step::Bytes, done, Some(total.max(done)));
         }
+    }
+
+    /// Reports what was put into quarantine and is not back.
+    async fn missing(&mut self) -> Result<(), Error> {
+        let mut quarantined = quarantined();
+        while let Some(read) = quarantined.next(&*self.store.backend).await? {
+            let mut suspects = Vec::new();
+            for (key, stored) in read {
+                if let Some((key, kept)) = kept(&key, stored.as_ref())
+                    && self.store.missing(&key, &kept).await?.is_some()
+                {
+                    suspects.push((key, kept));
+                }
+            }
+            if !suspects.is_empty() {
+                self.settle().await;
+            }
+            for (key, kept) in suspects {
+                if let Some(problem) = self.store.missing(&key, &kept).await? {
+                    self.report.missing = self.report.missing.saturating_add(1);
+                    self.report(key, problem, Repair::None).await;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn quarantine(&mut self) -> Result<(), Error> {

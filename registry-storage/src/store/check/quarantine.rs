@@ -1,7 +1,7 @@
 //! Quarantine: an unusable record is kept under another key and is gone from its own, so that a push heals it.
 //!
 //! The value goes to `quarantine/<key>` first, with the names of its bytes, which the sweeper then leaves alone. Then
-//! the record goes Dead by compare-and-swap on the version that was examined.
+//! the record goes Dead by compare-and-swap on the version that was examined; that of a blob names lost bytes instead.
 
 use crate::chain::State;
 use bytes::Bytes;
@@ -15,9 +15,12 @@ use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::pages::{Pages, keys};
-use crate::record::{BlobRecord, GrantRecord, Header, ManifestRecord, QuarantineRecord, Stamp, TagRecord};
+use crate::record::{
+    BlobBytes, BlobRecord, GrantRecord, Header, ManifestRecord, QuarantineRecord, Stamp, TagRecord,
+};
 use crate::store::collect::mark_changed;
 use crate::store::edge::{Stateful as _, write};
+use crate::store::mount::{GrantKeys, point_grant};
 
 /// Keeps the value of a record, and the bytes that it names.
 async fn keep(
@@ -181,10 +184,11 @@ fn unknown_type() -> Result<MediaType, Error> {
     "application/octet-stream".parse()
 }
 
-/// Puts a blob into quarantine, and every grant for it: each of them names the same bytes.
+/// Puts the content of a blob into quarantine. From then on it is as if the medium had lost it: the blob and its grants
+/// name bytes that never exist, so it is 404 everywhere, and one push heals it everywhere.
 ///
-/// The blob goes first, so that an upload of it brings its own bytes. Then the grants go, until there is none. A mount
-/// that read the blob before may publish its grant later; the next check finds that grant without a blob.
+/// The blob goes first, so that an upload of it brings its own bytes; then the grants follow. A mount that read the blob
+/// before may publish its grant later; the next check finds that grant with other bytes than the blob's.
 pub(super) struct SuspectBlob {
     pub(super) digest: Digest,
     /// The version of the blob's record that was examined.
@@ -206,62 +210,62 @@ impl Transaction for SuspectBlob {
         else {
             return Ok(false);
         };
-        let mut dead = BlobRecord {
-            state: State::Dead,
-            blob: None,
+        let (mut named, mut dropped) = (self.granted(records).await?, Vec::new());
+        if let Read::Visible(blob, _) = Read::<BlobRecord>::new(Some(&stored)) {
+            // Its size counts, not that of a grant.
+            named.splice(0..0, blob.blob);
+            dropped = blob.dropped;
+        }
+        let size = named.first().map(|blob| blob.size);
+        let bytes = named.into_iter().filter_map(|blob| blob.bytes).collect();
+        keep(records, &key, &stored.value, &self.reason, bytes, self.now).await?;
+        let lost = BlobRecord {
+            // Without a size there is no grant either.
+            state: size.map_or(State::Dead, |_| State::Live),
+            blob: size.map(|size| BlobBytes {
+                size,
+                bytes: Some(BytesName::random(self.now)),
+            }),
             proposals: Vec::new(),
-            dropped: Vec::new(),
+            dropped,
             condemned_in: None,
             stamp: Stamp::new(self.now),
         };
-        let mut bytes = self.granted_bytes(records).await?;
-        if let Read::Visible(blob, _) = Read::<BlobRecord>::new(Some(&stored)) {
-            bytes.extend(blob.blob.and_then(|blob| blob.bytes));
-            dead.dropped = blob.dropped;
-        }
-        keep(records, &key, &stored.value, &self.reason, bytes, self.now).await?;
-        if write(records, &key, &dead, &[], Condition::Matches(stored.version))
-            .await?
-            .is_none()
-        {
+        let unchanged = Condition::Matches(stored.version);
+        if write(records, &key, &lost, &[], unchanged).await?.is_none() {
             return Ok(false);
         }
-        self.kill_grants(records).await?;
+        self.point_grants(records).await?;
         Ok(true)
     }
 }
 
 impl SuspectBlob {
-    /// Returns the bytes that the grants name.
-    async fn granted_bytes(&self, records: &mut dyn RecordTransaction) -> Result<Vec<BytesName>, Error> {
-        let mut bytes = Vec::new();
+    /// Returns what the visible grants name, each once.
+    async fn granted(&self, records: &mut dyn RecordTransaction) -> Result<Vec<BlobBytes>, Error> {
+        let mut named = Vec::new();
         let mut pages = Pages::of(Key::grants(&self.digest));
         while let Some(page) = pages.next_in(records).await? {
             for key in keys(page) {
-                if let Read::Visible(grant, _) = Read::<GrantRecord>::new(records.get(&key).await?.as_ref()) {
-                    bytes.extend(grant.blob.and_then(|blob| blob.bytes));
-                    bytes.sort_unstable();
-                    bytes.dedup();
+                if let Read::Visible(grant, _) = Read::<GrantRecord>::new(records.get(&key).await?.as_ref())
+                    && let Some(blob) = grant.blob.filter(|blob| !named.contains(blob))
+                {
+                    named.push(blob);
                 }
             }
         }
-        Ok(bytes)
+        Ok(named)
     }
 
-    async fn kill_grants(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+    async fn point_grants(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let mut pages = Pages::of(Key::grants(&self.digest));
         while let Some(page) = pages.next_in(records).await? {
             for key in keys(page) {
-                // A grant that cannot be read, or was written again meanwhile, is found when the grants are checked.
-                let Some(stored) = records.get(&key).await? else {
-                    continue;
-                };
-                if let Read::Visible(grant, _) = Read::<GrantRecord>::new(Some(&stored)) {
-                    let dead = GrantRecord {
-                        blob: None,
-                        ..grant.in_state(State::Dead, self.now)
-                    };
-                    write_tombstone(records, &key, &dead, stored.version).await?;
+                // A grant that cannot be read is found when the grants are checked.
+                if let Read::Visible(..) = Read::<GrantRecord>::new(records.get(&key).await?.as_ref())
+                    && let Some(KeyKind::Grant(repository, digest)) = KeyKind::of(&key)
+                {
+                    point_grant(records, &GrantKeys::new(&repository, &digest), self.now).await?;
                 }
             }
         }

@@ -1,0 +1,101 @@
+//! What quarantine keeps, as long as it is not back at its place.
+
+use registry_core::{Digest, Error, RepositoryName};
+
+use super::examine::{Beside, Read, Reads, read};
+use super::finding::Problem;
+use crate::backend::{Backend, RecordEntry, VersionedRecord};
+use crate::key::Key;
+use crate::key_kind::KeyKind;
+use crate::pages::{Pages, Values};
+use crate::record::{
+    GrantRecord, Header, ManifestRecord, QuarantineRecord, RepositoryRecord, TagRecord, state_of_size,
+};
+use crate::store::Store;
+
+/// How many of the repositories that miss a blob are named.
+const NAMED_REPOSITORIES: usize = 5;
+
+impl<B: Backend> Store<B> {
+    /// Returns the problem of a blob whose bytes are gone: they are in quarantine, or the medium lost them. Content in
+    /// quarantine that no repository has is no problem.
+    pub(super) async fn missing_bytes(&self, digest: &Digest) -> Result<Option<Problem>, Error> {
+        let key = Key::blob(digest).quarantined();
+        let stored = self.backend.get(&key).await?;
+        let Some((_, kept)) = kept(&key, stored.as_ref()) else {
+            return Ok(Some(Problem::MissingBytes));
+        };
+        let repositories = self.some_repositories(digest).await?;
+        Ok((!repositories.is_empty()).then_some(Problem::InQuarantine {
+            reason: kept.reason,
+            repositories,
+        }))
+    }
+
+    async fn some_repositories(&self, digest: &Digest) -> Result<Vec<RepositoryName>, Error> {
+        let mut repositories = Vec::new();
+        let mut pages = Pages::of(Key::grants(digest));
+        while let Some(page) = pages.next(&*self.backend).await? {
+            let visible = |entry: &RecordEntry| state_of_size(entry.size).is_visible();
+            for entry in page.into_iter().filter(visible) {
+                if let Some(KeyKind::Grant(repository, _)) = KeyKind::of(&entry.key) {
+                    repositories.push(repository);
+                }
+                if repositories.len() == NAMED_REPOSITORIES {
+                    return Ok(repositories);
+                }
+            }
+        }
+        Ok(repositories)
+    }
+
+    /// Returns [`Problem::InQuarantine`] if what was at `key` is not back, and a repository needs it.
+    pub(in crate::store) async fn missing(
+        &self,
+        key: &Key,
+        kept: &QuarantineRecord,
+    ) -> Result<Option<Problem>, Error> {
+        let mut reads = Beside(&*self.backend);
+        let (repository, is_visible) = match KeyKind::of(key) {
+            Some(KeyKind::Blob(digest)) => {
+                let suspect = self.examine_blob(&digest, None).await?;
+                let problem = suspect.map(|suspect| suspect.problem);
+                return Ok(problem.filter(|problem| matches!(problem, Problem::InQuarantine { .. })));
+            }
+            Some(KeyKind::Grant(repository, _)) => {
+                (repository, is_visible::<GrantRecord>(&mut reads, key).await?)
+            }
+            Some(KeyKind::Manifest(repository, _)) => {
+                (repository, is_visible::<ManifestRecord>(&mut reads, key).await?)
+            }
+            Some(KeyKind::Tag(repository, _)) => {
+                (repository, is_visible::<TagRecord>(&mut reads, key).await?)
+            }
+            _ => return Ok(None),
+        };
+        let entry = Key::repository(&repository);
+        let is_needed = !is_visible && self::is_visible::<RepositoryRecord>(&mut reads, &entry).await?;
+        Ok(is_needed.then(|| Problem::InQuarantine {
+            reason: kept.reason.clone(),
+            repositories: vec![repository],
+        }))
+    }
+}
+
+async fn is_visible<H: Header>(reads: &mut dyn Reads, key: &Key) -> Result<bool, Error> {
+    Ok(matches!(read::<H>(reads, key).await?, Read::Visible(..)))
+}
+
+/// Goes through the records in quarantine.
+pub(in crate::store) fn quarantined() -> Values<impl Fn(&RecordEntry) -> bool> {
+    Values::of(Key::quarantine(), |_: &RecordEntry| true)
+}
+
+/// Returns the key that a record in quarantine had, and why it is there; `None` if it is gone, or cannot be read.
+pub(super) fn kept(quarantined: &Key, stored: Option<&VersionedRecord>) -> Option<(Key, QuarantineRecord)> {
+    let key = quarantined.as_str().strip_prefix(Key::quarantine().as_str())?;
+    match Read::new(stored) {
+        Read::Visible(kept, _) => Some((Key::from_stored(key), kept)),
+        Read::Invisible | Read::Unreadable => None,
+    }
+}
