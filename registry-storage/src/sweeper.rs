@@ -43,6 +43,8 @@ impl Sweeper {
                         forgotten_uploads = report.forgotten_uploads,
                         dropped_blobs = report.dropped_blobs,
                         deleted_bytes = report.deleted_bytes,
+                        undeleted_bytes = report.undeleted_bytes,
+                        dropped_quarantine = report.dropped_quarantine,
                         unreadable_records = report.unreadable_records,
                         "swept"
                     ),

@@ -152,6 +152,7 @@ impl<B: Backend> World<B> {
 
 on_each_backend! {
     what_rotted_is_never_served_and_a_push_brings_it_back
+    what_is_in_quarantine_is_dropped_after_thirty_days
     what_is_lost_is_reported_and_stays_with_every_repository
     a_round_goes_on_where_it_was_and_the_next_one_comes_when_it_is_due
     a_record_that_cannot_be_read_begins_a_round
@@ -221,6 +222,36 @@ async fn what_rotted_is_never_served_and_a_push_brings_it_back<B: Backend>(world
     world.clock.advance(31 * DAY);
     let (report, found) = world.scrub().await;
     assert_eq!((report.counts.blobs, found), (2, vec![]));
+}
+
+async fn what_is_in_quarantine_is_dropped_after_thirty_days<B: Backend>(world: World<B>) {
+    let (pushed, missing) = (content(1), content(2));
+    for blob in [&pushed, &missing] {
+        let bytes = world.push(blob).await;
+        world.damage(&bytes, Some(&content(3))).await;
+    }
+    assert_eq!(world.scrub().await.0.counts.quarantined, 2);
+    world.clock.advance(20 * DAY);
+    world.push(&pushed).await;
+    let kept = world.names().await;
+    assert_eq!(kept.len(), 3);
+    for (days, left) in [(9, 2), (2, 0)] {
+        world.clock.advance(days * DAY);
+        let report = world.store.sweep().await.unwrap();
+        assert_eq!(report.dropped_quarantine, 2 - left);
+        assert_eq!(world.names().await.len() as u64, 1 + left);
+        assert_eq!(world.check(false).await.0.quarantined, left);
+    }
+    assert_eq!(world.read(&digest(&pushed)).await.unwrap(), pushed);
+    // What is missing is missing, and can be pushed.
+    let expected = (
+        Key::blob(&digest(&missing)),
+        Problem::MissingBytes,
+        Repair::Possible,
+    );
+    assert_eq!(world.check(false).await.1, [expected]);
+    world.push(&missing).await;
+    assert_eq!(world.read(&digest(&missing)).await.unwrap(), missing);
 }
 
 /// Bytes that a mount point hides come back, and so must the blobs: 404 needs no quarantine.

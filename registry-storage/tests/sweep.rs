@@ -737,3 +737,34 @@ fn image(bytes: &Bytes) -> NewManifest {
         principal: String::new(),
     }
 }
+
+/// A folder in the place of a file, or a file that may not be removed, stops nothing but its own delete.
+#[tokio::test]
+async fn bytes_that_cannot_be_deleted_do_not_keep_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = registry_storage::filesystem::FilesystemBackend::open(folder.path());
+    let world = world(backend.await.unwrap(), None);
+    world.push(&content(1, 20_000)).await;
+    let day = std::fs::read_dir(folder.path().join("bytes"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let odd = |number: u32| day.join(format!("{number:08}-0000-4000-8000-000000000000"));
+    std::fs::create_dir(odd(0)).unwrap();
+    let blob = digest(&content(1, 20_000));
+    world
+        .storage()
+        .delete_blob(&world.repository, &blob, None)
+        .await
+        .unwrap();
+    let report = world.store.sweep().await.unwrap();
+    assert_eq!((report.deleted_bytes, report.undeleted_bytes), (1, 1));
+    assert_eq!(world.bytes().await, 1);
+    // A disk that deletes nothing fails the sweep.
+    for number in 1..20 {
+        std::fs::create_dir(odd(number)).unwrap();
+    }
+    world.store.sweep().await.unwrap_err();
+}

@@ -263,6 +263,7 @@ impl Collected {
         Outcome {
             text: if json { self.json() } else { self.text() },
             is_success: self.report.unreadable_repositories == 0
+                && self.swept.is_none_or(|swept| swept.undeleted_bytes == 0)
                 && self
                     .retained
                     .is_none_or(|retained| retained.unreadable_repositories == 0),
@@ -284,6 +285,12 @@ impl Collected {
             parts.push(format!("Removed {}.", blobs(report.removed)));
             if let Some(swept) = &self.swept {
                 parts.push(format!("Deleted {}.", count(swept.deleted_bytes, "byte string")));
+                if swept.undeleted_bytes > 0 {
+                    let undeleted = count(swept.undeleted_bytes, "byte string");
+                    parts.push(format!(
+                        "Could not delete {undeleted}: the log of the process that did the work says why."
+                    ));
+                }
             }
             if report.condemned.blobs > 0 {
                 let condemned = blobs(report.condemned);
@@ -415,6 +422,7 @@ impl Collected {
             "forgottenManifests": report.deleted.forgotten_manifests,
             "forgottenTags": report.deleted.forgotten_tags,
             "deletedByteStrings": self.swept.map_or(0, |swept| swept.deleted_bytes),
+            "undeletedByteStrings": self.swept.map_or(0, |swept| swept.undeleted_bytes),
             "condemnedGoFrom": self.later(),
             "droppedTags": self.retained.map_or(0, |retained| retained.dropped_tags),
             "condemnedManifests": self.retained.map_or(0, |retained| retained.condemned_manifests),

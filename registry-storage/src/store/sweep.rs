@@ -25,6 +25,9 @@ const NOTE_AGE: Duration = Duration::from_hours(1);
 /// within a minute, and then continue.
 const FULL_DISK_IDLE_LIMIT: Duration = Duration::from_mins(5);
 
+/// How many bytes in a row may fail to be deleted before the sweep fails.
+const FAILURES_IN_A_ROW: u32 = 16;
+
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -37,6 +40,10 @@ pub struct SweepReport {
     pub dropped_blobs: u64,
     /// Bytes that nothing named and were deleted.
     pub deleted_bytes: u64,
+    /// Records that were in quarantine for 30 days and were dropped, so that their bytes are deleted.
+    pub dropped_quarantine: u64,
+    /// Bytes that nothing named and that could not be deleted; the log has the reasons.
+    pub undeleted_bytes: u64,
     /// Records that could not be read and were skipped; at most a thousand are counted.
     pub unreadable_records: u64,
 }
@@ -140,6 +147,7 @@ impl<B: Backend> Store<B> {
         self.sweep_sessions(report, unreadable).await?;
         self.sweep_notes(Key::deletes(), unreadable).await?;
         self.sweep_notes(Key::pushes(), unreadable).await?;
+        report.dropped_quarantine = self.drop_old_quarantine().await?;
         report.dropped_blobs = self.drop_ungranted_blobs().await?;
         Ok(())
     }
@@ -148,6 +156,7 @@ impl<B: Backend> Store<B> {
     async fn sweep_bytes(&self, report: &mut SweepReport, unreadable: &mut Unreadable) -> Result<(), Error> {
         let mut after: Option<BytesName> = None;
         let mut contents: Option<Contents> = None;
+        let mut failures = 0;
         loop {
             let page = self.backend.list_bytes(after.as_ref(), NAMES_PER_ROUND).await?;
             let Some(last) = page.last() else { break };
@@ -159,9 +168,20 @@ impl<B: Backend> Store<B> {
             contents.get_or_insert(counted);
             if unreadable.is_empty() {
                 for name in listed.unnamed() {
-                    self.backend.delete_bytes(name).await?;
-                    tracing::debug!(%name, "deleted bytes that nothing names");
-                    report.deleted_bytes += 1;
+                    match self.backend.delete_bytes(name).await {
+                        Ok(()) => {
+                            tracing::debug!(%name, "deleted bytes that nothing names");
+                            report.deleted_bytes += 1;
+                            failures = 0;
+                        }
+                        Err(error) if failures >= FAILURES_IN_A_ROW => return Err(error),
+                        Err(error) => {
+                            let cause = std::error::Error::source(&error);
+                            tracing::error!(%name, %error, cause, "bytes that nothing names cannot be deleted");
+                            report.undeleted_bytes += 1;
+                            failures += 1;
+                        }
+                    }
                 }
             }
         }

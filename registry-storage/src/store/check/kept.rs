@@ -1,10 +1,14 @@
-//! What quarantine keeps, as long as it is not back at its place.
+//! What quarantine keeps: whether it is back at its place, and until when it is kept.
+
+use std::time::Duration;
 
 use registry_core::{Digest, Error, RepositoryName};
 
 use super::examine::{Beside, Read, Reads, read};
 use super::finding::Problem;
-use crate::backend::{Backend, RecordEntry, VersionedRecord};
+use crate::backend::{
+    Again, Backend, Durability, RecordEntry, RecordTransaction, Transaction, Version, VersionedRecord,
+};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::pages::{Pages, Values};
@@ -12,6 +16,9 @@ use crate::record::{
     GrantRecord, Header, ManifestRecord, QuarantineRecord, RepositoryRecord, TagRecord, state_of_size,
 };
 use crate::store::Store;
+
+/// How long what is in quarantine is kept.
+const KEPT_FOR: Duration = Duration::from_hours(30 * 24);
 
 /// How many of the repositories that miss a blob are named.
 const NAMED_REPOSITORIES: usize = 5;
@@ -79,6 +86,67 @@ impl<B: Backend> Store<B> {
             reason: kept.reason.clone(),
             repositories: vec![repository],
         }))
+    }
+}
+
+impl<B: Backend> Store<B> {
+    /// Drops what is in quarantine for longer than [`KEPT_FOR`], and returns how many records that were. The sweeper then
+    /// deletes their bytes.
+    pub(in crate::store) async fn drop_old_quarantine(&self) -> Result<u64, Error> {
+        let mut dropped = 0;
+        let mut quarantined = quarantined();
+        while let Some(read) = quarantined.next(&*self.backend).await? {
+            for (quarantined, stored) in read {
+                let Some(stored) = stored else { continue };
+                // The sweep reports a record that cannot be read.
+                let Some((key, kept)) = kept(&quarantined, Some(&stored)) else {
+                    continue;
+                };
+                if self.clock.now().since(kept.stamp.written) <= KEPT_FOR {
+                    continue;
+                }
+                let missing = self.missing(&key, &kept).await?;
+                let drop = DropKept {
+                    key: quarantined,
+                    version: stored.version,
+                };
+                if !self.backend.transact(Durability::Deferred, drop).await? {
+                    continue;
+                }
+                dropped += 1;
+                let reason = kept.reason;
+                if missing.is_some() {
+                    tracing::warn!(%key, reason, "what is in quarantine for 30 days is dropped, and was never pushed again");
+                } else {
+                    tracing::info!(%key, reason, "what is in quarantine for 30 days is dropped");
+                }
+            }
+        }
+        Ok(dropped)
+    }
+}
+
+/// Drops a record of the quarantine if it still is the one that was read; returns `false` if it is not.
+#[derive(Clone)]
+struct DropKept {
+    key: Key,
+    version: Version,
+}
+
+impl Transaction for DropKept {
+    type Output = bool;
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
+        let stored = records.get(&self.key).await?;
+        if stored.is_none_or(|stored| stored.version != self.version) {
+            return Ok(false);
+        }
+        // On a bucket, what is put into quarantine in this moment may go too. No client ever reads it.
+        records.remove(&self.key).await.map(|()| true)
     }
 }
 
