@@ -12,8 +12,8 @@ use registry_core::quota::Quota;
 use registry_core::retention::Retention;
 use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
 use registry_storage::{
-    Backend, Collector, Maintenance, ObjectStoreBackend, QuotaCounter, ScrubOptions, Scrubber, Store,
-    StoreOptions, Sweeper, SystemClock,
+    Backend, Collector, Maintenance, ObjectStoreBackend, QuotaCounter, QuotaUsage, ScrubOptions, Scrubber,
+    Store, StoreOptions, Sweeper, SystemClock,
 };
 use tokio::sync::watch;
 
@@ -188,6 +188,11 @@ impl OpenStorage {
             quota_counter,
             store,
         }
+    }
+
+    /// Returns what is used of the quotas, in their order; `None` if nothing can be written.
+    pub(crate) fn quota_usage(&self) -> Option<watch::Receiver<Arc<[QuotaUsage]>>> {
+        self.quota_counter.as_ref().map(QuotaCounter::usage)
     }
 
     /// Stops background work and makes everything durable.

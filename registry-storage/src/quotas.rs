@@ -11,9 +11,13 @@ use tokio::time::sleep;
 
 use crate::background::Background;
 use crate::maintenance::Maintenance;
+use crate::store::QuotaUsage;
 
-/// How often it is looked whether something has to be counted.
-const INTERVAL: Duration = Duration::from_hours(1);
+/// How often the counts are read, for those who watch them.
+const READ_INTERVAL: Duration = Duration::from_mins(1);
+
+/// After how many times it is looked whether something has to be counted: an hour.
+const READS: usize = 60;
 
 /// How long a count is good. It is kept with each change; what a process that died or was not told of the quotas did is
 /// found by the next one.
@@ -24,7 +28,10 @@ const COUNTED_FOR: Duration = Duration::from_hours(24);
 ///
 /// Any number may work on one bucket, in any number of processes.
 #[derive(Debug)]
-pub struct QuotaCounter(Background);
+pub struct QuotaCounter {
+    task: Background,
+    used: watch::Receiver<Arc<[QuotaUsage]>>,
+}
 
 impl QuotaCounter {
     /// Applies `quotas` at once, and each later value of it, and starts the task on the current tokio runtime. It counts at
@@ -37,22 +44,39 @@ impl QuotaCounter {
         at_start: bool,
     ) -> Self {
         store.set_quotas(quotas.borrow_and_update().to_vec());
-        Self(Background::start(async move {
+        let (sender, used) = watch::channel(Arc::from([]));
+        let task = Background::start(async move {
             let mut after = if at_start { Duration::ZERO } else { COUNTED_FOR };
             loop {
                 count(&*store, after).await;
                 after = COUNTED_FOR;
-                tokio::select! {
-                    () = sleep(INTERVAL) => {}
-                    Ok(()) = quotas.changed() => store.set_quotas(quotas.borrow_and_update().to_vec()),
+                for _ in 0..READS {
+                    let applied = Arc::clone(&quotas.borrow());
+                    if let Ok(used) = store.quota_usage(&applied).await {
+                        sender.send_replace(used.into());
+                    }
+                    tokio::select! {
+                        () = sleep(READ_INTERVAL) => {}
+                        Ok(()) = quotas.changed() => {
+                            store.set_quotas(quotas.borrow_and_update().to_vec());
+                            break;
+                        }
+                    }
                 }
             }
-        }))
+        });
+        Self { task, used }
+    }
+
+    /// Returns what is used of each quota, in their order, as it was read within the last minute.
+    #[must_use]
+    pub fn usage(&self) -> watch::Receiver<Arc<[QuotaUsage]>> {
+        self.used.clone()
     }
 
     /// Stops the task, even in the middle of a count, and waits until it has ended. The quotas stay.
     pub async fn shutdown(self) {
-        self.0.shutdown().await;
+        self.task.shutdown().await;
     }
 }
 

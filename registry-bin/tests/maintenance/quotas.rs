@@ -156,6 +156,10 @@ fn a_quota_that_limits_nothing_is_refused() {
             "quotas: [{repositories: ['a'], bytes: 50G}]\n",
             "is not a number of bytes",
         ),
+        (
+            "quotas: [{repositories: ['a', 'b'], tags: 1}, {repositories: ['b', 'a'], bytes: 1}]\n",
+            "are those of quotas[0]",
+        ),
         ("quotas: [{repositories: ['a!'], bytes: 5}]\n", "is not a pattern"),
     ] {
         configure(folder.path(), quotas);

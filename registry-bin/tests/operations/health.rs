@@ -55,6 +55,40 @@ fn a_failing_check_is_shown_and_refuses_nothing() {
 }
 
 #[test]
+fn what_is_used_of_a_quota_is_a_metric() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let debug = free_address();
+    let configuration = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}}}\n\
+         http: {{debug: {{addr: '{debug}', prometheus: {{enabled: true}}}}}}\n\
+         quotas: [{{repositories: [a, 'b/*'], bytes: 1MB}}, {{repositories: ['**'], tags: 7}}]\n"
+    );
+    let configuration = write(folder.path(), &configuration);
+    let shows = |lines: &[&str]| {
+        let metrics = Request::new(debug, "GET", "/metrics").send().body;
+        let metrics = String::from_utf8(metrics).expect("metrics are text");
+        lines
+            .iter()
+            .all(|wanted| metrics.lines().any(|line| line == *wanted))
+    };
+    let server = Server::configured(&configuration);
+    until(|| {
+        shows(&[
+            "registry_quota_used_bytes{repositories=\"a,b/*\"} 0",
+            "registry_quota_limit_bytes{repositories=\"a,b/*\"} 1000000",
+            "registry_quota_used_tags{repositories=\"**\"} 0",
+            "registry_quota_limit_tags{repositories=\"**\"} 7",
+        ])
+    });
+    Repository::new(server.address(), "a").push_image("v1", "x");
+    assert!(server.terminate().success());
+    let server = Server::configured(&configuration);
+    until(|| shows(&["registry_quota_used_tags{repositories=\"**\"} 1"]));
+    assert!(!shows(&["registry_quota_used_bytes{repositories=\"a,b/*\"} 0"]));
+    assert!(server.terminate().success());
+}
+
+#[test]
 fn what_is_stored_is_a_metric_after_a_sweep() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let debug = free_address();

@@ -28,7 +28,7 @@ use self::authentication::{Authentication, KeyRefresh};
 use self::listeners::{Inherited, OpenFiles, Reservation, announce, inherited};
 use self::notifications::Notifications;
 use self::process::{ServiceManager, Signals, Watchdog, log_what_has_no_effect};
-use self::quotas::AppliedQuotas;
+use self::quotas::{AppliedQuotas, QuotaMetrics};
 use self::reload::{Reload, Reloadable, Watch};
 use self::retention::AppliedRetention;
 use self::service::{RequestHooks, proxy_options, service};
@@ -131,6 +131,9 @@ async fn serve_until_signal(
     let control = start_control(&location, &storage);
     start_health_checks(configuration, &health, &storage.store)?;
     telemetry.add_storage(Arc::clone(&storage.store));
+    if let Some(usage) = storage.quota_usage() {
+        telemetry.add(QuotaMetrics(usage));
+    }
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;

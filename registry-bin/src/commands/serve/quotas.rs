@@ -1,9 +1,15 @@
 //! The quotas of a server.
 
+use std::fmt;
 use std::sync::Arc;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
 use registry_core::policy::Glob;
 use registry_core::quota::Quota;
+use registry_storage::QuotaUsage;
 use tokio::sync::watch;
 
 use super::reload::{Change, Reloadable, gone};
@@ -71,4 +77,73 @@ fn lost<'a>(old: &'a [Quota], new: &[Quota]) -> Option<(&'a Glob, &'static str)>
             .find(|pattern| !is_limited(pattern))
             .map(|pattern| (pattern, what))
     })
+}
+
+/// What is used of each quota, and its limits. The label has the patterns of the quota, so there are as many series as the
+/// configuration has limits.
+#[derive(Debug)]
+pub(super) struct QuotaMetrics(pub(super) watch::Receiver<Arc<[QuotaUsage]>>);
+
+/// A metric of quotas.
+struct Measure {
+    name: &'static str,
+    help: &'static str,
+    /// `None` if the quota does not limit it.
+    value: fn(&QuotaUsage) -> Option<u64>,
+}
+
+const MEASURES: [Measure; 6] = [
+    Measure {
+        name: "registry_quota_used_bytes",
+        help: "The bytes that the repositories of a quota have together",
+        value: |usage| usage.quota.bytes.and(Some(usage.used.bytes)),
+    },
+    Measure {
+        name: "registry_quota_limit_bytes",
+        help: "The most bytes that they may have",
+        value: |usage| usage.quota.bytes,
+    },
+    Measure {
+        name: "registry_quota_used_manifests",
+        help: "The number of manifests that the repositories of a quota have together",
+        value: |usage| usage.quota.manifests.and(Some(usage.used.manifests)),
+    },
+    Measure {
+        name: "registry_quota_limit_manifests",
+        help: "The most manifests that they may have",
+        value: |usage| usage.quota.manifests,
+    },
+    Measure {
+        name: "registry_quota_used_tags",
+        help: "The number of tags that the repositories of a quota have together",
+        value: |usage| usage.quota.tags.and(Some(usage.used.tags)),
+    },
+    Measure {
+        name: "registry_quota_limit_tags",
+        help: "The most tags that they may have",
+        value: |usage| usage.quota.tags,
+    },
+];
+
+impl Collector for QuotaMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let usages = Arc::clone(&self.0.borrow());
+        for Measure { name, help, value } in MEASURES {
+            let values: Vec<_> = usages
+                .iter()
+                .filter_map(|usage| Some((usage, value(usage)?)))
+                .collect();
+            if values.is_empty() {
+                continue;
+            }
+            let mut gauges = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (usage, value) in values {
+                let patterns: Vec<&str> = usage.quota.repositories.iter().map(Glob::as_str).collect();
+                let labels = [("repositories", patterns.join(","))];
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                ConstGauge::new(value).encode(gauges.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
 }

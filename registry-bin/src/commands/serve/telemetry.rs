@@ -71,8 +71,13 @@ impl Telemetry {
 
     /// Adds what a storage reports about itself to the metrics.
     pub(super) fn add_storage(&self, store: Arc<dyn Maintenance>) {
+        self.add(StorageMetrics(store));
+    }
+
+    /// Adds metrics that are looked up when they are asked for.
+    pub(super) fn add(&self, collector: impl Collector) {
         self.metrics
-            .register(|registry| registry.register_collector(Box::new(StorageMetrics(store))));
+            .register(|registry| registry.register_collector(Box::new(collector)));
     }
 
     /// Wraps a storage so that its calls are timed and traced.

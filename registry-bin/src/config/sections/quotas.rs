@@ -1,5 +1,7 @@
 //! `quotas`: what repositories may have together.
 
+use std::collections::BTreeSet;
+
 use registry_core::quota;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,13 @@ pub(in crate::config) fn check(entries: &[Quota], problems: &mut Problems<'_>) {
             quota.repositories.is_empty(),
             "write `[\"**\"]` for all",
         );
+        let mut earlier = entries.iter().take(index);
+        if let Some(same) = earlier.position(|other| patterns(other) == patterns(quota)) {
+            problems.add(
+                &format!("quotas[{index}].repositories"),
+                format!("are those of quotas[{same}]; write all limits there"),
+            );
+        }
         if quota.bytes.is_none() && quota.manifests.is_none() && quota.tags.is_none() {
             problems.add(
                 &format!("quotas[{index}]"),
@@ -59,4 +68,9 @@ pub(in crate::config) fn check(entries: &[Quota], problems: &mut Problems<'_>) {
             );
         }
     }
+}
+
+/// Returns the patterns, whose order does not matter.
+fn patterns(quota: &Quota) -> BTreeSet<&str> {
+    quota.repositories.iter().map(String::as_str).collect()
 }
