@@ -12,8 +12,8 @@ use registry_core::quota::Quota;
 use registry_core::retention::Retention;
 use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
 use registry_storage::{
-    Backend, Collector, Maintenance, ObjectStoreBackend, QuotaCounter, QuotaUsage, ScrubOptions, Scrubber,
-    Store, StoreOptions, Sweeper, SystemClock,
+    Backend, Collector, Maintenance, ObjectStoreBackend, PullRecorder, QuotaCounter, QuotaUsage,
+    ScrubOptions, Scrubber, Store, StoreOptions, Sweeper, SystemClock,
 };
 use tokio::sync::watch;
 
@@ -79,6 +79,9 @@ const USUAL_INTERVAL: Duration = Duration::from_hours(1);
 /// How often a bucket is. A sweep reads every blob's record, a cycle lists everything, and each request costs money.
 const BUCKET_INTERVAL: Duration = Duration::from_hours(24);
 
+/// How often what was pulled is written down, if retention uses it.
+const PULLS_INTERVAL: Duration = Duration::from_mins(1);
+
 /// What is applied to a storage, now and after each change.
 #[derive(Clone, Debug)]
 pub(crate) struct Applied {
@@ -90,6 +93,8 @@ pub(crate) struct Applied {
 pub(crate) struct OpenStorage {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) store: Arc<dyn Maintenance>,
+    /// `None` if nothing can be written.
+    recorder: Option<PullRecorder>,
     /// `None` if nothing can be written.
     sweeper: Option<Sweeper>,
     /// `None` if nothing can be written, or nothing is to be collected without being asked.
@@ -164,6 +169,10 @@ impl OpenStorage {
         let may_change = !is_read_only && !maintenance.read_only.enabled;
         let sweeps = maintenance.upload_purging.interval;
         let interval = sweeps.map_or(usual_interval, |interval| interval.0);
+        let policies = Arc::clone(&applied.retention.borrow());
+        let recorder =
+            (!is_read_only).then(|| PullRecorder::start(Arc::clone(&store), policies, PULLS_INTERVAL));
+        let storage = Arc::clone(&store) as Arc<dyn Storage>;
         let sweeper = (!is_read_only).then(|| Sweeper::start(Arc::clone(&store), interval));
         let collector = (collector.enabled && may_change).then(|| {
             let options = collector.options();
@@ -181,7 +190,11 @@ impl OpenStorage {
             Scrubber::start(Arc::clone(&store), options)
         });
         Self {
-            storage: Arc::clone(&store) as Arc<dyn Storage>,
+            storage: match &recorder {
+                Some(recorder) => recorder.observe(storage),
+                None => storage,
+            },
+            recorder,
             sweeper,
             collector,
             scrubber,
@@ -199,6 +212,9 @@ impl OpenStorage {
     pub(crate) async fn close(self) -> Result<(), Failure> {
         if let Some(counter) = self.quota_counter {
             counter.shutdown().await;
+        }
+        if let Some(recorder) = self.recorder {
+            recorder.shutdown().await;
         }
         if let Some(scrubber) = self.scrubber {
             scrubber.shutdown().await;

@@ -163,6 +163,24 @@ impl Key {
         Self("collector/cycles".into())
     }
 
+    /// Since when pulls are recorded.
+    #[must_use]
+    pub fn pulls() -> Self {
+        Self("pulls/since".into())
+    }
+
+    /// When the manifests of a repository were pulled last.
+    #[must_use]
+    pub fn pulled(repository: &RepositoryName) -> Self {
+        Self(format!("{}{}!", Self::all_pulled(), Split(repository.as_str())).into())
+    }
+
+    /// When the manifests of all repositories were pulled last.
+    #[must_use]
+    pub fn all_pulled() -> Self {
+        Self("pulled/".into())
+    }
+
     /// How far the scrubber is.
     #[must_use]
     pub fn scrub() -> Self {

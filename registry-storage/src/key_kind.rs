@@ -47,6 +47,10 @@ pub(crate) enum KeyKind {
     Adopted(RepositoryName),
     Cycles,
     Scrub,
+    /// Since when pulls are recorded.
+    Pulls,
+    /// When the manifests of a repository were pulled last.
+    Pulled(RepositoryName),
     /// That the collector may find something in a repository.
     Changed(RepositoryName),
     /// Blobs that may have lost their last grant.
@@ -75,6 +79,8 @@ impl KeyKind {
             "collector" => of_collector(rest),
             "scrub" => Some(Self::Scrub),
             "quotas" => digest(rest).map(Self::Quota),
+            "pulls" => Some(Self::Pulls),
+            "pulled" => Some(Self::Pulled(name(rest.strip_suffix('!')?)?)),
             _ => None,
         }?;
         // A record under any other spelling would not be found, because lookups use the canonical one.
@@ -96,12 +102,14 @@ impl KeyKind {
             | Self::Delete(repository, _)
             | Self::Push(repository, _)
             | Self::Adopted(repository)
+            | Self::Pulled(repository)
             | Self::Changed(repository) => Some(repository),
             Self::Blob(_)
             | Self::Upload(_)
             | Self::Adoption
             | Self::Cycles
             | Self::Scrub
+            | Self::Pulls
             | Self::Candidates(_)
             | Self::PassOverRepositories
             | Self::PassOverBlobs
@@ -144,6 +152,8 @@ impl KeyKind {
             Self::Adopted(repository) => Key::adopted(repository),
             Self::Cycles => Key::cycles(),
             Self::Scrub => Key::scrub(),
+            Self::Pulls => Key::pulls(),
+            Self::Pulled(repository) => Key::pulled(repository),
             Self::Changed(repository) => Key::changed(repository),
             Self::Candidates(id) => Key::candidates(*id),
             Self::PassOverRepositories => Key::pass_over_repositories(),
@@ -308,6 +318,8 @@ mod tests {
                 KeyKind::Delete(repository.clone(), Uuid::from_u128(id)),
                 KeyKind::Push(repository.clone(), Uuid::from_u128(id)),
                 KeyKind::Adopted(repository.clone()),
+                KeyKind::Pulled(repository.clone()),
+                KeyKind::Pulls,
                 KeyKind::Changed(repository),
                 KeyKind::Candidates(Uuid::from_u128(id)),
                 KeyKind::PassOverRepositories,
@@ -324,7 +336,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|scrub|quotas|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|scrub|quotas|pulls|pulled|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

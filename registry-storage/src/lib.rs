@@ -101,6 +101,7 @@ mod observer;
 #[cfg(feature = "outbox")]
 pub mod outbox;
 mod pages;
+mod pull_recorder;
 mod quotas;
 mod record;
 mod scrubber;
@@ -129,6 +130,7 @@ pub use crate::object_store::{AzureCredentials, AzureOptions};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
 pub use crate::observer::{Finding, MaintenanceObserver, Step};
+pub use crate::pull_recorder::PullRecorder;
 pub use crate::quotas::{QuotaAdmission, QuotaCounter};
 pub use crate::scrubber::Scrubber;
 pub use crate::store::{

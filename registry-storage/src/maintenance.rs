@@ -135,6 +135,29 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         options: &RetainOptions,
     ) -> Result<Option<Verdicts>, Error>;
 
+    /// Begins to record pulls, for retention that uses them, unless that was begun before: what is not
+    /// [recorded](Self::record_pulls) counts as pulled at the beginning. With `is_anew`, everything counts as pulled now,
+    /// because some pulls were not recorded. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn begin_recording_pulls(&self, is_anew: bool) -> Result<(), Error>;
+
+    /// Records that manifests of a repository were pulled by now. The newest pull of a manifest counts, whichever process
+    /// records it. The record of a repository has up to 10 000 manifests; beyond that, those that were pulled longest ago
+    /// count as pulled when the newest of them was. Cancel safe. A [`PullRecorder`](crate::PullRecorder) calls it.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn record_pulls(&self, repository: &RepositoryName, pulled: &[Digest]) -> Result<(), Error>;
+
+    /// Forgets all pulls, because the ones that follow are not recorded. If none are recorded, it is one request. Cancel
+    /// safe.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn end_recording_pulls(&self) -> Result<(), Error>;
+
     /// Reads the content of all blobs, slowly, and compares it with its digest: begins a round, or goes on with the one
     /// that is not finished, and returns at its end. If no round is due, or another process is at it, it returns at once
     /// and [says](ScrubReport::wait) when to come back.
@@ -416,6 +439,18 @@ impl<B: Backend> Maintenance for Store<B> {
         options: &RetainOptions,
     ) -> Result<Option<Verdicts>, Error> {
         self.judge(repository, options).await
+    }
+
+    async fn begin_recording_pulls(&self, is_anew: bool) -> Result<(), Error> {
+        self.begin_pulls(is_anew).await
+    }
+
+    async fn record_pulls(&self, repository: &RepositoryName, pulled: &[Digest]) -> Result<(), Error> {
+        self.write_pulls(repository, pulled).await
+    }
+
+    async fn end_recording_pulls(&self) -> Result<(), Error> {
+        self.end_pulls().await
     }
 
     async fn scrub(

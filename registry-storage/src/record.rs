@@ -319,6 +319,27 @@ pub(crate) struct QuotaRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// Since when pulls are recorded; Dead while they are not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PullsRecord {
+    pub(crate) state: State,
+    pub(crate) since: Timestamp,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// When the manifests of a repository were pulled last; the content is a line for each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PulledRecord {
+    pub(crate) state: State,
+    pub(crate) repository: RepositoryName,
+    /// Those that are not in the content were pulled by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<Timestamp>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// A repository in which the collector may find something: Live since something changed, Pending once a cycle has begun
 /// to read it, Dead if there is nothing left to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -422,7 +443,9 @@ stateful!(
     TagRecord,
     SessionRecord,
     RepositoryRecord,
-    ChangedRecord
+    ChangedRecord,
+    PullsRecord,
+    PulledRecord
 );
 always_live!(
     PastTagRecord,

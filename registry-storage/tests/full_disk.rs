@@ -137,6 +137,7 @@ async fn what_frees_nothing_leaves_the_reserve_to_deletes() {
         tags: vec!["*".parse().unwrap()],
         keep: vec![KeepRule::default()],
         untagged: Some(Duration::ZERO),
+        pulled_within: None,
     };
     let retention = Retention {
         policies: vec![untagged],

@@ -69,6 +69,7 @@ fn newest(number: u32) -> Retention {
                 ..KeepRule::default()
             }],
             untagged: Some(DAY),
+            pulled_within: None,
         }],
         immutable: Vec::new(),
     }

@@ -842,6 +842,7 @@ impl Client {
             tags: vec![tags.parse().unwrap()],
             keep: rules,
             untagged: Some(Duration::ZERO),
+            pulled_within: None,
         };
         let newest = KeepRule {
             newest: NonZeroU32::new(TASKS as u32),

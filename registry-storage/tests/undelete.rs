@@ -317,6 +317,7 @@ async fn what_retention_dropped_comes_back<B: Backend>(world: World<B>) {
         tags: vec!["*".parse().unwrap()],
         keep: Vec::new(),
         untagged: Some(Duration::from_secs(1)),
+        pulled_within: None,
     }];
     let retention = Retention {
         policies,

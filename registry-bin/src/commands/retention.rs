@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use registry_core::retention::{Keeper, Retention, Verdict, Verdicts};
 use registry_core::storage::PageRequest;
-use registry_core::{ErrorCode, RepositoryName};
+use registry_core::{ErrorCode, RepositoryName, Timestamp};
 use registry_storage::{CollectOptions, Maintenance, MaintenanceObserver as _, RetainOptions, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -175,6 +175,8 @@ impl Explained {
             .retention
             .policy_of(repository)
             .map(|(index, _)| index);
+        let uses_pulls = self.options.retention.uses_pulls_of(repository);
+        let pulls_since = verdicts.pulls_since;
         for (tag, verdict) in verdicts.tags {
             let sum = if verdict.is_dropped() {
                 &mut self.sums.dropped_tags
@@ -182,9 +184,13 @@ impl Explained {
                 &mut self.sums.kept_tags
             };
             *sum += 1;
-            let line = format!("{repository}:{} {}", tag.tag, describe(&verdict, policy, true));
+            let mut line = format!("{repository}:{} {}", tag.tag, describe(&verdict, policy, true));
+            if uses_pulls {
+                line += &last_pull(tag.pulled, pulls_since);
+            }
             let values = json!({
                 "repository": repository, "tag": tag.tag, "digest": tag.digest, "pushed": tag.pushed.to_string(),
+                "pulled": tag.pulled.map(|at| at.to_string()), "pullsSince": pulls_since.map(|since| since.to_string()),
                 "dropped": verdict.is_dropped(), "because": reason(&verdict, policy), "until": until(&verdict),
             });
             self.say(line, values).await;
@@ -241,6 +247,15 @@ fn until(verdict: &Verdict) -> Option<String> {
     }
 }
 
+/// Describes when a tag was pulled last.
+fn last_pull(pulled: Option<Timestamp>, since: Option<Timestamp>) -> String {
+    match (pulled, since) {
+        (_, None) => "; no pulls are recorded".to_owned(),
+        (Some(pulled), Some(_)) => format!("; pulled last at {}", second(pulled)),
+        (None, Some(since)) => format!("; not pulled since {}", second(since)),
+    }
+}
+
 /// Describes what becomes of something.
 fn describe(verdict: &Verdict, policy: Option<usize>, is_tag: bool) -> String {
     let reason = reason(verdict, policy);
@@ -271,6 +286,7 @@ fn reason(verdict: &Verdict, policy: Option<usize>) -> String {
             Keeper::Push => "a push in progress needs it".to_owned(),
             Keeper::Age => format!("{policy}.untagged, or it was condemned less than `collector.grace` ago"),
             Keeper::Untagged => format!("{policy} has no `untagged`"),
+            Keeper::Pulled => format!("{policy}.pulledwithin"),
         },
     }
 }

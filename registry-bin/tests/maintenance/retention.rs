@@ -195,3 +195,44 @@ fn a_policy_that_is_mistyped_or_drops_everything_is_told() {
         );
     }
 }
+
+#[test]
+fn a_server_records_pulls_if_a_policy_asks_for_them() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path();
+    let policy = "collector: {enabled: false}\nretention:\n  - repositories: ['team/**']\n    tags: ['*']\n    \
+                  keep: [{pulledwithin: 720h}]\n";
+    let configuration = configure(path, policy);
+    let server = Server::configured(&configuration);
+    let repository = Repository::new(server.address(), "team/app");
+    let (pulled, _) = push(&repository, "pulled", 1);
+    push(&repository, "pushed", 2);
+    repository.get(&format!("manifests/{pulled}")).expect_status(200);
+    // It is written down at the end at the latest.
+    assert!(server.terminate().success());
+    let explain = ["retention", "explain", "--config", "config.yml"];
+    let said = success(path, &explain);
+    let line = |tag: &str| {
+        let line = said
+            .lines()
+            .find(|line| line.starts_with(&format!("team/app:{tag} ")));
+        line.unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    let (pulled, pushed) = (line("pulled"), line("pushed"));
+    assert!(
+        pulled.contains(" stays until ") && pulled.contains("retention[0].keep[0]; pulled last at 2"),
+        "{pulled}"
+    );
+    assert!(
+        pushed.contains(" stays until ") && pushed.contains("; not pulled since 2"),
+        "{pushed}"
+    );
+    assert!(success(path, &["check", "config.yml"]).contains("nothing is broken"));
+    // A server that does not record them makes all of them unknown.
+    assert!(Server::on(&path.join("root")).terminate().success());
+    let said = success(path, &explain);
+    assert!(
+        said.contains("team/app:pulled stays: retention[0].keep[0]; no pulls are recorded"),
+        "{said}"
+    );
+}

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::num::NonZeroU32;
 
+use super::pulls::{PULL_PRECISION, Protection, Pulls};
 use super::version::Version;
 use super::{KeepRule, Keeper, ManifestFacts, RetentionPolicy, TagFacts, Verdict, end_of, kept, kept_for};
 use crate::policy::Glob;
@@ -17,7 +18,7 @@ use crate::{Digest, Tag, Timestamp};
 pub(super) fn evaluate(
     policy: &RetentionPolicy,
     tags: &[&TagFacts],
-    manifests: &[ManifestFacts],
+    (manifests, pulls): (&[ManifestFacts], &Pulls<'_>),
     is_immutable: impl Fn(&Tag) -> bool,
     now: Timestamp,
 ) -> Vec<Verdict> {
@@ -54,14 +55,29 @@ pub(super) fn evaluate(
             .filter_map(|index| tags.get(*index).map(|tag| (*index, *tag)))
             .filter(|(_, tag)| matches_any(&rule.tags, &tag.tag))
             .collect();
-        let kept = kept_by(rule, &of_rule, now).into_iter();
-        for (index, until) in kept.chain(kept_by(rule, &orphans_of_rule, now)) {
+        let kept = kept_by(rule, &of_rule, pulls, now).into_iter();
+        for (index, until) in kept.chain(kept_by(rule, &orphans_of_rule, pulls, now)) {
             if let Some(verdict) = verdicts.get_mut(index)
                 && is_longer(until, verdict.as_ref())
             {
                 *verdict = Some(Verdict::Kept {
                     by: Keeper::Rule(number),
                     until,
+                });
+            }
+        }
+    }
+    if let Some(within) = policy.pulled_within {
+        for index in governed.into_iter().chain(orphans) {
+            if let (Some(tag), Some(verdict)) = (tags.get(index), verdicts.get_mut(index))
+                && let Some(protection) = Protection::of(pulls.last_use(tag), within, now)
+                && verdict
+                    .as_ref()
+                    .is_none_or(|verdict| protection.outlasts(verdict))
+            {
+                *verdict = Some(Verdict::Kept {
+                    by: Keeper::Pulled,
+                    until: protection.until,
                 });
             }
         }
@@ -136,7 +152,12 @@ fn subject_of(tag: &Tag) -> Option<String> {
 }
 
 /// Returns which tags meet all conditions of a rule, by their index, and until when.
-fn kept_by(rule: &KeepRule, tags: &[(usize, &TagFacts)], now: Timestamp) -> Vec<(usize, Option<Timestamp>)> {
+fn kept_by(
+    rule: &KeepRule,
+    tags: &[(usize, &TagFacts)],
+    pulls: &Pulls<'_>,
+    now: Timestamp,
+) -> Vec<(usize, Option<Timestamp>)> {
     let mut is_kept = vec![true; tags.len()];
     let mut require = |kept: &BTreeSet<usize>| {
         for (at, is_kept) in is_kept.iter_mut().enumerate() {
@@ -157,20 +178,52 @@ fn kept_by(rule: &KeepRule, tags: &[(usize, &TagFacts)], now: Timestamp) -> Vec<
         let kept = ahead.into_iter().chain(order.into_iter().take(count(newest)));
         require(&kept.map(|(_, _, at)| at).collect());
     }
+    if let Some(newest) = rule.newest_pulled {
+        require(&last_used(tags, newest, pulls, now));
+    }
     for (number, is_minor) in [(rule.versions_per_major, false), (rule.versions_per_minor, true)] {
         if let Some(number) = number {
             require(&highest_versions(tags, number, is_minor));
         }
     }
     let kept = tags.iter().zip(is_kept).filter(|(_, is_kept)| *is_kept);
-    kept.filter_map(|((index, tag), _)| match rule.pushed_within {
-        None => Some((*index, None)),
-        Some(within) => {
-            let until = end_of(within, tag.pushed);
-            (now < until).then_some((*index, Some(until)))
-        }
+    kept.filter_map(|((index, tag), _)| {
+        let pushed = rule.pushed_within.map(|within| end_of(within, tag.pushed));
+        let pulled = match rule.pulled_within {
+            Some(within) => Protection::of(pulls.last_use(tag), within, now)?.until,
+            None => None,
+        };
+        let until = pushed.into_iter().chain(pulled).min();
+        until.is_none_or(|until| now < until).then_some((*index, until))
     })
     .collect()
+}
+
+/// Returns the positions of the tags that were used last, and of those of which that cannot be told: they may have been
+/// used as late as the last one that is kept.
+fn last_used(
+    tags: &[(usize, &TagFacts)],
+    number: NonZeroU32,
+    pulls: &Pulls<'_>,
+    now: Timestamp,
+) -> BTreeSet<usize> {
+    let used = |tag: &TagFacts| pulls.last_use(tag);
+    // As for pushes, what seems to be used later than now displaces nothing.
+    let mut times: Vec<Timestamp> = tags
+        .iter()
+        .filter_map(|(_, tag)| used(tag).filter(|used| *used <= now))
+        .collect();
+    times.sort_unstable_by_key(|used| Reverse(*used));
+    let threshold = times.get(count(number).saturating_sub(1)).copied();
+    let is_kept = |tag: &TagFacts| match (used(tag), threshold) {
+        (Some(used), Some(threshold)) => end_of(PULL_PRECISION, used) >= threshold,
+        _ => true,
+    };
+    let positions = tags.iter().enumerate();
+    positions
+        .filter(|(_, (_, tag))| is_kept(tag))
+        .map(|(at, _)| at)
+        .collect()
 }
 
 /// Returns the positions of the highest versions in each series.

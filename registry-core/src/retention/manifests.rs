@@ -4,20 +4,25 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::{Facts, Keeper, ManifestFacts, Verdict, kept, kept_for};
+use super::pulls::Pulls;
+use super::{Facts, Keeper, ManifestFacts, RetentionPolicy, Verdict, kept, kept_for};
 use crate::{Digest, Timestamp};
 
-/// Decides about the manifests that no tag names, in the order of their digests. `after` is how long one stays,
-/// or what keeps all of them.
+/// Decides about the manifests that no tag names, in the order of their digests. Without a policy all of them stay.
 ///
 /// An index keeps what it names for as long as it is there, and a subject what refers to it, even if they go themselves:
 /// what depends on them follows later.
 pub(super) fn evaluate(
-    after: Result<Duration, Keeper>,
+    policy: Option<&RetentionPolicy>,
     facts: &Facts,
     tagged: &BTreeSet<&Digest>,
     now: Timestamp,
 ) -> Vec<(Digest, Verdict)> {
+    let after = policy.map_or(Err(Keeper::NoPolicy), |policy| {
+        policy.untagged.ok_or(Keeper::Untagged)
+    });
+    let pulled_within = policy.and_then(|policy| policy.pulled_within);
+    let pulls = Pulls::of(facts);
     let held: BTreeSet<&Digest> = facts.held.iter().collect();
     let there: BTreeSet<&Digest> = facts.manifests.iter().map(|manifest| &manifest.digest).collect();
     let mut parents: BTreeMap<&Digest, &Digest> = BTreeMap::new();
@@ -38,10 +43,21 @@ pub(super) fn evaluate(
             (_, None, Some(subject)) => kept(Keeper::Subject(subject.clone())),
             _ if held.contains(&manifest.digest) => kept(Keeper::Push),
             (Err(keeper), None, None) => kept(keeper.clone()),
-            (Ok(after), None, None) => match manifest.condemned_until {
-                Some(until) => kept_for(Duration::ZERO, until, now),
-                None => kept_for(*after, manifest.pushed, now),
-            },
+            (Ok(after), None, None) => {
+                let verdict = match manifest.condemned_until {
+                    Some(until) => kept_for(Duration::ZERO, until, now),
+                    None => kept_for(*after, manifest.pushed, now),
+                };
+                let protection =
+                    pulled_within.and_then(|within| pulls.protect(&manifest.digest, within, now));
+                match protection.filter(|protection| protection.outlasts(&verdict)) {
+                    Some(protection) => Verdict::Kept {
+                        by: Keeper::Pulled,
+                        until: protection.until,
+                    },
+                    None => verdict,
+                }
+            }
         }
     };
     let mut verdicts: Vec<(Digest, Verdict)> = facts

@@ -5,6 +5,7 @@
 
 mod keep;
 mod manifests;
+mod pulls;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -15,6 +16,9 @@ use core::num::NonZeroU32;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::pulls::PULL_PRECISION;
+use self::pulls::Pulls;
 
 use crate::policy::{Glob, ImmutableTagRule};
 use crate::{Digest, RepositoryName, Tag, Timestamp};
@@ -41,6 +45,17 @@ pub struct RetentionPolicy {
     pub keep: Vec<KeepRule>,
     /// How long after its push a manifest stays that has no tag, no index and no subject; `None` for ever.
     pub untagged: Option<Duration>,
+    /// What was pulled less than this long ago stays, tags and manifests without one; `None` if that does not matter.
+    pub pulled_within: Option<Duration>,
+}
+
+impl RetentionPolicy {
+    /// Returns whether it matters when something was pulled.
+    #[must_use]
+    pub fn uses_pulls(&self) -> bool {
+        let uses = |rule: &KeepRule| rule.pulled_within.is_some() || rule.newest_pulled.is_some();
+        self.pulled_within.is_some() || self.keep.iter().any(uses)
+    }
 }
 
 /// Keeps the tags that meet all of its conditions. Without any condition it keeps every tag that it names.
@@ -53,6 +68,10 @@ pub struct KeepRule {
     pub newest: Option<NonZeroU32>,
     /// It was pushed less than this long ago.
     pub pushed_within: Option<Duration>,
+    /// It was pulled, or pushed, less than this long ago.
+    pub pulled_within: Option<Duration>,
+    /// It is among this many that were pulled, or pushed, last. Of those of which that cannot be told, none is displaced.
+    pub newest_pulled: Option<NonZeroU32>,
     /// It is a version, and among this many highest ones of its major version.
     pub versions_per_major: Option<NonZeroU32>,
     /// It is a version, and among this many highest ones of its minor version.
@@ -65,6 +84,8 @@ impl KeepRule {
     pub const fn is_unconditional(&self) -> bool {
         self.newest.is_none()
             && self.pushed_within.is_none()
+            && self.pulled_within.is_none()
+            && self.newest_pulled.is_none()
             && self.versions_per_major.is_none()
             && self.versions_per_minor.is_none()
     }
@@ -79,6 +100,9 @@ pub struct Facts {
     pub manifests: Vec<ManifestFacts>,
     /// Manifests that a push in progress needs.
     pub held: Vec<Digest>,
+    /// Since when pulls are recorded; what has no recorded pull counts as pulled then. `None` if they are not, and then nothing is
+    /// dropped because it was not pulled.
+    pub pulls_since: Option<Timestamp>,
 }
 
 /// A tag.
@@ -90,6 +114,9 @@ pub struct TagFacts {
     pub digest: Digest,
     /// When it was pushed last.
     pub pushed: Timestamp,
+    /// When its manifest was pulled last, or in a verdict what that names, by the record of pulls; it may have been up to
+    /// [`PULL_PRECISION`] later.
+    pub pulled: Option<Timestamp>,
 }
 
 /// A manifest.
@@ -99,6 +126,8 @@ pub struct ManifestFacts {
     pub digest: Digest,
     /// When it was pushed.
     pub pushed: Timestamp,
+    /// When it was pulled last, by the record of pulls.
+    pub pulled: Option<Timestamp>,
     /// From when the collector, which condemned it already, may remove it.
     pub condemned_until: Option<Timestamp>,
     /// The manifests that it names.
@@ -150,6 +179,8 @@ pub enum Keeper {
     Age,
     /// The policy keeps what has no tag.
     Untagged,
+    /// It was pulled lately, or nobody knows.
+    Pulled,
 }
 
 /// The verdicts about a repository.
@@ -159,6 +190,8 @@ pub struct Verdicts {
     pub tags: Vec<(TagFacts, Verdict)>,
     /// About each manifest that no kept tag names, in the order of their digests.
     pub manifests: Vec<(Digest, Verdict)>,
+    /// Since when pulls are recorded, if they are.
+    pub pulls_since: Option<Timestamp>,
 }
 
 impl Retention {
@@ -170,6 +203,19 @@ impl Retention {
         policies.find(|(_, policy)| policy.repositories.iter().any(matches))
     }
 
+    /// Returns whether it matters when something in a repository was pulled.
+    #[must_use]
+    pub fn uses_pulls_of(&self, repository: &RepositoryName) -> bool {
+        self.policy_of(repository)
+            .is_some_and(|(_, policy)| policy.uses_pulls())
+    }
+
+    /// Returns whether it matters for any repository when something was pulled.
+    #[must_use]
+    pub fn uses_pulls(&self) -> bool {
+        self.policies.iter().any(RetentionPolicy::uses_pulls)
+    }
+
     /// Decides about everything in a repository. The order of the facts does not matter.
     #[must_use]
     pub fn evaluate(&self, repository: &RepositoryName, facts: &Facts, now: Timestamp) -> Verdicts {
@@ -177,7 +223,11 @@ impl Retention {
         let kept = tags.iter().filter(|(_, verdict)| !verdict.is_dropped());
         let tagged = kept.map(|(tag, _)| &tag.digest).collect();
         let manifests = self.evaluate_manifests(repository, facts, &tagged, now);
-        Verdicts { tags, manifests }
+        Verdicts {
+            tags,
+            manifests,
+            pulls_since: facts.pulls_since,
+        }
     }
 
     /// Decides about the tags of a repository, in the order of their names.
@@ -190,14 +240,19 @@ impl Retention {
     ) -> Vec<(TagFacts, Verdict)> {
         let mut tags: Vec<&TagFacts> = facts.tags.iter().collect();
         tags.sort_by(|a, b| a.tag.cmp(&b.tag));
+        let pulls = Pulls::of(facts);
         let verdicts = match self.policy_of(repository) {
             Some((_, policy)) => {
                 let is_immutable = |tag: &Tag| self.immutable.iter().any(|rule| rule.covers(repository, tag));
-                keep::evaluate(policy, &tags, &facts.manifests, is_immutable, now)
+                keep::evaluate(policy, &tags, (&facts.manifests, &pulls), is_immutable, now)
             }
             None => tags.iter().map(|_| kept(Keeper::NoPolicy)).collect(),
         };
-        tags.into_iter().cloned().zip(verdicts).collect()
+        let tags = tags.into_iter().map(|tag| TagFacts {
+            pulled: pulls.of_manifest(&tag.digest).or(tag.pulled),
+            ..tag.clone()
+        });
+        tags.zip(verdicts).collect()
     }
 
     /// Decides about the manifests of a repository except those that tags name (`tagged`), in the order of their digests.
@@ -209,12 +264,8 @@ impl Retention {
         tagged: &BTreeSet<&Digest>,
         now: Timestamp,
     ) -> Vec<(Digest, Verdict)> {
-        let after = self
-            .policy_of(repository)
-            .map_or(Err(Keeper::NoPolicy), |(_, policy)| {
-                policy.untagged.ok_or(Keeper::Untagged)
-            });
-        manifests::evaluate(after, facts, tagged, now)
+        let policy = self.policy_of(repository).map(|(_, policy)| policy);
+        manifests::evaluate(policy, facts, tagged, now)
     }
 }
 

@@ -32,6 +32,7 @@ fn of(keep: Vec<KeepRule>, untagged: Option<Duration>) -> Retention {
             tags: globs(&["*"]),
             keep,
             untagged,
+            pulled_within: None,
         }],
         immutable: Vec::new(),
     }
@@ -57,6 +58,7 @@ fn tag(text: &str, number: u64, age: u64) -> TagFacts {
         tag: text.parse().unwrap(),
         digest: digest(number),
         pushed: Timestamp(NOW.0 - age * HOUR),
+        pulled: None,
     }
 }
 
@@ -64,6 +66,7 @@ fn manifest(number: u64, age: u64) -> ManifestFacts {
     ManifestFacts {
         digest: digest(number),
         pushed: Timestamp(NOW.0 - age * HOUR),
+        pulled: None,
         condemned_until: None,
         children: Vec::new(),
         subject: None,
@@ -331,6 +334,138 @@ fn a_manifest_without_a_tag_goes_unless_something_needs_it() {
     );
 }
 
+/// Facts in which pulls are recorded since so many hours ago.
+fn recorded(mut facts: Facts, since: u64) -> Facts {
+    facts.pulls_since = Some(Timestamp(NOW.0 - since * HOUR));
+    facts
+}
+
+fn pulled(number: u64, age: u64, pulled: u64) -> ManifestFacts {
+    ManifestFacts {
+        pulled: Some(Timestamp(NOW.0 - pulled * HOUR)),
+        ..manifest(number, age)
+    }
+}
+
+fn pulled_within(number: u64) -> KeepRule {
+    KeepRule {
+        pulled_within: Some(hours(number)),
+        ..KeepRule::default()
+    }
+}
+
+#[test]
+fn what_was_pulled_or_pushed_lately_stays() {
+    let mut facts = tags(&[("a", 900), ("b", 900), ("c", 900), ("d", 5)]);
+    facts.manifests = vec![
+        pulled(0, 900, 9),
+        pulled(1, 900, 12),
+        manifest(2, 900),
+        manifest(3, 5),
+    ];
+    let retention = of(vec![pulled_within(10)], None);
+    let long = recorded(facts.clone(), 800);
+    assert_eq!(kept_tags(&retention, &long), ["a", "d"]);
+    let verdicts = retention.evaluate(&name(), &long, NOW);
+    assert_eq!(verdicts.tags[0].0.pulled, facts.manifests[0].pulled);
+    // A pull that came within an hour of the recorded one is not recorded.
+    let until = |since: u64, after: u64| Verdict::Kept {
+        by: Keeper::Rule(0),
+        until: Some(Timestamp(NOW.0 + (after - since) * HOUR)),
+    };
+    assert_eq!(verdicts.tags[0].1, until(9, 11));
+    assert_eq!(verdicts.tags[3].1, until(5, 11));
+    // What was never pulled counts as pulled when recording began, and if nothing is recorded nobody knows.
+    assert_eq!(
+        kept_tags(&retention, &recorded(facts.clone(), 10)),
+        ["a", "b", "c", "d"]
+    );
+    assert_eq!(kept_tags(&retention, &facts), ["a", "b", "c", "d"]);
+    let both = KeepRule {
+        pushed_within: Some(hours(100)),
+        ..pulled_within(10)
+    };
+    assert_eq!(kept_tags(&of(vec![both], None), &long), ["d"]);
+}
+
+#[test]
+fn those_that_were_pulled_last_stay_and_what_may_be_among_them() {
+    let mut facts = tags(&[("a", 900), ("b", 900), ("c", 900), ("d", 900), ("e", 900)]);
+    facts.manifests = vec![
+        pulled(0, 900, 1),
+        pulled(1, 900, 5),
+        pulled(2, 900, 6),
+        pulled(3, 900, 7),
+    ];
+    let newest = |number| {
+        let rule = KeepRule {
+            newest_pulled: NonZeroU32::new(number),
+            ..KeepRule::default()
+        };
+        of(vec![rule], None)
+    };
+    let long = recorded(facts.clone(), 800);
+    assert_eq!(kept_tags(&newest(1), &long), ["a"]);
+    // Perhaps `c` was pulled again up to an hour later.
+    assert_eq!(kept_tags(&newest(2), &long), ["a", "b", "c"]);
+    assert_eq!(kept_tags(&newest(4), &long), ["a", "b", "c", "d"]);
+    assert_eq!(kept_tags(&newest(9), &long).len(), 5);
+    // Nothing is known about `e` before.
+    assert_eq!(kept_tags(&newest(3), &recorded(facts.clone(), 7)).len(), 5);
+    assert_eq!(kept_tags(&newest(1), &facts).len(), 5);
+    // A clock that was set back.
+    facts.manifests[4 - 1].pulled = Some(Timestamp(NOW.0 + 50 * HOUR));
+    assert_eq!(kept_tags(&newest(1), &recorded(facts, 800)), ["a", "d"]);
+}
+
+#[test]
+fn an_index_was_pulled_with_what_it_names() {
+    let mut facts = recorded(tags(&[("index", 900), ("other", 900)]), 800);
+    let nested = ManifestFacts {
+        children: vec![digest(11)],
+        ..manifest(10, 900)
+    };
+    let index = ManifestFacts {
+        children: vec![digest(10)],
+        ..manifest(0, 900)
+    };
+    facts.manifests = vec![index, manifest(1, 900), nested, pulled(11, 900, 3)];
+    assert_eq!(kept_tags(&of(vec![pulled_within(10)], None), &facts), ["index"]);
+    let verdicts = of(vec![pulled_within(10)], None).evaluate(&name(), &facts, NOW);
+    assert_eq!(verdicts.tags[0].0.pulled, Some(Timestamp(NOW.0 - 3 * HOUR)));
+}
+
+#[test]
+fn a_policy_protects_what_was_pulled_lately_also_without_a_tag() {
+    let mut facts = tags(&[("a", 900), ("b", 900), ("c", 1)]);
+    facts.manifests = vec![
+        pulled(0, 900, 9),
+        pulled(1, 900, 50),
+        manifest(2, 1),
+        pulled(7, 900, 9),
+        manifest(8, 900),
+    ];
+    let mut retention = of(vec![newest(1)], Some(hours(24)));
+    retention.policies[0].pulled_within = Some(hours(10));
+    assert!(retention.uses_pulls_of(&name()) && !of(vec![newest(1)], None).uses_pulls());
+    let long = recorded(facts.clone(), 800);
+    assert_eq!(kept_tags(&retention, &long), ["a", "c"]);
+    let verdicts = retention.evaluate(&name(), &long, NOW);
+    let protected = Verdict::Kept {
+        by: Keeper::Pulled,
+        until: Some(Timestamp(NOW.0 + 2 * HOUR)),
+    };
+    assert_eq!(
+        (&verdicts.tags[0].1, &verdicts.tags[2].1),
+        (&protected, &kept(Keeper::Rule(0)))
+    );
+    assert_eq!(verdict_of(&verdicts, 7), protected);
+    assert!(verdict_of(&verdicts, 8).is_dropped() && verdict_of(&verdicts, 1).is_dropped());
+    let unknown = retention.evaluate(&name(), &facts, NOW);
+    assert_eq!(verdict_of(&unknown, 8), kept(Keeper::Pulled));
+    assert!(unknown.tags.iter().all(|(_, verdict)| !verdict.is_dropped()));
+}
+
 #[test]
 fn a_large_repository_takes_no_time() {
     let facts = Facts {
@@ -345,6 +480,7 @@ fn a_large_repository_takes_no_time() {
             .collect(),
         manifests: (0..100_000).map(|number| manifest(number, 900)).collect(),
         held: Vec::new(),
+        pulls_since: None,
     };
     let keep = KeepRule {
         versions_per_minor: NonZeroU32::new(3),
@@ -378,16 +514,21 @@ fn rules() -> impl Strategy<Value = KeepRule> {
         globs,
         number(),
         prop::option::weighted(0.4, 1_u64..60),
+        (prop::option::weighted(0.3, 1_u64..60), number()),
         number(),
         number(),
     )
         .prop_map(
-            |(tags, newest, within, versions_per_major, versions_per_minor)| KeepRule {
-                tags,
-                newest,
-                pushed_within: within.map(hours),
-                versions_per_major,
-                versions_per_minor,
+            |(tags, newest, within, (pulled, newest_pulled), versions_per_major, versions_per_minor)| {
+                KeepRule {
+                    tags,
+                    newest,
+                    pushed_within: within.map(hours),
+                    pulled_within: pulled.map(hours),
+                    newest_pulled,
+                    versions_per_major,
+                    versions_per_minor,
+                }
             },
         )
 }
@@ -396,15 +537,18 @@ fn some_facts() -> impl Strategy<Value = Facts> {
     let names = "(v?[01]\\.[0-2]\\.[0-3](-rc[0-2])?|[a-c]{1,2})";
     let tags = prop::collection::btree_map(names, (0_u64..12, 0_u64..50), 0..20);
     let relation = || prop::collection::vec(0_u64..12, 0..2);
-    let manifests = prop::collection::btree_map(0_u64..12, (0_u64..50, relation(), relation()), 0..12);
-    (tags, manifests, relation()).prop_map(|(tags, manifests, held)| Facts {
+    let hour = || prop::option::of((0_u64..50).prop_map(|age| Timestamp(NOW.0 - age * HOUR)));
+    let manifest_facts = (0_u64..50, hour(), relation(), relation());
+    let manifests = prop::collection::btree_map(0_u64..12, manifest_facts, 0..12);
+    (tags, manifests, relation(), hour()).prop_map(|(tags, manifests, held, pulls_since)| Facts {
         tags: tags
             .iter()
             .map(|(text, (number, age))| tag(text, *number, *age))
             .collect(),
         manifests: manifests
             .iter()
-            .map(|(number, (age, children, subject))| ManifestFacts {
+            .map(|(number, (age, pulled, children, subject))| ManifestFacts {
+                pulled: *pulled,
                 // A digest cannot depend on itself, so no relation has a cycle.
                 children: children
                     .iter()
@@ -419,6 +563,7 @@ fn some_facts() -> impl Strategy<Value = Facts> {
             })
             .collect(),
         held: held.into_iter().map(digest).collect(),
+        pulls_since,
     })
 }
 
@@ -460,8 +605,10 @@ proptest! {
         (facts, shuffled) in some_facts().prop_flat_map(|facts| {
             let tags = Just(facts.tags.clone()).prop_shuffle();
             let manifests = Just(facts.manifests.clone()).prop_shuffle();
+            let pulls_since = facts.pulls_since;
             let shuffled = (tags, manifests, Just(facts.held.clone()));
-            (Just(facts), shuffled.prop_map(|(tags, manifests, held)| Facts { tags, manifests, held }))
+            let facts_of = move |(tags, manifests, held)| Facts { tags, manifests, held, pulls_since };
+            (Just(facts), shuffled.prop_map(facts_of))
         }),
         keep in prop::collection::vec(rules(), 0..3),
     ) {

@@ -22,6 +22,7 @@ mod looks;
 mod manifests;
 mod mount;
 mod open_sessions;
+mod pulled;
 mod push;
 mod quota;
 mod referrers;

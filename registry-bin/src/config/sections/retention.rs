@@ -27,6 +27,9 @@ pub(crate) struct Policy {
     /// How long after its push a manifest stays that has no tag, no index and no subject. By default for ever: dropping tags then frees nothing.
     #[serde(default)]
     pub(crate) untagged: Option<GoDuration>,
+    /// What was pulled less than this long ago stays: tags, and manifests without one. A tag that was pushed counts as pulled.
+    #[serde(rename = "pulledwithin", default)]
+    pub(crate) pulled_within: Option<GoDuration>,
 }
 
 /// Keeps the tags that meet all of its conditions; without any, all that it names.
@@ -40,6 +43,12 @@ pub(crate) struct Keep {
     /// Those that were pushed less than this long ago.
     #[serde(rename = "pushedwithin")]
     pub(crate) pushed_within: Option<GoDuration>,
+    /// Those that were pulled, or pushed, less than this long ago.
+    #[serde(rename = "pulledwithin")]
+    pub(crate) pulled_within: Option<GoDuration>,
+    /// This many that were pulled, or pushed, last.
+    #[serde(rename = "newestpulled")]
+    pub(crate) newest_pulled: Option<NonZeroU32>,
     /// This many highest versions of each major version, of tags such as `1.2.3` or `v1.2.3-rc1`. Suffixes of different kinds are counted apart.
     #[serde(rename = "versionspermajor")]
     pub(crate) versions_per_major: Option<NonZeroU32>,
@@ -60,6 +69,8 @@ pub(crate) fn retention(policies: &[Policy], tags: &Tags) -> Result<Retention, I
                 tags: parse_all(&path(&format!("keep[{position}].tags")), &keep.tags)?,
                 newest: keep.newest,
                 pushed_within: keep.pushed_within.map(|within| within.0),
+                pulled_within: keep.pulled_within.map(|within| within.0),
+                newest_pulled: keep.newest_pulled,
                 versions_per_major: keep.versions_per_major,
                 versions_per_minor: keep.versions_per_minor,
             })
@@ -69,6 +80,7 @@ pub(crate) fn retention(policies: &[Policy], tags: &Tags) -> Result<Retention, I
             tags: parse_all(&path("tags"), &policy.tags)?,
             keep: keep.collect::<Result<_, InvalidValue>>()?,
             untagged: policy.untagged.map(|after| after.0),
+            pulled_within: policy.pulled_within.map(|within| within.0),
         })
     };
     Ok(Retention {
@@ -104,13 +116,23 @@ pub(in crate::config) fn check(policies: &[Policy], problems: &mut Problems<'_>)
             !has_tags && !policy.keep.is_empty(),
             "write `[\"*\"]` for all: tags that no pattern names stay",
         );
-        if policy.untagged.is_some_and(|after| after.0 < SHORTEST_TIME) {
-            problems.add(&format!("{path}.untagged"), TOO_SHORT);
+        for (key, time) in [
+            ("untagged", policy.untagged),
+            ("pulledwithin", policy.pulled_within),
+        ] {
+            if time.is_some_and(|time| time.0 < SHORTEST_TIME) {
+                problems.add(&format!("{path}.{key}"), TOO_SHORT);
+            }
         }
         for (position, keep) in policy.keep.iter().enumerate() {
             let path = format!("{path}.keep[{position}]");
-            if keep.pushed_within.is_some_and(|within| within.0 < SHORTEST_TIME) {
-                problems.add(&format!("{path}.pushedwithin"), TOO_SHORT);
+            for (key, within) in [
+                ("pushedwithin", keep.pushed_within),
+                ("pulledwithin", keep.pulled_within),
+            ] {
+                if within.is_some_and(|within| within.0 < SHORTEST_TIME) {
+                    problems.add(&format!("{path}.{key}"), TOO_SHORT);
+                }
             }
             if *keep == Keep::default() {
                 problems.add(
@@ -137,11 +159,11 @@ pub(in crate::config) fn remarks(policies: &[Policy]) -> Vec<(usize, &'static st
                 "drops tags and frees nothing, because manifests without a tag stay; `untagged: 168h` lets them go",
             ));
         }
-        let is_timed = |keep: &Keep| keep.pushed_within.is_some();
+        let is_timed = |keep: &Keep| keep.pushed_within.is_some() || keep.pulled_within.is_some();
         if !policy.keep.is_empty() && policy.keep.iter().all(is_timed) {
             remarks.push((
                 index,
-                "drops every tag that it names once nothing is pushed for long enough; another entry of `keep`, such as \
+                "drops every tag that it names once nothing is pushed or pulled for long enough; another entry of `keep`, such as \
                  `newest: 1`, prevents that",
             ));
         }

@@ -51,7 +51,8 @@ collector: {enabled: false, interval: 2h, grace: 1h, keepdeleted: 1h, emptyrepos
 retention:
   - repositories: ['team/**']
     tags: ['*']
-    keep: [{tags: ['v*'], newest: 1, pushedwithin: 1h, versionspermajor: 2, versionsperminor: 3}]
+    pulledwithin: 24h
+    keep: [{tags: ['v*'], newest: 1, pushedwithin: 1h, pulledwithin: 2h, newestpulled: 3, versionspermajor: 2, versionsperminor: 3}]
     untagged: 168h
 quotas: [{repositories: ['team/**'], bytes: 50GiB, manifests: 5, tags: 500}]
 scrub: {enabled: true, rate: 1048576, every: 1h}

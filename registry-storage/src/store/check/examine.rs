@@ -14,8 +14,8 @@ use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
     CyclesRecord, DeletedManifestRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord,
-    PastTagRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, TagRecord,
-    decode, state_of_size,
+    PastTagRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord,
+    SessionRecord, TagRecord, decode, state_of_size,
 };
 
 /// How records are read: within a transaction, so that they are consistent, or outside of one.
@@ -160,6 +160,8 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Cycles
         | KeyKind::Scrub
         | KeyKind::Quota(_)
+        | KeyKind::Pulls
+        | KeyKind::Pulled(_)
         | KeyKind::Changed(_)
         | KeyKind::Candidates(_)
         | KeyKind::PassOverRepositories
@@ -284,6 +286,10 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         }
         KeyKind::Cycles => malformed_as::<CyclesRecord>(value, |_| true),
         KeyKind::Scrub => malformed_as::<ScrubRecord>(value, |_| true),
+        KeyKind::Pulls => malformed_as::<PullsRecord>(value, |_| true),
+        KeyKind::Pulled(repository) => {
+            malformed_as::<PulledRecord>(value, |record| record.repository == *repository)
+        }
         KeyKind::Changed(_) => malformed_as::<ChangedRecord>(value, |_| true),
         KeyKind::Candidates(_) => malformed_as::<CandidatesRecord>(value, |_| true),
         KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => malformed_as::<PassRecord>(value, |_| true),

@@ -13,8 +13,8 @@ use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
     CyclesRecord, DeletedManifestRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord,
-    PastTagRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord, SessionRecord, Stamp,
-    TagRecord, decode,
+    PastTagRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord,
+    SessionRecord, Stamp, TagRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -131,6 +131,8 @@ impl Recheck {
             KeyKind::Adopted(_) => rewrite_as::<AdoptedRecord>(records, key, stored).await,
             KeyKind::Cycles => rewrite_as::<CyclesRecord>(records, key, stored).await,
             KeyKind::Scrub => rewrite_as::<ScrubRecord>(records, key, stored).await,
+            KeyKind::Pulls => rewrite_as::<PullsRecord>(records, key, stored).await,
+            KeyKind::Pulled(_) => rewrite_as::<PulledRecord>(records, key, stored).await,
             KeyKind::Changed(_) => rewrite_as::<ChangedRecord>(records, key, stored).await,
             KeyKind::Candidates(_) => rewrite_as::<CandidatesRecord>(records, key, stored).await,
             KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => {

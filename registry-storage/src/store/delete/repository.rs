@@ -25,6 +25,7 @@ use crate::pages::Pages;
 use crate::record::{ManifestRecord, RepositoryRecord, SessionRecord, Stamp, TagRecord, state_of_size};
 use crate::store::Store;
 use crate::store::edge::{read_cached, read_latest, write};
+use crate::store::pulled::forget_pulled;
 use crate::store::steps::{Counted, Step, transact_all};
 use crate::store::undelete::{Forget, Keep};
 
@@ -391,6 +392,7 @@ impl Transaction for RemoveFromCatalog {
             return Ok(false);
         };
         records.purge_if(&key, &version).await?;
+        forget_pulled(records, &self.repository, self.now).await?;
         Ok(true)
     }
 }

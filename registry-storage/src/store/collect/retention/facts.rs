@@ -7,6 +7,7 @@ use registry_core::retention::{Facts, ManifestFacts, TagFacts};
 use registry_core::storage::ChildKind;
 use registry_core::{Digest, Error, MediaType, RepositoryName, Tag, Timestamp};
 
+use super::RetainOptions;
 use crate::backend::{Backend, RecordEntry, Version};
 use crate::chain::State;
 use crate::key::Key;
@@ -17,6 +18,7 @@ use crate::store::Store;
 use crate::store::delete::{all_children, parse_manifest};
 use crate::store::edge::Found;
 use crate::store::looks::is_content_of;
+use crate::store::pulled::Pulled;
 
 /// The tags and manifests of a repository: some hundred bytes each.
 pub(super) struct Repository {
@@ -24,6 +26,8 @@ pub(super) struct Repository {
     /// The version of each tag that was read.
     pub(super) tags: BTreeMap<Tag, Version>,
     pub(super) manifests: BTreeMap<Digest, ReadManifest>,
+    /// Manifests that are gone, and whose pulls are recorded.
+    pub(super) pulled_and_gone: Vec<Digest>,
 }
 
 /// A visible manifest that was read.
@@ -35,8 +39,36 @@ pub(super) struct ReadManifest {
 }
 
 impl<B: Backend> Store<B> {
+    /// Reads what the policy for a repository needs to know of it. Returns `None` if a tag or manifest cannot be read.
+    pub(super) async fn read_facts(
+        &self,
+        repository: &RepositoryName,
+        options: &RetainOptions,
+    ) -> Result<Option<Repository>, Error> {
+        let Some(mut found) = self.read_repository(repository, options.grace).await? else {
+            return Ok(None);
+        };
+        if options.retention.uses_pulls_of(repository)
+            && let Some(pulled) = self.read_pulled(repository).await?
+        {
+            found.add_pulls(pulled);
+        }
+        Ok(Some(found))
+    }
+
+    pub(super) async fn forget_pulls_of_what_is_gone(
+        &self,
+        repository: &RepositoryName,
+        found: &Repository,
+    ) -> Result<(), Error> {
+        if found.pulled_and_gone.is_empty() {
+            return Ok(());
+        }
+        self.forget_pulls(repository, found.pulled_and_gone.clone()).await
+    }
+
     /// Reads the tags of a repository and then its manifests. Returns `None` if one of them cannot be read.
-    pub(super) async fn read_repository(
+    async fn read_repository(
         &self,
         repository: &RepositoryName,
         grace: Duration,
@@ -45,6 +77,7 @@ impl<B: Backend> Store<B> {
             facts: Facts::default(),
             tags: BTreeMap::new(),
             manifests: BTreeMap::new(),
+            pulled_and_gone: Vec::new(),
         };
         let Some(tags) = self.read_tags(repository).await? else {
             return Ok(None);
@@ -71,6 +104,7 @@ impl<B: Backend> Store<B> {
                     tag: tag.clone(),
                     digest: record.digest,
                     pushed: record.stamp.written,
+                    pulled: None,
                 });
                 found.tags.insert(tag, version);
             }
@@ -152,6 +186,7 @@ impl<B: Backend> Store<B> {
         found.facts.manifests.push(ManifestFacts {
             digest: digest.clone(),
             pushed: written,
+            pulled: None,
             condemned_until: is_condemned.then(|| Timestamp(written.0.saturating_add(grace))),
             children,
             subject: record.subject,
@@ -164,6 +199,19 @@ impl<B: Backend> Store<B> {
         };
         found.manifests.insert(digest, read);
         Ok(true)
+    }
+}
+
+impl Repository {
+    fn add_pulls(&mut self, pulled: Pulled) {
+        self.facts.pulls_since = Some(pulled.since);
+        for manifest in &mut self.facts.manifests {
+            manifest.pulled = pulled.times.get(&manifest.digest).copied();
+        }
+        let gone = pulled.times.into_keys();
+        self.pulled_and_gone = gone
+            .filter(|digest| !self.manifests.contains_key(digest))
+            .collect();
     }
 }
 

@@ -100,7 +100,7 @@ impl<B: Backend> Store<B> {
         if !self.is_known(repository).await? {
             return Err(ErrorCode::NameUnknown.into());
         }
-        let found = self.read_repository(repository, options.grace).await?;
+        let found = self.read_facts(repository, options).await?;
         let now = self.clock.now();
         Ok(found.map(|found| options.retention.evaluate(repository, &found.facts, now)))
     }
@@ -164,10 +164,13 @@ impl<B: Backend> Store<B> {
         cycle: &Cycle,
         report: &mut RetainReport,
     ) -> Result<(), Error> {
-        let Some(found) = self.read_repository(repository, options.grace).await? else {
+        let Some(found) = self.read_facts(repository, options).await? else {
             report.unreadable_repositories += 1;
             return Ok(());
         };
+        if !options.is_dry_run {
+            self.forget_pulls_of_what_is_gone(repository, &found).await?;
+        }
         let tagged = self.drop_tags(repository, options, &found, report).await?;
         self.collect_untagged(repository, options, cycle, &found, &tagged, report)
             .await

@@ -1,0 +1,339 @@
+//! Recording in the background what was pulled.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use registry_core::retention::{PULL_PRECISION, Retention};
+use registry_core::{Digest, Reference, RepositoryName, Storage, forward_storage};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::background::Background;
+use crate::maintenance::Maintenance;
+
+/// How many manifests are remembered at once, of all repositories: some 10 MB.
+const REMEMBERED_MANIFESTS: usize = 50_000;
+
+/// The time to the next try after an error of the medium.
+const RETRY_PAUSE: Duration = Duration::from_mins(1);
+
+/// How long the last pulls may take to be written at the end.
+const LAST_FLUSH: Duration = Duration::from_secs(10);
+
+/// A task that remembers what is pulled from a storage, and writes it down every now and then.
+///
+/// It does so for the repositories whose retention asks for it. It ends with [`PullRecorder::shutdown`], or soon after it was
+/// dropped.
+///
+/// A pull costs a look into memory. Each manifest is written down at most once in [`PULL_PRECISION`], with all others of its
+/// repository in one record. A process that is killed loses the pulls since it last wrote: up to `interval`. If there are more
+/// than can be remembered until then, or the medium refuses them for too long, everything counts as pulled at that time, so
+/// that nothing seems older than it is.
+///
+/// If no policy asks for pulls, it forgets the recorded ones once, because those that follow will be unknown.
+#[derive(Debug)]
+pub struct PullRecorder {
+    store: Arc<dyn Maintenance>,
+    pulls: Arc<Pulls>,
+    task: Background,
+}
+
+impl PullRecorder {
+    /// Starts the task on the current tokio runtime. It writes every `interval`.
+    #[must_use]
+    pub fn start(store: Arc<dyn Maintenance>, retention: Arc<Retention>, interval: Duration) -> Self {
+        let pulls = Arc::new(Pulls::new(retention));
+        let task = Background::start(record(Arc::clone(&store), Arc::clone(&pulls), interval));
+        Self { store, pulls, task }
+    }
+
+    /// Returns a storage whose pulls are recorded: each answered `get_manifest`, and each `stat_manifest` of a tag, with which
+    /// clients that have the manifest resolve the tag. If no policy asks for them, this is `storage` itself.
+    #[must_use]
+    pub fn observe(&self, storage: Arc<dyn Storage>) -> Arc<dyn Storage> {
+        if self.pulls.retention.uses_pulls() {
+            Arc::new(ObservedPulls {
+                inner: storage,
+                pulls: Arc::clone(&self.pulls),
+            })
+        } else {
+            storage
+        }
+    }
+
+    /// Writes down what was pulled since that was done last. Cancel safe: what was not written is written later.
+    ///
+    /// # Errors
+    /// Those of the medium; what could not be written is kept in memory.
+    pub async fn flush(&self) -> Result<(), registry_core::Error> {
+        flush(&*self.store, &self.pulls).await
+    }
+
+    /// Stops the task, and writes down what was pulled, for up to ten seconds.
+    pub async fn shutdown(self) {
+        let Self { store, pulls, task } = self;
+        task.shutdown().await;
+        match timeout(LAST_FLUSH, flush(&*store, &pulls)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log(&error),
+            Err(_) => tracing::error!("the last pulls could not be recorded in time"),
+        }
+    }
+}
+
+fn log(error: &registry_core::Error) {
+    let cause = std::error::Error::source(error);
+    tracing::error!(%error, cause, "pulls could not be recorded; that is tried again");
+}
+
+async fn record(store: Arc<dyn Maintenance>, pulls: Arc<Pulls>, interval: Duration) {
+    let uses_pulls = pulls.retention.uses_pulls();
+    loop {
+        let begun = if uses_pulls {
+            store.begin_recording_pulls(false).await
+        } else {
+            store.end_recording_pulls().await
+        };
+        match begun {
+            Ok(()) => break,
+            Err(error) => log(&error),
+        }
+        sleep(RETRY_PAUSE).await;
+    }
+    if !uses_pulls {
+        return;
+    }
+    loop {
+        tokio::select! {
+            () = sleep(interval) => {}
+            () = pulls.is_full.notified() => {}
+        }
+        if let Err(error) = flush(&*store, &pulls).await {
+            log(&error);
+            sleep(RETRY_PAUSE.min(interval)).await;
+        }
+    }
+}
+
+async fn flush(store: &dyn Maintenance, pulls: &Pulls) -> Result<(), registry_core::Error> {
+    let (waiting, forgotten) = pulls.waiting();
+    if forgotten > 0 {
+        store.begin_recording_pulls(true).await?;
+        pulls.batch().forgotten -= forgotten;
+    }
+    for (repository, digests) in waiting {
+        let at = Instant::now();
+        store.record_pulls(&repository, &digests).await?;
+        pulls.written(&repository, &digests, at);
+    }
+    Ok(())
+}
+
+/// The pulls that a process knows of.
+struct Pulls {
+    retention: Arc<Retention>,
+    batch: Mutex<Batch>,
+    is_full: Notify,
+}
+
+#[derive(Default)]
+struct Batch {
+    /// When each was written down last, unless it is to be written.
+    repositories: HashMap<RepositoryName, HashMap<Digest, Option<Instant>>>,
+    manifests: usize,
+    /// How many pulls were not remembered, because there were too many.
+    forgotten: u64,
+}
+
+impl Batch {
+    /// Forgets what need not be written.
+    fn forget_written(&mut self) {
+        self.repositories.retain(|_, manifests| {
+            manifests.retain(|_, written| written.is_none());
+            !manifests.is_empty()
+        });
+        self.manifests = self.repositories.values().map(HashMap::len).sum();
+    }
+}
+
+impl Pulls {
+    fn new(retention: Arc<Retention>) -> Self {
+        Self {
+            retention,
+            batch: Mutex::default(),
+            is_full: Notify::new(),
+        }
+    }
+
+    fn batch(&self) -> MutexGuard<'_, Batch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a pull.
+    fn note(&self, repository: &RepositoryName, digest: &Digest) {
+        let mut batch = self.batch();
+        let known = batch
+            .repositories
+            .get_mut(repository)
+            .and_then(|manifests| manifests.get_mut(digest));
+        match known {
+            Some(None) => return,
+            Some(Some(written)) if written.elapsed() < PULL_PRECISION => return,
+            Some(written) => {
+                *written = None;
+                return;
+            }
+            None => {}
+        }
+        if !self.retention.uses_pulls_of(repository) {
+            return;
+        }
+        if batch.manifests >= REMEMBERED_MANIFESTS {
+            batch.forget_written();
+        }
+        if batch.manifests >= REMEMBERED_MANIFESTS {
+            batch.forgotten += 1;
+            self.is_full.notify_one();
+            return;
+        }
+        let manifests = batch.repositories.entry(repository.clone()).or_default();
+        manifests.insert(digest.clone(), None);
+        batch.manifests += 1;
+    }
+
+    /// Returns what is to be written, and how many pulls were not remembered.
+    fn waiting(&self) -> (Vec<(RepositoryName, Vec<Digest>)>, u64) {
+        let batch = self.batch();
+        let waiting = batch.repositories.iter().map(|(repository, manifests)| {
+            let digests = manifests.iter().filter(|(_, written)| written.is_none());
+            let digests: Vec<Digest> = digests.map(|(digest, _)| digest.clone()).collect();
+            (repository.clone(), digests)
+        });
+        let waiting = waiting.filter(|(_, digests)| !digests.is_empty()).collect();
+        (waiting, batch.forgotten)
+    }
+
+    /// Notes that pulls were written down. One that came meanwhile was before the time that was written.
+    fn written(&self, repository: &RepositoryName, digests: &[Digest], at: Instant) {
+        let mut batch = self.batch();
+        if let Some(manifests) = batch.repositories.get_mut(repository) {
+            for digest in digests {
+                if let Some(written) = manifests.get_mut(digest) {
+                    *written = Some(at);
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Pulls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pulls").finish_non_exhaustive()
+    }
+}
+
+/// A storage whose pulls a [`PullRecorder`] records.
+#[derive(Debug)]
+struct ObservedPulls<S: ?Sized> {
+    pulls: Arc<Pulls>,
+    inner: Arc<S>,
+}
+
+/// Calls the inner storage, and notes which manifest was pulled.
+macro_rules! observed {
+    ($self:ident.get_manifest($repository:expr, $reference:expr)) => {{
+        let found = $self.inner.get_manifest($repository, $reference).await;
+        if let Ok(manifest) = &found {
+            $self.pulls.note($repository, &manifest.digest);
+        }
+        found
+    }};
+    ($self:ident.stat_manifest($repository:expr, $reference:expr)) => {{
+        let found = $self.inner.stat_manifest($repository, $reference).await;
+        if let (Ok(manifest), Reference::Tag(_)) = (&found, $reference) {
+            $self.pulls.note($repository, &manifest.digest);
+        }
+        found
+    }};
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        $self.inner.$method($($argument),*).await
+    };
+}
+
+forward_storage!(
+    BlobStorage, UploadStorage, ManifestStorage, ListStorage for [S: ?Sized + Storage] ObservedPulls<S> => observed
+);
+
+#[cfg(test)]
+mod tests {
+    use registry_core::retention::{KeepRule, RetentionPolicy};
+
+    use super::*;
+    use crate::backend::Backend as _;
+    use crate::key::Key;
+    use crate::object_store::ObjectStoreBackend;
+    use crate::store::Store;
+
+    fn digest(number: usize) -> Digest {
+        format!("sha256:{number:064x}").parse().unwrap()
+    }
+
+    /// Uses pulls of repositories that begin with `a`.
+    fn pulls() -> Pulls {
+        let policy = RetentionPolicy {
+            repositories: vec!["a*".parse().unwrap()],
+            tags: Vec::new(),
+            keep: vec![KeepRule {
+                pulled_within: Some(Duration::from_hours(1)),
+                ..KeepRule::default()
+            }],
+            untagged: None,
+            pulled_within: None,
+        };
+        Pulls::new(Arc::new(Retention {
+            policies: vec![policy],
+            immutable: Vec::new(),
+        }))
+    }
+
+    #[tokio::test]
+    async fn of_too_many_pulls_none_seems_older() {
+        let (pulls, a) = (pulls(), "a".parse().unwrap());
+        pulls.note(&"b".parse().unwrap(), &digest(0));
+        for number in 0..REMEMBERED_MANIFESTS + 2 {
+            pulls.note(&a, &digest(number));
+        }
+        let (waiting, forgotten) = pulls.waiting();
+        assert_eq!(
+            (waiting.len(), waiting[0].1.len(), forgotten),
+            (1, REMEMBERED_MANIFESTS, 2)
+        );
+        let store = Store::new(ObjectStoreBackend::memory());
+        flush(&store, &pulls).await.unwrap();
+        let begun = store.backend().get(&Key::pulls()).await.unwrap();
+        assert!(begun.is_some(), "everything counts as pulled now");
+        assert_eq!(pulls.waiting(), (Vec::new(), 0));
+        // There is room again, because what was written need not be remembered.
+        pulls.note(&a, &digest(REMEMBERED_MANIFESTS + 9));
+        assert_eq!(
+            pulls.waiting(),
+            (vec![(a, vec![digest(REMEMBERED_MANIFESTS + 9)])], 0)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hot_manifest_is_written_once_in_an_hour() {
+        let (pulls, a) = (pulls(), "a".parse().unwrap());
+        let store = Store::new(ObjectStoreBackend::memory());
+        let mut written = 0;
+        for _ in 0..180 {
+            pulls.note(&a, &digest(1));
+            written += pulls.waiting().0.len();
+            flush(&store, &pulls).await.unwrap();
+            tokio::time::advance(Duration::from_mins(1)).await;
+        }
+        assert_eq!(written, 3);
+    }
+}

@@ -1,0 +1,309 @@
+//! Retention by the last pull: what is pulled stays, whichever process saw it, and nothing goes for lack of knowledge.
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+#[macro_use]
+#[path = "support/backends.rs"]
+mod backends;
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry_core::retention::{KeepRule, Retention, RetentionPolicy, Verdicts};
+use registry_core::storage::Storage;
+use registry_core::{Reference, Timestamp};
+use registry_storage::check::CheckOptions;
+use registry_storage::testing::ManualClock;
+use registry_storage::{
+    Backend, CollectOptions, Finding, Key, Maintenance as _, PullRecorder, RetainOptions, RetainReport,
+    Store, StoreOptions,
+};
+
+use crate::support::images::{Image, name, push_image, push_index, tag};
+use crate::support::tamper::put_raw;
+
+const DAY: Duration = Duration::from_hours(24);
+
+struct World<B> {
+    store: Arc<Store<B>>,
+    clock: Arc<ManualClock>,
+}
+
+fn world<B: Backend>(backend: B, _: Option<PathBuf>) -> World<B> {
+    let clock = Arc::new(ManualClock::default());
+    let options = StoreOptions::default();
+    let store = Store::with_options(Arc::new(backend), Arc::clone(&clock) as _, options);
+    World {
+        store: Arc::new(store),
+        clock,
+    }
+}
+
+/// Keeps what was used in ten days; manifests without a tag for a day.
+fn retention() -> Retention {
+    let policy = RetentionPolicy {
+        repositories: vec!["**".parse().unwrap()],
+        tags: vec!["*".parse().unwrap()],
+        keep: vec![KeepRule {
+            pulled_within: Some(10 * DAY),
+            ..KeepRule::default()
+        }],
+        untagged: Some(DAY),
+        pulled_within: Some(10 * DAY),
+    };
+    Retention {
+        policies: vec![policy],
+        immutable: Vec::new(),
+    }
+}
+
+fn options() -> RetainOptions {
+    let options = CollectOptions::new().grace(Duration::ZERO);
+    RetainOptions::new(Arc::new(retention()), &options)
+}
+
+impl<B: Backend> World<B> {
+    fn storage(&self) -> &dyn Storage {
+        &*self.store
+    }
+
+    fn recorder(&self) -> PullRecorder {
+        PullRecorder::start(Arc::clone(&self.store) as _, Arc::new(retention()), DAY)
+    }
+
+    /// A process of its own pulls what is named, by GET or HEAD, and ends.
+    async fn pull(&self, by_get: bool, references: &[Reference]) {
+        let recorder = self.recorder();
+        let storage = recorder.observe(Arc::clone(&self.store) as _);
+        for reference in references {
+            let pulled = if by_get {
+                storage.get_manifest(&name("a"), reference).await
+            } else {
+                storage.stat_manifest(&name("a"), reference).await
+            };
+            pulled.unwrap();
+        }
+        recorder.shutdown().await;
+    }
+
+    async fn retain(&self) -> RetainReport {
+        self.store.retain(&options(), &()).await.unwrap()
+    }
+
+    async fn judge(&self) -> Verdicts {
+        let judged = self.store.judge_retention(&name("a"), &options()).await;
+        judged.unwrap().unwrap()
+    }
+
+    async fn kept_tags(&self) -> Vec<String> {
+        let verdicts = self.judge().await.tags;
+        let kept = verdicts.iter().filter(|(_, verdict)| !verdict.is_dropped());
+        kept.map(|(tag, _)| tag.tag.as_str().to_owned()).collect()
+    }
+
+    /// Returns the record of the pulls of `a`, unless it is gone or empty.
+    async fn record(&self) -> Option<String> {
+        let stored = self
+            .store
+            .backend()
+            .get(&Key::from_stored("pulled/a!"))
+            .await
+            .unwrap()?;
+        let text = String::from_utf8(stored.value.to_vec()).unwrap();
+        let (_, content) = text.split_once('\n').unwrap();
+        (!content.is_empty()).then(|| content.to_owned())
+    }
+
+    async fn assert_sound(&self) {
+        let found = |finding: Finding| panic!("{finding}");
+        let report = self.store.check(&CheckOptions::new(), &found).await.unwrap();
+        assert!(report.is_sound(), "{report:?}");
+    }
+}
+
+fn by_tag(text: &str) -> Reference {
+    Reference::Tag(tag(text))
+}
+
+fn by_digest(image: &Image) -> Reference {
+    Reference::Digest(image.digest.clone())
+}
+
+on_each_backend! {
+    what_is_pulled_stays_and_the_rest_goes
+    what_counts_as_a_pull
+    nothing_goes_while_pulls_are_not_recorded
+    of_two_processes_the_newest_pull_counts
+    what_is_gone_is_forgotten
+    a_record_that_cannot_be_read_makes_nothing_seem_older
+}
+
+async fn what_is_pulled_stays_and_the_rest_goes<B: Backend>(world: World<B>) {
+    world.store.begin_recording_pulls(false).await.unwrap();
+    for (seed, tag) in [(1, "v1"), (2, "v2"), (3, "v3")] {
+        push_image(world.storage(), "a", Some(tag), seed, 100).await;
+    }
+    let untagged = [
+        push_image(world.storage(), "a", None, 4, 100).await,
+        push_image(world.storage(), "a", None, 5, 100).await,
+    ];
+    world.clock.advance(5 * DAY);
+    world.pull(true, &[by_tag("v1"), by_digest(&untagged[0])]).await;
+    assert_eq!(world.retain().await.dropped_tags, 0);
+    world.clock.advance(6 * DAY);
+    assert_eq!(world.retain().await.dropped_tags, 2);
+    assert_eq!(world.kept_tags().await, ["v1"]);
+    for _ in 0..2 {
+        world.clock.advance(Duration::from_hours(1));
+        world.retain().await;
+    }
+    let gone = world
+        .storage()
+        .get_manifest(&name("a"), &by_digest(&untagged[1]))
+        .await;
+    assert!(gone.is_err());
+    world
+        .storage()
+        .get_manifest(&name("a"), &by_digest(&untagged[0]))
+        .await
+        .unwrap();
+    // It is pulled once more.
+    world.pull(true, &[by_tag("v1")]).await;
+    world.clock.advance(9 * DAY);
+    world.retain().await;
+    assert_eq!(world.kept_tags().await, ["v1"]);
+    let gone = world
+        .storage()
+        .get_manifest(&name("a"), &by_digest(&untagged[0]))
+        .await;
+    assert!(gone.is_ok(), "it was condemned just now");
+    world.clock.advance(2 * DAY);
+    world.retain().await;
+    assert_eq!(world.kept_tags().await, [""; 0]);
+    world.assert_sound().await;
+}
+
+async fn what_counts_as_a_pull<B: Backend>(world: World<B>) {
+    world.store.begin_recording_pulls(false).await.unwrap();
+    let mut images = Vec::new();
+    for (seed, tag) in [(1, "get"), (2, "head"), (3, "digest-get"), (4, "digest-head")] {
+        images.push(push_image(world.storage(), "a", Some(tag), seed, 100).await);
+    }
+    let child = push_image(world.storage(), "a", None, 5, 100).await;
+    push_index(world.storage(), "a", "index", &[&child]).await;
+    world.clock.advance(8 * DAY);
+    world
+        .pull(true, &[by_tag("get"), by_digest(&images[2]), by_digest(&child)])
+        .await;
+    // Clients that have the image resolve its tag like this, and those that push look for a digest like that.
+    world.pull(false, &[by_tag("head"), by_digest(&images[3])]).await;
+    world.clock.advance(4 * DAY);
+    assert_eq!(world.kept_tags().await, ["digest-get", "get", "head", "index"]);
+}
+
+async fn nothing_goes_while_pulls_are_not_recorded<B: Backend>(world: World<B>) {
+    push_image(world.storage(), "a", Some("v1"), 1, 100).await;
+    world.clock.advance(100 * DAY);
+    assert_eq!(
+        (world.judge().await.pulls_since, world.kept_tags().await.len()),
+        (None, 1)
+    );
+    world.store.begin_recording_pulls(false).await.unwrap();
+    world.pull(true, &[by_tag("v1")]).await;
+    world.clock.advance(9 * DAY);
+    assert_eq!(world.kept_tags().await, ["v1"]);
+    // A server without such a policy serves, so pulls are missed.
+    let off = PullRecorder::start(Arc::clone(&world.store) as _, Arc::default(), DAY);
+    let storage = off.observe(Arc::clone(&world.store) as _);
+    storage.get_manifest(&name("a"), &by_tag("v1")).await.unwrap();
+    off.shutdown().await;
+    world.store.end_recording_pulls().await.unwrap();
+    assert_eq!(world.record().await, None);
+    world.clock.advance(9 * DAY);
+    assert_eq!(
+        (world.judge().await.pulls_since, world.kept_tags().await.len()),
+        (None, 1)
+    );
+    world.store.begin_recording_pulls(false).await.unwrap();
+    world.clock.advance(9 * DAY);
+    assert_eq!(world.kept_tags().await, ["v1"]);
+    world.clock.advance(2 * DAY);
+    assert_eq!(world.kept_tags().await, [""; 0]);
+    // Too much was pulled.
+    world.store.begin_recording_pulls(true).await.unwrap();
+    assert_eq!(world.kept_tags().await, ["v1"]);
+    world.assert_sound().await;
+}
+
+async fn of_two_processes_the_newest_pull_counts<B: Backend>(world: World<B>) {
+    world.store.begin_recording_pulls(false).await.unwrap();
+    let tags: Vec<String> = (0..8).map(|seed| format!("v{seed}")).collect();
+    for (seed, tag) in tags.iter().enumerate() {
+        push_image(world.storage(), "a", Some(tag), seed as u64, 100).await;
+    }
+    let recorders = [
+        world.recorder(),
+        world.recorder(),
+        world.recorder(),
+        world.recorder(),
+    ];
+    for (at, tag) in tags.iter().enumerate() {
+        let storage = recorders[at % 4].observe(Arc::clone(&world.store) as _);
+        storage.get_manifest(&name("a"), &by_tag(tag)).await.unwrap();
+    }
+    world.clock.advance(DAY);
+    let [a, b, c, d] = &recorders;
+    let (a, b, c, d) = tokio::join!(a.flush(), b.flush(), c.flush(), d.flush());
+    a.and(b).and(c).and(d).unwrap();
+    let verdicts = world.judge().await;
+    let pulled: Vec<Option<Timestamp>> = verdicts.tags.iter().map(|(tag, _)| tag.pulled).collect();
+    let now = Timestamp(verdicts.pulls_since.unwrap().0 + 24 * 3_600_000);
+    assert_eq!(pulled, [Some(now); 8]);
+    for recorder in recorders {
+        recorder.shutdown().await;
+    }
+    world.assert_sound().await;
+}
+
+async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
+    world.store.begin_recording_pulls(false).await.unwrap();
+    let images = [
+        push_image(world.storage(), "a", Some("v1"), 1, 100).await,
+        push_image(world.storage(), "a", Some("v2"), 2, 100).await,
+    ];
+    world.pull(true, &[by_tag("v1"), by_tag("v2")]).await;
+    assert_eq!(world.record().await.unwrap().lines().count(), 2);
+    let deleted = world
+        .storage()
+        .delete_manifest(&name("a"), &images[0].digest, None, None)
+        .await;
+    deleted.unwrap();
+    world.retain().await;
+    let record = world.record().await.unwrap();
+    assert!(
+        record.lines().count() == 1 && record.contains(images[1].digest.as_str()),
+        "{record}"
+    );
+    world.clock.advance(Duration::from_secs(1));
+    world.storage().delete_all(&name("a"), None).await.unwrap();
+    assert_eq!(world.record().await, None);
+    world.assert_sound().await;
+}
+
+async fn a_record_that_cannot_be_read_makes_nothing_seem_older<B: Backend>(world: World<B>) {
+    world.store.begin_recording_pulls(false).await.unwrap();
+    push_image(world.storage(), "a", Some("v1"), 1, 100).await;
+    push_image(world.storage(), "a", Some("v2"), 2, 100).await;
+    world.pull(true, &[by_tag("v1")]).await;
+    world.clock.advance(20 * DAY);
+    assert_eq!(world.kept_tags().await, [""; 0]);
+    let key = Key::from_stored("pulled/a!");
+    put_raw(&world.store, &key, "rotten".into()).await;
+    assert_eq!(world.kept_tags().await, ["v1", "v2"]);
+    world.pull(true, &[by_tag("v1")]).await;
+    assert_eq!(world.kept_tags().await, ["v1", "v2"], "nobody knows about v2");
+    world.clock.advance(11 * DAY);
+    assert_eq!(world.kept_tags().await, [""; 0]);
+}
