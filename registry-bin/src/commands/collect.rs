@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::HumanBytes;
 use registry_core::Timestamp;
-use registry_core::retention::Retention;
+use registry_core::retention::{Retention, RetentionPolicy};
 use registry_storage::filesystem::is_root;
 use registry_storage::{
     BlobCount, Clock as _, CollectOptions, CollectReport, Maintenance, MaintenanceObserver, RetainOptions,
@@ -97,7 +97,7 @@ pub(crate) struct GarbageCollect {
     #[arg(short = 'd', long = "dry-run", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dry_run: Option<bool>,
 
-    /// Has no effect: a manifest without a tag stays until it is deleted, or a policy of `retention` drops it.
+    /// Remove manifests, too, that are older than the grace and that nothing needs: no tag, no index, no subject in the repository.
     #[arg(short = 'm', long = "delete-untagged", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     delete_untagged: Option<bool>,
 
@@ -127,10 +127,9 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
         say("Nothing was collected: there is no registry yet that was served from here.")?;
         return Ok(true);
     }
+    let mut retention = retention(&loaded.configuration.retention, &loaded.configuration.tags)?;
     if collect.delete_untagged == Some(true) {
-        say(
-            "Manifests without a tag stay until they are deleted, or a policy of `retention` drops them: --delete-untagged has no effect.",
-        )?;
+        retention = without_untagged(retention, loaded.configuration.collector.grace.0);
     }
     let request = CollectRequest {
         grace: grace(&loaded.configuration),
@@ -138,13 +137,28 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
         repeat: false,
         json: false,
         empty_repositories: removes_empty(&loaded.configuration),
-        retention: retention(&loaded.configuration.retention, &loaded.configuration.tags)?,
+        retention,
     };
     if is_quiet {
         execute_quietly(&loaded.configuration, request)
     } else {
         execute(&loaded.configuration, request)
     }
+}
+
+/// Lets manifests go that nothing needs and that were pushed longer ago than the grace, unless a policy keeps them for longer.
+fn without_untagged(mut retention: Retention, grace: Duration) -> Retention {
+    for policy in &mut retention.policies {
+        policy.untagged.get_or_insert(grace);
+    }
+    retention.policies.push(RetentionPolicy {
+        repositories: "**".parse().into_iter().collect(),
+        tags: Vec::new(),
+        keep: Vec::new(),
+        untagged: Some(grace),
+        pulled_within: None,
+    });
+    retention
 }
 
 /// A collection as it is sent to a server.
