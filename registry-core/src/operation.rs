@@ -151,7 +151,7 @@ impl<'a> Operation<'a> {
     }
 
     /// Returns what a request does. A push of a manifest also does the same to each further tag and
-    /// [`Action::Overwrite`] to all of them; a mount also pulls from the source; a list of repositories also lists each
+    /// [`Action::Overwrite`] to all of them, as does a restore of a tag; a mount also pulls from the source; a list of repositories also lists each
     /// of them.
     #[must_use]
     pub fn of(request: &'a Request) -> Self {
@@ -213,6 +213,11 @@ impl<'a> Operation<'a> {
             Request::DeleteBlob { repository, digest } => {
                 Self::within(repository, Delete, Target::Blob(digest))
             }
+            Request::ListTagHistory { repository, tag, .. } => {
+                let target = tag.as_ref().map_or(Target::Repository, Target::Tag);
+                Self::within(repository, Pull, target)
+            }
+            Request::RestoreTag { repository, tag, .. } => Self::within(repository, Push, Target::Tag(tag)),
             Request::DeleteRepository { repository } => Self::within(repository, Delete, Target::Repository),
         }
     }

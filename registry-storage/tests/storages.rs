@@ -22,6 +22,37 @@ mod memory {
     registry_storage::storage_conformance_tests!(memory);
 }
 
+/// What is deleted is kept.
+mod keeping {
+    use std::time::Duration;
+
+    use registry_core::Storage;
+    use registry_storage::{Store, StoreOptions, SystemClock};
+
+    use super::*;
+
+    async fn keeping() -> Subject {
+        let backend = Arc::new(ObjectStoreBackend::memory());
+        let store = move || {
+            let options = StoreOptions {
+                keep_deleted: Duration::from_hours(1),
+                ..StoreOptions::default()
+            };
+            Arc::new(Store::with_options(
+                Arc::clone(&backend),
+                Arc::new(SystemClock),
+                options,
+            )) as Arc<dyn Storage>
+        };
+        Subject::new(store()).with_reopen(move || {
+            let store = store();
+            async move { store }
+        })
+    }
+
+    registry_storage::storage_conformance_tests!(keeping);
+}
+
 mod faulty {
     use super::*;
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use registry_core::operation::{AllowAll, Authorizer as _};
 use registry_core::policy::ImmutableTags;
-use registry_core::storage::{EndReason, PageRequest, RestoreTag, RestoredTag, TagEnd, TagValue};
+use registry_core::storage::{
+    EndReason, PageRequest, RestoreTag, RestoredTag, TagEnd, TagRestored, TagValue,
+};
 use registry_core::{Digest, ErrorCode, RepositoryName, Tag, Timestamp};
 use registry_storage::Maintenance;
 use serde::{Deserialize, Serialize};
@@ -388,16 +390,9 @@ fn restored_text(repository: &RepositoryName, tag: &Tag, restored: &RestoredTag)
 }
 
 fn restored_line(repository: &RepositoryName, tag: &Tag, restored: &RestoredTag) -> String {
-    json!({
-        "repository": repository,
-        "tag": tag,
-        "digest": restored.manifest.digest,
-        "replaced": restored.replaced,
-        "manifests": restored.manifests,
-        "referrers": restored.referrers,
-        "referrersLeftOut": restored.referrers_left_out,
-    })
-    .to_string()
+    let mut line = json!(TagRestored::new(tag.clone(), restored));
+    line["repository"] = json!(repository);
+    line.to_string()
 }
 
 #[cfg(test)]

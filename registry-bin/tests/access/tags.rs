@@ -49,6 +49,40 @@ fn an_immutable_tag_stays_whoever_asks() {
 }
 
 #[test]
+fn what_was_deleted_is_restored_by_whoever_may_push_it() {
+    let server = GuardedServer::start(&CONFIGURATION.replace("STORAGE", "inmemory: {}").replace(
+        "[pull, push]",
+        "[pull, push]}\n    - {repositories: ['**'], identities: [bob], actions: [pull]",
+    ));
+    let [root, alice, bob] = ["root", "alice", "bob"].map(|user| server.repository(user, "team/app"));
+    let first = root.push_image("v1", "first");
+    let second = root.push_image("latest", "second");
+    let third = root.push_image("latest", "third");
+    let restore = |who: &Repository, query: &str| {
+        who.request("POST", &format!("_registry/tags/restore?{query}"))
+            .send()
+    };
+    let history = bob.get("_registry/tags/history?tag=latest");
+    history.expect_status(200);
+    assert!(!history.summary().contains("root"), "{}", history.summary());
+    restore(&bob, "tag=latest").expect_error(&[403], DENIED);
+    // Alice may not move a tag.
+    restore(&alice, "tag=latest").expect_error(&[409], DENIED);
+    restore(&root, "tag=latest").expect_status(201);
+    root.get("manifests/latest")
+        .expect_header("Docker-Content-Digest", &second.digest);
+    root.delete(&format!("manifests/{}", second.digest))
+        .expect_status(202);
+    root.delete(&format!("manifests/{}", third.digest))
+        .expect_status(202);
+    restore(&alice, &format!("tag=latest&digest={}", third.digest)).expect_status(201);
+    // An immutable tag does not move, whoever asks.
+    restore(&root, &format!("tag=v1&digest={}", third.digest)).expect_error(&[409], DENIED);
+    root.get("manifests/v1")
+        .expect_header("Docker-Content-Digest", &first.digest);
+}
+
+#[test]
 fn what_an_immutable_tag_reaches_can_not_be_deleted() {
     for storage in ["inmemory: {}", "filesystem: {rootdirectory: FOLDER/data}"] {
         let server = server(storage);

@@ -20,6 +20,7 @@ behaviours![
     the_repository_stays_when_everything_in_it_is_gone,
     a_moved_tag_survives_the_delete_of_its_old_manifest,
     a_whole_repository_is_deleted_at_once,
+    what_was_moved_or_deleted_is_restored,
 ];
 
 fn manifest(reference: &str) -> String {
@@ -87,6 +88,61 @@ fn a_whole_repository_is_deleted_at_once(repository: &Repository) {
         .delete("_registry/repository")
         .expect_error(&[404], &["NAME_UNKNOWN"]);
     assert_eq!(below.tags(), ["one"]);
+}
+
+fn what_was_moved_or_deleted_is_restored(repository: &Repository) {
+    let first = repository.push_image("moved", "first");
+    let second = repository.push_image("moved", "second");
+    let values = |page: &str| {
+        let answer = repository.get(&format!("_registry/tags/history{page}"));
+        answer.expect_status(200);
+        answer.received().tag_history().expect("it is a history").items
+    };
+    let [past, present] = &values("?tag=moved")[..] else {
+        panic!("one value and what the tag names now")
+    };
+    assert_eq!(
+        (past.digest.as_str(), present.digest.as_str()),
+        (&*first.digest, &*second.digest)
+    );
+    let end = past.end.as_ref().expect("it ended");
+    assert!(end.restorable_until.is_some_and(|until| until > end.at) && present.end.is_none());
+    let restore = |query: &str| {
+        repository
+            .request("POST", &format!("_registry/tags/restore?{query}"))
+            .send()
+    };
+    let answer = restore("tag=moved");
+    answer.expect_status(201);
+    answer.expect_header("Docker-Content-Digest", &first.digest);
+    let restored = answer.received().tag_restored().expect("it says what");
+    assert_eq!((restored.manifests, restored.replaced.is_some()), (0, true));
+    assert_eq!(repository.get(&manifest("moved")).body, first.content);
+    for image in [&first, &second] {
+        repository.delete(&manifest(&image.digest)).expect_status(202);
+    }
+    restore(&format!("tag=back&digest={}", second.digest)).expect_status(201);
+    assert_eq!(repository.get(&manifest("back")).body, second.content);
+    assert_eq!(repository.tags(), ["back"]);
+    repository.delete("_registry/repository").expect_status(202);
+    restore("tag=moved").expect_status(201);
+    assert_eq!(repository.get(&manifest("moved")).body, first.content);
+    // A part of the list, and the next one.
+    let answer = repository.get("_registry/tags/history?n=1");
+    let next = answer.received().tag_history().expect("it is a history").next;
+    assert!(next.is_some());
+    restore("tag=never").expect_error(&[404], &["MANIFEST_UNKNOWN"]);
+    restore(&format!("tag=moved&digest={}", sha256(b"never"))).expect_error(&[404], &["MANIFEST_UNKNOWN"]);
+    restore("").expect_error(&[400], &["UNSUPPORTED"]);
+    repository
+        .get("_registry/tags/restore?tag=moved")
+        .expect_error(&[405], &["UNSUPPORTED"]);
+    let never = repository.sibling("never");
+    assert!(
+        never.get("_registry/tags/history").json()["values"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+    );
 }
 
 fn a_deleted_blob_is_gone_at_once(repository: &Repository) {

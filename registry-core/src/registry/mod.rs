@@ -2,6 +2,7 @@
 
 mod blobs;
 mod body;
+mod history;
 mod lists;
 mod manifests;
 mod options;
@@ -199,6 +200,19 @@ impl<S: ?Sized + Storage> Registry<S> {
                 ..
             } => self.head_blob(repository, digest, if_none_match.as_ref()).await,
             Request::DeleteBlob { repository, digest } => self.delete_blob(repository, digest, intents).await,
+            Request::ListTagHistory {
+                repository,
+                tag,
+                page,
+            } => self.list_tag_history(repository, tag.as_ref(), page).await,
+            Request::RestoreTag {
+                repository,
+                tag,
+                digest,
+            } => {
+                self.restore_tag(principal, repository, tag, digest.as_ref(), intents)
+                    .await
+            }
             Request::DeleteRepository { repository } => {
                 self.delete_repository(principal, repository, intents).await
             }

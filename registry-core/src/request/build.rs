@@ -109,6 +109,22 @@ impl Request {
             Self::DeleteRepository { repository } => {
                 Builder::new("DELETE", format!("/v2/{repository}/_registry/repository")).finish()
             }
+            Self::ListTagHistory {
+                repository,
+                tag,
+                page,
+            } => Builder::new("GET", format!("/v2/{repository}/_registry/tags/history"))
+                .parameter("tag", tag.as_ref())
+                .page(page)
+                .finish(),
+            Self::RestoreTag {
+                repository,
+                tag,
+                digest,
+            } => Builder::new("POST", format!("/v2/{repository}/_registry/tags/restore"))
+                .parameter("tag", Some(tag))
+                .parameter("digest", digest.as_ref())
+                .finish(),
             Self::GetManifest {
                 repository,
                 reference,

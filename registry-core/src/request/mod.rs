@@ -232,6 +232,25 @@ pub enum Request {
         /// The repository.
         repository: RepositoryName,
     },
+    /// `GET /v2/<name>/_registry/tags/history`: what tags named before. An endpoint of this registry, like the one above.
+    ListTagHistory {
+        /// The repository.
+        repository: RepositoryName,
+        /// `tag`: the only tag to list; `None` for all that changed.
+        tag: Option<Tag>,
+        /// The part of the list; `last` comes from the registry's own `Link`.
+        page: PageQuery,
+    },
+    /// `POST /v2/<name>/_registry/tags/restore?tag=<tag>`: point a tag at what it named before, or at a manifest that was
+    /// deleted. An endpoint of this registry, like the one above.
+    RestoreTag {
+        /// The repository.
+        repository: RepositoryName,
+        /// `tag`: the tag.
+        tag: Tag,
+        /// `digest`: what it is to name; `None` for what it named last.
+        digest: Option<Digest>,
+    },
     /// `GET /v2/_catalog`: Docker's list of repositories.
     ListRepositories {
         /// The part of the list.
@@ -259,6 +278,8 @@ impl Request {
             | Self::DeleteManifest { repository, .. }
             | Self::DeleteBlob { repository, .. }
             | Self::DeleteRepository { repository }
+            | Self::ListTagHistory { repository, .. }
+            | Self::RestoreTag { repository, .. }
             | Self::MountBlob { repository, .. }
             | Self::ListReferrers { repository, .. }
             | Self::UploadStatus { repository, .. }
@@ -279,6 +300,7 @@ impl Request {
             | Self::DeleteManifest { .. }
             | Self::DeleteBlob { .. }
             | Self::DeleteRepository { .. }
+            | Self::RestoreTag { .. }
             | Self::MountBlob { .. }
             | Self::CancelUpload { .. } => true,
             Self::Version
@@ -288,6 +310,7 @@ impl Request {
             | Self::HeadManifest { .. }
             | Self::ListTags { .. }
             | Self::ListReferrers { .. }
+            | Self::ListTagHistory { .. }
             | Self::UploadStatus { .. }
             | Self::ListRepositories { .. } => false,
         }

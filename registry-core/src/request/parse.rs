@@ -62,6 +62,21 @@ impl Request {
             Route::Repository { name } => Ok(Self::DeleteRepository {
                 repository: name.parse()?,
             }),
+            Route::TagHistory { name } => Ok(Self::ListTagHistory {
+                repository: name.parse()?,
+                tag: parsed(input.query.first("tag"))?,
+                page: input.page()?,
+            }),
+            Route::RestoreTag { name } => {
+                let repository = name.parse()?;
+                let tag = parsed(input.query.first("tag"))?;
+                let tag = tag.ok_or_else(|| Error::new(ErrorCode::Unsupported, "name the tag with ?tag="))?;
+                Ok(Self::RestoreTag {
+                    repository,
+                    tag,
+                    digest: parsed(input.query.first("digest"))?,
+                })
+            }
         }
     }
 }

@@ -32,6 +32,10 @@ pub(super) enum Route<'a> {
     Upload { name: &'a str, id: &'a str },
     /// `/v2/<name>/_registry/repository`
     Repository { name: &'a str },
+    /// `/v2/<name>/_registry/tags/history`
+    TagHistory { name: &'a str },
+    /// `/v2/<name>/_registry/tags/restore`
+    RestoreTag { name: &'a str },
 }
 
 impl<'a> Route<'a> {
@@ -78,6 +82,8 @@ impl<'a> Route<'a> {
     fn of_extension(name: &'a str, component: &str) -> Result<Self, Error> {
         match component {
             "repository" => Ok(Self::Repository { name }),
+            "tags/history" => Ok(Self::TagHistory { name }),
+            "tags/restore" => Ok(Self::RestoreTag { name }),
             _ => Err(ErrorCode::PathUnknown.into()),
         }
     }
@@ -85,12 +91,14 @@ impl<'a> Route<'a> {
     /// Returns the methods of the resource as the field `Allow` lists them. `OPTIONS` is left to the transport.
     pub(super) const fn methods(self) -> &'static str {
         match self {
-            Self::Version | Self::Catalog | Self::Tags { .. } | Self::Referrers { .. } => {
-                "GET, HEAD, OPTIONS"
-            }
+            Self::Version
+            | Self::Catalog
+            | Self::Tags { .. }
+            | Self::Referrers { .. }
+            | Self::TagHistory { .. } => "GET, HEAD, OPTIONS",
             Self::Manifest { .. } => "GET, HEAD, PUT, DELETE, OPTIONS",
             Self::Blob { .. } => "GET, HEAD, DELETE, OPTIONS",
-            Self::Uploads { .. } => "POST, OPTIONS",
+            Self::Uploads { .. } | Self::RestoreTag { .. } => "POST, OPTIONS",
             Self::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE, OPTIONS",
             Self::Repository { .. } => "DELETE, OPTIONS",
         }

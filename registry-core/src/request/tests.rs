@@ -43,7 +43,7 @@ fn every_method_of_every_path_is_an_endpoint_or_refused_with_allow() {
         "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "get", "",
     ];
     // The path, and what GET, HEAD, POST, PUT, PATCH and DELETE of it are.
-    let table: [(String, [&str; 6]); 10] = [
+    let table: [(String, [&str; 6]); 12] = [
         ("/v2/".into(), ["Version", "Version", "", "", "", ""]),
         ("/v2".into(), ["Version", "Version", "", "", "", ""]),
         (
@@ -53,6 +53,14 @@ fn every_method_of_every_path_is_an_endpoint_or_refused_with_allow() {
         (
             "/v2/a/b/_registry/repository".into(),
             ["", "", "", "", "", "DeleteRepository"],
+        ),
+        (
+            "/v2/a/b/_registry/tags/history".into(),
+            ["ListTagHistory", "ListTagHistory", "", "", "", ""],
+        ),
+        (
+            "/v2/a/b/_registry/tags/restore?tag=v1".into(),
+            ["", "", "RestoreTag", "", "", ""],
         ),
         (
             "/v2/a/b/tags/list".into(),
@@ -300,6 +308,20 @@ fn what_is_malformed_is_refused_with_its_code() {
         ("DELETE", "/v2/a/_registry/repository/".into(), PathUnknown),
         ("DELETE", "/v2/a/_registry/manifests/v1".into(), PathUnknown),
         ("DELETE", "/v2/a/_other/repository".into(), PathUnknown),
+        ("GET", "/v2/a/_registry/tags".into(), PathUnknown),
+        ("GET", "/v2/a/_registry/tags/list".into(), PathUnknown),
+        ("GET", "/v2/a/_registry/tags/history?n=x".into(), Unsupported),
+        (
+            "GET",
+            "/v2/a/_registry/tags/history?tag=.".into(),
+            ManifestInvalid,
+        ),
+        ("POST", "/v2/a/_registry/tags/restore".into(), Unsupported),
+        (
+            "POST",
+            "/v2/a/_registry/tags/restore?tag=v1&digest=v1".into(),
+            DigestInvalid,
+        ),
         ("GET", "/v2/a/manifests/".into(), PathUnknown),
         ("GET", "/v2/a/tags/list/".into(), PathUnknown),
         ("GET", "/v2/tags/list".into(), PathUnknown),
@@ -600,6 +622,13 @@ fn read() -> impl Strategy<Value = Request> {
     prop_oneof![
         Just(Request::Version),
         page().prop_map(|page| Request::ListRepositories { page }),
+        (repository(), prop::option::of(tag()), page()).prop_map(|(repository, tag, page)| {
+            Request::ListTagHistory {
+                repository,
+                tag,
+                page,
+            }
+        }),
         (repository(), page(), namespace()).prop_map(|(repository, page, namespace)| Request::ListTags {
             repository,
             page,
@@ -731,6 +760,13 @@ fn write() -> impl Strategy<Value = Request> {
         (repository(), upload()).prop_map(|(repository, id)| Request::CancelUpload { repository, id }),
         (repository(), digest()).prop_map(|(repository, digest)| Request::DeleteBlob { repository, digest }),
         repository().prop_map(|repository| Request::DeleteRepository { repository }),
+        (repository(), tag(), prop::option::of(digest())).prop_map(|(repository, tag, digest)| {
+            Request::RestoreTag {
+                repository,
+                tag,
+                digest,
+            }
+        }),
         (repository(), reference(), entity_tags()).prop_map(|(repository, reference, if_match)| {
             Request::DeleteManifest {
                 repository,
@@ -778,7 +814,7 @@ proptest! {
         method in "GET|HEAD|PUT|POST|PATCH|DELETE|[A-Z]{0,3}",
         target in prop_oneof![
             any::<String>(),
-            "(/v2)?(/(a|blobs|uploads|manifests|tags|list|referrers|_registry|repository|sha256:|%2[fF]|%|_catalog|[.-]|é|)){0,6}[?]?((n|tag|last|mount|from|digest|ns)?=?[a%&0-9]?){0,4}",
+            "(/v2)?(/(a|blobs|uploads|manifests|tags|list|referrers|_registry|repository|history|restore|sha256:|%2[fF]|%|_catalog|[.-]|é|)){0,6}[?]?((n|tag|last|mount|from|digest|ns)?=?[a%&0-9]?){0,4}",
         ],
         value: String,
     ) {

@@ -3,6 +3,7 @@
 mod body;
 mod content;
 mod error;
+mod history;
 mod received;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use crate::media_type::MediaType;
 use crate::name::RepositoryName;
 use crate::reference::Reference;
 use crate::request::{Namespace, Request, blob_path, manifest_path, upload_location};
-use crate::storage::{ByteStream, RepositoryDeleted};
+use crate::storage::{ByteStream, RepositoryDeleted, TagRestored, TagValue};
 use crate::tag::Tag;
 use crate::upload_id::UploadId;
 
@@ -237,6 +238,20 @@ impl Response {
         }
         tags.iter()
             .fold(response, |response, tag| response.with_field("OCI-Tag", tag))
+    }
+
+    /// What tags named before.
+    pub(crate) fn tag_history(repository: &RepositoryName, values: &[TagValue]) -> Result<Self, Error> {
+        Ok(Self::json(history::write(repository, values)?.into()))
+    }
+
+    /// A tag was restored: what with it.
+    pub(crate) fn tag_restored(repository: &RepositoryName, restored: &TagRestored) -> Result<Self, Error> {
+        let document = serde_json::to_vec(restored).map_err(Error::internal)?;
+        let path = manifest_path(repository, &Reference::Digest(restored.digest.clone()));
+        Ok(Self::bytes(201, "application/json", document.into())
+            .with_field("Location", path)
+            .with_field("Docker-Content-Digest", &restored.digest))
     }
 
     /// A repository was deleted: what of it.

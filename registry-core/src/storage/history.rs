@@ -119,6 +119,39 @@ impl From<EndReason> for String {
     }
 }
 
+/// What the restore of a tag did, as it is told to clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TagRestored {
+    /// The tag.
+    pub tag: Tag,
+    /// The manifest that it names now.
+    pub digest: Digest,
+    /// What it named before; `None` if it named nothing.
+    pub replaced: Option<Digest>,
+    /// As [`RestoredTag::manifests`].
+    pub manifests: u64,
+    /// As [`RestoredTag::referrers`].
+    pub referrers: u64,
+    /// As [`RestoredTag::referrers_left_out`].
+    pub referrers_left_out: u64,
+}
+
+impl TagRestored {
+    /// Returns what the restore of `tag` did.
+    #[must_use]
+    pub fn new(tag: Tag, restored: &RestoredTag) -> Self {
+        Self {
+            tag,
+            digest: restored.manifest.digest.clone(),
+            replaced: restored.replaced.clone(),
+            manifests: restored.manifests,
+            referrers: restored.referrers,
+            referrers_left_out: restored.referrers_left_out,
+        }
+    }
+}
+
 /// A tag to restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreTag {

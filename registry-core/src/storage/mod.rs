@@ -11,7 +11,9 @@ mod uploads;
 pub use async_trait::async_trait;
 
 pub use self::blobs::{Blob, BlobContent, BlobStorage, ByteStream};
-pub use self::history::{EndReason, RestoreTag, RestoredTag, TagEnd, TagValue, UnknownEndReason};
+pub use self::history::{
+    EndReason, RestoreTag, RestoredTag, TagEnd, TagRestored, TagValue, UnknownEndReason,
+};
 pub use self::lists::{ListStorage, Page, PageRequest, ReferrersRequest};
 pub use self::manifests::{
     ChildKind, Manifest, ManifestChild, ManifestStorage, NewManifest, RepositoryDeleted, TagCondition,

@@ -197,6 +197,8 @@ const fn handler(request: &Request) -> &'static str {
         Request::Version => "base",
         Request::ListRepositories { .. } => "catalog",
         Request::ListTags { .. } => "tags",
+        Request::ListTagHistory { .. } => "tag_history",
+        Request::RestoreTag { .. } => "tag_restore",
         Request::DeleteRepository { .. } => "repository",
         Request::ListReferrers { .. } => "referrers",
         Request::GetBlob { .. } | Request::HeadBlob { .. } | Request::DeleteBlob { .. } => "blob",

@@ -35,6 +35,8 @@ endpoints! {
     ListTags = "`GET /v2/<name>/tags/list`";
     DeleteManifest = "`DELETE /v2/<name>/manifests/<reference>`";
     DeleteBlob = "`DELETE /v2/<name>/blobs/<digest>`";
+    ListTagHistory = "`GET /v2/<name>/_registry/tags/history`";
+    RestoreTag = "`POST /v2/<name>/_registry/tags/restore?tag=<tag>`";
     DeleteRepository = "`DELETE /v2/<name>/_registry/repository`";
     MountBlob = "`POST /v2/<name>/blobs/uploads/?mount=<digest>`";
     ListReferrers = "`GET /v2/<name>/referrers/<digest>`";

@@ -201,6 +201,66 @@ fn a_repository_is_deleted_unless_a_tag_of_it_has_to_stay() {
 }
 
 #[test]
+fn a_tag_is_restored_as_it_is_pushed() {
+    let target = "/v2/a/_registry/tags/restore?tag=v1";
+    let registry = registry(Tiny::default()).with_events();
+    let (response, _) = send(&registry, "POST", target, &[], &[]);
+    assert_eq!(response.status, 201);
+    let log = registry.storage.log();
+    assert!(log.contains("restore v1"), "{log}");
+    let event = response.event.clone().unwrap();
+    assert_eq!(event.action, EventAction::Push);
+    assert!(matches!(&event.target, EventTarget::Manifest { tags, .. } if tags.len() == 1));
+    let digest = Digest::of(Algorithm::Sha256, INDEX);
+    assert_eq!(response.field("Docker-Content-Digest"), Some(digest.as_str()));
+    let body = text_of(response.body.into_stream());
+    let received = ReceivedResponse::new(201, &[("", ""); 0][..], body.as_bytes()).tag_restored();
+    assert_eq!(
+        received.map(|restored| (restored.digest, restored.manifests)),
+        Ok((digest, 2))
+    );
+    let (response, _) = send(
+        &registry,
+        "POST",
+        "/v2/none/_registry/tags/restore?tag=v1",
+        &[],
+        &[],
+    );
+    assert_eq!(code(&response), Some(ErrorCode::ManifestUnknown));
+    // Without the right to move it, it is immutable.
+    let registry = registry.with_authorizer(Arc::new(Refuse(|operation: &Operation<'_>| {
+        operation.action == Action::Overwrite
+    })));
+    let (response, _) = send(&registry, "POST", target, &[], &[]);
+    assert_eq!(code(&response), Some(ErrorCode::TagConflict));
+}
+
+#[test]
+fn the_history_of_tags_is_told_page_by_page() {
+    let registry = registry(Tiny::default());
+    let response = get(&registry, "/v2/a/_registry/tags/history?n=2&tag=t");
+    let log = registry.storage.log();
+    assert!(log.contains("history 2 None"), "{log}");
+    let link = response.field("Link").map(str::to_owned);
+    assert_eq!(
+        link.as_deref(),
+        Some("</v2/a/_registry/tags/history?tag=t&n=2&last=v1/2>; rel=\"next\"")
+    );
+    let body = text_of(response.body.into_stream());
+    assert!(!body.contains("alice") && !body.contains("bob"), "{body}");
+    let fields = [("Link", link.as_deref().unwrap())];
+    let received = ReceivedResponse::new(200, &fields[..], body.as_bytes()).tag_history();
+    let received = received.unwrap();
+    assert_eq!(received.items[0].tag.as_str(), "t");
+    assert!(received.next.is_some());
+    let response = get(&registry, "/v2/a/_registry/tags/history?n=0");
+    assert_eq!(
+        text_of(response.body.into_stream()),
+        r#"{"name":"a","values":[]}"#
+    );
+}
+
+#[test]
 fn conditions_and_rights_become_a_condition_and_immutable_tags() {
     let allowed: fn(&Operation<'_>) -> bool = |_| false;
     let refused: fn(&Operation<'_>) -> bool = |operation| operation.action == Action::Overwrite;

@@ -15,11 +15,13 @@ use crate::media_type::MediaType;
 use crate::page::PageQuery;
 use crate::reference::Reference;
 use crate::storage::{
-    Blob, BlobStorage, ListStorage, Manifest, ManifestStorage, NewManifest, Page, PageRequest,
-    ReferrersRequest, RepositoryDeleted, TagCondition, TagFilter, UploadKey, UploadStorage,
+    Blob, BlobStorage, EndReason, ListStorage, Manifest, ManifestStorage, NewManifest, Page, PageRequest,
+    ReferrersRequest, RepositoryDeleted, RestoreTag, RestoredTag, TagCondition, TagEnd, TagFilter, TagValue,
+    UploadKey, UploadStorage,
 };
 use crate::tag::Tag;
 use crate::testing::{Items, Memory, now, read_all, text_of};
+use crate::time::Timestamp;
 use crate::upload_id::UploadId;
 use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeMap;
@@ -275,6 +277,38 @@ impl ManifestStorage for Tiny {
             ..RepositoryDeleted::default()
         })
     }
+
+    async fn find_restorable(
+        &self,
+        repository: &RepositoryName,
+        restore: &RestoreTag,
+    ) -> Result<Manifest, Error> {
+        if repository.as_str() == "none" {
+            return Err(ErrorCode::ManifestUnknown.into());
+        }
+        self.get_manifest(repository, &Reference::Tag(restore.tag.clone()))
+            .await
+    }
+
+    async fn restore_tag(
+        &self,
+        repository: &RepositoryName,
+        restore: RestoreTag,
+    ) -> Result<RestoredTag, Error> {
+        let manifest = self.find_restorable(repository, &restore).await?;
+        assert_eq!(restore.digest.as_ref(), Some(&manifest.digest));
+        if restore.is_immutable {
+            return Err(ErrorCode::TagConflict.into());
+        }
+        self.note(format_args!("restore {} {}", restore.tag, restore.principal));
+        Ok(RestoredTag {
+            manifest,
+            replaced: None,
+            manifests: 2,
+            referrers: 1,
+            referrers_left_out: 0,
+        })
+    }
 }
 
 #[async_trait]
@@ -285,6 +319,31 @@ impl ListStorage for Tiny {
         } else {
             Ok(self.names(&page))
         }
+    }
+
+    async fn list_tag_history(
+        &self,
+        _: &RepositoryName,
+        tag: Option<&Tag>,
+        page: PageRequest,
+    ) -> Result<Page<TagValue>, Error> {
+        self.note(format_args!("history {} {:?}", page.limit, page.last));
+        let value = TagValue {
+            tag: tag.cloned().unwrap_or("v1".parse()?),
+            digest: Digest::of(Algorithm::Sha256, INDEX),
+            since: Timestamp(1),
+            principal: "alice".into(),
+            end: Some(TagEnd {
+                at: Timestamp(2),
+                reason: EndReason::Moved,
+                principal: "bob".into(),
+                restorable_until: Some(Timestamp(3)),
+            }),
+        };
+        Ok(Page {
+            items: vec![value],
+            next: page.last.is_none().then(|| "v1/2".into()),
+        })
     }
 
     async fn list_referrers(

@@ -30,7 +30,7 @@ pub use self::upload::UploadSession;
 use crate::digest::Digest;
 use crate::error::ErrorCode;
 use crate::request::Fields;
-use crate::storage::RepositoryDeleted;
+use crate::storage::{RepositoryDeleted, TagRestored};
 
 /// A response as a client received it.
 ///
@@ -137,6 +137,16 @@ impl<'a, F: Fields> ReceivedResponse<'a, F> {
     /// [`ResponseError`]; [`Malformed::Body`].
     pub fn repository_deleted(&self) -> Result<RepositoryDeleted, ResponseError> {
         self.expect(&[202], Requested::Repository)?;
+        let document = serde_json::from_slice(self.body).ok();
+        document.ok_or(ResponseError::Malformed(Malformed::Body))
+    }
+
+    /// Parses the answer to [`Request::RestoreTag`](crate::Request::RestoreTag).
+    ///
+    /// # Errors
+    /// [`ResponseError`]; [`Malformed::Body`].
+    pub fn tag_restored(&self) -> Result<TagRestored, ResponseError> {
+        self.expect(&[201], Requested::Manifest)?;
         let document = serde_json::from_slice(self.body).ok();
         document.ok_or(ResponseError::Malformed(Malformed::Body))
     }

@@ -13,6 +13,8 @@ use crate::descriptor::Descriptor;
 use crate::manifest::parse_annotations;
 use crate::name::RepositoryName;
 use crate::request::Fields;
+use crate::response::history;
+use crate::storage::TagValue;
 use crate::tag::Tag;
 
 /// A page of a list.
@@ -81,6 +83,17 @@ impl<F: Fields> ReceivedResponse<'_, F> {
             wanted.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted))
         };
         Ok(self.page(descriptors.filter(is_wanted).collect()))
+    }
+
+    /// Parses the answer to [`Request::ListTagHistory`](crate::Request::ListTagHistory). It does not say who pushed what.
+    ///
+    /// # Errors
+    /// [`ResponseError`]; [`Malformed::Body`].
+    pub fn tag_history(&self) -> Result<ReceivedPage<TagValue>, ResponseError> {
+        self.expect(&[200], Requested::Repository)?;
+        let body = Some(self.body).filter(|body| body.len() <= Self::MAXIMUM_LIST_BYTES);
+        let values = body.and_then(history::read);
+        Ok(self.page(values.ok_or(ResponseError::Malformed(Malformed::Body))?))
     }
 
     fn list<'de, T: Deserialize<'de>>(&'de self) -> Result<T, ResponseError> {

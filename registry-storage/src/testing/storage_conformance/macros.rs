@@ -30,7 +30,7 @@ macro_rules! storage_conformance_tests {
             exact_bytes unknown_manifest missing_children child_manifests manifest_is_no_blob delete_and_push_again
             two_digests_of_the_same_bytes delete_of_a_blob_that_is_named delete_of_a_repository);
         $crate::storage_conformance_tests!(@storage $attributes "current_thread" $constructor tags
-            tags_move several_tags immutable some_immutable absent if_match delete_by_tag delete_by_digest);
+            tags_move several_tags immutable some_immutable absent if_match delete_by_tag delete_by_digest history_and_restore);
         $crate::storage_conformance_tests!(@storage $attributes "multi_thread" $constructor immutable
             a_list_of_referrers_may_grow lists_of_referrers_that_grow_at_once
             what_a_tag_reaches_stays hollow_images_get_no_immutable_tag pushes_against_deletes

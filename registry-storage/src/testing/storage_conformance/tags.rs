@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use registry_core::storage::{TagCondition, TagFilter};
+use registry_core::storage::{PageRequest, RestoreTag, TagCondition, TagFilter};
 use registry_core::{Digest, ErrorCode, RepositoryName, Storage, Tag};
 
 use super::fixtures::{With as _, all_tags, assert_code, digest, get, get_tag, manifest, repository, tag};
@@ -228,4 +228,61 @@ pub async fn delete_by_digest(storage: Arc<dyn Storage>) {
             .await,
         ErrorCode::ManifestUnknown,
     );
+}
+
+/// What a tag named before is listed and can be restored, or the storage keeps nothing, and says so.
+pub async fn history_and_restore(storage: Arc<dyn Storage>) {
+    let (repository, moved) = (repository("a"), tag("v1"));
+    let images = [manifest("1"), manifest("2")];
+    for image in &images {
+        let image = image.clone().with_tag(&moved);
+        storage.put_manifest(&repository, image).await.unwrap();
+    }
+    let page = PageRequest {
+        last: None,
+        limit: 10,
+    };
+    let history = storage.list_tag_history(&repository, Some(&moved), page).await;
+    let values = match history {
+        Err(error) if error.code() == ErrorCode::Unsupported => Vec::new(),
+        history => history.unwrap().items,
+    };
+    let restored = storage
+        .restore_tag(&repository, RestoreTag::new(moved.clone()))
+        .await;
+    if !values.iter().any(|value| value.end.is_some()) {
+        let code = restored.unwrap_err().code();
+        assert!(matches!(
+            code,
+            ErrorCode::Unsupported | ErrorCode::ManifestUnknown
+        ));
+        return;
+    }
+    let [past, present] = &values[..] else {
+        panic!("{values:?}")
+    };
+    assert_eq!(past.digest, images[0].manifest.digest);
+    assert_eq!(
+        (&present.digest, &present.end),
+        (&images[1].manifest.digest, &None)
+    );
+    let restored = restored.unwrap();
+    assert!(restored.manifest == images[0].manifest);
+    assert_eq!(restored.replaced.as_ref(), Some(&present.digest));
+    assert!(get_tag(&*storage, &repository, &moved).await.unwrap() == images[0].manifest);
+    storage
+        .delete_manifest(&repository, &past.digest, None, None)
+        .await
+        .unwrap();
+    let deleted = RestoreTag {
+        digest: Some(past.digest.clone()),
+        ..RestoreTag::new(tag("v2"))
+    };
+    let found = storage.find_restorable(&repository, &deleted).await.unwrap();
+    assert!(found == images[0].manifest);
+    assert_eq!(
+        storage.restore_tag(&repository, deleted).await.unwrap().manifests,
+        1
+    );
+    assert!(get_tag(&*storage, &repository, &tag("v2")).await.unwrap() == found);
 }
