@@ -47,16 +47,19 @@ impl Allowed {
         (required, optional)
     }
 
-    /// Returns the push of a manifest.
-    pub(super) fn push(self, view: &ManifestView, manifest: Manifest) -> NewManifest {
-        let (children, optional_children) = self.children(view);
+    /// Returns the push of a manifest. What an embedder stored instead of one names nothing.
+    pub(super) fn push(self, view: Option<&ManifestView>, manifest: Manifest) -> NewManifest {
+        let (children, optional_children) = view.map(|view| self.children(view)).unwrap_or_default();
         let size = manifest.bytes.len() as u64;
-        let descriptor = view.referrer_descriptor(&manifest.digest, size);
+        let subject = view.and_then(|view| {
+            let descriptor = view.referrer_descriptor(&manifest.digest, size);
+            Some((view.subject()?.clone(), descriptor))
+        });
         NewManifest {
             children,
             optional_children,
             allow_missing: false,
-            subject: view.subject().map(|subject| (subject.clone(), descriptor)),
+            subject,
             tags: Vec::new(),
             condition: TagCondition::Any,
             immutable_tags: Vec::new(),

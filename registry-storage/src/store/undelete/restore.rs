@@ -208,12 +208,6 @@ impl<B: Backend> Store<B> {
 
     async fn new_manifest(&self, manifest: Manifest, allowed: Allowed) -> Result<NewManifest, Error> {
         let view = parse_manifest(manifest.bytes.clone(), manifest.media_type.clone()).await?;
-        match view {
-            Some(view) => Ok(allowed.push(&view, manifest)),
-            None => Err(Error::new(
-                ErrorCode::ManifestInvalid,
-                format!("{} is no manifest", manifest.digest),
-            )),
-        }
+        Ok(allowed.push(view.as_ref(), manifest))
     }
 }
