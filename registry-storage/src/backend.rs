@@ -426,14 +426,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn bytes_size(&self, name: &BytesName) -> impl Future<Output = Result<Option<u64>, Error>> + Send;
 
     /// Makes the next read of a range of bytes come from the medium, and not from memory that has what the medium had
-    /// once: for callers that verify what it has. The default does nothing.
+    /// once: for callers that verify what it has. A backend whose reads always ask the medium does nothing.
     fn forget_cached(
         &self,
-        _name: &BytesName,
-        _range: Range<u64>,
-    ) -> impl Future<Output = Result<(), Error>> + Send {
-        std::future::ready(Ok(()))
-    }
+        name: &BytesName,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Drops what was written of unfinished bytes that nothing names any more, unless they are listed as bytes.
     fn abort_bytes(&self, bytes: &StagedBytes) -> impl Future<Output = Result<(), Error>> + Send;

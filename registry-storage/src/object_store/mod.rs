@@ -18,6 +18,7 @@ mod s3;
 mod seen;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -308,6 +309,11 @@ impl Backend for ObjectStoreBackend {
     }
 
     async fn shorten_bytes(&self, _: &StagedBytes, _: u64, _: WriteGuard) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Does nothing: each read is a request.
+    async fn forget_cached(&self, _name: &BytesName, _range: Range<u64>) -> Result<(), Error> {
         Ok(())
     }
 

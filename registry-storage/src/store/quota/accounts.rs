@@ -1,5 +1,6 @@
 //! The quotas of a store, and the backend that runs its transactions with them.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use registry_core::policy::Glob;
@@ -276,6 +277,10 @@ impl<B: Backend> Backend for Accounted<B> {
 
     async fn bytes_size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
         self.inner.bytes_size(name).await
+    }
+
+    async fn forget_cached(&self, name: &BytesName, range: Range<u64>) -> Result<(), Error> {
+        self.inner.forget_cached(name, range).await
     }
 
     async fn abort_bytes(&self, bytes: &StagedBytes) -> Result<(), Error> {
