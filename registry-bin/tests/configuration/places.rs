@@ -19,10 +19,12 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["config", "show"], "rootdirectory: data"),
     (&["config", "check"], "stores in data"),
     (&["explain", "app", "--action", "pull"], "allowed: "),
+    (&["tags", "history", "app"], "the tags of app"),
+    (&["usage"], "app: "),
 ];
 
 /// The commands whose only argument is not the configuration.
-const BY_FLAGS_ONLY: &[&str] = &["export", "import"];
+const BY_FLAGS_ONLY: &[&str] = &["export", "import", "usage"];
 
 /// The commands that have tests of their own: the server's, that which fills an empty folder, and those without data.
 const OTHERS: &[&str] = &[
@@ -36,7 +38,6 @@ const OTHERS: &[&str] = &[
     "garbage-collect",
     "repositories",
     "retention",
-    "usage",
     "help",
 ];
 
