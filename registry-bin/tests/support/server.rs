@@ -209,14 +209,9 @@ impl Server {
         self.status("VmHWM:")
     }
 
-    /// Returns how much of the program and of other files is in its memory, in KiB (`RssFile`).
-    pub(crate) fn mapped_files(&self) -> u64 {
-        self.status("RssFile:")
-    }
-
-    /// Returns the memory it holds now, in KiB (`VmRSS`).
-    pub(crate) fn memory_now(&self) -> u64 {
-        self.status("VmRSS:")
+    /// Returns the memory it holds now beside the pages of its program and of other files, in KiB (`RssAnon`).
+    pub(crate) fn anonymous_memory(&self) -> u64 {
+        self.status("RssAnon:")
     }
 
     /// Kills it as a power switch would and waits until it is gone.
