@@ -73,11 +73,8 @@ impl fmt::Display for StorageLocation {
     }
 }
 
-/// How often a disk or memory is swept, and collected.
+/// How often a store is swept, and collected. Both look only at what changed.
 const USUAL_INTERVAL: Duration = Duration::from_hours(1);
-
-/// How often a bucket is. A sweep reads every blob's record, a cycle lists everything, and each request costs money.
-const BUCKET_INTERVAL: Duration = Duration::from_hours(24);
 
 /// How often what was pulled is written down, if retention uses it.
 const PULLS_INTERVAL: Duration = Duration::from_mins(1);
@@ -160,15 +157,10 @@ impl OpenStorage {
             ..
         } = configuration;
         let maintenance = &storage.maintenance;
-        let usual_interval = if is_bucket {
-            BUCKET_INTERVAL
-        } else {
-            USUAL_INTERVAL
-        };
         let is_read_only = store.write_state().is_read_only;
         let may_change = !is_read_only && !maintenance.read_only.enabled;
         let sweeps = maintenance.upload_purging.interval;
-        let interval = sweeps.map_or(usual_interval, |interval| interval.0);
+        let interval = sweeps.map_or(USUAL_INTERVAL, |interval| interval.0);
         let policies = Arc::clone(&applied.retention.borrow());
         let recorder =
             (!is_read_only).then(|| PullRecorder::start(Arc::clone(&store), policies, PULLS_INTERVAL));
@@ -177,7 +169,7 @@ impl OpenStorage {
         let collector = (collector.enabled && may_change).then(|| {
             let options = collector.options();
             let interval = collector.interval.filter(|interval| !interval.0.is_zero());
-            let interval = interval.map_or(usual_interval, |interval| interval.0);
+            let interval = interval.map_or(USUAL_INTERVAL, |interval| interval.0);
             Collector::start_with_retention(Arc::clone(&store), options, interval, applied.retention)
         });
         // A disk is counted quickly, and commands may have changed it since.

@@ -223,6 +223,24 @@ impl Key {
         Self("collector/passes/blobs".into())
     }
 
+    /// Some bytes that may have lost what named them.
+    #[must_use]
+    pub fn unnamed(id: Uuid) -> Self {
+        Self::all_unnamed().join(&id.to_string())
+    }
+
+    /// The bytes that may have lost what named them.
+    #[must_use]
+    pub fn all_unnamed() -> Self {
+        Self("sweeper/unnamed/".into())
+    }
+
+    /// How far the sweep of everything is.
+    #[must_use]
+    pub fn full_sweep() -> Self {
+        Self("sweeper/full".into())
+    }
+
     /// A past value of a tag, which was written with a nonce, and is kept until a time.
     #[must_use]
     pub fn past_tag(repository: &RepositoryName, tag: &Tag, until: Timestamp, nonce: Uuid) -> Self {

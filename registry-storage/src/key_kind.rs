@@ -57,6 +57,9 @@ pub(crate) enum KeyKind {
     Candidates(Uuid),
     PassOverRepositories,
     PassOverBlobs,
+    /// Bytes that may have lost what named them.
+    Unnamed(Uuid),
+    FullSweep,
     /// What a quota counts.
     Quota(Digest),
 }
@@ -78,6 +81,8 @@ impl KeyKind {
             "adopted" => Some(Self::Adopted(name(rest.strip_suffix('!')?)?)),
             "collector" => of_collector(rest),
             "scrub" => Some(Self::Scrub),
+            "sweeper" if rest == "full" => Some(Self::FullSweep),
+            "sweeper" => Some(Self::Unnamed(rest.strip_prefix("unnamed/")?.parse().ok()?)),
             "quotas" => digest(rest).map(Self::Quota),
             "pulls" => Some(Self::Pulls),
             "pulled" => Some(Self::Pulled(name(rest.strip_suffix('!')?)?)),
@@ -113,6 +118,8 @@ impl KeyKind {
             | Self::Candidates(_)
             | Self::PassOverRepositories
             | Self::PassOverBlobs
+            | Self::Unnamed(_)
+            | Self::FullSweep
             | Self::Quota(_) => None,
         }
     }
@@ -156,6 +163,8 @@ impl KeyKind {
             Self::Pulled(repository) => Key::pulled(repository),
             Self::Changed(repository) => Key::changed(repository),
             Self::Candidates(id) => Key::candidates(*id),
+            Self::Unnamed(id) => Key::unnamed(*id),
+            Self::FullSweep => Key::full_sweep(),
             Self::PassOverRepositories => Key::pass_over_repositories(),
             Self::PassOverBlobs => Key::pass_over_blobs(),
             Self::Quota(patterns) => Key::quota(patterns),
@@ -322,6 +331,8 @@ mod tests {
                 KeyKind::Pulls,
                 KeyKind::Changed(repository),
                 KeyKind::Candidates(Uuid::from_u128(id)),
+                KeyKind::Unnamed(Uuid::from_u128(id)),
+                KeyKind::FullSweep,
                 KeyKind::PassOverRepositories,
                 KeyKind::PassOverBlobs,
                 KeyKind::Cycles,
@@ -336,7 +347,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|scrub|quotas|pulls|pulled|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

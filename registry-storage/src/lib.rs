@@ -136,6 +136,6 @@ pub use crate::scrubber::Scrubber;
 pub use crate::store::{
     BlobCount, CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, DeletedCount, QuotaUsage,
     RepositoryUsage, RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store,
-    StoreOptions, SweepReport, check,
+    StoreOptions, SweepOptions, SweepReport, check,
 };
 pub use crate::sweeper::Sweeper;

@@ -32,7 +32,7 @@ use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{
     CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, QuotaUsage, RepositoryUsage,
-    RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store, SweepReport,
+    RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store, SweepOptions, SweepReport,
 };
 
 /// Maintains a store on any backend, beside the requests that it serves.
@@ -75,14 +75,15 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// Aborts idle upload sessions, forgets old ended ones, ends interrupted deletes and pushes, drops blobs that no
     /// repository may read any more, and deletes bytes that nothing names.
     ///
-    /// Only how long a session may be idle depends on a clock. It also counts the
-    /// [contents of the store](Self::swept_contents). Unreadable records are skipped; while there is one that may name
+    /// It looks at the bytes that were written down because they may have lost what named them, and rarely at
+    /// [all of them](SweepOptions::is_full), which also counts the [contents of the store](Self::counted_contents). Only how
+    /// long a session may be idle depends on a clock. Unreadable records are skipped; while there is one that may name
     /// bytes, no bytes are deleted. Cancel safe.
     ///
     /// # Errors
     /// Those of the medium; what was swept stays swept. An error of writing records does not keep bytes from being
     /// deleted: a full disk may have room for nothing else.
-    async fn sweep(&self) -> Result<SweepReport, Error>;
+    async fn sweep(&self, options: &SweepOptions) -> Result<SweepReport, Error>;
 
     /// Runs a cycle of the collector: condemns what no manifest names, and removes what an earlier cycle condemned.
     ///
@@ -272,9 +273,9 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// Waits until a sweep may make room for writes that are refused for lack of space. Cancel safe.
     async fn sweep_wanted(&self);
 
-    /// Returns what existed at the last sweep, which reads each blob's record anyway, and when that sweep ended; `None`
-    /// before the first one. It makes no request.
-    fn swept_contents(&self) -> Option<(Contents, Timestamp)>;
+    /// Returns what existed at the last [sweep of everything](SweepOptions::is_full), in any process, and when that ended;
+    /// `None` before this store was first swept. It makes no request.
+    fn counted_contents(&self) -> Option<(Contents, Timestamp)>;
 
     /// Writes a tree of the distribution registry below `root`, which is that registry's `rootdirectory`.
     ///
@@ -413,8 +414,8 @@ impl<B: Backend> Maintenance for Store<B> {
         check::check(self, options, observer).await
     }
 
-    async fn sweep(&self) -> Result<SweepReport, Error> {
-        self.sweep_once().await
+    async fn sweep(&self, options: &SweepOptions) -> Result<SweepReport, Error> {
+        self.sweep_once(options).await
     }
 
     async fn collect(
@@ -515,8 +516,8 @@ impl<B: Backend> Maintenance for Store<B> {
         self.room().wanted().await;
     }
 
-    fn swept_contents(&self) -> Option<(Contents, Timestamp)> {
-        self.last_swept()
+    fn counted_contents(&self) -> Option<(Contents, Timestamp)> {
+        self.last_counted()
     }
 
     #[cfg(all(feature = "filesystem", unix))]

@@ -84,13 +84,18 @@ pub(crate) struct BlobRecord {
     /// Bytes that uploads want to publish, while it is Pending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) proposals: Vec<BytesName>,
-    /// Bytes that the collector took from it and will delete.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) dropped: Vec<BytesName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) condemned_in: Option<u64>,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
+}
+
+impl BlobRecord {
+    /// Returns the bytes that it names: as its content, or as proposals.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &BytesName> {
+        let content = self.blob.as_ref().and_then(|blob| blob.bytes.as_ref());
+        self.proposals.iter().chain(content)
+    }
 }
 
 /// Where the content of a published blob is.
@@ -375,6 +380,42 @@ pub(crate) struct PassRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// Bytes that may have lost what named them last; the content is a line for each: its name, and the only blob that may name
+/// it, if there is one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct UnnamedRecord {
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// How far a sweep of everything is, and what the last one counted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FullSweepRecord {
+    /// When it began.
+    pub(crate) begun: Timestamp,
+    /// The bytes after which it continues; `None` if it has ended, or has deleted nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<BytesName>,
+    #[serde(default)]
+    pub(crate) is_finished: bool,
+    /// What was counted last, and when; `None` before the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counted: Option<CountedBlobs>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// The blobs of the store, each counted once.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct CountedBlobs {
+    pub(crate) blobs: u64,
+    pub(crate) bytes: u64,
+    /// How many of the bytes are not in records.
+    pub(crate) outside: u64,
+    /// When the sweep that counted them ended.
+    pub(crate) when: Timestamp,
+}
+
 /// An upload session; the bytes after its last part are the content. An ended session is dead.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {
@@ -393,6 +434,12 @@ pub(crate) struct SessionRecord {
     /// The bytes were offered to a blob's record; they are offered only once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) proposed: bool,
+    /// The blob that they were offered to. Stores of before 0.1 have sessions without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proposed_to: Option<Digest>,
+    /// The session has ended, and its bytes may be there although no blob took them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) has_left_bytes: bool,
     /// The bytes were completed, to read them before the commit; nothing can be appended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) completed: bool,
@@ -459,6 +506,8 @@ always_live!(
     CyclesRecord,
     CandidatesRecord,
     PassRecord,
+    UnnamedRecord,
+    FullSweepRecord,
     ScrubRecord,
     QuotaRecord
 );

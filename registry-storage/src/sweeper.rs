@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::background::Background;
 use crate::maintenance::Maintenance;
+use crate::store::SweepOptions;
 
 /// The minimum time between a sweep and one that is requested for lack of space.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
@@ -37,8 +38,9 @@ impl Sweeper {
                     () = wanted => {}
                 }
                 let begun = Instant::now();
-                match store.sweep().await {
+                match store.sweep(&SweepOptions::default()).await {
                     Ok(report) => tracing::info!(
+                        is_full = report.is_full,
                         aborted_uploads = report.aborted_uploads,
                         forgotten_uploads = report.forgotten_uploads,
                         dropped_blobs = report.dropped_blobs,

@@ -20,7 +20,7 @@ use registry_storage::check::CheckOptions;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::filesystem::backup::{BackupError, restore};
 use registry_storage::testing::Observed;
-use registry_storage::{Maintenance as _, MaintenanceObserver, Step};
+use registry_storage::{Maintenance as _, MaintenanceObserver, Step, SweepOptions};
 
 use crate::support::images::{Image, image, name, push_image, start_upload, tag, try_push};
 
@@ -76,7 +76,7 @@ async fn keep_pushing(store: Arc<Disk>, seed: u64, stop: Arc<AtomicBool>) -> u64
             store.delete_blob(&name(&repository), &layer, None).await.unwrap();
         }
         if pushed % 5 == 4 {
-            store.sweep().await.unwrap();
+            store.sweep(&SweepOptions::default()).await.unwrap();
         }
         pushed += 1;
     }
@@ -127,7 +127,7 @@ async fn all_that_was_answered_before_is_in_a_backup_that_is_made_beside_pushes(
             .delete_manifest(&name("last"), &last.digest, None, None)
             .await
             .unwrap();
-        restored.sweep().await.unwrap();
+        restored.sweep(&SweepOptions::default()).await.unwrap();
         restored.close().await.unwrap();
         assert_image(&store, "last", "last", &last).await;
     }

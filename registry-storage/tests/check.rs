@@ -12,7 +12,7 @@ use registry_core::{Digest, ErrorCode, Reference};
 use registry_storage::check::{CheckOptions, CheckReport, Problem, RecordFinding, Repair, Severity};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::Observed;
-use registry_storage::{Backend, Key, Maintenance as _, ObjectStoreBackend, Step, Store};
+use registry_storage::{Backend, Key, Maintenance as _, ObjectStoreBackend, Step, Store, SweepOptions};
 
 use crate::support::images::{Image, digest, name, push_blob, push_image, push_index, push_referrer, tag};
 use crate::support::tamper::{edit_header, put_raw, remove};
@@ -408,7 +408,7 @@ async fn a_large_blob_of_other_content_is_found_and_its_bytes_are_kept() {
         .await
         .unwrap_err();
     assert_eq!(error.code(), ErrorCode::BlobUnknown);
-    store.sweep().await.unwrap();
+    store.sweep(&SweepOptions::default()).await.unwrap();
     assert!(path.exists(), "what is in quarantine is not swept");
     push_blob(&store, "a/b", &image.layer).await;
     let (report, findings) = check(&store, false).await;

@@ -19,7 +19,7 @@ use registry_storage::testing::Faulty;
 use registry_storage::testing::Observed;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::storage_conformance::Random;
-use registry_storage::{Backend, ObjectStoreBackend, Store};
+use registry_storage::{Backend, ObjectStoreBackend, Store, SweepOptions};
 
 use crate::support::images::{digest, image, name, push_image, push_index, tag, try_push};
 
@@ -103,7 +103,7 @@ async fn nothing_is_found<B: Backend>(backend: B, settle: Duration, is_swept: bo
         findings.retain(|finding| finding.problem.severity() == Severity::Broken);
         assert!(findings.is_empty(), "{findings:#?}");
         if is_swept {
-            store.sweep().await.unwrap();
+            store.sweep(&SweepOptions::default()).await.unwrap();
         }
         assert!(
             started.elapsed() < Duration::from_secs(120),

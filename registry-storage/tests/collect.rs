@@ -20,7 +20,7 @@ use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
     Backend, CollectOptions, CollectReport, Finding, Key, Maintenance as _, ObjectStoreBackend, Store,
-    StoreOptions,
+    StoreOptions, SweepOptions,
 };
 
 use crate::support::images::{
@@ -108,7 +108,7 @@ impl<B: Backend> World<B> {
         for _ in 0..6 {
             self.clock.advance(DAY);
             let report = self.collect(DAY).await;
-            self.store.sweep().await.unwrap();
+            self.store.sweep(&SweepOptions::default()).await.unwrap();
             if !report.has_more() {
                 return;
             }
@@ -194,7 +194,7 @@ async fn whatever_a_manifest_names_stays<B: Backend>(world: World<B>) {
         world.clock.advance(30 * DAY);
         let report = world.collect(Duration::ZERO).await;
         assert!(!report.has_more(), "{report:?}");
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
     }
     for (repository, image) in [("a", &one), ("a", &two), ("a", &signature), ("b", &untagged)] {
         assert!(world.has_blob(repository, &image.layer).await);
@@ -241,7 +241,7 @@ async fn a_push_between_two_cycles_keeps_what_it_names<B: Backend>(world: World<
     for _ in 0..3 {
         let report = world.collect(Duration::ZERO).await;
         assert_eq!(report.removed.blobs + report.condemned.blobs, 0, "{report:?}");
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
     }
     assert!(world.has_blob("a", &image.layer).await && world.has_blob("a", &image.config).await);
 }
@@ -337,7 +337,7 @@ async fn what_no_mark_tells_of_is_found_within_a_week<B: Backend>(world: World<B
     for _ in 0..8 {
         world.clock.advance(DAY);
         reads.push(world.collect(DAY).await.repositories);
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
     }
     // One more each day, which is read once more to remove what was condemned.
     assert_eq!(reads[..7], [1, 2, 2, 2, 2, 2, 2]);
@@ -375,7 +375,7 @@ async fn an_upload_in_progress_is_left_alone<B: Backend>(world: World<B>) {
     for _ in 0..4 {
         world.clock.advance(HOUR);
         world.collect(Duration::ZERO).await;
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
     }
     world
         .storage()
@@ -458,7 +458,7 @@ async fn a_push_that_stops_anywhere_beside_cycles_is_whole_or_refused() {
         for _ in 0..3 {
             world.collect(Duration::ZERO).await;
         }
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
         while outcome.is_none() {
             outcome = poll_times(push.as_mut(), 1).await;
         }
@@ -494,7 +494,7 @@ async fn a_commit_that_stops_anywhere_beside_cycles_leaves_a_whole_blob_or_none(
             let is_cut = outcome.is_none();
             for _ in 0..4 {
                 world.collect(Duration::ZERO).await;
-                world.store.sweep().await.unwrap();
+                world.store.sweep(&SweepOptions::default()).await.unwrap();
             }
             while outcome.is_none() {
                 outcome = poll_times(commit.as_mut(), 1).await;

@@ -24,7 +24,7 @@ use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
     Backend, CollectOptions, DeleteRepositoryOptions, Finding, Key, Maintenance as _, ObjectStoreBackend,
-    Store, StoreOptions,
+    Store, StoreOptions, SweepOptions,
 };
 
 use crate::support::images::{
@@ -132,7 +132,7 @@ impl<B: Backend> World<B> {
                 .collect(&CollectOptions::new().grace(Duration::ZERO), &())
                 .await
                 .unwrap();
-            self.store.sweep().await.unwrap();
+            self.store.sweep(&SweepOptions::default()).await.unwrap();
         }
         self.store.backend().list_bytes(None, 1000).await.unwrap().len()
     }

@@ -18,7 +18,9 @@ use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryNa
 use registry_storage::Maintenance as _;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::{ManualClock, SmallDisk};
-use registry_storage::{CollectOptions, RetainOptions, ScrubOptions, Store, StoreOptions, Sweeper};
+use registry_storage::{
+    CollectOptions, RetainOptions, ScrubOptions, Store, StoreOptions, SweepOptions, Sweeper,
+};
 
 /// A disk of `megabytes` over a folder.
 fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<SmallDisk> {
@@ -145,7 +147,7 @@ async fn what_frees_nothing_leaves_the_reserve_to_deletes() {
     };
     let options = CollectOptions::default();
     for _ in 0..3 {
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
         let scrubbed = world.store.scrub(&ScrubOptions::default(), &()).await.unwrap();
         assert!(!scrubbed.is_finished && scrubbed.wait > Duration::ZERO);
         let retain = RetainOptions::new(Arc::new(retention.clone()), &options);
@@ -208,7 +210,7 @@ async fn a_full_disk_takes_deletes_and_everything_again_once_there_is_room() {
 
     world.store.cancel_upload(&abandoned).await.unwrap();
     world.clock.advance(Duration::from_hours(24 * 30));
-    world.store.sweep().await.unwrap();
+    world.store.sweep(&SweepOptions::default()).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while let Err(error) = world.push(1 << 20).await {
         assert_eq!(error.code(), ErrorCode::StorageFull);
@@ -268,7 +270,7 @@ async fn a_full_disk_is_collected_and_takes_pushes_again() {
         removed += world.store.collect(&options, &()).await.unwrap().removed.blobs;
     }
     assert_eq!(removed, 1);
-    world.store.sweep().await.unwrap();
+    world.store.sweep(&SweepOptions::default()).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while let Err(error) = world.push(1 << 20).await {
         assert_eq!(error.code(), ErrorCode::StorageFull);
@@ -441,13 +443,13 @@ async fn on_a_full_disk_idle_uploads_end_within_minutes_unless_they_are_kept_for
         disk.fill(1 << 20).unwrap();
         let full = |result: Result<(), Error>| assert_eq!(result.unwrap_err().code(), ErrorCode::StorageFull);
         full(world.push(size / 2).await);
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
         assert_eq!(world.store.upload_status(&idle).await.unwrap(), size as u64);
 
         world.clock.advance(Duration::from_mins(6));
         if is_kept {
             full(world.push(size / 2).await);
-            world.store.sweep().await.unwrap();
+            world.store.sweep(&SweepOptions::default()).await.unwrap();
             assert_eq!(world.store.upload_status(&idle).await.unwrap(), size as u64);
         } else {
             let deadline = Instant::now() + Duration::from_secs(30);

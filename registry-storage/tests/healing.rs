@@ -21,7 +21,7 @@ use registry_storage::check::CheckOptions;
 use registry_storage::testing::Faulty;
 use registry_storage::testing::Observed;
 use registry_storage::testing::faulty::Fault;
-use registry_storage::{Backend, BytesName, Key, ObjectStoreBackend, Store};
+use registry_storage::{Backend, BytesName, Key, ObjectStoreBackend, Store, SweepOptions};
 
 use crate::support::images::{digest, name, push_blob, push_image, start_upload, try_push};
 use crate::support::poll_times;
@@ -161,7 +161,7 @@ async fn bytes_that_are_gone_or_of_another_length_are_404_and_a_push_heals_them<
     push_blob(world.storage(), "a", &content).await;
     assert!(world.mount("a", "other", &content).await);
     for damage in damages(&content) {
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
         let [name] = &world.names().await[..] else {
             panic!("one blob has bytes")
         };
@@ -173,7 +173,7 @@ async fn bytes_that_are_gone_or_of_another_length_are_404_and_a_push_heals_them<
         // Who did not push it reads it all the same.
         world.assert_whole("other", &content).await;
         world.assert_sound().await;
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
         assert!(
             !world.names().await.contains(name),
             "what is left of lost bytes is swept"
@@ -193,7 +193,7 @@ async fn what_was_lost_since_a_check_sends_no_byte_of_another_length() {
     for damage in damages(&content) {
         push_blob(world.storage(), "a", &content).await;
         for range in [0..LARGE as u64, 5..10, LARGE as u64 - 1..LARGE as u64] {
-            world.store.sweep().await.unwrap();
+            world.store.sweep(&SweepOptions::default()).await.unwrap();
             let bytes = world.names().await.pop().unwrap();
             world.storage().stat_blob(&repository, &digest).await.unwrap();
             world.damage(&bytes, damage.as_ref()).await;
@@ -215,7 +215,7 @@ async fn a_blob_is_healed_by_each_way_of_pushing_it<B: Backend>(world: World<B>)
     let content = content(2, LARGE);
     push_blob(world.storage(), "a", &content).await;
     for (index, pushed_to) in ["a", "b", "a", "c"].into_iter().enumerate() {
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
         let name = world.names().await.pop().unwrap();
         world.damage(&name, None).await;
         if index % 2 == 0 {
@@ -335,14 +335,14 @@ async fn pushes_at_once_heal_once<B: Backend>(world: World<B>) {
     let pushes = ["a", "b", "c", "d"].map(|repository| push_blob(world.storage(), repository, &content));
     let sweeps = async {
         for _ in 0..5 {
-            world.store.sweep().await.unwrap();
+            world.store.sweep(&SweepOptions::default()).await.unwrap();
         }
     };
     futures_util::future::join(futures_util::future::join_all(pushes), sweeps).await;
     for repository in ["a", "b", "c", "d"] {
         world.assert_whole(repository, &content).await;
     }
-    world.store.sweep().await.unwrap();
+    world.store.sweep(&SweepOptions::default()).await.unwrap();
     assert_eq!(world.names().await.len(), 1);
     world.assert_sound().await;
 }
@@ -367,7 +367,7 @@ async fn a_heal_that_dies_at_any_step_leaves_what_the_next_push_heals() {
             let commit = pin!(world.storage().commit_upload(&upload, &digest));
             poll_times(commit, steps).await.is_some()
         };
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
         // Whole or not there, whatever was done of it.
         for repository in ["a", "other"] {
             match world.read(repository, &content).await {
@@ -387,7 +387,7 @@ async fn a_heal_that_dies_at_any_step_leaves_what_the_next_push_heals() {
         resume(&world, &upload, &content).await;
         world.assert_whole("a", &content).await;
         world.assert_whole("other", &content).await;
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
         world.assert_whole("other", &content).await;
     }
 }

@@ -18,7 +18,7 @@ use registry_storage::Maintenance as _;
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::testing::ManualClock;
-use registry_storage::{Backend as _, Store, StoreOptions};
+use registry_storage::{Backend as _, Store, StoreOptions, SweepOptions};
 
 /// More than two parts of a disk's uploads, and not a multiple.
 const LAYER: usize = 1_200_000;
@@ -239,7 +239,7 @@ async fn a_push_survives_the_loss_of_power_at_each_of_its_syncs() {
         let again = push_image(&world).await;
         assert!(again.manifest, "after {syncs} syncs");
         world.clock.advance(Duration::from_hours(24 * 30));
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
         let bytes = world.store.backend().list_bytes(None, 100).await.unwrap();
         assert_eq!(
             bytes.len(),

@@ -20,7 +20,7 @@ use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock, S3Double};
 use registry_storage::{
     Backend, CollectOptions, DeleteRepositoryOptions, Maintenance as _, ObjectStoreBackend, QuotaUsage,
-    Store, StoreOptions,
+    Store, StoreOptions, SweepOptions,
 };
 
 use crate::support::images::{
@@ -123,7 +123,7 @@ impl<B: Backend> World<B> {
         for _ in 0..4 {
             self.clock.advance(2 * DAY);
             self.store.collect(&CollectOptions::new(), &()).await.unwrap();
-            self.store.sweep().await.unwrap();
+            self.store.sweep(&SweepOptions::default()).await.unwrap();
         }
     }
 }
@@ -174,8 +174,8 @@ async fn a_refused_upload_leaves_nothing<B: Backend>(world: World<B>) {
     let status = world.storage().upload_status(&upload).await.unwrap_err();
     assert_eq!(status.code(), ErrorCode::BlobUploadUnknown);
     world.clock.advance(DAY);
-    world.store.sweep().await.unwrap();
-    world.store.sweep().await.unwrap();
+    world.store.sweep(&SweepOptions::default()).await.unwrap();
+    world.store.sweep(&SweepOptions::default()).await.unwrap();
     let bytes = world.store.backend().list_bytes(None, 10).await.unwrap();
     assert!(bytes.is_empty(), "{bytes:?}");
     assert_eq!(world.used().await, Amount::NONE);

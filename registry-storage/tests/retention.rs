@@ -24,7 +24,7 @@ use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
     Backend, CollectOptions, Finding, Key, Maintenance as _, ObjectStoreBackend, RetainOptions, RetainReport,
-    Store, StoreOptions,
+    Store, StoreOptions, SweepOptions,
 };
 
 use crate::support::images::{
@@ -206,7 +206,7 @@ async fn what_no_rule_keeps_goes_with_its_bytes<B: Backend>(world: World<B>) {
     for _ in 0..4 {
         world.clock.advance(DAY);
         world.store.collect(&CollectOptions::new(), &()).await.unwrap();
-        world.store.sweep().await.unwrap();
+        world.store.sweep(&SweepOptions::default()).await.unwrap();
     }
     assert_eq!(world.store.backend().list_bytes(None, 10).await.unwrap().len(), 2);
     assert!(world.has(&images[2].digest).await && world.has(&images[3].digest).await);

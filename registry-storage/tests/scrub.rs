@@ -22,7 +22,7 @@ use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock, Observed};
 use registry_storage::{
     Backend, BytesName, Clock, Key, Maintenance as _, ObjectStoreBackend, ScrubOptions, ScrubReport, Store,
-    StoreOptions,
+    StoreOptions, SweepOptions,
 };
 
 use crate::support::images::{digest, name, push_blob};
@@ -190,7 +190,7 @@ async fn what_rotted_is_never_served_and_a_push_brings_it_back<B: Backend>(world
     assert_eq!(world.read(&digest(&rotten)).await, Err(ErrorCode::BlobUnknown));
     assert_eq!(world.read(&digest(&whole)).await.unwrap(), whole);
     // The bytes are kept.
-    world.store.sweep().await.unwrap();
+    world.store.sweep(&SweepOptions::default()).await.unwrap();
     assert!(world.names().await.contains(&bytes));
     let problem = |found: Digest| Problem::InQuarantine {
         reason: Problem::OtherContent { found }.to_string(),
@@ -237,7 +237,7 @@ async fn what_is_in_quarantine_is_dropped_after_thirty_days<B: Backend>(world: W
     assert_eq!(kept.len(), 3);
     for (days, left) in [(9, 2), (2, 0)] {
         world.clock.advance(days * DAY);
-        let report = world.store.sweep().await.unwrap();
+        let report = world.store.sweep(&SweepOptions::default()).await.unwrap();
         assert_eq!(report.dropped_quarantine, 2 - left);
         assert_eq!(world.names().await.len() as u64, 1 + left);
         assert_eq!(world.check(false).await.0.quarantined, left);

@@ -18,7 +18,7 @@ use registry_core::storage::UploadKey;
 use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Storage};
 use registry_storage::Maintenance as _;
 use registry_storage::testing::ManualClock;
-use registry_storage::{Backend, Key, Store, StoreOptions};
+use registry_storage::{Backend, Key, Store, StoreOptions, SweepOptions};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -181,7 +181,7 @@ async fn a_sweep_counts_what_another_process_opened<B: Backend>(world: World<B>)
         clock: Arc::clone(&world.clock),
         repository: world.repository.clone(),
     };
-    other.store.sweep().await.unwrap();
+    other.store.sweep(&SweepOptions::default()).await.unwrap();
     other.start().await;
     assert_eq!(world.records().await, LIMIT);
     assert!(!world.is_open(&uploads[0]).await && world.is_open(&uploads[1]).await);
@@ -206,10 +206,10 @@ async fn a_session_without_a_byte_is_swept_after_an_hour<B: Backend>(world: Worl
     let with_bytes = world.start().await;
     world.append(&with_bytes, &content(10)).await;
     world.clock.advance(59 * MINUTE);
-    world.store.sweep().await.unwrap();
+    world.store.sweep(&SweepOptions::default()).await.unwrap();
     assert!(world.is_open(&empty).await);
     world.clock.advance(2 * MINUTE);
-    let report = world.store.sweep().await.unwrap();
+    let report = world.store.sweep(&SweepOptions::default()).await.unwrap();
     assert_eq!(report.aborted_uploads, 1);
     assert!(!world.is_open(&empty).await && world.is_open(&with_bytes).await);
     assert_eq!(world.records().await, 1);

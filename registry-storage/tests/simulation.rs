@@ -33,7 +33,7 @@ use registry_storage::testing::storage_conformance::Random;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
     Backend as _, CollectOptions, DeleteRepositoryOptions, ObjectStoreBackend, RetainOptions, Store,
-    StoreOptions,
+    StoreOptions, SweepOptions,
 };
 
 type Process = Store<Faulty<ObjectStoreBackend>>;
@@ -214,10 +214,10 @@ impl Simulation {
         // All that is swept later is what nothing needs.
         for process in &self.processes {
             self.clock.advance(Duration::from_hours(24 * 30));
-            process.sweep().await.unwrap();
+            process.sweep(&SweepOptions::default()).await.unwrap();
         }
         self.clock.advance(Duration::from_hours(24 * 30));
-        self.processes[0].sweep().await.unwrap();
+        self.processes[0].sweep(&SweepOptions::default()).await.unwrap();
         self.assert_invariants().await;
         let kept = self.backend.list_bytes(None, 100).await.unwrap().len();
         // Each large blob once, and what Pending blobs name that nobody came back to.
@@ -254,10 +254,10 @@ impl Simulation {
         }
         self.clock.advance(Duration::from_hours(24 * 30));
         for _ in 0..5 {
-            process.sweep().await.unwrap();
+            process.sweep(&SweepOptions::default()).await.unwrap();
             process.collect(&collecting(), &()).await.unwrap();
         }
-        process.sweep().await.unwrap();
+        process.sweep(&SweepOptions::default()).await.unwrap();
         self.assert_invariants().await;
         let mut large = BTreeSet::new();
         for repository in &self.repositories {
@@ -800,7 +800,8 @@ impl Client {
 
     async fn sweep(&mut self) {
         let process = Arc::clone(self.process());
-        self.request(|| process.sweep()).await.unwrap();
+        let options = SweepOptions::default();
+        self.request(|| process.sweep(&options)).await.unwrap();
     }
 
     /// Pushes an image as a client does that was told that the blobs are there, and uploads what is not.

@@ -21,15 +21,17 @@ use registry_core::storage::{
 };
 use registry_core::{Algorithm, Digest, ErrorCode, Hasher, Reference, RepositoryName, Tag};
 use registry_storage::Maintenance as _;
+use registry_storage::backend::RecordEntry;
 use registry_storage::check::CheckOptions;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
-    Backend, Clock as _, Key, ObjectStoreBackend, Store, StoreOptions, SweepReport, Sweeper,
+    Backend, BytesName, Clock as _, CollectOptions, Key, ObjectStoreBackend, Store, StoreOptions,
+    SweepOptions, SweepReport, Sweeper,
 };
 
 use crate::support::poll_times;
-use crate::support::tamper::put_raw;
+use crate::support::tamper::{put_raw, remove};
 
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -123,18 +125,33 @@ impl<B: Backend> World<B> {
     }
 
     async fn sweep(&self) -> SweepReport {
-        self.store.sweep().await.unwrap()
+        self.store.sweep(&SweepOptions::default()).await.unwrap()
     }
 
-    /// How many blobs a sweep sees, and their size.
+    async fn sweep_everything(&self) -> SweepReport {
+        let everything = SweepOptions::new().full(true);
+        self.store.sweep(&everything).await.unwrap()
+    }
+
+    /// Sweeps what was written down, and returns how many bytes are there.
+    async fn bytes_after_sweep(&self) -> usize {
+        assert!(!self.sweep().await.is_full);
+        self.bytes().await
+    }
+
+    /// How many blobs a sweep of everything sees, and their size.
     async fn swept(&self) -> (u64, u64) {
-        self.sweep().await;
-        let (contents, _) = self.store.swept_contents().unwrap();
+        self.sweep_everything().await;
+        let (contents, _) = self.store.counted_contents().unwrap();
         (contents.blobs, contents.bytes)
     }
 
     async fn bytes(&self) -> usize {
-        self.store.backend().list_bytes(None, 1000).await.unwrap().len()
+        self.bytes_names().await.len()
+    }
+
+    async fn bytes_names(&self) -> Vec<BytesName> {
+        self.store.backend().list_bytes(None, 1000).await.unwrap()
     }
 }
 
@@ -148,6 +165,8 @@ fn digest(content: &[u8]) -> Digest {
 
 on_each_backend! {
     a_sweep_counts_what_is_stored_each_blob_once
+    what_loses_its_name_is_found_without_a_listing
+    what_nobody_wrote_down_goes_with_a_sweep_of_everything
     an_idle_session_is_aborted_and_one_that_is_written_to_is_not
     bytes_of_blobs_and_open_sessions_stay
     bytes_of_ended_sessions_go
@@ -243,6 +262,147 @@ async fn bytes_that_lost_against_others_go<B: Backend>(world: World<B>) {
     }
 }
 
+/// Bytes that lose what names them are written down, so no sweep lists all of them, or reads the blobs.
+async fn what_loses_its_name_is_found_without_a_listing<B: Backend>(world: World<B>) {
+    let image = content(1, 20_000);
+    let digest = world.push(&image).await;
+    assert!(world.sweep().await.is_full, "the first one");
+    assert_eq!(world.bytes_after_sweep().await, 1);
+    // A cancelled upload, an idle one, and one of content that is there.
+    let cancelled = world.upload(&content(2, 20_000)).await;
+    world.storage().cancel_upload(&cancelled).await.unwrap();
+    assert_eq!(world.bytes_after_sweep().await, 1);
+    world.upload(&content(2, 20_000)).await;
+    world.clock.advance(2 * HOUR + MINUTE);
+    assert_eq!(world.bytes_after_sweep().await, 1);
+    world.push(&image).await;
+    assert_eq!(world.bytes_after_sweep().await, 1);
+    // Bytes that the medium lost, but for some of them, and that were pushed again.
+    let named = world.bytes_names().await.remove(0);
+    world.store.backend().delete_bytes(&named).await.unwrap();
+    world.push(&image).await;
+    assert_eq!(world.bytes_after_sweep().await, 1);
+    world.assert_blob(&image).await;
+    // A blob that is deleted; on a bucket it takes two cycles to be Dead.
+    world
+        .storage()
+        .delete_blob(&world.repository, &digest, None)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let options = CollectOptions::new().grace(Duration::ZERO);
+        world.store.collect(&options, &()).await.unwrap();
+    }
+    assert_eq!(world.bytes_after_sweep().await, 0);
+    for prefix in [Key::all_unnamed(), Key::all_candidates()] {
+        // A candidate of a bucket stays for an hour if a repository had its blob when it was looked at.
+        let left = world.store.backend().list(&prefix, None, 10).await.unwrap();
+        assert_eq!(left, []);
+    }
+}
+
+/// Nobody wrote these bytes down: they go with the sweep of everything, each day on a disk and each week on a bucket.
+async fn what_nobody_wrote_down_goes_with_a_sweep_of_everything<B: Backend>(world: World<B>) {
+    world.push(&content(1, 20_000)).await;
+    world.sweep().await;
+    let lost = world.upload(&content(2, 6 * 1024 * 1024)).await;
+    // On a bucket, the bytes are there once they were completed.
+    let other = Digest::of(Algorithm::Sha512, b"");
+    world.storage().commit_upload(&lost, &other).await.unwrap_err();
+    remove(&world.store, &Key::upload(lost.id)).await;
+    assert_eq!(world.bytes_after_sweep().await, 2);
+    let days = if world.store.backend().is_atomic() { 1 } else { 7 };
+    world.clock.advance(days * 24 * HOUR - MINUTE);
+    assert_eq!(world.bytes_after_sweep().await, 2);
+    world.clock.advance(MINUTE);
+    let report = world.sweep().await;
+    assert_eq!((report.is_full, report.deleted_bytes), (true, 1));
+    assert_eq!(world.bytes_after_sweep().await, 1);
+    world.assert_blob(&content(1, 20_000)).await;
+}
+
+/// What it costs depends on what happened, not on what is there.
+#[tokio::test]
+async fn a_sweep_reads_no_blob_to_which_nothing_happened() {
+    let world = world(Faulty::new(ObjectStoreBackend::memory()), None);
+    for fill in 0..100 {
+        world.push(&content(fill, 20_000)).await;
+    }
+    world.sweep().await;
+    world.clock.advance(HOUR + MINUTE);
+    world.sweep().await;
+    let before = world.backend.calls();
+    let report = world.sweep().await;
+    assert_eq!(report, SweepReport::default());
+    let calls = world.backend.calls() - before;
+    assert!(calls < 10, "{calls}");
+    assert_eq!(world.bytes().await, 100);
+}
+
+/// A process that dies at any call of a sweep, a push of what is there, or a delete, leaves nothing for good, and takes
+/// nothing.
+#[tokio::test]
+async fn whatever_is_cut_off_is_found_by_a_sweep_of_everything() {
+    for cut in 0.. {
+        let world = world(Faulty::new(ObjectStoreBackend::memory()), None);
+        let (kept, deleted) = (content(1, 20_000), content(2, 20_000));
+        let config = world.push(&kept).await;
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"text/plain","digest":"{config}","size":{}}},"layers":[]}}"#,
+            kept.len()
+        );
+        let manifest = image(&Bytes::from(manifest));
+        world
+            .storage()
+            .put_manifest(&world.repository, manifest)
+            .await
+            .unwrap();
+        let gone = world.push(&deleted).await;
+        world.sweep().await;
+        let before = world.backend.calls();
+        for call in before + cut..before + cut + 1000 {
+            world.backend.fault_at(call, Fault::Fail);
+        }
+        let storage = world.storage();
+        let work = async {
+            let id = storage
+                .create_upload(&world.repository, "", Algorithm::Sha256)
+                .await?;
+            let upload = UploadKey {
+                repository: world.repository.clone(),
+                id,
+                principal: String::new(),
+            };
+            let mut body = pin!(stream::iter([Ok(kept.clone())]));
+            storage.append_upload(&upload, None, body.as_mut()).await?;
+            storage.commit_upload(&upload, &digest(&kept)).await?;
+            storage.delete_blob(&world.repository, &gone, None).await?;
+            let options = CollectOptions::new().grace(Duration::ZERO);
+            for _ in 0..3 {
+                world.store.collect(&options, &()).await?;
+                world.store.sweep(&SweepOptions::default()).await?;
+            }
+            Ok::<(), registry_core::Error>(())
+        };
+        let is_whole = work.await.is_ok();
+        world.backend.heal();
+        // Idle sessions end, and everything is swept.
+        for _ in 0..4 {
+            world.clock.advance(3 * HOUR);
+            let options = CollectOptions::new().grace(Duration::ZERO).full(true);
+            world.store.collect(&options, &()).await.unwrap();
+            world.swept().await;
+        }
+        world.assert_blob(&kept).await;
+        // No manifest names the other one.
+        assert_eq!(world.bytes().await, 1, "cut at {cut}");
+        if is_whole {
+            assert!(cut > 30, "{cut}");
+            return;
+        }
+    }
+}
+
 async fn an_ended_session_is_forgotten_in_time<B: Backend>(world: World<B>) {
     let content = content(1, 10);
     let upload = world.upload(&content).await;
@@ -274,7 +434,7 @@ async fn an_ended_session_is_forgotten_in_time<B: Backend>(world: World<B>) {
 }
 
 async fn a_sweep_counts_what_is_stored_each_blob_once<B: Backend>(mut world: World<B>) {
-    assert_eq!(world.store.swept_contents(), None);
+    assert_eq!(world.store.counted_contents(), None);
     assert_eq!(world.swept().await, (0, 0));
     // In a record, and in bytes of its own; the same content again, and in another repository.
     world.push(&content(1, 100)).await;
@@ -287,7 +447,7 @@ async fn a_sweep_counts_what_is_stored_each_blob_once<B: Backend>(mut world: Wor
     // What is on its way is nothing yet.
     world.upload(&content(3, 30_000)).await;
     assert_eq!(world.swept().await, (2, 20_100));
-    let (_, when) = world.store.swept_contents().unwrap();
+    let (_, when) = world.store.counted_contents().unwrap();
     assert_eq!(when, world.clock.now());
 }
 
@@ -364,7 +524,7 @@ async fn on_a_disk_a_blob_that_is_pushed_while_it_is_dropped_is_there() {
         async move {
             let mut dropped = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                dropped += store.sweep().await.unwrap().dropped_blobs;
+                dropped += store.sweep(&SweepOptions::default()).await.unwrap().dropped_blobs;
             }
             dropped
         }
@@ -422,8 +582,22 @@ async fn an_upload_whose_bytes_trickle_in_is_not_swept<B: Backend>(world: World<
         let (clock, store, other) = (&world.clock, &world.store, &other);
         let trickle = stream::iter(0..20).then(|_| async move {
             clock.advance(HOUR);
-            assert_eq!(store.sweep().await.unwrap().aborted_uploads, 0);
-            assert_eq!(other.sweep().await.unwrap().aborted_uploads, 0);
+            assert_eq!(
+                store
+                    .sweep(&SweepOptions::default())
+                    .await
+                    .unwrap()
+                    .aborted_uploads,
+                0
+            );
+            assert_eq!(
+                other
+                    .sweep(&SweepOptions::default())
+                    .await
+                    .unwrap()
+                    .aborted_uploads,
+                0
+            );
             Ok(content(1, 1000))
         });
         let mut body = pin!(trickle);
@@ -432,7 +606,11 @@ async fn an_upload_whose_bytes_trickle_in_is_not_swept<B: Backend>(world: World<
         assert_eq!(length.unwrap(), size as u64);
         world.clock.advance(2 * HOUR);
         assert_eq!(
-            other.sweep().await.unwrap().aborted_uploads,
+            other
+                .sweep(&SweepOptions::default())
+                .await
+                .unwrap()
+                .aborted_uploads,
             0,
             "it counts from the last byte"
         );
@@ -455,7 +633,14 @@ async fn an_upload_in_the_hands_of_a_request_is_not_swept<B: Backend>(world: Wor
     let (clock, store) = (&world.clock, &world.store);
     let mut body = pin!(stream::once(async move {
         clock.advance(10 * HOUR);
-        assert_eq!(store.sweep().await.unwrap().aborted_uploads, 0);
+        assert_eq!(
+            store
+                .sweep(&SweepOptions::default())
+                .await
+                .unwrap()
+                .aborted_uploads,
+            0
+        );
         Ok(content(1, 10))
     }));
     world
@@ -489,7 +674,7 @@ async fn a_record_that_cannot_be_read_is_stepped_over_and_what_it_may_name_stays
             if round != 1 {
                 world.append(&upload, &content(3, 1)).await;
             }
-            let report = world.sweep().await;
+            let report = world.sweep_everything().await;
             assert_eq!(report.unreadable_records, 1, "{record} {damage:?}");
             assert_eq!((report.aborted_uploads, report.deleted_bytes), (1, 0));
             world.assert_unknown(&idle).await;
@@ -497,7 +682,7 @@ async fn a_record_that_cannot_be_read_is_stepped_over_and_what_it_may_name_stays
         }
         match before {
             Some(before) => put_raw(&world.store, &record, before.value).await,
-            None => support::tamper::remove(&world.store, &record).await,
+            None => remove(&world.store, &record).await,
         }
     }
     world.assert_blob(&content(2, 20_000)).await;
@@ -507,7 +692,7 @@ async fn a_record_that_cannot_be_read_is_stepped_over_and_what_it_may_name_stays
     put_raw(&world.store, &key(&upload), Bytes::from("no line")).await;
     let options = CheckOptions::new().repair(true).settle(Duration::ZERO);
     world.store.check(&options, &()).await.unwrap();
-    let report = world.sweep().await;
+    let report = world.sweep_everything().await;
     assert_eq!(report.unreadable_records, 0);
     assert_eq!(world.bytes().await, 2);
     world.assert_blob(&kept).await;
@@ -709,7 +894,8 @@ async fn a_push_that_was_interrupted_leaves_nothing() {
     );
     world.clock.advance(HOUR + MINUTE);
     world.sweep().await;
-    assert_eq!(records().await, []);
+    let is_left = |entry: &RecordEntry| entry.key != Key::full_sweep();
+    assert_eq!(records().await.into_iter().find(is_left), None);
     world
         .storage()
         .put_manifest(&world.repository, new)
@@ -759,12 +945,13 @@ async fn bytes_that_cannot_be_deleted_do_not_keep_others() {
         .delete_blob(&world.repository, &blob, None)
         .await
         .unwrap();
-    let report = world.store.sweep().await.unwrap();
+    let report = world.store.sweep(&SweepOptions::default()).await.unwrap();
     assert_eq!((report.deleted_bytes, report.undeleted_bytes), (1, 1));
     assert_eq!(world.bytes().await, 1);
     // A disk that deletes nothing fails the sweep.
     for number in 1..20 {
         std::fs::create_dir(odd(number)).unwrap();
     }
-    world.store.sweep().await.unwrap_err();
+    let everything = SweepOptions::new().full(true);
+    world.store.sweep(&everything).await.unwrap_err();
 }

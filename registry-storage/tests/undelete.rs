@@ -24,7 +24,7 @@ use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
     Backend, CollectOptions, CollectReport, DeleteRepositoryOptions, Finding, Key, Maintenance as _,
-    ObjectStoreBackend, RetainOptions, Store, StoreOptions,
+    ObjectStoreBackend, RetainOptions, Store, StoreOptions, SweepOptions,
 };
 
 use crate::support::images::{
@@ -69,7 +69,7 @@ impl<B: Backend> World<B> {
 
     async fn collect(&self, options: CollectOptions) -> CollectReport {
         let report = self.store.collect(&options, &()).await.unwrap();
-        self.store.sweep().await.unwrap();
+        self.store.sweep(&SweepOptions::default()).await.unwrap();
         report
     }
 

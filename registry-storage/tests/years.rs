@@ -18,7 +18,7 @@ use bytes::Bytes;
 use registry_core::storage::{ManifestStorage as _, Storage};
 use registry_storage::testing::ManualClock;
 use registry_storage::{
-    Backend, Clock, CollectOptions, Key, Maintenance as _, ScrubOptions, Store, StoreOptions,
+    Backend, Clock, CollectOptions, Key, Maintenance as _, ScrubOptions, Store, StoreOptions, SweepOptions,
 };
 
 use crate::support::images::{Image, name, push_image, push_referrer, start_upload, tag};
@@ -82,7 +82,7 @@ impl<B: Backend> World<B> {
         }
         self.clock.advance(DAY);
         self.store.collect(&CollectOptions::new(), &()).await.unwrap();
-        self.store.sweep().await.unwrap();
+        self.store.sweep(&SweepOptions::default()).await.unwrap();
         let scrub = ScrubOptions::new().bytes_per_second(u64::MAX);
         self.store.scrub(&scrub, &()).await.unwrap();
     }

@@ -11,7 +11,7 @@ use registry_core::retention::{Retention, RetentionPolicy};
 use registry_storage::filesystem::is_root;
 use registry_storage::{
     BlobCount, Clock as _, CollectOptions, CollectReport, Maintenance, MaintenanceObserver, RetainOptions,
-    RetainReport, SweepReport, SystemClock,
+    RetainReport, SweepOptions, SweepReport, SystemClock,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -51,6 +51,11 @@ pub(crate) struct Collect {
     #[arg(long, conflicts_with = "dry_run")]
     now: bool,
 
+    /// Look at everything, not only at what changed since the cycle before. The server does that by itself in the cycles of a week, and
+    /// its sweeps once a day (in a bucket, once a week): it finds what a process that was killed left behind.
+    #[arg(long)]
+    full: bool,
+
     /// Print one line of JSON.
     #[arg(long)]
     json: bool,
@@ -68,6 +73,7 @@ pub(crate) fn run(collect: &Collect) -> Result<bool, Failure> {
         },
         dry_run: collect.dry_run,
         repeat: collect.now,
+        full: collect.full,
         json: collect.json,
         empty_repositories: removes_empty(&loaded.configuration),
         retention: retention(&loaded.configuration.retention, &loaded.configuration.tags)?,
@@ -135,6 +141,7 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
         grace: grace(&loaded.configuration),
         dry_run: collect.dry_run == Some(true),
         repeat: false,
+        full: false,
         json: false,
         empty_repositories: removes_empty(&loaded.configuration),
         retention,
@@ -170,6 +177,9 @@ pub(super) struct CollectRequest {
     dry_run: bool,
     /// Gives up what was deleted and is still kept, and runs as many cycles as there is something to do for.
     repeat: bool,
+    /// Looks at everything.
+    #[serde(default)]
+    full: bool,
     json: bool,
     /// Whether empty repositories leave the catalog.
     #[serde(default)]
@@ -192,6 +202,7 @@ impl Command for CollectRequest {
         let options = CollectOptions::new()
             .grace(Duration::from_millis(self.grace))
             .dry_run(self.dry_run)
+            .full(self.full)
             .remove_empty_repositories(self.empty_repositories)
             .forget_deleted(self.repeat);
         let retain = RetainOptions::new(Arc::new(self.retention), &options);
@@ -229,8 +240,8 @@ async fn collect_and_sweep(
     let mut report = loop {
         let retention = store.retain(retain, observer).await.map_err(failed)?;
         retained = total(retained, retention);
-        // Who asks wants all of it; what the first cycle has begun is known to the next ones.
-        let options = options.full(cycles == 0);
+        // What the first cycle has begun is known to the next ones.
+        let options = options.full(options.is_full && cycles == 0);
         let report = store.collect(&options, observer).await.map_err(failed)?;
         add(&mut removed, report.removed);
         add(&mut removed_blobs, report.removed_blobs);
@@ -248,7 +259,12 @@ async fn collect_and_sweep(
     let swept = if options.is_dry_run {
         None
     } else {
-        Some(store.sweep().await.map_err(failed)?)
+        Some(
+            store
+                .sweep(&SweepOptions::new().full(options.is_full))
+                .await
+                .map_err(failed)?,
+        )
     };
     Ok(Collected {
         options: *options,

@@ -485,7 +485,7 @@ impl Backend for FilesystemBackend {
         self.reads.begin(&path, forget).await
     }
 
-    /// Does nothing: the file is listed as bytes, and the sweeper deletes it.
+    /// Does nothing: the file is deleted as bytes are.
     async fn abort_bytes(&self, _bytes: &StagedBytes) -> Result<(), Error> {
         Ok(())
     }

@@ -18,8 +18,10 @@ use super::looks::{Looked, Looks};
 use super::mount::{GrantKeys, grant_stored_blob};
 use super::push::{PushManifest, add_repository};
 use super::session::Session;
+use super::sweep::{Unnamed, write_unnamed};
 use crate::backend::{Backend, Condition, Durability, LIST_LIMIT, RecordTransaction, Transaction};
 use crate::bytes_name::BytesName;
+use crate::chain::State;
 use crate::distribution::RepositoryLinks;
 use crate::key::Key;
 use crate::pages::{Pages, keys};
@@ -112,9 +114,11 @@ impl<B: Backend> Store<B> {
                 }
             }
             if !left.is_empty() {
-                self.backend
-                    .transact(Durability::Deferred, RemoveRecords(left))
-                    .await?;
+                let forget = ForgetSessions {
+                    keys: left,
+                    now: self.clock.now(),
+                };
+                self.backend.transact(Durability::Deferred, forget).await?;
             }
         }
         Ok(())
@@ -276,17 +280,35 @@ impl<B: Backend> Store<B> {
     }
 }
 
-struct RemoveRecords(Vec<Key>);
+struct ForgetSessions {
+    keys: Vec<Key>,
+    now: Timestamp,
+}
 
-impl Transaction for RemoveRecords {
+impl Transaction for ForgetSessions {
     type Output = ();
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        for key in &self.0 {
-            records.remove(key).await?;
+        for key in &self.keys {
+            forget_session(records, key, self.now).await?;
         }
         Ok(())
     }
+}
+
+/// Removes a session that no client knows, and writes its bytes down unless a blob took them.
+async fn forget_session(records: &mut dyn RecordTransaction, key: &Key, now: Timestamp) -> Result<(), Error> {
+    let found = read_latest::<SessionRecord>(records, key).await?;
+    let Some(session) = found.header() else {
+        return Ok(());
+    };
+    let unnamed = Unnamed {
+        name: session.bytes.name.clone(),
+        blob: session.proposed_to.clone(),
+    };
+    let has_left_bytes = session.state == State::Live || session.has_left_bytes;
+    records.remove(key).await?;
+    write_unnamed(records, has_left_bytes.then_some(unnamed).as_slice(), now).await
 }
 
 struct PutSessions(Vec<Session>);
@@ -381,7 +403,7 @@ async fn adopt_blob(
     }
     // No client knows the session, so none asks for it again.
     match session_key {
-        Some(key) => records.remove(&key).await,
+        Some(key) => forget_session(records, &key, now).await,
         None => Ok(()),
     }
 }

@@ -15,9 +15,10 @@ use super::mount::{GrantKeys, enter_grant, point_grant, publish_grant, withdraw_
 use super::quota::is_over_quota;
 use super::session::Session;
 use super::session_lock::HeldSession;
+use super::sweep::write_left_of_blob;
 use super::uploads::send_again;
 use super::{INLINE_BYTES, Store, TRANSACTION_ATTEMPTS};
-use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction};
+use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
@@ -240,8 +241,9 @@ impl Transaction for CommitUpload {
                     return Ok(Looked::Done(Err(error)));
                 }
             };
+            let is_used = bytes.bytes.as_ref() == Some(&self.session.record.bytes.name);
             if publish_grant(records, &self.keys, &entered, bytes, self.now).await? {
-                self.finish(records).await?;
+                self.finish(records, is_used).await?;
                 let has_healed = self.looks.has_lost();
                 return Ok(Looked::Done(Ok(Committed { has_healed })));
             }
@@ -311,6 +313,7 @@ impl CommitUpload {
         mut session: Session,
     ) -> Result<bool, Error> {
         session.record.proposed = true;
+        session.record.proposed_to = Some(self.digest.clone());
         let condition = Condition::Matches(session.version.clone());
         let value = session.encode(self.now)?;
         Ok(records.put(&session.key, value, condition).await?.is_some())
@@ -360,10 +363,8 @@ impl CommitUpload {
         blob: &Found<BlobRecord>,
         proposals: Vec<BytesName>,
     ) -> Result<bool, Error> {
-        let pending = self.record(State::Pending, None, proposals, blob);
-        Ok(write(records, &self.keys.blob, &pending, &[], blob.unchanged())
-            .await?
-            .is_some())
+        let pending = self.record(State::Pending, None, proposals);
+        Ok(self.write_blob(records, blob, &pending, &[]).await?.is_some())
     }
 
     /// Makes the blob Live with this session's bytes; returns `None` if the blob was written by another request.
@@ -378,14 +379,30 @@ impl CommitUpload {
             size: self.size,
             bytes: name,
         };
-        let live = self.record(State::Live, Some(bytes.clone()), Vec::new(), blob);
+        let live = self.record(State::Live, Some(bytes.clone()), Vec::new());
         let content = if inline {
             self.session.tail.clone()
         } else {
             Bytes::new()
         };
-        let written = write(records, &self.keys.blob, &live, &content, blob.unchanged()).await?;
+        let written = self.write_blob(records, blob, &live, &content).await?;
         Ok(written.map(|_| bytes))
+    }
+
+    /// Writes the blob's record on the version that was read, and writes down the bytes that it names no more: those that
+    /// the medium lost, or that lost against others.
+    async fn write_blob(
+        &self,
+        records: &mut dyn RecordTransaction,
+        before: &Found<BlobRecord>,
+        after: &BlobRecord,
+        content: &[u8],
+    ) -> Result<Option<Version>, Error> {
+        let written = write(records, &self.keys.blob, after, content, before.unchanged()).await?;
+        if written.is_some() {
+            write_left_of_blob(records, &self.digest, before.header(), after, self.now).await?;
+        }
+        Ok(written)
     }
 
     async fn complete_bytes(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
@@ -400,7 +417,7 @@ impl CommitUpload {
 
     /// Ends the session, which keeps its digest: the client may ask again. If this write is lost, the session is still
     /// open, but its bytes were proposed and are not used a second time.
-    async fn finish(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+    async fn finish(&self, records: &mut dyn RecordTransaction, is_used: bool) -> Result<(), Error> {
         for _ in 0..TRANSACTION_ATTEMPTS {
             let Some(mut session) = self.read_session(records).await? else {
                 return Ok(());
@@ -409,6 +426,7 @@ impl CommitUpload {
                 return Ok(());
             };
             session.upload = finished;
+            session.record.has_left_bytes = !is_used && !self.is_inline();
             session.tail = Bytes::new();
             let value = session.encode(self.now)?;
             let condition = Condition::Matches(session.version.clone());
@@ -429,22 +447,11 @@ impl CommitUpload {
         self.session.record.parts_size == 0 && self.session.tail.len() <= INLINE_BYTES
     }
 
-    fn record(
-        &self,
-        state: State,
-        blob: Option<BlobBytes>,
-        proposals: Vec<BytesName>,
-        before: &Found<BlobRecord>,
-    ) -> BlobRecord {
-        let dropped = before
-            .header()
-            .map(|blob| blob.dropped.clone())
-            .unwrap_or_default();
+    fn record(&self, state: State, blob: Option<BlobBytes>, proposals: Vec<BytesName>) -> BlobRecord {
         BlobRecord {
             state,
             blob,
             proposals,
-            dropped,
             condemned_in: None,
             stamp: Stamp::new(self.now),
         }

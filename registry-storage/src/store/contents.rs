@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use registry_core::{Error, Timestamp};
 
 use super::Store;
-use super::sweep::{Listed, Unreadable};
+use super::sweep::{ListedBytes, Unreadable};
 use crate::backend::Backend;
-use crate::record::{BlobRecord, Header as _};
+use crate::record::{BlobRecord, CountedBlobs, Header as _};
 
 /// The blobs of a store, each counted once, no matter how many repositories may read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,27 +32,44 @@ impl Contents {
             }
         }
     }
+
+    /// Returns what a sweep that ends now counted.
+    pub(super) const fn counted(self, when: Timestamp) -> CountedBlobs {
+        CountedBlobs {
+            blobs: self.blobs,
+            bytes: self.bytes,
+            outside: self.outside,
+            when,
+        }
+    }
 }
 
-/// What the last sweep saw, and when it ended.
+/// What the last sweep of everything counted.
 #[derive(Debug, Default)]
-pub(super) struct LastSweep(Mutex<Option<(Contents, Timestamp)>>);
+pub(super) struct LastCount(Mutex<Option<CountedBlobs>>);
 
 impl<B: Backend> Store<B> {
-    /// Returns what existed at the last sweep, and when that ended.
-    pub(crate) fn last_swept(&self) -> Option<(Contents, Timestamp)> {
-        *self.last_sweep.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns what existed at the last sweep of everything that this store knows of, and when that was.
+    pub(crate) fn last_counted(&self) -> Option<(Contents, Timestamp)> {
+        let counted = *self.last_count.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.map(|counted| {
+            let contents = Contents {
+                blobs: counted.blobs,
+                bytes: counted.bytes,
+                outside: counted.outside,
+            };
+            (contents, counted.when)
+        })
     }
 
-    pub(super) fn note_contents(&self, contents: Contents) {
-        let now = self.clock.now();
-        *self.last_sweep.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((contents, now));
+    pub(super) fn note_counted(&self, counted: CountedBlobs) {
+        *self.last_count.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
     }
 
     /// Counts what exists now, by reading each blob's record. Unreadable records are left out.
     pub(crate) async fn contents(&self) -> Result<Contents, Error> {
         let mut contents = Contents::default();
-        let (mut nothing, mut unreadable) = (Listed::default(), Unreadable::silent());
+        let (mut nothing, mut unreadable) = (ListedBytes::default(), Unreadable::silent());
         self.mark_bytes_of_blobs(&mut nothing, &mut unreadable, Some(&mut contents))
             .await?;
         Ok(contents)

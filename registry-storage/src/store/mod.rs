@@ -43,13 +43,13 @@ use tokio::sync::Semaphore;
 pub use self::check::{ScrubCounts, ScrubOptions, ScrubReport};
 pub use self::collect::{BlobCount, CollectOptions, CollectReport, RetainOptions, RetainReport};
 pub use self::contents::Contents;
-use self::contents::LastSweep;
+use self::contents::LastCount;
 pub use self::delete::DeleteRepositoryOptions;
 #[cfg(all(feature = "layout", unix))]
 pub(crate) use self::hash::hash;
 use self::quota::Accounted;
 pub use self::quota::{QuotaUsage, RepositoryUsage};
-pub use self::sweep::SweepReport;
+pub use self::sweep::{SweepOptions, SweepReport};
 pub use self::undelete::DeletedCount;
 use crate::backend::Backend;
 use crate::clock::{Clock, SystemClock};
@@ -115,7 +115,7 @@ pub struct Store<B> {
     /// Memory for the entries of lists of referrers, in kibibytes.
     referrer_memory: Semaphore,
     room: Room,
-    last_sweep: LastSweep,
+    last_count: LastCount,
     scrubbed: check::Scrubbed,
     /// Its only permit is held while an adoption is in progress.
     #[cfg(all(feature = "filesystem", unix))]
@@ -140,7 +140,7 @@ impl<B: Backend> Store<B> {
             options,
             sessions: Arc::default(),
             room: Room::default(),
-            last_sweep: LastSweep::default(),
+            last_count: LastCount::default(),
             scrubbed: check::Scrubbed::default(),
             #[cfg(all(feature = "filesystem", unix))]
             adopting: Arc::new(Semaphore::new(1)),

@@ -3,13 +3,14 @@
 use crate::chain::{Enter, Publish, Require, State, enter, heal, may_mount, publish, require, withdraw};
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
-use super::collect::mark_changed;
+use super::collect::{mark_changed, write_candidates};
 use super::edge::{contended, read_latest, require_child, rescue, write};
 use super::looks::{Looked, Looks};
 use super::quota::is_over_quota;
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
+use crate::key_kind::KeyKind;
 use crate::record::{BackReferenceRecord, BlobBytes, BlobRecord, GrantRecord, Stamp};
 
 impl<B: Backend> Store<B> {
@@ -208,6 +209,10 @@ pub(super) async fn publish_grant(
         Ok(written) => Ok(written.is_some()),
         Err(refusal) if is_over_quota(&refusal) => {
             withdraw_grant(records, keys, entered.clone(), now).await?;
+            // The blob may be there for this grant alone.
+            if let Some(KeyKind::Blob(digest)) = KeyKind::of(&keys.blob) {
+                write_candidates(records, &[digest], now).await?;
+            }
             Err(refusal)
         }
         Err(error) => Err(error),

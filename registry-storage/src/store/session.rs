@@ -185,6 +185,8 @@ impl<B: Backend> Store<B> {
             parts: Vec::new(),
             parts_size: 0,
             proposed: false,
+            proposed_to: None,
+            has_left_bytes: false,
             completed: false,
             other_hash: None,
             epoch: self.backend.epoch().map(str::to_owned),
@@ -276,7 +278,7 @@ impl<B: Backend> Store<B> {
     pub(super) async fn cancel_session(&self, upload: &UploadKey) -> Result<(), Error> {
         for _ in 0..TRANSACTION_ATTEMPTS {
             let (session, _held) = self.take_session(upload, None).await?;
-            if self.abort_session(session).await? {
+            if self.abort_session(session).await?.is_some() {
                 return Ok(());
             }
         }
@@ -294,25 +296,33 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Ends a session; returns `false` if it was written by another request since it was read. Only the sweeper deletes
-    /// its bytes: a commit in another process may be using them, and reads the session once more after it offered them
-    /// to a blob.
-    pub(super) async fn abort_session(&self, mut session: Session) -> Result<bool, Error> {
+    /// Ends a session, and returns it; returns `None` if it was written by another request since it was read. Bytes that
+    /// were never offered to a blob go at once, because no commit can offer them any more. Others are the sweeper's: a commit
+    /// in another process may be using them, and reads the session once more after it offered them.
+    pub(super) async fn abort_session(&self, mut session: Session) -> Result<Option<Session>, Error> {
         session.upload = session.upload.aborted()?;
         session.tail = Bytes::new();
         session.standing = None;
         session.is_freeing = true;
-        let is_aborted = self.try_save_session(&mut session).await?;
-        if is_aborted {
-            self.backend.abort_bytes(&session.record.bytes).await?;
-            if !session.record.proposed {
-                let forget = Forget(session.key);
-                self.transact_held(Durability::Deferred, forget, session.held)
-                    .await?;
-            }
-            self.note_freed();
+        session.record.has_left_bytes = true;
+        if !self.try_save_session(&mut session).await? {
+            return Ok(None);
         }
-        Ok(is_aborted)
+        self.backend.abort_bytes(&session.record.bytes).await?;
+        if !session.record.proposed {
+            match self.backend.delete_bytes(&session.record.bytes.name).await {
+                Ok(()) => {
+                    session.record.has_left_bytes = false;
+                    let forget = RemoveAll(vec![session.key.clone()]);
+                    self.transact_held(Durability::Deferred, forget, session.held.clone())
+                        .await?;
+                }
+                // The sweeper tries again, and reports it.
+                Err(error) => tracing::debug!(%error, "the bytes of a cancelled upload were not deleted"),
+            }
+        }
+        self.note_freed();
+        Ok(Some(session))
     }
 }
 
@@ -337,11 +347,11 @@ impl Transaction for PutRecord {
     }
 }
 
-/// Removes the record of an ended session, which is never written again.
+/// Removes records that are never written again.
 #[derive(Clone)]
-pub(super) struct Forget(pub(super) Key);
+pub(super) struct RemoveAll(pub(super) Vec<Key>);
 
-impl Transaction for Forget {
+impl Transaction for RemoveAll {
     type Output = ();
 
     fn again(&self) -> Option<Again<Self>> {
@@ -349,7 +359,10 @@ impl Transaction for Forget {
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        records.remove(&self.0).await
+        for key in &self.0 {
+            records.remove(key).await?;
+        }
+        Ok(())
     }
 }
 

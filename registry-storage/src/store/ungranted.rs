@@ -8,23 +8,57 @@ use crate::chain::{State, may_drop};
 use registry_core::{Digest, Error, Timestamp};
 
 use super::Store;
+use super::collect::digests;
 use super::edge::{Found, Stateful as _, write};
-use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
+use super::sweep::write_left_of_blob;
+use crate::backend::{Again, Backend, Durability, RecordEntry, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::pages::Pages;
-use crate::record::{BlobRecord, state_of_size};
+use crate::pages::{Pages, Values};
+use crate::record::{BlobRecord, CandidatesRecord, state_of_size};
 
 /// How many blobs are dropped in one transaction: some hundred calls.
 const BLOBS_PER_TRANSACTION: usize = 100;
 
 impl<B: Backend> Store<B> {
-    /// Drops the blobs that no repository may read, and returns how many. The sweeper then deletes their bytes.
-    pub(super) async fn drop_ungranted_blobs(&self) -> Result<u64, Error> {
-        let mut dropped = 0;
+    /// Drops the blobs that no repository may read, and returns how many: those that were written down as candidates, or
+    /// with `is_full` whatever there is. The sweeper then deletes their bytes.
+    pub(super) async fn drop_ungranted_blobs(&self, is_full: bool) -> Result<u64, Error> {
         if !self.backend.is_atomic() {
-            return Ok(dropped);
+            return Ok(0);
         }
+        let mut dropped = self.drop_candidates().await?;
+        if is_full {
+            dropped += self.drop_all_ungranted().await?;
+        }
+        Ok(dropped)
+    }
+
+    async fn drop_candidates(&self) -> Result<u64, Error> {
+        let mut dropped = 0;
+        let mut candidates = Values::of(Key::all_candidates(), |_: &RecordEntry| true);
+        while let Some(read) = candidates.next(&*self.backend).await? {
+            let (mut blobs, mut keys) = (Vec::new(), Vec::new());
+            for (key, stored) in read {
+                // A record that cannot be read is the check's.
+                let found = Found::<CandidatesRecord>::new(stored.as_ref()).ok();
+                if let Some((_, content)) = found.and_then(|found| found.record) {
+                    blobs.extend(digests(&content));
+                    keys.push(key);
+                }
+                if blobs.len() >= BLOBS_PER_TRANSACTION {
+                    dropped += self
+                        .drop_blobs(std::mem::take(&mut blobs), std::mem::take(&mut keys))
+                        .await?;
+                }
+            }
+            dropped += self.drop_blobs(blobs, keys).await?;
+        }
+        Ok(dropped)
+    }
+
+    async fn drop_all_ungranted(&self) -> Result<u64, Error> {
+        let mut dropped = 0;
         let mut granted: Option<Key> = None;
         let mut ungranted = Vec::new();
         let mut pages = Pages::of(Key::blobs());
@@ -46,21 +80,21 @@ impl<B: Backend> Store<B> {
                 }
             }
             while ungranted.len() >= BLOBS_PER_TRANSACTION {
-                dropped += self
-                    .drop_blobs(ungranted.drain(..BLOBS_PER_TRANSACTION).collect())
-                    .await?;
+                let some = ungranted.drain(..BLOBS_PER_TRANSACTION).collect();
+                dropped += self.drop_blobs(some, Vec::new()).await?;
             }
         }
-        dropped += self.drop_blobs(ungranted).await?;
+        dropped += self.drop_blobs(ungranted, Vec::new()).await?;
         Ok(dropped)
     }
 
-    async fn drop_blobs(&self, blobs: Vec<Digest>) -> Result<u64, Error> {
-        if blobs.is_empty() {
+    async fn drop_blobs(&self, blobs: Vec<Digest>, candidates: Vec<Key>) -> Result<u64, Error> {
+        if blobs.is_empty() && candidates.is_empty() {
             return Ok(0);
         }
         let drop = DropBlobs {
             blobs,
+            candidates,
             #[cfg(all(feature = "filesystem", unix))]
             adopting: std::sync::Arc::clone(&self.adopting),
             now: self.clock.now(),
@@ -70,10 +104,11 @@ impl<B: Backend> Store<B> {
     }
 }
 
-/// Drops blobs that still have no grant, and returns how many.
+/// Drops blobs that still have no grant, removes the records of candidates that named them, and returns how many it dropped.
 #[derive(Clone)]
 struct DropBlobs {
     blobs: Vec<Digest>,
+    candidates: Vec<Key>,
     #[cfg(all(feature = "filesystem", unix))]
     adopting: std::sync::Arc<tokio::sync::Semaphore>,
     now: Timestamp,
@@ -95,6 +130,9 @@ impl Transaction for DropBlobs {
         let mut dropped = 0;
         for digest in &self.blobs {
             dropped += u64::from(drop_blob(records, digest, self.now).await?);
+        }
+        for key in &self.candidates {
+            records.remove(key).await?;
         }
         Ok(dropped)
     }
@@ -119,10 +157,12 @@ async fn drop_blob(
     };
     let dead = BlobRecord {
         blob: None,
-        ..blob.in_state(State::Dead, now)
+        proposals: Vec::new(),
+        ..blob.clone().in_state(State::Dead, now)
     };
-    if let Some(dead) = write(records, &key, &dead, &[], found.unchanged()).await? {
-        records.purge_if(&key, &dead).await?;
+    if let Some(version) = write(records, &key, &dead, &[], found.unchanged()).await? {
+        records.purge_if(&key, &version).await?;
+        write_left_of_blob(records, digest, Some(&blob), &dead, now).await?;
     }
     Ok(true)
 }
@@ -167,15 +207,15 @@ mod tests {
             state: State::Live,
             blob: Some(BlobBytes { size: 1, bytes: None }),
             proposals: Vec::new(),
-            dropped: Vec::new(),
             condemned_in: None,
             stamp: Stamp::new(Timestamp(0)),
         };
         let put = Put(Key::blob(&Digest::of(Algorithm::Sha256, b"x")), record);
         store.backend.transact(Durability::Synced, put).await.unwrap();
         let adopting = store.adopting().unwrap();
-        assert_eq!(store.sweep_once().await.unwrap().dropped_blobs, 0);
+        let sweep = crate::store::SweepOptions::new().full(true);
+        assert_eq!(store.sweep_once(&sweep).await.unwrap().dropped_blobs, 0);
         drop(adopting);
-        assert_eq!(store.sweep_once().await.unwrap().dropped_blobs, 1);
+        assert_eq!(store.sweep_once(&sweep).await.unwrap().dropped_blobs, 1);
     }
 }

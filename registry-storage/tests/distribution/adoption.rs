@@ -8,7 +8,7 @@ use registry_core::{Algorithm, Digest, ErrorCode};
 use registry_storage::distribution::{
     AdoptError, AdoptOptions, AdoptReport, Adoption, Tree, adoption, check_links, survey,
 };
-use registry_storage::{Finding, Maintenance as _, MaintenanceObserver};
+use registry_storage::{Finding, Maintenance as _, MaintenanceObserver, SweepOptions};
 
 use crate::fixture::{
     INDEX, LARGE, Old, SMALL, all, content, expect_sound, get, image, index, name, read, repositories,
@@ -111,7 +111,7 @@ async fn deletes_and_sweeps_leave_the_tree() {
         .delete_blob(&repository, &sha256(&content(10_001, LARGE + 1)), None)
         .await
         .unwrap();
-    store.sweep().await.unwrap();
+    store.sweep(&SweepOptions::default()).await.unwrap();
     assert!(old.snapshot() == before);
     // Not even where the names of ours are gone.
     fs::remove_dir_all(old.root.path().join("bytes")).unwrap();

@@ -9,7 +9,7 @@ use registry_storage::distribution::{AdoptOptions, AdoptReport, Adoption, Tree, 
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::testing::Observed;
-use registry_storage::{Maintenance as _, MaintenanceObserver, Store};
+use registry_storage::{Maintenance as _, MaintenanceObserver, Store, SweepOptions};
 use tokio::sync::Notify;
 
 use crate::fixture::{LARGE, Old, SMALL, all, content, expect_sound, get, image, name, read, sha256};
@@ -82,7 +82,7 @@ async fn an_adoption_that_was_dropped_is_gone_on_with() {
             old.adopt(&store).await;
         }
         expect_whole(&store).await;
-        store.sweep().await.unwrap();
+        store.sweep(&SweepOptions::default()).await.unwrap();
         expect_whole(&store).await;
         assert_eq!(old.files_of_bytes(), IMAGES + 1, "nothing is left over");
         assert!(old.snapshot() == before);
@@ -126,7 +126,7 @@ async fn what_is_adopted_survives_the_loss_of_power() {
             }
         }
         expect_whole(&store).await;
-        store.sweep().await.unwrap();
+        store.sweep(&SweepOptions::default()).await.unwrap();
         expect_whole(&store).await;
         let bytes = store
             .stat_blob(&name("app/0"), &sha256(&content(77, LARGE)))

@@ -9,7 +9,7 @@ use registry_core::storage::{BlobStorage as _, ManifestStorage as _, NewManifest
 use registry_storage::distribution::{AdoptReport, DefectKind, ExportOptions, has_news, update};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::Observed;
-use registry_storage::{Maintenance as _, Store};
+use registry_storage::{Maintenance as _, Store, SweepOptions};
 
 use crate::fixture::{
     Defects, LARGE, Old, content, expect_sound, get, index, name, repositories, set_all_times, set_time,
@@ -255,7 +255,7 @@ async fn a_tree_that_got_another_owner_or_mode_brings_nothing_back() {
     store.delete_tag(&name("app"), &tag("tag")).await.unwrap();
     let layer = sha256(&content(10_003, LARGE + 3));
     store.delete_blob(&name("app"), &layer, None).await.unwrap();
-    store.sweep().await.unwrap();
+    store.sweep(&SweepOptions::default()).await.unwrap();
     change_all(&old.tree());
     old.settle();
     let (report, _) = updated(&old, &store).await;

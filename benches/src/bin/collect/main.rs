@@ -21,7 +21,7 @@ use clap::{Parser, ValueEnum};
 use registry_core::Error;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::Faulty;
-use registry_storage::{Backend, CollectOptions, Maintenance as _, ObjectStoreBackend, Store};
+use registry_storage::{Backend, CollectOptions, Maintenance as _, ObjectStoreBackend, Store, SweepOptions};
 
 use self::store::Images;
 
@@ -124,7 +124,7 @@ async fn run<B: Backend>(name: &str, store: &Store<Faulty<B>>, work: Work) -> Re
             report.removed.blobs.to_string()
         }
         Work::Sweep => {
-            store.sweep().await.map_err(failed)?;
+            store.sweep(&SweepOptions::default()).await.map_err(failed)?;
             String::new()
         }
     };

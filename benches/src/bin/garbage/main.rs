@@ -1,4 +1,5 @@
-//! The collector beside distribution's `garbage-collect`, on copies of one tree: some images of it were deleted.
+//! The collector beside distribution's `garbage-collect`, on copies of one tree, of which some images were deleted; and once
+//! more after others were, as each night, while our server serves.
 //!
 //! ```text
 //! cargo run --release -p registry-benches --bin garbage -- --images 5000
@@ -10,9 +11,10 @@
 mod content;
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use clap::Parser;
@@ -31,8 +33,8 @@ struct Options {
     /// The repositories that have them.
     #[arg(long, default_value_t = 100)]
     repositories: u64,
-    /// How many images of a hundred were deleted.
-    #[arg(long, default_value_t = 10)]
+    /// How many images of a hundred were deleted, and how many more are before the second run.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=50))]
     deleted: u64,
     /// distribution's program.
     #[arg(long, default_value = "/usr/bin/docker-registry")]
@@ -61,9 +63,11 @@ fn main() -> Result<(), String> {
 
 fn compare(options: &Options, ours: &Path, folder: &Path) -> Result<(), String> {
     let [theirs, adopted] = ["theirs", "ours"].map(|name| folder.join(name));
+    let mut images = Vec::new();
     for root in [&theirs, &adopted] {
         let tree = Tree(root.join("docker/registry/v2"));
-        tree.fill(options)
+        images = tree
+            .fill(options)
             .map_err(|error| format!("{}: {error}", root.display()))?;
     }
     let before = count(&theirs)?;
@@ -73,7 +77,8 @@ fn compare(options: &Options, ours: &Path, folder: &Path) -> Result<(), String> 
         theirs.display()
     );
     fs::write(&config, text).map_err(|error| error.to_string())?;
-    let peer = timed(Command::new(&options.peer).arg("garbage-collect").arg(&config))?;
+    let collect_theirs = || timed(Command::new(&options.peer).arg("garbage-collect").arg(&config));
+    let peer = collect_theirs()?;
     let left = count(&theirs)?;
 
     let storage = |command: &str| {
@@ -83,12 +88,36 @@ fn compare(options: &Options, ours: &Path, folder: &Path) -> Result<(), String> 
     };
     let adoption = timed(&mut storage("adopt"))?;
     let collected = timed(storage("collect").arg("--now"))?;
+
+    let server = Server::start(ours, &adopted)?;
+    let second = options.deleted..options.deleted * 2;
+    for image in images
+        .iter()
+        .filter(|image| second.contains(&(image.number % 100)))
+    {
+        image
+            .delete_link(&theirs)
+            .map_err(|error| format!("{}: {error}", image.digest))?;
+        server.delete(image)?;
+    }
+    let peer_again = collect_theirs()?;
+    let collected_again = timed(storage("collect").arg("--now"))?;
+    drop(server);
+    let left_again = count(&theirs)?;
     println!("{before} blobs, of which {} go", before - left);
     println!("| what | s | times as fast |");
     println!("|---|---|---|");
     println!("| distribution's garbage-collect | {peer:.2} | 1 |");
     println!("| collect --now | {collected:.2} | {:.1} |", peer / collected);
     println!("| adopt, once before | {adoption:.2} | |");
+    println!("The second time {} go", left - left_again);
+    println!("| what | s | times as fast |");
+    println!("|---|---|---|");
+    println!("| distribution's garbage-collect | {peer_again:.2} | 1 |");
+    println!(
+        "| collect --now, while serving | {collected_again:.2} | {:.1} |",
+        peer_again / collected_again
+    );
     Ok(())
 }
 
@@ -125,23 +154,115 @@ fn count(root: &Path) -> Result<u64, String> {
     files(&root.join("docker/registry/v2/blobs")).map_err(|error| error.to_string())
 }
 
+/// An image of the tree.
+struct Image {
+    number: u64,
+    repository: String,
+    digest: String,
+}
+
+impl Image {
+    /// Deletes it as distribution does: its links go.
+    fn delete_link(&self, root: &Path) -> io::Result<()> {
+        let repositories = root.join("docker/registry/v2/repositories");
+        let manifests = repositories.join(&self.repository).join("_manifests");
+        fs::remove_dir_all(manifests.join("revisions").join(slashed(&self.digest)))?;
+        fs::remove_dir_all(manifests.join(format!("tags/v{}", self.number)))
+    }
+}
+
+/// Our server, which ends when this is dropped.
+struct Server {
+    process: Child,
+    address: String,
+}
+
+impl Server {
+    /// Starts it on any port, which it names in its log.
+    fn start(program: &Path, root: &Path) -> Result<Self, String> {
+        let mut process = Command::new(program)
+            .args(["serve", "--listen", "127.0.0.1:0", "--storage"])
+            .arg(root)
+            .env("REGISTRY_STORAGE_DELETE_ENABLED", "true")
+            .env("REGISTRY_LOG_FORMATTER", "json")
+            .env("REGISTRY_LOG_ACCESSLOG_DISABLED", "true")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", program.display()))?;
+        let log = process.stderr.take().map(BufReader::new);
+        let mut server = Self {
+            process,
+            address: String::new(),
+        };
+        let mut lines = log.into_iter().flat_map(|log| log.lines().map_while(Result::ok));
+        let at = |line: &String| {
+            line.find("127.0.0.1:")
+                .map(|at| line.get(at..).unwrap_or_default().to_owned())
+        };
+        let address = lines
+            .find_map(|line| at(&line))
+            .ok_or("the server does not listen")?;
+        let is_port = |character: char| character.is_ascii_digit() || ".:".contains(character);
+        server.address = address
+            .chars()
+            .take_while(|character| is_port(*character))
+            .collect();
+        // What it goes on to say must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(server)
+    }
+
+    /// Deletes an image by its digest.
+    fn delete(&self, image: &Image) -> Result<(), String> {
+        let request = format!(
+            "DELETE /v2/{}/manifests/{} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            image.repository, image.digest, self.address
+        );
+        let mut answer = String::new();
+        let sent = TcpStream::connect(&self.address).and_then(|mut stream| {
+            stream.write_all(request.as_bytes())?;
+            stream.read_to_string(&mut answer)
+        });
+        sent.map_err(|error| format!("{}: {error}", self.address))?;
+        if answer.starts_with("HTTP/1.1 202") {
+            Ok(())
+        } else {
+            Err(format!("{}: {answer}", image.digest))
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
 /// A tree as distribution writes it.
 struct Tree(PathBuf);
 
 impl Tree {
-    fn fill(&self, options: &Options) -> io::Result<()> {
+    /// Writes the images, and returns them.
+    fn fill(&self, options: &Options) -> io::Result<Vec<Image>> {
+        let mut images = Vec::new();
         for number in 0..options.images {
-            let repository = self
-                .0
-                .join(format!("repositories/team/app{}", number % options.repositories));
+            let name = format!("team/app{}", number % options.repositories);
+            let repository = self.0.join("repositories").join(&name);
             let is_deleted = number % 100 < options.deleted;
-            self.add_image(&repository, number, options.blobs, is_deleted)?;
+            images.push(Image {
+                number,
+                digest: self.add_image(&repository, number, options.blobs, is_deleted)?,
+                repository: name,
+            });
         }
-        Ok(())
+        Ok(images)
     }
 
     /// Adds an image; one that was deleted has no link to its manifest, nor a tag.
-    fn add_image(&self, repository: &Path, number: u64, blobs: u64, is_deleted: bool) -> io::Result<()> {
+    fn add_image(&self, repository: &Path, number: u64, blobs: u64, is_deleted: bool) -> io::Result<String> {
         let mut descriptors = Vec::new();
         for blob in 0..blobs {
             let content = format!(r#"{{"image":{number},"blob":{blob}}}"#);
@@ -164,13 +285,14 @@ impl Tree {
         );
         let digest = self.add_blob(manifest.as_bytes())?;
         if is_deleted {
-            return Ok(());
+            return Ok(digest);
         }
         let manifests = repository.join("_manifests");
         link(&manifests.join("revisions").join(slashed(&digest)), &digest)?;
         let tag = manifests.join(format!("tags/v{number}"));
         link(&tag.join("current"), &digest)?;
-        link(&tag.join("index").join(slashed(&digest)), &digest)
+        link(&tag.join("index").join(slashed(&digest)), &digest)?;
+        Ok(digest)
     }
 
     fn add_blob(&self, content: &[u8]) -> io::Result<String> {

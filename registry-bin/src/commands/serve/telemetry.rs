@@ -298,10 +298,10 @@ impl Collector for StorageMetrics {
                 space.size,
             ));
         }
-        if let Some((contents, swept)) = self.0.swept_contents() {
+        if let Some((contents, swept)) = self.0.counted_contents() {
             gauges.push((
                 "registry_storage_blobs",
-                "Blobs at the last sweep, each counted once, whatever number of repositories has it",
+                "Blobs at the last sweep of everything, each counted once, whatever number of repositories has it",
                 contents.blobs,
             ));
             gauges.push((

@@ -18,7 +18,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Collector {
     /// Free it without being asked. The commands `collect` and `garbage-collect` work either way.
     pub(crate) enabled: bool,
-    /// The time between two cycles; at least a second. By default an hour, and a day for a bucket, where listing costs money.
+    /// The time between two cycles; at least a second. By default an hour.
     pub(crate) interval: Option<GoDuration>,
     /// How long content stays at least after it was pushed, and again after a cycle found that no manifest names it. What a
     /// manifest names is safe with any value.

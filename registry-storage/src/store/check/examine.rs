@@ -13,9 +13,9 @@ use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
-    CyclesRecord, DeletedManifestRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord,
-    PastTagRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord,
-    SessionRecord, TagRecord, decode, state_of_size,
+    CyclesRecord, DeletedManifestRecord, FullSweepRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
+    PassRecord, PastTagRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord, RepositoryRecord,
+    ScrubRecord, SessionRecord, TagRecord, UnnamedRecord, decode, state_of_size,
 };
 
 /// How records are read: within a transaction, so that they are consistent, or outside of one.
@@ -164,6 +164,8 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Pulled(_)
         | KeyKind::Changed(_)
         | KeyKind::Candidates(_)
+        | KeyKind::Unnamed(_)
+        | KeyKind::FullSweep
         | KeyKind::PassOverRepositories
         | KeyKind::PassOverBlobs => Ok(Vec::new()),
     }
@@ -292,6 +294,8 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         }
         KeyKind::Changed(_) => malformed_as::<ChangedRecord>(value, |_| true),
         KeyKind::Candidates(_) => malformed_as::<CandidatesRecord>(value, |_| true),
+        KeyKind::Unnamed(_) => malformed_as::<UnnamedRecord>(value, |_| true),
+        KeyKind::FullSweep => malformed_as::<FullSweepRecord>(value, |_| true),
         KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => malformed_as::<PassRecord>(value, |_| true),
         KeyKind::Quota(_) => malformed_as::<QuotaRecord>(value, |_| true),
         KeyKind::Referrer {

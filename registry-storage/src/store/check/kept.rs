@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use registry_core::{Digest, Error, RepositoryName};
+use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::examine::{Beside, Read, Reads, read};
 use super::finding::Problem;
@@ -16,6 +16,7 @@ use crate::record::{
     GrantRecord, Header, ManifestRecord, QuarantineRecord, RepositoryRecord, TagRecord, state_of_size,
 };
 use crate::store::Store;
+use crate::store::sweep::{Unnamed, write_unnamed};
 
 /// How long what is in quarantine is kept.
 const KEPT_FOR: Duration = Duration::from_hours(30 * 24);
@@ -109,6 +110,8 @@ impl<B: Backend> Store<B> {
                 let drop = DropKept {
                     key: quarantined,
                     version: stored.version,
+                    unnamed: unnamed(&key, &kept),
+                    now: self.clock.now(),
                 };
                 if !self.backend.transact(Durability::Deferred, drop).await? {
                     continue;
@@ -126,11 +129,21 @@ impl<B: Backend> Store<B> {
     }
 }
 
+/// Returns the bytes that are kept with a record that was at `key`.
+fn unnamed(key: &Key, kept: &QuarantineRecord) -> Vec<Unnamed> {
+    let Some(KeyKind::Blob(digest) | KeyKind::Grant(_, digest)) = KeyKind::of(key) else {
+        return Vec::new();
+    };
+    Unnamed::of_blob(&digest, kept.bytes.iter().cloned()).collect()
+}
+
 /// Drops a record of the quarantine if it still is the one that was read; returns `false` if it is not.
 #[derive(Clone)]
 struct DropKept {
     key: Key,
     version: Version,
+    unnamed: Vec<Unnamed>,
+    now: Timestamp,
 }
 
 impl Transaction for DropKept {
@@ -146,7 +159,9 @@ impl Transaction for DropKept {
             return Ok(false);
         }
         // On a bucket, what is put into quarantine in this moment may go too. No client ever reads it.
-        records.remove(&self.key).await.map(|()| true)
+        records.remove(&self.key).await?;
+        write_unnamed(records, &self.unnamed, self.now).await?;
+        Ok(true)
     }
 }
 

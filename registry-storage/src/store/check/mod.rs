@@ -27,7 +27,7 @@ use self::repair::Recheck;
 pub(super) use self::scrub::Scrubbed;
 pub use self::scrub::{ScrubCounts, ScrubOptions, ScrubReport};
 use super::Store;
-use super::sweep::{Listed, NAMES_PER_ROUND, Unreadable};
+use super::sweep::{ListedBytes, NAMES_PER_ROUND, Unreadable};
 use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
@@ -422,7 +422,7 @@ impl<'a, B: Backend> Check<'a, B> {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             done = done.saturating_add(page.len() as u64);
-            let mut listed = Listed::new(page);
+            let mut listed = ListedBytes::new(page);
             let mut unreadable = Unreadable::default();
             self.store
                 .mark_named_bytes(&mut listed, &mut unreadable, None)

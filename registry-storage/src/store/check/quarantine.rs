@@ -210,11 +210,10 @@ impl Transaction for SuspectBlob {
         else {
             return Ok(false);
         };
-        let (mut named, mut dropped) = (self.granted(records).await?, Vec::new());
+        let mut named = self.granted(records).await?;
         if let Read::Visible(blob, _) = Read::<BlobRecord>::new(Some(&stored)) {
             // Its size counts, not that of a grant.
             named.splice(0..0, blob.blob);
-            dropped = blob.dropped;
         }
         let size = named.first().map(|blob| blob.size);
         let bytes = named.into_iter().filter_map(|blob| blob.bytes).collect();
@@ -227,7 +226,6 @@ impl Transaction for SuspectBlob {
                 bytes: Some(BytesName::random(self.now)),
             }),
             proposals: Vec::new(),
-            dropped,
             condemned_in: None,
             stamp: Stamp::new(self.now),
         };

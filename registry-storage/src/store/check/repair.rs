@@ -12,9 +12,9 @@ use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
-    CyclesRecord, DeletedManifestRecord, GrantRecord, Header, ManifestRecord, NoteRecord, PassRecord,
-    PastTagRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord, RepositoryRecord, ScrubRecord,
-    SessionRecord, Stamp, TagRecord, decode,
+    CyclesRecord, DeletedManifestRecord, FullSweepRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
+    PassRecord, PastTagRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord, RepositoryRecord,
+    ScrubRecord, SessionRecord, Stamp, TagRecord, UnnamedRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -135,6 +135,8 @@ impl Recheck {
             KeyKind::Pulled(_) => rewrite_as::<PulledRecord>(records, key, stored).await,
             KeyKind::Changed(_) => rewrite_as::<ChangedRecord>(records, key, stored).await,
             KeyKind::Candidates(_) => rewrite_as::<CandidatesRecord>(records, key, stored).await,
+            KeyKind::Unnamed(_) => rewrite_as::<UnnamedRecord>(records, key, stored).await,
+            KeyKind::FullSweep => rewrite_as::<FullSweepRecord>(records, key, stored).await,
             KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => {
                 rewrite_as::<PassRecord>(records, key, stored).await
             }

@@ -1,7 +1,7 @@
 //! Blobs that no repository has, on a backend whose transactions are not one step.
 //!
-//! Before a grant goes Dead, its blob is written down as a candidate. Each cycle looks at the candidates, which stay until
-//! nothing is left to do. What nobody wrote down is found by the pass over all blobs.
+//! Before a grant goes Dead, its blob is written down as a candidate. On a disk the next sweep drops it; otherwise each cycle
+//! looks at the candidates, which stay until nothing is left to do. What nobody wrote down is found by the pass over all blobs.
 
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::pages::{Pages, Values};
 use crate::record::{BlobRecord, CandidatesRecord, Stamp, state_of_size};
 use crate::store::Store;
 use crate::store::edge::{Found, Stateful as _, rescue, write};
+use crate::store::sweep::{Unnamed, write_unnamed};
 
 /// How many blobs are decided in one transaction.
 const BLOBS_PER_TRANSACTION: usize = 64;
@@ -46,6 +47,12 @@ pub(in crate::store) async fn write_candidates(
     };
     write(records, &key, &candidates, &lines(blobs), Condition::Absent).await?;
     Ok(())
+}
+
+/// Returns the digests in the content of a record of candidates.
+pub(in crate::store) fn digests(content: &[u8]) -> Vec<Digest> {
+    let text = String::from_utf8_lossy(content);
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// The content of a record of candidates.
@@ -100,11 +107,9 @@ impl<B: Backend> Store<B> {
         };
         let is_new = self.clock.now().since(record.stamp.written) < GRANTED_TIME;
         let mut candidates = Vec::new();
-        for line in String::from_utf8_lossy(&content).lines() {
-            if let Ok(digest) = line.parse() {
-                let is_granted = self.is_granted(&digest).await?;
-                candidates.push((digest, is_granted));
-            }
+        for digest in digests(&content) {
+            let is_granted = self.is_granted(&digest).await?;
+            candidates.push((digest, is_granted));
         }
         let mut left = Vec::new();
         for some in candidates.chunks(BLOBS_PER_TRANSACTION) {
@@ -212,6 +217,7 @@ impl<B: Backend> Store<B> {
         let decide = DecideBlobs {
             blobs,
             cycle: cycle.clone(),
+            left: Vec::new(),
             now: self.clock.now(),
         };
         let decided = self.backend.transact(Durability::Synced, decide).await?;
@@ -276,6 +282,8 @@ impl Transaction for KeepCandidates {
 struct DecideBlobs {
     blobs: Vec<Candidate>,
     cycle: Cycle,
+    /// The bytes of those that went Dead.
+    left: Vec<Unnamed>,
     now: Timestamp,
 }
 
@@ -286,18 +294,19 @@ impl Transaction for DecideBlobs {
         Some(Again::Freeing(self.clone()))
     }
 
-    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Vec<Decided>, Error> {
+    async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Vec<Decided>, Error> {
         let mut decided = Vec::with_capacity(self.blobs.len());
-        for (digest, is_granted) in &self.blobs {
-            decided.push(self.decide(records, digest, *is_granted).await?);
+        for (digest, is_granted) in std::mem::take(&mut self.blobs) {
+            decided.push(self.decide(records, &digest, is_granted).await?);
         }
+        write_unnamed(records, &self.left, self.now).await?;
         Ok(decided)
     }
 }
 
 impl DecideBlobs {
     async fn decide(
-        &self,
+        &mut self,
         records: &mut dyn RecordTransaction,
         digest: &Digest,
         is_granted: bool,
@@ -335,11 +344,13 @@ impl DecideBlobs {
                 let dead = BlobRecord {
                     blob: None,
                     proposals: Vec::new(),
-                    ..header.in_state(State::Dead, self.now)
+                    ..header.clone().in_state(State::Dead, self.now)
                 };
                 match write(records, &key, &dead, &[], blob.unchanged()).await? {
                     Some(version) => {
                         records.purge_if(&key, &version).await?;
+                        self.left
+                            .extend(Unnamed::of_blob(digest, header.names().cloned()));
                         true
                     }
                     None => false,

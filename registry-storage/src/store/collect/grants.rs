@@ -216,7 +216,7 @@ impl<B: Backend> Store<B> {
                     repository: repository.clone(),
                     grants: grants.to_vec(),
                     cycle: cycle.clone(),
-                    writes_candidates: !self.backend.is_atomic(),
+                    has_written_candidates: false,
                     #[cfg(all(feature = "filesystem", unix))]
                     adopting: std::sync::Arc::clone(&self.adopting),
                     now: self.clock.now(),
@@ -280,8 +280,8 @@ struct DecideGrants {
     /// The digests, and whether a manifest names each.
     grants: Vec<(Digest, bool)>,
     cycle: Cycle,
-    /// Blobs are to be written down before their grants go Dead.
-    writes_candidates: bool,
+    /// The blobs were written down, before a grant goes Dead.
+    has_written_candidates: bool,
     #[cfg(all(feature = "filesystem", unix))]
     adopting: std::sync::Arc<tokio::sync::Semaphore>,
     now: Timestamp,
@@ -357,7 +357,7 @@ impl DecideGrants {
 
     /// Writes down once all blobs that this transaction may take from the repository.
     async fn write_candidates(&mut self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        if !std::mem::take(&mut self.writes_candidates) {
+        if std::mem::replace(&mut self.has_written_candidates, true) {
             return Ok(());
         }
         let unnamed = self.grants.iter().filter(|(_, is_named)| !is_named);

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use registry_core::Error;
 
-pub(super) use self::blobs::write_candidates;
+pub(super) use self::blobs::{digests, write_candidates};
 pub(super) use self::changed::mark_changed;
 use self::cycle::Facts;
 pub use self::retention::{RetainOptions, RetainReport};

@@ -32,8 +32,7 @@ pub(super) enum Outcome {
 pub(super) struct DeleteGrant {
     pub(super) keys: GrantKeys,
     pub(super) begun: Option<Begun>,
-    /// The blob, if it is to be written down for the collector.
-    pub(super) candidate: Option<Digest>,
+    pub(super) blob: Digest,
     pub(super) now: Timestamp,
 }
 
@@ -66,9 +65,7 @@ impl DeleteGrant {
             if self.begun.as_ref().is_some_and(|begun| !grant.is(&begun.version)) {
                 return Ok(Outcome::Changed);
             }
-            if let Some(blob) = &self.candidate {
-                write_candidates(records, std::slice::from_ref(blob), self.now).await?;
-            }
+            write_candidates(records, std::slice::from_ref(&self.blob), self.now).await?;
             if kill_grant(records, &self.keys, &grant, back_reference, self.now).await? {
                 return Ok(Outcome::Deleted);
             }

@@ -80,7 +80,7 @@ impl<B: Backend> Store<B> {
             let delete = DeleteGrant {
                 keys: GrantKeys::new(repository, digest),
                 begun: begun.await?,
-                candidate: (!self.backend.is_atomic()).then(|| digest.clone()),
+                blob: digest.clone(),
                 now: self.clock.now(),
             };
             match self.backend.transact(Durability::Synced, delete).await? {

@@ -191,7 +191,7 @@ pub(crate) struct UploadPurging {
     /// The most open uploads of one user, or of all anonymous clients together, at least 1. Beyond that, the upload that has waited longest makes room if it has no byte yet or has waited for ten minutes; otherwise a new upload is refused with 429.
     #[serde(rename = "maxopen")]
     pub(crate) most_open: u64,
-    /// The time between two sweeps; by default 1h on a disk and 24h in a bucket.
+    /// The time between two sweeps; 1h by default.
     pub(crate) interval: Option<GoDuration>,
     /// Only look for such uploads, and keep them.
     #[serde(rename = "dryrun")]

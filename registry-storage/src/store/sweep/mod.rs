@@ -1,4 +1,8 @@
-//! Sweeping: idle sessions, and bytes that nothing names.
+//! Sweeping: idle sessions, and bytes that nothing names: those that somebody wrote down ([`unnamed`]), and rarely all
+//! there are ([`full`]).
+
+mod full;
+mod unnamed;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,14 +10,17 @@ use std::time::Duration;
 use crate::chain::may_sweep;
 use registry_core::Error;
 
+pub(super) use self::unnamed::{Unnamed, write_left_of_blob, write_unnamed};
+use super::Store;
 use super::edge::Found;
-use super::session::{Forget, Session};
-use super::{Contents, Store};
-use crate::backend::{Backend, Durability, RecordEntry, VersionedRecord};
+use super::session::Session;
+use crate::backend::{
+    Again, Backend, Condition, Durability, RecordEntry, RecordTransaction, Transaction, VersionedRecord,
+};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::pages::Values;
-use crate::record::{BlobRecord, Header, NoteRecord, QuarantineRecord, SessionRecord};
+use crate::record::{BlobRecord, Header, NoteRecord, QuarantineRecord, SessionRecord, Stamp, encode};
 
 /// How many names of bytes are handled at once, some 90 bytes of memory each; each round reads all sessions and all blobs.
 pub(super) const NAMES_PER_ROUND: usize = 200_000;
@@ -28,10 +35,37 @@ const FULL_DISK_IDLE_LIMIT: Duration = Duration::from_mins(5);
 /// How many bytes in a row may fail to be deleted before the sweep fails.
 const FAILURES_IN_A_ROW: u32 = 16;
 
+/// How a store is swept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SweepOptions {
+    /// Looks at all bytes and reads the record of every blob, not only at the bytes that somebody wrote down because they may
+    /// have lost what named them. The first sweep of a store does so in any case, then one each day, or on a bucket each
+    /// week, where a record is a request. `false` by default.
+    pub is_full: bool,
+}
+
+impl SweepOptions {
+    /// Returns the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets whether the sweep looks at [everything](Self::is_full).
+    #[must_use]
+    pub const fn full(mut self, is_full: bool) -> Self {
+        self.is_full = is_full;
+        self
+    }
+}
+
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SweepReport {
+    /// It looked at all bytes, not only at those that were written down.
+    pub is_full: bool,
     /// Sessions that were idle for too long and were aborted.
     pub aborted_uploads: u64,
     /// Sessions that ended long ago and were forgotten.
@@ -84,13 +118,13 @@ impl Unreadable {
 
 /// Names of bytes in order, and what names each.
 #[derive(Debug, Default)]
-pub(super) struct Listed {
+pub(super) struct ListedBytes {
     names: Vec<BytesName>,
     by_session: Vec<bool>,
     by_blob: Vec<bool>,
 }
 
-impl Listed {
+impl ListedBytes {
     /// Takes a page of a listing of bytes.
     pub(super) fn new(names: Vec<BytesName>) -> Self {
         let unnamed = vec![false; names.len()];
@@ -99,6 +133,12 @@ impl Listed {
             by_session: unnamed.clone(),
             by_blob: unnamed,
         }
+    }
+
+    /// Takes bytes that were written down.
+    fn of(unnamed: &[Unnamed]) -> Self {
+        let names: BTreeSet<&BytesName> = unnamed.iter().map(|unnamed| &unnamed.name).collect();
+        Self::new(names.into_iter().cloned().collect())
     }
 
     /// Returns those that nothing names.
@@ -112,8 +152,16 @@ impl Listed {
         mark(&self.names, &mut self.by_session, name);
     }
 
-    fn mark_blob(&mut self, name: &BytesName) {
-        mark(&self.names, &mut self.by_blob, name);
+    fn mark_blob(&mut self, blob: &BlobRecord) {
+        for name in blob.names() {
+            mark(&self.names, &mut self.by_blob, name);
+        }
+    }
+
+    fn mark_quarantine(&mut self, record: &QuarantineRecord) {
+        for name in &record.bytes {
+            mark(&self.names, &mut self.by_blob, name);
+        }
     }
 }
 
@@ -125,16 +173,35 @@ fn mark(names: &[BytesName], marks: &mut [bool], name: &BytesName) {
     }
 }
 
+/// How many bytes were deleted, and how many could not be.
+#[derive(Debug, Default)]
+struct Deleting {
+    deleted: u64,
+    undeleted: u64,
+    failures_in_a_row: u32,
+}
+
 impl<B: Backend> Store<B> {
-    /// Sweeps once, as [`Maintenance::sweep`](crate::Maintenance::sweep) says: the bytes are listed first, then the
-    /// sessions, then the blobs, then the quarantine, and a name only ever moves in that direction.
-    pub(crate) async fn sweep_once(&self) -> Result<SweepReport, Error> {
+    /// Sweeps once, as [`Maintenance::sweep`](crate::Maintenance::sweep) says: bytes are found first, then the sessions are
+    /// read, then the blobs, then the quarantine, and a name only ever moves in that direction.
+    pub(crate) async fn sweep_once(&self, options: &SweepOptions) -> Result<SweepReport, Error> {
         self.room.begin_sweep(self.clock.now());
         let mut report = SweepReport::default();
         let mut unreadable = Unreadable::default();
-        let records = self.sweep_records(&mut report, &mut unreadable).await;
-        self.sweep_bytes(&mut report, &mut unreadable).await?;
-        records?;
+        let mut deleting = Deleting::default();
+        let full = self.begin_full_sweep(options.is_full).await?;
+        report.is_full = full.is_some();
+        // An error of writing records does not keep bytes from being deleted.
+        let records = self
+            .sweep_records(&mut report, &mut deleting, &mut unreadable)
+            .await;
+        let unnamed = self.sweep_unnamed(&mut deleting, &mut unreadable).await;
+        if let Some(full) = full {
+            self.sweep_everything(full, &mut deleting, &mut unreadable)
+                .await?;
+        }
+        records.and(unnamed)?;
+        (report.deleted_bytes, report.undeleted_bytes) = (deleting.deleted, deleting.undeleted);
         report.unreadable_records = unreadable.keys.len() as u64;
         Ok(report)
     }
@@ -142,83 +209,95 @@ impl<B: Backend> Store<B> {
     async fn sweep_records(
         &self,
         report: &mut SweepReport,
+        deleting: &mut Deleting,
         unreadable: &mut Unreadable,
     ) -> Result<(), Error> {
-        self.sweep_sessions(report, unreadable).await?;
+        self.sweep_sessions(report, deleting, unreadable).await?;
         self.sweep_notes(Key::deletes(), unreadable).await?;
         self.sweep_notes(Key::pushes(), unreadable).await?;
         report.dropped_quarantine = self.drop_old_quarantine().await?;
-        report.dropped_blobs = self.drop_ungranted_blobs().await?;
+        report.dropped_blobs = self.drop_ungranted_blobs(report.is_full).await?;
         Ok(())
     }
 
-    /// Deletes bytes that nothing names.
-    async fn sweep_bytes(&self, report: &mut SweepReport, unreadable: &mut Unreadable) -> Result<(), Error> {
-        let mut after: Option<BytesName> = None;
-        let mut contents: Option<Contents> = None;
-        let mut failures = 0;
-        loop {
-            let page = self.backend.list_bytes(after.as_ref(), NAMES_PER_ROUND).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.clone());
-            let mut listed = Listed::new(page);
-            let mut counted = Contents::default();
-            self.mark_named_bytes(&mut listed, unreadable, Some(&mut counted))
-                .await?;
-            contents.get_or_insert(counted);
-            if unreadable.is_empty() {
-                for name in listed.unnamed() {
-                    match self.backend.delete_bytes(name).await {
-                        Ok(()) => {
-                            tracing::debug!(%name, "deleted bytes that nothing names");
-                            report.deleted_bytes += 1;
-                            failures = 0;
-                        }
-                        Err(error) if failures >= FAILURES_IN_A_ROW => return Err(error),
-                        Err(error) => {
-                            let cause = std::error::Error::source(&error);
-                            tracing::error!(%name, %error, cause, "bytes that nothing names cannot be deleted");
-                            report.undeleted_bytes += 1;
-                            failures += 1;
-                        }
-                    }
+    /// Deletes bytes. Returns whether all of them are gone.
+    async fn delete_all(
+        &self,
+        names: impl Iterator<Item = &BytesName>,
+        deleting: &mut Deleting,
+    ) -> Result<bool, Error> {
+        let undeleted = deleting.undeleted;
+        for name in names {
+            match self.backend.delete_bytes(name).await {
+                Ok(()) => {
+                    tracing::debug!(%name, "deleted bytes that nothing names");
+                    deleting.deleted += 1;
+                    deleting.failures_in_a_row = 0;
+                }
+                Err(error) if deleting.failures_in_a_row >= FAILURES_IN_A_ROW => return Err(error),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error);
+                    tracing::error!(%name, %error, cause, "bytes that nothing names cannot be deleted");
+                    deleting.undeleted += 1;
+                    deleting.failures_in_a_row += 1;
                 }
             }
         }
-        // Without any bytes, all blobs are small and in their records.
-        self.note_contents(match contents {
-            Some(contents) => contents,
-            None => self.contents().await?,
-        });
-        Ok(())
+        Ok(deleting.undeleted == undeleted)
     }
 
+    /// Aborts idle sessions, deletes what ended ones left, and forgets old ones.
     async fn sweep_sessions(
         &self,
         report: &mut SweepReport,
+        deleting: &mut Deleting,
         unreadable: &mut Unreadable,
     ) -> Result<(), Error> {
         let mut sessions = Values::of(Key::uploads(), |_: &RecordEntry| true);
         while let Some(read) = sessions.next(&*self.backend).await? {
+            let (mut unnamed, mut ended) = (Vec::new(), Ended::default());
             for (key, stored) in read {
-                let Some(session) = session_of(&key, stored.as_ref(), unreadable) else {
+                let Some(mut session) = session_of(&key, stored.as_ref(), unreadable) else {
                     continue;
                 };
                 if let Some(id) = key.upload_id() {
                     self.note_session(id, &session);
                 }
-                let age = self.clock.now().since(session.record.stamp.written);
-                if session.upload.length().is_err() {
-                    if age > self.options.ended_upload_memory {
-                        self.backend.transact(Durability::Deferred, Forget(key)).await?;
-                        report.forgotten_uploads += 1;
-                    }
-                } else if self.is_idle(&session) {
-                    report.aborted_uploads += u64::from(self.abort_idle_session(&key, unreadable).await?);
+                if self.is_idle(&session) {
+                    let Some(aborted) = self.abort_idle_session(&key, unreadable).await? else {
+                        continue;
+                    };
+                    report.aborted_uploads += 1;
+                    session = aborted;
                 }
+                if session.upload.length().is_err() {
+                    unnamed.extend(Unnamed::of_session(&session.record));
+                    let age = self.clock.now().since(session.record.stamp.written);
+                    if age > self.options.ended_upload_memory {
+                        report.forgotten_uploads += 1;
+                        ended.forgotten.push(key);
+                    } else if session.record.has_left_bytes {
+                        ended.swept.push(session);
+                    }
+                }
+            }
+            let listed = ListedBytes::of(&unnamed);
+            if unnamed.is_empty()
+                || self
+                    .delete_unnamed(listed, &unnamed, deleting, unreadable)
+                    .await?
+            {
+                self.end_sessions(ended).await?;
             }
         }
         Ok(())
+    }
+
+    async fn end_sessions(&self, ended: Ended) -> Result<(), Error> {
+        if ended.forgotten.is_empty() && ended.swept.is_empty() {
+            return Ok(());
+        }
+        self.backend.transact(Durability::Deferred, ended).await
     }
 
     /// Returns whether a session is open and was not written to for longer than its limit.
@@ -241,16 +320,20 @@ impl<B: Backend> Store<B> {
 
     /// Aborts a session that is still idle, unless a request holds it: bytes may arrive that its record does not count
     /// yet. If another process writes to it at the same time, it is left alone too.
-    async fn abort_idle_session(&self, key: &Key, unreadable: &mut Unreadable) -> Result<bool, Error> {
+    async fn abort_idle_session(
+        &self,
+        key: &Key,
+        unreadable: &mut Unreadable,
+    ) -> Result<Option<Session>, Error> {
         let Some(held) = key.upload_id().and_then(|id| self.sessions.try_take(id)) else {
-            return Ok(false);
+            return Ok(None);
         };
         let stored = self.backend.get(key).await?;
         let Some(mut session) = session_of(key, stored.as_ref(), unreadable) else {
-            return Ok(false);
+            return Ok(None);
         };
         if !self.is_idle(&session) {
-            return Ok(false);
+            return Ok(None);
         }
         session.held = Some(held);
         self.abort_session(session).await
@@ -275,13 +358,11 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Marks what an open session names, then what a blob names, then what is kept with a record in quarantine. Also counts
-    /// the blobs if that is requested.
-    pub(super) async fn mark_named_bytes(
+    /// Marks what an open session names.
+    async fn mark_bytes_of_sessions(
         &self,
-        listed: &mut Listed,
+        listed: &mut ListedBytes,
         unreadable: &mut Unreadable,
-        contents: Option<&mut Contents>,
     ) -> Result<(), Error> {
         let mut sessions = Values::of(Key::uploads(), |_: &RecordEntry| true);
         while let Some(read) = sessions.next(&*self.backend).await? {
@@ -293,43 +374,65 @@ impl<B: Backend> Store<B> {
                 }
             }
         }
-        self.mark_bytes_of_blobs(listed, unreadable, contents).await?;
+        Ok(())
+    }
+
+    /// Marks what is kept with a record in quarantine.
+    async fn mark_bytes_in_quarantine(
+        &self,
+        listed: &mut ListedBytes,
+        unreadable: &mut Unreadable,
+    ) -> Result<(), Error> {
         let mut quarantine = Values::of(Key::quarantine(), |_: &RecordEntry| true);
         while let Some(read) = quarantine.next(&*self.backend).await? {
             for (key, stored) in read {
                 let found = found_of::<QuarantineRecord>(&key, stored.as_ref(), unreadable);
-                let record = found.and_then(|found| found.record);
-                for name in record.iter().flat_map(|(record, _)| &record.bytes) {
-                    listed.mark_blob(name);
+                if let Some((record, _)) = found.and_then(|found| found.record) {
+                    listed.mark_quarantine(&record);
                 }
             }
         }
         Ok(())
     }
+}
 
-    /// Marks what a blob names: as its content, as a proposal, or as dropped and not yet deleted.
-    pub(super) async fn mark_bytes_of_blobs(
-        &self,
-        listed: &mut Listed,
-        unreadable: &mut Unreadable,
-        mut contents: Option<&mut Contents>,
-    ) -> Result<(), Error> {
-        let is_record = |entry: &RecordEntry| entry.key.as_str().ends_with("/record");
-        let mut blobs = Values::of(Key::blobs(), is_record);
-        while let Some(read) = blobs.next(&*self.backend).await? {
-            for (key, stored) in read {
-                let found = found_of::<BlobRecord>(&key, stored.as_ref(), unreadable);
-                let Some((blob, _)) = found.and_then(|found| found.record) else {
-                    continue;
-                };
-                if let Some(contents) = &mut contents {
-                    contents.add(&blob);
-                }
-                let content = blob.blob.as_ref().and_then(|blob| blob.bytes.as_ref());
-                for name in blob.proposals.iter().chain(&blob.dropped).chain(content) {
-                    listed.mark_blob(name);
-                }
+/// Ended sessions whose bytes are dealt with.
+#[derive(Clone, Default)]
+struct Ended {
+    /// Those that are to be removed.
+    forgotten: Vec<Key>,
+    /// Those that are remembered for a while, and have left no bytes any more.
+    swept: Vec<Session>,
+}
+
+impl Transaction for Ended {
+    type Output = ();
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        for key in &self.forgotten {
+            records.remove(key).await?;
+        }
+        for session in self.swept {
+            let is_aborted = session.upload.finished_digest().is_none();
+            if is_aborted && !session.record.proposed {
+                // No commit reads it again.
+                records.remove(&session.key).await?;
+                continue;
             }
+            let swept = SessionRecord {
+                has_left_bytes: false,
+                // It is remembered since it ended.
+                stamp: Stamp::new(session.record.stamp.written),
+                ..session.record
+            };
+            let unchanged = Condition::Matches(session.version);
+            records
+                .put(&session.key, encode(&swept, &session.tail)?, unchanged)
+                .await?;
         }
         Ok(())
     }
