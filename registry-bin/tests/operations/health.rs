@@ -1,6 +1,7 @@
 //! The debug listener.
 
 use std::fs;
+use std::process::Command;
 
 use crate::support::client::{Request, Response};
 use crate::support::repository::Repository;
@@ -89,7 +90,7 @@ fn what_is_used_of_a_quota_is_a_metric() {
 }
 
 #[test]
-fn what_is_stored_is_a_metric_after_a_sweep() {
+fn what_is_stored_is_a_metric_after_a_sweep_of_everything() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let debug = free_address();
     let configuration = format!(
@@ -116,11 +117,22 @@ fn what_is_stored_is_a_metric_after_a_sweep() {
         .map(|name| Repository::new(server.address(), name).push_blob(&large))
         .into();
     Repository::new(server.address(), "a").push_blob(b"small");
+    // The server does that once a day.
+    let sweep_everything = || {
+        let root = folder.path().join("data");
+        let run = Command::new(env!("CARGO_BIN_EXE_registry-bin"))
+            .args(["collect", "--full", "--storage"])
+            .arg(root)
+            .output();
+        assert!(run.expect("it runs").status.success());
+    };
+    sweep_everything();
     until(|| is_stored(2, 100_005));
     for (name, digest) in ["a", "b"].into_iter().zip(digests) {
         let deleted = Repository::new(server.address(), name).delete(&format!("blobs/{digest}"));
         deleted.expect_status(202);
     }
+    sweep_everything();
     until(|| is_stored(1, 5));
     let swept = metric("registry_storage_swept_timestamp_seconds").expect("it is there");
     assert!(swept > 1_700_000_000, "{swept}");

@@ -31,12 +31,15 @@ pub(super) struct FullSweep {
 
 /// Returns whether a sweep of everything is due, and whether it is the one before, which was cut off.
 fn due(before: Option<&FullSweepRecord>, every: Duration, now: Timestamp) -> Option<bool> {
-    match before {
-        None => Some(false),
-        Some(before) if !before.is_finished => {
-            (now.since(before.stamp.written) >= PROGRESS_TIME).then_some(true)
-        }
-        Some(before) => (now.since(before.begun) >= every).then_some(false),
+    let Some(before) = before else {
+        return Some(false);
+    };
+    // A clock that was ahead once must not put it off until that time comes.
+    let is_past = |then: Timestamp, time: Duration| then > now || now.since(then) >= time;
+    if before.is_finished {
+        is_past(before.begun, every).then_some(false)
+    } else {
+        is_past(before.stamp.written, PROGRESS_TIME).then_some(true)
     }
 }
 
@@ -197,5 +200,8 @@ mod tests {
         assert_eq!(due(Some(record(0, 5, true)), 24), Some(false));
         assert_eq!(due(Some(record(0, 5, false)), 10), None);
         assert_eq!(due(Some(record(0, 5, false)), 11), Some(true));
+        // The clock was ahead.
+        assert_eq!(due(Some(record(1000, 1001, true)), 10), Some(false));
+        assert_eq!(due(Some(record(1000, 1001, false)), 10), Some(true));
     }
 }

@@ -5,9 +5,11 @@ mod full;
 mod unnamed;
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::chain::may_sweep;
+use futures_util::{StreamExt as _, stream};
 use registry_core::Error;
 
 pub(super) use self::unnamed::{Unnamed, write_left_of_blob, write_unnamed};
@@ -31,6 +33,9 @@ const NOTE_AGE: Duration = Duration::from_hours(1);
 /// How long an upload may be idle while the disk is full, if its limit is not shorter anyway. Refused clients return
 /// within a minute, and then continue.
 const FULL_DISK_IDLE_LIMIT: Duration = Duration::from_mins(5);
+
+/// How many bytes are deleted at once.
+const PARALLEL_DELETES: usize = 8;
 
 /// How many bytes in a row may fail to be deleted before the sweep fails.
 const FAILURES_IN_A_ROW: u32 = 16;
@@ -220,16 +225,23 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Deletes bytes. Returns whether all of them are gone.
+    /// Deletes bytes, if they are there. Returns whether all of them are gone.
     async fn delete_all(
         &self,
         names: impl Iterator<Item = &BytesName>,
         deleting: &mut Deleting,
     ) -> Result<bool, Error> {
         let undeleted = deleting.undeleted;
-        for name in names {
-            match self.backend.delete_bytes(name).await {
-                Ok(()) => {
+        let names: Vec<BytesName> = names.cloned().collect();
+        let deletes = stream::iter(names).map(|name| async move {
+            let is_deleted = self.delete_if_there(&name).await;
+            (name, is_deleted)
+        });
+        let mut deletes = pin!(deletes.buffered(PARALLEL_DELETES));
+        while let Some((name, result)) = deletes.next().await {
+            match result {
+                Ok(false) => {}
+                Ok(true) => {
                     tracing::debug!(%name, "deleted bytes that nothing names");
                     deleting.deleted += 1;
                     deleting.failures_in_a_row = 0;
@@ -244,6 +256,14 @@ impl<B: Backend> Store<B> {
             }
         }
         Ok(deleting.undeleted == undeleted)
+    }
+
+    /// Deletes bytes, and returns whether they were there: many that are written down never came to be.
+    async fn delete_if_there(&self, name: &BytesName) -> Result<bool, Error> {
+        if self.backend.bytes_size(name).await?.is_none() {
+            return Ok(false);
+        }
+        self.backend.delete_bytes(name).await.map(|()| true)
     }
 
     /// Aborts idle sessions, deletes what ended ones left, and forgets old ones.

@@ -168,14 +168,7 @@ impl<B: Backend> Store<B> {
         if !unreadable.is_empty() {
             return Ok(false);
         }
-        let mut left = Vec::new();
-        for name in listed.unnamed() {
-            // Many that were written down never came to be.
-            if self.backend.bytes_size(name).await?.is_some() {
-                left.push(name);
-            }
-        }
-        self.delete_all(left.into_iter(), deleting).await
+        self.delete_all(listed.unnamed(), deleting).await
     }
 }
 
