@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::background::Background;
 use crate::maintenance::Maintenance;
-use crate::store::{CollectOptions, RetainOptions};
+use crate::store::{CollectOptions, LargestRepositories, RetainOptions};
 
 /// Applies retention, and logs what it did.
 async fn retain(store: &dyn Maintenance, options: &RetainOptions) {
@@ -29,11 +29,31 @@ async fn retain(store: &dyn Maintenance, options: &RetainOptions) {
     }
 }
 
+/// Finds the largest repositories, for those who watch them.
+async fn publish_largest(
+    store: &dyn Maintenance,
+    count: usize,
+    largest: &watch::Sender<Arc<LargestRepositories>>,
+) {
+    if count == 0 {
+        return;
+    }
+    match store.largest_repositories(count).await {
+        Ok(found) => drop(largest.send_replace(Arc::new(found))),
+        Err(error) => {
+            tracing::warn!(%error, "what the largest repositories have is as old as the cycle before");
+        }
+    }
+}
+
 /// A task that runs cycles of the collector. It ends with [`Collector::shutdown`], or soon after it was dropped.
 ///
 /// Any number may work on one bucket, in any number of processes; each looks at everything that changed.
 #[derive(Debug)]
-pub struct Collector(Background);
+pub struct Collector {
+    task: Background,
+    largest: watch::Receiver<Arc<LargestRepositories>>,
+}
 
 impl Collector {
     /// Starts the task on the current tokio runtime. The first cycle begins after `interval`, and so does each later one,
@@ -43,20 +63,26 @@ impl Collector {
     #[must_use]
     pub fn start(store: Arc<dyn Maintenance>, options: CollectOptions, interval: Duration) -> Self {
         let (_, none) = watch::channel(Arc::default());
-        Self::start_with_retention(store, options, interval, none)
+        Self::start_with_retention(store, options, interval, none, 0)
     }
 
     /// Starts the task as [`start`](Self::start) does, and applies the newest `retention` before each cycle. If its sender
     /// is gone, that is the last one that was sent.
+    ///
+    /// At the start and after each cycle it finds as many of the [largest repositories](Self::largest_repositories) as
+    /// `largest` says, which reads one small record for each repository unless it is 0.
     #[must_use]
     pub fn start_with_retention(
         store: Arc<dyn Maintenance>,
         options: CollectOptions,
         interval: Duration,
         retention: watch::Receiver<Arc<Retention>>,
+        largest: usize,
     ) -> Self {
-        Self(Background::start(async move {
+        let (sender, receiver) = watch::channel(Arc::default());
+        let task = Background::start(async move {
             loop {
+                publish_largest(&*store, largest, &sender).await;
                 sleep(interval).await;
                 let newest = Arc::clone(&retention.borrow());
                 if !newest.policies.is_empty() {
@@ -79,11 +105,21 @@ impl Collector {
                     }
                 }
             }
-        }))
+        });
+        Self {
+            task,
+            largest: receiver,
+        }
+    }
+
+    /// Returns the repositories that had most, and what the others had together, when the last cycle ended.
+    #[must_use]
+    pub fn largest_repositories(&self) -> watch::Receiver<Arc<LargestRepositories>> {
+        self.largest.clone()
     }
 
     /// Stops the task, even in the middle of a cycle, and waits until it has ended.
     pub async fn shutdown(self) {
-        self.0.shutdown().await;
+        self.task.shutdown().await;
     }
 }

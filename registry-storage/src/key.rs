@@ -187,6 +187,18 @@ impl Key {
         Self("scrub/round".into())
     }
 
+    /// What a repository had when it was last counted.
+    #[must_use]
+    pub fn usage(repository: &RepositoryName) -> Self {
+        Self(format!("{}{}!", Self::all_usage(), Split(repository.as_str())).into())
+    }
+
+    /// What all repositories had when they were last counted.
+    #[must_use]
+    pub fn all_usage() -> Self {
+        Self("usage/".into())
+    }
+
     /// That the collector may find something in a repository.
     #[must_use]
     pub fn changed(repository: &RepositoryName) -> Self {
@@ -298,6 +310,12 @@ impl Key {
     #[must_use]
     pub fn quota(patterns: &Digest) -> Self {
         Self(format!("quotas/{}", slashed(patterns)).into())
+    }
+
+    /// All records of a repository other than its grants.
+    #[must_use]
+    pub fn all_of_repository(repository: &RepositoryName) -> Self {
+        Self(repository_folder(repository).into())
     }
 
     /// Returns where the records of a repository other than its grants end: it sorts after all of them, and before those of

@@ -51,6 +51,8 @@ pub(crate) enum KeyKind {
     Pulls,
     /// When the manifests of a repository were pulled last.
     Pulled(RepositoryName),
+    /// What a repository had when it was last counted.
+    Usage(RepositoryName),
     /// That the collector may find something in a repository.
     Changed(RepositoryName),
     /// Blobs that may have lost their last grant.
@@ -86,6 +88,7 @@ impl KeyKind {
             "quotas" => digest(rest).map(Self::Quota),
             "pulls" => Some(Self::Pulls),
             "pulled" => Some(Self::Pulled(name(rest.strip_suffix('!')?)?)),
+            "usage" => Some(Self::Usage(name(rest.strip_suffix('!')?)?)),
             _ => None,
         }?;
         // A record under any other spelling would not be found, because lookups use the canonical one.
@@ -108,6 +111,7 @@ impl KeyKind {
             | Self::Push(repository, _)
             | Self::Adopted(repository)
             | Self::Pulled(repository)
+            | Self::Usage(repository)
             | Self::Changed(repository) => Some(repository),
             Self::Blob(_)
             | Self::Upload(_)
@@ -161,6 +165,7 @@ impl KeyKind {
             Self::Scrub => Key::scrub(),
             Self::Pulls => Key::pulls(),
             Self::Pulled(repository) => Key::pulled(repository),
+            Self::Usage(repository) => Key::usage(repository),
             Self::Changed(repository) => Key::changed(repository),
             Self::Candidates(id) => Key::candidates(*id),
             Self::Unnamed(id) => Key::unnamed(*id),
@@ -328,6 +333,7 @@ mod tests {
                 KeyKind::Push(repository.clone(), Uuid::from_u128(id)),
                 KeyKind::Adopted(repository.clone()),
                 KeyKind::Pulled(repository.clone()),
+                KeyKind::Usage(repository.clone()),
                 KeyKind::Pulls,
                 KeyKind::Changed(repository),
                 KeyKind::Candidates(Uuid::from_u128(id)),
@@ -347,7 +353,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|usage|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

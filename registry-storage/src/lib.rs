@@ -134,8 +134,9 @@ pub use crate::pull_recorder::PullRecorder;
 pub use crate::quotas::{QuotaAdmission, QuotaCounter};
 pub use crate::scrubber::Scrubber;
 pub use crate::store::{
-    BlobCount, CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, DeletedCount, QuotaUsage,
-    RepositoryUsage, RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store,
-    StoreOptions, SweepOptions, SweepReport, check,
+    BlobCount, CollectOptions, CollectReport, Contents, CountedPage, CountedRepository,
+    DeleteRepositoryOptions, DeletedCount, LargestRepositories, QuotaUsage, RepositoryUsage, RetainOptions,
+    RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store, StoreOptions, SweepOptions, SweepReport,
+    check,
 };
 pub use crate::sweeper::Sweeper;

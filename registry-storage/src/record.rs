@@ -345,6 +345,32 @@ pub(crate) struct PulledRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// What a repository had when it was last counted; Dead once it has nothing. Nothing that is deleted or refused depends on it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct UsageRecord {
+    pub(crate) state: State,
+    /// When the count began.
+    pub(crate) counted: Timestamp,
+    pub(crate) blobs: u64,
+    pub(crate) blob_bytes: u64,
+    pub(crate) manifests: u64,
+    pub(crate) manifest_bytes: u64,
+    pub(crate) tags: u64,
+    /// Those of the blobs that other repositories have too; `None` if that was never counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shared: Option<SharedBlobs>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// What a repository shared with others when that was last counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SharedBlobs {
+    pub(crate) blobs: u64,
+    pub(crate) bytes: u64,
+    pub(crate) counted: Timestamp,
+}
+
 /// A repository in which the collector may find something: Live since something changed, Pending once a cycle has begun
 /// to read it, Dead if there is nothing left to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -376,6 +402,9 @@ pub(crate) struct PassRecord {
     /// How many there were in the pass before; `None` if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expected: Option<u64>,
+    /// Cycles count what the repositories have. Stores of before 0.1 have passes without it, which begin again.
+    #[serde(default)]
+    pub(crate) counts_usage: bool,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
 }
@@ -492,7 +521,8 @@ stateful!(
     RepositoryRecord,
     ChangedRecord,
     PullsRecord,
-    PulledRecord
+    PulledRecord,
+    UsageRecord
 );
 always_live!(
     PastTagRecord,
@@ -537,6 +567,31 @@ pub(crate) fn decode<H: Header>(value: &Bytes) -> Result<(H, Bytes), Error> {
         .and_then(|line| serde_json::from_slice(line).ok());
     let header = header.ok_or_else(|| Error::internal(Malformed))?;
     Ok((header, value.slice(end + 1..)))
+}
+
+/// The part of a grant that says how large its blob is.
+#[derive(Deserialize)]
+struct GrantSize {
+    #[serde(default)]
+    blob: Option<BlobSize>,
+}
+
+#[derive(Deserialize)]
+struct BlobSize {
+    size: u64,
+}
+
+/// Returns the size of the blob of a grant, by the value of its record; 0 if it names none or cannot be read.
+pub(crate) fn size_of_blob(grant: &[u8]) -> u64 {
+    let line = grant.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let grant = serde_json::from_slice::<GrantSize>(line).ok();
+    grant.and_then(|grant| grant.blob).map_or(0, |blob| blob.size)
+}
+
+/// Returns the size of a manifest, by the value of its record.
+pub(crate) fn size_of_manifest(manifest: &[u8]) -> u64 {
+    let header = manifest.iter().position(|&byte| byte == b'\n');
+    header.map_or(0, |end| (manifest.len() - end - 1) as u64)
 }
 
 /// A record that this version of the store did not write.

@@ -626,6 +626,10 @@ impl Client {
                 if error.code() == ErrorCode::BlobUploadUnknown {
                     return None;
                 }
+                if error.code() == ErrorCode::Unavailable && self.world.work == Work::Repository {
+                    // A delete of the repository cancelled it meanwhile, as its status says now.
+                    continue;
+                }
                 // The append before it was dropped or lost its answer, after it had its effect.
                 assert_eq!(error.code(), ErrorCode::RangeInvalid, "{error:?}");
                 assert_ne!(self.world.trouble, Trouble::None);

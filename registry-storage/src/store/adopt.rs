@@ -12,6 +12,7 @@ use tokio::sync::SemaphorePermit;
 use uuid::Uuid;
 
 use super::Store;
+use super::collect::mark_changed;
 use super::commit::CommitUpload;
 use super::edge::{Found, contended, read_cached, read_latest, write};
 use super::looks::{Looked, Looks};
@@ -469,5 +470,5 @@ async fn adopt_manifest(
             }
         }
     }
-    Ok(())
+    mark_changed(records, &Key::changed(&repository), now).await
 }

@@ -34,6 +34,7 @@ mod sweep;
 mod undelete;
 mod ungranted;
 mod uploads;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +49,11 @@ pub use self::delete::DeleteRepositoryOptions;
 #[cfg(all(feature = "layout", unix))]
 pub(crate) use self::hash::hash;
 use self::quota::Accounted;
-pub use self::quota::{QuotaUsage, RepositoryUsage};
+pub use self::quota::QuotaUsage;
 pub use self::sweep::{SweepOptions, SweepReport};
 pub use self::undelete::DeletedCount;
+use self::usage::Touched;
+pub use self::usage::{CountedPage, CountedRepository, LargestRepositories, RepositoryUsage};
 use crate::backend::Backend;
 use crate::clock::{Clock, SystemClock};
 use crate::store::open_sessions::OpenSessions;
@@ -116,6 +119,8 @@ pub struct Store<B> {
     referrer_memory: Semaphore,
     room: Room,
     last_count: LastCount,
+    /// In which repositories a push made something visible since the last cycle.
+    touched: Touched,
     scrubbed: check::Scrubbed,
     /// Its only permit is held while an adoption is in progress.
     #[cfg(all(feature = "filesystem", unix))]
@@ -141,6 +146,7 @@ impl<B: Backend> Store<B> {
             sessions: Arc::default(),
             room: Room::default(),
             last_count: LastCount::default(),
+            touched: Touched::default(),
             scrubbed: check::Scrubbed::default(),
             #[cfg(all(feature = "filesystem", unix))]
             adopting: Arc::new(Semaphore::new(1)),

@@ -15,7 +15,7 @@ use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
     CyclesRecord, DeletedManifestRecord, FullSweepRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
     PassRecord, PastTagRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord, RepositoryRecord,
-    ScrubRecord, SessionRecord, TagRecord, UnnamedRecord, decode, state_of_size,
+    ScrubRecord, SessionRecord, TagRecord, UnnamedRecord, UsageRecord, decode, state_of_size,
 };
 
 /// How records are read: within a transaction, so that they are consistent, or outside of one.
@@ -162,6 +162,7 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
         | KeyKind::Quota(_)
         | KeyKind::Pulls
         | KeyKind::Pulled(_)
+        | KeyKind::Usage(_)
         | KeyKind::Changed(_)
         | KeyKind::Candidates(_)
         | KeyKind::Unnamed(_)
@@ -292,6 +293,7 @@ fn malformed(kind: &KeyKind, value: &Bytes) -> Option<Problem> {
         KeyKind::Pulled(repository) => {
             malformed_as::<PulledRecord>(value, |record| record.repository == *repository)
         }
+        KeyKind::Usage(_) => malformed_as::<UsageRecord>(value, |_| true),
         KeyKind::Changed(_) => malformed_as::<ChangedRecord>(value, |_| true),
         KeyKind::Candidates(_) => malformed_as::<CandidatesRecord>(value, |_| true),
         KeyKind::Unnamed(_) => malformed_as::<UnnamedRecord>(value, |_| true),

@@ -92,7 +92,9 @@ pub(super) async fn grant(
         ..record.in_state(State::Dead, now)
     };
     // The back reference stays: it says what is or was.
-    write_tombstone(records, &key, &dead, stored.version).await
+    let is_done = write_tombstone(records, &key, &dead, stored.version).await?;
+    mark_changed(records, &Key::changed(repository), now).await?;
+    Ok(is_done)
 }
 
 /// Removes a manifest from its repository.
@@ -137,7 +139,7 @@ pub(super) async fn unreadable(
             };
             blob.run(records).await
         }
-        KeyKind::Grant(..) => {
+        KeyKind::Grant(repository, _) => {
             keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
             let dead = GrantRecord {
                 state: State::Dead,
@@ -145,7 +147,9 @@ pub(super) async fn unreadable(
                 condemned_in: None,
                 stamp,
             };
-            write_tombstone(records, key, &dead, stored.version).await
+            let is_done = write_tombstone(records, key, &dead, stored.version).await?;
+            mark_changed(records, &Key::changed(repository), now).await?;
+            Ok(is_done)
         }
         KeyKind::Manifest(repository, _) => {
             keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
@@ -161,7 +165,7 @@ pub(super) async fn unreadable(
             mark_changed(records, &Key::changed(repository), now).await?;
             Ok(is_done)
         }
-        KeyKind::Tag(..) => {
+        KeyKind::Tag(repository, _) => {
             keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
             let dead = TagRecord {
                 state: State::Dead,
@@ -170,7 +174,9 @@ pub(super) async fn unreadable(
                 principal: String::new(),
                 stamp,
             };
-            write_tombstone(records, key, &dead, stored.version).await
+            let is_done = write_tombstone(records, key, &dead, stored.version).await?;
+            mark_changed(records, &Key::changed(repository), now).await?;
+            Ok(is_done)
         }
         // An upload is never resumed under another's name, and the caller rewrites derived records.
         _ => {

@@ -14,7 +14,7 @@ use crate::record::{
     AdoptedRecord, AdoptionRecord, BackReferenceRecord, BlobRecord, CandidatesRecord, ChangedRecord,
     CyclesRecord, DeletedManifestRecord, FullSweepRecord, GrantRecord, Header, ManifestRecord, NoteRecord,
     PassRecord, PastTagRecord, PulledRecord, PullsRecord, QuotaRecord, ReferrerRecord, RepositoryRecord,
-    ScrubRecord, SessionRecord, Stamp, TagRecord, UnnamedRecord, decode,
+    ScrubRecord, SessionRecord, Stamp, TagRecord, UnnamedRecord, UsageRecord, decode,
 };
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
@@ -133,6 +133,7 @@ impl Recheck {
             KeyKind::Scrub => rewrite_as::<ScrubRecord>(records, key, stored).await,
             KeyKind::Pulls => rewrite_as::<PullsRecord>(records, key, stored).await,
             KeyKind::Pulled(_) => rewrite_as::<PulledRecord>(records, key, stored).await,
+            KeyKind::Usage(_) => rewrite_as::<UsageRecord>(records, key, stored).await,
             KeyKind::Changed(_) => rewrite_as::<ChangedRecord>(records, key, stored).await,
             KeyKind::Candidates(_) => rewrite_as::<CandidatesRecord>(records, key, stored).await,
             KeyKind::Unnamed(_) => rewrite_as::<UnnamedRecord>(records, key, stored).await,

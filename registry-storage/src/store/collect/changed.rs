@@ -66,8 +66,12 @@ impl<B: Backend> Store<B> {
                 }
             }
         }
+        // Who else has a blob is a listing for each, which in a bucket costs money, and is too slow for a pass that is made at
+        // once.
+        let counts_shared = !is_whole && !cycle.is_dry_run && self.backend.is_atomic();
+        let mut last: Option<RepositoryName> = None;
         while pass.is_due() {
-            // Each repository's records are in a few folders; only that of the blobs matters.
+            // Each repository's records are in a few folders; that of the blobs is the first.
             let next = self
                 .backend
                 .list(&Key::all_repositories(), pass.after(), 1)
@@ -76,13 +80,18 @@ impl<B: Backend> Store<B> {
                 return self.end_pass(pass).await;
             };
             let end = entry.key.end_of_folder().unwrap_or_else(|| entry.key.clone());
-            if let Some(KeyKind::RepositoryBlob(repository, _)) = KeyKind::of(&entry.key) {
+            let repository = self.first_of_repository(&entry.key, last.as_ref()).await?;
+            if let Some(repository) = repository {
                 // A repository with a mark was read above, or is read by the next cycle.
                 let mark = self.backend.sizes(&[Key::changed(&repository)]).await?;
                 if is_whole || !mark.into_iter().flatten().any(is_set) {
                     self.collect_repository(cycle, &repository, report).await?;
                     observer.step(Step::Repositories, report.repositories, None);
                 }
+                if counts_shared {
+                    self.count_shared(&repository).await?;
+                }
+                last = Some(repository);
                 pass.advance(end, 1);
             } else {
                 pass.advance(end, 0);
@@ -92,6 +101,28 @@ impl<B: Backend> Store<B> {
         self.suspend_pass(pass).await
     }
 
+    /// Returns the repository of a record, unless the pass came to it with an earlier record: to `last`, or to that of a
+    /// blob. A repository that never had a blob is only counted.
+    async fn first_of_repository(
+        &self,
+        key: &Key,
+        last: Option<&RepositoryName>,
+    ) -> Result<Option<RepositoryName>, Error> {
+        let kind = KeyKind::of(key);
+        let Some(repository) = kind.as_ref().and_then(KeyKind::repository) else {
+            return Ok(None);
+        };
+        let is_first = matches!(kind, Some(KeyKind::RepositoryBlob(..)))
+            || Some(repository) != last
+                && self
+                    .backend
+                    .list(&Key::repository_blobs(repository), None, 1)
+                    .await?
+                    .is_empty();
+        Ok(is_first.then(|| repository.clone()))
+    }
+
+    /// Collects the grants of a repository, and writes down what it has.
     async fn collect_repository(
         &self,
         cycle: &Cycle,
@@ -110,10 +141,16 @@ impl<B: Backend> Store<B> {
                 .await?
         };
         report.repositories += 1;
-        let is_settled = self.collect_grants(cycle, repository, report).await?;
-        report.unreadable_repositories += u64::from(is_settled.is_none());
-        match (is_settled == Some(true), taken) {
-            _ if cycle.is_dry_run => Ok(()),
+        let collected = self.collect_grants(cycle, repository, report).await?;
+        report.unreadable_repositories += u64::from(collected.is_none());
+        if cycle.is_dry_run {
+            return Ok(());
+        }
+        if let Some(collected) = &collected {
+            self.write_collected(repository, collected.usage, mark.now)
+                .await?;
+        }
+        match (collected.is_some_and(|collected| collected.is_settled), taken) {
             (true, Some(taken)) => {
                 self.backend
                     .transact(Durability::Deferred, Remove(mark, taken))

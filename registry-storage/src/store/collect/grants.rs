@@ -20,6 +20,7 @@ use crate::store::delete::{all_children, kill_grant, parse_manifest};
 use crate::store::edge::{Found, Stateful as _, rescue, write};
 use crate::store::looks::is_content_of;
 use crate::store::mount::GrantKeys;
+use crate::store::usage::RepositoryUsage;
 
 /// How many digests are in memory at once, some hundred bytes each. The manifests of a repository with more blobs are
 /// read once for each time this many.
@@ -31,16 +32,36 @@ const GRANTS_PER_TRANSACTION: usize = 64;
 /// The blobs or manifests that a repository has, or had, and whether something names each.
 pub(super) type Candidates = BTreeMap<Digest, bool>;
 
+/// A repository whose grants were decided about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Collected {
+    /// Nothing is left to do.
+    pub(super) is_settled: bool,
+    /// The blobs and manifests that it has now; `None` if nothing was read, because it never had a blob.
+    pub(super) usage: Option<RepositoryUsage>,
+}
+
+/// What was found in the manifests of a repository.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Named {
+    /// A push is in progress.
+    has_pushes: bool,
+    /// The manifests.
+    usage: RepositoryUsage,
+}
+
 impl<B: Backend> Store<B> {
-    /// Decides about all grants of a repository. Returns whether nothing is left to do; `None` if a manifest cannot be
-    /// read.
+    /// Decides about all grants of a repository. Returns `None` if a manifest cannot be read.
     pub(super) async fn collect_grants(
         &self,
         cycle: &Cycle,
         repository: &RepositoryName,
         report: &mut CollectReport,
-    ) -> Result<Option<bool>, Error> {
-        let mut is_settled = true;
+    ) -> Result<Option<Collected>, Error> {
+        let mut collected = Collected {
+            is_settled: true,
+            usage: None,
+        };
         let mut pages = Pages::of(Key::repository_blobs(repository));
         loop {
             let mut candidates = Candidates::new();
@@ -54,36 +75,42 @@ impl<B: Backend> Store<B> {
                 }
             }
             if candidates.is_empty() {
-                return Ok(Some(is_settled));
+                return Ok(Some(collected));
             }
             // A push stores its manifest Pending before it looks at a grant, and the cycle began before this listing.
             // So a push that saw the grant before it was condemned is seen here.
-            let marked = self.mark_named(cycle, repository, &mut candidates, report);
-            let Some(has_pushes) = marked.await? else {
+            let named = self.mark_named(cycle, repository, &mut candidates, report);
+            let Some(named) = named.await? else {
                 return Ok(None);
             };
             self.mark_named_by_deleted(repository, &mut candidates).await?;
-            let is_decided = self.decide_grants(cycle, repository, candidates, report).await?;
+            let usage = collected.usage.get_or_insert_default();
+            (usage.manifests, usage.manifest_bytes) = (named.usage.manifests, named.usage.manifest_bytes);
+            let is_decided = self
+                .decide_grants(cycle, repository, candidates, usage, report)
+                .await?;
             // What a push needs that is in progress may be named by nothing once it is refused.
-            is_settled &= is_decided && !has_pushes;
+            collected.is_settled &= is_decided && !named.has_pushes;
         }
     }
 
-    /// Marks the candidates that a manifest names. Returns whether a push is in progress; `None` if a manifest cannot be
-    /// read.
+    /// Marks the candidates that a manifest names. Returns `None` if a manifest cannot be read.
     pub(super) async fn mark_named(
         &self,
         cycle: &Cycle,
         repository: &RepositoryName,
         candidates: &mut Candidates,
         report: &mut CollectReport,
-    ) -> Result<Option<bool>, Error> {
-        let mut has_pushes = false;
+    ) -> Result<Option<Named>, Error> {
+        let mut named = Named::default();
         let is_read = |entry: &RecordEntry| state_of_size(entry.size) != State::Dead;
         let mut manifests = Values::of(Key::manifests(repository), is_read);
         while let Some(read) = manifests.next(&*self.backend).await? {
             report.manifests += read.len() as u64;
             for (key, stored) in read {
+                if let Some(stored) = &stored {
+                    named.usage.add_manifest(&stored.value);
+                }
                 let found = Found::<ManifestRecord>::new(stored.as_ref()).ok();
                 let state = match found {
                     Some(found) => self.mark_children(cycle, &key, found, candidates).await?,
@@ -97,10 +124,10 @@ impl<B: Backend> Store<B> {
                     );
                     return Ok(None);
                 };
-                has_pushes |= state == State::Pending;
+                named.has_pushes |= state == State::Pending;
             }
         }
-        Ok(Some(has_pushes))
+        Ok(Some(named))
     }
 
     /// Marks what a manifest names. Returns its state; `None` if its content cannot be read.
@@ -185,12 +212,13 @@ impl<B: Backend> Store<B> {
         self.backend.transact(Durability::Synced, end).await
     }
 
-    /// Decides about grants. Returns whether nothing is left to do.
+    /// Decides about grants, and adds those that stay to `usage`. Returns whether nothing is left to do.
     async fn decide_grants(
         &self,
         cycle: &Cycle,
         repository: &RepositoryName,
         candidates: Candidates,
+        usage: &mut RepositoryUsage,
         report: &mut CollectReport,
     ) -> Result<bool, Error> {
         let mut is_settled = true;
@@ -204,17 +232,21 @@ impl<B: Backend> Store<B> {
                 .iter()
                 .map(|(digest, _)| Key::grant(digest, repository))
                 .collect();
-            let sizes = self.backend.sizes(&keys).await?;
-            let undecided = some.into_iter().zip(sizes).filter(|((_, is_named), size)| {
-                let state = size.map_or(State::Dead, state_of_size);
+            let mut undecided = Vec::new();
+            for (grant, stored) in some.into_iter().zip(self.backend.get_all(&keys).await?) {
+                let Some(stored) = stored else { continue };
+                let state = state_of_size(stored.value.len() as u64);
                 // Most grants are named and Live.
-                state != State::Dead && !(*is_named && matches!(state, State::Live | State::Pending))
-            });
-            let undecided: Vec<(Digest, bool)> = undecided.map(|(grant, _)| grant).collect();
+                if grant.1 && matches!(state, State::Live | State::Pending) {
+                    usage.add_grant(&stored.value);
+                } else if state != State::Dead {
+                    undecided.push((grant, stored.value));
+                }
+            }
             for grants in undecided.chunks(GRANTS_PER_TRANSACTION) {
                 let decide = DecideGrants {
                     repository: repository.clone(),
-                    grants: grants.to_vec(),
+                    grants: grants.iter().map(|(grant, _)| grant.clone()).collect(),
                     cycle: cycle.clone(),
                     has_written_candidates: false,
                     #[cfg(all(feature = "filesystem", unix))]
@@ -224,7 +256,10 @@ impl<B: Backend> Store<B> {
                 // A grant that is Dead becomes durable at the latest with the blob's record, before its bytes go.
                 let decided = self.backend.transact(Durability::Deferred, decide).await?;
                 is_settled &= decided.iter().all(Decided::is_final);
-                for decided in decided {
+                for (decided, (_, before)) in decided.into_iter().zip(grants) {
+                    if !matches!(decided, Decided::Removed(_)) {
+                        usage.add_grant(before);
+                    }
                     report.add(decided);
                 }
             }

@@ -113,8 +113,8 @@ impl<B: Backend> Store<B> {
             // listings. So a push that saw the manifest before it was condemned is seen here.
             self.mark_tagged(repository, &mut candidates).await?;
             let mut read = CollectReport::default();
-            let marked = self.mark_named(cycle, repository, &mut candidates, &mut read);
-            if marked.await?.is_none() {
+            let named = self.mark_named(cycle, repository, &mut candidates, &mut read);
+            if named.await?.is_none() {
                 return Ok(None);
             }
             let unnamed = candidates.iter().filter(|(_, is_named)| !**is_named);

@@ -267,6 +267,9 @@ impl<B: Backend> Store<B> {
         observer: &dyn MaintenanceObserver,
     ) -> Result<CollectReport, Error> {
         let mut report = CollectReport::default();
+        if !options.is_dry_run {
+            self.mark_touched().await?;
+        }
         let cycle = self.begin_cycle(options).await?;
         let forget = if options.forgets_deleted {
             Forget::All

@@ -78,7 +78,7 @@ impl<B: Backend> Store<B> {
             expected: None,
             kept: (!cycle.is_dry_run).then_some(0),
         };
-        if let Some(before) = before.filter(|_| !is_full) {
+        if let Some(before) = before.filter(|before| before.counts_usage && !is_full) {
             pass.begun = before.begun;
             pass.after = before.after.as_deref().map(Key::from_stored);
             pass.done = before.done;
@@ -125,6 +125,7 @@ impl<B: Backend> Store<B> {
             after: pass.after.as_ref().map(|after| after.as_str().to_owned()),
             done: pass.done,
             expected: pass.expected,
+            counts_usage: true,
             stamp: Stamp::new(self.clock.now()),
         };
         let write = WritePass {

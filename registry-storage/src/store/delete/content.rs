@@ -67,6 +67,7 @@ impl DeleteGrant {
             }
             write_candidates(records, std::slice::from_ref(&self.blob), self.now).await?;
             if kill_grant(records, &self.keys, &grant, back_reference, self.now).await? {
+                mark_changed(records, &self.keys.changed, self.now).await?;
                 return Ok(Outcome::Deleted);
             }
         }

@@ -13,6 +13,7 @@ use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use self::content::{DeleteGrant, DeleteManifest, Outcome};
 use self::notes::{Begun, HoldContent, RemoveNote, WithdrawPush};
+use super::collect::mark_changed;
 use super::edge::{contended, read_latest, write};
 use super::mount::GrantKeys;
 use super::steps::transact_all;
@@ -241,6 +242,7 @@ impl Transaction for DeleteTag {
             let tombstone = tombstone(record, self.now);
             if let Some(version) = write(records, &key, &tombstone, &[], condition).await? {
                 records.purge_if(&key, &version).await?;
+                mark_changed(records, &Key::changed(&self.repository), self.now).await?;
                 return Ok(counted);
             }
         }

@@ -126,6 +126,9 @@ impl<B: Backend> Store<B> {
         deleted.restorable_until = keep.map(|keep| keep.until());
         self.remove_dead_referrers(repository).await?;
         deleted.is_gone = self.remove_from_catalog(repository).await?;
+        // What stays, and blobs that can be restored, the next cycle counts.
+        self.forget_usage(repository).await?;
+        drop(self.touched.at_end(repository));
         self.note_freed();
         Ok(deleted)
     }

@@ -32,11 +32,17 @@ impl<B: Backend> Store<B> {
         let keep = self
             .keep(EndReason::Moved)
             .map(|keep| keep.by(&manifest.principal));
+        self.mark_too_many_touched().await?;
+        let touch = self.touched.at_end(repository);
         let mut push = PushManifest::new(repository, manifest, self.clock.now());
         push.keep = keep;
         loop {
             match self.backend.transact(Durability::Synced, push).await? {
-                Step::Done(outcome) => return outcome,
+                Step::Done(Ok(Pushed::New)) => return Ok(()),
+                Step::Done(outcome) => {
+                    touch.forget();
+                    return outcome.map(drop);
+                }
                 Step::More(rest) => push = rest,
             }
             if push.is_to_hold() {
@@ -62,6 +68,16 @@ pub(super) struct PushManifest {
     note: Option<Key>,
     /// How what its tags named before is kept; `None` if it is not.
     keep: Option<Keep>,
+    pushed: Pushed,
+}
+
+/// What a push made visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// The manifest and its tags were there.
+    Nothing,
+    /// The manifest or a tag.
+    New,
 }
 
 /// What a push does next.
@@ -100,7 +116,7 @@ struct Entered {
 impl Transaction for PushManifest {
     /// The inner error is a refusal. The transaction itself succeeds, because its steps, which took back what was done,
     /// must be kept.
-    type Output = Step<Self, Result<(), Error>>;
+    type Output = Step<Self, Result<Pushed, Error>>;
 
     async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         let mut records = Counted::new(records);
@@ -147,6 +163,7 @@ impl PushManifest {
             stage: Stage::Check(0),
             note: None,
             keep: None,
+            pushed: Pushed::Nothing,
         }
     }
 
@@ -155,7 +172,7 @@ impl PushManifest {
     pub(super) async fn run_whole(mut self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         loop {
             if let Some(outcome) = self.advance(records).await? {
-                return outcome;
+                return outcome.map(drop);
             }
         }
     }
@@ -177,7 +194,7 @@ impl PushManifest {
     async fn advance(
         &mut self,
         records: &mut dyn RecordTransaction,
-    ) -> Result<Option<Result<(), Error>>, Error> {
+    ) -> Result<Option<Result<Pushed, Error>>, Error> {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Enter) {
             Stage::RollBack(refusal) => {
                 let Some(written) = self.written.pop() else {
@@ -188,7 +205,7 @@ impl PushManifest {
             }
             Stage::Confirm(incarnation) => {
                 if confirm_incarnation(records, &self.key, &incarnation, self.now).await? {
-                    return Ok(Some(Ok(())));
+                    return Ok(Some(Ok(self.pushed)));
                 }
                 self.remove_referrer(records, &incarnation).await?;
                 self.again()
@@ -351,7 +368,10 @@ impl PushManifest {
         let live = self.record(State::Live, &entered.incarnation);
         let bytes = &self.new.manifest.bytes;
         match write(records, &self.key, &live, bytes, manifest.unchanged()).await {
-            Ok(Some(_)) => Ok(Stage::Enlist(entered.incarnation)),
+            Ok(Some(_)) => {
+                self.pushed = Pushed::New;
+                Ok(Stage::Enlist(entered.incarnation))
+            }
             Ok(None) => Ok(self.again()),
             Err(refusal) if is_over_quota(&refusal) => {
                 self.withdraw(records, entered).await?;

@@ -5,7 +5,7 @@ use registry_core::storage::TagCondition;
 use registry_core::{Error, ErrorCode, MediaType, Tag};
 
 use super::referrers_tag::only_adds_entries;
-use super::{PushManifest, Stop, confirm_incarnation};
+use super::{PushManifest, Pushed, Stop, confirm_incarnation};
 use crate::backend::{Condition, RecordTransaction, Version};
 use crate::key::Key;
 use crate::record::{BackReferenceRecord, ManifestRecord, Stamp, TagRecord, encode};
@@ -169,6 +169,9 @@ impl PushManifest {
         let Some(version) = write(records, &found.key, &record, &[], found.unchanged).await? else {
             return Ok(false);
         };
+        if found.current.is_none() {
+            self.pushed = Pushed::New;
+        }
         match self.written.iter_mut().find(|written| written.key == found.key) {
             Some(written) => {
                 (written.version, written.record) = (version, record);

@@ -1,26 +1,20 @@
-//! Counting what repositories have, from their records.
+//! Counting what the repositories of quotas have, from their records.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::quota::Amount;
-use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
+use registry_core::{Error, Timestamp};
 use uuid::Uuid;
 
-use super::RepositoryUsage;
 use super::accounts::Accounts;
-use super::ledger::{Count, amount_of, record_of};
-use crate::backend::{Again, Backend, Durability, RecordEntry, RecordTransaction, Transaction};
+use super::ledger::{Count, record_of};
+use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
 use crate::key::Key;
-use crate::key_kind::KeyKind;
 use crate::observer::{MaintenanceObserver, Step};
-use crate::pages::{Pages, Values, keys};
-use crate::record::{QuotaRecord, state_of_size};
+use crate::record::QuotaRecord;
 use crate::store::edge::contended;
-use crate::store::{BlobCount, Store, TRANSACTION_ATTEMPTS};
-
-/// How many grants are read at once.
-const GRANTS_PER_READ: usize = 256;
+use crate::store::{Store, TRANSACTION_ATTEMPTS};
 
 /// How many times everything is counted again at once because something was written meanwhile.
 const COUNTS: usize = 3;
@@ -108,104 +102,6 @@ impl<B: Backend> Store<B> {
         };
         // Not through the accounted backend: the count itself is not counted.
         self.backend.inner.transact(Durability::Deferred, change).await
-    }
-
-    /// Returns the first repository with a record after another one, also one that the catalog does not have yet.
-    pub(crate) async fn repository_after(
-        &self,
-        after: Option<&RepositoryName>,
-    ) -> Result<Option<RepositoryName>, Error> {
-        let mut after = after.map(Key::end_of_repository);
-        loop {
-            let page = self
-                .backend
-                .list(&Key::all_repositories(), after.as_ref(), 1)
-                .await?;
-            let Some(entry) = page.into_iter().next() else {
-                return Ok(None);
-            };
-            let kind = KeyKind::of(&entry.key);
-            if let Some(repository) = kind.as_ref().and_then(KeyKind::repository) {
-                return Ok(Some(repository.clone()));
-            }
-            after = Some(entry.key);
-        }
-    }
-
-    /// Returns what a repository has, or [`NameUnknown`](ErrorCode::NameUnknown).
-    pub(crate) async fn usage_of(
-        &self,
-        repository: &RepositoryName,
-        is_shared: bool,
-    ) -> Result<RepositoryUsage, Error> {
-        let usage = self.count_repository(repository, is_shared).await?;
-        if usage.amount() == Amount::NONE && usage.blobs.blobs == 0 && !self.is_known(repository).await? {
-            return Err(ErrorCode::NameUnknown.into());
-        }
-        Ok(usage)
-    }
-
-    async fn count_repository(
-        &self,
-        repository: &RepositoryName,
-        is_shared: bool,
-    ) -> Result<RepositoryUsage, Error> {
-        let mut usage = RepositoryUsage::default();
-        let is_visible = |entry: &RecordEntry| state_of_size(entry.size).is_visible();
-        let mut tags = Pages::of(Key::tags(repository));
-        while let Some(page) = tags.next(&*self.backend).await? {
-            usage.tags += page.iter().filter(|entry| is_visible(entry)).count() as u64;
-        }
-        let mut manifests = Values::of(Key::manifests(repository), is_visible);
-        while let Some(read) = manifests.next(&*self.backend).await? {
-            for (key, stored) in read {
-                if let Some((kind, stored)) = KeyKind::of(&key).zip(stored) {
-                    let amount = amount_of(&kind, &stored.value);
-                    usage.manifests += amount.manifests;
-                    usage.manifest_bytes = usage.manifest_bytes.saturating_add(amount.bytes);
-                }
-            }
-        }
-        let mut shared = BlobCount::default();
-        let mut blobs = Pages::of(Key::repository_blobs(repository));
-        while let Some(page) = blobs.next(&*self.backend).await? {
-            let digests = keys(page).filter_map(|key| match KeyKind::of(&key) {
-                Some(KeyKind::RepositoryBlob(_, digest)) => Some(digest),
-                _ => None,
-            });
-            let digests: Vec<Digest> = digests.collect();
-            for some in digests.chunks(GRANTS_PER_READ) {
-                let grants: Vec<Key> = some.iter().map(|digest| Key::grant(digest, repository)).collect();
-                let values = self.backend.get_all(&grants).await?;
-                for ((digest, key), stored) in some.iter().zip(&grants).zip(values) {
-                    let Some((kind, stored)) = KeyKind::of(key).zip(stored) else {
-                        continue;
-                    };
-                    if !state_of_size(stored.value.len() as u64).is_visible() {
-                        continue;
-                    }
-                    let bytes = amount_of(&kind, &stored.value).bytes;
-                    usage.blobs.add(bytes);
-                    if is_shared && self.is_shared(digest, key).await? {
-                        shared.add(bytes);
-                    }
-                }
-            }
-        }
-        usage.shared = is_shared.then_some(shared);
-        Ok(usage)
-    }
-
-    /// Returns whether another repository than that of the grant `own` has a blob.
-    async fn is_shared(&self, digest: &Digest, own: &Key) -> Result<bool, Error> {
-        let mut pages = Pages::of(Key::grants(digest));
-        while let Some(page) = pages.next(&*self.backend).await? {
-            let mut others = page.iter().filter(|entry| entry.key != *own);
-            if others.any(|entry| state_of_size(entry.size).is_visible()) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::backend::{
 };
 use crate::key::Key;
 use crate::key_kind::KeyKind;
-use crate::record::{GrantRecord, QuotaRecord, Stamp, decode, encode, state_of_size};
+use crate::record::{QuotaRecord, Stamp, encode, size_of_blob, size_of_manifest, state_of_size};
 use crate::store::edge::{Found, contended};
 
 /// How many times a count is written if others write it at the same time, before the push is told to try again.
@@ -106,28 +106,20 @@ fn counted_in(key: &Key) -> Option<(RepositoryName, KeyKind)> {
 }
 
 /// Returns what a record of this kind counts: nothing unless clients see it.
-pub(super) fn amount_of(kind: &KeyKind, value: &Bytes) -> Amount {
+fn amount_of(kind: &KeyKind, value: &Bytes) -> Amount {
     if !state_of_size(value.len() as u64).is_visible() {
         return Amount::NONE;
     }
     match kind {
-        KeyKind::Grant(..) => {
-            let grant = decode::<GrantRecord>(value).ok();
-            Amount {
-                bytes: grant
-                    .and_then(|(grant, _)| grant.blob)
-                    .map_or(0, |blob| blob.size),
-                ..Amount::NONE
-            }
-        }
-        KeyKind::Manifest(..) => {
-            let header = value.iter().position(|&byte| byte == b'\n');
-            Amount {
-                bytes: header.map_or(0, |end| (value.len() - end - 1) as u64),
-                manifests: 1,
-                ..Amount::NONE
-            }
-        }
+        KeyKind::Grant(..) => Amount {
+            bytes: size_of_blob(value),
+            ..Amount::NONE
+        },
+        KeyKind::Manifest(..) => Amount {
+            bytes: size_of_manifest(value),
+            manifests: 1,
+            ..Amount::NONE
+        },
         KeyKind::Tag(..) => Amount {
             tags: 1,
             ..Amount::NONE

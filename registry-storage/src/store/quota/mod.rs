@@ -14,8 +14,8 @@ use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
 pub(super) use self::accounts::Accounted;
 use self::accounts::{Accounts, key_of};
 use self::ledger::record_of;
+use super::Store;
 use super::edge::read_cached;
-use super::{BlobCount, Store};
 use crate::backend::Backend;
 use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, TagRecord};
@@ -32,48 +32,6 @@ pub struct QuotaUsage {
     pub counted: Option<Timestamp>,
     /// Nothing was written while it was counted. Otherwise it may be more than there is, until it is counted again.
     pub is_exact: bool,
-}
-
-/// What a repository has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RepositoryUsage {
-    /// The blobs that clients can read in it.
-    pub blobs: BlobCount,
-    /// Manifests.
-    pub manifests: u64,
-    /// The bytes of the manifests.
-    pub manifest_bytes: u64,
-    /// Tags.
-    pub tags: u64,
-    /// Those of the blobs that another repository has too, if that was asked for.
-    pub shared: Option<BlobCount>,
-}
-
-impl RepositoryUsage {
-    /// Returns the sum.
-    #[must_use]
-    pub fn plus(mut self, other: &Self) -> Self {
-        self.blobs = self.blobs.plus(other.blobs);
-        self.manifests = self.manifests.saturating_add(other.manifests);
-        self.manifest_bytes = self.manifest_bytes.saturating_add(other.manifest_bytes);
-        self.tags = self.tags.saturating_add(other.tags);
-        self.shared = match (self.shared, other.shared) {
-            (Some(shared), Some(other)) => Some(shared.plus(other)),
-            (shared, other) => shared.or(other),
-        };
-        self
-    }
-
-    /// Returns what counts for quotas.
-    #[must_use]
-    pub const fn amount(&self) -> Amount {
-        Amount {
-            bytes: self.blobs.bytes.saturating_add(self.manifest_bytes),
-            manifests: self.manifests,
-            tags: self.tags,
-        }
-    }
 }
 
 /// Returns whether a quota refused something, which nothing else in a store does with this code.

@@ -8,6 +8,7 @@ use crate::backend::{Again, Condition, RecordTransaction, Transaction, Version};
 use crate::chain::State;
 use crate::key::Key;
 use crate::record::{ManifestRecord, TagRecord};
+use crate::store::collect::mark_changed;
 use crate::store::delete::tombstone;
 use crate::store::edge::{Stateful as _, read_latest, write};
 use crate::store::steps::{Counted, Step};
@@ -44,6 +45,9 @@ impl Transaction for DropTags {
         let mut dropped = Vec::with_capacity(self.tags.len());
         for (tag, version) in &self.tags {
             dropped.push(self.drop(records, tag, version).await?);
+        }
+        if dropped.contains(&true) {
+            mark_changed(records, &Key::changed(&self.repository), self.now).await?;
         }
         Ok(dropped)
     }

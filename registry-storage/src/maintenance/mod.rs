@@ -1,7 +1,7 @@
 //! What keeps a store in order, for the process that has it.
 
-#[cfg(all(feature = "filesystem", unix))]
-use std::any::Any;
+mod store;
+
 use std::fmt;
 #[cfg(all(any(feature = "filesystem", feature = "layout"), unix))]
 use std::path::Path;
@@ -17,28 +17,31 @@ use registry_core::{Digest, Error, RepositoryName, Storage, Timestamp};
 
 #[cfg(all(feature = "filesystem", unix))]
 use crate::backend::NotOnDisk;
-use crate::backend::{Backend, WriteState};
+use crate::backend::WriteState;
 #[cfg(all(feature = "filesystem", unix))]
 use crate::distribution::{
     self, AdoptError, AdoptOptions, AdoptReport, ExportError, ExportOptions, ExportReport, Tree,
 };
 #[cfg(all(feature = "filesystem", unix))]
-use crate::filesystem::backup::{BackupError, BackupReport};
+use crate::filesystem::FilesystemBackend;
 #[cfg(all(feature = "filesystem", unix))]
-use crate::filesystem::{BYTES_FOLDER, FilesystemBackend};
+use crate::filesystem::backup::{BackupError, BackupReport};
 #[cfg(all(feature = "layout", unix))]
-use crate::layout::{self, LayoutError, LayoutReport};
+use crate::layout::{LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
-use crate::store::check::{self, CheckOptions, CheckReport};
+#[cfg(all(feature = "filesystem", unix))]
+use crate::store::Store;
+use crate::store::check::{CheckOptions, CheckReport};
 use crate::store::{
-    CollectOptions, CollectReport, Contents, DeleteRepositoryOptions, QuotaUsage, RepositoryUsage,
-    RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store, SweepOptions, SweepReport,
+    CollectOptions, CollectReport, Contents, CountedPage, DeleteRepositoryOptions, LargestRepositories,
+    QuotaUsage, RepositoryUsage, RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport,
+    SweepOptions, SweepReport,
 };
 
 /// Maintains a store on any backend, beside the requests that it serves.
 ///
 /// `Arc<dyn Maintenance>` is all that a process needs of a store: it coerces to `Arc<dyn Storage>` for a
-/// [`Registry`](registry_core::Registry). Only [`Store`] implements it, so operations can be added to it.
+/// [`Registry`](registry_core::Registry). Only [`Store`](crate::Store) implements it, so operations can be added to it.
 ///
 /// Each long operation takes its options, and a [`MaintenanceObserver`] that receives its progress and what it finds. Each may run
 /// beside all requests and all other operations, and may be repeated.
@@ -263,6 +266,30 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         is_shared: bool,
     ) -> Result<RepositoryUsage, Error>;
 
+    /// Returns what the repositories after one had when a cycle of the [collector](Self::collect) counted them, some hundred at
+    /// a time; `None` if no pass over all of them has counted them yet. It reads one small record for each repository, and only
+    /// what appeared since is counted now. What is [shared](RepositoryUsage::shared) is counted on a disk, within the week
+    /// after it changed.
+    ///
+    /// A cycle counts a repository if it reads it, so each says [when it was counted](crate::CountedRepository::counted) and
+    /// whether it [changed](crate::CountedRepository::is_changed) since. What a process that is killed did not mark is counted a
+    /// week later at most: a tag, or a manifest whose blobs were there. A push in another process marks these when that
+    /// process runs its next cycle.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn counted_repositories(
+        &self,
+        after: Option<&RepositoryName>,
+    ) -> Result<Option<CountedPage>, Error>;
+
+    /// Returns the `count` repositories that had most bytes when they were counted, and what the others had together. It reads
+    /// one small record for each repository, and keeps `count` of them in memory.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn largest_repositories(&self, count: usize) -> Result<LargestRepositories, Error>;
+
     /// Returns the first repository with any record after another one, in the order of their records. Unlike the catalog it
     /// knows those without a manifest, and those of which only records of what was deleted are left.
     ///
@@ -297,7 +324,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         observer: &dyn MaintenanceObserver,
     ) -> Result<ExportReport, ExportError>;
 
-    /// Writes an image layout, as [`layout::export`] does of any storage.
+    /// Writes an image layout, as [`layout::export`](crate::layout::export) does of any storage.
     ///
     /// # Errors
     /// [`LayoutError`].
@@ -309,7 +336,7 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         observer: &dyn MaintenanceObserver,
     ) -> Result<LayoutReport, LayoutError>;
 
-    /// Stores the images of a layout, as [`layout::import`] does in any storage.
+    /// Stores the images of a layout, as [`layout::import`](crate::layout::import) does in any storage.
     ///
     /// # Errors
     /// [`LayoutError`]; what was stored before stays.
@@ -401,183 +428,5 @@ mod sealed {
     #[expect(unnameable_types, reason = "only this crate may name it")]
     pub trait Sealed {}
 
-    impl<B> Sealed for super::Store<B> {}
-}
-
-#[async_trait]
-impl<B: Backend> Maintenance for Store<B> {
-    async fn check(
-        &self,
-        options: &CheckOptions,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<CheckReport, Error> {
-        check::check(self, options, observer).await
-    }
-
-    async fn sweep(&self, options: &SweepOptions) -> Result<SweepReport, Error> {
-        self.sweep_once(options).await
-    }
-
-    async fn collect(
-        &self,
-        options: &CollectOptions,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<CollectReport, Error> {
-        self.run_cycle(options, observer).await
-    }
-
-    async fn retain(
-        &self,
-        options: &RetainOptions,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<RetainReport, Error> {
-        self.run_retention(options, observer).await
-    }
-
-    async fn judge_retention(
-        &self,
-        repository: &RepositoryName,
-        options: &RetainOptions,
-    ) -> Result<Option<Verdicts>, Error> {
-        self.judge(repository, options).await
-    }
-
-    async fn begin_recording_pulls(&self, is_anew: bool) -> Result<(), Error> {
-        self.begin_pulls(is_anew).await
-    }
-
-    async fn record_pulls(&self, repository: &RepositoryName, pulled: &[Digest]) -> Result<(), Error> {
-        self.write_pulls(repository, pulled).await
-    }
-
-    async fn end_recording_pulls(&self) -> Result<(), Error> {
-        self.end_pulls().await
-    }
-
-    async fn scrub(
-        &self,
-        options: &ScrubOptions,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<ScrubReport, Error> {
-        self.scrub_round(options, observer).await
-    }
-
-    fn scrubbed(&self) -> ScrubCounts {
-        self.scrub_counts()
-    }
-
-    async fn delete_repository(
-        &self,
-        repository: &RepositoryName,
-        options: &DeleteRepositoryOptions,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<RepositoryDeleted, Error> {
-        self.note_room(self.delete_whole_repository(repository, options, observer).await)
-    }
-
-    fn set_quotas(&self, quotas: Vec<Quota>) {
-        self.replace_quotas(quotas);
-    }
-
-    async fn quota_usage(&self, quotas: &[Quota]) -> Result<Vec<QuotaUsage>, Error> {
-        self.used_quotas(quotas).await
-    }
-
-    async fn count_for_quotas(
-        &self,
-        after: Option<Duration>,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<usize, Error> {
-        self.count_all(after, observer).await
-    }
-
-    async fn require_room_for_blob(
-        &self,
-        repository: &RepositoryName,
-        digest: Option<&Digest>,
-        size: Option<u64>,
-    ) -> Result<(), Error> {
-        self.has_room_for_blob(repository, digest, size).await
-    }
-
-    async fn repository_usage(
-        &self,
-        repository: &RepositoryName,
-        is_shared: bool,
-    ) -> Result<RepositoryUsage, Error> {
-        self.usage_of(repository, is_shared).await
-    }
-
-    async fn next_repository(&self, after: Option<&RepositoryName>) -> Result<Option<RepositoryName>, Error> {
-        self.repository_after(after).await
-    }
-
-    async fn sweep_wanted(&self) {
-        self.room().wanted().await;
-    }
-
-    fn counted_contents(&self) -> Option<(Contents, Timestamp)> {
-        self.last_counted()
-    }
-
-    #[cfg(all(feature = "filesystem", unix))]
-    async fn export_distribution(
-        &self,
-        root: &Path,
-        options: &ExportOptions,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<ExportReport, ExportError> {
-        let disk = self.on_disk().ok();
-        let bytes = disk.filter(|_| options.link);
-        let bytes = bytes.map(|disk| disk.backend().root().join(BYTES_FOLDER));
-        let report = distribution::export(self, bytes, root, observer).await?;
-        if let Some(disk) = disk {
-            distribution::note_export(disk, root).await?;
-        }
-        Ok(report)
-    }
-
-    #[cfg(all(feature = "layout", unix))]
-    async fn export_layout(
-        &self,
-        repositories: &[RepositoryName],
-        target: &Path,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<LayoutReport, LayoutError> {
-        layout::export(self, repositories, target, observer).await
-    }
-
-    #[cfg(all(feature = "layout", unix))]
-    async fn import_layout(
-        &self,
-        repositories: &[RepositoryName],
-        source: &Path,
-        observer: &dyn MaintenanceObserver,
-    ) -> Result<LayoutReport, LayoutError> {
-        layout::import(self, source, repositories, observer).await
-    }
-
-    #[cfg(all(feature = "filesystem", unix))]
-    async fn is_unadopted(&self) -> Result<bool, Error> {
-        distribution::is_unadopted(self).await
-    }
-
-    /// A backend that is a disk is known by its type: what only a disk has stays out of [`Backend`], and its code is
-    /// compiled once, for the one type that has it.
-    #[cfg(all(feature = "filesystem", unix))]
-    fn on_disk(&self) -> Result<&Store<FilesystemBackend>, NotOnDisk> {
-        (self as &dyn Any).downcast_ref().ok_or(NotOnDisk)
-    }
-
-    fn write_state(&self) -> WriteState {
-        self.backend().write_state()
-    }
-
-    async fn probe(&self) -> Result<(), Error> {
-        self.backend().probe().await
-    }
-
-    async fn close(&self) -> Result<(), Error> {
-        self.backend().close().await
-    }
+    impl<B> Sealed for crate::store::Store<B> {}
 }
