@@ -12,8 +12,8 @@ use registry_core::quota::Quota;
 use registry_core::retention::Retention;
 use registry_storage::filesystem::{FilesystemOptions, create_private_folder};
 use registry_storage::{
-    Backend, Collector, Maintenance, ObjectStoreBackend, PullRecorder, QuotaCounter, QuotaUsage,
-    ScrubOptions, Scrubber, Store, StoreOptions, Sweeper, SystemClock,
+    Backend, Collector, LargestRepositories, Maintenance, ObjectStoreBackend, PullRecorder, QuotaCounter,
+    QuotaUsage, ScrubOptions, Scrubber, Store, StoreOptions, Sweeper, SystemClock,
 };
 use tokio::sync::watch;
 
@@ -170,7 +170,8 @@ impl OpenStorage {
             let options = collector.options();
             let interval = collector.interval.filter(|interval| !interval.0.is_zero());
             let interval = interval.map_or(USUAL_INTERVAL, |interval| interval.0);
-            Collector::start_with_retention(Arc::clone(&store), options, interval, applied.retention)
+            let named = configuration.http.debug.named_repositories();
+            Collector::start_with_retention(Arc::clone(&store), options, interval, applied.retention, named)
         });
         // A disk is counted quickly, and commands may have changed it since.
         let quota_counter =
@@ -198,6 +199,11 @@ impl OpenStorage {
     /// Returns what is used of the quotas, in their order; `None` if nothing can be written.
     pub(crate) fn quota_usage(&self) -> Option<watch::Receiver<Arc<[QuotaUsage]>>> {
         self.quota_counter.as_ref().map(QuotaCounter::usage)
+    }
+
+    /// Returns the largest repositories; `None` if nothing is collected.
+    pub(crate) fn largest_repositories(&self) -> Option<watch::Receiver<Arc<LargestRepositories>>> {
+        self.collector.as_ref().map(Collector::largest_repositories)
     }
 
     /// Stops background work and makes everything durable.

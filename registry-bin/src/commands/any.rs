@@ -89,7 +89,7 @@ mod tests {
             r#"{"command":"explain-retention","repositories":["a"],"grace":1,"json":true,"retention":{"policies":[],"immutable":[]}}"#,
             r#"{"command":"tag-history","repository":"a/b","tag":"1","json":true}"#,
             r#"{"command":"restore-tag","repository":"a/b","tag":"1","digest":null,"is_immutable":true,"allow_missing":false,"allow_sparse_indexes":false,"json":false}"#,
-            r#"{"command":"show-usage","repositories":["a"],"shared":false,"json":true,"quotas":[{"repositories":["a/*"],"bytes":1,"manifests":null,"tags":2}]}"#,
+            r#"{"command":"show-usage","repositories":["a"],"collects":true,"now":false,"shared":false,"json":true,"quotas":[{"repositories":["a/*"],"bytes":1,"manifests":null,"tags":2}]}"#,
         ] {
             let command: AnyCommand = serde_json::from_str(text).unwrap();
             assert_eq!(sent(&command), text);

@@ -3,8 +3,11 @@
 use clap::Args;
 use indicatif::HumanBytes;
 use registry_core::quota::{Amount, Quota};
-use registry_core::{ErrorCode, RepositoryName};
-use registry_storage::{Maintenance, MaintenanceObserver as _, QuotaUsage, RepositoryUsage, Step};
+use registry_core::{ErrorCode, RepositoryName, Timestamp};
+use registry_storage::{
+    Clock as _, CountedRepository, Maintenance, MaintenanceObserver as _, QuotaUsage, RepositoryUsage, Step,
+    SystemClock,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -15,6 +18,7 @@ use crate::control::{Command, Outcome, Reporter, execute};
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
+use crate::times::second;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -24,7 +28,8 @@ Examples:
   registry-bin usage team/app --config /etc/docker/registry/config.yml  one, and the quotas that match it
 
 A blob counts in each repository that has it, so the sum may be more than the disk holds; --shared says how much of it other
-repositories have too. Everything is counted now, from the records, while pushes go on. In a bucket this takes a request for each
+repositories have too. Without a REPOSITORY, this is what the collector counted when it read each one, and when; what changed since
+is marked. A REPOSITORY, --now and --shared count from the records, while pushes go on: in a bucket this takes a request for each
 blob and manifest, and another one for each blob with --shared.")]
 pub(crate) struct Usage {
     /// The repositories. [default: all]
@@ -34,7 +39,11 @@ pub(crate) struct Usage {
     #[command(flatten)]
     store: StoreArguments,
 
-    /// Say how much other repositories have too.
+    /// Count everything now, in place of what the collector counted.
+    #[arg(long)]
+    now: bool,
+
+    /// Count everything now, and say how much other repositories have too.
     #[arg(long)]
     shared: bool,
 
@@ -50,6 +59,8 @@ pub(crate) fn run(usage: &Usage) -> Result<bool, Failure> {
     let _log = Logging::of(configuration).start();
     let request = ShowUsage {
         repositories: usage.repositories.clone(),
+        collects: configuration.collector.enabled,
+        now: usage.now,
         shared: usage.shared,
         json: usage.json,
         quotas: quotas(&configuration.quotas)?,
@@ -63,6 +74,9 @@ pub(crate) fn run(usage: &Usage) -> Result<bool, Failure> {
 pub(super) struct ShowUsage {
     /// Empty for all.
     repositories: Vec<RepositoryName>,
+    /// The collector is enabled.
+    collects: bool,
+    now: bool,
     shared: bool,
     json: bool,
     quotas: Vec<Quota>,
@@ -74,37 +88,26 @@ impl Command for ShowUsage {
     }
 
     async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
-        let (mut repositories, mut sum) = (0, RepositoryUsage::default());
-        let mut named = self.repositories.iter();
-        let mut last: Option<RepositoryName> = None;
-        loop {
-            let next = if self.repositories.is_empty() {
-                store.next_repository(last.as_ref()).await.map_err(failed)?
-            } else {
-                named.next().cloned()
-            };
-            let Some(repository) = next else { break };
-            match store.repository_usage(&repository, self.shared).await {
-                Ok(usage) => {
-                    repositories += 1;
-                    sum = sum.plus(&usage);
-                    reporter.step(Step::Repositories, repositories, None);
-                    reporter.say(self.line(&repository, &usage)).await;
-                }
-                // What was deleted leaves records.
-                Err(error) if error.code() == ErrorCode::NameUnknown => {
-                    if !self.repositories.is_empty() {
-                        return Err(Failure::new(format!("there is no repository {repository}")));
-                    }
-                }
-                Err(error) => return Err(failed(error)),
-            }
-            last = Some(repository);
-        }
+        let (shown, remark) = if !self.repositories.is_empty() {
+            (self.count_named(store, &reporter).await?, None)
+        } else if self.now || self.shared {
+            (self.count_all(store, &reporter).await?, None)
+        } else if !self.collects {
+            let remark =
+                "All of them were counted now, because the collector, which would have, is disabled.";
+            (self.count_all(store, &reporter).await?, Some(remark.to_owned()))
+        } else if let Some(shown) = self.list_counted(store, &reporter).await? {
+            let remark = (shown.changed > 0).then(|| shown.remark());
+            (shown, remark)
+        } else {
+            let remark = "All of them were counted now, because no cycle of the collector has done so yet.";
+            (self.count_all(store, &reporter).await?, Some(remark.to_owned()))
+        };
         let mut lines = Vec::new();
         if !self.json {
-            let repositories = count(repositories, "repository");
-            lines.push(format!("{repositories}: {}.", describe(&sum)));
+            let repositories = count(shown.repositories, "repository");
+            lines.push(format!("{repositories}: {}.", describe(&shown.sum)));
+            lines.extend(remark);
         }
         for (index, usage) in store
             .quota_usage(&self.quotas)
@@ -125,16 +128,110 @@ impl Command for ShowUsage {
     }
 }
 
+/// What was shown of repositories.
+#[derive(Debug, Default)]
+struct Shown {
+    repositories: u64,
+    /// How many of them changed since they were counted.
+    changed: u64,
+    sum: RepositoryUsage,
+}
+
+impl Shown {
+    fn remark(&self) -> String {
+        let changed = count(self.changed, "repository");
+        format!(
+            "{changed} changed since: the next cycle of the collector counts what is there, and so does `usage --now`."
+        )
+    }
+}
+
 impl ShowUsage {
-    fn line(&self, repository: &RepositoryName, usage: &RepositoryUsage) -> String {
+    /// Shows what the collector counted; returns `None` if it did not yet.
+    async fn list_counted(
+        &self,
+        store: &dyn Maintenance,
+        reporter: &Reporter,
+    ) -> Result<Option<Shown>, Failure> {
+        let (mut shown, mut last) = (Shown::default(), None);
+        loop {
+            let page = store.counted_repositories(last.as_ref()).await.map_err(failed)?;
+            let Some(page) = page else { return Ok(None) };
+            for counted in page.repositories {
+                shown.changed += u64::from(counted.is_changed);
+                self.show(&mut shown, reporter, &counted.repository, &Row::of(&counted))
+                    .await;
+            }
+            match page.next {
+                Some(next) => last = Some(next),
+                None => return Ok(Some(shown)),
+            }
+        }
+    }
+
+    async fn count_all(&self, store: &dyn Maintenance, reporter: &Reporter) -> Result<Shown, Failure> {
+        let (mut shown, mut last) = (Shown::default(), None);
+        while let Some(repository) = store.next_repository(last.as_ref()).await.map_err(failed)? {
+            // What was deleted leaves records.
+            if let Some(row) = self.count_now(store, &repository).await? {
+                self.show(&mut shown, reporter, &repository, &row).await;
+            }
+            last = Some(repository);
+        }
+        Ok(shown)
+    }
+
+    async fn count_named(&self, store: &dyn Maintenance, reporter: &Reporter) -> Result<Shown, Failure> {
+        let mut shown = Shown::default();
+        for repository in &self.repositories {
+            let Some(row) = self.count_now(store, repository).await? else {
+                return Err(Failure::new(format!("there is no repository {repository}")));
+            };
+            self.show(&mut shown, reporter, repository, &row).await;
+        }
+        Ok(shown)
+    }
+
+    /// Counts a repository; returns `None` if there is nothing.
+    async fn count_now(
+        &self,
+        store: &dyn Maintenance,
+        repository: &RepositoryName,
+    ) -> Result<Option<Row>, Failure> {
+        let counted = SystemClock.now();
+        match store.repository_usage(repository, self.shared).await {
+            Ok(usage) => Ok(Some(Row {
+                usage,
+                counted,
+                shared_counted: usage.shared.map(|_| counted),
+                is_now: true,
+                is_changed: false,
+            })),
+            Err(error) if error.code() == ErrorCode::NameUnknown => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn show(&self, shown: &mut Shown, reporter: &Reporter, repository: &RepositoryName, row: &Row) {
+        shown.repositories += 1;
+        // What was shared was counted at other times, which have no sum.
+        shown.sum = shown.sum.plus(&row.described());
+        reporter.step(Step::Repositories, shown.repositories, None);
+        reporter.say(self.line(repository, row)).await;
+    }
+
+    fn line(&self, repository: &RepositoryName, row: &Row) -> String {
+        let usage = &row.usage;
         if !self.json {
-            return format!("{repository}: {}", describe(usage));
+            return format!("{repository}: {}{}", describe(&row.described()), row.when());
         }
         json!({
             "repository": repository, "bytes": usage.amount().bytes, "blobs": usage.blobs.blobs,
             "manifests": usage.manifests, "tags": usage.tags,
             "sharedBlobs": usage.shared.map(|shared| shared.blobs),
             "sharedBytes": usage.shared.map(|shared| shared.bytes),
+            "sharedCounted": row.shared_counted.map(|counted| counted.to_string()),
+            "counted": row.counted.to_string(), "isChanged": row.is_changed,
         })
         .to_string()
     }
@@ -163,6 +260,43 @@ impl ShowUsage {
         };
         let used = parts(quota, used).join(", ");
         format!("quotas[{index}] for {}: {used}{hint}", patterns.join(", "))
+    }
+}
+
+/// What is shown of a repository.
+struct Row {
+    usage: RepositoryUsage,
+    counted: Timestamp,
+    shared_counted: Option<Timestamp>,
+    /// It was counted for this command.
+    is_now: bool,
+    is_changed: bool,
+}
+
+impl Row {
+    const fn of(counted: &CountedRepository) -> Self {
+        Self {
+            usage: counted.usage,
+            counted: counted.counted,
+            shared_counted: counted.shared_counted,
+            is_now: false,
+            is_changed: counted.is_changed,
+        }
+    }
+
+    /// Returns what is described in words: what is shared only if it was counted with the rest.
+    fn described(&self) -> RepositoryUsage {
+        let mut usage = self.usage;
+        usage.shared = usage.shared.filter(|_| self.is_now);
+        usage
+    }
+
+    fn when(&self) -> String {
+        match (self.is_now, self.is_changed) {
+            (true, _) => String::new(),
+            (false, false) => format!("; counted {}", second(self.counted)),
+            (false, true) => format!("; counted {}, changed since", second(self.counted)),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) const OURS: &[&str] = &[
     "auth.token.builtin",
     "backup",
     "collector",
+    "http.debug.prometheus.repositories",
     "http.limits",
     "http.proxyfields",
     "http.ratelimit",

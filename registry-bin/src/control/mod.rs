@@ -39,7 +39,10 @@ pub(crate) fn execute(
     command: impl Command + Serialize,
 ) -> Result<bool, Failure> {
     let outcome = block_on(dispatch(configuration, command))?;
-    show::print(&outcome.text)?;
+    // A command that printed all it had to say as it went has no text.
+    if !outcome.text.is_empty() {
+        show::print(&outcome.text)?;
+    }
     Ok(outcome.is_success)
 }
 

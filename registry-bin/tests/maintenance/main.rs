@@ -14,6 +14,7 @@ mod repositories;
 mod retention;
 mod socket;
 mod tags;
+mod usage;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

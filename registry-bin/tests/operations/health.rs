@@ -90,6 +90,53 @@ fn what_is_used_of_a_quota_is_a_metric() {
 }
 
 #[test]
+fn the_largest_repositories_are_metrics_and_all_others_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let debug = free_address();
+    let configure = |repositories: &str| {
+        let configuration = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}}}\ncollector: {{interval: 1s}}\n\
+             http: {{debug: {{addr: '{debug}', prometheus: {{enabled: true{repositories}}}}}}}\n"
+        );
+        write(folder.path(), &configuration)
+    };
+    let series = || -> Vec<String> {
+        let metrics = String::from_utf8(Request::new(debug, "GET", "/metrics").send().body);
+        let metrics = metrics.expect("metrics are text");
+        let series = metrics
+            .lines()
+            .filter(|line| line.starts_with("registry_repository_"));
+        series.map(str::to_owned).collect()
+    };
+    let server = Server::configured(&configure(""));
+    let content = |number: usize| vec![b'x'; 1000 + number];
+    for number in 0..1000 {
+        Repository::new(server.address(), format!("r{number}")).push_blob(&content(number));
+    }
+    let others = |named: usize| -> usize { (0..1000 - named).map(|number| 1000 + number).sum() };
+    let has = |wanted: &str| series().iter().any(|line| line == wanted);
+    until(|| {
+        has(&format!(
+            "registry_repository_bytes{{repository=\"*\"}} {}",
+            others(100)
+        ))
+    });
+    assert_eq!(series().len(), 101);
+    assert!(has("registry_repository_bytes{repository=\"r900\"} 1900"));
+    assert!(server.terminate().success());
+    // They are there at once after a restart.
+    let server = Server::configured(&configure(", repositories: 1"));
+    until(|| series().len() == 2);
+    assert!(has(&format!(
+        "registry_repository_bytes{{repository=\"*\"}} {}",
+        others(1)
+    )));
+    assert!(server.terminate().success());
+    let server = Server::configured(&configure(", repositories: 0"));
+    assert!(server.terminate().success());
+}
+
+#[test]
 fn what_is_stored_is_a_metric_after_a_sweep_of_everything() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let debug = free_address();

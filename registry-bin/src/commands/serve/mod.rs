@@ -9,6 +9,7 @@ mod notifications;
 mod process;
 mod quotas;
 mod reload;
+mod repositories;
 mod retention;
 mod service;
 mod storage;
@@ -30,6 +31,7 @@ use self::notifications::Notifications;
 use self::process::{ServiceManager, Signals, Watchdog, log_what_has_no_effect};
 use self::quotas::{AppliedQuotas, QuotaMetrics};
 use self::reload::{Reload, Reloadable, Watch};
+use self::repositories::RepositoryMetrics;
 use self::retention::AppliedRetention;
 use self::service::{RequestHooks, proxy_options, service};
 use self::storage::{Backups, start_control};
@@ -133,6 +135,9 @@ async fn serve_until_signal(
     telemetry.add_storage(Arc::clone(&storage.store));
     if let Some(usage) = storage.quota_usage() {
         telemetry.add(QuotaMetrics(usage));
+    }
+    if let Some(largest) = storage.largest_repositories() {
+        telemetry.add(RepositoryMetrics(largest));
     }
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());

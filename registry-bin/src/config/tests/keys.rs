@@ -81,7 +81,7 @@ http:
     identity: {requests: 1, per: 2s, burst: 3}
   debug:
     addr: 127.0.0.1:0
-    prometheus: {enabled: true, path: /numbers}
+    prometheus: {enabled: true, path: /numbers, repositories: 7}
 notifications:
   events: {includereferences: true}
   endpoints:

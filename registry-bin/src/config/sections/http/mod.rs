@@ -205,13 +205,30 @@ pub(crate) struct Prometheus {
     pub(crate) enabled: bool,
     /// The path of the metrics; not one of the health paths.
     pub(crate) path: UrlPath,
+    /// Of how many repositories, the largest ones, the metrics say what they have, with their names; at most 10000. 0 names none.
+    pub(crate) repositories: usize,
 }
+
+/// The most repositories that metrics may name.
+const MAXIMUM_REPOSITORIES: usize = 10_000;
 
 impl Default for Prometheus {
     fn default() -> Self {
         Self {
             enabled: false,
             path: "/metrics".into(),
+            repositories: 100,
+        }
+    }
+}
+
+impl Debug {
+    /// Returns how many repositories the metrics name.
+    pub(crate) const fn named_repositories(&self) -> usize {
+        if self.addr.is_some() && self.prometheus.enabled {
+            self.prometheus.repositories
+        } else {
+            0
         }
     }
 }
@@ -219,6 +236,15 @@ impl Default for Prometheus {
 impl Prometheus {
     fn check(&self, problems: &mut Problems<'_>) {
         let path = &self.path;
+        if self.repositories > MAXIMUM_REPOSITORIES {
+            problems.add(
+                "http.debug.prometheus.repositories",
+                format!(
+                    "is {}, and may be {MAXIMUM_REPOSITORIES} at most",
+                    self.repositories
+                ),
+            );
+        }
         if !self.enabled {
             return;
         }
