@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use registry_core::retention::Retention;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::background::Background;
 use crate::maintenance::Maintenance;
 use crate::store::{CollectOptions, LargestRepositories, RetainOptions};
+
+/// After what time the largest repositories are found again although this process read none: others may have.
+const PUBLISHED_FOR: Duration = Duration::from_hours(24);
 
 /// Applies retention, and logs what it did.
 async fn retain(store: &dyn Maintenance, options: &RetainOptions) {
@@ -69,8 +72,9 @@ impl Collector {
     /// Starts the task as [`start`](Self::start) does, and applies the newest `retention` before each cycle. If its sender
     /// is gone, that is the last one that was sent.
     ///
-    /// At the start and after each cycle it finds as many of the [largest repositories](Self::largest_repositories) as
-    /// `largest` says, which reads one small record for each repository unless it is 0.
+    /// At the start, after each cycle that read a repository, and at least once a day it finds as many of the
+    /// [largest repositories](Self::largest_repositories) as `largest` says, which reads one small record for each repository
+    /// unless it is 0.
     #[must_use]
     pub fn start_with_retention(
         store: Arc<dyn Maintenance>,
@@ -81,24 +85,34 @@ impl Collector {
     ) -> Self {
         let (sender, receiver) = watch::channel(Arc::default());
         let task = Background::start(async move {
+            let mut published: Option<Instant> = None;
+            let mut has_read = false;
             loop {
-                publish_largest(&*store, largest, &sender).await;
+                let is_old = published.is_none_or(|published| published.elapsed() >= PUBLISHED_FOR);
+                if has_read || is_old {
+                    publish_largest(&*store, largest, &sender).await;
+                    published = Some(Instant::now());
+                }
                 sleep(interval).await;
                 let newest = Arc::clone(&retention.borrow());
                 if !newest.policies.is_empty() {
                     retain(&*store, &RetainOptions::new(newest, &options)).await;
                 }
+                has_read = false;
                 match store.collect(&options, &()).await {
-                    Ok(report) => tracing::info!(
-                        repositories = report.repositories,
-                        unreadable_repositories = report.unreadable_repositories,
-                        removed_blobs = report.removed.blobs,
-                        removed_bytes = report.removed.bytes,
-                        condemned_blobs = report.condemned.blobs,
-                        condemned_bytes = report.condemned.bytes,
-                        empty_repositories = report.empty_repositories,
-                        "collected"
-                    ),
+                    Ok(report) => {
+                        has_read = report.repositories > 0;
+                        tracing::info!(
+                            repositories = report.repositories,
+                            unreadable_repositories = report.unreadable_repositories,
+                            removed_blobs = report.removed.blobs,
+                            removed_bytes = report.removed.bytes,
+                            condemned_blobs = report.condemned.blobs,
+                            condemned_bytes = report.condemned.bytes,
+                            empty_repositories = report.empty_repositories,
+                            "collected"
+                        );
+                    }
                     Err(error) => {
                         let cause = std::error::Error::source(&error);
                         tracing::error!(%error, cause, "a cycle of the collector failed; the next one continues");
