@@ -79,7 +79,7 @@ mod tests {
     fn a_server_knows_each_command_by_the_name_with_which_it_is_sent() {
         for text in [
             r#"{"command":"check","repair":true,"verify_content":false,"bytes_per_second":1}"#,
-            r#"{"command":"collect","grace":0,"dry_run":false,"repeat":true,"json":false,"empty_repositories":false}"#,
+            r#"{"command":"collect","grace":0,"dry_run":false,"repeat":true,"full":false,"json":false,"empty_repositories":false}"#,
             r#"{"command":"delete-repository","repository":"a/b","immutable":[{"repositories":["a/*"],"tags":["v*"]}],"purge":false,"json":false}"#,
             r#"{"command":"backup","target":"/b"}"#,
             r#"{"command":"adopt","verify":false,"again":true,"dry_run":false}"#,
