@@ -5,6 +5,33 @@ use uuid::Uuid;
 
 use crate::key::Key;
 
+/// The folders of all records but the [format of the store](Key::registry) and the quarantine, in the order in which a check
+/// goes through them: blobs come before what names them. A test looks for the folder of each kind of record.
+const FOLDERS: [&str; 15] = [
+    "uploads",
+    "blobs",
+    "repositories",
+    "catalog",
+    "kept",
+    "deletes",
+    "pushes",
+    "adoption",
+    "adopted",
+    "collector",
+    "scrub",
+    "sweeper",
+    "quotas",
+    "pulls",
+    "pulled",
+];
+
+/// Returns the prefixes of all keys that [`KeyKind::of`] parses.
+pub(crate) fn folders() -> impl Iterator<Item = Key> {
+    FOLDERS
+        .into_iter()
+        .map(|folder| Key::from_stored(&format!("{folder}/")))
+}
+
 /// What a record is about, by its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyKind {
@@ -348,7 +375,9 @@ mod tests {
                 KeyKind::Adoption,
             ];
             for kind in kinds {
-                prop_assert_eq!(KeyKind::of(&kind.key()), Some(kind));
+                let key = kind.key();
+                prop_assert!(folders().any(|folder| key.as_str().starts_with(folder.as_str())), "no check reads {key}");
+                prop_assert_eq!(KeyKind::of(&key), Some(kind));
             }
         }
 

@@ -763,8 +763,8 @@ async fn without_a_time_nothing_is_kept() {
         let is_kept = world.records("kept/").await > 0;
         assert_eq!(is_kept, !keep.is_zero());
     }
-    // One write for the tag; one for the manifest and one for its tag.
-    assert_eq!(calls[1], (calls[0].0 + 1, calls[0].1 + 2));
+    // A listing and a write for the tag, for the manifest, and for its tag.
+    assert_eq!(calls[1], (calls[0].0 + 2, calls[0].1 + 4));
 }
 
 /// A delete is cut at any call, and what was deleted comes back; a collector that runs in between does not matter.

@@ -145,11 +145,15 @@ async fn problems(reads: &mut dyn Reads, key: &Key, stored: &VersionedRecord) ->
             };
             Ok(only(is_dead, Problem::DeadReferrer))
         }
+        // It only is a promise, so what it names may be gone.
+        KeyKind::DeletedManifest { digest, .. } => match Read::<DeletedManifestRecord>::new(Some(stored)) {
+            Read::Visible(_, content) => Ok(other_content(digest, &content).into_iter().collect()),
+            Read::Invisible | Read::Unreadable => Ok(Vec::new()),
+        },
         // A back reference says what is or was. The bytes of blobs and uploads are checked elsewhere.
         KeyKind::Tagged(..)
         | KeyKind::RepositoryBlob(..)
         | KeyKind::PastTag { .. }
-        | KeyKind::DeletedManifest { .. }
         | KeyKind::Repository(_)
         | KeyKind::Blob(_)
         | KeyKind::Upload(_)

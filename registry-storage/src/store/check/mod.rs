@@ -17,6 +17,7 @@ use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use registry_core::storage::EndReason;
 use registry_core::{Digest, Error};
 
 use self::content::{Pace, Suspect};
@@ -31,7 +32,7 @@ use super::sweep::{ListedBytes, NAMES_PER_ROUND, Unreadable};
 use crate::backend::{Backend, Durability};
 use crate::bytes_name::BytesName;
 use crate::key::Key;
-use crate::key_kind::KeyKind;
+use crate::key_kind::{KeyKind, folders};
 use crate::observer::{Finding, MaintenanceObserver, Step};
 use crate::pages::{Pages, keys};
 
@@ -191,22 +192,10 @@ impl<'a, B: Backend> Check<'a, B> {
         }
     }
 
-    /// The prefixes of the keys to go through.
-    fn prefixes() -> [Key; 6] {
-        [
-            Key::uploads(),
-            Key::blobs(),
-            Key::all_repositories(),
-            Key::repositories(),
-            Key::deletes(),
-            Key::pushes(),
-        ]
-    }
-
     /// Counts what there is to do. Listing keys is quick. Sizes need a read of each blob's record, so they are counted
     /// only if all content is read, which takes far longer.
     async fn count(&mut self) -> Result<(), Error> {
-        for prefix in Self::prefixes() {
+        for prefix in folders() {
             let mut pages = Pages::of(prefix);
             while let Some(page) = pages.next(&*self.store.backend).await? {
                 self.total = self.total.saturating_add(page.len() as u64);
@@ -233,7 +222,7 @@ impl<'a, B: Backend> Check<'a, B> {
         for _ in 0..MAXIMUM_PASSES {
             let repaired = self.report.repaired;
             // Blobs come before the records that name them.
-            for prefix in Self::prefixes() {
+            for prefix in folders() {
                 self.is_reading = self.verify_content && prefix == Key::blobs();
                 self.records(prefix).await?;
             }
@@ -301,6 +290,7 @@ impl<'a, B: Backend> Check<'a, B> {
             key: key.clone(),
             suspected,
             repair: self.options.repair,
+            keep: self.store.keep(EndReason::ManifestDeleted),
             now: self.store.clock.now(),
         };
         let found = self.store.backend.transact(self.durability(), recheck).await?;

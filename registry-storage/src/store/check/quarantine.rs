@@ -119,6 +119,20 @@ pub(super) async fn manifest(
     Ok(is_done)
 }
 
+/// Removes a deleted manifest that cannot be restored, because its content is another.
+pub(super) async fn deleted_manifest(
+    records: &mut dyn RecordTransaction,
+    key: &Key,
+    reason: &Problem,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let Some(stored) = records.get(key).await? else {
+        return Ok(false);
+    };
+    keep(records, key, &stored.value, reason, Vec::new(), now).await?;
+    records.remove(key).await.map(|()| true)
+}
+
 /// Puts an unreadable record into quarantine.
 pub(super) async fn unreadable(
     records: &mut dyn RecordTransaction,

@@ -19,6 +19,7 @@ use crate::record::{
 use crate::store::delete::write_tag_tombstone;
 use crate::store::edge::{read_latest, write};
 use crate::store::mount::{GrantKeys, point_grant};
+use crate::store::undelete::Keep;
 
 /// Examines a record once more, now as one step if the backend has transactions, and repairs what is still wrong.
 pub(super) struct Recheck {
@@ -26,6 +27,8 @@ pub(super) struct Recheck {
     /// What the first examination found. A record that was written since is left to another check.
     pub(super) suspected: Examined,
     pub(super) repair: bool,
+    /// How what a tag named is kept if the delete of its manifest did not reach the tag; `None` if it is not.
+    pub(super) keep: Option<Keep>,
     pub(super) now: Timestamp,
 }
 
@@ -72,7 +75,8 @@ impl Recheck {
         let now = self.now;
         match (problem, kind) {
             (Problem::DeadTag { digest }, KeyKind::Tag(repository, tag)) => {
-                write_tag_tombstone(records, repository, digest, tag, None, now).await?;
+                let keep = self.keep.as_ref();
+                write_tag_tombstone(records, repository, digest, tag, keep, now).await?;
                 Ok(true)
             }
             (Problem::MissingTagReference { digest }, KeyKind::Tag(repository, tag)) => {
@@ -100,6 +104,9 @@ impl Recheck {
             }
             (Problem::OtherContent { .. }, KeyKind::Manifest(repository, digest)) => {
                 quarantine::manifest(records, repository, digest, problem, now).await
+            }
+            (Problem::OtherContent { .. }, KeyKind::DeletedManifest { .. }) => {
+                quarantine::deleted_manifest(records, &self.key, problem, now).await
             }
             _ => Ok(false),
         }
@@ -170,6 +177,27 @@ impl Recheck {
                 // If the manifest exists, its entry is written; otherwise it has none.
                 write_referrer(records, repository, subject, referrer, now).await?;
                 Ok(true)
+            }
+            // The collector and the recorder of pulls would write the same: no number of a cycle is used twice, and no manifest
+            // counts as pulled longer ago than it was.
+            KeyKind::Cycles => {
+                let cycles = CyclesRecord {
+                    newest: now.0,
+                    sealed: Vec::new(),
+                    stamp: Stamp::new(now),
+                };
+                let written = write(records, &self.key, &cycles, &[], unchanged).await?;
+                Ok(written.is_some())
+            }
+            KeyKind::Pulled(repository) => {
+                let pulled = PulledRecord {
+                    state: State::Live,
+                    repository: repository.clone(),
+                    since: Some(now),
+                    stamp: Stamp::new(now),
+                };
+                let written = write(records, &self.key, &pulled, &[], unchanged).await?;
+                Ok(written.is_some())
             }
             _ => quarantine::unreadable(records, &self.key, kind, stored, now).await,
         }

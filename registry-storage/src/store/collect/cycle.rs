@@ -29,9 +29,26 @@ pub(super) struct Cycle {
     sealed: Arc<[(u64, u64)]>,
     grace: Duration,
     pending_limit: Duration,
-    /// Whatever was written up to then is old enough, and nothing that was written later; `None` if ages decide.
-    until: Option<Timestamp>,
+    /// What is old enough; `None` if ages decide.
+    written: Option<WrittenBefore>,
     pub(super) is_dry_run: bool,
+}
+
+/// What was written before the delete of a repository began.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct WrittenBefore {
+    /// When the delete began.
+    pub(in crate::store) begun: Timestamp,
+    /// The newest time that a record had by then. It may be in the future: the clock of another server is ahead.
+    pub(in crate::store) newest: Timestamp,
+}
+
+impl WrittenBefore {
+    /// Returns whether that includes what was `written` at a time. One in the future says nothing about when that was, but only
+    /// that server writes such times.
+    pub(in crate::store) fn includes(self, written: Timestamp, now: Timestamp) -> bool {
+        written <= self.begun || written > now && written <= self.newest
+    }
 }
 
 /// What is known of a record that a cycle decides about.
@@ -52,8 +69,8 @@ impl Cycle {
     /// Decides what to do with a record.
     pub(super) fn decide(&self, facts: Facts, now: Timestamp) -> Collect {
         let age = now.since(facts.written);
-        let is_old = match (self.until, facts.state) {
-            (Some(until), State::Live | State::Pending) => facts.written <= until,
+        let is_old = match (self.written, facts.state) {
+            (Some(written), State::Live | State::Pending) => written.includes(facts.written, now),
             (None, State::Pending) => age > self.pending_limit,
             _ => age >= self.grace,
         };
@@ -65,10 +82,10 @@ impl Cycle {
         })
     }
 
-    /// Returns a cycle that is for what was written up to a time, without a grace: the cycle of a repository's delete.
-    /// Uploads and pushes that were in progress at that time begin again.
-    pub(super) const fn for_what_was_written_until(mut self, until: Timestamp) -> Self {
-        (self.until, self.grace) = (Some(until), Duration::ZERO);
+    /// Returns a cycle that is for what was written before, without a grace: the cycle of a repository's delete. Uploads and
+    /// pushes that were in progress at that time begin again.
+    pub(super) const fn for_what_was_written(mut self, written: WrittenBefore) -> Self {
+        (self.written, self.grace) = (Some(written), Duration::ZERO);
         self
     }
 
@@ -99,7 +116,7 @@ impl<B: Backend> Store<B> {
             sealed: sealed.into(),
             grace: options.grace,
             pending_limit: self.options.upload_idle_limit.saturating_add(COMMIT_MARGIN),
-            until: None,
+            written: None,
             is_dry_run: options.is_dry_run,
         })
     }

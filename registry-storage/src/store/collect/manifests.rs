@@ -7,7 +7,7 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
-use super::cycle::{Cycle, Facts};
+use super::cycle::{Cycle, Facts, WrittenBefore};
 use super::grants::{Candidates, DIGESTS_IN_MEMORY};
 use super::{BlobCount, CollectOptions, CollectReport};
 use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction, Version};
@@ -46,20 +46,20 @@ struct CollectedManifests {
 }
 
 impl<B: Backend> Store<B> {
-    /// Removes the manifests and blobs that were written to a repository until a time and that no tag needs, in as many
+    /// Removes the manifests and blobs that were written to a repository before and that no tag needs, in as many
     /// cycles as it takes. Returns `None` if a manifest cannot be read: nobody knows what it names.
     pub(in crate::store) async fn collect_all_of(
         &self,
         repository: &RepositoryName,
-        until: Timestamp,
+        written: WrittenBefore,
         keep: Option<&Keep>,
         observer: &dyn MaintenanceObserver,
     ) -> Result<Option<RemovedContent>, Error> {
         let mut removed = RemovedContent::default();
-        // Each cycle condemns or removes something that is not younger than the time, or is the last one.
+        // Each cycle condemns or removes something that was written before, or is the last one.
         loop {
             let cycle = self.begin_cycle(&CollectOptions::new()).await?;
-            let cycle = cycle.for_what_was_written_until(until);
+            let cycle = cycle.for_what_was_written(written);
             let Some(manifests) = self.collect_manifests(&cycle, repository, keep).await? else {
                 return Ok(None);
             };

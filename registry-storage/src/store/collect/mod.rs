@@ -21,6 +21,7 @@ use registry_core::Error;
 pub(super) use self::blobs::{digests, write_candidates};
 pub(super) use self::changed::mark_changed;
 use self::cycle::Facts;
+pub(super) use self::cycle::WrittenBefore;
 pub use self::retention::{RetainOptions, RetainReport};
 use super::Store;
 use super::edge::read_cached;
@@ -276,6 +277,9 @@ impl<B: Backend> Store<B> {
         } else {
             Forget::Old
         };
+        if !options.is_dry_run {
+            self.fit_kept(None).await?;
+        }
         report.deleted = self.forget(Key::all_kept(), forget, options.is_dry_run).await?;
         self.collect_repositories(&cycle, is_full, &mut report, observer)
             .await?;

@@ -112,7 +112,10 @@ impl<B: Backend> Store<B> {
                 .keeping(self.keep(EndReason::ManifestDeleted))
                 .with(may_delete.clone(), begun);
             match transact_all(&*self.backend, DeleteManifest::durability, delete).await? {
-                Outcome::Deleted => return Ok(()),
+                Outcome::Deleted => {
+                    self.fit_kept_of(repository).await;
+                    return Ok(());
+                }
                 Outcome::Absent => return Err(self.unknown_manifest(repository).await?),
                 Outcome::Refused(error) => return Err(error),
                 Outcome::Changed => {}
@@ -154,6 +157,7 @@ impl<B: Backend> Store<B> {
         };
         let deleted = self.backend.transact(Durability::Synced, delete).await?;
         if deleted {
+            self.fit_kept_of(repository).await;
             Ok(())
         } else {
             Err(self.unknown_manifest(repository).await?)

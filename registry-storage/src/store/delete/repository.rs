@@ -21,10 +21,11 @@ use crate::chain::State;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::observer::{MaintenanceObserver, Step as Progress};
-use crate::pages::Pages;
+use crate::pages::{Pages, Values};
 use crate::record::{ManifestRecord, RepositoryRecord, SessionRecord, Stamp, TagRecord, state_of_size};
 use crate::store::Store;
-use crate::store::edge::{read_cached, read_latest, write};
+use crate::store::collect::WrittenBefore;
+use crate::store::edge::{Found, read_cached, read_latest, write};
 use crate::store::pulled::forget_pulled;
 use crate::store::steps::{Counted, Step, transact_all};
 use crate::store::undelete::{Forget, Keep};
@@ -85,7 +86,7 @@ impl<B: Backend> Store<B> {
         observer: &dyn MaintenanceObserver,
     ) -> Result<RepositoryDeleted, Error> {
         let immutable = options.immutable.clone();
-        let until = self.clock.now();
+        let begun = self.clock.now();
         if self.is_adopting().await? {
             let message =
                 "the distribution registry's folders are being adopted; delete the repository after that";
@@ -100,15 +101,17 @@ impl<B: Backend> Store<B> {
             let forgotten = self.forget(Key::kept_of(repository), Forget::All, false).await?;
             is_known |= forgotten.forgotten_manifests + forgotten.forgotten_tags > 0;
         }
+        let newest = self.newest_written(repository).await?.unwrap_or(begun);
+        let written = WrittenBefore { begun, newest };
         let mut deleted = RepositoryDeleted {
             cancelled_uploads: self.cancel_uploads(repository).await?,
             tags: self
-                .delete_tags(repository, immutable, until, keep.as_ref(), observer)
+                .delete_tags(repository, immutable, written, keep.as_ref(), observer)
                 .await?,
             ..RepositoryDeleted::default()
         };
         let Some(removed) = self
-            .collect_all_of(repository, until, keep.as_ref(), observer)
+            .collect_all_of(repository, written, keep.as_ref(), observer)
             .await?
         else {
             let message = format!(
@@ -123,14 +126,43 @@ impl<B: Backend> Store<B> {
         if !is_known && deleted == RepositoryDeleted::default() {
             return Err(ErrorCode::NameUnknown.into());
         }
-        deleted.restorable_until = keep.map(|keep| keep.until());
         self.remove_dead_referrers(repository).await?;
         deleted.is_gone = self.remove_from_catalog(repository).await?;
         // What stays, and blobs that can be restored, the next cycle counts.
         self.forget_usage(repository).await?;
         drop(self.touched.at_end(repository));
         self.note_freed();
+        self.fit_kept_of(repository).await;
+        if let Some(until) = keep.map(|keep| keep.until()) {
+            let is_kept = self.is_kept_until(repository, until).await?;
+            deleted.restorable_until = is_kept.then_some(until);
+        }
         Ok(deleted)
+    }
+
+    /// Returns when the newest tag or manifest of a repository was written, by the clock of the server that wrote it: it may be
+    /// ahead.
+    async fn newest_written(&self, repository: &RepositoryName) -> Result<Option<Timestamp>, Error> {
+        let mut newest = None;
+        let is_visible = |entry: &RecordEntry| state_of_size(entry.size).is_visible();
+        // The cycles report a record that cannot be read.
+        let mut tags = Values::of(Key::tags(repository), is_visible);
+        while let Some(read) = tags.next(&*self.backend).await? {
+            let read = read.iter().filter_map(|(_, stored)| {
+                let (tag, _) = Found::<TagRecord>::new(stored.as_ref()).ok()?.record?;
+                Some(tag.stamp.written)
+            });
+            newest = newest.max(read.max());
+        }
+        let mut manifests = Values::of(Key::manifests(repository), is_visible);
+        while let Some(read) = manifests.next(&*self.backend).await? {
+            let read = read.iter().filter_map(|(_, stored)| {
+                let (manifest, _) = Found::<ManifestRecord>::new(stored.as_ref()).ok()?.record?;
+                Some(manifest.stamp.written)
+            });
+            newest = newest.max(read.max());
+        }
+        Ok(newest)
     }
 
     async fn require_no_immutable_tag(
@@ -191,12 +223,12 @@ impl<B: Backend> Store<B> {
         Ok(cancelled)
     }
 
-    /// Deletes the tags that were written until a time.
+    /// Deletes the tags that were written before.
     async fn delete_tags(
         &self,
         repository: &RepositoryName,
         immutable: Option<TagFilter>,
-        until: Timestamp,
+        written: WrittenBefore,
         keep: Option<&Keep>,
         observer: &dyn MaintenanceObserver,
     ) -> Result<u64, Error> {
@@ -210,7 +242,7 @@ impl<B: Backend> Store<B> {
             let delete = DeleteTags {
                 repository: repository.clone(),
                 tags: tags.filter(|tag| !is_immutable(tag)).collect(),
-                until,
+                written,
                 keep: keep.cloned(),
                 now: self.clock.now(),
                 deleted: 0,
@@ -263,12 +295,12 @@ impl<B: Backend> Store<B> {
     }
 }
 
-/// Deletes the tags that were written until a time, and returns how many.
+/// Deletes the tags that were written before, and returns how many.
 #[derive(Clone)]
 struct DeleteTags {
     repository: RepositoryName,
     tags: Vec<Tag>,
-    until: Timestamp,
+    written: WrittenBefore,
     keep: Option<Keep>,
     now: Timestamp,
     deleted: u64,
@@ -295,7 +327,10 @@ impl Transaction for DeleteTags {
             let found = read_latest::<TagRecord>(&mut records, &key).await?;
             let unchanged = found.unchanged();
             // A tag that is written at the same time is another push's.
-            let Some((record, _)) = found.visible().filter(|(tag, _)| tag.stamp.written <= self.until) else {
+            let Some((record, _)) = found
+                .visible()
+                .filter(|(tag, _)| self.written.includes(tag.stamp.written, self.now))
+            else {
                 continue;
             };
             if let Some(keep) = &self.keep {

@@ -12,7 +12,7 @@ use registry_core::storage::NewManifest;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
 
 pub(super) use self::accounts::Accounted;
-use self::accounts::{Accounts, key_of};
+use self::accounts::{Account, Accounts, key_of};
 use self::ledger::record_of;
 use super::Store;
 use super::edge::read_cached;
@@ -37,6 +37,20 @@ pub struct QuotaUsage {
 /// Returns whether a quota refused something, which nothing else in a store does with this code.
 pub(super) fn is_over_quota(error: &Error) -> bool {
     error.code() == ErrorCode::Denied
+}
+
+/// How many bytes are left in a quota.
+#[derive(Debug)]
+pub(super) struct SpareBytes {
+    account: Account,
+    pub(super) bytes: u64,
+}
+
+impl SpareBytes {
+    /// Returns whether the quota is one of this repository's.
+    pub(super) fn matches(&self, repository: &RepositoryName) -> bool {
+        self.account.matches(repository)
+    }
 }
 
 impl<B: Backend> Store<B> {
@@ -65,7 +79,7 @@ impl<B: Backend> Store<B> {
     }
 
     /// Refuses what does not fit now. Whether it fits is decided when it is written.
-    async fn require_room(&self, repository: &RepositoryName, more: Amount) -> Result<(), Error> {
+    pub(super) async fn require_room(&self, repository: &RepositoryName, more: Amount) -> Result<(), Error> {
         let Some(accounts) = self.backend.accounts().filter(|accounts| accounts.may_refuse()) else {
             return Ok(());
         };
@@ -74,6 +88,33 @@ impl<B: Backend> Store<B> {
             account.require_room(repository, count.used, more)?;
         }
         Ok(())
+    }
+
+    /// Returns the quotas that limit bytes, of one repository or of all, with how many are left in each. One that was not
+    /// counted yet is left out.
+    pub(super) async fn spare_bytes(
+        &self,
+        repository: Option<&RepositoryName>,
+    ) -> Result<Vec<SpareBytes>, Error> {
+        let mut spare = Vec::new();
+        let Some(accounts) = self.backend.accounts() else {
+            return Ok(spare);
+        };
+        for account in &accounts.all {
+            let limit = account.quotas.iter().filter_map(|quota| quota.bytes).min();
+            let is_wanted = repository.is_none_or(|repository| account.matches(repository));
+            let Some(limit) = limit.filter(|_| is_wanted) else {
+                continue;
+            };
+            let count = record_of(self.backend.get(&account.key).await?.as_ref());
+            if count.counted.is_some() {
+                spare.push(SpareBytes {
+                    account: account.clone(),
+                    bytes: limit.saturating_sub(count.used.bytes),
+                });
+            }
+        }
+        Ok(spare)
     }
 
     fn has_quota(&self, repository: &RepositoryName) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use registry_core::{Error, RepositoryName, Timestamp};
 
-use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction};
+use crate::backend::{Again, Backend, Durability, RecordEntry, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::pages::Pages;
@@ -68,28 +68,53 @@ impl<B: Backend> Store<B> {
         while let Some(page) = pages.next(&*self.backend).await? {
             let mut old = Vec::new();
             for entry in page {
-                let (until, repository) = match KeyKind::of(&entry.key) {
-                    Some(KeyKind::PastTag { until, .. }) => (until, None),
-                    Some(KeyKind::DeletedManifest {
-                        until, repository, ..
-                    }) => (until, Some(repository)),
+                let (until, is_manifest) = match KeyKind::of(&entry.key) {
+                    Some(KeyKind::PastTag { until, .. }) => (until, false),
+                    Some(KeyKind::DeletedManifest { until, .. }) => (until, true),
                     _ => continue,
                 };
                 let is_forgotten = forget == Forget::All || until <= now;
-                counted.add(is_forgotten, repository.is_some(), until);
+                counted.add(is_forgotten, is_manifest, until);
                 if is_forgotten && !is_dry_run {
-                    old.push((entry.key, repository));
+                    old.push(entry.key);
                 }
             }
-            for entries in old.chunks(ENTRIES_PER_TRANSACTION) {
-                let remove = RemoveKept {
-                    entries: entries.to_vec(),
-                    now,
-                };
-                self.backend.transact(Durability::Deferred, remove).await?;
-            }
+            self.remove_kept(old).await?;
         }
         Ok(counted)
+    }
+
+    /// Returns whether something of a repository is kept until a time, or longer.
+    pub(in crate::store) async fn is_kept_until(
+        &self,
+        repository: &RepositoryName,
+        time: Timestamp,
+    ) -> Result<bool, Error> {
+        let mut pages = Pages::of(Key::kept_of(repository));
+        while let Some(page) = pages.next(&*self.backend).await? {
+            let is_kept = |entry: &RecordEntry| match KeyKind::of(&entry.key) {
+                Some(KeyKind::PastTag { until, .. } | KeyKind::DeletedManifest { until, .. }) => {
+                    until >= time
+                }
+                _ => false,
+            };
+            if page.iter().any(is_kept) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes entries of what is kept.
+    pub(super) async fn remove_kept(&self, kept: Vec<Key>) -> Result<(), Error> {
+        for entries in kept.chunks(ENTRIES_PER_TRANSACTION) {
+            let remove = RemoveKept {
+                entries: entries.to_vec(),
+                now: self.clock.now(),
+            };
+            self.backend.transact(Durability::Deferred, remove).await?;
+        }
+        Ok(())
     }
 }
 
@@ -97,7 +122,7 @@ impl<B: Backend> Store<B> {
 /// these name is named no longer.
 #[derive(Clone)]
 struct RemoveKept {
-    entries: Vec<(Key, Option<RepositoryName>)>,
+    entries: Vec<Key>,
     now: Timestamp,
 }
 
@@ -110,9 +135,11 @@ impl Transaction for RemoveKept {
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         let mut repositories = BTreeSet::new();
-        for (key, repository) in self.entries {
+        for key in self.entries {
             records.remove(&key).await?;
-            repositories.extend(repository);
+            if let Some(KeyKind::DeletedManifest { repository, .. }) = KeyKind::of(&key) {
+                repositories.insert(repository);
+            }
         }
         for repository in repositories {
             mark_changed(records, &Key::changed(&repository), self.now).await?;

@@ -1,12 +1,12 @@
 //! Reading what tags named before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use registry_core::storage::{Page, PageRequest, TagEnd, TagValue};
-use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
+use registry_core::{Digest, Error, RepositoryName, Tag};
 
-use super::plan::Allowed;
-use crate::backend::{Backend, LIST_LIMIT, RecordEntry};
+use super::plan::{Allowed, Planner};
+use crate::backend::{Backend, LIST_LIMIT};
 use crate::chain::names;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
@@ -66,116 +66,158 @@ impl<B: Backend> Store<B> {
     ) -> Result<Page<TagValue>, Error> {
         let all = Key::past_tags(repository);
         let prefix = tag.map_or_else(|| all.clone(), |tag| Key::past_tags_of(repository, tag));
-        let is_first = page.last.is_none();
-        let after = page.last.map(|last| all.join(&last));
         let limit = page.limit.clamp(1, LIST_LIMIT - 1);
+        let after = page.last.map(|last| all.join(&last));
         let listed = self.backend.list(&prefix, after.as_ref(), limit + 1).await?;
-        let following = listed.get(limit).and_then(|entry| tag_of(&entry.key));
         let has_more = listed.len() > limit;
-        let past: Vec<RecordEntry> = listed.into_iter().take(limit).collect();
-        let last = past.last().map(|entry| entry.key.clone());
-        let next = last.and_then(|key| key.after(&all)).filter(|_| has_more);
-        let mut values = Values {
-            repository,
-            restorable: BTreeMap::new(),
-            seen: BTreeSet::new(),
-            items: Vec::new(),
-        };
-        let past: Vec<Key> = keys(past).collect();
+        let past: Vec<Key> = keys(listed).collect();
         let stored = self.backend.get_all(&past).await?;
-        let mut of_tag: Option<(Tag, Present)> = None;
+        let mut values = Values::new(self, repository, limit);
+        // What a tag names now comes after its past values, which may all have been on the page before.
+        if let Some(tag) = after.as_ref().map_or_else(|| tag.cloned(), tag_of) {
+            values.begin(tag).await?;
+        }
+        let mut is_cut = false;
         for (key, stored) in past.into_iter().zip(stored) {
             let Some(tag) = tag_of(&key) else { continue };
-            if of_tag.as_ref().is_none_or(|(before, _)| *before != tag) {
-                values.add_present(of_tag.take());
-                let present = self.present(repository, &tag).await?;
-                of_tag = Some((tag.clone(), present));
+            if values.tag() != Some(&tag) {
+                is_cut = !values.end().await?;
+                if !is_cut {
+                    values.begin(tag.clone()).await?;
+                }
             }
-            let is_present = of_tag.as_ref().is_some_and(|(_, present)| present.is(&key));
+            is_cut |= values.is_full();
+            if is_cut {
+                break;
+            }
             // `check` reports a record that cannot be read.
             let found = Found::<PastTagRecord>::new(stored.as_ref()).ok();
-            if let Some((record, _)) = found.and_then(|found| found.record).filter(|_| !is_present) {
-                self.add_past(&mut values, tag, &key, record).await?;
-            }
+            let record = found.and_then(|found| found.record).map(|(record, _)| record);
+            values.add_past(tag, key, record).await?;
         }
-        match (of_tag, tag) {
-            (Some((tag, present)), _) if following.as_ref() != Some(&tag) => {
-                values.add_present(Some((tag, present)));
-            }
-            (None, Some(tag)) if is_first => {
-                let present = self.present(repository, tag).await?;
-                values.add_present(Some((tag.clone(), present)));
-            }
-            _ => {}
+        if !is_cut && !has_more {
+            is_cut = !values.end().await?;
         }
+        let next = values.position.filter(|_| is_cut || has_more);
         Ok(Page {
             items: values.items,
-            next,
+            next: next.and_then(|last| last.after(&all)),
         })
     }
-
-    async fn add_past(
-        &self,
-        values: &mut Values<'_>,
-        tag: Tag,
-        key: &Key,
-        record: PastTagRecord,
-    ) -> Result<(), Error> {
-        let Some(KeyKind::PastTag { until, nonce, .. }) = KeyKind::of(key) else {
-            return Ok(());
-        };
-        // Two pushes at the same time may both have written down that it ends, and only one of them moved the tag.
-        if !values.seen.insert(nonce) {
-            return Ok(());
-        }
-        let restorable = match values.restorable.get(&record.digest) {
-            Some(known) => *known,
-            None => {
-                let plan = self
-                    .plan(values.repository, &record.digest, Allowed::default())
-                    .await?;
-                let restorable = plan.ok().map(|plan| plan.until.unwrap_or(Timestamp(u64::MAX)));
-                values.restorable.insert(record.digest.clone(), restorable);
-                restorable
-            }
-        };
-        values.items.push(TagValue {
-            tag,
-            digest: record.digest,
-            since: record.since,
-            principal: record.principal,
-            end: Some(TagEnd {
-                at: record.stamp.written,
-                reason: record.reason,
-                principal: record.ended_by,
-                restorable_until: restorable.map(|restorable| restorable.min(until)),
-            }),
-        });
-        Ok(())
-    }
 }
 
-/// The values that were read.
-struct Values<'a> {
+/// The values of a page.
+struct Values<'a, B> {
+    store: &'a Store<B>,
     repository: &'a RepositoryName,
-    /// Until when manifests can be restored.
-    restorable: BTreeMap<Digest, Option<Timestamp>>,
+    planner: Planner<'a, B>,
+    limit: usize,
+    /// The tag whose values come now.
+    current: Option<(Tag, Present)>,
     seen: BTreeSet<uuid::Uuid>,
     items: Vec<TagValue>,
+    /// Where the next page begins: after this past value, or after everything of a tag.
+    position: Option<Key>,
 }
 
-impl Values<'_> {
-    fn add_present(&mut self, present: Option<(Tag, Present)>) {
-        let Some((tag, present)) = present else { return };
-        if let Some(record) = present.counted() {
+impl<'a, B: Backend> Values<'a, B> {
+    fn new(store: &'a Store<B>, repository: &'a RepositoryName, limit: usize) -> Self {
+        Self {
+            store,
+            repository,
+            planner: Planner::new(store, repository, Allowed::default()),
+            limit,
+            current: None,
+            seen: BTreeSet::new(),
+            items: Vec::new(),
+            position: None,
+        }
+    }
+
+    fn tag(&self) -> Option<&Tag> {
+        self.current.as_ref().map(|(tag, _)| tag)
+    }
+
+    const fn is_full(&self) -> bool {
+        self.items.len() >= self.limit
+    }
+
+    async fn begin(&mut self, tag: Tag) -> Result<(), Error> {
+        let present = self.store.present(self.repository, &tag).await?;
+        self.current = Some((tag, present));
+        Ok(())
+    }
+
+    /// Adds what the tag names now, or named until the delete of its manifest, which has not reached the tag; returns `false` if
+    /// there is no room for it.
+    async fn end(&mut self) -> Result<bool, Error> {
+        let Some((tag, present)) = self.current.take() else {
+            return Ok(true);
+        };
+        let end = match present.dangling() {
+            Some(record) => match self.end_of(&record.digest).await? {
+                Some(end) => Some(end),
+                None => return Ok(true),
+            },
+            None => None,
+        };
+        let Some(record) = present.record else {
+            return Ok(true);
+        };
+        if self.is_full() {
+            return Ok(false);
+        }
+        // `~` sorts after every key of a past value.
+        self.position = Some(Key::past_tags_of(self.repository, &tag).join("~"));
+        self.items.push(TagValue {
+            tag,
+            digest: record.digest,
+            since: record.stamp.written,
+            principal: record.principal,
+            end,
+        });
+        Ok(true)
+    }
+
+    /// Returns how a manifest that is gone ended, if it is kept.
+    async fn end_of(&mut self, digest: &Digest) -> Result<Option<TagEnd>, Error> {
+        let Some((key, _)) = self.store.newest_deleted(self.repository, digest).await? else {
+            return Ok(None);
+        };
+        let Some((deleted, _)) = self.store.read_deleted(digest, &key).await? else {
+            return Ok(None);
+        };
+        Ok(Some(TagEnd {
+            at: deleted.stamp.written,
+            reason: deleted.reason,
+            principal: String::new(),
+            restorable_until: self.planner.restorable_until(digest).await?,
+        }))
+    }
+
+    async fn add_past(&mut self, tag: Tag, key: Key, record: Option<PastTagRecord>) -> Result<(), Error> {
+        let is_present = self.current.as_ref().is_some_and(|(_, present)| present.is(&key));
+        if let Some(KeyKind::PastTag { until, nonce, .. }) = KeyKind::of(&key)
+            && let Some(record) = record.filter(|_| !is_present)
+            // Two pushes at the same time may both have written down that it ends, and only one of them moved the tag.
+            && self.seen.insert(nonce)
+        {
+            let restorable = self.planner.restorable_until(&record.digest).await?;
             self.items.push(TagValue {
                 tag,
-                digest: record.digest.clone(),
-                since: record.stamp.written,
-                principal: record.principal.clone(),
-                end: None,
+                digest: record.digest,
+                since: record.since,
+                principal: record.principal,
+                end: Some(TagEnd {
+                    at: record.stamp.written,
+                    reason: record.reason,
+                    principal: record.ended_by,
+                    restorable_until: restorable.map(|restorable| restorable.min(until)),
+                }),
             });
         }
+        self.position = Some(key);
+        Ok(())
     }
 }
 

@@ -4,11 +4,15 @@ use bytes::Bytes;
 use registry_core::storage::EndReason;
 use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
 
-use crate::backend::{Backend, Condition, RecordTransaction};
+use crate::backend::{Backend, Condition, LIST_LIMIT, RecordEntry, RecordTransaction};
 use crate::key::Key;
+use crate::key_kind::KeyKind;
 use crate::record::{DeletedManifestRecord, ManifestRecord, PastTagRecord, Stamp, TagRecord};
 use crate::store::Store;
 use crate::store::edge::write;
+
+/// How many past values of one tag are kept. The oldest goes first.
+const VALUES_PER_TAG: usize = 100;
 
 /// That what is about to be moved or deleted is kept, until when, and why it ends.
 #[derive(Clone, Debug)]
@@ -59,7 +63,31 @@ impl Keep {
         value: &TagRecord,
         is_counted: bool,
     ) -> Result<Key, Error> {
-        let key = Key::past_tag(repository, tag, self.until, value.stamp.nonce());
+        let past = Key::past_tags_of(repository, tag);
+        let kept = records.list(&past, None, LIST_LIMIT).await?;
+        let of = |entry: &RecordEntry| match KeyKind::of(&entry.key) {
+            Some(KeyKind::PastTag { until, nonce, .. }) => Some((until, nonce)),
+            _ => None,
+        };
+        // So the keys are in the order in which the values ended, whatever the clock says, and `keepdeleted` is by now. What
+        // was written down for this value before, which then did not end, is replaced.
+        let nonce = value.stamp.nonce();
+        let others = kept.iter().filter_map(of).filter(|(_, other)| *other != nonce);
+        let newest = others
+            .map(|(until, _)| Timestamp(until.0.saturating_add(1)))
+            .max();
+        let key = Key::past_tag(
+            repository,
+            tag,
+            newest.max(Some(self.until)).unwrap_or(self.until),
+            nonce,
+        );
+        let surplus = (kept.len() + 1).saturating_sub(VALUES_PER_TAG);
+        for (at, entry) in kept.iter().enumerate().filter(|(_, entry)| entry.key != key) {
+            if at < surplus || of(entry).is_some_and(|(_, other)| other == nonce) {
+                records.remove(&entry.key).await?;
+            }
+        }
         let past = PastTagRecord {
             digest: value.digest.clone(),
             since: value.stamp.written,
@@ -76,7 +104,7 @@ impl Keep {
         Ok(key)
     }
 
-    /// Keeps a manifest that is about to go Dead.
+    /// Keeps a manifest that is about to go Dead. Its content is that of its earlier deletes, so it replaces what they left.
     pub(in crate::store) async fn manifest(
         &self,
         records: &mut dyn RecordTransaction,
@@ -85,6 +113,8 @@ impl Keep {
         manifest: &ManifestRecord,
         content: &Bytes,
     ) -> Result<(), Error> {
+        let earlier = Key::deleted_manifest_of(repository, digest);
+        let earlier = records.list(&earlier, None, LIST_LIMIT).await?;
         let key = Key::deleted_manifest(repository, digest, self.until, &manifest.incarnation);
         let deleted = DeletedManifestRecord {
             media_type: manifest.media_type.clone(),
@@ -93,6 +123,9 @@ impl Keep {
             stamp: Stamp::new(self.now),
         };
         write(records, &key, &deleted, content, Condition::Any).await?;
+        for earlier in earlier.into_iter().filter(|earlier| earlier.key != key) {
+            records.remove(&earlier.key).await?;
+        }
         Ok(())
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! [`keep`] writes it before the tag or the manifest itself changes, so a crash in between leaves an entry for what is still
 //! there, which readers pass over. The collector counts what a kept manifest names as named ([`named`]), which only
-//! lengthens its grace, and removes the entries whose time is over ([`forget`]). Nothing else relies on them: a [`restore`] is an
+//! lengthens its grace, and removes the entries whose time is over ([`forget`]), or for which quotas have no room ([`fit`]). Nothing else relies on them: a [`restore`] is an
 //! ordinary push of the kept bytes, which is refused if content that it needs is gone.
 
+mod fit;
 mod forget;
 mod history;
 mod keep;

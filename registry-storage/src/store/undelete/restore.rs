@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use registry_core::storage::{Manifest, NewManifest, RestoreTag, RestoredTag};
+use registry_core::quota::Amount;
+use registry_core::storage::{EndReason, Manifest, NewManifest, RestoreTag, RestoredTag};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag};
 
-use super::plan::{Allowed, Deleted, Plan, not_kept};
+use super::plan::{Allowed, Deleted, Plan, Planner, not_kept};
 use crate::backend::{Backend, RecordEntry};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::pages::Values;
-use crate::record::{DeletedManifestRecord, PastTagRecord};
+use crate::record::{DeletedManifestRecord, ManifestRecord, PastTagRecord, TagRecord};
 use crate::store::Store;
 use crate::store::delete::parse_manifest;
-use crate::store::edge::Found;
+use crate::store::edge::{Found, read_cached};
 
 /// How many deleted manifests that refer to another one are looked at, some hundred bytes each.
 const REFERRERS_LIMIT: usize = 100_000;
@@ -26,8 +27,8 @@ impl<B: Backend> Store<B> {
         restore: &RestoreTag,
     ) -> Result<Manifest, Error> {
         let digest = self.value_to_restore(repository, restore).await?;
-        let plan = self.plan(repository, &digest, Allowed::by(restore)).await??;
-        Ok(plan.manifest)
+        let mut planner = Planner::new(self, repository, Allowed::by(restore));
+        Ok(planner.plan(&digest).await??.manifest)
     }
 
     /// Restores a tag, as [`restore_tag`](registry_core::storage::ManifestStorage::restore_tag) says.
@@ -38,7 +39,7 @@ impl<B: Backend> Store<B> {
     ) -> Result<RestoredTag, Error> {
         let allowed = Allowed::by(&restore);
         let digest = self.value_to_restore(repository, &restore).await?;
-        let root = self.plan(repository, &digest, allowed).await??;
+        let root = Planner::new(self, repository, allowed).plan(&digest).await??;
         let present = self.present(repository, &restore.tag).await?;
         let replaced = present.counted().map(|record| record.digest.clone());
         if restore.is_immutable && replaced.as_ref().is_some_and(|named| *named != digest) {
@@ -60,13 +61,17 @@ impl<B: Backend> Store<B> {
         let referrers = self
             .referrers_of(repository, &root, allowed, &mut restored)
             .await?;
-        for plan in referrers.iter().rev() {
-            self.push_all(repository, &plan.steps, allowed, &mut restored)
-                .await?;
+        let mut steps: Vec<&Deleted> = Vec::new();
+        let mut seen = BTreeSet::new();
+        let plans = referrers.iter().rev().chain([&root]);
+        for step in plans.flat_map(|plan| &plan.steps) {
+            if seen.insert(&step.digest) {
+                steps.push(step);
+            }
         }
-        self.push_all(repository, &root.steps, allowed, &mut restored)
+        self.require_room_to_restore(repository, &steps, &restore.tag)
             .await?;
-        let tagged = self.new_manifest(root.manifest, allowed).await?;
+        let tagged = self.new_manifest(root.manifest.clone(), allowed).await?;
         let tags = vec![restore.tag];
         let tagged = NewManifest {
             immutable_tags: if restore.is_immutable {
@@ -78,8 +83,15 @@ impl<B: Backend> Store<B> {
             principal: restore.principal,
             ..tagged
         };
-        self.push_manifest(repository, tagged).await?;
-        Ok(restored)
+        let mut pushed = Vec::new();
+        let outcome = self
+            .push_all(repository, &steps, allowed, tagged, &mut pushed)
+            .await;
+        restored.manifests = pushed.len() as u64;
+        if outcome.is_err() {
+            self.take_back(repository, &pushed).await;
+        }
+        outcome.map(|()| restored)
     }
 
     /// Returns what the tag is to name.
@@ -112,22 +124,21 @@ impl<B: Backend> Store<B> {
             return Ok(Some(record.digest.clone()));
         }
         let named = present.counted().map(|record| &record.digest);
-        let ended = |past: &PastTagRecord| (past.stamp.written, past.since);
-        let mut newest: Option<PastTagRecord> = None;
+        let mut newest = None;
+        // The keys are in the order in which the values ended.
         let mut past = Values::of(Key::past_tags_of(repository, tag), |_: &RecordEntry| true);
         while let Some(read) = past.next(&*self.backend).await? {
-            for (key, stored) in read {
+            for (key, stored) in read.into_iter().rev() {
                 let found = Found::<PastTagRecord>::new(stored.as_ref()).ok();
                 let record = found.and_then(|found| found.record).map(|(record, _)| record);
                 let other = record.filter(|record| named != Some(&record.digest) && !present.is(&key));
-                // How long values are kept may have changed, so the keys need not be in the order in which they ended.
-                newest = match (newest, other) {
-                    (Some(newest), Some(other)) if ended(&other) < ended(&newest) => Some(newest),
-                    (newest, other) => other.or(newest),
-                };
+                if let Some(record) = other {
+                    newest = Some(record.digest);
+                    break;
+                }
             }
         }
-        Ok(newest.map(|record| record.digest))
+        Ok(newest)
     }
 
     /// Returns what it takes to bring back what refers to what is to be restored, each after what it refers to.
@@ -139,26 +150,23 @@ impl<B: Backend> Store<B> {
         restored: &mut RestoredTag,
     ) -> Result<Vec<Plan>, Error> {
         let mut plans = Vec::new();
-        if root.steps.is_empty() {
-            return Ok(plans);
-        }
         let of_subjects = self.deleted_referrers(repository).await?;
-        let mut subjects: Vec<Digest> = root.steps.iter().map(|step| step.digest.clone()).collect();
+        let mut subjects = root.manifests.clone();
         let mut seen: BTreeSet<Digest> = subjects.iter().cloned().collect();
         while let Some(subject) = subjects.pop() {
             for referrer in of_subjects.get(&subject).into_iter().flatten() {
                 if !seen.insert(referrer.clone()) {
                     continue;
                 }
-                let Ok(plan) = self.plan(repository, referrer, allowed).await? else {
+                let mut planner = Planner::new(self, repository, allowed);
+                let Ok(plan) = planner.plan(referrer).await? else {
                     restored.referrers_left_out += 1;
                     continue;
                 };
-                if !plan.steps.is_empty() {
-                    restored.referrers += 1;
-                    subjects.extend(plan.steps.iter().map(|step| step.digest.clone()));
-                    plans.push(plan);
-                }
+                let is_gone = plan.steps.iter().any(|step| step.digest == *referrer);
+                restored.referrers += u64::from(is_gone);
+                subjects.extend(plan.manifests.iter().cloned());
+                plans.push(plan);
             }
         }
         Ok(plans)
@@ -189,19 +197,62 @@ impl<B: Backend> Store<B> {
         Ok(of_subjects)
     }
 
+    /// Refuses a restore for which there is no room now, before anything of it is pushed.
+    async fn require_room_to_restore(
+        &self,
+        repository: &RepositoryName,
+        steps: &[&Deleted],
+        tag: &Tag,
+    ) -> Result<(), Error> {
+        let named = read_cached::<TagRecord>(&*self.backend, &Key::tag(repository, tag)).await?;
+        let more = Amount {
+            bytes: steps.iter().map(|step| step.size).sum(),
+            manifests: steps.len() as u64,
+            tags: u64::from(!named.state().is_visible()),
+        };
+        self.require_room(repository, more).await
+    }
+
+    /// Pushes what was deleted, each as it was, and then the manifest with the tag. What was pushed is in `pushed`.
     async fn push_all(
         &self,
         repository: &RepositoryName,
-        steps: &[Deleted],
+        steps: &[&Deleted],
         allowed: Allowed,
-        restored: &mut RestoredTag,
+        tagged: NewManifest,
+        pushed: &mut Vec<Digest>,
     ) -> Result<(), Error> {
-        for Deleted { digest, key } in steps {
-            let manifest = self.read_deleted(digest, key).await?;
-            let manifest = manifest.ok_or_else(|| not_kept(digest))?;
+        for Deleted { digest, key, .. } in steps {
+            if self.find_live(repository, digest).await?.is_some() {
+                // Another restore, or a push, was faster.
+                continue;
+            }
+            let deleted = self.read_deleted(digest, key).await?;
+            let (_, manifest) = deleted.ok_or_else(|| not_kept(digest))?;
             let new = self.new_manifest(manifest, allowed).await?;
             self.push_manifest(repository, new).await?;
-            restored.manifests += 1;
+            pushed.push(digest.clone());
+        }
+        self.push_manifest(repository, tagged).await
+    }
+
+    /// Deletes what a restore that was refused pushed, unless a tag names it by now. It is kept as before.
+    async fn take_back(&self, repository: &RepositoryName, pushed: &[Digest]) {
+        // An index goes before its manifests.
+        for digest in pushed.iter().rev() {
+            if let Err(error) = self.take_back_one(repository, digest).await {
+                tracing::warn!(%repository, %digest, %error, "a manifest of a refused restore stays without a tag");
+            }
+        }
+    }
+
+    async fn take_back_one(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
+        let manifest = Key::manifest(repository, digest);
+        let found = read_cached::<ManifestRecord>(&*self.backend, &manifest).await?;
+        let version = found.version().filter(|_| found.state().is_visible());
+        if let Some(version) = version.cloned() {
+            let keep = self.keep(EndReason::ManifestDeleted);
+            self.delete_untagged(repository, digest, version, keep).await?;
         }
         Ok(())
     }
