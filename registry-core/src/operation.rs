@@ -213,10 +213,17 @@ impl<'a> Operation<'a> {
             Request::DeleteBlob { repository, digest } => {
                 Self::within(repository, Delete, Target::Blob(digest))
             }
-            Request::ListTagHistory { repository, tag, .. } => {
-                let target = tag.as_ref().map_or(Target::Repository, Target::Tag);
-                Self::within(repository, Pull, target)
-            }
+            Request::ListTagHistory {
+                repository,
+                tag: Some(tag),
+                ..
+            } => Self::within(repository, Pull, Target::Tag(tag)),
+            // It says which tags there are.
+            Request::ListTagHistory {
+                repository,
+                tag: None,
+                ..
+            } => Self::within(repository, List, Target::Repository),
             Request::RestoreTag { repository, tag, .. } => Self::within(repository, Push, Target::Tag(tag)),
             Request::DeleteRepository { repository } => Self::within(repository, Delete, Target::Repository),
         }

@@ -65,6 +65,9 @@ fn what_was_deleted_is_restored_by_whoever_may_push_it() {
     let history = bob.get("_registry/tags/history?tag=latest");
     history.expect_status(200);
     assert!(!history.summary().contains("root"), "{}", history.summary());
+    // Which tags there are is known to whoever may list them.
+    bob.get("_registry/tags/history").expect_error(&[403], DENIED);
+    root.get("_registry/tags/history").expect_status(200);
     restore(&bob, "tag=latest").expect_error(&[403], DENIED);
     // Alice may not move a tag.
     restore(&alice, "tag=latest").expect_error(&[409], DENIED);

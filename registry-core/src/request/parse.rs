@@ -64,17 +64,17 @@ impl Request {
             }),
             Route::TagHistory { name } => Ok(Self::ListTagHistory {
                 repository: name.parse()?,
-                tag: parsed(input.query.first("tag"))?,
+                tag: parsed(input.query.given("tag")?)?,
                 page: input.page()?,
             }),
             Route::RestoreTag { name } => {
                 let repository = name.parse()?;
-                let tag = parsed(input.query.first("tag"))?;
+                let tag = parsed(input.query.given("tag")?)?;
                 let tag = tag.ok_or_else(|| Error::new(ErrorCode::Unsupported, "name the tag with ?tag="))?;
                 Ok(Self::RestoreTag {
                     repository,
                     tag,
-                    digest: parsed(input.query.first("digest"))?,
+                    digest: parsed(input.query.given("digest")?)?,
                 })
             }
         }

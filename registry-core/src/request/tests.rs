@@ -319,6 +319,18 @@ fn what_is_malformed_is_refused_with_its_code() {
         ("POST", "/v2/a/_registry/tags/restore".into(), Unsupported),
         (
             "POST",
+            "/v2/a/_registry/tags/restore?tag=v1&digest=".into(),
+            Unsupported,
+        ),
+        (
+            "POST",
+            "/v2/a/_registry/tags/restore?tag=v1&digest".into(),
+            Unsupported,
+        ),
+        ("POST", "/v2/a/_registry/tags/restore?tag=".into(), Unsupported),
+        ("GET", "/v2/a/_registry/tags/history?tag=".into(), Unsupported),
+        (
+            "POST",
             "/v2/a/_registry/tags/restore?tag=v1&digest=v1".into(),
             DigestInvalid,
         ),
