@@ -1,5 +1,6 @@
 //! The commands that a server runs when it is asked through its socket.
 
+use registry_core::policy::ImmutableTagRule;
 use registry_storage::Maintenance;
 use serde::Deserialize;
 
@@ -35,6 +36,24 @@ pub(super) enum AnyCommand {
 }
 
 impl Command for AnyCommand {
+    fn bound_by(self, immutable: &[ImmutableTagRule]) -> Self {
+        match self {
+            Self::Collect(command) => Self::Collect(command.bound_by(immutable)),
+            Self::DeleteRepository(command) => Self::DeleteRepository(command.bound_by(immutable)),
+            Self::ExplainRetention(command) => Self::ExplainRetention(command.bound_by(immutable)),
+            Self::RestoreTag(command) => Self::RestoreTag(command.bound_by(immutable)),
+            // An import moves tags on purpose, and none of the others moves or deletes one.
+            other @ (Self::Check(_)
+            | Self::Backup(_)
+            | Self::Adopt(_)
+            | Self::ExportDistribution(_)
+            | Self::ExportOci(_)
+            | Self::ImportOci(_)
+            | Self::TagHistory(_)
+            | Self::ShowUsage(_)) => other,
+        }
+    }
+
     async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
         match self {
             Self::Check(command) => command.run(store, reporter).await,

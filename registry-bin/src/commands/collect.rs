@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::HumanBytes;
 use registry_core::Timestamp;
+use registry_core::policy::ImmutableTagRule;
 use registry_core::retention::{Retention, RetentionPolicy};
 use registry_storage::filesystem::is_root;
 use registry_storage::{
@@ -194,6 +195,11 @@ const fn has_no_policy(retention: &Retention) -> bool {
 }
 
 impl Command for CollectRequest {
+    fn bound_by(mut self, immutable: &[ImmutableTagRule]) -> Self {
+        self.retention.immutable.extend_from_slice(immutable);
+        self
+    }
+
     fn only_reads(&self) -> bool {
         self.dry_run
     }

@@ -36,8 +36,8 @@ Repositories below it (team/app/tools) are others and stay. What is pushed to it
 Its tags can be restored for `collector.keepdeleted` (7 days), one by one, with `tags restore`; the blobs that they need stay until then. With
 --purge they cannot, and bytes that no repository has any more are freed by the next sweep, within an hour; `collect` does one at once.
 
-If the repository has a tag that `tags.immutable` of the configuration names, nothing is deleted and the exit code is 1; without the
-configuration file (--storage alone), no tag is immutable. The exit code is 1, too, if there is no such repository, or if something
+If the repository has a tag that `tags.immutable` of the configuration names, or of a server that has the folder, nothing is deleted and
+the exit code is 1. Without a server and the configuration file (--storage alone), no tag is immutable. The exit code is 1, too, if there is no such repository, or if something
 of it stays. Nothing is asked, no rule of `access` counts, and no notification is sent.")]
 pub(crate) struct Delete {
     /// The repository.
@@ -65,14 +65,10 @@ pub(crate) fn run(command: &RepositoriesCommand) -> Result<bool, Failure> {
     let RepositoriesCommand::Delete(delete) = command;
     let loaded = load(&delete.configuration.store(), &[])?;
     let _log = Logging::of(&loaded.configuration).start();
-    let immutable = if delete.force {
-        Vec::new()
-    } else {
-        loaded.configuration.tags.immutable_rules()?
-    };
     let request = DeleteRepository {
         repository: delete.repository.clone(),
-        immutable,
+        immutable: loaded.configuration.tags.immutable_rules()?,
+        force: delete.force,
         purge: delete.purge,
         json: delete.json,
     };
@@ -85,19 +81,29 @@ pub(crate) fn run(command: &RepositoriesCommand) -> Result<bool, Failure> {
 pub(super) struct DeleteRepository {
     repository: RepositoryName,
     immutable: Vec<ImmutableTagRule>,
+    /// Immutable tags go, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    force: bool,
     purge: bool,
     json: bool,
 }
 
 impl Command for DeleteRepository {
+    fn bound_by(mut self, immutable: &[ImmutableTagRule]) -> Self {
+        self.immutable.extend_from_slice(immutable);
+        self
+    }
+
     async fn run(self, store: &dyn Maintenance, reporter: Reporter) -> Result<Outcome, Failure> {
         let Self {
             repository,
             immutable,
+            force,
             purge,
             json,
         } = self;
         let immutable = ImmutableTags::new(immutable, Arc::new(AllowAll)).immutable_tags(&repository);
+        let immutable = immutable.filter(|_| !force);
         let options = DeleteRepositoryOptions::new().immutable(immutable).purge(purge);
         let deleted = store.delete_repository(&repository, &options, &reporter).await;
         let deleted = deleted.map_err(|cause| match cause.code() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use registry_core::policy::ImmutableTagRule;
 use registry_core::retention::{Keeper, Retention, Verdict, Verdicts};
 use registry_core::storage::PageRequest;
 use registry_core::{ErrorCode, RepositoryName, Timestamp};
@@ -87,6 +88,11 @@ pub(super) struct ExplainRetention {
 const REPOSITORIES_PER_PAGE: usize = 1000;
 
 impl Command for ExplainRetention {
+    fn bound_by(mut self, immutable: &[ImmutableTagRule]) -> Self {
+        self.retention.immutable.extend_from_slice(immutable);
+        self
+    }
+
     fn only_reads(&self) -> bool {
         true
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use registry_core::operation::{AllowAll, Authorizer as _};
-use registry_core::policy::ImmutableTags;
+use registry_core::policy::{ImmutableTagRule, ImmutableTags};
 use registry_core::storage::{
     EndReason, PageRequest, RestoreTag, RestoredTag, TagEnd, TagRestored, TagValue,
 };
@@ -106,8 +106,8 @@ Examples:
 
 A manifest that was deleted comes back as it was, with the manifests of an index, and with the signatures and other referrers that were
 deleted. What the tag names now is kept in turn. A deleted repository comes back tag by tag. If content is gone that the manifest
-needs, nothing is restored and the message says what is missing. An immutable tag (`tags.immutable` of the configuration) is not
-moved, but comes back if it was deleted. The exit code is 1, too, if a referrer was left out because content that it needs is gone.")]
+needs, nothing is restored and the message says what is missing. An immutable tag (`tags.immutable` of the configuration, and of a
+server that has the folder) is not moved, but comes back if it was deleted. The exit code is 1, too, if a referrer was left out because content that it needs is gone.")]
 pub(crate) struct Restore {
     /// The tag, and the digest that it is to name. [default: what it named last]
     #[arg(value_name = "REPOSITORY:TAG[@DIGEST]")]
@@ -162,10 +162,8 @@ fn restore_tag(restore: &Restore) -> Result<bool, Failure> {
             "name a tag: {repository}:TAG; `tags history` shows which there were"
         )));
     };
-    let immutable = configuration.tags.immutable_rules()?;
-    let immutable = ImmutableTags::new(immutable, Arc::new(AllowAll)).immutable_tags(&repository);
     let request = RestoreRequest {
-        is_immutable: immutable.is_some_and(|immutable| immutable(&tag)),
+        is_immutable: is_immutable(configuration.tags.immutable_rules()?, &repository, &tag),
         allow_missing: configuration.validation.allow_missing_content,
         allow_sparse_indexes: configuration.validation.allows_sparse_indexes(),
         repository,
@@ -174,6 +172,11 @@ fn restore_tag(restore: &Restore) -> Result<bool, Failure> {
         json: restore.json,
     };
     execute(configuration, request)
+}
+
+fn is_immutable(rules: Vec<ImmutableTagRule>, repository: &RepositoryName, tag: &Tag) -> bool {
+    let immutable = ImmutableTags::new(rules, Arc::new(AllowAll)).immutable_tags(repository);
+    immutable.is_some_and(|immutable| immutable(tag))
 }
 
 /// How many past values are listed at once.
@@ -325,6 +328,11 @@ pub(super) struct RestoreRequest {
 }
 
 impl Command for RestoreRequest {
+    fn bound_by(mut self, immutable: &[ImmutableTagRule]) -> Self {
+        self.is_immutable |= is_immutable(immutable.to_vec(), &self.repository, &self.tag);
+        self
+    }
+
     async fn run(self, store: &dyn Maintenance, _: Reporter) -> Result<Outcome, Failure> {
         let Self {
             repository,

@@ -1,5 +1,6 @@
 //! What a command is, on either side of the socket.
 
+use registry_core::policy::ImmutableTagRule;
 use registry_storage::Maintenance;
 
 use super::Reporter;
@@ -17,6 +18,15 @@ pub(crate) trait Command: Send + Sync + 'static {
     /// Returns what becomes of a folder that has no registry.
     fn new_folder(&self) -> NewFolder {
         NewFolder::Refused
+    }
+
+    /// Adds the rules of the server that runs it, which the configuration of who asks may lack: `--storage` alone has none.
+    #[must_use]
+    fn bound_by(self, _immutable: &[ImmutableTagRule]) -> Self
+    where
+        Self: Sized,
+    {
+        self
     }
 
     /// Runs it on an open store. Cancel safety: dropping the future stops the command, which can be started again.

@@ -16,10 +16,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use registry_core::retention::Retention;
 use registry_storage::Maintenance;
 use serde::de::DeserializeOwned;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -46,6 +47,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long to wait before the socket is created again, for example until there is room for it on a full disk.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 
+/// The rules of the server, as they are now.
+type Rules = watch::Receiver<Arc<Retention>>;
+
 /// The socket of a server. It ends with [`ControlServer::shutdown`], or when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ControlServer {
@@ -57,7 +61,7 @@ pub(crate) struct ControlServer {
 
 impl ControlServer {
     /// Listens for commands of the type `C` below a root that this process owns, so any existing socket is that of a dead server.
-    /// If the socket cannot be created, that is logged, and tried again and again.
+    /// The immutable tags of `rules` bind each command. If the socket cannot be created, that is logged, and tried again and again.
     ///
     /// # Errors
     /// If the path is too long for a socket.
@@ -65,6 +69,7 @@ impl ControlServer {
     pub(crate) fn start<C: Command + DeserializeOwned>(
         root: &Path,
         store: Arc<dyn Maintenance>,
+        rules: Rules,
     ) -> io::Result<Self> {
         let path = socket::path(root)?;
         let created = Arc::new(OnceLock::new());
@@ -75,7 +80,7 @@ impl ControlServer {
             })
             .ok();
         let listening = listen_later(root.to_owned(), path.clone(), Arc::clone(&created), listener);
-        let task = tokio::spawn(async move { accept::<C>(listening.await, store).await });
+        let task = tokio::spawn(async move { accept::<C>(listening.await, store, rules).await });
         Ok(Self {
             identity: created,
             path,
@@ -160,7 +165,11 @@ fn remove_socket(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept<C: Command + DeserializeOwned>(listener: UnixListener, store: Arc<dyn Maintenance>) {
+async fn accept<C: Command + DeserializeOwned>(
+    listener: UnixListener,
+    store: Arc<dyn Maintenance>,
+    rules: Rules,
+) {
     let permits = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
     let mut connections = JoinSet::new();
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
@@ -170,9 +179,9 @@ async fn accept<C: Command + DeserializeOwned>(listener: UnixListener, store: Ar
         };
         match stream {
             Ok((stream, _)) => {
-                let store = Arc::clone(&store);
+                let (store, rules) = (Arc::clone(&store), rules.clone());
                 connections.spawn(async move {
-                    serve::<C>(stream, store).await;
+                    serve::<C>(stream, store, rules).await;
                     drop(permit);
                 });
             }
@@ -184,8 +193,8 @@ async fn accept<C: Command + DeserializeOwned>(listener: UnixListener, store: Ar
     }
 }
 
-async fn serve<C: Command + DeserializeOwned>(stream: UnixStream, store: Arc<dyn Maintenance>) {
-    let service = service_fn(move |request| answer::<C>(request, Arc::clone(&store)));
+async fn serve<C: Command + DeserializeOwned>(stream: UnixStream, store: Arc<dyn Maintenance>, rules: Rules) {
+    let service = service_fn(move |request| answer::<C>(request, Arc::clone(&store), rules.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
@@ -202,6 +211,7 @@ type Answer = Response<Either<Full<Bytes>, Lines>>;
 async fn answer<C: Command + DeserializeOwned>(
     request: Request<Incoming>,
     store: Arc<dyn Maintenance>,
+    rules: Rules,
 ) -> Result<Answer, Infallible> {
     if request.method() != Method::POST || request.uri().path() != TARGET {
         return Ok(refusal(
@@ -219,6 +229,7 @@ async fn answer<C: Command + DeserializeOwned>(
         Ok(command) => {
             let asked = String::from_utf8_lossy(&body);
             tracing::info!(command = %asked, "a command came through the socket");
+            let command = command.bound_by(&rules.borrow().immutable);
             Response::new(Either::Right(StreamBody::new(Box::pin(lines(command, store)))))
         }
         Err(error) => refusal(

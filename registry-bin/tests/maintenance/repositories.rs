@@ -73,8 +73,11 @@ fn an_immutable_tag_of_the_configuration_keeps_a_repository_unless_it_is_forced(
     push(&repository, "latest", 1);
     push(&repository, "v1", 1);
     let delete = ["repositories", "delete", "a", "config.yml"];
-    let said = failure(folder.path(), &delete);
-    assert!(said.contains("the tag v1 is immutable"), "{said}");
+    // The server has the rule, if the command has not.
+    for of in [&["config.yml"][..], &["--storage", "root"]] {
+        let said = failure(folder.path(), &[&delete[..3], of].concat());
+        assert!(said.contains("the tag v1 is immutable"), "{said}");
+    }
     repository.get("manifests/latest").expect_status(200);
     let said = success(folder.path(), &[&delete[..], &["--force"]].concat());
     assert!(

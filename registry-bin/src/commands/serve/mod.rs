@@ -130,7 +130,7 @@ async fn serve_until_signal(
     let Some((storage, reserved)) = opened.await? else {
         return Ok(());
     };
-    let control = start_control(&location, &storage);
+    let control = start_control(&location, &storage, retention.subscribe());
     start_health_checks(configuration, &health, &storage.store)?;
     telemetry.add_storage(Arc::clone(&storage.store));
     if let Some(usage) = storage.quota_usage() {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 use registry_core::Timestamp;
 use registry_core::printable::with_causes;
+use registry_core::retention::Retention;
 use registry_http::ServerHealth;
 use registry_storage::distribution::{self, AdoptOptions, AdoptReport, Adoption, Tree, adoption};
 use registry_storage::filesystem::backup::{is_backup, made_at};
@@ -18,6 +19,7 @@ use registry_storage::filesystem::{FilesystemBackend, is_root};
 use registry_storage::{
     Backend as _, Clock as _, Finding, Maintenance, MaintenanceObserver, Step, Store, SystemClock,
 };
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
@@ -343,7 +345,11 @@ fn bar() -> ProgressBar {
 }
 
 /// Listens for commands below a folder. If that fails, logs it; the server runs anyway.
-pub(super) fn start_control(location: &StorageLocation, storage: &OpenStorage) -> Option<ControlServer> {
+pub(super) fn start_control(
+    location: &StorageLocation,
+    storage: &OpenStorage,
+    rules: watch::Receiver<Arc<Retention>>,
+) -> Option<ControlServer> {
     let StorageLocation::Folder(root) = location else {
         // A command that can reach the bucket needs no server.
         return None;
@@ -352,7 +358,7 @@ pub(super) fn start_control(location: &StorageLocation, storage: &OpenStorage) -
         // What may be done with a read-only folder needs no server.
         return None;
     }
-    ControlServer::start::<AnyCommand>(root, Arc::clone(&storage.store))
+    ControlServer::start::<AnyCommand>(root, Arc::clone(&storage.store), rules)
         .inspect_err(|error| {
             tracing::warn!(%error, "check, backup and other commands cannot work while this server runs");
         })
