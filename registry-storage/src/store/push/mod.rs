@@ -38,11 +38,12 @@ impl<B: Backend> Store<B> {
         push.keep = keep;
         loop {
             match self.backend.transact(Durability::Synced, push).await? {
-                Step::Done(Ok(Pushed::New)) => return Ok(()),
-                Step::Done(outcome) => {
+                Step::Done(Ok(Pushed::Nothing)) => {
                     touch.forget();
-                    return outcome.map(drop);
+                    return Ok(());
                 }
+                // A push that was refused because of a tag leaves its manifest.
+                Step::Done(outcome) => return outcome.map(drop),
                 Step::More(rest) => push = rest,
             }
             if push.is_to_hold() {
