@@ -173,9 +173,7 @@ impl OpenStorage {
             let named = configuration.http.debug.named_repositories();
             Collector::start_with_retention(Arc::clone(&store), options, interval, applied.retention, named)
         });
-        // A disk is counted quickly, and commands may have changed it since.
-        let quota_counter =
-            may_change.then(|| QuotaCounter::start(Arc::clone(&store), applied.quotas, !is_bucket));
+        let quota_counter = may_change.then(|| QuotaCounter::start(Arc::clone(&store), applied.quotas));
         let scrubber = (scrub.enabled.unwrap_or(!is_bucket) && may_change).then(|| {
             let options = ScrubOptions::new()
                 .bytes_per_second(scrub.rate.get())

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry_core::Error;
+use registry_core::quota::Amount;
 use registry_core::storage::BlobContent;
+use registry_core::{Error, RepositoryName};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes_name::BytesName;
@@ -164,6 +165,16 @@ pub trait RecordTransaction: Send {
     /// client must send it again; those of the medium.
     async fn complete_bytes(&mut self, bytes: &StagedBytes, parts: &[Part], tail: Bytes)
     -> Result<(), Error>;
+
+    /// Sets aside what the next writes of this transaction add to a repository, so that a quota refuses all of them or
+    /// none; what is set aside and not used is given back at its end. Returns whether there is such a quota. A backend
+    /// has none: a [`Store`](crate::Store) wraps it.
+    ///
+    /// # Errors
+    /// [`Denied`](registry_core::ErrorCode::Denied) if a quota has no room for it; those of the medium.
+    async fn set_aside(&mut self, _repository: &RepositoryName, _more: Amount) -> Result<bool, Error> {
+        Ok(false)
+    }
 }
 
 /// Steps that read and write records: one durable, atomic step if the backend has transactions, otherwise one after the

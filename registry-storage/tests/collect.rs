@@ -28,7 +28,7 @@ use crate::support::images::{
     try_push,
 };
 use crate::support::poll_times;
-use crate::support::tamper::put_raw;
+use crate::support::tamper::{edit_header, put_raw};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -127,6 +127,7 @@ on_each_backend! {
     a_dry_run_changes_nothing
     an_unchanged_repository_is_not_read_again
     what_no_mark_tells_of_is_found_within_a_week
+    a_clock_that_was_ahead_does_not_end_the_passes
     a_manifest_that_cannot_be_read_keeps_its_repository
     an_upload_in_progress_is_left_alone
     names_of_repositories_that_begin_alike
@@ -344,6 +345,24 @@ async fn what_no_mark_tells_of_is_found_within_a_week<B: Backend>(world: World<B
     for (name, image) in names.into_iter().zip(&images) {
         assert!(!world.has_blob(name, &image.layer).await, "{name}");
     }
+}
+
+/// A pass that begins in the future would find nothing until then.
+async fn a_clock_that_was_ahead_does_not_end_the_passes<B: Backend>(world: World<B>) {
+    let image = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
+    world.collect_all().await;
+    world.delete("a", &image).await;
+    put_raw(&world.store, &Key::changed(&name("a")), Bytes::from("{} \n")).await;
+    edit_header(&world.store, &Key::pass_over_repositories(), |header| {
+        // The year 2100.
+        header["begun"] = 4_102_444_800_000_u64.into();
+    })
+    .await;
+    for _ in 0..8 {
+        world.clock.advance(DAY);
+        world.collect(DAY).await;
+    }
+    assert!(!world.has_blob("a", &image.layer).await);
 }
 
 async fn a_manifest_that_cannot_be_read_keeps_its_repository<B: Backend>(world: World<B>) {

@@ -146,7 +146,10 @@ impl<B: Backend> World<B> {
 
     async fn limit(&self, quota: Quota) {
         self.store.set_quotas(vec![quota]);
-        let counted = self.store.count_for_quotas(Some(Duration::ZERO), &()).await;
+        let counted = self
+            .store
+            .count_for_quotas(Duration::ZERO, Duration::ZERO, &())
+            .await;
         counted.unwrap();
     }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use registry_core::quota::{Amount, Quota};
-use registry_core::storage::Storage;
-use registry_core::{Error, ErrorCode};
+use registry_core::storage::{PageRequest, Storage};
+use registry_core::{Error, ErrorCode, Reference};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock, S3Double};
 use registry_storage::{
@@ -88,7 +88,10 @@ impl<B: Backend> World<B> {
     }
 
     async fn count(&self) {
-        let counted = self.store.count_for_quotas(Some(Duration::ZERO), &()).await;
+        let counted = self
+            .store
+            .count_for_quotas(Duration::ZERO, Duration::ZERO, &())
+            .await;
         counted.unwrap();
     }
 
@@ -345,6 +348,7 @@ on_each_backend! {
     what_repositories_share_is_told
     what_cannot_fit_is_refused_early
     what_is_counted_is_what_is_there
+    a_push_whose_tag_is_refused_leaves_nothing
 }
 
 /// Pushes from several stores at once, each of which has its own connection to the records.
@@ -380,6 +384,60 @@ async fn pushes_at_once_on_several_stores_never_exceed_a_quota() {
     assert_eq!(push_at_once(&worlds, 32, LARGE).await, 10);
     assert_eq!(worlds[0].used().await.bytes, 10 * LARGE as u64);
     worlds[1].assert_counted().await;
+}
+
+/// What is refused because of its tag is not published at all, although others took the last tags meanwhile.
+async fn a_push_whose_tag_is_refused_leaves_nothing<B: Backend>(world: World<B>) {
+    world.limit(&[quota(&["team/**"], None, Some(5))]);
+    let subject = image(99, 100, None);
+    let images: Vec<_> = (0..24).map(|seed| image(seed, 100, Some(&subject))).collect();
+    let repository = |number: usize| format!("team/{}", number % 12);
+    for (number, image) in images.iter().enumerate() {
+        for content in [&image.config, &image.layer] {
+            push_blob(world.storage(), &repository(number), content).await;
+        }
+    }
+    let mut running = tokio::task::JoinSet::new();
+    for (number, image) in images.iter().enumerate() {
+        let (store, bytes, repository) = (Arc::clone(&world.store), image.bytes.clone(), repository(number));
+        running.spawn(async move {
+            let tag = number.to_string();
+            let pushed = put(&*store, &repository, Some(&tag), IMAGE, &bytes).await;
+            (number, pushed)
+        });
+    }
+    let mut taken = Vec::new();
+    for (number, pushed) in running.join_all().await {
+        match pushed {
+            Ok(()) => taken.push(number),
+            refused => assert_denied(&refused),
+        }
+    }
+    assert_eq!(taken.len(), 5);
+    let used = world.used().await;
+    assert_eq!((used.manifests, used.tags), (5, 5));
+    let page = |limit| PageRequest { last: None, limit };
+    for (number, image) in images.iter().enumerate() {
+        let repository = name(&repository(number));
+        let read = world
+            .storage()
+            .get_manifest(&repository, &Reference::Digest(image.digest.clone()))
+            .await;
+        assert_eq!(read.is_ok(), taken.contains(&number));
+        let referrers = world
+            .storage()
+            .list_referrers(&repository, &subject.digest, page(100).into())
+            .await
+            .unwrap();
+        let is_listed = referrers.items.iter().any(|entry| entry.digest == image.digest);
+        assert_eq!(is_listed, taken.contains(&number));
+    }
+    let catalog = world.storage().list_repositories(page(100)).await.unwrap().items;
+    let mut with_images: Vec<_> = taken.iter().map(|number| name(&repository(*number))).collect();
+    with_images.sort();
+    with_images.dedup();
+    assert_eq!(catalog, with_images);
+    world.assert_counted().await;
 }
 
 /// Each of them adds the blob to the count, and one of them publishes it.

@@ -226,8 +226,8 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// Those of the medium.
     async fn quota_usage(&self, quotas: &[Quota]) -> Result<Vec<QuotaUsage>, Error>;
 
-    /// Counts from the records what the repositories of quotas have, for each quota for which that is not known exactly, or
-    /// was counted longer ago than `after`.
+    /// Counts from the records what the repositories of quotas have, for each quota for which that is not known, or was
+    /// counted at least `after` ago; `inexact_after` if it is [not exact](QuotaUsage::is_exact).
     ///
     /// Pushes go on and are counted meanwhile; some of them may count twice until the next count. It lists the tags,
     /// manifests and blobs of these repositories, and reads the records of the manifests and of the right to each blob.
@@ -239,7 +239,8 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// Those of the medium.
     async fn count_for_quotas(
         &self,
-        after: Option<Duration>,
+        after: Duration,
+        inexact_after: Duration,
         observer: &dyn MaintenanceObserver,
     ) -> Result<usize, Error>;
 

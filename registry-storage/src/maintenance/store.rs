@@ -111,10 +111,11 @@ impl<B: Backend> Maintenance for Store<B> {
 
     async fn count_for_quotas(
         &self,
-        after: Option<Duration>,
+        after: Duration,
+        inexact_after: Duration,
         observer: &dyn MaintenanceObserver,
     ) -> Result<usize, Error> {
-        self.count_all(after, observer).await
+        self.count_all(after, inexact_after, observer).await
     }
 
     async fn require_room_for_blob(

@@ -50,6 +50,7 @@ pub use self::delete::DeleteRepositoryOptions;
 pub(crate) use self::hash::hash;
 use self::quota::Accounted;
 pub use self::quota::QuotaUsage;
+pub(crate) use self::quota::have_one_count;
 pub use self::sweep::{SweepOptions, SweepReport};
 pub use self::undelete::DeletedCount;
 use self::usage::Touched;

@@ -7,7 +7,8 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry_core::Error;
+use registry_core::quota::Amount;
+use registry_core::{Error, RepositoryName};
 
 use crate::backend::{
     Backend, Condition, Durability, Part, RecordEntry, RecordTransaction, StagedBytes, Stat, Transaction,
@@ -103,6 +104,11 @@ impl RecordTransaction for Counted<'_> {
     ) -> Result<(), Error> {
         self.count(0);
         self.records.complete_bytes(bytes, parts, tail).await
+    }
+
+    async fn set_aside(&mut self, repository: &RepositoryName, more: Amount) -> Result<bool, Error> {
+        self.count(0);
+        self.records.set_aside(repository, more).await
     }
 }
 

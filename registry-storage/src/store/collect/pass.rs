@@ -15,6 +15,10 @@ use crate::store::edge::{read_cached, write};
 /// How long a pass takes, unless it is the first one.
 const PASS_TIME: Duration = Duration::from_hours(7 * 24);
 
+/// How far ahead the clock of another server may be that began a pass. A time that is further away is that of a clock that was
+/// wrong, and nothing would be due until then.
+const CLOCK_DIFFERENCE: Duration = Duration::from_hours(1);
+
 /// After how many repositories or blobs the position is kept: as many are looked at again after a crash.
 const KEPT_AFTER: u64 = 4096;
 
@@ -69,6 +73,7 @@ impl<B: Backend> Store<B> {
         let now = self.clock.now();
         let before = read_cached::<PassRecord>(&*self.backend, &key).await.ok();
         let before = before.and_then(|before| before.record).map(|(before, _)| before);
+        let before = before.filter(|before| before.begun.since(now) <= CLOCK_DIFFERENCE);
         let mut pass = Pass {
             key,
             begun: now,

@@ -4,13 +4,14 @@ mod referrers_tag;
 mod tags;
 
 use crate::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, publish, withdraw};
+use registry_core::quota::Amount;
 use registry_core::storage::{ChildKind, EndReason, ManifestChild, NewManifest};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 use uuid::Uuid;
 
 use self::tags::WrittenTag;
 use super::delete::write_note;
-use super::edge::{contended, has_child, read_latest, rescue, write};
+use super::edge::{Found, contended, has_child, read_latest, rescue, write};
 use super::quota::is_over_quota;
 use super::steps::{Counted, Step};
 use super::undelete::Keep;
@@ -62,6 +63,10 @@ pub(super) struct PushManifest {
     now: Timestamp,
     /// The tags that this push has written, in case it has to take them back.
     written: Vec<WrittenTag>,
+    /// How many of its tags are new, so that quotas have to have room for them.
+    new_tags: u64,
+    /// This transaction has set aside what a quota has to have room for.
+    has_set_aside: bool,
     /// How many times it began again.
     attempts: usize,
     stage: Stage,
@@ -121,7 +126,7 @@ impl Transaction for PushManifest {
 
     async fn run(mut self, records: &mut dyn RecordTransaction) -> Result<Self::Output, Error> {
         let mut records = Counted::new(records);
-        while !(records.is_enough() || self.is_to_hold()) {
+        while !(records.is_enough() && !self.is_tagging() || self.is_to_hold()) {
             if let Some(outcome) = self.advance(&mut records).await? {
                 if let Some(note) = &self.note {
                     records.remove(note).await?;
@@ -129,6 +134,7 @@ impl Transaction for PushManifest {
                 return Ok(Step::Done(outcome));
             }
         }
+        self.has_set_aside = false;
         self.leave_note(&mut records).await?;
         Ok(Step::More(self))
     }
@@ -160,6 +166,8 @@ impl PushManifest {
             new: manifest,
             now,
             written: Vec::new(),
+            new_tags: 0,
+            has_set_aside: false,
             attempts: 0,
             stage: Stage::Check(0),
             note: None,
@@ -225,7 +233,9 @@ impl PushManifest {
         Ok(match stage {
             Stage::Check(at) => match self.new.tags.get(at).cloned() {
                 Some(tag) => {
-                    self.check_tag(records, &tag).await?;
+                    let found = self.check_tag(records, &tag).await?;
+                    let before = if at == 0 { 0 } else { self.new_tags };
+                    self.new_tags = before + u64::from(!found.is_counted);
                     Stage::Check(at + 1)
                 }
                 None => Stage::Enter,
@@ -250,6 +260,12 @@ impl PushManifest {
             Stage::Hold(incarnation) => Stage::Confirm(incarnation),
             last @ (Stage::Confirm(_) | Stage::RollBack(_)) => last,
         })
+    }
+
+    /// Returns whether the tags are to be written in this transaction, because room for them was set aside in it. A
+    /// request has a bounded number of tags.
+    const fn is_tagging(&self) -> bool {
+        self.has_set_aside && matches!(self.stage, Stage::Enlist(_) | Stage::Tag(..))
     }
 
     const fn is_to_hold(&self) -> bool {
@@ -366,9 +382,7 @@ impl PushManifest {
         if decision == Publish::Again {
             return Ok(self.again());
         }
-        let live = self.record(State::Live, &entered.incarnation);
-        let bytes = &self.new.manifest.bytes;
-        match write(records, &self.key, &live, bytes, manifest.unchanged()).await {
+        match self.write_live(records, &entered, &manifest).await {
             Ok(Some(_)) => {
                 self.pushed = Pushed::New;
                 Ok(Stage::Enlist(entered.incarnation))
@@ -380,6 +394,28 @@ impl PushManifest {
             }
             Err(error) => Err(Stop::Failed(error)),
         }
+    }
+
+    /// Makes the manifest Live, if quotas have room for it and its tags: a push that they refuse leaves nothing behind.
+    async fn write_live(
+        &mut self,
+        records: &mut dyn RecordTransaction,
+        entered: &Entered,
+        found: &Found<ManifestRecord>,
+    ) -> Result<Option<Version>, Error> {
+        if self.new_tags > 0 {
+            let is_new = !found.state().is_visible();
+            let size = self.new.manifest.bytes.len() as u64;
+            let more = Amount {
+                bytes: if is_new { size } else { 0 },
+                manifests: u64::from(is_new),
+                tags: self.new_tags,
+            };
+            self.has_set_aside = records.set_aside(&self.repository, more).await?;
+        }
+        let live = self.record(State::Live, &entered.incarnation);
+        let bytes = &self.new.manifest.bytes;
+        write(records, &self.key, &live, bytes, found.unchanged()).await
     }
 
     /// Returns whether a child exists. An entry of an index may be a blob: the cache indexes of `BuildKit` name layers.

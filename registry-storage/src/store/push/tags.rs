@@ -34,6 +34,8 @@ pub(super) struct FoundTag {
     unchanged: Condition,
     /// This push wrote it.
     is_own: bool,
+    /// Its record says that it names something, so that quotas count it.
+    pub(super) is_counted: bool,
 }
 
 impl PushManifest {
@@ -49,7 +51,7 @@ impl PushManifest {
             .written
             .iter()
             .any(|written| written.key == key && found.is(&written.version));
-        let unchanged = found.unchanged();
+        let (unchanged, is_counted) = (found.unchanged(), found.state().is_visible());
         let mut current = found.visible().map(|(tag, _)| tag);
         let other = current
             .clone()
@@ -98,6 +100,7 @@ impl PushManifest {
                 other,
                 unchanged,
                 is_own,
+                is_counted,
             }),
         }
     }

@@ -42,6 +42,11 @@ impl Account {
     }
 }
 
+/// Returns whether two quotas have the same count, because they have the same patterns.
+pub(crate) fn have_one_count(one: &Quota, other: &Quota) -> bool {
+    key_of(one) == key_of(other)
+}
+
 /// Returns where the count of a quota is: the order of its patterns does not matter.
 pub(super) fn key_of(quota: &Quota) -> Key {
     let mut patterns: Vec<&str> = quota.repositories.iter().map(Glob::as_str).collect();
@@ -171,9 +176,16 @@ impl<S: Transaction> Transaction for AccountedTransaction<S> {
             return self.transaction.run(records).await;
         };
         let mut ledger = Ledger::new(records, &accounts);
-        let output = self.transaction.run(&mut ledger).await?;
-        ledger.close().await?;
-        Ok(output)
+        match self.transaction.run(&mut ledger).await {
+            Ok(output) => {
+                ledger.close().await?;
+                Ok(output)
+            }
+            Err(error) => {
+                ledger.abandon().await;
+                Err(error)
+            }
+        }
     }
 }
 

@@ -16,39 +16,33 @@ use crate::record::QuotaRecord;
 use crate::store::edge::contended;
 use crate::store::{Store, TRANSACTION_ATTEMPTS};
 
-/// How many times everything is counted again at once because something was written meanwhile.
-const COUNTS: usize = 3;
-
 impl<B: Backend> Store<B> {
-    /// Counts what the repositories of quotas have, if that is not known, or was counted longer ago than `after`.
-    /// Returns for how many it did.
+    /// Counts what the repositories of quotas have, if that is not known, or was counted longer ago than `after`; than
+    /// `inexact_after` if that was not exact. Returns for how many it did.
     pub(crate) async fn count_all(
         &self,
-        after: Option<Duration>,
+        after: Duration,
+        inexact_after: Duration,
         observer: &dyn MaintenanceObserver,
     ) -> Result<usize, Error> {
         let Some(accounts) = self.backend.accounts() else {
             return Ok(0);
         };
-        let mut counted = 0;
-        for count in 0..COUNTS {
-            let after = after.filter(|_| count == 0);
-            let mut due = Vec::new();
-            for (number, account) in accounts.all.iter().enumerate() {
-                let record = record_of(self.backend.get(&account.key).await?.as_ref());
-                let age = record.counted.map(|counted| self.clock.now().since(counted));
-                let is_old = age.zip(after).is_some_and(|(age, after)| age >= after);
-                if age.is_none() || is_old || !record.is_exact {
-                    due.push(number);
-                }
+        let now = self.clock.now();
+        let mut due = Vec::new();
+        for (number, account) in accounts.all.iter().enumerate() {
+            let record = record_of(self.backend.get(&account.key).await?.as_ref());
+            let after = if record.is_exact { after } else { inexact_after };
+            // What a clock wrote that was ahead says nothing.
+            let counted = record.counted.filter(|counted| *counted <= now);
+            if counted.is_none_or(|counted| now.since(counted) >= after) {
+                due.push(number);
             }
-            if due.is_empty() {
-                break;
-            }
-            self.count_accounts(&accounts, &due, observer).await?;
-            counted = counted.max(due.len());
         }
-        Ok(counted)
+        if !due.is_empty() {
+            self.count_accounts(&accounts, &due, observer).await?;
+        }
+        Ok(due.len())
     }
 
     async fn count_accounts(
@@ -138,6 +132,8 @@ impl Transaction for ChangeCount {
             let mut count = Count::read(records, &self.key).await?;
             let record = &mut count.record;
             record.epoch = Uuid::new_v4();
+            // Until it ends: the count before it may miss what was written while nobody counted.
+            record.is_exact = false;
             if let Change::End { begun, sum } = &self.change {
                 // Some of what was added meanwhile was found too: it counts twice rather than not at all.
                 let added = record.added.minus(begun.added);

@@ -42,6 +42,16 @@ pub(super) struct Ledger<'a> {
     seen: BTreeMap<Key, VersionedRecord>,
     /// The counts that this transaction changes, if it is one step, by the number of their account.
     open: BTreeMap<usize, Count>,
+    aside: Option<Aside>,
+}
+
+/// What a transaction added to the counts of a repository before it writes anything of it.
+struct Aside {
+    repository: RepositoryName,
+    /// What is left of it.
+    amount: Amount,
+    /// The epochs of the counts when the first of it was added.
+    epochs: Vec<(usize, Uuid)>,
 }
 
 /// A count as it was read, or as it is to be written.
@@ -135,11 +145,13 @@ impl<'a> Ledger<'a> {
             accounts,
             seen: BTreeMap::new(),
             open: BTreeMap::new(),
+            aside: None,
         }
     }
 
-    /// Writes the counts, at the end of a transaction that is one step.
-    pub(super) async fn close(self) -> Result<(), Error> {
+    /// Gives back what was set aside and not used, and writes the counts if the transaction is one step.
+    pub(super) async fn close(mut self) -> Result<(), Error> {
+        self.give_back_aside().await?;
         let Self {
             records,
             accounts,
@@ -154,6 +166,35 @@ impl<'a> Ledger<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Ends a transaction that failed: what one step did is undone, otherwise what was set aside is given back.
+    pub(super) async fn abandon(mut self) {
+        if !self.accounts.is_atomic
+            && let Err(error) = self.give_back_aside().await
+        {
+            tracing::debug!(%error, "what a failed push set aside of a quota stays until the next count");
+        }
+    }
+
+    async fn give_back_aside(&mut self) -> Result<(), Error> {
+        match self.aside.take() {
+            Some(aside) if aside.amount != Amount::NONE => self.give_back(&aside.epochs, aside.amount).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what was set aside for a write, if that is enough. Returns the epochs.
+    fn take_aside(&mut self, repository: &RepositoryName, more: Amount) -> Option<Vec<(usize, Uuid)>> {
+        let aside = self
+            .aside
+            .as_mut()
+            .filter(|aside| aside.repository == *repository)?;
+        if more.minus(aside.amount) != Amount::NONE {
+            return None;
+        }
+        aside.amount = aside.amount.minus(more);
+        Some(aside.epochs.clone())
     }
 
     /// Returns what a record counts that has to meet a condition for a write; `None` if it does not meet it.
@@ -317,7 +358,11 @@ impl<'a> Ledger<'a> {
         };
         let after = amount_of(kind, &value);
         let (more, less) = (after.minus(before), before.minus(after));
-        let reserved = if more == Amount::NONE {
+        let aside = self.take_aside(repository, more);
+        let is_aside = aside.is_some();
+        let reserved = if let Some(aside) = aside {
+            aside
+        } else if more == Amount::NONE {
             Vec::new()
         } else {
             // What was visible may always stay so.
@@ -340,7 +385,10 @@ impl<'a> Ledger<'a> {
                     self.subtract(number, epoch, less).await?;
                 }
             }
-            None => self.give_back(&reserved, more).await?,
+            None => match &mut self.aside {
+                Some(aside) if is_aside => aside.amount = aside.amount.plus(more),
+                _ => self.give_back(&reserved, more).await?,
+            },
         }
         Ok(written)
     }
@@ -402,5 +450,39 @@ impl RecordTransaction for Ledger<'_> {
         tail: Bytes,
     ) -> Result<(), Error> {
         self.records.complete_bytes(bytes, parts, tail).await
+    }
+
+    async fn set_aside(&mut self, repository: &RepositoryName, more: Amount) -> Result<bool, Error> {
+        if !self.accounts.concern(repository) {
+            return Ok(false);
+        }
+        let aside = self
+            .aside
+            .as_ref()
+            .filter(|aside| aside.repository == *repository);
+        let lacking = more.minus(aside.map_or(Amount::NONE, |aside| aside.amount));
+        if lacking == Amount::NONE {
+            return Ok(true);
+        }
+        let epochs = self
+            .reserve(repository, lacking, self.accounts.may_refuse())
+            .await?;
+        match self
+            .aside
+            .as_mut()
+            .filter(|aside| aside.repository == *repository)
+        {
+            // A count since its epochs makes the sum too high at most.
+            Some(aside) => aside.amount = aside.amount.plus(lacking),
+            None => {
+                self.give_back_aside().await?;
+                self.aside = Some(Aside {
+                    repository: repository.clone(),
+                    amount: lacking,
+                    epochs,
+                });
+            }
+        }
+        Ok(true)
     }
 }

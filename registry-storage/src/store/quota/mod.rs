@@ -12,6 +12,7 @@ use registry_core::storage::NewManifest;
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
 
 pub(super) use self::accounts::Accounted;
+pub(crate) use self::accounts::have_one_count;
 use self::accounts::{Account, Accounts, key_of};
 use self::ledger::record_of;
 use super::Store;
