@@ -21,8 +21,8 @@ const SHORT_GRACE: Duration = Duration::from_hours(1);
 /// Returns the keys that do not act as written, each with a sentence of which it is the subject.
 pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(Cow<'static, str>, String)> {
     let mut remarks = limited(configuration);
-    for (index, remark) in retention::remarks(&configuration.retention) {
-        remarks.push((format!("retention[{index}]").into(), remark.to_owned()));
+    for (index, remark) in retention::remarks(&configuration.retention, &configuration.tags) {
+        remarks.push((format!("retention[{index}]").into(), remark));
     }
     let http = &configuration.http;
     let (auth, token) = (&configuration.auth, configuration.auth.token.as_ref());

@@ -187,12 +187,42 @@ fn a_policy_that_is_mistyped_or_drops_everything_is_told() {
             "  - repositories: ['**']\n    tags: ['*']\n    keep: [{newest: 3, pushedwithin: 1h}]\n    untagged: 1h\n",
             "drops every tag that it names",
         ),
+        (
+            "  - repositories: ['**']\n    tags: ['*']\n    keep: [{tags: ['other'], newest: 1}, {pushedwithin: 1h}]\n",
+            "drops tags and frees nothing",
+        ),
+        (
+            "  - repositories: ['team/*']\n    tags: ['*']\n    keep: [{tags: ['nothing-has-this']}]\n    untagged: 1h\n",
+            "drops tags that no entry of `keep` names, such as `latest`, even if they were just pushed",
+        ),
+        (
+            "  - repositories: ['**']\n    tags: ['*']\n    keep: [{versionsperminor: 2}]\n    untagged: 1h\n",
+            "drops tags that are no version, such as `latest`, even",
+        ),
+        (
+            "  - repositories: ['**']\n    tags: ['*']\n    keep: [{versionsperminor: 2}, {tags: ['latest']}]\n",
+            "drops tags that are no version, such as `main`, even",
+        ),
+        (
+            "  - repositories: ['**']\n    tags: ['pr-*', 'v*']\n    keep: [{tags: ['v*'], newest: 2}]\n",
+            "drops tags that no entry of `keep` names, such as `pr-1`, even",
+        ),
     ] {
         let (is_good, said) = check(retention);
         assert!(
             is_good && said.contains(&format!("retention[0] {expected}")),
             "{retention}: {said}"
         );
+    }
+    for retention in [
+        "  - repositories: ['**']\n    tags: ['*']\n    keep: [{newest: 1}, {versionsperminor: 2}]\n    untagged: 1h\n",
+        "  - repositories: ['**']\n    tags: ['*.*.*']\n    keep: [{versionsperminor: 2}]\n    untagged: 1h\n",
+        "  - repositories: ['**']\n    tags: ['*']\n    keep: [{tags: ['v*']}, {pushedwithin: 1h}]\n    untagged: 1h\n",
+        "  - repositories: ['**']\n    tags: ['*']\n    keep: [{versionsperminor: 2}]\n    untagged: 1h\ntags:\n  \
+         immutable: [{repositories: ['**'], tags: ['*']}]\n",
+    ] {
+        let (is_good, said) = check(retention);
+        assert!(is_good && !said.contains("retention[0]"), "{retention}: {said}");
     }
 }
 

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use registry_core::retention::{KeepRule, Retention, RetentionPolicy};
+use registry_core::policy::Glob;
+use registry_core::retention::{Facts, KeepRule, Retention, RetentionPolicy, TagFacts, Verdict};
+use registry_core::{Algorithm, Digest, RepositoryName, Tag, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -150,23 +152,110 @@ const SHORTEST_TIME: Duration = Duration::from_secs(1);
 const TOO_SHORT: &str = "must be a second at least; write for example 168h";
 
 /// Returns what is surprising about policies: the index of the policy, and a sentence of which it is the subject.
-pub(in crate::config) fn remarks(policies: &[Policy]) -> Vec<(usize, &'static str)> {
+pub(in crate::config) fn remarks(policies: &[Policy], tags: &Tags) -> Vec<(usize, String)> {
     let mut remarks = Vec::new();
     for (index, policy) in policies.iter().enumerate() {
         if !policy.tags.is_empty() && policy.untagged.is_none() {
             remarks.push((
                 index,
-                "drops tags and frees nothing, because manifests without a tag stay; `untagged: 168h` lets them go",
+                "drops tags and frees nothing, because manifests without a tag stay; `untagged: 168h` lets them go"
+                    .to_owned(),
             ));
         }
-        let is_timed = |keep: &Keep| keep.pushed_within.is_some() || keep.pulled_within.is_some();
-        if !policy.keep.is_empty() && policy.keep.iter().all(is_timed) {
+        // Its own values are checked elsewhere.
+        let Ok(retention) = retention(std::slice::from_ref(policy), tags) else {
+            continue;
+        };
+        if let Some(tag) = dropped_at_once(&retention) {
+            let why = if is_dropped_as_no_version(&retention, &tag) {
+                "that are no version"
+            } else {
+                "that no entry of `keep` names"
+            };
+            remarks.push((
+                index,
+                format!(
+                    "drops tags {why}, such as `{tag}`, even if they were just pushed; another entry of `keep`, such as \
+                     `newest: 10`, prevents that"
+                ),
+            ));
+        }
+        let verdicts: Vec<Verdict> = examples(&retention)
+            .iter()
+            .filter_map(|tag| verdict_alone(&retention, tag))
+            .collect();
+        let is_timed = |verdict: &Verdict| matches!(verdict, Verdict::Kept { until: Some(_), .. });
+        if verdicts.iter().any(is_timed)
+            && verdicts
+                .iter()
+                .all(|verdict| is_timed(verdict) || verdict.is_dropped())
+        {
             remarks.push((
                 index,
                 "drops every tag that it names once nothing is pushed or pulled for long enough; another entry of `keep`, such as \
-                 `newest: 1`, prevents that",
+                 `newest: 1`, prevents that"
+                    .to_owned(),
             ));
         }
     }
     remarks
+}
+
+/// Returns a tag that the only policy drops although it was pushed just now and is alone in its repository.
+fn dropped_at_once(retention: &Retention) -> Option<Tag> {
+    let mut examples = examples(retention).into_iter();
+    examples.find(|tag| verdict_alone(retention, tag).is_some_and(|verdict| verdict.is_dropped()))
+}
+
+/// Returns whether a tag that is dropped would stay if entries for versions were for all tags.
+fn is_dropped_as_no_version(retention: &Retention, tag: &Tag) -> bool {
+    let mut of_all = retention.clone();
+    for keep in of_all.policies.iter_mut().flat_map(|policy| &mut policy.keep) {
+        keep.versions_per_major = None;
+        keep.versions_per_minor = None;
+    }
+    verdict_alone(&of_all, tag).is_some_and(|verdict| !verdict.is_dropped())
+}
+
+/// Returns examples of the tags that the only policy may drop: common ones, and one of each pattern.
+fn examples(retention: &Retention) -> Vec<Tag> {
+    let policies = retention.policies.iter();
+    let patterns = policies.flat_map(|policy| {
+        let of_entries = policy.keep.iter().flat_map(|keep| &keep.tags);
+        policy.tags.iter().chain(of_entries).map(example_of)
+    });
+    let common = ["latest", "main", "1.2.3"].map(str::to_owned);
+    let texts = common.into_iter().chain(patterns);
+    let mut examples: Vec<Tag> = texts.filter_map(|text| text.parse().ok()).collect();
+    let is_named = |tag: &Tag| {
+        let mut globs = retention.policies.iter().flat_map(|policy| &policy.tags);
+        globs.any(|glob| glob.matches(tag.as_str()))
+    };
+    examples.retain(is_named);
+    examples
+}
+
+/// Returns a name that a pattern matches.
+fn example_of(glob: &Glob) -> String {
+    glob.as_str().replace("**", "*").replace('*', "1")
+}
+
+/// Returns what the only policy decides about a tag that was pushed just now and is alone in its repository; `None` if its
+/// patterns of repositories match none.
+fn verdict_alone(retention: &Retention, tag: &Tag) -> Option<Verdict> {
+    let repositories = retention.policies.first()?.repositories.iter();
+    let repository: RepositoryName = repositories.map(example_of).find_map(|name| name.parse().ok())?;
+    let now = Timestamp::default();
+    let facts = Facts {
+        tags: vec![TagFacts {
+            tag: tag.clone(),
+            digest: Digest::of(Algorithm::Sha256, &[]),
+            pushed: now,
+            pulled: None,
+        }],
+        pulls_since: Some(now),
+        ..Facts::default()
+    };
+    let verdicts = retention.evaluate_tags(&repository, &facts, now);
+    Some(verdicts.into_iter().next()?.1)
 }
