@@ -10,7 +10,10 @@ use registry_storage::distribution::{AdoptReport, Defect, Tree};
 
 use crate::count::count;
 use crate::failure::Failure;
-use crate::ownership::owner_note;
+use crate::ownership::{closed_note, owner_note};
+
+/// The folder of the repositories in a root.
+const REPOSITORIES: &str = "docker/registry/v2/repositories";
 
 /// Finds the tree in a root.
 ///
@@ -18,9 +21,9 @@ use crate::ownership::owner_note;
 /// If there is none, or it cannot be examined.
 pub(crate) fn find(root: &Path) -> Result<Tree, Failure> {
     find_if_there(root)?.ok_or_else(|| {
-        failure(root).because(
-            "there is no folder docker/registry/v2/repositories; name the `rootdirectory` of the distribution registry",
-        )
+        failure(root).because(format!(
+            "there is no folder {REPOSITORIES}; name the `rootdirectory` of the distribution registry"
+        ))
     })
 }
 
@@ -29,13 +32,21 @@ pub(crate) fn find(root: &Path) -> Result<Tree, Failure> {
 /// # Errors
 /// If it cannot be examined.
 pub(crate) fn find_if_there(root: &Path) -> Result<Option<Tree>, Failure> {
-    Tree::find(root).map_err(|cause| {
-        let remedy = match cause.kind() {
-            io::ErrorKind::PermissionDenied => "run this registry as the owner of the files",
-            _ => "name the folder that has docker/registry/v2 itself as `rootdirectory`",
-        };
-        let note = owner_note(root, &cause);
-        failure(root).because(format!("{cause}{note}; {remedy}"))
+    Tree::find(root).map_err(|cause| match cause.kind() {
+        // It may well be a store, so adoption is not the business of whoever asked.
+        io::ErrorKind::PermissionDenied if root.join(".").metadata().is_err() => {
+            let note = closed_note(root, &cause);
+            Failure::new(format!("cannot look into {}", root.display())).because(format!("{cause}{note}"))
+        }
+        io::ErrorKind::PermissionDenied => {
+            let note = owner_note(&root.join(REPOSITORIES), &cause);
+            failure(root).because(format!(
+                "{cause}{note}; run this registry as the owner of the files"
+            ))
+        }
+        _ => failure(root).because(format!(
+            "{cause}; name the folder that has docker/registry/v2 itself as `rootdirectory`"
+        )),
     })
 }
 

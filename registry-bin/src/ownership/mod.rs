@@ -37,12 +37,40 @@ pub(crate) fn require_user_of(root: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     Err(Failure::new(format!(
-        "{} belongs to {}, whose server could not use what root makes there; type: sudo -u {} {}",
+        "{} belongs to {}, whose server could not use what root makes there; type: {}",
         root.display(),
         described(owner),
-        name(owner).unwrap_or_else(|| format!("'#{owner}'")),
-        shell_line(std::env::args_os()),
+        line_as(owner),
     )))
+}
+
+/// Returns the line that runs this command as a user.
+fn line_as(user: u32) -> String {
+    format!(
+        "sudo -u {} {}",
+        name(user).unwrap_or_else(|| format!("'#{user}'")),
+        shell_line(std::env::args_os())
+    )
+}
+
+/// Returns the user to whom a whole store belongs, or may belong as far as this process can see, if that is not `user`.
+fn other_owner_of(root: &Path, user: u32) -> Option<u32> {
+    let owner = root.metadata().ok()?.uid();
+    let has_records = match root.join(RECORDS).metadata() {
+        Ok(records) => records.uid() == owner,
+        Err(cause) => cause.kind() != io::ErrorKind::NotFound,
+    };
+    (owner != user && has_records).then_some(owner)
+}
+
+/// Returns what to append to an error about a folder that this process may not enter: who owns it, and what to type.
+pub(crate) fn closed_note(root: &Path, cause: &io::Error) -> String {
+    let note = owner_note(root, cause);
+    let owner = user().and_then(|user| other_owner_of(root, user));
+    match owner.filter(|_| !note.is_empty()) {
+        Some(owner) => format!("{note}; type: {}", line_as(owner)),
+        None => note,
+    }
 }
 
 /// Returns the user and the group of the folder in which root creates a file: the file is for them. Returns `None` if this
@@ -103,10 +131,18 @@ pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
     let remedy = match user().filter(|_| !note.is_empty()) {
         Some(user) => {
             let flag = if with_below { "-R " } else { "" };
-            format!(
-                "; as root, type: chown {flag}{user} {}",
+            let chown = format!(
+                "as root, type: chown {flag}{user} {}",
                 shell_line(files.into_iter())
-            )
+            );
+            match other_owner_of(root, user) {
+                // The folder is that user's service's, which could not use it any more.
+                Some(owner) if is_whole => format!(
+                    "; type: {}; or, if no server of that user needs the folder any more, {chown}",
+                    line_as(owner)
+                ),
+                _ => format!("; {chown}"),
+            }
         }
         None => String::new(),
     };

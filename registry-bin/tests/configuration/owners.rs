@@ -454,6 +454,57 @@ fn a_start_among_files_of_root_names_each_with_its_owner_and_the_line_to_type() 
     );
 }
 
+/// To give the folder away would end the service whose folder it is.
+#[test]
+fn in_the_folder_of_another_service_the_line_to_type_is_that_of_its_user() {
+    let folder = with_configuration(DATA);
+    if serve_until_listening(folder.path()).is_none() {
+        return;
+    }
+    let data = folder.path().join("data");
+    let said_as = |user: u32, arguments: &[&str]| {
+        let output = program(folder.path())
+            .args(arguments)
+            .uid(user)
+            .gid(user)
+            .output();
+        text(&output.expect("the program runs"))
+    };
+    let other = SOMEBODY - 1;
+    let commands = [
+        &["collect", "--storage", "data"][..],
+        &["serve", "config.yml"],
+        &["config", "check", "config.yml"],
+        &["adopt", "--storage", "data"],
+        &["usage", "--storage", "data"],
+    ];
+    for mode in [0o755, 0o700] {
+        fs::set_permissions(&data, fs::Permissions::from_mode(mode)).expect("it is root's to say");
+        for command in commands {
+            let only_reads = command[0] == "usage" && mode == 0o755;
+            let said = said_as(other, command);
+            assert!(
+                only_reads
+                    || said.contains(&format!("this process runs as the user {other}"))
+                        && said.contains("type: sudo -u '#65532' ")
+                        && said.contains(&command.join(" ")),
+                "{mode:o} {command:?}: {said}"
+            );
+            assert!(
+                !said.contains("cannot adopt") && !said.contains("denied; as root"),
+                "{mode:o} {command:?}: {said}"
+            );
+            if let Some(at) = said.find("chown") {
+                let before = &said[..at];
+                assert!(
+                    before.contains("if no server of that user needs the folder any more, as root, type: "),
+                    "{mode:o} {command:?}: {said}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn whatever_may_not_be_used_is_named_with_its_owner_and_with_who_runs() {
     let closed = "closed";
