@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use registry_core::retention::{PULL_PRECISION, Retention};
-use registry_core::{Digest, Reference, RepositoryName, Storage, forward_storage};
+use registry_core::{Digest, Reference, RepositoryName, Storage, Timestamp, forward_storage};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::background::Background;
 use crate::maintenance::Maintenance;
@@ -18,6 +18,10 @@ const REMEMBERED_MANIFESTS: usize = 50_000;
 
 /// The time to the next try after an error of the medium.
 const RETRY_PAUSE: Duration = Duration::from_mins(1);
+
+/// How often a process whose policies do not ask for pulls looks whether another one records them. What was pulled when recording
+/// began stays for [`PULL_PRECISION`] at least, so nothing is dropped while both run.
+const END_INTERVAL: Duration = Duration::from_mins(30);
 
 /// How long the last pulls may take to be written at the end.
 const LAST_FLUSH: Duration = Duration::from_secs(10);
@@ -32,10 +36,11 @@ const LAST_FLUSH: Duration = Duration::from_secs(10);
 /// than can be remembered until then, or the medium refuses them for too long, everything counts as pulled at that time, so
 /// that nothing seems older than it is.
 ///
-/// If no policy asks for pulls, it forgets the recorded ones once, because those that follow will be unknown.
+/// If no policy asks for pulls, it forgets the recorded ones, because those that follow will be unknown. Processes that share a
+/// store have to ask for the pulls of the same repositories. Of those that do not, each begins anew, or ends the recording, so
+/// that nothing counts as pulled too long ago, and logs a warning.
 #[derive(Debug)]
 pub struct PullRecorder {
-    store: Arc<dyn Maintenance>,
     pulls: Arc<Pulls>,
     task: Background,
 }
@@ -44,9 +49,9 @@ impl PullRecorder {
     /// Starts the task on the current tokio runtime. It writes every `interval`.
     #[must_use]
     pub fn start(store: Arc<dyn Maintenance>, retention: Arc<Retention>, interval: Duration) -> Self {
-        let pulls = Arc::new(Pulls::new(retention));
-        let task = Background::start(record(Arc::clone(&store), Arc::clone(&pulls), interval));
-        Self { store, pulls, task }
+        let pulls = Arc::new(Pulls::new(store, retention));
+        let task = Background::start(record(Arc::clone(&pulls), interval));
+        Self { pulls, task }
     }
 
     /// Returns a storage whose pulls are recorded: each answered `get_manifest`, and each `stat_manifest` of a tag, with which
@@ -68,14 +73,14 @@ impl PullRecorder {
     /// # Errors
     /// Those of the medium; what could not be written is kept in memory.
     pub async fn flush(&self) -> Result<(), registry_core::Error> {
-        flush(&*self.store, &self.pulls).await
+        flush(&self.pulls).await
     }
 
     /// Stops the task, and writes down what was pulled, for up to ten seconds.
     pub async fn shutdown(self) {
-        let Self { store, pulls, task } = self;
+        let Self { pulls, task } = self;
         task.shutdown().await;
-        match timeout(LAST_FLUSH, flush(&*store, &pulls)).await {
+        match timeout(LAST_FLUSH, flush(&pulls)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => log(&error),
             Err(_) => tracing::error!("the last pulls could not be recorded in time"),
@@ -88,44 +93,64 @@ fn log(error: &registry_core::Error) {
     tracing::error!(%error, cause, "pulls could not be recorded; that is tried again");
 }
 
-async fn record(store: Arc<dyn Maintenance>, pulls: Arc<Pulls>, interval: Duration) {
-    let uses_pulls = pulls.retention.uses_pulls();
+async fn record(pulls: Arc<Pulls>, interval: Duration) {
+    if !pulls.retention.uses_pulls() {
+        end_recording(&*pulls.store).await;
+    }
     loop {
-        let begun = if uses_pulls {
-            store.begin_recording_pulls(false).await
-        } else {
-            store.end_recording_pulls().await
-        };
-        match begun {
-            Ok(()) => break,
-            Err(error) => log(&error),
+        if let Err(error) = flush(&pulls).await {
+            log(&error);
+            sleep(RETRY_PAUSE.min(interval)).await;
         }
-        sleep(RETRY_PAUSE).await;
-    }
-    if !uses_pulls {
-        return;
-    }
-    loop {
         tokio::select! {
             () = sleep(interval) => {}
             () = pulls.is_full.notified() => {}
         }
-        if let Err(error) = flush(&*store, &pulls).await {
-            log(&error);
-            sleep(RETRY_PAUSE.min(interval)).await;
-        }
     }
 }
 
-async fn flush(store: &dyn Maintenance, pulls: &Pulls) -> Result<(), registry_core::Error> {
-    let (waiting, forgotten) = pulls.waiting();
-    if forgotten > 0 {
-        store.begin_recording_pulls(true).await?;
-        pulls.batch().forgotten -= forgotten;
+/// Ends the recording of pulls, again and again.
+async fn end_recording(store: &dyn Maintenance) -> ! {
+    let mut has_ended = false;
+    loop {
+        let pause = match store.end_recording_pulls().await {
+            Ok(was_recorded) => {
+                if was_recorded && has_ended {
+                    tracing::warn!(
+                        "another server on this storage records pulls, because its retention policies ask for them, and the \
+                         pulls from this one are unknown; until all have the same policies, nothing is dropped because it was \
+                         not pulled"
+                    );
+                }
+                has_ended = true;
+                END_INTERVAL
+            }
+            Err(error) => {
+                log(&error);
+                RETRY_PAUSE
+            }
+        };
+        sleep(pause).await;
+    }
+}
+
+async fn flush(pulls: &Pulls) -> Result<(), registry_core::Error> {
+    if !pulls.retention.uses_pulls() {
+        return Ok(());
+    }
+    let (store, (waiting, forgotten)) = (&*pulls.store, pulls.waiting());
+    // Another process may have ended the recording, or may record the pulls of other repositories.
+    let has_begun = store
+        .begin_recording_pulls(&pulls.retention, forgotten > 0)
+        .await?;
+    if pulls.begun(forgotten) && has_begun && forgotten == 0 {
+        tracing::warn!(
+            "another server on this storage has retention policies that ask for the pulls of other repositories, or of none, so \
+             everything counts as pulled now; until all have the same policies, nothing is dropped because it was not pulled"
+        );
     }
     for (repository, digests) in waiting {
-        let at = Instant::now();
-        store.record_pulls(&repository, &digests).await?;
+        let at = store.record_pulls(&repository, &digests).await?;
         pulls.written(&repository, &digests, at);
     }
     Ok(())
@@ -133,6 +158,7 @@ async fn flush(store: &dyn Maintenance, pulls: &Pulls) -> Result<(), registry_co
 
 /// The pulls that a process knows of.
 struct Pulls {
+    store: Arc<dyn Maintenance>,
     retention: Arc<Retention>,
     batch: Mutex<Batch>,
     is_full: Notify,
@@ -141,7 +167,9 @@ struct Pulls {
 #[derive(Default)]
 struct Batch {
     /// When each was written down last, unless it is to be written.
-    repositories: HashMap<RepositoryName, HashMap<Digest, Option<Instant>>>,
+    repositories: HashMap<RepositoryName, HashMap<Digest, Option<Timestamp>>>,
+    /// Whether this process began to record, or found that another one had.
+    has_begun: bool,
     manifests: usize,
     /// How many pulls were not remembered, because there were too many.
     forgotten: u64,
@@ -159,8 +187,9 @@ impl Batch {
 }
 
 impl Pulls {
-    fn new(retention: Arc<Retention>) -> Self {
+    fn new(store: Arc<dyn Maintenance>, retention: Arc<Retention>) -> Self {
         Self {
+            store,
             retention,
             batch: Mutex::default(),
             is_full: Notify::new(),
@@ -180,7 +209,9 @@ impl Pulls {
             .and_then(|manifests| manifests.get_mut(digest));
         match known {
             Some(None) => return,
-            Some(Some(written)) if written.elapsed() < PULL_PRECISION => return,
+            // By the clock of what is written: another one may stand still while a machine sleeps. If the clock was set back,
+            // it is written again.
+            Some(Some(written)) if is_precise(*written, self.store.now()) => return,
             Some(written) => {
                 *written = None;
                 return;
@@ -215,8 +246,15 @@ impl Pulls {
         (waiting, batch.forgotten)
     }
 
+    /// Notes that recording has begun, and counts the forgotten pulls for which it began anew. Returns whether it had begun before.
+    fn begun(&self, forgotten: u64) -> bool {
+        let mut batch = self.batch();
+        batch.forgotten -= forgotten;
+        std::mem::replace(&mut batch.has_begun, true)
+    }
+
     /// Notes that pulls were written down. One that came meanwhile was before the time that was written.
-    fn written(&self, repository: &RepositoryName, digests: &[Digest], at: Instant) {
+    fn written(&self, repository: &RepositoryName, digests: &[Digest], at: Timestamp) {
         let mut batch = self.batch();
         if let Some(manifests) = batch.repositories.get_mut(repository) {
             for digest in digests {
@@ -226,6 +264,12 @@ impl Pulls {
             }
         }
     }
+}
+
+/// Returns whether a pull need not be written down, because an earlier one was.
+fn is_precise(written: Timestamp, now: Timestamp) -> bool {
+    let passed = now.0.checked_sub(written.0).map(Duration::from_millis);
+    passed.is_some_and(|passed| passed < PULL_PRECISION)
 }
 
 impl fmt::Debug for Pulls {
@@ -274,14 +318,21 @@ mod tests {
     use crate::backend::Backend as _;
     use crate::key::Key;
     use crate::object_store::ObjectStoreBackend;
-    use crate::store::Store;
+    use crate::store::{Store, StoreOptions};
+    use crate::testing::ManualClock;
 
     fn digest(number: usize) -> Digest {
         format!("sha256:{number:064x}").parse().unwrap()
     }
 
+    struct World {
+        store: Arc<Store<ObjectStoreBackend>>,
+        clock: Arc<ManualClock>,
+        pulls: Pulls,
+    }
+
     /// Uses pulls of repositories that begin with `a`.
-    fn pulls() -> Pulls {
+    fn world() -> World {
         let policy = RetentionPolicy {
             repositories: vec!["a*".parse().unwrap()],
             tags: Vec::new(),
@@ -292,15 +343,27 @@ mod tests {
             untagged: None,
             pulled_within: None,
         };
-        Pulls::new(Arc::new(Retention {
+        let retention = Retention {
             policies: vec![policy],
             immutable: Vec::new(),
-        }))
+        };
+        let (backend, clock) = (ObjectStoreBackend::memory(), Arc::new(ManualClock::default()));
+        let store = Store::with_options(
+            Arc::new(backend),
+            Arc::clone(&clock) as _,
+            StoreOptions::default(),
+        );
+        let store = Arc::new(store);
+        World {
+            pulls: Pulls::new(Arc::clone(&store) as _, Arc::new(retention)),
+            store,
+            clock,
+        }
     }
 
     #[tokio::test]
     async fn of_too_many_pulls_none_seems_older() {
-        let (pulls, a) = (pulls(), "a".parse().unwrap());
+        let (World { store, pulls, .. }, a) = (world(), "a".parse().unwrap());
         pulls.note(&"b".parse().unwrap(), &digest(0));
         for number in 0..REMEMBERED_MANIFESTS + 2 {
             pulls.note(&a, &digest(number));
@@ -310,8 +373,7 @@ mod tests {
             (waiting.len(), waiting[0].1.len(), forgotten),
             (1, REMEMBERED_MANIFESTS, 2)
         );
-        let store = Store::new(ObjectStoreBackend::memory());
-        flush(&store, &pulls).await.unwrap();
+        flush(&pulls).await.unwrap();
         let begun = store.backend().get(&Key::pulls()).await.unwrap();
         assert!(begun.is_some(), "everything counts as pulled now");
         assert_eq!(pulls.waiting(), (Vec::new(), 0));
@@ -323,17 +385,35 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_hot_manifest_is_written_once_in_an_hour() {
-        let (pulls, a) = (pulls(), "a".parse().unwrap());
-        let store = Store::new(ObjectStoreBackend::memory());
+        let (World { clock, pulls, .. }, a) = (world(), "a".parse().unwrap());
         let mut written = 0;
         for _ in 0..180 {
             pulls.note(&a, &digest(1));
             written += pulls.waiting().0.len();
-            flush(&store, &pulls).await.unwrap();
-            tokio::time::advance(Duration::from_mins(1)).await;
+            flush(&pulls).await.unwrap();
+            clock.advance(Duration::from_mins(1));
         }
         assert_eq!(written, 3);
+    }
+
+    /// A machine that sleeps stops the time of its processes but not the clock.
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_after_a_sleep_is_written() {
+        let (World { clock, pulls, .. }, a) = (world(), "a".parse().unwrap());
+        for _ in 0..2 {
+            pulls.note(&a, &digest(1));
+            assert_eq!(pulls.waiting().0.len(), 1);
+            flush(&pulls).await.unwrap();
+            pulls.note(&a, &digest(1));
+            assert_eq!(pulls.waiting().0.len(), 0);
+            clock.advance(Duration::from_hours(48));
+        }
+        let (hour, now) = (3_600_000, pulls.store.now());
+        assert!(is_precise(now, now) && is_precise(now, Timestamp(now.0 + hour - 1)));
+        for other in [now.0 - 1, now.0 + hour] {
+            assert!(!is_precise(now, Timestamp(other)), "the clock was set");
+        }
     }
 }

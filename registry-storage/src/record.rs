@@ -329,6 +329,9 @@ pub(crate) struct QuotaRecord {
 pub(crate) struct PullsRecord {
     pub(crate) state: State,
     pub(crate) since: Timestamp,
+    /// Of which repositories; see `store/pulled.rs`.
+    #[serde(default)]
+    pub(crate) of: Option<Digest>,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
 }

@@ -135,13 +135,19 @@ on_each_backend! {
     what_is_pulled_stays_and_the_rest_goes
     what_counts_as_a_pull
     nothing_goes_while_pulls_are_not_recorded
+    a_server_goes_on_after_one_without_the_policy
+    with_other_repositories_recording_begins_anew
     of_two_processes_the_newest_pull_counts
     what_is_gone_is_forgotten
     a_record_that_cannot_be_read_makes_nothing_seem_older
 }
 
 async fn what_is_pulled_stays_and_the_rest_goes<B: Backend>(world: World<B>) {
-    world.store.begin_recording_pulls(false).await.unwrap();
+    world
+        .store
+        .begin_recording_pulls(&retention(), false)
+        .await
+        .unwrap();
     for (seed, tag) in [(1, "v1"), (2, "v2"), (3, "v3")] {
         push_image(world.storage(), "a", Some(tag), seed, 100).await;
     }
@@ -186,7 +192,11 @@ async fn what_is_pulled_stays_and_the_rest_goes<B: Backend>(world: World<B>) {
 }
 
 async fn what_counts_as_a_pull<B: Backend>(world: World<B>) {
-    world.store.begin_recording_pulls(false).await.unwrap();
+    world
+        .store
+        .begin_recording_pulls(&retention(), false)
+        .await
+        .unwrap();
     let mut images = Vec::new();
     for (seed, tag) in [(1, "get"), (2, "head"), (3, "digest-get"), (4, "digest-head")] {
         images.push(push_image(world.storage(), "a", Some(tag), seed, 100).await);
@@ -210,7 +220,11 @@ async fn nothing_goes_while_pulls_are_not_recorded<B: Backend>(world: World<B>) 
         (world.judge().await.pulls_since, world.kept_tags().await.len()),
         (None, 1)
     );
-    world.store.begin_recording_pulls(false).await.unwrap();
+    world
+        .store
+        .begin_recording_pulls(&retention(), false)
+        .await
+        .unwrap();
     world.pull(true, &[by_tag("v1")]).await;
     world.clock.advance(9 * DAY);
     assert_eq!(world.kept_tags().await, ["v1"]);
@@ -226,19 +240,80 @@ async fn nothing_goes_while_pulls_are_not_recorded<B: Backend>(world: World<B>) 
         (world.judge().await.pulls_since, world.kept_tags().await.len()),
         (None, 1)
     );
-    world.store.begin_recording_pulls(false).await.unwrap();
+    world
+        .store
+        .begin_recording_pulls(&retention(), false)
+        .await
+        .unwrap();
     world.clock.advance(9 * DAY);
     assert_eq!(world.kept_tags().await, ["v1"]);
     world.clock.advance(2 * DAY);
     assert_eq!(world.kept_tags().await, [""; 0]);
     // Too much was pulled.
-    world.store.begin_recording_pulls(true).await.unwrap();
+    world
+        .store
+        .begin_recording_pulls(&retention(), true)
+        .await
+        .unwrap();
     assert_eq!(world.kept_tags().await, ["v1"]);
     world.assert_sound().await;
 }
 
+async fn a_server_goes_on_after_one_without_the_policy<B: Backend>(world: World<B>) {
+    let recorder = world.recorder();
+    recorder.flush().await.unwrap();
+    push_image(world.storage(), "a", Some("v1"), 1, 100).await;
+    world.clock.advance(20 * DAY);
+    assert_eq!(world.kept_tags().await, [""; 0]);
+    assert!(world.store.end_recording_pulls().await.unwrap());
+    assert!(!world.store.end_recording_pulls().await.unwrap());
+    assert_eq!(world.kept_tags().await, ["v1"]);
+    recorder.flush().await.unwrap();
+    world.clock.advance(9 * DAY);
+    assert_eq!(
+        world.kept_tags().await,
+        ["v1"],
+        "nobody knows about what came in between"
+    );
+    world.clock.advance(2 * DAY);
+    assert_eq!(world.kept_tags().await, [""; 0]);
+    recorder.shutdown().await;
+}
+
+async fn with_other_repositories_recording_begins_anew<B: Backend>(world: World<B>) {
+    let mut others = retention();
+    others.policies[0].repositories = vec!["b".parse().unwrap()];
+    let recorder = PullRecorder::start(Arc::clone(&world.store) as _, Arc::new(others.clone()), DAY);
+    recorder.flush().await.unwrap();
+    push_image(world.storage(), "a", Some("v1"), 1, 100).await;
+    world.clock.advance(20 * DAY);
+    let storage = recorder.observe(Arc::clone(&world.store) as _);
+    storage.get_manifest(&name("a"), &by_tag("v1")).await.unwrap();
+    recorder.shutdown().await;
+    assert_eq!(world.record().await, None, "no policy asks for it");
+    assert_eq!(world.kept_tags().await, ["v1"]);
+    let recorder = world.recorder();
+    recorder.flush().await.unwrap();
+    world.clock.advance(9 * DAY);
+    assert_eq!(world.kept_tags().await, ["v1"]);
+    recorder.shutdown().await;
+    // What is behind does not matter, or not to what is recorded.
+    let mut more = retention();
+    others.policies[0].pulled_within = None;
+    others.policies[0].keep.clear();
+    more.policies.extend(others.policies);
+    more.policies[0].untagged = None;
+    assert!(!world.store.begin_recording_pulls(&more, false).await.unwrap());
+    more.policies.reverse();
+    assert!(world.store.begin_recording_pulls(&more, false).await.unwrap());
+}
+
 async fn of_two_processes_the_newest_pull_counts<B: Backend>(world: World<B>) {
-    world.store.begin_recording_pulls(false).await.unwrap();
+    world
+        .store
+        .begin_recording_pulls(&retention(), false)
+        .await
+        .unwrap();
     let tags: Vec<String> = (0..8).map(|seed| format!("v{seed}")).collect();
     for (seed, tag) in tags.iter().enumerate() {
         push_image(world.storage(), "a", Some(tag), seed as u64, 100).await;
@@ -268,7 +343,11 @@ async fn of_two_processes_the_newest_pull_counts<B: Backend>(world: World<B>) {
 }
 
 async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
-    world.store.begin_recording_pulls(false).await.unwrap();
+    world
+        .store
+        .begin_recording_pulls(&retention(), false)
+        .await
+        .unwrap();
     let images = [
         push_image(world.storage(), "a", Some("v1"), 1, 100).await,
         push_image(world.storage(), "a", Some("v2"), 2, 100).await,
@@ -293,7 +372,11 @@ async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
 }
 
 async fn a_record_that_cannot_be_read_makes_nothing_seem_older<B: Backend>(world: World<B>) {
-    world.store.begin_recording_pulls(false).await.unwrap();
+    world
+        .store
+        .begin_recording_pulls(&retention(), false)
+        .await
+        .unwrap();
     push_image(world.storage(), "a", Some("v1"), 1, 100).await;
     push_image(world.storage(), "a", Some("v2"), 2, 100).await;
     world.pull(true, &[by_tag("v1")]).await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use registry_core::quota::Quota;
-use registry_core::retention::Verdicts;
+use registry_core::retention::{Retention, Verdicts};
 use registry_core::storage::RepositoryDeleted;
 use registry_core::{Digest, Error, RepositoryName, Storage, Timestamp};
 
@@ -139,28 +139,32 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
         options: &RetainOptions,
     ) -> Result<Option<Verdicts>, Error>;
 
-    /// Begins to record pulls, for retention that uses them, unless that was begun before: what is not
-    /// [recorded](Self::record_pulls) counts as pulled at the beginning. With `is_anew`, everything counts as pulled now,
-    /// because some pulls were not recorded. Cancel safe.
+    /// Returns the time of the store's clock, which its records have.
+    fn now(&self) -> Timestamp;
+
+    /// Begins to record the pulls of the repositories whose policies use them, unless that was begun before for the same
+    /// patterns: what is not [recorded](Self::record_pulls) counts as pulled at the beginning. With `is_anew`, everything
+    /// counts as pulled now, because some pulls were not recorded. Returns whether it began. Cancel safe.
     ///
     /// # Errors
     /// Those of the medium.
-    async fn begin_recording_pulls(&self, is_anew: bool) -> Result<(), Error>;
+    async fn begin_recording_pulls(&self, retention: &Retention, is_anew: bool) -> Result<bool, Error>;
 
     /// Records that manifests of a repository were pulled by now. The newest pull of a manifest counts, whichever process
     /// records it. The record of a repository has up to 10 000 manifests; beyond that, those that were pulled longest ago
-    /// count as pulled when the newest of them was. Cancel safe. A [`PullRecorder`](crate::PullRecorder) calls it.
+    /// count as pulled when the newest of them was. Returns the time that was recorded. Cancel safe. A
+    /// [`PullRecorder`](crate::PullRecorder) calls it.
     ///
     /// # Errors
     /// Those of the medium.
-    async fn record_pulls(&self, repository: &RepositoryName, pulled: &[Digest]) -> Result<(), Error>;
+    async fn record_pulls(&self, repository: &RepositoryName, pulled: &[Digest]) -> Result<Timestamp, Error>;
 
-    /// Forgets all pulls, because the ones that follow are not recorded. If none are recorded, it is one request. Cancel
-    /// safe.
+    /// Forgets all pulls, because the ones that follow are not recorded. Returns whether any were recorded; if not, it is one
+    /// request. Cancel safe.
     ///
     /// # Errors
     /// Those of the medium.
-    async fn end_recording_pulls(&self) -> Result<(), Error>;
+    async fn end_recording_pulls(&self) -> Result<bool, Error>;
 
     /// Reads the content of all blobs, slowly, and compares it with its digest: begins a round, or goes on with the one
     /// that is not finished, and returns at its end. If no round is due, or another process is at it, it returns at once

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use registry_core::quota::Quota;
-use registry_core::retention::Verdicts;
+use registry_core::retention::{Retention, Verdicts};
 use registry_core::storage::RepositoryDeleted;
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
@@ -68,15 +68,19 @@ impl<B: Backend> Maintenance for Store<B> {
         self.judge(repository, options).await
     }
 
-    async fn begin_recording_pulls(&self, is_anew: bool) -> Result<(), Error> {
-        self.begin_pulls(is_anew).await
+    fn now(&self) -> Timestamp {
+        self.time()
     }
 
-    async fn record_pulls(&self, repository: &RepositoryName, pulled: &[Digest]) -> Result<(), Error> {
+    async fn begin_recording_pulls(&self, retention: &Retention, is_anew: bool) -> Result<bool, Error> {
+        self.begin_pulls(retention, is_anew).await
+    }
+
+    async fn record_pulls(&self, repository: &RepositoryName, pulled: &[Digest]) -> Result<Timestamp, Error> {
         self.write_pulls(repository, pulled).await
     }
 
-    async fn end_recording_pulls(&self) -> Result<(), Error> {
+    async fn end_recording_pulls(&self) -> Result<bool, Error> {
         self.end_pulls().await
     }
 

@@ -160,6 +160,11 @@ impl<B: Backend> Store<B> {
         &self.backend.inner
     }
 
+    /// Returns the time of the clock.
+    pub(crate) fn time(&self) -> registry_core::Timestamp {
+        self.clock.now()
+    }
+
     pub(crate) const fn room(&self) -> &Room {
         &self.room
     }

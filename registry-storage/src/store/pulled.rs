@@ -2,12 +2,16 @@
 //!
 //! What is not recorded counts as pulled when recording began, so a record may be lost or cut off, and nothing seems older
 //! than it is. The newest of two times counts, so several processes may write.
+//!
+//! A process records the pulls of those repositories whose policies ask. The record of the beginning has a hash of which they
+//! are, because what was pulled from others is not known: with other policies, recording begins anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use registry_core::{Digest, Error, RepositoryName, Timestamp};
+use registry_core::retention::{Retention, RetentionPolicy};
+use registry_core::{Algorithm, Digest, Error, RepositoryName, Timestamp};
 
 use super::edge::{Found, contended, write};
 use super::{Store, TRANSACTION_ATTEMPTS};
@@ -31,38 +35,57 @@ pub(super) struct Pulled {
 }
 
 impl<B: Backend> Store<B> {
-    /// Begins to record pulls, unless that was begun before. With `is_anew`, everything counts as pulled now.
-    pub(crate) async fn begin_pulls(&self, is_anew: bool) -> Result<(), Error> {
+    /// Begins to record pulls, unless that was begun before. With `is_anew`, everything counts as pulled now. Returns whether it
+    /// began.
+    pub(crate) async fn begin_pulls(&self, retention: &Retention, is_anew: bool) -> Result<bool, Error> {
+        let of = repositories_of(retention);
+        // On a disk, one thread runs all transactions, and mostly there is nothing to write.
+        if !is_anew && self.read_begun(&of).await?.is_some() {
+            return Ok(false);
+        }
         let begin = BeginPulls {
+            of,
             is_anew,
             now: self.clock.now(),
         };
         self.backend.transact(Durability::Deferred, begin).await
     }
 
-    /// Records that manifests were pulled by now.
+    /// Returns since when the pulls of these repositories are recorded, if they are. If the record cannot be read, nobody knows.
+    async fn read_begun(&self, of: &Digest) -> Result<Option<Timestamp>, Error> {
+        let begun = self.backend.get(&Key::pulls()).await?;
+        let begun = Found::<PullsRecord>::new(begun.as_ref()).ok();
+        let begun = begun.and_then(Found::visible).map(|(begun, _)| begun);
+        Ok(begun
+            .filter(|begun| begun.of.as_ref() == Some(of))
+            .map(|begun| begun.since))
+    }
+
+    /// Records that manifests were pulled by now, and returns the time that was written.
     pub(crate) async fn write_pulls(
         &self,
         repository: &RepositoryName,
         pulled: &[Digest],
-    ) -> Result<(), Error> {
+    ) -> Result<Timestamp, Error> {
+        let now = self.clock.now();
         let change = ChangePulled {
             repository: repository.clone(),
             pulled: pulled.into(),
             gone: [].into(),
-            now: self.clock.now(),
+            now,
         };
-        self.backend.transact(Durability::Deferred, change).await
+        self.backend.transact(Durability::Deferred, change).await?;
+        Ok(now)
     }
 
-    /// Forgets all pulls, because the ones that follow are not recorded.
-    pub(crate) async fn end_pulls(&self) -> Result<(), Error> {
+    /// Forgets all pulls, because the ones that follow are not recorded. Returns whether they were recorded.
+    pub(crate) async fn end_pulls(&self) -> Result<bool, Error> {
         let stored = self.backend.get(&Key::pulls()).await?;
         if !stored.is_some_and(|stored| state_of_size(stored.value.len() as u64).is_visible()) {
-            return Ok(());
+            return Ok(false);
         }
         // Nothing may seem older in between, and if this is cut off, it is repeated.
-        self.begin_pulls(true).await?;
+        self.begin_pulls(&Retention::default(), true).await?;
         let now = self.clock.now();
         let mut pages = Pages::of(Key::all_pulled());
         while let Some(page) = pages.next(&*self.backend).await? {
@@ -75,15 +98,17 @@ impl<B: Backend> Store<B> {
                 }
             }
         }
-        self.backend.transact(Durability::Deferred, EndPulls(now)).await
+        self.backend.transact(Durability::Deferred, EndPulls(now)).await?;
+        Ok(true)
     }
 
-    /// Returns what is known of the pulls of a repository; `None` if they are not recorded.
-    pub(super) async fn read_pulled(&self, repository: &RepositoryName) -> Result<Option<Pulled>, Error> {
-        // If a record cannot be read, nobody knows.
-        let begun = self.backend.get(&Key::pulls()).await?;
-        let begun = Found::<PullsRecord>::new(begun.as_ref()).ok();
-        let Some((begun, _)) = begun.and_then(Found::visible) else {
+    /// Returns what is known of the pulls of a repository; `None` if they are not recorded as these policies need it.
+    pub(super) async fn read_pulled(
+        &self,
+        repository: &RepositoryName,
+        retention: &Retention,
+    ) -> Result<Option<Pulled>, Error> {
+        let Some(begun) = self.read_begun(&repositories_of(retention)).await? else {
             return Ok(None);
         };
         let pulled = self.backend.get(&Key::pulled(repository)).await?;
@@ -95,7 +120,7 @@ impl<B: Backend> Store<B> {
             None => (None, BTreeMap::new()),
         };
         Ok(Some(Pulled {
-            since: begun.since.max(since.unwrap_or_default()),
+            since: begun.max(since.unwrap_or_default()),
             times,
         }))
     }
@@ -114,6 +139,24 @@ impl<B: Backend> Store<B> {
         };
         self.backend.transact(Durability::Deferred, change).await
     }
+}
+
+/// Returns a hash of the patterns that say of which repositories these policies need pulls. Policies that are behind the last
+/// one that needs any do not matter.
+fn repositories_of(retention: &Retention) -> Digest {
+    let policies = &retention.policies;
+    let last = policies.iter().rposition(RetentionPolicy::uses_pulls);
+    let before = policies.iter().take(last.map_or(0, |last| last + 1));
+    let patterns = before.fold(String::new(), |mut text, policy| {
+        // A pattern has no space and no line end. Writing to a text cannot fail.
+        let _ = write!(text, "{}", policy.uses_pulls());
+        for glob in &policy.repositories {
+            let _ = write!(text, " {}", glob.as_str());
+        }
+        text.push('\n');
+        text
+    });
+    Digest::of(Algorithm::Sha256, patterns.as_bytes())
 }
 
 fn parse(content: &[u8]) -> BTreeMap<Digest, Timestamp> {
@@ -136,29 +179,32 @@ fn print(times: &BTreeMap<Digest, Timestamp>) -> String {
 
 #[derive(Clone)]
 struct BeginPulls {
+    of: Digest,
     is_anew: bool,
     now: Timestamp,
 }
 
 impl Transaction for BeginPulls {
-    type Output = ();
+    type Output = bool;
 
-    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
         let key = Key::pulls();
         let stored = records.get(&key).await?;
         let begun = Found::<PullsRecord>::new(stored.as_ref()).ok();
-        let begun = begun.and_then(Found::visible).map(|(begun, _)| begun.since);
-        if begun.is_some() && !self.is_anew {
-            return Ok(());
+        let begun = begun.and_then(Found::visible).map(|(begun, _)| begun);
+        let is_same = |begun: &PullsRecord| begun.of.as_ref() == Some(&self.of);
+        if begun.as_ref().is_some_and(is_same) && !self.is_anew {
+            return Ok(false);
         }
         let begun = PullsRecord {
             state: State::Live,
-            since: self.now.max(begun.unwrap_or_default()),
+            since: self.now.max(begun.map(|begun| begun.since).unwrap_or_default()),
+            of: Some(self.of),
             stamp: Stamp::new(self.now),
         };
         // The latest of several that write at once is later than each of them began.
         write(records, &key, &begun, &[], Condition::Any).await?;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -177,6 +223,7 @@ impl Transaction for EndPulls {
         let ended = PullsRecord {
             state: State::Dead,
             since: self.0,
+            of: None,
             stamp: Stamp::new(self.0),
         };
         if let Some(version) = write(records, &key, &ended, &[], Condition::Any).await? {

@@ -49,7 +49,7 @@ impl<B: Backend> Store<B> {
             return Ok(None);
         };
         if options.retention.uses_pulls_of(repository)
-            && let Some(pulled) = self.read_pulled(repository).await?
+            && let Some(pulled) = self.read_pulled(repository, &options.retention).await?
         {
             found.add_pulls(pulled);
         }
