@@ -78,12 +78,15 @@ impl Server {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Has it read its configuration again, and waits until it says what came of that.
+    /// Has it read its configuration again, and waits until it says what came of that. It also does so by itself if a file has
+    /// changed for long enough, which is another time.
     ///
     /// # Panics
     /// If it says nothing in time.
     pub(crate) fn read_again(&self) {
-        let told = || self.output().matches("the configuration was read again").count();
+        let is_told =
+            |line: &&str| line.contains("the configuration was read again") && line.contains("SIGHUP");
+        let told = || self.output().lines().filter(is_told).count();
         let before = told();
         self.signal_hangup();
         until(|| told() > before);

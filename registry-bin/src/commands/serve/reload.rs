@@ -219,10 +219,13 @@ impl Reloader {
         if !files.have_settled() && !is_asked {
             return;
         }
+        let trigger = if is_asked { "SIGHUP" } else { "changed files" };
         let settled = files.changed.take();
         let mut read = settled.clone().unwrap_or_else(|| files.read.now());
         match self.reload(settled.as_ref().filter(|_| !is_asked), &mut read) {
-            Ok(Reading::InForce) => tracing::info!("the configuration was read again and is in force"),
+            Ok(Reading::InForce) => {
+                tracing::info!(trigger, "the configuration was read again and is in force");
+            }
             Ok(Reading::Unsettled(seen)) => {
                 tracing::debug!(
                     "a file changes while it is read; it is read when it has stayed the same for a second"
@@ -231,7 +234,7 @@ impl Reloader {
                 return;
             }
             Err(error) => {
-                tracing::error!(%error, "the configuration was read again and is not good; the old one stays in force");
+                tracing::error!(trigger, %error, "the configuration was read again and is not good; the old one stays in force");
             }
         }
         // Whatever the result, the same content is not tried again.
