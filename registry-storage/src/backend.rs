@@ -436,6 +436,26 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// does not show unfinished ones.
     fn bytes_size(&self, name: &BytesName) -> impl Future<Output = Result<Option<u64>, Error>> + Send;
 
+    /// Returns whether [`bytes_sizes`](Self::bytes_sizes) is cheap enough to be asked at each push of a manifest: it is if it
+    /// costs no request. The default is `false`.
+    fn has_near_bytes(&self) -> bool {
+        false
+    }
+
+    /// Returns how many bytes exist under each of these names, as [`bytes_size`](Self::bytes_size) does.
+    fn bytes_sizes(
+        &self,
+        names: &[BytesName],
+    ) -> impl Future<Output = Result<Vec<Option<u64>>, Error>> + Send {
+        async move {
+            let mut sizes = Vec::with_capacity(names.len());
+            for name in names {
+                sizes.push(self.bytes_size(name).await?);
+            }
+            Ok(sizes)
+        }
+    }
+
     /// Makes the next read of a range of bytes come from the medium, and not from memory that has what the medium had
     /// once: for callers that verify what it has. A backend whose reads always ask the medium does nothing.
     fn forget_cached(

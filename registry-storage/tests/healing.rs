@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use registry_core::storage::{Storage, UploadKey};
+use registry_core::storage::{PageRequest, Storage, UploadKey};
 use registry_core::{Error, ErrorCode, Reference};
 use registry_storage::Maintenance as _;
 use registry_storage::backend::{Durability, RecordTransaction, StagedBytes, Transaction};
@@ -23,7 +23,7 @@ use registry_storage::testing::Observed;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::{Backend, BytesName, Key, ObjectStoreBackend, Store, SweepOptions};
 
-use crate::support::images::{digest, name, push_blob, push_image, start_upload, try_push};
+use crate::support::images::{IMAGE, digest, name, push_blob, push_image, put, start_upload, try_push};
 use crate::support::poll_times;
 use crate::support::tamper::put_raw;
 
@@ -143,6 +143,7 @@ on_each_backend! {
     a_small_blob_whose_record_rotted_is_404_and_a_push_heals_it
     a_manifest_whose_record_rotted_is_404_and_a_push_heals_it_with_its_tags
     pushes_at_once_heal_once
+    a_manifest_over_lost_content_is_refused_until_that_was_sent_again
 }
 
 /// Missing, empty, cut and longer.
@@ -326,6 +327,46 @@ async fn a_manifest_whose_record_rotted_is_404_and_a_push_heals_it_with_its_tags
         }
         world.assert_sound().await;
     }
+}
+
+/// A client that is told that its manifest is stored does not send what is missing.
+async fn a_manifest_over_lost_content_is_refused_until_that_was_sent_again<B: Backend>(world: World<B>) {
+    let image = push_image(world.storage(), "a", Some("v1"), 1, LARGE).await;
+    let config = Key::blob(&digest(&image.config));
+    let looks = world.store.backend().has_near_bytes();
+    let put_manifest = async |tag: String| put(world.storage(), "a", Some(&tag), IMAGE, &image.bytes).await;
+    let all = || PageRequest {
+        last: None,
+        limit: 100,
+    };
+    let tags = async || world.storage().list_tags(&name("a"), all()).await;
+    for (number, damage) in damages(&image.layer).iter().enumerate() {
+        for name in world.names().await {
+            world.damage(&name, damage.as_ref()).await;
+        }
+        world.assert_lost("a", &image.layer).await;
+        let answer = put_manifest(format!("new{number}")).await;
+        assert_eq!(
+            answer.is_err(),
+            looks,
+            "a bucket would need a request for each layer"
+        );
+        if let Err(error) = answer {
+            assert_eq!(error.code(), ErrorCode::ManifestBlobUnknown, "{error:?}");
+            let tags = tags().await.unwrap().items;
+            assert_eq!(tags.len(), 1 + number, "nothing is left behind: {tags:?}");
+        }
+        // Another repository may have brought it back.
+        let to = if number % 2 == 0 { "a" } else { "b" };
+        push_blob(world.storage(), to, &image.layer).await;
+        put_manifest(format!("new{number}")).await.unwrap();
+    }
+    rot(&world, &config, b'x').await;
+    assert_eq!(put_manifest("rotten".to_owned()).await.is_err(), looks);
+    push_blob(world.storage(), "a", &image.config).await;
+    put_manifest("rotten".to_owned()).await.unwrap();
+    world.store.sweep(&SweepOptions::new()).await.unwrap();
+    world.assert_sound().await;
 }
 
 async fn pushes_at_once_heal_once<B: Backend>(world: World<B>) {

@@ -478,6 +478,20 @@ impl Backend for FilesystemBackend {
         self.reads.begin(&path, move || files.size(&name)).await
     }
 
+    fn has_near_bytes(&self) -> bool {
+        true
+    }
+
+    async fn bytes_sizes(&self, names: &[BytesName]) -> Result<Vec<Option<u64>>, Error> {
+        let Some(first) = names.first() else {
+            return Ok(Vec::new());
+        };
+        let (files, names) = (self.files()?, names.to_owned());
+        let path = Arc::new(files.path(first));
+        let sizes = move || names.iter().map(|name| files.size(name)).collect();
+        self.reads.begin(&path, sizes).await
+    }
+
     async fn forget_cached(&self, name: &BytesName, range: Range<u64>) -> Result<(), Error> {
         let (files, name) = (self.files()?, name.clone());
         let path = Arc::new(files.path(&name));

@@ -154,7 +154,10 @@ impl<B: Backend> Store<B> {
     }
 
     /// Reads a small blob from its record; returns `None` if it does not exist, or does not match its digest.
-    async fn inline_content(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobContent>>, Error> {
+    pub(super) async fn inline_content(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         let blob = read_cached::<BlobRecord>(&*self.backend, &Key::blob(digest)).await?;
         if !is_content_of(digest, &blob).await? {
             return Ok(None);

@@ -1,14 +1,16 @@
 //! Whether the content that records name exists, as far as it was checked.
 
 use crate::chain::{State, counted};
-use registry_core::{Digest, Error, Hasher};
+use registry_core::storage::{BlobStorage as _, ChildKind, ManifestChild};
+use registry_core::{Digest, Error, ErrorCode, Hasher, RepositoryName};
 
 use super::Store;
-use super::edge::Found;
+use super::edge::{Found, read_cached};
 use super::hash::hash;
 use crate::backend::Backend;
 use crate::bytes_name::BytesName;
-use crate::record::{BlobBytes, BlobRecord, Header};
+use crate::key::Key;
+use crate::record::{BlobBytes, BlobRecord, GrantRecord, Header, ManifestRecord};
 
 /// What is known of bytes that records name.
 ///
@@ -87,6 +89,89 @@ impl<B: Backend> Store<B> {
         }
         looks.seen.push((name, found == Some(size)));
         Ok(())
+    }
+}
+
+/// How many children are looked at together.
+const CHILDREN_AT_ONCE: usize = 500;
+
+impl<B: Backend> Store<B> {
+    /// Returns one of these children whose content is lost, although the repository may read it: a `HEAD` of it is 404. A
+    /// client that is told that its manifest is stored does not send the layer again.
+    ///
+    /// It looks before the transaction, because nothing may hold up the thread of all writes, and only if that costs no
+    /// request for each child.
+    pub(super) async fn lost_child(
+        &self,
+        repository: &RepositoryName,
+        children: &[ManifestChild],
+    ) -> Result<Option<Digest>, Error> {
+        if !self.backend.has_near_bytes() {
+            return Ok(None);
+        }
+        for children in children.chunks(CHILDREN_AT_ONCE) {
+            for child in self.suspects(repository, children).await? {
+                match self.stat_blob(repository, &child.digest).await {
+                    Err(error) if error.code() == ErrorCode::BlobUnknown => {}
+                    looked => {
+                        looked?;
+                        continue;
+                    }
+                }
+                // An index may name it as a manifest, which it is too.
+                let key = Key::manifest(repository, &child.digest);
+                if child.kind == ChildKind::Blob || !self.is_visible_manifest(&key).await? {
+                    return Ok(Some(child.digest.clone()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the children whose content is not where their grants say.
+    async fn suspects<'a>(
+        &self,
+        repository: &RepositoryName,
+        children: &'a [ManifestChild],
+    ) -> Result<Vec<&'a ManifestChild>, Error> {
+        let keys: Vec<Key> = children
+            .iter()
+            .map(|child| Key::grant(&child.digest, repository))
+            .collect();
+        let (mut suspects, mut named, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        for (child, grant) in children.iter().zip(self.backend.get_all(&keys).await?) {
+            // What has no grant, or one that cannot be read, is the transaction's to judge.
+            let grant = Found::<GrantRecord>::new(grant.as_ref()).ok();
+            match grant.and_then(Found::visible).and_then(|(grant, _)| grant.blob) {
+                Some(BlobBytes {
+                    size,
+                    bytes: Some(name),
+                }) => {
+                    named.push((child, size));
+                    names.push(name);
+                }
+                Some(BlobBytes { bytes: None, .. }) if !self.has_inline(&child.digest).await? => {
+                    suspects.push(child);
+                }
+                _ => {}
+            }
+        }
+        let sizes = self.backend.bytes_sizes(&names).await?;
+        let others = named
+            .into_iter()
+            .zip(sizes)
+            .filter(|((_, size), found)| *found != Some(*size));
+        suspects.extend(others.map(|((child, _), _)| child));
+        Ok(suspects)
+    }
+
+    async fn has_inline(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.inline_content(digest).await?.is_some())
+    }
+
+    async fn is_visible_manifest(&self, key: &Key) -> Result<bool, Error> {
+        let manifest = read_cached::<ManifestRecord>(&*self.backend, key).await?;
+        Ok(manifest.state().is_visible())
     }
 }
 

@@ -338,6 +338,14 @@ impl<B: Backend> Backend for Faulty<B> {
         self.plan.call(self.inner.bytes_size(name)).await
     }
 
+    fn has_near_bytes(&self) -> bool {
+        self.inner.has_near_bytes()
+    }
+
+    async fn bytes_sizes(&self, names: &[BytesName]) -> Result<Vec<Option<u64>>, Error> {
+        self.plan.call(self.inner.bytes_sizes(names)).await
+    }
+
     async fn shorten_bytes(&self, bytes: &StagedBytes, size: u64, guard: WriteGuard) -> Result<(), Error> {
         self.plan.call(self.inner.shorten_bytes(bytes, size, guard)).await
     }

@@ -30,6 +30,11 @@ impl<B: Backend> Store<B> {
         manifest: NewManifest,
     ) -> Result<(), Error> {
         self.require_room_for_manifest(repository, &manifest).await?;
+        if !manifest.allow_missing
+            && let Some(lost) = self.lost_child(repository, &manifest.children).await?
+        {
+            return Err(missing_content(&lost));
+        }
         let keep = self
             .keep(EndReason::Moved)
             .map(|keep| keep.by(&manifest.principal));

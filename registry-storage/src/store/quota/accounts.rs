@@ -291,6 +291,14 @@ impl<B: Backend> Backend for Accounted<B> {
         self.inner.bytes_size(name).await
     }
 
+    fn has_near_bytes(&self) -> bool {
+        self.inner.has_near_bytes()
+    }
+
+    async fn bytes_sizes(&self, names: &[BytesName]) -> Result<Vec<Option<u64>>, Error> {
+        self.inner.bytes_sizes(names).await
+    }
+
     async fn forget_cached(&self, name: &BytesName, range: Range<u64>) -> Result<(), Error> {
         self.inner.forget_cached(name, range).await
     }
