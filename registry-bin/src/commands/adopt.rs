@@ -63,7 +63,8 @@ pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
     };
     // Before anything is created in a folder that was named by mistake.
     find(root)?;
-    if command.dry_run && !is_root(root) {
+    let cannot_read = |cause| Failure::new(format!("cannot read {}", root.display())).because(cause);
+    if command.dry_run && !is_root(root).map_err(cannot_read)? {
         let options = AdoptOptions::new().verify(command.verify);
         let mut is_all = true;
         with_reporter(async |reporter| {

@@ -101,16 +101,25 @@ pub(crate) struct GarbageCollect {
     file: Option<PathBuf>,
 
     /// Only say what would be removed; change nothing.
-    #[arg(short = 'd', long = "dry-run", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short = 'd', long = "dry-run", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, overrides_with = "dry_run")]
     dry_run: Option<bool>,
 
     /// Remove manifests, too, that are older than the grace and that nothing needs: no tag, no index, no subject in the repository.
-    #[arg(short = 'm', long = "delete-untagged", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short = 'm', long = "delete-untagged", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, overrides_with = "delete_untagged")]
     delete_untagged: Option<bool>,
 
     /// Print nothing but errors.
-    #[arg(short = 'q', long = "quiet", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short = 'q', long = "quiet", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, overrides_with = "quiet")]
     quiet: Option<bool>,
+}
+
+/// Parses a boolean as registry:2 does, with Go's `strconv.ParseBool`.
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("true or false is expected".to_owned()),
+    }
 }
 
 /// Collects as a job of registry:2 expects. If there is nothing yet, that is no error: the usual job stops the registry,
@@ -127,7 +136,10 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
     let location = StorageLocation::of(&loaded.configuration.storage)?;
     let is_empty = match &location {
         StorageLocation::Memory => true,
-        StorageLocation::Folder(root) => !is_root(root),
+        StorageLocation::Folder(root) => !is_root(root).map_err(|cause| {
+            let cannot = format!("nothing was collected: cannot look into {}", root.display());
+            Failure::new(cannot).because(cause)
+        })?,
         StorageLocation::Bucket(_) => false,
     };
     if is_empty {

@@ -255,7 +255,7 @@ impl ShowUsage {
         }
         let hint = match counted {
             None => "; a server with this quota is still to count it",
-            Some(_) if !is_exact => "; at most, until it is counted again within an hour or two",
+            Some(_) if !is_exact => "; at most, until it is counted again",
             Some(_) => "",
         };
         let used = parts(quota, used).join(", ");

@@ -106,7 +106,8 @@ async fn dispatch(
         }
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
-            if command.new_folder() != NewFolder::Adopted && !is_root(root) {
+            let is_root = || is_root(root).map_err(|cause| failed().because(cause));
+            if command.new_folder() != NewFolder::Adopted && !is_root()? {
                 if adoption::find_if_there(root)?.is_some() {
                     return Err(failed().because(
                         "there is the distribution registry's data in this folder, which was not adopted yet; `serve` does \

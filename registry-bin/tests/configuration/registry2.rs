@@ -129,6 +129,26 @@ fn health_finds_a_server_that_made_its_certificate_itself() {
     assert!(health.status.success(), "{}", text(&health));
 }
 
+/// A job that may not look into the folder would never collect, and nobody would know.
+#[cfg(unix)]
+#[test]
+fn garbage_collect_fails_if_it_cannot_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("loop");
+    std::os::unix::fs::symlink(&root, &root).unwrap();
+    let configuration = format!(
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\n",
+        root.display()
+    );
+    let output = run(&["garbage-collect", "config.yml"], &configuration, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(
+        text(&output).contains("nothing was collected: cannot look into"),
+        "{}",
+        text(&output)
+    );
+}
+
 /// The usual job stops the registry, collects, and starts it again; many are run with `set -e`.
 #[test]
 fn garbage_collect_takes_the_arguments_of_registry_2_and_does_not_end_the_job_that_calls_it() {
@@ -149,10 +169,21 @@ fn garbage_collect_takes_the_arguments_of_registry_2_and_does_not_end_the_job_th
             "-q=true",
             "config.yml",
         ],
+        // Booleans are Go's, and the last one counts.
+        &[
+            "garbage-collect",
+            "--dry-run=1",
+            "-m=T",
+            "-d=f",
+            "--dry-run=0",
+            "-q=true",
+            "-q=FALSE",
+            "config.yml",
+        ],
     ] {
         let output = run(arguments, "version: 0.1\nstorage: inmemory\n", &[]);
         assert!(output.status.success(), "{}", text(&output));
-        let is_quiet = arguments.contains(&"-q=true");
+        let is_quiet = arguments.contains(&"-q=true") && !arguments.contains(&"-q=FALSE");
         assert_eq!(
             text(&output).contains("Nothing was collected"),
             !is_quiet,

@@ -110,7 +110,7 @@ fn may_link(file: &Path, user: u32) -> bool {
 /// [`AdoptError::Link`] for a file that cannot.
 pub fn check_links(root: &Path, tree: &Tree, limit: usize) -> Result<(), AdoptError> {
     let has_bytes = || entries(&root.join(BYTES_FOLDER)).any(|day| entries(&day).next().is_some());
-    if is_root(root) && has_bytes() {
+    if is_root(root).is_ok_and(|is_root| is_root) && has_bytes() {
         return Ok(());
     }
     let rules = LinkRules::of(root);

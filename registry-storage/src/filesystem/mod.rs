@@ -106,9 +106,15 @@ const PART_SHARE_DIVISOR: usize = 8;
 const TAIL_BYTES: usize = 16 * 1024;
 
 /// Returns whether there is a store below `root`.
-#[must_use]
-pub fn is_root(root: &Path) -> bool {
-    root.join(RECORDS_FILE).is_file()
+///
+/// # Errors
+/// Those of the file system: who may not enter the folder does not know.
+pub fn is_root(root: &Path) -> io::Result<bool> {
+    match fs::metadata(root.join(RECORDS_FILE)) {
+        Ok(found) => Ok(found.is_file()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Fails if there are bytes but no records: the store would begin anew, and its first sweep would delete all the bytes.

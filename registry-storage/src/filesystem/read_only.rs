@@ -140,7 +140,7 @@ impl FilesystemBackend {
         };
         let rights = Rights::below(root).map_err(failed)?;
         let mut disk = Arc::clone(&options.disk);
-        let records = if is_root(root) {
+        let records = if is_root(root).map_err(failed)? {
             let path = root.join(RECORDS_FILE);
             let medium = Medium::unwritten(&path);
             let connection = records::open_unwritten(&path, medium)?;

@@ -98,7 +98,7 @@ async fn adopt_folder(
     let came = adoption(store)
         .await
         .map_err(|cause| failure(root).because(cause))?;
-    if store.backend().is_read_only() && is_root(root) {
+    if store.backend().is_read_only() && is_root(root).map_err(|cause| failure(root).because(cause))? {
         return require_adopted(root, store, &came).await;
     }
     match came {
