@@ -7,7 +7,7 @@ use crate::key::Key;
 
 /// The folders of all records but the [format of the store](Key::registry) and the quarantine, in the order in which a check
 /// goes through them: blobs come before what names them. A test looks for the folder of each kind of record.
-const FOLDERS: [&str; 15] = [
+const FOLDERS: [&str; 16] = [
     "uploads",
     "blobs",
     "repositories",
@@ -20,6 +20,7 @@ const FOLDERS: [&str; 15] = [
     "collector",
     "scrub",
     "sweeper",
+    "usage",
     "quotas",
     "pulls",
     "pulled",
