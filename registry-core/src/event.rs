@@ -34,6 +34,10 @@ pub trait EventIntents: Send + Sync {
     ///
     /// What happened is then in [`Response::event`](crate::Response::event).
     async fn intend(&self, event: &Event);
+
+    /// Reports what happened besides the event of the response, which follows: a restore of a tag brings back several
+    /// manifests. Without intents, only the event of the response is reported.
+    async fn happened(&self, event: &Event);
 }
 
 /// What was done to the target of an [`Event`].

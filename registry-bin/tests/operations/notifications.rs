@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::support::bucket::BucketServer;
 use crate::support::client::Request;
 use crate::support::content::Random;
-use crate::support::repository::Repository;
+use crate::support::repository::{IMAGE, INDEX, Repository, descriptor, index};
 use crate::support::server::Server;
 use crate::support::sink::{Sink, Told};
 use crate::{free_address, until, write};
@@ -294,5 +294,41 @@ fn an_endpoint_that_hangs_holds_up_no_push_and_fills_no_disk() {
     }
     let output = server.output_with("the outbox is full");
     assert_eq!(output.matches("the outbox is full").count(), 1, "{output}");
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn a_restore_tells_of_every_manifest_that_came_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let sink = Sink::start();
+    let server = start(folder.path(), &sink.url());
+    let repository = Repository::new(server.address(), "a/b");
+    let images = ["t1", "t2"].map(|tag| repository.push_image(tag, tag));
+    let entries = images.each_ref().map(|image| descriptor(IMAGE, &image.content));
+    let of_index = repository.push_manifest("both", INDEX, index(&entries).to_string().as_bytes());
+    for digest in [&of_index, &images[0].digest, &images[1].digest] {
+        repository
+            .delete(&format!("manifests/{digest}"))
+            .expect_status(202);
+    }
+    // Two blobs and a manifest for each image, the index, and the deletes.
+    let before = sink.wait(10).len();
+    let restored = repository
+        .request("POST", "_registry/tags/restore?tag=both")
+        .send();
+    restored.expect_status(201);
+    let told = sink.wait(before + 3);
+    let told = told[before..].iter().map(|told| {
+        let event = &told.json()["events"][0];
+        assert_eq!(event["action"], "push");
+        let text = |field: &str| event["target"][field].as_str().unwrap_or_default().to_owned();
+        (text("digest"), text("tag"))
+    });
+    let expected = [
+        (images[0].digest.clone(), String::new()),
+        (images[1].digest.clone(), String::new()),
+        (of_index, "both".to_owned()),
+    ];
+    assert_eq!(told.collect::<BTreeSet<_>>(), BTreeSet::from(expected));
     assert!(server.terminate().success());
 }

@@ -2,6 +2,7 @@
 
 use alloc::borrow::ToOwned as _;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use super::Registry;
 use crate::digest::Digest;
@@ -10,9 +11,10 @@ use crate::event::{EventAction, EventIntents, EventTarget};
 use crate::name::RepositoryName;
 use crate::operation::{Action, Operation, Principal, Target};
 use crate::page::PageQuery;
+use crate::reference::Reference;
 use crate::request::Request;
 use crate::response::Response;
-use crate::storage::{PageRequest, RestoreTag, Storage, TagRestored};
+use crate::storage::{PageRequest, RestoreTag, RestoredTag, Storage, TagRestored};
 use crate::tag::Tag;
 
 impl<S: ?Sized + Storage> Registry<S> {
@@ -70,7 +72,34 @@ impl<S: ?Sized + Storage> Registry<S> {
             })
             .await;
         let restored = self.storage.restore_tag(repository, restore).await?;
+        if let Some(intents) = intents.filter(|_| self.has_events) {
+            self.report_restored(intents, repository, &restored).await;
+        }
         let restored = TagRestored::new(tag.clone(), &restored);
         Ok(Response::tag_restored(repository, &restored)?.with_event(event))
+    }
+
+    /// Reports the manifests that came back with the one that the tag names.
+    async fn report_restored(
+        &self,
+        intents: &dyn EventIntents,
+        repository: &RepositoryName,
+        restored: &RestoredTag,
+    ) {
+        let others = restored.digests.iter();
+        for digest in others.filter(|digest| **digest != restored.manifest.digest) {
+            let by_digest = Reference::Digest(digest.clone());
+            // One that is deleted again by now is that delete's.
+            let Ok(manifest) = self.storage.get_manifest(repository, &by_digest).await else {
+                continue;
+            };
+            let target = || EventTarget::Manifest {
+                manifest,
+                tags: Vec::new(),
+            };
+            if let Some(event) = self.event(EventAction::Push, repository, target) {
+                intents.happened(&event).await;
+            }
+        }
     }
 }

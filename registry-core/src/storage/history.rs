@@ -2,6 +2,7 @@
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
@@ -193,6 +194,8 @@ pub struct RestoredTag {
     pub replaced: Option<Digest>,
     /// How many manifests had been deleted and are there again, with those that the manifest or its index needs.
     pub manifests: u64,
+    /// Which they are, in the order in which they came back.
+    pub digests: Vec<Digest>,
     /// How many of them refer to another one, as signatures do.
     pub referrers: u64,
     /// How many that refer to a restored one were left out, because content that they need is gone.

@@ -191,7 +191,7 @@ impl Notifier {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn keep(&self, event: &Event, request: &RequestRecord) {
+    async fn keep(&self, event: &Event, request: &RequestRecord, settles: bool) {
         let records = EventRecord::of(event, request, &self.options, &self.instance);
         let count = records.len() as u64;
         let values = encode(&records);
@@ -201,7 +201,7 @@ impl Notifier {
         } else {
             // Even after the timeout, the event is on its way to the file.
             let appended = async {
-                if self.outbox.outlives_process() {
+                if settles && self.outbox.outlives_process() {
                     self.outbox.settle(request.id.into_bytes(), values).await
                 } else {
                     self.outbox.append(values).await
@@ -280,7 +280,15 @@ impl EventSink for Notifier {
 
     fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
         if self.wishes.iter().any(|wishes| wishes.contain(event)) {
-            Box::pin(self.keep(event, request))
+            Box::pin(self.keep(event, request, true))
+        } else {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    fn accept_another<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        if self.wishes.iter().any(|wishes| wishes.contain(event)) {
+            Box::pin(self.keep(event, request, false))
         } else {
             Box::pin(std::future::ready(()))
         }

@@ -43,4 +43,8 @@ impl EventIntents for RequestIntents<'_> {
         self.has_intent.store(true, Ordering::Relaxed);
         self.sink.intend(event, self.request).await;
     }
+
+    async fn happened(&self, event: &Event) {
+        self.sink.accept_another(event, self.request).await;
+    }
 }

@@ -110,4 +110,10 @@ pub trait EventSink: fmt::Debug + Send + Sync + 'static {
     ///
     /// `request` is the request that caused the event, as far as it is known by then.
     fn accept<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()>;
+
+    /// Accepts an event of a request that has another one, which follows and has the intent: a restore brings back several
+    /// manifests.
+    fn accept_another<'a>(&'a self, event: &'a Event, request: &'a RequestRecord) -> BoxFuture<'a, ()> {
+        self.accept(event, request)
+    }
 }

@@ -301,10 +301,12 @@ impl ManifestStorage for Tiny {
             return Err(ErrorCode::TagConflict.into());
         }
         self.note(format_args!("restore {} {}", restore.tag, restore.principal));
+        let digest = manifest.digest.clone();
         Ok(RestoredTag {
             manifest,
             replaced: None,
             manifests: 2,
+            digests: vec![Digest::of(Algorithm::Sha256, b"another"), digest],
             referrers: 1,
             referrers_left_out: 0,
         })

@@ -53,6 +53,7 @@ impl<B: Backend> Store<B> {
             manifest: root.manifest.clone(),
             replaced,
             manifests: 0,
+            digests: Vec::new(),
             referrers: 0,
             referrers_left_out: 0,
         };
@@ -91,6 +92,7 @@ impl<B: Backend> Store<B> {
         if outcome.is_err() {
             self.take_back(repository, &pushed).await;
         }
+        restored.digests = pushed;
         outcome.map(|()| restored)
     }
 
