@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use registry_core::quota::Quota;
-use registry_core::range::ContentRange;
 use registry_core::storage::UploadKey;
 use registry_core::{Admission, Error, ErrorCode, Principal, Request};
 use tokio::sync::watch;
@@ -180,11 +179,12 @@ async fn count(store: &dyn Maintenance, ages: Ages) -> Option<usize> {
     counted.ok()
 }
 
-/// Refuses a blob that no quota has room for before the client sends it: if its size is known, or that of what is sent of it, or
-/// if not a byte is left. It ends the upload to which something was refused.
+/// Refuses a blob that no quota has room for before the client sends it: if its digest and its size are known, or if not a
+/// byte is left. It ends the upload that is refused.
 ///
 /// It only looks ahead. The store decides what is published, with every way to push, and takes what a repository has already.
-/// So is what a client sends that says the digest first; one that says it last has to look whether the blob is there.
+/// So bytes whose digest comes later are taken, unless a client that did not ask for the blob begins an upload when the quota
+/// is used up.
 #[derive(Debug)]
 pub struct QuotaAdmission(Arc<dyn Maintenance>);
 
@@ -209,18 +209,6 @@ impl Admission for QuotaAdmission {
                 // Without a body it starts a session.
                 let size = length.filter(|length| *length > 0);
                 (repository, None, Some(digest), size)
-            }
-            Request::AppendUpload {
-                repository,
-                id,
-                offset,
-                range,
-                length,
-            } => {
-                let start = range.map(ContentRange::start).or(*offset).unwrap_or(0);
-                // A chunk of unknown length has a byte.
-                let length = range.map(ContentRange::length).or(*length).unwrap_or(1);
-                (repository, Some(*id), None, Some(start.saturating_add(length)))
             }
             Request::FinishUpload {
                 repository,
