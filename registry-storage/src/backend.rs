@@ -138,6 +138,12 @@ pub trait RecordTransaction: Send {
     /// Those of the medium.
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error>;
 
+    /// Returns whether a record that this transaction found absent may have been written and purged by others since. Not so
+    /// if a transaction is one step, or if nothing is ever purged.
+    fn others_purge(&self) -> bool {
+        true
+    }
+
     /// Removes a record, whatever its version. Its key is never written again.
     ///
     /// # Errors

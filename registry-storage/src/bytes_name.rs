@@ -4,7 +4,8 @@ use std::fmt;
 
 use registry_core::Timestamp;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+
+use crate::unique::unique;
 
 /// The name of stored bytes, `<yyyymmdd>/<uuid>`: random, so that it is never reused, and sorted by day.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ impl BytesName {
         let (year, month, day) = now.date();
         // A name has room for four digits, and a name that could not be parsed again would be lost.
         let year = year.min(9999);
-        Self(format!("{year:04}{month:02}{day:02}/{}", Uuid::new_v4()).into())
+        Self(format!("{year:04}{month:02}{day:02}/{}", unique()).into())
     }
 
     /// Parses a name; `None` if the text is not one.

@@ -111,6 +111,7 @@ mod store;
 mod sweeper;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod unique;
 
 #[cfg(all(feature = "filesystem", unix))]
 pub use crate::backend::NotOnDisk;

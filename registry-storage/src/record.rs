@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::backend::{Part, StagedBytes};
 use crate::bytes_name::BytesName;
+use crate::unique::unique;
 
 /// The first line of a record.
 pub(crate) trait Header: Serialize + DeserializeOwned + Sync {
@@ -36,7 +37,7 @@ pub(crate) struct Stamp {
 impl Stamp {
     pub(crate) fn new(now: Timestamp) -> Self {
         Self {
-            nonce: Uuid::new_v4(),
+            nonce: unique(),
             written: now,
         }
     }

@@ -129,6 +129,10 @@ impl RecordTransaction for SqliteTransaction<'_> {
         self.write(key, value, &condition)
     }
 
+    fn others_purge(&self) -> bool {
+        false
+    }
+
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
         self.delete(key, Some(version))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher as _};
 use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -20,7 +21,8 @@ use object_store::{
 /// An object store in memory that keeps the promises of a bucket.
 ///
 /// [`object_store::memory::InMemory`] does not: it completes uploads without checking the list of parts, copies them to
-/// do so, and a page of a listing costs as much as the whole. Operations that the protocol does not use (copies,
+/// do so, and a page of a listing costs as much as the whole. It promises no more either: the entity tag of an object
+/// that is written whole is that of its content, as in most buckets. Operations that the protocol does not use (copies,
 /// listings by folder) are not implemented.
 #[derive(Debug, Default)]
 pub(super) struct MemoryStore {
@@ -32,8 +34,8 @@ pub(super) struct MemoryStore {
 struct MemoryStoreState {
     objects: BTreeMap<String, Object>,
     uploads: HashMap<MultipartId, BTreeMap<usize, UploadedPart>>,
-    /// The last entity tag or upload identifier that was assigned; none is assigned twice.
-    last_tag: u64,
+    /// The last identifier that was assigned to an upload, or a part; none is assigned twice.
+    last_id: u64,
 }
 
 #[derive(Debug)]
@@ -81,17 +83,16 @@ fn lock(state: &Mutex<MemoryStoreState>) -> MutexGuard<'_, MemoryStoreState> {
 }
 
 impl MemoryStoreState {
-    fn next_tag(&mut self) -> String {
-        self.last_tag += 1;
-        format!("\"{}\"", self.last_tag)
+    fn next_id(&mut self) -> String {
+        self.last_id += 1;
+        format!("\"{}\"", self.last_id)
     }
 
     #[expect(
         clippy::disallowed_methods,
         reason = "objects have the age that a bucket would report"
     )]
-    fn insert(&mut self, location: &Path, content: Vec<Bytes>) -> PutResult {
-        let tag = self.next_tag();
+    fn insert(&mut self, location: &Path, content: Vec<Bytes>, tag: String) -> PutResult {
         let object = Object {
             size: content.iter().map(|piece| piece.len() as u64).sum(),
             content,
@@ -160,7 +161,11 @@ impl ObjectStore for MemoryStore {
             PutMode::Update(version) if present.map(|object| &object.tag) != version.e_tag.as_ref() => {
                 Err(precondition(location, "it is of another version"))
             }
-            _ => Ok(state.insert(location, payload.into_iter().collect())),
+            _ => {
+                let content: Vec<Bytes> = payload.into_iter().collect();
+                let tag = tag_of(&content);
+                Ok(state.insert(location, content, tag))
+            }
         }
     }
 
@@ -230,7 +235,7 @@ impl ObjectStore for MemoryStore {
 impl MultipartStore for MemoryStore {
     async fn create_multipart(&self, _location: &Path) -> Result<MultipartId> {
         let mut state = self.lock();
-        let id = state.next_tag();
+        let id = state.next_id();
         state.uploads.insert(id.clone(), BTreeMap::new());
         Ok(id)
     }
@@ -243,7 +248,7 @@ impl MultipartStore for MemoryStore {
         content: PutPayload,
     ) -> Result<PartId> {
         let mut state = self.lock();
-        let tag = state.next_tag();
+        let tag = state.next_id();
         let part = UploadedPart {
             content,
             tag: tag.clone(),
@@ -270,7 +275,8 @@ impl MultipartStore for MemoryStore {
             }
         }
         state.uploads.remove(id);
-        Ok(state.insert(location, content))
+        let tag = state.next_id();
+        Ok(state.insert(location, content, tag))
     }
 
     async fn abort_multipart(&self, location: &Path, id: &MultipartId) -> Result<()> {
@@ -311,6 +317,15 @@ impl PaginatedListStore for MemoryStore {
             page_token: None,
         })
     }
+}
+
+/// Returns the entity tag of content that is written whole.
+fn tag_of(content: &[Bytes]) -> String {
+    let mut hasher = DefaultHasher::new();
+    for piece in content {
+        hasher.write(piece);
+    }
+    format!("\"{:016x}\"", hasher.finish())
 }
 
 fn not_found(location: &Path, what: &'static str) -> Error {

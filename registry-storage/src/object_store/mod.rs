@@ -193,6 +193,10 @@ impl RecordTransaction for Steps<'_> {
         self.0.put_record(key, value, condition).await
     }
 
+    fn others_purge(&self) -> bool {
+        self.0.memory.is_some()
+    }
+
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
         self.0.forget_record(key, version)
     }

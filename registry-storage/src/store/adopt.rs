@@ -9,7 +9,6 @@ use bytes::Bytes;
 use registry_core::storage::NewManifest;
 use registry_core::{Algorithm, Digest, Error, Hasher, RepositoryName, Tag, Timestamp, Upload, UploadId};
 use tokio::sync::SemaphorePermit;
-use uuid::Uuid;
 
 use super::Store;
 use super::collect::mark_changed;
@@ -27,6 +26,7 @@ use crate::distribution::RepositoryLinks;
 use crate::key::Key;
 use crate::pages::{Pages, keys};
 use crate::record::{GrantRecord, ManifestRecord, SessionRecord, TagRecord, state_of_size};
+use crate::unique::unique;
 
 /// The principal of an adoption's sessions. The line break keeps it from being the name of any client.
 const PRINCIPAL: &str = "adoption\n";
@@ -231,7 +231,7 @@ impl<B: Backend> Store<B> {
         let mut record = self.new_session(repository, PRINCIPAL, &upload, now);
         record.parts_size = size;
         Ok(Session {
-            key: Key::upload(UploadId::from_random(Uuid::new_v4().as_u128())),
+            key: Key::upload(UploadId::from_random(unique().as_u128())),
             record,
             upload,
             tail: Bytes::new(),

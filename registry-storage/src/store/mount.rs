@@ -147,18 +147,7 @@ pub(super) async fn enter_grant(
         Enter::Rescue => rescue(records, &keys.grant, &grant, now).await.map(|_| None),
         Enter::Create => {
             // The back reference comes first: the collector finds a repository's grants through it.
-            let back_reference = BackReferenceRecord {
-                tag: None,
-                stamp: Stamp::new(now),
-            };
-            write(
-                records,
-                &keys.back_reference,
-                &back_reference,
-                &[],
-                Condition::Any,
-            )
-            .await?;
+            write_back_reference(records, keys, now).await?;
             let pending = GrantRecord {
                 state: State::Pending,
                 blob: None,
@@ -167,11 +156,32 @@ pub(super) async fn enter_grant(
             };
             let entered = write(records, &keys.grant, &pending, &[], grant.unchanged()).await?;
             if entered.is_some() {
+                // Another grant may have come and gone since there was none, and the back reference with it.
+                if records.others_purge()
+                    && grant.version().is_none()
+                    && records.stat(&keys.back_reference).await?.is_none()
+                {
+                    write_back_reference(records, keys, now).await?;
+                }
                 mark_changed(records, &keys.changed, now).await?;
             }
             Ok(entered)
         }
     }
+}
+
+async fn write_back_reference(
+    records: &mut dyn RecordTransaction,
+    keys: &GrantKeys,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let back_reference = BackReferenceRecord {
+        tag: None,
+        stamp: Stamp::new(now),
+    };
+    let key = &keys.back_reference;
+    write(records, key, &back_reference, &[], Condition::Any).await?;
+    Ok(())
 }
 
 /// Makes a grant Live that names `blob` (step 3 of the rule); returns `false` if the record is no longer the one that

@@ -19,6 +19,7 @@ use crate::backend::{
 use crate::bytes_name::BytesName;
 use crate::key::Key;
 use crate::record::{SessionRecord, Stamp, encode};
+use crate::unique::unique;
 
 /// A session as it was read.
 #[derive(Clone, Debug)]
@@ -126,7 +127,7 @@ impl<B: Backend> Store<B> {
         algorithm: Algorithm,
     ) -> Result<UploadId, Error> {
         let now = self.clock.now();
-        let id = UploadId::from_random(uuid::Uuid::new_v4().as_u128());
+        let id = UploadId::from_random(unique().as_u128());
         let is_in_use = |id| self.sessions.is_in_use(id);
         let evicted = self.open_sessions.begin(principal, id, now, is_in_use)?;
         let record = self.new_session(repository, principal, &Upload::new(algorithm), now);

@@ -76,6 +76,10 @@ impl RecordTransaction for Counted<'_> {
         self.records.put(key, value, condition).await
     }
 
+    fn others_purge(&self) -> bool {
+        self.records.others_purge()
+    }
+
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
         self.count(0);
         self.records.purge_if(key, version).await

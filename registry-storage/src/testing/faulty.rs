@@ -33,23 +33,29 @@ pub enum Fault {
 /// Wraps a backend; each of its calls fails, is delayed or loses its answer according to a plan.
 ///
 /// Calls are counted from 0. The count includes those that a transaction makes through [`RecordTransaction`], those of
-/// a [`BytesWriter`], and a transaction as a whole, when it begins: its answer is lost after its last step. Failures
+/// a [`BytesWriter`], and a transaction as a whole, when it begins: its answer is lost after its last step. The writes of
+/// records are counted by themselves too, because what goes wrong between a read and a write does so at a write. Failures
 /// are [`Unavailable`](ErrorCode::Unavailable).
 #[derive(Debug)]
 pub struct Faulty<B> {
     inner: B,
     plan: Arc<Plan>,
+    /// The size of parts, if it is not that of the wrapped backend.
+    part_size: Option<usize>,
 }
 
 #[derive(Debug, Default)]
 struct Plan {
     calls: AtomicU64,
+    writes: AtomicU64,
     faults: Mutex<Faults>,
 }
 
 #[derive(Debug, Default)]
 struct Faults {
     at: BTreeMap<u64, Fault>,
+    /// How many turns a write waits, besides what its call does.
+    delays_of_writes: BTreeMap<u64, u32>,
     /// A seed, and how many of 1000 calls have a fault.
     random: Option<(u64, u64)>,
 }
@@ -60,12 +66,27 @@ impl<B> Faulty<B> {
         Self {
             inner,
             plan: Arc::default(),
+            part_size: None,
         }
+    }
+
+    /// Sets the size of the parts of uploads in bytes, which is not zero: so small content has several.
+    #[must_use]
+    pub fn with_part_size(mut self, size: usize) -> Self {
+        self.part_size = Some(size);
+        self
     }
 
     /// Gives the call with this number a fault.
     pub fn fault_at(&self, call: u64, fault: Fault) {
         self.plan.change(|faults| faults.at.insert(call, fault));
+    }
+
+    /// Lets other tasks run `turns` times before the write of a record with this number. Not for a backend whose transactions
+    /// cannot wait.
+    pub fn delay_write(&self, write: u64, turns: u32) {
+        self.plan
+            .change(|faults| faults.delays_of_writes.insert(write, turns));
     }
 
     /// Gives `of_1000` of 1000 calls a fault of any kind, the same ones for the same seed and order of calls.
@@ -82,6 +103,12 @@ impl<B> Faulty<B> {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.plan.calls.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many writes of records there were.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.plan.writes.load(Ordering::SeqCst)
     }
 
     /// Returns the wrapped backend.
@@ -107,12 +134,17 @@ impl Plan {
                 Err(unavailable(number))
             }
             Some(Fault::Delay(times)) => {
-                for _ in 0..times {
-                    let_others_run().await;
-                }
+                let_others_run(times).await;
                 call.await
             }
         }
+    }
+
+    /// Counts the write of a record, and delays it.
+    async fn before_write(&self) {
+        let number = self.writes.fetch_add(1, Ordering::SeqCst);
+        let turns = self.change(|faults| faults.delays_of_writes.get(&number).copied());
+        let_others_run(turns.unwrap_or(0)).await;
     }
 }
 
@@ -146,13 +178,13 @@ fn unavailable(number: u64) -> Error {
     Error::new(ErrorCode::Unavailable, format!("call {number} was told to fail"))
 }
 
-async fn let_others_run() {
-    let mut waited = false;
+async fn let_others_run(times: u32) {
+    let mut left = times;
     poll_fn(|context| {
-        if waited {
+        if left == 0 {
             return Poll::Ready(());
         }
-        waited = true;
+        left -= 1;
         context.waker().wake_by_ref();
         Poll::Pending
     })
@@ -201,7 +233,12 @@ impl RecordTransaction for FaultyRecords<'_> {
     }
 
     async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error> {
+        self.plan.before_write().await;
         self.plan.call(self.inner.put(key, value, condition)).await
+    }
+
+    fn others_purge(&self) -> bool {
+        self.inner.others_purge()
     }
 
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {
@@ -289,11 +326,12 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     fn part_size(&self, offset: u64) -> usize {
-        self.inner.part_size(offset)
+        self.part_size.unwrap_or_else(|| self.inner.part_size(offset))
     }
 
     fn tail_limit(&self, offset: u64) -> usize {
-        self.inner.tail_limit(offset)
+        self.part_size
+            .map_or_else(|| self.inner.tail_limit(offset), |size| size - 1)
     }
 
     fn must_record_parts(&self) -> bool {

@@ -4,6 +4,7 @@ pub mod backend_conformance;
 pub mod clock;
 pub mod faulty;
 pub mod observed;
+pub mod repeat;
 #[cfg(feature = "s3")]
 pub mod s3;
 #[cfg(target_os = "linux")]

@@ -6,7 +6,6 @@
 use crate::chain::State;
 use bytes::Bytes;
 use registry_core::{Algorithm, Digest, Error, MediaType, RepositoryName, Timestamp};
-use uuid::Uuid;
 
 use super::examine::Read;
 use super::finding::Problem;
@@ -21,6 +20,7 @@ use crate::record::{
 use crate::store::collect::mark_changed;
 use crate::store::edge::{Stateful as _, write};
 use crate::store::mount::{GrantKeys, point_grant};
+use crate::unique::unique;
 
 /// Keeps the value of a record, and the bytes that it names.
 async fn keep(
@@ -169,7 +169,7 @@ pub(super) async fn unreadable(
             keep(records, key, &stored.value, &reason, Vec::new(), now).await?;
             let dead = ManifestRecord {
                 state: State::Dead,
-                incarnation: Uuid::new_v4().simple().to_string(),
+                incarnation: unique().simple().to_string(),
                 media_type: unknown_type()?,
                 subject: None,
                 condemned_in: None,

@@ -21,6 +21,7 @@ use crate::pages::{Pages, keys};
 use crate::record::{ScrubRecord, Stamp};
 use crate::store::edge::{Found, contended, write};
 use crate::store::{Store, TRANSACTION_ATTEMPTS};
+use crate::unique::unique;
 
 /// What a blob costs of the budget in addition to its bytes: its record, and opening them.
 const BLOB_COST: u64 = 16 * 1024;
@@ -151,7 +152,7 @@ pub(in crate::store) struct Scrubbed {
 impl Default for Scrubbed {
     fn default() -> Self {
         Self {
-            owner: Uuid::new_v4(),
+            owner: unique(),
             counts: Mutex::default(),
         }
     }

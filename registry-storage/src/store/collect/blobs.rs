@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use registry_core::{Digest, Error, Timestamp};
-use uuid::Uuid;
 
 use super::cycle::{Cycle, Facts};
 use super::pass::Pass;
@@ -24,6 +23,7 @@ use crate::record::{BlobRecord, CandidatesRecord, Stamp, state_of_size};
 use crate::store::Store;
 use crate::store::edge::{Found, Stateful as _, rescue, write};
 use crate::store::sweep::{Unnamed, write_unnamed};
+use crate::unique::unique;
 
 /// How many blobs are decided in one transaction.
 const BLOBS_PER_TRANSACTION: usize = 64;
@@ -41,7 +41,7 @@ pub(in crate::store) async fn write_candidates(
     blobs: &[Digest],
     now: Timestamp,
 ) -> Result<(), Error> {
-    let key = Key::candidates(Uuid::new_v4());
+    let key = Key::candidates(unique());
     let candidates = CandidatesRecord {
         stamp: Stamp::new(now),
     };

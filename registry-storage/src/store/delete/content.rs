@@ -94,12 +94,13 @@ pub(in crate::store) async fn kill_grant(
     let Some(dead) = write(records, &keys.grant, &dead, &[], grant.unchanged()).await? else {
         return Ok(false);
     };
-    records.purge_if(&keys.grant, &dead).await?;
+    // A push that found no grant writes its own only after the record is gone, and then looks for the back reference.
     if let Some(back_reference) = back_reference {
         records
             .purge_if(&keys.back_reference, &back_reference.version)
             .await?;
     }
+    records.purge_if(&keys.grant, &dead).await?;
     Ok(true)
 }
 

@@ -11,7 +11,6 @@
 use crate::chain::{State, withdraw};
 use registry_core::storage::{NewManifest, TagFilter};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Timestamp};
-use uuid::Uuid;
 
 use crate::backend::{Again, Backend, Condition, Durability, RecordTransaction, Transaction, Version};
 use crate::key::Key;
@@ -19,6 +18,7 @@ use crate::pages::{Pages, keys};
 use crate::record::{GrantRecord, ManifestRecord, NoteKind, NoteRecord, Stamp};
 use crate::store::edge::{Stateful, contended, read_cached, read_latest, rescue, write};
 use crate::store::{Store, TRANSACTION_ATTEMPTS};
+use crate::unique::unique;
 
 /// A delete that may continue, because no immutable tag reached the content when it began.
 #[derive(Clone)]
@@ -121,7 +121,7 @@ pub(in crate::store) async fn write_note(
     kind: NoteKind,
     now: Timestamp,
 ) -> Result<Key, Error> {
-    let id = Uuid::new_v4();
+    let id = unique();
     let key = match kind {
         NoteKind::DeleteBlob | NoteKind::DeleteManifest => Key::delete(repository, id),
         NoteKind::PushManifest => Key::push(repository, id),

@@ -7,7 +7,6 @@ use crate::chain::{Confirm, Enter, Publish, State, confirm, enter, heal, publish
 use registry_core::quota::Amount;
 use registry_core::storage::{ChildKind, EndReason, ManifestChild, NewManifest};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
-use uuid::Uuid;
 
 use self::tags::WrittenTag;
 use super::delete::write_note;
@@ -21,6 +20,7 @@ use crate::key::Key;
 use crate::record::{
     GrantRecord, ManifestRecord, NoteKind, ReferrerRecord, RepositoryRecord, Stamp, state_of_size,
 };
+use crate::unique::unique;
 
 impl<B: Backend> Store<B> {
     /// Stores a manifest and points its tags at it.
@@ -327,7 +327,7 @@ impl PushManifest {
             }
             (Enter::Join, Some(incarnation)) => (incarnation, manifest.version().cloned()),
             (Enter::Create, _) | (_, None) => {
-                let incarnation = Uuid::new_v4().simple().to_string();
+                let incarnation = unique().simple().to_string();
                 let pending = self.record(State::Pending, &incarnation);
                 let bytes = &self.new.manifest.bytes;
                 let version = write(records, &self.key, &pending, bytes, manifest.unchanged()).await?;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use registry_core::quota::Amount;
 use registry_core::{Error, Timestamp};
-use uuid::Uuid;
 
 use super::accounts::Accounts;
 use super::ledger::{Count, record_of};
@@ -15,6 +14,7 @@ use crate::observer::{MaintenanceObserver, Step};
 use crate::record::QuotaRecord;
 use crate::store::edge::contended;
 use crate::store::{Store, TRANSACTION_ATTEMPTS};
+use crate::unique::unique;
 
 impl<B: Backend> Store<B> {
     /// Counts what the repositories of quotas have, if that is not known, or was counted longer ago than `after`; than
@@ -131,7 +131,7 @@ impl Transaction for ChangeCount {
         for _ in 0..TRANSACTION_ATTEMPTS {
             let mut count = Count::read(records, &self.key).await?;
             let record = &mut count.record;
-            record.epoch = Uuid::new_v4();
+            record.epoch = unique();
             // Until it ends: the count before it may miss what was written while nobody counted.
             record.is_exact = false;
             if let Change::End { begun, sum } = &self.change {

@@ -26,6 +26,7 @@ use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::record::{QuotaRecord, Stamp, encode, size_of_blob, size_of_manifest, state_of_size};
 use crate::store::edge::{Found, contended};
+use crate::unique::unique;
 
 /// How many times a count is written if others write it at the same time, before the push is told to try again.
 const ATTEMPTS: u32 = 64;
@@ -93,11 +94,7 @@ pub(super) fn record_of(stored: Option<&VersionedRecord>) -> QuotaRecord {
     read.unwrap_or_else(|| QuotaRecord {
         used: Amount::NONE,
         added: Amount::NONE,
-        epoch: if stored.is_some() {
-            Uuid::new_v4()
-        } else {
-            Uuid::nil()
-        },
+        epoch: if stored.is_some() { unique() } else { Uuid::nil() },
         counted: None,
         is_exact: false,
         stamp: Stamp::new(registry_core::Timestamp(0)),
@@ -397,7 +394,7 @@ impl<'a> Ledger<'a> {
 /// Returns a random pause before another attempt.
 fn pause(attempt: u32) -> Duration {
     let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(8)).min(LAST_PAUSE);
-    let random = u32::from(Uuid::new_v4().as_bytes()[0]);
+    let random = u32::from(unique().as_bytes()[0]);
     longest * random / 255
 }
 
@@ -424,6 +421,10 @@ impl RecordTransaction for Ledger<'_> {
             }
             None => self.records.put(key, value, condition).await,
         }
+    }
+
+    fn others_purge(&self) -> bool {
+        self.records.others_purge()
     }
 
     async fn purge_if(&mut self, key: &Key, version: &Version) -> Result<(), Error> {

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use registry_core::{Digest, Error, Timestamp};
-use uuid::Uuid;
 
 use super::{Deleting, ListedBytes, Unreadable};
 use crate::backend::{
@@ -19,6 +18,7 @@ use crate::record::{BlobRecord, SessionRecord, Stamp, UnnamedRecord};
 use crate::store::Store;
 use crate::store::edge::{Found, write};
 use crate::store::session::RemoveAll;
+use crate::unique::unique;
 
 /// How many blobs are read in one transaction.
 const BLOBS_PER_TRANSACTION: usize = 100;
@@ -100,7 +100,7 @@ pub(in crate::store) async fn write_unnamed(
         stamp: Stamp::new(now),
     };
     let lines: String = unnamed.iter().map(Unnamed::line).collect();
-    let key = Key::unnamed(Uuid::new_v4());
+    let key = Key::unnamed(unique());
     write(records, &key, &record, lines.as_bytes(), Condition::Absent).await?;
     Ok(())
 }

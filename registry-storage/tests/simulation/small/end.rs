@@ -1,0 +1,164 @@
+//! What holds once nobody writes, and once everything that may go is gone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
+use registry_core::storage::{BlobStorage as _, ListStorage as _, ManifestStorage as _, PageRequest};
+use registry_core::{ErrorCode, Reference, RepositoryName};
+use registry_storage::{Backend as _, Key, Maintenance as _, SweepOptions};
+
+use super::World;
+use crate::contents::{Blob, Image};
+use crate::{Process, collecting};
+
+impl World {
+    pub(super) async fn assert_end(&self, collects: bool) {
+        self.assert_snapshot().await;
+        self.assert_contents().await;
+        if !self.is_cut_off {
+            for repository in &self.repositories {
+                self.assert_tags(repository).await;
+            }
+            self.assert_exact().await;
+        }
+        if collects {
+            self.assert_collected().await;
+            self.assert_snapshot().await;
+            self.assert_contents().await;
+        }
+    }
+
+    /// The process that never waits.
+    fn process(&self) -> &Process {
+        self.processes.last().unwrap()
+    }
+
+    async fn assert_contents(&self) {
+        for repository in &self.repositories {
+            for blob in &self.blobs {
+                self.assert_readable(repository, blob).await;
+            }
+        }
+    }
+
+    async fn assert_readable(&self, repository: &RepositoryName, blob: &Blob) {
+        let opened = match self.process().open_blob(repository, &blob.digest).await {
+            Ok(opened) => opened,
+            Err(error) => return assert_eq!(error.code(), ErrorCode::BlobUnknown, "{error:?}"),
+        };
+        let mut read = BytesMut::new();
+        let mut content = opened.content.read(0..opened.size);
+        while let Some(chunk) = content.next().await {
+            read.extend_from_slice(&chunk.unwrap());
+        }
+        assert!(read == blob.content, "a visible blob has other bytes");
+    }
+
+    async fn has(&self, repository: &RepositoryName, image: &Image) -> bool {
+        let by_digest = Reference::Digest(image.new.manifest.digest.clone());
+        self.process().get_manifest(repository, &by_digest).await.is_ok()
+    }
+
+    async fn assert_tags(&self, repository: &RepositoryName) {
+        let page = PageRequest {
+            last: None,
+            limit: 100,
+        };
+        let mut named = BTreeSet::new();
+        if let Ok(tags) = self.process().list_tags(repository, page).await {
+            for tag in tags.items {
+                let read = self
+                    .process()
+                    .get_manifest(repository, &Reference::Tag(tag.clone()))
+                    .await;
+                let read = read.unwrap_or_else(|error| panic!("the tag {tag} dangles: {error}"));
+                named.insert(read.digest);
+            }
+        }
+        for image in self.images.iter().filter(|_| self.work.has_own_tags()) {
+            assert!(
+                named.contains(&image.new.manifest.digest) || !self.has(repository, image).await,
+                "an acknowledged tag was lost while its manifest lives"
+            );
+        }
+    }
+
+    /// A count finds what was counted already.
+    async fn assert_exact(&self) {
+        let used = async || {
+            self.process()
+                .quota_usage(&self.quotas)
+                .await
+                .unwrap()
+                .into_iter()
+                .map(|usage| usage.used)
+        };
+        self.process()
+            .count_for_quotas(Duration::MAX, Duration::ZERO, &())
+            .await
+            .unwrap();
+        let before: Vec<_> = used().await.collect();
+        self.process()
+            .count_for_quotas(Duration::ZERO, Duration::ZERO, &())
+            .await
+            .unwrap();
+        assert_eq!(before, used().await.collect::<Vec<_>>(), "a count was not exact");
+    }
+
+    /// What no manifest names goes, and only that.
+    async fn assert_collected(&self) {
+        let process = self.process();
+        // The cycles find all there is without a pass over everything; but for what is still Pending.
+        if !(self.is_cut_off || self.work.cuts_off_requests() || self.work.keeps_deleted()) {
+            for _ in 0..4 {
+                process.collect(&collecting(), &()).await.unwrap();
+            }
+            let all = process.collect(&collecting().dry_run(true), &()).await.unwrap();
+            let found = [
+                all.young,
+                all.waiting,
+                all.condemned,
+                all.removed,
+                all.removed_blobs,
+            ];
+            assert!(
+                found.iter().all(|found| found.blobs == 0) && all.blobs_left == 0,
+                "{all:?}"
+            );
+        }
+        self.clock.advance(Duration::from_hours(24 * 30));
+        for _ in 0..5 {
+            process.sweep(&SweepOptions::default()).await.unwrap();
+            process.collect(&collecting(), &()).await.unwrap();
+        }
+        process.sweep(&SweepOptions::default()).await.unwrap();
+        let mut large = BTreeSet::new();
+        for repository in &self.repositories {
+            let mut named = BTreeSet::new();
+            for image in &self.images {
+                if self.has(repository, image).await {
+                    named.extend(image.new.children.iter().map(|child| child.digest.clone()));
+                }
+            }
+            for blob in &self.blobs {
+                let is_there = process.stat_blob(repository, &blob.digest).await.is_ok();
+                assert!(
+                    !is_there || named.contains(&blob.digest),
+                    "a blob was not collected"
+                );
+                if is_there && blob.content.len() > 16 * 1024 {
+                    large.insert(blob.digest.clone());
+                }
+            }
+        }
+        let kept = self.bucket.list_bytes(None, 100).await.unwrap().len();
+        assert_eq!(kept, large.len(), "byte strings are left over");
+        let deleted = self.bucket.list(&Key::all_kept(), None, 100).await.unwrap();
+        assert!(
+            deleted.is_empty(),
+            "what was deleted is kept for ever: {deleted:?}"
+        );
+    }
+}
