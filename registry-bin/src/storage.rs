@@ -176,7 +176,7 @@ impl OpenStorage {
         let quota_counter = may_change.then(|| QuotaCounter::start(Arc::clone(&store), applied.quotas));
         let scrubber = (scrub.enabled.unwrap_or(!is_bucket) && may_change).then(|| {
             let options = ScrubOptions::new()
-                .bytes_per_second(scrub.rate.get())
+                .bytes_per_second(scrub.rate.0)
                 .every(scrub.every.0);
             Scrubber::start(Arc::clone(&store), options)
         });

@@ -68,7 +68,7 @@ impl PullRecorder {
         }
     }
 
-    /// Writes down what was pulled since that was done last. Cancel safe: what was not written is written later.
+    /// Writes down what was pulled since that was done last, or that nothing is recorded. Cancel safe: what was not written is written later.
     ///
     /// # Errors
     /// Those of the medium; what could not be written is kept in memory.
@@ -76,7 +76,7 @@ impl PullRecorder {
         flush(&self.pulls).await
     }
 
-    /// Stops the task, and writes down what was pulled, for up to ten seconds.
+    /// Stops the task, and writes down what [`flush`](Self::flush) does, for up to ten seconds.
     pub async fn shutdown(self) {
         let Self { pulls, task } = self;
         task.shutdown().await;
@@ -136,7 +136,8 @@ async fn end_recording(store: &dyn Maintenance) -> ! {
 
 async fn flush(pulls: &Pulls) -> Result<(), registry_core::Error> {
     if !pulls.retention.uses_pulls() {
-        return Ok(());
+        // The task may have been stopped before it came to that.
+        return pulls.store.end_recording_pulls().await.map(drop);
     }
     let (store, (waiting, forgotten)) = (&*pulls.store, pulls.waiting());
     // Another process may have ended the recording, or may record the pulls of other repositories.

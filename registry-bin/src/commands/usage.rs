@@ -57,8 +57,11 @@ pub(crate) fn run(usage: &Usage) -> Result<bool, Failure> {
     let loaded = load(&usage.store, &[])?;
     let configuration = &loaded.configuration;
     let _log = Logging::of(configuration).start();
+    let mut repositories = usage.repositories.clone();
+    repositories.sort();
+    repositories.dedup();
     let request = ShowUsage {
-        repositories: usage.repositories.clone(),
+        repositories,
         collects: configuration.collector.enabled,
         now: usage.now,
         shared: usage.shared,

@@ -96,7 +96,7 @@ impl<B: Backend> Store<B> {
                 return Ok(blob);
             }
             if self.granted(&key, purpose).await? == Some(granted) {
-                tracing::error!(%repository, %digest, "the content of a blob was lost; a push of the blob heals it");
+                self.lost_blobs.report(repository, digest, self.clock.now());
                 return Err(ErrorCode::BlobUnknown.into());
             }
         }

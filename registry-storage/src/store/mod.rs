@@ -19,6 +19,7 @@ mod edge;
 mod hash;
 mod lists;
 mod looks;
+mod lost;
 mod manifests;
 mod mount;
 mod open_sessions;
@@ -123,6 +124,7 @@ pub struct Store<B> {
     /// In which repositories a push made something visible since the last cycle.
     touched: Touched,
     scrubbed: check::Scrubbed,
+    lost_blobs: lost::LostBlobs,
     /// Its only permit is held while an adoption is in progress.
     #[cfg(all(feature = "filesystem", unix))]
     adopting: Arc<Semaphore>,
@@ -149,6 +151,7 @@ impl<B: Backend> Store<B> {
             last_count: LastCount::default(),
             touched: Touched::default(),
             scrubbed: check::Scrubbed::default(),
+            lost_blobs: lost::LostBlobs::default(),
             #[cfg(all(feature = "filesystem", unix))]
             adopting: Arc::new(Semaphore::new(1)),
         }

@@ -38,7 +38,7 @@ impl Notifications {
         let names = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
         let limits = OutboxLimits {
             entries: section.outbox.limit.into(),
-            bytes: section.outbox.bytes,
+            bytes: section.outbox.bytes.0,
         };
         let path = match (&section.outbox.path, location) {
             (Some(path), _) => Some(path.to_path_buf()),

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::problems::Problems;
-use crate::config::values::{FilePath, GoDuration, SecretFields, SecretUrl, shown};
+use crate::config::values::{ByteSize, FilePath, GoDuration, SecretFields, SecretUrl, shown};
 
 /// Who is told of pushes, pulls and deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -35,13 +35,13 @@ impl Notifications {
                 "is 0, and what cannot wait is not told; write for example 100000",
             );
         }
-        if outbox.bytes < OutboxLimits::LEAST_BYTES {
+        if outbox.bytes.0 < OutboxLimits::LEAST_BYTES {
             problems.add(
                 "notifications.outbox.bytes",
                 format!(
-                    "is {}, and must be at least {}, which is 1 MiB",
+                    "is {}, and must be at least {}",
                     outbox.bytes,
-                    OutboxLimits::LEAST_BYTES
+                    ByteSize(OutboxLimits::LEAST_BYTES)
                 ),
             );
         }
@@ -96,7 +96,7 @@ pub(crate) struct Outbox {
     /// The most events that wait, at least 1; beyond that the oldest are dropped.
     pub(crate) limit: u32,
     /// The most bytes that they take, at least 1 MiB; beyond that the oldest are dropped.
-    pub(crate) bytes: u64,
+    pub(crate) bytes: ByteSize,
     /// The file that they wait in, for this server alone; by default `notifications` beside the data, or memory if the data is not in a folder.
     pub(crate) path: Option<FilePath>,
 }
@@ -105,7 +105,7 @@ impl Default for Outbox {
     fn default() -> Self {
         Self {
             limit: 100_000,
-            bytes: 64 * 1024 * 1024,
+            bytes: ByteSize(64 * 1024 * 1024),
             path: None,
         }
     }

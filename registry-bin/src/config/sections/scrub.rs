@@ -1,13 +1,12 @@
 //! `scrub`: reading content to find what rotted.
 
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::problems::Problems;
-use crate::config::values::GoDuration;
+use crate::config::values::{ByteSize, GoDuration};
 
 /// The shortest time between two rounds.
 const SHORTEST_ROUND: Duration = Duration::from_secs(1);
@@ -19,8 +18,8 @@ pub(crate) struct Scrub {
     /// Do it. By default for a folder, and not for a bucket, whose service verifies what it keeps and charges for each
     /// read.
     pub(crate) enabled: Option<bool>,
-    /// The most bytes to read in a second; each blob counts 16384 more than it has.
-    pub(crate) rate: NonZeroU64,
+    /// The most bytes to read in a second, at least 1; each blob counts 16384 more than it has.
+    pub(crate) rate: ByteSize,
     /// The time from the beginning of a round to that of the next one; at least a second. A round that takes longer is
     /// followed by the next one.
     pub(crate) every: GoDuration,
@@ -28,10 +27,9 @@ pub(crate) struct Scrub {
 
 impl Default for Scrub {
     fn default() -> Self {
-        const RATE: NonZeroU64 = NonZeroU64::MIN.saturating_add(10 * 1024 * 1024 - 1);
         Self {
             enabled: None,
-            rate: RATE,
+            rate: ByteSize(10 * 1024 * 1024),
             every: GoDuration::from_secs(30 * 24 * 60 * 60),
         }
     }
@@ -40,6 +38,12 @@ impl Default for Scrub {
 impl Scrub {
     /// Checks the values.
     pub(in crate::config) fn check(&self, problems: &mut Problems<'_>) {
+        if self.rate.0 == 0 {
+            problems.add(
+                "scrub.rate",
+                "is 0, which never ends; write for example 10MiB, or `enabled: false`",
+            );
+        }
         if self.every.0 < SHORTEST_ROUND {
             problems.add(
                 "scrub.every",
