@@ -10,7 +10,7 @@ use registry_storage::distribution::{AdoptReport, Defect, Tree};
 
 use crate::count::count;
 use crate::failure::Failure;
-use crate::ownership::{closed_note, owner_note};
+use crate::ownership::{cannot_look_into, owner_note};
 
 /// The folder of the repositories in a root.
 const REPOSITORIES: &str = "docker/registry/v2/repositories";
@@ -35,8 +35,7 @@ pub(crate) fn find_if_there(root: &Path) -> Result<Option<Tree>, Failure> {
     Tree::find(root).map_err(|cause| match cause.kind() {
         // It may well be a store, so adoption is not the business of whoever asked.
         io::ErrorKind::PermissionDenied if root.join(".").metadata().is_err() => {
-            let note = closed_note(root, &cause);
-            Failure::new(format!("cannot look into {}", root.display())).because(format!("{cause}{note}"))
+            cannot_look_into(root, &cause)
         }
         io::ErrorKind::PermissionDenied => {
             let note = owner_note(&root.join(REPOSITORIES), &cause);

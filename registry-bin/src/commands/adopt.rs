@@ -14,7 +14,7 @@ use crate::config::load;
 use crate::control::{Command, NewFolder, Outcome, Reporter, execute, with_reporter};
 use crate::failure::Failure;
 use crate::logging::Logging;
-use crate::ownership::WithOwner as _;
+use crate::ownership::{WithOwner as _, cannot_look_into};
 use crate::storage::StorageLocation;
 
 /// The arguments.
@@ -63,8 +63,7 @@ pub(crate) fn run(command: &Adopt) -> Result<bool, Failure> {
     };
     // Before anything is created in a folder that was named by mistake.
     find(root)?;
-    let cannot_read = |cause| Failure::new(format!("cannot read {}", root.display())).because(cause);
-    if command.dry_run && !is_root(root).map_err(cannot_read)? {
+    if command.dry_run && !is_root(root).map_err(|cause| cannot_look_into(root, &cause))? {
         let options = AdoptOptions::new().verify(command.verify);
         let mut is_all = true;
         with_reporter(async |reporter| {

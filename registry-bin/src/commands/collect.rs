@@ -24,6 +24,7 @@ use crate::control::{Command, Outcome, Reporter, execute, execute_quietly, show}
 use crate::count::count;
 use crate::failure::Failure;
 use crate::logging::Logging;
+use crate::ownership::cannot_look_into;
 use crate::storage::StorageLocation;
 use crate::times::second;
 
@@ -136,10 +137,7 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
     let location = StorageLocation::of(&loaded.configuration.storage)?;
     let is_empty = match &location {
         StorageLocation::Memory => true,
-        StorageLocation::Folder(root) => !is_root(root).map_err(|cause| {
-            let cannot = format!("nothing was collected: cannot look into {}", root.display());
-            Failure::new(cannot).because(cause)
-        })?,
+        StorageLocation::Folder(root) => !is_root(root).map_err(|cause| cannot_look_into(root, &cause))?,
         StorageLocation::Bucket(_) => false,
     };
     if is_empty {

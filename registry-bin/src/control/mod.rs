@@ -30,7 +30,7 @@ pub(crate) use self::socket::{
 use crate::adoption;
 use crate::config::Configuration;
 use crate::failure::Failure;
-use crate::ownership::{self, WithOwner as _};
+use crate::ownership::{self, WithOwner as _, cannot_look_into};
 use crate::storage::{self, StorageLocation, store};
 
 /// Runs a command and shows its progress. Returns `false` if it found a fault in the registry.
@@ -106,7 +106,7 @@ async fn dispatch(
         }
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));
-            let is_root = || is_root(root).map_err(|cause| failed().because(cause));
+            let is_root = || is_root(root).map_err(|cause| cannot_look_into(root, &cause));
             if command.new_folder() != NewFolder::Adopted && !is_root()? {
                 if adoption::find_if_there(root)?.is_some() {
                     return Err(failed().because(

@@ -63,14 +63,14 @@ fn other_owner_of(root: &Path, user: u32) -> Option<u32> {
     (owner != user && has_records).then_some(owner)
 }
 
-/// Returns what to append to an error about a folder that this process may not enter: who owns it, and what to type.
-pub(crate) fn closed_note(root: &Path, cause: &io::Error) -> String {
-    let note = owner_note(root, cause);
+/// Returns the failure of a process that may not enter a folder: who owns it, and what to type.
+pub(crate) fn cannot_look_into(root: &Path, cause: &io::Error) -> Failure {
+    let mut note = owner_note(root, cause);
     let owner = user().and_then(|user| other_owner_of(root, user));
-    match owner.filter(|_| !note.is_empty()) {
-        Some(owner) => format!("{note}; type: {}", line_as(owner)),
-        None => note,
+    if let Some(owner) = owner.filter(|_| !note.is_empty()) {
+        note = format!("{note}; type: {}", line_as(owner));
     }
+    Failure::new(format!("cannot look into {}", root.display())).because(format!("{cause}{note}"))
 }
 
 /// Returns the user and the group of the folder in which root creates a file: the file is for them. Returns `None` if this

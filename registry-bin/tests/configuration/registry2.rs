@@ -142,11 +142,7 @@ fn garbage_collect_fails_if_it_cannot_look() {
     );
     let output = run(&["garbage-collect", "config.yml"], &configuration, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-    assert!(
-        text(&output).contains("nothing was collected: cannot look into"),
-        "{}",
-        text(&output)
-    );
+    assert!(text(&output).contains("cannot look into"), "{}", text(&output));
 }
 
 /// The usual job stops the registry, collects, and starts it again; many are run with `set -e`.
