@@ -1,5 +1,7 @@
 //! `registry-bin usage`: what repositories have, and how much of the quotas is used.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use indicatif::HumanBytes;
 use registry_core::quota::{Amount, Quota};
@@ -58,8 +60,9 @@ pub(crate) fn run(usage: &Usage) -> Result<bool, Failure> {
     let configuration = &loaded.configuration;
     let _log = Logging::of(configuration).start();
     let mut repositories = usage.repositories.clone();
-    repositories.sort();
-    repositories.dedup();
+    // Each counts once, in the order in which they were named.
+    let mut named = BTreeSet::new();
+    repositories.retain(|repository| named.insert(repository.clone()));
     let request = ShowUsage {
         repositories,
         collects: configuration.collector.enabled,

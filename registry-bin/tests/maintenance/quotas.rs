@@ -92,7 +92,15 @@ fn a_push_beyond_a_quota_is_refused_and_usage_says_what_is_used() {
     assert!(server.terminate().success());
     let alone = success(
         path,
-        &["usage", "team/app", "public", "--json", "--config", "config.yml"],
+        &[
+            "usage",
+            "team/app",
+            "public",
+            "team/app",
+            "--json",
+            "--config",
+            "config.yml",
+        ],
     );
     let lines: Vec<Value> = alone
         .lines()
