@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use registry_storage::testing::Faulty;
 use registry_storage::testing::repeat::repeat_identifiers;
-use registry_storage::{CollectOptions, ObjectStoreBackend, Store};
+use registry_storage::{CollectOptions, Maintenance as _, ObjectStoreBackend, Store};
 
 type Process = Store<Faulty<ObjectStoreBackend>>;
 
@@ -78,6 +78,25 @@ fn asked_seeds() -> Option<std::ops::Range<u64>> {
 
 fn collecting() -> CollectOptions {
     CollectOptions::new().grace(Duration::ZERO)
+}
+
+/// Asserts that cycles find all there is without a pass over everything; but for what is still Pending.
+async fn assert_cycles_find_all(process: &Process) {
+    for _ in 0..4 {
+        process.collect(&collecting(), &()).await.unwrap();
+    }
+    let all = process.collect(&collecting().dry_run(true), &()).await.unwrap();
+    let found = [
+        all.young,
+        all.waiting,
+        all.condemned,
+        all.removed,
+        all.removed_blobs,
+    ];
+    assert!(
+        found.iter().all(|found| found.blobs == 0) && all.blobs_left == 0,
+        "{all:?}"
+    );
 }
 
 /// Lets all others run this many times, as a delayed call does. Tokio's own `yield_now` lets them run much more often.

@@ -10,31 +10,15 @@ use registry_core::{ErrorCode, Reference, RepositoryName, Storage};
 use registry_storage::{Backend as _, Maintenance as _, SweepOptions};
 
 use super::{Simulation, Trouble};
-use crate::collecting;
 use crate::contents::{Blob, Image};
+use crate::{assert_cycles_find_all, collecting};
 
 impl Simulation {
     /// What no manifest names goes, and only that.
     pub(super) async fn assert_collected(&self) {
         let process = &self.processes[0];
-        // Without trouble, the cycles find all there is without a pass over everything; but for what is still Pending.
         if self.trouble == Trouble::None {
-            for _ in 0..4 {
-                process.collect(&collecting(), &()).await.unwrap();
-            }
-            let everything = process.collect(&collecting().dry_run(true), &()).await.unwrap();
-            let found = [
-                everything.young,
-                everything.waiting,
-                everything.condemned,
-                everything.removed,
-            ];
-            assert!(found.iter().all(|found| found.blobs == 0), "{everything:?}");
-            assert_eq!(
-                (everything.blobs_left, everything.removed_blobs.blobs),
-                (0, 0),
-                "{everything:?}"
-            );
+            assert_cycles_find_all(process).await;
         }
         self.clock.advance(Duration::from_hours(24 * 30));
         for _ in 0..5 {

@@ -11,7 +11,7 @@ use registry_storage::{Backend as _, Key, Maintenance as _, SweepOptions};
 
 use super::World;
 use crate::contents::{Blob, Image};
-use crate::{Process, collecting};
+use crate::{Process, assert_cycles_find_all, collecting};
 
 impl World {
     pub(super) async fn assert_end(&self, collects: bool) {
@@ -110,23 +110,8 @@ impl World {
     /// What no manifest names goes, and only that.
     async fn assert_collected(&self) {
         let process = self.process();
-        // The cycles find all there is without a pass over everything; but for what is still Pending.
         if !(self.is_cut_off || self.work.cuts_off_requests() || self.work.keeps_deleted()) {
-            for _ in 0..4 {
-                process.collect(&collecting(), &()).await.unwrap();
-            }
-            let all = process.collect(&collecting().dry_run(true), &()).await.unwrap();
-            let found = [
-                all.young,
-                all.waiting,
-                all.condemned,
-                all.removed,
-                all.removed_blobs,
-            ];
-            assert!(
-                found.iter().all(|found| found.blobs == 0) && all.blobs_left == 0,
-                "{all:?}"
-            );
+            assert_cycles_find_all(process).await;
         }
         self.clock.advance(Duration::from_hours(24 * 30));
         for _ in 0..5 {
