@@ -7,7 +7,6 @@ mod backends;
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +14,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use registry_core::storage::Storage;
 use registry_core::{ErrorCode, Reference};
-use registry_storage::check::CheckOptions;
-use registry_storage::testing::faulty::Fault;
-use registry_storage::testing::{Faulty, ManualClock};
-use registry_storage::{
-    Backend, CollectOptions, CollectReport, Finding, Key, Maintenance as _, ObjectStoreBackend, Store,
-    StoreOptions, SweepOptions,
-};
+use registry_storage::{Backend, CollectOptions, CollectReport, Key, Maintenance as _};
 
 use crate::support::images::{
-    IMAGE, Image, digest, image, name, push_blob, push_image, push_index, push_referrer, put, start_upload,
-    try_push,
+    IMAGE, digest, image, name, push_blob, push_image, push_index, push_referrer, put, start_upload, try_push,
 };
 use crate::support::poll_times;
 use crate::support::tamper::{edit_header, put_raw};
+use crate::support::world::{World, world};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -36,79 +29,22 @@ const DAY: Duration = Duration::from_hours(24);
 /// Larger than what is kept in a record.
 const LARGE: usize = 40_000;
 
-struct World<B> {
-    store: Arc<Store<B>>,
-    clock: Arc<ManualClock>,
-}
-
-fn world<B: Backend>(backend: B, _: Option<PathBuf>) -> World<B> {
-    let clock = Arc::new(ManualClock::default());
-    let options = StoreOptions::default();
-    World {
-        store: Arc::new(Store::with_options(
-            Arc::new(backend),
-            Arc::clone(&clock) as _,
-            options,
-        )),
-        clock,
-    }
-}
-
 impl<B: Backend> World<B> {
-    fn storage(&self) -> &dyn Storage {
-        &*self.store
-    }
-
-    async fn collect(&self, grace: Duration) -> CollectReport {
-        let options = CollectOptions::new().grace(grace);
-        self.store.collect(&options, &()).await.unwrap()
+    async fn cycle(&self, grace: Duration) -> CollectReport {
+        self.collect(&CollectOptions::new().grace(grace)).await
     }
 
     /// Runs a cycle, and returns how many repositories and manifests it read.
     async fn read_by(&self, options: &CollectOptions) -> (u64, u64) {
-        let report = self.store.collect(options, &()).await.unwrap();
+        let report = self.collect(options).await;
         (report.repositories, report.manifests)
-    }
-
-    async fn delete(&self, repository: &str, image: &Image) {
-        let repository = name(repository);
-        self.storage()
-            .delete_manifest(&repository, &image.digest, None, None)
-            .await
-            .unwrap();
-    }
-
-    async fn has_blob(&self, repository: &str, content: &Bytes) -> bool {
-        match self
-            .storage()
-            .open_blob(&name(repository), &digest(content))
-            .await
-        {
-            Ok(_) => true,
-            Err(error) => {
-                assert_eq!(error.code(), ErrorCode::BlobUnknown, "{error:?}");
-                false
-            }
-        }
-    }
-
-    async fn bytes(&self) -> usize {
-        self.store.backend().list_bytes(None, 1000).await.unwrap().len()
-    }
-
-    /// Everything that a record names is there.
-    async fn assert_sound(&self, when: &str) {
-        let found = |finding: Finding| panic!("{when}: {finding}");
-        let report = self.store.check(&CheckOptions::new(), &found).await.unwrap();
-        assert!(report.is_sound(), "{when}: {report:?}");
     }
 
     /// Runs cycles and sweeps, a day apart, until nothing is left to do.
     async fn collect_all(&self) {
         for _ in 0..6 {
             self.clock.advance(DAY);
-            let report = self.collect(DAY).await;
-            self.store.sweep(&SweepOptions::default()).await.unwrap();
+            let report = self.collect_and_sweep(&CollectOptions::new().grace(DAY)).await;
             if !report.has_more() {
                 return;
             }
@@ -137,10 +73,10 @@ on_each_backend! {
 async fn an_image_that_is_deleted_frees_its_bytes<B: Backend>(world: World<B>) {
     let kept = push_image(world.storage(), "a", Some("kept"), 1, LARGE).await;
     let gone = push_image(world.storage(), "a", Some("gone"), 2, LARGE).await;
-    world.delete("a", &gone).await;
-    assert_eq!(world.bytes().await, 2);
+    world.delete_manifest("a", &gone.digest).await;
+    assert_eq!(world.byte_strings().await, 2);
     world.clock.advance(DAY);
-    let first = world.collect(DAY).await;
+    let first = world.cycle(DAY).await;
     assert_eq!((first.condemned.blobs, first.removed.blobs), (2, 0), "{first:?}");
     assert_eq!(
         first.condemned.bytes,
@@ -151,7 +87,7 @@ async fn an_image_that_is_deleted_frees_its_bytes<B: Backend>(world: World<B>) {
         "a condemned blob is still read"
     );
     world.clock.advance(DAY);
-    let second = world.collect(DAY).await;
+    let second = world.cycle(DAY).await;
     assert_eq!(
         (second.condemned.blobs, second.removed.blobs),
         (0, 2),
@@ -159,7 +95,7 @@ async fn an_image_that_is_deleted_frees_its_bytes<B: Backend>(world: World<B>) {
     );
     assert!(!world.has_blob("a", &gone.layer).await);
     world.collect_all().await;
-    assert_eq!(world.bytes().await, 1);
+    assert_eq!(world.byte_strings().await, 1);
     assert!(world.has_blob("a", &kept.layer).await && world.has_blob("a", &kept.config).await);
     // It can be pushed again.
     try_push(world.storage(), "a", Some("gone"), &gone).await.unwrap();
@@ -171,15 +107,15 @@ async fn what_is_young_stays_and_the_grace_counts_twice<B: Backend>(world: World
     let content = Bytes::from(vec![1; LARGE]);
     push_blob(world.storage(), "a", &content).await;
     world.clock.advance(DAY - HOUR);
-    assert_eq!(world.collect(DAY).await.young.blobs, 1);
+    assert_eq!(world.cycle(DAY).await.young.blobs, 1);
     world.clock.advance(HOUR);
-    assert_eq!(world.collect(DAY).await.condemned.blobs, 1);
+    assert_eq!(world.cycle(DAY).await.condemned.blobs, 1);
     world.clock.advance(DAY - HOUR);
-    let waiting = world.collect(DAY).await.waiting;
+    let waiting = world.cycle(DAY).await.waiting;
     assert_eq!((waiting.blobs, waiting.bytes), (1, LARGE as u64));
     assert!(world.has_blob("a", &content).await);
     world.clock.advance(HOUR);
-    assert_eq!(world.collect(DAY).await.removed.blobs, 1);
+    assert_eq!(world.cycle(DAY).await.removed.blobs, 1);
     assert!(!world.has_blob("a", &content).await);
 }
 
@@ -193,9 +129,9 @@ async fn whatever_a_manifest_names_stays<B: Backend>(world: World<B>) {
     let untagged = push_image(storage, "b", None, 4, LARGE).await;
     for _ in 0..5 {
         world.clock.advance(30 * DAY);
-        let report = world.collect(Duration::ZERO).await;
+        let report = world.cycle(Duration::ZERO).await;
         assert!(!report.has_more(), "{report:?}");
-        world.store.sweep(&SweepOptions::default()).await.unwrap();
+        world.sweep().await;
     }
     for (repository, image) in [("a", &one), ("a", &two), ("a", &signature), ("b", &untagged)] {
         assert!(world.has_blob(repository, &image.layer).await);
@@ -211,7 +147,7 @@ async fn a_blob_that_a_head_found_stays_for_the_grace<B: Backend>(world: World<B
     let content = Bytes::from(vec![1; LARGE]);
     push_blob(world.storage(), "a", &content).await;
     world.clock.advance(DAY);
-    world.collect(DAY).await;
+    world.cycle(DAY).await;
     world.clock.advance(DAY);
     world
         .storage()
@@ -219,30 +155,30 @@ async fn a_blob_that_a_head_found_stays_for_the_grace<B: Backend>(world: World<B
         .await
         .unwrap();
     // Condemned again, as it is older than that; but the day counts anew.
-    let report = world.collect(DAY).await;
+    let report = world.cycle(DAY).await;
     assert_eq!((report.young.blobs, report.removed.blobs), (1, 0), "{report:?}");
     world.clock.advance(DAY);
-    assert_eq!(world.collect(DAY).await.condemned.blobs, 1);
+    assert_eq!(world.cycle(DAY).await.condemned.blobs, 1);
     // A manifest that names it comes just in time.
     let seed = image(1, LARGE, None);
     try_push(world.storage(), "a", Some("t"), &seed).await.unwrap();
     world.clock.advance(DAY);
-    let report = world.collect(DAY).await;
+    let report = world.cycle(DAY).await;
     assert_eq!(report.removed.blobs, 1, "{report:?}");
 }
 
 async fn a_push_between_two_cycles_keeps_what_it_names<B: Backend>(world: World<B>) {
     let image = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
-    world.delete("a", &image).await;
-    assert_eq!(world.collect(Duration::ZERO).await.condemned.blobs, 2);
+    world.delete_manifest("a", &image.digest).await;
+    assert_eq!(world.cycle(Duration::ZERO).await.condemned.blobs, 2);
     // The client was told that the blobs are there.
     put(world.storage(), "a", Some("t"), IMAGE, &image.bytes)
         .await
         .unwrap();
     for _ in 0..3 {
-        let report = world.collect(Duration::ZERO).await;
+        let report = world.cycle(Duration::ZERO).await;
         assert_eq!(report.removed.blobs + report.condemned.blobs, 0, "{report:?}");
-        world.store.sweep(&SweepOptions::default()).await.unwrap();
+        world.sweep().await;
     }
     assert!(world.has_blob("a", &image.layer).await && world.has_blob("a", &image.config).await);
 }
@@ -260,34 +196,34 @@ async fn what_two_repositories_have_goes_when_neither_needs_it<B: Backend>(world
         );
     }
     try_push(world.storage(), "b", Some("t"), &image).await.unwrap();
-    world.delete("a", &image).await;
+    world.delete_manifest("a", &image.digest).await;
     world.collect_all().await;
     assert!(!world.has_blob("a", &image.layer).await);
     assert!(world.has_blob("b", &image.layer).await);
-    assert_eq!(world.bytes().await, 1);
-    world.delete("b", &image).await;
+    assert_eq!(world.byte_strings().await, 1);
+    world.delete_manifest("b", &image.digest).await;
     world.collect_all().await;
-    assert_eq!(world.bytes().await, 0);
+    assert_eq!(world.byte_strings().await, 0);
 }
 
 async fn a_dry_run_changes_nothing<B: Backend>(world: World<B>) {
     let image = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
-    world.delete("a", &image).await;
+    world.delete_manifest("a", &image.digest).await;
     world.clock.advance(DAY);
     let dry = CollectOptions::new().dry_run(true);
     for _ in 0..3 {
         world.clock.advance(DAY);
-        let report = world.store.collect(&dry, &()).await.unwrap();
+        let report = world.collect(&dry).await;
         assert_eq!(
             (report.condemned.blobs, report.removed.blobs),
             (2, 0),
             "{report:?}"
         );
     }
-    world.collect(DAY).await;
+    world.cycle(DAY).await;
     for _ in 0..3 {
         world.clock.advance(DAY);
-        let report = world.store.collect(&dry, &()).await.unwrap();
+        let report = world.collect(&dry).await;
         assert_eq!(
             (report.condemned.blobs, report.removed.blobs),
             (0, 2),
@@ -307,7 +243,7 @@ async fn an_unchanged_repository_is_not_read_again<B: Backend>(world: World<B>) 
     assert_eq!(world.read_by(&CollectOptions::new()).await, (1, 2));
     assert_eq!(world.read_by(&CollectOptions::new()).await, (0, 0));
     // Until what a delete left is gone, its repository is read.
-    world.delete("r1", &pushed).await;
+    world.delete_manifest("r1", &pushed.digest).await;
     for _ in 0..2 {
         world.clock.advance(DAY);
         assert_eq!(world.read_by(&CollectOptions::new()).await.0, 1);
@@ -326,7 +262,7 @@ async fn what_no_mark_tells_of_is_found_within_a_week<B: Backend>(world: World<B
     }
     world.collect_all().await;
     for (name, image) in names.into_iter().zip(&images) {
-        world.delete(name, image).await;
+        world.delete_manifest(name, &image.digest).await;
         put_raw(
             &world.store,
             &Key::changed(&name.parse().unwrap()),
@@ -337,8 +273,8 @@ async fn what_no_mark_tells_of_is_found_within_a_week<B: Backend>(world: World<B
     let mut reads = Vec::new();
     for _ in 0..8 {
         world.clock.advance(DAY);
-        reads.push(world.collect(DAY).await.repositories);
-        world.store.sweep(&SweepOptions::default()).await.unwrap();
+        reads.push(world.cycle(DAY).await.repositories);
+        world.sweep().await;
     }
     // One more each day, which is read once more to remove what was condemned.
     assert_eq!(reads[..7], [1, 2, 2, 2, 2, 2, 2]);
@@ -351,7 +287,7 @@ async fn what_no_mark_tells_of_is_found_within_a_week<B: Backend>(world: World<B
 async fn a_clock_that_was_ahead_does_not_end_the_passes<B: Backend>(world: World<B>) {
     let image = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
     world.collect_all().await;
-    world.delete("a", &image).await;
+    world.delete_manifest("a", &image.digest).await;
     put_raw(&world.store, &Key::changed(&name("a")), Bytes::from("{} \n")).await;
     edit_header(&world.store, &Key::pass_over_repositories(), |header| {
         // The year 2100.
@@ -360,7 +296,7 @@ async fn a_clock_that_was_ahead_does_not_end_the_passes<B: Backend>(world: World
     .await;
     for _ in 0..8 {
         world.clock.advance(DAY);
-        world.collect(DAY).await;
+        world.cycle(DAY).await;
     }
     assert!(!world.has_blob("a", &image.layer).await);
 }
@@ -369,8 +305,8 @@ async fn a_manifest_that_cannot_be_read_keeps_its_repository<B: Backend>(world: 
     let broken = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
     let gone = push_image(world.storage(), "a", Some("u"), 2, LARGE).await;
     let other = push_image(world.storage(), "b", Some("t"), 3, LARGE).await;
-    world.delete("a", &gone).await;
-    world.delete("b", &other).await;
+    world.delete_manifest("a", &gone.digest).await;
+    world.delete_manifest("b", &other.digest).await;
     let key = Key::manifest(&name("a"), &broken.digest);
     let sound = world.store.backend().get(&key).await.unwrap().unwrap().value;
     let mut rotten = sound.to_vec();
@@ -378,7 +314,7 @@ async fn a_manifest_that_cannot_be_read_keeps_its_repository<B: Backend>(world: 
     put_raw(&world.store, &key, rotten.into()).await;
     for _ in 0..4 {
         world.clock.advance(DAY);
-        let report = world.collect(DAY).await;
+        let report = world.cycle(DAY).await;
         assert_eq!(report.unreadable_repositories, 1, "{report:?}");
     }
     assert!(world.has_blob("a", &gone.layer).await && world.has_blob("a", &broken.layer).await);
@@ -393,8 +329,8 @@ async fn an_upload_in_progress_is_left_alone<B: Backend>(world: World<B>) {
     let upload = start_upload(world.storage(), "a", &content).await;
     for _ in 0..4 {
         world.clock.advance(HOUR);
-        world.collect(Duration::ZERO).await;
-        world.store.sweep(&SweepOptions::default()).await.unwrap();
+        world.cycle(Duration::ZERO).await;
+        world.sweep().await;
     }
     world
         .storage()
@@ -416,7 +352,7 @@ async fn nothing_goes_while_an_adoption_is_to_be_ended<B: Backend>(world: World<
     put_raw(&world.store, &key, record("")).await;
     for _ in 0..4 {
         world.clock.advance(DAY);
-        assert_eq!(world.collect(Duration::ZERO).await, CollectReport::default());
+        assert_eq!(world.cycle(Duration::ZERO).await, CollectReport::default());
     }
     put_raw(&world.store, &key, record("\"finished\":1,")).await;
     world.collect_all().await;
@@ -441,10 +377,10 @@ async fn names_of_repositories_that_begin_alike<B: Backend>(world: World<B>) {
     for (at, repository) in names.iter().enumerate() {
         push_image(world.storage(), repository, Some("t"), at as u64, 100).await;
         gone.push(push_image(world.storage(), repository, Some("u"), 100 + at as u64, 100).await);
-        world.delete(repository, &gone[at]).await;
+        world.delete_manifest(repository, &gone[at].digest).await;
     }
     world.clock.advance(DAY);
-    let report = world.collect(DAY).await;
+    let report = world.cycle(DAY).await;
     assert_eq!(report.repositories, names.len() as u64);
     assert_eq!(report.condemned.blobs, 2 * names.len() as u64, "{report:?}");
     world.collect_all().await;
@@ -453,31 +389,22 @@ async fn names_of_repositories_that_begin_alike<B: Backend>(world: World<B>) {
     }
 }
 
-/// A store in memory whose every call takes one more turn, so that a test can stop between any two of them.
-fn stepped() -> World<Faulty<ObjectStoreBackend>> {
-    let backend = Faulty::new(ObjectStoreBackend::memory());
-    for call in 0..20_000 {
-        backend.fault_at(call, Fault::Delay(1));
-    }
-    world(backend, None)
-}
-
 /// A push of a manifest is cut at any call, whole cycles run, and the push goes on: it is refused, or whole.
 #[tokio::test]
 async fn a_push_that_stops_anywhere_beside_cycles_is_whole_or_refused() {
     let mut refused = 0;
     for cut in 0.. {
-        let world = stepped();
+        let world = World::stepped();
         let pushed = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
-        world.delete("a", &pushed).await;
+        world.delete_manifest("a", &pushed.digest).await;
         let store = Arc::clone(&world.store);
         let mut push = pin!(async { put(&*store, "a", Some("t"), IMAGE, &pushed.bytes).await });
         let mut outcome = poll_times(push.as_mut(), cut).await;
         let is_cut = outcome.is_none();
         for _ in 0..3 {
-            world.collect(Duration::ZERO).await;
+            world.cycle(Duration::ZERO).await;
         }
-        world.store.sweep(&SweepOptions::default()).await.unwrap();
+        world.sweep().await;
         while outcome.is_none() {
             outcome = poll_times(push.as_mut(), 1).await;
         }
@@ -501,7 +428,7 @@ async fn a_push_that_stops_anywhere_beside_cycles_is_whole_or_refused() {
 async fn a_commit_that_stops_anywhere_beside_cycles_leaves_a_whole_blob_or_none() {
     for had_blob in [false, true] {
         for cut in 0.. {
-            let world = stepped();
+            let world = World::stepped();
             let content = Bytes::from(vec![1; LARGE]);
             if had_blob {
                 push_blob(world.storage(), "b", &content).await;
@@ -512,8 +439,8 @@ async fn a_commit_that_stops_anywhere_beside_cycles_leaves_a_whole_blob_or_none(
             let mut outcome = poll_times(commit.as_mut(), cut).await;
             let is_cut = outcome.is_none();
             for _ in 0..4 {
-                world.collect(Duration::ZERO).await;
-                world.store.sweep(&SweepOptions::default()).await.unwrap();
+                world.cycle(Duration::ZERO).await;
+                world.sweep().await;
             }
             while outcome.is_none() {
                 outcome = poll_times(commit.as_mut(), 1).await;
@@ -533,20 +460,20 @@ async fn a_commit_that_stops_anywhere_beside_cycles_leaves_a_whole_blob_or_none(
 #[tokio::test]
 async fn a_cycle_that_stops_anywhere_is_continued_by_the_next() {
     for cut in 0.. {
-        let world = stepped();
+        let world = World::stepped();
         let gone = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
-        world.delete("a", &gone).await;
+        world.delete_manifest("a", &gone.digest).await;
         let options = CollectOptions::new().grace(Duration::ZERO);
         let is_cut = {
             let mut cycle = pin!(world.store.collect(&options, &()));
             poll_times(cycle.as_mut(), cut).await.is_none()
         };
-        let report = world.collect(Duration::ZERO).await;
+        let report = world.cycle(Duration::ZERO).await;
         if is_cut {
             assert_eq!(report.removed.blobs, 0, "cut at {cut}");
         }
         world.collect_all().await;
-        assert_eq!(world.bytes().await, 0, "cut at {cut}");
+        assert_eq!(world.byte_strings().await, 0, "cut at {cut}");
         if !is_cut {
             assert!(cut > 10, "{cut} cuts");
             return;
@@ -563,9 +490,9 @@ async fn two_cycles_and_a_push_in_any_order() {
             break;
         }
         for second in 0.. {
-            let world = stepped();
+            let world = World::stepped();
             let pushed = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
-            world.delete("a", &pushed).await;
+            world.delete_manifest("a", &pushed.digest).await;
             let options = CollectOptions::new().grace(Duration::ZERO);
             let mut cycle = pin!(world.store.collect(&options, &()));
             let slow = poll_times(cycle.as_mut(), first).await;

@@ -8,58 +8,30 @@ mod backends;
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use registry_core::manifest::ManifestView;
-use registry_core::storage::{
-    Manifest, NewManifest, PageRequest, ReferrersRequest, RepositoryDeleted, Storage, TagCondition, TagFilter,
-};
-use registry_core::{Digest, Error, ErrorCode, MediaType, Reference};
+use registry_core::storage::{PageRequest, ReferrersRequest, RepositoryDeleted, Storage, TagFilter};
+use registry_core::{Error, ErrorCode, Reference};
 use registry_storage::check::CheckOptions;
 use registry_storage::testing::faulty::Fault;
-use registry_storage::testing::{Faulty, ManualClock};
-use registry_storage::{
-    Backend, CollectOptions, DeleteRepositoryOptions, Finding, Key, Maintenance as _, ObjectStoreBackend,
-    Store, StoreOptions, SweepOptions,
-};
+use registry_storage::{Backend, CollectOptions, DeleteRepositoryOptions, Finding, Key, Maintenance as _};
 
 use crate::support::images::{
-    IMAGE, INDEX, Image, digest, image, name, push_image, push_index, push_referrer, put, start_upload, tag,
-    try_push,
+    IMAGE, INDEX, Image, digest, image, name, parsed_manifest, push_image, push_index, push_referrer, put,
+    start_upload, tag, try_push,
 };
 use crate::support::poll_times;
 use crate::support::tamper::put_raw;
+use crate::support::world::{World, world};
 
 /// Larger than what is kept in a record.
 const LARGE: usize = 40_000;
 
-struct World<B> {
-    store: Arc<Store<Faulty<B>>>,
-    clock: Arc<ManualClock>,
-}
-
-fn world<B: Backend>(backend: B, _: Option<PathBuf>) -> World<B> {
-    let clock = Arc::new(ManualClock::default());
-    let store = Store::with_options(
-        Arc::new(Faulty::new(backend)),
-        Arc::clone(&clock) as _,
-        StoreOptions::default(),
-    );
-    World {
-        store: Arc::new(store),
-        clock,
-    }
-}
-
 impl<B: Backend> World<B> {
-    fn storage(&self) -> &dyn Storage {
-        &*self.store
-    }
-
     async fn try_delete(&self, repository: &str) -> Result<RepositoryDeleted, Error> {
         self.store
             .delete_repository(&name(repository), &DeleteRepositoryOptions::new(), &())
@@ -73,68 +45,22 @@ impl<B: Backend> World<B> {
         deleted
     }
 
-    async fn catalog(&self) -> Vec<String> {
-        let page = PageRequest {
-            last: None,
-            limit: 1000,
-        };
-        let page = self.storage().list_repositories(page).await.unwrap();
-        page.items.iter().map(ToString::to_string).collect()
-    }
-
     async fn assert_gone(&self, repository: &str) {
         assert!(!self.catalog().await.contains(&repository.to_owned()));
         assert_eq!(self.tags(repository).await, Err(ErrorCode::NameUnknown));
         let error = self.try_delete(repository).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::NameUnknown, "{error}");
-        self.assert_sound().await;
-    }
-
-    async fn tags(&self, repository: &str) -> Result<Vec<String>, ErrorCode> {
-        let page = PageRequest {
-            last: None,
-            limit: 1000,
-        };
-        let tags = self.storage().list_tags(&name(repository), page).await;
-        let tags = tags.map_err(|error| error.code())?;
-        Ok(tags.items.iter().map(ToString::to_string).collect())
-    }
-
-    async fn has_manifest(&self, repository: &str, digest: &Digest) -> bool {
-        let by_digest = Reference::Digest(digest.clone());
-        let found = self.storage().get_manifest(&name(repository), &by_digest).await;
-        found.is_ok()
-    }
-
-    async fn has_blob(&self, repository: &str, content: &Bytes) -> bool {
-        let (repository, digest) = (name(repository), digest(content));
-        self.storage().open_blob(&repository, &digest).await.is_ok()
-    }
-
-    /// Everything that a record names is there: no manifest without its blobs, no index without its manifests.
-    async fn assert_sound(&self) {
-        let found = |finding: Finding| panic!("{finding}");
-        let report = self.store.check(&CheckOptions::new(), &found).await.unwrap();
-        assert!(report.is_sound(), "{report:?}");
-    }
-
-    async fn assert_whole(&self, repository: &str, image: &Image) {
-        assert!(self.has_manifest(repository, &image.digest).await);
-        assert!(self.has_blob(repository, &image.layer).await);
-        assert!(self.has_blob(repository, &image.config).await);
+        self.assert_sound(repository).await;
     }
 
     /// Returns how many byte strings are left when the collector and the sweeper have done what they can.
     async fn bytes_left(&self) -> usize {
         for _ in 0..5 {
             self.clock.advance(Duration::from_hours(24 * 30));
-            self.store
-                .collect(&CollectOptions::new().grace(Duration::ZERO), &())
-                .await
-                .unwrap();
-            self.store.sweep(&SweepOptions::default()).await.unwrap();
+            self.collect_and_sweep(&CollectOptions::new().grace(Duration::ZERO))
+                .await;
         }
-        self.store.backend().list_bytes(None, 1000).await.unwrap().len()
+        self.byte_strings().await
     }
 }
 
@@ -263,7 +189,7 @@ async fn what_is_pushed_after_the_delete_is_a_new_repository<B: Backend>(world: 
         assert_eq!(world.catalog().await, ["a"]);
         world.bytes_left().await;
         world.assert_whole("a", &first).await;
-        world.assert_sound().await;
+        world.assert_sound("pushed again").await;
     }
 }
 
@@ -353,7 +279,7 @@ async fn pushes_beside_deletes_are_refused_or_whole<B: Backend>(world: World<B>)
         if let Err(error) = world.try_delete("a").await {
             assert_eq!(error.code(), ErrorCode::NameUnknown, "{error}");
         }
-        world.assert_sound().await;
+        world.assert_sound("beside pushes").await;
         tokio::task::yield_now().await;
     }
     let mut accepted = 0;
@@ -361,7 +287,7 @@ async fn pushes_beside_deletes_are_refused_or_whole<B: Backend>(world: World<B>)
         accepted += client.await.unwrap();
     }
     assert!(accepted > 0);
-    world.assert_sound().await;
+    world.assert_sound("at the end").await;
     // Each tag that is listed can be pulled with everything.
     for listed in world.tags("a").await.unwrap_or_default() {
         let by_tag = Reference::Tag(tag(&listed));
@@ -396,15 +322,6 @@ async fn a_manifest_that_cannot_be_read_is_told<B: Backend>(world: World<B>) {
     let repair = CheckOptions::new().repair(true).verify_content(true);
     world.store.check(&repair, &()).await.unwrap();
     world.delete("a").await;
-}
-
-/// A store in memory whose every call takes one more turn, so that a test can stop between any two of them.
-fn stepped() -> World<ObjectStoreBackend> {
-    let world = world(ObjectStoreBackend::memory(), None);
-    for call in 0..20_000 {
-        world.store.backend().fault_at(call, Fault::Delay(1));
-    }
-    world
 }
 
 /// What is pushed while the repository is deleted.
@@ -458,27 +375,11 @@ async fn assert_needed<B: Backend>(world: &World<B>, what: Pushed, first: &Image
 
 async fn put_with<B: Backend>(world: &World<B>, what: Pushed, first: &Image) -> Result<(), Error> {
     let (media_type, bytes) = pushed(what, first);
-    let media_type: MediaType = media_type.parse().unwrap();
-    let view = ManifestView::parse(&bytes, Some(&media_type)).unwrap();
-    let new = NewManifest {
-        children: view.children().to_vec(),
-        optional_children: Vec::new(),
-        allow_missing: false,
-        subject: None,
-        tags: vec![tag("pushed")],
-        condition: TagCondition::Any,
-        immutable_tags: if what == Pushed::AnImmutableTag {
-            vec![tag("pushed")]
-        } else {
-            Vec::new()
-        },
-        principal: String::new(),
-        manifest: Manifest {
-            digest: digest(&bytes),
-            media_type,
-            bytes,
-        },
-    };
+    let mut new = parsed_manifest(media_type, &bytes);
+    new.tags.push(tag("pushed"));
+    if what == Pushed::AnImmutableTag {
+        new.immutable_tags.push(tag("pushed"));
+    }
     world.storage().put_manifest(&name("a"), new).await
 }
 
@@ -493,7 +394,7 @@ async fn a_push_that_stops_anywhere_beside_a_delete_is_whole_or_refused() {
     ] {
         let (mut accepted, mut refused) = (0, 0);
         for cut in 0.. {
-            let world = stepped();
+            let world = World::stepped();
             let first = push_image(world.storage(), "a", Some("first"), 1, LARGE).await;
             let mut push = pin!(put_with(&world, what, &first));
             let mut outcome = poll_times(push.as_mut(), cut).await;
@@ -503,8 +404,8 @@ async fn a_push_that_stops_anywhere_beside_a_delete_is_whole_or_refused() {
             while outcome.is_none() && is_cut {
                 outcome = poll_times(push.as_mut(), 1).await;
             }
-            world.assert_sound().await;
             let when = format!("{what:?}, cut at {cut}");
+            world.assert_sound(&when).await;
             if !is_cut {
                 // It was acknowledged before.
                 world.assert_gone("a").await;
@@ -552,7 +453,7 @@ async fn a_delete_that_stops_anywhere_beside_a_push_keeps_it_whole() {
         let (mut accepted, mut refused) = (0, 0);
         // The first turn takes the time.
         for cut in 1.. {
-            let world = stepped();
+            let world = World::stepped();
             let first = push_image(world.storage(), "a", Some("first"), 1, LARGE).await;
             let repository = name("a");
             let options = DeleteRepositoryOptions::new();
@@ -564,8 +465,8 @@ async fn a_delete_that_stops_anywhere_beside_a_push_keeps_it_whole() {
             while outcome.is_none() && is_cut {
                 outcome = poll_times(delete.as_mut(), 1).await;
             }
-            world.assert_sound().await;
             let when = format!("{what:?}, cut at {cut}");
+            world.assert_sound(&when).await;
             match pushed {
                 Ok(()) => {
                     accepted += 1;

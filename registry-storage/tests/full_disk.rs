@@ -2,6 +2,9 @@
 #![cfg(all(feature = "filesystem", target_os = "linux"))]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,8 +14,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use registry_core::retention::{KeepRule, Retention, RetentionPolicy};
 use registry_core::storage::{
-    BlobStorage as _, Manifest, ManifestStorage as _, NewManifest, TagCondition, UploadKey,
-    UploadStorage as _,
+    BlobStorage as _, Manifest, ManifestStorage as _, NewManifest, UploadKey, UploadStorage as _,
 };
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 use registry_storage::Maintenance as _;
@@ -21,6 +23,8 @@ use registry_storage::testing::{ManualClock, SmallDisk};
 use registry_storage::{
     CollectOptions, RetainOptions, ScrubOptions, Store, StoreOptions, SweepOptions, Sweeper,
 };
+
+use crate::support::images::{INDEX, bare_manifest};
 
 /// A disk of `megabytes` over a folder.
 fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<SmallDisk> {
@@ -98,19 +102,12 @@ impl World {
         ));
         let digest = Digest::of(Algorithm::Sha256, &bytes);
         let manifest = NewManifest {
-            manifest: Manifest {
-                digest: digest.clone(),
-                media_type: "application/vnd.oci.image.index.v1+json".parse().unwrap(),
-                bytes,
-            },
-            children: Vec::new(),
-            allow_missing: false,
-            optional_children: Vec::new(),
-            subject: None,
             tags: vec![tag.parse().unwrap()],
-            condition: TagCondition::Any,
-            immutable_tags: Vec::new(),
-            principal: String::new(),
+            ..bare_manifest(Manifest {
+                digest: digest.clone(),
+                media_type: INDEX.parse().unwrap(),
+                bytes,
+            })
         };
         self.store.put_manifest(&repository(), manifest).await?;
         Ok(digest)

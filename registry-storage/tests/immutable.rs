@@ -2,23 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
 use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
-use registry_core::manifest::ManifestView;
 use registry_core::storage::{
-    BlobStorage as _, ChildKind, Manifest, ManifestChild, ManifestStorage as _, NewManifest, TagCondition,
-    TagFilter, UploadKey, UploadStorage as _,
+    BlobStorage as _, ChildKind, ManifestStorage as _, NewManifest, TagFilter, UploadKey, UploadStorage as _,
 };
-use registry_core::{Algorithm, Digest, Error, ErrorCode, Hasher, MediaType, Reference, RepositoryName, Tag};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{ObjectStoreBackend, Store, StoreOptions};
 
-const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+use crate::support::images::{IMAGE, INDEX, digest, parsed_manifest};
 
 /// What is deleted while the tag is pushed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -215,39 +215,16 @@ fn tag() -> Tag {
     "v1".parse().unwrap()
 }
 
-fn digest(content: &[u8]) -> Digest {
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    hasher.update(content);
-    hasher.finish()
-}
-
 fn descriptor(digest: &Digest) -> String {
     format!("{{\"mediaType\":\"application/vnd.test\",\"digest\":\"{digest}\",\"size\":1}}")
 }
 
 fn manifest(media_type: &str, text: &str) -> NewManifest {
-    let media_type: MediaType = media_type.parse().unwrap();
-    let bytes = Bytes::copy_from_slice(text.as_bytes());
-    let view = ManifestView::parse(&bytes, Some(&media_type)).unwrap();
-    let children: Vec<ManifestChild> = view.children().to_vec();
+    let new = parsed_manifest(media_type, &Bytes::copy_from_slice(text.as_bytes()));
     assert!(
-        children
+        new.children
             .iter()
-            .all(|child| media_type.as_str() == INDEX || child.kind == ChildKind::Blob)
+            .all(|child| media_type == INDEX || child.kind == ChildKind::Blob)
     );
-    NewManifest {
-        manifest: Manifest {
-            digest: digest(&bytes),
-            media_type,
-            bytes,
-        },
-        children,
-        allow_missing: false,
-        optional_children: Vec::new(),
-        subject: None,
-        tags: Vec::new(),
-        condition: TagCondition::Any,
-        immutable_tags: Vec::new(),
-        principal: String::new(),
-    }
+    new
 }

@@ -3,6 +3,9 @@
 #![cfg(feature = "filesystem")]
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use registry_core::storage::{
-    BlobStorage as _, ChildKind, Manifest, ManifestChild, ManifestStorage as _, NewManifest, TagCondition,
-    UploadKey, UploadStorage as _,
+    BlobStorage as _, ChildKind, Manifest, ManifestChild, ManifestStorage as _, NewManifest, UploadKey,
+    UploadStorage as _,
 };
 use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName};
 use registry_storage::Maintenance as _;
@@ -19,6 +22,8 @@ use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::testing::ManualClock;
 use registry_storage::{Backend as _, Store, StoreOptions, SweepOptions};
+
+use crate::support::images::{IMAGE, bare_manifest, digest};
 
 /// More than two parts of a disk's uploads, and not a multiple.
 const LAYER: usize = 1_200_000;
@@ -67,10 +72,6 @@ fn content(seed: usize, size: usize) -> Bytes {
         .collect()
 }
 
-fn digest(content: &[u8]) -> Digest {
-    Digest::of(Algorithm::Sha256, content)
-}
-
 impl World {
     async fn begin(&self) -> Result<UploadKey, Error> {
         let id = self
@@ -105,19 +106,13 @@ fn manifest() -> NewManifest {
         kind: ChildKind::Blob,
     };
     NewManifest {
-        manifest: Manifest {
-            digest: digest(&bytes),
-            media_type: "application/vnd.oci.image.manifest.v1+json".parse().unwrap(),
-            bytes,
-        },
         children: vec![child(&content(1, LAYER)), child(&content(2, CONFIG))],
-        allow_missing: false,
-        optional_children: Vec::new(),
-        subject: None,
         tags: vec!["latest".parse().unwrap()],
-        condition: TagCondition::Any,
-        immutable_tags: Vec::new(),
-        principal: String::new(),
+        ..bare_manifest(Manifest {
+            digest: digest(&bytes),
+            media_type: IMAGE.parse().unwrap(),
+            bytes,
+        })
     }
 }
 

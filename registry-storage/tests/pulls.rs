@@ -7,39 +7,20 @@ mod backends;
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::retention::{KeepRule, Retention, RetentionPolicy, Verdicts};
-use registry_core::storage::Storage;
 use registry_core::{Reference, Timestamp};
-use registry_storage::check::CheckOptions;
-use registry_storage::testing::ManualClock;
 use registry_storage::{
-    Backend, CollectOptions, Finding, Key, Maintenance as _, PullRecorder, RetainOptions, RetainReport,
-    Store, StoreOptions,
+    Backend, CollectOptions, Key, Maintenance as _, PullRecorder, RetainOptions, RetainReport,
 };
 
 use crate::support::images::{Image, name, push_image, push_index, tag};
 use crate::support::tamper::put_raw;
+use crate::support::world::{World, world};
 
 const DAY: Duration = Duration::from_hours(24);
-
-struct World<B> {
-    store: Arc<Store<B>>,
-    clock: Arc<ManualClock>,
-}
-
-fn world<B: Backend>(backend: B, _: Option<PathBuf>) -> World<B> {
-    let clock = Arc::new(ManualClock::default());
-    let options = StoreOptions::default();
-    let store = Store::with_options(Arc::new(backend), Arc::clone(&clock) as _, options);
-    World {
-        store: Arc::new(store),
-        clock,
-    }
-}
 
 /// Keeps what was used in ten days; manifests without a tag for a day.
 fn retention() -> Retention {
@@ -65,10 +46,6 @@ fn options() -> RetainOptions {
 }
 
 impl<B: Backend> World<B> {
-    fn storage(&self) -> &dyn Storage {
-        &*self.store
-    }
-
     fn recorder(&self) -> PullRecorder {
         PullRecorder::start(Arc::clone(&self.store) as _, Arc::new(retention()), DAY)
     }
@@ -115,12 +92,6 @@ impl<B: Backend> World<B> {
         let (_, content) = text.split_once('\n').unwrap();
         (!content.is_empty()).then(|| content.to_owned())
     }
-
-    async fn assert_sound(&self) {
-        let found = |finding: Finding| panic!("{finding}");
-        let report = self.store.check(&CheckOptions::new(), &found).await.unwrap();
-        assert!(report.is_sound(), "{report:?}");
-    }
 }
 
 fn by_tag(text: &str) -> Reference {
@@ -165,30 +136,19 @@ async fn what_is_pulled_stays_and_the_rest_goes<B: Backend>(world: World<B>) {
         world.clock.advance(Duration::from_hours(1));
         world.retain().await;
     }
-    let gone = world
-        .storage()
-        .get_manifest(&name("a"), &by_digest(&untagged[1]))
-        .await;
-    assert!(gone.is_err());
-    world
-        .storage()
-        .get_manifest(&name("a"), &by_digest(&untagged[0]))
-        .await
-        .unwrap();
+    assert!(!world.has_manifest("a", &untagged[1].digest).await);
+    assert!(world.has_manifest("a", &untagged[0].digest).await);
     // It is pulled once more.
     world.pull(true, &[by_tag("v1")]).await;
     world.clock.advance(9 * DAY);
     world.retain().await;
     assert_eq!(world.kept_tags().await, ["v1"]);
-    let gone = world
-        .storage()
-        .get_manifest(&name("a"), &by_digest(&untagged[0]))
-        .await;
-    assert!(gone.is_ok(), "it was condemned just now");
+    let is_there = world.has_manifest("a", &untagged[0].digest).await;
+    assert!(is_there, "it was condemned just now");
     world.clock.advance(2 * DAY);
     world.retain().await;
     assert_eq!(world.kept_tags().await, [""; 0]);
-    world.assert_sound().await;
+    world.assert_sound("at the end").await;
 }
 
 async fn what_counts_as_a_pull<B: Backend>(world: World<B>) {
@@ -256,7 +216,7 @@ async fn nothing_goes_while_pulls_are_not_recorded<B: Backend>(world: World<B>) 
         .await
         .unwrap();
     assert_eq!(world.kept_tags().await, ["v1"]);
-    world.assert_sound().await;
+    world.assert_sound("at the end").await;
 }
 
 async fn a_server_goes_on_after_one_without_the_policy<B: Backend>(world: World<B>) {
@@ -339,7 +299,7 @@ async fn of_two_processes_the_newest_pull_counts<B: Backend>(world: World<B>) {
     for recorder in recorders {
         recorder.shutdown().await;
     }
-    world.assert_sound().await;
+    world.assert_sound("at the end").await;
 }
 
 async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
@@ -354,11 +314,7 @@ async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
     ];
     world.pull(true, &[by_tag("v1"), by_tag("v2")]).await;
     assert_eq!(world.record().await.unwrap().lines().count(), 2);
-    let deleted = world
-        .storage()
-        .delete_manifest(&name("a"), &images[0].digest, None, None)
-        .await;
-    deleted.unwrap();
+    world.delete_manifest("a", &images[0].digest).await;
     world.retain().await;
     let record = world.record().await.unwrap();
     assert!(
@@ -368,7 +324,7 @@ async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
     world.clock.advance(Duration::from_secs(1));
     world.storage().delete_all(&name("a"), None).await.unwrap();
     assert_eq!(world.record().await, None);
-    world.assert_sound().await;
+    world.assert_sound("at the end").await;
 }
 
 async fn a_record_that_cannot_be_read_makes_nothing_seem_older<B: Backend>(world: World<B>) {

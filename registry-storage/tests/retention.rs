@@ -9,7 +9,6 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +16,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use registry_core::policy::{Glob, ImmutableTagRule};
 use registry_core::retention::{KeepRule, Keeper, Retention, RetentionPolicy, Verdict, Verdicts};
-use registry_core::storage::{PageRequest, Storage};
 use registry_core::{Digest, Reference};
-use registry_storage::check::CheckOptions;
-use registry_storage::testing::faulty::Fault;
-use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
-    Backend, CollectOptions, Finding, Key, Maintenance as _, ObjectStoreBackend, RetainOptions, RetainReport,
-    Store, StoreOptions, SweepOptions,
+    Backend, CollectOptions, Key, Maintenance as _, ObjectStoreBackend, RetainOptions, RetainReport,
 };
 
 use crate::support::images::{
@@ -32,27 +26,10 @@ use crate::support::images::{
 };
 use crate::support::poll_times;
 use crate::support::tamper::put_raw;
+use crate::support::world::{World, world};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
-
-struct World<B> {
-    store: Arc<Store<B>>,
-    clock: Arc<ManualClock>,
-}
-
-fn world<B: Backend>(backend: B, _: Option<PathBuf>) -> World<B> {
-    let clock = Arc::new(ManualClock::default());
-    let store = Store::with_options(
-        Arc::new(backend),
-        Arc::clone(&clock) as _,
-        StoreOptions::default(),
-    );
-    World {
-        store: Arc::new(store),
-        clock,
-    }
-}
 
 fn globs(texts: &[&str]) -> Vec<Glob> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -81,10 +58,6 @@ fn options(retention: &Retention, grace: Duration) -> RetainOptions {
 }
 
 impl<B: Backend> World<B> {
-    fn storage(&self) -> &dyn Storage {
-        &*self.store
-    }
-
     async fn judge(&self, retention: &Retention) -> Verdicts {
         let judged = self
             .store
@@ -96,13 +69,13 @@ impl<B: Backend> World<B> {
     /// Applies retention, after it was explained. Nothing else goes than what was said to.
     async fn retain(&self, retention: &Retention) -> RetainReport {
         let said = self.judge(retention).await;
-        let before = (self.tags().await, self.manifests(&said).await);
+        let before = (self.tags("a").await.unwrap(), self.manifests(&said).await);
         let report = self.store.retain(&options(retention, HOUR), &()).await.unwrap();
         let is_said = |tag: &String| {
             let mut dropped = said.tags.iter().filter(|(_, verdict)| verdict.is_dropped());
             dropped.any(|(facts, _)| facts.tag.as_str() == tag)
         };
-        let tags = self.tags().await;
+        let tags = self.tags("a").await.unwrap();
         for tag in &before.0 {
             assert_eq!(is_said(tag), !tags.contains(tag), "{tag} {said:?}");
         }
@@ -122,36 +95,15 @@ impl<B: Backend> World<B> {
         }
     }
 
-    async fn tags(&self) -> BTreeSet<String> {
-        let page = PageRequest {
-            limit: 1000,
-            last: None,
-        };
-        let tags = self.storage().list_tags(&name("a"), page).await.unwrap().items;
-        tags.into_iter().map(|tag| tag.as_str().to_owned()).collect()
-    }
-
     /// Returns which of the judged manifests exist.
     async fn manifests(&self, judged: &Verdicts) -> BTreeSet<Digest> {
         let mut there = BTreeSet::new();
         for (digest, _) in &judged.manifests {
-            if self.has(digest).await {
+            if self.has_manifest("a", digest).await {
                 there.insert(digest.clone());
             }
         }
         there
-    }
-
-    async fn has(&self, digest: &Digest) -> bool {
-        let reference = Reference::Digest(digest.clone());
-        // Not with a HEAD, which would keep it.
-        self.storage().get_manifest(&name("a"), &reference).await.is_ok()
-    }
-
-    async fn assert_sound(&self, when: &str) {
-        let found = |finding: Finding| panic!("{when}: {finding}");
-        let report = self.store.check(&CheckOptions::new(), &found).await.unwrap();
-        assert!(report.is_sound(), "{when}: {report:?}");
     }
 }
 
@@ -181,11 +133,11 @@ async fn what_no_rule_keeps_goes_with_its_bytes<B: Backend>(world: World<B>) {
         (2, 0),
         "{report:?}"
     );
-    assert_eq!(
-        world.tags().await,
-        BTreeSet::from(["t2".to_owned(), "t3".to_owned()])
+    assert_eq!(world.tags("a").await.unwrap(), ["t2", "t3"]);
+    assert!(
+        world.has_manifest("a", &images[0].digest).await,
+        "it is younger than a day"
     );
-    assert!(world.has(&images[0].digest).await, "it is younger than a day");
     world.clock.advance(DAY);
     let report = world.retain(&retention).await;
     assert_eq!(
@@ -205,11 +157,12 @@ async fn what_no_rule_keeps_goes_with_its_bytes<B: Backend>(world: World<B>) {
     assert!(!world.retain(&retention).await.has_more());
     for _ in 0..4 {
         world.clock.advance(DAY);
-        world.store.collect(&CollectOptions::new(), &()).await.unwrap();
-        world.store.sweep(&SweepOptions::default()).await.unwrap();
+        world.collect_and_sweep(&CollectOptions::new()).await;
     }
-    assert_eq!(world.store.backend().list_bytes(None, 10).await.unwrap().len(), 2);
-    assert!(world.has(&images[2].digest).await && world.has(&images[3].digest).await);
+    assert_eq!(world.byte_strings().await, 2);
+    assert!(
+        world.has_manifest("a", &images[2].digest).await && world.has_manifest("a", &images[3].digest).await
+    );
     world.assert_sound("at the end").await;
 }
 
@@ -221,8 +174,8 @@ async fn what_is_needed_stays<B: Backend>(world: World<B>) {
     let index = push_index(world.storage(), "a", "index", &[&child, &other]).await;
     let retention = newest(1);
     world.retain_all(&retention).await;
-    assert_eq!(world.tags().await, BTreeSet::from(["index".to_owned()]));
-    assert!(world.has(&child.digest).await && world.has(&other.digest).await);
+    assert_eq!(world.tags("a").await.unwrap(), ["index"]);
+    assert!(world.has_manifest("a", &child.digest).await && world.has_manifest("a", &other.digest).await);
     let verdicts = world.judge(&retention).await;
     assert!(
         verdicts.manifests.iter().all(|(_, verdict)| {
@@ -238,7 +191,7 @@ async fn what_is_needed_stays<B: Backend>(world: World<B>) {
     push_image(world.storage(), "a", Some("newer"), 3, 100).await;
     world.retain_all(&retention).await;
     for gone in [&index, &child.digest, &other.digest] {
-        assert!(!world.has(gone).await, "{gone}");
+        assert!(!world.has_manifest("a", gone).await, "{gone}");
     }
     world.assert_sound("at the end").await;
 }
@@ -254,15 +207,19 @@ async fn a_signature_goes_after_its_image<B: Backend>(world: World<B>) {
     let new = push_image(world.storage(), "a", Some("new"), 2, 100).await;
     let of_new = push_referrer(world.storage(), "a", &new, 13).await;
     let retention = newest(1);
-    while world.has(&old.digest).await {
-        assert!(world.has(&signature.digest).await && world.has(&by_tag.digest).await);
+    while world.has_manifest("a", &old.digest).await {
+        assert!(
+            world.has_manifest("a", &signature.digest).await && world.has_manifest("a", &by_tag.digest).await
+        );
         world.clock.advance(DAY);
         world.retain(&retention).await;
     }
     world.retain_all(&retention).await;
-    assert!(!world.has(&signature.digest).await && !world.has(&by_tag.digest).await);
-    assert!(world.has(&new.digest).await && world.has(&of_new.digest).await);
-    assert_eq!(world.tags().await, BTreeSet::from(["new".to_owned()]));
+    assert!(
+        !world.has_manifest("a", &signature.digest).await && !world.has_manifest("a", &by_tag.digest).await
+    );
+    assert!(world.has_manifest("a", &new.digest).await && world.has_manifest("a", &of_new.digest).await);
+    assert_eq!(world.tags("a").await.unwrap(), ["new"]);
     world.assert_sound("at the end").await;
 }
 
@@ -283,9 +240,9 @@ async fn a_condemned_manifest_that_is_needed_again_stays<B: Backend>(world: Worl
     world.clock.advance(HOUR);
     let report = world.retain(&retention).await;
     assert_eq!(report.removed_manifests, 1, "{report:?}");
-    assert!(!world.has(&gone.digest).await);
+    assert!(!world.has_manifest("a", &gone.digest).await);
     for image in [&tagged, &child, &asked] {
-        assert!(world.has(&image.digest).await);
+        assert!(world.has_manifest("a", &image.digest).await);
     }
     world.assert_sound("at the end").await;
 }
@@ -301,11 +258,8 @@ async fn an_immutable_tag_and_what_it_reaches_stay<B: Backend>(world: World<B>) 
         tags: globs(&["v*"]),
     });
     world.retain_all(&retention).await;
-    assert_eq!(
-        world.tags().await,
-        BTreeSet::from(["new".to_owned(), "v1".to_owned()])
-    );
-    assert!(world.has(&child.digest).await);
+    assert_eq!(world.tags("a").await.unwrap(), ["new", "v1"]);
+    assert!(world.has_manifest("a", &child.digest).await);
 }
 
 async fn a_dry_run_changes_nothing<B: Backend>(world: World<B>) {
@@ -322,7 +276,7 @@ async fn a_dry_run_changes_nothing<B: Backend>(world: World<B>) {
             "{report:?}"
         );
     }
-    assert_eq!(world.tags().await.len(), 3);
+    assert_eq!(world.tags("a").await.unwrap().len(), 3);
 }
 
 async fn without_untagged_only_tags_go<B: Backend>(world: World<B>) {
@@ -332,8 +286,8 @@ async fn without_untagged_only_tags_go<B: Backend>(world: World<B>) {
     let mut retention = newest(1);
     retention.policies[0].untagged = None;
     world.retain_all(&retention).await;
-    assert_eq!(world.tags().await, BTreeSet::from(["new".to_owned()]));
-    assert!(world.has(&old.digest).await);
+    assert_eq!(world.tags("a").await.unwrap(), ["new"]);
+    assert!(world.has_manifest("a", &old.digest).await);
 }
 
 async fn what_cannot_be_read_keeps_its_repository<B: Backend>(world: World<B>) {
@@ -367,20 +321,11 @@ async fn a_tag_of_a_manifest_that_is_gone_does_not_count<B: Backend>(world: Worl
     let gone = push_image(world.storage(), "a", Some("gone"), 2, 100).await;
     let key = Key::tag(&name("a"), &"gone".parse().unwrap());
     let left = world.store.backend().get(&key).await.unwrap().unwrap().value;
-    world
-        .storage()
-        .delete_manifest(&name("a"), &gone.digest, None, None)
-        .await
-        .unwrap();
+    world.delete_manifest("a", &gone.digest).await;
     put_raw(&world.store, &key, left).await;
     let report = world.store.retain(&options(&newest(1), HOUR), &()).await.unwrap();
     assert_eq!(report.dropped_tags, 0, "{report:?}");
-    let reference = Reference::Tag("old".parse().unwrap());
-    world
-        .storage()
-        .get_manifest(&name("a"), &reference)
-        .await
-        .unwrap();
+    assert!(world.named("a", "old").await.is_some());
 }
 
 async fn nothing_goes_while_an_adoption_is_to_be_ended<B: Backend>(world: World<B>) {
@@ -393,15 +338,6 @@ async fn nothing_goes_while_an_adoption_is_to_be_ended<B: Backend>(world: World<
     assert_eq!(report, RetainReport::default());
 }
 
-/// On a backend whose every call is a step, as on a bucket.
-fn stepped() -> World<Faulty<ObjectStoreBackend>> {
-    let backend = Faulty::new(ObjectStoreBackend::memory());
-    for call in 0..10_000 {
-        backend.fault_at(call, Fault::Delay(1));
-    }
-    world(backend, None)
-}
-
 /// Retention is cut at any call, a client moves a tag that is judged already, or pushes an index of a manifest that is,
 /// and retention goes on: what the client was told is there stays.
 #[tokio::test]
@@ -412,7 +348,7 @@ async fn a_push_beside_retention_keeps_what_it_names() {
         ..KeepRule::default()
     }];
     for cut in 0.. {
-        let world = stepped();
+        let world = World::stepped();
         let storage = world.storage();
         let [moved, child, other] = [1, 2, 3].map(|seed| image(seed, 100, None));
         try_push(storage, "a", None, &moved).await.unwrap();
@@ -444,7 +380,7 @@ async fn a_push_beside_retention_keeps_what_it_names() {
             if pushed.is_ok() {
                 let reference = Reference::Tag(tag.parse().unwrap());
                 storage.get_manifest(&name("a"), &reference).await.unwrap();
-                assert!(world.has(needed).await, "{tag}, cut at {cut}");
+                assert!(world.has_manifest("a", needed).await, "{tag}, cut at {cut}");
             }
         }
         world.assert_sound(&format!("cut at {cut}")).await;
@@ -477,6 +413,6 @@ async fn ten_thousand_tags_are_judged_and_dropped() {
         (9996, 0),
         "{report:?}"
     );
-    assert_eq!(world.tags().await.len(), 5);
-    assert!(world.has(&image.digest).await);
+    assert_eq!(world.tags("a").await.unwrap().len(), 5);
+    assert!(world.has_manifest("a", &image.digest).await);
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use registry_core::storage::{
-    ChildKind, Manifest, ManifestChild, NewManifest, PageRequest, TagCondition, TagFilter, UploadKey,
+    ChildKind, Manifest, ManifestChild, NewManifest, PageRequest, TagFilter, UploadKey,
 };
 use registry_core::{Algorithm, Digest, ErrorCode, Hasher, Reference, RepositoryName, Tag};
 use registry_storage::Maintenance as _;
@@ -30,6 +30,7 @@ use registry_storage::{
     SweepOptions, SweepReport, Sweeper,
 };
 
+use crate::support::images::{IMAGE, bare_manifest, digest};
 use crate::support::poll_times;
 use crate::support::tamper::{put_raw, remove};
 
@@ -157,10 +158,6 @@ impl<B: Backend> World<B> {
 
 fn content(fill: u8, size: usize) -> Bytes {
     vec![fill; size].into()
-}
-
-fn digest(content: &[u8]) -> Digest {
-    Digest::of(Algorithm::Sha256, content)
 }
 
 on_each_backend! {
@@ -907,21 +904,11 @@ async fn a_push_that_was_interrupted_leaves_nothing() {
 }
 
 fn image(bytes: &Bytes) -> NewManifest {
-    NewManifest {
-        manifest: Manifest {
-            digest: digest(bytes),
-            media_type: "application/vnd.oci.image.manifest.v1+json".parse().unwrap(),
-            bytes: bytes.clone(),
-        },
-        children: Vec::new(),
-        allow_missing: false,
-        optional_children: Vec::new(),
-        subject: None,
-        tags: Vec::new(),
-        condition: TagCondition::Any,
-        immutable_tags: Vec::new(),
-        principal: String::new(),
-    }
+    bare_manifest(Manifest {
+        digest: digest(bytes),
+        media_type: IMAGE.parse().unwrap(),
+        bytes: bytes.clone(),
+    })
 }
 
 /// A folder in the place of a file, or a file that may not be removed, stops nothing but its own delete.

@@ -12,25 +12,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry_core::manifest::ManifestView;
 use registry_core::retention::{Retention, RetentionPolicy};
 use registry_core::storage::{
-    EndReason, Manifest, NewManifest, PageRequest, ReferrersRequest, RestoreTag, RestoredTag, Storage,
-    TagCondition, TagValue,
+    EndReason, NewManifest, PageRequest, ReferrersRequest, RestoreTag, RestoredTag, TagValue,
 };
-use registry_core::{Digest, Error, ErrorCode, MediaType, Reference};
-use registry_storage::check::CheckOptions;
+use registry_core::{Digest, Error, ErrorCode, Reference};
 use registry_storage::testing::faulty::Fault;
-use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{
-    Backend, CollectOptions, CollectReport, DeleteRepositoryOptions, Finding, Key, Maintenance as _,
-    ObjectStoreBackend, RetainOptions, Store, StoreOptions, SweepOptions,
+    Backend, CollectOptions, DeleteRepositoryOptions, Key, Maintenance as _, ObjectStoreBackend,
+    RetainOptions, StoreOptions,
 };
 
 use crate::support::images::{
-    IMAGE, Image, digest, name, push_image, push_index, push_referrer, put, tag, try_push,
+    IMAGE, digest, name, parsed_manifest, push_image, push_index, push_referrer, put, tag, try_push,
 };
 use crate::support::poll_times;
+use crate::support::world::World;
 
 /// Larger than what is kept in a record.
 const LARGE: usize = 40_000;
@@ -40,71 +37,26 @@ const DAY: Duration = Duration::from_hours(24);
 /// How long the stores keep what is deleted.
 const KEPT: Duration = Duration::from_hours(7 * 24);
 
-struct World<B> {
-    store: Arc<Store<Faulty<B>>>,
-    clock: Arc<ManualClock>,
+fn world<B: Backend>(backend: B, _: Option<PathBuf>) -> World<B> {
+    world_that_keeps(backend, KEPT)
 }
 
-fn world<B: Backend>(backend: B, files: Option<PathBuf>) -> World<B> {
-    world_that_keeps(backend, files, KEPT)
-}
-
-fn world_that_keeps<B: Backend>(backend: B, _: Option<PathBuf>, keep_deleted: Duration) -> World<B> {
-    let clock = Arc::new(ManualClock::default());
+fn world_that_keeps<B: Backend>(backend: B, keep_deleted: Duration) -> World<B> {
     let options = StoreOptions {
         keep_deleted,
         ..StoreOptions::default()
     };
-    let store = Store::with_options(Arc::new(Faulty::new(backend)), Arc::clone(&clock) as _, options);
-    World {
-        store: Arc::new(store),
-        clock,
-    }
+    World::with_options(backend, options)
 }
 
 impl<B: Backend> World<B> {
-    fn storage(&self) -> &dyn Storage {
-        &*self.store
-    }
-
-    async fn collect(&self, options: CollectOptions) -> CollectReport {
-        let report = self.store.collect(&options, &()).await.unwrap();
-        self.store.sweep(&SweepOptions::default()).await.unwrap();
-        report
-    }
-
     /// Lets collectors without a grace and sweepers do what they can within less than a day.
     async fn settle(&self) {
         for _ in 0..5 {
             self.clock.advance(Duration::from_hours(4));
-            self.collect(CollectOptions::new().grace(Duration::ZERO)).await;
+            self.collect_and_sweep(&CollectOptions::new().grace(Duration::ZERO))
+                .await;
         }
-    }
-
-    async fn assert_sound(&self) {
-        let found = |finding: Finding| panic!("{finding}");
-        let report = self.store.check(&CheckOptions::new(), &found).await.unwrap();
-        assert!(report.is_sound(), "{report:?}");
-    }
-
-    async fn assert_whole(&self, repository: &str, image: &Image) {
-        let by_digest = Reference::Digest(image.digest.clone());
-        let found = self.storage().get_manifest(&name(repository), &by_digest).await;
-        let found = found.unwrap();
-        assert_eq!(
-            (found.bytes, found.media_type.as_str()),
-            (image.bytes.clone(), IMAGE)
-        );
-        for content in [&image.layer, &image.config] {
-            let (repository, digest) = (name(repository), digest(content));
-            self.storage().open_blob(&repository, &digest).await.unwrap();
-        }
-    }
-
-    async fn named(&self, repository: &str, text: &str) -> Option<Digest> {
-        let by_tag = Reference::Tag(tag(text));
-        let found = self.storage().get_manifest(&name(repository), &by_tag).await;
-        found.ok().map(|manifest| manifest.digest)
     }
 
     async fn try_restore(
@@ -126,7 +78,7 @@ impl<B: Backend> World<B> {
             self.named(repository, text).await.as_ref(),
             Some(&restored.manifest.digest)
         );
-        self.assert_sound().await;
+        self.assert_sound(repository).await;
         restored
     }
 
@@ -149,24 +101,10 @@ impl<B: Backend> World<B> {
         }
     }
 
-    async fn delete_manifest(&self, repository: &str, digest: &Digest) {
-        self.try_delete_manifest(repository, digest).await.unwrap();
-    }
-
-    async fn try_delete_manifest(&self, repository: &str, digest: &Digest) -> Result<(), Error> {
-        self.storage()
-            .delete_manifest(&name(repository), digest, None, None)
-            .await
-    }
-
     async fn records(&self, prefix: &str) -> usize {
         let prefix = Key::from_stored(prefix);
         let listed = self.store.backend().list(&prefix, None, 1000).await.unwrap();
         listed.len()
-    }
-
-    async fn byte_strings(&self) -> usize {
-        self.store.backend().list_bytes(None, 1000).await.unwrap().len()
     }
 }
 
@@ -430,11 +368,14 @@ async fn after_the_time_everything_is_freed<B: Backend>(world: World<B>) {
         .await
         .unwrap();
     world.settle().await;
-    let kept = world.collect(CollectOptions::new()).await.deleted;
+    let kept = world.collect_and_sweep(&CollectOptions::new()).await.deleted;
     assert_eq!((kept.manifests, kept.tags, kept.forgotten_manifests), (3, 2, 0));
     assert_eq!(world.byte_strings().await, 2);
     world.clock.advance(KEPT);
-    let dry = world.collect(CollectOptions::new().dry_run(true)).await.deleted;
+    let dry = world
+        .collect_and_sweep(&CollectOptions::new().dry_run(true))
+        .await
+        .deleted;
     assert_eq!(
         (dry.manifests, dry.forgotten_manifests, dry.forgotten_tags),
         (0, 3, 2)
@@ -460,14 +401,14 @@ async fn what_is_given_up_is_freed_at_once<B: Backend>(world: World<B>) {
     world.settle().await;
     assert_eq!(world.byte_strings().await, 1);
     let options = CollectOptions::new().grace(Duration::ZERO).forget_deleted(true);
-    let first = world.collect(options).await;
+    let first = world.collect_and_sweep(&options).await;
     assert_eq!(
         (first.deleted.forgotten_manifests, first.deleted.forgotten_tags),
         (1, 1)
     );
     assert!(first.has_more(), "{first:?}");
     for _ in 0..4 {
-        world.collect(options).await;
+        world.collect_and_sweep(&options).await;
     }
     assert_eq!((world.byte_strings().await, world.records("kept/").await), (0, 0));
 }
@@ -501,7 +442,7 @@ async fn a_blob_that_was_deleted_by_itself_is_named<B: Backend>(world: World<B>)
     let ends = values.iter().filter_map(|value| value.end.as_ref());
     assert!(ends.clone().count() == 2 && ends.clone().all(|end| end.restorable_until.is_none()));
     assert_eq!(world.named("a", "t").await, None);
-    world.assert_sound().await;
+    world.assert_sound("a refused restore").await;
 }
 
 async fn an_immutable_tag_comes_back_and_does_not_move<B: Backend>(world: World<B>) {
@@ -543,23 +484,11 @@ async fn a_refused_push_leaves_no_history<B: Backend>(world: World<B>) {
         .delete_blob(&name("a"), &layer, None)
         .await
         .unwrap();
-    let media_type: MediaType = IMAGE.parse().unwrap();
-    let view = ManifestView::parse(&second.bytes, Some(&media_type)).unwrap();
     // The manifest is there, so that its layer is gone is found only because of the immutable tag.
     let push = NewManifest {
-        children: view.children().to_vec(),
-        optional_children: Vec::new(),
-        allow_missing: false,
-        subject: None,
         tags: vec![tag("t"), tag("immutable")],
-        condition: TagCondition::Any,
         immutable_tags: vec![tag("immutable")],
-        principal: String::new(),
-        manifest: Manifest {
-            digest: second.digest.clone(),
-            media_type,
-            bytes: second.bytes.clone(),
-        },
+        ..parsed_manifest(IMAGE, &second.bytes)
     };
     let refused = world.storage().put_manifest(&name("a"), push).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::ManifestBlobUnknown);
@@ -651,7 +580,7 @@ async fn a_restore_that_fails_at_any_call_is_repeated<B: Backend>(world: World<B
     );
     assert!(calls.await >= 10);
     world.settle().await;
-    world.assert_sound().await;
+    world.assert_sound("at the end").await;
 }
 
 async fn two_restores_at_once_are_one<B: Backend>(world: World<B>) {
@@ -668,7 +597,7 @@ async fn two_restores_at_once_are_one<B: Backend>(world: World<B>) {
         assert_eq!(first.unwrap().manifest, second.unwrap().manifest);
         world.assert_whole("a", &image).await;
         world.assert_whole("a", &signature).await;
-        world.assert_sound().await;
+        world.assert_sound(&format!("round {round}")).await;
     }
 }
 
@@ -684,7 +613,7 @@ async fn restores_beside_collectors_that_give_everything_up_are_whole_or_refused
         let collectors = async {
             for _ in 0..round % 4 {
                 world.clock.advance(Duration::from_secs(1));
-                world.collect(give_up).await;
+                world.collect_and_sweep(&give_up).await;
             }
         };
         let restore = async {
@@ -711,7 +640,7 @@ async fn restores_beside_collectors_that_give_everything_up_are_whole_or_refused
                 );
             }
         }
-        world.assert_sound().await;
+        world.assert_sound(&format!("round {round}")).await;
     }
     assert!(restored > 0, "{restored} {refused}");
 }
@@ -752,7 +681,7 @@ async fn the_history_is_listed_in_pages<B: Backend>(world: World<B>) {
 async fn without_a_time_nothing_is_kept() {
     let mut calls = Vec::new();
     for keep in [Duration::ZERO, KEPT] {
-        let world = world_that_keeps(ObjectStoreBackend::memory(), None, keep);
+        let world = world_that_keeps(ObjectStoreBackend::memory(), keep);
         push_image(world.storage(), "a", Some("t"), 1, 10).await;
         let first = world.store.backend().calls();
         let second = push_image(world.storage(), "a", Some("t"), 2, 10).await;
@@ -772,9 +701,7 @@ async fn without_a_time_nothing_is_kept() {
 async fn a_delete_of_a_repository_that_stops_anywhere_loses_nothing() {
     for cut in 1.. {
         let world = world(ObjectStoreBackend::memory(), None);
-        for call in 0..20_000 {
-            world.store.backend().fault_at(call, Fault::Delay(1));
-        }
+        world.step();
         let image = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
         let index = push_index(world.storage(), "a", "index", &[&image, &image]).await;
         let (repository, options) = (name("a"), DeleteRepositoryOptions::new());
@@ -788,7 +715,7 @@ async fn a_delete_of_a_repository_that_stops_anywhere_loses_nothing() {
             }
         }
         world.assert_whole("a", &image).await;
-        world.assert_sound().await;
+        world.assert_sound(&format!("cut at {cut}")).await;
         if outcome.is_some() {
             assert!(cut > 20);
             break;
@@ -807,5 +734,5 @@ async fn a_push_of_what_is_restored_is_one_with_it() {
     restored.unwrap();
     pushed.unwrap();
     assert_eq!(world.named("a", "t").await, world.named("a", "u").await);
-    world.assert_sound().await;
+    world.assert_sound("at the end").await;
 }

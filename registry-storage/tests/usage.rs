@@ -10,15 +10,13 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use registry_core::storage::{RestoreTag, Storage};
-use registry_storage::testing::{Faulty, ManualClock};
+use registry_core::storage::RestoreTag;
 use registry_storage::{
     Backend, CollectOptions, CountedRepository, DeleteRepositoryOptions, Key, Maintenance as _,
-    ObjectStoreBackend, RepositoryUsage, Store, StoreOptions,
+    ObjectStoreBackend, RepositoryUsage, StoreOptions,
 };
 
 use crate::support::images::{
@@ -26,6 +24,7 @@ use crate::support::images::{
 };
 use crate::support::poll_times;
 use crate::support::tamper::put_raw;
+use crate::support::world::World;
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -33,31 +32,17 @@ const DAY: Duration = Duration::from_hours(24);
 /// Larger than what is kept in a record.
 const LARGE: usize = 40_000;
 
-struct World<B> {
-    store: Arc<Store<Faulty<B>>>,
-    clock: Arc<ManualClock>,
-}
-
 fn world<B: Backend>(backend: B, _: Option<PathBuf>) -> World<B> {
-    let clock = Arc::new(ManualClock::default());
     let options = StoreOptions {
         keep_deleted: 7 * DAY,
         ..StoreOptions::default()
     };
-    let store = Store::with_options(Arc::new(Faulty::new(backend)), Arc::clone(&clock) as _, options);
-    World {
-        store: Arc::new(store),
-        clock,
-    }
+    World::with_options(backend, options)
 }
 
 impl<B: Backend> World<B> {
-    fn storage(&self) -> &dyn Storage {
-        &*self.store
-    }
-
     async fn cycle(&self) {
-        self.store.collect(&CollectOptions::new(), &()).await.unwrap();
+        self.collect(&CollectOptions::new()).await;
     }
 
     /// What is written down; `None` if it is still to be counted.
@@ -296,7 +281,7 @@ async fn an_unchanged_repository_is_not_written<B: Backend>(world: World<B>) {
         CollectOptions::new().dry_run(true),
     ] {
         world.clock.advance(HOUR);
-        world.store.collect(&options, &()).await.unwrap();
+        world.collect(&options).await;
         assert_eq!(world.records().await, after);
     }
 }
@@ -474,11 +459,7 @@ async fn a_record_that_cannot_be_read_is_counted_now_and_written_anew() {
     let before = world.counted().await;
     put_raw(&world.store, &Key::usage(&name("a")), "rubbish!?!".into()).await;
     assert_eq!(world.counted().await["a"].usage, before["a"].usage);
-    world
-        .store
-        .collect(&CollectOptions::new().full(true), &())
-        .await
-        .unwrap();
+    world.collect(&CollectOptions::new().full(true)).await;
     world.assert_counted("a full cycle").await;
 }
 

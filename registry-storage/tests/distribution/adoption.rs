@@ -1,6 +1,8 @@
 //! What is adopted, and that the tree stays as it is.
 
-use registry_core::storage::{BlobStorage as _, ListStorage as _, ManifestStorage as _, UploadStorage as _};
+use registry_core::storage::{
+    BlobStorage as _, ListStorage as _, ManifestStorage as _, NewManifest, UploadStorage as _,
+};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -14,6 +16,7 @@ use crate::fixture::{
     INDEX, LARGE, Old, SMALL, all, content, expect_sound, get, image, index, name, read, repositories,
     set_time, sha256, tag, tags,
 };
+use crate::support::images::bare_manifest;
 
 #[tokio::test]
 async fn everything_is_adopted_and_nothing_is_copied() {
@@ -290,16 +293,10 @@ async fn the_later_tag_counts_where_both_sides_changed_and_nothing_is_lost() {
     let app = name("app");
     let kept = get(&store, "app", "kept").await.unwrap();
     // Here: one tag moves, and one goes with its manifest.
-    let mut retag = registry_core::storage::NewManifest {
-        manifest: kept.clone(),
-        children: Vec::new(),
+    let mut retag = NewManifest {
         allow_missing: true,
-        optional_children: Vec::new(),
-        subject: None,
         tags: vec![tag("moved-here")],
-        condition: registry_core::storage::TagCondition::Any,
-        immutable_tags: Vec::new(),
-        principal: String::new(),
+        ..bare_manifest(kept.clone())
     };
     store.put_manifest(&app, retag.clone()).await.unwrap();
     let fourth = get(&store, "app", "deleted-here").await.unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use registry_core::storage::{Manifest, ManifestStorage as _, NewManifest, TagCondition};
+use registry_core::storage::{Manifest, ManifestStorage as _, NewManifest};
 use registry_core::{Algorithm, Digest};
 use registry_storage::distribution::{AdoptOptions, ExportOptions, ExportReport};
 use registry_storage::filesystem::FilesystemBackend;
@@ -12,6 +12,7 @@ use registry_storage::testing::Observed;
 use registry_storage::{Maintenance as _, ObjectStoreBackend, Step, Store};
 
 use crate::fixture::{IMAGE, LARGE, Old, SMALL, content, get, image, name, read, sha256, tag, tags};
+use crate::support::images::bare_manifest;
 
 async fn push<S: registry_core::Storage>(store: &S, repository: &str, digest: &Digest, content: &[u8]) {
     let id = store
@@ -36,19 +37,13 @@ async fn put_manifest<S: registry_core::Storage>(
 ) -> Digest {
     let digest = sha256(bytes);
     let new = NewManifest {
-        manifest: Manifest {
+        allow_missing: true,
+        tags: vec![tag(text)],
+        ..bare_manifest(Manifest {
             digest: digest.clone(),
             media_type: IMAGE.parse().unwrap(),
             bytes: bytes.to_vec().into(),
-        },
-        children: Vec::new(),
-        allow_missing: true,
-        optional_children: Vec::new(),
-        subject: None,
-        tags: vec![tag(text)],
-        condition: TagCondition::Any,
-        immutable_tags: Vec::new(),
-        principal: String::new(),
+        })
     };
     store.put_manifest(&name(repository), new).await.unwrap();
     digest

@@ -9,4 +9,7 @@ mod defects;
 mod exports;
 mod fixture;
 mod round_trip;
+#[expect(dead_code, reason = "each test program uses its own part")]
+#[path = "../support/mod.rs"]
+mod support;
 mod updates;

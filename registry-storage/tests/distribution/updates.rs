@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use registry_core::storage::{BlobStorage as _, ManifestStorage as _, NewManifest, TagCondition};
+use registry_core::storage::{BlobStorage as _, ManifestStorage as _, NewManifest};
 use registry_storage::distribution::{AdoptReport, DefectKind, ExportOptions, has_news, update};
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::testing::Observed;
@@ -15,6 +15,7 @@ use crate::fixture::{
     Defects, LARGE, Old, content, expect_sound, get, index, name, repositories, set_all_times, set_time,
     sha256, tag, tags,
 };
+use crate::support::images::bare_manifest;
 
 /// Updates the store, which has to find something new.
 async fn updated(old: &Old, store: &Store<FilesystemBackend>) -> (AdoptReport, Defects) {
@@ -64,15 +65,9 @@ async fn delete(store: &Store<FilesystemBackend>, repository: &str, manifest: &[
 /// Moves a tag here to another manifest that is here.
 async fn move_here(store: &Store<FilesystemBackend>, repository: &str, moved: &str, to: &str) {
     let new = NewManifest {
-        manifest: get(store, repository, to).await.unwrap(),
-        children: Vec::new(),
         allow_missing: true,
-        optional_children: Vec::new(),
-        subject: None,
         tags: vec![tag(moved)],
-        condition: TagCondition::Any,
-        immutable_tags: Vec::new(),
-        principal: String::new(),
+        ..bare_manifest(get(store, repository, to).await.unwrap())
     };
     store.put_manifest(&name(repository), new).await.unwrap();
 }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use registry_core::storage::{ChildKind, Manifest, ManifestChild, NewManifest, TagCondition};
-use registry_core::{Algorithm, Annotations, Descriptor, Digest, Hasher};
+use registry_core::storage::{ChildKind, Manifest, ManifestChild, NewManifest};
+use registry_core::{Annotations, Descriptor, Digest};
+
+use crate::support::images::bare_manifest;
+pub(crate) use crate::support::images::digest;
 
 pub(crate) struct Blob {
     pub(crate) content: Bytes,
@@ -17,12 +20,6 @@ pub(crate) struct Image {
     pub(crate) is_deleted: bool,
     /// Nobody deletes its children.
     pub(crate) is_whole: bool,
-}
-
-pub(crate) fn digest(content: &[u8]) -> Digest {
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    hasher.update(content);
-    hasher.finish()
 }
 
 /// A manifest that names these children: the collector reads it.
@@ -56,7 +53,6 @@ pub(crate) fn manifest(name: &str, children: &[&Digest], kind: ChildKind) -> Man
 /// A push of a manifest without a tag.
 pub(crate) fn new_manifest(text: &'static str, children: &[&Digest], kind: ChildKind) -> NewManifest {
     NewManifest {
-        manifest: manifest(text, children, kind),
         children: children
             .iter()
             .map(|digest| ManifestChild {
@@ -64,13 +60,7 @@ pub(crate) fn new_manifest(text: &'static str, children: &[&Digest], kind: Child
                 kind,
             })
             .collect(),
-        allow_missing: false,
-        optional_children: Vec::new(),
-        subject: None,
-        tags: Vec::new(),
-        condition: TagCondition::Any,
-        immutable_tags: Vec::new(),
-        principal: String::new(),
+        ..bare_manifest(manifest(text, children, kind))
     }
 }
 

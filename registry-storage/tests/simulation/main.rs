@@ -15,6 +15,9 @@
 mod contents;
 mod large;
 mod small;
+#[expect(dead_code, reason = "each test program uses its own part")]
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -157,28 +157,45 @@ pub(crate) async fn put(
     media_type: &str,
     bytes: &Bytes,
 ) -> Result<(), Error> {
+    let new = NewManifest {
+        tags: tag.map(|tag| tag.parse().unwrap()).into_iter().collect(),
+        ..parsed_manifest(media_type, bytes)
+    };
+    storage.put_manifest(&name(repository), new).await
+}
+
+/// A push of a manifest that needs and refers to what its content names. It has no tag.
+pub(crate) fn parsed_manifest(media_type: &str, bytes: &Bytes) -> NewManifest {
     let media_type: MediaType = media_type.parse().unwrap();
     let view = ManifestView::parse(bytes, Some(&media_type)).unwrap();
     let digest = digest(bytes);
-    let new = NewManifest {
+    let subject = view.subject().map(|subject| {
+        let descriptor = view.referrer_descriptor(&digest, bytes.len() as u64);
+        (subject.clone(), descriptor)
+    });
+    NewManifest {
         children: view.children().to_vec(),
         optional_children: view.optional_children().to_vec(),
-        allow_missing: false,
-        subject: view.subject().map(|subject| {
-            (
-                subject.clone(),
-                view.referrer_descriptor(&digest, bytes.len() as u64),
-            )
-        }),
-        tags: tag.map(|tag| tag.parse().unwrap()).into_iter().collect(),
-        condition: TagCondition::Any,
-        immutable_tags: Vec::new(),
-        principal: String::new(),
-        manifest: Manifest {
+        subject,
+        ..bare_manifest(Manifest {
             digest,
             media_type,
             bytes: bytes.clone(),
-        },
-    };
-    storage.put_manifest(&name(repository), new).await
+        })
+    }
+}
+
+/// A push of a manifest that needs and refers to nothing, whatever its content names. It has no tag.
+pub(crate) fn bare_manifest(manifest: Manifest) -> NewManifest {
+    NewManifest {
+        manifest,
+        children: Vec::new(),
+        allow_missing: false,
+        optional_children: Vec::new(),
+        subject: None,
+        tags: Vec::new(),
+        condition: TagCondition::Any,
+        immutable_tags: Vec::new(),
+        principal: String::new(),
+    }
 }

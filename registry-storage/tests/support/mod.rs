@@ -2,6 +2,7 @@
 
 pub(crate) mod images;
 pub(crate) mod tamper;
+pub(crate) mod world;
 
 use std::future::poll_fn;
 use std::pin::Pin;
