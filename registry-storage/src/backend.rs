@@ -442,23 +442,21 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// does not show unfinished ones.
     fn bytes_size(&self, name: &BytesName) -> impl Future<Output = Result<Option<u64>, Error>> + Send;
 
-    /// Returns whether [`bytes_sizes`](Self::bytes_sizes) is cheap enough to be asked at each push of a manifest: it is if it
-    /// costs no request. The default is `false`.
+    /// Returns whether [`are_whole`](Self::are_whole) is cheap enough to be asked at each push of a manifest: it is if it costs no
+    /// request. The default is `false`.
     fn has_near_bytes(&self) -> bool {
         false
     }
 
-    /// Returns how many bytes exist under each of these names, as [`bytes_size`](Self::bytes_size) does.
-    fn bytes_sizes(
-        &self,
-        names: &[BytesName],
-    ) -> impl Future<Output = Result<Vec<Option<u64>>, Error>> + Send {
+    /// Returns which of these finished bytes have the size that is given with their name. What was whole within the last minute
+    /// may count as whole.
+    fn are_whole(&self, bytes: &[(BytesName, u64)]) -> impl Future<Output = Result<Vec<bool>, Error>> + Send {
         async move {
-            let mut sizes = Vec::with_capacity(names.len());
-            for name in names {
-                sizes.push(self.bytes_size(name).await?);
+            let mut whole = Vec::with_capacity(bytes.len());
+            for (name, size) in bytes {
+                whole.push(self.bytes_size(name).await? == Some(*size));
             }
-            Ok(sizes)
+            Ok(whole)
         }
     }
 

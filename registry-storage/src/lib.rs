@@ -105,6 +105,7 @@ mod pull_recorder;
 mod quotas;
 mod record;
 mod scrubber;
+mod seen_bytes;
 #[cfg(any(feature = "outbox", all(feature = "filesystem", unix)))]
 mod sqlite_head;
 mod store;

@@ -43,6 +43,7 @@ mod transaction;
 pub mod volatile;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -76,6 +77,7 @@ use crate::backend::{
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
+use crate::seen_bytes::SeenBytes;
 use crate::sqlite_head;
 
 pub(crate) use self::files::LinkError;
@@ -171,6 +173,7 @@ pub struct FilesystemBackend {
     /// Memory for parts, in kibibytes.
     upload_memory: Arc<Semaphore>,
     download_memory: ChunkMemory,
+    seen: SeenBytes,
     epoch: Option<String>,
     root: PathBuf,
     is_read_only: bool,
@@ -298,6 +301,7 @@ impl FilesystemBackend {
             writes: Arc::new(Reads::of_writes()),
             upload_memory: Arc::new(Semaphore::new(in_units(options.upload_memory))),
             download_memory: ChunkMemory::new(options.download_memory),
+            seen: SeenBytes::default(),
             epoch,
             root: root.to_owned(),
             is_read_only,
@@ -424,7 +428,9 @@ impl Backend for FilesystemBackend {
     async fn seal_bytes(&self, bytes: &StagedBytes, size: u64) -> Result<(), Error> {
         let (files, name) = (self.files()?, bytes.name.clone());
         let path = Arc::new(files.path(&name));
-        self.writes.begin(&path, move || files.seal(&name, size)).await
+        self.writes.begin(&path, move || files.seal(&name, size)).await?;
+        self.seen.insert(&bytes.name);
+        Ok(())
     }
 
     async fn shorten_bytes(&self, bytes: &StagedBytes, size: u64, guard: WriteGuard) -> Result<(), Error> {
@@ -444,7 +450,7 @@ impl Backend for FilesystemBackend {
     ) -> Result<Option<Arc<dyn BlobContent>>, Error> {
         let files = self.files()?;
         let reads = Arc::clone(&self.reads);
-        let (path, name) = (Arc::new(files.path(name)), name.clone());
+        let (path, name, lost) = (Arc::new(files.path(name)), name.clone(), name);
         let size = match expect {
             Expect::Nothing => None,
             Expect::Size(size) | Expect::SizeNow(size) => Some(size),
@@ -470,6 +476,9 @@ impl Backend for FilesystemBackend {
             }
         };
         let memory = self.download_memory.clone();
+        if opened.is_none() {
+            self.seen.remove(lost);
+        }
         let content = |opened| FileContent {
             opened,
             reads,
@@ -488,14 +497,30 @@ impl Backend for FilesystemBackend {
         true
     }
 
-    async fn bytes_sizes(&self, names: &[BytesName]) -> Result<Vec<Option<u64>>, Error> {
-        let Some(first) = names.first() else {
-            return Ok(Vec::new());
-        };
-        let (files, names) = (self.files()?, names.to_owned());
-        let path = Arc::new(files.path(first));
-        let sizes = move || names.iter().map(|name| files.size(name)).collect();
-        self.reads.begin(&path, sizes).await
+    async fn are_whole(&self, bytes: &[(BytesName, u64)]) -> Result<Vec<bool>, Error> {
+        let is_unseen = |(name, _): &&(BytesName, u64)| !self.seen.contains(name);
+        let unseen: Vec<(BytesName, u64)> = bytes.iter().filter(is_unseen).cloned().collect();
+        let mut lost = BTreeSet::new();
+        if let Some((first, _)) = unseen.first() {
+            let files = self.files()?;
+            let path = Arc::new(files.path(first));
+            let look = move || {
+                let mut looked = Vec::with_capacity(unseen.len());
+                for (name, size) in unseen {
+                    let is_whole = files.size(&name)? == Some(size);
+                    looked.push((name, is_whole));
+                }
+                Ok(looked)
+            };
+            for (name, is_whole) in self.reads.begin(&path, look).await? {
+                if is_whole {
+                    self.seen.insert(&name);
+                } else {
+                    lost.insert(name);
+                }
+            }
+        }
+        Ok(bytes.iter().map(|(name, _)| !lost.contains(name)).collect())
     }
 
     async fn forget_cached(&self, name: &BytesName, range: Range<u64>) -> Result<(), Error> {

@@ -15,7 +15,6 @@ mod part_size;
 mod records;
 #[cfg(feature = "s3")]
 mod s3;
-mod seen;
 
 use std::fmt;
 use std::ops::Range;
@@ -42,13 +41,13 @@ use self::memory::MemoryStore;
 use self::part_memory::PartMemory;
 #[cfg(feature = "s3")]
 pub use self::s3::{S3Encryption, S3Options};
-use self::seen::SeenBytes;
 use crate::backend::{
     Backend, BytesWriter, Condition, Durability, Expect, MemoryPermit, Part, RecordEntry, RecordTransaction,
     StagedBytes, Stat, Transaction, Version, VersionedRecord, WriteGuard,
 };
 use crate::bytes_name::BytesName;
 use crate::key::Key;
+use crate::seen_bytes::SeenBytes;
 
 /// What an object store must do: conditional writes, uploads in parts that can be resumed, and listings by page.
 trait Objects: ObjectStore + MultipartStore + PaginatedListStore {}

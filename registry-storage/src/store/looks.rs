@@ -138,7 +138,7 @@ impl<B: Backend> Store<B> {
             .iter()
             .map(|child| Key::grant(&child.digest, repository))
             .collect();
-        let (mut suspects, mut named, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut suspects, mut named, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         for (child, grant) in children.iter().zip(self.backend.get_all(&keys).await?) {
             // What has no grant, or one that cannot be read, is the transaction's to judge.
             let grant = Found::<GrantRecord>::new(grant.as_ref()).ok();
@@ -147,8 +147,8 @@ impl<B: Backend> Store<B> {
                     size,
                     bytes: Some(name),
                 }) => {
-                    named.push((child, size));
-                    names.push(name);
+                    named.push(child);
+                    bytes.push((name, size));
                 }
                 Some(BlobBytes { bytes: None, .. }) if !self.has_inline(&child.digest).await? => {
                     suspects.push(child);
@@ -156,12 +156,9 @@ impl<B: Backend> Store<B> {
                 _ => {}
             }
         }
-        let sizes = self.backend.bytes_sizes(&names).await?;
-        let others = named
-            .into_iter()
-            .zip(sizes)
-            .filter(|((_, size), found)| *found != Some(*size));
-        suspects.extend(others.map(|((child, _), _)| child));
+        let are_whole = self.backend.are_whole(&bytes).await?;
+        let lost = named.into_iter().zip(are_whole).filter(|(_, is_whole)| !is_whole);
+        suspects.extend(lost.map(|(child, _)| child));
         Ok(suspects)
     }
 

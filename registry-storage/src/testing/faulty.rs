@@ -380,8 +380,8 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.has_near_bytes()
     }
 
-    async fn bytes_sizes(&self, names: &[BytesName]) -> Result<Vec<Option<u64>>, Error> {
-        self.plan.call(self.inner.bytes_sizes(names)).await
+    async fn are_whole(&self, bytes: &[(BytesName, u64)]) -> Result<Vec<bool>, Error> {
+        self.plan.call(self.inner.are_whole(bytes)).await
     }
 
     async fn shorten_bytes(&self, bytes: &StagedBytes, size: u64, guard: WriteGuard) -> Result<(), Error> {

@@ -295,8 +295,8 @@ impl<B: Backend> Backend for Accounted<B> {
         self.inner.has_near_bytes()
     }
 
-    async fn bytes_sizes(&self, names: &[BytesName]) -> Result<Vec<Option<u64>>, Error> {
-        self.inner.bytes_sizes(names).await
+    async fn are_whole(&self, bytes: &[(BytesName, u64)]) -> Result<Vec<bool>, Error> {
+        self.inner.are_whole(bytes).await
     }
 
     async fn forget_cached(&self, name: &BytesName, range: Range<u64>) -> Result<(), Error> {

@@ -1,4 +1,5 @@
-//! Which bytes were recently seen whole, so that a pull in many ranges asks for their size once.
+//! Which bytes were recently seen whole, so that a pull in many ranges from a bucket, or many pushes of an image to a disk, ask
+//! for their size once.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::bytes_name::BytesName;
 
-/// How long it is remembered at most: for that long, an object that was lost may be opened and then not be readable.
+/// How long it is remembered at most: for that long, bytes that were lost may be opened and then not be readable, or a manifest
+/// that names them accepted.
 const LIFETIME: Duration = Duration::from_mins(1);
 
 /// The maximum number of names in a generation; some hundred bytes each.
@@ -14,7 +16,7 @@ const NAMES_PER_GENERATION: usize = 4096;
 
 /// Names in two generations: the previous one is forgotten when a new one begins.
 #[derive(Debug, Default)]
-pub(super) struct SeenBytes(Mutex<Generations>);
+pub(crate) struct SeenBytes(Mutex<Generations>);
 
 #[derive(Debug, Default)]
 struct Generations {
@@ -24,11 +26,11 @@ struct Generations {
 }
 
 impl SeenBytes {
-    pub(super) fn contains(&self, name: &BytesName) -> bool {
+    pub(crate) fn contains(&self, name: &BytesName) -> bool {
         self.with(|seen| seen.current.contains(name) || seen.before.contains(name))
     }
 
-    pub(super) fn insert(&self, name: &BytesName) {
+    pub(crate) fn insert(&self, name: &BytesName) {
         self.with(|seen| {
             if seen.current.len() >= NAMES_PER_GENERATION {
                 seen.begin();
@@ -37,7 +39,7 @@ impl SeenBytes {
         });
     }
 
-    pub(super) fn remove(&self, name: &BytesName) {
+    pub(crate) fn remove(&self, name: &BytesName) {
         self.with(|seen| {
             seen.current.remove(name);
             seen.before.remove(name);
