@@ -4,6 +4,9 @@
 #![cfg(all(feature = "filesystem", unix))]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,14 +19,15 @@ use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode};
 use registry_storage::BytesName;
 use registry_storage::backend::{Backend as _, Expect, StagedBytes};
-use registry_storage::filesystem::disk::{Access, Disk, DiskFile, DiskFolder, RealDisk};
 use registry_storage::filesystem::{FILE_THREADS, FilesystemBackend, FilesystemOptions};
 use tokio::time::timeout;
+
+use crate::support::disk::{Intercept, InterceptedDisk};
 
 /// A read that takes longer does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The files for which no call ends, whether it opens, asks for the length, reads or writes.
+/// The files for which no call ends.
 #[derive(Debug, Default)]
 struct Hanging {
     paths: Mutex<BTreeSet<PathBuf>>,
@@ -49,96 +53,15 @@ impl Hanging {
     }
 }
 
-#[derive(Debug)]
-struct HangingDisk(Arc<Hanging>);
-
-#[derive(Debug)]
-struct HangingFile {
-    path: PathBuf,
-    file: Arc<dyn DiskFile>,
-    hanging: Arc<Hanging>,
-}
-
-impl HangingDisk {
-    fn wrap(&self, path: &Path, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(HangingFile {
-            path: path.to_owned(),
-            file,
-            hanging: Arc::clone(&self.0),
-        })
-    }
-}
-
-impl Disk for HangingDisk {
-    fn create_folder(&self, path: &Path, mode: u32) -> io::Result<()> {
-        RealDisk.create_folder(path, mode)
+impl Intercept for Hanging {
+    fn before_open(&self, path: &Path) -> io::Result<()> {
+        self.wait_for(path);
+        Ok(())
     }
 
-    fn open_folder(&self, path: &Path) -> io::Result<Box<dyn DiskFolder>> {
-        RealDisk.open_folder(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealDisk.list(path)
-    }
-
-    fn create(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(path, RealDisk.create(path, mode)?))
-    }
-
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        self.0.wait_for(path);
-        Ok(self.wrap(path, RealDisk.open(path, access)?))
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        RealDisk.unlink(path)
-    }
-
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_folder(path)
-    }
-
-    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
-        RealDisk.link(file, name)
-    }
-
-    fn epoch(&self) -> Option<String> {
-        RealDisk.epoch()
-    }
-
-    fn records_synced(&self, path: &Path) {
-        RealDisk.records_synced(path);
-    }
-}
-
-impl DiskFile for HangingFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.hanging.wait_for(&self.path);
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, content: &[u8], offset: u64) -> io::Result<()> {
-        self.hanging.wait_for(&self.path);
-        self.file.write_at(content, offset)
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        self.hanging.wait_for(&self.path);
-        self.file.length()
-    }
-
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        self.file.set_length(length)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.hanging.wait_for(&self.path);
-        self.file.sync_all()
+    fn before_call(&self, path: &Path) -> io::Result<()> {
+        self.wait_for(path);
+        Ok(())
     }
 }
 
@@ -183,7 +106,7 @@ fn forty_reads_that_do_not_end_stop_neither_other_reads_nor_writes() {
     run(async {
         let folder = tempfile::tempdir().unwrap();
         let hanging = Arc::<Hanging>::default();
-        let disk = Arc::new(HangingDisk(Arc::clone(&hanging)));
+        let disk = Arc::new(InterceptedDisk(Arc::clone(&hanging)));
         let backend = FilesystemOptions::new()
             .disk(disk)
             .open(folder.path())
@@ -229,7 +152,7 @@ fn forty_reads_that_do_not_end_stop_neither_other_reads_nor_writes() {
 
 async fn open(folder: &Path) -> (Arc<Hanging>, Arc<FilesystemBackend>) {
     let hanging = Arc::<Hanging>::default();
-    let disk = Arc::new(HangingDisk(Arc::clone(&hanging)));
+    let disk = Arc::new(InterceptedDisk(Arc::clone(&hanging)));
     let backend = FilesystemOptions::new().disk(disk).open(folder).await.unwrap();
     (hanging, Arc::new(backend))
 }

@@ -14,20 +14,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use registry_storage::check::CheckOptions;
-use registry_storage::filesystem::disk::{Access, Disk, DiskFile, DiskFolder, RealDisk};
+use registry_storage::filesystem::disk::DiskFile;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::{Backend as _, Maintenance as _, ScrubCounts, ScrubOptions, Store};
 use tempfile::TempDir;
 
+use crate::support::disk::{Intercept, InterceptedDisk};
 use crate::support::images::push_blob;
 
 /// Larger than what is kept in a record, and than what is read at once.
 const LARGE: usize = 3_000_000;
 
-/// A disk whose reads fill a cache, and are answered from it.
-#[derive(Clone, Debug, Default)]
-struct CachingDisk(Arc<Cache>);
-
+/// Reads fill this, and are answered from it.
 #[derive(Debug, Default)]
 struct Cache {
     files: Mutex<HashMap<PathBuf, Vec<u8>>>,
@@ -39,132 +37,54 @@ struct Cache {
     fails: AtomicBool,
 }
 
-#[derive(Debug)]
-struct CachedFile {
-    path: PathBuf,
-    file: Arc<dyn DiskFile>,
-    cache: Arc<Cache>,
-}
-
-impl CachingDisk {
-    fn wrap(&self, path: &Path, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(CachedFile {
-            path: path.to_owned(),
-            file,
-            cache: Arc::clone(&self.0),
-        })
-    }
-
-    fn cached(&self) -> usize {
-        self.0.files.lock().unwrap().len()
-    }
-}
-
-impl Disk for CachingDisk {
-    fn create_folder(&self, path: &Path, mode: u32) -> io::Result<()> {
-        RealDisk.create_folder(path, mode)
-    }
-
-    fn open_folder(&self, path: &Path) -> io::Result<Box<dyn DiskFolder>> {
-        RealDisk.open_folder(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealDisk.list(path)
-    }
-
-    fn create(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(path, RealDisk.create(path, mode)?))
-    }
-
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        if self.0.refuses.load(Ordering::Relaxed) {
+impl Intercept for Cache {
+    fn before_open(&self, _: &Path) -> io::Result<()> {
+        if self.refuses.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Ok(self.wrap(path, RealDisk.open(path, access)?))
+        Ok(())
     }
 
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        RealDisk.unlink(path)
-    }
-
-    fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_folder(path)
-    }
-
-    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
-        RealDisk.link(file, name)
-    }
-
-    fn epoch(&self) -> Option<String> {
-        RealDisk.epoch()
-    }
-
-    fn records_synced(&self, path: &Path) {
-        RealDisk.records_synced(path);
-    }
-}
-
-impl DiskFile for CachedFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        if self.cache.fails.load(Ordering::Relaxed) {
+    fn read_at(&self, path: &Path, file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.fails.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Other.into());
         }
-        let mut files = self.cache.files.lock().unwrap();
-        if !files.contains_key(&self.path) {
-            let mut content = vec![0; usize::try_from(self.file.length()?).unwrap()];
-            self.file.read_at(&mut content, 0)?;
-            if self.cache.errs_once.swap(false, Ordering::Relaxed) {
+        let mut files = self.files.lock().unwrap();
+        if !files.contains_key(path) {
+            let mut content = vec![0; usize::try_from(file.length()?).unwrap()];
+            file.read_at(&mut content, 0)?;
+            if self.errs_once.swap(false, Ordering::Relaxed) {
                 content[LARGE / 2] ^= 1;
             }
-            files.insert(self.path.clone(), content);
+            files.insert(path.to_owned(), content);
         }
         let start = usize::try_from(offset).unwrap();
-        let cached = files[&self.path].get(start..start + buffer.len());
+        let cached = files[path].get(start..start + buffer.len());
         buffer.copy_from_slice(cached.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
-    fn forget_cached(&self, range: Range<u64>) -> io::Result<()> {
+    fn forget_cached(&self, path: &Path, _: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
         if !range.is_empty() {
-            self.cache.files.lock().unwrap().remove(&self.path);
+            self.files.lock().unwrap().remove(path);
         }
         Ok(())
-    }
-
-    fn write_at(&self, content: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(content, offset)
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        self.file.length()
-    }
-
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        self.file.set_length(length)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()
     }
 }
 
 /// A store on a caching disk with one blob, and the path of its bytes.
 struct World {
     store: Store<FilesystemBackend>,
-    disk: CachingDisk,
+    cache: Arc<Cache>,
     path: PathBuf,
     _folder: TempDir,
 }
 
 async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
-    let disk = CachingDisk::default();
-    let options = FilesystemOptions::new().disk(Arc::new(disk.clone()));
+    let cache = Arc::<Cache>::default();
+    let disk = Arc::new(InterceptedDisk(Arc::clone(&cache)));
+    let options = FilesystemOptions::new().disk(disk);
     let backend = options.open(folder.path()).await.unwrap();
     let store = Store::new(backend);
     push_blob(&store, "a/b", &Bytes::from(vec![1; LARGE])).await;
@@ -172,7 +92,7 @@ async fn world() -> World {
     let path = folder.path().join("bytes").join(name.as_str());
     World {
         store,
-        disk,
+        cache,
         path,
         _folder: folder,
     }
@@ -206,7 +126,7 @@ async fn rot_below_what_memory_has_is_found() {
     let world = world().await;
     let cached = std::fs::read(&world.path).unwrap();
     let fill = || {
-        let mut files = world.disk.0.files.lock().unwrap();
+        let mut files = world.cache.files.lock().unwrap();
         files.insert(world.path.clone(), cached.clone());
     };
     fill();
@@ -221,14 +141,14 @@ async fn rot_below_what_memory_has_is_found() {
 async fn bytes_that_were_read_wrong_once_stay() {
     let world = world().await;
     for _ in 0..2 {
-        world.disk.0.errs_once.store(true, Ordering::Relaxed);
+        world.cache.errs_once.store(true, Ordering::Relaxed);
         let counts = world.scrub().await;
         assert_eq!(
             (counts.bytes, counts.broken),
             (2 * LARGE as u64, 0),
             "it is read twice"
         );
-        world.disk.0.errs_once.store(true, Ordering::Relaxed);
+        world.cache.errs_once.store(true, Ordering::Relaxed);
         assert_eq!(world.check().await, 0);
     }
 }
@@ -237,7 +157,7 @@ async fn bytes_that_were_read_wrong_once_stay() {
 async fn a_round_leaves_nothing_in_memory() {
     let world = world().await;
     world.scrub().await;
-    assert_eq!(world.disk.cached(), 0);
+    assert_eq!(world.cache.files.lock().unwrap().len(), 0);
 }
 
 /// Small blobs are in their records, and say nothing about the disk.
@@ -250,7 +170,7 @@ async fn a_disk_that_cannot_be_read_stops_the_round() {
     for fill in 0..20 {
         push_blob(&world.store, "a/b", &Bytes::from(vec![fill; 20_000])).await;
     }
-    let Cache { refuses, fails, .. } = &*world.disk.0;
+    let Cache { refuses, fails, .. } = &*world.cache;
     let options = ScrubOptions::new()
         .bytes_per_second(u64::MAX)
         .settle(Duration::ZERO);
