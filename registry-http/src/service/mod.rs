@@ -1,5 +1,6 @@
 //! A registry as a hyper and tower service.
 
+mod charges;
 mod finish_on_drop;
 mod framing;
 mod header;
@@ -14,17 +15,15 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use registry_core::challenge::ChallengeError;
 use registry_core::policy::Claims;
 use registry_core::request::{ResolvedRequest, allowed_methods, clean_target};
-use registry_core::response::ResponseBody as Content;
 use registry_core::{Error, ErrorCode, Registry, Response, Scope, Storage};
-use tokio::time::timeout;
 
+use self::charges::{charge_answer, header_size};
 use self::finish_on_drop::FinishOnDrop;
 pub use self::header::HeaderFields;
 pub(crate) use self::header::response_head;
@@ -35,25 +34,12 @@ use crate::access::{AccessControl, ReplaceableAccess};
 use crate::authenticate::{self, Anonymous, Authenticator};
 use crate::connection::Connection;
 use crate::limits::Limits;
-use crate::memory::{Account, MemoryUse, Permit, PermitKind, Permits};
+use crate::memory::{Account, MemoryUse, PermitKind, Permits};
 use crate::proxy::Mounted;
 use crate::rate_limit::{Pace, RateLimits};
 use crate::server::{BoxError, ConnectionMemory, UnreadRequest};
 use crate::tasks::{InterruptedRequests, Tasks};
 use crate::telemetry::{AccessLog, EventSink, Exchange, RequestIntents, RequestObserver};
-
-/// About what a header field takes in memory besides its bytes.
-const FIELD_BYTES: usize = 64;
-
-/// What an upload takes besides its connection, however many there are: two small parts, one that is written and one that arrives.
-/// Without that, 2000 stalled uploads took 190 MiB.
-const UPLOAD_BYTES: usize = 32 * 1024;
-
-/// An answer of up to this many bytes is covered by the charge for its request.
-const SMALL_ANSWER_BYTES: usize = 4 * 1024;
-
-/// What a streamed answer holds: a page of the longest names.
-const STREAMED_ANSWER_BYTES: usize = 256 * 1024;
 
 /// A registry as a [hyper](hyper::service::Service) and a [tower](tower_service::Service) service, for any type of
 /// request body.
@@ -373,20 +359,9 @@ impl<S: ?Sized + Storage> Shared<S> {
         }
         let request = request?;
         exchange.set_request(request.request());
-        if matches!(request.request(), registry_core::Request::PutManifest { .. }) {
-            exchange.keep_body(account.charge(0, MemoryUse::Manifest)?);
-        }
-        let (transfers, held) = match request.request() {
-            registry_core::Request::GetBlob { .. } => (Some(&self.downloads), 0),
-            registry_core::Request::UploadBlob { .. }
-            | registry_core::Request::AppendUpload { .. }
-            | registry_core::Request::FinishUpload { .. } => (Some(&self.uploads), upload_size(parts)),
-            _ => (None, 0),
-        };
-        let pieces = account.charge(held, MemoryUse::Request)?;
-        if let Some(transfers) = transfers {
-            exchange.hold_transfer(self.permit(transfers, account).await?);
-        }
+        let pieces = self
+            .charge_transfer(request.request(), parts, exchange, account)
+            .await?;
         self.wait_for_turn(exchange, account).await?;
         let registry = self.registry.clone();
         let registry = registry.with_authorizer(Arc::clone(&access.authorizer));
@@ -402,17 +377,7 @@ impl<S: ?Sized + Storage> Shared<S> {
         };
         exchange.release_body();
         drop(pieces);
-        if matches!(response.body, Content::Stream(_)) {
-            exchange.hold_answer(account.charge(STREAMED_ANSWER_BYTES, MemoryUse::Answer)?);
-        }
-        let held = match &mut response.body {
-            Content::Bytes(bytes) => std::slice::from_mut(bytes),
-            Content::Pieces(pieces) => pieces,
-            _ => &mut [],
-        };
-        for bytes in held.iter_mut().filter(|bytes| bytes.len() > SMALL_ANSWER_BYTES) {
-            *bytes = account.hold(std::mem::take(bytes))?;
-        }
+        charge_answer(&mut response.body, exchange, account)?;
         match &response.error {
             Some(error) if error.code() == ErrorCode::Unauthorized => {
                 // Sent only if it is true: there is a token, but its scope is too small. Clients give up on it.
@@ -420,27 +385,6 @@ impl<S: ?Sized + Storage> Shared<S> {
                 Err(refuse(error, scopes, hint))
             }
             _ => Ok(response),
-        }
-    }
-
-    /// Waits until the request may be worked on.
-    async fn wait_for_turn(&self, exchange: &Exchange, account: &Arc<Account>) -> Result<(), Error> {
-        exchange.hold_permit(self.permit(&self.permits, account).await?);
-        Ok(())
-    }
-
-    async fn permit(&self, permits: &Permits, account: &Arc<Account>) -> Result<Permit, Error> {
-        let permit = timeout(self.limits.permit_timeout, permits.take(account)).await;
-        permit.map_err(|_| ErrorCode::Unavailable.into())
-    }
-
-    /// Returns the account that pays for a request: its client's, or that of a proxy which does not report its client.
-    fn account(&self, parts: &Parts) -> Arc<Account> {
-        let client = Connection::of(parts).and_then(Connection::client);
-        let memory = parts.extensions.get::<Arc<ConnectionMemory>>();
-        match memory.map(|memory| memory.account()) {
-            Some(account) if account.is_of(client) => Arc::clone(account),
-            _ => self.limits.memory.account(client),
         }
     }
 }
@@ -470,24 +414,6 @@ fn without_identity(parts: &Parts, target: &str, is_endpoint: bool) -> Option<Re
         Some(methods) => Err(Error::from(ErrorCode::MethodNotAllowed).with_field("Allow", methods)),
         None => Err(ErrorCode::PathUnknown.into()),
     })
-}
-
-/// Returns about what a storage holds of an upload at once, at least.
-fn upload_size(parts: &Parts) -> usize {
-    let length = parts.headers.get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    length.unwrap_or(UPLOAD_BYTES).min(UPLOAD_BYTES)
-}
-
-/// Returns about what a header takes in memory.
-fn header_size(parts: &Parts) -> usize {
-    let fields = parts.headers.iter();
-    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    fields.sum::<usize>() + target
 }
 
 impl<S: ?Sized + Storage> Clone for RegistryService<S> {

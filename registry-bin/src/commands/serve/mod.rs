@@ -2,6 +2,7 @@
 
 mod arguments;
 mod authentication;
+mod backups;
 pub(crate) mod checks;
 pub(crate) mod credentials;
 mod listeners;
@@ -26,6 +27,7 @@ use tokio::runtime;
 use self::arguments::LocalNames;
 pub(crate) use self::arguments::Serve;
 use self::authentication::{Authentication, KeyRefresh};
+use self::backups::Backups;
 use self::listeners::{Inherited, OpenFiles, Reservation, announce, inherited};
 use self::notifications::Notifications;
 use self::process::{ServiceManager, Signals, Watchdog, log_what_has_no_effect};
@@ -34,7 +36,7 @@ use self::reload::{Reload, Reloadable, Watch};
 use self::repositories::RepositoryMetrics;
 use self::retention::AppliedRetention;
 use self::service::{RequestHooks, proxy_options, service};
-use self::storage::{Backups, start_control};
+use self::storage::start_control;
 use self::telemetry::{Telemetry, start_debug_listener, start_health_checks};
 use self::tls::{Encryption, Renewal, SelfSigned, Unencrypted};
 use crate::config::{Loaded, load};
