@@ -85,6 +85,9 @@ pub(super) async fn write(
 pub(super) trait Stateful: Header + Clone + Send + 'static {
     /// Returns the header of the same record in another state, written now.
     fn in_state(self, state: State, now: Timestamp) -> Self;
+
+    /// Returns the header of the same record, Condemned in a cycle now.
+    fn condemned_in(self, cycle: u64, now: Timestamp) -> Self;
 }
 
 macro_rules! stateful {
@@ -92,6 +95,10 @@ macro_rules! stateful {
         $(impl Stateful for $record {
             fn in_state(self, state: State, now: Timestamp) -> Self {
                 Self { state, condemned_in: None, stamp: Stamp::new(now), ..self }
+            }
+
+            fn condemned_in(self, cycle: u64, now: Timestamp) -> Self {
+                Self { condemned_in: Some(cycle), ..self.in_state(State::Condemned, now) }
             }
         })*
     };
@@ -110,6 +117,23 @@ pub(super) async fn rescue<H: Stateful>(
     };
     let live = header.clone().in_state(State::Live, now);
     Ok(write(records, key, &live, content, found.unchanged())
+        .await?
+        .is_some())
+}
+
+/// Makes a record Condemned in a cycle. Returns `false` if it was written since it was read.
+pub(super) async fn condemn<H: Stateful>(
+    records: &mut dyn RecordTransaction,
+    key: &Key,
+    found: &Found<H>,
+    cycle: u64,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let Some((header, content)) = &found.record else {
+        return Ok(false);
+    };
+    let condemned = header.clone().condemned_in(cycle, now);
+    Ok(write(records, key, &condemned, content, found.unchanged())
         .await?
         .is_some())
 }

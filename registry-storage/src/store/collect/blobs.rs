@@ -21,7 +21,7 @@ use crate::observer::{MaintenanceObserver, Step};
 use crate::pages::{Pages, Values};
 use crate::record::{BlobRecord, CandidatesRecord, Stamp, state_of_size};
 use crate::store::Store;
-use crate::store::edge::{Found, Stateful as _, rescue, write};
+use crate::store::edge::{Found, Stateful as _, condemn, rescue, write};
 use crate::store::sweep::{Unnamed, write_unnamed};
 use crate::unique::unique;
 
@@ -315,7 +315,7 @@ impl DecideBlobs {
         let Ok(blob) = Found::<BlobRecord>::new(records.get(&key).await?.as_ref()) else {
             return Ok(Decided::Undecided);
         };
-        let Some((header, content)) = blob.record.clone() else {
+        let Some(header) = blob.header().cloned() else {
             return Ok(Decided::Gone);
         };
         let size = header.blob.as_ref().map_or(0, |blob| blob.size);
@@ -330,15 +330,7 @@ impl DecideBlobs {
             _ if self.cycle.is_dry_run => true,
             Collect::Leave => true,
             Collect::Revive => rescue(records, &key, &blob, self.now).await?,
-            Collect::Condemn => {
-                let condemned = BlobRecord {
-                    condemned_in: Some(self.cycle.number()),
-                    ..header.in_state(State::Condemned, self.now)
-                };
-                write(records, &key, &condemned, &content, blob.unchanged())
-                    .await?
-                    .is_some()
-            }
+            Collect::Condemn => condemn(records, &key, &blob, self.cycle.number(), self.now).await?,
             Collect::Kill => {
                 // Nothing names the bytes from here on, and no name is used again: they are the sweeper's.
                 let dead = BlobRecord {

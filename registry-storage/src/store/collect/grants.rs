@@ -17,7 +17,7 @@ use crate::pages::{Pages, Values, keys};
 use crate::record::{GrantRecord, ManifestRecord, state_of_size};
 use crate::store::Store;
 use crate::store::delete::{all_children, kill_grant, parse_manifest};
-use crate::store::edge::{Found, Stateful as _, rescue, write};
+use crate::store::edge::{Found, Stateful as _, condemn, rescue, write};
 use crate::store::looks::is_content_of;
 use crate::store::mount::GrantKeys;
 use crate::store::usage::RepositoryUsage;
@@ -373,14 +373,7 @@ impl DecideGrants {
             _ if self.cycle.is_dry_run => true,
             Collect::Leave => true,
             Collect::Revive => rescue(records, &keys.grant, &grant, self.now).await?,
-            Collect::Condemn => {
-                let condemned = GrantRecord {
-                    condemned_in: Some(self.cycle.number()),
-                    ..header.in_state(State::Condemned, self.now)
-                };
-                let written = write(records, &keys.grant, &condemned, &[], grant.unchanged()).await?;
-                written.is_some()
-            }
+            Collect::Condemn => condemn(records, &keys.grant, &grant, self.cycle.number(), self.now).await?,
             Collect::Kill => {
                 self.write_candidates(records).await?;
                 let back_reference = records.get(&keys.back_reference).await?;

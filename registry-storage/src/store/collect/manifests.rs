@@ -18,7 +18,7 @@ use crate::observer::{MaintenanceObserver, Step as Progress};
 use crate::pages::{Pages, keys};
 use crate::record::{ManifestRecord, TagRecord, state_of_size};
 use crate::store::Store;
-use crate::store::edge::{Found, Stateful as _, read_latest, write};
+use crate::store::edge::{Found, condemn, read_latest};
 use crate::store::steps::{Counted, Step, transact_all};
 use crate::store::undelete::Keep;
 
@@ -223,9 +223,7 @@ impl DecideManifests {
     async fn decide(&mut self, records: &mut dyn RecordTransaction, digest: Digest) -> Result<(), Error> {
         let key = Key::manifest(&self.repository, &digest);
         let manifest = read_latest::<ManifestRecord>(records, &key).await?;
-        let unchanged = manifest.unchanged();
-        let version = manifest.version().cloned();
-        let (Some((header, content)), Some(version)) = (manifest.record, version) else {
+        let (Some(header), Some(version)) = (manifest.header(), manifest.version()) else {
             return Ok(());
         };
         let facts = Facts {
@@ -236,16 +234,13 @@ impl DecideManifests {
         };
         match self.cycle.decide(facts, self.now) {
             Collect::Condemn => {
-                let condemned = ManifestRecord {
-                    condemned_in: Some(self.cycle.number()),
-                    ..header.in_state(State::Condemned, self.now)
-                };
-                match write(records, &key, &condemned, &content, unchanged).await? {
-                    Some(_) => self.condemned += 1,
-                    None => self.left += 1,
+                if condemn(records, &key, &manifest, self.cycle.number(), self.now).await? {
+                    self.condemned += 1;
+                } else {
+                    self.left += 1;
                 }
             }
-            Collect::Kill if facts.state.is_visible() => self.to_delete.push((digest, version)),
+            Collect::Kill if facts.state.is_visible() => self.to_delete.push((digest, version.clone())),
             Collect::Kill | Collect::Leave | Collect::Revive => {
                 self.left += u64::from(facts.state != State::Dead);
             }

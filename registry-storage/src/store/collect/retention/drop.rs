@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 
 use registry_core::{Digest, Error, RepositoryName, Tag, Timestamp};
 
-use crate::backend::{Again, Condition, RecordTransaction, Transaction, Version};
-use crate::chain::State;
+use crate::backend::{Again, RecordTransaction, Transaction, Version};
 use crate::key::Key;
 use crate::record::{ManifestRecord, TagRecord};
 use crate::store::collect::mark_changed;
 use crate::store::delete::tombstone;
-use crate::store::edge::{Stateful as _, read_latest, write};
+use crate::store::edge::{condemn, read_latest, rescue, write};
 use crate::store::steps::{Counted, Step};
 use crate::store::undelete::Keep;
 
@@ -123,18 +122,10 @@ impl Transaction for ChangeManifests {
             if !found.is(&change.version) {
                 continue;
             }
-            let condition = Condition::Matches(change.version);
-            let Some((record, content)) = found.visible() else {
-                continue;
+            match change.condemned_in {
+                Some(cycle) => condemn(&mut records, &key, &found, cycle, self.now).await?,
+                None => rescue(&mut records, &key, &found, self.now).await?,
             };
-            let changed = match change.condemned_in {
-                Some(cycle) => ManifestRecord {
-                    condemned_in: Some(cycle),
-                    ..record.in_state(State::Condemned, self.now)
-                },
-                None => record.in_state(State::Live, self.now),
-            };
-            write(&mut records, &key, &changed, &content, condition).await?;
         }
         Ok(Step::More(self))
     }
