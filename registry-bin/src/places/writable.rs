@@ -129,7 +129,7 @@ fn check_root(root: &Path, configuration: &Configuration) -> Result<(), Failure>
     check_records(root).map_err(|cause| failed().because(cause.with_owner()))
 }
 
-/// Checks that what registry:2 left in a folder can be adopted, as far as some of its files tell.
+/// Checks that what registry:2 left in a folder can be adopted, as far as some of its files show.
 fn check_adoption(root: &Path) -> Result<(), Failure> {
     let Some(tree) = adoption::find_if_there(root)? else {
         return Ok(());

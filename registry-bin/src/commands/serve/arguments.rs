@@ -140,9 +140,8 @@ impl LocalNames {
         Self(found)
     }
 
-    /// Returns the address to listen on if nobody names one: that of the first name which leads to this machine from elsewhere,
-    /// or from this machine at another address than the default.
-    /// Warns if no name leads here at all.
+    /// Returns the address to listen on if none is configured: that of the first name which leads to this machine from
+    /// elsewhere, or from this machine at another address than the default. Warns if no name leads here at all.
     pub(super) fn listen_address(&self, serve: &Serve, loaded: &Loaded) -> Option<String> {
         let is_free = loaded.configuration.http.net == Network::Tcp && !loaded.tree.has("http.addr");
         let names = serve.tls_self_signed.as_deref().unwrap_or_default();

@@ -59,6 +59,6 @@ pub(crate) struct NewRelic {
     pub(crate) license_key: Option<Secret>,
     /// The name of the registry.
     pub(crate) name: Option<String>,
-    /// Tell more.
+    /// Log more.
     pub(crate) verbose: bool,
 }

@@ -113,7 +113,7 @@ pub(crate) struct LogHook {
     pub(crate) kind: Option<String>,
     /// The levels that it is about.
     pub(crate) levels: Vec<String>,
-    /// Whom to tell, and how.
+    /// The recipients, and how to reach them.
     #[schemars(extend("x-variable" = "MAILOPTIONS"))]
     pub(crate) options: MailOptions,
 }

@@ -111,7 +111,7 @@ impl Default for Outbox {
     }
 }
 
-/// Somebody who is told.
+/// A receiver of events.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EventEndpoint {

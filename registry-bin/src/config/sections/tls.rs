@@ -93,7 +93,7 @@ impl Tls {
 pub(crate) enum ClientAuthentication {
     /// A certificate is asked for, and whatever comes is taken.
     RequestClientCert,
-    /// There must be a certificate, whoever it comes from.
+    /// There must be a certificate, from any issuer.
     RequireAnyClientCert,
     /// If there is a certificate, it must come from one of the authorities.
     VerifyClientCertIfGiven,

@@ -66,7 +66,7 @@ pub(crate) struct ValidationUrls {
 pub(crate) struct ValidationIndexes {
     /// Which of an index's manifests must be there.
     pub(crate) platforms: Platforms,
-    /// Those that must be there, where `platforms` is `list`.
+    /// Those that must be there, if `platforms` is `list`.
     #[serde(rename = "platformlist")]
     pub(crate) list: Vec<Platform>,
 }

@@ -30,10 +30,10 @@ const REFUSED_IN_PART: &[(&str, &str)] = &[
         "storage.s3.storageclass",
         "unless `STANDARD` or `NONE`: add a lifecycle rule to the bucket",
     ),
-    ("storage.s3.v4auth", "where `false`"),
+    ("storage.s3.v4auth", "if `false`"),
     (
         "validation.manifests.indexes.platforms",
-        "where `list`: use `all` or `none`",
+        "if `list`: use `all` or `none`",
     ),
     (
         "validation.manifests.indexes.platformlist",

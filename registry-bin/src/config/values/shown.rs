@@ -10,7 +10,7 @@ const LONGEST_BYTES: usize = 48;
 /// The units of durations and sizes that stand between numbers, as in `1h30m`.
 const UNITS: [&[u8]; 8] = [b"d", b"h", b"m", b"s", b"ms", b"us", b"ns", b"w"];
 
-/// Returns a value for a message that says what is wrong with it. It is in the message only if it is short and made of
+/// Returns a value for a message about what is wrong with it. It is in the message only if it is short and made of
 /// words and numbers: any other may be a secret in the place of a value.
 pub(crate) fn shown(text: &str) -> Cow<'static, str> {
     if is_plain(text) {
@@ -38,7 +38,7 @@ fn is_plain(text: &str) -> bool {
             .all(is_word)
 }
 
-/// Tells whether letters and digits are a word, a number, or both as people write them: `SHA256`, `10MB`, `1h30m`.
+/// Returns whether letters and digits are a word, a number, or both as people write them: `SHA256`, `10MB`, `1h30m`.
 fn is_word(piece: &[u8]) -> bool {
     let runs: Vec<&[u8]> = piece
         .chunk_by(|one, next| one.is_ascii_digit() == next.is_ascii_digit())

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{MASK, is_secret};
 
-/// The path of requests. What is none is kept, for whoever looks at it, and not printed: it may be a secret.
+/// The path of requests. What is not a path is kept for the caller, and not printed: it may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UrlPath(String);
 

@@ -22,7 +22,7 @@ pub(crate) struct Http {
     pub(crate) addr: String,
     /// The kind of `addr`.
     pub(crate) net: Network,
-    /// The file of the socket where `net` is `unix`.
+    /// The file of the socket if `net` is `unix`.
     pub(crate) unix: UnixSocket,
     /// The URL at which clients reach the registry, for URLs in responses.
     pub(crate) host: Option<String>,
@@ -40,7 +40,7 @@ pub(crate) struct Http {
     pub(crate) headers: HeaderFields,
     /// Encryption.
     pub(crate) tls: Tls,
-    /// A second listener for whoever watches the server.
+    /// A second listener, for operators.
     pub(crate) debug: Debug,
     /// HTTP/2 over TLS.
     pub(crate) http2: Http2,
@@ -171,7 +171,7 @@ pub(crate) struct UnixSocket {
     pub(crate) group: Option<String>,
 }
 
-/// A header field by which a proxy tells of the request that it got.
+/// A header field in which a proxy reports the request that it received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ProxyField {
@@ -181,13 +181,13 @@ pub(crate) enum ProxyField {
     XForwardedProto,
     /// The host of that URL.
     XForwardedHost,
-    /// The port of that URL, where its host comes without one.
+    /// The port of that URL, if its host comes without one.
     XForwardedPort,
     /// All of these, by RFC 7239.
     Forwarded,
 }
 
-/// A second listener for whoever watches the server.
+/// A second listener, for operators.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Debug {
@@ -205,7 +205,7 @@ pub(crate) struct Prometheus {
     pub(crate) enabled: bool,
     /// The path of the metrics; not one of the health paths.
     pub(crate) path: UrlPath,
-    /// Of how many repositories, the largest ones, the metrics say what they have, with their names; at most 10000. 0 names none.
+    /// How many repositories, the largest ones, the metrics name; at most 10000. 0 names none.
     pub(crate) repositories: usize,
 }
 

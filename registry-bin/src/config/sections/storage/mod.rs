@@ -79,7 +79,7 @@ impl Storage {
         }
     }
 
-    /// Messages say where is stored, so secrets are refused in its place.
+    /// Messages name the place of the storage, so a secret in it is refused.
     fn check_places(&self, problems: &mut Problems<'_>) {
         let (s3, gcs, azure) = (&self.s3, &self.gcs, &self.azure);
         let buckets = [
@@ -172,7 +172,7 @@ pub(crate) struct Tag {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Maintenance {
-    /// Uploads that nobody goes on with.
+    /// Uploads that were abandoned.
     #[serde(rename = "uploadpurging")]
     pub(crate) upload_purging: UploadPurging,
     /// Whether anything may be written.
@@ -180,7 +180,7 @@ pub(crate) struct Maintenance {
     pub(crate) read_only: ReadOnly,
 }
 
-/// Uploads that nobody goes on with.
+/// Uploads that were abandoned.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct UploadPurging {
