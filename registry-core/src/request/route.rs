@@ -115,11 +115,11 @@ pub fn allowed_methods(target: &str) -> Option<&'static str> {
     Route::of(&path).ok().map(Route::methods)
 }
 
-/// Returns the target with the path that it leads to, if that is another one than stands there and is one of an endpoint or `/`.
+/// Returns the clean form of an unclean target, if its path is that of an endpoint or `/`.
 ///
 /// As at the distribution registry, `//v2/`, `/v2/_catalog/` and `/v2/./x/../_catalog` are redirected to `/v2/`, `/v2/_catalog`
-/// and `/v2/_catalog`. The result begins with exactly one slash, so it never leads to another host. Returns nothing for a target
-/// that is as it should be, or of no endpoint either way.
+/// and `/v2/_catalog`. The result begins with exactly one slash, so it never leads to another host. Returns `None` for a target
+/// that is clean, or that leads to no endpoint.
 #[must_use]
 pub fn clean_target(target: &str) -> Option<String> {
     let (path, query) = target.find('?').map_or((target, ""), |at| target.split_at(at));

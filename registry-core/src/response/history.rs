@@ -12,7 +12,7 @@ use crate::storage::{EndReason, TagEnd, TagValue};
 use crate::tag::Tag;
 use crate::time::Timestamp;
 
-/// Writes the document. Who pushed and who moved a tag is for the operator: whoever may pull may read the document.
+/// Writes the document. It leaves out who pushed and who moved a tag: every client that may pull may read it.
 pub(super) fn write(repository: &RepositoryName, values: &[TagValue]) -> Result<Vec<u8>, Error> {
     let document = Document {
         name: repository.clone(),

@@ -1,7 +1,7 @@
 //! Retention: which tags and manifests of a repository stay, and which are dropped and when.
 //!
 //! A [`Retention`] is data. [`Retention::evaluate`] looks at the facts of one repository and returns a verdict for each
-//! tag and each manifest; whoever explains and whoever drops ask the same function.
+//! tag and each manifest; explaining and dropping use the same function.
 
 mod keep;
 mod manifests;
@@ -179,7 +179,7 @@ pub enum Keeper {
     Age,
     /// The policy keeps what has no tag.
     Untagged,
-    /// It was pulled lately, or nobody knows.
+    /// It was pulled lately, or it is not known whether it was.
     Pulled,
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Pulls<'a> {
 }
 
 impl<'a> Pulls<'a> {
-    /// Collects them. Whoever pulls what an index names has pulled the index, even if only the former is recorded.
+    /// Collects them. A pull of what an index names is a pull of the index, even if only the former is recorded.
     pub(super) fn of(facts: &'a Facts) -> Self {
         let pulled = facts.manifests.iter();
         let mut times: BTreeMap<&Digest, Timestamp> = pulled
@@ -53,7 +53,7 @@ impl<'a> Pulls<'a> {
     }
 
     /// Returns when a tag was used last: pushed, or its manifest pulled. What is not known to have been pulled counts as
-    /// pulled when recording began. `None` if pulls are not recorded, so that nobody knows.
+    /// pulled when recording began. `None` if pulls are not recorded.
     pub(super) fn last_use(&self, tag: &TagFacts) -> Option<Timestamp> {
         let pulled = self.of_manifest(&tag.digest).or(tag.pulled);
         Some(self.since?.max(tag.pushed).max(pulled.unwrap_or_default()))
@@ -74,7 +74,7 @@ pub(super) struct Protection {
 }
 
 impl Protection {
-    /// Returns whether something that was pulled last at a time, or nobody knows when, was pulled within a time.
+    /// Returns whether something that was pulled last at a time, `None` if that is not known, was pulled within a duration.
     pub(super) fn of(last: Option<Timestamp>, within: Duration, now: Timestamp) -> Option<Self> {
         let until = last.map(|last| end_of(within.saturating_add(PULL_PRECISION), last));
         until.is_none_or(|until| now < until).then_some(Self { until })

@@ -71,7 +71,7 @@ pub trait BlobStorage: Send + Sync + 'static {
     ///
     /// What the tags that `immutable` selects reach stays: their manifests, the manifests of an index at any depth,
     /// layers and configurations. If such a tag is pushed at the same time, with a [`NewManifest`](super::NewManifest)
-    /// that says that it must not move, it reaches everything that it names, or its push is refused. The time that this
+    /// whose `immutable_tags` name it, it reaches everything that it names, or its push is refused. The time that this
     /// takes grows with the number of immutable tags in the repository.
     ///
     /// # Errors

@@ -37,8 +37,8 @@ pub struct TagEnd {
     pub reason: EndReason,
     /// The principal that pushed what the tag named then; empty if that was anonymous, or the tag was not moved.
     pub principal: String,
-    /// Until when the manifest can be restored, if nobody deletes more of its content; `None` if content that it needs is
-    /// gone.
+    /// Until when the manifest can be restored, unless more of its content is deleted; `None` if content that it needs
+    /// is gone.
     pub restorable_until: Option<Timestamp>,
 }
 
@@ -171,7 +171,7 @@ pub struct RestoreTag {
 }
 
 impl RestoreTag {
-    /// Returns the restore of the newest past value of a tag, by nobody, over whatever it names now.
+    /// Returns a request to restore the newest past value of a tag, whatever it names now, by the anonymous principal.
     #[must_use]
     pub fn new(tag: Tag) -> Self {
         Self {

@@ -40,10 +40,9 @@ pub trait UploadStorage: Send + Sync + 'static {
 
     /// Appends `body` at `offset`, or at the end if it is `None`, and returns the new length.
     ///
-    /// Where the body ends with an error or another append to the session begins, what arrived so far is kept and
-    /// the error returned. Appends to one session exclude each other; the newest goes on, the one before is stopped.
-    /// If the newest names the offset at which the stopped one began, it sends the same bytes again: nothing of the stopped
-    /// one is kept.
+    /// If the body ends with an error, or another append to the session begins, what arrived so far is kept and the error
+    /// is returned. Appends to one session exclude each other; the newest goes on, the one before is stopped. If the newest
+    /// names the offset at which the stopped one began, it sends the same bytes again: nothing of the stopped one is kept.
     ///
     /// # Errors
     /// [`BlobUploadUnknown`](crate::ErrorCode::BlobUploadUnknown); [`RangeInvalid`](crate::ErrorCode::RangeInvalid) if

@@ -36,7 +36,7 @@ const URLS_ONLY: [&str; 8] = [
     "HTTPie/",
 ];
 
-/// Tells whether a client with this `User-Agent` can send only to full URLs.
+/// Returns whether a client with this `User-Agent` can send only to full URLs.
 fn takes_urls_only(agent: &str) -> bool {
     // `Mozilla/5.0 (…) WindowsPowerShell/5.1.19041.1`, or `PowerShell/7.4.0`.
     let is_powershell = agent.starts_with("Mozilla/") && agent.contains("PowerShell/");
@@ -57,7 +57,7 @@ impl Locations {
     }
 }
 
-/// Tells whether the client may send something to the `Location` of the answer. It resolves the redirect of a read.
+/// Returns whether the client may send something to the `Location` of the answer. It resolves the redirect of a read.
 fn is_for_sending(request: &Parts) -> bool {
     !request.method.is_safe() || request.uri.path().contains("/blobs/uploads/")
 }

@@ -33,7 +33,7 @@ pub(super) struct Activity {
     progress: Mutex<Progress>,
 }
 
-/// How many bytes a connection moved when somebody last asked.
+/// How many bytes a connection had moved when its rate was last asked for.
 #[derive(Debug)]
 struct Progress {
     at: Instant,
@@ -232,8 +232,8 @@ impl Activity {
         self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Returns what the progress of the connection is worth: some times the bytes a second that moved lately, since somebody last
-    /// asked or in the second before that.
+    /// Returns what the progress of the connection is worth: some times the bytes a second that moved lately, since the
+    /// rate was last asked for or in the second before that.
     pub(super) fn rate(&self, now: Instant) -> u64 {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let moved = self.moved.load(Ordering::Relaxed);

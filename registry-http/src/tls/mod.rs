@@ -80,7 +80,7 @@ pub struct TlsOptions {
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
     server: Arc<ServerConfig>,
-    /// Whether a certificate that a client presents tells who it is.
+    /// Whether a certificate that a client presents proves who it is.
     verifies_clients: bool,
 }
 
