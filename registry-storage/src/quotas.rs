@@ -38,9 +38,9 @@ pub struct QuotaCounter {
 
 impl QuotaCounter {
     /// Applies `quotas` at once, and each later value of it, and starts the task on the current tokio runtime. It counts
-    /// everything at its start and if there are new patterns, because nobody kept the counts of quotas that were not
-    /// applied; otherwise once a day, and more often what was not exact. If the sender of the quotas is gone, the last ones
-    /// stay.
+    /// everything at its start and if there are new patterns, because the counts of quotas that were not applied were
+    /// not kept; otherwise once a day, and more often what was not exact. If the sender of the quotas is gone, the last
+    /// ones stay.
     #[must_use]
     pub fn start(store: Arc<dyn Maintenance>, mut quotas: watch::Receiver<Arc<[Quota]>>) -> Self {
         let applied = Arc::clone(&quotas.borrow_and_update());

@@ -96,7 +96,8 @@ pub(crate) async fn adopt(
 /// Gives a store what came into a tree since it was adopted.
 ///
 /// That is the links that were not adopted yet, those that were written again, and what they name. What was deleted here
-/// stays deleted, unless it was pushed there again. Returns nothing if nothing changed there, or the tree was not adopted yet.
+/// stays deleted, unless it was pushed there again. Returns `None` if nothing changed there, or the tree was not adopted
+/// yet.
 ///
 /// Repositories in which nothing changed cost a look at the times of some folders and links; the links of others are compared
 /// with those that were adopted. It may be ended at any point and begun anew.
@@ -138,7 +139,7 @@ pub async fn update(
     Ok(Some(report))
 }
 
-/// Tells whether a tree that was adopted has something new, as [`update`] would find it. Nothing is written.
+/// Returns whether a tree that was adopted has something new, as [`update`] would find it. Nothing is written.
 ///
 /// # Errors
 /// Those of the store.
@@ -188,7 +189,7 @@ pub(super) struct Changed {
     pub(super) news: News,
 }
 
-/// Tells which links of a repository are new.
+/// Returns which links of a repository are new.
 async fn wanted(
     store: &Store<FilesystemBackend>,
     news: News,

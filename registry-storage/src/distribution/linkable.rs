@@ -38,7 +38,7 @@ impl LinkRules {
         }
     }
 
-    /// Returns why a file cannot get a second name; nothing if it can, or that cannot be told.
+    /// Returns why a file cannot get a second name; `None` if it can, or if that cannot be known.
     pub(super) fn refusal(&self, file: &Path) -> Option<AdoptError> {
         let cause = if self.is_elsewhere(file) {
             Errno::XDEV
@@ -53,8 +53,8 @@ impl LinkRules {
         })
     }
 
-    /// Tells whether a file is on another file system or mount. A folder tells the first better: in a container, files may
-    /// have the device number of a lower layer.
+    /// Returns whether a file is on another file system or mount. A folder shows the first more reliably: in a
+    /// container, files may have the device number of a lower layer.
     fn is_elsewhere(&self, file: &Path) -> bool {
         let device = |folder: &Path| fs::metadata(folder).ok().map(|found| found.dev());
         let devices = file.parent().and_then(device).zip(device(&self.folder));
@@ -64,7 +64,7 @@ impl LinkRules {
     }
 }
 
-/// Returns the number of the mount that a file is in, if the kernel tells it.
+/// Returns the number of the mount that a file is in, if the kernel reports it.
 fn mount(path: &Path) -> Option<u64> {
     let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
     let is_told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
@@ -88,7 +88,7 @@ fn restricted_user() -> Option<u32> {
     field("Uid:")?.split_whitespace().nth(3)?.parse().ok()
 }
 
-/// Tells whether the kernel gives a user a link to a file although it protects those of others.
+/// Returns whether the kernel gives a user a link to a file although it protects those of others.
 fn may_link(file: &Path, user: u32) -> bool {
     let Ok(found) = fs::symlink_metadata(file) else {
         return true;

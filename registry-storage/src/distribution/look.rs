@@ -1,7 +1,7 @@
 //! Looking what changed in a tree, without reading it. Everything here blocks.
 //!
-//! Whoever copies a file may give it any time of writing, as `cp -a` and `rsync -a` do. The time when its inode changed is the
-//! system's own. So that one tells where to look, and what is there is then compared with what was adopted.
+//! A copy of a file may get any time of writing, as `cp -a` and `rsync -a` do. The time when its inode changed is the
+//! system's own. So that one shows where to look, and what is there is then compared with what was adopted.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;

@@ -75,7 +75,7 @@ pub(super) async fn seen<B: Backend>(store: &Store<B>, name: &RepositoryName) ->
     Ok(Seen::decode(&content))
 }
 
-/// Notes which links of repositories were adopted; nothing where the tree is adopted at each start.
+/// Notes which links of repositories were adopted. Writes nothing if the tree is adopted at each start.
 pub(super) async fn write_seen<'s, B: Backend>(
     store: &Store<B>,
     seen: impl IntoIterator<Item = (&'s RepositoryName, &'s Seen)>,

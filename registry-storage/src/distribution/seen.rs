@@ -1,7 +1,7 @@
 //! Which links of a repository were adopted, and as what they stood there then.
 //!
-//! A store on a disk keeps nothing of what was deleted. So this tells what was deleted here, which stays so, from what came
-//! into the tree behind the back of an adoption, for example while the tree was copied.
+//! A store on a disk keeps nothing of what was deleted. So this distinguishes what was deleted here, which stays so,
+//! from what came into the tree behind the back of an adoption, for example while the tree was copied.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ impl Wanted {
         self.is_wanted(of_tag(&link.tag, &link.target), link.written)
     }
 
-    /// Tells whether any of these links is wanted.
+    /// Returns whether any of these links is wanted.
     pub(super) fn has_any(&self, links: &RepositoryLinks) -> bool {
         numbers(links).any(|(link, written)| self.is_wanted(link, written))
     }

@@ -22,7 +22,7 @@ pub(super) enum Trouble {
     /// It may be gone at the next attempt: no file can be opened, a read or write failed, the records are locked. The
     /// transaction was rolled back.
     Passing,
-    /// Nobody knows what the disk holds.
+    /// What the disk holds is not known.
     LostSync,
     /// The records are not what they were.
     Damage,
@@ -102,8 +102,8 @@ impl WriteHealth {
         file_error("sync", path, cause)
     }
 
-    /// As [`sync_failed`](Self::sync_failed), for the names in a folder. The names of other files may be lost too, and
-    /// no sync tells which.
+    /// As [`sync_failed`](Self::sync_failed), for the names in a folder. The names of other files may be lost too, and no
+    /// sync reports which.
     pub(super) fn folder_sync_failed(&self, path: &Path, cause: io::Error) -> Error {
         self.end_writing("a sync of the names of uploaded bytes failed", Cure::Restart);
         file_error("sync", path, cause)

@@ -19,7 +19,7 @@ const RETRY_AFTER: &str = "5";
 
 /// Whether the store may still write.
 ///
-/// After a failed sync nobody knows what the disk holds, and a second sync that succeeds proves nothing (the kernel
+/// After a failed sync, what the disk holds is not known, and a second sync that succeeds proves nothing (the kernel
 /// drops the pages that it could not write). So such an error ends writing until the records were reopened and are
 /// known to be whole. Any other failure affects only the requests that hit it.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
 //! The locks through which one process owns a root.
 //!
 //! Two files are locked. `registry.lock` names the owner of the root, and an operator may take it for a leftover and
-//! remove it. So the folder of bytes is locked too, and first: nobody removes that and expects the registry to keep
-//! working.
+//! remove it. So the folder of bytes is locked too, and first: an operator who removes that does not expect the
+//! registry to keep working.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};

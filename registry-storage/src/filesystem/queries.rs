@@ -75,7 +75,7 @@ impl Medium {
         matches!(self, Self::WithLog)
     }
 
-    /// Tells whether nothing can be written.
+    /// Returns whether nothing can be written.
     pub(super) const fn is_read_only(self) -> bool {
         matches!(self, Self::Settled | Self::WithLog)
     }

@@ -89,8 +89,9 @@ fn is_append_only(path: &Path) -> bool {
 /// Examines the head of the records below a root without opening them: nothing is locked or written. Blocks briefly.
 ///
 /// # Errors
-/// [`OpenError::Records`] where the file is there and has no records, [`OpenError::RecordsLost`], [`OpenError::RecordsOfAnother`], [`OpenError::Newer`],
-/// and [`OpenError::Disk`] where it cannot be read or made: its path is too long, or something else is in its place or beside it.
+/// [`OpenError::Records`] if the file exists and has no records, [`OpenError::RecordsLost`],
+/// [`OpenError::RecordsOfAnother`], [`OpenError::Newer`], and [`OpenError::Disk`] if it cannot be read or made: its path is
+/// too long, or something else is in its place or beside it.
 pub fn check_records(root: &Path) -> Result<(), OpenError> {
     let path = root.join(RECORDS_FILE);
     if let Err(cause) = sqlite_head::require_place(&path) {

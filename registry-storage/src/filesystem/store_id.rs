@@ -87,7 +87,7 @@ fn give(connection: &Connection) -> rusqlite::Result<String> {
     Ok(id)
 }
 
-/// Writes the file. The folder is synced by whoever opens the root.
+/// Writes the file. The caller, which opens the root, syncs the folder.
 fn write(path: &Path, id: &str, rights: Rights) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),

@@ -197,7 +197,7 @@ impl<B: Backend> Store<B> {
         Ok(())
     }
 
-    /// Tells which records readers see.
+    /// Returns which records readers see.
     async fn visible(&self, keys: Vec<Key>) -> Result<Vec<bool>, Error> {
         let mut visible = Vec::new();
         for keys in keys.chunks(LIST_LIMIT) {

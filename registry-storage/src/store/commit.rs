@@ -25,7 +25,7 @@ use crate::key_kind::KeyKind;
 use crate::record::{BlobBytes, BlobRecord, SessionRecord, Stamp};
 
 impl<B: Backend> Store<B> {
-    /// Makes an upload a blob. If a quota refuses that, the upload ends: its bytes would use space that nobody counts.
+    /// Makes an upload a blob. If a quota refuses that, the upload ends: its bytes would use space that is not counted.
     pub(super) async fn commit_session(
         &self,
         session: Session,

@@ -51,7 +51,7 @@ impl<B: Backend> Store<B> {
         self.backend.transact(Durability::Deferred, begin).await
     }
 
-    /// Returns since when the pulls of these repositories are recorded, if they are. If the record cannot be read, nobody knows.
+    /// Returns since when the pulls of these repositories are recorded, if they are and the record can be read.
     async fn read_begun(&self, of: &Digest) -> Result<Option<Timestamp>, Error> {
         let begun = self.backend.get(&Key::pulls()).await?;
         let begun = Found::<PullsRecord>::new(begun.as_ref()).ok();

@@ -195,7 +195,7 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Takes a session of the caller's from whoever holds it, to go on at `offset`, and reads it.
+    /// Takes a session of the caller's from the request that holds it, to go on at `offset`, and reads it.
     pub(super) async fn take_session(
         &self,
         upload: &UploadKey,
@@ -286,7 +286,7 @@ impl<B: Backend> Store<B> {
         Err(contended())
     }
 
-    /// Ends a session whose bytes are lost after the full disk refused a sync: nobody knows what it kept.
+    /// Ends a session whose bytes are lost after the full disk refused a sync: what it kept is not known.
     pub(super) async fn end_if_lost(&self, session: Session) -> Result<(), Error> {
         let standing = session.standing.as_ref();
         let size = standing.map_or(session.record.parts_size, |had| had.record.parts_size);

@@ -37,7 +37,7 @@ impl SessionLocks {
     /// Asks the holder of a session to stop, and waits for it.
     ///
     /// A client that lost its connection comes back on a new one, often before the server noticed that the old one is
-    /// dead; the newest request is the one that somebody waits for. The holder learns the `offset` that it names.
+    /// dead; the newest request is the one that the client waits for. The holder learns the `offset` that it names.
     pub(super) async fn take(self: &Arc<Self>, id: UploadId, offset: Option<u64>) -> Arc<HeldSession> {
         let mut held = HeldSession {
             id,

@@ -1,7 +1,8 @@
 //! Blobs that no repository has, on a backend whose transactions are not one step.
 //!
 //! Before a grant goes Dead, its blob is written down as a candidate. On a disk the next sweep drops it; otherwise each cycle
-//! looks at the candidates, which stay until nothing is left to do. What nobody wrote down is found by the pass over all blobs.
+//! looks at the candidates, which stay until nothing is left to do. What was not written down is found by the pass over all
+//! blobs.
 
 use std::time::Duration;
 
@@ -190,7 +191,7 @@ impl<B: Backend> Store<B> {
         self.suspend_pass(pass).await
     }
 
-    /// Decides about blobs that nobody wrote down, and writes down those about which something is left to do.
+    /// Decides about blobs that were not written down, and writes down those about which something is left to do.
     async fn decide_unwritten(
         &self,
         cycle: &Cycle,

@@ -47,7 +47,7 @@ struct CollectedManifests {
 
 impl<B: Backend> Store<B> {
     /// Removes the manifests and blobs that were written to a repository before and that no tag needs, in as many
-    /// cycles as it takes. Returns `None` if a manifest cannot be read: nobody knows what it names.
+    /// cycles as it takes. Returns `None` if a manifest cannot be read: what it names is not known.
     pub(in crate::store) async fn collect_all_of(
         &self,
         repository: &RepositoryName,

@@ -137,7 +137,7 @@ impl BlobCount {
 pub struct CollectReport {
     /// Repositories that were read: those in which something changed or is left to do, and some of the others.
     pub repositories: u64,
-    /// How many of them were left as they are, because a manifest cannot be read: nobody knows what it names.
+    /// How many of them were left as they are, because a manifest cannot be read: what it names is not known.
     pub unreadable_repositories: u64,
     /// Manifests that were read.
     pub manifests: u64,

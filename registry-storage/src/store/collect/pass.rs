@@ -68,7 +68,8 @@ fn due(expected: u64, age: Duration) -> u64 {
 }
 
 impl<B: Backend> Store<B> {
-    /// Begins the part of a pass that is this cycle's: all of it if `is_full`, if there never was one, or if nobody knows.
+    /// Begins the part of a pass that is this cycle's: all of it if `is_full`, if there never was one, or if its record
+    /// cannot be used.
     pub(super) async fn begin_pass(&self, cycle: &Cycle, key: Key, is_full: bool) -> Result<Pass, Error> {
         let now = self.clock.now();
         let before = read_cached::<PassRecord>(&*self.backend, &key).await.ok();

@@ -1,4 +1,4 @@
-//! Sweeping everything: what nobody wrote down, because a process died or a medium lost it.
+//! Sweeping everything: what was not written down, because a process died or a medium lost it.
 
 use std::time::Duration;
 

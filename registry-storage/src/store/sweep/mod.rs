@@ -1,5 +1,5 @@
-//! Sweeping: idle sessions, and bytes that nothing names: those that somebody wrote down ([`unnamed`]), and rarely all
-//! there are ([`full`]).
+//! Sweeping: idle sessions, and bytes that nothing names: those that were written down ([`unnamed`]), and rarely all there
+//! are ([`full`]).
 
 mod full;
 mod unnamed;
@@ -44,9 +44,9 @@ const FAILURES_IN_A_ROW: u32 = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SweepOptions {
-    /// Looks at all bytes and reads the record of every blob, not only at the bytes that somebody wrote down because they may
-    /// have lost what named them. The first sweep of a store does so in any case, then one each day, or on a bucket each
-    /// week, where a record is a request. `false` by default.
+    /// Looks at all bytes and reads the record of every blob, not only at the bytes that were written down because they may
+    /// have lost what named them. The first sweep of a store does so in any case, then one each day, or each week on a
+    /// bucket, where reading a record is a request. `false` by default.
     pub is_full: bool,
 }
 
@@ -87,7 +87,7 @@ pub struct SweepReport {
     pub unreadable_records: u64,
 }
 
-/// Unreadable records: nobody knows what they name, so whatever they may name stays.
+/// Unreadable records: what they name is not known, so whatever they may name stays.
 #[derive(Debug, Default)]
 pub(super) struct Unreadable {
     keys: BTreeSet<Key>,

@@ -32,7 +32,7 @@ pub(in crate::store) struct Unnamed {
 }
 
 impl Unnamed {
-    /// Returns the bytes that a session which ended left behind; `None` if there are none, or if nobody knows which blob
+    /// Returns the bytes that a session which ended left behind; `None` if there are none, or if it is not known which blob
     /// they were offered to.
     pub(in crate::store) fn of_session(session: &SessionRecord) -> Option<Self> {
         let is_known = !session.proposed || session.proposed_to.is_some();
@@ -139,7 +139,7 @@ impl<B: Backend> Store<B> {
     }
 
     /// Deletes bytes that no session names, unless a blob does, or they are kept with a record in quarantine. Returns
-    /// whether that is done: whoever wrote them down may forget them.
+    /// whether that is done: the note of them is then no longer needed.
     pub(super) async fn delete_unnamed(
         &self,
         mut listed: ListedBytes,

@@ -118,8 +118,8 @@ impl<B: Backend> Store<B> {
     }
 }
 
-/// Removes entries. The collector is to look at the repositories of deleted manifests again: nothing else tells it that what
-/// these name is named no longer.
+/// Removes entries. The collector has to look at the repositories of deleted manifests again: only this informs it that
+/// what these named is no longer named.
 #[derive(Clone)]
 struct RemoveKept {
     entries: Vec<Key>,
