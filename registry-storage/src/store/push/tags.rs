@@ -4,8 +4,9 @@ use crate::chain::{RollBack, State, names, roll_back};
 use registry_core::storage::TagCondition;
 use registry_core::{Error, ErrorCode, MediaType, Tag};
 
+use super::manifest::confirm_incarnation;
 use super::referrers_tag::only_adds_entries;
-use super::{PushManifest, Pushed, Stop, confirm_incarnation};
+use super::{PushManifest, Pushed, Stop};
 use crate::backend::{Condition, RecordTransaction, Version};
 use crate::key::Key;
 use crate::record::{BackReferenceRecord, ManifestRecord, Stamp, TagRecord, encode};
