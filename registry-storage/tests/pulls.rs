@@ -46,6 +46,12 @@ fn options() -> RetainOptions {
 }
 
 impl<B: Backend> World<B> {
+    /// Begins to record pulls; with `is_anew`, everything counts as pulled now.
+    async fn begin_recording(&self, is_anew: bool) {
+        let begun = self.store.begin_recording_pulls(&retention(), is_anew).await;
+        begun.unwrap();
+    }
+
     fn recorder(&self) -> PullRecorder {
         PullRecorder::start(Arc::clone(&self.store) as _, Arc::new(retention()), DAY)
     }
@@ -114,11 +120,7 @@ on_each_backend! {
 }
 
 async fn what_is_pulled_stays_and_the_rest_goes<B: Backend>(world: World<B>) {
-    world
-        .store
-        .begin_recording_pulls(&retention(), false)
-        .await
-        .unwrap();
+    world.begin_recording(false).await;
     for (seed, tag) in [(1, "v1"), (2, "v2"), (3, "v3")] {
         push_image(world.storage(), "a", Some(tag), seed, 100).await;
     }
@@ -152,11 +154,7 @@ async fn what_is_pulled_stays_and_the_rest_goes<B: Backend>(world: World<B>) {
 }
 
 async fn what_counts_as_a_pull<B: Backend>(world: World<B>) {
-    world
-        .store
-        .begin_recording_pulls(&retention(), false)
-        .await
-        .unwrap();
+    world.begin_recording(false).await;
     let mut images = Vec::new();
     for (seed, tag) in [(1, "get"), (2, "head"), (3, "digest-get"), (4, "digest-head")] {
         images.push(push_image(world.storage(), "a", Some(tag), seed, 100).await);
@@ -180,11 +178,7 @@ async fn nothing_goes_while_pulls_are_not_recorded<B: Backend>(world: World<B>) 
         (world.judge().await.pulls_since, world.kept_tags().await.len()),
         (None, 1)
     );
-    world
-        .store
-        .begin_recording_pulls(&retention(), false)
-        .await
-        .unwrap();
+    world.begin_recording(false).await;
     world.pull(true, &[by_tag("v1")]).await;
     world.clock.advance(9 * DAY);
     assert_eq!(world.kept_tags().await, ["v1"]);
@@ -200,21 +194,13 @@ async fn nothing_goes_while_pulls_are_not_recorded<B: Backend>(world: World<B>) 
         (world.judge().await.pulls_since, world.kept_tags().await.len()),
         (None, 1)
     );
-    world
-        .store
-        .begin_recording_pulls(&retention(), false)
-        .await
-        .unwrap();
+    world.begin_recording(false).await;
     world.clock.advance(9 * DAY);
     assert_eq!(world.kept_tags().await, ["v1"]);
     world.clock.advance(2 * DAY);
     assert_eq!(world.kept_tags().await, [""; 0]);
     // Too much was pulled.
-    world
-        .store
-        .begin_recording_pulls(&retention(), true)
-        .await
-        .unwrap();
+    world.begin_recording(true).await;
     assert_eq!(world.kept_tags().await, ["v1"]);
     world.assert_sound("at the end").await;
 }
@@ -269,11 +255,7 @@ async fn with_other_repositories_recording_begins_anew<B: Backend>(world: World<
 }
 
 async fn of_two_processes_the_newest_pull_counts<B: Backend>(world: World<B>) {
-    world
-        .store
-        .begin_recording_pulls(&retention(), false)
-        .await
-        .unwrap();
+    world.begin_recording(false).await;
     let tags: Vec<String> = (0..8).map(|seed| format!("v{seed}")).collect();
     for (seed, tag) in tags.iter().enumerate() {
         push_image(world.storage(), "a", Some(tag), seed as u64, 100).await;
@@ -303,11 +285,7 @@ async fn of_two_processes_the_newest_pull_counts<B: Backend>(world: World<B>) {
 }
 
 async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
-    world
-        .store
-        .begin_recording_pulls(&retention(), false)
-        .await
-        .unwrap();
+    world.begin_recording(false).await;
     let images = [
         push_image(world.storage(), "a", Some("v1"), 1, 100).await,
         push_image(world.storage(), "a", Some("v2"), 2, 100).await,
@@ -328,11 +306,7 @@ async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
 }
 
 async fn a_record_that_cannot_be_read_makes_nothing_seem_older<B: Backend>(world: World<B>) {
-    world
-        .store
-        .begin_recording_pulls(&retention(), false)
-        .await
-        .unwrap();
+    world.begin_recording(false).await;
     push_image(world.storage(), "a", Some("v1"), 1, 100).await;
     push_image(world.storage(), "a", Some("v2"), 2, 100).await;
     world.pull(true, &[by_tag("v1")]).await;
