@@ -2,6 +2,9 @@
 #![cfg(all(feature = "filesystem", unix))]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,14 +12,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use registry_core::storage::{BlobStorage as _, UploadKey, UploadStorage as _};
-use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName};
+use registry_core::storage::{BlobStorage as _, UploadStorage as _};
+use registry_core::{Algorithm, Digest, Error, ErrorCode};
 use registry_storage::backend::{
     Backend as _, Condition, Durability, Expect, RecordTransaction, StagedBytes, Transaction,
 };
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::{BytesName, Key, Store};
+
+use crate::support::images::create_upload;
 
 const FULL: i32 = 28;
 const QUOTA: i32 = 122;
@@ -346,16 +351,7 @@ async fn an_upload_whose_sync_met_a_full_disk_is_ended() {
         let root = tempfile::tempdir().unwrap();
         let (disk, backend) = open(root.path()).await;
         let store = Store::new(backend);
-        let repository: RepositoryName = "a".parse().unwrap();
-        let id = store
-            .create_upload(&repository, "", Algorithm::Sha256)
-            .await
-            .unwrap();
-        let upload = UploadKey {
-            repository,
-            id,
-            principal: String::new(),
-        };
+        let upload = create_upload(&store, "a").await.unwrap();
         let size = 3_000_000;
         let chunk = || stream::iter([Ok(pattern(size))]);
         store

@@ -24,7 +24,7 @@ use registry_storage::{
     CollectOptions, RetainOptions, ScrubOptions, Store, StoreOptions, SweepOptions, Sweeper,
 };
 
-use crate::support::images::{INDEX, bare_manifest};
+use crate::support::images::{INDEX, append, bare_manifest, create_upload};
 
 /// A disk of `megabytes` over a folder.
 fn mount(folder: &Path, megabytes: u32, files: u32) -> Option<SmallDisk> {
@@ -63,20 +63,11 @@ impl World {
     }
 
     async fn begin(&self) -> Result<UploadKey, Error> {
-        let id = self
-            .store
-            .create_upload(&repository(), "", Algorithm::Sha256)
-            .await?;
-        Ok(UploadKey {
-            repository: repository(),
-            id,
-            principal: String::new(),
-        })
+        create_upload(&*self.store, repository().as_str()).await
     }
 
     async fn append(&self, upload: &UploadKey, content: Bytes) -> Result<u64, Error> {
-        let body = std::pin::pin!(stream::iter([Ok(content)]));
-        self.store.append_upload(upload, None, body).await
+        append(&*self.store, upload, &content).await
     }
 
     async fn upload(&self, size: usize) -> Result<(UploadKey, Digest), Error> {

@@ -5,20 +5,16 @@
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
-use registry_core::storage::{
-    BlobStorage as _, ChildKind, ManifestStorage as _, NewManifest, TagFilter, UploadKey, UploadStorage as _,
-};
-use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
+use registry_core::storage::{BlobStorage as _, ChildKind, ManifestStorage as _, NewManifest, TagFilter};
+use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName, Tag};
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::{Faulty, ManualClock};
 use registry_storage::{ObjectStoreBackend, Store, StoreOptions};
 
-use crate::support::images::{IMAGE, INDEX, digest, parsed_manifest};
+use crate::support::images::{IMAGE, INDEX, digest, parsed_manifest, push_blob};
 
 /// What is deleted while the tag is pushed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,10 +45,10 @@ impl World {
             Arc::new(ManualClock::default()),
             StoreOptions::default(),
         );
-        let layer = digest(b"layer");
+        let layer = Bytes::from_static(b"layer");
         let image = format!(
             "{{\"schemaVersion\":2,\"config\":{0},\"layers\":[{0}]}}",
-            descriptor(&layer)
+            descriptor(&digest(&layer))
         );
         let image = manifest(IMAGE, &image);
         let index = format!(
@@ -64,11 +60,11 @@ impl World {
             store,
             backend,
             repository: "a".parse().unwrap(),
-            layer,
+            layer: digest(&layer),
             image,
             deleted,
         };
-        world.push_layer().await;
+        push_blob(&world.store, "a", &layer).await;
         if deleted != Deleted::LayerOfTheImage {
             world.put(world.image.clone()).await.unwrap();
         }
@@ -76,21 +72,6 @@ impl World {
             world.put(world.tagged().clone()).await.unwrap();
         }
         world
-    }
-
-    async fn push_layer(&self) {
-        let id = self.store.create_upload(&self.repository, "", Algorithm::Sha256);
-        let upload = UploadKey {
-            repository: self.repository.clone(),
-            id: id.await.unwrap(),
-            principal: String::new(),
-        };
-        let mut body = pin!(stream::iter([Ok(Bytes::from_static(b"layer"))]));
-        self.store
-            .append_upload(&upload, None, body.as_mut())
-            .await
-            .unwrap();
-        self.store.commit_upload(&upload, &self.layer).await.unwrap();
     }
 
     fn tagged(&self) -> &NewManifest {

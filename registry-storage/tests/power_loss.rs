@@ -16,14 +16,14 @@ use registry_core::storage::{
     BlobStorage as _, ChildKind, Manifest, ManifestChild, ManifestStorage as _, NewManifest, UploadKey,
     UploadStorage as _,
 };
-use registry_core::{Algorithm, Digest, Error, ErrorCode, Reference, RepositoryName};
+use registry_core::{Digest, Error, ErrorCode, Reference, RepositoryName};
 use registry_storage::Maintenance as _;
 use registry_storage::filesystem::volatile::VolatileDisk;
 use registry_storage::filesystem::{FilesystemBackend, FilesystemOptions};
 use registry_storage::testing::ManualClock;
 use registry_storage::{Backend as _, Store, StoreOptions, SweepOptions};
 
-use crate::support::images::{IMAGE, bare_manifest, digest};
+use crate::support::images::{IMAGE, append, bare_manifest, create_upload, digest};
 
 /// More than two parts of a disk's uploads, and not a multiple.
 const LAYER: usize = 1_200_000;
@@ -74,20 +74,11 @@ fn content(seed: usize, size: usize) -> Bytes {
 
 impl World {
     async fn begin(&self) -> Result<UploadKey, Error> {
-        let id = self
-            .store
-            .create_upload(&repository(), "", Algorithm::Sha256)
-            .await?;
-        Ok(UploadKey {
-            repository: repository(),
-            id,
-            principal: String::new(),
-        })
+        create_upload(&self.store, repository().as_str()).await
     }
 
     async fn append(&self, upload: &UploadKey, piece: Bytes) -> Result<u64, Error> {
-        let body = std::pin::pin!(stream::iter([Ok(piece)]));
-        self.store.append_upload(upload, None, body).await
+        append(&self.store, upload, &piece).await
     }
 
     async fn commit(&self, upload: &UploadKey, content: &Bytes, told: &mut Told) -> Result<(), Error> {

@@ -2,21 +2,22 @@
 #![cfg(all(feature = "filesystem", unix))]
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
-use registry_core::storage::UploadKey;
-use registry_core::storage::UploadStorage as _;
-use registry_core::{Algorithm, Digest, RepositoryName};
 use registry_storage::Maintenance as _;
 use registry_storage::Store;
 use registry_storage::filesystem::FilesystemBackend;
 use registry_storage::filesystem::backup::restore;
 use registry_storage::outbox::{Outbox, OutboxLimits};
+
+use crate::support::images::push_blob;
 
 /// Returns the modes of all that is below a folder, and of itself.
 fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
@@ -35,21 +36,7 @@ fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
 
 /// Pushes a blob that is a file of its own.
 async fn push(store: &Store<FilesystemBackend>) {
-    let repository: RepositoryName = "a".parse().unwrap();
-    let content = Bytes::from(vec![7; 100_000]);
-    let digest = Digest::of(Algorithm::Sha256, &content);
-    let id = store
-        .create_upload(&repository, "", Algorithm::Sha256)
-        .await
-        .unwrap();
-    let upload = UploadKey {
-        repository,
-        id,
-        principal: String::new(),
-    };
-    let body = std::pin::pin!(stream::iter([Ok(content)]));
-    store.append_upload(&upload, None, body).await.unwrap();
-    store.commit_upload(&upload, &digest).await.unwrap();
+    push_blob(store, "a", &Bytes::from(vec![7; 100_000])).await;
 }
 
 async fn open(root: &Path) -> Store<FilesystemBackend> {

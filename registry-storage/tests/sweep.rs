@@ -30,7 +30,7 @@ use registry_storage::{
     SweepOptions, SweepReport, Sweeper,
 };
 
-use crate::support::images::{IMAGE, bare_manifest, digest};
+use crate::support::images::{IMAGE, append, bare_manifest, digest, start_upload};
 use crate::support::poll_times;
 use crate::support::tamper::{put_raw, remove};
 
@@ -73,26 +73,11 @@ fn memory() -> World<ObjectStoreBackend> {
 
 impl<B: Backend> World<B> {
     async fn upload(&self, content: &Bytes) -> UploadKey {
-        let storage = self.storage();
-        let id = storage
-            .create_upload(&self.repository, "", Algorithm::Sha256)
-            .await
-            .unwrap();
-        let upload = UploadKey {
-            repository: self.repository.clone(),
-            id,
-            principal: String::new(),
-        };
-        self.append(&upload, content).await;
-        upload
+        start_upload(self.storage(), self.repository.as_str(), content).await
     }
 
     async fn append(&self, upload: &UploadKey, content: &Bytes) {
-        let mut body = pin!(stream::iter([Ok(content.clone())]));
-        self.storage()
-            .append_upload(upload, None, body.as_mut())
-            .await
-            .unwrap();
+        append(self.storage(), upload, content).await.unwrap();
     }
 
     fn storage(&self) -> &dyn registry_core::Storage {

@@ -40,16 +40,26 @@ async fn try_start_upload(
     repository: &str,
     content: &Bytes,
 ) -> Result<UploadKey, Error> {
+    let upload = create_upload(storage, repository).await?;
+    append(storage, &upload, content).await?;
+    Ok(upload)
+}
+
+/// Begins an upload without content.
+pub(crate) async fn create_upload(storage: &dyn Storage, repository: &str) -> Result<UploadKey, Error> {
     let repository = name(repository);
     let id = storage.create_upload(&repository, "", Algorithm::Sha256).await?;
-    let upload = UploadKey {
+    Ok(UploadKey {
         repository,
         id,
         principal: String::new(),
-    };
-    let mut body = std::pin::pin!(stream::iter([Ok(content.clone())]));
-    storage.append_upload(&upload, None, body.as_mut()).await?;
-    Ok(upload)
+    })
+}
+
+/// Sends content to the end of an upload. Returns how many bytes it has then.
+pub(crate) async fn append(storage: &dyn Storage, upload: &UploadKey, content: &Bytes) -> Result<u64, Error> {
+    let body = std::pin::pin!(stream::iter([Ok(content.clone())]));
+    storage.append_upload(upload, None, body).await
 }
 
 pub(crate) async fn try_push_blob(
