@@ -34,8 +34,9 @@ pub enum Fault {
 ///
 /// Calls are counted from 0. The count includes those that a transaction makes through [`RecordTransaction`], those of
 /// a [`BytesWriter`], and a transaction as a whole, when it begins: its answer is lost after its last step. The writes of
-/// records are counted by themselves too, because what goes wrong between a read and a write does so at a write. Failures
-/// are [`Unavailable`](ErrorCode::Unavailable).
+/// records are counted by themselves too, because what goes wrong between a read and a write does so at a write, and so are
+/// listings, because what a cycle or a sweep may miss depends on their order. Failures are
+/// [`Unavailable`](ErrorCode::Unavailable).
 #[derive(Debug)]
 pub struct Faulty<B> {
     inner: B,
@@ -48,6 +49,7 @@ pub struct Faulty<B> {
 struct Plan {
     calls: AtomicU64,
     writes: AtomicU64,
+    listings: AtomicU64,
     faults: Mutex<Faults>,
 }
 
@@ -56,6 +58,8 @@ struct Faults {
     at: BTreeMap<u64, Fault>,
     /// How many turns a write waits, besides what its call does.
     delays_of_writes: BTreeMap<u64, u32>,
+    /// The same for listings.
+    delays_of_listings: BTreeMap<u64, u32>,
     /// A seed, and how many of 1000 calls have a fault.
     random: Option<(u64, u64)>,
 }
@@ -89,6 +93,13 @@ impl<B> Faulty<B> {
             .change(|faults| faults.delays_of_writes.insert(write, turns));
     }
 
+    /// Lets other tasks run `turns` times before the listing of records or bytes with this number. Not for a backend whose
+    /// transactions cannot wait.
+    pub fn delay_listing(&self, listing: u64, turns: u32) {
+        self.plan
+            .change(|faults| faults.delays_of_listings.insert(listing, turns));
+    }
+
     /// Gives `of_1000` of 1000 calls a fault of any kind, the same ones for the same seed and order of calls.
     pub fn fault_randomly(&self, seed: u64, of_1000: u64) {
         self.plan.change(|faults| faults.random = Some((seed, of_1000)));
@@ -109,6 +120,12 @@ impl<B> Faulty<B> {
     #[must_use]
     pub fn writes(&self) -> u64 {
         self.plan.writes.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many listings of records or bytes there were.
+    #[must_use]
+    pub fn listings(&self) -> u64 {
+        self.plan.listings.load(Ordering::SeqCst)
     }
 
     /// Returns the wrapped backend.
@@ -144,6 +161,13 @@ impl Plan {
     async fn before_write(&self) {
         let number = self.writes.fetch_add(1, Ordering::SeqCst);
         let turns = self.change(|faults| faults.delays_of_writes.get(&number).copied());
+        let_others_run(turns.unwrap_or(0)).await;
+    }
+
+    /// Counts a listing, and delays it.
+    async fn before_listing(&self) {
+        let number = self.listings.fetch_add(1, Ordering::SeqCst);
+        let turns = self.change(|faults| faults.delays_of_listings.get(&number).copied());
         let_others_run(turns.unwrap_or(0)).await;
     }
 }
@@ -255,6 +279,7 @@ impl RecordTransaction for FaultyRecords<'_> {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<RecordEntry>, Error> {
+        self.plan.before_listing().await;
         self.plan.call(self.inner.list(prefix, after, limit)).await
     }
 
@@ -300,6 +325,7 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     async fn list(&self, prefix: &Key, after: Option<&Key>, limit: usize) -> Result<Vec<RecordEntry>, Error> {
+        self.plan.before_listing().await;
         self.plan.call(self.inner.list(prefix, after, limit)).await
     }
 
@@ -401,6 +427,7 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     async fn list_bytes(&self, after: Option<&BytesName>, limit: usize) -> Result<Vec<BytesName>, Error> {
+        self.plan.before_listing().await;
         self.plan.call(self.inner.list_bytes(after, limit)).await
     }
 

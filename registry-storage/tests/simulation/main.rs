@@ -2,8 +2,8 @@
 //! bucket waits, so a seed that fails fails again.
 //!
 //! [`large`] has two processes and six clients, who do much at once. [`small`] has a few processes, each of which does one or
-//! two things to the same few records; some stop for as long as others take for whole cycles. After each request, all
-//! records are compared.
+//! two things to the same few records; some stop for as long as others take for whole cycles. In some, all pairs of stops at
+//! which two others do something come one after the other. After each request, all records are compared.
 //!
 //! `SIMULATION_SEEDS=from..to` runs other seeds than every run of the tests does, and prints what the clients of the small
 //! worlds do.
@@ -49,6 +49,11 @@ fn nothing_breaks_in_small_worlds() {
         calls.is_none_or(|calls| calls >= 600_000),
         "too little is done to be a test: {calls:?}"
     );
+}
+
+#[test]
+fn nothing_breaks_at_two_stops() {
+    run(0..small::PAIRS, small::run_pair);
 }
 
 /// Runs worlds, each of which returns how many calls of the bucket it made. Returns how many all made, unless other seeds

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream;
 use registry_core::storage::{BlobStorage as _, UploadKey, UploadStorage as _};
-use registry_core::{Algorithm, Error, ErrorCode, RepositoryName};
+use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName};
 
 use super::Client;
 
@@ -103,6 +103,43 @@ impl Client {
             assert_raced(committed);
         }
         assert_raced(self.other().commit_upload(&upload, digest).await);
+    }
+
+    /// Begins the upload that all clients use.
+    pub(super) async fn append(&mut self) {
+        let repository = self.repository();
+        let upload = self.upload(&repository, 0).await;
+        *self.world.upload.lock().unwrap() = upload;
+    }
+
+    fn begun_upload(&self) -> Option<UploadKey> {
+        self.world.upload.lock().unwrap().clone()
+    }
+
+    /// Commits that upload by the digest with this number.
+    pub(super) async fn commit(&self, at: usize) {
+        if let Some(upload) = self.begun_upload() {
+            let digest = &self.world.blobs[at].digest;
+            assert_raced(self.process.commit_upload(&upload, digest).await);
+        }
+    }
+
+    /// Commits that upload by a digest that it does not have. Its bytes are complete then: the digest has an algorithm for
+    /// which they are read once more.
+    pub(super) async fn commit_wrongly(&self) {
+        if let Some(upload) = self.begun_upload() {
+            let wrong = Digest::of(Algorithm::Sha512, b"other content");
+            let refused = self.process.commit_upload(&upload, &wrong).await.unwrap_err();
+            if refused.code() != ErrorCode::DigestInvalid {
+                assert_raced(Err(refused));
+            }
+        }
+    }
+
+    pub(super) async fn cancel(&self) {
+        if let Some(upload) = self.begun_upload() {
+            assert_raced(self.process.cancel_upload(&upload).await);
+        }
     }
 
     pub(super) async fn mount(&mut self) {

@@ -21,6 +21,7 @@ impl World {
             for repository in &self.repositories {
                 self.assert_tags(repository).await;
             }
+            self.assert_catalog().await;
             self.assert_exact().await;
         }
         if collects {
@@ -31,7 +32,7 @@ impl World {
     }
 
     /// The process that never waits.
-    fn process(&self) -> &Process {
+    pub(super) fn process(&self) -> &Process {
         self.processes.last().unwrap()
     }
 
@@ -77,11 +78,28 @@ impl World {
                 named.insert(read.digest);
             }
         }
-        for image in self.images.iter().filter(|_| self.work.has_own_tags()) {
+        for image in self.images.iter().filter(|_| self.work.keeps_own_tags()) {
             assert!(
                 named.contains(&image.new.manifest.digest) || !self.has(repository, image).await,
                 "an acknowledged tag was lost while its manifest lives"
             );
+        }
+    }
+
+    /// A repository that has a manifest is in the catalog.
+    async fn assert_catalog(&self) {
+        let page = PageRequest {
+            last: None,
+            limit: 100,
+        };
+        let listed = self.process().list_repositories(page).await.unwrap().items;
+        for repository in &self.repositories {
+            for image in &self.images {
+                assert!(
+                    listed.contains(repository) || !self.has(repository, image).await,
+                    "a repository that has a manifest is not in the catalog"
+                );
+            }
         }
     }
 
@@ -107,11 +125,21 @@ impl World {
         assert_eq!(before, used().await.collect::<Vec<_>>(), "a count was not exact");
     }
 
+    /// Sweeps of what was written down find all there is without a sweep of everything.
+    async fn assert_sweeps_find_all(&self) {
+        let swept = self.process().sweep(&SweepOptions::new()).await.unwrap();
+        assert!(!swept.is_full, "the first sweep was before");
+        let full = SweepOptions::new().full(true);
+        let left = self.process().sweep(&full).await.unwrap().deleted_bytes;
+        assert_eq!(left, 0, "bytes that nothing names were not written down");
+    }
+
     /// What no manifest names goes, and only that.
     async fn assert_collected(&self) {
         let process = self.process();
         if !(self.is_cut_off || self.work.cuts_off_requests() || self.work.keeps_deleted()) {
             assert_cycles_find_all(process).await;
+            self.assert_sweeps_find_all().await;
         }
         self.clock.advance(Duration::from_hours(24 * 30));
         for _ in 0..5 {

@@ -1,9 +1,12 @@
 //! Requests for manifests and tags.
 
+use std::time::Duration;
+
 use registry_core::storage::{ManifestStorage as _, RestoreTag, TagCondition};
 use registry_core::{ErrorCode, Tag};
 
 use super::Client;
+use super::work::Work;
 use crate::contents::Image;
 
 /// The tag of the manifest with this number.
@@ -23,6 +26,10 @@ impl Client {
     pub(super) async fn push_image(&mut self) {
         let (repository, at) = (self.repository(), self.image());
         let image = &self.world.images[at];
+        if self.world.work == Work::Repository {
+            // What is pushed after a delete began is not older.
+            self.world.clock.advance(Duration::from_millis(1));
+        }
         let mut new = image.new.clone();
         new.tags.push(if self.world.work.has_own_tags() {
             own_tag(at)
@@ -36,6 +43,11 @@ impl Client {
                 self.push_children(&repository, image).await;
             }
             match self.process.put_manifest(&repository, new.clone()).await {
+                Ok(()) if self.world.work.keeps_tags() => {
+                    let pushed = (repository, own_tag(at), new.manifest.digest);
+                    self.world.pushed.lock().unwrap().insert(pushed);
+                    return;
+                }
                 Ok(()) => return,
                 Err(error) => assert!(
                     matches!(error.code(), ErrorCode::ManifestBlobUnknown | ErrorCode::Denied),
@@ -43,6 +55,15 @@ impl Client {
                 ),
             }
             has_children = true;
+        }
+    }
+
+    /// Pushes a manifest as a client does that does not send what is missing.
+    pub(super) async fn push_incomplete(&mut self) {
+        let (repository, at) = (self.repository(), self.image());
+        let new = self.world.images[at].new.clone();
+        if let Err(error) = self.process.put_manifest(&repository, new).await {
+            assert_eq!(error.code(), ErrorCode::ManifestBlobUnknown, "{error:?}");
         }
     }
 
@@ -55,23 +76,37 @@ impl Client {
     }
 
     pub(super) async fn push_old(&mut self) {
+        let tag = self.random.below(2);
+        self.push_old_to(tag).await;
+    }
+
+    pub(super) async fn push_old_to(&mut self, tag: usize) {
         let repository = self.repository();
         let mut new = self.world.images[0].new.clone();
-        new.tags.push(shared_tag(self.random.below(2)));
+        new.tags.push(shared_tag(tag));
         self.process.put_manifest(&repository, new).await.unwrap();
     }
 
     pub(super) async fn push_if_matches(&mut self) {
-        let repository = self.repository();
-        let [old, new] = &self.world.images[..] else {
-            panic!()
+        let condition = match self.random.below(4) {
+            0 => Some(TagCondition::Absent),
+            1 => {
+                let old = &self.world.images[0].new.manifest.digest;
+                Some(TagCondition::Matches(vec![old.clone()]))
+            }
+            _ => None,
         };
-        let mut new = new.new.clone();
+        self.push_both_tags(condition).await;
+    }
+
+    /// Pushes the second manifest and both tags. Without a condition, the second tag is immutable.
+    pub(super) async fn push_both_tags(&mut self, condition: Option<TagCondition>) {
+        let repository = self.repository();
+        let mut new = self.world.images[1].new.clone();
         new.tags = vec![shared_tag(0), shared_tag(1)];
-        match self.random.below(4) {
-            0 => new.condition = TagCondition::Absent,
-            1 => new.condition = TagCondition::Matches(vec![old.new.manifest.digest.clone()]),
-            _ => new.immutable_tags.push(shared_tag(1)),
+        match condition {
+            Some(condition) => new.condition = condition,
+            None => new.immutable_tags.push(shared_tag(1)),
         }
         if let Err(error) = self.process.put_manifest(&repository, new).await {
             let known = [ErrorCode::TagConflict, ErrorCode::PreconditionFailed];

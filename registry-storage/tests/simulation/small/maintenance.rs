@@ -1,9 +1,12 @@
 //! Cycles, sweeps and counts.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use registry_storage::{Maintenance as _, SweepOptions};
+use registry_core::ErrorCode;
+use registry_core::retention::{KeepRule, Retention, RetentionPolicy};
+use registry_storage::{DeleteRepositoryOptions, Maintenance as _, RetainOptions, SweepOptions};
 
 use super::Client;
 
@@ -17,6 +20,43 @@ impl Client {
     pub(super) async fn sweep(&mut self) {
         let options = SweepOptions::new().full(self.random.below(2) == 0);
         self.process.sweep(&options).await.unwrap();
+    }
+
+    pub(super) async fn sweep_all(&self) {
+        let options = SweepOptions::new().full(true);
+        self.process.sweep(&options).await.unwrap();
+    }
+
+    /// Drops the tags that were pushed before the world began, and the manifests without one.
+    pub(super) async fn retain(&self) {
+        self.world.clock.advance(Duration::from_millis(1));
+        let newer = KeepRule {
+            pushed_within: Some(super::BEFORE / 2),
+            ..KeepRule::default()
+        };
+        let policy = RetentionPolicy {
+            repositories: vec!["**".parse().unwrap()],
+            tags: vec!["**".parse().unwrap()],
+            keep: vec![newer],
+            untagged: Some(Duration::ZERO),
+            pulled_within: None,
+        };
+        let retention = Retention {
+            policies: vec![policy],
+            immutable: Vec::new(),
+        };
+        let options = RetainOptions::new(Arc::new(retention), &crate::collecting());
+        self.process.retain(&options, &()).await.unwrap();
+    }
+
+    pub(super) async fn delete_repository(&mut self) {
+        self.world.clock.advance(Duration::from_millis(1));
+        let options = DeleteRepositoryOptions::new();
+        let repository = self.repository();
+        let deleted = self.process.delete_repository(&repository, &options, &()).await;
+        if let Err(error) = deleted {
+            assert_eq!(error.code(), ErrorCode::NameUnknown, "{error:?}");
+        }
     }
 
     pub(super) async fn count(&self) {

@@ -4,21 +4,23 @@ mod blobs;
 mod end;
 mod images;
 mod maintenance;
+mod pairs;
 mod schedule;
 mod snapshot;
 mod work;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use registry_core::quota::Quota;
-use registry_core::{Digest, RepositoryName};
+use registry_core::storage::UploadKey;
+use registry_core::{Digest, RepositoryName, Tag};
 use registry_storage::testing::storage_conformance::Random;
 use registry_storage::testing::{Faulty, ManualClock};
-use registry_storage::{Maintenance as _, ObjectStoreBackend, Store, StoreOptions};
+use registry_storage::{Maintenance as _, ObjectStoreBackend, Store, StoreOptions, SweepOptions};
 
 use self::schedule::Schedule;
 use self::work::{Op, Work};
@@ -28,18 +30,23 @@ use crate::contents::{Blob, Image};
 /// How long a store keeps what is deleted, if it does.
 const KEPT: Duration = Duration::from_hours(24);
 
+/// How long ago everything happened that was before.
+const BEFORE: Duration = Duration::from_hours(2);
+
 /// Small enough that a blob has several parts.
 const PART_SIZE: usize = 8 * 1024;
 
+pub(crate) use self::pairs::{PAIRS, run as run_pair};
+
 pub(crate) async fn run(seed: u64) -> u64 {
-    let world = Arc::new(World::new(seed));
+    let world = Arc::new(World::new(Work::of(seed), seed, is_cut_off(seed)));
     println!("{:?}", world.work);
     Arc::clone(&world).run(seed).await;
-    world
-        .processes
-        .iter()
-        .map(|process| process.backend().calls())
-        .sum()
+    world.calls()
+}
+
+fn is_cut_off(seed: u64) -> bool {
+    Random::new(!seed).below(8) == 0
 }
 
 struct World {
@@ -59,17 +66,20 @@ struct World {
     is_cut_off: bool,
     /// Somebody counts, or has counted, for quotas.
     has_counted: AtomicBool,
+    /// An upload whose commits and cancel meet.
+    upload: Mutex<Option<UploadKey>>,
+    /// The tags of acknowledged pushes, if nothing may take them away.
+    pushed: Mutex<BTreeSet<(RepositoryName, Tag, Digest)>>,
     /// Manifests whose delete was acknowledged.
     deleted: Mutex<BTreeSet<Digest>>,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(work: Work, seed: u64, is_cut_off: bool) -> Self {
         let mut random = Random::new(seed);
-        let work = Work::of(seed);
         let bucket = ObjectStoreBackend::memory();
         let clock = Arc::new(ManualClock::default());
-        let clients = work.clients().len();
+        let clients = work.clients().len().max(pairs::CLIENTS);
         let quotas = work.quotas();
         let options = StoreOptions {
             keep_deleted: if work.keeps_deleted() {
@@ -91,7 +101,7 @@ impl World {
         Self {
             work,
             is_told: std::env::var_os(crate::SEEDS).is_some(),
-            is_cut_off: random.below(8) == 0,
+            is_cut_off,
             bucket,
             clock,
             processes,
@@ -100,16 +110,17 @@ impl World {
             images,
             quotas,
             has_counted: AtomicBool::new(false),
+            upload: Mutex::default(),
+            pushed: Mutex::default(),
             deleted: Mutex::default(),
         }
     }
 
     async fn run(self: Arc<Self>, seed: u64) {
         let mut random = Random::new(seed << 8);
-        let mut before = self.client(self.processes.len() - 1, random.next());
-        for op in before.one_of(self.work.before()) {
-            before.perform(*op).await;
-        }
+        let before = self.work.before();
+        self.begin(before[random.below(before.len())], random.next())
+            .await;
         let schedule = Schedule::random(&mut random, self.work.clients().len());
         if self.is_told {
             println!("{schedule:?}");
@@ -134,6 +145,25 @@ impl World {
             process.backend().heal();
         }
         self.assert_end(random.below(2) == 0).await;
+    }
+
+    /// Does what happened before the clients begin.
+    async fn begin(self: &Arc<Self>, before: &[Op], seed: u64) {
+        // The first sweep is one of everything.
+        self.process().sweep(&SweepOptions::new()).await.unwrap();
+        let mut client = self.client(self.processes.len() - 1, seed);
+        for op in before {
+            client.perform(*op).await;
+        }
+        self.clock.advance(BEFORE);
+        self.pushed.lock().unwrap().clear();
+        self.has_counted.store(false, Ordering::Relaxed);
+    }
+
+    /// How many calls of the bucket all processes made.
+    fn calls(&self) -> u64 {
+        let processes = self.processes.iter();
+        processes.map(|process| process.backend().calls()).sum()
     }
 
     fn client(self: &Arc<Self>, number: usize, seed: u64) -> Client {
@@ -180,18 +210,28 @@ impl Client {
         match op {
             Op::PushBlob => self.push_blob().await,
             Op::CancelUpload => self.cancel_upload().await,
+            Op::Append => self.append().await,
+            Op::Commit(at) => self.commit(at).await,
+            Op::CommitWrongly => self.commit_wrongly().await,
+            Op::Cancel => self.cancel().await,
             Op::CommitTwice => self.commit_twice().await,
             Op::Mount => self.mount().await,
             Op::DeleteBlob => self.delete_blob().await,
             Op::PushImage => self.push_image().await,
             Op::PushOld => self.push_old().await,
             Op::PushIfMatches => self.push_if_matches().await,
+            Op::PushOldTo(tag) => self.push_old_to(tag).await,
+            Op::PushImmutable => self.push_both_tags(None).await,
             Op::DeleteOld => self.delete(0).await,
+            Op::PushIncomplete => self.push_incomplete().await,
             Op::DeleteImage => self.delete_image().await,
             Op::Restore => self.restore().await,
-            Op::Collect => self.collect().await,
+            Op::Collect | Op::SlowCollect => self.collect().await,
             Op::Sweep => self.sweep().await,
+            Op::SweepAll => self.sweep_all().await,
             Op::Count => self.count().await,
+            Op::Retain => self.retain().await,
+            Op::DeleteRepository => self.delete_repository().await,
         }
         if self.world.is_told {
             println!("{} ended {op:?}", self.number);

@@ -4,8 +4,8 @@ use registry_storage::testing::Faulty;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::storage_conformance::Random;
 
-/// How many calls of each client the plan has.
-const CALLS: u64 = 240;
+/// How many calls of each client the plan has: more than those of two pushes that begin again as often as they may.
+const CALLS: u64 = 600;
 
 /// How many writes of the slow client wait.
 const WRITES: usize = 40;
@@ -79,6 +79,18 @@ impl Schedule {
                     delay_write(random.below(12), 1 + random.below(60));
                 }
             }
+        }
+    }
+
+    /// How many turns each of the stops of [`stop_everywhere`](Self::stop_everywhere) takes.
+    pub(super) const STOP: usize = 2;
+
+    /// Stops before each write and each listing.
+    pub(super) fn stop_everywhere<B>(backend: &Faulty<B>) {
+        let (first_write, first_listing) = (backend.writes(), backend.listings());
+        for number in 0..CALLS {
+            backend.delay_write(first_write + number, Self::STOP as u32);
+            backend.delay_listing(first_listing + number, Self::STOP as u32);
         }
     }
 

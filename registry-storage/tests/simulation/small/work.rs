@@ -9,28 +9,45 @@ use registry_storage::testing::storage_conformance::Random;
 use crate::contents::{Blob, Image, new_manifest};
 
 /// A request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
     PushBlob,
     /// Commits an upload while another process cancels it.
     CancelUpload,
     /// Commits an upload, goes away, and commits it again with another process.
     CommitTwice,
+    /// Begins an upload, which any client may commit by the digest with a number, or cancel.
+    Append,
+    Commit(usize),
+    CommitWrongly,
+    Cancel,
     Mount,
     DeleteBlob,
     /// Pushes a manifest and its tag.
     PushImage,
+    /// Pushes a manifest, and not what is missing.
+    PushIncomplete,
     DeleteImage,
     /// Pushes the first manifest, and one of the tags that the others share with it.
     PushOld,
+    /// Pushes it and the tag with this number.
+    PushOldTo(usize),
     /// Pushes the second manifest and all of these tags, or is refused.
     PushIfMatches,
+    /// Is refused if the second tag names another manifest.
+    PushImmutable,
+    /// Applies a retention policy.
+    Retain,
+    DeleteRepository,
     /// Deletes the first manifest.
     DeleteOld,
     /// Brings back a manifest whose delete was acknowledged.
     Restore,
     Collect,
+    /// A cycle that stops before each write and each listing.
+    SlowCollect,
     Sweep,
+    SweepAll,
     /// Counts for quotas.
     Count,
 }
@@ -55,10 +72,22 @@ pub(super) enum Work {
     Kept,
     /// What a quota counts.
     Quota,
+    /// The same manifest, which has many children, pushed by all at once.
+    Same,
+    /// Tags that retention drops, unless they are pushed again.
+    Retention,
+    /// A repository that is deleted while manifests are pushed to it.
+    Repository,
+    /// An upload that is committed by both digests of its content, or cancelled.
+    Digests,
+    /// A manifest that is deleted and kept.
+    KeptOne,
+    /// A manifest of which a child is missing.
+    Incomplete,
 }
 
 /// Those with the rarest orders come most often.
-const WORKS: [Work; 12] = [
+const WORKS: [Work; 15] = [
     Work::Blobs,
     Work::Uploads,
     Work::Children,
@@ -71,6 +100,9 @@ const WORKS: [Work; 12] = [
     Work::Uploads,
     Work::Refusals,
     Work::Quota,
+    Work::Same,
+    Work::Retention,
+    Work::Repository,
 ];
 
 impl Work {
@@ -80,7 +112,7 @@ impl Work {
 
     /// What happened before the clients begin: one of these.
     pub(super) const fn before(self) -> &'static [&'static [Op]] {
-        use Op::{Collect, DeleteBlob, DeleteImage, PushBlob, PushImage, PushOld};
+        use Op::{Collect, Count, DeleteBlob, DeleteImage, PushBlob, PushImage, PushOld, Retain};
         match self {
             Self::Blobs => &[
                 &[],
@@ -113,14 +145,24 @@ impl Work {
                 &[PushImage, DeleteImage],
                 &[PushImage, DeleteImage, Collect],
             ],
-            Self::Quota => &[&[], &[PushBlob], &[PushImage], &[PushImage, PushImage]],
+            // A store counts at its begin.
+            Self::Quota => &[
+                &[Count],
+                &[PushBlob, Count],
+                &[PushImage, Count],
+                &[PushImage, PushImage, Count],
+            ],
+            Self::Same => &[&[PushImage, DeleteImage]],
+            Self::Retention => &[&[PushImage, PushImage], &[PushImage, PushImage, Retain]],
+            Self::Repository => &[&[PushImage], &[PushImage, PushImage]],
+            Self::Digests | Self::KeptOne | Self::Incomplete => &[],
         }
     }
 
     pub(super) const fn clients(self) -> &'static [Requests] {
         use Op::{
-            CancelUpload, Collect, CommitTwice, Count, DeleteBlob, DeleteImage, DeleteOld, Mount, PushBlob,
-            PushIfMatches, PushImage, PushOld, Restore, Sweep,
+            CancelUpload, Collect, CommitTwice, Count, DeleteBlob, DeleteImage, DeleteOld, DeleteRepository,
+            Mount, PushBlob, PushIfMatches, PushImage, PushOld, Restore, Retain, Sweep,
         };
         match self {
             Self::Blobs => &[
@@ -162,6 +204,20 @@ impl Work {
                 (&[PushBlob, DeleteBlob, PushImage, DeleteImage], 3),
                 (&[Count, Collect, Collect], 2),
             ],
+            Self::Same => &[(&[PushImage], 1), (&[PushImage], 1), (&[PushImage], 1)],
+            Self::Retention => &[
+                (&[PushImage], 2),
+                (&[PushImage], 2),
+                (&[Retain], 3),
+                (&[Retain], 3),
+            ],
+            Self::Repository => &[
+                (&[PushImage], 2),
+                (&[PushImage], 2),
+                (&[DeleteRepository], 2),
+                (&[Collect], 2),
+            ],
+            Self::Digests | Self::KeptOne | Self::Incomplete => &[],
         }
     }
 
@@ -175,11 +231,21 @@ impl Work {
 
     /// Blobs go, even if a manifest names them.
     pub(super) const fn deletes_blobs(self) -> bool {
-        matches!(self, Self::Blobs | Self::Uploads | Self::Quota)
+        matches!(self, Self::Blobs | Self::Uploads | Self::Quota | Self::Digests)
     }
 
     /// A manifest has a tag of its own, with which it is always pushed, and no push is refused.
     pub(super) const fn has_own_tags(self) -> bool {
+        matches!(self, Self::Tags | Self::Retention)
+    }
+
+    /// A tag that was pushed stays.
+    pub(super) const fn keeps_tags(self) -> bool {
+        matches!(self, Self::Retention)
+    }
+
+    /// A manifest that is there has the tag with which it is always pushed.
+    pub(super) const fn keeps_own_tags(self) -> bool {
         matches!(self, Self::Tags)
     }
 
@@ -189,7 +255,7 @@ impl Work {
     }
 
     pub(super) const fn keeps_deleted(self) -> bool {
-        matches!(self, Self::Kept)
+        matches!(self, Self::Kept | Self::KeptOne)
     }
 
     pub(super) fn quotas(self) -> Vec<Quota> {
@@ -207,12 +273,14 @@ impl Work {
     /// Small blobs, which are in their records, or large ones.
     pub(super) fn blobs(self, random: &mut Random) -> Vec<Blob> {
         let sizes: &[usize] = match self {
-            Self::Tags | Self::Refusals => &[],
+            Self::Tags | Self::Refusals | Self::Retention | Self::Repository => &[],
             Self::Uploads => &[20_000],
+            Self::Digests => return both_digests(20_000),
             Self::Blobs => &[[10, 20_000][random.below(2)]],
-            Self::Children => &[10],
-            Self::Kept => &[10, 12],
+            Self::Children | Self::KeptOne => &[10],
+            Self::Kept | Self::Incomplete => &[10, 12],
             Self::Quota => &[100, 300],
+            Self::Same => &[1, 2, 3, 4, 5, 6, 7, 8],
         };
         let algorithm = match self {
             // All bytes are read once more at the commit, so they are complete before.
@@ -243,10 +311,26 @@ impl Work {
             is_whole: !self.deletes_blobs(),
         };
         match self {
-            Self::Blobs | Self::Uploads => Vec::new(),
-            Self::Tags | Self::Refusals => vec![image("one", &[]), image("two", &[])],
+            Self::Blobs | Self::Uploads | Self::Digests => Vec::new(),
+            Self::Tags | Self::Refusals | Self::Retention | Self::Repository => {
+                vec![image("one", &[]), image("two", &[])]
+            }
+            Self::KeptOne => vec![image("one", &[0])],
+            Self::Incomplete => vec![image("one", &[0, 1])],
+            Self::Same => vec![image("one", &[0, 1, 2, 3, 4, 5, 6, 7])],
             Self::Children => vec![image("one", &[0]), image("two", &[0])],
             Self::Kept | Self::Quota => vec![image("one", &[0]), image("two", &[0, 1])],
         }
     }
+}
+
+/// The same content by the digest that is hashed while it is sent, and by another one.
+fn both_digests(size: usize) -> Vec<Blob> {
+    let content = Bytes::from(vec![b'a'; size]);
+    let blob = |algorithm| Blob {
+        digest: Digest::of(algorithm, &content),
+        content: content.clone(),
+        is_deleted: true,
+    };
+    [Algorithm::Sha256, Algorithm::Sha512].map(blob).into()
 }
