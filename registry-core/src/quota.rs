@@ -106,7 +106,7 @@ impl Quota {
         Ok(())
     }
 
-    /// Decides whether anything of unknown size may be added: not if no byte is left.
+    /// Decides whether anything of unknown size may be added: only if a byte is left.
     ///
     /// # Errors
     /// As of [`require_room`](Self::require_room).

@@ -41,7 +41,8 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// Returns the first value of a parameter that must not be empty: a script's empty variable is no wish for the default.
+    /// Returns the first value of a parameter that must not be empty: a script whose variable is empty does not mean the
+    /// default.
     ///
     /// # Errors
     /// [`ErrorCode::Unsupported`] if the parameter has no value.

@@ -43,7 +43,7 @@ pub struct RetentionPolicy {
     pub tags: Vec<Glob>,
     /// What keeps a tag: it stays if any of these rules keeps it, so another rule never drops more.
     pub keep: Vec<KeepRule>,
-    /// How long after its push a manifest stays that has no tag, no index and no subject; `None` for ever.
+    /// How long after its push a manifest stays if it has no tag, index or subject; `None` for ever.
     pub untagged: Option<Duration>,
     /// What was pulled less than this long ago stays, tags and manifests without one; `None` if that does not matter.
     pub pulled_within: Option<Duration>,

@@ -116,7 +116,7 @@ impl NotJson {
 pub(super) enum Missing {
     /// The key is not trusted.
     Untrusted,
-    /// The token does not name a key, and not exactly one is trusted.
+    /// The token names no key, and there are several trusted ones, or none.
     Unnamed,
 }
 
@@ -224,8 +224,7 @@ impl TokenKeys {
         self
     }
 
-    /// Returns the keys of sets that verify no token. Keys for encryption are not among them, because they are not
-    /// meant to.
+    /// Returns the keys for signatures in key sets that cannot verify tokens; keys for encryption are skipped.
     #[must_use]
     pub fn left_out(&self) -> &[LeftOutKey] {
         &self.left_out

@@ -143,7 +143,7 @@ impl Stream {
         }
     }
 
-    /// Waits until the client has taken nothing of what is ready, or has let nothing be sent, for `timeout`.
+    /// Waits until, for `timeout`, the client took nothing of what is ready, or its window let nothing be sent.
     fn poll_stalled(
         &self,
         context: &mut Context<'_>,

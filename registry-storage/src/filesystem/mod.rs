@@ -110,7 +110,7 @@ const TAIL_BYTES: usize = 16 * 1024;
 /// Returns whether there is a store below `root`.
 ///
 /// # Errors
-/// Those of the file system: who may not enter the folder does not know.
+/// Those of the file system, such as `PermissionDenied` if this process may not enter the folder.
 pub fn is_root(root: &Path) -> io::Result<bool> {
     match fs::metadata(root.join(RECORDS_FILE)) {
         Ok(found) => Ok(found.is_file()),

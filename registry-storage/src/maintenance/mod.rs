@@ -167,15 +167,15 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     async fn end_recording_pulls(&self) -> Result<bool, Error>;
 
     /// Reads the content of all blobs, slowly, and compares it with its digest: begins a round, or goes on with the one
-    /// that is not finished, and returns at its end. If no round is due, or another process is at it, it returns at once
-    /// and [says](ScrubReport::wait) when to come back.
+    /// that is not finished, and returns at its end. If no round is due, or another process is at it, it returns at
+    /// once, with [the time to wait](ScrubReport::wait) before the next call.
     ///
     /// Bytes that have their length and not their digest go into quarantine, as by a check that repairs: they are kept and
     /// never served again, and a push brings the blob back. Bytes that are gone or have another length are only reported:
     /// requests for them get 404, and a push brings them back to every repository. `observer` receives each finding. An
-    /// error of reading is no finding about content, and nothing is done about it.
+    /// error of reading is counted, and is no finding: it does not show that the content is wrong.
     ///
-    /// The place of the round is written down every now and then, so a restart goes on there. Memory is bounded. Cancel
+    /// The position of the round is recorded from time to time, so a restart continues there. Memory is bounded. Cancel
     /// safe: what was not written down is read again.
     ///
     /// # Errors
