@@ -747,6 +747,46 @@ async fn a_cancel_and_a_sweep_at_any_steps_of_a_commit_leave_no_blob_without_byt
     }
 }
 
+/// A commit, and at each of its steps a cancel by another process, a sweep, and a push of the same content by that process: the
+/// bytes that come after all of that are found without a listing.
+#[tokio::test]
+async fn bytes_that_come_after_a_cancel_and_another_push_are_swept() {
+    let content = content(1, 20_000);
+    for cancel_at in 0.. {
+        let backend = Faulty::new(ObjectStoreBackend::memory());
+        for call in 0..500 {
+            backend.fault_at(call, Fault::Delay(1));
+        }
+        let world = world(backend, None);
+        assert!(world.sweep().await.is_full, "the first one");
+        let other = Store::with_options(
+            Arc::clone(&world.backend),
+            Arc::clone(&world.clock) as _,
+            StoreOptions::default(),
+        );
+        let other = World {
+            store: Arc::new(other),
+            backend: Arc::clone(&world.backend),
+            clock: Arc::clone(&world.clock),
+            repository: world.repository.clone(),
+        };
+        let upload = world.upload(&content).await;
+        let digest = digest(&content);
+        let mut commit = pin!(world.storage().commit_upload(&upload, &digest));
+        if poll_times(commit.as_mut(), cancel_at).await.is_some() {
+            assert!(cancel_at > 10);
+            return;
+        }
+        drop(other.storage().cancel_upload(&upload).await);
+        other.sweep().await;
+        other.push(&content).await;
+        other.sweep().await;
+        drop(commit.await);
+        assert_eq!(other.bytes_after_sweep().await, 1, "cancelled at {cancel_at}");
+        other.assert_blob(&content).await;
+    }
+}
+
 /// Bytes that were completed to be hashed again are their session's, though no blob names them.
 async fn bytes_that_are_hashed_again_stay<B: Backend>(world: World<B>) {
     for size in SIZES {

@@ -131,6 +131,7 @@ on_each_backend! {
     a_restore_that_fails_at_any_call_is_repeated
     two_restores_at_once_are_one
     restores_beside_collectors_that_give_everything_up_are_whole_or_refused
+    a_restore_that_is_refused_takes_nothing_from_another_one
     the_history_is_listed_in_pages
 }
 
@@ -597,6 +598,55 @@ async fn two_restores_at_once_are_one<B: Backend>(world: World<B>) {
         assert_eq!(first.unwrap().manifest, second.unwrap().manifest);
         world.assert_whole("a", &image).await;
         world.assert_whole("a", &signature).await;
+        world.assert_sound(&format!("round {round}")).await;
+    }
+}
+
+/// Two indexes share their manifests. One restore gets the immutable tag, and the other one is refused in the middle.
+async fn a_restore_that_is_refused_takes_nothing_from_another_one<B: Backend>(world: World<B>) {
+    for round in 0..6 {
+        let mut images = Vec::new();
+        for seed in 0..4 {
+            images.push(push_image(world.storage(), "a", None, 10 * round + seed, 10).await);
+        }
+        let (one, all) = (format!("one{round}"), format!("all{round}"));
+        let manifests: Vec<_> = images.iter().collect();
+        let some = push_index(world.storage(), "a", &one, &manifests[1..]).await;
+        let index = push_index(world.storage(), "a", &all, &manifests).await;
+        for digest in [&some, &index]
+            .into_iter()
+            .chain(images.iter().map(|image| &image.digest))
+        {
+            world.delete_manifest("a", digest).await;
+        }
+        let restore = |digest: &Digest| RestoreTag {
+            digest: Some(digest.clone()),
+            is_immutable: true,
+            ..RestoreTag::new(tag(&format!("v{round}")))
+        };
+        let repository = name("a");
+        let first = async {
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            world.storage().restore_tag(&repository, restore(&some)).await
+        };
+        let second = world.storage().restore_tag(&repository, restore(&index));
+        let (first, second) = tokio::join!(first, second);
+        let whole = match (&first, &second) {
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => {
+                assert_eq!(error.code(), ErrorCode::TagConflict, "{error:?}");
+                if first.is_ok() {
+                    &manifests[1..]
+                } else {
+                    &manifests[..]
+                }
+            }
+            both => panic!("one gets the tag: {both:?}"),
+        };
+        for image in whole {
+            world.assert_whole("a", image).await;
+        }
         world.assert_sound(&format!("round {round}")).await;
     }
 }

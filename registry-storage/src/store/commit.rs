@@ -15,7 +15,7 @@ use super::mount::{GrantKeys, enter_grant, point_grant, publish_grant, withdraw_
 use super::quota::is_over_quota;
 use super::session::Session;
 use super::session_lock::HeldSession;
-use super::sweep::write_left_of_blob;
+use super::sweep::{Unnamed, write_left_of_blob, write_unnamed};
 use super::uploads::send_again;
 use super::{INLINE_BYTES, Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Backend, Condition, Durability, RecordTransaction, Transaction, Version};
@@ -238,6 +238,7 @@ impl Transaction for CommitUpload {
                 Offered::LookAt(unseen) => return Ok(Looked::LookAt(unseen)),
                 Offered::Refused(error) => {
                     withdraw_grant(records, &self.keys, entered, self.now).await?;
+                    self.leave_bytes(records).await?;
                     return Ok(Looked::Done(Err(error)));
                 }
             };
@@ -419,11 +420,17 @@ impl CommitUpload {
     /// open, but its bytes were proposed and are not used a second time.
     async fn finish(&self, records: &mut dyn RecordTransaction, is_used: bool) -> Result<(), Error> {
         for _ in 0..TRANSACTION_ATTEMPTS {
-            let Some(mut session) = self.read_session(records).await? else {
-                return Ok(());
-            };
-            let Ok(finished) = session.upload.clone().finished(self.digest.clone()) else {
-                return Ok(());
+            let session = self.read_session(records).await?;
+            let open = session.and_then(|session| {
+                let finished = session.upload.clone().finished(self.digest.clone()).ok()?;
+                Some((session, finished))
+            });
+            let Some((mut session, finished)) = open else {
+                return if is_used {
+                    Ok(())
+                } else {
+                    self.leave_bytes(records).await
+                };
             };
             session.upload = finished;
             session.record.has_left_bytes = !is_used && !self.is_inline();
@@ -435,6 +442,19 @@ impl CommitUpload {
             }
         }
         Ok(())
+    }
+
+    /// Writes down bytes that this commit may have completed after their session had ended: the sweep that looked at the session
+    /// found none.
+    async fn leave_bytes(&self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        if self.is_inline() {
+            return Ok(());
+        }
+        let left = Unnamed {
+            name: self.session.record.bytes.name.clone(),
+            blob: Some(self.digest.clone()),
+        };
+        write_unnamed(records, &[left], self.now).await
     }
 
     async fn read_session(&self, records: &mut dyn RecordTransaction) -> Result<Option<Session>, Error> {

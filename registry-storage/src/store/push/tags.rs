@@ -228,7 +228,9 @@ impl PushManifest {
             let Some(version) = records.put(&written.key, encode(&value, &[])?, condition).await? else {
                 return Ok(());
             };
-            let Some(restored) = restored else { return Ok(()) };
+            let Some(restored) = restored else {
+                return records.purge_if(&written.key, &version).await;
+            };
             // The tag names it still.
             if let Some(past) = &written.past {
                 records.remove(past).await?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry_core::quota::Amount;
-use registry_core::storage::{EndReason, Manifest, NewManifest, RestoreTag, RestoredTag};
+use registry_core::storage::{Manifest, NewManifest, RestoreTag, RestoredTag};
 use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag};
 
 use super::plan::{Allowed, Deleted, Plan, Planner, not_kept};
@@ -11,7 +11,7 @@ use crate::backend::{Backend, RecordEntry};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::pages::Values;
-use crate::record::{DeletedManifestRecord, ManifestRecord, PastTagRecord, TagRecord};
+use crate::record::{DeletedManifestRecord, PastTagRecord, TagRecord};
 use crate::store::Store;
 use crate::store::delete::parse_manifest;
 use crate::store::edge::{Found, read_cached};
@@ -89,8 +89,17 @@ impl<B: Backend> Store<B> {
             .push_all(repository, &steps, allowed, tagged, &mut pushed)
             .await;
         restored.manifests = pushed.len() as u64;
-        if outcome.is_err() {
-            self.take_back(repository, &pushed).await;
+        if let Err(error) = &outcome
+            && !pushed.is_empty()
+        {
+            // They stay: another restore or push may have been answered because they were there.
+            tracing::warn!(
+                %repository,
+                %error,
+                manifests = pushed.len(),
+                root = %restored.manifest.digest,
+                "a restore was refused after some manifests came back; they stay, and a repeated restore continues from there"
+            );
         }
         restored.digests = pushed;
         outcome.map(|()| restored)
@@ -236,27 +245,6 @@ impl<B: Backend> Store<B> {
             pushed.push(digest.clone());
         }
         self.push_manifest(repository, tagged).await
-    }
-
-    /// Deletes what a restore that was refused pushed, unless a tag names it by now. It is kept as before.
-    async fn take_back(&self, repository: &RepositoryName, pushed: &[Digest]) {
-        // An index goes before its manifests.
-        for digest in pushed.iter().rev() {
-            if let Err(error) = self.take_back_one(repository, digest).await {
-                tracing::warn!(%repository, %digest, %error, "a manifest of a refused restore stays without a tag");
-            }
-        }
-    }
-
-    async fn take_back_one(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
-        let manifest = Key::manifest(repository, digest);
-        let found = read_cached::<ManifestRecord>(&*self.backend, &manifest).await?;
-        let version = found.version().filter(|_| found.state().is_visible());
-        if let Some(version) = version.cloned() {
-            let keep = self.keep(EndReason::ManifestDeleted);
-            self.delete_untagged(repository, digest, version, keep).await?;
-        }
-        Ok(())
     }
 
     async fn new_manifest(&self, manifest: Manifest, allowed: Allowed) -> Result<NewManifest, Error> {
