@@ -411,6 +411,7 @@ async fn pages_have_each_repository_once() {
 async fn a_cycle_that_was_overtaken_writes_nothing_about_a_repository_that_is_gone() {
     for stop in 1.. {
         let world = memory();
+        world.step();
         push_blob(world.storage(), "a", &Bytes::from_static(b"alone")).await;
         world.cycle().await;
         push_blob(world.storage(), "a", &Bytes::from_static(b"another")).await;
@@ -425,6 +426,40 @@ async fn a_cycle_that_was_overtaken_writes_nothing_about_a_repository_that_is_go
         let visible = |(_, value): &(Key, Bytes)| value.len() % 8 == 2;
         assert!(!world.records().await.iter().any(visible), "{stop}");
         if is_done {
+            assert!(stop > 10);
+            return;
+        }
+    }
+}
+
+/// A cycle is overtaken at each of its calls by a push and the cycle of another process, which counts more and removes the mark.
+#[tokio::test]
+async fn a_cycle_that_was_overtaken_by_another_one_does_not_have_the_last_word() {
+    for stop in 1.. {
+        let world = memory();
+        world.step();
+        push_blob(world.storage(), "a", &Bytes::from_static(b"one")).await;
+        world.cycle().await;
+        push_blob(world.storage(), "a", &Bytes::from_static(b"two")).await;
+        let mut cycle = pin!(world.cycle());
+        let is_done = poll_times(cycle.as_mut(), stop).await.is_some();
+        let pushed = push_image(world.storage(), "a", Some("t"), 1, LARGE).await;
+        world.cycle().await;
+        if !is_done {
+            cycle.await;
+        }
+        let counted = world.counted().await;
+        let exact = world.exact().await;
+        let counted = &counted["a"];
+        assert!(
+            counted.is_changed || counted.usage.blobs == exact["a"].blobs,
+            "stopped at {stop}: {counted:?} {exact:?}"
+        );
+        world.cycle().await;
+        world.assert_counted(&format!("stopped at {stop}")).await;
+        world.delete_manifest("a", &pushed.digest).await;
+        if is_done {
+            assert!(stop > 10);
             return;
         }
     }

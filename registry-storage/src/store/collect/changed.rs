@@ -141,13 +141,14 @@ impl<B: Backend> Store<B> {
                 .await?
         };
         report.repositories += 1;
+        let before = self.counted_before(repository).await?;
         let collected = self.collect_grants(cycle, repository, report).await?;
         report.unreadable_repositories += u64::from(collected.is_none());
         if cycle.is_dry_run {
             return Ok(());
         }
         if let Some(collected) = &collected {
-            self.write_collected(repository, collected.usage, mark.now)
+            self.write_collected(repository, before, collected.usage, mark.now)
                 .await?;
         }
         match (collected.is_some_and(|collected| collected.is_settled), taken) {

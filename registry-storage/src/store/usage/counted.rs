@@ -6,8 +6,9 @@ use super::{CountedRepository, RepositoryUsage};
 use crate::backend::{Again, Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::chain::State;
 use crate::key::Key;
-use crate::record::{SharedBlobs, Stamp, UsageRecord, state_of_size};
-use crate::store::edge::{Found, read_cached, write};
+use crate::record::{SharedBlobs, Stamp, UsageRecord};
+use crate::store::collect::mark_changed;
+use crate::store::edge::{Found, write};
 use crate::store::{BlobCount, Store};
 
 impl UsageRecord {
@@ -53,11 +54,34 @@ impl UsageRecord {
     }
 }
 
+/// What was written down about a repository before it is counted anew.
+pub(in crate::store) struct CountedBefore {
+    /// `None` if nothing is, or if it cannot be read.
+    record: Option<UsageRecord>,
+    unchanged: Condition,
+}
+
 impl<B: Backend> Store<B> {
+    /// Returns what is written down about a repository. Whoever counts it reads this **before** it counts: so it notices that
+    /// another process, which may have seen more, wrote meanwhile.
+    pub(in crate::store) async fn counted_before(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<CountedBefore, Error> {
+        let stored = self.backend.get(&Key::usage(repository)).await?;
+        let unchanged = stored.as_ref().map_or(Condition::Absent, |stored| {
+            Condition::Matches(stored.version.clone())
+        });
+        let record = Found::<UsageRecord>::new(stored.as_ref()).ok();
+        let record = record.and_then(Found::visible).map(|(record, _)| record);
+        Ok(CountedBefore { record, unchanged })
+    }
+
     /// Writes down what a cycle found in a repository: its blobs and manifests, unless it never had a blob.
     pub(in crate::store) async fn write_collected(
         &self,
         repository: &RepositoryName,
+        before: CountedBefore,
         found: Option<RepositoryUsage>,
         counted: Timestamp,
     ) -> Result<(), Error> {
@@ -68,32 +92,27 @@ impl<B: Backend> Store<B> {
             },
             None => self.count_repository(repository, false).await?,
         };
-        self.write_usage(repository, &usage, counted).await
+        self.write_usage(repository, before, &usage, counted).await
     }
 
     /// Counts what a repository shares with others, and writes it down.
     pub(in crate::store) async fn count_shared(&self, repository: &RepositoryName) -> Result<(), Error> {
         let counted = self.clock.now();
+        let before = self.counted_before(repository).await?;
         let usage = self.count_repository(repository, true).await?;
-        self.write_usage(repository, &usage, counted).await
+        self.write_usage(repository, before, &usage, counted).await
     }
 
     /// Writes down what a repository has, if that is not what is written. What it shares is kept if `usage` does not say it.
     async fn write_usage(
         &self,
         repository: &RepositoryName,
+        before: CountedBefore,
         usage: &RepositoryUsage,
         counted: Timestamp,
     ) -> Result<(), Error> {
-        // One that cannot be read is written anew.
-        let key = Key::usage(repository);
-        let before = read_cached::<UsageRecord>(&*self.backend, &key).await.ok();
-        let before = before.and_then(Found::visible).map(|(before, _)| before);
         if usage.is_nothing() {
-            return match before {
-                Some(_) => self.forget_usage(repository).await,
-                None => Ok(()),
-            };
+            return self.forget_counted(repository, before).await;
         }
         let shared = match usage.shared {
             Some(BlobCount { blobs, bytes }) => Some(SharedBlobs {
@@ -101,27 +120,37 @@ impl<B: Backend> Store<B> {
                 bytes,
                 counted,
             }),
-            None => before.as_ref().and_then(|before| before.shared),
+            None => before.record.as_ref().and_then(|before| before.shared),
         };
         let new = UsageRecord::new(usage, shared, counted);
         let is_same = |before: &UsageRecord| {
             let is_counted_again = usage.shared.is_some() && before.shared.is_none();
             before.usage() == new.usage() && !is_counted_again
         };
-        if before.as_ref().is_some_and(is_same) {
+        if before.record.as_ref().is_some_and(is_same) {
             return Ok(());
         }
         let write = WriteUsage {
             repository: repository.clone(),
             record: new,
+            unchanged: before.unchanged,
         };
         self.backend.transact(Durability::Deferred, write).await
     }
 
     /// Forgets what a repository had.
     pub(in crate::store) async fn forget_usage(&self, repository: &RepositoryName) -> Result<(), Error> {
+        let before = self.counted_before(repository).await?;
+        self.forget_counted(repository, before).await
+    }
+
+    async fn forget_counted(&self, repository: &RepositoryName, before: CountedBefore) -> Result<(), Error> {
+        if before.record.is_none() {
+            return Ok(());
+        }
         let forget = ForgetUsage {
             repository: repository.clone(),
+            unchanged: before.unchanged,
             now: self.clock.now(),
         };
         self.backend.transact(Durability::Deferred, forget).await
@@ -133,6 +162,7 @@ impl<B: Backend> Store<B> {
 struct WriteUsage {
     repository: RepositoryName,
     record: UsageRecord,
+    unchanged: Condition,
 }
 
 impl Transaction for WriteUsage {
@@ -143,12 +173,15 @@ impl Transaction for WriteUsage {
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        // The last writer wins. What it missed has marked the repository, and is counted by the next cycle.
         let key = Key::usage(&self.repository);
-        write(records, &key, &self.record, &[], Condition::Any).await?;
+        let written = write(records, &key, &self.record, &[], self.unchanged).await?;
+        let Some(version) = written else {
+            return count_again(records, &self.repository, self.record.counted).await;
+        };
         let all = Key::all_of_repository(&self.repository);
         if records.list(&all, None, 1).await?.is_empty() {
-            forget(records, &self.repository, self.record.counted).await?;
+            let unchanged = Condition::Matches(version);
+            forget(records, &self.repository, unchanged, self.record.counted).await?;
         }
         Ok(())
     }
@@ -157,6 +190,7 @@ impl Transaction for WriteUsage {
 #[derive(Clone)]
 struct ForgetUsage {
     repository: RepositoryName,
+    unchanged: Condition,
     now: Timestamp,
 }
 
@@ -168,26 +202,33 @@ impl Transaction for ForgetUsage {
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
-        forget(records, &self.repository, self.now).await
+        forget(records, &self.repository, self.unchanged, self.now).await
     }
 }
 
 async fn forget(
     records: &mut dyn RecordTransaction,
     repository: &RepositoryName,
+    unchanged: Condition,
     now: Timestamp,
 ) -> Result<(), Error> {
     let key = Key::usage(repository);
-    let stat = records.stat(&key).await?;
-    if !stat.is_some_and(|stat| state_of_size(stat.size).is_visible()) {
-        return Ok(());
-    }
     let dead = UsageRecord {
         state: State::Dead,
         ..UsageRecord::new(&RepositoryUsage::default(), None, now)
     };
-    if let Some(version) = write(records, &key, &dead, &[], Condition::Any).await? {
-        records.purge_if(&key, &version).await?;
+    match write(records, &key, &dead, &[], unchanged).await? {
+        Some(version) => records.purge_if(&key, &version).await,
+        None => count_again(records, repository, now).await,
     }
-    Ok(())
+}
+
+/// Lets the next cycle count a repository that two counted at the same time: nobody knows who saw more, and the cycle that was
+/// faster may have removed the mark.
+async fn count_again(
+    records: &mut dyn RecordTransaction,
+    repository: &RepositoryName,
+    now: Timestamp,
+) -> Result<(), Error> {
+    mark_changed(records, &Key::changed(repository), now).await
 }
