@@ -5,6 +5,8 @@ use std::time::Duration;
 use registry_core::storage::{ManifestStorage as _, RestoreTag, TagCondition};
 use registry_core::{ErrorCode, Tag};
 
+use registry_storage::Maintenance as _;
+
 use super::Client;
 use super::work::Work;
 use crate::contents::Image;
@@ -56,6 +58,25 @@ impl Client {
             }
             has_children = true;
         }
+    }
+
+    pub(super) async fn push_all(&mut self) {
+        let repository = self.repository();
+        for (at, image) in self.world.images.iter().enumerate() {
+            let mut new = image.new.clone();
+            new.tags.push(own_tag(at));
+            self.process.put_manifest(&repository, new).await.unwrap();
+        }
+    }
+
+    /// Records a pull, after which retention keeps the tag.
+    pub(super) async fn pull(&mut self, at: usize) {
+        let repository = self.repository();
+        let digest = self.world.images[at].new.manifest.digest.clone();
+        let pulled = std::slice::from_ref(&digest);
+        self.process.record_pulls(&repository, pulled).await.unwrap();
+        let kept = (repository, own_tag(at), digest);
+        self.world.pushed.lock().unwrap().insert(kept);
     }
 
     /// Pushes a manifest as a client does that does not send what is missing.

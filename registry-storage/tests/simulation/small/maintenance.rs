@@ -9,6 +9,7 @@ use registry_core::retention::{KeepRule, Retention, RetentionPolicy};
 use registry_storage::{DeleteRepositoryOptions, Maintenance as _, RetainOptions, SweepOptions};
 
 use super::Client;
+use super::work::Work;
 
 impl Client {
     pub(super) async fn collect(&self) {
@@ -27,11 +28,19 @@ impl Client {
         self.process.sweep(&options).await.unwrap();
     }
 
-    /// Drops the tags that were pushed before the world began, and the manifests without one.
-    pub(super) async fn retain(&self) {
-        self.world.clock.advance(Duration::from_millis(1));
+    pub(super) async fn record_pulls(&self) {
+        let retention = self.retention();
+        let begun = self.process.begin_recording_pulls(&retention, false);
+        begun.await.unwrap();
+    }
+
+    /// Keeps the tags that were pushed, or pulled, since the world began.
+    fn retention(&self) -> Retention {
+        let lately = Some(super::BEFORE / 2);
+        let is_about_pulls = self.world.work == Work::Pulls;
         let newer = KeepRule {
-            pushed_within: Some(super::BEFORE / 2),
+            pushed_within: lately.filter(|_| !is_about_pulls),
+            pulled_within: lately.filter(|_| is_about_pulls),
             ..KeepRule::default()
         };
         let policy = RetentionPolicy {
@@ -41,10 +50,16 @@ impl Client {
             untagged: Some(Duration::ZERO),
             pulled_within: None,
         };
-        let retention = Retention {
+        Retention {
             policies: vec![policy],
             immutable: Vec::new(),
-        };
+        }
+    }
+
+    /// Drops the tags that were pushed before the world began, and the manifests without one.
+    pub(super) async fn retain(&self) {
+        self.world.clock.advance(Duration::from_millis(1));
+        let retention = self.retention();
         let options = RetainOptions::new(Arc::new(retention), &crate::collecting());
         self.process.retain(&options, &()).await.unwrap();
     }

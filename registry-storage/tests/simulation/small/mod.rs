@@ -231,6 +231,9 @@ impl Client {
             Op::SweepAll => self.sweep_all().await,
             Op::Count => self.count().await,
             Op::Retain => self.retain().await,
+            Op::PushAll => self.push_all().await,
+            Op::RecordPulls => self.record_pulls().await,
+            Op::Pull(at) => self.pull(at).await,
             Op::DeleteRepository => self.delete_repository().await,
         }
         if self.world.is_told {

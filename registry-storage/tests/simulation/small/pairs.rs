@@ -1,4 +1,4 @@
-//! One client stops before each write and each listing, and two others make a request each, at one of these stops. All pairs of
+//! One client stops before each write and each listing, and two others make requests, each of them at one of these stops. All pairs of
 //! stops come, so what needs two requests at two moments is found for certain.
 
 use std::sync::Arc;
@@ -24,18 +24,18 @@ struct Meeting {
     before: &'static [Op],
     slow: &'static [Op],
     /// The requests of the others, in the order in which they begin.
-    quick: [Op; 2],
+    quick: [&'static [Op]; 2],
     /// How often the slow client stops, about.
     stops: u64,
 }
 
-const MEETINGS: [Meeting; 10] = [
+const MEETINGS: [Meeting; 13] = [
     // A sweep of everything, and an upload.
     Meeting {
         work: Work::Digests,
         before: &[Op::Append],
         slow: &[Op::SweepAll],
-        quick: [Op::CommitWrongly, Op::Commit(0)],
+        quick: [&[Op::CommitWrongly], &[Op::Commit(0)]],
         stops: 14,
     },
     // The commit of an upload that is cancelled, and whose bytes are swept.
@@ -43,7 +43,7 @@ const MEETINGS: [Meeting; 10] = [
         work: Work::Digests,
         before: &[Op::Append],
         slow: &[Op::Commit(1)],
-        quick: [Op::Cancel, Op::SweepAll],
+        quick: [&[Op::Cancel], &[Op::SweepAll]],
         stops: 11,
     },
     // The commits of an upload by two digests.
@@ -51,7 +51,7 @@ const MEETINGS: [Meeting; 10] = [
         work: Work::Digests,
         before: &[Op::Append],
         slow: &[Op::Commit(0)],
-        quick: [Op::Commit(1), Op::Commit(1)],
+        quick: [&[Op::Commit(1)], &[Op::Commit(1)]],
         stops: 10,
     },
     // A push that takes a tag back to a manifest that is deleted.
@@ -59,7 +59,7 @@ const MEETINGS: [Meeting; 10] = [
         work: Work::Refusals,
         before: &[Op::PushOldTo(0)],
         slow: &[Op::PushImmutable],
-        quick: [Op::PushOldTo(1), Op::DeleteOld],
+        quick: [&[Op::PushOldTo(1)], &[Op::DeleteOld]],
         stops: 9,
     },
     // Two cycles, and a manifest that is pushed and deleted.
@@ -67,7 +67,7 @@ const MEETINGS: [Meeting; 10] = [
         work: Work::KeptOne,
         before: &[Op::PushBlob],
         slow: &[Op::Collect, Op::Collect],
-        quick: [Op::PushImage, Op::DeleteImage],
+        quick: [&[Op::PushImage], &[Op::DeleteImage]],
         stops: 34,
     },
     // Two cycles in step, and a push.
@@ -75,7 +75,7 @@ const MEETINGS: [Meeting; 10] = [
         work: Work::Children,
         before: &[Op::PushBlob],
         slow: &[Op::Collect],
-        quick: [Op::SlowCollect, Op::PushImage],
+        quick: [&[Op::SlowCollect], &[Op::PushImage]],
         stops: 17,
     },
     // A push that is refused because a child is missing, and cycles.
@@ -83,7 +83,7 @@ const MEETINGS: [Meeting; 10] = [
         work: Work::Incomplete,
         before: &[Op::PushBlob, Op::Collect],
         slow: &[Op::PushIncomplete],
-        quick: [Op::Collect, Op::Collect],
+        quick: [&[Op::Collect], &[Op::Collect]],
         stops: 3,
     },
     // A grant that comes and goes while another push makes it.
@@ -91,7 +91,7 @@ const MEETINGS: [Meeting; 10] = [
         work: Work::Children,
         before: &[],
         slow: &[Op::PushBlob],
-        quick: [Op::PushBlob, Op::DeleteBlob],
+        quick: [&[Op::PushBlob], &[Op::DeleteBlob]],
         stops: 10,
     },
     // A delete of a repository that is empty by now, and pushes.
@@ -99,15 +99,39 @@ const MEETINGS: [Meeting; 10] = [
         work: Work::Repository,
         before: &[Op::PushOldTo(0), Op::DeleteOld],
         slow: &[Op::DeleteRepository],
-        quick: [Op::PushImage, Op::PushImage],
+        quick: [&[Op::PushImage], &[Op::PushImage]],
         stops: 22,
+    },
+    // A mount of a blob that is deleted and collected.
+    Meeting {
+        work: Work::Blobs,
+        before: &[Op::PushBlob, Op::Collect],
+        slow: &[Op::Mount],
+        quick: [&[Op::DeleteBlob, Op::Collect], &[Op::Collect]],
+        stops: 6,
+    },
+    // A delete of a manifest, and cycles.
+    Meeting {
+        work: Work::Children,
+        before: &[Op::PushBlob, Op::PushOldTo(0), Op::Collect],
+        slow: &[Op::DeleteOld],
+        quick: [&[Op::Collect], &[Op::Collect]],
+        stops: 6,
+    },
+    // Pulls that two processes record, before retention asks for them.
+    Meeting {
+        work: Work::Pulls,
+        before: &[Op::RecordPulls, Op::PushAll],
+        slow: &[Op::Pull(0)],
+        quick: [&[Op::Pull(1)], &[Op::Pull(1)]],
+        stops: 3,
     },
     // A push that a quota counts, and a count.
     Meeting {
         work: Work::Quota,
         before: &[Op::PushBlob, Op::Count],
         slow: &[Op::PushImage],
-        quick: [Op::Count, Op::Count],
+        quick: [&[Op::Count], &[Op::Count]],
         stops: 24,
     },
 ];
@@ -143,18 +167,23 @@ pub(crate) async fn run(seed: u64) -> u64 {
             slow.perform(*op).await;
         }
     };
-    let at_stop = async |number: usize, op: Op| {
+    let at_stop = async |number: usize, ops: &[Op]| {
         let mut client = world.client(number, seed);
-        if op == Op::SlowCollect {
+        if ops.contains(&Op::SlowCollect) {
             Schedule::stop_everywhere(client.process.backend());
         }
         crate::wait(Schedule::STOP * stops[number - 1] + 1).await;
-        client.perform(op).await;
+        for op in ops {
+            client.perform(*op).await;
+        }
     };
     let [one, two] = meeting.quick;
     tokio::join!(slow_requests, at_stop(1, one), at_stop(2, two));
     for process in &world.processes {
         process.backend().heal();
+    }
+    if meeting.work == Work::Pulls {
+        world.client(0, seed).perform(Op::Retain).await;
     }
     world.assert_end(true).await;
     world.calls()

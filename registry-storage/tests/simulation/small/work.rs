@@ -38,6 +38,12 @@ pub(super) enum Op {
     PushImmutable,
     /// Applies a retention policy.
     Retain,
+    /// Pushes each manifest and its tag.
+    PushAll,
+    /// Begins to record pulls.
+    RecordPulls,
+    /// Records a pull of the manifest with this number.
+    Pull(usize),
     DeleteRepository,
     /// Deletes the first manifest.
     DeleteOld,
@@ -84,6 +90,8 @@ pub(super) enum Work {
     KeptOne,
     /// A manifest of which a child is missing.
     Incomplete,
+    /// Tags that retention drops, unless they are pulled.
+    Pulls,
 }
 
 /// Those with the rarest orders come most often.
@@ -155,7 +163,7 @@ impl Work {
             Self::Same => &[&[PushImage, DeleteImage]],
             Self::Retention => &[&[PushImage, PushImage], &[PushImage, PushImage, Retain]],
             Self::Repository => &[&[PushImage], &[PushImage, PushImage]],
-            Self::Digests | Self::KeptOne | Self::Incomplete => &[],
+            Self::Digests | Self::KeptOne | Self::Incomplete | Self::Pulls => &[],
         }
     }
 
@@ -217,7 +225,7 @@ impl Work {
                 (&[DeleteRepository], 2),
                 (&[Collect], 2),
             ],
-            Self::Digests | Self::KeptOne | Self::Incomplete => &[],
+            Self::Digests | Self::KeptOne | Self::Incomplete | Self::Pulls => &[],
         }
     }
 
@@ -273,7 +281,7 @@ impl Work {
     /// Small blobs, which are in their records, or large ones.
     pub(super) fn blobs(self, random: &mut Random) -> Vec<Blob> {
         let sizes: &[usize] = match self {
-            Self::Tags | Self::Refusals | Self::Retention | Self::Repository => &[],
+            Self::Tags | Self::Refusals | Self::Retention | Self::Repository | Self::Pulls => &[],
             Self::Uploads => &[20_000],
             Self::Digests => return both_digests(20_000),
             Self::Blobs => &[[10, 20_000][random.below(2)]],
@@ -312,7 +320,7 @@ impl Work {
         };
         match self {
             Self::Blobs | Self::Uploads | Self::Digests => Vec::new(),
-            Self::Tags | Self::Refusals | Self::Retention | Self::Repository => {
+            Self::Tags | Self::Refusals | Self::Retention | Self::Repository | Self::Pulls => {
                 vec![image("one", &[]), image("two", &[])]
             }
             Self::KeptOne => vec![image("one", &[0])],
