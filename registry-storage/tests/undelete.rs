@@ -695,6 +695,29 @@ async fn restores_beside_collectors_that_give_everything_up_are_whole_or_refused
     assert!(restored > 0, "{restored} {refused}");
 }
 
+/// A delete of a signature is cut at any call, and the signature is pushed again before the sweeper ends that delete.
+#[tokio::test]
+async fn a_push_after_a_delete_that_was_cut_leaves_no_entry_of_what_is_gone() {
+    for cut in 0.. {
+        let world = world(ObjectStoreBackend::memory(), None);
+        let image = push_image(world.storage(), "a", Some("t"), 1, 10).await;
+        let signature = push_referrer(world.storage(), "a", &image, 2).await;
+        world.step();
+        let is_done = {
+            let mut delete = pin!(world.try_delete_manifest("a", &signature.digest));
+            poll_times(delete.as_mut(), cut).await.is_some()
+        };
+        let again = push_referrer(world.storage(), "a", &image, 2).await;
+        assert_eq!(again.digest, signature.digest);
+        world.settle().await;
+        world.assert_sound(&format!("cut at {cut}")).await;
+        if is_done {
+            assert!(cut > 5);
+            return;
+        }
+    }
+}
+
 async fn the_history_is_listed_in_pages<B: Backend>(world: World<B>) {
     for (repository, moves) in [("a", 5_u64), ("a/b", 1)] {
         for seed in 0..=moves {

@@ -45,7 +45,11 @@ impl PushManifest {
                 });
             }
             (Enter::Join, Some(incarnation)) => (incarnation, manifest.version().cloned()),
-            (Enter::Create, _) | (_, None) => {
+            (Enter::Create, dead) | (_, dead @ None) => {
+                // The delete of that incarnation may have died before it removed this, and the record that names it goes now.
+                if let Some(dead) = dead {
+                    self.remove_referrer(records, &dead).await?;
+                }
                 let incarnation = unique().simple().to_string();
                 let pending = self.record(State::Pending, &incarnation);
                 let bytes = &self.new.manifest.bytes;
