@@ -162,6 +162,12 @@ impl OpenStorage {
         let sweeps = maintenance.upload_purging.interval;
         let interval = sweeps.map_or(USUAL_INTERVAL, |interval| interval.0);
         let policies = Arc::clone(&applied.retention.borrow());
+        if is_read_only && policies.uses_pulls() {
+            tracing::warn!(
+                "nothing can be written, so pulls are not recorded; if that lasts for an hour, everything counts as pulled when \
+                 pulls are recorded again"
+            );
+        }
         let recorder =
             (!is_read_only).then(|| PullRecorder::start(Arc::clone(&store), policies, PULLS_INTERVAL));
         let storage = Arc::clone(&store) as Arc<dyn Storage>;

@@ -137,8 +137,8 @@ pub use crate::quotas::{QuotaAdmission, QuotaCounter};
 pub use crate::scrubber::Scrubber;
 pub use crate::store::{
     BlobCount, CollectOptions, CollectReport, Contents, CountedPage, CountedRepository,
-    DeleteRepositoryOptions, DeletedCount, LargestRepositories, QuotaUsage, RepositoryUsage, RetainOptions,
-    RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store, StoreOptions, SweepOptions, SweepReport,
-    check,
+    DeleteRepositoryOptions, DeletedCount, LargestRepositories, NotedPulls, QuotaUsage, RepositoryUsage,
+    RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store, StoreOptions, SweepOptions,
+    SweepReport, check,
 };
 pub use crate::sweeper::Sweeper;

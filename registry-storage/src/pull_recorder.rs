@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::background::Background;
 use crate::maintenance::Maintenance;
+use crate::store::NotedPulls;
 
 /// How many manifests are remembered at once, of all repositories: some 10 MB.
 const REMEMBERED_MANIFESTS: usize = 50_000;
@@ -38,7 +39,10 @@ const LAST_FLUSH: Duration = Duration::from_secs(10);
 ///
 /// If no policy asks for pulls, it forgets the recorded ones, because those that follow will be unknown. Processes that share a
 /// store have to ask for the pulls of the same repositories. Of those that do not, each begins anew, or ends the recording, so
-/// that nothing counts as pulled too long ago, and logs a warning.
+/// that nothing counts as pulled too long ago, and logs a warning. If none recorded for an hour, another process may have served
+/// without it, so recording begins anew, too.
+///
+/// Retention in the same process also knows of the pulls that are not written down yet.
 #[derive(Debug)]
 pub struct PullRecorder {
     pulls: Arc<Pulls>,
@@ -50,6 +54,10 @@ impl PullRecorder {
     #[must_use]
     pub fn start(store: Arc<dyn Maintenance>, retention: Arc<Retention>, interval: Duration) -> Self {
         let pulls = Arc::new(Pulls::new(store, retention));
+        if pulls.retention.uses_pulls() {
+            let noted = Arc::downgrade(&pulls);
+            pulls.store.add_pull_recorder(noted);
+        }
         let task = Background::start(record(Arc::clone(&pulls), interval));
         Self { pulls, task }
     }
@@ -140,19 +148,26 @@ async fn flush(pulls: &Pulls) -> Result<(), registry_core::Error> {
         return pulls.store.end_recording_pulls().await.map(drop);
     }
     let (store, (waiting, forgotten)) = (&*pulls.store, pulls.waiting());
-    // Another process may have ended the recording, or may record the pulls of other repositories.
+    for (repository, digests) in waiting {
+        let at = store.record_pulls(&repository, &digests).await?;
+        pulls.written(&repository, &digests, at);
+    }
+    // Only what is written down is recorded. Another process may have ended the recording, or may record the pulls of other
+    // repositories.
     let has_begun = store
         .begin_recording_pulls(&pulls.retention, forgotten > 0)
         .await?;
-    if pulls.begun(forgotten) && has_begun && forgotten == 0 {
+    let had_begun = pulls.begun(forgotten);
+    if has_begun && !had_begun {
+        tracing::info!(
+            "recording of pulls begins: everything counts as pulled now, because nobody recorded pulls before"
+        );
+    }
+    if has_begun && had_begun && forgotten == 0 {
         tracing::warn!(
             "another server on this storage has retention policies that ask for the pulls of other repositories, or of none, so \
              everything counts as pulled now; until all have the same policies, nothing is dropped because it was not pulled"
         );
-    }
-    for (repository, digests) in waiting {
-        let at = store.record_pulls(&repository, &digests).await?;
-        pulls.written(&repository, &digests, at);
     }
     Ok(())
 }
@@ -174,6 +189,8 @@ struct Batch {
     manifests: usize,
     /// How many pulls were not remembered, because there were too many.
     forgotten: u64,
+    /// Since when none was forgotten.
+    noted_since: Timestamp,
 }
 
 impl Batch {
@@ -189,10 +206,14 @@ impl Batch {
 
 impl Pulls {
     fn new(store: Arc<dyn Maintenance>, retention: Arc<Retention>) -> Self {
+        let batch = Batch {
+            noted_since: store.now(),
+            ..Batch::default()
+        };
         Self {
             store,
             retention,
-            batch: Mutex::default(),
+            batch: Mutex::new(batch),
             is_full: Notify::new(),
         }
     }
@@ -227,6 +248,7 @@ impl Pulls {
         }
         if batch.manifests >= REMEMBERED_MANIFESTS {
             batch.forgotten += 1;
+            batch.noted_since = self.store.now();
             self.is_full.notify_one();
             return;
         }
@@ -271,6 +293,19 @@ impl Pulls {
 fn is_precise(written: Timestamp, now: Timestamp) -> bool {
     let passed = now.0.checked_sub(written.0).map(Duration::from_millis);
     passed.is_some_and(|passed| passed < PULL_PRECISION)
+}
+
+impl NotedPulls for Pulls {
+    fn since(&self) -> Timestamp {
+        self.batch().noted_since
+    }
+
+    fn waiting_of(&self, repository: &RepositoryName) -> Vec<Digest> {
+        let batch = self.batch();
+        let manifests = batch.repositories.get(repository).into_iter().flatten();
+        let waiting = manifests.filter(|(_, written)| written.is_none());
+        waiting.map(|(digest, _)| digest.clone()).collect()
+    }
 }
 
 impl fmt::Debug for Pulls {

@@ -20,6 +20,7 @@ use crate::support::images::{Image, name, push_image, push_index, tag};
 use crate::support::tamper::put_raw;
 use crate::support::world::{World, world};
 
+const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// Keeps what was used in ten days; manifests without a tag for a day.
@@ -46,10 +47,11 @@ fn options() -> RetainOptions {
 }
 
 impl<B: Backend> World<B> {
-    /// Begins to record pulls; with `is_anew`, everything counts as pulled now.
-    async fn begin_recording(&self, is_anew: bool) {
-        let begun = self.store.begin_recording_pulls(&retention(), is_anew).await;
-        begun.unwrap();
+    /// Returns a server that began to record pulls, and misses none until it is dropped.
+    async fn serve(&self) -> PullRecorder {
+        let recorder = self.recorder();
+        recorder.flush().await.unwrap();
+        recorder
     }
 
     fn recorder(&self) -> PullRecorder {
@@ -115,12 +117,16 @@ on_each_backend! {
     a_server_goes_on_after_one_without_the_policy
     with_other_repositories_recording_begins_anew
     of_two_processes_the_newest_pull_counts
+    after_a_gap_recording_begins_anew
+    one_of_several_that_record_is_enough
+    a_pull_counts_before_it_is_written
+    a_pull_of_what_came_back_counts
     what_is_gone_is_forgotten
     a_record_that_cannot_be_read_makes_nothing_seem_older
 }
 
 async fn what_is_pulled_stays_and_the_rest_goes<B: Backend>(world: World<B>) {
-    world.begin_recording(false).await;
+    let _server = world.serve().await;
     for (seed, tag) in [(1, "v1"), (2, "v2"), (3, "v3")] {
         push_image(world.storage(), "a", Some(tag), seed, 100).await;
     }
@@ -154,7 +160,7 @@ async fn what_is_pulled_stays_and_the_rest_goes<B: Backend>(world: World<B>) {
 }
 
 async fn what_counts_as_a_pull<B: Backend>(world: World<B>) {
-    world.begin_recording(false).await;
+    let _server = world.serve().await;
     let mut images = Vec::new();
     for (seed, tag) in [(1, "get"), (2, "head"), (3, "digest-get"), (4, "digest-head")] {
         images.push(push_image(world.storage(), "a", Some(tag), seed, 100).await);
@@ -178,10 +184,11 @@ async fn nothing_goes_while_pulls_are_not_recorded<B: Backend>(world: World<B>) 
         (world.judge().await.pulls_since, world.kept_tags().await.len()),
         (None, 1)
     );
-    world.begin_recording(false).await;
+    let server = world.serve().await;
     world.pull(true, &[by_tag("v1")]).await;
     world.clock.advance(9 * DAY);
     assert_eq!(world.kept_tags().await, ["v1"]);
+    server.shutdown().await;
     // A server without such a policy serves, so pulls are missed.
     let off = PullRecorder::start(Arc::clone(&world.store) as _, Arc::default(), DAY);
     let storage = off.observe(Arc::clone(&world.store) as _);
@@ -194,13 +201,17 @@ async fn nothing_goes_while_pulls_are_not_recorded<B: Backend>(world: World<B>) 
         (world.judge().await.pulls_since, world.kept_tags().await.len()),
         (None, 1)
     );
-    world.begin_recording(false).await;
+    let _server = world.serve().await;
     world.clock.advance(9 * DAY);
     assert_eq!(world.kept_tags().await, ["v1"]);
     world.clock.advance(2 * DAY);
     assert_eq!(world.kept_tags().await, [""; 0]);
     // Too much was pulled.
-    world.begin_recording(true).await;
+    world
+        .store
+        .begin_recording_pulls(&retention(), true)
+        .await
+        .unwrap();
     assert_eq!(world.kept_tags().await, ["v1"]);
     world.assert_sound("at the end").await;
 }
@@ -255,7 +266,7 @@ async fn with_other_repositories_recording_begins_anew<B: Backend>(world: World<
 }
 
 async fn of_two_processes_the_newest_pull_counts<B: Backend>(world: World<B>) {
-    world.begin_recording(false).await;
+    let _server = world.serve().await;
     let tags: Vec<String> = (0..8).map(|seed| format!("v{seed}")).collect();
     for (seed, tag) in tags.iter().enumerate() {
         push_image(world.storage(), "a", Some(tag), seed as u64, 100).await;
@@ -284,8 +295,121 @@ async fn of_two_processes_the_newest_pull_counts<B: Backend>(world: World<B>) {
     world.assert_sound("at the end").await;
 }
 
+async fn after_a_gap_recording_begins_anew<B: Backend>(world: World<B>) {
+    let server = world.serve().await;
+    push_image(world.storage(), "a", Some("v1"), 1, 100).await;
+    let begun = world.judge().await.pulls_since;
+    world.clock.advance(20 * DAY);
+    server.shutdown().await;
+    // A restart.
+    world.clock.advance(HOUR / 2);
+    let server = world.serve().await;
+    assert_eq!(
+        (world.judge().await.pulls_since, world.kept_tags().await.len()),
+        (begun, 0)
+    );
+    server.shutdown().await;
+    // Perhaps a server that cannot write serves now. It is not known to a command that runs alone.
+    world.clock.advance(2 * HOUR);
+    assert_eq!(
+        (world.judge().await.pulls_since, world.kept_tags().await.len()),
+        (None, 1)
+    );
+    assert_eq!(world.retain().await.dropped_tags, 0);
+    let server = world.serve().await;
+    let since = world.judge().await.pulls_since.unwrap();
+    assert_eq!(since.since(begun.unwrap()), 20 * DAY + HOUR / 2 + 2 * HOUR);
+    world.clock.advance(9 * DAY);
+    assert_eq!(world.kept_tags().await, ["v1"]);
+    world.clock.advance(2 * DAY);
+    assert_eq!(world.kept_tags().await, [""; 0]);
+    server.shutdown().await;
+}
+
+async fn one_of_several_that_record_is_enough<B: Backend>(world: World<B>) {
+    push_image(world.storage(), "a", Some("v1"), 1, 100).await;
+    // Each call is of another process, which knows nothing of the pulls before.
+    let policies = retention();
+    let begin = || world.store.begin_recording_pulls(&policies, false);
+    assert!(begin().await.unwrap());
+    let begun = world.judge().await.pulls_since;
+    for _ in 0..12 * 24 {
+        world.clock.advance(HOUR);
+        assert!(!begin().await.unwrap());
+    }
+    assert_eq!(
+        (world.judge().await.pulls_since, world.kept_tags().await.len()),
+        (begun, 0)
+    );
+    world.clock.advance(HOUR + Duration::from_millis(1));
+    assert!(begin().await.unwrap());
+    assert_eq!(world.kept_tags().await, ["v1"]);
+}
+
+async fn a_pull_counts_before_it_is_written<B: Backend>(world: World<B>) {
+    let server = world.serve().await;
+    let storage = server.observe(Arc::clone(&world.store) as _);
+    let untagged = push_image(world.storage(), "a", None, 2, 100).await;
+    push_image(world.storage(), "a", Some("v1"), 1, 100).await;
+    world.clock.advance(20 * DAY);
+    for reference in [by_tag("v1"), by_digest(&untagged)] {
+        storage.get_manifest(&name("a"), &reference).await.unwrap();
+    }
+    assert_eq!(world.record().await, None);
+    let report = world.retain().await;
+    assert_eq!((report.dropped_tags, report.condemned_manifests), (0, 0));
+    server.shutdown().await;
+}
+
+/// Manifests are deleted, and pushed again soon.
+async fn a_pull_of_what_came_back_counts<B: Backend>(world: World<B>) {
+    let server = world.serve().await;
+    let storage = server.observe(Arc::clone(&world.store) as _);
+    push_image(world.storage(), "a", Some("v1"), 1, 100).await;
+    world.clock.advance(20 * DAY);
+    for is_whole_repository in [false, true] {
+        let image = push_image(world.storage(), "a", None, 2, 100).await;
+        let pull = async || {
+            storage
+                .get_manifest(&name("a"), &by_digest(&image))
+                .await
+                .unwrap();
+            server.flush().await.unwrap();
+        };
+        pull().await;
+        world.clock.advance(HOUR / 4);
+        world.delete_manifest("a", &image.digest).await;
+        if is_whole_repository {
+            world.storage().delete_all(&name("a"), None).await.unwrap();
+        } else {
+            world.retain().await;
+        }
+        world.clock.advance(HOUR / 4);
+        push_image(world.storage(), "a", None, 2, 100).await;
+        world.clock.advance(HOUR / 4);
+        pull().await;
+        world.clock.advance(10 * DAY);
+        for _ in 0..3 {
+            world.retain().await;
+        }
+        assert!(
+            world.has_manifest("a", &image.digest).await,
+            "{is_whole_repository}"
+        );
+        world.clock.advance(20 * DAY);
+        for _ in 0..3 {
+            world.retain().await;
+        }
+        assert!(
+            !world.has_manifest("a", &image.digest).await,
+            "{is_whole_repository}"
+        );
+    }
+    server.shutdown().await;
+}
+
 async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
-    world.begin_recording(false).await;
+    let _server = world.serve().await;
     let images = [
         push_image(world.storage(), "a", Some("v1"), 1, 100).await,
         push_image(world.storage(), "a", Some("v2"), 2, 100).await,
@@ -293,6 +417,14 @@ async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
     world.pull(true, &[by_tag("v1"), by_tag("v2")]).await;
     assert_eq!(world.record().await.unwrap().lines().count(), 2);
     world.delete_manifest("a", &images[0].digest).await;
+    world.retain().await;
+    let record = world.record().await.unwrap();
+    assert_eq!(
+        record.lines().count(),
+        2,
+        "it may come back, and is not written again so soon"
+    );
+    world.clock.advance(2 * HOUR);
     world.retain().await;
     let record = world.record().await.unwrap();
     assert!(
@@ -306,7 +438,7 @@ async fn what_is_gone_is_forgotten<B: Backend>(world: World<B>) {
 }
 
 async fn a_record_that_cannot_be_read_makes_nothing_seem_older<B: Backend>(world: World<B>) {
-    world.begin_recording(false).await;
+    let _server = world.serve().await;
     push_image(world.storage(), "a", Some("v1"), 1, 100).await;
     push_image(world.storage(), "a", Some("v2"), 2, 100).await;
     world.pull(true, &[by_tag("v1")]).await;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 #[cfg(all(feature = "filesystem", unix))]
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,8 +35,8 @@ use crate::store::Store;
 use crate::store::check::{CheckOptions, CheckReport};
 use crate::store::{
     CollectOptions, CollectReport, Contents, CountedPage, DeleteRepositoryOptions, LargestRepositories,
-    QuotaUsage, RepositoryUsage, RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport,
-    SweepOptions, SweepReport,
+    NotedPulls, QuotaUsage, RepositoryUsage, RetainOptions, RetainReport, ScrubCounts, ScrubOptions,
+    ScrubReport, SweepOptions, SweepReport,
 };
 
 /// Maintains a store on any backend, beside the requests that it serves.
@@ -142,9 +143,11 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// Returns the time of the store's clock, which its records have.
     fn now(&self) -> Timestamp;
 
-    /// Begins to record the pulls of the repositories whose policies use them, unless that was begun before for the same
-    /// patterns: what is not [recorded](Self::record_pulls) counts as pulled at the beginning. With `is_anew`, everything
-    /// counts as pulled now, because some pulls were not recorded. Returns whether it began. Cancel safe.
+    /// Begins to record the pulls of the repositories whose policies use them, or says that they are still recorded: what is not
+    /// [recorded](Self::record_pulls) counts as pulled at the beginning. It begins anew, so that everything counts as pulled now, if
+    /// other patterns were recorded; if this was not called for an hour by any process, unless a
+    /// [recorder](Self::add_pull_recorder) of this one knows of the pulls since; and with `is_anew`, because some pulls were not
+    /// recorded. Returns whether it began. Cancel safe.
     ///
     /// # Errors
     /// Those of the medium.
@@ -158,6 +161,10 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// # Errors
     /// Those of the medium.
     async fn record_pulls(&self, repository: &RepositoryName, pulled: &[Digest]) -> Result<Timestamp, Error>;
+
+    /// Adds what knows of pulls that are not recorded yet: they count in what [retention](Self::retain) decides. It is
+    /// forgotten when it is dropped.
+    fn add_pull_recorder(&self, recorder: Weak<dyn NotedPulls>);
 
     /// Forgets all pulls, because the ones that follow are not recorded. Returns whether any were recorded; if not, it is one
     /// request. Cancel safe.

@@ -4,6 +4,7 @@
 use std::any::Any;
 #[cfg(all(any(feature = "filesystem", feature = "layout"), unix))]
 use std::path::Path;
+use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,8 +27,8 @@ use crate::observer::MaintenanceObserver;
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{
     CollectOptions, CollectReport, Contents, CountedPage, DeleteRepositoryOptions, LargestRepositories,
-    QuotaUsage, RepositoryUsage, RetainOptions, RetainReport, ScrubCounts, ScrubOptions, ScrubReport, Store,
-    SweepOptions, SweepReport,
+    NotedPulls, QuotaUsage, RepositoryUsage, RetainOptions, RetainReport, ScrubCounts, ScrubOptions,
+    ScrubReport, Store, SweepOptions, SweepReport,
 };
 
 #[async_trait]
@@ -78,6 +79,10 @@ impl<B: Backend> Maintenance for Store<B> {
 
     async fn record_pulls(&self, repository: &RepositoryName, pulled: &[Digest]) -> Result<Timestamp, Error> {
         self.write_pulls(repository, pulled).await
+    }
+
+    fn add_pull_recorder(&self, recorder: Weak<dyn NotedPulls>) {
+        self.add_recorder(recorder);
     }
 
     async fn end_recording_pulls(&self) -> Result<bool, Error> {

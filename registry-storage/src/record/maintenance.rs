@@ -91,6 +91,9 @@ pub(crate) struct QuotaRecord {
 pub(crate) struct PullsRecord {
     pub(crate) state: State,
     pub(crate) since: Timestamp,
+    /// Until when at least. Records of before 0.1 do not have it.
+    #[serde(default)]
+    pub(crate) until: Timestamp,
     /// Of which repositories; see `store/pulled.rs`.
     #[serde(default)]
     pub(crate) of: Option<Digest>,

@@ -22,6 +22,7 @@ mod looks;
 mod lost;
 mod manifests;
 mod mount;
+mod noted_pulls;
 mod open_sessions;
 mod pulled;
 mod push;
@@ -49,6 +50,7 @@ use self::contents::LastCount;
 pub use self::delete::DeleteRepositoryOptions;
 #[cfg(all(feature = "layout", unix))]
 pub(crate) use self::hash::hash;
+pub use self::noted_pulls::NotedPulls;
 use self::quota::Accounted;
 pub use self::quota::QuotaUsage;
 pub(crate) use self::quota::have_one_count;
@@ -125,6 +127,7 @@ pub struct Store<B> {
     touched: Touched,
     scrubbed: check::Scrubbed,
     lost_blobs: lost::LostBlobs,
+    recorders: noted_pulls::Recorders,
     /// Its only permit is held while an adoption is in progress.
     #[cfg(all(feature = "filesystem", unix))]
     adopting: Arc<Semaphore>,
@@ -152,6 +155,7 @@ impl<B: Backend> Store<B> {
             touched: Touched::default(),
             scrubbed: check::Scrubbed::default(),
             lost_blobs: lost::LostBlobs::default(),
+            recorders: noted_pulls::Recorders::default(),
             #[cfg(all(feature = "filesystem", unix))]
             adopting: Arc::new(Semaphore::new(1)),
         }

@@ -5,26 +5,42 @@
 //!
 //! A process records the pulls of those repositories whose policies ask. The record of the beginning has a hash of which they
 //! are, because what was pulled from others is not known: with other policies, recording begins anew.
+//!
+//! It also has until when pulls were recorded. A server that cannot write, or that does not know of pulls, may have served since,
+//! so after a [gap](UNRECORDED_LIMIT) recording begins anew, and until then nothing is known.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use registry_core::retention::{Retention, RetentionPolicy};
+use registry_core::retention::{PULL_PRECISION, Retention, RetentionPolicy};
 use registry_core::{Algorithm, Digest, Error, RepositoryName, Timestamp};
 
 use super::edge::{Found, contended, write};
+use super::noted_pulls::NotedPulls;
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{Again, Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::chain::State;
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::pages::Pages;
-use crate::record::{PulledRecord, PullsRecord, Stamp, state_of_size};
+use crate::record::{PulledRecord, PullsRecord, RepositoryRecord, Stamp, state_of_size};
 
 /// How many manifests of a repository the record names: some 900 KB. If there are more, those that were pulled longest ago
 /// count as pulled when the newest of them was.
 const REMEMBERED_MANIFESTS: usize = 10_000;
+
+/// For how long nobody may have recorded pulls: longer than a restart or an update takes.
+const UNRECORDED_LIMIT: Duration = Duration::from_hours(1);
+
+/// How often is written down that pulls are recorded: often enough that a process which was killed is missed for much less than
+/// [`UNRECORDED_LIMIT`].
+const RENEWAL_INTERVAL: Duration = Duration::from_mins(10);
+
+/// How long the pull of a manifest that is gone is remembered at least. A recorder does not write for [`PULL_PRECISION`] what it
+/// has written, also if the manifest comes back; clocks of processes may differ.
+const GONE_FOR: Duration = PULL_PRECISION.saturating_mul(2);
 
 /// What is known of the pulls of a repository.
 #[derive(Clone, Debug)]
@@ -35,30 +51,46 @@ pub(super) struct Pulled {
 }
 
 impl<B: Backend> Store<B> {
-    /// Begins to record pulls, unless that was begun before. With `is_anew`, everything counts as pulled now. Returns whether it
-    /// began.
+    /// Begins to record pulls, unless they are recorded: then it goes on. With `is_anew`, everything counts as pulled now. Returns
+    /// whether it began.
     pub(crate) async fn begin_pulls(&self, retention: &Retention, is_anew: bool) -> Result<bool, Error> {
         let of = repositories_of(retention);
+        let now = self.clock.now();
         // On a disk, one thread runs all transactions, and mostly there is nothing to write.
-        if !is_anew && self.read_begun(&of).await?.is_some() {
+        let begun = if is_anew {
+            None
+        } else {
+            self.read_begun(&of).await?
+        };
+        if begun.is_some_and(|begun| begun.until <= now && now.since(begun.until) < RENEWAL_INTERVAL) {
             return Ok(false);
         }
         let begin = BeginPulls {
             of,
             is_anew,
-            now: self.clock.now(),
+            noted_since: self.pulls_noted_since(),
+            now,
         };
         self.backend.transact(Durability::Deferred, begin).await
     }
 
-    /// Returns since when the pulls of these repositories are recorded, if they are and the record can be read.
-    async fn read_begun(&self, of: &Digest) -> Result<Option<Timestamp>, Error> {
+    /// Returns since when this process knows of every pull that it serves.
+    fn pulls_noted_since(&self) -> Timestamp {
+        self.recorders.since().unwrap_or_else(|| self.clock.now())
+    }
+
+    /// Returns the record that says since when the pulls of these repositories are recorded, if they are, without a gap, and it
+    /// can be read.
+    async fn read_begun(&self, of: &Digest) -> Result<Option<PullsRecord>, Error> {
         let begun = self.backend.get(&Key::pulls()).await?;
         let begun = Found::<PullsRecord>::new(begun.as_ref()).ok();
         let begun = begun.and_then(Found::visible).map(|(begun, _)| begun);
-        Ok(begun
-            .filter(|begun| begun.of.as_ref() == Some(of))
-            .map(|begun| begun.since))
+        Ok(begun.filter(|begun| begun.goes_on(of, self.pulls_noted_since())))
+    }
+
+    /// Remembers a recorder, whose pulls count although they are not written down.
+    pub(crate) fn add_recorder(&self, recorder: Weak<dyn NotedPulls>) {
+        self.recorders.add(recorder);
     }
 
     /// Records that manifests were pulled by now, and returns the time that was written.
@@ -111,21 +143,34 @@ impl<B: Backend> Store<B> {
         let Some(begun) = self.read_begun(&repositories_of(retention)).await? else {
             return Ok(None);
         };
+        // Before the record is read: what is written meanwhile waits no more.
+        let (waiting, now) = (self.recorders.waiting_of(repository), self.clock.now());
         let pulled = self.backend.get(&Key::pulled(repository)).await?;
-        let Ok(pulled) = Found::<PulledRecord>::new(pulled.as_ref()) else {
+        let entry = self.backend.get(&Key::repository(repository)).await?;
+        let (Ok(pulled), Ok(entry)) = (
+            Found::<PulledRecord>::new(pulled.as_ref()),
+            Found::<RepositoryRecord>::new(entry.as_ref()),
+        ) else {
             return Ok(None);
         };
-        let (since, times) = match pulled.visible() {
+        // All pulls of a repository are forgotten when it leaves the catalog. If it comes back soon, a recorder may not write for
+        // up to [`PULL_PRECISION`] what it has written before.
+        let created = entry
+            .header()
+            .map(|entry| entry.stamp.written)
+            .unwrap_or_default();
+        let (since, mut times) = match pulled.visible() {
             Some((record, content)) => (record.since, parse(&content)),
             None => (None, BTreeMap::new()),
         };
+        times.extend(waiting.into_iter().map(|digest| (digest, now)));
         Ok(Some(Pulled {
-            since: begun.max(since.unwrap_or_default()),
+            since: begun.since.max(since.unwrap_or_default()).max(created),
             times,
         }))
     }
 
-    /// Forgets the pulls of manifests that are gone.
+    /// Forgets the pulls of manifests that are gone, except those of the last hours.
     pub(super) async fn forget_pulls(
         &self,
         repository: &RepositoryName,
@@ -138,6 +183,13 @@ impl<B: Backend> Store<B> {
             now: self.clock.now(),
         };
         self.backend.transact(Durability::Deferred, change).await
+    }
+}
+
+impl PullsRecord {
+    /// Returns whether the pulls of these repositories are recorded without a gap, if a process knows of all since a time.
+    fn goes_on(&self, of: &Digest, noted_since: Timestamp) -> bool {
+        self.of.as_ref() == Some(of) && noted_since.since(self.until) <= UNRECORDED_LIMIT
     }
 }
 
@@ -181,6 +233,8 @@ fn print(times: &BTreeMap<Digest, Timestamp>) -> String {
 struct BeginPulls {
     of: Digest,
     is_anew: bool,
+    /// Since when this process knows of every pull.
+    noted_since: Timestamp,
     now: Timestamp,
 }
 
@@ -190,21 +244,26 @@ impl Transaction for BeginPulls {
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
         let key = Key::pulls();
         let stored = records.get(&key).await?;
+        let unchanged = stored.as_ref().map(|stored| stored.version.clone());
         let begun = Found::<PullsRecord>::new(stored.as_ref()).ok();
         let begun = begun.and_then(Found::visible).map(|(begun, _)| begun);
-        let is_same = |begun: &PullsRecord| begun.of.as_ref() == Some(&self.of);
-        if begun.as_ref().is_some_and(is_same) && !self.is_anew {
-            return Ok(false);
-        }
+        let goes_on = |begun: &PullsRecord| !self.is_anew && begun.goes_on(&self.of, self.noted_since);
+        let goes_on = begun.as_ref().is_some_and(goes_on);
+        let since = begun.map(|begun| begun.since).unwrap_or_default();
         let begun = PullsRecord {
             state: State::Live,
-            since: self.now.max(begun.map(|begun| begun.since).unwrap_or_default()),
+            since: if goes_on { since } else { self.now.max(since) },
+            until: self.now,
             of: Some(self.of),
             stamp: Stamp::new(self.now),
         };
-        // The latest of several that write at once is later than each of them began.
-        write(records, &key, &begun, &[], Condition::Any).await?;
-        Ok(true)
+        // The latest of several that begin at once is later than each of them began. What goes on replaces none of them.
+        let condition = match unchanged {
+            Some(version) if goes_on => Condition::Matches(version),
+            _ => Condition::Any,
+        };
+        write(records, &key, &begun, &[], condition).await?;
+        Ok(!goes_on)
     }
 }
 
@@ -223,6 +282,7 @@ impl Transaction for EndPulls {
         let ended = PullsRecord {
             state: State::Dead,
             since: self.0,
+            until: self.0,
             of: None,
             stamp: Stamp::new(self.0),
         };
@@ -262,7 +322,12 @@ impl Transaction for ChangePulled {
                 Err(_) => (Some(self.now), BTreeMap::new()),
             };
             for digest in &*self.gone {
-                times.remove(digest);
+                if times
+                    .get(digest)
+                    .is_some_and(|time| is_forgotten(*time, self.now))
+                {
+                    times.remove(digest);
+                }
             }
             for digest in &*self.pulled {
                 let time = times.entry(digest.clone()).or_default();
@@ -285,6 +350,11 @@ impl Transaction for ChangePulled {
         }
         Err(contended())
     }
+}
+
+/// Returns whether the pull of a manifest that is gone may be forgotten.
+pub(super) fn is_forgotten(pulled: Timestamp, now: Timestamp) -> bool {
+    now.since(pulled) >= GONE_FOR
 }
 
 /// Forgets what was pulled longest ago of too many; returns when the newest of that was pulled.

@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::store::delete::{all_children, parse_manifest};
 use crate::store::edge::Found;
 use crate::store::looks::is_content_of;
-use crate::store::pulled::Pulled;
+use crate::store::pulled::{Pulled, is_forgotten};
 
 /// The tags and manifests of a repository: some hundred bytes each.
 pub(super) struct Repository {
@@ -26,7 +26,7 @@ pub(super) struct Repository {
     /// The version of each tag that was read.
     pub(super) tags: BTreeMap<Tag, Version>,
     pub(super) manifests: BTreeMap<Digest, ReadManifest>,
-    /// Manifests that are gone, and whose pulls are recorded.
+    /// Manifests that are gone, and whose pulls are recorded and may be forgotten.
     pub(super) pulled_and_gone: Vec<Digest>,
 }
 
@@ -51,7 +51,7 @@ impl<B: Backend> Store<B> {
         if options.retention.uses_pulls_of(repository)
             && let Some(pulled) = self.read_pulled(repository, &options.retention).await?
         {
-            found.add_pulls(pulled);
+            found.add_pulls(pulled, self.clock.now());
         }
         Ok(Some(found))
     }
@@ -203,14 +203,15 @@ impl<B: Backend> Store<B> {
 }
 
 impl Repository {
-    fn add_pulls(&mut self, pulled: Pulled) {
+    fn add_pulls(&mut self, pulled: Pulled, now: Timestamp) {
         self.facts.pulls_since = Some(pulled.since);
         for manifest in &mut self.facts.manifests {
             manifest.pulled = pulled.times.get(&manifest.digest).copied();
         }
-        let gone = pulled.times.into_keys();
+        let gone = pulled.times.into_iter();
         self.pulled_and_gone = gone
-            .filter(|digest| !self.manifests.contains_key(digest))
+            .filter(|(digest, time)| is_forgotten(*time, now) && !self.manifests.contains_key(digest))
+            .map(|(digest, _)| digest)
             .collect();
     }
 }
