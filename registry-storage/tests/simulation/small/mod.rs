@@ -155,7 +155,13 @@ impl World {
         for op in before {
             client.perform(*op).await;
         }
-        self.clock.advance(BEFORE);
+        for _ in 0..2 {
+            self.clock.advance(BEFORE / 2);
+            if before.contains(&Op::RecordPulls) {
+                // A server that records all the time.
+                client.perform(Op::RecordPulls).await;
+            }
+        }
         self.pushed.lock().unwrap().clear();
         self.has_counted.store(false, Ordering::Relaxed);
     }
