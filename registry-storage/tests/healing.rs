@@ -433,6 +433,46 @@ async fn a_heal_that_dies_at_any_step_leaves_what_the_next_push_heals() {
     }
 }
 
+/// A push heals a manifest that rotted. At any of its steps the manifest is deleted and pushed again by others: the tag of that push
+/// stays, and so does its own.
+#[tokio::test]
+async fn a_heal_does_not_write_over_what_was_pushed_meanwhile() {
+    for steps in 0.. {
+        let backend = Faulty::new(ObjectStoreBackend::memory());
+        for call in 0..2000 {
+            backend.fault_at(call, Fault::Delay(1));
+        }
+        let world = world(backend, None);
+        let image = push_image(world.storage(), "a", Some("first"), 1, SMALL).await;
+        let push = async |tag| put(world.storage(), "a", Some(tag), IMAGE, &image.bytes).await;
+        rot(&world, &Key::manifest(&name("a"), &image.digest), b'x').await;
+        let mut heal = pin!(push("healed"));
+        let healed = poll_times(heal.as_mut(), steps).await;
+        let repository = name("a");
+        let deleted = world
+            .storage()
+            .delete_manifest(&repository, &image.digest, None, None);
+        deleted.await.unwrap();
+        push("again").await.unwrap();
+        let is_done = healed.is_some();
+        match healed {
+            Some(healed) => healed.unwrap(),
+            None => heal.await.unwrap(),
+        };
+        // What was deleted after the first push had ended is gone.
+        for acknowledged in ["again", "healed"].iter().take(if is_done { 1 } else { 2 }) {
+            let by_tag = Reference::Tag(acknowledged.parse().unwrap());
+            let found = world.storage().get_manifest(&name("a"), &by_tag).await;
+            let found = found.unwrap_or_else(|error| panic!("{acknowledged} after {steps} steps: {error:?}"));
+            assert_eq!(found.bytes, image.bytes);
+        }
+        if is_done {
+            assert!(steps > 5);
+            return;
+        }
+    }
+}
+
 /// Goes on as a client: the same request again, and where that is refused, the blob once more.
 async fn resume<B: Backend>(world: &World<B>, upload: &UploadKey, content: &Bytes) {
     if let Err(error) = world.storage().commit_upload(upload, &digest(content)).await {
