@@ -202,7 +202,10 @@ fn a_command_of_root_in_the_folder_of_another_user_is_refused_with_the_line_to_t
     }
     let root = folder.path().to_str().expect("a plain path");
     let (is_success, text) = run(&["adopt", "--storage", root]);
-    assert!(!is_success && text.contains("type: sudo -u "), "{text}");
+    assert!(
+        !is_success && text.contains("type: setpriv --reuid=65532 "),
+        "{text}"
+    );
     assert!(text.contains(&format!("adopt --storage {root}")), "{text}");
     assert!(!folder.path().join("records.sqlite").exists());
     let (is_success, text) = run(&["adopt", "--dry-run", "--storage", root]);

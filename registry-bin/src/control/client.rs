@@ -16,7 +16,7 @@ use super::server::TARGET;
 use super::show::Show;
 use super::{Outcome, socket};
 use crate::failure::Failure;
-use crate::ownership::owner_note;
+use crate::ownership::{line_of_owner, owner_note};
 
 /// A connection to a running server.
 #[derive(Debug)]
@@ -36,8 +36,9 @@ pub(super) async fn connect(root: &Path) -> io::Result<Option<Connection>> {
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
             io::ErrorKind::PermissionDenied => {
+                let line = line_of_owner(&path).map_or_else(String::new, |line| format!(": {line}"));
                 let message = format!(
-                    "{}: {error}{}; run the command as the user of the server",
+                    "{}: {error}{}; run the command as the user of the server{line}",
                     path.display(),
                     owner_note(&path, &error)
                 );

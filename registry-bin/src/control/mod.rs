@@ -30,7 +30,7 @@ pub(crate) use self::socket::{
 use crate::adoption;
 use crate::config::Configuration;
 use crate::failure::Failure;
-use crate::ownership::{self, WithOwner as _, cannot_look_into};
+use crate::ownership::{self, WithOwner as _, cannot_look_into, with_remedy};
 use crate::storage::{self, StorageLocation, store};
 
 /// Runs a command and shows its progress. Returns `false` if it found a fault in the registry.
@@ -139,7 +139,7 @@ async fn dispatch(
                         );
                         Err(Failure::new(message).because(cause))
                     }
-                    Err(cause) => Err(failed().because(cause.with_owner())),
+                    Err(cause) => Err(failed().because(with_remedy(root, cause.with_owner()))),
                 },
             }
         }

@@ -2,18 +2,19 @@
 //! service.
 
 mod errors;
+mod remedies;
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use registry_storage::filesystem::backup::is_backup;
-use registry_storage::filesystem::unusable;
 use rustix::fs::{Access, access};
 
 pub(crate) use self::errors::WithOwner;
+use self::remedies::{Owner, remedy};
+pub(crate) use self::remedies::{line_of_owner, require_writable, with_remedy};
 use crate::failure::Failure;
 
 const RECORDS: &str = "records.sqlite";
@@ -37,40 +38,19 @@ pub(crate) fn require_user_of(root: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     Err(Failure::new(format!(
-        "{} belongs to {}, whose server could not use what root makes there; type: {}",
+        "{} belongs to {}, whose server could not use what root makes there; {}",
         root.display(),
-        described(owner),
-        line_as(owner),
+        described(owner.user),
+        owner.line(),
     )))
-}
-
-/// Returns the line that runs this command as a user.
-fn line_as(user: u32) -> String {
-    format!(
-        "sudo -u {} {}",
-        name(user).unwrap_or_else(|| format!("'#{user}'")),
-        shell_line(std::env::args_os())
-    )
-}
-
-/// Returns the user to whom a whole store belongs, or may belong as far as this process can see, if that is not `user`.
-fn other_owner_of(root: &Path, user: u32) -> Option<u32> {
-    let owner = root.metadata().ok()?.uid();
-    let has_records = match root.join(RECORDS).metadata() {
-        Ok(records) => records.uid() == owner,
-        Err(cause) => cause.kind() != io::ErrorKind::NotFound,
-    };
-    (owner != user && has_records).then_some(owner)
 }
 
 /// Returns the failure of a process that may not enter a folder: who owns it, and what to type.
 pub(crate) fn cannot_look_into(root: &Path, cause: &io::Error) -> Failure {
-    let mut note = owner_note(root, cause);
-    let owner = user().and_then(|user| other_owner_of(root, user));
-    if let Some(owner) = owner.filter(|_| !note.is_empty()) {
-        note = format!("{note}; type: {}", line_as(owner));
-    }
-    Failure::new(format!("cannot look into {}", root.display())).because(format!("{cause}{note}"))
+    let note = owner_note(root, cause);
+    let remedy = remedy(root, &[root.to_owned()]).filter(|_| !note.is_empty());
+    let remedy = remedy.unwrap_or_default();
+    Failure::new(format!("cannot look into {}", root.display())).because(format!("{cause}{note}{remedy}"))
 }
 
 /// Returns the user and the group of the folder in which root creates a file: the file is for them. Returns `None` if this
@@ -93,63 +73,22 @@ pub(crate) fn warn_of_root(root: &Path) {
              files in it; run this one as that user (`--user {owner}` of a container, `User=` of a service), or, if root is \
              meant, `chown root` the folder and what is in it",
             root.display(),
-            described(owner)
+            described(owner.user),
+            owner = owner.user
         );
     }
 }
 
 /// Returns the user whose server has a folder, if this process is root and that user is not.
-fn owner_beside_root(root: &Path) -> Option<u32> {
+fn owner_beside_root(root: &Path) -> Option<Owner> {
     // The folder may belong to another user although the server was always root's. A missing folder is created in its
     // parent.
     let owner = [root.join(RECORDS)]
         .iter()
         .map(PathBuf::as_path)
         .chain(root.ancestors())
-        .find_map(|path| Some(path.metadata().ok()?.uid()));
-    owner.filter(|owner| *owner != 0 && user() == Some(0))
-}
-
-/// Checks that this process can write the existing files of a store.
-///
-/// # Errors
-/// If it cannot: which files, who owns them, and how to change that.
-pub(crate) fn require_writable(root: &Path) -> io::Result<()> {
-    let denied = unusable(root);
-    // If the folder itself belongs to another user, everything in it does.
-    let is_whole = denied.iter().any(|(path, _)| path == root);
-    let with_below = denied.iter().any(|(path, _)| path.is_dir());
-    let files: Vec<OsString> = if is_whole {
-        vec![root.into()]
-    } else {
-        denied.iter().map(|(path, _)| path.into()).collect()
-    };
-    let Some((path, cause)) = denied.into_iter().next() else {
-        return Ok(());
-    };
-    let (kind, note) = (cause.kind(), owner_note(&path, &cause));
-    let remedy = match user().filter(|_| !note.is_empty()) {
-        Some(user) => {
-            let flag = if with_below { "-R " } else { "" };
-            let chown = format!(
-                "as root, type: chown {flag}{user} {}",
-                shell_line(files.into_iter())
-            );
-            match other_owner_of(root, user) {
-                // The folder is that user's service's, which could not use it any more.
-                Some(owner) if is_whole => format!(
-                    "; type: {}; or, if no server of that user needs the folder any more, {chown}",
-                    line_as(owner)
-                ),
-                _ => format!("; {chown}"),
-            }
-        }
-        None => String::new(),
-    };
-    Err(io::Error::new(
-        kind,
-        format!("{}: {cause}{note}{remedy}", path.display()),
-    ))
+        .find_map(Owner::of);
+    owner.filter(|owner| owner.user != 0 && user() == Some(0))
 }
 
 /// Logs which files in a folder obstruct a server: those of another user, as left by a command that was run as root,
@@ -370,20 +309,6 @@ fn gives_to_group(status: &str, group: u32) -> bool {
     has_group("Gid") || has_group("Groups") || capabilities.is_none_or(|bits| bits & CHOWN != 0)
 }
 
-/// Quotes arguments for a shell.
-fn shell_line(arguments: impl Iterator<Item = OsString>) -> String {
-    let quoted = arguments.map(|argument| {
-        let text = argument.to_string_lossy();
-        let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=@,+".contains(character);
-        if !text.is_empty() && text.chars().all(is_plain) {
-            text.into_owned()
-        } else {
-            format!("'{}'", text.replace('\'', r"'\''"))
-        }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -394,12 +319,5 @@ mod tests {
         assert!([7, 20, 30].into_iter().all(|group| gives_to_group(status, group)));
         assert!([0, 2, 40].into_iter().all(|group| !gives_to_group(status, group)));
         assert!(gives_to_group(&status.replace("400", "401"), 40));
-    }
-
-    #[test]
-    fn a_line_is_read_by_a_shell_as_it_was_typed() {
-        let arguments = ["registry-bin", "check", "--storage", "a b", "it's"];
-        let line = shell_line(arguments.into_iter().map(OsString::from));
-        assert_eq!(line, r"registry-bin check --storage 'a b' 'it'\''s'");
     }
 }

@@ -475,16 +475,21 @@ fn in_the_folder_of_another_service_the_line_to_type_is_that_of_its_user() {
     let other = SOMEBODY - 1;
     let commands = [
         &["collect", "--storage", "data"][..],
+        &["collect", "--dry-run", "config.yml"],
+        &["usage", "--storage", "data"],
+        &["check", "config.yml"],
+        &["garbage-collect", "config.yml"],
+        &["garbage-collect", "-d", "config.yml"],
         &["serve", "config.yml"],
         &["config", "check", "config.yml"],
     ];
-    for mode in [0o755, 0o700] {
+    for mode in [0o777, 0o755, 0o700] {
         fs::set_permissions(&data, fs::Permissions::from_mode(mode)).expect("it is root's to say");
         for command in commands {
             let said = said_as(other, command);
             assert!(
                 said.contains(&format!("this process runs as the user {other}"))
-                    && said.contains("type: sudo -u '#65532' ")
+                    && said.contains("as root, type: setpriv --reuid=65532 --regid=65532 --clear-groups ")
                     && said.contains(&command.join(" ")),
                 "{mode:o} {command:?}: {said}"
             );
@@ -500,6 +505,57 @@ fn in_the_folder_of_another_service_the_line_to_type_is_that_of_its_user() {
                 );
             }
         }
+    }
+}
+
+/// By default, sudo refuses the number of a user without a name.
+#[test]
+fn the_line_for_a_user_without_a_name_works_as_it_is_typed() {
+    let folder = with_configuration(DATA);
+    let has_setpriv = Command::new("setpriv").arg("--version").output().is_ok();
+    if serve_until_listening(folder.path()).is_none() || !has_setpriv {
+        return;
+    }
+    let refused = program(folder.path()).args(["collect", "config.yml"]).output();
+    let said = text(&refused.expect("the program runs"));
+    let (_, line) = said.split_once("; type: ").unwrap_or_else(|| panic!("{said}"));
+    let typed = Command::new("sh")
+        .current_dir(folder.path())
+        .args(["-c", line])
+        .output();
+    let typed = typed.expect("there is a shell");
+    assert!(typed.status.success(), "{line}: {}", text(&typed));
+}
+
+#[test]
+fn who_owns_a_closed_folder_or_file_is_told_to_open_it() {
+    let folder = with_configuration(DATA);
+    if serve_until_listening(folder.path()).is_none() {
+        return;
+    }
+    let commands = [
+        &["collect", "config.yml"][..],
+        &["serve", "config.yml"],
+        &["config", "check", "config.yml"],
+    ];
+    let reading = &["usage", "--config", "config.yml"][..];
+    for (name, mode, does_reading_fail) in [
+        ("data", 0o500, false),
+        ("data", 0o000, true),
+        ("data/records.sqlite", 0o400, false),
+        ("data/records.sqlite", 0o000, true),
+    ] {
+        let path = folder.path().join(name);
+        let before = path.metadata().expect("it is there").permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is root's to say");
+        for command in commands.into_iter().chain(does_reading_fail.then_some(reading)) {
+            let said = said_as_somebody(folder.path(), command).expect("it was root");
+            assert!(
+                said.contains(&format!("; type: chmod u+rwX {name}")) && !said.contains("chown"),
+                "{name} {mode:o} {command:?}: {said}"
+            );
+        }
+        fs::set_permissions(&path, before).expect("it is root's to say");
     }
 }
 

@@ -30,7 +30,10 @@ fn a_restore_of_root_into_the_folder_of_another_user_is_refused_with_the_line_to
     for target in ["theirs", "theirs/data"] {
         let said = failure(path, &["restore", "backup", "--storage", target]);
         let line = format!("restore backup --storage {target}");
-        assert!(said.contains("type: sudo -u ") && said.contains(&line), "{said}");
+        assert!(
+            said.contains("type: setpriv --reuid=65532 ") && said.contains(&line),
+            "{said}"
+        );
         let mut made = fs::read_dir(path.join("theirs")).expect("it can be listed");
         assert!(made.next().is_none());
     }
