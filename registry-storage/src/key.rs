@@ -326,6 +326,13 @@ impl Key {
         Self(format!("repositories/{}/!0", Split(repository.as_str())).into())
     }
 
+    /// Returns a key before all records of the repositories that the catalog has after one. Among those records are some of
+    /// repositories that it has before: `a` is before `a-b`, and `a/` after `a-b/`.
+    #[must_use]
+    pub fn start_of_later_repositories(repository: &RepositoryName) -> Self {
+        Self(format!("repositories/{}!", Split(repository.as_str())).into())
+    }
+
     /// The note of a long push to a repository.
     #[must_use]
     pub fn push(repository: &RepositoryName, id: Uuid) -> Self {

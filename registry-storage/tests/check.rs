@@ -486,3 +486,42 @@ async fn a_check_counts_records_and_the_bytes_that_it_reads() {
         assert!(told.iter().all(|(_, _, total)| total.is_some()), "{told:?}");
     }
 }
+
+#[test]
+fn what_clients_notice_of_a_record_that_cannot_be_read_is_said_for_its_kind() {
+    let noticed = |key: &str| {
+        let finding = RecordFinding {
+            key: Key::from_stored(key),
+            problem: Problem::Unreadable,
+            repair: Repair::None,
+        };
+        let text = finding.to_string();
+        let (_, noticed) = text.split_once("Clients notice: ").unwrap();
+        noticed.split(". ").next().unwrap().to_owned()
+    };
+    let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    for (key, expected) in [
+        (
+            Key::usage(&name("a")).to_string(),
+            "nothing: what the repository has is counted anew",
+        ),
+        (
+            format!("sweeper/unnamed/{id}"),
+            "nothing: the next sweep of everything deletes the bytes that it names",
+        ),
+        (
+            format!("pushes/a!/{id}"),
+            "nothing, but the sweeper deletes no bytes",
+        ),
+        (
+            Key::blob(&digest(b"")).to_string(),
+            "requests that come to it are answered with 500, and the sweeper deletes no bytes, as it may name them",
+        ),
+        (
+            Key::grant(&digest(b""), &name("a")).to_string(),
+            "requests that come to it are answered with 500",
+        ),
+    ] {
+        assert_eq!(noticed(&key), expected, "{key}");
+    }
+}

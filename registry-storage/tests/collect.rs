@@ -340,6 +340,37 @@ async fn an_upload_in_progress_is_left_alone<B: Backend>(world: World<B>) {
     assert!(world.has_blob("a", &content).await);
 }
 
+/// A push that was cut off leaves the grant of a blob, and nothing says that it has ended.
+#[tokio::test]
+async fn what_a_push_that_was_cut_off_left_stays_until_the_time_that_is_told() {
+    let mut told = 0;
+    for stop in 1.. {
+        let world = World::stepped();
+        let content = Bytes::from(vec![1; LARGE]);
+        let upload = start_upload(world.storage(), "a", &content).await;
+        let digest = digest(&content);
+        {
+            let commit = world.storage().commit_upload(&upload, &digest);
+            if poll_times(pin!(commit), stop).await.is_some() {
+                break;
+            }
+        }
+        let report = world.cycle(Duration::ZERO).await;
+        let Some(until) = report.pending_until else {
+            assert_eq!(report.pending, 0);
+            continue;
+        };
+        told += 1;
+        assert_eq!((report.pending, report.undecided), (1, 0), "{report:?}");
+        let left = until.since(world.store.now());
+        world.clock.advance(left);
+        assert_eq!(world.cycle(Duration::ZERO).await.pending, 1, "{stop}");
+        world.clock.advance(Duration::from_millis(1));
+        assert_eq!(world.cycle(Duration::ZERO).await.pending, 0, "{stop}");
+    }
+    assert!(told > 0);
+}
+
 /// An adoption that was cut off has made grants, and the manifests that name them are still to come.
 async fn nothing_goes_while_an_adoption_is_to_be_ended<B: Backend>(world: World<B>) {
     let content = Bytes::from(vec![1; LARGE]);

@@ -124,6 +124,24 @@ async fn everything_goes_and_other_repositories_stay<B: Backend>(world: World<B>
     assert_eq!(unknown.code(), ErrorCode::NameUnknown);
 }
 
+/// What another delete removed is not left.
+#[tokio::test]
+async fn deletes_at_once_say_what_is_left_when_they_end() {
+    let world = World::stepped();
+    for seed in 0..30 {
+        push_image(world.storage(), "a", Some(&format!("t{seed}")), seed, 100).await;
+    }
+    let deletes = [(); 4].map(|()| world.try_delete("a"));
+    for deleted in futures_util::future::join_all(deletes)
+        .await
+        .into_iter()
+        .flatten()
+    {
+        assert!(deleted.manifests_left == 0 || !deleted.is_gone, "{deleted:?}");
+    }
+    assert!(!world.catalog().await.contains(&"a".to_owned()));
+}
+
 async fn an_index_of_many_and_indexes_of_indexes_go<B: Backend>(world: World<B>) {
     let storage = world.storage();
     let mut children = Vec::new();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use registry_core::storage::UploadKey;
 use registry_core::{Algorithm, Digest, Error, ErrorCode, RepositoryName, Storage};
 use registry_storage::Maintenance as _;
@@ -105,6 +105,23 @@ on_memory_and_disk! {
     a_cancelled_session_leaves_no_record
     a_session_without_a_byte_is_swept_after_an_hour
     a_digest_of_another_algorithm_reads_an_upload_once
+    a_request_whose_upload_is_cancelled_says_so
+}
+
+/// The delete of a repository cancels its uploads. No other request goes on with them.
+async fn a_request_whose_upload_is_cancelled_says_so<B: Backend>(world: World<B>) {
+    let storage: &dyn Storage = &*world.store;
+    let upload = world.start().await;
+    let bytes = stream::once(std::future::ready(Ok(content(100)))).chain(stream::pending());
+    let mut body = pin!(bytes);
+    let (appended, cancelled) = tokio::join!(
+        storage.append_upload(&upload, Some(0), body.as_mut()),
+        storage.cancel_upload(&upload)
+    );
+    cancelled.unwrap();
+    let error = appended.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BlobUploadUnknown);
+    assert!(error.to_string().contains("cancelled"), "{error}");
 }
 
 async fn sessions_that_are_opened_without_end_leave_no_more_records_than_the_limit<B: Backend>(

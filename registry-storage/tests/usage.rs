@@ -123,6 +123,29 @@ on_each_backend! {
     an_unchanged_repository_is_not_written
     the_largest_repositories_are_found
     what_is_counted_is_what_is_there
+    both_lists_have_the_order_of_the_catalog
+}
+
+async fn both_lists_have_the_order_of_the_catalog<B: Backend>(world: World<B>) {
+    world.cycle().await;
+    let names = [
+        "a", "a-b", "a-b-c", "a-b.c", "a-b/c", "a.b", "a/b", "a/b-c", "a0", "a_b", "aa", "b/c-d/e", "b/c/e",
+        "c-d.e",
+    ];
+    for repository in names {
+        push_image(world.storage(), repository, Some("1"), 1, 10).await;
+    }
+    assert_eq!(world.catalog().await.len(), names.len());
+    let page = world.store.counted_repositories(None).await.unwrap().unwrap();
+    let counted = page.repositories.into_iter();
+    let counted: Vec<String> = counted.map(|counted| counted.repository.to_string()).collect();
+    let (mut listed, mut last) = (Vec::new(), None);
+    while let Some(repository) = world.store.next_repository(last.as_ref()).await.unwrap() {
+        listed.push(repository.to_string());
+        last = Some(repository);
+    }
+    assert_eq!(listed, counted);
+    assert_eq!(listed, world.catalog().await);
 }
 
 async fn the_first_cycle_counts_everything<B: Backend>(world: World<B>) {

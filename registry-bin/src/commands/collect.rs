@@ -17,7 +17,7 @@ use registry_storage::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::arguments::{ConfigArguments, StoreArguments};
+use crate::arguments::{ConfigArguments, NamedStore, StoreArguments};
 use crate::config::sections::retention::retention;
 use crate::config::{Configuration, load};
 use crate::control::{Command, Outcome, Reporter, execute, execute_quietly, show};
@@ -65,7 +65,8 @@ pub(crate) struct Collect {
 
 /// Collects. Returns `false` if something cannot be read.
 pub(crate) fn run(collect: &Collect) -> Result<bool, Failure> {
-    let loaded = load(&collect.configuration.store(), &[])?;
+    let arguments = collect.configuration.store();
+    let loaded = load(&arguments, &[])?;
     let _log = Logging::of(&loaded.configuration).start();
     let request = CollectRequest {
         grace: if collect.now {
@@ -79,6 +80,7 @@ pub(crate) fn run(collect: &Collect) -> Result<bool, Failure> {
         json: collect.json,
         empty_repositories: removes_empty(&loaded.configuration),
         retention: retention(&loaded.configuration.retention, &loaded.configuration.tags)?,
+        store: arguments.named(),
     };
     execute(&loaded.configuration, request)
 }
@@ -156,6 +158,7 @@ pub(crate) fn run_as_registry2(collect: &GarbageCollect) -> Result<bool, Failure
         json: false,
         empty_repositories: removes_empty(&loaded.configuration),
         retention,
+        store: store.named(),
     };
     if is_quiet {
         execute_quietly(&loaded.configuration, request)
@@ -198,6 +201,8 @@ pub(super) struct CollectRequest {
     /// What is applied before each cycle.
     #[serde(default, skip_serializing_if = "has_no_policy")]
     retention: Retention,
+    #[serde(default, skip_serializing_if = "NamedStore::is_empty")]
+    store: NamedStore,
 }
 
 const fn has_no_policy(retention: &Retention) -> bool {
@@ -223,7 +228,7 @@ impl Command for CollectRequest {
             .forget_deleted(self.repeat);
         let retain = RetainOptions::new(Arc::new(self.retention), &options);
         let collected = collect_and_sweep(&options, &retain, self.repeat, store, &reporter).await?;
-        Ok(collected.outcome(self.json))
+        Ok(collected.outcome(self.json, &self.store))
     }
 }
 
@@ -305,9 +310,9 @@ const fn add(count: &mut BlobCount, other: BlobCount) {
 
 impl Collected {
     /// Returns the result as text, or as a line of JSON.
-    fn outcome(&self, json: bool) -> Outcome {
+    fn outcome(&self, json: bool, store: &NamedStore) -> Outcome {
         Outcome {
-            text: if json { self.json() } else { self.text() },
+            text: if json { self.json() } else { self.text(store) },
             is_success: self.report.unreadable_repositories == 0
                 && self.swept.is_none_or(|swept| swept.undeleted_bytes == 0)
                 && self
@@ -316,11 +321,14 @@ impl Collected {
         }
     }
 
-    fn text(&self) -> String {
+    fn text(&self, store: &NamedStore) -> String {
         let report = &self.report;
         let mut parts = Vec::new();
         let later = self.later();
-        parts.extend(self.retained.map(|retained| self.retention_text(&retained)));
+        parts.extend(
+            self.retained
+                .map(|retained| self.retention_text(&retained, store)),
+        );
         if self.options.is_dry_run {
             parts.push(format!(
                 "A cycle now would remove {}, and condemn {}, for a cycle from {later} on to remove.",
@@ -363,7 +371,7 @@ impl Collected {
                 count(report.blobs_left, "blob")
             ));
         }
-        parts.extend(self.deleted_text());
+        parts.extend(self.deleted_text(store));
         if report.empty_repositories > 0 {
             let empty = count(report.empty_repositories, "empty repository");
             parts.push(if self.options.is_dry_run {
@@ -371,6 +379,16 @@ impl Collected {
             } else {
                 format!("Removed {empty} from the catalog.")
             });
+        }
+        if report.pending > 0 {
+            let pending = count(report.pending, "blob");
+            let until = report.pending_until.map_or_else(
+                || "for as long as `uploadpurging` is off".to_owned(),
+                |until| format!("until {} at the latest", second(until)),
+            );
+            parts.push(format!(
+                "Left alone: {pending} of pushes in progress, or that were cut off; they stay {until}."
+            ));
         }
         if report.undecided > 0 {
             parts.push(format!(
@@ -381,14 +399,14 @@ impl Collected {
         if report.unreadable_repositories > 0 {
             let repositories = count(report.unreadable_repositories, "repository");
             parts.push(format!(
-                "Left alone: {repositories} with a manifest that cannot be read; see `check`."
+                "Left alone: {repositories} with a manifest that cannot be read; see `check{store}`."
             ));
         }
         parts.join("\n")
     }
 
     /// Says what was moved or deleted and is kept, or was given up.
-    fn deleted_text(&self) -> Option<String> {
+    fn deleted_text(&self, store: &NamedStore) -> Option<String> {
         let deleted = &self.report.deleted;
         let of = |manifests, tags| {
             let (manifests, tags) = (count(manifests, "deleted manifest"), count(tags, "past value"));
@@ -409,12 +427,14 @@ impl Collected {
             of(deleted.manifests, deleted.tags)
         );
         if deleted.manifests > 0 {
-            text += " What only they name is freed after that; `collect --now` frees it now, and nothing can be restored then.";
+            text += &format!(
+                " What only they name is freed after that; `collect --now{store}` frees it now, and nothing can be restored then."
+            );
         }
         Some(text)
     }
 
-    fn retention_text(&self, retained: &RetainReport) -> String {
+    fn retention_text(&self, retained: &RetainReport, store: &NamedStore) -> String {
         let later = self.later();
         let tags = count(retained.dropped_tags, "tag");
         let removed = count(retained.removed_manifests, "manifest");
@@ -422,7 +442,7 @@ impl Collected {
         let mut text = if self.options.is_dry_run {
             format!(
                 "Retention would drop {tags}, remove {removed} without a tag, and condemn {condemned}, for {later} on. \
-                 `retention explain` says which."
+                 `retention explain{store}` says which."
             )
         } else {
             format!("Retention dropped {tags} and removed {removed} without a tag.")
@@ -434,7 +454,9 @@ impl Collected {
         }
         if retained.unreadable_repositories > 0 {
             let repositories = count(retained.unreadable_repositories, "repository");
-            text += &format!(" It left alone {repositories} with a record that cannot be read; see `check`.");
+            text += &format!(
+                " It left alone {repositories} with a record that cannot be read; see `check{store}`."
+            );
         }
         text
     }
@@ -462,6 +484,8 @@ impl Collected {
             "leftWithoutRepository": report.blobs_left,
             "emptyRepositories": report.empty_repositories,
             "undecided": report.undecided,
+            "pending": report.pending,
+            "pendingUntil": report.pending_until.map(second),
             "deletedManifests": report.deleted.manifests,
             "pastTags": report.deleted.tags,
             "keptUntil": report.deleted.until.map(second),

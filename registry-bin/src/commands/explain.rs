@@ -1,6 +1,5 @@
 //! `registry-bin explain`.
 
-use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use clap::Args;
@@ -11,6 +10,7 @@ use registry_core::{Authorizer as _, Principal, RepositoryName};
 
 use crate::arguments::ConfigArguments;
 use crate::config::load;
+use crate::control::show::print_bytes;
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -68,8 +68,7 @@ pub(crate) fn run(explain: &Explain) -> Result<(), Failure> {
     let auth = &loaded.configuration.auth;
     let is_open = auth.htpasswd.is_none() && auth.token.is_none() && rules.rules.is_empty();
     let text = answer(&rules, &principal, explain.action, &repository, is_open);
-    writeln!(io::stdout(), "{text}")
-        .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+    print_bytes(format!("{text}\n").as_bytes())
 }
 
 fn cause_of(error: &registry_core::Error) -> String {

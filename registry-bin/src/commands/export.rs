@@ -9,7 +9,7 @@ use registry_storage::Maintenance;
 use registry_storage::distribution::ExportOptions;
 use serde::{Deserialize, Serialize};
 
-use crate::arguments::StoreArguments;
+use crate::arguments::{NamedStore, StoreArguments};
 use crate::config::load;
 use crate::control::{Command, Outcome, Reporter, absolute, execute};
 use crate::count::count;
@@ -74,7 +74,14 @@ pub(crate) fn run(export: &Export) -> Result<bool, Failure> {
         )),
         Layout::Oci => {
             let repositories = export.repositories.clone();
-            execute(&loaded.configuration, ExportOci { target, repositories })
+            execute(
+                &loaded.configuration,
+                ExportOci {
+                    target,
+                    repositories,
+                    store: export.store.named(),
+                },
+            )
         }
     }
 }
@@ -119,6 +126,8 @@ impl Command for ExportDistribution {
 pub(super) struct ExportOci {
     target: PathBuf,
     repositories: Vec<RepositoryName>,
+    #[serde(default, skip_serializing_if = "NamedStore::is_empty")]
+    store: NamedStore,
 }
 
 impl Command for ExportOci {
@@ -147,8 +156,9 @@ impl Command for ExportOci {
         );
         if report.left_out > 0 {
             text += &format!(
-                " {} left out, gone or damaged: `check` tells more.",
-                count(report.left_out, "thing")
+                " {} left out, gone or damaged: `check{}` tells more.",
+                count(report.left_out, "thing"),
+                self.store
             );
         }
         Ok(Outcome {

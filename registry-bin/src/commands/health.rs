@@ -1,6 +1,5 @@
 //! `registry-bin health`: checks whether a running server answers, for containers that have no other program.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +18,7 @@ use crate::arguments::StoreArguments;
 use crate::config::sections::http::{Http, Network};
 use crate::config::values::{HostPort, shown};
 use crate::config::{Loaded, load};
+use crate::control::show::print_bytes;
 use crate::failure::Failure;
 
 /// How long an answer may take.
@@ -69,8 +69,7 @@ pub(crate) fn run(health: &Health) -> Result<(), Failure> {
         .build()
         .map_err(|cause| Failure::new("cannot start").because(cause))?;
     let answer = runtime.block_on(question.ask())?;
-    writeln!(io::stdout(), "{answer}")
-        .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+    print_bytes(format!("{answer}\n").as_bytes())
 }
 
 /// Reads the argument, in whose place a configuration is easily written.

@@ -1,6 +1,6 @@
 //! `registry-bin htpasswd`.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -9,6 +9,7 @@ use registry_http::auth::{Htpasswd, HtpasswdLine};
 
 use crate::bounded_file;
 use crate::config::values::no_path;
+use crate::control::show::print_bytes;
 use crate::failure::Failure;
 use crate::secret_file;
 
@@ -97,12 +98,8 @@ impl From<io::Error> for EditError {
 
 fn list(path: &Path) -> Result<(), Failure> {
     let table = read(path)?;
-    let mut output = io::stdout().lock();
-    for user in table.users() {
-        writeln!(output, "{}", Printable(user))
-            .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))?;
-    }
-    Ok(())
+    let users = table.users().map(|user| format!("{}\n", Printable(user)));
+    print_bytes(users.collect::<String>().as_bytes())
 }
 
 /// Reads a file of users.

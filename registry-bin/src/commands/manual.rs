@@ -1,13 +1,13 @@
 //! `registry-bin completion` and `registry-bin man`: completion scripts and manual pages of the command line.
 
 use std::ffi::OsStr;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
+use crate::control::show::print_bytes;
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ const OTHER_NAME: &str = "registry";
 pub(crate) fn completion(shell: Shell, command: Command) -> Result<(), Failure> {
     let called = std::env::args_os().next().unwrap_or_default();
     let is_other = Path::new(&called).file_name() == Some(OsStr::new(OTHER_NAME));
-    print(script(shell, command, if is_other { OTHER_NAME } else { NAME }).as_bytes())
+    print_bytes(script(shell, command, if is_other { OTHER_NAME } else { NAME }).as_bytes())
 }
 
 fn script(shell: Shell, mut command: Command, name: &str) -> String {
@@ -46,12 +46,7 @@ pub(crate) fn manual(manual: &Manual, command: Command) -> Result<(), Failure> {
     let mut page = Vec::new();
     let rendered = Man::new(command).render(&mut page);
     rendered.map_err(|cause| Failure::new("there is no manual page").because(cause))?;
-    print(&page)
-}
-
-fn print(text: &[u8]) -> Result<(), Failure> {
-    let written = io::stdout().write_all(text);
-    written.map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+    print_bytes(&page)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use registry_core::{ErrorCode, RepositoryName};
 use registry_storage::{DeleteRepositoryOptions, Maintenance};
 use serde::{Deserialize, Serialize};
 
-use crate::arguments::ConfigArguments;
+use crate::arguments::{ConfigArguments, NamedStore};
 use crate::config::load;
 use crate::control::{Command, Outcome, Reporter, execute};
 use crate::count::count;
@@ -63,7 +63,8 @@ pub(crate) struct Delete {
 /// Deletes a repository. Returns `false` if something of it stays.
 pub(crate) fn run(command: &RepositoriesCommand) -> Result<bool, Failure> {
     let RepositoriesCommand::Delete(delete) = command;
-    let loaded = load(&delete.configuration.store(), &[])?;
+    let arguments = delete.configuration.store();
+    let loaded = load(&arguments, &[])?;
     let _log = Logging::of(&loaded.configuration).start();
     let request = DeleteRepository {
         repository: delete.repository.clone(),
@@ -71,6 +72,7 @@ pub(crate) fn run(command: &RepositoriesCommand) -> Result<bool, Failure> {
         force: delete.force,
         purge: delete.purge,
         json: delete.json,
+        store: arguments.named(),
     };
     execute(&loaded.configuration, request)
 }
@@ -86,6 +88,8 @@ pub(super) struct DeleteRepository {
     force: bool,
     purge: bool,
     json: bool,
+    #[serde(default, skip_serializing_if = "NamedStore::is_empty")]
+    store: NamedStore,
 }
 
 impl Command for DeleteRepository {
@@ -101,6 +105,7 @@ impl Command for DeleteRepository {
             force,
             purge,
             json,
+            store: named,
         } = self;
         let immutable = ImmutableTags::new(immutable, Arc::new(AllowAll)).immutable_tags(&repository);
         let immutable = immutable.filter(|_| !force);
@@ -119,14 +124,14 @@ impl Command for DeleteRepository {
                 serde_json::to_string(&deleted)
                     .map_err(|cause| Failure::new("the report cannot be written").because(cause))?
             } else {
-                text(&repository, &deleted)
+                text(&repository, &deleted, &named)
             },
             is_success: deleted.is_gone,
         })
     }
 }
 
-fn text(repository: &RepositoryName, deleted: &RepositoryDeleted) -> String {
+fn text(repository: &RepositoryName, deleted: &RepositoryDeleted, store: &NamedStore) -> String {
     let mut text = format!(
         "Deleted {}, {} and {} ({}) of {repository}",
         count(deleted.tags, "tag"),
@@ -140,8 +145,8 @@ fn text(repository: &RepositoryName, deleted: &RepositoryDeleted) -> String {
     text += ".";
     if let Some(until) = deleted.restorable_until {
         text += &format!(
-            "\nIts tags can be restored until {}, and the blobs that they need stay until then: `tags history {repository}` shows them, \
-             and `repositories delete --purge` gives them up.",
+            "\nIts tags can be restored until {}, and the blobs that they need stay until then: `tags history {repository}{store}` shows \
+             them, and `repositories delete --purge {repository}{store}` gives them up.",
             second(until)
         );
     }

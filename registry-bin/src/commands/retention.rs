@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::collect::grace;
-use crate::arguments::StoreArguments;
+use crate::arguments::{NamedStore, StoreArguments};
 use crate::config::load;
 use crate::config::sections::retention::retention;
 use crate::control::{Command, Outcome, Reporter, execute};
@@ -68,6 +68,7 @@ pub(crate) fn run(command: &RetentionCommand) -> Result<bool, Failure> {
         grace: grace(configuration),
         json: explain.json,
         retention,
+        store: explain.store.named(),
     };
     execute(configuration, request)
 }
@@ -82,6 +83,8 @@ pub(super) struct ExplainRetention {
     grace: u64,
     json: bool,
     retention: Retention,
+    #[serde(default, skip_serializing_if = "NamedStore::is_empty")]
+    store: NamedStore,
 }
 
 /// How many repositories are listed at once.
@@ -105,6 +108,7 @@ impl Command for ExplainRetention {
             json: self.json,
             sums: Sums::default(),
             reporter,
+            named: self.store,
         };
         for repository in &self.repositories {
             explained.explain(store, repository).await?;
@@ -150,6 +154,7 @@ struct Explained {
     json: bool,
     sums: Sums,
     reporter: Reporter,
+    named: NamedStore,
 }
 
 impl Explained {
@@ -166,7 +171,9 @@ impl Explained {
             .step(Step::Repositories, self.sums.repositories, None);
         let Some(verdicts) = judged else {
             self.sums.unreadable += 1;
-            let line = format!("{repository}: a record cannot be read, so nothing is dropped; see `check`");
+            let named = &self.named;
+            let line =
+                format!("{repository}: a record cannot be read, so nothing is dropped; see `check{named}`");
             self.say(line, json!({ "repository": repository, "unreadable": true }))
                 .await;
             return Ok(());

@@ -149,7 +149,8 @@ fn show_history(history: &History) -> Result<bool, Failure> {
 }
 
 fn restore_tag(restore: &Restore) -> Result<bool, Failure> {
-    let loaded = load(&restore.configuration.store(), &[])?;
+    let arguments = restore.configuration.store();
+    let loaded = load(&arguments, &[])?;
     let configuration = &loaded.configuration;
     let _log = Logging::of(configuration).start();
     let Named {
@@ -158,8 +159,9 @@ fn restore_tag(restore: &Restore) -> Result<bool, Failure> {
         digest,
     } = restore.named.clone();
     let Some(tag) = tag else {
+        let store = arguments.named();
         return Err(Failure::new(format!(
-            "name a tag: {repository}:TAG; `tags history` shows which there were"
+            "name a tag: {repository}:TAG; `tags history {repository}{store}` shows which there were"
         )));
     };
     let request = RestoreRequest {

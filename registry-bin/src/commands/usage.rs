@@ -13,7 +13,7 @@ use registry_storage::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::arguments::StoreArguments;
+use crate::arguments::{NamedStore, StoreArguments};
 use crate::config::load;
 use crate::config::sections::quotas::quotas;
 use crate::control::{Command, Outcome, Reporter, execute};
@@ -70,6 +70,7 @@ pub(crate) fn run(usage: &Usage) -> Result<bool, Failure> {
         shared: usage.shared,
         json: usage.json,
         quotas: quotas(&configuration.quotas)?,
+        store: usage.store.named(),
     };
     execute(configuration, request)
 }
@@ -86,6 +87,8 @@ pub(super) struct ShowUsage {
     shared: bool,
     json: bool,
     quotas: Vec<Quota>,
+    #[serde(default, skip_serializing_if = "NamedStore::is_empty")]
+    store: NamedStore,
 }
 
 impl Command for ShowUsage {
@@ -103,7 +106,7 @@ impl Command for ShowUsage {
                 "All of them were counted now, because the collector, which would have, is disabled.";
             (self.count_all(store, &reporter).await?, Some(remark.to_owned()))
         } else if let Some(shown) = self.list_counted(store, &reporter).await? {
-            let remark = (shown.changed > 0).then(|| shown.remark());
+            let remark = (shown.changed > 0).then(|| shown.remark(&self.store));
             (shown, remark)
         } else {
             let remark = "All of them were counted now, because no cycle of the collector has done so yet.";
@@ -144,10 +147,10 @@ struct Shown {
 }
 
 impl Shown {
-    fn remark(&self) -> String {
+    fn remark(&self, store: &NamedStore) -> String {
         let changed = count(self.changed, "repository");
         format!(
-            "{changed} changed since: the next cycle of the collector counts what is there, and so does `usage --now`."
+            "{changed} changed since: the next cycle of the collector counts what is there, and so does `usage --now{store}`."
         )
     }
 }
@@ -178,8 +181,9 @@ impl ShowUsage {
     async fn count_all(&self, store: &dyn Maintenance, reporter: &Reporter) -> Result<Shown, Failure> {
         let (mut shown, mut last) = (Shown::default(), None);
         while let Some(repository) = store.next_repository(last.as_ref()).await.map_err(failed)? {
-            // What was deleted leaves records.
-            if let Some(row) = self.count_now(store, &repository).await? {
+            // What was deleted leaves records, and a repository that is empty stays in the catalog.
+            let row = self.count_now(store, &repository).await?;
+            if let Some(row) = row.filter(|row| !row.usage.is_nothing()) {
                 self.show(&mut shown, reporter, &repository, &row).await;
             }
             last = Some(repository);

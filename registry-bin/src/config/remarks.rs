@@ -11,7 +11,7 @@ use super::Configuration;
 use super::origin::Origin;
 use super::sections::auth::AuthKind;
 use super::sections::http::Prometheus;
-use super::sections::retention;
+use super::sections::{quotas, retention};
 use super::tree::{self, Node};
 use super::values::GoDuration;
 
@@ -21,9 +21,11 @@ const SHORT_GRACE: Duration = Duration::from_hours(1);
 /// Returns the keys that do not act as written, each with a sentence of which it is the subject.
 pub(crate) fn remarks(configuration: &Configuration, tree: &Node) -> Vec<(Cow<'static, str>, String)> {
     let mut remarks = limited(configuration);
-    for (index, remark) in retention::remarks(&configuration.retention, &configuration.tags) {
-        remarks.push((format!("retention[{index}]").into(), remark));
-    }
+    let of_policies = retention::remarks(&configuration.retention, &configuration.tags);
+    let of_entries = of_policies
+        .into_iter()
+        .chain(quotas::remarks(&configuration.quotas));
+    remarks.extend(of_entries.map(|(key, remark)| (key.into(), remark)));
     let http = &configuration.http;
     let (auth, token) = (&configuration.auth, configuration.auth.token.as_ref());
     let has_realm = token.is_some_and(|token| token.auto_redirect && token.realm.is_some());

@@ -106,8 +106,18 @@ pub(crate) fn is_for_bars() -> bool {
 
 /// Prints one or more lines to standard output.
 pub(crate) fn print(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{}", printable_lines(line))
-        .map_err(|cause| Failure::new("cannot write to the standard output").because(cause))
+    print_bytes(format!("{}\n", printable_lines(line)).as_bytes())
+}
+
+/// Prints to standard output. A reader that has read enough, as `head` has, is no failure.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut output = io::stdout();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("cannot write to the standard output").because(cause))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use rustix::fs::{Access, access};
 
 pub(crate) use self::errors::WithOwner;
 use self::remedies::{Owner, remedy};
-pub(crate) use self::remedies::{line_of_owner, require_writable, with_remedy};
+pub(crate) use self::remedies::{line_of_owner, require_writable, shell_line, with_remedy};
 use crate::failure::Failure;
 
 const RECORDS: &str = "records.sqlite";

@@ -165,3 +165,22 @@ fn a_copy_of_the_folder_is_told_at_the_start_and_by_a_check_until_one_finds_it_w
     assert!(!server.output().contains("is a copy"));
     assert!(!success(path, &["check", "--storage", "root"]).contains("copy"));
 }
+
+#[test]
+fn a_push_that_finds_lost_bytes_names_the_blob_to_push() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let root = folder.path().join("root");
+    let server = Server::on(&root);
+    let content = vec![7; 100_000];
+    let digest = Repository::new(server.address(), "a").push_blob(&content);
+    for file in byte_files(&root) {
+        fs::remove_file(file).expect("it is there");
+    }
+    Repository::new(server.address(), "b").push_blob(&content);
+    let log = server.output_with("the bytes of a blob were lost");
+    let line = log
+        .lines()
+        .find(|line| line.contains("the bytes of a blob were lost"));
+    let line = line.expect("it was found");
+    assert!(line.contains(&digest) && line.contains("repository=b"), "{line}");
+}

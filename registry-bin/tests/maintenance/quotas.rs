@@ -162,8 +162,14 @@ fn a_quota_that_limits_nothing_is_refused() {
         ),
         (
             "quotas: [{repositories: ['a'], bytes: 50G}]\n",
-            "is not a number of bytes",
+            "\"50G\" is not a whole number of bytes",
         ),
+        (
+            "quotas: [{repositories: ['a'], bytes: 0.5}]\n",
+            "\"0.5\" is not a whole number of bytes",
+        ),
+        ("scrub: {rate: 0.5}\n", "\"0.5\" is not a whole number of bytes"),
+        ("scrub: {rate: 1e6}\n", "\"1e6\" is not a whole number of bytes"),
         (
             "quotas: [{repositories: ['a', 'b'], tags: 1}, {repositories: ['b', 'a'], bytes: 1}]\n",
             "are those of quotas[0]",

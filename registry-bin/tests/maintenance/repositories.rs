@@ -44,6 +44,13 @@ fn a_repository_is_deleted_beside_its_server_and_without_one() {
         ),
         "{said}"
     );
+    // What is advised works as it is typed.
+    assert!(
+        said.contains("`tags history a --storage root` shows them")
+            && said.contains("`repositories delete --purge a --storage root` gives"),
+        "{said}"
+    );
+    success(path, &["tags", "history", "a", "--storage", "root"]);
     a.get("manifests/3").expect_status(404);
     assert!(success(path, &["check", "--storage", "root"]).contains("nothing is broken"));
     assert!(server.terminate().success());

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -48,6 +49,23 @@ fn a_policy_is_explained_and_collect_does_what_was_explained() {
         "1 repository: 2 tags and ",
     ] {
         assert!(beside.contains(line), "{line} is not in {beside}");
+    }
+    // As with `| head -1`.
+    for command in [
+        &explain[..],
+        &["usage", "--storage", "root"],
+        &["config", "show", "config.yml"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("there are pipes");
+        drop(reader);
+        let ended = Command::new(env!("CARGO_BIN_EXE_registry-bin"))
+            .args(command)
+            .current_dir(path)
+            .stdout(writer)
+            .output()
+            .expect("the program runs");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success() && said.is_empty(), "{command:?}: {said}");
     }
     let other = success(path, &["retention", "explain", "other", "--config", "config.yml"]);
     assert!(
@@ -214,7 +232,38 @@ fn a_policy_that_is_mistyped_or_drops_everything_is_told() {
             "{retention}: {said}"
         );
     }
+    for (configuration, expected) in [
+        (
+            "  - repositories: ['a/**']\n    untagged: 1h\n  - repositories: ['a/b', 'a/c/*']\n    untagged: 2h\n",
+            "retention[1] is never reached: retention[0] decides about all its repositories",
+        ),
+        (
+            "  - repositories: ['**']\n    untagged: 1h\n  - repositories: ['Team/*']\n    untagged: 2h\n",
+            "retention[1].repositories[0] matches nothing: names of repositories have no capital letters",
+        ),
+        (
+            "  - repositories: ['**']\n    pulledwithin: 720h\n",
+            "retention[0] drops nothing: without `tags` and `untagged` everything stays",
+        ),
+        (
+            "  - repositories: ['**']\n    tags: ['*']\n    keep: [{tags: ['*']}]\n",
+            "retention[0] drops nothing: `keep` or `tags.immutable` keeps every tag that it names",
+        ),
+        (
+            "  - repositories: ['**']\n    untagged: 1h\nquotas:\n  - repositories: ['A/*', 'a/']\n    bytes: 0\n    tags: 0\n",
+            "quotas[0].repositories[1] matches nothing: no repository can have such a name",
+        ),
+        (
+            "  - repositories: ['**']\n    untagged: 1h\nquotas:\n  - repositories: ['**']\n    bytes: 0\n    tags: 0\n",
+            "quotas[0].bytes is 0, so nothing can be pushed to these repositories",
+        ),
+    ] {
+        let (is_good, said) = check(configuration);
+        assert!(is_good && said.contains(expected), "{configuration}: {said}");
+        assert!(!said.contains("frees nothing"), "{configuration}: {said}");
+    }
     for retention in [
+        "  - repositories: ['a/*']\n    tags: ['*']\n    keep: [{tags: ['*']}]\n  - repositories: ['**']\n    untagged: 1h\n",
         "  - repositories: ['**']\n    tags: ['*']\n    keep: [{newest: 1}, {versionsperminor: 2}]\n    untagged: 1h\n",
         "  - repositories: ['**']\n    tags: ['*.*.*']\n    keep: [{versionsperminor: 2}]\n    untagged: 1h\n",
         "  - repositories: ['**']\n    tags: ['*']\n    keep: [{tags: ['v*']}, {pushedwithin: 1h}]\n    untagged: 1h\n",

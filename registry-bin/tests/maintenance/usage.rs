@@ -74,7 +74,7 @@ fn usage_is_what_the_collector_counted_and_says_what_changed_since() {
     );
     assert!(line(&changed, "other").ends_with('Z'), "{changed}");
     assert!(line(&changed, "new").contains("in 2 blobs"), "{changed}");
-    assert!(line(&changed, "1 repository changed since").contains("usage --now"));
+    assert!(line(&changed, "1 repository changed since").ends_with("`usage --now --config config.yml`."));
     for exact in [&["team/app"][..], &["--now"]] {
         let exact = usage(path, exact);
         assert_eq!(

@@ -156,7 +156,7 @@ impl<B: Backend> Maintenance for Store<B> {
     }
 
     async fn next_repository(&self, after: Option<&RepositoryName>) -> Result<Option<RepositoryName>, Error> {
-        self.repository_after(after).await
+        self.next_in_order(after).await
     }
 
     async fn sweep_wanted(&self) {

@@ -11,7 +11,7 @@ use registry_core::{Error, Timestamp};
 use super::Store;
 use super::hash::hash;
 use super::session::{Session, Snapshot};
-use super::session_lock::{HeldSession, superseded};
+use super::session_lock::HeldSession;
 use crate::backend::{Backend, BytesWriter, MemoryPermit, Part};
 
 /// A session's record is written at least each time this many bytes were added, so that a server that is killed loses
@@ -271,17 +271,14 @@ struct Incoming<'a> {
 
 impl Incoming<'_> {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let taken_over = async {
-            self.held.taken_over().await;
-            Err(superseded())
-        };
+        let stopped = async { Err(self.held.stopped().await) };
         let next = async { self.body.as_mut().next().await.transpose() };
         // Bytes that have already arrived are taken, even if another request waits: a client whose bytes keep coming is
         // alive, and none arrive from a client that is gone.
         tokio::select! {
             biased;
             next = next => next,
-            error = taken_over => error,
+            error = stopped => error,
         }
     }
 }

@@ -101,7 +101,9 @@ impl<B: Backend> Store<B> {
                     self.open_sessions.end(&upload.principal, upload.id);
                     return Ok(());
                 }
-                Looked::LookAt(unseen) => self.look(&mut looks, unseen).await?,
+                Looked::LookAt(unseen) => {
+                    self.look(&mut looks, unseen, &upload.repository, digest).await?;
+                }
             }
         }
         Err(contended())

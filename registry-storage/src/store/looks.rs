@@ -80,12 +80,25 @@ impl Looks {
 }
 
 impl<B: Backend> Store<B> {
-    /// Checks bytes that a transaction has to know about.
-    pub(super) async fn look(&self, looks: &mut Looks, unseen: Unseen) -> Result<(), Error> {
+    /// Checks bytes of a blob that a transaction has to know about, for a repository that is to have it.
+    pub(super) async fn look(
+        &self,
+        looks: &mut Looks,
+        unseen: Unseen,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), Error> {
         let Unseen { name, size } = unseen;
         let found = self.backend.bytes_size(&name).await?;
         if found != Some(size) {
-            tracing::error!(bytes = %name, size, ?found, "bytes of a blob were lost; a push of the blob heals it");
+            tracing::error!(
+                %repository,
+                %digest,
+                bytes = %name,
+                size,
+                ?found,
+                "the bytes of a blob were lost; a push of the blob heals it"
+            );
         }
         looks.seen.push((name, found == Some(size)));
         Ok(())

@@ -31,7 +31,7 @@ impl<B: Backend> Store<B> {
             };
             match self.backend.transact(Durability::Synced, mount).await? {
                 Looked::Done(is_mounted) => return Ok(is_mounted),
-                Looked::LookAt(unseen) => self.look(&mut looks, unseen).await?,
+                Looked::LookAt(unseen) => self.look(&mut looks, unseen, to, digest).await?,
             }
         }
         Err(contended())

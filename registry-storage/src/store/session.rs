@@ -10,8 +10,7 @@ use registry_core::upload::Upload;
 use registry_core::{Algorithm, Error, ErrorCode, RepositoryName, Timestamp, UploadId};
 
 use super::edge::{Found, contended, read_latest};
-use super::session_lock::HeldSession;
-use super::session_lock::superseded;
+use super::session_lock::{HeldSession, Wanted, superseded};
 use super::{Store, TRANSACTION_ATTEMPTS};
 use crate::backend::{
     Again, Backend, Condition, Durability, RecordTransaction, StagedBytes, Transaction, Version,
@@ -195,13 +194,13 @@ impl<B: Backend> Store<B> {
         }
     }
 
-    /// Takes a session of the caller's from the request that holds it, to go on at `offset`, and reads it.
+    /// Takes a session of the caller's from the request that holds it, and reads it.
     pub(super) async fn take_session(
         &self,
         upload: &UploadKey,
-        offset: Option<u64>,
+        wanted: Wanted,
     ) -> Result<(Session, Arc<HeldSession>), Error> {
-        let held = self.sessions.take(upload.id, offset).await;
+        let held = self.sessions.take(upload.id, wanted).await;
         let mut session = self.load_session(upload).await?;
         session.held = Some(Arc::clone(&held));
         self.note_session(upload.id, &session);
@@ -278,7 +277,7 @@ impl<B: Backend> Store<B> {
 
     pub(super) async fn cancel_session(&self, upload: &UploadKey) -> Result<(), Error> {
         for _ in 0..TRANSACTION_ATTEMPTS {
-            let (session, _held) = self.take_session(upload, None).await?;
+            let (session, _held) = self.take_session(upload, Wanted::Cancel).await?;
             if self.abort_session(session).await?.is_some() {
                 return Ok(());
             }

@@ -20,8 +20,23 @@ struct Slot {
     takeover: Notify,
     /// The holder and the requests that wait; changed only while the map is locked.
     users: AtomicUsize,
-    /// Where the newest of them goes on, if it names an offset.
-    newest_offset: Mutex<Option<u64>>,
+    /// What the newest of them wants.
+    newest: Mutex<Wanted>,
+}
+
+/// What a request wants with a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// To go on at the end, or at this offset.
+    GoOn(Option<u64>),
+    /// To end it.
+    Cancel,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self::GoOn(None)
+    }
 }
 
 /// A held session. A write that continues after its request was dropped holds it too.
@@ -37,11 +52,11 @@ impl SessionLocks {
     /// Asks the holder of a session to stop, and waits for it.
     ///
     /// A client that lost its connection comes back on a new one, often before the server noticed that the old one is
-    /// dead; the newest request is the one that the client waits for. The holder learns the `offset` that it names.
-    pub(super) async fn take(self: &Arc<Self>, id: UploadId, offset: Option<u64>) -> Arc<HeldSession> {
+    /// dead; the newest request is the one that the client waits for. The holder learns what is `wanted`.
+    pub(super) async fn take(self: &Arc<Self>, id: UploadId, wanted: Wanted) -> Arc<HeldSession> {
         let mut held = HeldSession {
             id,
-            slot: self.enter(id, offset),
+            slot: self.enter(id, wanted),
             locks: Arc::clone(self),
             guard: None,
         };
@@ -84,10 +99,10 @@ impl SessionLocks {
         }))
     }
 
-    fn enter(&self, id: UploadId, offset: Option<u64>) -> Arc<Slot> {
+    fn enter(&self, id: UploadId, wanted: Wanted) -> Arc<Slot> {
         let mut slots = self.slots();
         let slot = slots.entry(id).or_default();
-        *slot.newest_offset() = offset;
+        *slot.newest() = wanted;
         slot.users.fetch_add(1, Ordering::Relaxed);
         Arc::clone(slot)
     }
@@ -98,19 +113,31 @@ impl SessionLocks {
 }
 
 impl Slot {
-    fn newest_offset(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
-        self.newest_offset.lock().unwrap_or_else(PoisonError::into_inner)
+    fn newest(&self) -> std::sync::MutexGuard<'_, Wanted> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl HeldSession {
-    /// Returns the offset that the newest request for the session named, if it named one.
-    pub(super) fn newest_offset(&self) -> Option<u64> {
-        *self.slot.newest_offset()
+    /// Returns what the newest request for the session wants.
+    pub(super) fn newest(&self) -> Wanted {
+        *self.slot.newest()
+    }
+
+    /// Waits until another request asks for the session, and returns the error of the request that holds it.
+    pub(super) async fn stopped(&self) -> Error {
+        self.taken_over().await;
+        match self.newest() {
+            Wanted::GoOn(_) => superseded(),
+            Wanted::Cancel => {
+                let message = "the upload was cancelled while its bytes came; begin a new one";
+                Error::new(ErrorCode::BlobUploadUnknown, message)
+            }
+        }
     }
 
     /// Waits until another request asks for the session.
-    pub(super) async fn taken_over(&self) {
+    async fn taken_over(&self) {
         loop {
             let notified = self.slot.takeover.notified();
             if self.slot.users.load(Ordering::Relaxed) > 1 {
@@ -161,11 +188,11 @@ mod tests {
         let locks = Arc::new(SessionLocks::default());
         let id = UploadId::from_random(1);
         for _ in 0..3000 {
-            let first = locks.take(id, None).await;
+            let first = locks.take(id, Wanted::default()).await;
             let next = tokio::spawn({
                 let locks = Arc::clone(&locks);
                 async move {
-                    let next = locks.take(id, None).await;
+                    let next = locks.take(id, Wanted::default()).await;
                     next.taken_over().now_or_never().is_some()
                 }
             });
@@ -180,7 +207,7 @@ mod tests {
     async fn a_session_in_use_is_not_taken_by_who_can_do_without() {
         let locks = Arc::new(SessionLocks::default());
         let id = UploadId::from_random(1);
-        let held = locks.take(id, None).await;
+        let held = locks.take(id, Wanted::default()).await;
         assert!(locks.try_take(id).is_none());
         assert!(
             held.taken_over().now_or_never().is_none(),
@@ -188,7 +215,7 @@ mod tests {
         );
         drop(held);
         let held = locks.try_take(id).unwrap();
-        assert!(locks.take(id, None).now_or_never().is_none());
+        assert!(locks.take(id, Wanted::default()).now_or_never().is_none());
         drop(held);
         assert!(locks.slots().is_empty());
     }
@@ -197,8 +224,8 @@ mod tests {
     async fn a_request_that_stops_waiting_leaves_the_session() {
         let locks = Arc::new(SessionLocks::default());
         let id = UploadId::from_random(1);
-        let held = locks.take(id, None).await;
-        assert!(locks.take(id, None).now_or_never().is_none());
+        let held = locks.take(id, Wanted::default()).await;
+        assert!(locks.take(id, Wanted::default()).now_or_never().is_none());
         assert!(held.taken_over().now_or_never().is_none());
         drop(held);
         assert!(locks.slots().is_empty());

@@ -13,7 +13,7 @@ use super::Store;
 use super::append::{Append, CHECKPOINT_BYTES};
 use super::hash::hash;
 use super::session::Session;
-use super::session_lock::is_superseded;
+use super::session_lock::{Wanted, is_superseded};
 use crate::backend::{Backend, Expect};
 
 /// How long a closing request waits for the request that took its session. A proxy waits as long for an answer.
@@ -50,7 +50,7 @@ impl<B: Backend> UploadStorage for Store<B> {
 
     async fn commit_upload(&self, upload: &UploadKey, digest: &Digest) -> Result<(), Error> {
         let commit = async {
-            let (session, held) = self.take_session(upload, None).await?;
+            let (session, held) = self.take_session(upload, Wanted::default()).await?;
             self.commit_session(session, held, upload, digest).await
         };
         self.note_room(commit.await)
@@ -92,7 +92,7 @@ impl<B: Backend> Store<B> {
         body: Body<'_>,
         is_last: bool,
     ) -> Result<(Append<'_, B>, Result<(), Error>), Error> {
-        let (mut session, held) = self.take_session(upload, offset).await?;
+        let (mut session, held) = self.take_session(upload, Wanted::GoOn(offset)).await?;
         let began_at = session.upload.append_at(offset)?;
         if session.record.completed {
             return Err(send_again());
@@ -111,7 +111,7 @@ impl<B: Backend> Store<B> {
         if let Ok(ended) = &ending
             && !is_last
         {
-            let is_sent_again = append.held.newest_offset() == Some(began_at);
+            let is_sent_again = append.held.newest() == Wanted::GoOn(Some(began_at));
             let saved = match ended {
                 Err(error) if is_superseded(error) && is_sent_again => append.go_back(began.clone()).await,
                 _ => append.save().await,

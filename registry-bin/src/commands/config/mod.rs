@@ -5,13 +5,12 @@ mod show;
 
 pub(crate) use self::show::listing;
 
-use std::io::{self, Write as _};
-
 use clap::Subcommand;
 
 use crate::arguments::ConfigArguments;
 use crate::config::schema::schema;
 use crate::config::{Loaded, load};
+use crate::control::show::print_bytes;
 use crate::failure::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -28,25 +27,16 @@ pub(crate) enum ConfigCommand {
 /// Checks, shows or describes a configuration.
 pub(crate) fn run(command: &ConfigCommand) -> Result<(), Failure> {
     match command {
-        ConfigCommand::Check(arguments) => print(&check::report(&read(arguments)?)?),
-        ConfigCommand::Show(arguments) => print(&listing(&read(arguments)?)?),
+        ConfigCommand::Check(arguments) => print_bytes(check::report(&read(arguments)?)?.as_bytes()),
+        ConfigCommand::Show(arguments) => print_bytes(listing(&read(arguments)?)?.as_bytes()),
         ConfigCommand::Schema => {
             let text = serde_json::to_string_pretty(&schema())
                 .map_err(|cause| Failure::new("the schema cannot be written").because(cause))?;
-            print(&format!("{text}\n"))
+            print_bytes(format!("{text}\n").as_bytes())
         }
     }
 }
 
 fn read(arguments: &ConfigArguments) -> Result<Loaded, Failure> {
     load(&arguments.store(), &[])
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new("cannot write to the standard output").because(cause))
-        }
-        _ => Ok(()),
-    }
 }

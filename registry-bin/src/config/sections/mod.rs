@@ -11,6 +11,7 @@ pub(crate) mod lists;
 pub(crate) mod log;
 pub(crate) mod middleware;
 pub(crate) mod notifications;
+mod patterns;
 pub(crate) mod proxy;
 pub(crate) mod quotas;
 pub(crate) mod redis;

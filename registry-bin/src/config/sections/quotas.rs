@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access::{InvalidValue, parse_all};
+use super::patterns::patterns_of_none;
 use crate::config::problems::Problems;
 use crate::config::values::ByteSize;
 
@@ -68,6 +69,29 @@ pub(in crate::config) fn check(entries: &[Quota], problems: &mut Problems<'_>) {
             );
         }
     }
+}
+
+/// Returns what is surprising about quotas: the key, and a sentence of which it is the subject.
+pub(in crate::config) fn remarks(entries: &[Quota]) -> Vec<(String, String)> {
+    let mut remarks = Vec::new();
+    // The values are checked elsewhere.
+    for (index, quota) in quotas(entries).unwrap_or_default().iter().enumerate() {
+        let path = format!("quotas[{index}]");
+        remarks.extend(patterns_of_none(&path, &quota.repositories));
+        for (key, limit, what) in [
+            ("bytes", quota.bytes, "nothing"),
+            ("manifests", quota.manifests, "no manifest"),
+            ("tags", quota.tags, "no tag"),
+        ] {
+            if limit == Some(0) {
+                remarks.push((
+                    format!("{path}.{key}"),
+                    format!("is 0, so {what} can be pushed to these repositories"),
+                ));
+            }
+        }
+    }
+    remarks
 }
 
 /// Returns the patterns, whose order does not matter.

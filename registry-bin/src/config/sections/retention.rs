@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{InvalidValue, parse_all};
 use super::lists::Tags;
+use super::patterns::patterns_of_none;
 use crate::config::problems::Problems;
 use crate::config::values::GoDuration;
 
@@ -151,38 +152,84 @@ const SHORTEST_TIME: Duration = Duration::from_secs(1);
 
 const TOO_SHORT: &str = "must be a second at least; write for example 168h";
 
-/// Returns what is surprising about policies: the index of the policy, and a sentence of which it is the subject.
-pub(in crate::config) fn remarks(policies: &[Policy], tags: &Tags) -> Vec<(usize, String)> {
+/// Returns what is surprising about policies: the key, and a sentence of which it is the subject.
+pub(in crate::config) fn remarks(policies: &[Policy], tags: &Tags) -> Vec<(String, String)> {
     let mut remarks = Vec::new();
-    for (index, policy) in policies.iter().enumerate() {
-        if !policy.tags.is_empty() && policy.untagged.is_none() {
-            remarks.push((
-                index,
+    // The values are checked elsewhere.
+    let Ok(all) = retention(policies, tags) else {
+        return remarks;
+    };
+    for (index, policy) in all.policies.iter().enumerate() {
+        let path = format!("retention[{index}]");
+        let of_none = patterns_of_none(&path, &policy.repositories);
+        let matches_none = of_none.len() == policy.repositories.len();
+        remarks.extend(of_none);
+        if matches_none {
+            continue;
+        }
+        let earlier = all.policies.get(..index).unwrap_or_default();
+        if let Some(earlier) = covering(earlier, policy) {
+            let message =
+                format!("is never reached: retention[{earlier}] decides about all its repositories");
+            remarks.push((path, message));
+            continue;
+        }
+        let is_last = index + 1 == all.policies.len();
+        let retention = Retention {
+            policies: vec![policy.clone()],
+            immutable: all.immutable.clone(),
+        };
+        remarks.extend(
+            of_policy(&retention, is_last)
+                .into_iter()
+                .map(|remark| (path.clone(), remark)),
+        );
+    }
+    remarks
+}
+
+/// Returns the policy that decides about every repository that another one names.
+fn covering(earlier: &[RetentionPolicy], policy: &RetentionPolicy) -> Option<usize> {
+    let is_covered = |by: &RetentionPolicy, glob: &Glob| by.repositories.iter().any(|wide| wide.covers(glob));
+    let mut earlier = earlier.iter();
+    earlier.position(|by| policy.repositories.iter().all(|glob| is_covered(by, glob)))
+}
+
+/// Returns what is surprising about the only policy, each a sentence of which it is the subject.
+fn of_policy(retention: &Retention, is_last: bool) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for policy in &retention.policies {
+        let drops_tags = !policy.tags.is_empty() && may_drop(retention);
+        match (drops_tags, policy.untagged) {
+            (true, None) => remarks.push(
                 "drops tags and frees nothing, because manifests without a tag stay; `untagged: 168h` lets them go"
                     .to_owned(),
-            ));
+            ),
+            // Before others, it is an exception from them.
+            (false, None) if is_last || policy.pulled_within.is_some() => {
+                let why = if policy.tags.is_empty() {
+                    "without `tags` and `untagged` everything stays"
+                } else {
+                    "`keep` or `tags.immutable` keeps every tag that it names, and without `untagged` all manifests stay"
+                };
+                remarks.push(format!("drops nothing: {why}"));
+            }
+            _ => {}
         }
-        // Its own values are checked elsewhere.
-        let Ok(retention) = retention(std::slice::from_ref(policy), tags) else {
-            continue;
-        };
-        if let Some(tag) = dropped_at_once(&retention) {
-            let why = if is_dropped_as_no_version(&retention, &tag) {
+        if let Some(tag) = dropped_at_once(retention) {
+            let why = if is_dropped_as_no_version(retention, &tag) {
                 "that are no version"
             } else {
                 "that no entry of `keep` names"
             };
-            remarks.push((
-                index,
-                format!(
-                    "drops tags {why}, such as `{tag}`, even if they were just pushed; another entry of `keep`, such as \
-                     `newest: 10`, prevents that"
-                ),
+            remarks.push(format!(
+                "drops tags {why}, such as `{tag}`, even if they were just pushed; another entry of `keep`, such as \
+                 `newest: 10`, prevents that"
             ));
         }
-        let verdicts: Vec<Verdict> = examples(&retention)
+        let verdicts: Vec<Verdict> = examples(retention)
             .iter()
-            .filter_map(|tag| verdict_alone(&retention, tag))
+            .filter_map(|tag| verdict_alone(retention, tag))
             .collect();
         let is_timed = |verdict: &Verdict| matches!(verdict, Verdict::Kept { until: Some(_), .. });
         if verdicts.iter().any(is_timed)
@@ -190,21 +237,35 @@ pub(in crate::config) fn remarks(policies: &[Policy], tags: &Tags) -> Vec<(usize
                 .iter()
                 .all(|verdict| is_timed(verdict) || verdict.is_dropped())
         {
-            remarks.push((
-                index,
+            remarks.push(
                 "drops every tag that it names once nothing is pushed or pulled for long enough; another entry of `keep`, such as \
                  `newest: 1`, prevents that"
                     .to_owned(),
-            ));
+            );
         }
     }
     remarks
 }
 
+/// Returns whether the only policy may ever drop a tag: one that is not immutable, and that no entry keeps without a condition.
+fn may_drop(retention: &Retention) -> bool {
+    let mut at_last = retention.clone();
+    for policy in &mut at_last.policies {
+        policy.keep.retain(KeepRule::is_unconditional);
+        policy.pulled_within = None;
+    }
+    let examples = examples(retention);
+    examples.is_empty() || examples.iter().any(|tag| is_dropped(&at_last, tag))
+}
+
+fn is_dropped(retention: &Retention, tag: &Tag) -> bool {
+    verdict_alone(retention, tag).is_some_and(|verdict| verdict.is_dropped())
+}
+
 /// Returns a tag that the only policy drops although it was pushed just now and is alone in its repository.
 fn dropped_at_once(retention: &Retention) -> Option<Tag> {
     let mut examples = examples(retention).into_iter();
-    examples.find(|tag| verdict_alone(retention, tag).is_some_and(|verdict| verdict.is_dropped()))
+    examples.find(|tag| is_dropped(retention, tag))
 }
 
 /// Returns whether a tag that is dropped would stay if entries for versions were for all tags.

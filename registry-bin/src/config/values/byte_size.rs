@@ -27,7 +27,7 @@ const UNITS: [(&str, u64); 10] = [
 ];
 
 impl ByteSize {
-    /// Returns `None` if the text is not a number of bytes.
+    /// Returns `None` if the text is not a number of bytes. A part of a byte is none.
     fn parse(text: &str) -> Option<Self> {
         let unit = UNITS.iter().find(|(name, _)| text.ends_with(name));
         let (number, unit) = match unit {
@@ -39,7 +39,8 @@ impl ByteSize {
         if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
             return None;
         }
-        let whole: u64 = whole.parse().ok()?;
+        let is_part = unit == 1 && fraction.bytes().any(|digit| digit != b'0');
+        let whole: u64 = whole.parse().ok().filter(|_| !is_part)?;
         let scale = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
         // A unit has less than 2^41 bytes, and the fraction less than a thousand.
         let part = unit * fraction.parse::<u64>().ok()? / scale;
@@ -68,7 +69,7 @@ impl<'de> Deserialize<'de> for ByteSize {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| {
             de::Error::custom(format!(
-                "{} is not a number of bytes; write for example 50GiB, 500MB or 1048576",
+                "{} is not a whole number of bytes; write for example 50GiB, 500MB or 1048576",
                 shown(&text)
             ))
         })
@@ -98,6 +99,7 @@ mod tests {
     fn sizes_are_read_with_any_unit() {
         for (text, bytes) in [
             ("0", 0),
+            ("5.0", 5),
             ("1048576", 1_048_576),
             ("7B", 7),
             ("1KiB", 1024),
@@ -122,6 +124,8 @@ mod tests {
             "1.0001GiB",
             "99999999TiB",
             "１",
+            "0.5",
+            "1.5B",
         ] {
             assert_eq!(ByteSize::parse(text), None, "{text}");
         }

@@ -50,6 +50,8 @@ fn is_word(piece: &[u8]) -> bool {
         [run] => run.len() <= 16 && has_one_case(run),
         [number, unit] if is_number(number) => number.len() <= 20 && unit.len() <= 3,
         [word, number] => word.len() <= 5 && number.len() <= 3,
+        // As in `1e6`.
+        [number, b"e" | b"E", power] if is_number(number) => number.len() <= 20 && power.len() <= 3,
         _ => runs.iter().all(|run| is_number(run) || UNITS.contains(run)),
     }
 }
@@ -72,6 +74,8 @@ mod tests {
             "True",
             "-1",
             "1h30m",
+            "1e6",
+            "1.5e-3",
             "5 minutes",
             "10MB",
             "3x",

@@ -5,6 +5,7 @@ use std::fmt;
 use registry_core::{Digest, RepositoryName};
 
 use crate::key::Key;
+use crate::key_kind::KeyKind;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,14 +141,12 @@ impl Problem {
         )
     }
 
-    /// Returns what a client notices.
+    /// Returns what a client notices if the problem is one of this record.
     #[must_use]
-    pub const fn consequence(&self) -> &'static str {
+    pub fn consequence(&self, key: &Key) -> &'static str {
         match self {
             Self::UnknownKey => "nothing: no request looks for it",
-            Self::Unreadable => {
-                "requests that come to it are answered with 500, and the sweeper deletes no bytes, as it may name them"
-            }
+            Self::Unreadable => KeyKind::of(key).map_or(ANSWERED_WITH_500, |kind| unreadable(&kind)),
             Self::WrongSize => "lists show what is deleted, or hide what is there",
             Self::DeadTag { .. } => "the tag is listed, and a pull of it is answered with 404",
             Self::MissingTagReference { .. } => "a delete of the manifest leaves the tag in the list",
@@ -198,6 +197,47 @@ impl Problem {
             Self::UnreadableBytes { .. } => "left alone: look at the disk or the bucket",
             Self::ShortUpload { .. } => "left alone: it ends by itself",
         }
+    }
+}
+
+const ANSWERED_WITH_500: &str = "requests that come to it are answered with 500";
+
+/// Returns what a client notices of a record that cannot be read.
+const fn unreadable(kind: &KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Blob(_) | KeyKind::Upload(_) => {
+            "requests that come to it are answered with 500, and the sweeper deletes no bytes, as it may name them"
+        }
+        KeyKind::Manifest(..) => {
+            "requests that come to it are answered with 500, and nothing of the repository is collected, as it may name it"
+        }
+        KeyKind::Tag(..) => {
+            "requests that come to it are answered with 500, and retention drops nothing in the repository"
+        }
+        KeyKind::Tagged(..) => "a delete of the manifest is answered with 500",
+        KeyKind::Referrer { .. } => "the list of the referrers is answered with 500",
+        KeyKind::Delete(..) => {
+            "pushes of manifests to the repository are answered with 500, and the sweeper deletes no bytes"
+        }
+        KeyKind::Push(..) => "nothing, but the sweeper deletes no bytes",
+        KeyKind::Adoption => "nothing, but nothing is collected, and no repository can be deleted",
+        KeyKind::Adopted(_) => "nothing, but the repository cannot be adopted",
+        KeyKind::PastTag { .. } | KeyKind::DeletedManifest { .. } => "it cannot be restored",
+        KeyKind::RepositoryBlob(..) => "nothing: its name says what it does",
+        KeyKind::Unnamed(_) => "nothing: the next sweep of everything deletes the bytes that it names",
+        KeyKind::FullSweep => "nothing: the next sweep looks at everything",
+        KeyKind::Cycles => "nothing: what was condemned is condemned once more",
+        KeyKind::Changed(_) => "nothing: the collector reads the repository within a week",
+        KeyKind::Candidates(_) => "nothing: what it names is found when everything is looked at",
+        KeyKind::PassOverRepositories | KeyKind::PassOverBlobs => {
+            "nothing: the collector looks at everything anew"
+        }
+        KeyKind::Scrub => "nothing: a new round of the scrubber begins",
+        KeyKind::Pulls => "nothing: the recording of pulls begins anew",
+        KeyKind::Pulled(_) => "nothing is dropped in the repository because it was not pulled",
+        KeyKind::Usage(_) => "nothing: what the repository has is counted anew",
+        KeyKind::Quota(_) => "what is used of the quota is not known until it is counted anew",
+        KeyKind::Grant(..) | KeyKind::Repository(_) => ANSWERED_WITH_500,
     }
 }
 
@@ -257,7 +297,11 @@ impl fmt::Display for Problem {
 impl fmt::Display for RecordFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, problem, repair } = self;
-        write!(f, "{key}: {problem}. Clients notice: {}. ", problem.consequence())?;
+        write!(
+            f,
+            "{key}: {problem}. Clients notice: {}. ",
+            problem.consequence(key)
+        )?;
         let remedy = problem.remedy();
         match repair {
             Repair::None => write!(f, "Not repaired: {remedy}."),

@@ -226,7 +226,7 @@ impl<B: Backend> Store<B> {
             match decided {
                 Decided::Removed(bytes) => report.removed_blobs.add(*bytes),
                 Decided::Condemned(_) | Decided::Waiting(_) | Decided::Young(_) => report.blobs_left += 1,
-                Decided::Undecided => report.undecided += 1,
+                Decided::Pending(_) | Decided::Undecided => report.undecided += 1,
                 Decided::Gone | Decided::Revived(_) => {}
             }
         }
@@ -350,6 +350,6 @@ impl DecideBlobs {
                 }
             }
         };
-        Ok(Decided::of(decision, facts, size, is_done))
+        Ok(Decided::of(&self.cycle, decision, facts, size, is_done))
     }
 }

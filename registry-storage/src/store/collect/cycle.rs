@@ -82,6 +82,12 @@ impl Cycle {
         })
     }
 
+    /// Returns until when a record that was written then may be Pending; `None` for ever.
+    pub(super) fn pending_until(&self, written: Timestamp) -> Option<Timestamp> {
+        let limit = u64::try_from(self.pending_limit.as_millis()).ok()?;
+        written.0.checked_add(limit).map(Timestamp)
+    }
+
     /// Returns a cycle that is for what was written before, without a grace: the cycle of a repository's delete. Uploads and
     /// pushes that were in progress at that time begin again.
     pub(super) const fn for_what_was_written(mut self, written: WrittenBefore) -> Self {

@@ -380,7 +380,7 @@ impl DecideGrants {
                 kill_grant(records, &keys, &grant, back_reference, self.now).await?
             }
         };
-        Ok(Decided::of(decision, facts, size, is_done))
+        Ok(Decided::of(&self.cycle, decision, facts, size, is_done))
     }
 
     /// Writes down once all blobs that this transaction may take from the repository.

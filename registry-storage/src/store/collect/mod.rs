@@ -16,12 +16,12 @@ mod retention;
 
 use std::time::Duration;
 
-use registry_core::Error;
+use registry_core::{Error, Timestamp};
 
 pub(super) use self::blobs::{digests, write_candidates};
 pub(super) use self::changed::mark_changed;
-use self::cycle::Facts;
 pub(super) use self::cycle::WrittenBefore;
+use self::cycle::{Cycle, Facts};
 pub use self::retention::{RetainOptions, RetainReport};
 use super::Store;
 use super::edge::read_cached;
@@ -159,6 +159,10 @@ pub struct CollectReport {
     pub blobs_left: u64,
     /// Something else was written at the same time, or could not be read; a later cycle looks at it again.
     pub undecided: u64,
+    /// Records of pushes in progress, or of pushes that were cut off: of those it is not known that they ended.
+    pub pending: u64,
+    /// Until when the last of those stay, whatever the grace; `None` if there are none, or if uploads may be idle for ever.
+    pub pending_until: Option<Timestamp>,
     /// What is kept of what was moved or deleted. Blobs that a kept manifest names are not counted above.
     pub deleted: DeletedCount,
 }
@@ -173,12 +177,14 @@ enum Decided {
     Condemned(u64),
     Revived(u64),
     Removed(u64),
+    /// A push is in progress, or was cut off, and until this time it counts as in progress; `None` for ever.
+    Pending(Option<Timestamp>),
     Undecided,
 }
 
 impl Decided {
-    /// Combines a decision about a record that names `bytes` with whether it could be carried out.
-    fn of(decision: Collect, facts: Facts, bytes: u64, is_done: bool) -> Self {
+    /// Combines a decision of a cycle about a record that names `bytes` with whether it could be carried out.
+    fn of(cycle: &Cycle, decision: Collect, facts: Facts, bytes: u64, is_done: bool) -> Self {
         match decision {
             _ if !is_done => Self::Undecided,
             Collect::Revive => Self::Revived(bytes),
@@ -186,7 +192,9 @@ impl Decided {
             Collect::Kill => Self::Removed(bytes),
             Collect::Leave if facts.is_root || facts.state == State::Dead => Self::Gone,
             Collect::Leave if facts.state == State::Condemned => Self::Waiting(bytes),
-            Collect::Leave if facts.state == State::Pending => Self::Undecided,
+            Collect::Leave if facts.state == State::Pending => {
+                Self::Pending(cycle.pending_until(facts.written))
+            }
             Collect::Leave => Self::Young(bytes),
         }
     }
@@ -198,7 +206,7 @@ impl Decided {
 }
 
 impl CollectReport {
-    const fn add(&mut self, decided: Decided) {
+    fn add(&mut self, decided: Decided) {
         match decided {
             Decided::Gone => {}
             Decided::Young(bytes) => self.young.add(bytes),
@@ -206,8 +214,17 @@ impl CollectReport {
             Decided::Condemned(bytes) => self.condemned.add(bytes),
             Decided::Revived(bytes) => self.revived.add(bytes),
             Decided::Removed(bytes) => self.removed.add(bytes),
+            Decided::Pending(until) => self.add_pending(until),
             Decided::Undecided => self.undecided = self.undecided.saturating_add(1),
         }
+    }
+
+    fn add_pending(&mut self, until: Option<Timestamp>) {
+        self.pending_until = match self.pending {
+            0 => until,
+            _ => self.pending_until.zip(until).map(|(one, other)| one.max(other)),
+        };
+        self.pending = self.pending.saturating_add(1);
     }
 
     /// Returns whether the cycle changed what is stored, or would have.

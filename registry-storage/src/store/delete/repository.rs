@@ -128,6 +128,10 @@ impl<B: Backend> Store<B> {
         }
         self.remove_dead_referrers(repository).await?;
         deleted.is_gone = self.remove_from_catalog(repository).await?;
+        if deleted.is_gone {
+            // Another delete removed what this one left.
+            deleted.manifests_left = 0;
+        }
         // What stays, and blobs that can be restored, the next cycle counts.
         self.forget_usage(repository).await?;
         drop(self.touched.at_end(repository));

@@ -42,7 +42,14 @@ impl<B: Backend> Store<B> {
         &self,
         after: Option<&RepositoryName>,
     ) -> Result<Option<RepositoryName>, Error> {
-        let mut after = after.map(Key::end_of_repository);
+        self.first_repository(after.map(Key::end_of_repository)).await
+    }
+
+    /// Returns the repository of the first record after a key.
+    pub(super) async fn first_repository(
+        &self,
+        mut after: Option<Key>,
+    ) -> Result<Option<RepositoryName>, Error> {
         loop {
             let page = self
                 .backend

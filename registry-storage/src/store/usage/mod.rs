@@ -7,6 +7,7 @@
 mod count;
 mod counted;
 mod list;
+mod order;
 mod touched;
 
 use registry_core::quota::Amount;
@@ -65,7 +66,8 @@ impl RepositoryUsage {
     }
 
     /// Returns whether there is nothing.
-    pub(in crate::store) fn is_nothing(&self) -> bool {
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
         self.blobs.blobs == 0 && self.amount() == Amount::NONE
     }
 }
@@ -86,7 +88,7 @@ pub struct CountedRepository {
     pub is_changed: bool,
 }
 
-/// Some repositories, in the order of their names.
+/// Some repositories, in the order of the catalog.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CountedPage {
