@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for ByteSize {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| {
             de::Error::custom(format!(
-                "{} is not a whole number of bytes; write for example 50GiB, 500MB or 1048576",
+                "{} is not a whole number of bytes below 16 EiB; write for example 50GiB, 500MB or 1048576",
                 shown(&text)
             ))
         })
