@@ -11,8 +11,8 @@ use crate::background::Background;
 use crate::maintenance::Maintenance;
 use crate::store::{CollectOptions, LargestRepositories, RetainOptions};
 
-/// After what time the largest repositories are found again although this process read none: others may have.
-const PUBLISHED_FOR: Duration = Duration::from_hours(24);
+/// After what time the largest repositories are found again although this process counted none: others may have.
+const PUBLISHED_FOR: Duration = Duration::from_hours(6);
 
 /// Applies retention, and logs what it did.
 async fn retain(store: &dyn Maintenance, options: &RetainOptions) {
@@ -32,19 +32,30 @@ async fn retain(store: &dyn Maintenance, options: &RetainOptions) {
     }
 }
 
-/// Finds the largest repositories, for those who watch them.
-async fn publish_largest(
-    store: &dyn Maintenance,
+/// The largest repositories, for those who watch them.
+struct Largest {
     count: usize,
-    largest: &watch::Sender<Arc<LargestRepositories>>,
-) {
-    if count == 0 {
-        return;
-    }
-    match store.largest_repositories(count).await {
-        Ok(found) => drop(largest.send_replace(Arc::new(found))),
-        Err(error) => {
-            tracing::warn!(%error, "what the largest repositories have is as old as the cycle before");
+    sender: watch::Sender<Arc<LargestRepositories>>,
+    /// When they were found, and how often this process had written down what a repository has by then.
+    found: Option<(Instant, u64)>,
+}
+
+impl Largest {
+    /// Finds them, if they may have changed.
+    async fn publish(&mut self, store: &dyn Maintenance) {
+        let writes = store.usage_writes();
+        let is_new = |(at, before): &(Instant, u64)| *before == writes && at.elapsed() < PUBLISHED_FOR;
+        if self.count == 0 || self.found.as_ref().is_some_and(is_new) {
+            return;
+        }
+        match store.largest_repositories(self.count).await {
+            Ok(found) => {
+                self.sender.send_replace(Arc::new(found));
+                self.found = Some((Instant::now(), writes));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what the largest repositories have is as old as the cycle before");
+            }
         }
     }
 }
@@ -72,9 +83,9 @@ impl Collector {
     /// Starts the task as [`start`](Self::start) does, and applies the newest `retention` before each cycle. If its sender
     /// is gone, that is the last one that was sent.
     ///
-    /// At the start, after each cycle that read a repository, and at least once a day it finds as many of the
-    /// [largest repositories](Self::largest_repositories) as `largest` says, which reads one small record for each repository
-    /// unless it is 0.
+    /// At the start and after a cycle it finds as many of the [largest repositories](Self::largest_repositories) as `largest`
+    /// says, which reads one small record for each repository unless it is 0. It does so only if this process, in that cycle or
+    /// otherwise, [wrote down](Maintenance::usage_writes) what one has, or after six hours, as other processes may have.
     #[must_use]
     pub fn start_with_retention(
         store: Arc<dyn Maintenance>,
@@ -85,34 +96,29 @@ impl Collector {
     ) -> Self {
         let (sender, receiver) = watch::channel(Arc::default());
         let task = Background::start(async move {
-            let mut published: Option<Instant> = None;
-            let mut has_read = false;
+            let mut largest = Largest {
+                count: largest,
+                sender,
+                found: None,
+            };
             loop {
-                let is_old = published.is_none_or(|published| published.elapsed() >= PUBLISHED_FOR);
-                if has_read || is_old {
-                    publish_largest(&*store, largest, &sender).await;
-                    published = Some(Instant::now());
-                }
+                largest.publish(&*store).await;
                 sleep(interval).await;
                 let newest = Arc::clone(&retention.borrow());
                 if !newest.policies.is_empty() {
                     retain(&*store, &RetainOptions::new(newest, &options)).await;
                 }
-                has_read = false;
                 match store.collect(&options, &()).await {
-                    Ok(report) => {
-                        has_read = report.repositories > 0;
-                        tracing::info!(
-                            repositories = report.repositories,
-                            unreadable_repositories = report.unreadable_repositories,
-                            removed_blobs = report.removed.blobs,
-                            removed_bytes = report.removed.bytes,
-                            condemned_blobs = report.condemned.blobs,
-                            condemned_bytes = report.condemned.bytes,
-                            empty_repositories = report.empty_repositories,
-                            "collected"
-                        );
-                    }
+                    Ok(report) => tracing::info!(
+                        repositories = report.repositories,
+                        unreadable_repositories = report.unreadable_repositories,
+                        removed_blobs = report.removed.blobs,
+                        removed_bytes = report.removed.bytes,
+                        condemned_blobs = report.condemned.blobs,
+                        condemned_bytes = report.condemned.bytes,
+                        empty_repositories = report.empty_repositories,
+                        "collected"
+                    ),
                     Err(error) => {
                         let cause = std::error::Error::source(&error);
                         tracing::error!(%error, cause, "a cycle of the collector failed; the next one continues");
@@ -126,7 +132,7 @@ impl Collector {
         }
     }
 
-    /// Returns the repositories that had most, and what the others had together, when the last cycle ended.
+    /// Returns the repositories that had most, and what the others had together, when they were found last.
     #[must_use]
     pub fn largest_repositories(&self) -> watch::Receiver<Arc<LargestRepositories>> {
         self.largest.clone()

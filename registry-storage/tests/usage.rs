@@ -10,14 +10,16 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use registry_core::storage::RestoreTag;
 use registry_storage::{
-    Backend, CollectOptions, CountedRepository, DeleteRepositoryOptions, Key, Maintenance as _,
+    Backend, CollectOptions, Collector, CountedRepository, DeleteRepositoryOptions, Key, Maintenance as _,
     ObjectStoreBackend, RepositoryUsage, StoreOptions,
 };
+use tokio::time::timeout;
 
 use crate::support::images::{
     IMAGE, digest, image, name, push_blob, push_image, push_index, push_referrer, put, tag, try_push,
@@ -590,4 +592,39 @@ mod shared {
         after.cycle().await;
         after.assert_counted("the next start").await;
     }
+}
+
+/// What a command counted between two cycles is published after the next one, which finds nothing to count, and what only another
+/// process counted within hours.
+#[tokio::test(start_paused = true)]
+async fn the_largest_repositories_are_published_whoever_counted_them() {
+    let backend = ObjectStoreBackend::memory();
+    let world = world(backend.clone(), None);
+    let none = tokio::sync::watch::channel(Arc::default()).1;
+    let collector = Collector::start_with_retention(
+        Arc::clone(&world.store) as _,
+        CollectOptions::new(),
+        HOUR,
+        none,
+        1,
+    );
+    let mut largest = collector.largest_repositories();
+    largest.changed().await.unwrap();
+    push_blob(world.storage(), "a", &Bytes::from_static(b"content")).await;
+    world.cycle().await;
+    timeout(HOUR + HOUR / 2, largest.changed())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(largest.borrow_and_update().largest.len(), 1);
+    let is_read_again = timeout(2 * HOUR, largest.changed()).await;
+    assert!(is_read_again.is_err(), "nothing was counted");
+
+    let other = self::world(backend, None);
+    push_blob(other.storage(), "b", &Bytes::from_static(b"more content")).await;
+    other.cycle().await;
+    timeout(8 * HOUR, largest.changed()).await.unwrap().unwrap();
+    let found = Arc::clone(&largest.borrow_and_update());
+    assert_eq!((found.largest[0].0.as_str(), found.others), ("b", 1));
+    collector.shutdown().await;
 }

@@ -302,6 +302,10 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// Those of the medium.
     async fn largest_repositories(&self, count: usize) -> Result<LargestRepositories, Error>;
 
+    /// Returns how often this process wrote down what a repository has, by cycles and deletes: if it is the same as before, only
+    /// another process can have changed the [largest repositories](Self::largest_repositories). It makes no request.
+    fn usage_writes(&self) -> u64;
+
     /// Returns the first repository with any record after another one, in the order of their records. Unlike the catalog it
     /// knows those without a manifest, and those of which only records of what was deleted are left.
     ///

@@ -151,6 +151,10 @@ impl<B: Backend> Maintenance for Store<B> {
         self.list_counted(after).await
     }
 
+    fn usage_writes(&self) -> u64 {
+        self.usage_writes()
+    }
+
     async fn largest_repositories(&self, count: usize) -> Result<LargestRepositories, Error> {
         self.find_largest(count).await
     }

@@ -39,6 +39,7 @@ mod uploads;
 mod usage;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -125,6 +126,8 @@ pub struct Store<B> {
     last_count: LastCount,
     /// In which repositories a push made something visible since the last cycle.
     touched: Touched,
+    /// How often this process wrote down what a repository has.
+    usage_writes: AtomicU64,
     scrubbed: check::Scrubbed,
     lost_blobs: lost::LostBlobs,
     recorders: noted_pulls::Recorders,
@@ -153,6 +156,7 @@ impl<B: Backend> Store<B> {
             room: Room::default(),
             last_count: LastCount::default(),
             touched: Touched::default(),
+            usage_writes: AtomicU64::default(),
             scrubbed: check::Scrubbed::default(),
             lost_blobs: lost::LostBlobs::default(),
             recorders: noted_pulls::Recorders::default(),

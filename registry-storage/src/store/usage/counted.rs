@@ -1,5 +1,7 @@
 //! What was counted, one record for each repository that has something.
 
+use std::sync::atomic::Ordering;
+
 use registry_core::{Error, RepositoryName, Timestamp};
 
 use super::{CountedRepository, RepositoryUsage};
@@ -135,7 +137,14 @@ impl<B: Backend> Store<B> {
             record: new,
             unchanged: before.unchanged,
         };
-        self.backend.transact(Durability::Deferred, write).await
+        let result = self.backend.transact(Durability::Deferred, write).await;
+        self.usage_writes.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    /// Returns how often this process wrote down what a repository has.
+    pub(crate) fn usage_writes(&self) -> u64 {
+        self.usage_writes.load(Ordering::Relaxed)
     }
 
     /// Forgets what a repository had.
@@ -153,7 +162,9 @@ impl<B: Backend> Store<B> {
             unchanged: before.unchanged,
             now: self.clock.now(),
         };
-        self.backend.transact(Durability::Deferred, forget).await
+        let result = self.backend.transact(Durability::Deferred, forget).await;
+        self.usage_writes.fetch_add(1, Ordering::Relaxed);
+        result
     }
 }
 
