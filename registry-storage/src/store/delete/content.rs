@@ -6,7 +6,7 @@ use registry_core::{Digest, Error, ErrorCode, RepositoryName, Tag, Timestamp};
 
 use super::notes::{Begun, write_note};
 use super::write_tag_tombstone;
-use crate::backend::{Again, Durability, RecordTransaction, Transaction, Version, VersionedRecord};
+use crate::backend::{Again, Backend, Durability, RecordTransaction, Transaction, Version, VersionedRecord};
 use crate::key::Key;
 use crate::record::{BackReferenceRecord, GrantRecord, ManifestRecord, NoteKind, TagRecord};
 use crate::store::TRANSACTION_ATTEMPTS;
@@ -110,6 +110,8 @@ pub(super) struct DeleteManifest {
     repository: RepositoryName,
     digest: Digest,
     key: Key,
+    /// A transaction is one step, so a small delete cannot be cut off.
+    is_one_step: bool,
     may_delete: Option<TagFilter>,
     now: Timestamp,
     /// How the manifest and what its tags named is kept; `None` if it is not.
@@ -183,11 +185,17 @@ impl Transaction for DeleteManifest {
 }
 
 impl DeleteManifest {
-    pub(super) fn new(repository: &RepositoryName, digest: &Digest, now: Timestamp) -> Self {
+    pub(super) fn new(
+        backend: &impl Backend,
+        repository: &RepositoryName,
+        digest: &Digest,
+        now: Timestamp,
+    ) -> Self {
         Self {
             repository: repository.clone(),
             digest: digest.clone(),
             key: Key::manifest(repository, digest),
+            is_one_step: backend.is_atomic(),
             may_delete: None,
             now,
             keep: None,
@@ -339,9 +347,11 @@ impl DeleteManifest {
             return Ok(Stage::Read);
         };
         if self.note.is_none() {
+            // A delete that takes several steps may be interrupted: the note lets the sweeper end it.
             let back_references = Key::all_tagged(&self.repository, &self.digest);
-            // A delete that takes more than a transaction may be interrupted: the note lets the sweeper end it.
-            if records.list(&back_references, None, KEYS_PER_PAGE).await?.len() == KEYS_PER_PAGE {
+            if !self.is_one_step
+                || records.list(&back_references, None, KEYS_PER_PAGE).await?.len() == KEYS_PER_PAGE
+            {
                 let note = write_note(
                     records,
                     &self.repository,

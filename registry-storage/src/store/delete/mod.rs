@@ -60,7 +60,7 @@ impl<B: Backend> Store<B> {
                 self.backend.transact(Durability::Deferred, remove).await
             }
             NoteKind::DeleteManifest => {
-                let end = DeleteManifest::new(&repository, &digest, now)
+                let end = DeleteManifest::new(&*self.backend, &repository, &digest, now)
                     .keeping(self.keep(EndReason::ManifestDeleted))
                     .end_of(note.clone());
                 transact_all(&*self.backend, |_| Durability::Deferred, end).await?;
@@ -108,7 +108,7 @@ impl<B: Backend> Store<B> {
         for _ in 0..TRANSACTION_ATTEMPTS {
             let begun = self.begin_delete(repository, digest, NoteKind::DeleteManifest, immutable.as_ref());
             let begun = begun.await?;
-            let delete = DeleteManifest::new(repository, digest, self.clock.now())
+            let delete = DeleteManifest::new(&*self.backend, repository, digest, self.clock.now())
                 .keeping(self.keep(EndReason::ManifestDeleted))
                 .with(may_delete.clone(), begun);
             match transact_all(&*self.backend, DeleteManifest::durability, delete).await? {
@@ -132,7 +132,7 @@ impl<B: Backend> Store<B> {
         version: Version,
         keep: Option<Keep>,
     ) -> Result<bool, Error> {
-        let delete = DeleteManifest::new(repository, digest, self.clock.now())
+        let delete = DeleteManifest::new(&*self.backend, repository, digest, self.clock.now())
             .keeping(keep)
             .with(
                 Some(Arc::new(|_: &Tag| false)),

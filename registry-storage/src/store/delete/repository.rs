@@ -279,7 +279,7 @@ impl<B: Backend> Store<B> {
         keep: Option<&Keep>,
     ) -> Result<bool, Error> {
         let begun = Begun { note: None, version };
-        let delete = DeleteManifest::new(repository, digest, self.clock.now())
+        let delete = DeleteManifest::new(&*self.backend, repository, digest, self.clock.now())
             .keeping(keep.cloned())
             .with(None, Some(begun));
         let outcome = transact_all(&*self.backend, |_| Durability::Deferred, delete).await?;

@@ -84,9 +84,12 @@ impl<B: Backend> Store<B> {
             principal: restore.principal,
             ..tagged
         };
+        // Those that are there already, because a restore was cut off, may not be in the list of their subject.
+        let is_there = |plan: &&Plan| !seen.contains(&plan.manifest.digest);
+        let there: Vec<&Plan> = referrers.iter().filter(is_there).collect();
         let mut pushed = Vec::new();
         let outcome = self
-            .push_all(repository, &steps, allowed, tagged, &mut pushed)
+            .push_all(repository, &steps, &there, allowed, tagged, &mut pushed)
             .await;
         restored.manifests = pushed.len() as u64;
         if let Err(error) = &outcome
@@ -224,25 +227,37 @@ impl<B: Backend> Store<B> {
         self.require_room(repository, more).await
     }
 
-    /// Pushes what was deleted, each as it was, and then the manifest with the tag. What was pushed is in `pushed`.
+    /// Pushes what was deleted, each as it was, then `referrers` that are there, and then the manifest with the tag. What came back
+    /// is in `pushed`.
     async fn push_all(
         &self,
         repository: &RepositoryName,
         steps: &[&Deleted],
+        referrers: &[&Plan],
         allowed: Allowed,
         tagged: NewManifest,
         pushed: &mut Vec<Digest>,
     ) -> Result<(), Error> {
         for Deleted { digest, key, .. } in steps {
-            if self.find_live(repository, digest).await?.is_some() {
-                // Another restore, or a push, was faster.
-                continue;
-            }
-            let deleted = self.read_deleted(digest, key).await?;
-            let (_, manifest) = deleted.ok_or_else(|| not_kept(digest))?;
+            let live = self.find_live(repository, digest).await?;
+            // Another restore, or a push, was faster. It may have died before it entered the manifest in the list of its subject.
+            let is_there = live.is_some();
+            let manifest = match live {
+                Some(manifest) => manifest,
+                None => {
+                    let deleted = self.read_deleted(digest, key).await?;
+                    deleted.ok_or_else(|| not_kept(digest))?.1
+                }
+            };
             let new = self.new_manifest(manifest, allowed).await?;
             self.push_manifest(repository, new).await?;
-            pushed.push(digest.clone());
+            if !is_there {
+                pushed.push(digest.clone());
+            }
+        }
+        for referrer in referrers {
+            let new = self.new_manifest(referrer.manifest.clone(), allowed).await?;
+            self.push_manifest(repository, new).await?;
         }
         self.push_manifest(repository, tagged).await
     }
