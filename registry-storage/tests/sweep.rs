@@ -890,6 +890,34 @@ async fn the_note_of_a_delete_that_deleted_nothing_goes() {
     world.assert_blob(&content).await;
 }
 
+/// Two deletes were given up. What one of them is about cannot be read any more: the other one is ended.
+#[tokio::test]
+async fn a_note_that_cannot_be_ended_does_not_keep_others() {
+    let world = world(Faulty::new(ObjectStoreBackend::memory()), None);
+    let immutable: TagFilter = Arc::new(|_| true);
+    let mut blobs = Vec::new();
+    for content in ["one", "other"] {
+        let blob = world.push(&Bytes::from_static(content.as_bytes())).await;
+        let before = world.backend.calls();
+        world.backend.fault_at(before + 4, Fault::Fail);
+        let deleted = world
+            .storage()
+            .delete_blob(&world.repository, &blob, Some(Arc::clone(&immutable)))
+            .await;
+        deleted.unwrap_err();
+        blobs.push(blob);
+    }
+    let notes = async || world.backend.list(&Key::deletes(), None, 10).await.unwrap().len();
+    assert_eq!(notes().await, 2);
+    let grant = Key::grant(&blobs[0], &world.repository);
+    let mut value = world.backend.get(&grant).await.unwrap().unwrap().value.to_vec();
+    value[0] = b'x';
+    put_raw(&world.store, &grant, value.into()).await;
+    world.clock.advance(HOUR + MINUTE);
+    world.sweep().await;
+    assert_eq!(notes().await, 1);
+}
+
 /// A push of a manifest that names thousands of contents takes several transactions, and leaves nothing where it is cut
 /// off in between.
 #[tokio::test]

@@ -702,6 +702,10 @@ async fn a_delete_that_was_cut_leaves_no_entry_and_no_tag_of_what_is_gone() {
         let world = world(ObjectStoreBackend::memory(), None);
         let image = push_image(world.storage(), "a", Some("t"), 1, 10).await;
         let signature = push_referrer(world.storage(), "a", &image, 2).await;
+        for text in ["sig", "sig2"] {
+            let tagged = put(world.storage(), "a", Some(text), IMAGE, &signature.bytes).await;
+            tagged.unwrap();
+        }
         world.step();
         let is_done = {
             let mut delete = pin!(world.try_delete_manifest("a", &signature.digest));

@@ -521,6 +521,11 @@ async fn a_record_that_cannot_be_read_is_counted_now_and_written_anew() {
     assert_eq!(world.counted().await["a"].usage, before["a"].usage);
     world.collect(&CollectOptions::new().full(true)).await;
     world.assert_counted("a full cycle").await;
+    // Its size says that it is there.
+    put_raw(&world.store, &Key::usage(&name("a")), "rubbish!?!".into()).await;
+    world.delete("a", true).await;
+    let visible = |(_, value): &(Key, Bytes)| value.len() % 8 == 2;
+    assert!(!world.records().await.iter().any(visible));
 }
 
 #[cfg(all(feature = "filesystem", unix))]

@@ -138,6 +138,8 @@ enum Stage {
     Kill(Found<ManifestRecord>),
     /// Delete its tags, after this back reference.
     Purge(Dead, Option<Key>),
+    /// Delete those of its tags that name an incarnation which is gone, after this back reference.
+    Stale(Option<Key>),
 }
 
 /// A Dead manifest.
@@ -233,7 +235,7 @@ impl DeleteManifest {
     /// Once the manifest is Dead, what is left of its tags counts as absent, and need not be durable.
     pub(super) fn durability(&self) -> Durability {
         match self.stage {
-            Stage::Purge(..) => Durability::Deferred,
+            Stage::Purge(..) | Stage::Stale(_) => Durability::Deferred,
             Stage::Read | Stage::Check(..) | Stage::Kill(..) => Durability::Synced,
         }
     }
@@ -258,11 +260,19 @@ impl DeleteManifest {
             }
             Stage::Kill(manifest) => self.kill(records, manifest).await?,
             Stage::Purge(dead, after) => {
-                match self.write_tag_tombstones(records, &dead, after.as_ref()).await? {
+                let version = Some(&dead.version);
+                match self
+                    .write_tag_tombstones(records, version, after.as_ref())
+                    .await?
+                {
                     Some(last) => Stage::Purge(dead, Some(last)),
                     None => return self.purge(records, dead).await.map(Some),
                 }
             }
+            Stage::Stale(after) => match self.write_tag_tombstones(records, None, after.as_ref()).await? {
+                Some(last) => Stage::Stale(Some(last)),
+                None => return Ok(Some(Outcome::Absent)),
+            },
         };
         Ok(None)
     }
@@ -286,7 +296,8 @@ impl DeleteManifest {
             }
             (state, Some(_), _) if delete(state) && self.is_end => {
                 if rescue(records, &self.key, &manifest, self.now).await? {
-                    Err(Outcome::Absent)
+                    // It may have been pushed again after the delete that died, whose tags name nothing.
+                    Ok(Stage::Stale(None))
                 } else {
                     Ok(Stage::Read)
                 }
@@ -382,11 +393,12 @@ impl DeleteManifest {
         })
     }
 
-    /// Deletes tags that name the manifest. Returns the last back reference of the page that was read.
+    /// Deletes tags that name the manifest, which is the `dead` record; `None` if it exists. Returns the last back reference of
+    /// the page that was read.
     async fn write_tag_tombstones(
         &self,
         records: &mut dyn RecordTransaction,
-        dead: &Dead,
+        dead: Option<&Version>,
         after: Option<&Key>,
     ) -> Result<Option<Key>, Error> {
         let back_references = Key::all_tagged(&self.repository, &self.digest);
@@ -412,9 +424,8 @@ impl DeleteManifest {
             // A push of this manifest writes the back reference after it saw the manifest Live. While the manifest is
             // still the dead record, every such push either wrote it before, and will find the manifest dead, or has
             // yet to write it.
-            let still_dead = read_latest::<ManifestRecord>(records, &self.key)
-                .await?
-                .is(&dead.version);
+            let Some(dead) = dead else { continue };
+            let still_dead = read_latest::<ManifestRecord>(records, &self.key).await?.is(dead);
             if let Some(version) = back_reference.version().filter(|_| still_dead) {
                 records.purge_if(&entry.key, version).await?;
             }

@@ -166,20 +166,21 @@ impl Transaction for BeginDelete {
             return Ok(Begun::of_nothing());
         }
         let note = write_note(records, &self.repository, &self.digest, self.kind, self.now).await?;
-        let (state, version) = match self.kind {
+        let found = match self.kind {
             NoteKind::DeleteManifest | NoteKind::PushManifest => {
-                state_of::<ManifestRecord>(records, &key).await?
+                state_of::<ManifestRecord>(records, &key).await
             }
-            NoteKind::DeleteBlob => state_of::<GrantRecord>(records, &key).await?,
+            NoteKind::DeleteBlob => state_of::<GrantRecord>(records, &key).await,
         };
-        match version.filter(|_| state.is_visible()) {
-            Some(version) => {
+        match found {
+            Ok((state, Some(version))) if state.is_visible() => {
                 let note = Some(note);
                 Ok(Begun { note, version })
             }
-            None => {
+            // Also if the record cannot be read.
+            found => {
                 records.remove(&note).await?;
-                Ok(Begun::of_nothing())
+                found.map(|_| Begun::of_nothing())
             }
         }
     }

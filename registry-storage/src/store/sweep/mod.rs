@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::chain::may_sweep;
 use futures_util::{StreamExt as _, stream};
-use registry_core::Error;
+use registry_core::{Error, ErrorCode};
 
 pub(super) use self::unnamed::{Unnamed, write_left_of_blob, write_unnamed};
 use super::Store;
@@ -371,7 +371,18 @@ impl<B: Backend> Store<B> {
                     continue;
                 };
                 if now.since(note.stamp.written) > NOTE_AGE {
-                    self.end(&key, note).await?;
+                    match self.end(&key, note).await {
+                        Err(error) if error.code() == ErrorCode::Internal => {
+                            let cause = std::error::Error::source(&error);
+                            tracing::error!(
+                                %key,
+                                cause,
+                                "a delete or push that was cut off cannot be ended, because a record that it is about cannot be \
+                                 read; a check with repair puts that aside"
+                            );
+                        }
+                        ended => ended?,
+                    }
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::{CountedRepository, RepositoryUsage};
 use crate::backend::{Again, Backend, Condition, Durability, RecordTransaction, Transaction};
 use crate::chain::State;
 use crate::key::Key;
-use crate::record::{SharedBlobs, Stamp, UsageRecord};
+use crate::record::{SharedBlobs, Stamp, UsageRecord, state_of_size};
 use crate::store::collect::mark_changed;
 use crate::store::edge::{Found, write};
 use crate::store::{BlobCount, Store};
@@ -60,6 +60,8 @@ impl UsageRecord {
 pub(in crate::store) struct CountedBefore {
     /// `None` if nothing is, or if it cannot be read.
     record: Option<UsageRecord>,
+    /// There is one, though it may not be readable.
+    is_visible: bool,
     unchanged: Condition,
 }
 
@@ -76,7 +78,11 @@ impl<B: Backend> Store<B> {
         });
         let record = Found::<UsageRecord>::new(stored.as_ref()).ok();
         let record = record.and_then(Found::visible).map(|(record, _)| record);
-        Ok(CountedBefore { record, unchanged })
+        Ok(CountedBefore {
+            record,
+            is_visible: stored.is_some_and(|stored| state_of_size(stored.value.len() as u64).is_visible()),
+            unchanged,
+        })
     }
 
     /// Writes down what a cycle found in a repository: its blobs and manifests, unless it never had a blob.
@@ -154,7 +160,7 @@ impl<B: Backend> Store<B> {
     }
 
     async fn forget_counted(&self, repository: &RepositoryName, before: CountedBefore) -> Result<(), Error> {
-        if before.record.is_none() {
+        if !before.is_visible {
             return Ok(());
         }
         let forget = ForgetUsage {
