@@ -262,6 +262,9 @@ fn a_policy_that_is_mistyped_or_drops_everything_is_told() {
         assert!(is_good && said.contains(expected), "{configuration}: {said}");
         assert!(!said.contains("frees nothing"), "{configuration}: {said}");
     }
+    // One entry keeps a part of what the pattern names.
+    let (is_good, said) = check("  - repositories: ['**']\n    tags: ['v*']\n    keep: [{tags: ['v1*']}]\n");
+    assert!(is_good && !said.contains("drops nothing"), "{said}");
     for retention in [
         "  - repositories: ['a/*']\n    tags: ['*']\n    keep: [{tags: ['*']}]\n  - repositories: ['**']\n    untagged: 1h\n",
         "  - repositories: ['**']\n    tags: ['*']\n    keep: [{newest: 1}, {versionsperminor: 2}]\n    untagged: 1h\n",

@@ -227,7 +227,7 @@ fn of_policy(retention: &Retention, is_last: bool) -> Vec<String> {
                  `newest: 10`, prevents that"
             ));
         }
-        let verdicts: Vec<Verdict> = examples(retention)
+        let verdicts: Vec<Verdict> = examples(retention, EXAMPLE)
             .iter()
             .filter_map(|tag| verdict_alone(retention, tag))
             .collect();
@@ -254,7 +254,8 @@ fn may_drop(retention: &Retention) -> bool {
         policy.keep.retain(KeepRule::is_unconditional);
         policy.pulled_within = None;
     }
-    let examples = examples(retention);
+    // `v1*` keeps the usual example of `v*`, and not all that `v*` names.
+    let examples = [EXAMPLE, "other"].map(|star| examples(retention, star)).concat();
     examples.is_empty() || examples.iter().any(|tag| is_dropped(&at_last, tag))
 }
 
@@ -264,7 +265,7 @@ fn is_dropped(retention: &Retention, tag: &Tag) -> bool {
 
 /// Returns a tag that the only policy drops although it was pushed just now and is alone in its repository.
 fn dropped_at_once(retention: &Retention) -> Option<Tag> {
-    let mut examples = examples(retention).into_iter();
+    let mut examples = examples(retention, EXAMPLE).into_iter();
     examples.find(|tag| is_dropped(retention, tag))
 }
 
@@ -278,12 +279,14 @@ fn is_dropped_as_no_version(retention: &Retention, tag: &Tag) -> bool {
     verdict_alone(&of_all, tag).is_some_and(|verdict| !verdict.is_dropped())
 }
 
-/// Returns examples of the tags that the only policy may drop: common ones, and one of each pattern.
-fn examples(retention: &Retention) -> Vec<Tag> {
+/// Returns examples of the tags that the only policy may drop: common ones, and one of each pattern, with `star` for what it leaves
+/// open.
+fn examples(retention: &Retention, star: &str) -> Vec<Tag> {
     let policies = retention.policies.iter();
     let patterns = policies.flat_map(|policy| {
         let of_entries = policy.keep.iter().flat_map(|keep| &keep.tags);
-        policy.tags.iter().chain(of_entries).map(example_of)
+        let globs = policy.tags.iter().chain(of_entries);
+        globs.map(|glob| example_of(glob, star))
     });
     let common = ["latest", "main", "1.2.3"].map(str::to_owned);
     let texts = common.into_iter().chain(patterns);
@@ -296,16 +299,21 @@ fn examples(retention: &Retention) -> Vec<Tag> {
     examples
 }
 
+/// The usual example of what a pattern leaves open.
+const EXAMPLE: &str = "1";
+
 /// Returns a name that a pattern matches.
-fn example_of(glob: &Glob) -> String {
-    glob.as_str().replace("**", "*").replace('*', "1")
+fn example_of(glob: &Glob, star: &str) -> String {
+    glob.as_str().replace("**", "*").replace('*', star)
 }
 
 /// Returns what the only policy decides about a tag that was pushed just now and is alone in its repository; `None` if its
 /// patterns of repositories match none.
 fn verdict_alone(retention: &Retention, tag: &Tag) -> Option<Verdict> {
     let repositories = retention.policies.first()?.repositories.iter();
-    let repository: RepositoryName = repositories.map(example_of).find_map(|name| name.parse().ok())?;
+    let repository: RepositoryName = repositories
+        .map(|glob| example_of(glob, EXAMPLE))
+        .find_map(|name| name.parse().ok())?;
     let now = Timestamp::default();
     let facts = Facts {
         tags: vec![TagFacts {
