@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use registry_core::{Error, ErrorCode, Timestamp};
 use registry_storage::backend::{
-    Condition, Durability, Expect, Part, RecordTransaction, StagedBytes, Transaction, Version,
+    Condition, Durability, Expect, Part, RecordTransaction, StagedBytes, Stat, Transaction, Version,
 };
 use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
@@ -41,6 +41,26 @@ impl Transaction for Complete {
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
         records.complete_bytes(&self.0, &self.1, self.2).await
+    }
+}
+
+struct StatOf(Key);
+
+impl Transaction for StatOf {
+    type Output = Option<Stat>;
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<Option<Stat>, Error> {
+        records.stat(&self.0).await
+    }
+}
+
+struct Remove(Key);
+
+impl Transaction for Remove {
+    type Output = ();
+
+    async fn run(self, records: &mut dyn RecordTransaction) -> Result<(), Error> {
+        records.remove(&self.0).await
     }
 }
 
@@ -228,6 +248,32 @@ async fn a_bucket_that_stays_down_is_unavailable_and_not_asked_for_ever() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_larger_than_was_asked_for_is_cut() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    for name in ["a", "b", "c", "d", "e"] {
+        let key = Key::from_stored(&format!("uploads/{name}"));
+        put(&backend, &key, &value(name), Condition::Absent)
+            .await
+            .unwrap();
+    }
+    double.faults().fault_from_now_on(Some(S3Fault::WholeList));
+    let folder = Key::from_stored("uploads/");
+    let listed = async |after: Option<&Key>, limit| {
+        let page = backend.list(&folder, after, limit).await.unwrap();
+        page.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    let first = listed(None, 2).await;
+    assert_eq!(first, ["uploads/a", "uploads/b"].map(Key::from_stored));
+    let rest = listed(first.last(), 3).await;
+    assert_eq!(
+        rest,
+        ["uploads/c", "uploads/d", "uploads/e"].map(Key::from_stored)
+    );
+    assert_eq!(listed(rest.last(), 3).await, []);
+}
+
+#[tokio::test]
 async fn everything_lies_below_the_prefix() {
     let double = S3Double::start().await.unwrap();
     let backend = double.backend("/one/two/").unwrap();
@@ -255,6 +301,212 @@ async fn an_upload_that_was_not_needed_is_aborted() {
     let complete = Complete(StagedBytes { name, token }, Vec::new(), Bytes::from("all of it"));
     backend.transact(Durability::Synced, complete).await.unwrap();
     assert_eq!((double.open_uploads(), double.objects().len()), (0, 1));
+}
+
+/// Answers of 404 that say nothing about an object: the bucket is gone, or the access key (versitygw), or a proxy answers.
+const NOT_THERE: [S3Fault; 3] = [
+    S3Fault::Answer(404, "NoSuchBucket"),
+    S3Fault::Answer(404, "XAdminUserNotFound"),
+    S3Fault::Answer(404, ""),
+];
+
+#[tokio::test]
+async fn a_bucket_that_is_gone_is_an_outage_and_nothing_is_absent() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let key = Key::from_stored("uploads/a");
+    let bytes = StagedBytes {
+        name: BytesName::random(Timestamp(0)),
+        token: backend
+            .begin_bytes(&BytesName::random(Timestamp(0)))
+            .await
+            .unwrap(),
+    };
+    let mut writer = backend.write_bytes(&bytes, Arc::new(())).await.unwrap();
+    let part = Part {
+        size: 1,
+        tag: "\"a\"".into(),
+    };
+    let complete = || Complete(bytes.clone(), vec![part.clone()], Bytes::new());
+    for fault in NOT_THERE {
+        double.faults().fault_from_now_on(Some(fault));
+        for (call, error) in [
+            ("get", backend.get(&key).await.err()),
+            (
+                "stat",
+                backend
+                    .transact(Durability::Synced, StatOf(key.clone()))
+                    .await
+                    .err(),
+            ),
+            ("sizes", backend.sizes(std::slice::from_ref(&key)).await.err()),
+            ("list", backend.list(&key, None, 10).await.err()),
+            (
+                "create",
+                put(&backend, &key, &value("a"), Condition::Absent).await.err(),
+            ),
+            (
+                "put",
+                put(&backend, &key, &value("a"), Condition::Any).await.err(),
+            ),
+            (
+                "remove",
+                backend
+                    .transact(Durability::Synced, Remove(key.clone()))
+                    .await
+                    .err(),
+            ),
+            ("read", read(&backend, &bytes.name, 10).await.err()),
+            ("size", backend.bytes_size(&bytes.name).await.err()),
+            (
+                "open",
+                backend.open_bytes(&bytes.name, Expect::Size(10)).await.err(),
+            ),
+            ("write", writer.write(0, 0, Bytes::from("a")).await.err()),
+            (
+                "complete",
+                backend.transact(Durability::Synced, complete()).await.err(),
+            ),
+            ("abort", backend.abort_bytes(&bytes).await.err()),
+            ("delete", backend.delete_bytes(&bytes.name).await.err()),
+        ] {
+            let error = error.unwrap_or_else(|| panic!("{call} took {fault:?} for an answer"));
+            assert_eq!(
+                error.code(),
+                ErrorCode::Unavailable,
+                "{call}, {fault:?}: {error:?}"
+            );
+        }
+    }
+    double.faults().fault_from_now_on(None);
+    assert!(backend.get(&key).await.unwrap().is_none());
+    let stat = backend.transact(Durability::Synced, StatOf(key.clone())).await;
+    assert_eq!(stat.unwrap(), None);
+    assert_eq!(backend.bytes_size(&bytes.name).await.unwrap(), None);
+    let error = writer.write(0, 0, Bytes::from("a")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BlobUploadUnknown, "{error:?}");
+}
+
+#[tokio::test]
+async fn asking_for_a_record_is_one_request_whether_or_not_it_exists() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let (there, absent) = (Key::from_stored("uploads/a"), Key::from_stored("uploads/b"));
+    let content = value("a");
+    let version = put(&backend, &there, &content, Condition::Absent).await.unwrap();
+    for (key, expected) in [
+        (&there, version.map(|version| (version, content.len() as u64))),
+        (&absent, None),
+    ] {
+        let before = double.faults().requests();
+        let stat = backend
+            .transact(Durability::Synced, StatOf(key.clone()))
+            .await
+            .unwrap();
+        assert_eq!(stat.map(|stat| (stat.version, stat.size)), expected);
+        assert_eq!(double.faults().requests() - before, 1, "{key:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_store_does_not_implement_is_asked_for_once_and_named() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let key = Key::from_stored("uploads/a");
+    let version = put(&backend, &key, &value("a"), Condition::Absent)
+        .await
+        .unwrap()
+        .unwrap();
+    double
+        .faults()
+        .fault_from_now_on(Some(S3Fault::Answer(501, "NotImplemented")));
+    for (condition, named) in [
+        (Condition::Absent, "conditional writes (if-none-match)"),
+        (Condition::Matches(version), "conditional writes (if-match)"),
+        (Condition::Any, "does not implement this request"),
+    ] {
+        let before = double.faults().requests();
+        let error = put(&backend, &key, &value("b"), condition).await.unwrap_err();
+        assert_eq!(double.faults().requests() - before, 1, "{error:?}");
+        assert_eq!(error.code(), ErrorCode::Internal);
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(
+            cause.contains(named) && cause.contains("501 NotImplemented"),
+            "{cause}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_empty_entity_tag_is_no_version() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let key = Key::from_stored("uploads/a");
+    let empty = S3Fault::Tag("\"\"");
+    // The write, and the first look at what was written.
+    double.faults().fault_after(0, empty);
+    double.faults().fault_after(1, empty);
+    let created = put(&backend, &key, &value("a"), Condition::Absent)
+        .await
+        .unwrap()
+        .unwrap();
+    double.faults().fault_after(0, empty);
+    assert_eq!(backend.get(&key).await.unwrap().unwrap().version, created);
+    double.faults().fault_after(0, empty);
+    let stat = backend.transact(Durability::Synced, StatOf(key.clone())).await;
+    assert_eq!(stat.unwrap().unwrap().version, created);
+    let updated = put(&backend, &key, &value("b"), Condition::Matches(created)).await;
+    assert!(updated.unwrap().is_some());
+    // It is not read for ever.
+    for tag in ["\"\"", "W/\"\"", ""] {
+        double.faults().fault_from_now_on(Some(S3Fault::Tag(tag)));
+        let before = double.faults().requests();
+        backend.get(&key).await.unwrap_err();
+        let stat = backend.transact(Durability::Synced, StatOf(key.clone())).await;
+        stat.unwrap_err();
+        put(&backend, &key, &value("c"), Condition::Absent)
+            .await
+            .unwrap_err();
+        assert!(double.faults().requests() - before < 20, "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn a_completion_that_is_repeated_after_its_answer_was_lost_is_a_success() {
+    let refusals = [
+        S3Fault::Answer(404, "NoSuchUpload"),
+        S3Fault::Answer(403, "AccessDenied"),
+        S3Fault::Answer(400, "InvalidRequest"),
+    ];
+    for fault in refusals {
+        let double = S3Double::start().await.unwrap();
+        let backend = double.backend("p").unwrap();
+        let name = BytesName::random(Timestamp(0));
+        let bytes = StagedBytes {
+            token: backend.begin_bytes(&name).await.unwrap(),
+            name,
+        };
+        let mut writer = backend.write_bytes(&bytes, Arc::new(())).await.unwrap();
+        let content = Bytes::from("all of it");
+        let tag = writer.write(0, 0, content.clone()).await.unwrap().unwrap();
+        let size = content.len() as u64;
+        let complete = |size, tag| Complete(bytes.clone(), vec![Part { size, tag }], Bytes::new());
+        // Not completed yet, so there is nothing that could be taken for a success.
+        double.faults().fault_after(0, fault);
+        let early = complete(size, tag.clone());
+        backend.transact(Durability::Synced, early).await.unwrap_err();
+        let first = complete(size, tag.clone());
+        backend.transact(Durability::Synced, first).await.unwrap();
+        double.faults().fault_after(0, fault);
+        let repeated = complete(size, tag.clone());
+        backend.transact(Durability::Synced, repeated).await.unwrap();
+        double.faults().fault_after(0, fault);
+        let of_other_size = complete(size + 1, tag);
+        backend
+            .transact(Durability::Synced, of_other_size)
+            .await
+            .unwrap_err();
+    }
 }
 
 /// The double must not let pass what a bucket would not.

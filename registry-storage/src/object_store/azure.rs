@@ -6,6 +6,7 @@ use object_store::ClientConfigKey;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
 use super::ObjectStoreBackend;
+use super::client::Connector;
 use super::location::{LocationError, NO_LIMIT, retries};
 
 /// How a container of Azure Blob Storage is reached.
@@ -85,6 +86,7 @@ impl ObjectStoreBackend {
             .with_container_name(container)
             .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), NO_LIMIT)
             .with_retry(retries())
+            .with_http_connector(Connector::default())
             .build()?;
         Ok(Self::new(store, prefix)?)
     }

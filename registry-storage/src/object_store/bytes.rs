@@ -10,7 +10,7 @@ use registry_core::storage::BlobContent;
 use registry_core::{Error, ErrorCode};
 
 use super::content::ObjectContent;
-use super::error::{convert, names_bad_part};
+use super::error::{convert, failure, is_absent, is_absent_upload, names_bad_part};
 use super::{ObjectStoreBackend, Objects};
 use crate::backend::{BytesWriter, Part, StagedBytes, WriteGuard};
 use crate::bytes_name::BytesName;
@@ -55,9 +55,8 @@ impl ObjectStoreBackend {
         let size = parts.iter().map(|part| part.size).sum::<u64>() + tail.len() as u64;
         match self.complete_parts(&path, token(bytes)?, parts, tail).await {
             Ok(()) => Ok(()),
-            Err(error) if names_bad_part(&error) => Err(send_again().with_cause(error)),
-            Err(error @ StoreError::NotFound { .. }) => self.check_completed(&path, size, error).await,
-            Err(error) => Err(convert(error)),
+            Err(error) if names_bad_part(&error) => Err(send_again().with_cause(failure(&error))),
+            Err(error) => self.check_completed(&path, size, error).await,
         }
     }
 
@@ -91,11 +90,12 @@ impl ObjectStoreBackend {
     }
 
     /// An upload that is gone was completed, by a repetition or by a request whose answer was lost, or it was aborted.
+    /// Stores answer such a repetition with 404 (`LocalStack`), 403 (s3s-fs) or 500, so only the object shows which.
     async fn check_completed(&self, path: &Path, size: u64, error: StoreError) -> Result<(), Error> {
-        match self.run(0, self.store.head(path)).await {
-            Ok(object) if object.size == size => Ok(()),
-            Ok(_) | Err(StoreError::NotFound { .. }) => Err(send_again().with_cause(error)),
-            Err(error) => Err(convert(error)),
+        match self.look(path).await {
+            Ok(Some(object)) if object.size == size => Ok(()),
+            Ok(_) if is_absent_upload(&error) => Err(send_again().with_cause(failure(&error))),
+            _ => Err(convert(error)),
         }
     }
 
@@ -124,9 +124,12 @@ impl ObjectStoreBackend {
     }
 
     pub(super) async fn size(&self, name: &BytesName) -> Result<Option<u64>, Error> {
-        match self.run(0, self.store.head(&self.bytes_path(name)?)).await {
+        let path = self.bytes_path(name)?;
+        match self.run(0, self.store.head(&path)).await {
             Ok(object) => Ok(Some(object.size)),
-            Err(StoreError::NotFound { .. }) => Ok(None),
+            // Bytes that are lost are healed by the next push, and are 404 until then: the bucket itself may be what is
+            // not there.
+            Err(StoreError::NotFound { .. }) => Ok(self.look(&path).await?.map(|object| object.size)),
             Err(error) => Err(convert(error)),
         }
     }
@@ -137,7 +140,10 @@ impl ObjectStoreBackend {
         };
         let path = self.bytes_path(&bytes.name)?;
         let request = self.store.abort_multipart(&path, upload);
-        unless_gone(self.run(0, request).await)
+        match self.run(0, request).await {
+            Err(error) if !is_absent_upload(&error) => Err(convert(error)),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn delete(&self, name: &BytesName) -> Result<(), Error> {
@@ -145,7 +151,10 @@ impl ObjectStoreBackend {
     }
 
     pub(super) async fn delete_object(&self, path: &Path) -> Result<(), Error> {
-        unless_gone(self.run(0, self.store.delete(path)).await)
+        match self.run(0, self.store.delete(path)).await {
+            Err(error) if !is_absent(&error) => Err(convert(error)),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn list_names(
@@ -195,8 +204,8 @@ impl BytesWriter for PartWriter {
         match self.backend.run(size, request).await {
             Ok(part) => Ok(Some(part.content_id)),
             // Aborted, or ended by the bucket's rule for incomplete uploads.
-            Err(error @ StoreError::NotFound { .. }) => {
-                Err(Error::from(ErrorCode::BlobUploadUnknown).with_cause(error))
+            Err(error) if is_absent_upload(&error) => {
+                Err(Error::from(ErrorCode::BlobUploadUnknown).with_cause(failure(&error)))
             }
             Err(error) => Err(convert(error)),
         }
@@ -221,11 +230,4 @@ fn send_again() -> Error {
         ErrorCode::BlobUploadInvalid,
         "Parts of this upload were lost; start a new one and send the blob again.",
     )
-}
-
-fn unless_gone(result: Result<(), StoreError>) -> Result<(), Error> {
-    match result {
-        Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(convert(error)),
-    }
 }

@@ -5,11 +5,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use object_store::path::Path;
-use object_store::{Error as StoreError, GetOptions, GetRange};
+use object_store::{GetOptions, GetRange};
 use registry_core::storage::{BlobContent, ByteStream};
 use registry_core::{Error, ErrorCode};
 
-use super::error::{convert, may_have_happened};
+use super::error::{convert, failure, is_absent, may_have_happened};
 use super::{ObjectStoreBackend, timed_out};
 use crate::bytes_name::BytesName;
 
@@ -75,12 +75,13 @@ impl Reading {
                     self.note_lost(&OtherLength);
                     return Err(Error::internal(OtherLength));
                 }
-                Err(error @ StoreError::NotFound { .. }) => {
-                    self.note_lost(&error);
-                    return Err(Error::from(ErrorCode::BlobUnknown).with_cause(error));
+                Err(error) if is_absent(&error) => {
+                    let cause = failure(&error);
+                    self.note_lost(&cause);
+                    return Err(Error::from(ErrorCode::BlobUnknown).with_cause(cause));
                 }
                 Err(error) if may_have_happened(&error) && self.failures < FAILURES_IN_A_ROW => {
-                    tracing::debug!(%error, path = %self.path, "reading goes on after an error");
+                    tracing::debug!(error = %failure(&error), path = %self.path, "reading goes on after an error");
                     self.failures += 1;
                     self.body = None;
                 }

@@ -1,71 +1,324 @@
-//! What the errors of an object store mean for a registry.
+//! What the errors of an object store mean for a registry, and for the person who reads them.
 
+use std::fmt;
+
+use registry_core::printable::{shortened, with_causes};
 use registry_core::{Error, ErrorCode};
 
-/// Converts the error of a failed request: one that may pass by itself is [`Unavailable`](ErrorCode::Unavailable).
+use super::answer::Answer;
+
+/// Converts the error of a failed request. Its cause is one line that says what failed, where, why, and what to do.
+///
+/// One that may pass by itself is [`Unavailable`](ErrorCode::Unavailable), and so is that a bucket is not there.
 pub(super) fn convert(error: object_store::Error) -> Error {
-    let code = code(&error);
-    Error::from(code).with_cause(error)
+    let failure = StoreFailure::of(&error);
+    let converted = match failure.nature() {
+        Nature::Passing => Error::from(ErrorCode::Unavailable),
+        Nature::Outage => Error::new(
+            ErrorCode::Unavailable,
+            "The registry cannot use its storage; its log says why.",
+        ),
+        Nature::Full => Error::from(ErrorCode::StorageFull),
+        Nature::Lasting => Error::from(ErrorCode::Internal),
+    };
+    converted.with_cause(failure)
+}
+
+/// Returns the one line that says what failed, to be the cause of an error.
+pub(super) fn failure(error: &object_store::Error) -> impl std::error::Error + Send + Sync + 'static {
+    StoreFailure::of(error)
 }
 
 /// Returns whether the request may have had an effect although it failed.
 pub(super) fn may_have_happened(error: &object_store::Error) -> bool {
-    code(error) == ErrorCode::Unavailable
+    StoreFailure::of(error).nature() == Nature::Passing
 }
 
-fn code(error: &object_store::Error) -> ErrorCode {
-    match error {
-        // Some stores answer 409 when conditional writes collide.
-        object_store::Error::AlreadyExists { .. } => ErrorCode::Unavailable,
-        object_store::Error::Generic { source, .. } => chain(&**source)
-            .find_map(code_of_cause)
-            .unwrap_or(ErrorCode::Internal),
-        _ => ErrorCode::Internal,
-    }
+/// Returns whether the object does not exist. The answer to a `HEAD` cannot say that: it is 404 for whatever is not
+/// there, such as the bucket.
+pub(super) fn is_absent(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. })
+        && Answer::of(error).is_none_or(|answer| answer.names_absent_object())
 }
 
-fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ErrorCode> {
-    if cause.is::<tokio::time::error::Elapsed>() {
-        return Some(ErrorCode::Unavailable);
-    }
-    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-    if cause.is::<object_store::client::HttpError>() {
-        return Some(ErrorCode::Unavailable);
-    }
-    // The type that holds the status is private to the library, so only its text can be examined.
-    let text = cause.to_string();
-    if text.starts_with("Server returned error response") {
-        return Some(ErrorCode::Unavailable);
-    }
-    let (_, status) = text.split_once("Server returned non-2xx status code: ")?;
-    match status.get(..3)? {
-        "408" | "409" | "429" | "500" | "502" | "503" | "504" => Some(ErrorCode::Unavailable),
-        "507" => Some(ErrorCode::StorageFull),
-        _ => Some(ErrorCode::Internal),
-    }
+/// Returns whether the upload was completed or aborted, or never begun.
+pub(super) fn is_absent_upload(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. })
+        && Answer::of(error).is_none_or(|answer| answer.names_absent_upload())
 }
 
 /// Returns whether the parts of an upload differ from those in the list of parts.
 pub(super) fn names_bad_part(error: &object_store::Error) -> bool {
-    match error {
-        object_store::Error::Precondition { .. } => true,
-        object_store::Error::Generic { source, .. } => {
-            let text = source.to_string();
-            BAD_PART.iter().any(|code| text.contains(code))
+    // The codes of S3 and GCS (the first three) and Azure.
+    let is_bad = |code: &str| {
+        matches!(
+            code,
+            "InvalidPart" | "InvalidPartOrder" | "EntityTooSmall" | "InvalidBlockList"
+        )
+    };
+    matches!(error, object_store::Error::Precondition { .. })
+        || Answer::of(error).is_some_and(|answer| is_bad(&answer.code))
+}
+
+/// Whether a failure passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    /// It may pass by itself.
+    Passing,
+    /// What the store keeps for the registry is not there, so that nothing can be said about what it has.
+    Outage,
+    /// The store takes no more.
+    Full,
+    /// It stays until somebody changes something.
+    Lasting,
+}
+
+/// A request to the store that failed, as one line for a person.
+#[derive(Debug)]
+struct StoreFailure {
+    /// The method and the address without its query.
+    request: Option<String>,
+    reason: Reason,
+}
+
+/// Why a request failed.
+#[derive(Debug)]
+enum Reason {
+    Answer(Answer),
+    /// There was no answer in time.
+    TimedOut,
+    /// There was no connection, or it broke: with the last cause.
+    Connection(Connection, String),
+    /// Two writers met, and the store refused one of them.
+    Conflict,
+    /// What is left: with its causes.
+    Other(String),
+}
+
+/// What was wrong with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    Refused,
+    UnknownName,
+    /// The other side speaks something else than TLS.
+    NotTls,
+    /// The certificate of the other side is not to be trusted.
+    Certificate,
+    /// TLS, but no agreement.
+    Tls,
+    /// The service that gives machines their access keys does not answer, which is nearly always because this is not
+    /// such a machine.
+    NoCredentials,
+    /// Anything else, such as one that broke off.
+    Other,
+}
+
+/// The longest text about what has no own sentence, in bytes.
+const OTHER_BYTES: usize = 300;
+
+impl StoreFailure {
+    fn of(error: &object_store::Error) -> Self {
+        Self {
+            request: chain(error).find_map(|cause| request(&cause.to_string())),
+            reason: Reason::of(error),
         }
-        _ => false,
+    }
+
+    fn nature(&self) -> Nature {
+        match &self.reason {
+            Reason::Answer(answer) => match answer.status {
+                408 | 409 | 429 | 500 | 502 | 503 | 504 => Nature::Passing,
+                404 => Nature::Outage,
+                507 => Nature::Full,
+                _ => Nature::Lasting,
+            },
+            // Some stores answer 409 when conditional writes collide.
+            Reason::TimedOut | Reason::Conflict => Nature::Passing,
+            Reason::Connection(connection, _) => match connection {
+                Connection::Refused | Connection::UnknownName | Connection::Other => Nature::Passing,
+                Connection::NotTls
+                | Connection::Certificate
+                | Connection::Tls
+                | Connection::NoCredentials => Nature::Lasting,
+            },
+            Reason::Other(_) => Nature::Lasting,
+        }
     }
 }
 
-/// The codes of S3 and GCS (the first three) and Azure for such parts.
-const BAD_PART: [&str; 4] = [
-    "InvalidPart",
-    "InvalidPartOrder",
-    "EntityTooSmall",
-    "InvalidBlockList",
-];
+impl Reason {
+    fn of(error: &object_store::Error) -> Self {
+        if is_about_credentials(error) {
+            return Self::Connection(Connection::NoCredentials, String::new());
+        }
+        if let Some(answer) = Answer::of(error) {
+            return Self::Answer(answer);
+        }
+        if chain(error).any(|cause| cause.is::<tokio::time::error::Elapsed>()) {
+            return Self::TimedOut;
+        }
+        #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+        if let Some(http) =
+            chain(error).find_map(|cause| cause.downcast_ref::<object_store::client::HttpError>())
+        {
+            if http.kind() == object_store::client::HttpErrorKind::Timeout {
+                return Self::TimedOut;
+            }
+            let last = chain(error).last().map(ToString::to_string).unwrap_or_default();
+            return Self::Connection(Connection::of(error, &last), one_line(&last));
+        }
+        if matches!(error, object_store::Error::AlreadyExists { .. }) {
+            return Self::Conflict;
+        }
+        let text = with_causes(error.to_string(), std::error::Error::source(error));
+        Self::Other(one_line(&text))
+    }
+}
 
-fn chain<'a>(
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+impl Connection {
+    /// The kinds of TLS's errors are known only to a library that the client has for itself, so their texts count.
+    fn of(error: &object_store::Error, last: &str) -> Self {
+        let is_refused = |cause: &(dyn std::error::Error + 'static)| {
+            let cause = cause.downcast_ref::<std::io::Error>();
+            cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::ConnectionRefused)
+        };
+        if chain(error).any(is_refused) {
+            Self::Refused
+        } else if chain(error).any(|cause| cause.to_string() == "dns error") {
+            Self::UnknownName
+        } else if last.starts_with("received corrupt message") {
+            Self::NotTls
+        } else if last.starts_with("invalid peer certificate") {
+            Self::Certificate
+        } else if last.starts_with("received fatal alert") || last.starts_with("peer is incompatible") {
+            Self::Tls
+        } else {
+            Self::Other
+        }
+    }
+}
+
+impl fmt::Display for StoreFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(request) = &self.request {
+            write!(f, "{request}: ")?;
+        }
+        match &self.reason {
+            Reason::Answer(answer) => {
+                write!(f, "the store answered {answer}")?;
+                match remedy(answer) {
+                    Some(remedy) => write!(f, "; {remedy}"),
+                    None => Ok(()),
+                }
+            }
+            Reason::TimedOut => f.write_str("the store did not answer in time"),
+            Reason::Conflict => f.write_str("the store refused a write that met another one"),
+            Reason::Other(text) => f.write_str(text),
+            Reason::Connection(connection, cause) => match connection {
+                Connection::Refused => {
+                    f.write_str("nothing listens there (connection refused); start the store, or correct the address")
+                }
+                Connection::UnknownName => {
+                    write!(f, "the name has no address ({cause}); correct the address of the store, or have the name resolved")
+                }
+                Connection::NotTls => {
+                    f.write_str("what listens there does not speak TLS; write the address of the store with http://, or correct its port")
+                }
+                Connection::Certificate => {
+                    write!(f, "the certificate of the store is not to be trusted ({cause}); have this machine trust the authority that signed it, or correct the address")
+                }
+                Connection::Tls => write!(f, "the store and this machine agree on no TLS ({cause})"),
+                Connection::NoCredentials => {
+                    f.write_str("no access key was given, and this machine's metadata service has none; give the access key of the bucket")
+                }
+                Connection::Other => write!(f, "the connection to the store failed ({cause})"),
+            },
+        }
+    }
+}
+
+impl std::error::Error for StoreFailure {}
+
+/// Returns what a person can do about an answer.
+fn remedy(answer: &Answer) -> Option<String> {
+    let text = match &*answer.code {
+        "NoSuchBucket" | "ContainerNotFound" => "create the bucket, or correct its name",
+        "InvalidAccessKeyId" | "XAdminUserNotFound" | "InvalidAccessKey" => {
+            "the store does not know this access key; correct its name"
+        }
+        "SignatureDoesNotMatch" => "the secret key is not that of the access key; correct it",
+        "AuthenticationFailed" | "InvalidAuthenticationInfo" => "the key of the account is wrong; correct it",
+        "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => "the temporary key ended; give a new one",
+        "AccessDenied"
+        | "AccountProblem"
+        | "AllAccessDisabled"
+        | "AuthorizationFailure"
+        | "AuthorizationPermissionMismatch" => {
+            "let this key list the bucket, and read, write and delete objects in it"
+        }
+        "RequestTimeTooSkewed" | "RequestTimeSkewed" => "correct the clock of this machine",
+        "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "AuthorizationHeaderMalformed"
+        | "IllegalLocationConstraintException" => {
+            return Some(match &answer.region {
+                Some(region) => format!("the region is wrong; the bucket is in {region}"),
+                None => "the region or the address of the bucket is wrong; correct it".to_owned(),
+            });
+        }
+        _ if answer.status == 501 => {
+            let what = match answer.condition {
+                Some(condition) => format!("conditional writes ({condition})"),
+                None => "this request".to_owned(),
+            };
+            return Some(format!(
+                "it does not implement {what}, which the registry needs; use another store"
+            ));
+        }
+        _ if answer.status == 400 && answer.message.contains("HTTP request to an HTTPS server") => {
+            "write the address of the store with https://"
+        }
+        _ if answer.status == 404 => {
+            "this says nothing about the object; is it the address of a store, and of this bucket?"
+        }
+        _ if matches!(answer.status, 301 | 302 | 307 | 308) => {
+            "the region or the address of the bucket is wrong; correct it"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// Returns whether a request failed because there is no access key: it asked the metadata service of a machine or a
+/// container, at the addresses that clouds give it.
+fn is_about_credentials(error: &object_store::Error) -> bool {
+    chain(error).any(|cause| {
+        request(&cause.to_string()).is_some_and(|request| {
+            request.contains("//169.254.169.254/") || request.contains("//169.254.170.")
+        })
+    })
+}
+
+/// Returns the method and the address of the request that the client's error is about. The query only has what the
+/// client adds to each request.
+fn request(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("Error performing ")?;
+    let (request, _) = rest.split_once(" in ")?;
+    // Not "list request: …", which a cause of it repeats.
+    let (method, _) = request.split_once(' ')?;
+    let is_method = method.bytes().all(|byte| byte.is_ascii_uppercase());
+    let request = request.split_once('?').map_or(request, |(before, _)| before);
+    is_method.then(|| one_line(request))
+}
+
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    shortened(&words.join(" "), OTHER_BYTES).into_owned()
+}
+
+/// Returns an error and its causes.
+pub(super) fn chain<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())

@@ -7,6 +7,7 @@ use object_store::ClientConfigKey;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 
 use super::ObjectStoreBackend;
+use super::client::Connector;
 use super::location::{LocationError, NO_LIMIT, retries};
 
 /// How a bucket of Google Cloud Storage is reached.
@@ -57,6 +58,7 @@ impl ObjectStoreBackend {
             .with_bucket_name(bucket)
             .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), NO_LIMIT)
             .with_retry(retries())
+            .with_http_connector(Connector::default())
             .build()
             .map_err(|_| LocationError::GoogleSettings)?;
         Ok(Self::new(store, prefix)?)

@@ -25,6 +25,12 @@ pub enum LocationError {
     /// The address of the service is malformed. It is not shown, because it may hold a password.
     #[error("the address of the service is none; write it as https://HOST or https://HOST:PORT")]
     EndpointForm,
+    /// The environment names a service on another machine that is reached without TLS, and does not allow that.
+    #[error(
+        "the address of the service begins with http://, so everybody in between could read and change everything; write \
+         https://, or allow it with AWS_ALLOW_HTTP=true"
+    )]
+    PlainHttp,
     /// The name of a bucket that cannot be part of an address.
     #[error("{0:?} is not the name of a bucket: letters, digits, `-`, `.` and `_` are")]
     Bucket(String),

@@ -1,8 +1,11 @@
 //! A backend over object stores: records are small objects, bytes are large ones.
 
+mod answer;
 #[cfg(feature = "azure")]
 mod azure;
 mod bytes;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+pub(crate) mod client;
 mod content;
 mod error;
 #[cfg(feature = "gcs")]

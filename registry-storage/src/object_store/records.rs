@@ -4,47 +4,73 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::list::PaginatedListOptions;
-use object_store::{
-    Error as StoreError, GetOptions, ObjectMeta, ObjectStoreExt as _, PutMode, UpdateVersion,
-};
+use object_store::path::Path;
+use object_store::{Error as StoreError, GetOptions, GetRange, ObjectMeta, PutMode, UpdateVersion};
 use registry_core::{Error, ErrorCode};
 
 use super::ObjectStoreBackend;
-use super::error::{convert, may_have_happened};
+use super::error::{convert, failure, is_absent, may_have_happened};
 use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
 
-/// How many times a write is tried if its condition still holds after it failed.
-const WRITE_ATTEMPTS: u32 = 4;
-
-/// How long the second attempt waits; each further one waits twice as long as the one before.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
+/// How long to wait, in milliseconds, before each attempt of a write whose condition still holds after it failed, and of
+/// a read that got no version.
+const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
 
 impl ObjectStoreBackend {
     pub(super) async fn get_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
         let path = self.path(key.as_str())?;
-        let request = async {
-            let result = self.store.get_opts(&path, GetOptions::default()).await?;
-            let version = (result.meta.e_tag.clone(), result.meta.version.clone());
-            Ok((result.bytes().await?, version))
-        };
-        match self.run(0, request).await {
-            Ok((value, (e_tag, version))) => {
-                Ok(Some(VersionedRecord::new(value, to_version(e_tag, version)?)))
+        for back_off in BACK_OFFS {
+            wait(back_off).await;
+            let request = async {
+                let result = self.store.get_opts(&path, GetOptions::default()).await?;
+                let object = result.meta.clone();
+                Ok((result.bytes().await?, object))
+            };
+            let (value, object) = match self.run(0, request).await {
+                Ok(read) => read,
+                Err(error) if is_absent(&error) => return Ok(None),
+                Err(error) => return Err(convert(error)),
+            };
+            if let Some(version) = to_version(object.e_tag, object.version) {
+                return Ok(Some(VersionedRecord::new(value, version)));
             }
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(convert(error)),
         }
+        Err(Error::internal(NoVersion))
     }
 
     pub(super) async fn stat_record(&self, key: &Key) -> Result<Option<Stat>, Error> {
         let path = self.path(key.as_str())?;
-        match self.run(0, self.store.head(&path)).await {
-            Ok(object) => Ok(Some(Stat {
-                version: to_version(object.e_tag, object.version)?,
-                size: object.size,
-            })),
-            Err(StoreError::NotFound { .. }) => Ok(None),
+        for back_off in BACK_OFFS {
+            wait(back_off).await;
+            let Some(object) = self.look(&path).await? else {
+                return Ok(None);
+            };
+            if let Some(version) = to_version(object.e_tag, object.version) {
+                let size = object.size;
+                return Ok(Some(Stat { version, size }));
+            }
+        }
+        Err(Error::internal(NoVersion))
+    }
+
+    /// Asks what an object is that is not empty, by reading its first byte. That costs as much as a `HEAD`, whose answer
+    /// has no body, so that its 404 does not say whether the object, the bucket or the access key is not there.
+    pub(super) async fn look(&self, path: &Path) -> Result<Option<ObjectMeta>, Error> {
+        let request = async {
+            let options = GetOptions {
+                range: Some(GetRange::Bounded(0..1)),
+                ..GetOptions::default()
+            };
+            let result = self.store.get_opts(path, options).await?;
+            let object = result.meta.clone();
+            // What is not read closes the connection. The header said all already.
+            result.bytes().await.ok();
+            Ok(object)
+        };
+        match self.run(0, request).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(convert(error)),
         }
     }
@@ -61,34 +87,36 @@ impl ObjectStoreBackend {
     ) -> Result<Option<Version>, Error> {
         let path = self.path(key.as_str())?;
         let mode = put_mode(&condition);
-        let mut attempt = 0;
-        loop {
+        let mut error = Error::internal(NoVersion);
+        for back_off in BACK_OFFS {
+            wait(back_off).await;
             let request = self
                 .store
                 .put_opts(&path, value.clone().into(), mode.clone().into());
-            let (error, was_refused) = match self.run(value.len(), request).await {
-                Ok(result) => return to_version(result.e_tag, result.version).map(Some),
+            let was_refused;
+            (error, was_refused) = match self.run(value.len(), request).await {
+                Ok(result) => match to_version(result.e_tag, result.version) {
+                    Some(version) => return Ok(Some(version)),
+                    // It was written, and the store's answer to a read has a version.
+                    None => (Error::from(ErrorCode::Unavailable).with_cause(NoVersion), false),
+                },
                 Err(error @ StoreError::AlreadyExists { .. }) if condition == Condition::Absent => {
-                    (error, true)
+                    (collision(&error), true)
                 }
-                Err(error @ StoreError::Precondition { .. }) => (error, true),
-                Err(error) if may_have_happened(&error) => (error, false),
+                Err(error @ StoreError::Precondition { .. }) => (collision(&error), true),
+                Err(error) if may_have_happened(&error) => (convert(error), false),
                 Err(error) => return Err(convert(error)),
             };
             let stored = self.get_record(key).await?;
             match &stored {
                 Some(stored) if stored.value == value => return Ok(Some(stored.version.clone())),
+                // Two writers collided, and the store refused one of them without letting the other win.
                 _ if holds(&condition, stored.as_ref()) => {}
                 _ if was_refused => return Ok(None),
-                _ => return Err(convert(error)),
+                _ => return Err(error),
             }
-            // Two writers collided, and the store refused one of them without letting the other win.
-            attempt += 1;
-            if attempt == WRITE_ATTEMPTS {
-                return Err(Error::from(ErrorCode::Unavailable).with_cause(error));
-            }
-            tokio::time::sleep(FIRST_BACK_OFF * 2_u32.pow(attempt - 1)).await;
         }
+        Err(error)
     }
 
     /// The client offers no conditional delete for buckets, so only memory removes the record.
@@ -173,8 +201,20 @@ struct NotInOrder;
 
 /// A store without versions, so that nothing can be compared.
 #[derive(Debug, thiserror::Error)]
-#[error("the object store gave an object no entity tag")]
+#[error("the object store gave an object no entity tag, so nothing can be compared; use another store")]
 struct NoVersion;
+
+/// A write that the store refused because of another one, which cannot be seen.
+fn collision(error: &StoreError) -> Error {
+    Error::from(ErrorCode::Unavailable).with_cause(failure(error))
+}
+
+/// Waits for milliseconds. A store that never fails needs no runtime with a timer.
+async fn wait(milliseconds: u64) {
+    if milliseconds > 0 {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    }
+}
 
 fn put_mode(condition: &Condition) -> PutMode {
     match condition {
@@ -194,14 +234,15 @@ fn holds(condition: &Condition, stored: Option<&VersionedRecord>) -> bool {
 
 /// Encodes both names of a version as one text, because stores differ in which of the two they compare: the entity tag
 /// (S3, Azure), and after a line break the generation (GCS).
-fn to_version(e_tag: Option<String>, version: Option<String>) -> Result<Version, Error> {
-    match (e_tag, version) {
-        (None, None) => Err(Error::internal(NoVersion)),
-        (Some(e_tag), None) => Ok(Version(e_tag.into())),
-        (e_tag, Some(version)) => Ok(Version(
-            format!("{}\n{version}", e_tag.unwrap_or_default()).into(),
-        )),
-    }
+///
+/// An empty entity tag is none: rclone gives `""` beside an overwrite, and versitygw overwrites whatever there is if a
+/// write is on condition of it.
+fn to_version(e_tag: Option<String>, version: Option<String>) -> Option<Version> {
+    let e_tag = e_tag.filter(|tag| !tag.trim_start_matches("W/").trim_matches('"').is_empty())?;
+    Some(Version(match version {
+        None => e_tag.into(),
+        Some(version) => format!("{e_tag}\n{version}").into(),
+    }))
 }
 
 fn to_update_version(version: &Version) -> UpdateVersion {
@@ -210,7 +251,7 @@ fn to_update_version(version: &Version) -> UpdateVersion {
         None => (&*version.0, None),
     };
     UpdateVersion {
-        e_tag: (!e_tag.is_empty()).then(|| e_tag.to_owned()),
+        e_tag: Some(e_tag.to_owned()),
         version,
     }
 }

@@ -1,11 +1,13 @@
 //! Amazon S3, and services that speak its protocol.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use object_store::ClientConfigKey;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 
 use super::ObjectStoreBackend;
+use super::client::Connector;
 use super::location::{LocationError, NO_LIMIT, retries};
 
 /// How a bucket of S3 is reached. Options that are not set come from the variables `AWS_…` of the environment, then
@@ -124,7 +126,8 @@ fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
         // An endpoint without TLS was requested explicitly.
         builder = builder
             .with_allow_http(endpoint.starts_with("http://"))
-            .with_endpoint(endpoint)
+            // The client would prefer the environment's endpoint for S3 to one for all services.
+            .with_config(AmazonS3ConfigKey::S3Endpoint, endpoint)
             .with_virtual_hosted_style_request(options.is_bucket_in_host());
     } else if options.bucket_in_host {
         builder = builder.with_virtual_hosted_style_request(true);
@@ -141,19 +144,35 @@ fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
         Some(S3Encryption::Service) => builder.with_config("aws_server_side_encryption".parse()?, "AES256"),
     };
     let value = |key| builder.get_config_value(&key);
-    let (region, endpoint) = (
-        value(AmazonS3ConfigKey::Region),
-        value(AmazonS3ConfigKey::Endpoint),
-    );
+    let region = value(AmazonS3ConfigKey::Region);
+    let endpoint = value(AmazonS3ConfigKey::S3Endpoint).or_else(|| value(AmazonS3ConfigKey::Endpoint));
     check_address(bucket, region.as_deref(), endpoint.as_deref())?;
+    if let Some(endpoint) = endpoint
+        && endpoint.starts_with("http://")
+        && value(client(ClientConfigKey::AllowHttp)).as_deref() != Some("true")
+    {
+        if !is_on_this_machine(&endpoint) {
+            return Err(LocationError::PlainHttp);
+        }
+        builder = builder.with_allow_http(true);
+    }
     Ok(builder
         .with_bucket_name(bucket)
         .with_config(client(ClientConfigKey::Timeout), NO_LIMIT)
         .with_retry(retries())
+        .with_http_connector(Connector::default())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         // One object is deleted at a time, which every S3-compatible store understands.
         .with_disable_bulk_delete(true)
         .build()?)
+}
+
+/// Returns whether nobody else can hear or answer what is sent to an address.
+fn is_on_this_machine(endpoint: &str) -> bool {
+    let address: Option<http::Uri> = endpoint.parse().ok();
+    let host = address.as_ref().and_then(http::Uri::host).unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The client would panic at a malformed address.
@@ -268,6 +287,21 @@ mod tests {
             let mut options = S3Options::default();
             change(&mut options);
             options.check("My_images.2").unwrap();
+        }
+    }
+
+    #[test]
+    fn plain_http_needs_no_permission_only_on_this_machine() {
+        for (endpoint, expected) in [
+            ("http://127.0.0.1:9000", true),
+            ("http://127.1.2.3", true),
+            ("http://localhost:9000/", true),
+            ("http://[::1]:9000", true),
+            ("http://10.0.0.1:9000", false),
+            ("http://localhost.example", false),
+            ("http://127.0.0.1.example", false),
+        ] {
+            assert_eq!(is_on_this_machine(endpoint), expected, "{endpoint}");
         }
     }
 

@@ -10,10 +10,16 @@ pub enum S3Fault {
     /// It has no effect and is answered with this status: 500 (`InternalError`), 503 (`SlowDown`), 409
     /// (`ConditionalRequestConflict`) or any other.
     Status(u16),
+    /// It has no effect and is answered with this status and this code.
+    Answer(u16, &'static str),
     /// It has its effect, and the connection is cut instead of an answer.
     LoseAnswer,
     /// It has its effect, but is answered with 500.
     LieAboutFailure,
+    /// It has its effect, and the answer has this entity tag, or none if it is empty.
+    Tag(&'static str),
+    /// A list has all keys, however many were asked for.
+    WholeList,
     /// It waits before it has its effect.
     Delay(Duration),
     /// Half of the answer's content is sent, then the connection is cut.
@@ -28,6 +34,7 @@ pub struct S3Faults(Mutex<Plan>);
 struct Plan {
     requests: u64,
     at: BTreeMap<u64, S3Fault>,
+    lasting: Option<S3Fault>,
     seen: Vec<String>,
 }
 
@@ -40,6 +47,11 @@ impl S3Faults {
     /// Gives a fault to the request that arrives after `others` more.
     pub fn fault_after(&self, others: u64, fault: S3Fault) {
         self.change(|plan| plan.at.insert(plan.requests + others, fault));
+    }
+
+    /// Gives all requests from now on a fault, unless they have one of their own; `None` ends that.
+    pub fn fault_from_now_on(&self, fault: Option<S3Fault>) {
+        self.change(|plan| plan.lasting = fault);
     }
 
     /// Returns how many requests there were.
@@ -60,7 +72,7 @@ impl S3Faults {
             let number = plan.requests;
             plan.requests += 1;
             plan.seen.push(request);
-            plan.at.remove(&number)
+            plan.at.remove(&number).or(plan.lasting)
         })
     }
 

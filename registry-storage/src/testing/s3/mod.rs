@@ -24,6 +24,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::bucket::Bucket;
 pub use self::faults::{S3Fault, S3Faults};
 use crate::object_store::ObjectStoreBackend;
+use crate::object_store::client::Connector;
 
 /// The only bucket.
 const BUCKET: &str = "bucket";
@@ -136,6 +137,7 @@ pub fn backend_at(
         .with_allow_http(true)
         .with_virtual_hosted_style_request(false)
         .with_disable_bulk_delete(true)
+        .with_http_connector(Connector::default())
         .with_retry(RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(1),

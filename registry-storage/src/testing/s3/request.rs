@@ -10,6 +10,7 @@ use futures_util::stream;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::bucket::{Listing, Refusal, WriteCondition};
@@ -30,10 +31,17 @@ pub(super) async fn serve(state: Arc<S3State>, request: Request<Incoming>) -> io
     let fault = state.faults.next(format!("{} {}", head.method, head.uri));
     match fault {
         Some(S3Fault::Status(status)) => return Ok(whole(refuse((status, code_of(status))))),
+        Some(S3Fault::Answer(status, code)) => return Ok(whole(refuse_at_length((status, code)))),
         Some(S3Fault::Delay(time)) => tokio::time::sleep(time).await,
         _ => {}
     }
-    let answer = answer(&state, &head, body).unwrap_or_else(refuse);
+    let mut answer = answer(&state, &head, body, fault).unwrap_or_else(refuse);
+    if let Some(S3Fault::Tag(tag)) = fault {
+        answer.headers_mut().remove("etag");
+        if !tag.is_empty() {
+            answer.headers_mut().insert("etag", HeaderValue::from_static(tag));
+        }
+    }
     match fault {
         Some(S3Fault::LoseAnswer) => Err(io::Error::other("the answer is lost")),
         Some(S3Fault::LieAboutFailure) => Ok(whole(refuse((500, code_of(500))))),
@@ -71,7 +79,12 @@ async fn cut(answer: Answer) -> Sent {
     Response::from_parts(head, BodyExt::boxed(StreamBody::new(stream::iter(frames))))
 }
 
-fn answer(state: &S3State, head: &http::request::Parts, body: Bytes) -> Result<Answer, Refusal> {
+fn answer(
+    state: &S3State,
+    head: &http::request::Parts,
+    body: Bytes,
+    fault: Option<S3Fault>,
+) -> Result<Answer, Refusal> {
     if !head.headers.contains_key("authorization") {
         return Err((403, "AccessDenied"));
     }
@@ -98,6 +111,7 @@ fn answer(state: &S3State, head: &http::request::Parts, body: Bytes) -> Result<A
                 return Err((501, "NotImplemented"));
             }
             let limit = match value("max-keys") {
+                _ if fault == Some(S3Fault::WholeList) => usize::MAX,
                 "" => usize::MAX,
                 limit => limit.parse().map_err(|_| (400, "InvalidArgument"))?,
             };
@@ -297,6 +311,20 @@ fn xml(document: &str) -> Answer {
 fn refuse((status, code): Refusal) -> Answer {
     let mut answer = xml(&format!("<Error><Code>{code}</Code></Error>"));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer
+}
+
+/// Refuses with as much as stores send to help a developer.
+fn refuse_at_length((status, code): Refusal) -> Answer {
+    let mut answer = refuse((status, code));
+    if !code.is_empty() {
+        let request = "PUT\n/bucket/key\n".repeat(200);
+        let document = format!(
+            "<Error><Code>{code}</Code><Message>The double &quot;says&quot; so.</Message><CanonicalRequest>{request}\
+             </CanonicalRequest></Error>"
+        );
+        *answer.body_mut() = Full::new(document.into());
+    }
     answer
 }
 
