@@ -1,13 +1,16 @@
 //! The bucket that the configuration names, of any service.
 
 use std::fmt;
+use std::time::Duration;
 
+use registry_core::ErrorCode;
 #[cfg(feature = "gcs")]
 use registry_storage::GcsCredentials;
 #[cfg(feature = "azure")]
 use registry_storage::{AzureCredentials, AzureOptions};
-use registry_storage::{LocationError, ObjectStoreBackend, S3Options};
+use registry_storage::{Backend as _, LocationError, ObjectStoreBackend, S3Options};
 
+use crate::aws_environment;
 #[cfg(feature = "gcs")]
 use crate::config::sections::storage::Gcs;
 use crate::config::sections::storage::Storage;
@@ -16,6 +19,9 @@ use crate::config::sections::storage::{Azure, AzureCredentialKind};
 #[cfg(feature = "azure")]
 use crate::config::values::Secret;
 use crate::failure::Failure;
+
+/// The longest time between two looks at a bucket that is waited for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A bucket, and a folder in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +81,36 @@ impl Bucket {
 
     /// Creates the client of the bucket, without sending a request.
     pub(crate) fn open(&self) -> Result<ObjectStoreBackend, Failure> {
-        self.client()
-            .map_err(|cause| Failure::new(format!("cannot use {self}")).because(cause))
+        if let Service::S3(options) = &self.service
+            && options.access_key.is_none()
+        {
+            aws_environment::refuse_profiles()?;
+        }
+        self.client().map_err(|cause| self.unusable().because(cause))
+    }
+
+    /// Asks the bucket for a key, so that a start says at once what is wrong with it. With `wait`, asks until what may
+    /// pass has passed: a service that is down, or a bucket that is created later.
+    ///
+    /// # Errors
+    /// What is wrong with the bucket, the access key or the way to the service.
+    pub(crate) async fn reach(&self, backend: &ObjectStoreBackend, wait: bool) -> Result<(), Failure> {
+        let mut pauses = [1, 2, 5].into_iter();
+        loop {
+            let failure = match backend.probe().await {
+                Ok(()) => return Ok(()),
+                Err(error) if wait && error.code() == ErrorCode::Unavailable => {
+                    self.unusable().because(error)
+                }
+                Err(error) => return Err(self.unusable().because(error)),
+            };
+            tracing::warn!("waiting until the bucket can be used: {failure}");
+            tokio::time::sleep(pauses.next().map_or(LONGEST_PAUSE, Duration::from_secs)).await;
+        }
+    }
+
+    fn unusable(&self) -> Failure {
+        Failure::new(format!("cannot use {self}"))
     }
 
     fn client(&self) -> Result<ObjectStoreBackend, LocationError> {

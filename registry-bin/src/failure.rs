@@ -85,7 +85,14 @@ impl fmt::Display for Failure {
         for part in [&self.place, &self.key].into_iter().flatten() {
             write!(f, "{part}: ")?;
         }
-        let cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
+        let mut cause = self.cause.as_deref().map(|cause| cause as &(dyn Error + 'static));
+        // A message for clients, such as "busy", says less than its own cause.
+        while let Some(error) = cause.and_then(|cause| cause.downcast_ref::<registry_core::Error>())
+            && error.code().status() >= 500
+            && error.source().is_some()
+        {
+            cause = error.source();
+        }
         f.write_str(&with_causes(self.message.clone(), cause))
     }
 }
@@ -95,6 +102,15 @@ impl Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_for_clients_gives_way_to_its_cause() {
+        let error = registry_core::Error::internal(std::io::Error::other("the disk is on fire"));
+        let shown = |error: registry_core::Error| Failure::new("cannot work").because(error).to_string();
+        assert_eq!(shown(error), "cannot work: the disk is on fire");
+        let alone = registry_core::Error::from(registry_core::ErrorCode::Unavailable);
+        assert_eq!(shown(alone.clone()), format!("cannot work: {alone}"));
+    }
 
     #[test]
     fn a_page_in_the_place_of_an_answer_is_one_short_line() {

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod arguments;
+mod aws_environment;
 mod bounded_file;
 mod bucket;
 mod cli;

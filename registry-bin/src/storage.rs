@@ -103,8 +103,8 @@ pub(crate) struct OpenStorage {
 }
 
 impl OpenStorage {
-    /// Opens a storage, to which `applied` is applied, and which may keep `open_files` files of blobs open. With `wait`, waits for another process that
-    /// has it.
+    /// Opens a storage, to which `applied` is applied, and which may keep `open_files` files of blobs open. With `wait`,
+    /// waits for another process that has the folder, or until the bucket can be used.
     pub(crate) async fn open(
         location: &StorageLocation,
         configuration: &Configuration,
@@ -119,7 +119,9 @@ impl OpenStorage {
                 Ok(Self::over(store, configuration, applied, false))
             }
             StorageLocation::Bucket(bucket) => {
-                let store = store(bucket.open()?, configuration);
+                let backend = bucket.open()?;
+                bucket.reach(&backend, wait).await?;
+                let store = store(backend, configuration);
                 Ok(Self::over(store, configuration, applied, true))
             }
             StorageLocation::Folder(root) => {

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use registry_storage::testing::S3Double;
+use registry_storage::testing::s3::S3Faults;
 
 /// A server that speaks S3 and has one bucket, `bucket`. It ends with the value.
 #[derive(Debug)]
@@ -36,6 +37,11 @@ impl BucketServer {
         });
         starting.join().expect("the double starts");
         receiver.recv().expect("the double started")
+    }
+
+    /// Returns the switches of its faults.
+    pub(crate) fn faults(&self) -> &S3Faults {
+        self.double.faults()
     }
 
     /// Returns its address, without the bucket.

@@ -109,7 +109,6 @@ impl Server {
     pub(crate) fn on_bucket(double: &BucketServer) -> Self {
         let environment = [
             ("AWS_ENDPOINT", double.url()),
-            ("AWS_ALLOW_HTTP", "true"),
             ("AWS_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", "double"),
             ("AWS_SECRET_ACCESS_KEY", "double"),

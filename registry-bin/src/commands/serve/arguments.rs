@@ -40,7 +40,8 @@ pub(crate) struct Serve {
     #[arg(skip)]
     pub(crate) named_address: Option<String>,
 
-    /// If another server has the folder, wait for it to end instead of failing.
+    /// If another server has the folder, wait for it to end instead of failing; if a bucket does not answer or is not
+    /// there, wait for it.
     #[arg(long)]
     pub(crate) wait: bool,
 

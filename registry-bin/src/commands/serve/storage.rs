@@ -1,6 +1,5 @@
 //! The storage of a server: opening it, adopting what registry:2 left there, and the socket for commands.
 
-use std::error::Error as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +7,6 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
 use registry_core::Timestamp;
-use registry_core::printable::with_causes;
 use registry_core::retention::Retention;
 use registry_http::ServerHealth;
 use registry_storage::distribution::{self, AdoptOptions, AdoptReport, Adoption, Tree, adoption};
@@ -41,10 +39,10 @@ pub(super) async fn open(
     signals: &mut Signals,
 ) -> Result<Option<(OpenStorage, Reserved)>, Failure> {
     let wait = matches!(reservation, Reservation::Deferred(_));
-    ServiceManager::status(if wait {
-        "opening the storage, waiting for another server that has it"
-    } else {
-        "opening the storage"
+    ServiceManager::status(match location {
+        StorageLocation::Folder(_) if wait => "opening the storage, waiting for another server that has it",
+        StorageLocation::Bucket(_) if wait => "opening the storage, waiting until the bucket can be used",
+        _ => "opening the storage",
     });
     let storage = tokio::select! {
         storage = OpenStorage::open(location, configuration, applied, open_files, wait) => storage?,
@@ -222,22 +220,7 @@ async fn refuse_unadopted(store: &dyn Maintenance, place: &StorageLocation) -> R
             "it has the data of the distribution registry, which is adopted from a folder only, not from a bucket; \
              copy the images with a client (`skopeo sync`), or name another prefix (`rootdirectory`) to begin empty",
         )),
-        Err(error) => Err(failed().because(cause_of(&error))),
-    }
-}
-
-/// Describes why a service failed, without the message for clients ("busy"), and says what to do if that is known.
-fn cause_of(error: &registry_core::Error) -> String {
-    let Some(cause) = error.source() else {
-        return error.to_string();
-    };
-    match with_causes(cause.to_string(), cause.source()) {
-        // The error of a TLS client that gets an HTTP answer.
-        text if text.contains("InvalidContentType") => format!(
-            "the service speaks HTTP and is asked by HTTPS; write http:// in its address (`regionendpoint`, `serviceurl`), or \
-             `secure: false`: {text}"
-        ),
-        text => text,
+        Err(error) => Err(failed().because(error)),
     }
 }
 

@@ -1,0 +1,179 @@
+//! A server on a bucket that is not there, or not to be used.
+
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use registry_storage::testing::s3::S3Fault;
+use support::bucket::BucketServer;
+use support::repository::Repository;
+use support::server::{Server, until};
+
+const SERVE: [&str; 5] = [
+    "serve",
+    "--storage",
+    "s3://bucket/registry",
+    "--listen",
+    "127.0.0.1:0",
+];
+
+fn environment<'a>(endpoint: (&'a str, &'a str)) -> [(&'a str, &'a str); 4] {
+    [
+        endpoint,
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "double"),
+        ("AWS_SECRET_ACCESS_KEY", "double"),
+    ]
+}
+
+/// Runs a start that is refused, and returns its last line.
+fn refused(environment: &[(&str, &str)]) -> String {
+    let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_registry-bin"))
+        .args(SERVE)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program runs");
+    let text = String::from_utf8_lossy(&stderr).into_owned();
+    assert!(!status.success(), "{text}");
+    let line = text.lines().last().unwrap_or_default().to_owned();
+    assert!(line.starts_with("error: "), "{text}");
+    assert!(line.len() < 500 && !line.contains(['<', '{']), "{line}");
+    assert_eq!(text.matches("error: ").count(), 1, "{text}");
+    line
+}
+
+#[test]
+fn a_start_says_in_one_line_what_is_wrong_with_the_bucket() {
+    let bucket = BucketServer::start();
+    let url = bucket.url();
+    for (status, code, remedy) in [
+        (404, "NoSuchBucket", "create the bucket"),
+        (404, "XAdminUserNotFound", "does not know this access key"),
+        (403, "InvalidAccessKeyId", "does not know this access key"),
+        (403, "SignatureDoesNotMatch", "the secret key is not that"),
+        (403, "AccessDenied", "let this key list the bucket"),
+        (400, "AuthorizationHeaderMalformed", "the region"),
+        (301, "PermanentRedirect", "the region"),
+        (503, "SlowDown", "the store answered 503"),
+    ] {
+        bucket
+            .faults()
+            .fault_from_now_on(Some(S3Fault::Answer(status, code)));
+        let line = refused(&environment(("AWS_ENDPOINT_URL", url)));
+        for part in ["cannot use s3://bucket/registry: GET ", url, code, remedy] {
+            assert!(line.contains(part), "no {part:?} in {line}");
+        }
+    }
+}
+
+#[test]
+fn a_start_says_in_one_line_why_nothing_answers() {
+    let bucket = BucketServer::start();
+    let free = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = free.local_addr().expect("it has an address");
+    drop(free);
+    let over_tls = bucket.url().replace("http://", "https://");
+    for (url, why) in [
+        (format!("http://{address}"), "nothing listens there"),
+        ("https://bucket.invalid".to_owned(), "the name has no address"),
+        (over_tls, "does not speak TLS"),
+    ] {
+        let line = refused(&environment(("AWS_ENDPOINT_URL", &url)));
+        assert!(line.contains(why), "no {why:?} in {line}");
+        assert!(line.contains(&url), "no {url} in {line}");
+    }
+}
+
+#[test]
+fn while_the_bucket_is_gone_nothing_is_said_to_be_absent() {
+    let bucket = BucketServer::start();
+    let server = Server::on_bucket(&bucket);
+    let repository = Repository::new(server.address(), "gone/image");
+    let image = repository.push_image("latest", "a");
+    let large = repository.push_blob(&vec![7; 100_000]);
+    for code in ["NoSuchBucket", "XAdminUserNotFound"] {
+        bucket
+            .faults()
+            .fault_from_now_on(Some(S3Fault::Answer(404, code)));
+        for rest in [
+            "manifests/latest",
+            &format!("manifests/{}", image.digest),
+            &format!("blobs/{large}"),
+            &format!("referrers/{}", image.digest),
+            "tags/list",
+        ] {
+            repository.get(rest).expect_error(&[503], &["UNAVAILABLE"]);
+            repository.head(rest).expect_status(503);
+        }
+        let output = server.output_with(code);
+        let lines = output.lines().filter(|line| line.contains(code));
+        assert!(lines.clone().all(|line| line.len() < 600), "{output}");
+        assert!(!output.contains("CanonicalRequest"), "{output}");
+    }
+    bucket.faults().fault_from_now_on(None);
+    repository.get("manifests/latest").expect_status(200);
+    repository.get(&format!("blobs/{large}")).expect_status(200);
+    repository.get("manifests/other").expect_status(404);
+}
+
+#[test]
+fn a_bucket_that_is_not_there_yet_is_waited_for_if_that_is_asked() {
+    let bucket = BucketServer::start();
+    bucket
+        .faults()
+        .fault_from_now_on(Some(S3Fault::Answer(404, "NoSuchBucket")));
+    let server = thread::scope(|scope| {
+        scope.spawn(|| {
+            until(|| bucket.faults().requests() >= 2);
+            bucket.faults().fault_from_now_on(None);
+        });
+        let arguments = [&SERVE[..], &["--wait"]].concat();
+        Server::run_with(&arguments, &environment(("AWS_ENDPOINT_URL", bucket.url())))
+    });
+    let output = server.output();
+    assert!(
+        output.contains("waiting until the bucket can be used"),
+        "{output}"
+    );
+    Repository::new(server.address(), "late/image").push_image("latest", "a");
+}
+
+#[test]
+fn what_does_not_pass_is_not_waited_for() {
+    let bucket = BucketServer::start();
+    let fault = S3Fault::Answer(403, "SignatureDoesNotMatch");
+    bucket.faults().fault_from_now_on(Some(fault));
+    let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_registry-bin"))
+        .args(SERVE)
+        .arg("--wait")
+        .envs(environment(("AWS_ENDPOINT_URL", bucket.url())))
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program runs");
+    let text = String::from_utf8_lossy(&stderr);
+    assert!(
+        !status.success() && text.contains("SignatureDoesNotMatch"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_variables_of_amazons_tools_act_or_are_refused_by_name() {
+    let bucket = BucketServer::start();
+    for name in ["AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
+        let server = Server::run_with(&SERVE, &environment((name, bucket.url())));
+        assert!(server.terminate().success());
+    }
+    let elsewhere = ("AWS_ENDPOINT_URL", "http://192.0.2.1:9000");
+    let line = refused(&environment(elsewhere));
+    assert!(line.contains("AWS_ALLOW_HTTP=true"), "{line}");
+    for name in ["AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"] {
+        let line = refused(&[("AWS_ENDPOINT_URL", bucket.url()), (name, "work")]);
+        assert!(line.contains(name), "{line}");
+        assert!(line.contains("AWS_ACCESS_KEY_ID"), "{line}");
+    }
+}
