@@ -1,14 +1,17 @@
 //! The bucket that the configuration names, of any service.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use registry_core::ErrorCode;
+use registry_core::{Error, ErrorCode};
 #[cfg(feature = "gcs")]
 use registry_storage::GcsCredentials;
 #[cfg(feature = "azure")]
 use registry_storage::{AzureCredentials, AzureOptions};
-use registry_storage::{Backend as _, LocationError, ObjectStoreBackend, S3Options};
+use registry_storage::{
+    Backend as _, Clock as _, LocationError, Maintenance, ObjectStoreBackend, ProbeError, S3Options,
+    SystemClock,
+};
 
 use crate::aws_environment;
 #[cfg(feature = "gcs")]
@@ -111,6 +114,38 @@ impl Bucket {
 
     fn unusable(&self) -> Failure {
         Failure::new(format!("cannot use {self}"))
+    }
+
+    /// Tries what the registry needs of the service, unless that was done before. What is there of the distribution registry, and
+    /// is refused for that, is left as it is.
+    ///
+    /// # Errors
+    /// What the service did, or that it cannot be asked.
+    pub(crate) async fn require_promises(
+        &self,
+        backend: &ObjectStoreBackend,
+        store: &dyn Maintenance,
+    ) -> Result<(), Failure> {
+        let asked = |error: Error| self.unusable().because(error);
+        let now = SystemClock.now();
+        if backend.was_probed(now).await.map_err(asked)? || store.is_unadopted().await.map_err(asked)? {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        backend.probe_promises(now).await.map_err(|error| match error {
+            ProbeError::Unanswered(promise, error) => Failure::new(format!(
+                "cannot use {self}: a request of the probe {:?}, which tries what a registry needs of a bucket, failed",
+                promise.name()
+            ))
+            .because(error),
+            error => self.unusable().because(error),
+        })?;
+        tracing::info!(
+            bucket = %self,
+            seconds = begun.elapsed().as_secs_f32(),
+            "tried what a registry needs of a bucket, conditional writes above all; it keeps all of it"
+        );
+        Ok(())
     }
 
     fn client(&self) -> Result<ObjectStoreBackend, LocationError> {

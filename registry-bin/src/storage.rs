@@ -121,7 +121,10 @@ impl OpenStorage {
             StorageLocation::Bucket(bucket) => {
                 let backend = bucket.open()?;
                 bucket.reach(&backend, wait).await?;
-                let store = store(backend, configuration);
+                let store = store(backend.clone(), configuration);
+                if !maintenance.read_only.enabled {
+                    bucket.require_promises(&backend, &*store).await?;
+                }
                 Ok(Self::over(store, configuration, applied, true))
             }
             StorageLocation::Folder(root) => {

@@ -3,6 +3,8 @@
 #[expect(dead_code, reason = "each test program uses its own part")]
 mod support;
 
+use std::process::{Command, Output};
+
 use support::bucket::BucketServer;
 use support::content::sha256;
 use support::repository::Repository;
@@ -58,4 +60,76 @@ fn what_one_server_answered_another_one_serves_at_once() {
             .expect_status(202);
         repositories[here].get("manifests/latest").expect_status(404);
     }
+}
+
+/// Runs the program to its end with a bucket.
+fn run(bucket: &BucketServer, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_registry-bin"));
+    command.args(arguments).envs(bucket.environment());
+    command.output().expect("the program runs")
+}
+
+/// On a bucket whose conditional writes mean nothing, replicas would move immutable tags without a word.
+#[test]
+fn a_bucket_that_ignores_conditions_is_refused_by_whatever_writes() {
+    let bucket = BucketServer::start();
+    bucket.faults().ignore_conditions();
+    for arguments in [
+        &[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--storage",
+            "s3://bucket/registry",
+        ][..],
+        &["collect", "--storage", "s3://bucket/registry"],
+        &["check", "--repair", "--storage", "s3://bucket/registry"],
+    ] {
+        let refused = run(&bucket, arguments);
+        let text = String::from_utf8_lossy(&refused.stderr);
+        let last = text.lines().last().unwrap_or_default();
+        let begin =
+            "error: cannot use s3://bucket/registry: the store fails the probe \"create\": it overwrote";
+        assert!(
+            !refused.status.success() && last.starts_with(begin),
+            "{arguments:?}: {text}"
+        );
+    }
+    // What only reads does no harm there.
+    for arguments in [
+        &["check", "--storage", "s3://bucket/registry"][..],
+        &["collect", "--dry-run", "--storage", "s3://bucket/registry"],
+    ] {
+        let read = run(&bucket, arguments);
+        assert!(
+            read.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&read.stderr)
+        );
+    }
+    let mut environment = bucket.environment().to_vec();
+    environment.push(("REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED", "true"));
+    let arguments = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--storage",
+        "s3://bucket/registry",
+    ];
+    assert!(Server::run_with(&arguments, &environment).terminate().success());
+}
+
+/// The second server finds what the first one wrote down.
+#[test]
+fn a_bucket_is_tried_once() {
+    let bucket = BucketServer::start();
+    let probes = || {
+        let seen = bucket.faults().take_seen();
+        seen.iter().filter(|request| request.contains("/probe/")).count()
+    };
+    let first = Server::on_bucket(&bucket);
+    assert!(probes() > 100);
+    let second = Server::on_bucket(&bucket);
+    assert_eq!(probes(), 0);
+    drop((first, second));
 }

@@ -187,6 +187,12 @@ impl Key {
         Self("scrub/round".into())
     }
 
+    /// What was tried of the store that keeps all records.
+    #[must_use]
+    pub fn probed() -> Self {
+        Self("probed/store".into())
+    }
+
     /// What a repository had when it was last counted.
     #[must_use]
     pub fn usage(repository: &RepositoryName) -> Self {

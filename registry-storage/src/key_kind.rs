@@ -7,7 +7,7 @@ use crate::key::Key;
 
 /// The folders of all records but the [format of the store](Key::registry) and the quarantine, in the order in which a check
 /// goes through them: blobs come before what names them. A test looks for the folder of each kind of record.
-const FOLDERS: [&str; 16] = [
+const FOLDERS: [&str; 17] = [
     "uploads",
     "blobs",
     "repositories",
@@ -24,6 +24,7 @@ const FOLDERS: [&str; 16] = [
     "quotas",
     "pulls",
     "pulled",
+    "probed",
 ];
 
 /// Returns the prefixes of all keys that [`KeyKind::of`] parses.
@@ -75,6 +76,8 @@ pub(crate) enum KeyKind {
     Adopted(RepositoryName),
     Cycles,
     Scrub,
+    /// What was tried of the store.
+    Probed,
     /// Since when pulls are recorded.
     Pulls,
     /// When the manifests of a repository were pulled last.
@@ -111,6 +114,7 @@ impl KeyKind {
             "adopted" => Some(Self::Adopted(name(rest.strip_suffix('!')?)?)),
             "collector" => of_collector(rest),
             "scrub" => Some(Self::Scrub),
+            "probed" => Some(Self::Probed),
             "sweeper" if rest == "full" => Some(Self::FullSweep),
             "sweeper" => Some(Self::Unnamed(rest.strip_prefix("unnamed/")?.parse().ok()?)),
             "quotas" => digest(rest).map(Self::Quota),
@@ -146,6 +150,7 @@ impl KeyKind {
             | Self::Adoption
             | Self::Cycles
             | Self::Scrub
+            | Self::Probed
             | Self::Pulls
             | Self::Candidates(_)
             | Self::PassOverRepositories
@@ -191,6 +196,7 @@ impl KeyKind {
             Self::Adopted(repository) => Key::adopted(repository),
             Self::Cycles => Key::cycles(),
             Self::Scrub => Key::scrub(),
+            Self::Probed => Key::probed(),
             Self::Pulls => Key::pulls(),
             Self::Pulled(repository) => Key::pulled(repository),
             Self::Usage(repository) => Key::usage(repository),
@@ -372,6 +378,7 @@ mod tests {
                 KeyKind::Cycles,
                 KeyKind::Quota(other_patterns),
                 KeyKind::Scrub,
+                KeyKind::Probed,
                 KeyKind::Upload(UploadId::from_random(id)),
                 KeyKind::Adoption,
             ];
@@ -383,7 +390,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|usage|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|probed|usage|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

@@ -126,9 +126,9 @@ pub use crate::maintenance::Maintenance;
 pub use crate::object_store::GcsCredentials;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub use crate::object_store::LocationError;
-pub use crate::object_store::ObjectStoreBackend;
 #[cfg(feature = "azure")]
 pub use crate::object_store::{AzureCredentials, AzureOptions};
+pub use crate::object_store::{ObjectStoreBackend, ProbeError, Promise};
 #[cfg(feature = "s3")]
 pub use crate::object_store::{S3Encryption, S3Options};
 pub use crate::observer::{Finding, MaintenanceObserver, Step};

@@ -102,7 +102,12 @@ async fn dispatch(
             "what is kept in memory is gone with the server that has it; name a folder or a bucket with --storage",
         )),
         StorageLocation::Bucket(bucket) => {
-            run_in_this_process(&*store(bucket.open()?, configuration), command).await
+            let backend = bucket.open()?;
+            let store = store(backend.clone(), configuration);
+            if !command.only_reads() {
+                bucket.require_promises(&backend, &*store).await?;
+            }
+            run_in_this_process(&*store, command).await
         }
         StorageLocation::Folder(root) => {
             let failed = || Failure::new(format!("cannot work on {}", root.display()));

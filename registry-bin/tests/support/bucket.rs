@@ -44,6 +44,16 @@ impl BucketServer {
         self.double.faults()
     }
 
+    /// Returns the variables with which a server finds it.
+    pub(crate) fn environment(&self) -> [(&'static str, &str); 4] {
+        [
+            ("AWS_ENDPOINT", self.url()),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "double"),
+            ("AWS_SECRET_ACCESS_KEY", "double"),
+        ]
+    }
+
     /// Returns its address, without the bucket.
     pub(crate) fn url(&self) -> &str {
         self.double.url()

@@ -107,12 +107,6 @@ impl Server {
 
     /// Starts a server on a bucket of `double`.
     pub(crate) fn on_bucket(double: &BucketServer) -> Self {
-        let environment = [
-            ("AWS_ENDPOINT", double.url()),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ACCESS_KEY_ID", "double"),
-            ("AWS_SECRET_ACCESS_KEY", "double"),
-        ];
         let arguments = [
             "serve",
             "--storage",
@@ -120,7 +114,7 @@ impl Server {
             "--listen",
             "127.0.0.1:0",
         ];
-        Self::run_with(&arguments, &environment)
+        Self::run_with(&arguments, &double.environment())
     }
 
     /// Starts the program with exactly these arguments and waits until it answers.

@@ -82,12 +82,18 @@ impl ObjectStoreBackend {
             let key = AzureConfigKey::Client(ClientConfigKey::AllowInvalidCertificates);
             builder = builder.with_config(key, "true");
         }
+        let value = |key: &AzureConfigKey| builder.get_config_value(key).unwrap_or_default();
+        let address = format!(
+            "{container} of {} {}",
+            value(&AzureConfigKey::AccountName),
+            value(&AzureConfigKey::Endpoint)
+        );
         let store = builder
             .with_container_name(container)
             .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), NO_LIMIT)
             .with_retry(retries())
             .with_http_connector(Connector::default())
             .build()?;
-        Ok(Self::new(store, prefix)?)
+        Ok(Self::new(store, prefix)?.at(address))
     }
 }

@@ -54,6 +54,8 @@ impl ObjectStoreBackend {
             }
             GcsCredentials::Key(key) => by_key(key),
         };
+        let service = builder.get_config_value(&GoogleConfigKey::BaseUrl);
+        let address = format!("{bucket} of {}", service.as_deref().unwrap_or("Google"));
         let store = builder
             .with_bucket_name(bucket)
             .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), NO_LIMIT)
@@ -61,6 +63,6 @@ impl ObjectStoreBackend {
             .with_http_connector(Connector::default())
             .build()
             .map_err(|_| LocationError::GoogleSettings)?;
-        Ok(Self::new(store, prefix)?)
+        Ok(Self::new(store, prefix)?.at(address))
     }
 }

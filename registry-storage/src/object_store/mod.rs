@@ -15,6 +15,7 @@ mod location;
 mod memory;
 mod part_memory;
 mod part_size;
+mod probe;
 mod records;
 #[cfg(feature = "s3")]
 mod s3;
@@ -42,6 +43,7 @@ pub use self::gcs::GcsCredentials;
 pub use self::location::LocationError;
 use self::memory::MemoryStore;
 use self::part_memory::PartMemory;
+pub use self::probe::{ProbeError, Promise};
 #[cfg(feature = "s3")]
 pub use self::s3::{S3Encryption, S3Options};
 use crate::backend::{
@@ -75,6 +77,8 @@ pub struct ObjectStoreBackend {
     memory: Option<Arc<MemoryStore>>,
     /// The prefix of all keys: empty, or folders that end with a slash.
     root: Arc<str>,
+    /// Where the store is, and the settings that may change what it does: a probe is repeated if this changes.
+    address: Arc<str>,
     /// How long a request may take besides the time for its content; `None` if the store never waits.
     patience: Option<Duration>,
     part_memory: PartMemory,
@@ -101,7 +105,8 @@ impl ObjectStoreBackend {
 
     /// Keeps everything in `store`, below `prefix`: folders with slashes between them, or an empty string.
     ///
-    /// The store must be strongly consistent and honour `If-None-Match` and `If-Match` on writes. Its own limit on the
+    /// The store must be strongly consistent and honour `If-None-Match` and `If-Match` on writes, which
+    /// [`probe_promises`](Self::probe_promises) tries. Its own limit on the
     /// duration of a request should be off, because it would also limit how long a client may take for a blob.
     ///
     /// # Errors
@@ -120,12 +125,14 @@ impl ObjectStoreBackend {
     }
 
     fn over(store: Arc<dyn Objects>, memory: Option<Arc<MemoryStore>>, root: Arc<str>) -> Self {
+        let address = store.to_string().into();
         Self {
             store,
             // A store that never waits needs no limit, nor a runtime with a timer.
             patience: memory.is_none().then_some(REQUEST_TIMEOUT),
             memory,
             root,
+            address,
             part_memory: PartMemory::new(PART_MEMORY_BYTES),
             seen: Arc::default(),
         }
@@ -138,6 +145,13 @@ impl ObjectStoreBackend {
     #[must_use]
     pub fn with_part_memory(mut self, size: usize) -> Self {
         self.part_memory = PartMemory::new(size);
+        self
+    }
+
+    /// Sets where the store is, without secrets.
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+    fn at(mut self, address: String) -> Self {
+        self.address = address.into();
         self
     }
 

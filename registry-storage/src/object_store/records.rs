@@ -216,7 +216,7 @@ async fn wait(milliseconds: u64) {
     }
 }
 
-fn put_mode(condition: &Condition) -> PutMode {
+pub(super) fn put_mode(condition: &Condition) -> PutMode {
     match condition {
         Condition::Absent => PutMode::Create,
         Condition::Matches(version) => PutMode::Update(to_update_version(version)),
@@ -237,7 +237,7 @@ fn holds(condition: &Condition, stored: Option<&VersionedRecord>) -> bool {
 ///
 /// An empty entity tag is none: rclone gives `""` beside an overwrite, and versitygw overwrites whatever there is if a
 /// write is on condition of it.
-fn to_version(e_tag: Option<String>, version: Option<String>) -> Option<Version> {
+pub(super) fn to_version(e_tag: Option<String>, version: Option<String>) -> Option<Version> {
     let e_tag = e_tag.filter(|tag| !tag.trim_start_matches("W/").trim_matches('"').is_empty())?;
     Some(Version(match version {
         None => e_tag.into(),

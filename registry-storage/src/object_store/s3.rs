@@ -104,11 +104,13 @@ impl ObjectStoreBackend {
     /// # Errors
     /// Those of [`LocationError`].
     pub fn s3(bucket: &str, prefix: &str, options: &S3Options) -> Result<Self, LocationError> {
-        Ok(Self::new(build(bucket, options)?, prefix)?)
+        let (store, address) = build(bucket, options)?;
+        Ok(Self::new(store, prefix)?.at(address))
     }
 }
 
-fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
+/// Creates the client, and returns what a probe of the store depends on.
+fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, String), LocationError> {
     let client = AmazonS3ConfigKey::Client;
     let mut builder = match &options.access_key {
         Some((name, key)) => AmazonS3Builder::new()
@@ -147,6 +149,15 @@ fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
     let region = value(AmazonS3ConfigKey::Region);
     let endpoint = value(AmazonS3ConfigKey::S3Endpoint).or_else(|| value(AmazonS3ConfigKey::Endpoint));
     check_address(bucket, region.as_deref(), endpoint.as_deref())?;
+    let address = format!(
+        "{} in {} of {}, encrypted {}",
+        bucket,
+        region.as_deref().unwrap_or("the usual region"),
+        endpoint.as_deref().unwrap_or("Amazon"),
+        value("aws_server_side_encryption".parse()?)
+            .as_deref()
+            .unwrap_or("as usual")
+    );
     if let Some(endpoint) = endpoint
         && endpoint.starts_with("http://")
         && value(client(ClientConfigKey::AllowHttp)).as_deref() != Some("true")
@@ -156,7 +167,7 @@ fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
         }
         builder = builder.with_allow_http(true);
     }
-    Ok(builder
+    let store = builder
         .with_bucket_name(bucket)
         .with_config(client(ClientConfigKey::Timeout), NO_LIMIT)
         .with_retry(retries())
@@ -164,7 +175,8 @@ fn build(bucket: &str, options: &S3Options) -> Result<AmazonS3, LocationError> {
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         // One object is deleted at a time, which every S3-compatible store understands.
         .with_disable_bulk_delete(true)
-        .build()?)
+        .build()?;
+    Ok((store, address))
 }
 
 /// Returns whether nobody else can hear or answer what is sent to an address.

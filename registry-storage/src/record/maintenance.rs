@@ -68,6 +68,20 @@ pub(crate) struct ScrubRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// What was tried of the store when it was last probed. Each process reads it at its start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ProbedRecord {
+    /// What was tried, as a number that grows with each change of the probes.
+    pub(crate) probes: u32,
+    /// The address of the store, and the settings that it was tried with.
+    pub(crate) store: String,
+    /// Probes of other processes had left objects, or were still running.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) has_leftovers: bool,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// What the repositories that a quota is for have together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct QuotaRecord {

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 pub(crate) use self::maintenance::{
     AdoptedRecord, AdoptionRecord, CandidatesRecord, ChangedRecord, CountedBlobs, CyclesRecord,
-    FullSweepRecord, PassRecord, PulledRecord, PullsRecord, QuotaRecord, ScrubRecord, SharedBlobs,
-    UnnamedRecord, UsageRecord,
+    FullSweepRecord, PassRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord, ScrubRecord,
+    SharedBlobs, UnnamedRecord, UsageRecord,
 };
 use crate::backend::{Part, StagedBytes};
 use crate::bytes_name::BytesName;
@@ -348,6 +348,7 @@ always_live!(
     UnnamedRecord,
     FullSweepRecord,
     ScrubRecord,
+    ProbedRecord,
     QuotaRecord
 );
 

@@ -233,6 +233,7 @@ const fn unreadable(kind: &KeyKind) -> &'static str {
             "nothing: the collector looks at everything anew"
         }
         KeyKind::Scrub => "nothing: a new round of the scrubber begins",
+        KeyKind::Probed => "nothing: the next start tries the store once more",
         KeyKind::Pulls => "nothing: the recording of pulls begins anew",
         KeyKind::Pulled(_) => "nothing is dropped in the repository because it was not pulled",
         KeyKind::Usage(_) => "nothing: what the repository has is counted anew",

@@ -36,6 +36,7 @@ struct Plan {
     at: BTreeMap<u64, S3Fault>,
     lasting: Option<S3Fault>,
     seen: Vec<String>,
+    ignores_conditions: bool,
 }
 
 impl S3Faults {
@@ -52,6 +53,15 @@ impl S3Faults {
     /// Gives all requests from now on a fault, unless they have one of their own; `None` ends that.
     pub fn fault_from_now_on(&self, fault: Option<S3Fault>) {
         self.change(|plan| plan.lasting = fault);
+    }
+
+    /// Writes without regard to `If-None-Match` and `If-Match` from now on, as some servers do.
+    pub fn ignore_conditions(&self) {
+        self.change(|plan| plan.ignores_conditions = true);
+    }
+
+    pub(super) fn ignores_conditions(&self) -> bool {
+        self.change(|plan| plan.ignores_conditions)
     }
 
     /// Returns how many requests there were.

@@ -1,0 +1,278 @@
+//! Tries what the storage protocol needs of a store, before a server trusts it.
+//!
+//! Some servers that speak S3 let several writers win, or ignore conditions altogether. Pushes and pulls look right on
+//! them, and immutable tags are moved: nothing but a probe shows it. Two of them keep every condition as long as one
+//! request comes after the other, so the probe has two writers at once.
+
+mod listings;
+mod parts;
+mod promise;
+mod races;
+mod sequence;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use object_store::Error as StoreError;
+use registry_core::{Error, Timestamp};
+
+pub use self::promise::{ProbeError, Promise};
+use super::error::convert;
+use super::records::{put_mode, to_version};
+use super::{ObjectStoreBackend, PARALLEL_READS, timed_out};
+use crate::backend::{Condition, Version, VersionedRecord};
+use crate::bytes_name::BytesName;
+use crate::key::Key;
+use crate::record::{ProbedRecord, Stamp, decode, encode};
+use crate::unique::unique;
+
+/// Grows with each change of what is tried, so that stores are tried again.
+const PROBES: u32 = 1;
+
+/// The folder of the objects that probes write. None of them is a record.
+const FOLDER: &str = "probe/";
+
+/// How long all of it may take. A store that needs longer for some 200 small requests is no store for a registry.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// For how long the objects of another probe are left alone.
+const LEFTOVER_AGE_MILLIS: u64 = 24 * 60 * 60 * 1000;
+
+/// How many leftovers one start removes.
+const LEFTOVERS_AT_ONCE: usize = 1000;
+
+impl ObjectStoreBackend {
+    /// Returns whether a probe was passed with this address and these settings, which takes one read. Removes what
+    /// killed probes left a day ago or longer, if the record says that there is something.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn was_probed(&self, now: Timestamp) -> Result<bool, Error> {
+        let Some(stored) = self.get_record(&Key::probed()).await? else {
+            return Ok(false);
+        };
+        let Ok((record, _)) = decode::<ProbedRecord>(&stored.value) else {
+            return Ok(false);
+        };
+        if record.probes != PROBES || *record.store != *self.address {
+            return Ok(false);
+        }
+        if record.has_leftovers && now.0.saturating_sub(record.stamp.written.0) > LEFTOVER_AGE_MILLIS {
+            self.note_probed(now).await?;
+        }
+        Ok(true)
+    }
+
+    /// Tries what the storage protocol needs of the store, on objects of its own that it removes, and writes down that
+    /// all of it was kept: see [`was_probed`](Self::was_probed). Some 200 small requests.
+    ///
+    /// Cancel safety: after the future is dropped, up to some 40 small objects stay. A start removes them a day later.
+    ///
+    /// # Errors
+    /// Those of [`ProbeError`].
+    pub async fn probe_promises(&self, now: Timestamp) -> Result<(), ProbeError> {
+        let probe = Probe::new(self, now);
+        let tried = match self.patience {
+            None => probe.run().await,
+            Some(_) => tokio::time::timeout(LIMIT, probe.run())
+                .await
+                .unwrap_or_else(|elapsed| {
+                    Err(ProbeError::Unanswered(
+                        Promise::Answers,
+                        convert(timed_out(elapsed)),
+                    ))
+                }),
+        };
+        probe.clean_up().await;
+        tried?;
+        let noted = self.note_probed(now).await;
+        noted.map_err(|error| ProbeError::Unanswered(Promise::Create, error))
+    }
+
+    /// Removes old leftovers, and writes the record.
+    async fn note_probed(&self, now: Timestamp) -> Result<(), Error> {
+        let record = ProbedRecord {
+            probes: PROBES,
+            store: self.address.to_string(),
+            has_leftovers: self.remove_leftovers(now).await?,
+            stamp: Stamp::new(now),
+        };
+        self.put_record(&Key::probed(), encode(&record, &[])?, Condition::Any)
+            .await?;
+        Ok(())
+    }
+
+    /// Removes objects of probes of the day before yesterday and earlier. Returns whether any are left.
+    async fn remove_leftovers(&self, now: Timestamp) -> Result<bool, Error> {
+        let objects = self.list_objects(FOLDER, None, LEFTOVERS_AT_ONCE).await?;
+        let mut has_more = objects.len() == LEFTOVERS_AT_ONCE;
+        let yesterday = BytesName::random(Timestamp(now.0.saturating_sub(LEFTOVER_AGE_MILLIS)));
+        for (key, _) in objects {
+            if probe_of(&key).is_some_and(|probe| probe.day() < yesterday.day()) {
+                self.delete_object(&self.path(&key)?).await?;
+            } else {
+                has_more = true;
+            }
+        }
+        Ok(has_more)
+    }
+}
+
+/// Returns the name of the probe that wrote an object.
+fn probe_of(key: &str) -> Option<BytesName> {
+    let (end, _) = key.strip_prefix(FOLDER)?.match_indices('/').nth(1)?;
+    BytesName::parse(key.get(FOLDER.len()..FOLDER.len() + end)?)
+}
+
+/// One probe, and the objects that it wrote.
+struct Probe<'a> {
+    backend: &'a ObjectStoreBackend,
+    /// Its folder, with the day and a random name, and a slash at the end.
+    folder: String,
+    /// The keys that it wrote. Never locked over an await.
+    written: Mutex<BTreeSet<Key>>,
+}
+
+/// The outcome of a conditional write that was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Write {
+    Won(Version),
+    Refused,
+}
+
+impl<'a> Probe<'a> {
+    fn new(backend: &'a ObjectStoreBackend, now: Timestamp) -> Self {
+        Self {
+            backend,
+            folder: format!("{FOLDER}{}/", BytesName::random(now)),
+            written: Mutex::default(),
+        }
+    }
+
+    /// Tries everything. What one writer needs comes first: its errors are the clearest.
+    async fn run(&self) -> Result<(), ProbeError> {
+        self.create().await?;
+        self.update().await?;
+        self.versions().await?;
+        let (races, reads, parts) = tokio::join!(self.races(), self.reads(), self.parts());
+        races.and(reads).and(parts)?;
+        // Emulators (moto) fail to list beside writes, which is no lie.
+        self.listings().await
+    }
+
+    /// Notes a key whose object is to be removed at the end.
+    fn note(&self, key: &Key) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.insert(key.clone());
+    }
+
+    fn key(&self, name: &str) -> Key {
+        Key::from_stored(&format!("{}{name}", self.folder))
+    }
+
+    /// Writes once: [`put_record`](ObjectStoreBackend::put_record) would hide a lie, because it tries again and looks for its own
+    /// value. A conflict that let nobody win (409) is a refusal.
+    async fn write(
+        &self,
+        promise: Promise,
+        key: &Key,
+        value: &Bytes,
+        condition: &Condition,
+    ) -> Result<Write, ProbeError> {
+        let unanswered = |error| ProbeError::Unanswered(promise, error);
+        let path = self.backend.path(key.as_str()).map_err(unanswered)?;
+        self.note(key);
+        let request = self
+            .backend
+            .store
+            .put_opts(&path, value.clone().into(), put_mode(condition).into());
+        match self.backend.run(value.len(), request).await {
+            Ok(result) => match to_version(result.e_tag, result.version) {
+                Some(version) => Ok(Write::Won(version)),
+                None => Err(ProbeError::broken(
+                    promise,
+                    "it gave an object no entity tag, so nothing can be compared",
+                )),
+            },
+            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(Write::Refused),
+            Err(error) => Err(ProbeError::of(promise, error)),
+        }
+    }
+
+    /// Writes what must be accepted.
+    async fn must_write(
+        &self,
+        promise: Promise,
+        key: &Key,
+        value: &Bytes,
+        condition: &Condition,
+    ) -> Result<Version, ProbeError> {
+        match self.write(promise, key, value, condition).await? {
+            Write::Won(version) => Ok(version),
+            Write::Refused => Err(ProbeError::broken(
+                promise,
+                "it refused a write although its condition held and nobody else was writing",
+            )),
+        }
+    }
+
+    /// Tries a write that must be refused, and leave the object as it was.
+    async fn must_refuse(
+        &self,
+        promise: Promise,
+        key: &Key,
+        condition: &Condition,
+        lie: &str,
+    ) -> Result<(), ProbeError> {
+        let before = self.read(promise, key).await?;
+        let value = value();
+        if let Write::Won(_) = self.write(promise, key, &value, condition).await? {
+            return Err(ProbeError::broken(promise, lie));
+        }
+        if self.read(promise, key).await? != before {
+            return Err(ProbeError::broken(
+                promise,
+                "it refused a write and stored it all the same",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn read(&self, promise: Promise, key: &Key) -> Result<Option<VersionedRecord>, ProbeError> {
+        let read = self.backend.get_record(key).await;
+        read.map_err(|error| ProbeError::Unanswered(promise, error))
+    }
+
+    async fn delete(&self, promise: Promise, key: &Key) -> Result<(), ProbeError> {
+        let path = self.backend.path(key.as_str());
+        let deleted = match path {
+            Ok(path) => self.backend.delete_object(&path).await,
+            Err(error) => Err(error),
+        };
+        deleted.map_err(|error| ProbeError::Unanswered(promise, error))
+    }
+
+    /// Removes what was written. What fails is left to a later start.
+    async fn clean_up(&self) {
+        let keys = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        stream::iter(keys)
+            .map(|key| async move { self.delete(Promise::Reads, &key).await })
+            .buffer_unordered(PARALLEL_READS)
+            .for_each(async |deleted| {
+                if let Err(error) = deleted {
+                    tracing::debug!(%error, "an object of the probe stays");
+                }
+            })
+            .await;
+    }
+}
+
+/// A small value that nobody wrote before, as each record is.
+fn value() -> Bytes {
+    Bytes::from(format!("{{\"nonce\":\"{}\"}}\n", unique()))
+}

@@ -1,0 +1,107 @@
+//! What a store must keep, tried over HTTP. The lies are in the tests beside the probe.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use registry_core::Timestamp;
+use registry_storage::testing::S3Double;
+use registry_storage::testing::s3::S3Fault;
+use registry_storage::{ObjectStoreBackend, ProbeError, Promise};
+
+#[path = "support/versitygw.rs"]
+mod gateway;
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+/// So many requests a probe may take: each costs money and time.
+const MOST_REQUESTS: u64 = 280;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_bucket_passes_each_time() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("a/prefix").unwrap();
+    for _ in 0..20 {
+        let before = double.faults().requests();
+        backend.probe_promises(NOW).await.unwrap();
+        let requests = double.faults().requests() - before;
+        assert!(requests <= MOST_REQUESTS, "{requests}");
+    }
+    let keys: Vec<_> = double.objects().into_keys().collect();
+    assert_eq!(keys, ["a/prefix/probed/store"]);
+    assert_eq!(double.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn a_restart_costs_one_read() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("a").unwrap();
+    backend.probe_promises(NOW).await.unwrap();
+    let before = double.faults().requests();
+    assert!(backend.was_probed(NOW).await.unwrap());
+    assert_eq!(double.faults().requests() - before, 1);
+}
+
+#[tokio::test]
+async fn a_bucket_that_ignores_conditions_is_refused() {
+    let double = S3Double::start().await.unwrap();
+    double.faults().ignore_conditions();
+    let error = double.backend("").unwrap().probe_promises(NOW).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ProbeError::Broken {
+                promise: Promise::Create,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert!(double.objects().is_empty());
+}
+
+/// 501 to a condition is an answer, 503 is none.
+#[tokio::test]
+async fn not_implemented_is_told_from_busy() {
+    for (status, is_lie) in [(501, true), (503, false)] {
+        let double = S3Double::start().await.unwrap();
+        for request in 0..10 {
+            double.faults().fault_at(request, S3Fault::Status(status));
+        }
+        let error = double.backend("").unwrap().probe_promises(NOW).await.unwrap_err();
+        assert_eq!(
+            matches!(error, ProbeError::Broken { .. }),
+            is_lie,
+            "{status}: {error:?}"
+        );
+        assert_eq!(
+            error
+                .to_string()
+                .contains("does not implement conditional writes"),
+            is_lie,
+            "{error}"
+        );
+    }
+}
+
+/// Two servers that start at once do not disturb each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_at_once_pass() {
+    let double = S3Double::start().await.unwrap();
+    let backends: [ObjectStoreBackend; 3] = std::array::from_fn(|_| double.backend("a").unwrap());
+    let probes = backends.iter().map(|backend| backend.probe_promises(NOW));
+    for probe in futures_util::future::join_all(probes).await {
+        probe.unwrap();
+    }
+    for backend in &backends {
+        assert!(backend.was_probed(NOW).await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs VERSITYGW=/path/to/versitygw"]
+async fn versitygw_passes_each_time() {
+    let (backend, _gateway) = gateway::start().await;
+    for _ in 0..20 {
+        backend.probe_promises(NOW).await.unwrap();
+    }
+    assert!(backend.was_probed(NOW).await.unwrap());
+}
