@@ -168,6 +168,15 @@ fn the_variables_of_amazons_tools_act_or_are_refused_by_name() {
         let server = Server::run_with(&SERVE, &environment((name, bucket.url())));
         assert!(server.terminate().success());
     }
+    let half = [
+        ("AWS_ENDPOINT_URL", bucket.url()),
+        ("AWS_SECRET_ACCESS_KEY", "double"),
+    ];
+    let line = refused(&half);
+    assert!(
+        line.contains("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together"),
+        "{line}"
+    );
     let elsewhere = ("AWS_ENDPOINT_URL", "http://192.0.2.1:9000");
     let line = refused(&environment(elsewhere));
     assert!(line.contains("AWS_ALLOW_HTTP=true"), "{line}");

@@ -328,6 +328,12 @@ async fn a_bucket_that_is_gone_is_an_outage_and_nothing_is_absent() {
         tag: "\"a\"".into(),
     };
     let complete = || Complete(bytes.clone(), vec![part.clone()], Bytes::new());
+    let other = Key::from_stored("uploads/b");
+    let version = put(&backend, &other, &value("b"), Condition::Absent)
+        .await
+        .unwrap()
+        .unwrap();
+    let on_version = || Condition::Matches(version.clone());
     for fault in NOT_THERE {
         double.faults().fault_from_now_on(Some(fault));
         for (call, error) in [
@@ -344,6 +350,10 @@ async fn a_bucket_that_is_gone_is_an_outage_and_nothing_is_absent() {
             (
                 "create",
                 put(&backend, &key, &value("a"), Condition::Absent).await.err(),
+            ),
+            (
+                "update",
+                put(&backend, &other, &value("a"), on_version()).await.err(),
             ),
             (
                 "put",

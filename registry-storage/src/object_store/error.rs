@@ -6,6 +6,8 @@ use registry_core::printable::{shortened, with_causes};
 use registry_core::{Error, ErrorCode};
 
 use super::answer::Answer;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+use super::connection::ConnectionFailure;
 
 /// Converts the error of a failed request. Its cause is one line that says what failed, where, why, and what to do.
 ///
@@ -85,32 +87,14 @@ struct StoreFailure {
 #[derive(Debug)]
 enum Reason {
     Answer(Answer),
-    /// There was no answer in time.
+    /// There was no answer in the backend's own time.
     TimedOut,
-    /// There was no connection, or it broke: with the last cause.
-    Connection(Connection, String),
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+    Connection(ConnectionFailure),
     /// Two writers met, and the store refused one of them.
     Conflict,
     /// What is left: with its causes.
     Other(String),
-}
-
-/// What was wrong with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Connection {
-    Refused,
-    UnknownName,
-    /// The other side speaks something else than TLS.
-    NotTls,
-    /// The certificate of the other side is not to be trusted.
-    Certificate,
-    /// TLS, but no agreement.
-    Tls,
-    /// The service that gives machines their access keys does not answer, which is nearly always because this is not
-    /// such a machine.
-    NoCredentials,
-    /// Anything else, such as one that broke off.
-    Other,
 }
 
 /// The longest text about what has no own sentence, in bytes.
@@ -134,13 +118,10 @@ impl StoreFailure {
             },
             // Some stores answer 409 when conditional writes collide.
             Reason::TimedOut | Reason::Conflict => Nature::Passing,
-            Reason::Connection(connection, _) => match connection {
-                Connection::Refused | Connection::UnknownName | Connection::Other => Nature::Passing,
-                Connection::NotTls
-                | Connection::Certificate
-                | Connection::Tls
-                | Connection::NoCredentials => Nature::Lasting,
-            },
+            #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+            Reason::Connection(failure) if failure.may_pass() => Nature::Passing,
+            #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+            Reason::Connection(_) => Nature::Lasting,
             Reason::Other(_) => Nature::Lasting,
         }
     }
@@ -148,8 +129,9 @@ impl StoreFailure {
 
 impl Reason {
     fn of(error: &object_store::Error) -> Self {
-        if is_about_credentials(error) {
-            return Self::Connection(Connection::NoCredentials, String::new());
+        #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+        if ConnectionFailure::asks_for_credentials(error) {
+            return Self::Connection(ConnectionFailure::NoCredentials);
         }
         if let Some(answer) = Answer::of(error) {
             return Self::Answer(answer);
@@ -158,44 +140,14 @@ impl Reason {
             return Self::TimedOut;
         }
         #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-        if let Some(http) =
-            chain(error).find_map(|cause| cause.downcast_ref::<object_store::client::HttpError>())
-        {
-            if http.kind() == object_store::client::HttpErrorKind::Timeout {
-                return Self::TimedOut;
-            }
-            let last = chain(error).last().map(ToString::to_string).unwrap_or_default();
-            return Self::Connection(Connection::of(error, &last), one_line(&last));
+        if let Some(failure) = ConnectionFailure::of(error) {
+            return Self::Connection(failure);
         }
         if matches!(error, object_store::Error::AlreadyExists { .. }) {
             return Self::Conflict;
         }
         let text = with_causes(error.to_string(), std::error::Error::source(error));
         Self::Other(one_line(&text))
-    }
-}
-
-#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-impl Connection {
-    /// The kinds of TLS's errors are known only to a library that the client has for itself, so their texts count.
-    fn of(error: &object_store::Error, last: &str) -> Self {
-        let is_refused = |cause: &(dyn std::error::Error + 'static)| {
-            let cause = cause.downcast_ref::<std::io::Error>();
-            cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::ConnectionRefused)
-        };
-        if chain(error).any(is_refused) {
-            Self::Refused
-        } else if chain(error).any(|cause| cause.to_string() == "dns error") {
-            Self::UnknownName
-        } else if last.starts_with("received corrupt message") {
-            Self::NotTls
-        } else if last.starts_with("invalid peer certificate") {
-            Self::Certificate
-        } else if last.starts_with("received fatal alert") || last.starts_with("peer is incompatible") {
-            Self::Tls
-        } else {
-            Self::Other
-        }
     }
 }
 
@@ -215,25 +167,8 @@ impl fmt::Display for StoreFailure {
             Reason::TimedOut => f.write_str("the store did not answer in time"),
             Reason::Conflict => f.write_str("the store refused a write that met another one"),
             Reason::Other(text) => f.write_str(text),
-            Reason::Connection(connection, cause) => match connection {
-                Connection::Refused => {
-                    f.write_str("nothing listens there (connection refused); start the store, or correct the address")
-                }
-                Connection::UnknownName => {
-                    write!(f, "the name has no address ({cause}); correct the address of the store, or have the name resolved")
-                }
-                Connection::NotTls => {
-                    f.write_str("what listens there does not speak TLS; write the address of the store with http://, or correct its port")
-                }
-                Connection::Certificate => {
-                    write!(f, "the certificate of the store is not to be trusted ({cause}); have this machine trust the authority that signed it, or correct the address")
-                }
-                Connection::Tls => write!(f, "the store and this machine agree on no TLS ({cause})"),
-                Connection::NoCredentials => {
-                    f.write_str("no access key was given, and this machine's metadata service has none; give the access key of the bucket")
-                }
-                Connection::Other => write!(f, "the connection to the store failed ({cause})"),
-            },
+            #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+            Reason::Connection(failure) => failure.fmt(f),
         }
     }
 }
@@ -290,19 +225,9 @@ fn remedy(answer: &Answer) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Returns whether a request failed because there is no access key: it asked the metadata service of a machine or a
-/// container, at the addresses that clouds give it.
-fn is_about_credentials(error: &object_store::Error) -> bool {
-    chain(error).any(|cause| {
-        request(&cause.to_string()).is_some_and(|request| {
-            request.contains("//169.254.169.254/") || request.contains("//169.254.170.")
-        })
-    })
-}
-
 /// Returns the method and the address of the request that the client's error is about. The query only has what the
 /// client adds to each request.
-fn request(text: &str) -> Option<String> {
+pub(super) fn request(text: &str) -> Option<String> {
     let rest = text.strip_prefix("Error performing ")?;
     let (request, _) = rest.split_once(" in ")?;
     // Not "list request: …", which a cause of it repeats.
@@ -312,7 +237,8 @@ fn request(text: &str) -> Option<String> {
     is_method.then(|| one_line(request))
 }
 
-fn one_line(text: &str) -> String {
+/// Returns the words of a text, as many as fit into a message.
+pub(super) fn one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     shortened(&words.join(" "), OTHER_BYTES).into_owned()
 }

@@ -31,6 +31,9 @@ pub enum LocationError {
          https://, or allow it with AWS_ALLOW_HTTP=true"
     )]
     PlainHttp,
+    /// The environment has one half of an access key.
+    #[error("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together; set both, or none of them")]
+    HalfKey,
     /// The name of a bucket that cannot be part of an address.
     #[error("{0:?} is not the name of a bucket: letters, digits, `-`, `.` and `_` are")]
     Bucket(String),

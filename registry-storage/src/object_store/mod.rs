@@ -6,6 +6,8 @@ mod azure;
 mod bytes;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub(crate) mod client;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+mod connection;
 mod content;
 mod error;
 #[cfg(feature = "gcs")]

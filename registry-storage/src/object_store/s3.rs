@@ -158,6 +158,10 @@ fn build(bucket: &str, options: &S3Options) -> Result<(AmazonS3, String), Locati
             .as_deref()
             .unwrap_or("as usual")
     );
+    let is_given = |key| value(key).is_some_and(|value| !value.is_empty());
+    if is_given(AmazonS3ConfigKey::AccessKeyId) != is_given(AmazonS3ConfigKey::SecretAccessKey) {
+        return Err(LocationError::HalfKey);
+    }
     if let Some(endpoint) = endpoint
         && endpoint.starts_with("http://")
         && value(client(ClientConfigKey::AllowHttp)).as_deref() != Some("true")
