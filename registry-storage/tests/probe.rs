@@ -82,6 +82,31 @@ async fn not_implemented_is_told_from_busy() {
     }
 }
 
+/// A fault that passes is no lie, at whatever request: the probe passes, or says that a request failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_fails_once_is_not_called_a_liar() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("").unwrap();
+    backend.probe_promises(NOW).await.unwrap();
+    let requests = double.faults().requests();
+    for fault in [
+        S3Fault::LieAboutFailure,
+        S3Fault::LoseAnswer,
+        S3Fault::Status(409),
+    ] {
+        // Those in sequence come first, one after the other.
+        for request in (0..30).chain((30..requests).step_by(5)) {
+            double.faults().fault_after(request, fault);
+            if let Err(error) = backend.probe_promises(NOW).await {
+                assert!(
+                    matches!(error, ProbeError::Unanswered(..)),
+                    "{fault:?} at {request}: {error:?}"
+                );
+            }
+        }
+    }
+}
+
 /// Two servers that start at once do not disturb each other.
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_at_once_pass() {

@@ -15,7 +15,7 @@ use crate::key::Key;
 
 /// How long to wait, in milliseconds, before each attempt of a write whose condition still holds after it failed, and of
 /// a read that got no version.
-const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
+pub(super) const BACK_OFFS: [u64; 4] = [0, 20, 40, 80];
 
 impl ObjectStoreBackend {
     pub(super) async fn get_record(&self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
@@ -210,7 +210,7 @@ fn collision(error: &StoreError) -> Error {
 }
 
 /// Waits for milliseconds. A store that never fails needs no runtime with a timer.
-async fn wait(milliseconds: u64) {
+pub(super) async fn wait(milliseconds: u64) {
     if milliseconds > 0 {
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
     }

@@ -50,10 +50,14 @@ impl Probe<'_> {
             return Err(ProbeError::broken(Promise::Order, found));
         }
         self.pages().await?;
-        for name in NAMES {
-            self.delete(Promise::Listings, &self.key(&format!("list/{name}")))
-                .await?;
-        }
+        let deletes = stream::iter(NAMES).map(async |name| {
+            let key = self.key(&format!("list/{name}"));
+            self.delete(Promise::Listings, &key).await
+        });
+        deletes
+            .buffered(NAMES.len())
+            .try_for_each(async |()| Ok(()))
+            .await?;
         let listed = self.list(Promise::Listings, None, 1000).await?;
         if !listed.is_empty() {
             let found = format!("a listing right after deletes still showed {}", listed.join(" "));

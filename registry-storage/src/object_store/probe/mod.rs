@@ -23,7 +23,7 @@ use registry_core::{Error, Timestamp};
 
 pub use self::promise::{ProbeError, Promise};
 use super::error::convert;
-use super::records::{put_mode, to_version};
+use super::records::{BACK_OFFS, put_mode, to_version, wait};
 use super::{ObjectStoreBackend, PARALLEL_READS, timed_out};
 use crate::backend::{Condition, Version, VersionedRecord};
 use crate::bytes_name::BytesName;
@@ -204,7 +204,8 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Writes what must be accepted.
+    /// Writes what must be accepted. It may be refused because an answer was lost and the client repeated the request, and a store
+    /// may refuse it for no reason (409) a few times.
     async fn must_write(
         &self,
         promise: Promise,
@@ -212,13 +213,18 @@ impl<'a> Probe<'a> {
         value: &Bytes,
         condition: &Condition,
     ) -> Result<Version, ProbeError> {
-        match self.write(promise, key, value, condition).await? {
-            Write::Won(version) => Ok(version),
-            Write::Refused => Err(ProbeError::broken(
-                promise,
-                "it refused a write although its condition held and nobody else was writing",
-            )),
+        for back_off in BACK_OFFS {
+            wait(back_off).await;
+            if let Write::Won(version) = self.write(promise, key, value, condition).await? {
+                return Ok(version);
+            }
+            match self.read(promise, key).await? {
+                Some(stored) if stored.value == *value => return Ok(stored.version),
+                _ => {}
+            }
         }
+        let found = "it refused a write whose condition held, while nobody else was writing";
+        Err(ProbeError::broken(promise, found))
     }
 
     /// Tries a write that must be refused, and leave the object as it was.
