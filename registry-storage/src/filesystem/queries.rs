@@ -9,7 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
-use crate::backend::{Condition, RecordEntry, Stat, Version, VersionedRecord};
+use crate::backend::{RecordEntry, Stat, Version, VersionedRecord};
 use crate::key::Key;
 use crate::sqlite_head;
 
@@ -202,14 +202,29 @@ pub(super) fn execute(connection: &Connection, statement: &str) -> rusqlite::Res
 }
 
 /// The statement that reads a record.
-pub(super) const GET: &str = "SELECT records.version, records.value, large_values.value
+pub(super) const GET: &str = "SELECT records.version, records.value, large_values.value, records.large
     FROM records LEFT JOIN large_values ON large_values.id = records.large WHERE key = ?1";
 
 /// Reads a record.
 pub(super) fn get(connection: &Connection, key: &Key) -> rusqlite::Result<Option<VersionedRecord>> {
+    Ok(get_found(connection, key)?.map(|(stored, _)| stored))
+}
+
+/// Reads a record, and what a write has to know about it.
+pub(super) fn get_found(
+    connection: &Connection,
+    key: &Key,
+) -> rusqlite::Result<Option<(VersionedRecord, Found)>> {
+    let read = |row: &Row<'_>| {
+        let found = Found {
+            version: row.get(0)?,
+            large: row.get(3)?,
+        };
+        Ok((read_stored(row)?, found))
+    };
     connection
         .prepare_cached(GET)?
-        .query_row(params![key.as_str()], read_stored)
+        .query_row(params![key.as_str()], read)
         .optional()
 }
 
@@ -274,17 +289,22 @@ pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     first.exists([]).map(drop)
 }
 
-/// Reads the version and the size of a record.
-pub(super) fn stat(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Stat>> {
+/// Reads the version and the size of a record, and what a write has to know about it.
+pub(super) fn stat(connection: &Connection, key: &Key) -> rusqlite::Result<Option<(Stat, Found)>> {
     let read = |row: &Row<'_>| {
+        let found = Found {
+            version: row.get(0)?,
+            large: row.get(2)?,
+        };
         let size: i64 = row.get(1)?;
-        Ok(Stat {
-            version: version_of(row.get(0)?),
+        let stat = Stat {
+            version: version_of(found.version),
             size: size.cast_unsigned(),
-        })
+        };
+        Ok((stat, found))
     };
     connection
-        .prepare_cached("SELECT version, size FROM records WHERE key = ?1")?
+        .prepare_cached("SELECT version, size, large FROM records WHERE key = ?1")?
         .query_row(params![key.as_str()], read)
         .optional()
 }
@@ -309,34 +329,14 @@ pub(super) fn list(
         .collect()
 }
 
-/// Writes a record if `condition` holds, and returns whether it did.
-pub(super) fn put(
-    connection: &Connection,
-    key: &Key,
-    value: &[u8],
-    version: i64,
-    condition: &Condition,
-) -> rusqlite::Result<bool> {
-    let found = find(connection, key)?;
-    let holds = match condition {
-        Condition::Absent => found.is_none(),
-        Condition::Any => true,
-        Condition::Matches(expected) => found.is_some_and(|found| number_of(expected) == Some(found.version)),
-    };
-    if holds {
-        write(connection, key, value, version, found)?;
-    }
-    Ok(holds)
-}
-
-/// Writes a record over the one that was found.
+/// Writes a record over the one that was found, and returns what is found from then on.
 pub(super) fn write(
     connection: &Connection,
     key: &Key,
     value: &[u8],
     version: i64,
     found: Option<Found>,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Found> {
     let is_large = key.as_str().len().saturating_add(value.len()) > INLINE_ROW_BYTES;
     let large = match (is_large, found.and_then(|found| found.large)) {
         (true, Some(id)) => {
@@ -366,26 +366,16 @@ pub(super) fn write(
     connection
         .prepare_cached(statement)?
         .execute(params![key.as_str(), version, size, small, large])?;
-    Ok(())
+    Ok(Found { version, large })
 }
 
-/// Removes a record, if it has `version` or none is given, and returns whether one was removed.
-pub(super) fn delete(
-    connection: &Connection,
-    key: &Key,
-    version: Option<&Version>,
-) -> rusqlite::Result<bool> {
-    let Some(found) = find(connection, key)? else {
-        return Ok(false);
-    };
-    if version.is_some_and(|version| number_of(version) != Some(found.version)) {
-        return Ok(false);
-    }
+/// Removes the record that was found.
+pub(super) fn delete(connection: &Connection, key: &Key, found: Found) -> rusqlite::Result<()> {
     delete_large(connection, found.large)?;
     connection
         .prepare_cached("DELETE FROM records WHERE key = ?1")?
         .execute(params![key.as_str()])?;
-    Ok(true)
+    Ok(())
 }
 
 /// Removes all records whose keys begin with `prefix`.
@@ -415,7 +405,14 @@ pub(super) struct Found {
     large: Option<i64>,
 }
 
-fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
+impl Found {
+    /// Returns whether the record has a version.
+    pub(super) fn is(self, version: &Version) -> bool {
+        u64::from_str_radix(&version.0, 16).is_ok_and(|number| number.cast_signed() == self.version)
+    }
+}
+
+pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
     let read = |row: &Row<'_>| {
         Ok(Found {
             version: row.get(0)?,
@@ -431,10 +428,6 @@ fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
 /// Turns the number of a version in the table into a version.
 pub(super) fn version_of(number: i64) -> Version {
     Version(Arc::from(format!("{number:x}")))
-}
-
-fn number_of(version: &Version) -> Option<i64> {
-    u64::from_str_radix(&version.0, 16).ok().map(u64::cast_signed)
 }
 
 fn read_stored(row: &Row<'_>) -> rusqlite::Result<VersionedRecord> {

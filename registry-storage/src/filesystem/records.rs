@@ -200,7 +200,7 @@ impl RecordStore {
         self.readers
             .read(move |connection| {
                 keys.iter()
-                    .map(|key| Ok(queries::stat(connection, key)?.map(|stat| stat.size)))
+                    .map(|key| Ok(queries::stat(connection, key)?.map(|(stat, _)| stat.size)))
                     .collect()
             })
             .await

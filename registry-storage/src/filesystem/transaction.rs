@@ -7,7 +7,7 @@ use bytes::Bytes;
 use registry_core::{Error, ErrorCode};
 use rusqlite::Connection;
 
-use super::queries;
+use super::queries::{self, Found};
 use crate::backend::{
     Condition, Part, RecordEntry, RecordTransaction, StagedBytes, Stat, Version, VersionedRecord,
 };
@@ -22,6 +22,8 @@ pub(super) struct SqliteTransaction<'c> {
     next_version: &'c mut i64,
     /// What was written, the newest last.
     changes: Vec<(Key, Option<VersionedRecord>)>,
+    /// What is known of records that were read or written: most writes follow a read of the same record.
+    known: BTreeMap<Key, Option<Found>>,
     /// How many bytes were written, including transactions that were rolled back.
     written: usize,
     /// The first error of SQLite. The whole transaction must then be rolled back.
@@ -36,6 +38,7 @@ impl<'c> SqliteTransaction<'c> {
             connection,
             next_version,
             changes: Vec::new(),
+            known: BTreeMap::new(),
             written: 0,
             failure: None,
             room: Ok(()),
@@ -63,6 +66,7 @@ impl<'c> SqliteTransaction<'c> {
     /// Forgets all but the first `count` changes, which were rolled back.
     pub(super) fn forget_changes(&mut self, count: usize) {
         self.changes.truncate(count);
+        self.known.clear();
     }
 
     /// Fails with the first error of SQLite, if there was one.
@@ -89,14 +93,31 @@ impl<'c> SqliteTransaction<'c> {
         self.failure.get_or_insert(cause);
     }
 
+    /// Returns what is known of a record, or looks for it.
+    fn find(&mut self, key: &Key) -> Result<Option<Found>, Error> {
+        if let Some(found) = self.known.get(key) {
+            return Ok(*found);
+        }
+        let found = queries::find(self.connection, key);
+        self.note(found)
+    }
+
     fn write(&mut self, key: &Key, value: Bytes, condition: &Condition) -> Result<Option<Version>, Error> {
         self.room.clone()?;
-        let number = *self.next_version;
-        *self.next_version = number.wrapping_add(1);
-        let result = queries::put(self.connection, key, &value, number, condition);
-        if !self.note(result)? {
+        let found = self.find(key)?;
+        let holds = match condition {
+            Condition::Absent => found.is_none(),
+            Condition::Any => true,
+            Condition::Matches(expected) => found.is_some_and(|found| found.is(expected)),
+        };
+        if !holds {
             return Ok(None);
         }
+        let number = *self.next_version;
+        *self.next_version = number.wrapping_add(1);
+        let result = queries::write(self.connection, key, &value, number, found);
+        let written = self.note(result)?;
+        self.known.insert(key.clone(), Some(written));
         self.written = self.written.saturating_add(value.len());
         let version = queries::version_of(number);
         let stored = VersionedRecord::new(value, version.clone());
@@ -105,8 +126,13 @@ impl<'c> SqliteTransaction<'c> {
     }
 
     fn delete(&mut self, key: &Key, version: Option<&Version>) -> Result<(), Error> {
-        let result = queries::delete(self.connection, key, version);
-        if self.note(result)? {
+        let Some(found) = self.find(key)? else {
+            return Ok(());
+        };
+        if version.is_none_or(|version| found.is(version)) {
+            let result = queries::delete(self.connection, key, found);
+            self.note(result)?;
+            self.known.insert(key.clone(), None);
             self.changes.push((key.clone(), None));
         }
         Ok(())
@@ -116,13 +142,19 @@ impl<'c> SqliteTransaction<'c> {
 #[async_trait]
 impl RecordTransaction for SqliteTransaction<'_> {
     async fn get(&mut self, key: &Key) -> Result<Option<VersionedRecord>, Error> {
-        let result = queries::get(self.connection, key);
-        self.note(result)
+        let result = queries::get_found(self.connection, key);
+        let read = self.note(result)?;
+        self.known
+            .insert(key.clone(), read.as_ref().map(|(_, found)| *found));
+        Ok(read.map(|(stored, _)| stored))
     }
 
     async fn stat(&mut self, key: &Key) -> Result<Option<Stat>, Error> {
         let result = queries::stat(self.connection, key);
-        self.note(result)
+        let read = self.note(result)?;
+        self.known
+            .insert(key.clone(), read.as_ref().map(|(_, found)| *found));
+        Ok(read.map(|(stat, _)| stat))
     }
 
     async fn put(&mut self, key: &Key, value: Bytes, condition: Condition) -> Result<Option<Version>, Error> {

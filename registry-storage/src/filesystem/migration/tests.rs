@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::backend::{Backend as _, Condition};
+use crate::backend::Backend as _;
 use crate::filesystem::backup::restore;
 use crate::filesystem::{FilesystemBackend, RECORDS_FILE};
 
@@ -206,7 +206,7 @@ fn large_values_are_not_in_the_tree_of_keys() {
     for (number, size) in [0, 30, 50, 100, 850, 900, 1000, 100_000].into_iter().enumerate() {
         for key in [format!("short/{number}"), format!("{longest}/{number}")] {
             let (key, value) = (Key::from_stored(&key), vec![7; size]);
-            assert!(queries::put(&connection, &key, &value, i64::MAX, &Condition::Absent).unwrap());
+            queries::write(&connection, &key, &value, i64::MAX, None).unwrap();
             assert_eq!(queries::get(&connection, &key).unwrap().unwrap().value, value);
         }
     }
@@ -226,16 +226,17 @@ fn a_record_has_one_value_whatever_sizes_it_had() {
     let connection = Connection::open_in_memory().unwrap();
     queries::create(&connection).unwrap();
     let key = Key::from_stored("repositories/a/!/manifests/sha256/1");
+    let mut found = None;
     for (version, size) in (1..).zip([10, 5000, 10_000, 20, 5000]) {
         let value = vec![7; size];
-        assert!(queries::put(&connection, &key, &value, version, &Condition::Any).unwrap());
+        found = Some(queries::write(&connection, &key, &value, version, found).unwrap());
         assert_eq!(queries::get(&connection, &key).unwrap().unwrap().value, value);
         let large: i64 = connection
             .query_row("SELECT count(*) FROM large_values", [], |row| row.get(0))
             .unwrap();
         assert_eq!(large, i64::from(size > 900));
     }
-    assert!(queries::delete(&connection, &key, None).unwrap());
+    queries::delete(&connection, &key, found.unwrap()).unwrap();
     let large: i64 = connection
         .query_row("SELECT count(*) FROM large_values", [], |row| row.get(0))
         .unwrap();
