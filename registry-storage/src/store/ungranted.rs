@@ -10,7 +10,7 @@ use registry_core::{Digest, Error, Timestamp};
 use super::Store;
 use super::collect::digests;
 use super::edge::{Found, Stateful as _, write};
-use super::sweep::write_left_of_blob;
+use super::sweep::{Unnamed, write_unnamed};
 use crate::backend::{Again, Backend, Durability, RecordEntry, RecordTransaction, Transaction};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
@@ -99,8 +99,8 @@ impl<B: Backend> Store<B> {
             adopting: std::sync::Arc::clone(&self.adopting),
             now: self.clock.now(),
         };
-        // A record that reappears after a power loss would name bytes that are gone.
-        self.backend.transact(Durability::Synced, drop).await
+        // The sweep makes it durable before the bytes go.
+        self.backend.transact(Durability::Deferred, drop).await
     }
 }
 
@@ -127,10 +127,14 @@ impl Transaction for DropBlobs {
         if self.adopting.available_permits() == 0 {
             return Ok(0);
         }
-        let mut dropped = 0;
+        let (mut dropped, mut unnamed) = (0, Vec::new());
         for digest in &self.blobs {
-            dropped += u64::from(drop_blob(records, digest, self.now).await?);
+            if let Some(blob) = drop_blob(records, digest, self.now).await? {
+                dropped += 1;
+                unnamed.extend(Unnamed::of_blob(digest, blob.names().cloned()));
+            }
         }
+        write_unnamed(records, &unnamed, self.now).await?;
         for key in &self.candidates {
             records.remove(key).await?;
         }
@@ -138,33 +142,34 @@ impl Transaction for DropBlobs {
     }
 }
 
+/// Drops a blob, and returns what it was; `None` if it stays.
 async fn drop_blob(
     records: &mut dyn RecordTransaction,
     digest: &Digest,
     now: Timestamp,
-) -> Result<bool, Error> {
+) -> Result<Option<BlobRecord>, Error> {
     let key = Key::blob(digest);
     let stored = records.get(&key).await?;
     // The sweep reports an unreadable record, and the check handles it.
     let Ok(found) = Found::<BlobRecord>::new(stored.as_ref()) else {
-        return Ok(false);
+        return Ok(None);
     };
     if !may_drop(found.state(), is_granted(records, digest).await?) {
-        return Ok(false);
+        return Ok(None);
     }
     let Some(blob) = found.header().cloned() else {
-        return Ok(false);
+        return Ok(None);
     };
     let dead = BlobRecord {
         blob: None,
         proposals: Vec::new(),
         ..blob.clone().in_state(State::Dead, now)
     };
-    if let Some(version) = write(records, &key, &dead, &[], found.unchanged()).await? {
-        records.purge_if(&key, &version).await?;
-        write_left_of_blob(records, digest, Some(&blob), &dead, now).await?;
-    }
-    Ok(true)
+    let Some(version) = write(records, &key, &dead, &[], found.unchanged()).await? else {
+        return Ok(None);
+    };
+    records.purge_if(&key, &version).await?;
+    Ok(Some(blob))
 }
 
 /// Returns whether a repository may read a blob, or may soon.

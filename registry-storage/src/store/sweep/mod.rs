@@ -233,6 +233,10 @@ impl<B: Backend> Store<B> {
     ) -> Result<bool, Error> {
         let undeleted = deleting.undeleted;
         let names: Vec<BytesName> = names.cloned().collect();
+        if !names.is_empty() {
+            // A record that reappears after a power loss would name bytes that are gone.
+            self.backend.transact(Durability::Synced, MakeDurable).await?;
+        }
         let deletes = stream::iter(names).map(|name| async move {
             let is_deleted = self.delete_if_there(&name).await;
             (name, is_deleted)
@@ -423,6 +427,22 @@ impl<B: Backend> Store<B> {
                 }
             }
         }
+        Ok(())
+    }
+}
+
+/// Changes nothing; with it, everything before becomes durable.
+#[derive(Clone)]
+struct MakeDurable;
+
+impl Transaction for MakeDurable {
+    type Output = ();
+
+    fn again(&self) -> Option<Again<Self>> {
+        Some(Again::Freeing(self.clone()))
+    }
+
+    async fn run(self, _: &mut dyn RecordTransaction) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -154,8 +154,7 @@ impl<B: Backend> Store<B> {
         let keys: Vec<Key> = blobs.into_iter().map(Key::blob).collect();
         for keys in keys.chunks(BLOBS_PER_TRANSACTION) {
             let read = Read(keys.to_vec());
-            // Synced: what made the bytes unnamed has to be durable before they go.
-            let values = self.backend.transact(Durability::Synced, read).await?;
+            let values = self.backend.transact(Durability::Deferred, read).await?;
             for (key, stored) in keys.iter().zip(values) {
                 if let Some(found) = super::found_of::<BlobRecord>(key, stored.as_ref(), unreadable)
                     && let Some((blob, _)) = found.record
