@@ -325,6 +325,9 @@ pub struct Candidate {
     /// The record has been in its state for as long as the store requires (a grace; for a Pending record, the longest
     /// commit).
     pub is_old: bool,
+    /// The record is written in one step with a look that shows that nothing was published since this cycle read what may
+    /// name the record. Then no push can be between its look at the record and its parent, and one cycle is enough.
+    pub is_certain: bool,
 }
 
 /// Decides what a cycle does with a record.
@@ -335,10 +338,12 @@ pub const fn collect(candidate: Candidate) -> Collect {
         is_root,
         is_sealed,
         is_old,
+        is_certain,
     } = candidate;
     match state {
         State::Absent | State::Dead => Collect::Leave,
         State::Condemned if is_root => Collect::Revive,
+        State::Live | State::Condemned if !is_root && is_old && is_certain => Collect::Kill,
         State::Condemned if !is_sealed => Collect::Condemn,
         State::Live if is_root => Collect::Leave,
         State::Live if is_old => Collect::Condemn,
@@ -519,7 +524,7 @@ mod tests {
     #[test]
     fn collect_condemns_in_one_cycle_and_kills_in_a_later_one() {
         use Collect::{Condemn, Kill, Leave, Revive};
-        // is_root, is_sealed, is_old, and the decision for each state.
+        // is_root, is_sealed, is_old, and the decision for each state, unless it is certain.
         let table = [
             (false, false, false, [Leave, Leave, Leave, Condemn, Leave]),
             (false, false, true, [Leave, Kill, Condemn, Condemn, Leave]),
@@ -531,15 +536,24 @@ mod tests {
             (true, true, true, [Leave, Kill, Leave, Revive, Leave]),
         ];
         for (is_root, is_sealed, is_old, expected) in table {
-            let decisions = of_each(|state| {
-                collect(Candidate {
-                    state,
-                    is_root,
-                    is_sealed,
-                    is_old,
+            let decisions = |is_certain| {
+                of_each(|state| {
+                    collect(Candidate {
+                        state,
+                        is_root,
+                        is_sealed,
+                        is_old,
+                        is_certain,
+                    })
                 })
-            });
-            assert_eq!(decisions, expected, "{is_root} {is_sealed} {is_old}");
+            };
+            assert_eq!(decisions(false), expected, "{is_root} {is_sealed} {is_old}");
+            let certain = if is_old && !is_root {
+                vec![Leave, Kill, Kill, Kill, Leave]
+            } else {
+                expected.into()
+            };
+            assert_eq!(decisions(true), certain, "{is_root} {is_sealed} {is_old}");
         }
     }
 

@@ -87,7 +87,7 @@ async fn what_is_not_empty_stays<B: Backend>(world: World<B>) {
     );
     let digest = digest(&content);
     world.storage().commit_upload(&upload, &digest).await.unwrap();
-    cycle(&world, options()).await;
+    cycle(&world, options().grace(DAY)).await;
     assert_eq!(world.catalog().await, ["untagged", "uploads"]);
 }
 

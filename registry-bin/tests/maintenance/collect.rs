@@ -204,7 +204,7 @@ fn garbage_collect_frees_in_a_later_run_what_an_earlier_one_found() {
     let root = folder.path().join("root");
     let configuration = folder.path().join("config.yml");
     let text = format!(
-        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\ncollector: {{enabled: false, grace: 0s, keepdeleted: 0s}}\n\
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\ncollector: {{enabled: false, grace: 1ms, keepdeleted: 0s}}\n\
          http: {{addr: 127.0.0.1:0}}\n",
         root.display()
     );

@@ -446,7 +446,7 @@ async fn adopt_manifest(
     let found = read_latest::<ManifestRecord>(records, &key).await?;
     let mut incarnation = found.header().map(|manifest| manifest.incarnation.clone());
     if !found.state().is_visible() {
-        PushManifest::new(&repository, new.clone(), now)
+        PushManifest::new(&repository, new.clone(), true, now)
             .run_whole(records)
             .await?;
         adopted.manifests += 1;
@@ -463,7 +463,7 @@ async fn adopt_manifest(
                     ..new.clone()
                 };
                 // Dated as the other program wrote it, so that it is known which of two changes is later.
-                PushManifest::new(&repository, tagged, written)
+                PushManifest::new(&repository, tagged, true, written)
                     .run_whole(records)
                     .await?;
                 adopted.tags += 1;

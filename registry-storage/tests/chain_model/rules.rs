@@ -156,6 +156,8 @@ impl Rules {
             state,
             is_root,
             is_sealed: is_sealed || self.lacks(Mutation::UnsealedKill),
+            // Here each step is one of its own.
+            is_certain: false,
             is_old,
         })
     }

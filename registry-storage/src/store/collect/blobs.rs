@@ -325,6 +325,7 @@ impl DecideBlobs {
             condemned_in: header.condemned_in,
             written: header.stamp.written,
             is_root: is_granted,
+            is_certain: false,
         };
         let decision = self.cycle.decide(facts, self.now);
         let is_done = match decision {

@@ -137,12 +137,14 @@ impl<B: Backend> Store<B> {
             None
         } else {
             self.backend
-                .transact(Durability::Deferred, Take(mark.clone()))
+                .transact(Durability::Deferred, Take(mark.clone(), cycle.kills_at_once()))
                 .await?
         };
         report.repositories += 1;
         let before = self.counted_before(repository).await?;
-        let collected = self.collect_grants(cycle, repository, report).await?;
+        let collected = self
+            .collect_grants(cycle, repository, taken.as_ref(), report)
+            .await?;
         report.unreadable_repositories += u64::from(collected.is_none());
         if cycle.is_dry_run {
             return Ok(());
@@ -190,10 +192,10 @@ impl Mark {
     }
 }
 
-/// Takes a mark, if there is one, and returns its version. One that was taken by another cycle, which may be dead, is taken
-/// again.
+/// Takes a mark, if there is one or one is made then, and returns its version. One that was taken by another cycle, which may
+/// be dead, is taken again.
 #[derive(Clone)]
-struct Take(Mark);
+struct Take(Mark, bool);
 
 impl Transaction for Take {
     type Output = Option<Version>;
@@ -204,13 +206,14 @@ impl Transaction for Take {
     }
 
     async fn run(self, records: &mut dyn RecordTransaction) -> Result<Option<Version>, Error> {
-        let stat = records.stat(&self.0.key).await?;
-        let Some(stat) = stat.filter(|stat| is_set(stat.size)) else {
+        let Self(mark, is_made) = self;
+        let stat = records.stat(&mark.key).await?;
+        if !is_made && !stat.as_ref().is_some_and(|stat| is_set(stat.size)) {
             return Ok(None);
-        };
+        }
         // The condition fails if another cycle takes it at the same time: that one removes it, or leaves it.
-        let condition = Condition::Matches(stat.version);
-        self.0.write(records, State::Pending, condition).await
+        let condition = stat.map_or(Condition::Absent, |stat| Condition::Matches(stat.version));
+        mark.write(records, State::Pending, condition).await
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Cycle {
     pending_limit: Duration,
     /// What is old enough; `None` if ages decide.
     written: Option<WrittenBefore>,
+    /// What nothing names goes in this cycle, if that is certain: it need not stay for anybody.
+    kills_at_once: bool,
     pub(super) is_dry_run: bool,
 }
 
@@ -59,6 +61,8 @@ pub(super) struct Facts {
     pub(super) written: Timestamp,
     /// Something names it.
     pub(super) is_root: bool,
+    /// That is [certain](Candidate::is_certain).
+    pub(super) is_certain: bool,
 }
 
 impl Cycle {
@@ -79,7 +83,13 @@ impl Cycle {
             is_root: facts.is_root,
             is_sealed: facts.condemned_in.is_some_and(|cycle| self.is_sealed(cycle)),
             is_old,
+            is_certain: facts.is_certain,
         })
+    }
+
+    /// Returns whether what nothing names goes in this cycle, if that is certain.
+    pub(super) const fn kills_at_once(&self) -> bool {
+        self.kills_at_once
     }
 
     /// Returns until when a record that was written then may be Pending; `None` for ever.
@@ -123,6 +133,7 @@ impl<B: Backend> Store<B> {
             grace: options.grace,
             pending_limit: self.options.upload_idle_limit.saturating_add(COMMIT_MARGIN),
             written: None,
+            kills_at_once: options.grace.is_zero() && self.backend.is_atomic(),
             is_dry_run: options.is_dry_run,
         })
     }

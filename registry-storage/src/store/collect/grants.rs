@@ -52,10 +52,13 @@ pub(super) struct Named {
 
 impl<B: Backend> Store<B> {
     /// Decides about all grants of a repository. Returns `None` if a manifest cannot be read.
+    ///
+    /// `taken` is the version of the mark that the repository changed, if it was taken before.
     pub(super) async fn collect_grants(
         &self,
         cycle: &Cycle,
         repository: &RepositoryName,
+        taken: Option<&Version>,
         report: &mut CollectReport,
     ) -> Result<Option<Collected>, Error> {
         let mut collected = Collected {
@@ -87,7 +90,7 @@ impl<B: Backend> Store<B> {
             let usage = collected.usage.get_or_insert_default();
             (usage.manifests, usage.manifest_bytes) = (named.usage.manifests, named.usage.manifest_bytes);
             let is_decided = self
-                .decide_grants(cycle, repository, candidates, usage, report)
+                .decide_grants(cycle, repository, taken, candidates, usage, report)
                 .await?;
             // What a push needs that is in progress may be named by nothing once it is refused.
             collected.is_settled &= is_decided && !named.has_pushes;
@@ -196,6 +199,7 @@ impl<B: Backend> Store<B> {
             written: header.stamp.written,
             // Whether a tag names it does not matter while it is Pending, and nothing else is decided here.
             is_root: true,
+            is_certain: false,
         };
         let now = self.clock.now();
         if header.state != State::Pending || cycle.decide(facts, now) != Collect::Kill {
@@ -217,6 +221,7 @@ impl<B: Backend> Store<B> {
         &self,
         cycle: &Cycle,
         repository: &RepositoryName,
+        taken: Option<&Version>,
         candidates: Candidates,
         usage: &mut RepositoryUsage,
         report: &mut CollectReport,
@@ -248,6 +253,8 @@ impl<B: Backend> Store<B> {
                     repository: repository.clone(),
                     grants: grants.iter().map(|(grant, _)| grant.clone()).collect(),
                     cycle: cycle.clone(),
+                    taken: taken.cloned(),
+                    is_certain: false,
                     has_written_candidates: false,
                     #[cfg(all(feature = "filesystem", unix))]
                     adopting: std::sync::Arc::clone(&self.adopting),
@@ -315,6 +322,10 @@ struct DecideGrants {
     /// The digests, and whether a manifest names each.
     grants: Vec<(Digest, bool)>,
     cycle: Cycle,
+    /// The version of the mark that the repository changed, if it was taken before the manifests were read.
+    taken: Option<Version>,
+    /// No manifest was stored since.
+    is_certain: bool,
     /// The blobs were written down, before a grant goes Dead.
     has_written_candidates: bool,
     #[cfg(all(feature = "filesystem", unix))]
@@ -339,6 +350,7 @@ impl Transaction for DecideGrants {
         if self.adopting.available_permits() == 0 {
             return Ok(vec![Decided::Undecided; self.grants.len()]);
         }
+        self.is_certain = self.is_certain(records).await?;
         let mut decided = Vec::with_capacity(self.grants.len());
         for (digest, is_named) in self.grants.clone() {
             decided.push(self.decide(records, &digest, is_named).await?);
@@ -348,6 +360,18 @@ impl Transaction for DecideGrants {
 }
 
 impl DecideGrants {
+    /// Returns whether no manifest was stored since the mark was taken: a push sets it together with its manifest.
+    async fn is_certain(&self, records: &mut dyn RecordTransaction) -> Result<bool, Error> {
+        if !self.cycle.kills_at_once() || self.cycle.is_dry_run {
+            return Ok(self.cycle.kills_at_once());
+        }
+        let Some(taken) = &self.taken else {
+            return Ok(false);
+        };
+        let mark = records.stat(&Key::changed(&self.repository)).await?;
+        Ok(mark.is_some_and(|mark| mark.version == *taken))
+    }
+
     async fn decide(
         &mut self,
         records: &mut dyn RecordTransaction,
@@ -367,6 +391,7 @@ impl DecideGrants {
             condemned_in: header.condemned_in,
             written: header.stamp.written,
             is_root: is_named,
+            is_certain: self.is_certain,
         };
         let decision = self.cycle.decide(facts, self.now);
         let is_done = match decision {

@@ -65,7 +65,7 @@ impl<B: Backend> Store<B> {
             };
             let mut grants = CollectReport::default();
             if self
-                .collect_grants(&cycle, repository, &mut grants)
+                .collect_grants(&cycle, repository, None, &mut grants)
                 .await?
                 .is_none()
             {
@@ -231,6 +231,7 @@ impl DecideManifests {
             condemned_in: header.condemned_in,
             written: header.stamp.written,
             is_root: false,
+            is_certain: false,
         };
         match self.cycle.decide(facts, self.now) {
             Collect::Condemn => {

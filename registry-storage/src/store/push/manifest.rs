@@ -10,6 +10,7 @@ use crate::backend::{RecordTransaction, Version};
 use crate::key::Key;
 use crate::record::{GrantRecord, ManifestRecord, Stamp};
 use crate::store::TRANSACTION_ATTEMPTS;
+use crate::store::collect::mark_changed;
 use crate::store::edge::{Found, contended, has_child, read_latest, rescue, write};
 use crate::store::quota::is_over_quota;
 use crate::unique::unique;
@@ -54,6 +55,10 @@ impl PushManifest {
                 let pending = self.record(State::Pending, &incarnation);
                 let bytes = &self.new.manifest.bytes;
                 let version = write(records, &self.key, &pending, bytes, manifest.unchanged()).await?;
+                if self.is_one_step {
+                    // A cycle that read the manifests before is not certain any more that nothing names a child.
+                    mark_changed(records, &Key::changed(&self.repository), self.now).await?;
+                }
                 (incarnation, version)
             }
         };

@@ -38,7 +38,7 @@ impl<B: Backend> Store<B> {
             .map(|keep| keep.by(&manifest.principal));
         self.mark_too_many_touched().await?;
         let touch = self.touched.at_end(repository);
-        let mut push = PushManifest::new(repository, manifest, self.clock.now());
+        let mut push = PushManifest::new(repository, manifest, self.backend.is_atomic(), self.clock.now());
         push.keep = keep;
         loop {
             match self.backend.transact(Durability::Synced, push).await? {
@@ -63,6 +63,7 @@ pub(super) struct PushManifest {
     repository: RepositoryName,
     key: Key,
     new: NewManifest,
+    is_one_step: bool,
     now: Timestamp,
     /// The tags that this push has written, in case it has to take them back.
     written: Vec<WrittenTag>,
@@ -152,8 +153,15 @@ impl From<Error> for Stop {
 }
 
 impl PushManifest {
-    pub(super) fn new(repository: &RepositoryName, manifest: NewManifest, now: Timestamp) -> Self {
+    /// `is_one_step` says that each of its transactions is one step.
+    pub(super) fn new(
+        repository: &RepositoryName,
+        manifest: NewManifest,
+        is_one_step: bool,
+        now: Timestamp,
+    ) -> Self {
         Self {
+            is_one_step,
             key: Key::manifest(repository, &manifest.manifest.digest),
             repository: repository.clone(),
             new: manifest,

@@ -249,6 +249,7 @@ impl<B: Backend> Store<B> {
             let is_young = matches!(verdict, Some(Verdict::Kept { by: Keeper::Age, .. }));
             let is_old = verdict.is_some_and(Verdict::is_dropped);
             let decision = collect(Candidate {
+                is_certain: false,
                 state: manifest.state,
                 is_root: !is_young && !is_old,
                 is_sealed: manifest
