@@ -142,8 +142,8 @@ impl Transaction for DropBlobs {
     }
 }
 
-/// Drops a blob, and returns what it was; `None` if it stays.
-async fn drop_blob(
+/// Drops a blob if it has no grant, within a transaction that is one step, and returns what it was; `None` if it stays.
+pub(super) async fn drop_blob(
     records: &mut dyn RecordTransaction,
     digest: &Digest,
     now: Timestamp,

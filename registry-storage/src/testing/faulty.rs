@@ -93,8 +93,8 @@ impl<B> Faulty<B> {
             .change(|faults| faults.delays_of_writes.insert(write, turns));
     }
 
-    /// Lets other tasks run `turns` times before the listing of records or bytes with this number. Not for a backend whose
-    /// transactions cannot wait.
+    /// Lets other tasks run `turns` times before the listing of records or bytes with this number. The listings of a transaction
+    /// that is one step cannot wait, and are not counted.
     pub fn delay_listing(&self, listing: u64, turns: u32) {
         self.plan
             .change(|faults| faults.delays_of_listings.insert(listing, turns));
@@ -219,6 +219,7 @@ async fn let_others_run(times: u32) {
 struct FaultyTransaction<S> {
     transaction: S,
     plan: Arc<Plan>,
+    is_one_step: bool,
 }
 
 impl<S: Transaction> Transaction for FaultyTransaction<S> {
@@ -229,6 +230,7 @@ impl<S: Transaction> Transaction for FaultyTransaction<S> {
         Some(again.map(|transaction| Self {
             transaction,
             plan: Arc::clone(&self.plan),
+            is_one_step: self.is_one_step,
         }))
     }
 
@@ -236,6 +238,7 @@ impl<S: Transaction> Transaction for FaultyTransaction<S> {
         let mut records = FaultyRecords {
             inner: records,
             plan: &self.plan,
+            is_one_step: self.is_one_step,
         };
         self.transaction.run(&mut records).await
     }
@@ -244,6 +247,7 @@ impl<S: Transaction> Transaction for FaultyTransaction<S> {
 struct FaultyRecords<'a> {
     inner: &'a mut dyn RecordTransaction,
     plan: &'a Plan,
+    is_one_step: bool,
 }
 
 #[async_trait]
@@ -279,7 +283,9 @@ impl RecordTransaction for FaultyRecords<'_> {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<RecordEntry>, Error> {
-        self.plan.before_listing().await;
+        if !self.is_one_step {
+            self.plan.before_listing().await;
+        }
         self.plan.call(self.inner.list(prefix, after, limit)).await
     }
 
@@ -335,7 +341,11 @@ impl<B: Backend> Backend for Faulty<B> {
         transaction: S,
     ) -> Result<S::Output, Error> {
         let plan = Arc::clone(&self.plan);
-        let transaction = FaultyTransaction { transaction, plan };
+        let transaction = FaultyTransaction {
+            transaction,
+            plan,
+            is_one_step: self.is_atomic(),
+        };
         self.plan.call(self.inner.transact(durability, transaction)).await
     }
 

@@ -1,6 +1,6 @@
 //! Blobs that no repository has, on a backend whose transactions are not one step.
 //!
-//! Before a grant goes Dead, its blob is written down as a candidate. On a disk the next sweep drops it; otherwise each cycle
+//! Before a grant goes Dead, its blob is written down as a candidate. Each cycle
 //! looks at the candidates, which stay until nothing is left to do. What was not written down is found by the pass over all
 //! blobs.
 

@@ -14,12 +14,14 @@ use crate::chain::{Collect, State};
 use crate::key::Key;
 use crate::key_kind::KeyKind;
 use crate::pages::{Pages, Values, keys};
-use crate::record::{GrantRecord, ManifestRecord, state_of_size};
+use crate::record::{BlobRecord, GrantRecord, ManifestRecord, state_of_size};
 use crate::store::Store;
 use crate::store::delete::{all_children, kill_grant, parse_manifest};
 use crate::store::edge::{Found, Stateful as _, condemn, rescue, write};
 use crate::store::looks::is_content_of;
 use crate::store::mount::GrantKeys;
+use crate::store::sweep::{Unnamed, write_unnamed};
+use crate::store::ungranted::drop_blob;
 use crate::store::usage::RepositoryUsage;
 
 /// How many digests are in memory at once, some hundred bytes each. The manifests of a repository with more blobs are
@@ -255,7 +257,9 @@ impl<B: Backend> Store<B> {
                     cycle: cycle.clone(),
                     taken: taken.cloned(),
                     is_certain: false,
+                    is_one_step: self.backend.is_atomic(),
                     has_written_candidates: false,
+                    left: Vec::new(),
                     #[cfg(all(feature = "filesystem", unix))]
                     adopting: std::sync::Arc::clone(&self.adopting),
                     now: self.clock.now(),
@@ -326,8 +330,12 @@ struct DecideGrants {
     taken: Option<Version>,
     /// No manifest was stored since.
     is_certain: bool,
+    /// This transaction is one step, so a blob goes with its last grant.
+    is_one_step: bool,
     /// The blobs were written down, before a grant goes Dead.
     has_written_candidates: bool,
+    /// The bytes of the blobs that went.
+    left: Vec<Unnamed>,
     #[cfg(all(feature = "filesystem", unix))]
     adopting: std::sync::Arc<tokio::sync::Semaphore>,
     now: Timestamp,
@@ -355,6 +363,7 @@ impl Transaction for DecideGrants {
         for (digest, is_named) in self.grants.clone() {
             decided.push(self.decide(records, &digest, is_named).await?);
         }
+        write_unnamed(records, &self.left, self.now).await?;
         Ok(decided)
     }
 }
@@ -400,9 +409,17 @@ impl DecideGrants {
             Collect::Revive => rescue(records, &keys.grant, &grant, self.now).await?,
             Collect::Condemn => condemn(records, &keys.grant, &grant, self.cycle.number(), self.now).await?,
             Collect::Kill => {
-                self.write_candidates(records).await?;
+                if !self.is_one_step {
+                    self.write_candidates(records).await?;
+                }
                 let back_reference = records.get(&keys.back_reference).await?;
-                kill_grant(records, &keys, &grant, back_reference, self.now).await?
+                let is_done = kill_grant(records, &keys, &grant, back_reference, self.now).await?;
+                if is_done && self.is_one_step {
+                    let dropped = drop_blob(records, digest, self.now).await?;
+                    let names = dropped.iter().flat_map(BlobRecord::names).cloned();
+                    self.left.extend(Unnamed::of_blob(digest, names));
+                }
+                is_done
             }
         };
         Ok(Decided::of(&self.cycle, decision, facts, size, is_done))

@@ -151,7 +151,8 @@ pub struct CollectReport {
     pub revived: BlobCount,
     /// What was removed from its repository.
     pub removed: BlobCount,
-    /// Blobs that no repository had and that were removed. On a disk, the sweeper counts them.
+    /// Blobs that no repository had and that were removed. On a disk they go with the last repository that had them, and are
+    /// not counted here.
     pub removed_blobs: BlobCount,
     /// Repositories that left the catalog because they were [empty](CollectOptions::removes_empty_repositories).
     pub empty_repositories: u64,
@@ -303,7 +304,7 @@ impl<B: Backend> Store<B> {
         if options.removes_empty_repositories {
             self.remove_empty_repositories(&cycle, &mut report).await?;
         }
-        // On a disk the sweeper drops a blob that no repository has, in one step.
+        // On a disk a blob goes with its last grant, in one step.
         if !self.backend.is_atomic() {
             self.collect_blobs(&cycle, is_full, &mut report, observer).await?;
         }
