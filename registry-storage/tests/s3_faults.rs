@@ -303,6 +303,33 @@ async fn an_upload_that_was_not_needed_is_aborted() {
     assert_eq!((double.open_uploads(), double.objects().len()), (0, 1));
 }
 
+/// A store that fails with status 200, as S3 does in places, or a login page. An empty listing would let a sweep delete what the
+/// records name that it did not see.
+#[tokio::test]
+async fn a_listing_that_is_none_is_not_an_empty_one() {
+    let double = S3Double::start().await.unwrap();
+    let backend = double.backend("p").unwrap();
+    let key = Key::from_stored("uploads/a");
+    put(&backend, &key, &value("a"), Condition::Absent).await.unwrap();
+    double
+        .faults()
+        .fault_from_now_on(Some(S3Fault::Answer(200, "InternalError")));
+    for error in [
+        backend.list(&key, None, 10).await.err(),
+        backend.list_bytes(None, 10).await.err(),
+    ] {
+        let error = error.unwrap();
+        assert_eq!(error.code(), ErrorCode::Unavailable);
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(
+            cause.contains("the store answered 200 InternalError") && cause.contains("this is no listing"),
+            "{cause}"
+        );
+    }
+    double.faults().fault_from_now_on(None);
+    assert_eq!(backend.list(&key, None, 10).await.unwrap().len(), 1);
+}
+
 /// Answers of 404 that say nothing about an object: the bucket is gone, or the access key (versitygw), or a proxy answers.
 const NOT_THERE: [S3Fault; 3] = [
     S3Fault::Answer(404, "NoSuchBucket"),

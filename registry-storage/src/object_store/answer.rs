@@ -101,7 +101,7 @@ fn parse_text(text: &str) -> Option<Answer> {
 }
 
 /// Returns the text of the first element with this name.
-fn text_of<'a>(xml: &'a str, name: &str) -> Option<Cow<'a, str>> {
+pub(super) fn text_of<'a>(xml: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     Some(unescape(text))

@@ -9,7 +9,7 @@ use object_store::client::{
     HttpService, ReqwestConnector,
 };
 
-use super::answer::Answer;
+use super::answer::{Answer, text_of};
 
 /// The longest content of an answer that is no success, in bytes; the rest is not read.
 const FAILURE_BYTES: usize = 64 * 1024;
@@ -32,12 +32,19 @@ impl HttpService for Client {
     /// The library repeats a request after each status of 500 or more, though 501 never passes; and of a redirect, such
     /// as S3's to another region, it keeps nothing. Both are an [`Answer`] as an error. Of any other failure, the
     /// library gets as much as it may keep.
+    ///
+    /// To the library, a success without entries is an empty listing, whatever else it is, such as an error or a login
+    /// page. Whoever believes that deletes what the missing records name, so it is an [`Answer`] as an error, too.
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let lists = request.uri().query().is_some_and(asks_for_listing);
         let condition = ["if-match", "if-none-match"]
             .into_iter()
             .find(|name| request.headers().contains_key(*name));
         let response = self.0.execute(request).await?;
         let status = response.status();
+        if status.is_success() && lists {
+            return listing(response).await;
+        }
         if status.is_success() || status.as_u16() == 304 {
             return Ok(response);
         }
@@ -55,6 +62,45 @@ impl HttpService for Client {
     }
 }
 
+fn asks_for_listing(query: &str) -> bool {
+    // S3 and GCS; Azure.
+    query
+        .split('&')
+        .any(|pair| matches!(pair, "list-type=2" | "comp=list"))
+}
+
+/// Reads the answer to a request for a listing, which the library holds as a whole anyway.
+async fn listing(response: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let (head, body) = response.into_parts();
+    let body = body.bytes().await?;
+    let text = String::from_utf8_lossy(&body);
+    if is_listing(&text) {
+        return Ok(HttpResponse::from_parts(head, body.into()));
+    }
+    let answer = Answer::parse(head.status.as_u16(), &text);
+    Err(HttpError::new(HttpErrorKind::Unknown, answer))
+}
+
+/// Returns whether a document is a listing, and names as much as it says that it does.
+fn is_listing(document: &str) -> bool {
+    let mut rest = document.trim_start_matches('\u{feff}').trim_start();
+    if let Some((_, after)) = rest.strip_prefix("<?xml").and_then(|rest| rest.split_once("?>")) {
+        rest = after.trim_start();
+    }
+    let names_root = |root: &str| {
+        let rest = rest.strip_prefix('<').and_then(|rest| rest.strip_prefix(root));
+        rest.is_some_and(|rest| rest.starts_with(['>', ' ', '\t', '\r', '\n']))
+    };
+    if names_root("EnumerationResults") {
+        return true;
+    }
+    let says = |name: &str| text_of(document, name).unwrap_or_default();
+    let is_whole = says("IsTruncated") != "true" || !says("NextContinuationToken").is_empty();
+    let counts_some = says("KeyCount").parse::<u64>().is_ok_and(|count| count > 0);
+    let has_some = document.contains("<Contents") || document.contains("<CommonPrefixes");
+    names_root("ListBucketResult") && is_whole && (has_some || !counts_some)
+}
+
 async fn beginning(body: HttpResponseBody) -> Result<String, HttpError> {
     let mut chunks = body.bytes_stream();
     let mut content = Vec::new();
@@ -67,4 +113,58 @@ async fn beginning(body: HttpResponseBody) -> Result<String, HttpError> {
         }
     }
     Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_listing_that_is_whole_is_one() {
+        for (document, expected) in [
+            (
+                "<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>",
+                true,
+            ),
+            (
+                "\u{feff}<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"x\"><Name>b</Name></ListBucketResult>",
+                true,
+            ),
+            (
+                "<ListBucketResult><KeyCount>1</KeyCount><Contents><Key>a</Key></Contents><IsTruncated>true</IsTruncated>\
+                 <NextContinuationToken>t</NextContinuationToken></ListBucketResult>",
+                true,
+            ),
+            (
+                "<?xml version=\"1.0\"?><EnumerationResults ServiceEndpoint=\"x\"><Blobs/></EnumerationResults>",
+                true,
+            ),
+            ("<Error><Code>InternalError</Code></Error>", false),
+            ("<html><body>Sign in</body></html>", false),
+            ("<ListBucketResults></ListBucketResults>", false),
+            (
+                "<ListBucketResult><KeyCount>5</KeyCount></ListBucketResult>",
+                false,
+            ),
+            (
+                "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+                false,
+            ),
+            ("", false),
+        ] {
+            assert_eq!(is_listing(document), expected, "{document}");
+        }
+    }
+
+    #[test]
+    fn requests_for_listings_are_known_by_their_query() {
+        for (query, expected) in [
+            ("list-type=2&max-keys=5", true),
+            ("restype=container&comp=list", true),
+            ("comp=blocklist", false),
+            ("uploads", false),
+        ] {
+            assert_eq!(asks_for_listing(query), expected, "{query}");
+        }
+    }
 }

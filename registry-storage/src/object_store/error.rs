@@ -112,7 +112,8 @@ impl StoreFailure {
         match &self.reason {
             Reason::Answer(answer) => match answer.status {
                 408 | 409 | 429 | 500 | 502 | 503 | 504 => Nature::Passing,
-                404 => Nature::Outage,
+                // A listing that is none.
+                200 | 404 => Nature::Outage,
                 507 => Nature::Full,
                 _ => Nature::Lasting,
             },
@@ -217,6 +218,7 @@ fn remedy(answer: &Answer) -> Option<String> {
         _ if answer.status == 404 => {
             "this says nothing about the object; is it the address of a store, and of this bucket?"
         }
+        _ if answer.status == 200 => "this is no listing; is it the address of a store?",
         _ if matches!(answer.status, 301 | 302 | 307 | 308) => {
             "the region or the address of the bucket is wrong; correct it"
         }
