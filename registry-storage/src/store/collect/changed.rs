@@ -2,7 +2,8 @@
 //!
 //! A new grant and a delete of a manifest mark their repository. A cycle takes the mark **before** it lists what the
 //! repository has, and removes it if nothing is left to do, unless it was set anew meanwhile. A mark is set **after** the
-//! write that it is about, so a write that finds it set was there before the listing. A mark that is lost, because a process
+//! write that it is about, so a write that finds it set was there before the listing. On a disk a push of a manifest sets it in
+//! the same step, and what a cycle without a grace removes at once depends on that. Otherwise a mark that is lost, because a process
 //! died in between, only means that the pass over all repositories finds what is left.
 
 use registry_core::{Error, RepositoryName, Timestamp};

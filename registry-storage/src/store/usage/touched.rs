@@ -1,7 +1,8 @@
 //! Repositories in which a push made something visible that gives the collector nothing to do: a tag, or a manifest whose
 //! blobs were there.
 //!
-//! They are in memory until the next cycle marks them as changed, because a mark would cost each push to a bucket a request.
+//! They are in memory until the next cycle marks them as changed, because a mark would cost each push to a bucket a request. On a
+//! disk a push sets the mark together with a new manifest anyway.
 //! What a process that is killed forgets is counted with the next change, or by the pass over all repositories.
 
 use std::collections::BTreeSet;
