@@ -92,20 +92,30 @@ impl Bucket {
         self.client().map_err(|cause| self.unusable().because(cause))
     }
 
-    /// Asks the bucket for a key, so that a start says at once what is wrong with it. With `wait`, asks until what may
-    /// pass has passed: a service that is down, or a bucket that is created later.
+    /// Asks the bucket for a key, so that a start says at once what is wrong with it, and tries what `store` needs of the
+    /// service if it will be written to. With `wait`, does so until what may pass has passed: a service that is down, or a
+    /// bucket that is created later.
     ///
     /// # Errors
-    /// What is wrong with the bucket, the access key or the way to the service.
-    pub(crate) async fn reach(&self, backend: &ObjectStoreBackend, wait: bool) -> Result<(), Failure> {
+    /// What is wrong with the bucket, the access key or the way to the service, and what the service does not keep.
+    pub(crate) async fn reach(
+        &self,
+        backend: &ObjectStoreBackend,
+        store: Option<&dyn Maintenance>,
+        wait: bool,
+    ) -> Result<(), Failure> {
         let mut pauses = [1, 2, 5].into_iter();
         loop {
-            let failure = match backend.probe().await {
-                Ok(()) => return Ok(()),
-                Err(error) if wait && error.code() == ErrorCode::Unavailable => {
-                    self.unusable().because(error)
-                }
-                Err(error) => return Err(self.unusable().because(error)),
+            let reached = match (backend.probe().await, store) {
+                (Ok(()), Some(store)) => self.try_promises(backend, store).await,
+                (reached, _) => reached.map_err(|error| self.unanswered(error)),
+            };
+            let failure = match reached {
+                Err(Unusable {
+                    failure,
+                    may_pass: true,
+                }) if wait => failure,
+                reached => return reached.map_err(|unusable| unusable.failure),
             };
             tracing::warn!("waiting until the bucket can be used: {failure}");
             tokio::time::sleep(pauses.next().map_or(LONGEST_PAUSE, Duration::from_secs)).await;
@@ -114,6 +124,13 @@ impl Bucket {
 
     fn unusable(&self) -> Failure {
         Failure::new(format!("cannot use {self}"))
+    }
+
+    fn unanswered(&self, error: Error) -> Unusable {
+        Unusable {
+            may_pass: may_pass(&error),
+            failure: self.unusable().because(error),
+        }
     }
 
     /// Tries what the registry needs of the service, unless that was done before. What is there of the distribution registry, and
@@ -126,19 +143,34 @@ impl Bucket {
         backend: &ObjectStoreBackend,
         store: &dyn Maintenance,
     ) -> Result<(), Failure> {
-        let asked = |error: Error| self.unusable().because(error);
+        let tried = self.try_promises(backend, store).await;
+        tried.map_err(|unusable| unusable.failure)
+    }
+
+    async fn try_promises(
+        &self,
+        backend: &ObjectStoreBackend,
+        store: &dyn Maintenance,
+    ) -> Result<(), Unusable> {
+        let asked = |error: Error| self.unanswered(error);
         let now = SystemClock.now();
         if backend.was_probed(now).await.map_err(asked)? || store.is_unadopted().await.map_err(asked)? {
             return Ok(());
         }
         let begun = Instant::now();
         backend.probe_promises(now).await.map_err(|error| match error {
-            ProbeError::Unanswered(promise, error) => Failure::new(format!(
-                "cannot use {self}: a request of the probe {:?}, which tries what a registry needs of a bucket, failed",
-                promise.name()
-            ))
-            .because(error),
-            error => self.unusable().because(error),
+            ProbeError::Unanswered(promise, error) => Unusable {
+                may_pass: may_pass(&error),
+                failure: Failure::new(format!(
+                    "cannot use {self}: a request of the probe {:?}, which tries what a registry needs of a bucket, failed",
+                    promise.name()
+                ))
+                .because(error),
+            },
+            error => Unusable {
+                may_pass: false,
+                failure: self.unusable().because(error),
+            },
         })?;
         tracing::info!(
             bucket = %self,
@@ -157,6 +189,16 @@ impl Bucket {
             Service::Azure(options) => ObjectStoreBackend::azure(&self.name, &self.prefix, options),
         }
     }
+}
+
+/// Why a bucket cannot be used, and whether that may pass by itself.
+struct Unusable {
+    failure: Failure,
+    may_pass: bool,
+}
+
+fn may_pass(error: &Error) -> bool {
+    error.code() == ErrorCode::Unavailable && !ObjectStoreBackend::is_misconfiguration(error)
 }
 
 impl fmt::Display for Bucket {

@@ -120,11 +120,10 @@ impl OpenStorage {
             }
             StorageLocation::Bucket(bucket) => {
                 let backend = bucket.open()?;
-                bucket.reach(&backend, wait).await?;
                 let store = store(backend.clone(), configuration);
-                if !maintenance.read_only.enabled {
-                    bucket.require_promises(&backend, &*store).await?;
-                }
+                let is_written = !maintenance.read_only.enabled;
+                let written: Option<&dyn Maintenance> = if is_written { Some(&*store) } else { None };
+                bucket.reach(&backend, written, wait).await?;
                 Ok(Self::over(store, configuration, applied, true))
             }
             StorageLocation::Folder(root) => {

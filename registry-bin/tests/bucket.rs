@@ -123,6 +123,12 @@ fn while_the_bucket_is_gone_nothing_is_said_to_be_absent() {
 #[test]
 fn a_bucket_that_is_not_there_yet_is_waited_for_if_that_is_asked() {
     let bucket = BucketServer::start();
+    // Right after the start, and in the middle of the probe.
+    for number in 50..53 {
+        bucket
+            .faults()
+            .fault_at(number, S3Fault::Answer(404, "NoSuchBucket"));
+    }
     bucket
         .faults()
         .fault_from_now_on(Some(S3Fault::Answer(404, "NoSuchBucket")));
@@ -136,7 +142,7 @@ fn a_bucket_that_is_not_there_yet_is_waited_for_if_that_is_asked() {
     });
     let output = server.output();
     assert!(
-        output.contains("waiting until the bucket can be used"),
+        output.contains("waiting until the bucket can be used") && output.contains("a request of the probe"),
         "{output}"
     );
     Repository::new(server.address(), "late/image").push_image("latest", "a");

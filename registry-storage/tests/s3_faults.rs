@@ -322,7 +322,8 @@ async fn a_listing_that_is_none_is_not_an_empty_one() {
         assert_eq!(error.code(), ErrorCode::Unavailable);
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(
-            cause.contains("the store answered 200 InternalError") && cause.contains("this is no listing"),
+            cause.contains("the store answered 200 InternalError")
+                && cause.contains("no store answers like this"),
             "{cause}"
         );
     }
@@ -330,15 +331,23 @@ async fn a_listing_that_is_none_is_not_an_empty_one() {
     assert_eq!(backend.list(&key, None, 10).await.unwrap().len(), 1);
 }
 
-/// Answers of 404 that say nothing about an object: the bucket is gone, or the access key (versitygw), or a proxy answers.
-const NOT_THERE: [S3Fault; 3] = [
+/// Answers that say nothing about an object: the bucket is gone, or the access key (versitygw answers 404), a right or the
+/// address, or a proxy answers.
+const SAYING_NOTHING: [S3Fault; 10] = [
     S3Fault::Answer(404, "NoSuchBucket"),
     S3Fault::Answer(404, "XAdminUserNotFound"),
     S3Fault::Answer(404, ""),
+    S3Fault::Answer(403, "AccessDenied"),
+    S3Fault::Answer(403, ""),
+    S3Fault::Answer(401, ""),
+    S3Fault::Answer(400, "ExpiredToken"),
+    S3Fault::Answer(301, "PermanentRedirect"),
+    S3Fault::Answer(302, ""),
+    S3Fault::Page,
 ];
 
 #[tokio::test]
-async fn a_bucket_that_is_gone_is_an_outage_and_nothing_is_absent() {
+async fn what_says_nothing_about_an_object_is_an_outage_and_nothing_is_absent() {
     let double = S3Double::start().await.unwrap();
     let backend = double.backend("p").unwrap();
     let key = Key::from_stored("uploads/a");
@@ -361,7 +370,7 @@ async fn a_bucket_that_is_gone_is_an_outage_and_nothing_is_absent() {
         .unwrap()
         .unwrap();
     let on_version = || Condition::Matches(version.clone());
-    for fault in NOT_THERE {
+    for fault in SAYING_NOTHING {
         double.faults().fault_from_now_on(Some(fault));
         for (call, error) in [
             ("get", backend.get(&key).await.err()),
@@ -479,29 +488,34 @@ async fn an_empty_entity_tag_is_no_version() {
     let double = S3Double::start().await.unwrap();
     let backend = double.backend("p").unwrap();
     let key = Key::from_stored("uploads/a");
-    let empty = S3Fault::Tag("\"\"");
-    // The write, and the first look at what was written.
-    double.faults().fault_after(0, empty);
-    double.faults().fault_after(1, empty);
-    let created = put(&backend, &key, &value("a"), Condition::Absent)
-        .await
-        .unwrap()
-        .unwrap();
-    double.faults().fault_after(0, empty);
-    assert_eq!(backend.get(&key).await.unwrap().unwrap().version, created);
-    double.faults().fault_after(0, empty);
-    let stat = backend.transact(Durability::Synced, StatOf(key.clone())).await;
-    assert_eq!(stat.unwrap().unwrap().version, created);
-    let updated = put(&backend, &key, &value("b"), Condition::Matches(created)).await;
-    assert!(updated.unwrap().is_some());
+    // Empty, or missing.
+    for tag in ["\"\"", ""] {
+        let key = Key::from_stored(&format!("uploads/{}", tag.len()));
+        let empty = S3Fault::Tag(tag);
+        // The write, and the first look at what was written.
+        double.faults().fault_after(0, empty);
+        double.faults().fault_after(1, empty);
+        let created = put(&backend, &key, &value("a"), Condition::Absent)
+            .await
+            .unwrap()
+            .unwrap();
+        double.faults().fault_after(0, empty);
+        assert_eq!(backend.get(&key).await.unwrap().unwrap().version, created);
+        double.faults().fault_after(0, empty);
+        let stat = backend.transact(Durability::Synced, StatOf(key.clone())).await;
+        assert_eq!(stat.unwrap().unwrap().version, created);
+        let updated = put(&backend, &key, &value("b"), Condition::Matches(created)).await;
+        assert!(updated.unwrap().is_some());
+    }
     // It is not read for ever.
+    put(&backend, &key, &value("c"), Condition::Absent).await.unwrap();
     for tag in ["\"\"", "W/\"\"", ""] {
         double.faults().fault_from_now_on(Some(S3Fault::Tag(tag)));
         let before = double.faults().requests();
         backend.get(&key).await.unwrap_err();
         let stat = backend.transact(Durability::Synced, StatOf(key.clone())).await;
         stat.unwrap_err();
-        put(&backend, &key, &value("c"), Condition::Absent)
+        put(&backend, &key, &value("d"), Condition::Absent)
             .await
             .unwrap_err();
         assert!(double.faults().requests() - before < 20, "{tag}");

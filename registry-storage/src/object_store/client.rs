@@ -3,6 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
@@ -34,18 +36,32 @@ impl HttpService for Client {
     /// library gets as much as it may keep.
     ///
     /// To the library, a success without entries is an empty listing, whatever else it is, such as an error or a login
-    /// page. Whoever believes that deletes what the missing records name, so it is an [`Answer`] as an error, too.
+    /// page. Whoever believes that deletes what the missing records name, so it is an [`Answer`] as an error, too. So is
+    /// a page instead of an object, or as the answer to a write.
+    ///
+    /// The library fails if a success has no entity tag. It is an empty one here, which [`to_version`] knows.
+    ///
+    /// [`to_version`]: super::records::to_version
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let lists = request.uri().query().is_some_and(asks_for_listing);
         let condition = ["if-match", "if-none-match"]
             .into_iter()
             .find(|name| request.headers().contains_key(*name));
-        let response = self.0.execute(request).await?;
+        let mut response = self.0.execute(request).await?;
         let status = response.status();
         if status.is_success() && lists {
             return listing(response).await;
         }
-        if status.is_success() || status.as_u16() == 304 {
+        if status.is_success() && is_page(response.headers()) {
+            let body = beginning(response.into_body()).await?;
+            return Err(refused(Answer::parse(status.as_u16(), &body)));
+        }
+        if status.is_success() {
+            let tag = response.headers_mut().entry(ETAG);
+            tag.or_insert(HeaderValue::from_static("\"\""));
+            return Ok(response);
+        }
+        if status.as_u16() == 304 {
             return Ok(response);
         }
         let (head, body) = response.into_parts();
@@ -58,8 +74,25 @@ impl HttpService for Client {
         if let Some(region) = head.headers.get("x-amz-bucket-region") {
             answer.region = region.to_str().ok().map(str::to_owned);
         }
-        Err(HttpError::new(HttpErrorKind::Unknown, answer))
+        Err(refused(answer))
     }
+}
+
+fn refused(answer: Answer) -> HttpError {
+    HttpError::new(HttpErrorKind::Unknown, answer)
+}
+
+/// Returns whether a success is a page for people, which something between this machine and the store sent. Some stores
+/// guess that content is a page, but what a store sends has fields of its own.
+fn is_page(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_html = kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/html"));
+    let is_of_store = |name: &str| {
+        ["x-amz-", "x-ms-", "x-goog-", "x-guploader"]
+            .iter()
+            .any(|own| name.starts_with(own))
+    };
+    is_html && !headers.keys().any(|name| is_of_store(name.as_str()))
 }
 
 fn asks_for_listing(query: &str) -> bool {
@@ -78,7 +111,7 @@ async fn listing(response: HttpResponse) -> Result<HttpResponse, HttpError> {
         return Ok(HttpResponse::from_parts(head, body.into()));
     }
     let answer = Answer::parse(head.status.as_u16(), &text);
-    Err(HttpError::new(HttpErrorKind::Unknown, answer))
+    Err(refused(answer))
 }
 
 /// Returns whether a document is a listing, and names as much as it says that it does.

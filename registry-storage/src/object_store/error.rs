@@ -16,7 +16,7 @@ pub(super) fn convert(error: object_store::Error) -> Error {
     let failure = StoreFailure::of(&error);
     let converted = match failure.nature() {
         Nature::Passing => Error::from(ErrorCode::Unavailable),
-        Nature::Outage => Error::new(
+        Nature::Outage | Nature::Misconfigured => Error::new(
             ErrorCode::Unavailable,
             "The registry cannot use its storage; its log says why.",
         ),
@@ -29,6 +29,12 @@ pub(super) fn convert(error: object_store::Error) -> Error {
 /// Returns the one line that says what failed, to be the cause of an error.
 pub(super) fn failure(error: &object_store::Error) -> impl std::error::Error + Send + Sync + 'static {
     StoreFailure::of(error)
+}
+
+/// Returns whether a failure of a store waits for somebody who corrects an access key, a right or an address.
+pub(super) fn is_misconfiguration(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<StoreFailure>());
+    cause.is_some_and(|failure| failure.nature() == Nature::Misconfigured)
 }
 
 /// Returns whether the request may have had an effect although it failed.
@@ -69,6 +75,9 @@ enum Nature {
     Passing,
     /// What the store keeps for the registry is not there, so that nothing can be said about what it has.
     Outage,
+    /// The store cannot be used like this: the access key is refused, the address is wrong, what answers is no store.
+    /// Nothing can be said about what it has, and somebody may mend it without a word to the registry.
+    Misconfigured,
     /// The store takes no more.
     Full,
     /// It stays until somebody changes something.
@@ -112,8 +121,11 @@ impl StoreFailure {
         match &self.reason {
             Reason::Answer(answer) => match answer.status {
                 408 | 409 | 429 | 500 | 502 | 503 | 504 => Nature::Passing,
-                // A listing that is none.
-                200 | 404 => Nature::Outage,
+                404 => Nature::Outage,
+                // No store answers with such a success. A key that ended is 400, 401 or 403.
+                200..=299 | 301 | 302 | 303 | 307 | 308 | 401 | 403 => Nature::Misconfigured,
+                // The answer to a `HEAD` has no code.
+                400 if answer.code.is_empty() || remedy(answer).is_some() => Nature::Misconfigured,
                 507 => Nature::Full,
                 _ => Nature::Lasting,
             },
@@ -122,7 +134,7 @@ impl StoreFailure {
             #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
             Reason::Connection(failure) if failure.may_pass() => Nature::Passing,
             #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-            Reason::Connection(_) => Nature::Lasting,
+            Reason::Connection(_) => Nature::Misconfigured,
             Reason::Other(_) => Nature::Lasting,
         }
     }
@@ -218,8 +230,10 @@ fn remedy(answer: &Answer) -> Option<String> {
         _ if answer.status == 404 => {
             "this says nothing about the object; is it the address of a store, and of this bucket?"
         }
-        _ if answer.status == 200 => "this is no listing; is it the address of a store?",
-        _ if matches!(answer.status, 301 | 302 | 307 | 308) => {
+        _ if (200..300).contains(&answer.status) => {
+            "no store answers like this; is it the address of a store?"
+        }
+        _ if matches!(answer.status, 301 | 302 | 303 | 307 | 308) => {
             "the region or the address of the bucket is wrong; correct it"
         }
         _ => return None,

@@ -150,6 +150,13 @@ impl ObjectStoreBackend {
         self
     }
 
+    /// Returns whether a failure of a bucket waits for somebody who corrects an access key, a right or an address. Others
+    /// may pass by themselves if their code is [`Unavailable`](registry_core::ErrorCode::Unavailable).
+    #[must_use]
+    pub fn is_misconfiguration(error: &Error) -> bool {
+        error::is_misconfiguration(error)
+    }
+
     /// Sets where the store is, without secrets.
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     fn at(mut self, address: String) -> Self {

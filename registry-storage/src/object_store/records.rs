@@ -36,7 +36,7 @@ impl ObjectStoreBackend {
                 return Ok(Some(VersionedRecord::new(value, version)));
             }
         }
-        Err(Error::internal(NoVersion))
+        Err(no_version())
     }
 
     pub(super) async fn stat_record(&self, key: &Key) -> Result<Option<Stat>, Error> {
@@ -51,7 +51,7 @@ impl ObjectStoreBackend {
                 return Ok(Some(Stat { version, size }));
             }
         }
-        Err(Error::internal(NoVersion))
+        Err(no_version())
     }
 
     /// Asks what an object is that is not empty, by reading its first byte. That costs as much as a `HEAD`, whose answer
@@ -87,7 +87,7 @@ impl ObjectStoreBackend {
     ) -> Result<Option<Version>, Error> {
         let path = self.path(key.as_str())?;
         let mode = put_mode(&condition);
-        let mut error = Error::internal(NoVersion);
+        let mut error = no_version();
         for back_off in BACK_OFFS {
             wait(back_off).await;
             let request = self
@@ -98,7 +98,7 @@ impl ObjectStoreBackend {
                 Ok(result) => match to_version(result.e_tag, result.version) {
                     Some(version) => return Ok(Some(version)),
                     // It was written, and the store's answer to a read has a version.
-                    None => (Error::from(ErrorCode::Unavailable).with_cause(NoVersion), false),
+                    None => (no_version(), false),
                 },
                 Err(error @ StoreError::AlreadyExists { .. }) if condition == Condition::Absent => {
                     (collision(&error), true)
@@ -203,6 +203,11 @@ struct NotInOrder;
 #[derive(Debug, thiserror::Error)]
 #[error("the object store gave an object no entity tag, so nothing can be compared; use another store")]
 struct NoVersion;
+
+/// Some stores give no entity tag beside an overwrite, so it may pass.
+fn no_version() -> Error {
+    Error::from(ErrorCode::Unavailable).with_cause(NoVersion)
+}
 
 /// A write that the store refused because of another one, which cannot be seen.
 fn collision(error: &StoreError) -> Error {

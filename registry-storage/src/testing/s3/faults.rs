@@ -2,7 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::testing::storage_conformance::Random;
+
+/// How long a key is closed to another write by [`S3Faults::one_write_a_second`].
+const BETWEEN_WRITES: Duration = Duration::from_secs(1);
+
+/// The longest [`S3Fault::Delay`] of [`S3Faults::at_random`], in milliseconds.
+const LONGEST_DELAY_MILLIS: usize = 300;
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +20,8 @@ pub enum S3Fault {
     Status(u16),
     /// It has no effect and is answered with this status and this code.
     Answer(u16, &'static str),
+    /// It has no effect and is answered with 200, an entity tag and a page for people, as by a proxy in between.
+    Page,
     /// It has its effect, and the connection is cut instead of an answer.
     LoseAnswer,
     /// It has its effect, but is answered with 500.
@@ -37,6 +47,45 @@ struct Plan {
     lasting: Option<S3Fault>,
     seen: Vec<String>,
     ignores_conditions: bool,
+    at_random: Option<(Random, usize)>,
+    written: Option<BTreeMap<String, Instant>>,
+}
+
+impl Plan {
+    /// Returns the fault of a request by chance.
+    fn chance(&mut self, request: &str) -> Option<S3Fault> {
+        let (random, percent) = self.at_random.as_mut()?;
+        if random.below(100) >= *percent {
+            return None;
+        }
+        Some(match random.below(7) {
+            0 => S3Fault::Status(503),
+            1 => S3Fault::Status(500),
+            // Two writers met.
+            2 if request.starts_with("PUT") => S3Fault::Status(409),
+            2 => S3Fault::Answer(429, "TooManyRequests"),
+            3 => S3Fault::LoseAnswer,
+            4 => S3Fault::LieAboutFailure,
+            5 => S3Fault::CutBody,
+            _ => S3Fault::Delay(Duration::from_millis(random.below(LONGEST_DELAY_MILLIS) as u64)),
+        })
+    }
+
+    /// Returns whether a request writes an object that was written a moment ago.
+    fn is_too_soon(&mut self, request: &str) -> bool {
+        let (Some(written), Some(key)) = (&mut self.written, request.strip_prefix("PUT ")) else {
+            return false;
+        };
+        let now = Instant::now();
+        let is_too_soon = |at: &Instant| now.duration_since(*at) < BETWEEN_WRITES;
+        written.retain(|_, at| is_too_soon(at));
+        // A part is no write of its object.
+        if key.contains('?') || written.contains_key(key) {
+            return !key.contains('?');
+        }
+        written.insert(key.to_owned(), now);
+        false
+    }
 }
 
 impl S3Faults {
@@ -60,6 +109,17 @@ impl S3Faults {
         self.change(|plan| plan.ignores_conditions = true);
     }
 
+    /// Gives this share of all requests, in percent, a fault of any kind that passes; 0 ends that. The seed repeats the
+    /// sequence of faults, not that of the requests.
+    pub fn at_random(&self, seed: u64, percent: usize) {
+        self.change(|plan| plan.at_random = Some((Random::new(seed), percent)));
+    }
+
+    /// Refuses to write an object that was written less than a second ago, as Google Cloud Storage does: 429.
+    pub fn one_write_a_second(&self) {
+        self.change(|plan| plan.written = Some(BTreeMap::new()));
+    }
+
     pub(super) fn ignores_conditions(&self) -> bool {
         self.change(|plan| plan.ignores_conditions)
     }
@@ -81,8 +141,13 @@ impl S3Faults {
         self.change(|plan| {
             let number = plan.requests;
             plan.requests += 1;
+            let mut fault = plan.at.remove(&number).or(plan.lasting);
+            fault = fault.or_else(|| plan.chance(&request));
+            if fault.is_none() && plan.is_too_soon(&request) {
+                fault = Some(S3Fault::Answer(429, "SlowDown"));
+            }
             plan.seen.push(request);
-            plan.at.remove(&number).or(plan.lasting)
+            fault
         })
     }
 

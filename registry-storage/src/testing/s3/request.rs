@@ -32,6 +32,7 @@ pub(super) async fn serve(state: Arc<S3State>, request: Request<Incoming>) -> io
     match fault {
         Some(S3Fault::Status(status)) => return Ok(whole(refuse((status, code_of(status))))),
         Some(S3Fault::Answer(status, code)) => return Ok(whole(refuse_at_length((status, code)))),
+        Some(S3Fault::Page) => return Ok(page()),
         Some(S3Fault::Delay(time)) => tokio::time::sleep(time).await,
         _ => {}
     }
@@ -49,6 +50,18 @@ pub(super) async fn serve(state: Arc<S3State>, request: Request<Incoming>) -> io
         _ if head.method == Method::HEAD => Ok(answer.map(|_| Empty::new().map_err(|e| match e {}).boxed())),
         _ => Ok(whole(answer)),
     }
+}
+
+fn page() -> Sent {
+    let mut answer = Response::new(Full::from("<html><body>Sign in</body></html>"));
+    let fields = answer.headers_mut();
+    fields.insert(
+        "content-type",
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    fields.insert("etag", HeaderValue::from_static("\"page\""));
+    fields.insert("last-modified", HeaderValue::from_static(DATE));
+    whole(answer)
 }
 
 fn code_of(status: u16) -> &'static str {
