@@ -133,3 +133,20 @@ fn a_bucket_is_tried_once() {
     assert_eq!(probes(), 0);
     drop((first, second));
 }
+
+/// Google Cloud Storage answers 429 if one object is written more than about once a second.
+#[test]
+fn a_store_that_takes_one_write_of_an_object_in_a_second_takes_pushes() {
+    let bucket = BucketServer::start();
+    let server = Server::on_bucket(&bucket);
+    bucket.faults().one_write_a_second();
+    let repository = Repository::new(server.address(), "replicas/slow");
+    let content: Vec<u8> = (0..FIRST).map(|at| (at * 37 % 251) as u8).collect();
+    let digest = repository.push_blob(&content);
+    let images = ["a", "b"].map(|seed| repository.push_image("latest", seed));
+    assert!(repository.get(&format!("blobs/{digest}")).body == content);
+    let pulled = repository.get("manifests/latest");
+    pulled.expect_header("Docker-Content-Digest", &images[1].digest);
+    let deleted = repository.delete(&format!("manifests/{}", images[1].digest));
+    deleted.expect_status(202);
+}

@@ -58,4 +58,10 @@ impl BucketServer {
     pub(crate) fn url(&self) -> &str {
         self.double.url()
     }
+
+    /// Returns the keys of its objects that begin with `prefix`.
+    pub(crate) fn keys_below(&self, prefix: &str) -> Vec<String> {
+        let objects = self.double.objects().into_keys();
+        objects.filter(|key| key.starts_with(prefix)).collect()
+    }
 }
