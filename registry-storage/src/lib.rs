@@ -87,6 +87,7 @@ mod bytes_name;
 pub mod chain;
 mod clock;
 mod collector;
+pub mod copy;
 #[cfg(all(feature = "filesystem", unix))]
 pub mod distribution;
 #[cfg(all(feature = "filesystem", unix))]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+use crate::copy::NotCopied;
 #[cfg(all(feature = "filesystem", unix))]
 use crate::distribution::{AdoptReport, Defect};
 #[cfg(all(feature = "layout", unix))]
@@ -67,6 +68,8 @@ pub enum Finding {
     /// Something was not written to an image layout, or not read from one.
     #[cfg(all(feature = "layout", unix))]
     LeftOut(LeftOut),
+    /// Something was not copied from one store to another.
+    NotCopied(NotCopied),
 }
 
 impl fmt::Display for Finding {
@@ -77,6 +80,7 @@ impl fmt::Display for Finding {
             Self::NotAdopted(defect) => write!(f, "not adopted: {defect}"),
             #[cfg(all(feature = "layout", unix))]
             Self::LeftOut(left_out) => left_out.fmt(f),
+            Self::NotCopied(not_copied) => not_copied.fmt(f),
         }
     }
 }

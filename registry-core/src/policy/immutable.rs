@@ -22,7 +22,9 @@ pub struct ImmutableTagRule {
 }
 
 impl ImmutableTagRule {
-    pub(crate) fn covers(&self, repository: &RepositoryName, tag: &Tag) -> bool {
+    /// Returns whether a tag of a repository never moves because of this rule.
+    #[must_use]
+    pub fn covers(&self, repository: &RepositoryName, tag: &Tag) -> bool {
         let matches = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
         matches(&self.repositories, repository.as_str()) && matches(&self.tags, tag.as_str())
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use registry_core::quota::Quota;
 use registry_core::retention::{Retention, Verdicts};
-use registry_core::storage::RepositoryDeleted;
+use registry_core::storage::{Page, PageRequest, RepositoryDeleted};
 use registry_core::{Digest, Error, RepositoryName, Storage, Timestamp};
 
 #[cfg(all(feature = "filesystem", unix))]
@@ -312,6 +312,17 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// # Errors
     /// Those of the medium.
     async fn next_repository(&self, after: Option<&RepositoryName>) -> Result<Option<RepositoryName>, Error>;
+
+    /// Lists the digests of the manifests of a repository, those without a tag too, in the order of their records. A page may have
+    /// fewer items than its limit, even none, although more follow; `next` is opaque. An unknown repository has none.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    async fn list_manifests(
+        &self,
+        repository: &RepositoryName,
+        page: PageRequest,
+    ) -> Result<Page<Digest>, Error>;
 
     /// Waits until a sweep may make room for writes that are refused for lack of space. Cancel safe.
     async fn sweep_wanted(&self);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use registry_core::quota::Quota;
 use registry_core::retention::{Retention, Verdicts};
-use registry_core::storage::RepositoryDeleted;
+use registry_core::storage::{Page, PageRequest, RepositoryDeleted};
 use registry_core::{Digest, Error, RepositoryName, Timestamp};
 
 use super::Maintenance;
@@ -161,6 +161,14 @@ impl<B: Backend> Maintenance for Store<B> {
 
     async fn next_repository(&self, after: Option<&RepositoryName>) -> Result<Option<RepositoryName>, Error> {
         self.next_in_order(after).await
+    }
+
+    async fn list_manifests(
+        &self,
+        repository: &RepositoryName,
+        page: PageRequest,
+    ) -> Result<Page<Digest>, Error> {
+        self.page_of_manifests(repository, page).await
     }
 
     async fn sweep_wanted(&self) {

@@ -7,6 +7,7 @@ use registry_core::{Descriptor, Digest, Error, ErrorCode, RepositoryName, Tag};
 use super::Store;
 use crate::backend::{Backend, LIST_LIMIT};
 use crate::key::Key;
+use crate::key_kind::KeyKind;
 use crate::record::state_of_size;
 
 /// The maximum number of backend listings for one page, unless its limit needs more; most of their records may be
@@ -64,6 +65,29 @@ impl<B: Backend> ListStorage for Store<B> {
 }
 
 impl<B: Backend> Store<B> {
+    /// Lists the digests of the manifests of a repository, with and without tags, in the order of their keys.
+    pub(crate) async fn page_of_manifests(
+        &self,
+        repository: &RepositoryName,
+        page: PageRequest,
+    ) -> Result<Page<Digest>, Error> {
+        let prefix = Key::manifests(repository);
+        let after = page.last.as_ref().map(|last| prefix.join(last));
+        let visible = self.list_visible(&prefix, after, page.limit).await?;
+        let is_full = visible.items.len() >= page.limit;
+        let last = visible.items.last().filter(|_| is_full);
+        let next = match last {
+            Some(last) => last.after(&prefix),
+            None => visible.next.and_then(|key| Key::from_stored(&key).after(&prefix)),
+        };
+        let digest = |key: &Key| match KeyKind::of(key)? {
+            KeyKind::Manifest(_, digest) => Some(digest),
+            _ => None,
+        };
+        let items = visible.items.iter().filter_map(digest).collect();
+        Ok(Page { items, next })
+    }
+
     /// Lists the names that follow `prefix` in the keys of records that readers see.
     pub(super) async fn list_names<T>(
         &self,

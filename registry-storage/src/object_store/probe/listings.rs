@@ -21,15 +21,13 @@ const MOST_PAGES: usize = 20;
 
 impl Probe<'_> {
     pub(super) async fn listings(&self) -> Result<(), ProbeError> {
-        let writes = stream::iter(NAMES.iter().rev()).map(async |name| {
-            let key = self.key(&format!("list/{name}"));
-            self.must_write(Promise::Listings, &key, &value(), &Condition::Absent)
-                .await
-        });
-        writes
-            .buffered(NAMES.len())
-            .try_for_each(async |_| Ok(()))
-            .await?;
+        let writes: Vec<_> = NAMES
+            .into_iter()
+            .rev()
+            .map(|name| self.write_listed(name))
+            .collect();
+        let writes = stream::iter(writes).buffered(NAMES.len());
+        writes.try_collect::<()>().await?;
         let listed = self.list(Promise::Listings, None, 1000).await?;
         let mut sorted = listed.clone();
         sorted.sort_unstable();
@@ -50,20 +48,27 @@ impl Probe<'_> {
             return Err(ProbeError::broken(Promise::Order, found));
         }
         self.pages().await?;
-        let deletes = stream::iter(NAMES).map(async |name| {
-            let key = self.key(&format!("list/{name}"));
-            self.delete(Promise::Listings, &key).await
-        });
-        deletes
-            .buffered(NAMES.len())
-            .try_for_each(async |()| Ok(()))
-            .await?;
+        let deletes: Vec<_> = NAMES.into_iter().map(|name| self.delete_listed(name)).collect();
+        let deletes = stream::iter(deletes).buffered(NAMES.len());
+        deletes.try_collect::<()>().await?;
         let listed = self.list(Promise::Listings, None, 1000).await?;
         if !listed.is_empty() {
             let found = format!("a listing right after deletes still showed {}", listed.join(" "));
             return Err(ProbeError::broken(Promise::Listings, found));
         }
         Ok(())
+    }
+
+    async fn write_listed(&self, name: &str) -> Result<(), ProbeError> {
+        let key = self.key(&format!("list/{name}"));
+        self.must_write(Promise::Listings, &key, &value(), &Condition::Absent)
+            .await
+            .map(drop)
+    }
+
+    async fn delete_listed(&self, name: &str) -> Result<(), ProbeError> {
+        let key = self.key(&format!("list/{name}"));
+        self.delete(Promise::Listings, &key).await
     }
 
     /// Listings continue after each key, and after one that is gone.
