@@ -4,6 +4,11 @@
 
 use registry_storage::ObjectStoreBackend;
 
+#[path = "support/any_s3.rs"]
+mod any_s3;
+#[cfg(feature = "azure")]
+#[path = "support/azurite.rs"]
+mod azurite;
 #[path = "support/versitygw.rs"]
 mod gateway;
 #[path = "../examples/backend/maps.rs"]
@@ -39,6 +44,34 @@ mod s3 {
     }
 
     registry_storage::backend_conformance_tests!(start);
+}
+
+#[cfg(feature = "gcs")]
+mod gcs {
+    use super::*;
+    use registry_storage::testing::S3Double;
+
+    async fn start() -> (ObjectStoreBackend, S3Double) {
+        let double = S3Double::start().await.unwrap();
+        (double.gcs_backend("a/prefix").unwrap(), double)
+    }
+
+    registry_storage::backend_conformance_tests!(start);
+}
+
+/// `AZURITE=/path/to/azurite-blob cargo test -- --ignored azurite`.
+#[cfg(feature = "azure")]
+mod azurite_kit {
+    use super::azurite::start;
+
+    registry_storage::backend_conformance_tests!(start, ignore = "needs AZURITE=/path/to/azurite-blob");
+}
+
+/// `S3_TEST_ENDPOINT=… S3_TEST_BUCKET=… AWS_ACCESS_KEY_ID=… cargo test -- --ignored any_s3`.
+mod any_s3_kit {
+    use super::any_s3::start;
+
+    registry_storage::backend_conformance_tests!(start, ignore = "needs S3_TEST_ENDPOINT and S3_TEST_BUCKET");
 }
 
 /// A bucket by others: `VERSITYGW=/path/to/versitygw cargo test -- --ignored versitygw`.

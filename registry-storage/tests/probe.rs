@@ -7,6 +7,11 @@ use registry_storage::testing::S3Double;
 use registry_storage::testing::s3::S3Fault;
 use registry_storage::{ObjectStoreBackend, ProbeError, Promise};
 
+#[path = "support/any_s3.rs"]
+mod any_s3;
+#[cfg(feature = "azure")]
+#[path = "support/azurite.rs"]
+mod azurite;
 #[path = "support/versitygw.rs"]
 mod gateway;
 
@@ -129,4 +134,49 @@ async fn versitygw_passes_each_time() {
         backend.probe_promises(NOW).await.unwrap();
     }
     assert!(backend.was_probed(NOW).await.unwrap());
+}
+
+/// The conditions of Google Cloud Storage are on generations.
+#[cfg(feature = "gcs")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dialect_of_google_passes() {
+    let double = S3Double::start().await.unwrap();
+    double
+        .gcs_backend("a")
+        .unwrap()
+        .probe_promises(NOW)
+        .await
+        .unwrap();
+    double.faults().ignore_conditions();
+    let backend = double.gcs_backend("b").unwrap();
+    let error = backend.probe_promises(NOW).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ProbeError::Broken {
+                promise: Promise::Create,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[cfg(feature = "azure")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs AZURITE=/path/to/azurite-blob"]
+async fn azurite_passes_each_time() {
+    let (backend, ()) = azurite::start().await;
+    for _ in 0..20 {
+        backend.probe_promises(NOW).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs S3_TEST_ENDPOINT and S3_TEST_BUCKET"]
+async fn any_s3_passes_each_time() {
+    let (backend, ()) = any_s3::start().await;
+    for _ in 0..20 {
+        backend.probe_promises(NOW).await.unwrap();
+    }
 }

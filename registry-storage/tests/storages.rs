@@ -9,6 +9,11 @@ use registry_storage::testing::Faulty;
 use registry_storage::testing::faulty::Fault;
 use registry_storage::testing::storage_conformance::{Random, Subject};
 
+#[path = "support/any_s3.rs"]
+mod any_s3;
+#[cfg(feature = "azure")]
+#[path = "support/azurite.rs"]
+mod azurite;
 #[path = "support/versitygw.rs"]
 mod gateway;
 
@@ -94,6 +99,50 @@ mod s3 {
     }
 
     registry_storage::storage_conformance_tests!(s3);
+}
+
+#[cfg(feature = "gcs")]
+mod gcs {
+    use super::*;
+    use registry_storage::testing::S3Double;
+
+    async fn gcs() -> Subject {
+        let double = S3Double::start().await.unwrap();
+        let backend = Arc::new(Faulty::new(double.gcs_backend("a/prefix").unwrap()));
+        Subject::over(Arc::clone(&backend))
+            .with_faults(backend)
+            .with_kept(double)
+    }
+
+    registry_storage::storage_conformance_tests!(gcs);
+}
+
+/// `AZURITE=/path/to/azurite-blob cargo test -- --ignored azurite`.
+#[cfg(feature = "azure")]
+mod azurite_kit {
+    use super::*;
+
+    async fn container() -> Subject {
+        let backend = Arc::new(Faulty::new(azurite::start().await.0));
+        Subject::over(Arc::clone(&backend)).with_faults(backend)
+    }
+
+    registry_storage::storage_conformance_tests!(container, ignore = "needs AZURITE=/path/to/azurite-blob");
+}
+
+/// `S3_TEST_ENDPOINT=… S3_TEST_BUCKET=… AWS_ACCESS_KEY_ID=… cargo test -- --ignored any_s3`.
+mod any_s3_kit {
+    use super::*;
+
+    async fn bucket() -> Subject {
+        let backend = Arc::new(Faulty::new(any_s3::start().await.0));
+        Subject::over(Arc::clone(&backend)).with_faults(backend)
+    }
+
+    registry_storage::storage_conformance_tests!(
+        bucket,
+        ignore = "needs S3_TEST_ENDPOINT and S3_TEST_BUCKET"
+    );
 }
 
 /// A bucket by others: `VERSITYGW=/path/to/versitygw cargo test -- --ignored versitygw`.

@@ -94,6 +94,9 @@ impl ObjectStoreBackend {
             .with_retry(retries())
             .with_http_connector(Connector::default())
             .build()?;
-        Ok(Self::new(store, prefix)?.at(address))
+        Ok(Self {
+            lists_only_below: true,
+            ..Self::new(store, prefix)?.at(address)
+        })
     }
 }

@@ -55,7 +55,6 @@ impl ObjectStoreBackend {
         let size = parts.iter().map(|part| part.size).sum::<u64>() + tail.len() as u64;
         match self.complete_parts(&path, token(bytes)?, parts, tail).await {
             Ok(()) => Ok(()),
-            Err(error) if names_bad_part(&error) => Err(send_again().with_cause(failure(&error))),
             Err(error) => self.check_completed(&path, size, error).await,
         }
     }
@@ -90,11 +89,14 @@ impl ObjectStoreBackend {
     }
 
     /// An upload that is gone was completed, by a repetition or by a request whose answer was lost, or it was aborted.
-    /// Stores answer such a repetition with 404 (`LocalStack`), 403 (s3s-fs) or 500, so only the object shows which.
+    /// Stores answer such a repetition with 404 (`LocalStack`), 403 (s3s-fs), 500, or that its parts are bad (Azure), so
+    /// only the object shows which.
     async fn check_completed(&self, path: &Path, size: u64, error: StoreError) -> Result<(), Error> {
         match self.look(path).await {
             Ok(Some(object)) if object.size == size => Ok(()),
-            Ok(_) if is_absent_upload(&error) => Err(send_again().with_cause(failure(&error))),
+            Ok(_) if is_absent_upload(&error) || names_bad_part(&error) => {
+                Err(send_again().with_cause(failure(&error)))
+            }
             _ => Err(convert(error)),
         }
     }

@@ -85,6 +85,8 @@ pub struct ObjectStoreBackend {
     patience: Option<Duration>,
     part_memory: PartMemory,
     seen: Arc<SeenBytes>,
+    /// Listings leave out the object whose key is the prefix, as the client of Azure does.
+    lists_only_below: bool,
 }
 
 /// How long one request for a record, or one silence of the store, may last, the store's own retries included.
@@ -137,6 +139,7 @@ impl ObjectStoreBackend {
             address,
             part_memory: PartMemory::new(PART_MEMORY_BYTES),
             seen: Arc::default(),
+            lists_only_below: false,
         }
     }
 

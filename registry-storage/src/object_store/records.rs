@@ -154,8 +154,20 @@ impl ObjectStoreBackend {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, ObjectMeta)>, Error> {
-        let prefix = format!("{}{prefix}", self.root);
         let mut objects: Vec<(String, ObjectMeta)> = Vec::new();
+        // It is left out as if it were a folder.
+        if self.lists_only_below
+            && !prefix.ends_with('/')
+            && after.is_none_or(|after| after < prefix)
+            && !prefix.is_empty()
+        {
+            let object = self.look(&self.path(prefix)?).await?;
+            objects.extend(object.map(|object| (prefix.to_owned(), object)));
+            if objects.len() >= limit {
+                return Ok(objects);
+            }
+        }
+        let prefix = format!("{}{prefix}", self.root);
         let mut page_token = None;
         loop {
             let options = PaginatedListOptions {

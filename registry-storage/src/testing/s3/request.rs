@@ -143,6 +143,7 @@ fn answer(
             let object = bucket.get(key)?;
             let response = Response::builder()
                 .header("etag", &object.tag)
+                .header(GENERATION, object.generation)
                 .header("last-modified", DATE);
             finish(match requested_range(&head.headers, object.content.len())? {
                 None => response
@@ -163,8 +164,8 @@ fn answer(
                 _ if state.faults.ignores_conditions() => WriteCondition::Nothing,
                 condition => condition,
             };
-            let tag = bucket.put(key, body, &condition)?;
-            tagged(&tag)
+            let object = bucket.put(key, body, &condition)?;
+            tagged(&object.tag, Some(object.generation))
         }
         (&Method::DELETE, key, []) => {
             bucket.delete(key);
@@ -189,17 +190,19 @@ fn answer(
                 .parse()
                 .map_err(|_| (400, "InvalidArgument"))?;
             let tag = bucket.put_part(key, value("uploadId"), number, body)?;
-            tagged(&tag)
+            tagged(&tag, None)
         }
         (&Method::POST, key, ["uploadId"]) => {
             let list = part_list(&body)?;
-            let tag = bucket.complete(key, value("uploadId"), &list)?;
+            let object = bucket.complete(key, value("uploadId"), &list)?;
             let document = format!(
                 "<CompleteMultipartUploadResult><Key>{}</Key><ETag>{}</ETag></CompleteMultipartUploadResult>",
                 escape(key),
-                escape(&tag)
+                escape(&object.tag)
             );
-            Ok(xml(&document))
+            let mut answer = xml(&document);
+            answer.headers_mut().insert(GENERATION, object.generation.into());
+            Ok(answer)
         }
         (&Method::DELETE, key, ["uploadId"]) => {
             bucket.abort(key, value("uploadId"))?;
@@ -212,6 +215,9 @@ fn answer(
         _ => Err((501, "NotImplemented")),
     }
 }
+
+/// The field with the generation of an object, which only the client of Google Cloud Storage reads.
+const GENERATION: &str = "x-goog-generation";
 
 /// The time at which all objects were written.
 const DATE: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
@@ -248,6 +254,13 @@ fn part_list(body: &Bytes) -> Result<Vec<(u32, String)>, Refusal> {
 }
 
 fn write_condition(headers: &HeaderMap) -> Result<WriteCondition, Refusal> {
+    if let Some(generation) = text(headers, "x-goog-if-generation-match") {
+        return match generation.parse() {
+            Ok(0) => Ok(WriteCondition::Absent),
+            Ok(generation) => Ok(WriteCondition::IsGeneration(generation)),
+            Err(_) => Err((400, "InvalidArgument")),
+        };
+    }
     match (text(headers, "if-none-match"), text(headers, "if-match")) {
         (None, None) => Ok(WriteCondition::Nothing),
         (Some("*"), None) => Ok(WriteCondition::Absent),
@@ -316,8 +329,12 @@ fn hex(high: u8, low: u8) -> Option<u8> {
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
-fn tagged(tag: &str) -> Result<Answer, Refusal> {
-    finish(Response::builder().header("etag", tag).body(Full::default()))
+fn tagged(tag: &str, generation: Option<u64>) -> Result<Answer, Refusal> {
+    let mut response = Response::builder().header("etag", tag);
+    if let Some(generation) = generation {
+        response = response.header(GENERATION, generation);
+    }
+    finish(response.body(Full::default()))
 }
 
 fn xml(document: &str) -> Answer {
