@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes_name::BytesName;
 use crate::key::Key;
+use crate::recall::Recall;
 
 /// A version of a record. Equal versions of one key mean that nothing was written in between; no version is used twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -390,13 +391,19 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Returns how many bytes after the last part, which ends at `offset`, may stay in the session's record.
     fn tail_limit(&self, offset: u64) -> usize;
 
-    /// Returns whether the session's record must name each part once it is written, because the backend cannot find
-    /// out afterwards which parts exist. Then only the last part may be smaller than [`part_size`](Self::part_size), so
+    /// Returns whether the session's record must name the parts that were written, because the backend cannot find out
+    /// afterwards which parts exist. Then only the last part may be smaller than [`part_size`](Self::part_size), so
     /// [`tail_limit`](Self::tail_limit) is one byte less than it.
     fn must_record_parts(&self) -> bool;
 
     /// Returns whether the parts of unfinished bytes can be read before the bytes are complete.
     fn can_read_staged_bytes(&self) -> bool;
+
+    /// Returns how many parts of `size` bytes one upload writes at once, at least one, each with a writer of its own. One more
+    /// is in memory while it arrives. The default is one.
+    fn parts_at_once(&self, _size: usize) -> usize {
+        1
+    }
 
     /// Reserves memory for a part of `size` bytes. If it is not free, waits for it, or, if parts may be of any size,
     /// returns a small permit at once, so that clients that send slowly do not keep others from sending.
@@ -493,6 +500,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct MemoryPermit {
     size: usize,
+    recall: Option<Recall>,
     #[expect(
         dead_code,
         reason = "it is held, and gives the memory back when it is dropped"
@@ -504,7 +512,24 @@ impl MemoryPermit {
     /// Creates a permit for `size` bytes, which `held` represents.
     #[must_use]
     pub const fn new(size: usize, held: Option<tokio::sync::OwnedSemaphorePermit>) -> Self {
-        Self { size, held }
+        let recall = None;
+        Self { size, recall, held }
+    }
+
+    /// Lets others have it back from a holder that makes no use of it.
+    #[must_use]
+    pub(crate) fn with_recall(mut self, recall: Recall) -> Self {
+        self.recall = Some(recall);
+        self
+    }
+
+    /// Waits until others need the memory more than its holder, who has put `used` bytes into it. May be dropped and called
+    /// again.
+    pub(crate) async fn recalled(&mut self, used: usize) {
+        match &mut self.recall {
+            Some(recall) => recall.wait(used, self.size).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Returns how many bytes the permit is for.

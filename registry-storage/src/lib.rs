@@ -104,6 +104,7 @@ pub mod outbox;
 mod pages;
 mod pull_recorder;
 mod quotas;
+mod recall;
 mod record;
 mod scrubber;
 mod seen_bytes;

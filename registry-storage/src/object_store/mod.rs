@@ -96,7 +96,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const PARALLEL_READS: usize = 16;
 
 /// The default limit of the memory for parts, in bytes.
-const PART_MEMORY_BYTES: usize = 256 * 1024 * 1024;
+const PART_MEMORY_BYTES: usize = 128 * 1024 * 1024;
+
+/// How many parts of an upload are sent at once: with four of 5 MiB, an answer that takes 20 ms costs an upload at most a
+/// fiftieth of a second for each 20 MiB.
+const MOST_PARTS_AT_ONCE: usize = 4;
+
+/// The parts that an upload sends at once take at most 1/`UPLOAD_SHARE_DIVISOR` of the memory for parts, unless it is one.
+const UPLOAD_SHARE_DIVISOR: usize = 4;
+
+/// How long an upload waits for memory before it is taken from another one, and how long that one's client may take for a
+/// sixteenth of a part.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
 
 impl ObjectStoreBackend {
     /// Keeps everything in the memory of this process.
@@ -130,26 +141,29 @@ impl ObjectStoreBackend {
 
     fn over(store: Arc<dyn Objects>, memory: Option<Arc<MemoryStore>>, root: Arc<str>) -> Self {
         let address = store.to_string().into();
+        // A store that never waits needs no limit, nor a runtime with a timer.
+        let waits = memory.is_none();
+        let memory_patience = waits.then_some(MEMORY_PATIENCE);
         Self {
             store,
-            // A store that never waits needs no limit, nor a runtime with a timer.
-            patience: memory.is_none().then_some(REQUEST_TIMEOUT),
+            patience: waits.then_some(REQUEST_TIMEOUT),
             memory,
             root,
             address,
-            part_memory: PartMemory::new(PART_MEMORY_BYTES),
+            part_memory: PartMemory::new(PART_MEMORY_BYTES, memory_patience),
             seen: Arc::default(),
             lists_only_below: false,
         }
     }
 
-    /// Sets the memory in bytes that the parts of all uploads may take at a time. The default is 256 MiB.
+    /// Sets the memory in bytes that the parts of all uploads may take at a time. The default is 128 MiB.
     ///
     /// A part that is larger than all of it (parts grow to 1 GiB beyond an offset of 128 GiB) waits for all of it, so
     /// the memory in use is at most the larger of the two.
     #[must_use]
     pub fn with_part_memory(mut self, size: usize) -> Self {
-        self.part_memory = PartMemory::new(size);
+        let patience = self.memory.is_none().then_some(MEMORY_PATIENCE);
+        self.part_memory = PartMemory::new(size, patience);
         self
     }
 
@@ -299,6 +313,11 @@ impl Backend for ObjectStoreBackend {
 
     fn can_read_staged_bytes(&self) -> bool {
         false
+    }
+
+    fn parts_at_once(&self, size: usize) -> usize {
+        let share = self.part_memory.size() / UPLOAD_SHARE_DIVISOR;
+        (share / size).clamp(1, MOST_PARTS_AT_ONCE)
     }
 
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {

@@ -5,18 +5,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use registry_core::hash::Hasher;
 use registry_core::storage::Body;
-use registry_core::{Error, Timestamp};
+use registry_core::{Error, ErrorCode, Timestamp};
 
 use super::Store;
 use super::hash::hash;
+use super::in_flight::{Counted, InFlight};
 use super::session::{Session, Snapshot};
 use super::session_lock::HeldSession;
-use crate::backend::{Backend, BytesWriter, MemoryPermit, Part};
+use crate::backend::{Backend, MemoryPermit, Part};
 
 /// A session's record is written at least each time this many bytes were added, so that a server that is killed loses
 /// little of an upload.
 pub(super) const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// So many bytes of a part may arrive before memory is reserved for it.
+const UNRESERVED_BYTES: usize = 16 * 1024;
 
 /// While bytes arrive, however slowly, a session's record is written at least this often, or at every eighth of an idle
 /// limit if that is less: the sweepers of other processes take the session's age from its record.
@@ -27,7 +32,7 @@ pub(super) struct Append<'a, B> {
     store: &'a Store<B>,
     pub(super) session: Session,
     pub(super) held: Arc<HeldSession>,
-    writer: Option<Box<dyn BytesWriter>>,
+    in_flight: InFlight,
     /// Bytes in parts that the session's record does not count yet.
     unsaved: u64,
     /// The bytes after the last part that the session's record has, until they are in a part.
@@ -35,10 +40,11 @@ pub(super) struct Append<'a, B> {
 }
 
 /// A part whose bytes arrive.
-enum Begun {
-    /// Only what came after the previous part, in the same chunk.
-    Start(Bytes),
-    Gathered(Vec<u8>, MemoryPermit),
+struct Begun {
+    gathered: Vec<u8>,
+    permit: Option<MemoryPermit>,
+    /// What arrived and is not in it yet.
+    rest: Bytes,
 }
 
 /// What was read from the body.
@@ -48,16 +54,19 @@ enum Filled {
     /// The rest, and why the body ended.
     Rest(Bytes, Result<(), Error>, Option<MemoryPermit>),
     /// An unfinished part, when the session's record is due to be written.
-    Due(Vec<u8>, MemoryPermit),
+    Due(Begun),
 }
 
+/// A part that is written and not hashed yet.
+type Unhashed = (Bytes, Option<Arc<MemoryPermit>>);
+
 impl<'a, B: Backend> Append<'a, B> {
-    pub(super) const fn new(store: &'a Store<B>, session: Session, held: Arc<HeldSession>) -> Self {
+    pub(super) fn new(store: &'a Store<B>, session: Session, held: Arc<HeldSession>) -> Self {
         Self {
             store,
             session,
             held,
-            writer: None,
+            in_flight: InFlight::default(),
             unsaved: 0,
             stored_tail: Bytes::new(),
         }
@@ -65,6 +74,19 @@ impl<'a, B: Backend> Append<'a, B> {
 
     /// Reads the body to its end, and returns how it ended.
     pub(super) async fn run(&mut self, body: Body<'_>) -> Result<Result<(), Error>, Error> {
+        let ended = self.read(body).await;
+        if ended.is_err() && self.store.backend.must_record_parts() {
+            // Nothing of this request arrives any more when the next one begins, and what was written need not be sent again.
+            self.in_flight.settle().await;
+            self.count_parts()?;
+            if let Err(error) = self.touch().await {
+                tracing::debug!(%error, "parts of an upload that failed are not counted");
+            }
+        }
+        ended
+    }
+
+    async fn read(&mut self, body: Body<'_>) -> Result<Result<(), Error>, Error> {
         let mut incoming = Incoming {
             body,
             held: Arc::clone(&self.held),
@@ -72,80 +94,111 @@ impl<'a, B: Backend> Append<'a, B> {
         let store = self.store;
         let backend = &*store.backend;
         self.stored_tail = std::mem::take(&mut self.session.tail);
-        let mut begun = Begun::Start(self.stored_tail.clone());
+        let mut begun = Begun::after(self.stored_tail.clone());
+        let mut number = self.session.record.parts.len();
         let mut offset = self.session.record.parts_size;
-        let mut full: Option<(Bytes, MemoryPermit)> = None;
+        let mut hasher = self.session.upload.hasher().clone();
+        let mut full: Option<Unhashed> = None;
         let ending = loop {
             let size = backend.part_size(offset);
-            // The previous part is written while the next one arrives.
             let due = self.due();
             let is_due = || store.clock.now() >= due;
+            // While one part is hashed and others are written, the next one arrives.
             let fill = async { Ok(fill(backend, begun, size, &mut incoming, is_due).await) };
-            let write = async {
-                match full.take() {
-                    Some((part, _permit)) => self.write_part(part).await,
-                    None => Ok(()),
+            let work = async { tokio::try_join!(hash_part(hasher, full.take()), fill) };
+            let (hashed, filled) = self.in_flight.beside(work).await??;
+            hasher = self.note_hash(hashed);
+            let (part, permit, ending) = match filled {
+                Filled::Part(part, rest, permit) => {
+                    begun = Begun::after(rest);
+                    (part, Some(permit), None)
+                }
+                Filled::Due(gathered) => {
+                    begun = gathered;
+                    self.count_parts()?;
+                    self.touch().await?;
+                    continue;
+                }
+                Filled::Rest(rest, ending, permit) => {
+                    if rest.len() <= backend.tail_limit(offset) {
+                        self.session.tail = rest;
+                        break ending;
+                    }
+                    begun = Begun::after(Bytes::new());
+                    (rest, permit, Some(ending))
                 }
             };
-            let ((), filled) = tokio::try_join!(write, fill)?;
-            match filled {
-                Filled::Part(part, rest, permit) => {
-                    offset += part.len() as u64;
-                    full = Some((part, permit));
-                    begun = Begun::Start(rest);
-                }
-                Filled::Due(gathered, permit) => {
-                    self.touch().await?;
-                    begun = Begun::Gathered(gathered, permit);
-                }
-                Filled::Rest(rest, ending, _permit) => {
-                    if rest.len() > backend.tail_limit(offset) {
-                        self.write_part(rest).await?;
-                    } else {
-                        self.session.tail = rest;
-                    }
-                    break ending;
-                }
+            self.in_flight.fewer_than(backend.parts_at_once(size)).await?;
+            self.count_parts()?;
+            if self.unsaved >= CHECKPOINT_BYTES || store.clock.now() >= self.due() {
+                self.touch().await?;
+            }
+            let memory = permit.map(Arc::new);
+            self.write_part(number, offset, part.clone(), memory.clone())
+                .await?;
+            number += 1;
+            offset += part.len() as u64;
+            full = Some((part, memory));
+            if let Some(ending) = ending {
+                break ending;
             }
         };
-        if let Some(writer) = self.writer.take() {
-            writer.close().await?;
-        }
+        let hashed = self.in_flight.beside(hash_part(hasher, full)).await??;
+        self.note_hash(hashed);
+        self.in_flight.fewer_than(1).await?;
+        self.count_parts()?;
+        self.in_flight.close().await?;
         self.count()?;
         Ok(ending)
     }
 
-    /// Stores and hashes a part.
-    async fn write_part(&mut self, part: Bytes) -> Result<(), Error> {
+    /// Begins to write a part.
+    async fn write_part(
+        &mut self,
+        number: usize,
+        offset: u64,
+        part: Bytes,
+        memory: Option<Arc<MemoryPermit>>,
+    ) -> Result<(), Error> {
         let backend = &*self.store.backend;
-        let record = &mut self.session.record;
-        let writer = match &mut self.writer {
+        if offset == 0 && self.session.record.bytes.token.is_none() {
+            let name = &self.session.record.bytes.name;
+            self.session.record.bytes.token = backend.begin_bytes(name).await?;
+            if backend.must_record_parts() {
+                // Before the first part is sent: what a process that dies has begun, the sweeper ends.
+                self.touch().await?;
+            }
+        }
+        let writer = match self.in_flight.idle_writer() {
             Some(writer) => writer,
             None => {
-                if record.parts_size == 0 && record.bytes.token.is_none() {
-                    record.bytes.token = backend.begin_bytes(&record.bytes.name).await?;
-                }
                 let guard = Arc::clone(&self.held) as Arc<dyn Send + Sync>;
-                let writer = backend.write_bytes(&record.bytes, guard).await?;
-                self.writer.insert(writer)
+                backend.write_bytes(&self.session.record.bytes, guard).await?
             }
         };
-        let size = part.len() as u64;
-        let hasher = self.session.upload.hasher().clone();
-        let write = writer.write(record.parts.len(), record.parts_size, part.clone());
-        let (tag, hasher) = tokio::try_join!(write, hash(hasher, part))?;
-        record.parts.extend(tag.map(|tag| Part { size, tag }));
-        record.parts_size += size;
-        // The tail was the beginning of the first part.
-        self.stored_tail = Bytes::new();
-        self.unsaved += size;
-        let upload = self.session.upload.clone();
-        self.session.upload = upload.with_progress(self.session.record.parts_size, hasher)?;
-        if backend.must_record_parts()
-            || self.unsaved >= CHECKPOINT_BYTES
-            || self.store.clock.now() >= self.due()
-        {
-            self.save().await?;
+        self.in_flight.write(writer, number, offset, part, memory);
+        Ok(())
+    }
+
+    fn note_hash(&mut self, (hasher, size): (Hasher, Option<u64>)) -> Hasher {
+        if let Some(size) = size {
+            self.in_flight.note_hash(size, hasher.clone());
+        }
+        hasher
+    }
+
+    /// Counts the parts that are written and that no earlier part is missing before. What is in flight is in no record: a
+    /// request that goes on sends it again, under the same numbers, because the place of the bytes gives a part its number.
+    fn count_parts(&mut self) -> Result<(), Error> {
+        while let Some(Counted { size, tag, hasher }) = self.in_flight.next() {
+            let record = &mut self.session.record;
+            record.parts.extend(tag.map(|tag| Part { size, tag }));
+            record.parts_size += size;
+            // The tail was the beginning of the first part.
+            self.stored_tail = Bytes::new();
+            self.unsaved += size;
+            let upload = self.session.upload.clone();
+            self.session.upload = upload.with_progress(self.session.record.parts_size, hasher)?;
         }
         Ok(())
     }
@@ -159,11 +212,15 @@ impl<'a, B: Backend> Append<'a, B> {
         Timestamp(self.session.record.stamp.written.0.saturating_add(interval))
     }
 
-    /// Writes the session's record while bytes arrive that are in no part yet. The record keeps its tail.
+    /// Writes the session's record while bytes arrive that it does not count yet, and parts are being written. Until its tail
+    /// is in a part that it counts, it keeps the tail.
     async fn touch(&mut self) -> Result<(), Error> {
         self.session.tail = self.stored_tail.clone();
-        self.save().await?;
+        self.count()?;
+        let save = self.store.save_session(&mut self.session);
+        self.in_flight.beside(save).await??;
         self.session.tail = Bytes::new();
+        self.unsaved = 0;
         Ok(())
     }
 
@@ -183,7 +240,7 @@ impl<'a, B: Backend> Append<'a, B> {
             return Ok(());
         }
         // An open file keeps its space.
-        self.writer = None;
+        self.in_flight = InFlight::default();
         self.session.is_freeing = true;
         // Before the bytes go: a record never counts what is not there.
         self.go_back(began).await?;
@@ -213,6 +270,26 @@ impl<'a, B: Backend> Append<'a, B> {
     }
 }
 
+/// Adds a part to the hash, and returns the hash and the part's size.
+async fn hash_part(hasher: Hasher, full: Option<Unhashed>) -> Result<(Hasher, Option<u64>), Error> {
+    let Some((part, _memory)) = full else {
+        return Ok((hasher, None));
+    };
+    let size = part.len() as u64;
+    Ok((hash(hasher, part).await?, Some(size)))
+}
+
+impl Begun {
+    /// Begins a part with what came after the previous one in the same chunk.
+    const fn after(rest: Bytes) -> Self {
+        Self {
+            gathered: Vec::new(),
+            permit: None,
+            rest,
+        }
+    }
+}
+
 /// Gathers the body's chunks until they make a part, the body ends or another request takes the session.
 async fn fill(
     backend: &impl Backend,
@@ -221,46 +298,72 @@ async fn fill(
     incoming: &mut Incoming<'_>,
     is_due: impl Fn() -> bool,
 ) -> Filled {
-    let (mut gathered, permit) = match begun {
-        Begun::Gathered(gathered, permit) => (gathered, permit),
-        Begun::Start(mut chunk) => {
-            if chunk.is_empty() {
-                // A client that sends nothing uses no memory.
-                match incoming.next().await {
-                    Ok(Some(next)) => chunk = next,
-                    Ok(None) => return Filled::Rest(chunk, Ok(()), None),
-                    Err(error) => return Filled::Rest(chunk, Err(error), None),
-                }
-            }
-            let permit = backend.reserve_memory(size).await;
-            if chunk.len() >= permit.size() {
-                return Filled::Part(chunk.split_to(permit.size()), chunk, permit);
-            }
-            // Small uploads take little memory, and large ones are copied once.
-            (chunk.to_vec(), permit)
-        }
-    };
-    let size = permit.size();
+    let Begun {
+        mut gathered,
+        mut permit,
+        rest: mut chunk,
+    } = begun;
+    let mut has_arrived = false;
     loop {
-        if is_due() {
-            return Filled::Due(gathered, permit);
+        if chunk.is_empty() {
+            if has_arrived && is_due() {
+                let rest = Bytes::new();
+                return Filled::Due(Begun {
+                    gathered,
+                    permit,
+                    rest,
+                });
+            }
+            let recalled = recalled(permit.as_mut(), gathered.len());
+            let next = tokio::select! {
+                biased;
+                next = incoming.next() => next,
+                error = recalled => Err(error),
+            };
+            chunk = match next {
+                Ok(Some(next)) => next,
+                Ok(None) => return Filled::Rest(gathered.into(), Ok(()), permit),
+                Err(error) => return Filled::Rest(gathered.into(), Err(error), permit),
+            };
+            has_arrived = true;
         }
-        let mut chunk = match incoming.next().await {
-            Ok(Some(next)) => next,
-            Ok(None) => return Filled::Rest(gathered.into(), Ok(()), Some(permit)),
-            Err(error) => return Filled::Rest(gathered.into(), Err(error), Some(permit)),
+        let memory = match permit.take() {
+            Some(memory) => memory,
+            // Small uploads, and clients that stop after a few bytes, leave the memory to others.
+            None if gathered.len() + chunk.len() <= UNRESERVED_BYTES.min(size - 1) => {
+                gathered.extend_from_slice(&std::mem::take(&mut chunk));
+                continue;
+            }
+            None => backend.reserve_memory(size).await,
         };
+        let missing = memory.size().saturating_sub(gathered.len());
+        let rest = chunk.split_off(chunk.len().min(missing));
+        if gathered.is_empty() && chunk.len() == missing {
+            return Filled::Part(chunk, rest, memory);
+        }
         // Grow only as bytes arrive: a client may stop in the middle of a part.
         if chunk.len() > gathered.capacity() - gathered.len() {
             let wanted = chunk.len().max(gathered.len());
-            gathered.reserve_exact(wanted.min(size - gathered.len()));
+            gathered.reserve_exact(wanted.min(missing));
         }
-        let rest = chunk.split_off(chunk.len().min(size - gathered.len()));
         gathered.extend_from_slice(&chunk);
-        if gathered.len() == size {
-            return Filled::Part(gathered.into(), rest, permit);
+        if gathered.len() >= memory.size() {
+            return Filled::Part(gathered.into(), rest, memory);
         }
+        permit = Some(memory);
+        chunk = rest;
     }
+}
+
+/// Waits until the memory that a part has is needed more by others, and returns the error of the part's request.
+async fn recalled(memory: Option<&mut MemoryPermit>, gathered: usize) -> Error {
+    match memory {
+        Some(memory) => memory.recalled(gathered).await,
+        None => std::future::pending().await,
+    }
+    let message = "the body arrived too slowly while other uploads waited for memory; ask for the status of the upload, and \
+                   send the rest";
+    Error::new(ErrorCode::Unavailable, message).with_field("Retry-After", "1")
 }
 
 /// The body of an append, until another request takes the session.

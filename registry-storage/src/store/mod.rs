@@ -17,6 +17,7 @@ mod contents;
 mod delete;
 mod edge;
 mod hash;
+mod in_flight;
 mod lists;
 mod looks;
 mod lost;

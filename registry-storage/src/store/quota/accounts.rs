@@ -255,6 +255,10 @@ impl<B: Backend> Backend for Accounted<B> {
         self.inner.can_read_staged_bytes()
     }
 
+    fn parts_at_once(&self, size: usize) -> usize {
+        self.inner.parts_at_once(size)
+    }
+
     async fn reserve_memory(&self, size: usize) -> MemoryPermit {
         self.inner.reserve_memory(size).await
     }
