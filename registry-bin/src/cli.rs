@@ -18,6 +18,7 @@ use crate::commands::restore::Restore;
 use crate::commands::retention::RetentionCommand;
 use crate::commands::serve::Serve;
 use crate::commands::tags::TagsCommand;
+use crate::commands::token_keys::TokenKeysCommand;
 use crate::commands::usage::Usage;
 
 /// A container registry: push, pull and keep images, on one disk, in one bucket or in memory.
@@ -65,6 +66,9 @@ pub(crate) enum Command {
     /// Manage a file of users and passwords.
     #[command(subcommand)]
     Htpasswd(HtpasswdCommand),
+    /// Make the keys that sign tokens, for servers that share a file of them.
+    #[command(subcommand)]
+    TokenKeys(TokenKeysCommand),
     /// Show which rule of `access` allows an action, or that none does.
     Explain(Explain),
     /// Check that a server answers: exit code 0 if it does, 1 if not. For container health checks.

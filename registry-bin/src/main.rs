@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         Command::Import(import) => commands::import::run(&import),
         Command::Restore(restore) => commands::restore::run(&restore).map(|()| true),
         Command::Htpasswd(command) => commands::htpasswd::run(&command).map(|()| true),
+        Command::TokenKeys(command) => commands::token_keys::run(&command).map(|()| true),
         Command::Health(health) => commands::health::run(&health).map(|()| true),
         Command::Completion { shell } => {
             commands::manual::completion(shell, Arguments::command()).map(|()| true)

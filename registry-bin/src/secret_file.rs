@@ -100,7 +100,10 @@ pub(crate) fn create(path: &Path, text: &str) -> io::Result<bool> {
 }
 
 /// The same for another user and group, who also get the folders that are made for it.
-fn create_for(path: &Path, text: &str, owner: Option<(u32, u32)>) -> io::Result<bool> {
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn create_for(path: &Path, text: &str, owner: Option<(u32, u32)>) -> io::Result<bool> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
         create_private_folder(folder).map_err(|cause| with_owner(folder, cause))?;

@@ -5,6 +5,8 @@ use std::fmt;
 use registry_core::{Digest, RepositoryName, Tag, Timestamp, UploadId};
 use uuid::Uuid;
 
+use crate::secret::SecretName;
+
 /// The key of a record, or a prefix of the keys of several.
 ///
 /// Spelled so that a person can read a listing. `!` sorts below every character of a name, so repositories are listed
@@ -185,6 +187,12 @@ impl Key {
     #[must_use]
     pub fn scrub() -> Self {
         Self("scrub/round".into())
+    }
+
+    /// A secret that all processes share.
+    #[must_use]
+    pub fn secret(name: SecretName) -> Self {
+        Self(format!("secrets/{}", name.as_str()).into())
     }
 
     /// What was tried of the store that keeps all records.

@@ -4,10 +4,11 @@ use registry_core::{Digest, RepositoryName, Tag, Timestamp, UploadId};
 use uuid::Uuid;
 
 use crate::key::Key;
+use crate::secret::SecretName;
 
 /// The folders of all records but the [format of the store](Key::registry) and the quarantine, in the order in which a check
 /// goes through them: blobs come before what names them. A test looks for the folder of each kind of record.
-const FOLDERS: [&str; 17] = [
+const FOLDERS: [&str; 18] = [
     "uploads",
     "blobs",
     "repositories",
@@ -25,6 +26,7 @@ const FOLDERS: [&str; 17] = [
     "pulls",
     "pulled",
     "probed",
+    "secrets",
 ];
 
 /// Returns the prefixes of all keys that [`KeyKind::of`] parses.
@@ -78,6 +80,8 @@ pub(crate) enum KeyKind {
     Scrub,
     /// What was tried of the store.
     Probed,
+    /// A secret that all processes share.
+    Secret(SecretName),
     /// Since when pulls are recorded.
     Pulls,
     /// When the manifests of a repository were pulled last.
@@ -115,6 +119,7 @@ impl KeyKind {
             "collector" => of_collector(rest),
             "scrub" => Some(Self::Scrub),
             "probed" => Some(Self::Probed),
+            "secrets" => SecretName::parse(rest).map(Self::Secret),
             "sweeper" if rest == "full" => Some(Self::FullSweep),
             "sweeper" => Some(Self::Unnamed(rest.strip_prefix("unnamed/")?.parse().ok()?)),
             "quotas" => digest(rest).map(Self::Quota),
@@ -151,6 +156,7 @@ impl KeyKind {
             | Self::Cycles
             | Self::Scrub
             | Self::Probed
+            | Self::Secret(_)
             | Self::Pulls
             | Self::Candidates(_)
             | Self::PassOverRepositories
@@ -197,6 +203,7 @@ impl KeyKind {
             Self::Cycles => Key::cycles(),
             Self::Scrub => Key::scrub(),
             Self::Probed => Key::probed(),
+            Self::Secret(name) => Key::secret(*name),
             Self::Pulls => Key::pulls(),
             Self::Pulled(repository) => Key::pulled(repository),
             Self::Usage(repository) => Key::usage(repository),
@@ -379,6 +386,8 @@ mod tests {
                 KeyKind::Quota(other_patterns),
                 KeyKind::Scrub,
                 KeyKind::Probed,
+                KeyKind::Secret(SecretName::TokenKeys),
+                KeyKind::Secret(SecretName::Catalog),
                 KeyKind::Upload(UploadId::from_random(id)),
                 KeyKind::Adoption,
             ];
@@ -390,7 +399,7 @@ mod tests {
         }
 
         #[test]
-        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|probed|usage|quarantine)/[a-f0-9/!.:]{0,90}") {
+        fn other_text_is_no_key_and_no_panic(text in "(blobs|repositories|catalog|kept|uploads|deletes|pushes|adoption|adopted|collector|sweeper|scrub|quotas|pulls|pulled|probed|secrets|usage|quarantine)/[a-f0-9/!.:]{0,90}") {
             let key = Key::from_stored(&text);
             if let Some(kind) = KeyKind::of(&key) {
                 prop_assert_eq!(kind.key(), key);

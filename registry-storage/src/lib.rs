@@ -107,6 +107,7 @@ mod quotas;
 mod recall;
 mod record;
 mod scrubber;
+mod secret;
 mod seen_bytes;
 #[cfg(any(feature = "outbox", all(feature = "filesystem", unix)))]
 mod sqlite_head;
@@ -137,6 +138,7 @@ pub use crate::observer::{Finding, MaintenanceObserver, Step};
 pub use crate::pull_recorder::PullRecorder;
 pub use crate::quotas::{QuotaAdmission, QuotaCounter};
 pub use crate::scrubber::Scrubber;
+pub use crate::secret::{Secret, SecretName};
 pub use crate::store::{
     BlobCount, CollectOptions, CollectReport, Contents, CountedPage, CountedRepository,
     DeleteRepositoryOptions, DeletedCount, LargestRepositories, NotedPulls, QuotaUsage, RepositoryUsage,

@@ -17,4 +17,5 @@ pub(crate) mod restore;
 pub(crate) mod retention;
 pub(crate) mod serve;
 pub(crate) mod tags;
+pub(crate) mod token_keys;
 pub(crate) mod usage;

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::bucket::BucketServer;
 use crate::support::client::Response;
 use crate::support::repository::Repository;
 use crate::support::server::{Server, until};
@@ -533,56 +532,6 @@ fn keys_outlive_the_server_and_are_for_its_eyes_only() {
         .get("manifests/latest")
         .expect_status(401);
     post(&third, &again).expect_status(401);
-}
-
-#[test]
-fn replicas_on_a_bucket_share_the_file_of_keys_that_one_of_them_makes() {
-    let bucket = BucketServer::start();
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    set_password(&folder.path().join("users"), "alice", "secret");
-    let storage = format!(
-        "storage: {{s3: {{region: us-east-1, regionendpoint: '{}', bucket: bucket, accesskey: double, secretkey: double, \
-         forcepathstyle: true}}}}\n",
-        bucket.url()
-    );
-    let auth =
-        "auth: {token: {service: registry, builtin: {users: FOLDER/users, keys: FOLDER/shared/keys.json}}}\n";
-    let configuration = write(folder.path(), &format!("{storage}{auth}"));
-    let replicas: Vec<Server> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| Server::configured(&configuration)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("it starts"))
-            .collect()
-    });
-    let token = text(
-        &get(&replicas[0], "alice", "scope=repository:a:pull,push"),
-        "token",
-    );
-    for (number, replica) in replicas.iter().enumerate() {
-        bearer(replica, "a", &token).push_image("latest", &number.to_string());
-    }
-    // Each with keys of its own would not do, so it is not even started.
-    let alone = write(
-        folder.path(),
-        &format!("{storage}{}", auth.replace(", keys: FOLDER/shared/keys.json", "")),
-    );
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_registry-bin"))
-        .args([
-            "serve",
-            alone.to_str().expect("a plain path"),
-            "--listen",
-            "127.0.0.1:0",
-        ])
-        .output()
-        .expect("the program starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success() && said.contains("auth.token.builtin.keys"),
-        "{said}"
-    );
 }
 
 fn write(folder: &Path, sections: &str) -> std::path::PathBuf {

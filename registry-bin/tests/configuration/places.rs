@@ -33,6 +33,7 @@ const OTHERS: &[&str] = &[
     "man",
     "restore",
     "htpasswd",
+    "token-keys",
     "health",
     "collect",
     "garbage-collect",

@@ -233,7 +233,11 @@ fn check_refuses_what_only_a_start_refused() {
     let keys =
         "auth: {token: {service: a, builtin: {users: users}}}\nstorage: {s3: {bucket: a, region: b}}\n";
     for (rest, variables, message) in [
-        (keys, &[][..], "auth.token.builtin.keys"),
+        (
+            keys,
+            &[][..],
+            "auth.token.builtin.users: there is no file at users",
+        ),
         (
             "storage: inmemory\n",
             &[

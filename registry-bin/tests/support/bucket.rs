@@ -12,7 +12,7 @@ use registry_storage::testing::s3::S3Faults;
 #[derive(Debug)]
 pub(crate) struct BucketServer {
     double: S3Double,
-    _runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl BucketServer {
@@ -28,12 +28,7 @@ impl BucketServer {
                 .build()
                 .expect("a thread can be started");
             let double = runtime.block_on(S3Double::start()).expect("a port is free");
-            sender
-                .send(Self {
-                    double,
-                    _runtime: runtime,
-                })
-                .expect("the test waits");
+            sender.send(Self { double, runtime }).expect("the test waits");
         });
         starting.join().expect("the double starts");
         receiver.recv().expect("the double started")
@@ -42,6 +37,11 @@ impl BucketServer {
     /// Returns the switches of its faults.
     pub(crate) fn faults(&self) -> &S3Faults {
         self.double.faults()
+    }
+
+    /// Looks at the bucket, or changes it, behind the servers' backs.
+    pub(crate) fn block_on<T>(&self, work: impl AsyncFnOnce(&S3Double) -> T) -> T {
+        self.runtime.block_on(work(&self.double))
     }
 
     /// Returns the variables with which a server finds it.

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::token_keys::TokenKeys;
 
-/// The keys that a token server signs with: the newest key signs, and older ones are still trusted.
+/// The keys that a token server signs with. All are trusted; the newest one signs that is old enough for every server that
+/// shares them to have it.
 ///
 /// They are secret. Their text form ([`SigningKeys::to_text`]) is meant for a file that only the server can read.
 #[derive(Clone)]
@@ -58,6 +59,11 @@ pub enum InvalidSigningKeys {
     NoRandomness,
 }
 
+/// How long a key is known before it signs, and how much longer than the tokens that it signed it is trusted. So servers
+/// accept each other's tokens as long as each reads the keys once a day, and their clocks differ by less than what is left
+/// of a day then.
+const KNOWN_BEFORE: Duration = Duration::from_hours(24);
+
 impl SigningKeys {
     /// Generates the first key.
     ///
@@ -97,8 +103,11 @@ impl SigningKeys {
         serde_json::to_string_pretty(&kept).unwrap_or_default()
     }
 
-    /// Generates a new key if the newest is older than `age`, and drops keys that were replaced more than `keep` ago,
-    /// which should be the lifetime of a token. Returns whether anything changed.
+    /// Generates a new key if the newest is older than `age`, and drops keys that no token needs any more if tokens live
+    /// for `keep`. Returns whether anything changed.
+    ///
+    /// A new key signs from a day later on. So servers that share the keys accept each other's tokens if each of them reads
+    /// the keys often, and their clocks differ by less than a day.
     ///
     /// # Errors
     /// [`InvalidSigningKeys::NoRandomness`].
@@ -119,7 +128,7 @@ impl SigningKeys {
         let mut replaced = None;
         self.keys.retain(|key| {
             let since = replaced.replace(key.created);
-            since.is_none_or(|since| now.since(since) <= keep)
+            since.is_none_or(|since| now.since(since) <= keep.saturating_add(2 * KNOWN_BEFORE))
         });
         Ok(is_old || self.keys.len() != before)
     }
@@ -138,9 +147,16 @@ impl SigningKeys {
         serde_json::to_string(&JwkSet { keys }).unwrap_or_default()
     }
 
-    /// Signs claims with the newest key.
-    pub(super) fn sign(&self, claims: &impl Serialize) -> Option<String> {
-        let key = self.keys.first()?;
+    /// Returns the key that signs: the newest one that every server knows by now. Of keys that are all new, it is the oldest.
+    fn signer(&self, now: Timestamp) -> Option<&SigningKey> {
+        let mut keys = self.keys.iter();
+        let known = keys.find(|key| now.since(key.created) >= KNOWN_BEFORE);
+        known.or_else(|| self.keys.last())
+    }
+
+    /// Signs claims.
+    pub(super) fn sign(&self, now: Timestamp, claims: &impl Serialize) -> Option<String> {
+        let key = self.signer(now)?;
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(key.id.clone());
         jsonwebtoken::encode(&header, claims, &key.encoding).ok()
@@ -219,15 +235,58 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_key_is_trusted_for_as_long_as_a_token_lives() {
+    fn a_new_key_signs_a_day_later_and_the_old_one_is_trusted_until_no_token_needs_it() {
         let mut keys = SigningKeys::generate(day(0)).unwrap();
         let first = keys.keys[0].id.clone();
         assert!(!keys.rotate(day(30), 30 * DAY, 10 * DAY).unwrap());
         assert!(keys.rotate(day(31), 30 * DAY, 10 * DAY).unwrap());
         assert_eq!((ids(&keys).len(), ids(&keys)[1]), (2, first.as_str()));
-        assert!(!keys.rotate(day(41), 30 * DAY, 10 * DAY).unwrap());
-        assert!(keys.rotate(day(42), 30 * DAY, 10 * DAY).unwrap());
+        assert_eq!(keys.signer(Timestamp(day(32).0 - 1)).unwrap().id, first);
+        assert_ne!(keys.signer(day(32)).unwrap().id, first);
+        // A token that another server signed on day 33, by a clock that is a day late, lives until day 43.
+        assert!(!keys.rotate(day(43), 30 * DAY, 10 * DAY).unwrap());
+        assert!(keys.rotate(day(44), 30 * DAY, 10 * DAY).unwrap());
         assert_eq!(ids(&keys).len(), 1);
         assert_ne!(ids(&keys)[0], first);
+    }
+
+    /// Three servers share keys for half a year. Their clocks differ by almost a day, and each reads the keys every four
+    /// hours, which is far less often than a server does.
+    #[test]
+    fn each_server_knows_the_keys_of_all_tokens_that_live() {
+        const HOUR: u64 = 3_600_000;
+        let life = 30 * DAY;
+        let clocks = [0, 10 * HOUR, 19 * HOUR];
+        let mut shared = SigningKeys::generate(Timestamp(day(1).0 + clocks[2])).unwrap();
+        let mut known = [(); 3].map(|()| shared.clone());
+        // When, by no server's clock, the last token of each key ends.
+        let mut ends: Vec<(String, u64)> = Vec::new();
+        for hour in 24..180 * 24 {
+            let time = hour * HOUR;
+            for (server, ahead) in clocks.iter().enumerate() {
+                let now = Timestamp(time + ahead);
+                if hour % 4 == server as u64 {
+                    shared.rotate(now, 30 * DAY, life).unwrap();
+                    known[server] = shared.clone();
+                }
+                let signer = known[server].signer(now).unwrap().id.clone();
+                ends.retain(|(id, _)| *id != signer);
+                ends.push((signer, time + u64::try_from(life.as_millis()).unwrap()));
+            }
+            for (id, end) in &ends {
+                for keys in &known {
+                    assert!(
+                        time > *end || ids(keys).contains(&id.as_str()),
+                        "{id} in hour {hour}"
+                    );
+                }
+            }
+        }
+        assert!(
+            ends.len() > 5 && ids(&shared).len() <= 3,
+            "{} {}",
+            ends.len(),
+            ids(&shared).len()
+        );
     }
 }

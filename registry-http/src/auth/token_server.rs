@@ -322,17 +322,20 @@ impl TokenServer {
         let longest = self.options.lifetime.max(shortest).as_secs();
         let left = login.token.as_ref().map(|token| token.exp.saturating_sub(now));
         let lifetime = left.map_or(longest, |left| left.min(longest));
-        let token = self.keys.signing.sign(&AccessToken {
-            iss: &self.options.issuer,
-            sub: principal.name(),
-            aud: &self.options.service,
-            exp: now.saturating_add(lifetime),
-            nbf: now,
-            iat: now,
-            jti: identifier()?,
-            access: &access,
-            credential: login.credential.as_deref(),
-        });
+        let token = self.keys.signing.sign(
+            seconds(now),
+            &AccessToken {
+                iss: &self.options.issuer,
+                sub: principal.name(),
+                aud: &self.options.service,
+                exp: now.saturating_add(lifetime),
+                nbf: now,
+                iat: now,
+                jti: identifier()?,
+                access: &access,
+                credential: login.credential.as_deref(),
+            },
+        );
         let token = token.ok_or_else(cannot_sign)?;
         let refresh_token = match refresh {
             // The refresh token that was used stays valid.
@@ -346,7 +349,7 @@ impl TokenServer {
             token: &token,
             access_token: &token,
             expires_in: lifetime,
-            issued_at: Timestamp(now.saturating_mul(1000)).to_string(),
+            issued_at: seconds(now).to_string(),
             scope: Scope::join(&access),
             refresh_token,
         };
@@ -356,13 +359,16 @@ impl TokenServer {
 
     fn refresh_token(&self, login: &Login, now: u64) -> Result<String, Error> {
         let credential = login.credential.clone().ok_or_else(cannot_sign)?;
-        let token = self.keys.signing.sign(&RefreshToken {
-            iss: self.options.issuer.clone(),
-            sub: login.principal.name().to_owned(),
-            aud: self.refresh_audience(),
-            exp: now.saturating_add(self.options.refresh_lifetime.as_secs()),
-            credential,
-        });
+        let token = self.keys.signing.sign(
+            seconds(now),
+            &RefreshToken {
+                iss: self.options.issuer.clone(),
+                sub: login.principal.name().to_owned(),
+                aud: self.refresh_audience(),
+                exp: now.saturating_add(self.options.refresh_lifetime.as_secs()),
+                credential,
+            },
+        );
         token.ok_or_else(cannot_sign)
     }
 
@@ -452,6 +458,10 @@ impl fmt::Debug for TokenServer {
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
+}
+
+const fn seconds(since_1970: u64) -> Timestamp {
+    Timestamp(since_1970.saturating_mul(1000))
 }
 
 fn fields(text: &[u8]) -> Form {

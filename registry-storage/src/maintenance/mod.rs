@@ -11,6 +11,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use registry_core::quota::Quota;
 use registry_core::retention::{Retention, Verdicts};
 use registry_core::storage::{Page, PageRequest, RepositoryDeleted};
@@ -30,6 +31,7 @@ use crate::filesystem::backup::{BackupError, BackupReport};
 #[cfg(all(feature = "layout", unix))]
 use crate::layout::{LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
+use crate::secret::{Secret, SecretName};
 #[cfg(all(feature = "filesystem", unix))]
 use crate::store::Store;
 use crate::store::check::{CheckOptions, CheckReport};
@@ -443,6 +445,26 @@ pub trait Maintenance: Storage + sealed::Sealed + fmt::Debug {
     /// # Errors
     /// What is wrong.
     async fn probe(&self) -> Result<(), Error>;
+
+    /// Returns a secret that all processes of the store share, as it is now; `None` if there is none. Whoever may read the
+    /// records can read it.
+    ///
+    /// # Errors
+    /// Those of the medium; [`Internal`](registry_core::ErrorCode::Internal) if it is unreadable.
+    async fn secret(&self, name: SecretName) -> Result<Option<Secret>, Error>;
+
+    /// Writes a secret if it is still as it was in `before`, or, without `before`, if there is none. Returns whether it was
+    /// written; if not, another process was faster, and [`secret`](Self::secret) returns what that one wrote. Cancel
+    /// safety: after the future is dropped, it may have been written.
+    ///
+    /// # Errors
+    /// Those of the medium; it may have been written anyway.
+    async fn write_secret(
+        &self,
+        name: SecretName,
+        value: Bytes,
+        before: Option<&Secret>,
+    ) -> Result<bool, Error>;
 
     /// Ends background work and makes everything durable. Later calls may fail.
     ///

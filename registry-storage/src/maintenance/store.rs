@@ -8,6 +8,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use registry_core::quota::Quota;
 use registry_core::retention::{Retention, Verdicts};
 use registry_core::storage::{Page, PageRequest, RepositoryDeleted};
@@ -24,6 +25,7 @@ use crate::filesystem::{BYTES_FOLDER, FilesystemBackend};
 #[cfg(all(feature = "layout", unix))]
 use crate::layout::{self, LayoutError, LayoutReport};
 use crate::observer::MaintenanceObserver;
+use crate::secret::{Secret, SecretName};
 use crate::store::check::{self, CheckOptions, CheckReport};
 use crate::store::{
     CollectOptions, CollectReport, Contents, CountedPage, DeleteRepositoryOptions, LargestRepositories,
@@ -234,6 +236,19 @@ impl<B: Backend> Maintenance for Store<B> {
 
     async fn probe(&self) -> Result<(), Error> {
         self.backend().probe().await
+    }
+
+    async fn secret(&self, name: SecretName) -> Result<Option<Secret>, Error> {
+        self.read_secret(name).await
+    }
+
+    async fn write_secret(
+        &self,
+        name: SecretName,
+        value: Bytes,
+        before: Option<&Secret>,
+    ) -> Result<bool, Error> {
+        self.replace_secret(name, value, before).await
     }
 
     async fn close(&self) -> Result<(), Error> {

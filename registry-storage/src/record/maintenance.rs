@@ -82,6 +82,13 @@ pub(crate) struct ProbedRecord {
     pub(crate) stamp: Stamp,
 }
 
+/// A secret that all processes share; it is the content.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SecretRecord {
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// What the repositories that a quota is for have together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct QuotaRecord {

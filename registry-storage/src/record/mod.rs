@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub(crate) use self::maintenance::{
     AdoptedRecord, AdoptionRecord, CandidatesRecord, ChangedRecord, CountedBlobs, CyclesRecord,
     FullSweepRecord, PassRecord, ProbedRecord, PulledRecord, PullsRecord, QuotaRecord, ScrubRecord,
-    SharedBlobs, UnnamedRecord, UsageRecord,
+    SecretRecord, SharedBlobs, UnnamedRecord, UsageRecord,
 };
 use crate::backend::{Part, StagedBytes};
 use crate::bytes_name::BytesName;
@@ -349,6 +349,7 @@ always_live!(
     FullSweepRecord,
     ScrubRecord,
     ProbedRecord,
+    SecretRecord,
     QuotaRecord
 );
 

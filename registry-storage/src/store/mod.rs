@@ -30,6 +30,7 @@ mod push;
 mod quota;
 mod referrers;
 mod room;
+mod secrets;
 mod session;
 mod session_lock;
 mod steps;

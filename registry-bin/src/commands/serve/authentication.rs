@@ -9,17 +9,19 @@ use std::time::Duration;
 use registry_core::Authorizer;
 use registry_core::operation::AllowAll;
 use registry_core::policy::{Glob, ImmutableTagRule, ImmutableTags, Rules, TokenScopes};
-use registry_http::auth::{BasicAuthenticator, TokenServer, TokenServerOptions};
+use registry_http::auth::{BasicAuthenticator, SigningKeys, TokenServer, TokenServerOptions};
 use registry_http::{AccessControl, Anonymous, Authenticator, Endpoint, ReplaceableAccess};
+use registry_storage::Maintenance;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::sleep;
 
-use super::credentials::{Credentials, KeySource, SigningKeyFile, create_missing_users, token_options};
+use super::credentials::{Credentials, KeySource, create_missing_users, token_options};
 use super::reload::{Change, Reloadable, gone};
+use super::signing_keys::SigningKeyPlace;
 use crate::config::sections::auth::{self, Auth, AuthKind};
 use crate::config::{Configuration, Loaded};
 use crate::failure::Failure;
-use crate::storage::StorageLocation;
+use crate::storage::{OpenStorage, StorageLocation};
 
 /// The authentication and authorization of a server.
 pub(super) struct Authentication {
@@ -27,7 +29,9 @@ pub(super) struct Authentication {
     pub(super) access: Arc<ReplaceableAccess>,
     /// The `auth` section at the start.
     auth: Auth,
-    own_keys: Option<SigningKeyFile>,
+    /// Where the keys of our own token server are, if it is enabled.
+    own_keys: Option<SigningKeyPlace>,
+    store: Arc<dyn Maintenance>,
     /// The parts that `access` was built from.
     in_force: Mutex<Arc<Parts>>,
 }
@@ -47,24 +51,37 @@ struct Policy {
 }
 
 impl Authentication {
-    /// Reads the files and keys that the configuration names.
-    pub(super) fn start(configuration: &Configuration, location: &StorageLocation) -> Result<Self, Failure> {
+    /// Reads the files and keys that the configuration names, and keys that are in the storage.
+    pub(super) fn start(
+        configuration: &Configuration,
+        (location, storage): (&StorageLocation, &OpenStorage),
+    ) -> Result<Self, Failure> {
         let auth = configuration.auth.clone();
         let builtin = auth.token.as_ref().and_then(|token| token.builtin.as_ref());
-        let own_keys = builtin.map(|builtin| SigningKeyFile::of(builtin.keys.as_deref(), location));
-        let own_keys = own_keys.transpose()?;
+        let own_keys = builtin.map(|builtin| SigningKeyPlace::of(builtin.keys.as_deref(), location));
         let policy = Policy::of(configuration)?;
-        create_missing_users(configuration)?;
+        create_missing_users(configuration, location)?;
+        let store = Arc::clone(&storage.store);
+        let keys = own_keys
+            .as_ref()
+            .map(|keys| block_in_place(|| keys.read(&*store)));
         let parts = Parts {
             policy,
-            credentials: Credentials::start(&auth, own_keys.as_ref())?,
+            credentials: Credentials::start(&auth, keys.transpose()?)?,
         };
         Ok(Self {
             access: Arc::new(ReplaceableAccess::new(access_control(&auth, &parts))),
             auth,
             own_keys,
+            store,
             in_force: Mutex::new(Arc::new(parts)),
         })
+    }
+
+    /// Reads the keys of our own token server, if it is enabled. Blocks.
+    fn read_own_keys(&self) -> Result<Option<SigningKeys>, Failure> {
+        let keys = self.own_keys.as_ref();
+        keys.map(|keys| keys.read(&*self.store)).transpose()
     }
 
     fn in_force(&self) -> Arc<Parts> {
@@ -87,8 +104,10 @@ impl Authentication {
         sleep(SHORTEST_REFRESH_INTERVAL).await;
         let key_is_missing = async {
             match &self.in_force().credentials {
-                Credentials::Tokens { authenticator, .. } => authenticator.key_missing().await,
-                _ => std::future::pending().await,
+                Credentials::Tokens { authenticator, .. } | Credentials::OwnTokens { authenticator, .. } => {
+                    authenticator.key_missing().await;
+                }
+                Credentials::Nobody | Credentials::Users(_) => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -100,11 +119,11 @@ impl Authentication {
     /// Fetches the keys of a URL again, or rotates our own signing key if that is due. May block.
     fn refresh(&self) -> Result<(), Failure> {
         let old = self.in_force();
-        let credentials = match (&old.credentials, &self.auth.token, &self.own_keys) {
+        let credentials = match (&old.credentials, &self.auth.token, self.read_own_keys()?) {
             (Credentials::Tokens { .. }, Some(token), _) if KeySource::of(token).has_url() => {
                 old.credentials.with_fetched(&KeySource::of(token).fetch()?)
             }
-            (Credentials::OwnTokens { .. }, _, Some(file)) => old.credentials.with_signing(file.read()?),
+            (Credentials::OwnTokens { .. }, _, Some(keys)) => old.credentials.with_signing(keys),
             _ => return Ok(()),
         };
         // If everything was reloaded meanwhile, that takes precedence.
@@ -121,7 +140,7 @@ impl Reloadable for Authentication {
             return Err(gone("auth", "anybody could do anything"));
         }
         let policy = Policy::of(configuration)?;
-        let credentials = old.credentials.read_again(&self.auth, self.own_keys.as_ref())?;
+        let credentials = old.credentials.read_again(&self.auth, self.read_own_keys()?)?;
         // Rules for users of one kind mean nothing for users of another, even if their names are the same.
         let is_held_back = kind != new_kind;
         let policy = if is_held_back {

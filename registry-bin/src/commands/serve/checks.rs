@@ -7,8 +7,9 @@ use registry_http::auth::TokenKeys;
 use registry_http::check_clock;
 use tokio::runtime;
 
-use super::credentials::{KeySource, SigningKeyFile, read_users};
+use super::credentials::{KeySource, may_create_users, read_users};
 use super::listeners::{self, OpenFiles};
+use super::signing_keys::SigningKeyPlace;
 use super::tls;
 use crate::config::sections::http::Network;
 use crate::config::{Configuration, Loaded};
@@ -46,20 +47,22 @@ pub(crate) fn failures(loaded: &Loaded) -> Vec<Failure> {
     if http.tls.certificate.is_some() {
         results.push(tls::config(http, None).map(drop));
     }
+    let location = StorageLocation::of(&configuration.storage);
     for (key, path) in auth.files_of_users() {
         if path.exists() {
             results.push(read_users(key, path).map(drop));
+        } else if let Ok(location) = &location {
+            results.push(may_create_users(key, path, location));
         }
     }
     if let Some(token) = &auth.token {
         results.push(KeySource::of(token).read_files().map(drop));
         let builtin = token.builtin.as_ref();
-        if let (Some(builtin), Ok(location)) = (builtin, StorageLocation::of(&configuration.storage)) {
-            let keys = SigningKeyFile::of(builtin.keys.as_deref(), &location);
-            results.push(keys.and_then(|keys| keys.check()));
+        if let (Some(builtin), Ok(location)) = (builtin, &location) {
+            results.push(SigningKeyPlace::of(builtin.keys.as_deref(), location).check());
         }
     }
-    if let Ok(StorageLocation::Bucket(bucket)) = StorageLocation::of(&configuration.storage) {
+    if let Ok(StorageLocation::Bucket(bucket)) = &location {
         results.push(bucket.open().map(drop));
     }
     results.extend(writable::failures(configuration));

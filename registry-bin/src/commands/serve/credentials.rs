@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::printable::printable_json;
@@ -11,7 +11,6 @@ use registry_http::auth::{
     Htpasswd, HtpasswdLine, Passwords, Realm, SigningAlgorithm, SigningKeys, TokenAuthenticator, TokenKeys,
     TokenOptions,
 };
-use registry_storage::{Clock as _, SystemClock};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -20,11 +19,10 @@ use uuid::Uuid;
 use crate::bounded_file;
 use crate::commands::htpasswd;
 use crate::config::Configuration;
-use crate::config::sections::auth::{self, Auth, LONGEST_TOKEN_LIFE, Token};
+use crate::config::sections::auth::{self, Auth, Token};
 use crate::config::sections::log::LogFormat;
 use crate::config::values::FileOrUrl;
 use crate::failure::Failure;
-use crate::places::{signing_keys_file, writable};
 use crate::secret_file;
 use crate::storage::StorageLocation;
 
@@ -46,14 +44,13 @@ pub(super) enum Credentials {
 }
 
 impl Credentials {
-    /// Reads the files that `auth` names.
-    pub(super) fn start(auth: &Auth, own_keys: Option<&SigningKeyFile>) -> Result<Self, Failure> {
+    /// Reads the files that `auth` names. `own_keys` are those of our own token server.
+    pub(super) fn start(auth: &Auth, own_keys: Option<SigningKeys>) -> Result<Self, Failure> {
         Ok(match (&auth.htpasswd, &auth.token) {
             (Some(htpasswd), _) => Self::Users(load_users(auth::HTPASSWD_PATH, &htpasswd.path)?),
             (None, Some(token)) => match (&token.builtin, own_keys) {
-                (Some(builtin), Some(file)) => {
+                (Some(builtin), Some(keys)) => {
                     let passwords = load_users(auth::BUILTIN_USERS, &builtin.users)?;
-                    let keys = file.read()?;
                     let authenticator = TokenAuthenticator::new(token_options(token), keys.public_keys());
                     Self::OwnTokens {
                         authenticator: Arc::new(authenticator.with_users(Arc::clone(&passwords))),
@@ -75,8 +72,9 @@ impl Credentials {
         })
     }
 
-    /// Reads the users and keys that `auth` names again. May block.
-    pub(super) fn read_again(&self, auth: &Auth, own_keys: Option<&SigningKeyFile>) -> Result<Self, Failure> {
+    /// Reads the users and keys that `auth` names again. `own_keys` are those of our own token server, read again. May
+    /// block.
+    pub(super) fn read_again(&self, auth: &Auth, own_keys: Option<SigningKeys>) -> Result<Self, Failure> {
         Ok(match (self, &auth.htpasswd, &auth.token, own_keys) {
             (Self::Users(passwords), Some(section), ..) => {
                 Self::Users(reload_users(auth::HTPASSWD_PATH, &section.path, passwords)?)
@@ -89,14 +87,13 @@ impl Credentials {
                 },
                 _,
                 Some(token),
-                Some(file),
+                Some(keys),
             ) => {
                 let path = token.builtin.as_ref().map(|builtin| &*builtin.users);
                 let passwords = match path {
                     Some(path) => reload_users(auth::BUILTIN_USERS, path, passwords)?,
                     None => Arc::clone(passwords),
                 };
-                let keys = file.read()?;
                 let authenticator = authenticator.with_keys(keys.public_keys());
                 Self::OwnTokens {
                     authenticator: Arc::new(authenticator.with_users(Arc::clone(&passwords))),
@@ -177,10 +174,32 @@ pub(crate) fn read_users(key: &str, path: &Path) -> Result<Htpasswd, Failure> {
 }
 
 /// Creates the files of users that are missing.
-pub(super) fn create_missing_users(configuration: &Configuration) -> Result<(), Failure> {
+pub(super) fn create_missing_users(
+    configuration: &Configuration,
+    location: &StorageLocation,
+) -> Result<(), Failure> {
     let format = configuration.log.formatter;
     let mut files = configuration.auth.files_of_users();
-    files.try_for_each(|(key, path)| create_users(path, format).map_err(|failure| failure.about(key)))
+    files.try_for_each(|(key, path)| {
+        may_create_users(key, path, location)?;
+        create_users(path, format).map_err(|failure| failure.about(key))
+    })
+}
+
+/// Refuses to create a missing file of users for a server on a bucket: each replica would make up another password, and
+/// whoever logs in at one of them would be refused by the others.
+pub(super) fn may_create_users(key: &str, path: &Path, location: &StorageLocation) -> Result<(), Failure> {
+    if path.exists() || !matches!(location, StorageLocation::Bucket(_)) {
+        return Ok(());
+    }
+    let file = path.display();
+    Err(Failure::of(
+        key,
+        format!(
+            "there is no file at {file}, and for a bucket none is made, as each replica would make up another password; run \
+             `registry-bin htpasswd add {file} {FIRST_USER}`, and give all replicas the same file"
+        ),
+    ))
 }
 
 /// Reads the file of users that a key names.
@@ -257,9 +276,6 @@ fn announcement(path: &Path, password: &str, format: LogFormat) -> String {
         }
     }
 }
-
-/// How old our signing key gets before it is replaced.
-const KEY_AGE: Duration = Duration::from_hours(30 * 24);
 
 /// The largest key set from a URL, in bytes.
 const LARGEST_KEY_SET_BYTES: usize = 1024 * 1024;
@@ -353,91 +369,6 @@ async fn fetch(url: &str, limit: Duration) -> Result<Vec<u8>, Box<dyn std::error
         }
     }
     Ok(bytes)
-}
-
-/// Our own keys, and where they are stored.
-pub(super) enum SigningKeyFile {
-    /// In a file of the data folder, which only this process uses. The mutex serializes reading and replacing it.
-    Own(Mutex<PathBuf>),
-    /// In a file that other servers may share. It is created once, and then only read.
-    Shared(PathBuf),
-    /// In memory, like the data.
-    Memory(Mutex<Option<SigningKeys>>),
-}
-
-impl SigningKeyFile {
-    pub(super) fn of(file: Option<&Path>, location: &StorageLocation) -> Result<Self, Failure> {
-        match (file, location) {
-            (Some(file), _) => Ok(Self::Shared(file.to_owned())),
-            (None, StorageLocation::Folder(root)) => Ok(Self::Own(Mutex::new(signing_keys_file(root)))),
-            (None, StorageLocation::Memory) => Ok(Self::Memory(Mutex::new(None))),
-            (None, StorageLocation::Bucket(_)) => Err(Failure::of(
-                "auth.token.builtin.keys",
-                "name a file, which is made if it is not there: all replicas on a bucket \
-                 have to sign with the same keys",
-            )),
-        }
-    }
-
-    /// Checks that the keys can be read, or created if there are none.
-    pub(super) fn check(&self) -> Result<(), Failure> {
-        let path = match self {
-            Self::Own(path) => path.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            Self::Shared(path) => path.clone(),
-            Self::Memory(_) => return Ok(()),
-        };
-        if path.exists() {
-            return read_or_create(&path).map(drop);
-        }
-        let made = writable::check_made_file(&path);
-        made.map_err(|cause| Failure::new(format!("cannot make {}", path.display())).because(cause))
-    }
-
-    /// Reads the keys, generates the first one, and replaces one that is too old. Shared keys are never replaced.
-    pub(super) fn read(&self) -> Result<SigningKeys, Failure> {
-        let failed = || Failure::of("auth.token.builtin", "cannot sign tokens");
-        match self {
-            Self::Own(path) => {
-                let path = path.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut keys = read_or_create(&path)?;
-                let is_changed = keys
-                    .rotate(SystemClock.now(), KEY_AGE, LONGEST_TOKEN_LIFE)
-                    .map_err(|cause| failed().because(cause))?;
-                if is_changed {
-                    secret_file::write(&path, &keys.to_text()).map_err(|cause| {
-                        Failure::new(format!("cannot write {}", path.display())).because(cause)
-                    })?;
-                    tracing::info!("tokens are signed with a new key");
-                }
-                Ok(keys)
-            }
-            Self::Shared(path) => read_or_create(path),
-            Self::Memory(kept) => {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut keys = match kept.take() {
-                    Some(keys) => keys,
-                    None => {
-                        SigningKeys::generate(SystemClock.now()).map_err(|cause| failed().because(cause))?
-                    }
-                };
-                keys.rotate(SystemClock.now(), KEY_AGE, LONGEST_TOKEN_LIFE)
-                    .map_err(|cause| failed().because(cause))?;
-                *kept = Some(keys.clone());
-                Ok(keys)
-            }
-        }
-    }
-}
-
-fn read_or_create(path: &Path) -> Result<SigningKeys, Failure> {
-    let failed = || Failure::new(format!("cannot use {}", path.display()));
-    if !path.exists() {
-        let keys = SigningKeys::generate(SystemClock.now()).map_err(|cause| failed().because(cause))?;
-        // If another process was faster, its keys are used.
-        secret_file::create(path, &keys.to_text()).map_err(|cause| failed().because(cause))?;
-    }
-    let text = bounded_file::read_to_string(path).map_err(|cause| failed().because(cause))?;
-    SigningKeys::from_text(&text).map_err(|cause| failed().because(cause))
 }
 
 /// Returns the requirements on tokens, and where clients get them.

@@ -13,6 +13,7 @@ mod reload;
 mod repositories;
 mod retention;
 mod service;
+mod signing_keys;
 mod storage;
 mod telemetry;
 mod tls;
@@ -35,7 +36,7 @@ use self::quotas::{AppliedQuotas, QuotaMetrics};
 use self::reload::{Reload, Reloadable, Watch};
 use self::repositories::RepositoryMetrics;
 use self::retention::AppliedRetention;
-use self::service::{RequestHooks, proxy_options, service};
+use self::service::{RequestHooks, catalog_key, proxy_options, service};
 use self::storage::start_control;
 use self::telemetry::{Telemetry, start_debug_listener, start_health_checks};
 use self::tls::{Encryption, Renewal, SelfSigned, Unencrypted};
@@ -144,7 +145,7 @@ async fn serve_until_signal(
     let listeners = reserved.listen(http, encryption.as_deref()).await?;
     let address = listeners.first().map(|listener| listener.address().clone());
     let notifications = Notifications::start(configuration, (&location, &storage), address.as_ref()).await?;
-    let authentication = Arc::new(Authentication::start(configuration, &location)?);
+    let authentication = Arc::new(Authentication::start(configuration, (&location, &storage))?);
     let hooks = RequestHooks {
         authentication: &authentication,
         telemetry: &telemetry,
@@ -152,7 +153,14 @@ async fn serve_until_signal(
     };
     let limits = files.limits;
     telemetry.metrics.add_memory(limits.memory.clone());
-    let service = service(configuration, (&location, &storage), &hooks, limits.clone());
+    let catalog_key = catalog_key(configuration, &*storage.store).await;
+    let service = service(
+        configuration,
+        (&location, &storage),
+        &hooks,
+        catalog_key,
+        limits.clone(),
+    );
     let server = Server::serve(listeners, Proxied::new(service, options), limits)
         .map_err(|cause| Failure::new("cannot accept connections").because(cause))?;
     // What can change while the server runs; each part reads what it needs from the new configuration.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use registry_core::admission::{DeletesDisabled, ReadOnly};
 use registry_core::page::PageQuery;
 use registry_core::registry::{CatalogKey, Options, Registry};
@@ -10,7 +11,7 @@ use registry_http::{
     EventSink, Limits, Locations, ProxyField, ProxyFields, ProxyOptions, Rate, RateLimits, RegistryService,
     TrustedProxies,
 };
-use registry_storage::QuotaAdmission;
+use registry_storage::{Maintenance, QuotaAdmission, SecretName};
 use uuid::Uuid;
 
 use super::authentication::Authentication;
@@ -33,10 +34,11 @@ pub(super) fn service(
     configuration: &Configuration,
     (location, storage): (&StorageLocation, &OpenStorage),
     hooks: &RequestHooks<'_>,
+    catalog_key: CatalogKey,
     limits: Limits,
 ) -> RegistryService<impl Storage + use<>> {
     let metered = hooks.telemetry.meter(&storage.storage, location.kind());
-    let registry = Registry::new(Arc::new(metered), options(configuration));
+    let registry = Registry::new(Arc::new(metered), options(configuration, catalog_key));
     let quotas = Arc::new(QuotaAdmission::new(Arc::clone(&storage.store)));
     let registry = admissions(configuration)
         .into_iter()
@@ -67,7 +69,7 @@ fn rate_limits(limits: &RateLimit) -> RateLimits {
 }
 
 /// Returns the options of a registry.
-fn options(configuration: &Configuration) -> Options {
+fn options(configuration: &Configuration, catalog_key: CatalogKey) -> Options {
     let validation = &configuration.validation;
     let mut options = Options::default();
     options.allow_sparse_indexes = validation.allows_sparse_indexes();
@@ -84,7 +86,7 @@ fn options(configuration: &Configuration) -> Options {
         Ok(limit @ 1..) => limit.min(PageQuery::LARGEST_ITEMS),
         _ => options.tags_page_limit,
     };
-    options.catalog_key = Some(catalog_key(configuration));
+    options.catalog_key = Some(catalog_key);
     options
 }
 
@@ -100,16 +102,38 @@ fn admissions(configuration: &Configuration) -> Vec<Arc<dyn Admission>> {
     read_only.into_iter().chain(deletes).collect()
 }
 
-/// Returns the key that hides positions in the catalog: the secret that all servers of one storage share, or otherwise
-/// a random one of this process.
-fn catalog_key(configuration: &Configuration) -> CatalogKey {
-    match &configuration.http.secret {
-        Some(secret) => CatalogKey::new(secret.reveal().as_bytes()),
-        None => {
-            let random = [Uuid::new_v4(), Uuid::new_v4()];
-            CatalogKey::new(&random.map(Uuid::into_bytes).concat())
+/// Returns the key that hides positions in the catalog: the configured secret, or otherwise one that is in the storage, so
+/// that another replica, or this server after a restart, takes the links of this one. If it cannot be there, it is a random
+/// one of this process.
+pub(super) async fn catalog_key(configuration: &Configuration, store: &dyn Maintenance) -> CatalogKey {
+    if let Some(secret) = &configuration.http.secret {
+        return CatalogKey::new(secret.reveal().as_bytes());
+    }
+    let random = [Uuid::new_v4(), Uuid::new_v4()];
+    let random = Bytes::from(random.map(Uuid::into_bytes).concat());
+    match shared_secret(store, &random).await {
+        Ok(shared) => CatalogKey::new(&shared),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "the secret of links to pages of the catalog cannot be kept in the storage, so other servers refuse the links of \
+                 this one; `http.secret` sets one"
+            );
+            CatalogKey::new(&random)
         }
     }
+}
+
+/// Returns the secret in the storage, which is `new` if there was none and it can be written.
+async fn shared_secret(store: &dyn Maintenance, new: &Bytes) -> Result<Bytes, registry_core::Error> {
+    let read = || store.secret(SecretName::Catalog);
+    if let Some(secret) = read().await? {
+        return Ok(secret.value);
+    }
+    let is_written = !store.write_state().is_read_only
+        && store.write_secret(SecretName::Catalog, new.clone(), None).await?;
+    let faster = if is_written { None } else { read().await? };
+    Ok(faster.map_or_else(|| new.clone(), |secret| secret.value))
 }
 
 /// Returns the options of the configuration. Without `http.host`, URLs in responses are paths for most clients, because
@@ -151,5 +175,32 @@ const fn proxy_field(field: http::ProxyField) -> ProxyField {
         http::ProxyField::XForwardedHost => ProxyField::XForwardedHost,
         http::ProxyField::XForwardedPort => ProxyField::XForwardedPort,
         http::ProxyField::Forwarded => ProxyField::Forwarded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use registry_storage::testing::Faulty;
+    use registry_storage::testing::faulty::Fault;
+    use registry_storage::{ObjectStoreBackend, Store};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn replicas_that_start_at_once_hide_positions_with_the_same_secret() {
+        let bucket = ObjectStoreBackend::memory();
+        let [one, other, broken] = [(); 3].map(|()| Store::new(Faulty::new(bucket.clone())));
+        // It reads, begins a transaction, and writes.
+        broken.backend().fault_at(2, Fault::Fail);
+        shared_secret(&broken, &"broken".into()).await.unwrap_err();
+        for store in [&one, &other] {
+            store.backend().delay_write(0, 10);
+        }
+        let (first, second) = ("one".into(), "other".into());
+        let (first, second) = tokio::join!(shared_secret(&one, &first), shared_secret(&other, &second));
+        let secret = first.unwrap();
+        assert_eq!(second.unwrap(), secret);
+        assert_eq!([&one, &other].map(|store| store.backend().writes()), [1, 1]);
+        assert_eq!(shared_secret(&broken, &"broken".into()).await.unwrap(), secret);
     }
 }

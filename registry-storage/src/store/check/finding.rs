@@ -6,6 +6,7 @@ use registry_core::{Digest, RepositoryName};
 
 use crate::key::Key;
 use crate::key_kind::KeyKind;
+use crate::secret::SecretName;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -233,6 +234,10 @@ const fn unreadable(kind: &KeyKind) -> &'static str {
             "nothing: the collector looks at everything anew"
         }
         KeyKind::Scrub => "nothing: a new round of the scrubber begins",
+        KeyKind::Secret(SecretName::TokenKeys) => {
+            "nothing while servers run, but none with tokens of its own starts; a repair ends all tokens"
+        }
+        KeyKind::Secret(SecretName::Catalog) => "links to pages of the catalog are good at one server only",
         KeyKind::Probed => "nothing: the next start tries the store once more",
         KeyKind::Pulls => "nothing: the recording of pulls begins anew",
         KeyKind::Pulled(_) => "nothing is dropped in the repository because it was not pulled",

@@ -28,7 +28,7 @@ pub(crate) struct Http {
     pub(crate) host: Option<String>,
     /// The path below which everything is served, such as `/registry/`.
     pub(crate) prefix: Option<String>,
-    /// The secret that hides repository names in catalog links from those who may not see them; random by default. Replicas on one bucket need the same.
+    /// The secret that hides repository names in catalog links from those who may not see them. By default it is random, and kept in the storage, where all replicas on one bucket share it.
     pub(crate) secret: Option<Secret>,
     /// URLs in responses are paths. By default they are whole if `host` is set; otherwise paths, except for pushes of ollama, curl and other tools that cannot send to a path.
     #[serde(rename = "relativeurls")]

@@ -1,0 +1,231 @@
+//! Several servers over one bucket: what each of them makes up at its start, the others have to know.
+
+#![expect(clippy::disallowed_methods, reason = "tests are programs of their own")]
+
+#[expect(dead_code, reason = "each test program uses its own part")]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use registry_core::Timestamp;
+use registry_http::auth::SigningKeys;
+use registry_storage::testing::S3Double;
+use registry_storage::{Maintenance as _, SecretName, Store};
+use tempfile::TempDir;
+
+use support::bucket::BucketServer;
+use support::client::Response;
+use support::repository::Repository;
+use support::server::{Server, until};
+use support::users::{basic, set_password};
+
+/// A bucket, and the folder with the configuration that its replicas share.
+struct Place {
+    bucket: BucketServer,
+    folder: TempDir,
+}
+
+impl Place {
+    /// Makes one whose users can log in by tokens, with `more` keys in `auth.token.builtin`.
+    fn with_tokens(more: &str) -> Self {
+        let place = Self {
+            bucket: BucketServer::start(),
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
+        };
+        let folder = place.folder.path().display();
+        let configuration = format!(
+            "version: 0.1\n\
+             storage: {{s3: {{region: us-east-1, regionendpoint: '{}', bucket: bucket, rootdirectory: registry, \
+             accesskey: double, secretkey: double, forcepathstyle: true}}}}\n\
+             auth: {{token: {{service: registry, builtin: {{users: {folder}/users{more}}}}}}}\n",
+            place.bucket.url()
+        )
+        .replace("FOLDER", &folder.to_string());
+        fs::write(place.configuration(), configuration).expect("a file can be written");
+        place
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder.path().join("config.yml")
+    }
+
+    fn users(&self) -> PathBuf {
+        self.folder.path().join("users")
+    }
+
+    /// Starts several at once.
+    fn start<const COUNT: usize>(&self) -> [Server; COUNT] {
+        thread::scope(|scope| {
+            let starting = [(); COUNT].map(|()| scope.spawn(|| Server::configured(&self.configuration())));
+            starting.map(|server| server.join().expect("it starts"))
+        })
+    }
+}
+
+/// Logs in with a password, and returns an access token and a refresh token.
+fn log_in(server: &Server) -> [String; 2] {
+    let query = "/auth/token?scope=repository:a:pull,push&offline_token=true";
+    let request = server.request("GET", query);
+    let answer = request.header("Authorization", basic("alice")).send();
+    ["token", "refresh_token"].map(|key| text(&answer, key))
+}
+
+#[track_caller]
+fn text(answer: &Response, key: &str) -> String {
+    answer.expect_status(200);
+    let answer = answer.json();
+    answer[key].as_str().expect("a token").to_owned()
+}
+
+fn refresh(server: &Server, token: &str) -> Response {
+    let request = server.request("POST", "/auth/token");
+    let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+    let form =
+        format!("grant_type=refresh_token&service=registry&scope=repository:a:pull&refresh_token={token}");
+    request.body(form.as_bytes()).send()
+}
+
+/// Returns a repository as the holder of a token sees it.
+fn bearer(server: &Server, token: &str) -> Repository {
+    Repository::new(server.address(), "a").with_authorization(&format!("Bearer {token}"))
+}
+
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_registry-bin"));
+    command.args(arguments).output().expect("the program runs")
+}
+
+fn plain(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+/// Each pair of replicas accepts the tokens of the other.
+#[track_caller]
+fn expect_agreement(replicas: &[Server]) {
+    for (number, issuer) in replicas.iter().enumerate() {
+        let [token, refresh_token] = log_in(issuer);
+        for (other, replica) in replicas.iter().enumerate() {
+            bearer(replica, &token).push_image("latest", &format!("{number} {other}"));
+            refresh(replica, &refresh_token).expect_status(200);
+        }
+    }
+}
+
+#[test]
+fn replicas_that_start_at_once_accept_each_other_s_tokens() {
+    let place = Place::with_tokens("");
+    set_password(&place.users(), "alice", "secret");
+    let replicas: [Server; 3] = place.start();
+    expect_agreement(&replicas);
+    // What was given out lives on when all of them were replaced.
+    let [token, refresh_token] = log_in(&replicas[0]);
+    drop(replicas);
+    let [later] = place.start();
+    bearer(&later, &token).get("manifests/latest").expect_status(200);
+    refresh(&later, &refresh_token).expect_status(200);
+}
+
+/// A replica that has not read the new keys yet meets a token that is signed by one, and reads them.
+#[test]
+fn a_replica_looks_for_a_key_that_it_does_not_know() {
+    let place = Place::with_tokens("");
+    set_password(&place.users(), "alice", "secret");
+    let replicas: [Server; 2] = place.start();
+    let [before, _] = log_in(&replicas[0]);
+    rotate(&place.bucket);
+    replicas[0].read_again();
+    let [after, _] = log_in(&replicas[0]);
+    bearer(&replicas[0], &before).get("tags/list").expect_status(404);
+    until(|| bearer(&replicas[1], &after).get("tags/list").status == 404);
+    expect_agreement(&replicas);
+}
+
+/// Replaces the keys in a bucket as a replica did two days ago.
+fn rotate(bucket: &BucketServer) {
+    const DAY: u64 = 24 * 3_600_000;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    let past = |days: u64| Timestamp(u64::try_from(now.as_millis()).expect("a time") - days * DAY);
+    bucket.block_on(async |double: &S3Double| {
+        let store = Store::new(double.backend("registry").expect("a bucket"));
+        let stored = store.secret(SecretName::TokenKeys).await.expect("it answers");
+        let stored = stored.expect("keys");
+        let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("keys");
+        let mut keys = read(str::from_utf8(&stored.value).expect("text"));
+        let new = SigningKeys::generate(past(2)).expect("a key").to_text();
+        keys["keys"][0]["created"] = past(32).0.into();
+        let new = read(&new)["keys"][0].take();
+        keys["keys"].as_array_mut().expect("a list").insert(0, new);
+        let written = store.write_secret(SecretName::TokenKeys, keys.to_string().into(), Some(&stored));
+        assert!(written.await.expect("it answers"));
+    });
+}
+
+#[test]
+fn replicas_with_one_file_of_keys_keep_none_in_the_bucket() {
+    let place = Place::with_tokens(", keys: FOLDER/keys.json");
+    set_password(&place.users(), "alice", "secret");
+    let keys = place.folder.path().join("keys.json");
+    let made = run(&["token-keys", "new", plain(&keys)]);
+    assert!(made.status.success(), "{made:?}");
+    let before = fs::read(&keys).expect("keys");
+    let replicas: [Server; 2] = place.start();
+    expect_agreement(&replicas);
+    assert_eq!(fs::read(&keys).expect("keys"), before);
+    place.bucket.block_on(async |double: &S3Double| {
+        let objects = double.objects();
+        assert!(objects.contains_key("registry/secrets/catalog"));
+        assert!(!objects.contains_key("registry/secrets/token-keys"));
+    });
+}
+
+#[test]
+fn keys_are_made_for_their_owner_alone_and_never_replaced() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("below/keys.json");
+    let make = || run(&["token-keys", "new", plain(&path)]);
+    let made = make();
+    assert!(made.status.success() && made.stdout.is_empty(), "{made:?}");
+    let text = fs::read_to_string(&path).expect("keys");
+    SigningKeys::from_text(&text).expect("keys");
+    let mode = path.metadata().expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let refused = make();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("it exists"), "{said}");
+    assert_eq!(fs::read_to_string(&path).expect("keys"), text);
+
+    let printed = run(&["token-keys", "new", "-"]);
+    let printed = String::from_utf8(printed.stdout).expect("text");
+    SigningKeys::from_text(&printed).expect("keys");
+    assert_ne!(printed, text);
+    let refused = run(&["token-keys", "new", "alice:secret"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && !said.contains("secret"), "{said}");
+    let refused = run(&["token-keys", "new", "/proc/keys.json"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot make /proc/keys.json"));
+}
+
+/// Each of them would make up another password.
+#[test]
+fn replicas_make_up_no_user() {
+    let place = Place::with_tokens("");
+    let (users, path) = (place.users(), place.configuration());
+    for command in [&["config", "check"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+        let refused = run(&[command, &[plain(&path)]].concat());
+        let said = String::from_utf8_lossy(&refused.stderr);
+        let remedy = format!("run `registry-bin htpasswd add {} docker`", users.display());
+        assert!(
+            !refused.status.success() && said.contains(&remedy),
+            "{command:?}: {said}"
+        );
+        assert!(!users.exists());
+    }
+    set_password(&users, "alice", "secret");
+    let [server] = place.start();
+    log_in(&server);
+}
